@@ -1,0 +1,170 @@
+//! InferenceDeployment: a model that people want to talk to, and how it may be spread.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a person wants to run.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[kube(
+    group = "polyphony.dev",
+    version = "v1alpha1",
+    kind = "InferenceDeployment",
+    doc = "A model, run over phones that together can hold it, behind an OpenAI-compatible endpoint.",
+    namespaced,
+    derive = "PartialEq",
+    shortname = "infer",
+    category = "polyphony",
+    category = "all",
+    status = "InferenceDeploymentStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas", description = "Replicas that answer"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas", description = "Replicas wanted"),
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model"),
+    printcolumn(name = "Phones", type_ = "integer", json_path = ".status.phones", description = "Phones that hold a segment"),
+    printcolumn(name = "Tok/s", type_ = "string", json_path = ".status.tokensPerSecond", description = "Decode speed: measured, else predicted"),
+    printcolumn(name = "Url", type_ = "string", json_path = ".status.url"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".status.planGeneration", priority = "1"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Available\")].reason", priority = "1")
+)]
+pub struct InferenceDeploymentSpec {
+    /// Name of a Model in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub model: String,
+    /// How many independent copies of the model answer. Each takes phones of its own.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 100))]
+    pub replicas: u32,
+    /// The most tokens of prompt and answer together in one session.
+    #[serde(default = "default_context_length")]
+    #[schemars(range(min = 16, max = 1_048_576))]
+    pub context_length: u32,
+    /// Sessions that one replica holds at a time; more wait in the gateway.
+    #[serde(default = "default_max_sessions")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_sessions: u32,
+    /// What the planner optimises.
+    #[serde(default)]
+    pub objective: Objective,
+    /// Which phones, and how many.
+    #[serde(default)]
+    pub placement: Placement,
+    /// How hidden states travel.
+    #[serde(default)]
+    pub transport: Transport,
+}
+
+fn one() -> u32 {
+    1
+}
+fn default_context_length() -> u32 {
+    2048
+}
+fn default_max_sessions() -> u32 {
+    4
+}
+
+/// What the planner optimises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Objective {
+    /// The time from one token of a session to the next: the sum of stages and hops.
+    #[default]
+    Latency,
+    /// Tokens a second of all sessions together: the slowest stage or hop.
+    Throughput,
+}
+
+/// Which phones may hold segments.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Placement {
+    /// Labels that a Phone must carry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub phone_selector: BTreeMap<String, String>,
+    /// The fewest phones to spread over.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub min_phones: u32,
+    /// The most phones to spread over; absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_phones: Option<u32>,
+    /// The share of a phone's allocatable memory that segments may take.
+    #[serde(default = "default_memory_fraction")]
+    #[schemars(range(min = 0.05, max = 1.0))]
+    pub memory_fraction: f64,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self { phone_selector: BTreeMap::new(), min_phones: 1, max_phones: None, memory_fraction: default_memory_fraction() }
+    }
+}
+
+fn default_memory_fraction() -> f64 {
+    0.9
+}
+
+/// How hidden states travel from phone to phone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Transport {
+    /// The type of a hidden state on the wire, and the rounding of the residual stream after every layer.
+    #[serde(default)]
+    pub activation_type: ActivationType,
+}
+
+/// The type of a hidden state on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ActivationType {
+    F32,
+    /// Half precision with one power-of-two exponent a row.
+    #[default]
+    F16,
+}
+
+/// What runs now.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InferenceDeploymentStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Replicas that have a plan.
+    #[serde(default)]
+    pub replicas: u32,
+    /// Replicas whose every segment is ready.
+    #[serde(default)]
+    pub ready_replicas: u32,
+    /// Selects the placements of this deployment, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// The newest plan generation of any replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_generation: Option<u64>,
+    /// Phones that hold a segment of the serving plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phones: Option<u32>,
+    /// Base URL of the OpenAI-compatible endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// What the planner expects of one session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_tokens_per_second: Option<f64>,
+    /// Measured decode speed of one session, else the prediction with a `~` before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<String>,
+    /// `Available`, `Progressing`, `Degraded`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::condition::list_schema")]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,117 @@
+//! Phone: a device that can hold segments. Cluster-scoped, like a Node.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a person says of a phone. The agent creates the object when it joins; its spec is yours to edit.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[kube(
+    group = "polyphony.dev",
+    version = "v1alpha1",
+    kind = "Phone",
+    doc = "A device that runs an agent and can hold segments of models.",
+    derive = "PartialEq",
+    shortname = "ph",
+    category = "polyphony",
+    category = "all",
+    status = "PhoneStatus",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether the phone takes segments"),
+    printcolumn(name = "Backend", type_ = "string", json_path = ".status.backend", description = "What its layers run on"),
+    printcolumn(name = "Memory", type_ = "string", json_path = ".status.allocatable.memory", description = "Memory for segments"),
+    printcolumn(name = "Battery", type_ = "integer", json_path = ".status.batteryPercent", description = "Charge in percent"),
+    printcolumn(name = "Temp", type_ = "number", json_path = ".status.temperatureCelsius", description = "Temperature in Celsius"),
+    printcolumn(name = "Device", type_ = "string", json_path = ".status.device", priority = "1"),
+    printcolumn(name = "Address", type_ = "string", json_path = ".status.ringAddress", priority = "1"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct PhoneSpec {
+    /// True keeps new segments away, as `kubectl cordon` does for a node.
+    #[serde(default)]
+    pub unschedulable: bool,
+    /// The most memory that segments may take, such as `80Mi`. The agent's own limit holds as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"))]
+    pub max_memory: Option<String>,
+    /// Below this charge the phone takes no segments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub min_battery_percent: Option<u8>,
+}
+
+/// What the agent reports of its phone.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PhoneStatus {
+    /// The agent's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+    /// The backend that its segments run on: `cpu` or `vulkan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// The device behind that backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Where the previous stage of a ring dials this phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring_address: Option<String>,
+    /// All memory of the phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Memory>,
+    /// Memory that segments may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocatable: Option<Memory>,
+    /// Measured speeds, one entry a backend.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendSpeed>,
+    /// Measured links to other phones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
+    /// Charge in percent; absent on a device without a battery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub battery_percent: Option<u8>,
+    /// Whether the battery is being charged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charging: Option<bool>,
+    /// Temperature of the hottest zone in Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_celsius: Option<f64>,
+    /// `Ready`, `Reachable`, `ThermalPressure`, `BatteryLow`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::condition::list_schema")]
+    pub conditions: Vec<Condition>,
+}
+
+/// An amount of memory, as a Kubernetes quantity.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    pub memory: String,
+}
+
+/// How fast a backend was measured to be on this phone.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendSpeed {
+    /// `cpu` or `vulkan`.
+    pub name: String,
+    pub device: String,
+    /// 10^9 floating-point operations a second in a matrix-vector product (a multiply-add counts as two).
+    pub gflops: f64,
+    /// 10^9 bytes of weights a second that the same product reads.
+    pub gigabytes_per_second: f64,
+}
+
+/// A measured link from this phone to a peer.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Link {
+    /// The name of the other Phone.
+    pub peer: String,
+    pub round_trip_milliseconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub megabits_per_second: Option<f64>,
+}

@@ -1,0 +1,162 @@
+//! SegmentPlacement: one segment of one plan on one phone. Like a Pod: made by the controller, never edited.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::inference_deployment::ActivationType;
+
+/// What one phone is to hold in one plan generation of one replica. Immutable: a new plan makes new objects, named
+/// `<deployment>-<replica>-g<generation>-<stage>`.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[kube(
+    group = "polyphony.dev",
+    version = "v1alpha1",
+    kind = "SegmentPlacement",
+    doc = "One segment of one plan on one phone. Made by the controller.",
+    namespaced,
+    derive = "PartialEq",
+    shortname = "seg",
+    category = "polyphony",
+    category = "all",
+    status = "SegmentPlacementStatus",
+    selectable = ".spec.phone",
+    selectable = ".spec.deployment",
+    printcolumn(name = "Phone", type_ = "string", json_path = ".spec.phone"),
+    printcolumn(name = "Stage", type_ = "integer", json_path = ".spec.stage"),
+    printcolumn(name = "Holds", type_ = "string", json_path = ".spec.holds.summary"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Loaded", type_ = "string", json_path = ".status.loaded", description = "Bytes of weights in memory"),
+    printcolumn(name = "Ms/layer", type_ = "string", json_path = ".status.millisecondsPerLayer", description = "Measured decode time of one layer"),
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.planGeneration", priority = "1"),
+    printcolumn(name = "Numerics", type_ = "string", json_path = ".spec.numericsClass", priority = "1"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a placement is immutable: a new plan makes new placements"))]
+pub struct SegmentPlacementSpec {
+    /// Name of the InferenceDeployment in the same namespace.
+    pub deployment: String,
+    /// Name of its Model.
+    pub model: String,
+    /// The manifest that the phone checks every tensor against.
+    pub manifest_digest: String,
+    pub replica: u32,
+    /// The plan that this segment belongs to; counts up within the deployment.
+    pub plan_generation: u64,
+    /// Place in the ring: 0 is the head.
+    pub stage: u32,
+    /// Stages of the whole ring.
+    pub stages: u32,
+    /// Name of the Phone.
+    pub phone: String,
+    pub holds: Holds,
+    /// Where this segment's output goes.
+    pub edges: Vec<Edge>,
+    /// Tokens of prompt and answer that one session may have.
+    pub context_length: u32,
+    /// Sessions held at a time.
+    pub max_sessions: u32,
+    /// Type of hidden states on the wire, and the rounding after each layer.
+    pub activation_type: ActivationType,
+    /// Backend, arithmetic, activation and KV types: within one class results are equal bit by bit.
+    pub numerics_class: String,
+    /// Memory that the plan gives this segment: weights, KV cache, activations.
+    pub planned_bytes: u64,
+    /// What the planner expects of one decode step here, in microseconds.
+    pub predicted_step_microseconds: u64,
+}
+
+/// What a segment holds of the model.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Holds {
+    /// The token embedding: true on the head.
+    pub embedding: bool,
+    /// First layer.
+    pub from: u32,
+    /// One past the last layer.
+    pub to: u32,
+    /// The output norm and matrix: true on the tail.
+    pub head: bool,
+    /// The same for people, such as `embedding+0-14`.
+    pub summary: String,
+}
+
+impl Holds {
+    pub fn new(embedding: bool, from: u32, to: u32, head: bool) -> Self {
+        let mut parts = Vec::new();
+        if embedding {
+            parts.push("embedding".to_owned());
+        }
+        match to.saturating_sub(from) {
+            0 => {}
+            1 => parts.push(format!("layer {from}")),
+            _ => parts.push(format!("layers {from}-{}", to - 1)),
+        }
+        if head {
+            parts.push("head".to_owned());
+        }
+        Self { embedding, from, to, head, summary: parts.join("+") }
+    }
+}
+
+/// Where a segment's output goes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Edge {
+    /// The stage that receives it.
+    pub to: u32,
+    pub kind: EdgeKind,
+}
+
+/// The kinds of an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum EdgeKind {
+    /// The hidden state, to the next stage.
+    Sequential,
+    /// A value that skips stages.
+    Skip,
+}
+
+/// What the phone says of the segment.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SegmentPlacementStatus {
+    #[serde(default)]
+    pub phase: Phase,
+    #[serde(default)]
+    pub bytes_loaded: u64,
+    #[serde(default)]
+    pub bytes_total: u64,
+    /// The same for people, such as `64 of 64 MiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<String>,
+    /// Measured, with two decimals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds_per_layer: Option<String>,
+    /// Why the phase is what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::condition::list_schema")]
+    pub conditions: Vec<Condition>,
+}
+
+/// The life of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Phase {
+    /// The phone has not taken it up yet.
+    #[default]
+    Pending,
+    /// Weights are being fetched and checked.
+    Loading,
+    /// Loaded and connected to its neighbours.
+    Ready,
+    /// Sessions finish; no new ones come.
+    Draining,
+    /// The phone could not load it, or is lost.
+    Failed,
+}

@@ -1,0 +1,2 @@
+//! polyctl.
+fn main() {}

@@ -1,0 +1,2 @@
+//! polyphony-controller.
+fn main() {}

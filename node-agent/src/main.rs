@@ -1,0 +1,2 @@
+//! polyphony-agent.
+fn main() {}
