@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a person wants to run.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "polyphony.dev",
     version = "v1alpha1",
@@ -85,7 +85,7 @@ pub enum Objective {
 
 /// Which phones may hold segments.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Placement {
     /// Labels that a Phone must carry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -116,7 +116,7 @@ fn default_memory_fraction() -> f64 {
 
 /// How hidden states travel from phone to phone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Transport {
     /// The type of a hidden state on the wire, and the rounding of the residual stream after every layer.
     #[serde(default)]

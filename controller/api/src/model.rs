@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where a model comes from.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "polyphony.dev",
     version = "v1alpha1",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a person says of a phone. The agent creates the object when it joins; its spec is yours to edit.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "polyphony.dev",
     version = "v1alpha1",

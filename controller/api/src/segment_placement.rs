@@ -10,7 +10,7 @@ use crate::inference_deployment::ActivationType;
 /// What one phone is to hold in one plan generation of one replica. Immutable: a new plan makes new objects, named
 /// `<deployment>-<replica>-g<generation>-<stage>`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "polyphony.dev",
     version = "v1alpha1",
@@ -71,7 +71,7 @@ pub struct SegmentPlacementSpec {
 
 /// What a segment holds of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Holds {
     /// The token embedding: true on the head.
     pub embedding: bool,
@@ -105,7 +105,7 @@ impl Holds {
 
 /// Where a segment's output goes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Edge {
     /// The stage that receives it.
     pub to: u32,

@@ -1,0 +1,143 @@
+//! Frames: what travels between two phones, and between a phone and the gateway, as types.
+
+use bytes::Bytes;
+
+use crate::activation::ActivationType;
+use crate::hub::{ToAgent, ToHub};
+use crate::ids::{PlanGeneration, RingId, RouteKey};
+use crate::session::SessionOptions;
+use crate::version::ProtocolVersion;
+
+/// Bytes before a frame's body, its length field included.
+pub const HEADER_BYTES: usize = 40;
+/// The default limit of a whole frame.
+pub const MAX_FRAME_BYTES: usize = 16 << 20;
+
+/// One message on a wire.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// First on a ring link: the stage that dials says who it is.
+    Hello(Hello),
+    /// Answer to a hello: the link is good.
+    Accepted,
+    /// Answer to a hello: the link is closed, and why.
+    Refused(String),
+    /// A session begins; travels from the head through every stage to the tail.
+    Open { key: RouteKey, options: SessionOptions },
+    /// Tokens for the head to embed; gateway → head.
+    Prompt(Prompt),
+    /// Hidden states; stage → next stage.
+    Hidden(Hidden),
+    /// A sampled token; tail → head (next step) and tail → gateway (stream).
+    Token(Token),
+    /// The head may run this many steps further; gateway → head.
+    Credit { key: RouteKey, steps: u32 },
+    /// The session is over or cancelled: its KV cache is freed; travels like `Open`.
+    Close { key: RouteKey },
+    /// A stage cannot go on with a session; stage → gateway.
+    Failed(Failed),
+    /// Are you there? Answered by a pong with the same nonce.
+    Ping { nonce: u64 },
+    Pong { nonce: u64 },
+    /// On the host link only.
+    ToHub(ToHub),
+    /// On the host link only.
+    ToAgent(ToAgent),
+}
+
+/// Who dials a ring link, for which edge of which plan.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Hello {
+    pub version: ProtocolVersion,
+    pub ring: RingId,
+    pub generation: PlanGeneration,
+    /// The dialling phone's name.
+    pub phone: String,
+    pub from_stage: u32,
+    pub to_stage: u32,
+    /// Proof that the controller put both ends into this ring.
+    pub ring_secret: String,
+}
+
+/// Tokens of a session for the head to embed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    pub key: RouteKey,
+    /// Position of the first token in the session, counted from 0.
+    pub position: u32,
+    pub tokens: Vec<u32>,
+    /// Tokens that the ring may sample before it waits for more credit.
+    pub credit: u32,
+}
+
+/// The hidden states of consecutive tokens of one session.
+///
+/// `payload` holds `n_tokens` rows of `hidden_size` values in `dtype`, each f16 row after its exponent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hidden {
+    pub key: RouteKey,
+    /// Position of the first token in the session, counted from 0.
+    pub position: u32,
+    pub n_tokens: u32,
+    pub dtype: ActivationType,
+    /// The tail samples the token that follows the last row.
+    pub sample: bool,
+    pub payload: Bytes,
+}
+
+/// A sampled token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    pub key: RouteKey,
+    /// The position that this token takes in the session.
+    pub position: u32,
+    pub token: u32,
+    /// No further token follows: an end token, or the session's end position.
+    pub finish: Option<Finish>,
+    /// Natural logarithm of the token's probability before temperature and truncation.
+    pub logprob: f32,
+    /// The likeliest tokens with theirs, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Why a ring stops on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// An end token was sampled.
+    Stop,
+    /// The session's end position was reached.
+    Length,
+}
+
+/// Why a stage cannot go on with a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    pub key: RouteKey,
+    pub code: FailureCode,
+    /// Cause, place and remedy, with the peer's name.
+    pub message: String,
+}
+
+/// The kinds of failure that a gateway treats differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureCode {
+    /// The frame named a generation or an epoch that this phone does not hold (any more).
+    StaleGeneration,
+    /// The connection to a neighbour ended.
+    PeerGone,
+    /// A neighbour did not answer by the deadline.
+    PeerSlow,
+    /// Every session slot is taken, or a queue is full.
+    Busy,
+    /// The computation failed on this phone.
+    Compute,
+    /// The frame does not fit the session.
+    BadFrame,
+}
+
+impl FailureCode {
+    /// Whether the session may be replayed, on this plan or the next.
+    pub fn is_retryable(self) -> bool {
+        !matches!(self, Self::BadFrame)
+    }
+}

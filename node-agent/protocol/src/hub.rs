@@ -1,0 +1,175 @@
+//! Hub messages: what an agent and the host tell each other on the one link that the agent dials.
+//!
+//! Assignments are level-triggered: each message holds everything the phone is to hold, so a lost one costs nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::activation::ActivationType;
+use crate::ids::{PlanGeneration, RingId};
+use crate::version::ProtocolVersion;
+
+/// Agent → hub.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum ToHub {
+    /// First on the link.
+    Join(Join),
+    /// Each heartbeat interval, and at once when a segment changes.
+    Heartbeat(Heartbeat),
+}
+
+/// Hub → agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum ToAgent {
+    /// Answer to a join.
+    Welcome(Welcome),
+    /// Answer to a join that cannot be; the link is closed. A person has to act before it is tried again.
+    Refused { reason: String },
+    /// All that this phone is to hold.
+    Assignments { segments: Vec<Assignment> },
+}
+
+/// An agent introduces itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Join {
+    pub version: ProtocolVersion,
+    /// The phone's name: a DNS label, as Kubernetes names are.
+    pub phone: String,
+    /// Proof that the agent may join.
+    pub token: String,
+    pub agent_version: String,
+    /// Where the previous stage of a ring dials this phone.
+    pub ring_address: String,
+    pub capacity_bytes: u64,
+    /// Memory that segments may take.
+    pub allocatable_bytes: u64,
+    /// The backend that segments run on: `cpu` or `vulkan`.
+    pub backend: String,
+    pub device: String,
+    /// Backend and arithmetic, the first part of a numerics class: `cpu-f32`.
+    pub numerics: String,
+    /// Measured speeds of every backend that opened.
+    pub speeds: Vec<Speed>,
+}
+
+/// A measured matrix-vector product.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Speed {
+    pub backend: String,
+    pub device: String,
+    /// 10^9 floating-point operations a second; a multiply-add counts as two.
+    pub gflops: f64,
+    /// 10^9 bytes of weights read a second.
+    pub gigabytes_per_second: f64,
+}
+
+/// The hub takes the agent in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Welcome {
+    pub version: ProtocolVersion,
+    /// Base URL of manifests and weights; the agent sends its token as a bearer token there.
+    pub weights_url: String,
+    pub heartbeat_seconds: f64,
+}
+
+/// What an agent says of itself again and again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    pub battery_percent: Option<u8>,
+    pub charging: Option<bool>,
+    pub temperature_celsius: Option<f64>,
+    /// All segments that the agent knows, in any phase.
+    pub segments: Vec<SegmentReport>,
+    /// Measured links to peers.
+    pub links: Vec<LinkReport>,
+}
+
+/// The round trip to a peer of a ring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkReport {
+    pub peer: String,
+    pub round_trip_seconds: f64,
+}
+
+/// The state of one segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SegmentReport {
+    pub namespace: String,
+    /// Name of the SegmentPlacement.
+    pub name: String,
+    pub phase: SegmentPhase,
+    pub bytes_loaded: u64,
+    pub bytes_total: u64,
+    /// Median decode time of one layer, when measured.
+    pub seconds_per_layer: Option<f64>,
+    /// Sessions whose KV cache is here.
+    pub sessions: u32,
+    /// Why the phase is what it is; for a failure cause, place and remedy.
+    pub message: Option<String>,
+}
+
+/// The life of a segment on a phone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SegmentPhase {
+    /// Weights are being fetched and checked.
+    Loading,
+    /// Loaded, but a neighbour is not connected yet.
+    Connecting,
+    /// Loaded and connected.
+    Ready,
+    Failed,
+}
+
+/// One segment that this phone is to hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    pub namespace: String,
+    /// Name of the SegmentPlacement.
+    pub name: String,
+    pub ring: RingId,
+    pub generation: PlanGeneration,
+    /// Proof of membership that ring hellos carry.
+    pub ring_secret: String,
+    pub stage: u32,
+    pub holds: Holds,
+    /// Every stage of the ring in order, this one included.
+    pub peers: Vec<Peer>,
+    /// The manifest to fetch; its SHA-256 must be this.
+    pub manifest_digest: String,
+    /// Tokens of one session.
+    pub context_length: u32,
+    pub max_sessions: u32,
+    pub activation_type: ActivationType,
+    pub numerics_class: String,
+}
+
+/// What a segment holds of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holds {
+    pub embedding: bool,
+    /// First layer.
+    pub from: u32,
+    /// One past the last layer.
+    pub to: u32,
+    pub head: bool,
+}
+
+/// A stage of a ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    pub stage: u32,
+    pub phone: String,
+    /// Where it is dialled; empty while the phone is not connected.
+    pub ring_address: String,
+}

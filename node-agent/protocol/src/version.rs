@@ -1,0 +1,41 @@
+//! The protocol's version. Neighbours may differ by one minor version, so that phones can be updated one by one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A protocol version; every frame carries its minor number, every hello both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtocolVersion {
+    pub major: u8,
+    pub minor: u8,
+}
+
+/// What this build speaks.
+pub const CURRENT: ProtocolVersion = ProtocolVersion { major: 1, minor: 0 };
+
+impl ProtocolVersion {
+    /// Whether the two can talk: equal majors, minors at most one apart.
+    pub fn speaks_with(self, other: Self) -> bool {
+        self.major == other.major && self.minor.abs_diff(other.minor) <= 1
+    }
+}
+
+impl fmt::Display for ProtocolVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_may_differ_by_one_minor_version() {
+        let v = |major, minor| ProtocolVersion { major, minor };
+        assert!(v(1, 0).speaks_with(v(1, 1)));
+        assert!(!v(1, 0).speaks_with(v(1, 2)));
+        assert!(!v(1, 0).speaks_with(v(2, 0)));
+    }
+}
