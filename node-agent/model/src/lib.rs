@@ -1,1 +1,25 @@
-//! (being written)
+//! Model files as plain data: tensors, hyperparameters, manifest, tokenizer, chat template. No network, no clock.
+//!
+//! The host reads a GGUF file once ([`Gguf`], [`Manifest::build`]) and turns text into tokens ([`Tokenizer`],
+//! [`ChatTemplate`]). A phone never parses a model file: it gets the [`Manifest`] as JSON, checks it
+//! ([`Manifest::check`]) and fetches exactly the tensors that its segment [`Holds`].
+
+mod card;
+mod chat_template;
+mod gguf;
+mod holds;
+mod hyperparameters;
+mod manifest;
+mod role;
+mod tensor_type;
+mod tokenizer;
+
+pub use card::Card;
+pub use chat_template::{ChatMessage, ChatTemplate, TemplateError};
+pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Value};
+pub use holds::{Holds, LayerRange};
+pub use hyperparameters::{Architecture, HyperparameterError, Hyperparameters, Rope, RopeStyle};
+pub use manifest::{Manifest, ManifestError, ModelError, TensorEntry};
+pub use role::Role;
+pub use tensor_type::{TensorType, UnknownTensorType};
+pub use tokenizer::{TextStream, Tokenizer, TokenizerError};

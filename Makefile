@@ -1,0 +1,38 @@
+# Polyphony: one word for each thing that is done here. `make` alone lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-tests build demo test check fmt clippy docs
+
+# Where set-up keeps what it fetches; the tests look there as well.
+CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
+export POLYPHONY_CACHE ?= $(CACHE_HOME)/polyphony
+
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## fetch what the demo needs: a Vulkan driver and the model; quick when nothing is missing
+	@scripts/setup.sh demo
+
+setup-tests: ## setup, and what only tests need: kubectl and the openai package
+	@scripts/setup.sh tests
+
+build: ## build the three programs
+	cargo build --workspace --bins
+
+demo: setup build ## run a real model over three agents and ask it a question
+	@scripts/demo.sh
+
+test: setup-tests build ## run every test
+	cargo test --workspace
+
+check: fmt clippy docs test ## everything that has to pass
+
+fmt: ## is the code formatted?
+	cargo fmt --all --check
+
+clippy: ## lints, warnings denied
+	cargo clippy --workspace --all-targets -- -D warnings
+
+docs: ## documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -1,0 +1,95 @@
+//! The exact solver: an integer linear programme over which phones, in what order, with how many layers.
+//!
+//! The programme (see `exact/programme.rs`) counts layers instead of placing them, so its size does not depend
+//! on the model's depth. Its answer is an order of phones; the best cuts for that order come from a dynamic
+//! programme. Where layers differ in size the count is a relaxation: an order whose real cuts cost more than
+//! the programme believed is excluded and the programme solved again, until it has nothing better to offer.
+
+mod caps;
+mod programme;
+
+use crate::costs::{Costs, Ring, Score};
+use crate::cuts::best_cuts;
+use programme::{Answer, Programme};
+
+/// Orders tried before giving up on a proof.
+const MAX_ROUNDS: usize = 200;
+/// Branch-and-bound nodes of all rounds together: the solver's limit, in place of a clock.
+const NODE_LIMIT: u64 = 4_000;
+
+/// Phones the programme takes when any two links differ: it has a binary for each pair.
+const MAX_PHONES: usize = 10;
+/// Phones it takes when links and layers are alike and only the set and the ends matter.
+const MAX_PHONES_ORDERLESS: usize = 40;
+
+/// How many of the usable phones can be solved exactly.
+pub(crate) fn max_phones(costs: &Costs<'_>) -> usize {
+    let n_usable = costs.usable.len();
+    if n_usable <= MAX_PHONES_ORDERLESS && programme::is_orderless(costs, &costs.usable) {
+        MAX_PHONES_ORDERLESS
+    } else {
+        MAX_PHONES
+    }
+}
+
+/// What the exact solver knows at its end.
+pub(crate) struct Outcome {
+    pub(crate) best: Option<(Ring, Score)>,
+    /// True when no ring over the candidates is better than `best` or, without one, when there is none.
+    pub(crate) proven: bool,
+}
+
+/// Improves on `incumbent` with rings over `candidates` until nothing better exists or a limit is met.
+pub(crate) fn solve(
+    costs: &Costs<'_>,
+    candidates: &[usize],
+    incumbent: Option<(Ring, Score)>,
+) -> Outcome {
+    let mut best = incumbent;
+    if candidates.len() > max_phones(costs) {
+        return Outcome {
+            best,
+            proven: false,
+        };
+    }
+    let mut excluded: Vec<Vec<usize>> = Vec::new();
+    let mut nodes_left = NODE_LIMIT;
+    for _ in 0..MAX_ROUNDS {
+        let cutoff = best.as_ref().map(|(_, score)| score.objective);
+        match Programme::new(costs, candidates, &excluded, cutoff).solve(&mut nodes_left) {
+            Answer::Nothing => return Outcome { best, proven: true },
+            Answer::GaveUp => {
+                return Outcome {
+                    best,
+                    proven: false,
+                };
+            }
+            Answer::Order { phones, objective } => {
+                if excluded.contains(&phones) {
+                    return Outcome {
+                        best,
+                        proven: false,
+                    };
+                }
+                let found = best_cuts(costs, &phones);
+                // Nothing is below what the programme promised: reaching it ends the search.
+                let reached = found
+                    .as_ref()
+                    .is_some_and(|(_, score)| score.objective <= objective * (1.0 + 1e-7));
+                if let Some((ring, score)) = found
+                    && best.as_ref().is_none_or(|(_, known)| score.beats(known))
+                {
+                    best = Some((ring, score));
+                }
+                if reached {
+                    return Outcome { best, proven: true };
+                }
+                excluded.push(phones);
+            }
+        }
+    }
+    Outcome {
+        best,
+        proven: false,
+    }
+}

@@ -1,0 +1,122 @@
+//! Why there is no plan: the constraint, the shortfall, and what a person can do.
+
+use serde::{Deserialize, Serialize};
+
+/// No plan exists. The text is for a condition's message, [`Infeasible::reason`] for its reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+pub enum Infeasible {
+    #[error("no phone is available: join one, or widen the deployment's phone selector")]
+    NoPhones,
+
+    #[error(
+        "none of {n_phones} phones can be used, since {example} has no usable figures: wait for its probe to finish, or remove it"
+    )]
+    NoUsablePhones { n_phones: u32, example: String },
+
+    #[error(
+        "at least {wanted} phones are asked for and {have} can take part: join more phones, or lower minPhones"
+    )]
+    TooFewPhones { wanted: u32, have: u32 },
+
+    #[error(
+        "at least {wanted} phones are asked for and the model has {n_layers} layers, one for a phone at least: lower minPhones"
+    )]
+    TooFewLayers { wanted: u32, n_layers: u32 },
+
+    #[error("the deployment's {field} is {value}, expected {expected}: correct it")]
+    InvalidDemand {
+        field: String,
+        value: String,
+        expected: String,
+    },
+
+    #[error("the model has no layers: choose a file with at least one")]
+    NoLayers,
+
+    #[error(
+        "the model with its KV cache takes more than {}: lower contextLength or maxSessions, or mend the model's sizes",
+        mib(*limit_bytes)
+    )]
+    TooManyBytes { limit_bytes: u64 },
+
+    #[error(
+        "{piece} takes {} and the largest budget is {} on {phone}, {} short: \
+         add a phone with more memory, or lower contextLength, maxSessions or the model's size",
+        mib(*needed_bytes), mib(*largest_bytes), mib(needed_bytes.saturating_sub(*largest_bytes))
+    )]
+    PieceTooLarge {
+        piece: String,
+        needed_bytes: u64,
+        largest_bytes: u64,
+        phone: String,
+    },
+
+    #[error(
+        "the model with its KV cache takes {} and {n_phones} phones can give {}, {} short: \
+         add phones, or raise memoryFraction or maxPhones, or lower contextLength, maxSessions or the model's size",
+        mib(*needed_bytes), mib(*available_bytes), mib(*shortfall_bytes)
+    )]
+    Memory {
+        needed_bytes: u64,
+        available_bytes: u64,
+        shortfall_bytes: u64,
+        n_phones: u32,
+    },
+
+    #[error(
+        "{} are needed and {n_phones} phones give {}, but whole layers of up to {} leave no split that fits: \
+         add a phone, or lower contextLength or maxSessions",
+        mib(*needed_bytes), mib(*available_bytes), mib(*largest_layer_bytes)
+    )]
+    Packing {
+        needed_bytes: u64,
+        available_bytes: u64,
+        largest_layer_bytes: u64,
+        n_phones: u32,
+    },
+
+    #[error(
+        "no ring can be closed: {unreachable} of {n_pairs} pairs of phones cannot reach each other: check the network between the phones"
+    )]
+    Unreachable { unreachable: u32, n_pairs: u32 },
+}
+
+impl Infeasible {
+    /// The reason of a Kubernetes condition: CamelCase, stable, for machines.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Infeasible::NoPhones => "NoPhones",
+            Infeasible::NoUsablePhones { .. } => "NoUsablePhones",
+            Infeasible::TooFewPhones { .. } => "TooFewPhones",
+            Infeasible::TooFewLayers { .. } => "TooFewLayers",
+            Infeasible::InvalidDemand { .. } => "InvalidDemand",
+            Infeasible::NoLayers => "NoLayers",
+            Infeasible::TooManyBytes { .. } => "TooManyBytes",
+            Infeasible::PieceTooLarge { .. } => "PieceTooLarge",
+            Infeasible::Memory { .. } => "InsufficientMemory",
+            Infeasible::Packing { .. } => "LayersDoNotFit",
+            Infeasible::Unreachable { .. } => "PhonesUnreachable",
+        }
+    }
+
+    /// The bytes that are missing, where memory is what is missing.
+    pub fn shortfall_bytes(&self) -> Option<u64> {
+        match self {
+            Infeasible::PieceTooLarge {
+                needed_bytes,
+                largest_bytes,
+                ..
+            } => Some(needed_bytes.saturating_sub(*largest_bytes)),
+            Infeasible::Memory {
+                shortfall_bytes, ..
+            } => Some(*shortfall_bytes),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes as MiB with one decimal, rounded up so that a shortfall never reads as nothing.
+fn mib(bytes: u64) -> String {
+    let tenths = (bytes as u128 * 10).div_ceil(1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}

@@ -1,0 +1,163 @@
+//! The plan: which phone holds what, in ring order, and what the planner expects of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One replica's placement. It leaves no choice to whoever carries it out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// In ring order: the first is the head (embedding), the last is the tail (output). One stage is both.
+    pub stages: Vec<Stage>,
+    /// The value of the objective, in seconds: `predicted_inter_token_seconds` for Latency; for Throughput the
+    /// time between two tokens of any session, the largest of the slowest stage, the slowest hop's time on
+    /// the wire, and the ring's time shared by `max_sessions`.
+    pub objective_value: f64,
+    /// All sessions together, with one session in flight for Latency and `max_sessions` for Throughput:
+    /// 1 ÷ `objective_value`.
+    pub predicted_tokens_per_second: f64,
+    /// One session: once around the ring, the token's way back to the head included.
+    pub predicted_inter_token_seconds: f64,
+    pub bound: Bound,
+    /// How far the objective may be above the best possible, relative to the latter; 0 when proven best.
+    pub gap: f64,
+    pub method: Method,
+    /// Phones that hold nothing, in the problem's order.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// One segment in its place in the ring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stage {
+    pub phone: String,
+    pub holds: Holds,
+    /// Weights, KV cache of all sessions, and activations: one generation.
+    pub bytes: u64,
+    /// Decode: one token through this stage.
+    pub predicted_seconds: f64,
+    /// From the end of this stage to the start of the next: the hidden state's hop or, at the tail, the
+    /// token's way to the head. 0 when the ring is one phone.
+    pub predicted_hop_seconds: f64,
+}
+
+/// What a segment holds of the model: layers `[layers_from, layers_to)` and perhaps an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holds {
+    pub embedding: bool,
+    pub layers_from: u32,
+    pub layers_to: u32,
+    /// The output norm and matrix.
+    pub head: bool,
+}
+
+/// What keeps the objective from being better.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all_fields = "camelCase")]
+pub enum Bound {
+    /// This phone would take more layers if they fitted.
+    Memory { phone: String },
+    /// The deployment asks for at least this many phones.
+    MinPhones { min_phones: u32 },
+    /// This phone's stage takes the longest.
+    Stage { phone: String },
+    /// The hop between these two takes the longest.
+    Hop { from: String, to: String },
+    /// Too few sessions to keep every stage busy.
+    Sessions { max_sessions: u32 },
+}
+
+/// How the plan was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    /// No plan is better: the integer linear programme was solved to its end, or the objective meets a bound.
+    Exact,
+    /// Too many phones for an exact answer, or the solver met its limit: the best plan that was found.
+    Heuristic,
+}
+
+/// A phone that the plan does not use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    pub phone: String,
+    pub why: WhyLeftOut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhyLeftOut {
+    /// A measured time is not a number, not positive, or beyond what can be believed.
+    UnusableFigures,
+    /// Not even one layer fits.
+    TooLittleMemory,
+    /// The ring is no better with it.
+    NoGain,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// The stage that `phone` holds, if any.
+    pub fn stage_of(&self, phone: &str) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.phone == phone)
+    }
+
+    /// True when both place the same layers on the same phones in the same order, whatever they predict.
+    pub fn places_like(&self, other: &Plan) -> bool {
+        self.stages.len() == other.stages.len()
+            && self
+                .stages
+                .iter()
+                .zip(&other.stages)
+                .all(|(a, b)| a.phone == b.phone && a.holds == b.holds)
+    }
+}
+
+// === impl Holds ===
+
+impl Holds {
+    pub fn n_layers(&self) -> u32 {
+        self.layers_to.saturating_sub(self.layers_from)
+    }
+}
+
+impl fmt::Display for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.embedding {
+            f.write_str("embedding + ")?;
+        }
+        write!(f, "layers {}..{}", self.layers_from, self.layers_to)?;
+        if self.head {
+            f.write_str(" + head")?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Bound ===
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::Memory { phone } => write!(f, "memory of {phone}"),
+            Bound::MinPhones { min_phones } => {
+                write!(f, "at least {min_phones} phones are asked for")
+            }
+            Bound::Stage { phone } => write!(f, "speed of {phone}"),
+            Bound::Hop { from, to } => write!(f, "link from {from} to {to}"),
+            Bound::Sessions { max_sessions } => write!(f, "only {max_sessions} sessions in flight"),
+        }
+    }
+}
+
+impl fmt::Display for WhyLeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WhyLeftOut::UnusableFigures => "a measured time of it cannot be true",
+            WhyLeftOut::TooLittleMemory => "not even one layer fits",
+            WhyLeftOut::NoGain => "the ring is no better with it",
+        })
+    }
+}

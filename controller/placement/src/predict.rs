@@ -1,0 +1,236 @@
+//! From a ring to a plan: what each stage holds, what is expected of it, and what binds.
+
+use crate::costs::{Costs, Ring, Score};
+use crate::plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};
+use crate::problem::{Objective, Problem};
+
+/// The plan that carries out `ring`.
+pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) -> Plan {
+    let problem = costs.problem;
+    let score = costs.score(ring);
+    let last = ring.phones.len() - 1;
+    let mut from = 0;
+    let mut stages = Vec::new();
+    for (at, (&phone, &to)) in ring.phones.iter().zip(&ring.ends).enumerate() {
+        let predicted_hop_seconds = if at == last {
+            costs.back_seconds(phone, ring.phones[0])
+        } else {
+            costs.hop_seconds(phone, ring.phones[at + 1])
+        };
+        stages.push(Stage {
+            phone: problem.phones[phone].name.clone(),
+            holds: Holds {
+                embedding: at == 0,
+                layers_from: from as u32,
+                layers_to: to as u32,
+                head: at == last,
+            },
+            bytes: costs.segment_bytes(from, to),
+            predicted_seconds: costs.stage_seconds(phone, from, to),
+            predicted_hop_seconds,
+        });
+        from = to;
+    }
+    Plan {
+        stages,
+        objective_value: score.objective,
+        predicted_tokens_per_second: 1.0 / score.objective,
+        predicted_inter_token_seconds: score.round,
+        bound: bound_of(costs, ring, score),
+        gap,
+        method,
+        left_out: left_out(costs, ring),
+    }
+}
+
+/// The ring that `plan` places, None when a phone is gone or the plan is not one of this problem.
+pub(crate) fn ring_of(costs: &Costs<'_>, plan: &Plan) -> Option<Ring> {
+    let mut phones = Vec::new();
+    let mut ends = Vec::new();
+    let mut from = 0u32;
+    for stage in &plan.stages {
+        let phone = costs
+            .usable
+            .iter()
+            .copied()
+            .find(|&i| costs.problem.phones[i].name == stage.phone)?;
+        if stage.holds.layers_from != from
+            || stage.holds.layers_to <= from
+            || phones.contains(&phone)
+        {
+            return None;
+        }
+        from = stage.holds.layers_to;
+        phones.push(phone);
+        ends.push(from as usize);
+    }
+    let ring = Ring { phones, ends };
+    let n_stages = ring.phones.len();
+    let counts = n_stages >= costs.min_stages() && n_stages <= costs.max_stages();
+    (counts
+        && from as usize == costs.n_layers
+        && costs.ring_fits(&ring)
+        && costs.score(&ring).objective.is_finite())
+    .then_some(ring)
+}
+
+/// Seconds until the first token of a prompt, prefilled in chunks that keep all stages busy.
+///
+/// The first chunk passes every stage and hop; each further chunk adds the slowest stage's time for a chunk, as
+/// in any pipeline; the last chunk may be short. The decode figures of embedding and head are added once.
+pub fn time_to_first_token_seconds(
+    problem: &Problem,
+    plan: &Plan,
+    prompt_tokens: u32,
+    chunk_tokens: u32,
+) -> f64 {
+    if prompt_tokens == 0 {
+        return 0.0;
+    }
+    let chunk_tokens = chunk_tokens.clamp(1, prompt_tokens);
+    let n_chunks = prompt_tokens.div_ceil(chunk_tokens);
+    let last_chunk = prompt_tokens - (n_chunks - 1) * chunk_tokens;
+    let index = |name: &str| problem.phones.iter().position(|phone| phone.name == name);
+    let mut per_token = Vec::new();
+    let mut once = 0.0;
+    let mut hop_per_chunk = 0.0f64;
+    for (at, stage) in plan.stages.iter().enumerate() {
+        let Some(here) = index(&stage.phone) else {
+            return f64::INFINITY;
+        };
+        let phone = &problem.phones[here];
+        per_token
+            .push(f64::from(stage.holds.n_layers()) * phone.prefill_seconds_per_layer_per_token);
+        if stage.holds.embedding {
+            once += phone.seconds_embedding;
+        }
+        if stage.holds.head {
+            once += phone.seconds_head;
+        }
+        if let Some(there) = plan.stages.get(at + 1).and_then(|next| index(&next.phone)) {
+            let bytes = problem
+                .model
+                .hop_bytes
+                .saturating_mul(u64::from(chunk_tokens));
+            once += problem.links.between(here, there).transfer_seconds(bytes);
+            hop_per_chunk =
+                hop_per_chunk.max(problem.links.between(here, there).wire_seconds(bytes));
+        }
+    }
+    let whole_pass: f64 = per_token.iter().sum::<f64>() * f64::from(last_chunk.max(1));
+    let slowest = per_token.iter().fold(0.0f64, |worst, &s| worst.max(s)) * f64::from(chunk_tokens);
+    whole_pass + once + f64::from(n_chunks - 1) * slowest.max(hop_per_chunk)
+}
+
+fn left_out(costs: &Costs<'_>, ring: &Ring) -> Vec<LeftOut> {
+    let phones = &costs.problem.phones;
+    (0..phones.len())
+        .filter(|phone| !ring.phones.contains(phone))
+        .map(|phone| {
+            let why = if !costs.has_usable_figures(phone) {
+                WhyLeftOut::UnusableFigures
+            } else if !costs.usable.contains(&phone) {
+                WhyLeftOut::TooLittleMemory
+            } else {
+                WhyLeftOut::NoGain
+            };
+            LeftOut {
+                phone: phones[phone].name.clone(),
+                why,
+            }
+        })
+        .collect()
+}
+
+fn bound_of(costs: &Costs<'_>, ring: &Ring, score: Score) -> Bound {
+    let phones = &costs.problem.phones;
+    let demand = &costs.problem.demand;
+    let name = |phone: usize| phones[phone].name.clone();
+    let (slowest, slowest_seconds) = slowest_stage(costs, ring);
+    let hops = || ring.phones.windows(2).map(|pair| (pair[0], pair[1]));
+    if demand.objective == Objective::Throughput {
+        if slowest_seconds >= score.objective * (1.0 - 1e-9) {
+            return memory_bound(costs, ring).unwrap_or(Bound::Stage {
+                phone: name(slowest),
+            });
+        }
+        let busy = hops()
+            .find(|&(from, to)| costs.wire_seconds(from, to) >= score.objective * (1.0 - 1e-9));
+        return match busy {
+            Some((from, to)) => Bound::Hop {
+                from: name(from),
+                to: name(to),
+            },
+            None => Bound::Sessions {
+                max_sessions: demand.max_sessions,
+            },
+        };
+    }
+    if ring.phones.len() > 1 && ring.phones.len() == costs.min_stages() {
+        return Bound::MinPhones {
+            min_phones: demand.min_phones,
+        };
+    }
+    if let Some(memory) = memory_bound(costs, ring) {
+        return memory;
+    }
+    let worst_hop = hops()
+        .max_by(|a, b| {
+            costs
+                .hop_seconds(a.0, a.1)
+                .total_cmp(&costs.hop_seconds(b.0, b.1))
+        })
+        .filter(|&(from, to)| costs.hop_seconds(from, to) > slowest_seconds);
+    match worst_hop {
+        Some((from, to)) => Bound::Hop {
+            from: name(from),
+            to: name(to),
+        },
+        None => Bound::Stage {
+            phone: name(slowest),
+        },
+    }
+}
+
+fn slowest_stage(costs: &Costs<'_>, ring: &Ring) -> (usize, f64) {
+    let mut from = 0;
+    let mut worst = (ring.phones[0], 0.0);
+    for (&phone, &to) in ring.phones.iter().zip(&ring.ends) {
+        let seconds = costs.stage_seconds(phone, from, to);
+        if seconds > worst.1 {
+            worst = (phone, seconds);
+        }
+        from = to;
+    }
+    worst
+}
+
+/// The fastest phone that is full while a slower one also holds layers.
+fn memory_bound(costs: &Costs<'_>, ring: &Ring) -> Option<Bound> {
+    let per_layer = |phone: usize| costs.problem.phones[phone].seconds_per_layer;
+    let slowest = ring
+        .phones
+        .iter()
+        .map(|&phone| per_layer(phone))
+        .fold(0.0f64, f64::max);
+    let mut from = 0;
+    let mut full: Option<usize> = None;
+    for (&phone, &to) in ring.phones.iter().zip(&ring.ends) {
+        let more = costs
+            .segment_bytes(from, to)
+            .saturating_add(costs.layers_bytes(to - 1, to));
+        let is_full = ring.phones.len() > 1 && more > costs.budget[phone];
+        let alone_or_faster =
+            per_layer(phone) < slowest || ring.phones.iter().all(|&p| per_layer(p) == slowest);
+        if is_full
+            && alone_or_faster
+            && full.is_none_or(|known| per_layer(phone) < per_layer(known))
+        {
+            full = Some(phone);
+        }
+        from = to;
+    }
+    full.map(|phone| Bound::Memory {
+        phone: costs.problem.phones[phone].name.clone(),
+    })
+}

@@ -1,0 +1,257 @@
+//! The problem: what a model asks for, what phones and links give, what the deployment wants. Plain data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Plan;
+
+/// The longest time of a layer, an end or a hop that is believed; a longer one means a broken measurement or a
+/// link that is as good as none.
+pub const MAX_SECONDS: f64 = 3600.0;
+/// The shortest time of a layer that is believed.
+pub const MIN_LAYER_SECONDS: f64 = 1e-9;
+
+/// Everything the planner looks at. Equal problems give equal plans.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    pub model: ModelCosts,
+    /// The phones that may be used; policies (battery, heat, cordon) have been applied by the caller.
+    /// Names are unique.
+    pub phones: Vec<PhoneCosts>,
+    pub links: Links,
+    pub demand: Demand,
+    /// The plan in force. It is kept when no other plan is strictly better.
+    pub previous: Option<Plan>,
+}
+
+/// What a model costs, whoever runs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelCosts {
+    /// Weight bytes of each layer, in order; its length is the number of layers.
+    pub layer_bytes: Vec<u64>,
+    /// Bytes of the token embedding, held by the head of the ring.
+    pub embedding_bytes: u64,
+    /// Bytes of the output norm and the output matrix, held by the tail. With tied embeddings this
+    /// includes the shared matrix, since head and tail are usually two phones.
+    pub head_bytes: u64,
+    /// Bytes that are in both `embedding_bytes` and `head_bytes`: the tied matrix. A phone that is head
+    /// and tail at once holds them once. 0 when nothing is tied.
+    pub shared_bytes: u64,
+    /// Bytes of KV cache that one token takes in one layer.
+    pub kv_bytes_per_token_per_layer: u64,
+    /// Working memory of a segment, whatever its size.
+    pub activation_bytes: u64,
+    /// One hidden state on the wire, header included.
+    pub hop_bytes: u64,
+    /// Multiply-adds of one token in one layer.
+    pub layer_multiply_adds: u64,
+    /// Multiply-adds of one token in the output matrix.
+    pub head_multiply_adds: u64,
+}
+
+/// What one phone has and how fast it is, measured or derived from its speed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhoneCosts {
+    pub name: String,
+    /// Memory this phone may give to segments, before `Demand::memory_fraction`.
+    pub allocatable_bytes: u64,
+    /// Decode: one token through one layer.
+    pub seconds_per_layer: f64,
+    /// Decode: one token's look-up in the embedding.
+    pub seconds_embedding: f64,
+    /// Decode: one token through output norm, output matrix and sampling.
+    pub seconds_head: f64,
+    /// Prefill: one layer, divided by the tokens of the chunk.
+    pub prefill_seconds_per_layer_per_token: f64,
+}
+
+/// One direction between two phones.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// One way: half of the measured round trip.
+    pub latency_seconds: f64,
+    pub bytes_per_second: f64,
+}
+
+/// The links between phones: what was measured, and what to believe where nothing was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Links {
+    pub default: Link,
+    /// Keyed by (from, to), indices into `Problem::phones`; both directions are listed if both are known.
+    #[serde(with = "measured_as_list")]
+    pub measured: BTreeMap<(usize, usize), Link>,
+}
+
+/// What is minimised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Objective {
+    /// The time of one token of one session around the ring: stages, hops, and the token's way back.
+    #[default]
+    Latency,
+    /// The time between two tokens of any session when `max_sessions` are in flight.
+    Throughput,
+}
+
+/// What the deployment wants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Tokens of KV cache kept for each session.
+    pub context_length: u32,
+    pub max_sessions: u32,
+    /// How many times a segment's bytes must fit: 1.0 keeps no room for a move, 2.0 keeps room for a whole
+    /// second generation. At least 1.
+    pub generations_in_memory: f64,
+    pub objective: Objective,
+    /// 0 and 1 mean the same.
+    pub min_phones: u32,
+    /// `u32::MAX` for no limit.
+    pub max_phones: u32,
+    /// The part of a phone's allocatable memory that may be used, in (0, 1].
+    pub memory_fraction: f64,
+}
+
+// === impl ModelCosts ===
+
+impl ModelCosts {
+    pub fn n_layers(&self) -> usize {
+        self.layer_bytes.len()
+    }
+}
+
+// === impl PhoneCosts ===
+
+impl PhoneCosts {
+    /// Derives a phone's times from two speeds, for phones on which no layer has been timed yet.
+    ///
+    /// The roofline: a step takes the longer of its arithmetic (multiply-adds ÷ `multiply_adds_per_second`)
+    /// and its reading of weights (bytes ÷ `memory_bytes_per_second`). Prefill shares the reading among the
+    /// tokens of a chunk, so its arithmetic alone counts. Non-positive speeds give infinite times, and the
+    /// planner leaves such a phone out.
+    pub fn from_speed(
+        name: impl Into<String>,
+        allocatable_bytes: u64,
+        multiply_adds_per_second: f64,
+        memory_bytes_per_second: f64,
+        model: &ModelCosts,
+    ) -> Self {
+        let arithmetic =
+            |multiply_adds: u64| divide(multiply_adds as f64, multiply_adds_per_second);
+        let reading = |bytes: f64| divide(bytes, memory_bytes_per_second);
+        let n_layers = model.n_layers().max(1) as f64;
+        let mean_layer_bytes = model.layer_bytes.iter().map(|&b| b as f64).sum::<f64>() / n_layers;
+        Self {
+            name: name.into(),
+            allocatable_bytes,
+            seconds_per_layer: arithmetic(model.layer_multiply_adds).max(reading(mean_layer_bytes)),
+            seconds_embedding: 0.0,
+            seconds_head: arithmetic(model.head_multiply_adds)
+                .max(reading(model.head_bytes as f64)),
+            prefill_seconds_per_layer_per_token: arithmetic(model.layer_multiply_adds),
+        }
+    }
+}
+
+fn believed(seconds: f64) -> f64 {
+    if (0.0..=MAX_SECONDS).contains(&seconds) {
+        seconds
+    } else {
+        f64::INFINITY
+    }
+}
+
+fn divide(amount: f64, speed: f64) -> f64 {
+    if speed > 0.0 {
+        amount / speed
+    } else {
+        f64::INFINITY
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// No way from one phone to the other.
+    pub const UNREACHABLE: Link = Link {
+        latency_seconds: f64::INFINITY,
+        bytes_per_second: 0.0,
+    };
+
+    /// Seconds until the last of `bytes` has arrived; infinite when the figures make no sense or the link is
+    /// slower than [`MAX_SECONDS`].
+    pub fn transfer_seconds(&self, bytes: u64) -> f64 {
+        believed(self.delay_seconds() + self.wire_seconds(bytes))
+    }
+
+    /// Seconds for which `bytes` keep the link busy: the part of a transfer that cannot overlap with the next.
+    pub fn wire_seconds(&self, bytes: u64) -> f64 {
+        believed(divide(bytes as f64, self.bytes_per_second))
+    }
+
+    /// Seconds on the way, whatever the size; infinite like the others.
+    pub fn delay_seconds(&self) -> f64 {
+        believed(self.latency_seconds)
+    }
+}
+
+// === impl Links ===
+
+impl Links {
+    /// The same link between every two phones.
+    pub fn uniform(default: Link) -> Self {
+        Self {
+            default,
+            measured: BTreeMap::new(),
+        }
+    }
+
+    pub fn between(&self, from: usize, to: usize) -> Link {
+        self.measured
+            .get(&(from, to))
+            .copied()
+            .unwrap_or(self.default)
+    }
+}
+
+// === impl Demand ===
+
+impl Demand {
+    /// Tokens of KV cache that every layer keeps.
+    pub fn kv_tokens(&self) -> u64 {
+        u64::from(self.context_length) * u64::from(self.max_sessions)
+    }
+
+    /// The bytes a segment may take on a phone: `allocatable × memory_fraction ÷ generations_in_memory`,
+    /// rounded down.
+    pub fn budget_bytes(&self, allocatable_bytes: u64) -> u64 {
+        (allocatable_bytes as f64 * self.memory_fraction / self.generations_in_memory)
+            .floor()
+            .max(0.0) as u64
+    }
+}
+
+/// JSON has no pairs as keys, so the measured links are a list of `[from, to, link]`.
+mod measured_as_list {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Link;
+
+    pub(super) fn serialize<S: Serializer>(
+        links: &BTreeMap<(usize, usize), Link>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(links.iter().map(|(&(from, into), link)| (from, into, link)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<(usize, usize), Link>, D::Error> {
+        let list = Vec::<(usize, usize, Link)>::deserialize(from)?;
+        Ok(list
+            .into_iter()
+            .map(|(a, b, link)| ((a, b), link))
+            .collect())
+    }
+}

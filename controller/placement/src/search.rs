@@ -1,0 +1,221 @@
+//! The heuristic: a deterministic local search over rings. It gives the start of the exact solver, and the
+//! plan itself where there are too many phones for that.
+
+use std::collections::BTreeSet;
+
+use crate::costs::{Costs, Ring, Score};
+use crate::cuts::best_cuts;
+
+/// Rings tried at most: what bounds the search's time.
+const MAX_EVALUATIONS: usize = 6_000;
+/// Phones that the search moves among at least, where there are so many.
+const MIN_POOL: usize = 20;
+
+/// The best ring found, None when none was found that fits.
+pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring, Score)> {
+    let mut search = Search {
+        costs,
+        pool: pool(costs, previous),
+        left: MAX_EVALUATIONS,
+        best: None,
+    };
+    for start in search.starts(previous) {
+        search.descend(start);
+    }
+    search.best
+}
+
+/// The phones worth trying: all when they are few; else the fastest, the roomiest and those in use.
+fn pool(costs: &Costs<'_>, previous: Option<&Ring>) -> Vec<usize> {
+    let wanted = MIN_POOL
+        .max(costs.min_stages() * 3 / 2)
+        .max(phones_needed(costs) * 3 / 2);
+    if costs.usable.len() <= wanted {
+        return costs.usable.clone();
+    }
+    let (fast, roomy) = (by_speed(costs), by_room(costs));
+    let mut pool: BTreeSet<usize> = previous
+        .map(|ring| ring.phones.iter().copied().collect())
+        .unwrap_or_default();
+    for rank in 0..costs.usable.len() {
+        if pool.len() >= wanted {
+            break;
+        }
+        pool.insert(fast[rank]);
+        pool.insert(roomy[rank]);
+    }
+    pool.into_iter().collect()
+}
+
+/// How many of the roomiest phones together have the bytes of the model.
+fn phones_needed(costs: &Costs<'_>) -> usize {
+    let mut missing = costs.segment_bytes(0, costs.n_layers);
+    let mut n = 0;
+    for phone in by_room(costs) {
+        n += 1;
+        missing = missing.saturating_sub(
+            costs.budget[phone].saturating_sub(costs.problem.model.activation_bytes),
+        );
+        if missing == 0 {
+            break;
+        }
+    }
+    n
+}
+
+/// Usable phones, the fastest first.
+pub(crate) fn by_speed(costs: &Costs<'_>) -> Vec<usize> {
+    let mut phones = costs.usable.clone();
+    let speed = |&i: &usize| costs.problem.phones[i].seconds_per_layer;
+    phones.sort_by(|a, b| speed(a).total_cmp(&speed(b)).then(a.cmp(b)));
+    phones
+}
+
+/// Usable phones, those with the largest budget first.
+fn by_room(costs: &Costs<'_>) -> Vec<usize> {
+    let mut phones = costs.usable.clone();
+    phones.sort_by(|&a, &b| costs.budget[b].cmp(&costs.budget[a]).then(a.cmp(&b)));
+    phones
+}
+
+struct Search<'a, 'b> {
+    costs: &'a Costs<'b>,
+    pool: Vec<usize>,
+    left: usize,
+    best: Option<(Ring, Score)>,
+}
+
+// === impl Search ===
+
+impl Search<'_, '_> {
+    /// Rings to descend from: the one in force, and for each way of ranking the phones its shortest prefix that
+    /// fits and the best of its prefixes.
+    fn starts(&mut self, previous: Option<&Ring>) -> Vec<Vec<usize>> {
+        let mut starts: Vec<Vec<usize>> = previous
+            .map(|ring| ring.phones.clone())
+            .into_iter()
+            .collect();
+        let (min, max) = (self.costs.min_stages(), self.costs.max_stages());
+        for ranked in [by_speed(self.costs), by_room(self.costs)] {
+            let ranked: Vec<usize> = ranked
+                .into_iter()
+                .filter(|phone| self.pool.contains(phone))
+                .collect();
+            let mut best: Option<(Vec<usize>, Score)> = None;
+            let mut first = true;
+            for k in min..=max.min(ranked.len()) {
+                // Roomy phones at both ends, where embedding and output matrix need the space.
+                let mut ends_roomy = ranked[..k].to_vec();
+                ends_roomy.sort_by_key(|&phone| std::cmp::Reverse(self.costs.budget[phone]));
+                if k > 2 {
+                    let tail = ends_roomy.remove(1);
+                    ends_roomy.push(tail);
+                }
+                for order in [ranked[..k].to_vec(), ends_roomy] {
+                    let Some(score) = self.evaluate(&order) else {
+                        continue;
+                    };
+                    if std::mem::take(&mut first) {
+                        starts.push(order.clone());
+                    }
+                    if best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
+                        best = Some((order, score));
+                    }
+                }
+            }
+            starts.extend(best.map(|(order, _)| order));
+        }
+        starts.dedup();
+        starts
+    }
+
+    /// Takes the first better neighbour until there is none.
+    fn descend(&mut self, start: Vec<usize>) {
+        let mut here = start;
+        let Some(mut score) = self.evaluate(&here) else {
+            return;
+        };
+        loop {
+            let mut moved = false;
+            for neighbour in self.neighbours(&here) {
+                if self.left == 0 {
+                    return;
+                }
+                if let Some(better) = self.evaluate(&neighbour).filter(|s| s.beats(&score)) {
+                    (here, score, moved) = (neighbour, better, true);
+                    break;
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// Rings one step away: a phone removed, exchanged for an unused one, two swapped, one inserted, one moved.
+    fn neighbours(&self, ring: &[usize]) -> Vec<Vec<usize>> {
+        let k = ring.len();
+        let unused: Vec<usize> = self
+            .pool
+            .iter()
+            .copied()
+            .filter(|phone| !ring.contains(phone))
+            .collect();
+        let mut all = Vec::new();
+        if k > self.costs.min_stages() {
+            for at in 0..k {
+                let mut next = ring.to_vec();
+                next.remove(at);
+                all.push(next);
+            }
+        }
+        for at in 0..k {
+            for &phone in &unused {
+                let mut next = ring.to_vec();
+                next[at] = phone;
+                all.push(next);
+            }
+        }
+        for a in 0..k {
+            for b in a + 1..k {
+                let mut next = ring.to_vec();
+                next.swap(a, b);
+                all.push(next);
+            }
+        }
+        if k < self.costs.max_stages() {
+            for at in 0..=k {
+                for &phone in &unused {
+                    let mut next = ring.to_vec();
+                    next.insert(at, phone);
+                    all.push(next);
+                }
+            }
+        }
+        for from in 0..k {
+            for to in (0..k).filter(|&to| to != from) {
+                let mut next = ring.to_vec();
+                let phone = next.remove(from);
+                next.insert(to, phone);
+                all.push(next);
+            }
+        }
+        all
+    }
+
+    fn evaluate(&mut self, phones: &[usize]) -> Option<Score> {
+        self.left = self.left.saturating_sub(1);
+        if phones.len() < self.costs.min_stages() || phones.len() > self.costs.max_stages() {
+            return None;
+        }
+        let (ring, score) = best_cuts(self.costs, phones)?;
+        if self
+            .best
+            .as_ref()
+            .is_none_or(|(_, known)| score.beats(known))
+        {
+            self.best = Some((ring, score));
+        }
+        Some(score)
+    }
+}

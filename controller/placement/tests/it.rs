@@ -1,0 +1,18 @@
+//! Tests of the planner from outside: tables of decisions, and exactness against brute force.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "it/decisions.rs"]
+mod decisions;
+#[path = "it/exactness.rs"]
+mod exactness;
+#[path = "it/judging.rs"]
+mod judging;
+#[path = "it/oracle.rs"]
+mod oracle;
+#[path = "it/problems.rs"]
+mod problems;
+#[path = "it/refusals.rs"]
+mod refusals;
+#[path = "it/scale.rs"]
+mod scale;

@@ -1,0 +1,124 @@
+//! The oracle: tries every order of every subset of phones with every cut. Arithmetic of its own.
+
+use polyphony_placement::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, Problem};
+
+/// The least objective of any plan, None when no plan exists.
+pub(crate) fn brute_force(problem: &Problem) -> Option<f64> {
+    let mut best = None;
+    let mut order = Vec::new();
+    orders(problem, &mut order, &mut best);
+    best
+}
+
+fn orders(problem: &Problem, order: &mut Vec<usize>, best: &mut Option<f64>) {
+    let n_stages = order.len();
+    if n_stages >= 1 && n_stages >= problem.demand.min_phones as usize {
+        cuts(problem, order, &mut Vec::new(), best);
+    }
+    if n_stages == problem.demand.max_phones as usize || n_stages == problem.model.layer_bytes.len()
+    {
+        return;
+    }
+    for phone in 0..problem.phones.len() {
+        if !order.contains(&phone) {
+            order.push(phone);
+            orders(problem, order, best);
+            order.pop();
+        }
+    }
+}
+
+fn cuts(problem: &Problem, order: &[usize], ends: &mut Vec<usize>, best: &mut Option<f64>) {
+    let n_layers = problem.model.layer_bytes.len();
+    let from = ends.last().copied().unwrap_or(0);
+    if ends.len() + 1 == order.len() {
+        ends.push(n_layers);
+        if let Some(value) = objective(problem, order, ends)
+            && best.is_none_or(|known| value < known)
+        {
+            *best = Some(value);
+        }
+        ends.pop();
+        return;
+    }
+    for to in from + 1..n_layers {
+        ends.push(to);
+        cuts(problem, order, ends, best);
+        ends.pop();
+    }
+}
+
+/// The objective of one plan, None when it does not fit.
+fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> {
+    let (model, demand) = (&problem.model, &problem.demand);
+    let n_layers = model.layer_bytes.len();
+    let kv = model.kv_bytes_per_token_per_layer
+        * u64::from(demand.context_length)
+        * u64::from(demand.max_sessions);
+    let (mut from, mut round, mut worst) = (0, 0.0, 0.0f64);
+    for (stage, (&phone, &to)) in order.iter().zip(ends).enumerate() {
+        let costs = &problem.phones[phone];
+        let layers = model.layer_bytes[from..to].iter();
+        let mut bytes = layers.fold(model.activation_bytes, |sum, layer| {
+            sum.saturating_add(*layer).saturating_add(kv)
+        });
+        let mut seconds = (to - from) as f64 * costs.seconds_per_layer;
+        let times = [
+            costs.seconds_per_layer,
+            costs.seconds_embedding,
+            costs.seconds_head,
+        ];
+        if from >= to
+            || costs.seconds_per_layer < MIN_LAYER_SECONDS
+            || !times.into_iter().all(believed)
+        {
+            return None;
+        }
+        if from == 0 {
+            bytes = bytes.saturating_add(model.embedding_bytes);
+            seconds += costs.seconds_embedding;
+        }
+        if to == n_layers {
+            bytes = bytes.saturating_add(model.head_bytes);
+            seconds += costs.seconds_head;
+        }
+        if from == 0 && to == n_layers {
+            bytes -= model.shared_bytes;
+        }
+        let budget =
+            costs.allocatable_bytes as f64 * demand.memory_fraction / demand.generations_in_memory;
+        if bytes > budget as u64 {
+            return None;
+        }
+        round += seconds;
+        worst = worst.max(seconds);
+        if stage + 1 < order.len() {
+            let link = problem.links.between(phone, order[stage + 1]);
+            let wire = model.hop_bytes as f64 / link.bytes_per_second;
+            if !believed(wire)
+                || !believed(link.latency_seconds + wire)
+                || !believed(link.latency_seconds)
+            {
+                return None;
+            }
+            round += link.latency_seconds + wire;
+            worst = worst.max(wire);
+        } else if stage > 0 {
+            let back = problem.links.between(phone, order[0]).latency_seconds;
+            if !believed(back) {
+                return None;
+            }
+            round += back;
+        }
+        from = to;
+    }
+    let value = match demand.objective {
+        Objective::Latency => round,
+        Objective::Throughput => worst.max(round / f64::from(demand.max_sessions)),
+    };
+    Some(value)
+}
+
+fn believed(seconds: f64) -> bool {
+    (0.0..=MAX_SECONDS).contains(&seconds)
+}

@@ -1,0 +1,187 @@
+//! Building a manifest: one pass over the model file, all digests.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::{Manifest, ManifestError, TensorEntry};
+use crate::gguf::{Gguf, GgufError, GgufTensor};
+use crate::hyperparameters::{HyperparameterError, Hyperparameters};
+use crate::role::Role;
+use crate::tokenizer::end_tokens;
+
+/// Why a model file gives no manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}: {source}", path.display())]
+    Gguf { path: PathBuf, source: GgufError },
+    #[error("{}: {source}", path.display())]
+    Hyperparameters {
+        path: PathBuf,
+        source: HyperparameterError,
+    },
+    #[error("{}: {source}", path.display())]
+    Manifest {
+        path: PathBuf,
+        source: ManifestError,
+    },
+    #[error("{} had {expected} bytes and now has {found}: it was written to while it was read; try again when it is whole", path.display())]
+    Changed {
+        path: PathBuf,
+        expected: u64,
+        found: u64,
+    },
+}
+
+/// Bytes hashed at a time.
+const CHUNK: usize = 1 << 20;
+
+// === impl Manifest ===
+
+impl Manifest {
+    /// Reads the model file at `path` once, from start to end, and takes all digests on the way.
+    ///
+    /// # Errors
+    /// [`ModelError`] with the path: an unreadable or damaged file, an unsupported model, a missing, unknown or
+    /// misshapen tensor. The checks come before the digests, so a bad file is refused at once.
+    pub fn build(path: &Path) -> Result<Self, ModelError> {
+        Self::build_with_progress(path, &mut |_| ())
+    }
+
+    /// As [`Manifest::build`]; `progress` is told the bytes read so far, about every MiB.
+    pub fn build_with_progress(
+        path: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, ModelError> {
+        let owned = || path.to_owned();
+        let io = |source| ModelError::Io {
+            path: owned(),
+            source,
+        };
+        let mut file = File::open(path).map_err(io)?;
+        let gguf = Gguf::read(&mut file).map_err(|source| ModelError::Gguf {
+            path: owned(),
+            source,
+        })?;
+        let hyperparameters =
+            Hyperparameters::from_gguf(&gguf).map_err(|source| ModelError::Hyperparameters {
+                path: owned(),
+                source,
+            })?;
+        let end_tokens = end_tokens(&gguf.metadata).map_err(|source| ModelError::Gguf {
+            path: owned(),
+            source,
+        })?;
+        let unchecked = |source| ModelError::Manifest {
+            path: owned(),
+            source,
+        };
+        let tensors = entries(&gguf, &hyperparameters).map_err(unchecked)?;
+
+        let file_len = gguf.file_len;
+        let mut manifest = Self {
+            hyperparameters,
+            end_tokens,
+            file_len,
+            file_sha256: no_digest(),
+            tensors,
+        };
+        manifest.check().map_err(unchecked)?;
+
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        let found = manifest.take_digests(&mut file, progress).map_err(io)?;
+        if found != file_len {
+            return Err(ModelError::Changed {
+                path: owned(),
+                expected: file_len,
+                found,
+            });
+        }
+        Ok(manifest)
+    }
+
+    /// Fills in every digest from `reader`, which stands at the start of the file; gives the bytes read.
+    fn take_digests(
+        &mut self,
+        reader: &mut impl Read,
+        progress: &mut dyn FnMut(u64),
+    ) -> std::io::Result<u64> {
+        let mut whole = Sha256::new();
+        let mut current = Sha256::new();
+        let mut tensors = self.tensors.iter_mut().peekable();
+        let mut position = 0_u64;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let n_read = match reader.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n_read) => n_read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let bytes = &chunk[..n_read];
+            whole.update(bytes);
+            let chunk_end = position + n_read as u64;
+            // Tensors lie in ascending order and apart (checked), so at most the last one goes on past this chunk.
+            while let Some(entry) = tensors.peek_mut() {
+                let entry_end = entry.offset + entry.n_bytes;
+                let from = entry.offset.max(position).min(chunk_end) - position;
+                let to = entry_end.min(chunk_end) - position;
+                current.update(&bytes[from as usize..to.max(from) as usize]);
+                if entry_end > chunk_end {
+                    break;
+                }
+                entry.sha256 = hex::encode(current.finalize_reset());
+                tensors.next();
+            }
+            position = chunk_end;
+            progress(position);
+        }
+        self.file_sha256 = hex::encode(whole.finalize());
+        Ok(position)
+    }
+}
+
+/// The tensors by offset, digests still to come.
+fn entries(
+    gguf: &Gguf,
+    hyperparameters: &Hyperparameters,
+) -> Result<Vec<TensorEntry>, ManifestError> {
+    let entry = |tensor: &GgufTensor| match Role::of_tensor(&tensor.name) {
+        Some((role, layer)) => Ok(TensorEntry {
+            name: tensor.name.clone(),
+            role,
+            layer,
+            tensor_type: tensor.tensor_type,
+            shape: tensor.shape.clone(),
+            offset: tensor.offset,
+            n_bytes: tensor.n_bytes,
+            sha256: no_digest(),
+        }),
+        None => {
+            let architecture = hyperparameters.architecture.to_string();
+            Err(ManifestError::UnknownTensor {
+                tensor: tensor.name.clone(),
+                architecture,
+            })
+        }
+    };
+    let mut entries = gguf
+        .tensors
+        .iter()
+        .map(entry)
+        .collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(|entry| entry.offset);
+    Ok(entries)
+}
+
+/// Stands for a digest that is not taken yet, so that the manifest can be checked before the long pass.
+fn no_digest() -> String {
+    "0".repeat(64)
+}

@@ -1,0 +1,17 @@
+//! Integration tests of the model crate: real and tiny files, and files made wrong on purpose.
+#![allow(clippy::unwrap_used)]
+
+#[path = "it/files.rs"]
+mod files;
+#[path = "it/gguf_writer.rs"]
+mod gguf_writer;
+#[path = "it/hostile_files.rs"]
+mod hostile_files;
+#[path = "it/hyperparameters.rs"]
+mod hyperparameters;
+#[path = "it/manifest.rs"]
+mod manifest;
+#[path = "it/smollm2.rs"]
+mod smollm2;
+#[path = "it/tokenizer.rs"]
+mod tokenizer;

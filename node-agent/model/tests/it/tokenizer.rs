@@ -1,0 +1,153 @@
+//! Tokenizers of small files: what is built from a vocabulary, and which vocabularies are refused.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use polyphony_model::{ChatTemplate, Gguf, TemplateError, TextStream, Tokenizer};
+use proptest::prelude::*;
+
+use crate::files;
+use crate::gguf_writer::{self, File, Value};
+
+fn tiny() -> Arc<Tokenizer> {
+    Arc::new(Tokenizer::open(&files::tiny("llama")).unwrap())
+}
+
+fn strings(items: &[&str]) -> Value {
+    Value::Strings(items.iter().map(|item| (*item).to_owned()).collect())
+}
+
+/// A vocabulary of five tokens, one of them a control token, with one merge; changed by the test.
+fn small(change: impl FnOnce(&mut File)) -> Result<Tokenizer, String> {
+    let mut file = gguf_writer::llama();
+    file.set("tokenizer.ggml.model", gguf_writer::text("gpt2"))
+        .set("tokenizer.ggml.pre", gguf_writer::text("gpt-2"))
+        .set(
+            "tokenizer.ggml.tokens",
+            strings(&["a", "b", "ab", "<|im_end|>", "Ġ"]),
+        )
+        .set(
+            "tokenizer.ggml.token_type",
+            Value::I32s(vec![1, 1, 1, 3, 1]),
+        )
+        .set("tokenizer.ggml.merges", strings(&["a b"]))
+        .set("tokenizer.ggml.bos_token_id", Value::U32(4));
+    change(&mut file);
+    let gguf = Gguf::read(&mut Cursor::new(file.bytes())).unwrap();
+    Tokenizer::from_gguf(&gguf).map_err(|error| error.to_string())
+}
+
+#[test]
+fn merges_and_control_tokens_of_the_file_are_used() {
+    let tokenizer = small(|_| ()).unwrap();
+    assert_eq!(
+        tokenizer.encode("abb<|im_end|> a", true).unwrap(),
+        [2, 1, 3, 4, 0]
+    );
+    assert_eq!(
+        tokenizer.encode("<|im_end|>a", false).unwrap(),
+        [0],
+        "the other characters have no token"
+    );
+    assert_eq!(tokenizer.end_tokens(), [3], "known by its name");
+    assert_eq!(
+        (tokenizer.token_bytes(4), tokenizer.token_bytes(5)),
+        (b" ".as_slice(), b"".as_slice())
+    );
+}
+
+#[test]
+fn the_begin_token_is_added_once_and_only_where_the_file_wants_it() {
+    let without = small(|_| ()).unwrap();
+    assert_eq!(without.encode_prompt("a", true).unwrap(), [0]);
+    let with = small(|file| {
+        file.set("tokenizer.ggml.add_bos_token", Value::Bool(true));
+    })
+    .unwrap();
+    assert_eq!(with.encode_prompt("a", true).unwrap(), [4, 0]);
+    assert_eq!(
+        with.encode_prompt(" a", true).unwrap(),
+        [4, 0],
+        "the text brings it"
+    );
+    assert_eq!(with.encode("a", true).unwrap(), [0]);
+}
+
+#[test]
+fn a_vocabulary_that_contradicts_itself_is_refused_with_its_key() {
+    let table: [(&str, Value, &str); 7] = [
+        (
+            "tokenizer.ggml.model",
+            gguf_writer::text("llama"),
+            "`llama`",
+        ),
+        (
+            "tokenizer.ggml.pre",
+            gguf_writer::text("tekken"),
+            "supported are: gpt-2, smollm",
+        ),
+        (
+            "tokenizer.ggml.token_type",
+            Value::I32s(vec![1; 4]),
+            "has 4 entries, but the vocabulary has 5",
+        ),
+        ("tokenizer.ggml.merges", strings(&["a b", "ab"]), "merge 1"),
+        (
+            "tokenizer.ggml.merges",
+            strings(&["a z"]),
+            "do not fit together",
+        ),
+        (
+            "tokenizer.ggml.eos_token_id",
+            Value::U32(5),
+            "`tokenizer.ggml.eos_token_id` is 5",
+        ),
+        (
+            "tokenizer.ggml.tokens",
+            Value::U32(5),
+            "`tokenizer.ggml.tokens`",
+        ),
+    ];
+    for (key, value, words) in table {
+        let error = small(|file| {
+            file.set(key, value);
+        })
+        .expect_err(key);
+        assert!(error.contains(words), "{key}: {words:?} is not in: {error}");
+    }
+}
+
+#[test]
+fn tokenizer_and_template_are_shared_between_requests() {
+    fn is_shared<T: Send + Sync + 'static>() {}
+    is_shared::<Tokenizer>();
+    is_shared::<TextStream>();
+    is_shared::<ChatTemplate>();
+}
+
+#[test]
+fn a_model_without_a_template_is_no_chat_model() {
+    let gguf = Gguf::open(&files::tiny("llama")).unwrap();
+    let error = ChatTemplate::from_gguf(&gguf).unwrap_err();
+    assert!(
+        matches!(error, TemplateError::Missing) && error.to_string().contains("plain completions"),
+        "{error}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back_from_its_tokens(text in "\\PC{0,60}|[ \\n\\t0-9a-c<|>]{0,60}") {
+        let tokenizer = tiny();
+        let ids = tokenizer.encode(&text, true).unwrap();
+        prop_assert_eq!(tokenizer.decode(&ids, false), text);
+    }
+
+    #[test]
+    fn any_tokens_stream_as_they_decode(tokens in prop::collection::vec(0..400_u32, 0..40), skip in any::<bool>()) {
+        let tokenizer = tiny();
+        let mut stream = tokenizer.stream(skip);
+        let streamed: String = tokens.iter().map(|&token| stream.push(token)).collect();
+        prop_assert_eq!(streamed + &stream.finish(), tokenizer.decode(&tokens, skip));
+    }
+}

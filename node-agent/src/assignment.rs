@@ -1,0 +1,283 @@
+//! Assignments: what this phone is to hold, against what it holds. Level-triggered; one task a segment.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use polyphony_model::{Holds, LayerRange, Manifest};
+use polyphony_protocol::Frame;
+use polyphony_protocol::hub::Assignment;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Chosen;
+use crate::board::{Board, Entry};
+use crate::segment::{self, Capacity, Segment, SegmentError};
+use crate::serve::compute::{Compute, Event};
+use crate::serve::outlet::Outlet;
+use crate::serve::ring::{Member, Members, keep_link};
+use crate::serve::stage::{Stage, StageShape};
+use crate::weights::{Cache, CacheError, FetchError, Host};
+
+/// Token rows of one step: the prefill chunk of every ring.
+pub const MAX_ROWS: usize = 32;
+
+/// What every segment task needs.
+pub struct Context {
+    pub phone: String,
+    pub memory_limit_bytes: u64,
+    pub chosen: Chosen,
+    pub cache: Cache,
+    pub board: Arc<Board>,
+    pub members: Members,
+    /// Frames for the gateway, over the host link.
+    pub to_host: mpsc::Sender<Frame>,
+    pub step_deadline: Duration,
+    pub idle_deadline: Duration,
+    /// Where weights come from; known once the hub has said so.
+    pub host: watch::Receiver<Option<Host>>,
+}
+
+/// The segments that this phone holds or is loading.
+pub struct Assignments {
+    context: Arc<Context>,
+    running: HashMap<(String, String), Running>,
+}
+
+struct Running {
+    assignment: watch::Sender<Assignment>,
+    cancel: CancellationToken,
+}
+
+/// Why a segment is not in memory.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    #[error("the segment needs {needed} MiB, this phone may use {limit} MiB; raise its --memory or give the plan more phones")]
+    Memory { needed: u64, limit: u64 },
+    #[error("the cache of {limit} MiB has no room for tensor {tensor}; raise --cache-size")]
+    CacheFull { tensor: String, limit: u64 },
+    #[error("tensor {tensor} was damaged or removed in the cache; it is fetched again")]
+    Vanished { tensor: String },
+    #[error("layers {from} to {to} are not in a model of {n_layers} layers")]
+    Layers { from: u32, to: u32, n_layers: u32 },
+    #[error("this phone computes in {ours}, the plan wants {wanted}; it is planned anew when the agent reports its backend")]
+    Numerics { ours: String, wanted: String },
+    #[error("loading stopped: {0}")]
+    Thread(String),
+}
+
+// === impl Assignments ===
+
+impl Assignments {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, running: HashMap::new() }
+    }
+
+    /// Starts what is new, stops what is gone, and tells the rest where its neighbours are now.
+    pub fn apply(&mut self, wanted: Vec<Assignment>) {
+        let wanted: HashMap<_, _> = wanted.into_iter().map(|one| ((one.namespace.clone(), one.name.clone()), one)).collect();
+        self.running.retain(|key, running| {
+            let stays = wanted.get(key).is_some_and(|one| is_same_segment(one, &running.assignment.borrow()));
+            if !stays {
+                running.cancel.cancel();
+            }
+            stays
+        });
+        for (key, assignment) in wanted {
+            if let Some(running) = self.running.get(&key) {
+                running.assignment.send_if_modified(|current| {
+                    let differs = *current != assignment;
+                    *current = assignment;
+                    differs
+                });
+                continue;
+            }
+            let cancel = CancellationToken::new();
+            let (sender, receiver) = watch::channel(assignment);
+            tokio::spawn(run(self.context.clone(), receiver, cancel.clone()));
+            self.running.insert(key, Running { assignment: sender, cancel });
+        }
+    }
+}
+
+impl Drop for Assignments {
+    fn drop(&mut self) {
+        self.running.values().for_each(|running| running.cancel.cancel());
+    }
+}
+
+/// Whether only the peers' addresses differ, if anything.
+fn is_same_segment(a: &Assignment, b: &Assignment) -> bool {
+    let without_peers = |one: &Assignment| Assignment { peers: Vec::new(), ..one.clone() };
+    without_peers(a) == without_peers(b) && a.peers.len() == b.peers.len()
+}
+
+/// One segment from its assignment to its end.
+async fn run(context: Arc<Context>, assignment: watch::Receiver<Assignment>, cancel: CancellationToken) {
+    let first = assignment.borrow().clone();
+    let entry = context.board.add(&first.namespace, &first.name);
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = serve(&context, &assignment, &entry, &cancel) => {}
+    }
+    context.members.remove(first.ring, first.generation);
+    context.board.remove(&first.namespace, &first.name);
+    tracing::info!(segment = %first.name, "segment released");
+}
+
+async fn serve(context: &Arc<Context>, assignment: &watch::Receiver<Assignment>, entry: &Arc<Entry>, cancel: &CancellationToken) {
+    let first = assignment.borrow().clone();
+    let mut pause = Duration::from_secs(1);
+    let segment = loop {
+        match load(context, &first, entry).await {
+            Ok(segment) => break segment,
+            Err(error) => {
+                tracing::error!(segment = %first.name, %error, "segment not loaded");
+                entry.set_failed(error.to_string());
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(60));
+        entry.set_loading();
+    };
+    let n_stages = first.peers.len() as u32;
+    let next = first.peers.iter().find(|peer| peer.stage == (first.stage + 1) % n_stages.max(1));
+    let stage = Stage::new(StageShape {
+        ring: first.ring,
+        generation: first.generation,
+        phone: context.phone.clone(),
+        next_phone: next.map(|peer| peer.phone.clone()).unwrap_or_default(),
+        is_head: first.holds.embedding,
+        is_tail: first.holds.head,
+        hidden_size: segment.hidden_size(),
+        activation_type: first.activation_type,
+        capacity: segment.capacity(),
+        step_deadline: context.step_deadline,
+        idle_deadline: context.idle_deadline,
+    });
+    let outlet = Outlet::default();
+    let started =
+        Compute::start(first.name.clone(), segment, stage, outlet.clone(), context.to_host.clone(), entry.clone());
+    let compute = match started {
+        Ok(compute) => compute,
+        Err(error) => return entry.set_failed(format!("no thread for the segment: {error}")),
+    };
+    let member = Member {
+        assignment: assignment.clone(),
+        compute: compute.clone(),
+        entry: entry.clone(),
+        incoming: Arc::default(),
+    };
+    context.members.add(first.ring, first.generation, member);
+    entry.set_loaded(n_stages == 1);
+    let _stop = StopOnDrop(compute.clone());
+    if n_stages == 1 {
+        cancel.cancelled().await;
+    } else {
+        let (phone, board) = (context.phone.clone(), context.board.clone());
+        keep_link(phone, assignment.clone(), outlet, compute, entry.clone(), board, cancel.clone()).await;
+    }
+}
+
+/// Ends the compute thread, also when its task is cancelled at an await.
+struct StopOnDrop(Compute);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        let compute = self.0.clone();
+        // A full queue must not keep the thread alive.
+        std::thread::spawn(move || while compute.try_send(Event::Stop) == Err(crate::serve::compute::Unavailable::Full) {
+            std::thread::sleep(Duration::from_millis(50));
+        });
+    }
+}
+
+async fn load(context: &Arc<Context>, assignment: &Assignment, entry: &Arc<Entry>) -> Result<Segment, LoadError> {
+    let ours = &context.chosen.numerics;
+    if !assignment.numerics_class.starts_with(&format!("{ours}/")) {
+        return Err(LoadError::Numerics { ours: ours.clone(), wanted: assignment.numerics_class.clone() });
+    }
+    let host = wait_for_host(context).await?;
+    let manifest = host.manifest(&context.cache, &assignment.manifest_digest).await?;
+    let holds = checked_holds(assignment, &manifest)?;
+    let capacity = Capacity {
+        n_slots: assignment.max_sessions as usize,
+        n_positions: assignment.context_length as usize,
+        max_rows: MAX_ROWS,
+    };
+    let total = manifest.bytes_of(&holds);
+    let needed = total + segment::working_bytes(&manifest.hyperparameters, &holds, capacity);
+    if needed > context.memory_limit_bytes {
+        return Err(LoadError::Memory { needed: needed >> 20, limit: context.memory_limit_bytes >> 20 });
+    }
+    entry.set_progress(0, total);
+    fetch_missing(context, &host, assignment, &manifest, &holds, entry).await?;
+    let (context, entry) = (context.clone(), entry.clone());
+    let activation_type = assignment.activation_type;
+    let loading = tokio::task::spawn_blocking(move || {
+        let engine = polyphony_kernels::open(context.chosen.backend).map_err(SegmentError::from)?;
+        let mut loaded = 0;
+        Segment::load(engine, &manifest, holds, capacity, activation_type, |tensor| {
+            let bytes = context.cache.get(&tensor.sha256)?;
+            loaded += tensor.n_bytes;
+            entry.set_progress(loaded, total);
+            bytes.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
+        })
+    });
+    loading.await.map_err(|error| LoadError::Thread(error.to_string()))?
+}
+
+async fn wait_for_host(context: &Context) -> Result<Host, LoadError> {
+    let mut host = context.host.clone();
+    let known = host.wait_for(Option::is_some).await.map_err(|_| LoadError::Thread("the agent shuts down".to_owned()))?;
+    known.clone().ok_or_else(|| LoadError::Thread("no host".to_owned()))
+}
+
+fn checked_holds(assignment: &Assignment, manifest: &Manifest) -> Result<Holds, LoadError> {
+    let holds = assignment.holds;
+    let n_layers = manifest.hyperparameters.n_layers;
+    if holds.from >= holds.to || holds.to > n_layers {
+        return Err(LoadError::Layers { from: holds.from, to: holds.to, n_layers });
+    }
+    Ok(Holds { embedding: holds.embedding, layers: LayerRange { from: holds.from, to: holds.to }, head: holds.head })
+}
+
+/// Fetches what the cache lacks of exactly this segment's tensors.
+async fn fetch_missing(
+    context: &Context,
+    host: &Host,
+    assignment: &Assignment,
+    manifest: &Manifest,
+    holds: &Holds,
+    entry: &Entry,
+) -> Result<(), LoadError> {
+    let needed = manifest.tensors_of(holds);
+    let is_needed = |digest: &str| digest == assignment.manifest_digest || needed.iter().any(|t| t.sha256 == digest);
+    let total = manifest.bytes_of(holds);
+    let mut fetched = 0;
+    for tensor in &needed {
+        if !context.cache.has(&tensor.sha256, tensor.n_bytes) {
+            let index = manifest.tensors.iter().position(|other| other.name == tensor.name);
+            let index = index.expect("a tensor of the manifest is in the manifest");
+            let mut arrived = 0;
+            let mut progress = |n_bytes| {
+                arrived += n_bytes;
+                entry.set_progress(fetched + arrived, total);
+            };
+            let bytes = host.tensor(&assignment.manifest_digest, index, tensor, &mut progress).await?;
+            if !context.cache.put(&tensor.sha256, &bytes, &is_needed)? {
+                let limit = context.cache.limit_bytes() >> 20;
+                return Err(LoadError::CacheFull { tensor: tensor.name.clone(), limit });
+            }
+        }
+        fetched += tensor.n_bytes;
+        entry.set_progress(fetched, total);
+    }
+    Ok(())
+}

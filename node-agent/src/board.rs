@@ -1,0 +1,194 @@
+//! The board: what the agent knows of its segments and links, for heartbeats. One entry a segment.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use polyphony_protocol::hub::{LinkReport, SegmentPhase, SegmentReport};
+use tokio::sync::Notify;
+
+/// All entries; tells whoever waits when one changes.
+#[derive(Default)]
+pub struct Board {
+    entries: Mutex<BTreeMap<(String, String), Arc<Entry>>>,
+    links: Mutex<BTreeMap<String, f64>>,
+    changed: Arc<Notify>,
+}
+
+/// What is known of one segment.
+pub struct Entry {
+    state: Mutex<State>,
+    changed: Arc<Notify>,
+}
+
+struct State {
+    report: SegmentReport,
+    is_loaded: bool,
+    has_previous: bool,
+    has_next: bool,
+}
+
+// === impl Board ===
+
+impl Board {
+    /// A new entry, in phase loading; it takes the place of one of the same name.
+    pub fn add(&self, namespace: &str, name: &str) -> Arc<Entry> {
+        let report = SegmentReport {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            phase: SegmentPhase::Loading,
+            bytes_loaded: 0,
+            bytes_total: 0,
+            seconds_per_layer: None,
+            sessions: 0,
+            message: None,
+        };
+        let state = Mutex::new(State { report, is_loaded: false, has_previous: false, has_next: false });
+        let entry = Arc::new(Entry { state, changed: self.changed.clone() });
+        lock(&self.entries).insert((namespace.to_owned(), name.to_owned()), entry.clone());
+        self.changed.notify_one();
+        entry
+    }
+
+    pub fn remove(&self, namespace: &str, name: &str) {
+        lock(&self.entries).remove(&(namespace.to_owned(), name.to_owned()));
+        self.changed.notify_one();
+    }
+
+    /// Notes the round trip to a ring neighbour.
+    pub fn note_link(&self, peer: &str, round_trip_seconds: f64) {
+        lock(&self.links).insert(peer.to_owned(), round_trip_seconds);
+    }
+
+    pub fn segments(&self) -> Vec<SegmentReport> {
+        lock(&self.entries).values().map(|entry| lock(&entry.state).report.clone()).collect()
+    }
+
+    pub fn links(&self) -> Vec<LinkReport> {
+        let links = lock(&self.links);
+        links.iter().map(|(peer, seconds)| LinkReport { peer: peer.clone(), round_trip_seconds: *seconds }).collect()
+    }
+
+    /// Waits until a phase changes.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// How much of how much is here.
+    pub fn set_progress(&self, bytes_loaded: u64, bytes_total: u64) {
+        let mut state = lock(&self.state);
+        state.report.bytes_loaded = bytes_loaded;
+        state.report.bytes_total = bytes_total;
+    }
+
+    /// The segment could not be loaded; `message` says cause, place and remedy.
+    pub fn set_failed(&self, message: String) {
+        self.change(|state| {
+            state.is_loaded = false;
+            state.report.phase = SegmentPhase::Failed;
+            state.report.message = Some(message);
+        });
+    }
+
+    /// Loading begins, perhaps again.
+    pub fn set_loading(&self) {
+        self.change(|state| {
+            state.report.phase = SegmentPhase::Loading;
+            state.report.message = None;
+        });
+    }
+
+    /// The segment is in memory; `alone` when the ring has no other stage.
+    pub fn set_loaded(&self, alone: bool) {
+        self.change(|state| {
+            state.is_loaded = true;
+            state.has_previous |= alone;
+            state.has_next |= alone;
+            state.settle();
+        });
+    }
+
+    /// The link from the previous stage is up or down.
+    pub fn set_previous(&self, is_up: bool) {
+        self.change(|state| {
+            state.has_previous = is_up;
+            state.settle();
+        });
+    }
+
+    /// The link to the next stage is up, or down and why.
+    pub fn set_next(&self, link: Result<(), String>) {
+        self.change(|state| {
+            state.has_next = link.is_ok();
+            state.settle();
+            if let Err(why) = link
+                && state.is_loaded
+            {
+                state.report.message = Some(why);
+            }
+        });
+    }
+
+    pub fn set_sessions(&self, sessions: usize) {
+        lock(&self.state).report.sessions = sessions as u32;
+    }
+
+    pub fn set_seconds_per_layer(&self, seconds: f64) {
+        lock(&self.state).report.seconds_per_layer = Some(seconds);
+    }
+
+    fn change(&self, f: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        let before = (state.report.phase, state.report.message.clone());
+        f(&mut state);
+        if before != (state.report.phase, state.report.message.clone()) {
+            self.changed.notify_one();
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn settle(&mut self) {
+        if !self.is_loaded {
+            return;
+        }
+        let (phase, message) = match (self.has_previous, self.has_next) {
+            (true, true) => (SegmentPhase::Ready, None),
+            (false, _) => (SegmentPhase::Connecting, Some("waiting for the previous stage to connect".to_owned())),
+            (true, false) => (SegmentPhase::Connecting, Some("connecting to the next stage".to_owned())),
+        };
+        self.report.phase = phase;
+        self.report.message = message;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds one of these locks half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_ready_when_it_is_loaded_and_both_links_are_up() {
+        let board = Board::default();
+        let entry = board.add("default", "a");
+        let phase = || board.segments()[0].phase;
+        entry.set_previous(true);
+        assert_eq!(phase(), SegmentPhase::Loading);
+        entry.set_loaded(false);
+        assert_eq!(phase(), SegmentPhase::Connecting);
+        entry.set_next(Ok(()));
+        assert_eq!(phase(), SegmentPhase::Ready);
+        entry.set_next(Err("gone".into()));
+        assert_eq!(phase(), SegmentPhase::Connecting);
+        assert_eq!(board.segments()[0].message.as_deref(), Some("gone"));
+    }
+}

@@ -1,0 +1,99 @@
+//! The agent's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Runs segments of large language models on this phone, as the host assigns them.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "polyphony-agent", version)]
+pub struct Flags {
+    /// The phone's name: lower-case letters, digits and hyphens
+    #[arg(long, value_parser = parse_name)]
+    pub name: String,
+    /// The host's address for agents
+    #[arg(long, value_name = "HOST:PORT")]
+    pub hub: String,
+    /// File that holds the join token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// The join token itself
+    #[arg(long, env = "POLYPHONY_JOIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Folder for cached weights
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Memory that segments may take, such as 80Mi; the default is half of the phone's
+    #[arg(long, value_name = "QUANTITY", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
+    /// What segments run on; auto measures both and takes the faster
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+    /// Threads of the CPU backend
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Where previous stages dial this phone; port 0 takes a free one
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    pub ring_address: SocketAddr,
+    /// Disk space for cached weights
+    #[arg(long, value_name = "QUANTITY", default_value = "4Gi", value_parser = parse_bytes)]
+    pub cache_size: u64,
+    /// Seconds that a ring may take for one step before its session is given back to the host
+    #[arg(long, default_value_t = 60.0)]
+    pub step_deadline_seconds: f64,
+    /// Allow plain TCP beyond loopback; for a closed lab only
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// The choice of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    Auto,
+    Vulkan,
+    Cpu,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let ends = !text.starts_with('-') && !text.ends_with('-');
+    if !text.is_empty() && text.len() <= 63 && text.bytes().all(inner) && ends {
+        return Ok(text.to_owned());
+    }
+    Err("a phone's name is 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end".to_owned())
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let split = text.find(|character: char| character.is_ascii_alphabetic()).unwrap_or(text.len());
+    let factor: u64 = match &text[split..] {
+        "" => 1,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        unit => return Err(format!("unknown unit {unit:?}: write Ki, Mi, Gi, k, M or G")),
+    };
+    let number: u64 = text[..split].parse().map_err(|_| "write a whole number and a unit, such as 80Mi".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "more bytes than can be counted".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels_and_memory_is_a_quantity() {
+        assert!(parse_name("phone-1").is_ok());
+        for bad in ["", "-a", "a-", "Phone", "a_b", &"a".repeat(64)] {
+            assert!(parse_name(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_bytes("80Mi").unwrap(), 80 << 20);
+        for bad in ["Mi", "1.5Gi", "8XB", "-1", "99999999999Gi"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The host link: the one connection that the agent dials to the host, kept for ever.
+//!
+//! Over it come assignments and the gateway's frames; over it go heartbeats, tokens and failures.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use polyphony_protocol::frame::{Failed, FailureCode};
+use polyphony_protocol::hub::{Heartbeat, Join, ToAgent, ToHub, Welcome};
+use polyphony_protocol::{Frame, RouteKey, version};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::assignment::Assignments;
+use crate::board::Board;
+use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
+use crate::probe;
+use crate::serve::compute::{Event, Source};
+use crate::serve::ring::Members;
+use crate::weights::Host;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The hub pings each second; a hub that is silent this long is gone.
+const SILENCE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Frames that wait for the socket.
+const QUEUE_FRAMES: usize = 1024;
+
+/// What the link works with.
+pub struct HubLink {
+    pub address: String,
+    pub join: Join,
+    pub board: Arc<Board>,
+    pub members: Members,
+    pub assignments: Assignments,
+    /// Frames for the gateway.
+    pub outgoing: mpsc::Receiver<Frame>,
+    /// Told where weights come from.
+    pub host: watch::Sender<Option<Host>>,
+}
+
+// === impl HubLink ===
+
+impl HubLink {
+    /// Keeps the link until `shutdown`. Segments stay as they are while it is down.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let end = tokio::select! {
+                () = shutdown.cancelled() => return,
+                end = self.once(&mut pause) => end,
+            };
+            if let Err(error) = end {
+                tracing::warn!(hub = %self.address, %error, retry_in = ?pause, "no link to the host");
+            }
+            // Frames for a gateway that has lost this phone are void, and must not hold up the compute threads.
+            let wait = tokio::time::sleep(pause);
+            tokio::pin!(wait);
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = &mut wait => break,
+                    _ = self.outgoing.recv() => {}
+                }
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn once(&mut self, pause: &mut Duration) -> Result<(), LinkError> {
+        let connecting = TcpStream::connect(&self.address);
+        let mut stream = tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| LinkError::Silent(HANDSHAKE))??;
+        stream.set_nodelay(true)?;
+        let (read, mut write) = stream.split();
+        let mut reader = FrameReader::new(read);
+        write_frame(&mut write, &Frame::ToHub(ToHub::Join(self.join.clone()))).await?;
+        let welcome = match reader.next_within(HANDSHAKE).await? {
+            Frame::ToAgent(ToAgent::Welcome(welcome)) => welcome,
+            Frame::ToAgent(ToAgent::Refused { reason }) => return Err(LinkError::Refused(reason)),
+            other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a welcome" }),
+        };
+        if !version::CURRENT.speaks_with(welcome.version) {
+            let why = format!("the host speaks protocol {}, this agent {}: update the older", welcome.version, version::CURRENT);
+            return Err(LinkError::Refused(why));
+        }
+        tracing::info!(hub = %self.address, "joined");
+        *pause = Duration::from_millis(100);
+        self.meet_host(&welcome)?;
+        let every = Duration::from_secs_f64(welcome.heartbeat_seconds.clamp(0.1, 60.0));
+        let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
+        let (board, members) = (self.board.clone(), self.members.clone());
+        tokio::select! {
+            end = write_queue(&mut write, &mut waiting) => end,
+            end = read_frames(&mut reader, &members, &mut self.assignments, queue.clone()) => end,
+            end = send_heartbeats(&board, every, queue.clone()) => end,
+            end = forward(&mut self.outgoing, queue) => end,
+        }
+    }
+
+    fn meet_host(&self, welcome: &Welcome) -> Result<(), LinkError> {
+        let host = Host::new(welcome.weights_url.clone(), self.join.token.clone())
+            .map_err(|error| LinkError::Refused(format!("cannot fetch weights from {}: {error}", welcome.weights_url)))?;
+        self.host.send_replace(Some(host));
+        Ok(())
+    }
+}
+
+async fn read_frames(
+    reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
+    members: &Members,
+    assignments: &mut Assignments,
+    queue: mpsc::Sender<Frame>,
+) -> Result<(), LinkError> {
+    loop {
+        match reader.next_within(SILENCE).await? {
+            Frame::Ping { nonce } => send(&queue, Frame::Pong { nonce }).await?,
+            Frame::ToAgent(ToAgent::Assignments { segments }) => assignments.apply(segments),
+            Frame::ToAgent(ToAgent::Refused { reason }) => return Err(LinkError::Refused(reason)),
+            frame => {
+                let Some(key) = key_of(&frame) else {
+                    return Err(LinkError::Unexpected { found: kind_of(&frame), expected: "a session's frame" });
+                };
+                if let Some(failed) = hand_over(frame, key, members).await {
+                    send(&queue, Frame::Failed(failed)).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Gives a gateway's frame to the stage that it is for.
+async fn hand_over(frame: Frame, key: RouteKey, members: &Members) -> Option<Failed> {
+    // What is already gone needs no closing.
+    let is_close = matches!(frame, Frame::Close { .. });
+    let member = members.find(key.ring, key.generation);
+    let why = match member {
+        None => "this phone holds no segment of that plan".to_owned(),
+        Some(member) => match member.compute.try_send(Event::Frame { frame, source: Source::Host }) {
+            Ok(()) => return None,
+            Err(error) => error.to_string(),
+        },
+    };
+    (!is_close).then_some(Failed { key, code: FailureCode::StaleGeneration, message: why })
+}
+
+fn key_of(frame: &Frame) -> Option<RouteKey> {
+    match frame {
+        Frame::Open { key, .. } | Frame::Credit { key, .. } | Frame::Close { key } => Some(*key),
+        Frame::Prompt(prompt) => Some(prompt.key),
+        _ => None,
+    }
+}
+
+async fn send_heartbeats(board: &Board, every: Duration, queue: mpsc::Sender<Frame>) -> Result<(), LinkError> {
+    loop {
+        let battery = probe::battery();
+        let heartbeat = Heartbeat {
+            battery_percent: battery.percent,
+            charging: battery.is_charging,
+            temperature_celsius: probe::temperature_celsius(),
+            segments: board.segments(),
+            links: board.links(),
+        };
+        send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            // Changes that come together go out together.
+            () = board.changed() => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn forward(outgoing: &mut mpsc::Receiver<Frame>, queue: mpsc::Sender<Frame>) -> Result<(), LinkError> {
+    while let Some(frame) = outgoing.recv().await {
+        send(&queue, frame).await?;
+    }
+    Ok(())
+}
+
+async fn send(queue: &mpsc::Sender<Frame>, frame: Frame) -> Result<(), LinkError> {
+    queue.send(frame).await.map_err(|_| LinkError::Closed)
+}

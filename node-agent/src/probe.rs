@@ -1,0 +1,78 @@
+//! Probes: what the system says of memory, battery and temperature. A value that cannot be read is absent, never made up.
+
+use std::fs;
+use std::path::Path;
+
+/// All memory of this machine in bytes, as the kernel counts it; `None` where /proc has no such file.
+pub fn memory_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Charge and state of the battery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Battery {
+    pub percent: Option<u8>,
+    pub is_charging: Option<bool>,
+}
+
+/// The battery, as Linux and Android show it.
+pub fn battery() -> Battery {
+    battery_in(Path::new("/sys/class/power_supply"))
+}
+
+fn battery_in(folder: &Path) -> Battery {
+    let supplies = fs::read_dir(folder).into_iter().flatten().flatten();
+    for supply in supplies {
+        let read = |name: &str| fs::read_to_string(supply.path().join(name)).ok().map(|text| text.trim().to_owned());
+        if read("type").as_deref() == Some("Battery") {
+            let percent = read("capacity").and_then(|text| text.parse().ok()).filter(|percent| *percent <= 100);
+            let is_charging = read("status").map(|status| status == "Charging" || status == "Full");
+            return Battery { percent, is_charging };
+        }
+    }
+    Battery::default()
+}
+
+/// The hottest zone in degrees Celsius.
+pub fn temperature_celsius() -> Option<f64> {
+    temperature_in(Path::new("/sys/class/thermal"))
+}
+
+fn temperature_in(folder: &Path) -> Option<f64> {
+    let zones = fs::read_dir(folder).into_iter().flatten().flatten();
+    let degrees = zones
+        .filter(|zone| zone.file_name().to_string_lossy().starts_with("thermal_zone"))
+        .filter_map(|zone| fs::read_to_string(zone.path().join("temp")).ok()?.trim().parse::<f64>().ok())
+        .map(|millidegrees| millidegrees / 1000.0)
+        // Zones without a sensor report nonsense.
+        .filter(|degrees| (1.0..150.0).contains(degrees));
+    degrees.max_by(f64::total_cmp)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn battery_and_heat_are_read_as_linux_shows_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("usb/type", "USB\n");
+        write("bat/type", "Battery\n");
+        write("bat/capacity", "73\n");
+        write("bat/status", "Discharging\n");
+        write("thermal_zone0/temp", "41500\n");
+        write("thermal_zone1/temp", "-273000\n");
+        write("thermal_zone2/temp", "38000\n");
+        assert_eq!(battery_in(folder.path()), Battery { percent: Some(73), is_charging: Some(false) });
+        assert_eq!(temperature_in(folder.path()), Some(41.5));
+        assert_eq!(battery_in(Path::new("/nonexistent")), Battery::default());
+    }
+}

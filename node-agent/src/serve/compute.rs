@@ -1,0 +1,192 @@
+//! The compute thread of a segment: the one owner of its sessions and its engine.
+
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant};
+
+use polyphony_protocol::Frame;
+use tokio::sync::mpsc;
+
+use super::outlet::{NotConnected, Outlet};
+use super::stage::{Effect, Stage};
+use crate::board::Entry;
+use crate::segment::Segment;
+
+/// Where a frame came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The host link: the gateway.
+    Host,
+    /// The ring link of the previous stage; the head's previous stage is the tail.
+    Previous,
+}
+
+/// What a compute thread hears.
+#[derive(Debug)]
+pub enum Event {
+    Frame { frame: Frame, source: Source },
+    PeerLost { phone: String, why: String },
+    Stop,
+}
+
+/// How many events wait at most; whoever sends more waits, and so does the ring behind it.
+const QUEUE_EVENTS: usize = 1024;
+/// How often deadlines are looked at while nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+/// Decode times that the published median is taken of.
+const TIMES_KEPT: usize = 33;
+
+/// A handle on the thread. Dropping it does not stop the thread; sending [`Event::Stop`] does.
+#[derive(Clone)]
+pub struct Compute {
+    events: std_mpsc::SyncSender<Event>,
+}
+
+/// Why a compute thread does not take an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    #[error("the segment no longer runs")]
+    Ended,
+    #[error("{QUEUE_EVENTS} frames wait for the segment already")]
+    Full,
+}
+
+// === impl Compute ===
+
+impl Compute {
+    /// Starts the thread that owns `segment` and `stage`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        name: String,
+        segment: Segment,
+        stage: Stage,
+        next: Outlet,
+        host: mpsc::Sender<Frame>,
+        entry: Arc<Entry>,
+    ) -> std::io::Result<Self> {
+        let (events, inbox) = std_mpsc::sync_channel(QUEUE_EVENTS);
+        let mut worker = Worker { segment, stage, next, host, entry, times: Vec::new(), n_times: 0 };
+        std::thread::Builder::new().name(name).spawn(move || worker.run(&inbox))?;
+        Ok(Self { events })
+    }
+
+    /// Hands an event to the thread; never waits.
+    ///
+    /// # Errors
+    /// When the thread has ended or its queue is full.
+    pub fn try_send(&self, event: Event) -> Result<(), Unavailable> {
+        self.events.try_send(event).map_err(|error| match error {
+            std_mpsc::TrySendError::Full(_) => Unavailable::Full,
+            std_mpsc::TrySendError::Disconnected(_) => Unavailable::Ended,
+        })
+    }
+
+    /// Hands an event to the thread; waits on a blocking thread while the queue is full, so that the sender feels it.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn send(&self, event: Event) -> Result<(), Unavailable> {
+        match self.events.try_send(event) {
+            Ok(()) => Ok(()),
+            Err(std_mpsc::TrySendError::Disconnected(_)) => Err(Unavailable::Ended),
+            Err(std_mpsc::TrySendError::Full(event)) => {
+                let events = self.events.clone();
+                let sent = tokio::task::spawn_blocking(move || events.send(event)).await;
+                sent.map_err(|_| Unavailable::Ended)?.map_err(|_| Unavailable::Ended)
+            }
+        }
+    }
+}
+
+struct Worker {
+    segment: Segment,
+    stage: Stage,
+    next: Outlet,
+    host: mpsc::Sender<Frame>,
+    entry: Arc<Entry>,
+    /// Seconds a layer of the last decode steps, as a ring.
+    times: Vec<f64>,
+    n_times: usize,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    fn run(&mut self, inbox: &std_mpsc::Receiver<Event>) {
+        loop {
+            let wait = if self.stage.has_work() { Duration::ZERO } else { TICK };
+            let mut event = match inbox.recv_timeout(wait) {
+                Ok(event) => Some(event),
+                Err(std_mpsc::RecvTimeoutError::Timeout) => None,
+                Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            while let Some(one) = event {
+                let effects = match one {
+                    Event::Frame { frame, source } => self.stage.accept(frame, source, Instant::now()),
+                    Event::PeerLost { phone, why } => self.stage.peer_lost(&phone, &why),
+                    Event::Stop => return,
+                };
+                self.deliver(effects);
+                event = inbox.try_recv().ok();
+            }
+            let effects = self.stage.expire(Instant::now());
+            self.deliver(effects);
+            self.step();
+            self.entry.set_sessions(self.stage.n_sessions());
+        }
+    }
+
+    fn step(&mut self) {
+        let began = Instant::now();
+        let Some(batch) = self.stage.next_batch(began) else { return };
+        let effects = match self.segment.step(&batch.rows, batch.input.clone(), batch.n_logits) {
+            Ok(output) => {
+                if batch.rows.len() == 1 {
+                    self.note_time(began.elapsed());
+                }
+                self.stage.complete(batch, output, Instant::now())
+            }
+            Err(error) => {
+                tracing::error!(%error, "a step failed");
+                self.stage.fail(&batch, &error.to_string())
+            }
+        };
+        self.deliver(effects);
+    }
+
+    fn deliver(&mut self, effects: Vec<Effect>) {
+        let mut is_down = false;
+        for effect in effects {
+            match effect {
+                Effect::Next(frame) => is_down |= self.next.send(frame).is_err(),
+                // Without a host link the gateway knows that this phone is gone and replays.
+                Effect::Host(frame) => drop(self.host.blocking_send(frame)),
+            }
+        }
+        if is_down {
+            let phone = self.stage.next_phone().to_owned();
+            for effect in self.stage.peer_lost(&phone, &NotConnected.to_string()) {
+                if let Effect::Host(frame) = effect {
+                    drop(self.host.blocking_send(frame));
+                }
+            }
+        }
+    }
+
+    fn note_time(&mut self, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64() / self.segment.n_layers().max(1) as f64;
+        if self.times.len() < TIMES_KEPT {
+            self.times.push(seconds);
+        } else {
+            self.times[self.n_times % TIMES_KEPT] = seconds;
+        }
+        self.n_times += 1;
+        if self.n_times % 8 == 1 {
+            let mut sorted = self.times.clone();
+            sorted.sort_unstable_by(f64::total_cmp);
+            self.entry.set_seconds_per_layer(sorted[sorted.len() / 2]);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Ring links: a stage dials the next one and keeps the connection; frames flow one way, pongs the other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use polyphony_protocol::frame::Hello;
+use polyphony_protocol::hub::Assignment;
+use polyphony_protocol::{Frame, PlanGeneration, RingId, version};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::compute::{Compute, Event, Source};
+use super::outlet::Outlet;
+use crate::board::{Board, Entry};
+use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
+
+/// A hello and its answer must come within this.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How often a link is probed, and how long it may stay silent.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(8);
+/// Frames that wait for the socket.
+const QUEUE_FRAMES: usize = 64;
+/// Connections that are let in at a time, before they have said who they are.
+const MAX_CONNECTIONS: usize = 256;
+
+/// The stages of this phone, by ring and generation: what the listener looks hellos up in.
+#[derive(Clone, Default)]
+pub struct Members {
+    members: Arc<Mutex<HashMap<(RingId, PlanGeneration), Member>>>,
+}
+
+/// A stage of this phone.
+#[derive(Clone)]
+pub struct Member {
+    pub assignment: watch::Receiver<Assignment>,
+    pub compute: Compute,
+    pub entry: Arc<Entry>,
+    /// Ends the connection that now comes from the previous stage.
+    pub incoming: Arc<Mutex<CancellationToken>>,
+}
+
+// === impl Members ===
+
+impl Members {
+    pub fn add(&self, ring: RingId, generation: PlanGeneration, member: Member) {
+        self.lock().insert((ring, generation), member);
+    }
+
+    pub fn remove(&self, ring: RingId, generation: PlanGeneration) {
+        if let Some(member) = self.lock().remove(&(ring, generation)) {
+            member.incoming.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        }
+    }
+
+    pub fn find(&self, ring: RingId, generation: PlanGeneration) -> Option<Member> {
+        self.lock().get(&(ring, generation)).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(RingId, PlanGeneration), Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// A fresh token for a new connection; the one before it ends.
+    fn take_over(&self) -> CancellationToken {
+        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        incoming.cancel();
+        *incoming = CancellationToken::new();
+        incoming.clone()
+    }
+}
+
+/// Lets previous stages in until `shutdown`.
+pub async fn listen(listener: TcpListener, members: Members, shutdown: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, address)) = accepted else {
+            // Out of file descriptors, say: wait for some to come back rather than spin.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!(%address, "too many ring connections; one was turned away");
+            continue;
+        };
+        let members = members.clone();
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                end = receive(stream, members) => {
+                    if let Err(error) = end {
+                        tracing::info!(%address, %error, "a ring connection ended");
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn receive(mut stream: TcpStream, members: Members) -> Result<(), LinkError> {
+    stream.set_nodelay(true)?;
+    let (read, mut write) = stream.split();
+    let mut reader = FrameReader::new(read);
+    let hello = match reader.next_within(HANDSHAKE).await? {
+        Frame::Hello(hello) => hello,
+        other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a hello" }),
+    };
+    let member = members.find(hello.ring, hello.generation);
+    let checked = match &member {
+        None => Err(format!("this phone holds no segment of ring {} generation {}", hello.ring, hello.generation)),
+        Some(member) => check_hello(&hello, &member.assignment.borrow()),
+    };
+    let member = match (member, checked) {
+        (Some(member), Ok(())) => member,
+        (_, checked) => {
+            let why = checked.err().unwrap_or_default();
+            write_frame(&mut write, &Frame::Refused(why.clone())).await?;
+            return Err(LinkError::Refused(why));
+        }
+    };
+    let replaced = member.take_over();
+    write_frame(&mut write, &Frame::Accepted).await?;
+    member.entry.set_previous(true);
+    let end = tokio::select! {
+        () = replaced.cancelled() => return Ok(()),
+        end = pump_in(&mut reader, &mut write, &member.compute) => end,
+    };
+    member.entry.set_previous(false);
+    let why = end.as_ref().err().map_or_else(|| "closed".to_owned(), ToString::to_string);
+    let _ = member.compute.send(Event::PeerLost { phone: hello.phone, why }).await;
+    end
+}
+
+/// Whether a hello is the previous stage's of this very plan.
+fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<(), String> {
+    if !version::CURRENT.speaks_with(hello.version) {
+        return Err(format!("protocol {} and {} do not talk; update the older", hello.version, version::CURRENT));
+    }
+    let n_stages = assignment.peers.len() as u32;
+    let previous = (assignment.stage + n_stages.saturating_sub(1)).checked_rem(n_stages).unwrap_or(0);
+    let expected = assignment.peers.iter().find(|peer| peer.stage == previous);
+    if hello.to_stage != assignment.stage || hello.from_stage != previous {
+        return Err(format!("stage {} does not come before stage {}", hello.from_stage, assignment.stage));
+    }
+    if expected.is_none_or(|peer| peer.phone != hello.phone) || !equal(&hello.ring_secret, &assignment.ring_secret) {
+        return Err(format!("{} is not the phone of stage {previous} in this plan", hello.phone));
+    }
+    Ok(())
+}
+
+/// Equality in a time that tells nothing of where the two differ.
+fn equal(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differences, (x, y)| differences | (x ^ y)) == 0
+}
+
+async fn pump_in(
+    reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
+    write: &mut tokio::net::tcp::WriteHalf<'_>,
+    compute: &Compute,
+) -> Result<(), LinkError> {
+    loop {
+        match reader.next_within(SILENCE).await? {
+            Frame::Ping { nonce } => write_frame(write, &Frame::Pong { nonce }).await?,
+            frame => {
+                if compute.send(Event::Frame { frame, source: Source::Previous }).await.is_err() {
+                    return Err(LinkError::Closed);
+                }
+            }
+        }
+    }
+}
+
+/// Keeps a link to the next stage until `cancel`: dials, greets, pumps, and dials again.
+pub async fn keep_link(
+    phone: String,
+    mut assignment: watch::Receiver<Assignment>,
+    outlet: Outlet,
+    compute: Compute,
+    entry: Arc<Entry>,
+    board: Arc<Board>,
+    cancel: CancellationToken,
+) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let now = assignment.borrow_and_update().clone();
+        let began = Instant::now();
+        let (next_phone, end) = tokio::select! {
+            () = cancel.cancelled() => break,
+            end = link_once(&phone, &now, &outlet, &entry, &board) => end,
+        };
+        let was_up = outlet.is_connected();
+        outlet.disconnect();
+        let why = end.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
+        entry.set_next(Err(format!("no ring link to {next_phone}: {why}")));
+        if was_up {
+            tracing::warn!(peer = %next_phone, %why, "ring link lost");
+            let _ = compute.send(Event::PeerLost { phone: next_phone, why }).await;
+            pause = Duration::from_millis(50);
+        }
+        if began.elapsed() > Duration::from_secs(5) {
+            pause = Duration::from_millis(50);
+        }
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            // A new address is worth a try at once.
+            _ = assignment.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+    outlet.disconnect();
+}
+
+async fn link_once(
+    phone: &str,
+    assignment: &Assignment,
+    outlet: &Outlet,
+    entry: &Entry,
+    board: &Board,
+) -> (String, Result<(), LinkError>) {
+    let to_stage = (assignment.stage + 1) % (assignment.peers.len() as u32).max(1);
+    let Some(peer) = assignment.peers.iter().find(|peer| peer.stage == to_stage) else {
+        return (format!("stage {to_stage}"), Err(LinkError::Refused("the plan names no such stage".to_owned())));
+    };
+    if peer.ring_address.is_empty() {
+        return (peer.phone.clone(), Err(LinkError::Refused("it has not joined the host yet".to_owned())));
+    }
+    let hello = Hello {
+        version: version::CURRENT,
+        ring: assignment.ring,
+        generation: assignment.generation,
+        phone: phone.to_owned(),
+        from_stage: assignment.stage,
+        to_stage,
+        ring_secret: assignment.ring_secret.clone(),
+    };
+    let end = dial(&peer.ring_address, hello, &peer.phone, outlet, entry, board).await;
+    (peer.phone.clone(), end)
+}
+
+async fn dial(
+    address: &str,
+    hello: Hello,
+    peer: &str,
+    outlet: &Outlet,
+    entry: &Entry,
+    board: &Board,
+) -> Result<(), LinkError> {
+    let connecting = TcpStream::connect(address);
+    let mut stream = tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| LinkError::Silent(HANDSHAKE))??;
+    stream.set_nodelay(true)?;
+    let (read, mut write) = stream.split();
+    let mut reader = FrameReader::new(read);
+    write_frame(&mut write, &Frame::Hello(hello)).await?;
+    match reader.next_within(HANDSHAKE).await? {
+        Frame::Accepted => {}
+        Frame::Refused(why) => return Err(LinkError::Refused(why)),
+        other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "an acceptance" }),
+    }
+    let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
+    outlet.connect(queue.clone());
+    entry.set_next(Ok(()));
+    tracing::info!(%peer, %address, "ring link up");
+    tokio::select! {
+        end = write_queue(&mut write, &mut waiting) => end,
+        end = probe(&mut reader, queue, peer, board) => end,
+    }
+}
+
+/// Pings, and measures the pongs' round trips.
+async fn probe(
+    reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
+    queue: mpsc::Sender<Frame>,
+    peer: &str,
+    board: &Board,
+) -> Result<(), LinkError> {
+    let mut ticks = tokio::time::interval(PING_EVERY);
+    let mut nonce = 0;
+    let mut sent_at = Instant::now();
+    let mut heard_at = Instant::now();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                if heard_at.elapsed() > SILENCE {
+                    return Err(LinkError::Silent(SILENCE));
+                }
+                nonce += 1;
+                sent_at = Instant::now();
+                // A full queue is traffic enough: the next tick probes again.
+                let _ = queue.try_send(Frame::Ping { nonce });
+            }
+            frame = reader.next() => match frame? {
+                Frame::Pong { nonce: answered } => {
+                    heard_at = Instant::now();
+                    if answered == nonce {
+                        board.note_link(peer, sent_at.elapsed().as_secs_f64());
+                    }
+                }
+                other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a pong" }),
+            },
+        }
+    }
+}

