@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test check fmt clippy docs
+.PHONY: crds help setup setup-tests build demo test check fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -36,3 +36,6 @@ clippy: ## lints, warnings denied
 
 docs: ## documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+crds: ## write manifests/crds from the resource types
+	cargo run -p polyphony-api --example crds manifests/crds

@@ -22,3 +22,26 @@ pub fn all() -> Vec<(&'static str, CustomResourceDefinition)> {
 pub fn to_yaml(definition: &CustomResourceDefinition) -> Result<String, serde_yaml::Error> {
     Ok(format!("# Generated from controller/api by `make crds`; do not edit.\n{}", serde_yaml::to_string(definition)?))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_files_in_manifests_are_current() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/crds");
+        for (file, definition) in all() {
+            let written = std::fs::read_to_string(folder.join(file)).unwrap();
+            assert!(written == to_yaml(&definition).unwrap(), "manifests/crds/{file} is not current: run `make crds`");
+        }
+    }
+
+    #[test]
+    fn conditions_are_a_map_by_type_so_that_two_writers_can_share_them() {
+        for (file, definition) in all() {
+            let text = to_yaml(&definition).unwrap();
+            assert!(text.contains("x-kubernetes-list-map-keys"), "{file}");
+        }
+    }
+}

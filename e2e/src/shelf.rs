@@ -1,0 +1,268 @@
+//! A shelf of phones: `polyctl up` in a folder of its own, taken down again when it is dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Phones and a control plane on this machine, on free ports.
+pub struct Shelf {
+    data_dir: tempfile::TempDir,
+    up: Vec<String>,
+}
+
+/// Where the programs of a shelf listen.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Endpoints {
+    pub api: String,
+    pub gateway: String,
+    pub pid: u32,
+}
+
+/// What a command printed and how it ended.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub stdout: String,
+    pub stderr: String,
+    pub code: i32,
+}
+
+// === impl Shelf ===
+
+impl Shelf {
+    /// Starts `phones` phones on the CPU backend, each with `phone_memory`.
+    ///
+    /// # Errors
+    /// When the programs are not built or do not start; with what they said.
+    pub fn up(phones: usize, phone_memory: &str) -> Result<Self> {
+        let shelf = Self::planned(phones, phone_memory)?;
+        shelf.start()?;
+        Ok(shelf)
+    }
+
+    /// A shelf that is not started yet.
+    ///
+    /// # Errors
+    /// When there is no room for its folder.
+    pub fn planned(phones: usize, phone_memory: &str) -> Result<Self> {
+        let data_dir = tempfile::Builder::new().prefix("polyphony-").tempdir()?;
+        let up = ["up", "--phones", &phones.to_string(), "--phone-memory", phone_memory, "--backend", "cpu"]
+            .into_iter()
+            .chain(["--api-port", "0", "--gateway-port", "0", "--hub-port", "0"])
+            .map(str::to_owned)
+            .collect();
+        Ok(Self { data_dir, up })
+    }
+
+    /// Runs `polyctl up`; a second time it starts what is no longer there.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub fn start(&self) -> Result<Said> {
+        let up: Vec<&str> = self.up.iter().map(String::as_str).collect();
+        self.polyctl(&up)?.ok()
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("kubeconfig")
+    }
+
+    /// # Errors
+    /// When the controller has not said where it listens.
+    pub fn endpoints(&self) -> Result<Endpoints> {
+        let path = self.data_dir().join("endpoints.json");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Runs polyctl on this shelf.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn polyctl(&self, arguments: &[&str]) -> Result<Said> {
+        let mut command = Command::new(program("polyctl")?);
+        command.arg(arguments[0]).arg("--data-dir").arg(self.data_dir()).args(&arguments[1..]);
+        command.env_remove("KUBECONFIG");
+        run(command)
+    }
+
+    /// Writes a manifest into the shelf's folder and applies it.
+    ///
+    /// # Errors
+    /// When polyctl cannot be started.
+    pub fn apply(&self, manifest: &str) -> Result<Said> {
+        let path = self.data_dir().join("manifest.yaml");
+        std::fs::write(&path, manifest)?;
+        self.polyctl(&["apply", "-f", &path.to_string_lossy()])
+    }
+
+    /// Waits until the deployment is available.
+    ///
+    /// # Errors
+    /// When it is not within two minutes; with its description.
+    pub fn wait_available(&self, deployment: &str) -> Result<()> {
+        let target = format!("inferencedeployment/{deployment}");
+        let waited = self.polyctl(&["wait", "--for=condition=Available", &target, "--timeout=120s"])?;
+        if waited.code != 0 {
+            let story = self.polyctl(&["describe", "inferencedeployment", deployment])?;
+            bail!("{deployment} is not available: {}\n{}", waited.stderr, story.stdout);
+        }
+        Ok(())
+    }
+
+    /// An object as the API has it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn get(&self, what: &str) -> Result<Value> {
+        let said = self.polyctl(&["get", what, "-o", "json"])?.ok()?;
+        Ok(serde_json::from_str(&said.stdout)?)
+    }
+
+    /// The objects of a kind.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn list(&self, kind: &str) -> Result<Vec<Value>> {
+        Ok(self.get(kind)?["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The phones that hold layers of a deployment's newest generation, by stage.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn phones_of(&self, deployment: &str) -> Result<Vec<String>> {
+        let mut placements: Vec<Value> = self.list("segmentplacements")?;
+        placements.retain(|one| one["spec"]["deployment"] == deployment);
+        let generation = |one: &Value| one["spec"]["planGeneration"].as_u64().unwrap_or(0);
+        let newest = placements.iter().map(generation).max();
+        placements.retain(|one| Some(generation(one)) == newest);
+        placements.sort_by_key(|one| one["spec"]["stage"].as_u64());
+        Ok(placements.iter().filter_map(|one| Some(one["spec"]["phone"].as_str()?.to_owned())).collect())
+    }
+
+    /// Kills a process of this shelf (`controller` or a phone) without warning.
+    ///
+    /// # Errors
+    /// When the shelf does not know it.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        let ledger: Value = serde_json::from_slice(&std::fs::read(self.data_dir().join("processes.json"))?)?;
+        let process = ledger["processes"].as_array().into_iter().flatten().find(|process| process["name"] == name);
+        let pid = process.and_then(|process| process["pid"].as_u64()).with_context(|| format!("no process {name}"))?;
+        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
+        if !killed.success() {
+            bail!("{name} (process {pid}) was not there to be killed");
+        }
+        Ok(())
+    }
+
+    /// What a process of this shelf has logged.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.data_dir().join(format!("logs/{name}.log"))).unwrap_or_default()
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["controller", "phone-1", "phone-2", "phone-3"] {
+                let log = self.log(name);
+                let tail: Vec<&str> = log.lines().rev().take(15).collect();
+                eprintln!("--- last lines of {name}:");
+                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+        }
+        // Whatever a test did, its processes end.
+        if let Err(error) = self.polyctl(&["down"]) {
+            eprintln!("the shelf was not taken down: {error}");
+        }
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    /// # Errors
+    /// When the command failed; with what it said.
+    pub fn ok(self) -> Result<Self> {
+        if self.code != 0 {
+            bail!("exit code {}\n{}{}", self.code, self.stdout, self.stderr);
+        }
+        Ok(self)
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run(mut command: Command) -> Result<Said> {
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    Ok(Said {
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        code: status.code().unwrap_or(-1),
+    })
+}
+
+/// A program of this workspace, built into the same folder as the running test.
+///
+/// # Errors
+/// When it is not built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let path = test.ancestors().nth(2).map(|folder| folder.join(name)).unwrap_or_default();
+    if !path.exists() {
+        bail!("{} is not built: `cargo build --workspace --bins`, or `make test`", path.display());
+    }
+    Ok(path)
+}
+
+/// The folder of models and tools that set-up fills.
+pub fn cache_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let base = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
+    std::env::var_os("POLYPHONY_CACHE").map_or_else(|| base().join("polyphony"), PathBuf::from)
+}
+
+/// The real model's file, or a line that says why the test is skipped.
+pub fn real_model() -> Option<PathBuf> {
+    let path = cache_dir().join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !path.exists() {
+        println!("skipped: {} is not there; `make setup` fetches it", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A file of the golden folder.
+pub fn golden_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}
+
+/// Looks at something again and again until it is there.
+///
+/// # Errors
+/// When it is not there by the deadline; `what` says what was waited for.
+pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        let seen = look();
+        if let Ok(Some(value)) = seen {
+            return Ok(value);
+        }
+        if began.elapsed() > deadline {
+            seen.with_context(|| format!("waited {deadline:?} for {what}"))?;
+            bail!("waited {deadline:?} for {what}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,15 @@
+//! End to end: a shelf of phones as a person has it, from manifest to answer.
+#![allow(clippy::unwrap_used)]
+
+#[path = "it/answers.rs"]
+mod answers;
+#[path = "it/clients.rs"]
+mod clients;
+#[path = "it/errors.rs"]
+mod errors;
+#[path = "it/losses.rs"]
+mod losses;
+#[path = "it/tidy.rs"]
+mod tidy;
+#[path = "it/manifests.rs"]
+mod manifests;

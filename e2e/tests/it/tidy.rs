@@ -1,0 +1,128 @@
+//! House rules: what a reader may rely on in every file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && name != ".git" {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+}
+
+fn all(extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    files(&root(), extension, &mut found);
+    found.sort();
+    found
+}
+
+#[test]
+fn every_rust_file_says_first_what_it_is() {
+    let silent: Vec<_> = all("rs").into_iter().filter(|path| !fs::read_to_string(path).unwrap().starts_with("//! ")).collect();
+    assert!(silent.is_empty(), "these begin without `//! `: {silent:#?}");
+}
+
+#[test]
+fn no_module_is_a_mod_rs_and_none_is_a_drawer() {
+    let drawers = ["mod.rs", "utils.rs", "util.rs", "helpers.rs", "common.rs", "misc.rs"];
+    let found: Vec<_> =
+        all("rs").into_iter().filter(|path| drawers.iter().any(|drawer| path.file_name().unwrap() == *drawer)).collect();
+    assert!(found.is_empty(), "name these after what is in them: {found:#?}");
+}
+
+#[test]
+fn every_kernel_is_in_its_three_rooms() {
+    let names = |folder: &str, extension: &str| -> Vec<String> {
+        let mut found = Vec::new();
+        files(&root().join("kernels").join(folder), extension, &mut found);
+        found.sort();
+        found.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+    };
+    let (shaders, hosts, twins) = (names("wgsl", "wgsl"), names("src/ops", "rs"), names("src/cpu", "rs"));
+    for op in &hosts {
+        assert!(shaders.contains(op), "kernels/wgsl/{op}.wgsl is missing");
+        assert!(twins.contains(op), "kernels/src/cpu/{op}.rs is missing");
+    }
+}
+
+/// The arrows between crates, as ARCHITECTURE.md draws them: who may depend on whom.
+const ARROWS: [(&str, &[&str]); 11] = [
+    ("controller/api", &[]),
+    ("controller/placement", &[]),
+    ("controller/apiserver", &[]),
+    ("controller/gateway", &["polyphony-api", "polyphony-model", "polyphony-protocol"]),
+    (
+        "controller",
+        &[
+            "polyphony-api",
+            "polyphony-apiserver",
+            "polyphony-gateway",
+            "polyphony-model",
+            "polyphony-placement",
+            "polyphony-protocol",
+        ],
+    ),
+    ("controller/cli", &["polyphony-api", "polyphony-controller"]),
+    ("node-agent/protocol", &[]),
+    ("node-agent/model", &[]),
+    ("node-agent", &["polyphony-kernels", "polyphony-model", "polyphony-protocol"]),
+    ("kernels", &[]),
+    ("e2e", &["polyphony-api", "polyphony-controller"]),
+];
+
+#[test]
+fn arrows_between_crates_point_down() {
+    let mut manifests: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+    for path in all("toml").into_iter().filter(|path| path.file_name().unwrap() == "Cargo.toml") {
+        let text = fs::read_to_string(&path).unwrap();
+        let name = |line: &str| line.split(['.', ' ', '=']).next().unwrap_or_default().to_owned();
+        let ours = text.lines().filter(|line| line.starts_with("polyphony-")).map(name).collect();
+        manifests.insert(path.parent().unwrap().strip_prefix(root()).unwrap().to_owned(), ours);
+    }
+    manifests.remove(Path::new(""));
+    assert_eq!(manifests.len(), ARROWS.len(), "a crate is not in the list of arrows");
+    for (folder, allowed) in ARROWS {
+        for dependency in &manifests[Path::new(folder)] {
+            assert!(allowed.contains(&dependency.as_str()), "{folder} must not depend on {dependency}");
+        }
+    }
+}
+
+/// Rooms that open no socket and read no clock.
+const PURE: [&str; 4] = ["controller/api/src", "controller/placement/src", "node-agent/protocol/src", "node-agent/model/src"];
+
+#[test]
+fn pure_rooms_have_no_network_and_no_clock() {
+    for room in PURE {
+        let mut found = Vec::new();
+        files(&root().join(room), "rs", &mut found);
+        for path in found {
+            let text = fs::read_to_string(&path).unwrap();
+            for word in ["std::net", "tokio::", "reqwest", "SystemTime", "Instant::now", "Timestamp::now"] {
+                assert!(!text.contains(word), "{} uses {word}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_holds_a_path_of_a_machine() {
+    let home = format!("{}/", root().parent().unwrap().display());
+    for extension in ["rs", "toml", "md", "yaml", "sh", "wgsl"] {
+        for path in all(extension) {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(home == "/" || !text.contains(&home), "{} holds {home}", path.display());
+        }
+    }
+}
