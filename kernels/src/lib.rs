@@ -1,1 +1,24 @@
-//! (being written)
+//! Compute kernels: one name in three rooms (`wgsl/`, `src/ops/`, `src/cpu/`). Knows no model, no file and no tensor's name.
+//!
+//! A step is recorded as plain data ([`Recording`]) and run by an [`Engine`]: the processor's or a GPU's, the same recording on either.
+//!
+//! Invariant: within one [`Engine::numerics`] the result of a token row does not depend on the other rows of the step, on chunking, threads
+//! or SIMD width. The order of every reduction is fixed by the shape of the tensor and the row's position.
+
+pub mod recording;
+pub mod weight_type;
+pub mod shapes;
+pub mod ops;
+pub mod engine;
+pub mod cpu;
+pub mod vulkan;
+mod plan;
+mod wgsl;
+
+pub use engine::{Backend, Engine, EngineError, open};
+pub use ops::{
+    ActivationRounding, Attention, EmbedRows, KvWrite, Matmul, RmsNorm, Rope, RopeStyle, RoundRows, SiluMul,
+};
+pub use recording::{BufferId, KvLayout, MatrixId, Op, Readback, Recording, Row, Upload, VectorId};
+pub use shapes::ShapeError;
+pub use weight_type::WeightType;

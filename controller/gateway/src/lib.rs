@@ -1,1 +1,35 @@
-//! (being written)
+//! The OpenAI-compatible door. Owns the sessions: the only authoritative copy of prompt, tokens and sampling state.
+//!
+//! A phone may die at any moment; its sessions are replayed on another ring, and a token that a client has seen is
+//! never lost, repeated or changed. Opens no socket: the controller serves [`Gateway::router`] and carries the frames.
+
+// The way of a request.
+mod chat;
+mod completions;
+mod errors;
+mod http;
+mod models;
+mod request;
+mod tokenize;
+// The way of a session.
+mod admission;
+mod failure;
+mod registry;
+mod session;
+mod sessions;
+mod speed;
+// The way of an answer.
+mod answer;
+mod form;
+mod model_text;
+mod sse;
+mod stop;
+// What the controller sees.
+mod config;
+mod gateway;
+mod routes;
+
+pub use config::GatewayConfig;
+pub use gateway::Gateway;
+pub use routes::{DeploymentRoute, LinkError, PhoneLinks, RingRoute, RouteTable};
+pub use sessions::Counters;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Column, Kind};
+use super::Kind;
 
 const GROUPS: [&str; 4] = [
     "",
@@ -15,12 +15,12 @@ pub(super) fn is_builtin_group(group: &str) -> bool {
     GROUPS.contains(&group)
 }
 
+/// Their columns are known to [`crate::table`]: no simple path leads to them.
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind {
             status: true,
             short_names: vec!["ns".into()],
-            columns: vec![column("Status", "string", ".status.phase"), age()],
             ..core("Namespace", "namespaces", false)
         },
         Kind {
@@ -28,26 +28,22 @@ pub(super) fn kinds() -> Vec<Kind> {
             ..core("ConfigMap", "configmaps", true)
         },
         Kind {
-            columns: vec![column("Type", "string", ".type"), age()],
             selectable_fields: vec![".type".into()],
             ..core("Secret", "secrets", true)
         },
         Kind {
             short_names: vec!["ev".into()],
-            columns: event_columns(),
             selectable_fields: event_fields("involvedObject"),
             ..core("Event", "events", true)
         },
         Kind {
             group: "events.k8s.io".into(),
             short_names: vec!["ev".into()],
-            columns: event_columns(),
             selectable_fields: event_fields("regarding"),
             ..core("Event", "events", true)
         },
         Kind {
             group: "coordination.k8s.io".into(),
-            columns: vec![column("Holder", "string", ".spec.holderIdentity"), age()],
             ..core("Lease", "leases", true)
         },
         Kind {
@@ -55,11 +51,6 @@ pub(super) fn kinds() -> Vec<Kind> {
             status: true,
             short_names: vec!["crd".into(), "crds".into()],
             categories: vec!["api-extensions".into()],
-            columns: vec![column(
-                "Created At",
-                "string",
-                ".metadata.creationTimestamp",
-            )],
             ..core(
                 "CustomResourceDefinition",
                 "customresourcedefinitions",
@@ -101,32 +92,6 @@ fn with_schema(kind: Kind) -> Kind {
         schema: Some(schema),
         ..kind
     }
-}
-
-fn column(name: &str, r#type: &str, json_path: &str) -> Column {
-    Column {
-        name: name.into(),
-        r#type: r#type.into(),
-        format: None,
-        description: None,
-        priority: 0,
-        json_path: json_path.into(),
-    }
-}
-
-fn age() -> Column {
-    column("Age", "date", ".metadata.creationTimestamp")
-}
-
-/// `.rendered` is filled in by the server just before an event is rendered: no single field holds it.
-fn event_columns() -> Vec<Column> {
-    vec![
-        column("Last Seen", "date", ".rendered.lastSeen"),
-        column("Type", "string", ".type"),
-        column("Reason", "string", ".reason"),
-        column("Object", "string", ".rendered.object"),
-        column("Message", "string", ".rendered.message"),
-    ]
 }
 
 fn event_fields(subject: &str) -> Vec<String> {

@@ -1,0 +1,73 @@
+//! Serves the API with one little kind, to try `kubectl` against it: `serve ADDRESS DIRECTORY TOKEN`.
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use polyphony_apiserver::{ApiServer, ApiServerConfig};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = |name: &str| {
+        arguments
+            .next()
+            .ok_or_else(|| format!("no {name} given: serve ADDRESS DIRECTORY TOKEN"))
+    };
+    let (address, directory, token) = (next("address")?, next("directory")?, next("token")?);
+    let condition = json!({"type": "object", "required": ["type", "status"], "properties": {
+        "type": {"type": "string"}, "status": {"type": "string"}, "reason": {"type": "string"}, "message": {"type": "string"},
+        "lastTransitionTime": {"type": "string", "format": "date-time"}, "observedGeneration": {"type": "integer"},
+    }});
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.dev"},
+        "spec": {
+            "group": "example.dev", "scope": "Namespaced",
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "shortNames": ["wd"], "categories": ["all"]},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "subresources": {"status": {}, "scale": {
+                    "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
+                }},
+                "selectableFields": [{"jsonPath": ".spec.color"}],
+                "additionalPrinterColumns": [
+                    {"name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas"},
+                    {"name": "Color", "type": "string", "jsonPath": ".spec.color"},
+                    {"name": "Note", "type": "string", "jsonPath": ".spec.note", "priority": 1},
+                    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+                ],
+                "schema": {"openAPIV3Schema": {
+                    "type": "object", "description": "A widget, to try things with.", "required": ["spec"],
+                    "properties": {
+                        "spec": {"type": "object", "required": ["color"], "description": "What is wanted.", "properties": {
+                            "replicas": {"type": "integer", "minimum": 0, "maximum": 10, "default": 1, "description": "How many."},
+                            "color": {"type": "string", "enum": ["red", "green", "blue"], "description": "Which color."},
+                            "note": {"type": "string"},
+                            "tags": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+                        }, "x-kubernetes-validations": [
+                            {"rule": "self.color != 'red' || self.replicas < 5", "message": "red widgets come in fours at most"},
+                        ]},
+                        "status": {"type": "object", "properties": {
+                            "replicas": {"type": "integer"},
+                            "conditions": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
+                                "items": condition},
+                        }},
+                    },
+                }},
+            }],
+        },
+    });
+    let config = ApiServerConfig {
+        store_path: std::path::Path::new(&directory).join("store.redb"),
+        token,
+        crds: vec![crd],
+        allowed_hosts: Vec::new(),
+    };
+    let server = ApiServer::open(config)?;
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let kubeconfig = std::path::Path::new(&directory).join("kubeconfig");
+    std::fs::write(kubeconfig, server.kubeconfig(listener.local_addr()?))?;
+    println!("listening on http://{}", listener.local_addr()?);
+    server.serve(listener, CancellationToken::new()).await?;
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! The server: HTTP on one side, the store on the other. No rule about objects lives in this file.
+
+mod answer;
+mod body;
+mod delete;
+mod discovery;
+mod doorway;
+mod failure;
+mod form;
+mod garbage;
+mod guard;
+mod housekeeping;
+mod kinds;
+mod list;
+mod patch;
+mod path;
+mod protobuf;
+mod random;
+mod request;
+mod resource;
+mod scale;
+mod selector;
+mod special;
+mod start;
+mod tls;
+mod watch;
+mod write;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::{HeaderMap, Uri};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::openapi;
+use crate::registry::RegistryError;
+use crate::store::{Limits, Store, StoreError};
+use doorway::Doorway;
+use failure::Failure;
+use guard::Guard;
+use kinds::Kinds;
+
+/// The Kubernetes whose surface this is.
+const VERSION: (&str, &str, &str) = ("1", "34", "v1.34.0+polyphony");
+/// Watches that are open at the same time.
+const MAX_WATCHES: usize = 1024;
+/// How long open requests may go on after the shutdown began.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What a server needs.
+#[derive(Clone, Debug)]
+pub struct ApiServerConfig {
+    /// The file of the store; made when it is not there, its directory is not.
+    pub store_path: PathBuf,
+    /// The bearer token that every request but those for health has to carry.
+    pub token: String,
+    /// `CustomResourceDefinition`s (apiextensions.k8s.io/v1) that are stored, or brought up to date, at the start.
+    pub crds: Vec<Value>,
+    /// Hosts beside the loopback names and addresses that requests may be for.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// An open API server. Dropping it, and every router made of it, closes the store.
+#[derive(Clone)]
+pub struct ApiServer {
+    inner: Arc<Inner>,
+}
+
+/// Why a server does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiServerError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Definition(#[from] RegistryError),
+    #[error("the API server cannot be prepared: {detail}")]
+    Prepare { detail: String },
+    #[error(
+        "the API server has no token: give it one, so that not everyone on this machine is let in"
+    )]
+    NoToken,
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    #[error("the API server stopped serving")]
+    Serve(#[source] std::io::Error),
+}
+
+struct Inner {
+    store: Store,
+    kinds: Kinds,
+    guard: Guard,
+    closing: CancellationToken,
+    watches: Arc<Semaphore>,
+    acceptor: TlsAcceptor,
+    /// PEM.
+    authority: String,
+    token: String,
+    housekeeper: Option<JoinHandle<()>>,
+}
+
+// === impl ApiServer ===
+
+impl ApiServer {
+    /// Opens the store, brings definitions and namespaces up to date, and begins to keep house on a thread of its own.
+    ///
+    /// Blocks while it reads the store.
+    pub fn open(config: ApiServerConfig) -> Result<Self, ApiServerError> {
+        if config.token.is_empty() {
+            return Err(ApiServerError::NoToken);
+        }
+        let store = Store::open(&config.store_path, Limits::default())?;
+        let kinds = Kinds::default();
+        let closing = CancellationToken::new();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| ApiServerError::Prepare {
+                detail: error.to_string(),
+            })?;
+        let (reader, writer) = (store.reader().clone(), store.writer().clone());
+        // On the thread, because the caller may itself be inside a runtime, where blocking on one is refused.
+        let (prepared, outcome) = std::sync::mpsc::sync_channel(1);
+        let housekeeper = std::thread::Builder::new()
+            .name("housekeeper".to_owned())
+            .spawn({
+                let (kinds, closing) = (kinds.clone(), closing.clone());
+                move || {
+                    runtime.block_on(async move {
+                        let outcome = start::prepare(&reader, &writer, &kinds, config.crds).await;
+                        let ready = outcome.is_ok();
+                        // The one who asked waits for exactly this message.
+                        let _ = prepared.send(outcome);
+                        if ready {
+                            housekeeping::run(reader, writer, kinds, closing).await;
+                        }
+                    });
+                }
+            })
+            .map_err(|error| ApiServerError::Prepare {
+                detail: error.to_string(),
+            })?;
+        let prepared = outcome.recv().unwrap_or_else(|_| {
+            Err(ApiServerError::Prepare {
+                detail: "its thread ended".to_owned(),
+            })
+        });
+        let authority = match prepared {
+            Ok(authority) => authority,
+            Err(error) => {
+                // It ends by itself, and the store may close only then.
+                let _ = housekeeper.join();
+                return Err(error);
+            }
+        };
+        let year = Timestamp::now().to_zoned(TimeZone::UTC).year();
+        let inner = Inner {
+            acceptor: authority.acceptor(&config.allowed_hosts, year)?,
+            authority: authority.certificate,
+            token: config.token.clone(),
+            store,
+            kinds,
+            guard: Guard::new(config.token, config.allowed_hosts),
+            closing,
+            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+            housekeeper: Some(housekeeper),
+        };
+        Ok(ApiServer {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The whole HTTP surface.
+    pub fn router(&self) -> Router {
+        let inner = self.inner.clone();
+        Router::new()
+            .route("/version", get(version))
+            .route("/openapi/v3", get(openapi_index))
+            .fallback(anything)
+            .layer(middleware::from_fn_with_state(inner.clone(), guarded))
+            .route("/healthz", get(health))
+            .route("/livez", get(health))
+            .route("/readyz", get(health))
+            .with_state(inner)
+    }
+
+    /// A kubeconfig for this server at `address`: over TLS, with its authority and token. JSON, which is YAML too.
+    pub fn kubeconfig(&self, address: SocketAddr) -> String {
+        let authority = BASE64_STANDARD.encode(&self.inner.authority);
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "polyphony",
+            "clusters": [{"name": "polyphony", "cluster": {
+                "server": format!("https://{address}"), "certificate-authority-data": authority,
+            }}],
+            "users": [{"name": "polyphony", "user": {"token": self.inner.token}}],
+            "contexts": [{"name": "polyphony", "context": {
+                "cluster": "polyphony", "user": "polyphony", "namespace": "default",
+            }}],
+        });
+        format!("{config:#}\n")
+    }
+
+    /// Serves until `shutdown`, TLS and plain HTTP on the one port; watches end then, and other requests get a moment to finish.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), ApiServerError> {
+        let closing = self.inner.closing.clone();
+        let router = self.router();
+        let doorway =
+            Doorway::new(listener, self.inner.acceptor.clone()).map_err(ApiServerError::Serve)?;
+        drop(self);
+        let stopped = {
+            let closing = closing.clone();
+            async move {
+                shutdown.cancelled().await;
+                closing.cancel();
+            }
+        };
+        let late = async {
+            closing.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = axum::serve(doorway, router).with_graceful_shutdown(stopped) => served.map_err(ApiServerError::Serve),
+            () = late => Ok(()),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.closing.cancel();
+        if let Some(housekeeper) = self.housekeeper.take() {
+            // It holds a writer; the store closes only after it.
+            let _ = housekeeper.join();
+        }
+    }
+}
+
+async fn health() -> &'static str {
+    "ok"
+}
+
+async fn version() -> Json<Value> {
+    let (major, minor, git_version) = VERSION;
+    Json(json!({
+        "major": major, "minor": minor, "gitVersion": git_version, "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "2026-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",
+    }))
+}
+
+async fn openapi_index(State(inner): State<Arc<Inner>>) -> Json<Value> {
+    Json(openapi::index(&inner.kinds.current()))
+}
+
+async fn guarded(State(inner): State<Arc<Inner>>, request: Request, next: Next) -> Response {
+    match inner.guard.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// Discovery, schema documents, reviews and resources: all that lies under `/api`, `/apis` and `/openapi`.
+async fn anything(State(inner): State<Arc<Inner>>, request: Request) -> Response {
+    let registry = inner.kinds.current();
+    let path = request.uri().path();
+    if request.method() == http::Method::GET {
+        if let Some(answer) = discovery::answer(&registry, path, request.headers()) {
+            return answer;
+        }
+        if let Some(document) = openapi_document(&registry, request.uri(), request.headers()) {
+            return document;
+        }
+    }
+    resource::answer(inner, request)
+        .await
+        .unwrap_or_else(Failure::into_response)
+}
+
+fn openapi_document(
+    registry: &crate::registry::Registry,
+    uri: &Uri,
+    _headers: &HeaderMap,
+) -> Option<Response> {
+    let path = uri.path().strip_prefix("/openapi/v3/")?;
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let document = match parts.as_slice() {
+        ["api", version] => openapi::document(registry, "", version)?,
+        ["apis", group, version] => openapi::document(registry, group, version)?,
+        _ => return None,
+    };
+    Some(Json(document).into_response())
+}

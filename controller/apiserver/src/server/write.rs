@@ -1,0 +1,464 @@
+//! Writes: what a create or an update makes of an object, inside one transaction of the store.
+//!
+//! The order is Kubernetes': identity, preconditions, what the endpoint may change, schema, generation, ownership.
+//! A write that changes nothing is answered with what is there, and leaves revision and watchers alone.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::form::{metadata_mut, served, stored};
+use super::random;
+use super::request::Subresource;
+use super::special;
+use crate::registry::Kind;
+use crate::schema::{FieldErrorKind, FieldValidation, admit};
+use crate::store::{Key, Transaction};
+use crate::{apply, schema};
+
+/// One write: at which object, by whom, how checked.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub kind: Arc<Kind>,
+    pub key: Key,
+    pub subresource: Subresource,
+    pub manager: String,
+    pub validation: FieldValidation,
+    /// Faults found while the body was decoded.
+    pub faults: Vec<String>,
+    pub dry_run: bool,
+    pub now: Timestamp,
+}
+
+/// What a write left.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// In the served form.
+    pub object: Value,
+    pub created: bool,
+    pub warnings: Vec<String>,
+}
+
+/// Who keeps the record of field owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// The write takes what it changed.
+    Track,
+    /// The new object already carries the record: it was applied.
+    Applied,
+}
+
+/// The fields of metadata that the server alone sets.
+const SYSTEM_FIELDS: [&str; 6] = [
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+];
+
+/// Creates the object of `write.key`; an empty name is made from `metadata.generateName`.
+pub fn create(
+    transaction: &mut Transaction,
+    write: &Write,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<Written, Failure> {
+    let kind = &*write.kind;
+    check_type(kind, &object)?;
+    let key = name_of_new(transaction, write, &mut object)?;
+    special::check_place(transaction, kind, &key)?;
+    if transaction.get(&key).is_some() {
+        return Err(Failure::already_exists(kind, &key.name));
+    }
+    if object["metadata"]["resourceVersion"]
+        .as_str()
+        .is_some_and(|version| !version.is_empty() && version != "0")
+    {
+        return Err(Failure::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    let metadata = metadata_mut(&mut object);
+    for field in SYSTEM_FIELDS {
+        metadata.remove(field);
+    }
+    metadata.remove("resourceVersion");
+    metadata.retain(|_, value| !value.is_null());
+    metadata.insert("name".to_owned(), json!(key.name));
+    if kind.namespaced {
+        metadata.insert("namespace".to_owned(), json!(key.namespace));
+    } else {
+        metadata.remove("namespace");
+    }
+    metadata.insert("uid".to_owned(), json!(random::uid()));
+    metadata.insert("creationTimestamp".to_owned(), json!(rfc3339(write.now)));
+    if has_generation(kind) {
+        metadata.insert("generation".to_owned(), json!(1));
+    }
+    if kind.status
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.remove("status");
+    }
+    special::prepare(kind, &mut object, None, write.now)?;
+    let warnings = admitted(write, &mut object, None)?;
+    if ownership == Ownership::Track {
+        track(write, None, &mut object);
+    }
+    let object = transaction.put(key, stored(kind, object))?;
+    finish(transaction, write, &object, true, warnings)
+}
+
+/// Changes the object of `write.key` to what `change` makes of it, as far as the endpoint may.
+pub fn update(
+    transaction: &mut Transaction,
+    write: &Write,
+    ownership: Ownership,
+    change: impl FnOnce(&Value) -> Result<Value, Failure>,
+) -> Result<Written, Failure> {
+    let kind = &*write.kind;
+    let name = &write.key.name;
+    let Some(kept) = transaction.get(&write.key) else {
+        return Err(Failure::not_found(kind, name));
+    };
+    let old = served(kind, &kept);
+    let mut new = change(&old)?;
+    check_type(kind, &new)?;
+    check_identity(write, &old, &new)?;
+    if write.subresource == Subresource::Status {
+        let mut object = old.clone();
+        object["status"] = new["status"].take();
+        if object["status"].is_null()
+            && let Some(fields) = object.as_object_mut()
+        {
+            fields.remove("status");
+        }
+        set_or_remove(
+            &mut object["metadata"],
+            "managedFields",
+            new["metadata"]["managedFields"].take(),
+        );
+        new = object;
+    } else if kind.status {
+        set_or_remove(&mut new, "status", old["status"].clone());
+    }
+    keep_metadata(kind, name, &old, &mut new)?;
+    special::prepare(kind, &mut new, Some(&old), write.now)?;
+    let warnings = admitted(write, &mut new, Some(&old))?;
+    if has_generation(kind) && desire(kind, &old) != desire(kind, &new) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        new["metadata"]["generation"] = json!(generation + 1);
+    }
+    if ownership == Ownership::Track {
+        track(write, Some(&old), &mut new);
+    }
+    if is_same(&old, &new) {
+        return finish(transaction, write, &kept, false, warnings);
+    }
+    let object = if is_leaving(&new) && !special::is_held(kind, &new) {
+        // The last finalizer went: so does the object.
+        transaction
+            .remove(&write.key)?
+            .ok_or_else(|| Failure::not_found(kind, name))?;
+        let revision = transaction.next_revision() - 1;
+        new["metadata"]["resourceVersion"] = json!(revision.to_string());
+        Arc::new(stored(kind, new))
+    } else {
+        transaction.put(write.key.clone(), stored(kind, new))?
+    };
+    finish(transaction, write, &object, false, warnings)
+}
+
+/// Whether deletion was asked for.
+pub fn is_leaving(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// Whether `metadata.generation` counts the changes of what is desired: not of the simple built-in kinds.
+pub fn has_generation(kind: &Kind) -> bool {
+    kind.is_custom() || kind.kind == "CustomResourceDefinition"
+}
+
+/// Seconds, as Kubernetes writes times.
+pub fn rfc3339(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Makes the answer; a dry run keeps nothing, and shows the version of what is there.
+fn finish(
+    transaction: &mut Transaction,
+    write: &Write,
+    object: &Value,
+    created: bool,
+    warnings: Vec<String>,
+) -> Result<Written, Failure> {
+    let mut object = served(&write.kind, object);
+    if write.dry_run {
+        transaction.discard();
+        let key = Key::new(&write.key.resource, &write.key.namespace, name_of(&object));
+        let kept = transaction
+            .before(&key)
+            .map(|kept| kept["metadata"]["resourceVersion"].clone());
+        set_or_remove(
+            &mut object["metadata"],
+            "resourceVersion",
+            kept.unwrap_or_default(),
+        );
+    }
+    Ok(Written {
+        object,
+        created,
+        warnings,
+    })
+}
+
+fn check_type(kind: &Kind, object: &Value) -> Result<(), Failure> {
+    if !object.is_object() {
+        return Err(Failure::bad_request(format!(
+            "the body must be one {} as an object",
+            kind.kind
+        )));
+    }
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let (expected, actual) = (kind.api_version(), text("apiVersion"));
+    if actual != expected {
+        return Err(Failure::bad_request(format!(
+            "the API version in the data ({actual}) does not match the expected API version ({expected})"
+        )));
+    }
+    if text("kind") != kind.kind {
+        return Err(Failure::bad_request(format!(
+            "the kind in the data ({}) does not match the expected kind ({})",
+            text("kind"),
+            kind.kind
+        )));
+    }
+    Ok(())
+}
+
+fn name_of_new(
+    transaction: &Transaction,
+    write: &Write,
+    object: &mut Value,
+) -> Result<Key, Failure> {
+    let kind = &*write.kind;
+    let metadata = &object["metadata"];
+    let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+    if kind.namespaced && !text("namespace").is_empty() && text("namespace") != write.key.namespace
+    {
+        return Err(Failure::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let mut key = write.key.clone();
+    if !key.name.is_empty() {
+        check_name(&key.name, text("name"))?;
+    } else if !text("name").is_empty() {
+        key.name = text("name").to_owned();
+    } else if !text("generateName").is_empty() {
+        // Kubernetes shortens the given part so that the whole stays a label value.
+        let base: String = text("generateName").chars().take(58).collect();
+        for _ in 0..8 {
+            key.name = format!("{base}{}", random::suffix());
+            if transaction.get(&key).is_none() {
+                break;
+            }
+        }
+    } else {
+        let detail = "Required value: name or generateName is required";
+        return Err(Failure::invalid_field(
+            kind,
+            "",
+            "metadata.name",
+            FieldErrorKind::Required,
+            detail,
+        ));
+    }
+    Ok(key)
+}
+
+fn check_name(url: &str, body: &str) -> Result<(), Failure> {
+    if body.is_empty() || body == url {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!(
+        "the name of the object ({body}) does not match the name on the URL ({url})"
+    )))
+}
+
+fn check_identity(write: &Write, old: &Value, new: &Value) -> Result<(), Failure> {
+    let kind = &*write.kind;
+    let (name, metadata) = (&write.key.name, &new["metadata"]);
+    let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+    check_name(name, text("name"))?;
+    if !text("namespace").is_empty() && text("namespace") != write.key.namespace {
+        return Err(Failure::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let uid = old["metadata"]["uid"].as_str().unwrap_or_default();
+    if !text("uid").is_empty() && text("uid") != uid {
+        let detail = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {uid}",
+            text("uid")
+        );
+        return Err(Failure::conflict(kind, name, &detail));
+    }
+    match text("resourceVersion") {
+        "" | "0" => Ok(()),
+        version if old["metadata"]["resourceVersion"] == version => Ok(()),
+        version if version.parse::<u64>().is_err() => {
+            let detail = format!("Invalid value: \"{version}\": must be a whole number");
+            Err(Failure::invalid_field(
+                kind,
+                name,
+                "metadata.resourceVersion",
+                FieldErrorKind::Invalid,
+                detail,
+            ))
+        }
+        _ => Err(Failure::modified(kind, name)),
+    }
+}
+
+fn keep_metadata(kind: &Kind, name: &str, old: &Value, new: &mut Value) -> Result<(), Failure> {
+    let metadata = metadata_mut(new);
+    metadata.retain(|_, value| !value.is_null());
+    for field in SYSTEM_FIELDS
+        .into_iter()
+        .chain(["name", "namespace", "resourceVersion"])
+    {
+        match old["metadata"].get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    if is_leaving(old) {
+        let had = finalizers(old);
+        let added: Vec<String> = finalizers(new)
+            .iter()
+            .filter(|f| !had.contains(f))
+            .map(|f| format!("{f:?}"))
+            .collect();
+        if !added.is_empty() {
+            let detail = format!(
+                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                added.join(", ")
+            );
+            return Err(Failure::invalid_field(
+                kind,
+                name,
+                "metadata.finalizers",
+                FieldErrorKind::Forbidden,
+                detail,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// The finalizers of an object.
+pub fn finalizers(object: &Value) -> Vec<&str> {
+    let list = object["metadata"]["finalizers"].as_array();
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn admitted(
+    write: &Write,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<Vec<String>, Failure> {
+    let kind = &*write.kind;
+    let admitted = admit(kind, object, old, write.validation);
+    let strict = write.validation == FieldValidation::Strict;
+    match admitted {
+        Ok(_) if strict && !write.faults.is_empty() => Err(Failure::strict(kind, &write.faults)),
+        Ok(mut warnings) => {
+            if write.validation == FieldValidation::Warn {
+                warnings.extend(write.faults.iter().cloned());
+            }
+            Ok(warnings)
+        }
+        Err(errors)
+            if errors
+                .iter()
+                .all(|error| error.kind == FieldErrorKind::Unknown) =>
+        {
+            let mut faults = write.faults.clone();
+            faults.extend(
+                errors
+                    .into_iter()
+                    .map(|error: schema::FieldError| error.detail),
+            );
+            Err(Failure::strict(kind, &faults))
+        }
+        Err(errors) => Err(Failure::invalid(kind, name_of(object), &errors)),
+    }
+}
+
+fn track(write: &Write, old: Option<&Value>, new: &mut Value) {
+    // An event has two shapes, and nobody shares one.
+    if write.kind.plural != "events" {
+        let now = rfc3339(write.now);
+        apply::track_update(
+            &write.kind,
+            old,
+            new,
+            &write.manager,
+            write.subresource.name(),
+            &now,
+        );
+    }
+}
+
+/// What the generation counts: all but metadata, and status where it is written apart.
+fn desire(kind: &Kind, object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("metadata");
+        if kind.status {
+            fields.remove("status");
+        }
+    }
+    object
+}
+
+/// Equal but for the times at which owners last wrote.
+fn is_same(old: &Value, new: &Value) -> bool {
+    let without_times = |object: &Value| {
+        let mut object = object.clone();
+        for entry in object["metadata"]
+            .get_mut("managedFields")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("time");
+            }
+        }
+        object
+    };
+    without_times(old) == without_times(new)
+}
+
+fn set_or_remove(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        if value.is_null() {
+            fields.remove(field);
+        } else {
+            fields.insert(field.to_owned(), value);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Who is let in, and what needs no key.
+
+use axum::body::Body;
+use http::Request;
+use polyphony_apiserver::{ApiServer, ApiServerConfig, ApiServerError};
+
+use crate::harness::{Server, WIDGETS, open};
+
+#[tokio::test]
+async fn health_needs_no_token_and_all_else_does() {
+    let server = Server::start();
+    for path in ["/healthz", "/readyz", "/livez"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        assert_eq!(server.send(request).await.is(200), "ok");
+    }
+    for path in ["/version", "/api", "/openapi/v3", WIDGETS] {
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .body(Body::empty())
+            .unwrap();
+        server.send(request).await.fails(401, "Unauthorized");
+        let foreign = Request::get(path)
+            .header("host", "evil.example")
+            .header("authorization", "Bearer token");
+        server
+            .send(foreign.body(Body::empty()).unwrap())
+            .await
+            .fails(403, "Forbidden");
+    }
+    assert_eq!(server.get("/version").await.is(200)["major"], "1");
+    server.get("/openapi/v2").await.fails(404, "NotFound");
+}
+
+#[tokio::test]
+async fn an_empty_token_and_a_store_in_use_are_refused() {
+    let server = Server::start();
+    let config = ApiServerConfig {
+        store_path: server.directory.path().join("store.redb"),
+        token: String::new(),
+        crds: Vec::new(),
+        allowed_hosts: Vec::new(),
+    };
+    assert!(matches!(
+        ApiServer::open(config.clone()),
+        Err(ApiServerError::NoToken)
+    ));
+    let error = ApiServer::open(ApiServerConfig {
+        token: "t".to_owned(),
+        ..config
+    })
+    .err()
+    .unwrap();
+    assert!(
+        error.to_string().contains("in use by another process"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn one_port_speaks_tls_and_plain_http_and_closes_its_watches_at_shutdown() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = open(directory.path(), "store.redb");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let kubeconfig: serde_json::Value = serde_json::from_str(&server.kubeconfig(address)).unwrap();
+    assert_eq!(
+        kubeconfig["clusters"][0]["cluster"]["server"],
+        format!("https://{address}")
+    );
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(server.serve(listener, shutdown.clone()));
+
+    let client = reqwest::Client::new();
+    let watch = format!("http://{address}{WIDGETS}?watch=true&resourceVersion=0");
+    let response = client
+        .get(&watch)
+        .bearer_auth("token")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let unknown = client.get(&watch).send().await.unwrap();
+    assert_eq!(unknown.status().as_u16(), 401);
+
+    let handshake = tls_hello(address).await;
+    // A record of the handshake, in version 3.3 as TLS 1.2 and 1.3 both write it: a ServerHello.
+    assert_eq!(handshake, [0x16, 3, 3]);
+
+    shutdown.cancel();
+    assert_eq!(response.text().await.unwrap(), "");
+    serving.await.unwrap().unwrap();
+    // The file is free again.
+    drop(open(directory.path(), "store.redb"));
+}
+
+/// Sends a ClientHello, and returns the first bytes of the answer.
+async fn tls_hello(address: std::net::SocketAddr) -> [u8; 3] {
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring};
+
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client =
+        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(&hello).await.unwrap();
+    let mut first = [0; 3];
+    stream.read_exact(&mut first).await.unwrap();
+    first
+}

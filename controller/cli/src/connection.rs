@@ -1,0 +1,169 @@
+//! Connections: which kubeconfig is meant, and the server that it names.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+
+use crate::server::Server;
+
+/// The flags that say which cluster, and where in it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct ClusterFlags {
+    /// The kubeconfig file to use (else that of --data-dir, $KUBECONFIG, ~/.polyphony/kubeconfig)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The folder of a control plane on this machine (else $POLYPHONY_DATA_DIR, ~/.polyphony)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The namespace to work in
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
+/// A server and the namespace to work in.
+pub struct Connection {
+    pub server: Server,
+    pub namespace: String,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    #[error("no cluster to talk to: {} does not exist: start one here with `polyctl up`, or name one with --kubeconfig or $KUBECONFIG", .path.display())]
+    NoKubeconfig { path: PathBuf },
+    #[error("kubeconfig {origin}: {source}")]
+    Kubeconfig { origin: String, source: Box<kube::config::KubeconfigError> },
+    #[error("kubeconfig {origin}: {detail}")]
+    Client { origin: String, detail: String },
+    #[error("there is no home directory: set $HOME, or name a folder with --data-dir")]
+    NoHome,
+}
+
+// === impl ClusterFlags ===
+
+impl ClusterFlags {
+    /// The folder of the control plane on this machine: --data-dir, $POLYPHONY_DATA_DIR, ~/.polyphony.
+    ///
+    /// # Errors
+    /// When none is given and there is no home directory.
+    pub fn data_dir(&self) -> Result<PathBuf, ConnectionError> {
+        data_dir(self.data_dir.as_deref(), |name| std::env::var(name).ok())
+    }
+
+    /// Connects to the cluster that flags and environment name. Sends nothing yet.
+    ///
+    /// # Errors
+    /// When the kubeconfig is missing or wrong.
+    pub async fn connect(&self) -> Result<Connection, ConnectionError> {
+        let (kubeconfig, origin) = match source(self, |name| std::env::var(name).ok())? {
+            Source::File(path) => {
+                if !path.exists() {
+                    return Err(ConnectionError::NoKubeconfig { path });
+                }
+                let origin = path.display().to_string();
+                (Kubeconfig::read_from(&path).map_err(|source| kubeconfig_error(&origin, source))?, origin)
+            }
+            Source::Environment(value) => {
+                let kubeconfig = Kubeconfig::from_env().map_err(|source| kubeconfig_error(&value, source))?;
+                let Some(kubeconfig) = kubeconfig else {
+                    return Err(ConnectionError::NoKubeconfig { path: value.into() });
+                };
+                (kubeconfig, value)
+            }
+        };
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let mut config =
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|source| kubeconfig_error(&origin, source))?;
+        // A proxy of the environment cannot reach this machine's own loopback.
+        if config.cluster_url.host().is_some_and(is_loopback) {
+            config.proxy_url = None;
+        }
+        // Retries would hide for seconds what a person wants to know at once.
+        config.default_retry = false;
+        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let server = Server::new(config, &origin).map_err(|detail| ConnectionError::Client { origin, detail })?;
+        Ok(Connection { server, namespace })
+    }
+}
+
+fn kubeconfig_error(origin: &str, source: kube::config::KubeconfigError) -> ConnectionError {
+    ConnectionError::Kubeconfig { origin: origin.to_owned(), source: Box::new(source) }
+}
+
+/// Where a kubeconfig comes from.
+#[derive(Debug, PartialEq)]
+enum Source {
+    File(PathBuf),
+    /// $KUBECONFIG, which may list several files.
+    Environment(String),
+}
+
+fn source(flags: &ClusterFlags, variable: impl Fn(&str) -> Option<String>) -> Result<Source, ConnectionError> {
+    if let Some(path) = &flags.kubeconfig {
+        return Ok(Source::File(path.clone()));
+    }
+    if let Some(directory) = &flags.data_dir {
+        return Ok(Source::File(directory.join("kubeconfig")));
+    }
+    if let Some(value) = variable("KUBECONFIG").filter(|value| !value.is_empty()) {
+        return Ok(Source::Environment(value));
+    }
+    Ok(Source::File(data_dir(None, variable)?.join("kubeconfig")))
+}
+
+fn data_dir(flag: Option<&Path>, variable: impl Fn(&str) -> Option<String>) -> Result<PathBuf, ConnectionError> {
+    let given = |name| variable(name).filter(|value| !value.is_empty());
+    if let Some(directory) = flag {
+        return Ok(directory.to_owned());
+    }
+    if let Some(directory) = given("POLYPHONY_DATA_DIR") {
+        return Ok(directory.into());
+    }
+    given("HOME").map(|home| Path::new(&home).join(".polyphony")).ok_or(ConnectionError::NoHome)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_nearest_kubeconfig_wins() {
+        let environment = |name: &str| match name {
+            "KUBECONFIG" => Some("a:b".to_owned()),
+            "HOME" => Some("/home/ada".to_owned()),
+            _ => None,
+        };
+        let home = |name: &str| (name == "HOME").then(|| "/home/ada".to_owned());
+        let elsewhere = |name: &str| Some(format!("/{name}")).filter(|_| name != "KUBECONFIG");
+        let flags = |kubeconfig: Option<&str>, data_dir: Option<&str>| ClusterFlags {
+            kubeconfig: kubeconfig.map(PathBuf::from),
+            data_dir: data_dir.map(PathBuf::from),
+            ..ClusterFlags::default()
+        };
+        assert_eq!(source(&flags(Some("k"), Some("d")), environment).unwrap(), Source::File("k".into()));
+        assert_eq!(source(&flags(None, Some("d")), environment).unwrap(), Source::File("d/kubeconfig".into()));
+        assert_eq!(source(&flags(None, None), environment).unwrap(), Source::Environment("a:b".into()));
+        assert_eq!(source(&flags(None, None), home).unwrap(), Source::File("/home/ada/.polyphony/kubeconfig".into()));
+        assert_eq!(source(&flags(None, None), elsewhere).unwrap(), Source::File("/POLYPHONY_DATA_DIR/kubeconfig".into()));
+        assert!(matches!(source(&flags(None, None), |_| None), Err(ConnectionError::NoHome)));
+    }
+
+    #[test]
+    fn loopback_is_known_in_every_spelling() {
+        for host in ["127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        assert!(!is_loopback("10.0.0.1"));
+    }
+}

@@ -1,0 +1,138 @@
+//! A deployment: what was asked, what runs, on which phones, and how it came to be so.
+
+use polyphony_api::InferenceDeployment;
+use polyphony_api::inference_deployment::{ActivationType, Objective, Placement};
+
+use super::layout::Layout;
+use super::{Story, events, placement};
+
+pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story: &Story) {
+    let (spec, status) = (&deployment.spec, deployment.status.clone().unwrap_or_default());
+    layout.metadata(&deployment.metadata);
+    layout.field("Model", &spec.model);
+    layout.field("Replicas", format!("{} desired | {} planned | {} ready", spec.replicas, status.replicas, status.ready_replicas));
+    layout.field("Context Length", format!("{} tokens", spec.context_length));
+    layout.field("Max Sessions", spec.max_sessions);
+    layout.field("Objective", match spec.objective {
+        Objective::Latency => "Latency",
+        Objective::Throughput => "Throughput",
+    });
+    layout.field("Placement", wishes(&spec.placement));
+    layout.field("Activation Type", match spec.transport.activation_type {
+        ActivationType::F32 => "f32",
+        ActivationType::F16 => "f16",
+    });
+    layout.field_if("URL", status.url);
+    layout.field_if("Plan Generation", status.plan_generation);
+    layout.field_if("Phones", status.phones);
+    let predicted = status.predicted_tokens_per_second.map(|speed| format!(" (predicted {speed:.1})")).unwrap_or_default();
+    layout.field_if("Tokens/s", status.tokens_per_second.map(|speed| format!("{speed}{predicted}")));
+    if let (Some(observed), Some(generation)) = (status.observed_generation, deployment.metadata.generation)
+        && observed < generation
+    {
+        layout.field("Observed", format!("generation {observed} of {generation}: the newest change has not been acted on yet"));
+    }
+    layout.conditions(&status.conditions, story.now);
+    placement::write_table(layout, "Placements", story.placements, placement::Column::Phone);
+    events::write(layout, story.events, deployment.metadata.name.as_deref().unwrap_or_default(), story.now);
+}
+
+fn wishes(placement: &Placement) -> String {
+    let phones = match (placement.min_phones, placement.max_phones) {
+        (1, None) => "any number of phones".to_owned(),
+        (least, None) => format!("at least {least} phones"),
+        (least, Some(most)) if least == most => format!("exactly {least} phones"),
+        (least, Some(most)) => format!("{least} to {most} phones"),
+    };
+    let labels: Vec<String> = placement.phone_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let selector = if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(",")) };
+    format!("{phones}{selector}, {:.0} % of their memory", placement.memory_fraction * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use polyphony_api::SegmentPlacement;
+    use serde_json::{Value, json};
+
+    use super::super::events::EventLine;
+    use super::super::{Story, describe};
+
+    fn placement(stage: u32, phone: &str, summary: &str, generation: u64, phase: &str) -> SegmentPlacement {
+        let object = json!({"apiVersion": "polyphony.dev/v1alpha1", "kind": "SegmentPlacement",
+            "metadata": {"name": format!("smollm2-0-g{generation}-{stage}"), "namespace": "default"},
+            "spec": {"deployment": "smollm2", "model": "m", "manifestDigest": "d", "replica": 0, "planGeneration": generation, "stage": stage,
+                "stages": 2, "phone": phone, "holds": {"embedding": stage == 0, "from": 0, "to": 1, "head": stage == 1, "summary": summary},
+                "edges": [], "contextLength": 512, "maxSessions": 2, "activationType": "f16", "numericsClass": "cpu-f32",
+                "plannedBytes": 1, "predictedStepMicroseconds": 1},
+            "status": {"phase": phase, "loaded": "64 of 64 MiB"}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn event(minute: u32, type_: &str, reason: &str, message: &str) -> EventLine {
+        let event: Value = json!({"type": type_, "reason": reason, "message": message, "eventTime": format!("2026-01-01T00:{minute:02}:00Z"),
+            "reportingComponent": "controller", "involvedObject": {"kind": "InferenceDeployment", "name": "smollm2"}});
+        EventLine::read(&event).unwrap()
+    }
+
+    #[test]
+    fn a_deployment_tells_its_story() {
+        let object = json!({"apiVersion": "polyphony.dev/v1alpha1", "kind": "InferenceDeployment",
+            "metadata": {"name": "smollm2", "namespace": "default", "generation": 2, "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"a": "1", "b": "2"}},
+            "spec": {"model": "smollm2-135m-instruct", "contextLength": 512, "maxSessions": 2, "placement": {"maxPhones": 3}},
+            "status": {"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "planGeneration": 2, "phones": 2,
+                "url": "http://127.0.0.1:8080/v1", "tokensPerSecond": "~9.1", "predictedTokensPerSecond": 9.14,
+                "conditions": [{"type": "Available", "status": "True", "reason": "AllReady", "message": "1 of 1\nreplicas",
+                    "lastTransitionTime": "2026-01-01T00:03:00Z"}]}});
+        let placements =
+            [placement(0, "phone-1", "embedding+layers 0-14", 2, "Ready"), placement(1, "phone-3", "layers 15-29+head", 2, "Ready")];
+        let events = [event(1, "Normal", "Planned", "generation 1 over 3 phones"), event(2, "Warning", "PhoneLost", "phone-2 is gone")];
+        let story = Story { object: &object, placements: &placements, events: &events, now: "2026-01-01T00:05:00Z".parse().unwrap() };
+        assert_eq!(
+            describe(&story),
+            "\
+Name:               smollm2
+Namespace:          default
+CreationTimestamp:  Thu, 01 Jan 2026 00:00:00 +0000
+Labels:             a=1
+                    b=2
+Annotations:        <none>
+Model:              smollm2-135m-instruct
+Replicas:           1 desired | 1 planned | 1 ready
+Context Length:     512 tokens
+Max Sessions:       2
+Objective:          Latency
+Placement:          1 to 3 phones, 90 % of their memory
+Activation Type:    f16
+URL:                http://127.0.0.1:8080/v1
+Plan Generation:    2
+Phones:             2
+Tokens/s:           ~9.1 (predicted 9.1)
+Observed:           generation 1 of 2: the newest change has not been acted on yet
+Conditions:
+  Type       Status  Since  Reason    Message
+  ----       ------  -----  ------    -------
+  Available  True    2m     AllReady  1 of 1 replicas
+Placements:
+  Name             Generation  Stage   Phone    Holds                  Phase  Loaded        Message
+  ----             ----------  -----   -----    -----                  -----  ------        -------
+  smollm2-0-g2-0   2           1 of 2  phone-1  embedding+layers 0-14  Ready  64 of 64 MiB
+  smollm2-0-g2-1   2           2 of 2  phone-3  layers 15-29+head      Ready  64 of 64 MiB
+Events:
+  Type     Reason     Age   From        Message
+  ----     ------     ---   ----        -------
+  Normal   Planned    4m    controller  generation 1 over 3 phones
+  Warning  PhoneLost  3m    controller  phone-2 is gone
+"
+            .replace("g2-0   2", "g2-0  2")
+            .replace("g2-1   2", "g2-1  2")
+            .replace("Name             Gen", "Name            Gen")
+            .replace("----             ----------", "----            ----------")
+            .replace("Age   From", "Age  From")
+            .replace("---   ----        -------", "---  ----        -------")
+            .replace("4m    controller", "4m   controller")
+            .replace("3m    controller", "3m   controller")
+        );
+    }
+}

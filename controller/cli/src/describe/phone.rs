@@ -1,0 +1,39 @@
+//! A phone: what it is, how fast it was measured to be, and what it holds.
+
+use polyphony_api::Phone;
+
+use super::layout::Layout;
+use super::{Story, events, placement};
+
+pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
+    let status = phone.status.clone().unwrap_or_default();
+    layout.metadata(&phone.metadata);
+    layout.field("Unschedulable", phone.spec.unschedulable);
+    layout.field_if("Max Memory", phone.spec.max_memory.as_deref());
+    layout.field_if("Min Battery", phone.spec.min_battery_percent.map(|percent| format!("{percent} %")));
+    layout.field_if("Agent Version", status.agent_version);
+    layout.field_if("Backend", status.backend);
+    layout.field_if("Device", status.device);
+    layout.field_if("Ring Address", status.ring_address);
+    layout.field_if("Capacity", status.capacity.map(|capacity| format!("{} memory", capacity.memory)));
+    layout.field_if("Allocatable", status.allocatable.map(|allocatable| format!("{} memory", allocatable.memory)));
+    let charge = |percent| if status.charging == Some(true) { format!("{percent} %, charging") } else { format!("{percent} %") };
+    layout.field_if("Battery", status.battery_percent.map(charge));
+    layout.field_if("Temperature", status.temperature_celsius.map(|celsius| format!("{celsius:.1} °C")));
+    if !status.backends.is_empty() {
+        let rows = status.backends.into_iter().map(|speed| {
+            vec![speed.name, format!("{:.2}", speed.gflops), format!("{:.2}", speed.gigabytes_per_second), speed.device]
+        });
+        layout.table("Speeds", &["Backend", "GFLOP/s", "GB/s", "Device"], rows.collect());
+    }
+    if !status.links.is_empty() {
+        let rows = status.links.into_iter().map(|link| {
+            let bandwidth = link.megabits_per_second.map_or_else(|| "<unknown>".to_owned(), |rate| format!("{rate:.1}"));
+            vec![link.peer, format!("{:.2}", link.round_trip_milliseconds), bandwidth]
+        });
+        layout.table("Links", &["Peer", "Round Trip (ms)", "Mbit/s"], rows.collect());
+    }
+    layout.conditions(&status.conditions, story.now);
+    placement::write_table(layout, "Segments", story.placements, placement::Column::Deployment);
+    events::write(layout, story.events, phone.metadata.name.as_deref().unwrap_or_default(), story.now);
+}

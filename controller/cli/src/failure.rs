@@ -1,0 +1,171 @@
+//! Failures in kubectl's words, so that a person and a script read the same text from both programs.
+
+use std::error::Error;
+use std::io;
+
+use kube::core::Status;
+
+/// Why a request was not granted.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The server answered with a `Status` of failure.
+    #[error("{}", status_text(.0))]
+    Server(Box<Status>),
+    #[error("The connection to the server {server} was refused - did you specify the right host or port?\n{hint}")]
+    Refused { server: String, hint: String },
+    #[error("Unable to connect to the server: {detail}\n{hint}")]
+    Unreachable { detail: String, hint: String },
+    #[error("error: {server} did not answer within {seconds} s: look at the controller's log with `polyctl logs controller`")]
+    Silent { server: String, seconds: u64 },
+    #[error("error: {server} answered with something that is not JSON: {detail}: is it a Kubernetes API?")]
+    Garbled { server: String, detail: String },
+    /// Some of several requests failed; each is told on a line of its own.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Failure>),
+    /// A failure with lines that say where and what to do.
+    #[error("{failure}\n{}", .notes.iter().map(|note| format!("  {note}")).collect::<Vec<_>>().join("\n"))]
+    Noted { failure: Box<Failure>, notes: Vec<String> },
+    /// What a person asked cannot be done, whatever the server says.
+    #[error("error: {0}")]
+    Request(String),
+}
+
+// === impl Failure ===
+
+impl Failure {
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Failure::Server(status) if status.is_not_found())
+    }
+
+    /// Whether the server is away, so that the same request may be granted later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Failure::Refused { .. } | Failure::Unreachable { .. } | Failure::Silent { .. } => true,
+            Failure::Server(status) => matches!(status.code, 410 | 429 | 500..),
+            _ => false,
+        }
+    }
+
+    /// The `Status`, where the server gave one.
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Failure::Server(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Nothing for no failure, itself for one, `Several` for more.
+    ///
+    /// # Errors
+    /// When there is any.
+    pub fn collect(mut failures: Vec<Failure>) -> Result<(), Failure> {
+        match failures.len() {
+            0 => Ok(()),
+            1 => Err(failures.remove(0)),
+            _ => Err(Failure::Several(failures)),
+        }
+    }
+}
+
+/// An error as it is printed: kubectl prefixes `error: ` to all but the server's own words.
+pub fn describe(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => failure.to_string(),
+        None => format!("error: {error:#}"),
+    }
+}
+
+/// Whether whoever read our output has gone: no failure of ours.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// The innermost causes of `error`, joined: outer layers of an HTTP client say only that something failed.
+pub fn causes(error: &dyn Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+        next = cause.source();
+    }
+    texts.join(": ")
+}
+
+/// Whether a connection was refused, anywhere below `error`.
+pub fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
+fn status_text(status: &Status) -> String {
+    if status.is_invalid() {
+        return invalid_text(status);
+    }
+    if status.code == 401 || status.reason == "Unauthorized" {
+        return "error: You must be logged in to the server (Unauthorized): the token in the kubeconfig is not this server's".to_owned();
+    }
+    match status.reason.as_str() {
+        "" => format!("Error from server: {}", status.message),
+        reason => format!("Error from server ({reason}): {}", status.message),
+    }
+}
+
+/// `The Model "x" is invalid: spec.source: …`, or one line a cause.
+fn invalid_text(status: &Status) -> String {
+    let Some(details) = &status.details else {
+        return format!("The request is invalid: {}", status.message);
+    };
+    if details.causes.is_empty() {
+        return format!("The request is invalid: {}", status.message);
+    }
+    let causes: Vec<String> = details
+        .causes
+        .iter()
+        .map(|cause| if cause.field.is_empty() { cause.message.clone() } else { format!("{}: {}", cause.field, cause.message) })
+        .collect();
+    let subject = format!("The {} {:?} is invalid", details.kind, details.name);
+    match causes.as_slice() {
+        [cause] => format!("{subject}: {cause}"),
+        causes => format!("{subject}: \n* {}", causes.join("\n* ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn text(status: Value) -> String {
+        Failure::Server(Box::new(serde_json::from_value(status).unwrap())).to_string()
+    }
+
+    #[test]
+    fn a_status_is_told_in_the_words_of_kubectl() {
+        assert_eq!(
+            text(json!({"status": "Failure", "reason": "NotFound", "code": 404, "message": "phones.polyphony.dev \"x\" not found"})),
+            "Error from server (NotFound): phones.polyphony.dev \"x\" not found"
+        );
+        assert_eq!(text(json!({"status": "Failure", "message": "odd", "code": 500})), "Error from server: odd");
+    }
+
+    #[test]
+    fn an_invalid_object_lists_its_fields() {
+        let one = json!({"reason": "Invalid", "code": 422, "message": "m", "details": {"kind": "Model", "name": "x",
+            "causes": [{"field": "spec.source", "message": "Required value"}]}});
+        assert_eq!(text(one), "The Model \"x\" is invalid: spec.source: Required value");
+        let two = json!({"reason": "Invalid", "code": 422, "message": "m", "details": {"kind": "Model", "name": "x",
+            "causes": [{"field": "spec.a", "message": "A"}, {"field": "spec.b", "message": "B"}]}});
+        assert_eq!(text(two), "The Model \"x\" is invalid: \n* spec.a: A\n* spec.b: B");
+    }
+}

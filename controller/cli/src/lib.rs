@@ -1,0 +1,59 @@
+//! The command line of Polyphony: kubectl's verbs, flags and words for the resources of `polyphony.dev`, and the few
+//! verbs that kubectl cannot have (`up`, `down`, `chat`, `logs`).
+//!
+//! It talks to any Kubernetes API by a kubeconfig, learns kinds by discovery and columns from the server, and therefore
+//! knows the four kinds by name only where it tells their story: in `describe`, `wait`'s bars, `logs` and `chat`.
+
+mod options;
+
+pub mod verbs;
+
+pub mod connection;
+pub mod discovery;
+pub mod failure;
+pub mod selection;
+pub mod server;
+
+pub mod describe;
+pub mod duration;
+pub mod jsonpath;
+pub mod manifest;
+pub mod printing;
+pub mod progress;
+pub mod schema;
+pub mod table;
+pub mod wait_for;
+
+pub mod openai;
+pub mod processes;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs one command line and says how it went: 0, or 1 as kubectl does for every failure, usage included.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let options = match options::parse(arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            let failed = error.use_stderr();
+            // A closed stream leaves nobody to tell.
+            let _ = error.print();
+            return if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the asynchronous runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(options.run()) {
+        Ok(code) => code,
+        Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", failure::describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

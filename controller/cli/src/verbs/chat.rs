@@ -1,0 +1,278 @@
+//! `chat`: a question to a deployment, or a conversation.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::connection::{ClusterFlags, Connection};
+use crate::failure::Failure;
+use crate::openai::{self, Answer, Message, Sampling};
+use crate::progress;
+use crate::server::path_segment;
+
+/// Talk to a deployment: `chat smollm2 "What is the capital of France?"`. Without a question it is a conversation.
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// Name of an InferenceDeployment
+    deployment: String,
+    /// The question; - reads it from standard input
+    question: Option<String>,
+    /// The endpoint's base URL, such as http://127.0.0.1:8080/v1, instead of the deployment's own
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The most tokens of an answer
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+    /// 0 takes the likeliest token always; higher values vary more
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Draw only from the likeliest tokens that have this probability together
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Makes the draw repeatable
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    seed: Option<i64>,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+}
+
+/// Where answers come from.
+struct Endpoint {
+    url: String,
+    /// As clients name the deployment.
+    model: String,
+    connection: Option<Connection>,
+    namespace: String,
+    deployment: String,
+}
+
+// === impl Chat ===
+
+impl Chat {
+    pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        let endpoint = self.endpoint(&cluster).await?;
+        let mut messages = Vec::new();
+        if let Some(system) = &self.system {
+            messages.push(Message { role: "system", content: system.clone() });
+        }
+        let question = match self.question.as_deref() {
+            Some("-") => Some(io::read_to_string(io::stdin())?),
+            question => question.map(str::to_owned),
+        };
+        match question {
+            Some(question) => {
+                messages.push(Message { role: "user", content: question });
+                self.answer(&endpoint, &messages).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+            None => self.converse(&endpoint, messages).await,
+        }
+    }
+
+    /// The deployment's own endpoint by its status, or the one that --url names.
+    async fn endpoint(&self, cluster: &ClusterFlags) -> anyhow::Result<Endpoint> {
+        let deployment = self.deployment.rsplit('/').next().unwrap_or_default().to_owned();
+        if let Some(url) = &self.url {
+            // Without a cluster there is an answer all the same, only not who gave it.
+            let connection = cluster.connect().await.ok();
+            let namespace = connection.as_ref().map_or_else(|| "default".to_owned(), |connection| connection.namespace.clone());
+            return Ok(Endpoint { url: url.clone(), model: model_id(&namespace, &deployment), connection, namespace, deployment });
+        }
+        let connection = cluster.connect().await?;
+        let namespace = connection.namespace.clone();
+        let (group, version) = (polyphony_api::GROUP, polyphony_api::VERSION);
+        let path = format!("/apis/{group}/{version}/namespaces/{}/inferencedeployments/{}", path_segment(&namespace), path_segment(&deployment));
+        let object = connection.server.get(&path).await?;
+        let url = match object["status"]["url"].as_str() {
+            Some(url) if is_available(&object) => url.to_owned(),
+            _ => return Err(unavailable(&deployment, &object).into()),
+        };
+        Ok(Endpoint { url, model: model_id(&namespace, &deployment), connection: Some(connection), namespace, deployment })
+    }
+
+    async fn converse(&self, endpoint: &Endpoint, mut messages: Vec<Message>) -> anyhow::Result<ExitCode> {
+        let is_person = io::stdin().is_terminal();
+        if is_person {
+            eprintln!("Talking to {}. /exit or Ctrl-D ends, Ctrl-C stops an answer.", endpoint.deployment);
+        }
+        let mut lines = read_lines();
+        loop {
+            if is_person {
+                eprint!("> ");
+            }
+            let line = tokio::select! {
+                line = lines.recv() => line,
+                _ = tokio::signal::ctrl_c() => None,
+            };
+            let Some(line) = line.transpose()? else {
+                if is_person {
+                    eprintln!();
+                }
+                return Ok(ExitCode::SUCCESS);
+            };
+            match line.trim() {
+                "" => continue,
+                "/exit" | "/quit" => return Ok(ExitCode::SUCCESS),
+                _ => {}
+            }
+            messages.push(Message { role: "user", content: line });
+            let stopped = tokio::select! {
+                answer = self.answer(endpoint, &messages) => match answer {
+                    Ok(answer) => {
+                        messages.push(Message { role: "assistant", content: answer.text });
+                        false
+                    }
+                    // A conversation outlives an answer that failed.
+                    Err(error) if is_person => {
+                        eprintln!("error: {error:#}");
+                        true
+                    }
+                    Err(error) => return Err(error),
+                },
+                _ = tokio::signal::ctrl_c() => {
+                    eprintln!("\n(stopped)");
+                    true
+                }
+            };
+            if stopped {
+                messages.pop();
+            }
+        }
+    }
+
+    async fn answer(&self, endpoint: &Endpoint, messages: &[Message]) -> anyhow::Result<Answer> {
+        let sampling = Sampling { max_tokens: self.max_tokens, temperature: self.temperature, top_p: self.top_p, seed: self.seed };
+        let show = |text: &str| {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes())?;
+            out.flush()
+        };
+        let result = openai::chat(&endpoint.url, &endpoint.model, messages, &sampling, show).await;
+        if let Ok(Answer { text, .. }) = &result
+            && !text.ends_with('\n')
+        {
+            writeln!(io::stdout())?;
+        }
+        let answer = result?;
+        let mut parts = vec![answer.timing.summary()];
+        parts.extend(endpoint.phones().await);
+        if answer.finish_reason.as_deref() == Some("length") {
+            parts.push("cut at the token limit (--max-tokens, contextLength)".to_owned());
+        }
+        eprintln!("{}", parts.join(" · "));
+        Ok(answer)
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Who answered, where the placements leave no doubt.
+    async fn phones(&self) -> Option<String> {
+        let server = &self.connection.as_ref()?.server;
+        let placements = server.list(&progress::placements_path(&self.namespace, &self.deployment)).await.ok()?;
+        ring_text(&placements)
+    }
+}
+
+/// Deployments outside `default` are named with their namespace.
+fn model_id(namespace: &str, deployment: &str) -> String {
+    if namespace == "default" { deployment.to_owned() } else { format!("{namespace}/{deployment}") }
+}
+
+fn is_available(object: &Value) -> bool {
+    available(object).is_some_and(|condition| condition["status"] == "True")
+}
+
+fn available(object: &Value) -> Option<&Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Available")
+}
+
+fn unavailable(deployment: &str, object: &Value) -> Failure {
+    let why = match available(object) {
+        Some(condition) => {
+            let text = |field: &str| condition[field].as_str().unwrap_or_default();
+            format!("Available={} ({}): {}", text("status"), text("reason"), text("message"))
+        }
+        None => "the controller has not looked at it yet".to_owned(),
+    };
+    let failure = Failure::Request(format!("inferencedeployment {deployment:?} does not answer yet: {why}"));
+    let remedy = format!("wait for it with `polyctl wait infer/{deployment} --for=condition=Available --timeout=5m`");
+    Failure::Noted { failure: Box::new(failure), notes: vec![remedy] }
+}
+
+/// `phones phone-1 → phone-2 (generation 1)` of the newest generation that is Ready throughout; none with several replicas.
+fn ring_text(placements: &[Value]) -> Option<String> {
+    let number = |placement: &Value, field: &str| placement["spec"][field].as_u64();
+    let mut ring: Vec<&Value> = Vec::new();
+    let mut generations: Vec<u64> = placements.iter().filter_map(|placement| number(placement, "planGeneration")).collect();
+    generations.sort_unstable();
+    generations.dedup();
+    if placements.iter().any(|placement| number(placement, "replica") != Some(0)) {
+        return None;
+    }
+    for generation in generations.into_iter().rev() {
+        ring = placements.iter().filter(|placement| number(placement, "planGeneration") == Some(generation)).collect();
+        if ring.iter().all(|placement| placement["status"]["phase"] == "Ready") {
+            break;
+        }
+        ring.clear();
+    }
+    ring.sort_by_key(|placement| number(placement, "stage"));
+    let generation = number(ring.first()?, "planGeneration")?;
+    let phones: Vec<&str> = ring.iter().filter_map(|placement| placement["spec"]["phone"].as_str()).collect();
+    Some(format!("phones {} (generation {generation})", phones.join(" → ")))
+}
+
+/// Lines of standard input, read by a thread of its own: a blocked read must not keep the program from ending.
+fn read_lines() -> mpsc::Receiver<io::Result<String>> {
+    let (sender, receiver) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn placement(generation: u64, stage: u64, phone: &str, phase: &str) -> Value {
+        json!({"spec": {"replica": 0, "planGeneration": generation, "stage": stage, "phone": phone}, "status": {"phase": phase}})
+    }
+
+    #[test]
+    fn the_ring_that_answers_is_the_newest_that_is_ready() {
+        let mut placements = vec![placement(1, 1, "b", "Ready"), placement(1, 0, "a", "Ready"), placement(2, 0, "c", "Loading")];
+        assert_eq!(ring_text(&placements).as_deref(), Some("phones a → b (generation 1)"));
+        placements[2] = placement(2, 0, "c", "Ready");
+        assert_eq!(ring_text(&placements).as_deref(), Some("phones c (generation 2)"));
+        placements.push(json!({"spec": {"replica": 1, "planGeneration": 1}}));
+        assert_eq!(ring_text(&placements), None);
+        assert_eq!(ring_text(&[]), None);
+    }
+
+    #[test]
+    fn a_deployment_that_cannot_answer_says_why() {
+        let object = json!({"status": {"url": "u", "conditions": [{"type": "Available", "status": "False", "reason": "Infeasible", "message": "too big"}]}});
+        assert!(!is_available(&object));
+        let text = unavailable("smollm2", &object).to_string();
+        assert!(text.contains("Available=False (Infeasible): too big") && text.contains("polyctl wait infer/smollm2"), "{text}");
+        assert!(unavailable("smollm2", &json!({})).to_string().contains("has not looked at it yet"));
+    }
+
+    #[test]
+    fn deployments_outside_default_carry_their_namespace() {
+        assert_eq!((model_id("default", "a").as_str(), model_id("lab", "a").as_str()), ("a", "lab/a"));
+    }
+}

@@ -1,0 +1,63 @@
+//! Every limit of the gateway, with its default.
+
+use std::time::Duration;
+
+/// Bounds of queues, bodies, waits and retries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// The largest request body.
+    pub max_body_bytes: usize,
+    /// Sessions of one deployment that may wait for a place; one more is answered 429.
+    pub max_waiting: usize,
+    /// How long a new session waits for a place.
+    pub queue_deadline: Duration,
+    /// Steps that a head may run ahead of what the client has read.
+    pub credit_window: u32,
+    /// From the prompt's sending to the first token, however short the prompt.
+    pub first_token_deadline: Duration,
+    /// What each token of the prompt adds to that: slow phones take long over long prompts.
+    pub prefill_allowance: Duration,
+    /// From one token to the next.
+    pub inter_token_deadline: Duration,
+    /// How long an interrupted session waits for a ring that can go on.
+    pub replay_deadline: Duration,
+    /// Replays in a row that bring no token.
+    pub max_replays: u32,
+    /// The pause before the second replay in a row; doubled with each further one.
+    pub replay_pause: Duration,
+    /// A ring that failed a session is passed over for this long, or until the controller takes it off the table.
+    pub suspicion: Duration,
+    /// How long a client may leave its answer unread before its session is closed.
+    pub client_deadline: Duration,
+    /// Between two comments on a silent stream, so that proxies keep it open.
+    pub keep_alive: Duration,
+    /// Bytes of one stop string.
+    pub max_stop_bytes: usize,
+    /// Models whose tokenizer is kept in memory.
+    pub max_cached_models: usize,
+    /// What `Retry-After` says.
+    pub retry_after: Duration,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 4 << 20,
+            max_waiting: 64,
+            queue_deadline: Duration::from_secs(60),
+            credit_window: 16,
+            first_token_deadline: Duration::from_secs(60),
+            prefill_allowance: Duration::from_millis(50),
+            inter_token_deadline: Duration::from_secs(30),
+            replay_deadline: Duration::from_secs(120),
+            max_replays: 8,
+            replay_pause: Duration::from_millis(100),
+            suspicion: Duration::from_secs(2),
+            client_deadline: Duration::from_secs(120),
+            keep_alive: Duration::from_secs(15),
+            max_stop_bytes: 1024,
+            max_cached_models: 4,
+            retry_after: Duration::from_secs(5),
+        }
+    }
+}

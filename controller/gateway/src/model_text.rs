@@ -1,0 +1,127 @@
+//! Model text: the tokenizer and chat template of a model file, read once and kept for the next request.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use polyphony_model::{ChatTemplate, Gguf, TextStream, Tokenizer};
+use tokio::sync::OnceCell;
+
+use crate::stop::{Passed, StopMatcher};
+
+/// What turns a model's text into tokens and back.
+#[derive(Debug)]
+pub(crate) struct ModelText {
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    /// Or why there is none.
+    pub(crate) template: Result<ChatTemplate, String>,
+}
+
+/// The latest models, by the digest of their manifests.
+#[derive(Debug)]
+pub(crate) struct ModelTexts {
+    /// The latest used is the last.
+    cached: Mutex<VecDeque<(String, Arc<OnceCell<Arc<ModelText>>>)>>,
+    limit: usize,
+}
+
+// === impl ModelText ===
+
+impl ModelText {
+    fn load(path: &Path) -> Result<Self, String> {
+        let at =
+            |error: &dyn std::fmt::Display| format!("the model file {}: {error}", path.display());
+        let gguf = Gguf::open(path).map_err(|error| at(&error))?;
+        let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|error| at(&error))?;
+        let template = ChatTemplate::from_gguf(&gguf).map_err(|error| error.to_string());
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            template,
+        })
+    }
+
+    /// What a token looks like in a list of log-probabilities; bytes that are no whole character as `bytes:\xNN…`.
+    pub(crate) fn token_name(&self, token: u32) -> String {
+        let bytes = self.tokenizer.token_bytes(token);
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.iter().fold("bytes:".to_owned(), |name, byte| {
+                format!("{name}\\x{byte:02x}")
+            }),
+        }
+    }
+}
+
+// === impl ModelTexts ===
+
+impl ModelTexts {
+    /// Keeps at most `limit` models, and at least one.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            cached: Mutex::default(),
+            limit: limit.max(1),
+        }
+    }
+
+    /// The text side of a model; the first request reads the file, others at that time wait for it.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in words. The next request tries again.
+    pub(crate) async fn get(&self, digest: &str, path: PathBuf) -> Result<Arc<ModelText>, String> {
+        let cell = self.cell(digest);
+        let load = || async {
+            let loading = tokio::task::spawn_blocking(move || ModelText::load(&path));
+            let text = loading
+                .await
+                .map_err(|error| format!("reading the model file failed: {error}"))??;
+            Ok::<_, String>(Arc::new(text))
+        };
+        cell.get_or_try_init(load).await.cloned()
+    }
+
+    fn cell(&self, digest: &str) -> Arc<OnceCell<Arc<ModelText>>> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cached.iter().position(|(known, _)| known == digest);
+        let entry = known
+            .and_then(|at| cached.remove(at))
+            .unwrap_or_else(|| (digest.to_owned(), Arc::default()));
+        let cell = Arc::clone(&entry.1);
+        if cached.len() >= self.limit {
+            cached.pop_front();
+        }
+        cached.push_back(entry);
+        cell
+    }
+}
+
+/// One answer's text as its tokens come: whole characters, and nothing of a stop string.
+#[derive(Debug)]
+pub(crate) struct AnswerText {
+    stream: TextStream,
+    stops: StopMatcher,
+}
+
+// === impl AnswerText ===
+
+impl AnswerText {
+    pub(crate) fn new(model: &ModelText, stops: Vec<String>) -> Self {
+        Self {
+            stream: model.tokenizer.stream(true),
+            stops: StopMatcher::new(stops),
+        }
+    }
+
+    pub(crate) fn push(&mut self, token: u32) -> Passed {
+        let text = self.stream.push(token);
+        self.stops.push(&text)
+    }
+
+    /// The answer ends: what was held back, unless it completes a stop string.
+    pub(crate) fn finish(mut self) -> Passed {
+        let mut passed = self.stops.push(&self.stream.finish());
+        if passed.stopped_by.is_none() {
+            passed.text.push_str(&self.stops.finish());
+        }
+        passed
+    }
+}

@@ -1,0 +1,446 @@
+//! Generation: the fields that chat and plain completions share, from sampling to stop strings.
+
+use polyphony_protocol::session::{MAX_TOP_LOGPROBS, Sampling, SessionOptions};
+use serde_json::Value;
+
+use super::{Fields, kind_of, shown};
+use crate::errors::ApiError;
+
+/// OpenAI's limit of stop strings.
+const MAX_STOPS: usize = 4;
+
+/// Bounds that the configuration sets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_stop_bytes: usize,
+}
+
+/// How to answer, whatever the prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Generation {
+    pub(crate) model: String,
+    pub(crate) max_tokens: Option<u32>,
+    pub(crate) temperature: f32,
+    pub(crate) top_p: f32,
+    /// 0 keeps all.
+    pub(crate) top_k: u32,
+    pub(crate) seed: Option<u64>,
+    pub(crate) stops: Vec<String>,
+    pub(crate) ignore_eos: bool,
+    /// Report log-probabilities, with so many alternatives.
+    pub(crate) logprobs: Option<u8>,
+    pub(crate) return_token_ids: bool,
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+}
+
+// === impl Generation ===
+
+impl Generation {
+    /// `logprobs` is what the endpoint made of its own fields of that name.
+    ///
+    /// # Errors
+    /// 400 naming the first field that is wrong.
+    pub(crate) fn parse(
+        fields: &Fields,
+        limits: &Limits,
+        logprobs: Option<u8>,
+    ) -> Result<Self, ApiError> {
+        refuse_unsupported(fields)?;
+        let max_tokens = match fields.integer("max_completion_tokens", 1, i64::MAX)? {
+            Some(max_tokens) => Some(max_tokens),
+            None => fields.integer("max_tokens", 1, i64::MAX)?,
+        };
+        let temperature = fields.number("temperature", "a number from 0 to 2", |t| {
+            (0.0..=2.0).contains(&t)
+        })?;
+        let top_p = fields.number("top_p", "a number above 0 and at most 1", |p| {
+            p > 0.0 && p <= 1.0
+        })?;
+        // vLLM's clients send -1 for all.
+        let top_k = fields
+            .integer("top_k", -1, i64::from(u32::MAX))?
+            .map_or(0, |k| k.max(0));
+        Ok(Self {
+            model: fields.model()?,
+            // More than fits is the same as what fits.
+            max_tokens: max_tokens.map(|max_tokens| u32::try_from(max_tokens).unwrap_or(u32::MAX)),
+            temperature: temperature.unwrap_or(1.0) as f32,
+            top_p: top_p.unwrap_or(1.0) as f32,
+            top_k: u32::try_from(top_k).unwrap_or(0),
+            seed: seed(fields)?,
+            stops: stops(fields, limits)?,
+            ignore_eos: fields.flag("ignore_eos", false)?,
+            logprobs,
+            return_token_ids: fields.flag("return_token_ids", false)?,
+            stream: fields.flag("stream", false)?,
+            include_usage: include_usage(fields)?,
+        })
+    }
+
+    /// The session's options for a prompt of `n_prompt` tokens; a missing seed becomes `drawn_seed`.
+    ///
+    /// # Errors
+    /// 400 `context_length_exceeded` when the prompt, the field `param`, leaves no room for a token.
+    pub(crate) fn options(
+        &self,
+        param: &str,
+        n_prompt: usize,
+        context_length: u32,
+        end_tokens: &[u32],
+        drawn_seed: u64,
+    ) -> Result<SessionOptions, ApiError> {
+        let position = u32::try_from(n_prompt).unwrap_or(u32::MAX);
+        if position >= context_length {
+            return Err(ApiError::context_length_exceeded(
+                param,
+                n_prompt,
+                context_length,
+            ));
+        }
+        let max_tokens = self.max_tokens.unwrap_or(u32::MAX);
+        Ok(SessionOptions {
+            sampling: Sampling {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                seed: self.seed.unwrap_or(drawn_seed),
+            },
+            end_position: position.saturating_add(max_tokens).min(context_length),
+            end_tokens: if self.ignore_eos {
+                Vec::new()
+            } else {
+                end_tokens.to_vec()
+            },
+            top_logprobs: self.logprobs.unwrap_or(0),
+            logprobs: self.logprobs.is_some(),
+        })
+    }
+}
+
+/// How many alternatives a field asks for.
+pub(crate) fn alternatives(fields: &Fields, name: &str) -> Result<Option<u8>, ApiError> {
+    let number = fields.integer(name, 0, i64::from(MAX_TOP_LOGPROBS))?;
+    Ok(number.and_then(|number| u8::try_from(number).ok()))
+}
+
+/// Any integer of 64 bits, signed or not.
+fn seed(fields: &Fields) -> Result<Option<u64>, ApiError> {
+    let Some(value) = fields.get("seed") else {
+        return Ok(None);
+    };
+    let number = value
+        .as_u64()
+        .or_else(|| value.as_i64().map(i64::cast_unsigned));
+    let wrong = || {
+        ApiError::field(
+            "seed",
+            format_args!("send a whole number of 64 bits, not {}", shown(value)),
+        )
+    };
+    number.map(Some).ok_or_else(wrong)
+}
+
+fn stops(fields: &Fields, limits: &Limits) -> Result<Vec<String>, ApiError> {
+    let listed: &[Value] = match fields.get("stop") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(listed)) => listed,
+        Some(one) => std::slice::from_ref(one),
+    };
+    if listed.len() > MAX_STOPS {
+        let found = listed.len();
+        return Err(ApiError::field(
+            "stop",
+            format_args!("send at most {MAX_STOPS} strings, not {found}"),
+        ));
+    }
+    let stop = |value: &Value| match value {
+        Value::String(stop) if stop.is_empty() => {
+            Err(ApiError::field("stop", "send strings that are not empty"))
+        }
+        Value::String(stop) if stop.len() > limits.max_stop_bytes => {
+            let (limit, found) = (limits.max_stop_bytes, stop.len());
+            Err(ApiError::field(
+                "stop",
+                format_args!("send strings of at most {limit} bytes, not {found}"),
+            ))
+        }
+        Value::String(stop) => Ok(stop.clone()),
+        other => Err(ApiError::field(
+            "stop",
+            format_args!("send a string or a list of strings, not {}", kind_of(other)),
+        )),
+    };
+    listed.iter().map(stop).collect()
+}
+
+fn include_usage(fields: &Fields) -> Result<bool, ApiError> {
+    match fields.get("stream_options") {
+        None => Ok(false),
+        Some(Value::Object(options)) => match options.get("include_usage") {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(include_usage)) => Ok(*include_usage),
+            Some(other) => {
+                let expected = format!("send true or false, not {}", kind_of(other));
+                Err(ApiError::field("stream_options.include_usage", expected))
+            }
+        },
+        Some(other) => Err(ApiError::field(
+            "stream_options",
+            format_args!("send an object, not {}", kind_of(other)),
+        )),
+    }
+}
+
+/// Fields that would change the answer are refused, not passed over, unless they say what happens anyway.
+fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
+    for name in ["n", "best_of"] {
+        if let Some(n) = fields.integer(name, 1, i64::MAX)?.filter(|n| *n != 1) {
+            let remedy =
+                format!("{n} answers were asked for; send 1, or the request several times");
+            return Err(ApiError::unsupported(name, &remedy));
+        }
+    }
+    let is_neutral = |name: &str, value: &Value| match name {
+        "presence_penalty" | "frequency_penalty" | "min_p" => value.as_f64() == Some(0.0),
+        "repetition_penalty" => value.as_f64() == Some(1.0),
+        "min_tokens" => value.as_u64() == Some(0),
+        "use_beam_search" => value == false,
+        "logit_bias" => value.as_object().is_some_and(serde_json::Map::is_empty),
+        "tools" | "functions" | "stop_token_ids" => value.as_array().is_some_and(Vec::is_empty),
+        "response_format" => value["type"] == "text",
+        "suffix" => value == "",
+        _ => false,
+    };
+    let names = [
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "min_p",
+        "min_tokens",
+        "use_beam_search",
+        "logit_bias",
+        "tools",
+        "functions",
+        "stop_token_ids",
+        "response_format",
+        "suffix",
+    ];
+    match names.into_iter().find(|name| {
+        fields
+            .get(name)
+            .is_some_and(|value| !is_neutral(name, value))
+    }) {
+        Some(name) => Err(ApiError::unsupported(name, "leave it out")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(body: Value) -> Result<Generation, ApiError> {
+        let fields = Fields::parse(body.to_string().as_bytes()).unwrap();
+        Generation::parse(&fields, &Limits { max_stop_bytes: 8 }, None)
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut body = json!({"model": "m"});
+        body[name] = value;
+        body
+    }
+
+    #[test]
+    fn defaults_are_openais() {
+        let generation =
+            parse(json!({"model": "m", "seed": null, "stop": null, "unknown": {"a": 1}})).unwrap();
+        let expected = Generation {
+            model: "m".into(),
+            max_tokens: None,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            seed: None,
+            stops: vec![],
+            ignore_eos: false,
+            logprobs: None,
+            return_token_ids: false,
+            stream: false,
+            include_usage: false,
+        };
+        assert_eq!(generation, expected);
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_with_what_to_send() {
+        let cases = [
+            ("model", json!(3), "model", "send a string, not a number"),
+            (
+                "temperature",
+                json!(2.5),
+                "temperature",
+                "from 0 to 2, not 2.5",
+            ),
+            ("temperature", json!("hot"), "temperature", "not a string"),
+            ("top_p", json!(0), "top_p", "above 0 and at most 1, not 0"),
+            ("top_k", json!(-2), "top_k", "from -1 to 4294967295, not -2"),
+            (
+                "max_tokens",
+                json!(0),
+                "max_tokens",
+                "a whole number from 1, not 0",
+            ),
+            ("max_tokens", json!(1.5), "max_tokens", "not 1.5"),
+            (
+                "max_completion_tokens",
+                json!(-1),
+                "max_completion_tokens",
+                "from 1",
+            ),
+            ("seed", json!(0.5), "seed", "64 bits, not 0.5"),
+            (
+                "stop",
+                json!(["a", 1]),
+                "stop",
+                "a string or a list of strings, not a number",
+            ),
+            ("stop", json!(""), "stop", "not empty"),
+            ("stop", json!("123456789"), "stop", "at most 8 bytes, not 9"),
+            (
+                "stop",
+                json!(["a", "b", "c", "d", "e"]),
+                "stop",
+                "at most 4 strings, not 5",
+            ),
+            (
+                "stream",
+                json!("yes"),
+                "stream",
+                "true or false, not a string",
+            ),
+            (
+                "stream_options",
+                json!(true),
+                "stream_options",
+                "an object, not a boolean",
+            ),
+            (
+                "stream_options",
+                json!({"include_usage": 1}),
+                "stream_options.include_usage",
+                "true or false",
+            ),
+            ("ignore_eos", json!(1), "ignore_eos", "true or false"),
+            ("n", json!(2), "n", "send 1"),
+            ("n", json!(0), "n", "from 1"),
+            ("best_of", json!(3), "best_of", "send 1"),
+            (
+                "presence_penalty",
+                json!(0.5),
+                "presence_penalty",
+                "leave it out",
+            ),
+            ("logit_bias", json!({"1": 5}), "logit_bias", "leave it out"),
+            ("tools", json!([{}]), "tools", "leave it out"),
+            (
+                "response_format",
+                json!({"type": "json_object"}),
+                "response_format",
+                "leave it out",
+            ),
+        ];
+        for (name, value, param, words) in cases {
+            let error = parse(with(name, value.clone())).unwrap_err();
+            assert_eq!(
+                (error.status.as_u16(), error.param.as_deref()),
+                (400, Some(param)),
+                "{name}: {value}"
+            );
+            assert!(
+                error.message.contains(words),
+                "{name}: {value}: {}",
+                error.message
+            );
+        }
+        assert_eq!(
+            parse(json!({})).unwrap_err().param.as_deref(),
+            Some("model")
+        );
+    }
+
+    #[test]
+    fn fields_that_ask_for_what_happens_anyway_are_let_be() {
+        let body = json!({
+            "model": "m", "n": 1, "best_of": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {},
+            "tools": [], "response_format": {"type": "text"}, "repetition_penalty": 1.0, "user": "someone",
+        });
+        assert!(parse(body).is_ok());
+    }
+
+    #[test]
+    fn good_values_are_taken_over() {
+        let taken = [
+            parse(with("seed", json!(-1))).unwrap().seed == Some(u64::MAX),
+            parse(with("seed", json!(u64::MAX))).unwrap().seed == Some(u64::MAX),
+            parse(with("top_k", json!(-1))).unwrap().top_k == 0,
+            parse(with("stop", json!("a"))).unwrap().stops == ["a"],
+            parse(with("stop", json!(["a", "b"]))).unwrap().stops == ["a", "b"],
+            parse(json!({"model": "m", "max_tokens": 5, "max_completion_tokens": 6}))
+                .unwrap()
+                .max_tokens
+                == Some(6),
+            parse(with("max_tokens", json!(1_u64 << 40)))
+                .unwrap()
+                .max_tokens
+                == Some(u32::MAX),
+            parse(with("stream_options", json!({"include_usage": true})))
+                .unwrap()
+                .include_usage,
+        ];
+        assert_eq!(taken, [true; 8]);
+    }
+
+    #[test]
+    fn an_answer_ends_by_its_limit_or_by_the_context() {
+        let end = |max_tokens: Value, n_prompt| {
+            let generation = parse(with("max_tokens", max_tokens)).unwrap();
+            generation
+                .options("prompt", n_prompt, 100, &[9], 1)
+                .map(|options| options.end_position)
+        };
+        assert_eq!(end(json!(5), 10).unwrap(), 15);
+        assert_eq!(end(json!(500), 10).unwrap(), 100);
+        assert_eq!(end(json!(null), 99).unwrap(), 100);
+        let error = end(json!(1), 100).unwrap_err();
+        assert_eq!(
+            (error.status.as_u16(), error.code),
+            (400, Some("context_length_exceeded"))
+        );
+        assert!(
+            error.message.contains("100") && error.message.contains("at most 99"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn a_seed_is_drawn_and_end_tokens_are_left_out_where_the_client_says_so() {
+        let options = |body| {
+            parse(body)
+                .unwrap()
+                .options("prompt", 1, 9, &[7], 42)
+                .unwrap()
+        };
+        let (drawn, given) = (
+            options(json!({"model": "m"})),
+            options(with("seed", json!(5))),
+        );
+        assert_eq!((drawn.sampling.seed, given.sampling.seed), (42, 5));
+        let ignoring = options(with("ignore_eos", json!(true)));
+        assert_eq!((drawn.end_tokens, ignoring.end_tokens), (vec![7], vec![]));
+    }
+}

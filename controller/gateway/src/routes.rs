@@ -1,0 +1,62 @@
+//! What the controller tells the gateway: which deployments there are, on which rings, over which phones. Plain data.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use polyphony_protocol::{Frame, PlanGeneration, RingId};
+
+/// Every deployment by the model id that clients name: the deployment's name, or `namespace/name` outside `default`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteTable {
+    pub deployments: BTreeMap<String, DeploymentRoute>,
+}
+
+/// One deployment as clients meet it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeploymentRoute {
+    pub namespace: String,
+    pub name: String,
+    /// Unix time of the object's creation.
+    pub created_seconds: i64,
+    /// The host's verified GGUF file, for tokenizer and chat template; `None` until it is resolved.
+    pub model_path: Option<PathBuf>,
+    /// Names the file's content: tokenizers are cached by it.
+    pub manifest_digest: String,
+    /// Tokens of prompt and answer that one session may have.
+    pub context_length: u32,
+    /// Sessions that each ring holds at a time.
+    pub max_sessions: u32,
+    /// Only rings whose every segment is ready; the newest generation of each replica.
+    pub rings: Vec<RingRoute>,
+    /// Why nothing is ready, in words that a 503 shows.
+    pub unavailable_reason: Option<String>,
+}
+
+/// One replica that can take sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingRoute {
+    pub ring: RingId,
+    pub replica: u32,
+    pub generation: PlanGeneration,
+    /// Names by stage: the first is the head, the last the tail.
+    pub phones: Vec<String>,
+    pub numerics_class: String,
+}
+
+/// The gateway's way to phones: the hub's links. Sending never blocks.
+pub trait PhoneLinks: Send + Sync + 'static {
+    /// Puts a frame into the queue of a phone's link.
+    ///
+    /// # Errors
+    /// [`LinkError::Gone`] when the phone has no link, [`LinkError::Full`] when its queue is full.
+    fn send(&self, phone: &str, frame: Frame) -> Result<(), LinkError>;
+}
+
+/// Why a frame did not go out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    #[error("phone {0} has no link to the host")]
+    Gone(String),
+    #[error("the queue of phone {0} is full: it does not read its link fast enough")]
+    Full(String),
+}

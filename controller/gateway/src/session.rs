@@ -1,0 +1,189 @@
+//! Session: one prompt and its answer as the gateway owns them. Pure: what happens comes in as calls, frames go out.
+//!
+//! The session may move from ring to ring. Each move raises the epoch, and the new ring gets every token so far as its
+//! prompt; what an older epoch still says is not heard.
+
+use polyphony_protocol::frame::{Finish, Prompt, Token};
+use polyphony_protocol::session::SessionOptions;
+use polyphony_protocol::{Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+
+/// One prompt and its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    id: SessionId,
+    epoch: Epoch,
+    /// Prompt and answer: the authoritative copy.
+    tokens: Vec<u32>,
+    options: SessionOptions,
+    /// Steps that the head may run ahead of the reader.
+    window: u32,
+    /// The ring may sample positions below this.
+    granted_until: u32,
+    /// Where it runs now.
+    key: Option<RouteKey>,
+    /// Placements in a row that brought no token.
+    n_fruitless: u32,
+    finish: Option<Finish>,
+}
+
+/// What a token is to the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// The next token of the answer; with the reason if it is the last one.
+    Next(Option<Finish>),
+    /// Of an older epoch, repeated, or after the end: nothing happens.
+    Ignored,
+    /// The ring and the gateway no longer agree: the session has to be replayed.
+    Wrong(String),
+}
+
+/// What follows a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterFailure {
+    /// Place it again; `n_fruitless` placements in a row brought nothing.
+    Replay {
+        n_fruitless: u32,
+    },
+    GiveUp {
+        n_fruitless: u32,
+    },
+}
+
+// === impl Session ===
+
+impl Session {
+    /// `options.end_position` is above the number of prompt tokens; `window` is at least 1.
+    pub(crate) fn new(
+        id: SessionId,
+        prompt: Vec<u32>,
+        options: SessionOptions,
+        window: u32,
+    ) -> Self {
+        Self {
+            id,
+            epoch: Epoch(0),
+            tokens: prompt,
+            options,
+            window: window.max(1),
+            granted_until: 0,
+            key: None,
+            n_fruitless: 0,
+            finish: None,
+        }
+    }
+
+    /// The position that the next token takes.
+    pub(crate) fn position(&self) -> u32 {
+        u32::try_from(self.tokens.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it runs there now.
+    pub(crate) fn is_at(&self, key: RouteKey) -> bool {
+        self.key == Some(key)
+    }
+
+    /// Whether the ring owes a token: it has credit and the answer is not over.
+    pub(crate) fn awaits_token(&self) -> bool {
+        self.key.is_some() && self.finish.is_none() && self.position() < self.granted_until
+    }
+
+    /// Puts the session on a ring. The frames go to its head in this order.
+    pub(crate) fn place(
+        &mut self,
+        ring: RingId,
+        generation: PlanGeneration,
+    ) -> (RouteKey, [Frame; 2]) {
+        self.epoch = Epoch(self.epoch.0 + 1);
+        let key = RouteKey {
+            ring,
+            generation,
+            session: self.id,
+            epoch: self.epoch,
+        };
+        self.key = Some(key);
+        let credit = self
+            .window
+            .min(self.options.end_position.saturating_sub(self.position()));
+        self.granted_until = self.position() + credit;
+        let prompt = Prompt {
+            key,
+            position: 0,
+            tokens: self.tokens.clone(),
+            credit,
+        };
+        (
+            key,
+            [
+                Frame::Open {
+                    key,
+                    options: self.options.clone(),
+                },
+                Frame::Prompt(prompt),
+            ],
+        )
+    }
+
+    /// Takes a token that a tail sent.
+    pub(crate) fn take(&mut self, token: &Token) -> Arrival {
+        if self.key != Some(token.key) || self.finish.is_some() || token.position < self.position()
+        {
+            return Arrival::Ignored;
+        }
+        if token.position > self.position() {
+            let (expected, found) = (self.position(), token.position);
+            return Arrival::Wrong(format!(
+                "the ring sent position {found} where {expected} comes next"
+            ));
+        }
+        if token.position >= self.granted_until {
+            return Arrival::Wrong(format!(
+                "the ring sampled position {} without credit for it",
+                token.position
+            ));
+        }
+        self.tokens.push(token.token);
+        self.n_fruitless = 0;
+        // The tail says so too; a tail that forgot must not make the answer longer than what was asked for.
+        let ends = self
+            .options
+            .end_tokens
+            .contains(&token.token)
+            .then_some(Finish::Stop);
+        let is_full = (self.position() >= self.options.end_position).then_some(Finish::Length);
+        self.finish = ends.or(token.finish).or(is_full);
+        Arrival::Next(self.finish)
+    }
+
+    /// The reader has taken every token so far: more credit, where half of the window is used up.
+    pub(crate) fn read(&mut self) -> Option<Frame> {
+        let key = self.key.filter(|_| self.finish.is_none())?;
+        let target = self.options.end_position.min(self.position() + self.window);
+        let steps = target.saturating_sub(self.granted_until);
+        let is_due = steps >= self.window.div_ceil(2) || target == self.options.end_position;
+        if steps == 0 || !is_due {
+            return None;
+        }
+        self.granted_until = target;
+        Some(Frame::Credit { key, steps })
+    }
+
+    /// The placement failed. Says whether to go on.
+    pub(crate) fn fail(&mut self, max_replays: u32) -> AfterFailure {
+        self.n_fruitless += 1;
+        let n_fruitless = self.n_fruitless;
+        match n_fruitless > max_replays {
+            true => AfterFailure::GiveUp {
+                n_fruitless: max_replays,
+            },
+            false => AfterFailure::Replay { n_fruitless },
+        }
+    }
+
+    /// Leaves the ring: it may free the session's memory.
+    pub(crate) fn close(&mut self) -> Option<Frame> {
+        self.key.take().map(|key| Frame::Close { key })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Seat: how a session gets its place on a ring and gives it back, whatever becomes of it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Sessions, lock};
+use crate::admission::{Kind, Ticket};
+use crate::errors::ApiError;
+use crate::routes::RingRoute;
+
+/// A session's place on a ring; given back when dropped.
+pub(super) struct Slot {
+    pub(super) ring: RingRoute,
+    sessions: Arc<Sessions>,
+}
+
+/// A place in the queue; given up when dropped.
+struct Seat<'a> {
+    sessions: &'a Sessions,
+    model: &'a str,
+    ticket: Ticket,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// Waits for a place on a ring.
+    ///
+    /// # Errors
+    /// As [`Sessions::start`]; a replay does not mind that no ring is ready now, and waits for one.
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        model: &str,
+        kind: Kind,
+    ) -> Result<Slot, ApiError> {
+        let config = &self.config;
+        let patience = match kind {
+            Kind::New => config.queue_deadline,
+            Kind::Replay => config.replay_deadline,
+        };
+        let deadline = Instant::now() + patience;
+        let mut routes = self.routes.clone();
+        let mut freed = self.freed.subscribe();
+        let seat = Seat {
+            sessions: self,
+            model,
+            ticket: lock(&self.admission).enter(model, kind),
+        };
+        let mut is_first_look = true;
+        loop {
+            let table = Arc::clone(&routes.borrow_and_update());
+            freed.borrow_and_update();
+            if *self.is_closing.borrow() {
+                return Err(ApiError::closing(config.retry_after));
+            }
+            let reason = match table.deployments.get(model) {
+                Some(route) => {
+                    let now = Instant::now().into_std();
+                    let (placed, n_before) = {
+                        let mut admission = lock(&self.admission);
+                        admission.review(&table, now);
+                        let placed = admission.try_place(model, seat.ticket, route, now);
+                        (placed, admission.n_before(model, seat.ticket))
+                    };
+                    if let Some(ring) = placed {
+                        return Ok(Slot {
+                            ring,
+                            sessions: Arc::clone(self),
+                        });
+                    }
+                    if kind == Kind::New && is_first_look {
+                        if route.rings.is_empty() {
+                            let reason = route.unavailable_reason.as_deref();
+                            return Err(ApiError::not_ready(model, reason, config.retry_after));
+                        }
+                        if n_before >= config.max_waiting {
+                            return Err(ApiError::queue_full(model, n_before, config.retry_after));
+                        }
+                    }
+                    route
+                        .unavailable_reason
+                        .as_deref()
+                        .filter(|_| route.rings.is_empty())
+                }
+                None if kind == Kind::New => {
+                    return Err(ApiError::model_not_found(model, table.deployments.keys()));
+                }
+                // An object that is deleted and made again keeps its clients.
+                None => Some("its deployment is gone"),
+            };
+            is_first_look = false;
+            if Instant::now() >= deadline {
+                return Err(ApiError::waited_too_long(
+                    model,
+                    patience,
+                    reason,
+                    config.retry_after,
+                ));
+            }
+            // A suspicion ends without anybody's word.
+            let look_again = deadline.min(Instant::now() + config.suspicion);
+            let change = async {
+                tokio::select! {
+                    () = changed(&mut routes) => {}
+                    () = changed(&mut freed) => {}
+                    () = self.closing() => {}
+                }
+            };
+            let _ = timeout_at(look_again, change).await;
+        }
+    }
+}
+
+/// Waits for a change; for ever where there is nobody left to make one.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        lock(&self.sessions.admission).release((self.ring.ring, self.ring.generation));
+        self.sessions.freed.send_replace(());
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        lock(&self.sessions.admission).leave(self.model, self.ticket);
+        self.sessions.freed.send_replace(());
+    }
+}

@@ -1,0 +1,18 @@
+//! The gateway from its HTTP side, over rings of phones that are doubles with scripted tokens.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "it/answers.rs"]
+mod answers;
+#[path = "it/errors.rs"]
+mod errors;
+#[path = "it/flow.rs"]
+mod flow;
+#[path = "it/house.rs"]
+mod house;
+#[path = "it/models.rs"]
+mod models;
+#[path = "it/phones.rs"]
+mod phones;
+#[path = "it/replays.rs"]
+mod replays;

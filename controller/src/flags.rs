@@ -1,0 +1,65 @@
+//! Flags of the controller.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Runs one large language model over many phones: places its layers, and answers for it.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "polyphony-controller", version)]
+pub struct Flags {
+    /// Folder for the store, tokens, kubeconfig and manifests; made when it is not there.
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    /// Where the embedded Kubernetes API listens; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7443")]
+    pub api_address: SocketAddr,
+    /// Where the OpenAI-compatible gateway listens.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub gateway_address: SocketAddr,
+    /// Where agents dial.
+    #[arg(long, default_value = "127.0.0.1:7700")]
+    pub hub_address: SocketAddr,
+    /// Where agents fetch manifests and weights.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub weights_address: SocketAddr,
+    /// How long a phone may be silent before its layers are placed anew, such as 30s or 1m.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub grace_period: Duration,
+    /// Use this cluster in place of the embedded API.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Let addresses beyond loopback be listened on, without encryption: for closed lab networks only.
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// Reads `1500ms`, `30s`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration: write a whole number with ms, s or m, such as 30s");
+    let (number, unit_milliseconds) = match (text.strip_suffix("ms"), text.strip_suffix('s'), text.strip_suffix('m')) {
+        (Some(number), _, _) => (number, 1),
+        (_, Some(number), _) => (number, 1_000),
+        (_, _, Some(number)) => (number, 60_000),
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit_milliseconds).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for text in ["", "s", "30", "-1s", "1h", "99999999999999999999s", "18446744073709551615m"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Assignments: what each phone is to hold, derived from the placements that name it. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
+use polyphony_api::SegmentPlacement;
+use polyphony_api::inference_deployment::ActivationType as ApiActivationType;
+use polyphony_protocol::hub::{Assignment, Holds, Peer};
+use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
+use sha2::{Digest, Sha256};
+
+use crate::secret::Secret;
+
+/// Assignments by phone.
+pub type Assigned = BTreeMap<String, Vec<Assignment>>;
+
+/// The ring of one replica: the first 8 bytes of SHA-256 over `namespace/name/uid/replica` of its deployment, little-endian.
+pub fn ring_id(namespace: &str, deployment: &str, uid: &str, replica: u32) -> RingId {
+    let digest = Sha256::digest(format!("{namespace}/{deployment}/{uid}/{replica}"));
+    RingId(u64::from_le_bytes(*digest.first_chunk().expect("a SHA-256 has 32 bytes")))
+}
+
+/// The ring and generation that a placement belongs to.
+pub fn ring_of(placement: &SegmentPlacement) -> (RingId, PlanGeneration) {
+    let spec = &placement.spec;
+    let uid = owner(placement).map_or("", |owner| owner.uid.as_str());
+    let ring = ring_id(&placement.namespace().unwrap_or_default(), &spec.deployment, uid, spec.replica);
+    // More plans than 32 bits can count are not made in a deployment's life.
+    (ring, PlanGeneration(u32::try_from(spec.plan_generation).unwrap_or(u32::MAX)))
+}
+
+/// The deployment that owns a placement.
+pub fn owner(placement: &SegmentPlacement) -> Option<&OwnerReference> {
+    placement.owner_references().iter().find(|owner| owner.kind == "InferenceDeployment")
+}
+
+/// What every phone is to hold. `ring_addresses` are those of the phones that can be dialled.
+///
+/// A placement that is being deleted stays assigned until its finalizer is gone: its sessions still run.
+pub fn derive<'a>(
+    placements: impl IntoIterator<Item = &'a SegmentPlacement> + Clone,
+    ring_addresses: &BTreeMap<String, String>,
+    join_token: &Secret,
+) -> Assigned {
+    let mut rings: BTreeMap<(RingId, PlanGeneration), Vec<Peer>> = BTreeMap::new();
+    for placement in placements.clone() {
+        let spec = &placement.spec;
+        rings.entry(ring_of(placement)).or_default().push(Peer {
+            stage: spec.stage,
+            phone: spec.phone.clone(),
+            ring_address: ring_addresses.get(&spec.phone).cloned().unwrap_or_default(),
+        });
+    }
+    for peers in rings.values_mut() {
+        peers.sort_by_key(|peer| peer.stage);
+    }
+    let mut assigned = Assigned::new();
+    for placement in placements {
+        let spec = &placement.spec;
+        let (ring, generation) = ring_of(placement);
+        let peers = rings.get(&(ring, generation)).cloned().unwrap_or_default();
+        // Until every stage of the ring is written, its neighbours are not known.
+        if peers.len() != spec.stages as usize {
+            continue;
+        }
+        assigned.entry(spec.phone.clone()).or_default().push(Assignment {
+            namespace: placement.namespace().unwrap_or_default(),
+            name: placement.name_any(),
+            ring,
+            generation,
+            ring_secret: ring_secret(join_token, ring, generation),
+            stage: spec.stage,
+            holds: Holds { embedding: spec.holds.embedding, from: spec.holds.from, to: spec.holds.to, head: spec.holds.head },
+            peers,
+            manifest_digest: spec.manifest_digest.clone(),
+            context_length: spec.context_length,
+            max_sessions: spec.max_sessions,
+            activation_type: wire_type(spec.activation_type),
+            numerics_class: spec.numerics_class.clone(),
+        });
+    }
+    for segments in assigned.values_mut() {
+        segments.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    }
+    assigned
+}
+
+fn ring_secret(join_token: &Secret, ring: RingId, generation: PlanGeneration) -> String {
+    hex::encode(Sha256::digest(format!("{}/{ring}/{generation}", join_token.reveal())))
+}
+
+fn wire_type(dtype: ApiActivationType) -> ActivationType {
+    match dtype {
+        ApiActivationType::F32 => ActivationType::F32,
+        ApiActivationType::F16 => ActivationType::F16,
+    }
+}

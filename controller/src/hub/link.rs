@@ -1,0 +1,334 @@
+//! A link: one agent's connection, from its join to its end.
+//!
+//! Reading and writing are two tasks that end together; the end is reported at once to the registry and to the gateway.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use polyphony_protocol::hub::{Assignment, Heartbeat, Join, ToAgent, ToHub, Welcome};
+use polyphony_protocol::{Frame, FrameError, codec, version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Hub;
+use super::registry::Seat;
+
+/// A join has to come, and a frame has to be taken, within this time.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+/// An agent that joins under a linked phone's name waits this long for the older link to show that it lives.
+const PROOF_OF_LIFE: Duration = Duration::from_millis(1500);
+const PROOF_POLL: Duration = Duration::from_millis(50);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often an agent is asked to speak.
+const HEARTBEAT_SECONDS: f64 = 1.0;
+/// Bytes of a join, and of anything that an agent sends later.
+const MAX_JOIN_BYTES: usize = 64 << 10;
+const MAX_FRAME_BYTES: usize = 1 << 20;
+/// Bytes gathered for one write.
+const WRITE_BATCH: usize = 256 << 10;
+/// What one heartbeat may list, and the length of its texts.
+const MAX_LISTED: usize = 256;
+const MAX_SPEEDS: usize = 8;
+const MAX_TEXT: usize = 512;
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+enum LinkEnd {
+    #[error("the agent closed it")]
+    Closed,
+    #[error("it broke: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("the agent sent what is no frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("no join came within {} s", HANDSHAKE_DEADLINE.as_secs())]
+    NoJoin,
+    #[error("the agent was refused: {0}")]
+    Refused(String),
+    #[error("the agent sent a frame that does not belong on this link: {0}")]
+    Unexpected(&'static str),
+    #[error("the agent did not take a frame within {} s", WRITE_DEADLINE.as_secs())]
+    Slow,
+    #[error("it was cut")]
+    Cut,
+    #[error("the hub stops")]
+    Stopping,
+}
+
+/// Serves one connection until it ends.
+pub async fn serve(hub: Hub, stream: TcpStream, from: SocketAddr, stop: CancellationToken) {
+    let end = tokio::select! {
+        () = stop.cancelled() => LinkEnd::Stopping,
+        Err(end) = serve_until_end(&hub, stream, from) => end,
+    };
+    match end {
+        // Each of these has been told already, or is nothing to tell.
+        LinkEnd::Stopping | LinkEnd::Closed => tracing::debug!(%from, %end, "link ended"),
+        end => tracing::info!(%from, "link ended: {end}"),
+    }
+}
+
+async fn serve_until_end(hub: &Hub, stream: TcpStream, from: SocketAddr) -> Result<std::convert::Infallible, LinkEnd> {
+    stream.set_nodelay(true)?;
+    let (read, mut write) = stream.into_split();
+    let mut reader = Reader { read, buffer: BytesMut::new(), limit: MAX_JOIN_BYTES };
+    let join = match tokio::time::timeout(HANDSHAKE_DEADLINE, reader.next()).await {
+        Err(_) => return Err(LinkEnd::NoJoin),
+        Ok(Ok(Frame::ToHub(ToHub::Join(join)))) => join,
+        Ok(Ok(_)) => return Err(LinkEnd::Unexpected("the first has to be a join")),
+        Ok(Err(end)) => return Err(end),
+    };
+    let name = join.phone.clone();
+    let seat = match admit(hub, join).await {
+        Ok(seat) => seat,
+        Err(reason) => {
+            let refused = Frame::ToAgent(ToAgent::Refused { reason: reason.clone() });
+            write_frames(&mut write, &mut BytesMut::new(), [&refused]).await?;
+            return Err(LinkEnd::Refused(reason));
+        }
+    };
+    tracing::info!(phone = %name, %from, "phone joined");
+    let presence = Presence { hub, name: &name, id: seat.id };
+    reader.limit = MAX_FRAME_BYTES;
+    let (answers, to_answer) = mpsc::channel(16);
+    let cut = seat.cut.clone();
+    let end = tokio::select! {
+        () = cut.cancelled() => LinkEnd::Cut,
+        Err(end) = read_frames(&presence, reader, answers) => end,
+        Err(end) = write_queue(&presence, write, seat, to_answer) => end,
+    };
+    tracing::info!(phone = %name, "the link of a phone ended: {end}");
+    Err(end)
+}
+
+/// Leaves the registry when it is dropped, however the link ends.
+struct Presence<'a> {
+    hub: &'a Hub,
+    name: &'a str,
+    id: u64,
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        if self.hub.registry.unseat(self.name, self.id) {
+            self.hub.frames.phone_gone(self.name);
+        }
+    }
+}
+
+/// Checks a join and seats the phone, or says why not.
+async fn admit(hub: &Hub, mut join: Join) -> Result<Seat, String> {
+    if !version::CURRENT.speaks_with(join.version) {
+        let (ours, theirs) = (version::CURRENT, join.version);
+        return Err(format!("this hub speaks protocol {ours} and the agent {theirs}: update the older of the two"));
+    }
+    if !hub.join_token.matches(&join.token) {
+        return Err("the join token is wrong: give the agent the token in the file `join-token` of the controller's data folder".into());
+    }
+    check_join(&join)?;
+    join.speeds.truncate(MAX_SPEEDS);
+    let asked_at = Instant::now();
+    if hub.registry.last_heard(&join.phone).is_some() {
+        hub.registry.probe(&join.phone, asked_at);
+        while asked_at.elapsed() < PROOF_OF_LIFE {
+            tokio::time::sleep(PROOF_POLL).await;
+            match hub.registry.last_heard(&join.phone) {
+                Some(heard) if heard > asked_at => {
+                    return Err(format!(
+                        "a phone named {} is linked already and answers: stop its agent, or give this one another --name",
+                        join.phone
+                    ));
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+    hub.registry.seat(join, Instant::now())
+}
+
+fn check_join(join: &Join) -> Result<(), String> {
+    if !is_dns_label(&join.phone) {
+        let start: String = join.phone.chars().take(80).collect();
+        return Err(format!(
+            "{start:?} is no name for a phone: use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"
+        ));
+    }
+    if join.ring_address.parse::<SocketAddr>().is_err() {
+        return Err("the ring address is not of the form IP:PORT, such as 127.0.0.1:7701: correct --ring-address".into());
+    }
+    let texts = [&join.agent_version, &join.backend, &join.device, &join.numerics];
+    let speeds = join.speeds.iter().flat_map(|speed| [&speed.backend, &speed.device]);
+    if texts.into_iter().chain(speeds).any(|text| text.len() > MAX_TEXT) {
+        return Err(format!("a text of the join is over {MAX_TEXT} bytes: update the agent"));
+    }
+    if join.numerics.is_empty() || join.numerics.contains('/') {
+        return Err("the join names no numerics, such as cpu-f32: update the agent".into());
+    }
+    Ok(())
+}
+
+fn is_dns_label(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| inner(byte) || byte == b'-')
+        && name.bytes().next().is_some_and(inner)
+        && name.bytes().last().is_some_and(inner)
+}
+
+async fn read_frames(
+    presence: &Presence<'_>,
+    mut reader: Reader,
+    answers: mpsc::Sender<Frame>,
+) -> Result<std::convert::Infallible, LinkEnd> {
+    let Presence { hub, name, id } = *presence;
+    loop {
+        let frame = reader.next().await?;
+        hub.registry.heard(name, id, Instant::now());
+        match frame {
+            Frame::Ping { nonce } => {
+                // Waiting here is the brake for an agent that asks faster than it reads.
+                if answers.send(Frame::Pong { nonce }).await.is_err() {
+                    return Err(LinkEnd::Cut);
+                }
+            }
+            Frame::Pong { nonce } => hub.registry.pong(name, id, nonce, Instant::now()),
+            Frame::ToHub(ToHub::Heartbeat(heartbeat)) => hub.registry.heartbeat(name, id, bounded(heartbeat)),
+            frame @ (Frame::Token(_) | Frame::Failed(_)) => hub.frames.deliver(name, frame),
+            Frame::ToHub(ToHub::Join(_)) => return Err(LinkEnd::Unexpected("it has joined before")),
+            _ => return Err(LinkEnd::Unexpected("an agent sends heartbeats, tokens, failures and pings")),
+        }
+    }
+}
+
+/// Keeps a heartbeat within bounds, whatever the agent listed.
+fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
+    heartbeat.segments.truncate(MAX_LISTED);
+    heartbeat.links.truncate(MAX_LISTED);
+    heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
+    for segment in &mut heartbeat.segments {
+        segment.seconds_per_layer = segment.seconds_per_layer.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+        if let Some(message) = &mut segment.message
+            && message.len() > MAX_TEXT
+        {
+            *message = message.chars().take(MAX_TEXT / 4).collect();
+        }
+    }
+    heartbeat
+}
+
+/// Writes welcome, assignments whenever they change, queued frames, answers and pings.
+async fn write_queue(
+    presence: &Presence<'_>,
+    mut write: OwnedWriteHalf,
+    mut seat: Seat,
+    mut to_answer: mpsc::Receiver<Frame>,
+) -> Result<std::convert::Infallible, LinkEnd> {
+    let Presence { hub, name, id } = *presence;
+    let mut bytes = BytesMut::new();
+    let welcome = Welcome {
+        version: version::CURRENT,
+        weights_url: hub.weights_url.clone(),
+        heartbeat_seconds: HEARTBEAT_SECONDS,
+    };
+    write_frames(&mut write, &mut bytes, [&Frame::ToAgent(ToAgent::Welcome(welcome))]).await?;
+
+    let mut assigned = hub.assigned.clone();
+    assigned.mark_changed();
+    let mut sent: Option<Vec<Assignment>> = None;
+    let mut pings = tokio::time::interval(PING_INTERVAL);
+    pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let first = tokio::select! {
+            biased;
+            changed = assigned.changed() => {
+                if changed.is_err() {
+                    return Err(LinkEnd::Stopping);
+                }
+                let all = assigned.borrow_and_update().clone();
+                let Some(all) = all else { continue };
+                let own = all.get(name).cloned().unwrap_or_default();
+                if sent.as_ref() == Some(&own) {
+                    continue;
+                }
+                let frame = Frame::ToAgent(ToAgent::Assignments { segments: own.clone() });
+                sent = Some(own);
+                frame
+            }
+            _ = pings.tick() => match hub.registry.ping(name, id, Instant::now()) {
+                Some(nonce) => Frame::Ping { nonce },
+                None => return Err(LinkEnd::Cut),
+            },
+            answer = to_answer.recv() => match answer {
+                Some(frame) => frame,
+                None => return Err(LinkEnd::Cut),
+            },
+            frame = seat.queue.recv() => match frame {
+                Some(frame) => frame,
+                None => return Err(LinkEnd::Cut),
+            },
+        };
+        let mut next = Some(first);
+        while let Some(frame) = next {
+            codec::encode(&frame, &mut bytes);
+            next = if bytes.len() < WRITE_BATCH { seat.queue.try_recv().ok() } else { None };
+        }
+        write_frames(&mut write, &mut bytes, []).await?;
+    }
+}
+
+/// Writes what `bytes` hold and then `frames`, within the deadline; leaves `bytes` empty.
+async fn write_frames<const N: usize>(
+    write: &mut OwnedWriteHalf,
+    bytes: &mut BytesMut,
+    frames: [&Frame; N],
+) -> Result<(), LinkEnd> {
+    for frame in frames {
+        codec::encode(frame, bytes);
+    }
+    let written = tokio::time::timeout(WRITE_DEADLINE, write.write_all(bytes)).await;
+    bytes.clear();
+    match written {
+        Err(_) => Err(LinkEnd::Slow),
+        Ok(result) => Ok(result?),
+    }
+}
+
+/// The reading half, frame by frame.
+struct Reader {
+    read: OwnedReadHalf,
+    buffer: BytesMut,
+    limit: usize,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Frame, LinkEnd> {
+        loop {
+            if let Some(frame) = codec::decode(&mut self.buffer, self.limit)? {
+                return Ok(frame);
+            }
+            if self.read.read_buf(&mut self.buffer).await? == 0 {
+                return Err(LinkEnd::Closed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phones_name_is_a_dns_label() {
+        for good in ["phone-1", "a", "0", &"x".repeat(63)] {
+            assert!(is_dns_label(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "Phone", "a.b", "a/b", &"x".repeat(64), "ä"] {
+            assert!(!is_dns_label(bad), "{bad}");
+        }
+    }
+}

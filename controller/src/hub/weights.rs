@@ -1,0 +1,166 @@
+//! Weights: manifests and the bytes of single tensors over HTTP, for agents that know the join token.
+//!
+//! A phone fetches exactly the tensors of its layers; a range continues a fetch that broke off.
+
+use std::io::SeekFrom;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::Semaphore;
+use tokio_util::io::ReaderStream;
+
+use crate::models::ModelStore;
+use crate::secret::Secret;
+
+/// Tensors that are read at a time; more wait.
+const MAX_READS: usize = 64;
+/// Bytes of the file read at a time.
+const CHUNK: usize = 256 << 10;
+
+#[derive(Clone)]
+struct Shelf {
+    models: Arc<ModelStore>,
+    token: Secret,
+    places: Arc<Semaphore>,
+}
+
+/// The HTTP surface: `/v1alpha1/manifests/{digest}` and `/v1alpha1/tensors/{digest}/{index}`.
+pub fn router(models: Arc<ModelStore>, token: Secret) -> Router {
+    let shelf = Shelf { models, token, places: Arc::new(Semaphore::new(MAX_READS)) };
+    Router::new()
+        .route("/v1alpha1/manifests/{digest}", get(manifest))
+        .route("/v1alpha1/tensors/{digest}/{index}", get(tensor))
+        .layer(axum::middleware::from_fn_with_state(shelf.clone(), check_token))
+        .with_state(shelf)
+}
+
+async fn check_token(State(shelf): State<Shelf>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match given.and_then(|value| value.strip_prefix("Bearer ")) {
+        Some(token) if shelf.token.matches(token) => next.run(request).await,
+        _ => refusal(StatusCode::UNAUTHORIZED, "send the join token as a bearer token"),
+    }
+}
+
+async fn manifest(State(shelf): State<Shelf>, Path(digest): Path<String>) -> Response {
+    match shelf.models.by_digest(&digest) {
+        Some(model) => ([(header::CONTENT_TYPE, "application/json")], model.manifest_json.clone()).into_response(),
+        None => unknown_model(),
+    }
+}
+
+async fn tensor(State(shelf): State<Shelf>, Path((digest, index)): Path<(String, usize)>, headers: HeaderMap) -> Response {
+    let Some(model) = shelf.models.by_digest(&digest) else { return unknown_model() };
+    let Some(entry) = model.manifest.tensors.get(index) else {
+        let n_tensors = model.manifest.tensors.len();
+        return refusal(StatusCode::NOT_FOUND, &format!("the model has tensors 0 to {}, not {index}", n_tensors.saturating_sub(1)));
+    };
+    let whole = entry.n_bytes;
+    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(|text| range_of(text, whole));
+    let (from, to) = match range {
+        None | Some(Asked::Whole) => (0, whole),
+        Some(Asked::Part(from, to)) => (from, to),
+        Some(Asked::Outside) => {
+            let mut response = refusal(StatusCode::RANGE_NOT_SATISFIABLE, &format!("the tensor has {whole} bytes"));
+            set(&mut response, header::CONTENT_RANGE, format!("bytes */{whole}"));
+            return response;
+        }
+    };
+    let place = shelf.places.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let opened = async {
+        let mut file = tokio::fs::File::open(&model.path).await?;
+        file.seek(SeekFrom::Start(entry.offset + from)).await?;
+        std::io::Result::Ok(file)
+    };
+    let file = match opened.await {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::error!(path = %model.path.display(), %error, "cannot read a model file that was resolved");
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, &format!("the host cannot read the model file any more: {error}"));
+        }
+    };
+    let bytes = ReaderStream::with_capacity(file.take(to - from), CHUNK);
+    let held = futures::StreamExt::inspect(bytes, move |_| {
+        // The place is given back when the stream, and this closure with it, is dropped.
+        let _ = &place;
+    });
+    let mut response = Response::new(Body::from_stream(held));
+    set(&mut response, header::CONTENT_TYPE, "application/octet-stream".to_owned());
+    set(&mut response, header::CONTENT_LENGTH, (to - from).to_string());
+    set(&mut response, header::ACCEPT_RANGES, "bytes".to_owned());
+    if (from, to) != (0, whole) {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        set(&mut response, header::CONTENT_RANGE, format!("bytes {from}-{}/{whole}", to - 1));
+    }
+    response
+}
+
+fn set(response: &mut Response, name: header::HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+fn unknown_model() -> Response {
+    refusal(StatusCode::NOT_FOUND, "no resolved model has this manifest digest: fetch the assignments again")
+}
+
+fn refusal(status: StatusCode, why: &str) -> Response {
+    (status, format!("{why}\n")).into_response()
+}
+
+/// What a Range header asks for (RFC 9110, section 14).
+#[derive(Debug, PartialEq)]
+enum Asked {
+    /// The header is of a form that a server may ignore.
+    Whole,
+    /// From the first byte up to, but without, the second.
+    Part(u64, u64),
+    Outside,
+}
+
+fn range_of(text: &str, whole: u64) -> Asked {
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else { return Asked::Whole };
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    match (number(first), number(last), first.trim().is_empty(), last.trim().is_empty()) {
+        (Some(first), _, _, true) if first < whole => Asked::Part(first, whole),
+        (Some(first), Some(last), _, _) if first <= last && first < whole => Asked::Part(first, whole.min(last.saturating_add(1))),
+        (Some(first), Some(last), _, _) if last < first => Asked::Whole,
+        (Some(_), Some(_), _, _) | (Some(_), None, _, true) => Asked::Outside,
+        (None, Some(n_last), true, _) if n_last > 0 && whole > 0 => Asked::Part(whole.saturating_sub(n_last), whole),
+        (None, Some(_), true, _) => Asked::Outside,
+        _ => Asked::Whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_has_them() {
+        let table = [
+            ("bytes=0-9", Asked::Part(0, 10)),
+            ("bytes=90-", Asked::Part(90, 100)),
+            ("bytes=90-500", Asked::Part(90, 100)),
+            ("bytes=-10", Asked::Part(90, 100)),
+            ("bytes=-500", Asked::Part(0, 100)),
+            ("bytes=100-", Asked::Outside),
+            ("bytes=100-200", Asked::Outside),
+            ("bytes=-0", Asked::Outside),
+            ("bytes=9-3", Asked::Whole),
+            ("bytes=0-1,5-6", Asked::Whole),
+            ("lines=1-2", Asked::Whole),
+        ];
+        for (text, expected) in table {
+            assert_eq!(range_of(text, 100), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The process: everything wired together, from the listeners to the orderly end.
+
+mod endpoints;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::serve::ListenerExt;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use polyphony_api::SYSTEM_NAMESPACE;
+use polyphony_apiserver::{ApiServer, ApiServerConfig};
+use polyphony_gateway::{Gateway, GatewayConfig, RouteTable};
+use polyphony_protocol::Frame;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::flags::Flags;
+use crate::hub::registry::Registry;
+use crate::hub::{FrameSink, Hub, weights};
+use crate::kubeconfig;
+use crate::models::ModelStore;
+use crate::reconcile::Reconciler;
+use crate::reconcile::act::Actor;
+use crate::reconcile::observe::{Settings, Sources};
+use crate::reconcile::stores::Stores;
+use crate::secret::{Secret, write_private};
+pub use endpoints::Endpoints;
+
+/// After a start, agents have this long beyond the grace period to come back: their back-off may be at its longest.
+const COME_BACK: Duration = Duration::from_secs(10);
+/// The API has to answer within this at the start.
+const API_DEADLINE: Duration = Duration::from_secs(30);
+/// What runs on after the stop signal is dropped after this.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A running controller.
+pub struct Process {
+    pub endpoints: Endpoints,
+    data_dir: PathBuf,
+    stop: CancellationToken,
+    /// Stopped after all else: the others may still write.
+    stop_api: CancellationToken,
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    api_tasks: JoinSet<anyhow::Result<()>>,
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Starts everything; gives back when every port answers and `endpoints.json` is written.
+    ///
+    /// # Errors
+    /// With cause, place and remedy: a port in use, a folder that cannot be written, an API that does not answer.
+    pub async fn start(flags: Flags, stop: CancellationToken) -> anyhow::Result<Self> {
+        let data_dir = flags.data_dir.clone();
+        std::fs::create_dir_all(&data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
+        Endpoints::remove(&data_dir);
+        let hub_listener = listen(flags.hub_address, "--hub-address", flags.insecure).await?;
+        let weights_listener = listen(flags.weights_address, "--weights-address", flags.insecure).await?;
+        let gateway_listener = listen(flags.gateway_address, "--gateway-address", flags.insecure).await?;
+        let join_token = Secret::in_file(&data_dir.join("join-token"))?;
+
+        let stop_api = CancellationToken::new();
+        let mut api_tasks = JoinSet::new();
+        let kubeconfig = match &flags.kubeconfig {
+            Some(path) => path.clone(),
+            None => serve_api(&flags, &stop_api, &mut api_tasks).await?,
+        };
+        let (client, api_url) = kubeconfig::client(&kubeconfig).await?;
+        // The embedded API speaks TLS and plain HTTP on its one port; the second needs no authority.
+        let api_url = if flags.kubeconfig.is_none() { api_url.replacen("https://", "http://", 1) } else { api_url };
+        ensure_namespace(&client).await.with_context(|| format!("the API at {api_url} does not answer as it should"))?;
+
+        let watches = TaskTracker::new();
+        let stores = Arc::new(Stores::start(&client, &watches, &stop));
+        tokio::time::timeout(API_DEADLINE, stores.wait_until_ready())
+            .await
+            .with_context(|| format!("the API at {api_url} has not listed our resources within {} s: are the definitions in manifests/crds applied?", API_DEADLINE.as_secs()))?
+            .context("a watch ended at the start")?;
+
+        let registry = Arc::new(Registry::default());
+        let models = Arc::new(ModelStore::new(data_dir.join("models")).context("cannot make the folder for manifests")?);
+        let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
+        let (assigned, assigned_seen) = watch::channel(None);
+        let gateway = Gateway::new(GatewayConfig::default(), registry.clone(), routes_seen);
+        let gateway_url = format!("http://{}", gateway_listener.local_addr()?);
+        let weights_url = format!("http://{}", weights_listener.local_addr()?);
+        let endpoints = Endpoints {
+            api: api_url,
+            gateway: gateway_url.clone(),
+            hub: hub_listener.local_addr()?.to_string(),
+            weights: weights_url.clone(),
+            pid: std::process::id(),
+        };
+        let hub = Hub {
+            registry: registry.clone(),
+            frames: Arc::new(ToGateway(gateway.clone())),
+            join_token: join_token.clone(),
+            weights_url,
+            assigned: assigned_seen,
+        };
+        let reconciler = Reconciler {
+            sources: Sources { stores, registry: registry.clone(), models: models.clone(), gateway: gateway.clone() },
+            actor: Actor { client, registry, models: models.clone(), n_events: AtomicU64::new(0) },
+            settings: Settings { grace_period: flags.grace_period, startup_grace: flags.grace_period + COME_BACK, gateway_url },
+            join_token: join_token.clone(),
+            assigned,
+            routes,
+        };
+
+        let mut tasks = JoinSet::new();
+        spawn(&mut tasks, "the weights server", serve(weights_listener, weights::router(models, join_token), stop.clone()));
+        spawn(&mut tasks, "the gateway", serve(gateway_listener, gateway.router(), stop.clone()));
+        spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));
+        spawn(&mut tasks, "the reconcile loop", done(reconciler.run(stop.clone())));
+        spawn(&mut tasks, "the watches", done(async move {
+            watches.close();
+            watches.wait().await;
+        }));
+        endpoints.write(&data_dir).context("cannot write endpoints.json")?;
+        tracing::info!(api = %endpoints.api, gateway = %endpoints.gateway, hub = %endpoints.hub, "the controller is up");
+        Ok(Self { endpoints, data_dir, stop, stop_api, tasks, api_tasks })
+    }
+
+    /// Runs until the stop signal, or until a part of it fails.
+    ///
+    /// # Errors
+    /// The part that failed.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            () = self.stop.cancelled() => Ok(()),
+            Some(part) = self.tasks.join_next() => broken(part),
+            Some(part) = self.api_tasks.join_next() => broken(part.map(|result| ("the API server", result))),
+        };
+        Endpoints::remove(&self.data_dir);
+        self.stop.cancel();
+        let stopping = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_DEADLINE, stopping).await.is_err() {
+            tracing::warn!("open connections are dropped after {} s", STOP_DEADLINE.as_secs());
+            self.tasks.shutdown().await;
+        }
+        self.stop_api.cancel();
+        let stopping = async { while self.api_tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_DEADLINE, stopping).await.is_err() {
+            self.api_tasks.shutdown().await;
+        }
+        ended
+    }
+}
+
+/// A part that ended while it should run is an error, however it ended.
+fn broken(part: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Result<()> {
+    match part {
+        Ok((name, Err(error))) => Err(error.context(format!("{name} failed"))),
+        Ok((name, Ok(()))) => bail!("{name} ended by itself; report this as a bug"),
+        Err(error) => bail!("a part of the controller broke: {error}; report this as a bug"),
+    }
+}
+
+/// Opens the embedded API and serves it; gives the path of the kubeconfig that it wrote.
+async fn serve_api(flags: &Flags, stop: &CancellationToken, tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<PathBuf> {
+    let listener = listen(flags.api_address, "--api-address", flags.insecure).await?;
+    let address = listener.local_addr()?;
+    let token = Secret::in_file(&flags.data_dir.join("token"))?;
+    let crds = polyphony_api::crds::all().into_iter().map(|(_, crd)| serde_json::to_value(crd));
+    let allowed_hosts = if flags.api_address.ip().is_loopback() { Vec::new() } else { vec![flags.api_address.ip().to_string()] };
+    let config = ApiServerConfig {
+        store_path: flags.data_dir.join("store.redb"),
+        token: token.reveal().to_owned(),
+        crds: crds.collect::<Result<_, _>>().context("a resource definition is no JSON")?,
+        allowed_hosts,
+    };
+    let server = tokio::task::spawn_blocking(move || ApiServer::open(config)).await??;
+    let path = flags.data_dir.join("kubeconfig");
+    write_private(&path, server.kubeconfig(address).as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    let stop = stop.clone();
+    tasks.spawn(async move { Ok(server.serve(listener, stop).await?) });
+    Ok(path)
+}
+
+/// The namespace of leases, and with it whether the API answers at all.
+async fn ensure_namespace(client: &Client) -> Result<(), kube::Error> {
+    let metadata = ObjectMeta { name: Some(SYSTEM_NAMESPACE.to_owned()), ..ObjectMeta::default() };
+    let namespace = Namespace { metadata, ..Namespace::default() };
+    match Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Listens, on loopback only unless a person insists (invariant 10).
+async fn listen(address: SocketAddr, flag: &str, insecure: bool) -> anyhow::Result<TcpListener> {
+    if !address.ip().is_loopback() && !insecure {
+        bail!("{flag} {address} is not a loopback address, and nothing there would be encrypted: use 127.0.0.1, or add --insecure in a closed lab network");
+    }
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: stop the program that uses it, or choose another address with {flag}"))
+}
+
+async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> anyhow::Result<()> {
+    // Tokens are streamed in small pieces: none should wait for the next.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+    });
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    Ok(())
+}
+
+async fn done(work: impl Future<Output = ()>) -> anyhow::Result<()> {
+    work.await;
+    Ok(())
+}
+
+fn spawn(
+    tasks: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
+    name: &'static str,
+    work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    tasks.spawn(async move { (name, work.await) });
+}
+
+/// The gateway as the hub sees it.
+struct ToGateway(Arc<Gateway>);
+
+impl FrameSink for ToGateway {
+    fn deliver(&self, phone: &str, frame: Frame) {
+        self.0.deliver(phone, frame);
+    }
+
+    fn phone_gone(&self, phone: &str) {
+        self.0.phone_gone(phone);
+    }
+}
+
+/// Where a file of the data folder is.
+fn endpoints_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("endpoints.json")
+}

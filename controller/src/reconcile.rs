@@ -1,0 +1,132 @@
+//! The reconcile loop: observe → decide → act, woken by watches, the hub, models, and once a second.
+//!
+//! Level-triggered: each round looks at everything and writes only what differs. Losing the process between two writes
+//! loses nothing, because the next life decides from the same objects.
+
+pub mod act;
+pub mod decide;
+pub mod generations;
+pub mod observe;
+pub mod problem;
+pub mod segments;
+pub mod status;
+pub mod stores;
+
+mod planner;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use polyphony_gateway::RouteTable;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::assignments::{self, Assigned};
+use crate::routes;
+use crate::secret::Secret;
+use act::Actor;
+use observe::{Observed, Settings, Sources};
+use planner::RememberingPlanner;
+use stores::{Stores, Written};
+
+/// A round comes at least this often, for what time alone changes; and never sooner after the last one than the second.
+const TICK: Duration = Duration::from_secs(1);
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+/// How long a round waits to see its own writes come back, and how often it looks.
+const READ_BACK_DEADLINE: Duration = Duration::from_secs(2);
+const READ_BACK_POLL: Duration = Duration::from_millis(5);
+
+/// The loop and all it needs.
+pub struct Reconciler {
+    pub sources: Sources,
+    pub actor: Actor,
+    pub settings: Settings,
+    pub join_token: Secret,
+    pub assigned: watch::Sender<Option<Arc<Assigned>>>,
+    pub routes: watch::Sender<Arc<RouteTable>>,
+}
+
+// === impl Reconciler ===
+
+impl Reconciler {
+    /// Runs until `stop`. The stores have to be ready.
+    pub async fn run(self, stop: CancellationToken) {
+        let started = Instant::now();
+        let planner = Arc::new(RememberingPlanner::default());
+        let stores = self.sources.stores.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = stores.changed.notified() => {}
+                () = self.sources.registry.changed.notified() => {}
+                () = self.sources.models.changed.notified() => {}
+                _ = tick.tick() => {}
+            }
+            let observed = self.sources.observe(self.settings.clone(), started.elapsed(), Instant::now());
+            self.publish(&observed);
+            let deciding = {
+                let planner = planner.clone();
+                tokio::task::spawn_blocking(move || decide::decide_with(&observed, &|problem| planner.plan(problem)))
+            };
+            let actions = match deciding.await {
+                Ok(actions) => actions,
+                Err(error) => {
+                    tracing::error!(%error, "a decision failed; the next round tries again");
+                    Vec::new()
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.carry_out(actions, &stores) => {}
+            }
+            tokio::time::sleep(MIN_PAUSE).await;
+        }
+    }
+
+    /// Tells phones what they are to hold, and the gateway where sessions can go.
+    fn publish(&self, observed: &Observed) {
+        let placements = observed.placements.values().map(AsRef::as_ref);
+        let assigned = assignments::derive(placements, &observed.ring_addresses(), &self.join_token);
+        self.assigned.send_if_modified(|current| {
+            let differs = current.as_deref() != Some(&assigned);
+            if differs {
+                *current = Some(Arc::new(assigned));
+            }
+            differs
+        });
+        let table = routes::table(observed);
+        self.routes.send_if_modified(|current| {
+            let differs = **current != table;
+            if differs {
+                *current = Arc::new(table);
+            }
+            differs
+        });
+    }
+
+    /// Carries out all actions, then waits until the stores know of them, so that nothing is decided twice.
+    async fn carry_out(&self, actions: Vec<decide::Action>, stores: &Stores) {
+        let mut written: Vec<Written> = Vec::new();
+        for action in actions {
+            tracing::debug!(?action, "acting");
+            match self.actor.carry_out(action, stores).await {
+                Ok(one) => written.extend(one),
+                Err(error) => {
+                    // What follows may build on what failed: a later round decides anew.
+                    tracing::warn!(%error, "an action failed; it is decided upon again");
+                    break;
+                }
+            }
+        }
+        let seen_all = async {
+            while !written.iter().all(|one| stores.has_seen(one)) {
+                tokio::time::sleep(READ_BACK_POLL).await;
+            }
+        };
+        if tokio::time::timeout(READ_BACK_DEADLINE, seen_all).await.is_err() {
+            tracing::warn!("the API's watches are slow: a write has not come back within {} s", READ_BACK_DEADLINE.as_secs());
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Builders of observed worlds for the tables of `decide`, and a hand that carries actions out on them.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use polyphony_api::{InferenceDeployment, InferenceDeploymentSpec, Model, ModelSpec, Phone, PhoneSpec, SegmentPlacement};
+use polyphony_model::Manifest;
+use polyphony_protocol::hub::{Heartbeat, Join, SegmentPhase, SegmentReport, Speed};
+use polyphony_protocol::version;
+use serde_json::json;
+
+use super::{Action, decide};
+use crate::hub::assignments::ring_of;
+use crate::models::{Progress, Refusal, Resolved};
+use crate::reconcile::observe::{ModelSeen, ObjectKey, Observed, PhoneLink, PhoneSeen, Settings};
+
+/// A world in which actions take effect at once.
+pub(super) struct World {
+    pub(super) observed: Observed,
+    /// Reasons and notes of all events so far.
+    pub(super) told: Vec<(String, String)>,
+}
+
+pub(super) const MIB: u64 = 1 << 20;
+const LAYERS: u32 = 6;
+pub(super) const LAYER_MIB: u64 = 10;
+
+pub(super) fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("default", name)
+}
+
+/// A model of 6 layers of 10 MiB, an embedding of 4 MiB and a head of 4 MiB.
+fn manifest() -> Manifest {
+    let entry = |name: &str, role: &str, layer: Option<u32>, offset: u64, mib: u64| {
+        json!({ "name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "offset": offset, "nBytes": mib * MIB, "sha256": "0".repeat(64) })
+    };
+    let mut tensors = vec![entry("token_embd.weight", "tokenEmbedding", None, 0, 4), entry("output.weight", "output", None, 4 * MIB, 4)];
+    for layer in 0..LAYERS {
+        let offset = (8 + u64::from(layer) * LAYER_MIB) * MIB;
+        tensors.push(entry(&format!("blk.{layer}.ffn_up.weight"), "ffnUp", Some(layer), offset, LAYER_MIB));
+    }
+    serde_json::from_value(json!({
+        "hyperparameters": {
+            "architecture": "llama", "nLayers": LAYERS, "hiddenSize": 64, "nHeads": 4, "nKvHeads": 2, "headSize": 16, "ffnSize": 128,
+            "vocabSize": 256, "contextLength": 512, "rmsEpsilon": 1e-5,
+            "rope": { "style": "pairs", "base": 10000.0, "nRotated": 16, "positionScale": 1.0, "hasFrequencyFactors": false },
+            "tiedEmbedding": false,
+        },
+        "endTokens": [], "fileLen": 100 * MIB, "fileSha256": "0".repeat(64), "tensors": tensors,
+    }))
+    .unwrap()
+}
+
+impl World {
+    /// A world with a resolved model `m`, an empty set of phones, and a controller that has run for an hour.
+    pub(super) fn new() -> Self {
+        let mut model = Model::new("m", ModelSpec { source: "file:///m.gguf".into(), sha256: None });
+        model.metadata.namespace = Some("default".into());
+        model.metadata.uid = Some("model-uid".into());
+        model.metadata.generation = Some(1);
+        let manifest = manifest();
+        let digest = manifest.digest();
+        let resolved = Resolved { path: "/m.gguf".into(), manifest_json: serde_json::to_vec(&manifest).unwrap().into(), manifest, digest };
+        let seen = ModelSeen { object: Arc::new(model), progress: Some(Progress::Resolved(Arc::new(resolved))) };
+        let settings = Settings {
+            grace_period: Duration::from_secs(30),
+            startup_grace: Duration::from_secs(40),
+            gateway_url: "http://127.0.0.1:8080".into(),
+        };
+        let observed = Observed {
+            now: Timestamp::from_second(1_000_000).unwrap(),
+            uptime: Duration::from_secs(3600),
+            settings,
+            phones: BTreeMap::new(),
+            models: BTreeMap::from([(key("m"), seen)]),
+            deployments: BTreeMap::new(),
+            placements: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            tokens_per_second: BTreeMap::new(),
+        };
+        Self { observed, told: Vec::new() }
+    }
+
+    /// With phones of so many MiB each, named `a`, `b`, `c` …
+    pub(super) fn with_phones(mut self, mib: &[u64]) -> Self {
+        for (name, mib) in ["a", "b", "c", "d", "e"].into_iter().zip(mib) {
+            self.join(name, *mib);
+        }
+        self
+    }
+
+    pub(super) fn with_deployment(mut self, edit: impl FnOnce(&mut InferenceDeploymentSpec)) -> Self {
+        let spec = serde_json::from_value(json!({ "model": "m", "contextLength": 64, "maxSessions": 1 })).unwrap();
+        let mut deployment = InferenceDeployment::new("d", spec);
+        edit(&mut deployment.spec);
+        deployment.metadata.namespace = Some("default".into());
+        deployment.metadata.uid = Some("d-uid".into());
+        deployment.metadata.generation = Some(1);
+        self.observed.deployments.insert(key("d"), Arc::new(deployment));
+        self
+    }
+
+    pub(super) fn join(&mut self, name: &str, mib: u64) {
+        let mut phone = Phone::new(name, PhoneSpec::default());
+        phone.metadata.uid = Some(format!("{name}-uid"));
+        let speed = Speed { backend: "cpu".into(), device: "test".into(), gflops: 10.0, gigabytes_per_second: 5.0 };
+        let join = Join {
+            version: version::CURRENT,
+            phone: name.into(),
+            token: String::new(),
+            agent_version: "1".into(),
+            ring_address: "127.0.0.1:1".into(),
+            capacity_bytes: mib * MIB,
+            allocatable_bytes: mib * MIB,
+            backend: "cpu".into(),
+            device: "test".into(),
+            numerics: "cpu-f32".into(),
+            speeds: vec![speed],
+        };
+        let seen = self.observed.phones.entry(name.to_owned()).or_default();
+        let object = seen.object.take().unwrap_or_else(|| Arc::new(phone));
+        *seen = PhoneSeen {
+            object: Some(object),
+            link: PhoneLink::Up { silent_for: Duration::ZERO, suspected_after: Duration::from_secs(1) },
+            join: Some(join),
+            heartbeat: Some(Heartbeat::default()),
+            lease_renewed: Some(self.observed.now),
+        };
+    }
+
+    pub(super) fn phone(&mut self, name: &str) -> &mut PhoneSeen {
+        self.observed.phones.get_mut(name).unwrap()
+    }
+
+    pub(super) fn edit_phone(&mut self, name: &str, edit: impl FnOnce(&mut Phone)) {
+        edit(Arc::make_mut(self.phone(name).object.as_mut().unwrap()));
+    }
+
+    pub(super) fn edit_deployment(&mut self, edit: impl FnOnce(&mut InferenceDeployment)) {
+        edit(Arc::make_mut(self.observed.deployments.get_mut(&key("d")).unwrap()));
+    }
+
+    /// The link of a phone ends.
+    pub(super) fn lose(&mut self, name: &str) {
+        let phone = self.phone(name);
+        phone.link = PhoneLink::Down;
+        phone.heartbeat = None;
+    }
+
+    pub(super) fn silence(&mut self, name: &str, seconds: u64) {
+        self.phone(name).link = PhoneLink::Up { silent_for: Duration::from_secs(seconds), suspected_after: Duration::from_secs(1) };
+    }
+
+    pub(super) fn wait(&mut self, seconds: i64) {
+        self.observed.now = self.observed.now + SignedDuration::from_secs(seconds);
+    }
+
+    /// The process is killed and started again: nothing is left but the API.
+    pub(super) fn restart(&mut self) {
+        self.observed.uptime = Duration::ZERO;
+        self.observed.sessions.clear();
+        for seen in self.observed.phones.values_mut() {
+            *seen = PhoneSeen { object: seen.object.clone(), lease_renewed: seen.lease_renewed, ..PhoneSeen::default() };
+        }
+        for seen in self.observed.models.values_mut() {
+            seen.progress = None;
+        }
+    }
+
+    pub(super) fn refuse_model(&mut self, reason: &'static str, message: &str) {
+        let refusal = Refusal { reason, message: message.into() };
+        self.observed.models.get_mut(&key("m")).unwrap().progress = Some(Progress::Refused(refusal));
+    }
+
+    /// Every linked phone reports `phase` for every placement of its own.
+    pub(super) fn report(&mut self, phase: SegmentPhase) {
+        for placement in self.observed.placements.values() {
+            let Some(seen) = self.observed.phones.get_mut(&placement.spec.phone) else { continue };
+            if !matches!(seen.link, PhoneLink::Up { .. }) {
+                continue;
+            }
+            let report = SegmentReport {
+                namespace: "default".into(),
+                name: placement.name_any(),
+                phase,
+                bytes_loaded: 1,
+                bytes_total: 1,
+                seconds_per_layer: None,
+                sessions: 0,
+                message: (phase == SegmentPhase::Failed).then(|| "no memory".to_owned()),
+            };
+            let heartbeat = seen.heartbeat.get_or_insert_default();
+            heartbeat.segments.retain(|other| other.name != report.name);
+            heartbeat.segments.push(report);
+        }
+    }
+
+    /// Rounds until nothing is left to do; gives all actions but statuses and stories.
+    pub(super) fn settle(&mut self) -> Vec<Action> {
+        let mut done = Vec::new();
+        for _ in 0..20 {
+            let actions = decide(&self.observed);
+            if actions.is_empty() {
+                return done;
+            }
+            for action in actions {
+                self.carry_out(&action);
+                let is_said = matches!(
+                    action,
+                    Action::Tell(_) | Action::SetPhoneStatus { .. } | Action::SetModelStatus { .. } | Action::SetPlacementStatus { .. } | Action::SetDeploymentStatus { .. } | Action::RenewLease { .. }
+                );
+                if !is_said {
+                    done.push(action);
+                }
+            }
+        }
+        panic!("decisions do not come to rest: {:?}", decide(&self.observed));
+    }
+
+    /// A deployment that is planned, loaded and available.
+    pub(super) fn serving(mut self) -> Self {
+        self.settle();
+        self.report(SegmentPhase::Ready);
+        self.settle();
+        assert_eq!(self.condition("Available"), "True Serving");
+        self.told.clear();
+        self
+    }
+
+    /// Phones of each generation that is not being deleted, as `g1: a b`.
+    pub(super) fn generations(&self) -> Vec<String> {
+        let mut found: BTreeMap<(u32, u64), Vec<(u32, String)>> = BTreeMap::new();
+        for placement in self.observed.placements.values().filter(|placement| placement.metadata.deletion_timestamp.is_none()) {
+            let spec = &placement.spec;
+            found.entry((spec.replica, spec.plan_generation)).or_default().push((spec.stage, spec.phone.clone()));
+        }
+        let describe = |(number, mut stages): (u64, Vec<(u32, String)>)| {
+            stages.sort();
+            let mut phones: Vec<_> = stages.into_iter().map(|(_, phone)| phone).collect();
+            phones.sort();
+            format!("g{number}: {}", phones.join(" "))
+        };
+        found.into_iter().map(|((_, number), stages)| describe((number, stages))).collect()
+    }
+
+    /// Status and reason of the deployment's condition.
+    pub(super) fn condition(&self, type_: &str) -> String {
+        let status = self.observed.deployments[&key("d")].status.clone().unwrap_or_default();
+        let found = polyphony_api::condition::find(&status.conditions, type_);
+        found.map(|found| format!("{} {}", found.status, found.reason)).unwrap_or_default()
+    }
+
+    pub(super) fn message(&self, type_: &str) -> String {
+        let status = self.observed.deployments[&key("d")].status.clone().unwrap_or_default();
+        polyphony_api::condition::find(&status.conditions, type_).map(|found| found.message.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn has_told(&self, reason: &str) -> bool {
+        self.told.iter().any(|(told, _)| told == reason)
+    }
+
+    /// Sessions run in every generation that exists.
+    pub(super) fn busy(&mut self, n_sessions: usize) {
+        let rings = self.observed.placements.values().map(|placement| (ring_of(placement), n_sessions));
+        self.observed.sessions = rings.collect();
+    }
+
+    pub(super) fn carry_out(&mut self, action: &Action) {
+        let now = Time(self.observed.now);
+        let observed = &mut self.observed;
+        match action.clone() {
+            Action::CreatePhone { name } => {
+                observed.phones.get_mut(&name).unwrap().object = Some(Arc::new(Phone::new(&name, PhoneSpec::default())));
+            }
+            Action::SetPhoneStatus { name, status } => self.edit_phone(&name, |phone| phone.status = Some(status)),
+            Action::SetModelStatus { key, status } => {
+                Arc::make_mut(&mut observed.models.get_mut(&key).unwrap().object).status = Some(status);
+            }
+            Action::SetPlacementStatus { key, status } => {
+                Arc::make_mut(observed.placements.get_mut(&key).unwrap()).status = Some(status);
+            }
+            Action::SetDeploymentStatus { key, status } => {
+                Arc::make_mut(observed.deployments.get_mut(&key).unwrap()).status = Some(*status);
+            }
+            Action::CreatePlacement(mut placement) => {
+                placement.metadata.creation_timestamp = Some(now);
+                let key = ObjectKey::of(placement.as_ref());
+                assert!(observed.placements.insert(key, Arc::new(*placement)).is_none(), "a name was used twice");
+            }
+            Action::DeletePlacement { key } => {
+                if let Some(placement) = observed.placements.get_mut(&key) {
+                    let placement: &mut SegmentPlacement = Arc::make_mut(placement);
+                    placement.metadata.deletion_timestamp = Some(now);
+                    if placement.finalizers().is_empty() {
+                        observed.placements.remove(&key);
+                    }
+                }
+            }
+            Action::ReleasePlacement { key, finalizers_left } => {
+                if let Some(placement) = observed.placements.get_mut(&key) {
+                    let placement: &mut SegmentPlacement = Arc::make_mut(placement);
+                    placement.metadata.finalizers = Some(finalizers_left.clone()).filter(|left| !left.is_empty());
+                    if placement.metadata.deletion_timestamp.is_some() && finalizers_left.is_empty() {
+                        observed.placements.remove(&key);
+                    }
+                }
+            }
+            Action::RenewLease { phone } => self.phone(&phone).lease_renewed = Some(now.0),
+            Action::CutLink { phone } => self.lose(&phone),
+            Action::ResolveModel(_) => {
+                let again = World::new().observed.models[&key("m")].progress.clone();
+                observed.models.get_mut(&key("m")).unwrap().progress = again;
+            }
+            Action::Tell(story) => self.told.push((story.reason, story.note)),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Models: what to verify, and what to write of it. Pure.
+
+use kube::ResourceExt;
+use polyphony_api::condition::{self, Statement, Truth};
+use polyphony_api::quantity::format_bytes;
+use polyphony_api::{Model, ModelStatus};
+
+use super::story::{Severity, tell};
+use super::{Action, condition_time};
+use crate::models::{Progress, Resolved, Wanted, layer_bytes};
+use crate::reconcile::observe::Observed;
+
+pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
+    for (key, seen) in &observed.models {
+        let model = &seen.object;
+        let before = model.status.clone().unwrap_or_default();
+        let Some(progress) = &seen.progress else {
+            actions.push(Action::ResolveModel(wanted(model)));
+            continue;
+        };
+        let was_resolved = condition::is_true(&before.conditions, "Resolved");
+        let mut after = before.clone();
+        let statement = match progress {
+            // What an earlier life of the controller found out stands until this one knows better.
+            Progress::Verifying if before.observed_generation.is_some() => continue,
+            Progress::Verifying => state(Truth::Unknown, "Verifying", "the file is read once and its digests are taken".into()),
+            Progress::Resolved(resolved) => {
+                describe(&mut after, resolved);
+                let n_tensors = resolved.manifest.tensors.len();
+                state(Truth::True, "Verified", format!("{n_tensors} tensors are served, each with its digest"))
+            }
+            Progress::Refused(refusal) => {
+                after.manifest_digest = None;
+                state(Truth::False, refusal.reason, refusal.message.clone())
+            }
+        };
+        let is_final = !matches!(progress, Progress::Verifying);
+        if is_final {
+            after.observed_generation = model.metadata.generation;
+        }
+        let said_before = condition::find(&before.conditions, "Resolved").map(|found| (found.status.clone(), found.reason.clone()));
+        let said_now = (statement.status.as_str().to_owned(), statement.reason.clone());
+        condition::set(&mut after.conditions, &statement, model.metadata.generation, &condition_time(observed));
+        if is_final && said_before != Some(said_now) {
+            actions.push(match progress {
+                Progress::Resolved(resolved) => tell(model.as_ref(), Severity::Normal, "ModelResolved", note_of(resolved)),
+                _ if was_resolved => tell(model.as_ref(), Severity::Warning, "ModelLost", statement.message.clone()),
+                _ => tell(model.as_ref(), Severity::Warning, statement.reason.clone(), statement.message.clone()),
+            });
+        }
+        if after != before {
+            actions.push(Action::SetModelStatus { key: key.clone(), status: after });
+        }
+    }
+}
+
+/// What the object asks the host to verify.
+fn wanted(model: &Model) -> Wanted {
+    Wanted { uid: model.uid().unwrap_or_default(), source: model.spec.source.clone(), sha256: model.spec.sha256.clone() }
+}
+
+fn describe(status: &mut ModelStatus, resolved: &Resolved) {
+    let of = &resolved.manifest.hyperparameters;
+    status.architecture = Some(of.architecture.to_string());
+    status.layers = Some(of.n_layers);
+    status.size = Some(size_for_people(resolved.manifest.file_len));
+    status.layer_bytes = layer_bytes(&resolved.manifest);
+    status.context_length = Some(of.context_length);
+    status.manifest_digest = Some(resolved.digest.clone());
+}
+
+/// Whole MiB from 10 MiB on: nobody reads the bytes.
+fn size_for_people(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if bytes >= 10 * MIB { format!("{}Mi", bytes.div_ceil(MIB)) } else { format_bytes(bytes.div_ceil(1024) * 1024) }
+}
+
+fn note_of(resolved: &Resolved) -> String {
+    let of = &resolved.manifest.hyperparameters;
+    format!(
+        "{} is verified: {} with {} layers, {}",
+        resolved.path.display(),
+        of.architecture,
+        of.n_layers,
+        size_for_people(resolved.manifest.file_len)
+    )
+}
+
+fn state(status: Truth, reason: &str, message: String) -> Statement {
+    Statement { type_: "Resolved", status, reason: reason.to_owned(), message }
+}

@@ -1,0 +1,172 @@
+//! Phones: their objects, status, conditions and leases. Pure.
+
+use kube::ResourceExt;
+use polyphony_api::condition::{self, Statement, Truth};
+use polyphony_api::phone::{BackendSpeed, Link, Memory, PhoneStatus};
+use polyphony_api::quantity::format_bytes;
+use polyphony_api::Phone;
+use polyphony_protocol::hub::{Heartbeat, Join};
+
+use super::story::{Severity, tell};
+use super::{Action, condition_time};
+use crate::reconcile::observe::{Health, Observed, PhoneLink, PhoneSeen};
+use crate::reconcile::problem::allocatable_bytes;
+
+/// A lease is renewed after this.
+const LEASE_SECONDS: i64 = 10;
+/// A phone is too hot from here on, until it is cooler than the second.
+const HOT_CELSIUS: f64 = 45.0;
+const COOL_CELSIUS: f64 = 42.0;
+/// An uncharged battery is low below this, where its Phone says nothing else.
+const LOW_BATTERY_PERCENT: u8 = 15;
+/// Smaller changes are not written.
+const MEANINGFUL_CELSIUS: f64 = 1.0;
+const MEANINGFUL_ROUND_TRIP: f64 = 0.5;
+
+pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
+    for (name, seen) in &observed.phones {
+        let health = observed.health(name);
+        if health == Health::Lost && matches!(seen.link, PhoneLink::Up { .. }) {
+            actions.push(Action::CutLink { phone: name.clone() });
+        }
+        let is_up = matches!(seen.link, PhoneLink::Up { .. });
+        let Some(phone) = &seen.object else {
+            if is_up {
+                actions.push(Action::CreatePhone { name: name.clone() });
+            }
+            continue;
+        };
+        let age = seen.lease_renewed.map(|renewed| observed.now.as_second() - renewed.as_second());
+        if health.takes_segments() && age.is_none_or(|age| age >= LEASE_SECONDS) {
+            actions.push(Action::RenewLease { phone: name.clone() });
+        }
+        if health == Health::Awaited {
+            continue;
+        }
+        let before = phone.status.clone().unwrap_or_default();
+        let after = status_of(observed, phone, seen, health, &before);
+        if after != before {
+            actions.extend(story_of(phone, &before, &after));
+            actions.push(Action::SetPhoneStatus { name: name.clone(), status: after });
+        }
+    }
+}
+
+fn status_of(observed: &Observed, phone: &Phone, seen: &PhoneSeen, health: Health, before: &PhoneStatus) -> PhoneStatus {
+    let mut status = before.clone();
+    if let Some(join) = &seen.join {
+        describe(&mut status, phone, join);
+    }
+    if let Some(heartbeat) = &seen.heartbeat {
+        measure(&mut status, heartbeat);
+    }
+    let now = condition_time(observed);
+    for statement in statements(phone, health, &status) {
+        condition::set(&mut status.conditions, &statement, None, &now);
+    }
+    status
+}
+
+/// What the agent said when it joined.
+fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
+    status.agent_version = Some(join.agent_version.clone());
+    status.backend = Some(join.backend.clone());
+    status.device = Some(join.device.clone());
+    status.ring_address = Some(join.ring_address.clone());
+    status.capacity = Some(Memory { memory: format_bytes(join.capacity_bytes) });
+    status.allocatable = Some(Memory { memory: format_bytes(allocatable_bytes(phone, join.allocatable_bytes)) });
+    let speed = |speed: &polyphony_protocol::hub::Speed| BackendSpeed {
+        name: speed.backend.clone(),
+        device: speed.device.clone(),
+        gflops: rounded(speed.gflops),
+        gigabytes_per_second: rounded(speed.gigabytes_per_second),
+    };
+    status.backends = join.speeds.iter().map(speed).collect();
+}
+
+/// What the agent measured since; changes that mean nothing are left out.
+fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
+    status.battery_percent = heartbeat.battery_percent.map(|percent| percent.min(100));
+    status.charging = heartbeat.charging;
+    let moved = |old: Option<f64>, new: Option<f64>| match (old, new) {
+        (Some(old), Some(new)) => (old - new).abs() >= MEANINGFUL_CELSIUS,
+        (old, new) => old.is_some() != new.is_some(),
+    };
+    if moved(status.temperature_celsius, heartbeat.temperature_celsius) {
+        status.temperature_celsius = heartbeat.temperature_celsius.map(rounded);
+    }
+    let links: Vec<Link> = heartbeat
+        .links
+        .iter()
+        .filter(|link| link.round_trip_seconds.is_finite())
+        .map(|link| Link {
+            peer: link.peer.clone(),
+            round_trip_milliseconds: rounded(link.round_trip_seconds * 1e3),
+            megabits_per_second: None,
+        })
+        .collect();
+    let is_alike = links.len() == status.links.len()
+        && links.iter().zip(&status.links).all(|(new, old)| {
+            let (new_ms, old_ms) = (new.round_trip_milliseconds, old.round_trip_milliseconds);
+            new.peer == old.peer && (new_ms - old_ms).abs() <= (MEANINGFUL_ROUND_TRIP * old_ms).max(1.0)
+        });
+    if !is_alike {
+        status.links = links;
+    }
+}
+
+fn statements(phone: &Phone, health: Health, status: &PhoneStatus) -> [Statement; 4] {
+    let (ready, reachable, reason, message) = match health {
+        Health::Well | Health::Suspected => (Truth::True, Truth::True, "AgentConnected", "the agent is linked to the controller".to_owned()),
+        Health::Silent | Health::Lost => (Truth::Unknown, Truth::False, "Silent", format!("nothing was heard of {}: {}", phone.name_any(), health.story())),
+        Health::Gone | Health::Awaited => (Truth::False, Truth::False, "Gone", format!("{} is gone: {}", phone.name_any(), health.story())),
+    };
+    let hot = match status.temperature_celsius {
+        Some(celsius) if condition::is_true(&status.conditions, "ThermalPressure") => celsius >= COOL_CELSIUS,
+        Some(celsius) => celsius >= HOT_CELSIUS,
+        None => false,
+    };
+    let low = match (status.battery_percent, phone.spec.min_battery_percent) {
+        (None, _) => false,
+        (Some(percent), Some(minimum)) => percent < minimum,
+        (Some(percent), None) => percent < LOW_BATTERY_PERCENT && status.charging != Some(true),
+    };
+    let hot_message = if hot { format!("{HOT_CELSIUS} °C or more were measured: no new segments until it is below {COOL_CELSIUS} °C") } else { String::new() };
+    let low_message = if low { "the charge is below its limit: no new segments until it is charged".to_owned() } else { String::new() };
+    let statement = |type_, status, reason: &str, message| Statement { type_, status, reason: reason.to_owned(), message };
+    [
+        statement("Ready", ready, reason, message.clone()),
+        statement("Reachable", reachable, reason, message),
+        statement("ThermalPressure", hot.into(), if hot { "TooHot" } else { "NotHot" }, hot_message),
+        statement("BatteryLow", low.into(), if low { "ChargeBelowLimit" } else { "ChargeSufficient" }, low_message),
+    ]
+}
+
+fn story_of(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Option<Action> {
+    let ready = condition::find(&after.conditions, "Ready")?;
+    let was = condition::find(&before.conditions, "Ready");
+    if was.is_some_and(|was| was.status == ready.status) {
+        return None;
+    }
+    Some(match (ready.status.as_str(), was) {
+        ("True", None) => tell(phone, Severity::Normal, "Joined", joined_note(after)),
+        ("True", Some(_)) => tell(phone, Severity::Normal, "Rejoined", joined_note(after)),
+        (_, _) => tell(phone, Severity::Warning, ready.reason.clone(), ready.message.clone()),
+    })
+}
+
+fn joined_note(status: &PhoneStatus) -> String {
+    let backend = status.backend.as_deref().unwrap_or("no backend");
+    let memory = status.allocatable.as_ref().map_or("0", |memory| memory.memory.as_str());
+    let device = status.device.as_deref().unwrap_or("an unknown device");
+    format!("linked: {backend} on {device}, {memory} for segments")
+}
+
+/// Three significant figures are enough for people and planner.
+fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    let scale = 10_f64.powi(2 - value.abs().log10().floor() as i32);
+    (value * scale).round() / scale
+}

@@ -1,0 +1,275 @@
+//! Observed: everything that a decision may look at, as plain data, the time included.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement};
+use polyphony_gateway::Gateway;
+use polyphony_protocol::hub::{Heartbeat, Join, SegmentReport};
+use polyphony_protocol::{PlanGeneration, RingId};
+
+use super::stores::Stores;
+use crate::hub::assignments::ring_of;
+use crate::hub::registry::{LinkState, Registry};
+use crate::models::{ModelStore, Progress};
+
+/// The world as one reconcile round sees it.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub now: Timestamp,
+    /// Since this process began to take phones in.
+    pub uptime: Duration,
+    pub settings: Settings,
+    /// Every phone that is an object, or linked, or was.
+    pub phones: BTreeMap<String, PhoneSeen>,
+    pub models: BTreeMap<ObjectKey, ModelSeen>,
+    pub deployments: BTreeMap<ObjectKey, Arc<InferenceDeployment>>,
+    /// By namespace and name.
+    pub placements: BTreeMap<ObjectKey, Arc<SegmentPlacement>>,
+    /// Sessions that the gateway has in each generation that is being deleted.
+    pub sessions: BTreeMap<(RingId, PlanGeneration), usize>,
+    /// Measured decode speed of deployments, by [`model_id`].
+    pub tokens_per_second: BTreeMap<String, f64>,
+}
+
+/// What a person set by flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A silent phone's layers are placed anew after this.
+    pub grace_period: Duration,
+    /// After a start, phones have this long to come back before they count as gone.
+    pub startup_grace: Duration,
+    /// Base URL of the gateway, without `/v1`.
+    pub gateway_url: String,
+}
+
+/// Where a namespaced object is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// A phone as the API and the hub know it.
+#[derive(Clone, Debug, Default)]
+pub struct PhoneSeen {
+    pub object: Option<Arc<Phone>>,
+    pub link: PhoneLink,
+    /// What it said when it joined last, in this process's life.
+    pub join: Option<Join>,
+    /// What it said last on its present link.
+    pub heartbeat: Option<Heartbeat>,
+    pub lease_renewed: Option<Timestamp>,
+}
+
+/// How the hub sees a phone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PhoneLink {
+    /// It has not joined since this process started.
+    #[default]
+    NotYet,
+    Up {
+        silent_for: Duration,
+        suspected_after: Duration,
+    },
+    /// Its connection was reset or ended.
+    Down,
+}
+
+/// A model object and how far the host is with its file.
+#[derive(Clone, Debug)]
+pub struct ModelSeen {
+    pub object: Arc<Model>,
+    pub progress: Option<Progress>,
+}
+
+/// Slow, silent and gone are different things (invariant 9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Well,
+    /// Silent for longer than its round trips explain; nothing is done to it, but others are preferred.
+    Suspected,
+    /// Silent for so long that it is not called ready any more.
+    Silent,
+    /// Silent beyond the grace period: its layers are placed anew.
+    Lost,
+    /// Its connection ended: its layers are placed anew at once.
+    Gone,
+    /// The controller has just started, and the phone is given time to come back.
+    Awaited,
+}
+
+/// After this silence a phone is not called ready any more.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// The name by which clients call a deployment.
+pub fn model_id(namespace: &str, name: &str) -> String {
+    if namespace == "default" { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+// === impl Observed ===
+
+impl Observed {
+    pub fn health(&self, phone: &str) -> Health {
+        let Some(seen) = self.phones.get(phone) else { return self.health_of_unseen() };
+        match seen.link {
+            PhoneLink::NotYet => self.health_of_unseen(),
+            PhoneLink::Down => Health::Gone,
+            PhoneLink::Up { silent_for, suspected_after } => {
+                if silent_for >= self.settings.grace_period.max(UNREACHABLE_AFTER) {
+                    Health::Lost
+                } else if silent_for >= UNREACHABLE_AFTER {
+                    Health::Silent
+                } else if silent_for > suspected_after {
+                    Health::Suspected
+                } else {
+                    Health::Well
+                }
+            }
+        }
+    }
+
+    fn health_of_unseen(&self) -> Health {
+        if self.uptime < self.settings.startup_grace { Health::Awaited } else { Health::Gone }
+    }
+
+    /// What the phone of a placement said of it last.
+    pub fn report_of(&self, placement: &SegmentPlacement) -> Option<&SegmentReport> {
+        let heartbeat = self.phones.get(&placement.spec.phone)?.heartbeat.as_ref()?;
+        let key = ObjectKey::of(placement);
+        heartbeat.segments.iter().find(|report| report.name == key.name && report.namespace == key.namespace)
+    }
+
+    /// Ring addresses by phone: of those linked, and of those not back yet after a start, as they were.
+    pub fn ring_addresses(&self) -> BTreeMap<String, String> {
+        let address = |seen: &PhoneSeen| match seen.link {
+            PhoneLink::Up { .. } => seen.join.as_ref().map(|join| join.ring_address.clone()),
+            PhoneLink::NotYet => seen.object.as_ref()?.status.as_ref()?.ring_address.clone(),
+            PhoneLink::Down => None,
+        };
+        self.phones.iter().filter_map(|(name, seen)| Some((name.clone(), address(seen)?))).collect()
+    }
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Whether its layers have to go elsewhere.
+    pub fn is_lost(self) -> bool {
+        matches!(self, Health::Lost | Health::Gone)
+    }
+
+    /// Whether it may take new segments.
+    pub fn takes_segments(self) -> bool {
+        matches!(self, Health::Well | Health::Suspected)
+    }
+
+    /// What happened to it, for people.
+    pub fn story(self) -> &'static str {
+        match self {
+            Health::Well => "it answers",
+            Health::Suspected => "it is slow to answer",
+            Health::Silent | Health::Lost => "it is silent: check its network, and whether its agent hangs",
+            Health::Gone => "its link to the controller ended: start its agent again",
+            Health::Awaited => "the controller has started and waits for it",
+        }
+    }
+}
+
+// === impl ObjectKey ===
+
+impl ObjectKey {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Where `object` is; the namespace is empty for one of the whole cluster.
+    pub fn of(object: &impl ResourceExt) -> Self {
+        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where observations come from.
+pub struct Sources {
+    pub stores: Arc<Stores>,
+    pub registry: Arc<Registry>,
+    pub models: Arc<ModelStore>,
+    pub gateway: Arc<Gateway>,
+}
+
+// === impl Sources ===
+
+impl Sources {
+    /// Looks at everything once.
+    pub fn observe(&self, settings: Settings, uptime: Duration, instant: Instant) -> Observed {
+        let models: BTreeMap<_, _> = self
+            .stores
+            .models
+            .state()
+            .into_iter()
+            .map(|object| {
+                let progress = object.uid().and_then(|uid| self.models.progress(&uid));
+                (ObjectKey::of(object.as_ref()), ModelSeen { object, progress })
+            })
+            .collect();
+        self.models.retain(&models.values().filter_map(|seen| seen.object.uid()).collect());
+        let deployments: BTreeMap<_, _> =
+            self.stores.deployments.state().into_iter().map(|object| (ObjectKey::of(object.as_ref()), object)).collect();
+        let placements: BTreeMap<_, _> =
+            self.stores.placements.state().into_iter().map(|object| (ObjectKey::of(object.as_ref()), object)).collect();
+        let leaving = placements.values().filter(|placement| placement.metadata.deletion_timestamp.is_some());
+        let sessions = leaving
+            .map(|placement| ring_of(placement))
+            .map(|(ring, generation)| ((ring, generation), self.gateway.sessions_in(ring, generation)))
+            .collect();
+        let tokens_per_second = deployments
+            .keys()
+            .map(|key| model_id(&key.namespace, &key.name))
+            .filter_map(|id| Some((id.clone(), self.gateway.measured_tokens_per_second(&id)?)))
+            .collect();
+        Observed {
+            now: Timestamp::now(),
+            uptime,
+            settings,
+            phones: self.phones(instant),
+            models,
+            deployments,
+            placements,
+            sessions,
+            tokens_per_second,
+        }
+    }
+
+    fn phones(&self, instant: Instant) -> BTreeMap<String, PhoneSeen> {
+        let mut phones: BTreeMap<String, PhoneSeen> = BTreeMap::new();
+        for object in self.stores.phones.state() {
+            let name = object.name_any();
+            phones.entry(name).or_default().object = Some(object);
+        }
+        for lease in self.stores.leases.state() {
+            if let Some(seen) = phones.get_mut(&lease.name_any()) {
+                seen.lease_renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+            }
+        }
+        for (name, linked) in self.registry.snapshot(instant) {
+            let seen = phones.entry(name).or_default();
+            seen.link = match linked.state {
+                LinkState::Up { silent_for, suspected_after } => PhoneLink::Up { silent_for, suspected_after },
+                LinkState::Down => PhoneLink::Down,
+            };
+            seen.join = Some(linked.join);
+            seen.heartbeat = linked.heartbeat;
+        }
+        phones
+    }
+}

@@ -1,0 +1,195 @@
+//! The problem: what the planner is asked, from what was observed. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::ResourceExt;
+use polyphony_api::condition;
+use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
+use polyphony_api::{InferenceDeployment, Phone};
+use polyphony_model::{Holds, LayerRange, Manifest};
+use polyphony_placement::{Demand, Infeasible, Link, Links, ModelCosts, Objective, PhoneCosts, Plan, Problem};
+use polyphony_protocol::frame::HEADER_BYTES;
+
+use super::observe::Observed;
+
+/// The planner as a function; the reconcile loop passes one that remembers what it was asked.
+pub type Planner<'a> = &'a dyn Fn(&Problem) -> Result<Plan, Infeasible>;
+
+/// A plan and the arithmetic that all its phones share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    pub plan: Plan,
+    pub numerics_class: String,
+}
+
+/// What one replica asks of the phones.
+pub struct Request<'a> {
+    pub deployment: &'a InferenceDeployment,
+    pub manifest: &'a Manifest,
+    pub manifest_digest: &'a str,
+    /// Phones that other replicas of the deployment use, or that failed just now.
+    pub excluded: &'a BTreeSet<String>,
+    /// Bytes that other placements take on each phone.
+    pub used: &'a BTreeMap<String, u64>,
+}
+
+/// Bytes of a value of the KV cache: f32.
+const KV_VALUE_BYTES: u64 = 4;
+/// Tokens of one chunk of prefill, for which working memory is kept.
+const PREFILL_CHUNK: u64 = 64;
+/// What a segment needs besides, whatever the model.
+const SEGMENT_OVERHEAD_BYTES: u64 = 1 << 20;
+/// What is believed of a link that nobody has measured: a fair Wi-Fi.
+const DEFAULT_LINK: Link = Link { latency_seconds: 0.002, bytes_per_second: 12.5e6 };
+/// Measured latencies are rounded to this, so that noise makes no new problem.
+const LATENCY_STEP_SECONDS: f64 = 0.0005;
+
+/// The best plan over every numerics class that enough phones share.
+///
+/// # Errors
+/// When no class has a plan: what the class with the most memory falls short of.
+pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) -> Result<Planned, Infeasible> {
+    let model = model_costs(request.manifest, request.deployment.spec.transport.activation_type);
+    let mut classes: BTreeMap<String, Vec<PhoneCosts>> = BTreeMap::new();
+    for name in observed.phones.keys() {
+        if let Some((numerics, costs)) = phone_costs(observed, request, name, &model) {
+            classes.entry(numerics).or_default().push(costs);
+        }
+    }
+    let mut best: Option<Planned> = None;
+    let mut shortfall: Option<(u64, Infeasible)> = None;
+    for (numerics, phones) in classes {
+        let memory = phones.iter().map(|phone| phone.allocatable_bytes).sum();
+        let links = links(observed, &phones);
+        let problem = Problem { model: model.clone(), phones, links, demand: demand(request.deployment), previous: None };
+        match planner(&problem) {
+            Ok(plan) if best.as_ref().is_none_or(|best| plan.objective_value < best.plan.objective_value) => {
+                let numerics_class = format!("{numerics}/{}/kv-f32", type_name(request.deployment.spec.transport.activation_type));
+                best = Some(Planned { plan, numerics_class });
+            }
+            Ok(_) => {}
+            Err(error) if shortfall.as_ref().is_none_or(|(most, _)| memory > *most) => shortfall = Some((memory, error)),
+            Err(_) => {}
+        }
+    }
+    best.ok_or_else(|| shortfall.map_or(Infeasible::NoPhones, |(_, error)| error))
+}
+
+/// What the model costs, from its manifest.
+pub fn model_costs(manifest: &Manifest, dtype: ActivationType) -> ModelCosts {
+    let of = &manifest.hyperparameters;
+    let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
+    let (hidden, ffn, vocab) = (u64::from(of.hidden_size), u64::from(of.ffn_size), u64::from(of.vocab_size));
+    let query = u64::from(of.n_heads) * u64::from(of.head_size);
+    let key_value = u64::from(of.n_kv_heads) * u64::from(of.head_size);
+    let (embedding_bytes, head_bytes) = (part(true, false), part(false, true));
+    let row_bytes = match dtype {
+        ActivationType::F32 => 4 * hidden,
+        ActivationType::F16 => 2 + 2 * hidden,
+    };
+    // Of one token: residual stream and its norm, queries with their result, keys and values, gate and up.
+    let values_of_a_token = 3 * hidden + 2 * query + 2 * key_value + 3 * ffn;
+    ModelCosts {
+        layer_bytes: crate::models::layer_bytes(manifest),
+        embedding_bytes,
+        head_bytes,
+        shared_bytes: (embedding_bytes + head_bytes).saturating_sub(part(true, true)),
+        kv_bytes_per_token_per_layer: 2 * key_value * KV_VALUE_BYTES,
+        activation_bytes: SEGMENT_OVERHEAD_BYTES + 4 * (PREFILL_CHUNK * values_of_a_token + 2 * vocab),
+        hop_bytes: HEADER_BYTES as u64 + row_bytes,
+        layer_multiply_adds: hidden * (2 * query + 2 * key_value + 3 * ffn),
+        head_multiply_adds: hidden * vocab,
+    }
+}
+
+/// A phone that may take a segment now, with its numerics.
+fn phone_costs(observed: &Observed, request: &Request<'_>, name: &str, model: &ModelCosts) -> Option<(String, PhoneCosts)> {
+    let seen = observed.phones.get(name)?;
+    let (object, join) = (seen.object.as_ref()?, seen.join.as_ref()?);
+    if !observed.health(name).takes_segments() || request.excluded.contains(name) || !may_take(object, request.deployment) {
+        return None;
+    }
+    let speed = join.speeds.iter().find(|speed| speed.backend == join.backend);
+    let (gflops, gigabytes) = speed.map_or((0.0, 0.0), |speed| (speed.gflops, speed.gigabytes_per_second));
+    let fraction = request.deployment.spec.placement.memory_fraction;
+    // The fraction is taken of the whole phone, and what others use comes off what is left.
+    let used = (request.used.get(name).copied().unwrap_or(0) as f64 / fraction).ceil();
+    let allocatable = (allocatable_bytes(object, join.allocatable_bytes) as f64 - used).max(0.0) as u64;
+    let mut costs = PhoneCosts::from_speed(name, allocatable, gflops * 1e9 / 2.0, gigabytes * 1e9, model);
+    if let Some(seconds) = measured_seconds_per_layer(observed, name, request.manifest_digest) {
+        costs.seconds_per_layer = seconds;
+    }
+    Some((join.numerics.clone(), costs))
+}
+
+/// Whether a person, or the battery, lets this phone hold segments of the deployment.
+fn may_take(phone: &Phone, deployment: &InferenceDeployment) -> bool {
+    let conditions = phone.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    !phone.spec.unschedulable
+        && phone.metadata.deletion_timestamp.is_none()
+        && matches_selector(phone, deployment)
+        && !condition::is_true(conditions, "ThermalPressure")
+        && !condition::is_true(conditions, "BatteryLow")
+}
+
+/// Whether the phone has every label that the deployment asks for.
+pub fn matches_selector(phone: &Phone, deployment: &InferenceDeployment) -> bool {
+    let labels = phone.labels();
+    deployment.spec.placement.phone_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// What the agent offers, within what a person allows.
+pub fn allocatable_bytes(phone: &Phone, offered: u64) -> u64 {
+    let limit = phone.spec.max_memory.as_deref().and_then(|text| polyphony_api::quantity::parse_bytes(text).ok());
+    limit.map_or(offered, |limit| offered.min(limit))
+}
+
+/// The decode time of one layer of this model on this phone, where one was measured.
+fn measured_seconds_per_layer(observed: &Observed, phone: &str, manifest_digest: &str) -> Option<f64> {
+    observed
+        .placements
+        .values()
+        .filter(|placement| placement.spec.phone == phone && placement.spec.manifest_digest == manifest_digest)
+        .filter_map(|placement| observed.report_of(placement)?.seconds_per_layer)
+        .reduce(f64::min)
+}
+
+fn links(observed: &Observed, phones: &[PhoneCosts]) -> Links {
+    let index: BTreeMap<&str, usize> = phones.iter().enumerate().map(|(index, phone)| (phone.name.as_str(), index)).collect();
+    let mut links = Links::uniform(DEFAULT_LINK);
+    for (from, phone) in phones.iter().enumerate() {
+        let reports = observed.phones.get(&phone.name).and_then(|seen| seen.heartbeat.as_ref()).map(|heartbeat| &heartbeat.links);
+        for report in reports.into_iter().flatten() {
+            let one_way = report.round_trip_seconds / 2.0;
+            if let (Some(&to), true) = (index.get(report.peer.as_str()), one_way.is_finite() && one_way >= 0.0) {
+                let latency_seconds = (one_way / LATENCY_STEP_SECONDS).round() * LATENCY_STEP_SECONDS;
+                links.measured.insert((from, to), Link { latency_seconds, ..DEFAULT_LINK });
+            }
+        }
+    }
+    links
+}
+
+fn demand(deployment: &InferenceDeployment) -> Demand {
+    let spec = &deployment.spec;
+    Demand {
+        context_length: spec.context_length,
+        max_sessions: spec.max_sessions,
+        // A replaced plan makes room for the next one: phones are too small to hold two as a rule.
+        generations_in_memory: 1.0,
+        objective: match spec.objective {
+            ApiObjective::Latency => Objective::Latency,
+            ApiObjective::Throughput => Objective::Throughput,
+        },
+        min_phones: spec.placement.min_phones,
+        max_phones: spec.placement.max_phones.unwrap_or(u32::MAX),
+        memory_fraction: spec.placement.memory_fraction,
+    }
+}
+
+fn type_name(dtype: ActivationType) -> &'static str {
+    match dtype {
+        ActivationType::F32 => "f32",
+        ActivationType::F16 => "f16",
+    }
+}

@@ -1,0 +1,69 @@
+//! Segments: a plan as SegmentPlacement objects. Pure.
+
+use std::collections::BTreeMap;
+
+use kube::api::ObjectMeta;
+use kube::{Resource, ResourceExt};
+use polyphony_api::segment_placement::{Edge, EdgeKind, Holds};
+use polyphony_api::{DEPLOYMENT_LABEL, DRAIN_FINALIZER, InferenceDeployment, SegmentPlacement, SegmentPlacementSpec};
+use sha2::{Digest, Sha256};
+
+use super::problem::Planned;
+
+/// The longest value of a label.
+const MAX_LABEL: usize = 63;
+
+/// The objects of one generation, by stage.
+pub fn placements(deployment: &InferenceDeployment, replica: u32, generation: u64, planned: &Planned, manifest_digest: &str) -> Vec<SegmentPlacement> {
+    let name = deployment.name_any();
+    let spec = &deployment.spec;
+    let stages = &planned.plan.stages;
+    let n_stages = u32::try_from(stages.len()).unwrap_or(u32::MAX);
+    let of_stage = |(stage, planned_stage): (u32, &polyphony_placement::Stage)| {
+        let to_next = (stage + 1 < n_stages).then_some(Edge { to: stage + 1, kind: EdgeKind::Sequential });
+        let step_seconds = planned_stage.predicted_seconds + planned_stage.predicted_hop_seconds;
+        let metadata = ObjectMeta {
+            name: Some(format!("{name}-{replica}-g{generation}-{stage}")),
+            namespace: deployment.namespace(),
+            labels: Some(BTreeMap::from([(DEPLOYMENT_LABEL.to_owned(), label_value(&name))])),
+            finalizers: Some(vec![DRAIN_FINALIZER.to_owned()]),
+            owner_references: deployment.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        };
+        let spec = SegmentPlacementSpec {
+            deployment: name.clone(),
+            model: spec.model.clone(),
+            manifest_digest: manifest_digest.to_owned(),
+            replica,
+            plan_generation: generation,
+            stage,
+            stages: n_stages,
+            phone: planned_stage.phone.clone(),
+            holds: holds(&planned_stage.holds),
+            edges: to_next.into_iter().collect(),
+            context_length: spec.context_length,
+            max_sessions: spec.max_sessions,
+            activation_type: spec.transport.activation_type,
+            numerics_class: planned.numerics_class.clone(),
+            planned_bytes: planned_stage.bytes,
+            predicted_step_microseconds: (step_seconds * 1e6).round() as u64,
+        };
+        SegmentPlacement { metadata, spec, status: None }
+    };
+    (0..n_stages).zip(stages).map(of_stage).collect()
+}
+
+/// What a stage holds, as the API says it.
+pub fn holds(planned: &polyphony_placement::Holds) -> Holds {
+    Holds::new(planned.embedding, planned.layers_from, planned.layers_to, planned.head)
+}
+
+/// A deployment's name as a label: names may be longer than labels, and are cut with a digest then.
+pub fn label_value(name: &str) -> String {
+    if name.len() <= MAX_LABEL {
+        return name.to_owned();
+    }
+    let digest = hex::encode(&Sha256::digest(name)[..8]);
+    let start: String = name.chars().take(MAX_LABEL - digest.len() - 1).collect();
+    format!("{start}-{digest}")
+}

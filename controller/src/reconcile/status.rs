@@ -1,0 +1,132 @@
+//! The status of a deployment, from what its replicas came to. Pure.
+
+use kube::ResourceExt;
+use polyphony_api::condition::{self, Statement, Truth};
+use polyphony_api::{DEPLOYMENT_LABEL, InferenceDeployment, InferenceDeploymentStatus};
+
+use super::decide::story::{Severity, tell};
+use super::decide::replicas::{Outcome, Outcomes, Trouble};
+use super::decide::{Action, condition_time};
+use super::observe::{Observed, model_id};
+use super::segments::label_value;
+
+/// A measured speed is written again when it moved by this part.
+const MEANINGFUL_PART: f64 = 0.05;
+
+pub(super) fn decide(observed: &Observed, outcomes: &Outcomes, actions: &mut Vec<Action>) {
+    for (key, outcomes) in outcomes {
+        let Some(deployment) = observed.deployments.get(key) else { continue };
+        let before = deployment.status.clone().unwrap_or_default();
+        let after = status_of(observed, deployment, outcomes, &before);
+        if after != before {
+            actions.extend(story_of(deployment, &before, &after));
+            actions.push(Action::SetDeploymentStatus { key: key.clone(), status: Box::new(after) });
+        }
+    }
+}
+
+fn status_of(
+    observed: &Observed,
+    deployment: &InferenceDeployment,
+    outcomes: &[Outcome],
+    before: &InferenceDeploymentStatus,
+) -> InferenceDeploymentStatus {
+    let mut status = before.clone();
+    let count = |is: fn(&&Outcome) -> bool| u32::try_from(outcomes.iter().filter(is).count()).unwrap_or(u32::MAX);
+    status.observed_generation = deployment.metadata.generation;
+    status.replicas = count(|outcome| outcome.generation.is_some());
+    status.ready_replicas = count(|outcome| outcome.is_ready);
+    status.selector = Some(format!("{DEPLOYMENT_LABEL}={}", label_value(&deployment.name_any())));
+    let newest = outcomes.iter().filter_map(|outcome| outcome.generation).max();
+    status.plan_generation = newest.max(before.plan_generation);
+    status.phones = Some(u32::try_from(outcomes.iter().map(|outcome| outcome.phones.len()).sum::<usize>()).unwrap_or(u32::MAX));
+    status.url = Some(format!("{}/v1", observed.settings.gateway_url));
+    status.predicted_tokens_per_second = predicted(outcomes);
+    status.tokens_per_second = tokens_per_second(observed, deployment, &status, before);
+    let now = condition_time(observed);
+    for statement in statements(deployment, outcomes, status.ready_replicas) {
+        condition::set(&mut status.conditions, &statement, deployment.metadata.generation, &now);
+    }
+    status
+}
+
+/// What one session is expected to get from the best replica, to three figures.
+fn predicted(outcomes: &[Outcome]) -> Option<f64> {
+    let best = outcomes.iter().filter_map(|outcome| outcome.predicted_tokens_per_second).reduce(f64::max)?;
+    Some((best * 100.0).round() / 100.0)
+}
+
+fn tokens_per_second(
+    observed: &Observed,
+    deployment: &InferenceDeployment,
+    status: &InferenceDeploymentStatus,
+    before: &InferenceDeploymentStatus,
+) -> Option<String> {
+    let id = model_id(&deployment.namespace().unwrap_or_default(), &deployment.name_any());
+    let Some(measured) = observed.tokens_per_second.get(&id).filter(|measured| measured.is_finite()) else {
+        // A figure measured before a restart is better than a prediction.
+        let earlier = before.tokens_per_second.clone().filter(|text| !text.starts_with('~'));
+        return earlier.or_else(|| status.predicted_tokens_per_second.map(|predicted| format!("~{predicted:.1}")));
+    };
+    let written = before.tokens_per_second.as_deref().and_then(|text| text.parse::<f64>().ok());
+    match written {
+        Some(written) if (written - measured).abs() <= MEANINGFUL_PART * written => before.tokens_per_second.clone(),
+        _ => Some(format!("{measured:.1}")),
+    }
+}
+
+fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u32) -> [Statement; 3] {
+    let wanted = deployment.spec.replicas;
+    let trouble = outcomes.iter().find_map(|outcome| outcome.trouble.clone().filter(|_| !outcome.is_ready));
+    let trouble = trouble.or_else(|| outcomes.iter().find_map(|outcome| outcome.trouble.clone()));
+    let waiting: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.waits_for.iter().cloned()).collect();
+    let loading = Trouble { reason: "Loading".into(), message: format!("waits for {}", waiting.join(", ")) };
+    let say = |type_, status, why: Trouble| Statement { type_, status, reason: why.reason, message: why.message };
+    let plain = |reason: &str, message: String| Trouble { reason: reason.to_owned(), message };
+
+    let available = if n_ready > 0 {
+        say("Available", Truth::True, plain("Serving", serving(outcomes, n_ready, wanted)))
+    } else if wanted == 0 {
+        say("Available", Truth::False, plain("ScaledToZero", "no replica is asked for: raise spec.replicas".into()))
+    } else {
+        say("Available", Truth::False, trouble.clone().unwrap_or_else(|| loading.clone()))
+    };
+    let progressing = match (&trouble, waiting.is_empty()) {
+        (Some(trouble), _) => say("Progressing", Truth::False, trouble.clone()),
+        (None, false) => say("Progressing", Truth::True, loading),
+        (None, true) => say("Progressing", Truth::False, plain("Complete", "every replica is as it should be".into())),
+    };
+    let degraded = match trouble {
+        Some(trouble) => say("Degraded", Truth::True, trouble),
+        None => say("Degraded", Truth::False, plain("AsDesired", String::new())),
+    };
+    [available, progressing, degraded]
+}
+
+fn serving(outcomes: &[Outcome], n_ready: u32, wanted: u32) -> String {
+    let rings = outcomes.iter().filter(|outcome| outcome.is_ready).map(|outcome| {
+        format!("replica {} on {} (generation {})", outcome.replica, outcome.phones.join(", "), outcome.generation.unwrap_or(0))
+    });
+    format!("{n_ready} of {wanted} replicas answer: {}", rings.collect::<Vec<_>>().join("; "))
+}
+
+/// The turns of a deployment's availability, and each new reason against it.
+fn story_of(deployment: &InferenceDeployment, before: &InferenceDeploymentStatus, after: &InferenceDeploymentStatus) -> Vec<Action> {
+    let of = |status: &InferenceDeploymentStatus, type_| condition::find(&status.conditions, type_).map(|found| (found.status.clone(), found.reason.clone()));
+    let mut stories = Vec::new();
+    let (was, is) = (of(before, "Available"), of(after, "Available"));
+    let message = |type_| condition::find(&after.conditions, type_).map(|found| found.message.clone()).unwrap_or_default();
+    let truth = |of: &Option<(String, String)>| of.as_ref().is_some_and(|(status, _)| status == "True");
+    if truth(&is) && !truth(&was) {
+        stories.push(tell(deployment, Severity::Normal, "Available", message("Available")));
+    } else if truth(&was) && !truth(&is) {
+        stories.push(tell(deployment, Severity::Warning, "Unavailable", message("Available")));
+    }
+    let (was, is) = (of(before, "Degraded"), of(after, "Degraded"));
+    if let Some((status, reason)) = is.filter(|is| was.as_ref() != Some(is))
+        && status == "True"
+    {
+        stories.push(tell(deployment, Severity::Warning, reason, message("Degraded")));
+    }
+    stories
+}

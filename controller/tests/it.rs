@@ -1,0 +1,15 @@
+//! The controller as a whole: embedded API, reconcile loop and hub, with scripted agents on loopback.
+
+#[path = "it/agent.rs"]
+mod agent;
+#[path = "it/farm.rs"]
+mod farm;
+#[path = "it/model_file.rs"]
+mod model_file;
+
+#[path = "it/hub.rs"]
+mod hub;
+#[path = "it/lifecycle.rs"]
+mod lifecycle;
+#[path = "it/startup.rs"]
+mod startup;

@@ -1,0 +1,129 @@
+//! A controller on free ports in a folder of its own, and what tests ask of it.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::events::v1::Event;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement, condition};
+use polyphony_controller::{Flags, Process, kubeconfig};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::{self, Agent};
+use super::model_file;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Farm {
+    pub endpoints: polyphony_controller::Endpoints,
+    pub client: Client,
+    pub token: String,
+    stop: CancellationToken,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+pub fn flags(data_dir: &Path) -> Flags {
+    let free = "127.0.0.1:0".parse().unwrap();
+    Flags {
+        data_dir: data_dir.to_owned(),
+        api_address: free,
+        gateway_address: free,
+        hub_address: free,
+        weights_address: free,
+        grace_period: Duration::from_secs(5),
+        kubeconfig: None,
+        insecure: false,
+    }
+}
+
+impl Farm {
+    pub async fn start(data_dir: &Path) -> Self {
+        let stop = CancellationToken::new();
+        let process = Process::start(flags(data_dir), stop.clone()).await.unwrap();
+        let (client, _) = kubeconfig::client(&data_dir.join("kubeconfig")).await.unwrap();
+        let token = std::fs::read_to_string(data_dir.join("join-token")).unwrap().trim().to_owned();
+        let endpoints = process.endpoints.clone();
+        Self { endpoints, client, token, stop, running: tokio::spawn(process.run()) }
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+
+    pub async fn agent(&self, name: &str) -> Agent {
+        agent::start(&self.endpoints.hub, agent::join(name, &self.token, 64)).await.unwrap()
+    }
+
+    /// Makes a model file, its Model `tiny`, and the InferenceDeployment `chat` over at least two phones.
+    pub async fn deploy(&self, data_dir: &Path) {
+        let path = data_dir.join("tiny.gguf");
+        std::fs::write(&path, model_file::tiny()).unwrap();
+        let model = object(json!({
+            "apiVersion": "polyphony.dev/v1alpha1", "kind": "Model", "metadata": { "name": "tiny" },
+            "spec": { "source": format!("file://{}", path.display()) },
+        }));
+        let deployment = object(json!({
+            "apiVersion": "polyphony.dev/v1alpha1", "kind": "InferenceDeployment", "metadata": { "name": "chat" },
+            "spec": { "model": "tiny", "contextLength": 64, "maxSessions": 1, "placement": { "minPhones": 2 } },
+        }));
+        Api::<Model>::default_namespaced(self.client.clone()).create(&PostParams::default(), &model).await.unwrap();
+        Api::<InferenceDeployment>::default_namespaced(self.client.clone()).create(&PostParams::default(), &deployment).await.unwrap();
+    }
+
+    /// Waits until the deployment `chat` is available in that generation; gives its placements by stage.
+    pub async fn available(&self, generation: u64) -> Vec<SegmentPlacement> {
+        let deployments = Api::<InferenceDeployment>::default_namespaced(self.client.clone());
+        let placements = Api::<SegmentPlacement>::default_namespaced(self.client.clone());
+        until(&format!("chat is available in generation {generation}"), async || {
+            let status = deployments.get("chat").await.unwrap().status.unwrap_or_default();
+            if !condition::is_true(&status.conditions, "Available") || status.plan_generation != Some(generation) {
+                return Err(format!("{status:#?}"));
+            }
+            let mut found = placements.list(&Default::default()).await.unwrap().items;
+            found.retain(|placement| placement.spec.plan_generation == generation);
+            found.sort_by_key(|placement| placement.spec.stage);
+            Ok(found)
+        })
+        .await
+    }
+
+    pub async fn phone_condition(&self, name: &str, type_: &str, status: &str) {
+        let phones = Api::<Phone>::all(self.client.clone());
+        until(&format!("{name} is {type_}={status}"), async || {
+            let phone = phones.get_opt(name).await.unwrap().and_then(|phone| phone.status).unwrap_or_default();
+            match condition::find(&phone.conditions, type_) {
+                Some(found) if found.status == status => Ok(()),
+                _ => Err(format!("{phone:#?}")),
+            }
+        })
+        .await;
+    }
+
+    /// Reasons of all events about the object of that name.
+    pub async fn events(&self, about: &str) -> Vec<String> {
+        let events = Api::<Event>::all(self.client.clone()).list(&Default::default()).await.unwrap();
+        let is_about = |event: &Event| event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(about));
+        events.items.into_iter().filter(is_about).filter_map(|event| event.reason).collect()
+    }
+}
+
+fn object<K: serde::de::DeserializeOwned>(value: serde_json::Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+/// Asks again and again until there is an answer; fails with the last words when there is none in time.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let since = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(now) => assert!(since.elapsed() < DEADLINE, "not in {DEADLINE:?}: {what}; now: {now}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

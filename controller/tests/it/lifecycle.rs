@@ -1,0 +1,123 @@
+//! The life of a deployment: planned, available, re-planned, and still there after a restart.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::farm::{Farm, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_becomes_available_and_moves_from_a_lost_phone() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(folder.path()).await;
+    let mut agents = BTreeMap::new();
+    for name in ["phone-1", "phone-2", "phone-3"] {
+        agents.insert(name.to_owned(), farm.agent(name).await);
+        farm.phone_condition(name, "Ready", "True").await;
+    }
+    farm.deploy(folder.path()).await;
+    let first = farm.available(1).await;
+    assert_eq!(first.len(), 2);
+    assert!(first[0].spec.holds.embedding && first[1].spec.holds.head);
+    let assignment = agents[&first[0].spec.phone].assigned.borrow()[0].clone();
+    assert_eq!(assignment.peers.len(), 2);
+    assert_eq!(assignment.peers[1].phone, first[1].spec.phone);
+
+    // The link ends: the layers move to the phone that was left out.
+    let lost = first[1].spec.phone.clone();
+    agents.remove(&lost);
+    let second = farm.available(2).await;
+    assert!(second.iter().all(|placement| placement.spec.phone != lost), "{second:#?}");
+    farm.phone_condition(&lost, "Ready", "False").await;
+    let told = farm.events("chat").await;
+    for reason in ["Planned", "SegmentReady", "Available", "PhoneLost", "Replanned"] {
+        assert!(told.iter().any(|told| told == reason), "{reason} is missing in {told:?}");
+    }
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_keeps_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(folder.path()).await;
+    let agents = [farm.agent("phone-1").await, farm.agent("phone-2").await];
+    farm.deploy(folder.path()).await;
+    let before = farm.available(1).await;
+    farm.stop().await;
+    drop(agents);
+    assert!(!folder.path().join("endpoints.json").exists(), "an orderly end takes the addresses away");
+
+    let farm = Farm::start(folder.path()).await;
+    let agents = [farm.agent("phone-1").await, farm.agent("phone-2").await];
+    for agent in &agents {
+        agent.assigned.clone().wait_for(|assigned| assigned.len() == 1).await.unwrap();
+    }
+    let after = farm.available(1).await;
+    let uids = |placements: &[polyphony_api::SegmentPlacement]| placements.iter().map(|placement| placement.metadata.uid.clone()).collect::<Vec<_>>();
+    assert_eq!(uids(&before), uids(&after));
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_phone_fetches_the_manifest_and_checks_each_tensor_against_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(folder.path()).await;
+    let agents = [farm.agent("phone-1").await, farm.agent("phone-2").await];
+    farm.deploy(folder.path()).await;
+    let digest = farm.available(1).await[0].spec.manifest_digest.clone();
+    let weights = agents[0].welcome.weights_url.clone();
+
+    let (status, json) = fetch(&weights, &format!("/v1alpha1/manifests/{digest}"), &farm.token, "").await;
+    assert_eq!(status, 200);
+    assert_eq!(hex::encode(Sha256::digest(&json)), digest);
+    let manifest: polyphony_model::Manifest = serde_json::from_slice(&json).unwrap();
+    manifest.check().unwrap();
+    let path = format!("/v1alpha1/tensors/{digest}/3");
+    let (status, tensor) = fetch(&weights, &path, &farm.token, "").await;
+    assert_eq!(status, 200);
+    assert!(manifest.tensors[3].matches(&tensor));
+    let (status, rest) = fetch(&weights, &path, &farm.token, "Range: bytes=10-\r\n").await;
+    assert_eq!((status, rest.as_slice()), (206, &tensor[10..]));
+    let (status, _) = fetch(&weights, &path, "wrong", "").await;
+    assert_eq!(status, 401);
+    let (status, _) = fetch(&weights, &format!("/v1alpha1/tensors/{digest}/9999"), &farm.token, "").await;
+    assert_eq!(status, 404);
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_deployment_leaves_nothing_on_the_phones() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(folder.path()).await;
+    let agents = [farm.agent("phone-1").await, farm.agent("phone-2").await];
+    farm.deploy(folder.path()).await;
+    farm.available(1).await;
+    let deployments = kube::Api::<polyphony_api::InferenceDeployment>::default_namespaced(farm.client.clone());
+    deployments.delete("chat", &Default::default()).await.unwrap();
+    for agent in &agents {
+        agent.assigned.clone().wait_for(Vec::is_empty).await.unwrap();
+    }
+    let placements = kube::Api::<polyphony_api::SegmentPlacement>::default_namespaced(farm.client.clone());
+    until("no placement is left", async || {
+        let left = placements.list(&Default::default()).await.unwrap().items;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+    })
+    .await;
+    farm.stop().await;
+}
+
+/// One HTTP request on a connection of its own; gives status and body.
+async fn fetch(base: &str, path: &str, token: &str, headers: &str) -> (u16, Vec<u8>) {
+    let host = base.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
+    (status, answer[end + 4..].to_vec())
+}

@@ -1,0 +1,285 @@
+//! The CPU engine: every op as `reference` (scalar, f64 sums, the oracle of all engines) or `fast` (SIMD and threads).
+
+use std::ops::Range;
+
+use rayon::ThreadPool;
+
+use crate::engine::{Engine, EngineError};
+use crate::ops::{Attention, EmbedRows, KvWrite, Matmul, RmsNorm, Rope, RoundRows, SiluMul};
+use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
+use crate::shapes::{MatrixShape, Shapes};
+use crate::weight_type::WeightType;
+
+pub mod attention;
+pub mod embed_rows;
+pub mod exponential;
+pub mod kv_write;
+mod lanes;
+pub mod matmul;
+pub mod rms_norm;
+pub mod rope;
+pub mod round_rows;
+pub mod silu_mul;
+
+/// Runs recordings on the processor.
+pub struct CpuEngine {
+    arithmetic: Arithmetic,
+    shapes: Shapes,
+    /// Row-major, in the file's own bytes.
+    matrices: Vec<Box<[u8]>>,
+    vectors: Vec<Box<[f32]>>,
+    buffers: Vec<Vec<f32>>,
+}
+
+enum Arithmetic {
+    Reference,
+    Fast(ThreadPool),
+}
+
+/// A matrix as the kernels of this folder see it: row-major GGML blocks.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    pub shape: MatrixShape,
+    pub ggml: &'a [u8],
+}
+
+impl<'a> Matrix<'a> {
+    /// The bytes of one row.
+    pub fn row(&self, row: usize) -> &'a [u8] {
+        let n_bytes = self.ggml.len() / self.shape.n_rows;
+        &self.ggml[row * n_bytes..(row + 1) * n_bytes]
+    }
+}
+
+impl CpuEngine {
+    /// The fast engine on a pool of its own; 0 threads means as many as the processor has.
+    pub fn new(threads: usize) -> Result<Self, EngineError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("kernels-{index}"))
+            .build()?;
+        Ok(Self::with(Arithmetic::Fast(pool)))
+    }
+
+    /// The oracle: slow, simple, as exact as f32 storage between ops lets it be.
+    pub fn reference() -> Self {
+        Self::with(Arithmetic::Reference)
+    }
+
+    fn with(arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, shapes: Shapes::default(), matrices: vec![], vectors: vec![], buffers: vec![] }
+    }
+
+    fn matrix(&self, id: MatrixId) -> Result<Matrix<'_>, crate::ShapeError> {
+        Ok(Matrix { shape: self.shapes.matrix("matrix", id)?, ggml: &self.matrices[id.0 as usize] })
+    }
+
+    fn vector(&self, id: VectorId) -> &[f32] {
+        &self.vectors[id.0 as usize]
+    }
+
+    fn buffer(&self, id: BufferId) -> &[f32] {
+        &self.buffers[id.0 as usize]
+    }
+
+    /// Calls `kernel` with the engine and one of its buffers to write to, which the engine meanwhile lacks.
+    fn update<T>(&mut self, id: BufferId, kernel: impl FnOnce(&Self, &mut [f32]) -> T) -> T {
+        let mut out = std::mem::take(&mut self.buffers[id.0 as usize]);
+        let result = kernel(self, &mut out);
+        self.buffers[id.0 as usize] = out;
+        result
+    }
+
+    fn run_op(&mut self, op: &Op, rows: &[Row]) -> Result<(), crate::ShapeError> {
+        match op {
+            Op::EmbedRows(op) => return self.embed_rows(op),
+            Op::RmsNorm(op) => self.rms_norm(op),
+            Op::Matmul(op) => return self.matmul(op),
+            Op::Rope(op) => self.rope(op, rows),
+            Op::KvWrite(op) => self.kv_write(op, rows),
+            Op::Attention(op) => self.attention(op, rows),
+            Op::SiluMul(op) => self.silu_mul(op),
+            Op::RoundRows(op) => self.round_rows(op),
+        }
+        Ok(())
+    }
+
+    fn embed_rows(&mut self, op: &EmbedRows) -> Result<(), crate::ShapeError> {
+        self.update(op.out, |engine, out| {
+            embed_rows::reference(engine.matrix(op.table)?, &op.tokens, out);
+            Ok(())
+        })
+    }
+
+    fn rms_norm(&mut self, op: &RmsNorm) {
+        self.update(op.out, |engine, out| {
+            let first = op.first_row * op.width;
+            let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => rms_norm::reference,
+                Arithmetic::Fast(_) => rms_norm::fast,
+            };
+            kernel(x, engine.vector(op.weight), op.eps, &mut out[..x.len()]);
+        });
+    }
+
+    fn matmul(&mut self, op: &Matmul) -> Result<(), crate::ShapeError> {
+        self.update(op.out, |engine, out| {
+            let weight = engine.matrix(op.weight)?;
+            let first = op.first_row * weight.shape.n_cols;
+            let x = &engine.buffer(op.x)[first..first + op.n_rows * weight.shape.n_cols];
+            let out = &mut out[..op.n_rows * weight.shape.n_rows];
+            let add = matmul::Add {
+                bias: op.bias.map(|bias| engine.vector(bias)),
+                residual: match op.residual {
+                    None => matmul::Residual::None,
+                    Some(residual) if residual == op.out => matmul::Residual::Out,
+                    Some(residual) => matmul::Residual::Rows(engine.buffer(residual)),
+                },
+            };
+            match &engine.arithmetic {
+                Arithmetic::Reference => matmul::reference(weight, x, &add, out),
+                Arithmetic::Fast(pool) => matmul::fast(weight, x, &add, out, pool),
+            }
+            Ok(())
+        })
+    }
+
+    fn rope(&mut self, op: &Rope, rows: &[Row]) {
+        self.update(op.x, |engine, x| {
+            let angles = op.angles(rows, op.frequency_factors.map(|factors| engine.vector(factors)));
+            let width = op.n_heads * op.head_size;
+            let heads = rope::Heads { head_size: op.head_size, n_rotated: op.n_rotated, style: op.style };
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => rope::reference,
+                Arithmetic::Fast(_) => rope::fast,
+            };
+            for (row, angles) in x.chunks_exact_mut(width).zip(angles.chunks_exact(op.n_rotated)) {
+                kernel(row, angles, heads);
+            }
+        });
+    }
+
+    fn kv_write(&mut self, op: &KvWrite, rows: &[Row]) {
+        for (from, cache) in [(op.k, op.k_cache), (op.v, op.v_cache)] {
+            self.update(cache, |engine, cache| {
+                kv_write::reference(engine.buffer(from), rows, op.layout, cache);
+            });
+        }
+    }
+
+    fn attention(&mut self, op: &Attention, rows: &[Row]) {
+        self.update(op.out, |engine, out| {
+            let caches =
+                attention::Caches { k: engine.buffer(op.k_cache), v: engine.buffer(op.v_cache) };
+            let out = &mut out[..rows.len() * op.n_heads * op.head_size];
+            match &engine.arithmetic {
+                Arithmetic::Reference => attention::reference(op, rows, engine.buffer(op.q), caches, out),
+                Arithmetic::Fast(pool) => attention::fast(op, rows, engine.buffer(op.q), caches, out, pool),
+            }
+        });
+    }
+
+    fn silu_mul(&mut self, op: &SiluMul) {
+        self.update(op.out, |engine, out| {
+            let len = op.n_rows * op.width;
+            let (gate, up) = (&engine.buffer(op.gate)[..len], &engine.buffer(op.up)[..len]);
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => silu_mul::reference,
+                Arithmetic::Fast(_) => silu_mul::fast,
+            };
+            kernel(gate, up, &mut out[..len]);
+        });
+    }
+
+    fn round_rows(&mut self, op: &RoundRows) {
+        self.update(op.x, |engine, x| {
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => round_rows::reference,
+                Arithmetic::Fast(_) => round_rows::fast,
+            };
+            for row in x.chunks_exact_mut(op.width).take(op.n_rows) {
+                kernel(row, op.to);
+            }
+        });
+    }
+}
+
+// === impl Engine ===
+
+impl Engine for CpuEngine {
+    fn numerics(&self) -> String {
+        match self.arithmetic {
+            Arithmetic::Reference => "reference-f64".to_string(),
+            Arithmetic::Fast(_) => "cpu-f32".to_string(),
+        }
+    }
+
+    fn device(&self) -> String {
+        let simd = lanes::simd_name();
+        match &self.arithmetic {
+            Arithmetic::Reference => "cpu (reference)".to_string(),
+            Arithmetic::Fast(pool) => format!("cpu ({} threads, {simd})", pool.current_num_threads()),
+        }
+    }
+
+    fn load_matrix(
+        &mut self,
+        weight_type: WeightType,
+        n_rows: usize,
+        n_cols: usize,
+        ggml: &[u8],
+    ) -> Result<MatrixId, EngineError> {
+        let id = self.shapes.add_matrix(MatrixShape { weight_type, n_rows, n_cols }, ggml.len())?;
+        self.matrices.push(ggml.into());
+        Ok(id)
+    }
+
+    fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
+        let id = self.shapes.add_vector(values.len())?;
+        self.vectors.push(values.into());
+        Ok(id)
+    }
+
+    fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
+        let id = self.shapes.add_buffer(len)?;
+        self.buffers.push(vec![0.0; len]);
+        Ok(id)
+    }
+
+    fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
+        let range = offset..offset.saturating_add(values.len());
+        self.shapes
+            .require_range("values", buffer, &range)
+            .map_err(|source| EngineError::Call { call: "write", source })?;
+        self.buffers[buffer.0 as usize][range].copy_from_slice(values);
+        Ok(())
+    }
+
+    fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
+        self.shapes
+            .require_range("range", buffer, &range)
+            .map_err(|source| EngineError::Call { call: "read", source })?;
+        Ok(self.buffer(buffer)[range].to_vec())
+    }
+
+    fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
+        self.shapes.check(recording)?;
+        for upload in &recording.uploads {
+            self.write(upload.buffer, upload.offset, &upload.values)?;
+        }
+        for (index, op) in recording.ops.iter().enumerate() {
+            self.run_op(op, &recording.rows)
+                .map_err(|source| EngineError::Op { index, op: op.name(), source })?;
+        }
+        let readbacks = recording.readbacks.iter();
+        Ok(readbacks.flat_map(|r| self.buffer(r.buffer)[r.range.clone()].iter().copied()).collect())
+    }
+
+    fn bytes_used(&self) -> u64 {
+        let matrices: usize = self.matrices.iter().map(|matrix| matrix.len()).sum();
+        let vectors: usize = self.vectors.iter().map(|vector| size_of_val(&vector[..])).sum();
+        let buffers: usize = self.buffers.iter().map(|buffer| size_of_val(&buffer[..])).sum();
+        (matrices + vectors + buffers) as u64
+    }
+}

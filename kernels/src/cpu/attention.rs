@@ -1,0 +1,116 @@
+//! Causal attention of the step's rows over their slots' caches.
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use crate::cpu::{exponential, lanes};
+use crate::ops::Attention;
+use crate::recording::Row;
+
+/// The caches of one layer, each as the op's layout says.
+#[derive(Clone, Copy)]
+pub struct Caches<'a> {
+    pub k: &'a [f32],
+    pub v: &'a [f32],
+}
+
+/// What one head of one row sees: its positions' keys and values, at a stride.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    /// From the first value of this head at the first position seen.
+    k: &'a [f32],
+    v: &'a [f32],
+    /// Values from one position to the next.
+    stride: usize,
+    n_positions: usize,
+    scale: f32,
+}
+
+impl<'a> Seen<'a> {
+    fn new(op: &Attention, row: Row, head: usize, caches: Caches<'a>) -> Self {
+        let first = op.first_position(row.position);
+        let range = op.layout.range(row.slot, first..row.position + 1);
+        let kv_head = head / (op.n_heads / op.n_kv_heads) * op.head_size;
+        Seen {
+            k: &caches.k[range.start + kv_head..range.end],
+            v: &caches.v[range.start + kv_head..range.end],
+            stride: op.layout.kv_width,
+            n_positions: (row.position + 1 - first) as usize,
+            scale: op.scale,
+        }
+    }
+
+    #[inline(always)]
+    fn k(&self, position: usize, head_size: usize) -> &'a [f32] {
+        &self.k[position * self.stride..][..head_size]
+    }
+
+    #[inline(always)]
+    fn v(&self, position: usize, head_size: usize) -> &'a [f32] {
+        &self.v[position * self.stride..][..head_size]
+    }
+}
+
+/// As [`Attention`] says; `q` and `out` are `[rows][n_heads][head_size]`.
+pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32]) {
+    let heads = q.chunks_exact(op.head_size).zip(out.chunks_exact_mut(op.head_size));
+    for (index, (q, out)) in heads.enumerate().take(rows.len() * op.n_heads) {
+        let seen = Seen::new(op, rows[index / op.n_heads], index % op.n_heads, caches);
+        let scores: Vec<f64> = (0..seen.n_positions)
+            .map(|p| {
+                let k = seen.k(p, op.head_size);
+                let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+                dot * f64::from(op.scale)
+            })
+            .collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for (i, out) in out.iter_mut().enumerate() {
+            let sum: f64 = (0..seen.n_positions).map(|p| weights[p] * f64::from(seen.v(p, op.head_size)[i])).sum();
+            *out = (sum / total) as f32;
+        }
+    }
+}
+
+/// As [`reference`], in f32; positions are added from the first seen upward, whatever else is in the step.
+pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32], pool: &ThreadPool) {
+    let head = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
+        let seen = Seen::new(op, rows[index / op.n_heads], index % op.n_heads, caches);
+        scores.resize(seen.n_positions, 0.0);
+        attend(seen, &q[index * op.head_size..][..op.head_size], scores, out);
+    };
+    let work: usize = rows.iter().map(|row| row.position as usize + 1).sum::<usize>() * op.n_heads * op.head_size;
+    // Below this a hand-over to other threads costs more than it saves (about 20 µs of work).
+    if pool.current_num_threads() == 1 || work < 1 << 16 {
+        let mut scores = Vec::new();
+        out.chunks_exact_mut(op.head_size).enumerate().for_each(|item| head(&mut scores, item));
+    } else {
+        pool.install(|| out.par_chunks_exact_mut(op.head_size).enumerate().for_each_init(Vec::new, head));
+    }
+}
+
+lanes::simd! {
+    /// One head of one row; `scores` has room for one score a position.
+    fn attend(seen: Seen<'_>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
+        let mut largest = f32::NEG_INFINITY;
+        for (position, score) in scores.iter_mut().enumerate() {
+            *score = lanes::dot(q, seen.k(position, q.len())) * seen.scale;
+            largest = if *score > largest { *score } else { largest };
+        }
+        for score in scores.iter_mut() {
+            *score = exponential::exp(*score - largest);
+        }
+        let mut total = 0.0;
+        out.fill(0.0);
+        for (position, weight) in scores.iter().enumerate() {
+            total += weight;
+            for (out, v) in out.iter_mut().zip(seen.v(position, q.len())) {
+                *out += weight * v;
+            }
+        }
+        for out in out {
+            *out /= total;
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! RMS norm of rows.
+
+use crate::cpu::lanes;
+
+/// `out[r][i] = x[r][i] · weight[i] / √(mean(x[r]²) + eps)`; rows are as wide as `weight`.
+pub fn reference(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+        let sum: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let scale = 1.0 / (sum / weight.len() as f64 + f64::from(eps)).sqrt();
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = (f64::from(*x) * scale * f64::from(*weight)) as f32;
+        }
+    }
+}
+
+lanes::simd! {
+    /// As [`reference`], in f32.
+    pub fn fast(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+            let scale = 1.0 / (lanes::dot(x, x) / weight.len() as f32 + eps).sqrt();
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * scale * weight;
+            }
+        }
+    }
+}

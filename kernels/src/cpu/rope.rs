@@ -1,0 +1,47 @@
+//! Rotary position embedding of one token's row.
+
+use crate::ops::RopeStyle;
+
+/// How the heads of a row are turned.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    pub head_size: usize,
+    pub n_rotated: usize,
+    pub style: RopeStyle,
+}
+
+impl Heads {
+    /// The places in a head of the two values of pair i.
+    fn pair(self, i: usize) -> (usize, usize) {
+        match self.style {
+            RopeStyle::Pairs => (2 * i, 2 * i + 1),
+            RopeStyle::Halves => (i, i + self.n_rotated / 2),
+        }
+    }
+}
+
+/// Turns every head of `row` (`[n_heads][head_size]`) by `angles` (`[n_rotated / 2][cos, sin]`).
+pub fn reference(row: &mut [f32], angles: &[f32], heads: Heads) {
+    for head in row.chunks_exact_mut(heads.head_size) {
+        for (i, angle) in angles.chunks_exact(2).enumerate() {
+            let (cos, sin) = (f64::from(angle[0]), f64::from(angle[1]));
+            let (first, second) = heads.pair(i);
+            let (a, b) = (f64::from(head[first]), f64::from(head[second]));
+            head[first] = (a * cos - b * sin) as f32;
+            head[second] = (a * sin + b * cos) as f32;
+        }
+    }
+}
+
+/// As [`reference`], in f32.
+pub fn fast(row: &mut [f32], angles: &[f32], heads: Heads) {
+    for head in row.chunks_exact_mut(heads.head_size) {
+        for (i, angle) in angles.chunks_exact(2).enumerate() {
+            let (cos, sin) = (angle[0], angle[1]);
+            let (first, second) = heads.pair(i);
+            let (a, b) = (head[first], head[second]);
+            head[first] = a * cos - b * sin;
+            head[second] = a * sin + b * cos;
+        }
+    }
+}

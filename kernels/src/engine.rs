@@ -1,0 +1,90 @@
+//! The engine: who holds weights and buffers and runs recordings. Knows no model, no file and no tensor's name.
+
+use std::ops::Range;
+
+use crate::cpu::CpuEngine;
+use crate::recording::{BufferId, MatrixId, Recording, VectorId};
+use crate::shapes::ShapeError;
+use crate::vulkan::VulkanEngine;
+use crate::weight_type::WeightType;
+
+/// Holds matrices, vectors and buffers and runs recordings on them. Dropping it frees everything.
+pub trait Engine: Send {
+    /// The arithmetic, a part of the numerics class: engines that say the same give the same bits for the same shapes on the same device type.
+    fn numerics(&self) -> String;
+
+    /// The device in words, for people.
+    fn device(&self) -> String;
+
+    /// Takes a matrix of `n_rows` (outputs) × `n_cols` (inputs), row-major, in GGML's file bytes. `n_cols` is a multiple of 32.
+    fn load_matrix(&mut self, weight_type: WeightType, n_rows: usize, n_cols: usize, ggml: &[u8]) -> Result<MatrixId, EngineError>;
+
+    /// Takes a vector of f32.
+    fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError>;
+
+    /// Makes a buffer of `len` f32, zeroed.
+    fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError>;
+
+    /// Writes values into a buffer from value `offset` on.
+    fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError>;
+
+    /// Reads the values `range` of a buffer.
+    fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError>;
+
+    /// Checks the whole recording, then runs it: one submit, one readback. Returns the readbacks one after the other.
+    ///
+    /// A recording that fails its check has changed nothing.
+    fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError>;
+
+    /// Bytes that matrices, vectors and buffers take on the device.
+    fn bytes_used(&self) -> u64;
+}
+
+/// Which engine to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The processor; 0 threads means as many as it has.
+    Cpu { threads: usize },
+    /// The first Vulkan device, real ones before those made of software.
+    Vulkan,
+}
+
+/// Opens an engine.
+pub fn open(backend: Backend) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(match backend {
+        Backend::Cpu { threads } => Box::new(CpuEngine::new(threads)?),
+        Backend::Vulkan => Box::new(VulkanEngine::new()?),
+    })
+}
+
+/// Why an engine could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("op {index} ({op}): {source}")]
+    Op {
+        /// Place in the recording, from 0.
+        index: usize,
+        op: &'static str,
+        #[source]
+        source: ShapeError,
+    },
+    #[error("recording: {0}")]
+    Recording(#[source] ShapeError),
+    #[error("{call}: {source}")]
+    Call {
+        /// The engine's function that was called wrongly.
+        call: &'static str,
+        #[source]
+        source: ShapeError,
+    },
+    #[error(
+        "no vulkan adapter ({reason}): install a driver (debian: mesa-vulkan-drivers and libvulkan1) or use the cpu backend"
+    )]
+    NoAdapter { reason: String },
+    #[error("{what} needs {bytes} bytes, the device allows {limit}: split it or use the cpu backend")]
+    TooLarge { what: &'static str, bytes: u64, limit: u64 },
+    #[error("vulkan device: {0}: use the cpu backend if it stays")]
+    Device(String),
+    #[error("cpu threads cannot start: {0}: ask for fewer")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}

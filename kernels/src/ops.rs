@@ -1,0 +1,19 @@
+//! Operations: the arguments of each, its shape checks and its GPU dispatches. Computes nothing itself.
+
+pub mod attention;
+pub mod embed_rows;
+pub mod kv_write;
+pub mod matmul;
+pub mod rms_norm;
+pub mod rope;
+pub mod round_rows;
+pub mod silu_mul;
+
+pub use attention::Attention;
+pub use embed_rows::EmbedRows;
+pub use kv_write::KvWrite;
+pub use matmul::Matmul;
+pub use rms_norm::RmsNorm;
+pub use rope::{Rope, RopeStyle};
+pub use round_rows::{ActivationRounding, RoundRows};
+pub use silu_mul::SiluMul;

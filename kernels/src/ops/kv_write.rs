@@ -1,0 +1,67 @@
+//! KV write: keys and values of the step's rows into the caches.
+
+use crate::plan::{Binding, Plan};
+use crate::wgsl::Variant;
+use crate::recording::{BufferId, KvLayout, Row};
+use crate::shapes::{ShapeError, Shapes, require, require_apart};
+
+/// `k_cache[row.slot][row.position] = k[r]`, and the same for v, for every row of the step.
+///
+/// `k` and `v` are `[rows][kv_width]`, the caches as `layout` says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KvWrite {
+    pub k: BufferId,
+    pub v: BufferId,
+    pub k_cache: BufferId,
+    pub v_cache: BufferId,
+    pub layout: KvLayout,
+}
+
+impl KvWrite {
+    pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+        check_caches(shapes, self.layout, rows, self.k_cache, self.v_cache)?;
+        shapes.require_rows("k", self.k, rows.len(), self.layout.kv_width)?;
+        shapes.require_rows("v", self.v, rows.len(), self.layout.kv_width)?;
+        require_apart(self.k_cache, &[self.k, self.v])?;
+        require_apart(self.v_cache, &[self.k, self.v])
+    }
+}
+
+/// Checks two caches of one layer and that every row has its place in them.
+pub(crate) fn check_caches(
+    shapes: &Shapes,
+    layout: KvLayout,
+    rows: &[Row],
+    k_cache: BufferId,
+    v_cache: BufferId,
+) -> Result<(), ShapeError> {
+    shapes.require_rows("k_cache", k_cache, 1, layout.len())?;
+    shapes.require_rows("v_cache", v_cache, 1, layout.len())?;
+    require(k_cache != v_cache, "v_cache", "another buffer than k_cache", format!("{v_cache:?}"))?;
+    for row in rows {
+        let held = (row.slot as usize) < layout.n_slots;
+        require(held, "slot", format!("less than {}", layout.n_slots), row.slot)?;
+        let held = (row.position as usize) < layout.n_positions;
+        require(held, "position", format!("less than {}", layout.n_positions), row.position)?;
+    }
+    Ok(())
+}
+
+impl KvWrite {
+    /// A lane a value.
+    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+        plan.dispatch_lanes(
+            Variant::KvWrite,
+            &[self.layout.kv_width as u32, self.layout.n_positions as u32, 0],
+            &[
+                (1, Binding::Data),
+                (2, Binding::Read(self.k)),
+                (3, Binding::Read(self.v)),
+                (4, Binding::Write(self.k_cache)),
+                (5, Binding::Write(self.v_cache)),
+            ],
+            self.layout.kv_width,
+            plan.rows.len(),
+        );
+    }
+}

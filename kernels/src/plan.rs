@@ -1,0 +1,184 @@
+//! Plans: a recording as GPU dispatches, still plain data. Touches no device.
+
+use std::collections::HashMap;
+
+use crate::ops::Rope;
+use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
+use crate::shapes::{MatrixShape, ShapeError, Shapes};
+use crate::vulkan::packing;
+use crate::wgsl::{Variant, WeightSource, Weights};
+
+/// What of the device decides how work is cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub source: WeightSource,
+    /// Lanes of a workgroup that shares nothing.
+    pub workgroup: u32,
+    /// Bytes: where a window of a uniform buffer may start.
+    pub uniform_alignment: u32,
+    /// Bytes of one storage binding.
+    pub max_storage: u64,
+    /// Texels of a texture's side.
+    pub max_texture: u32,
+}
+
+impl Facts {
+    /// Rows of a matrix that one texture or binding holds; 0 when not even one fits.
+    pub fn part_rows(&self, shape: MatrixShape) -> usize {
+        let words = packing::row_words(shape);
+        match self.source {
+            WeightSource::Texture if words > self.max_texture as usize => 0,
+            WeightSource::Texture => shape.n_rows.min(self.max_texture as usize),
+            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * 16)),
+        }
+    }
+}
+
+/// The parameters of one dispatch: what a kernel's `Params` holds, 4 bytes each.
+pub(crate) type Params = [u32; 16];
+
+/// One dispatch of one kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Dispatch {
+    pub variant: Variant,
+    pub params: Params,
+    /// Binding number and what is bound; number 0 is the parameters.
+    pub bindings: Vec<(u32, Binding)>,
+    /// Workgroups in x and y.
+    pub workgroups: [u32; 2],
+}
+
+/// What a kernel's binding is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Binding {
+    /// The plan's own data: token rows, tokens, angles.
+    Data,
+    Read(BufferId),
+    Write(BufferId),
+    Vector(VectorId),
+    /// A part of a matrix, counted from 0.
+    Weights(MatrixId, u32),
+    /// A uniform window of [`WINDOW_BYTES`] from this byte on, which is aligned.
+    Window(BufferId, u32),
+    /// Sums that wait for more columns.
+    Scratch,
+    /// A read binding that this dispatch does not look at.
+    Unread,
+}
+
+/// Bytes of a uniform window: what every Vulkan device allows.
+pub(crate) const WINDOW_BYTES: u32 = 16 << 10;
+
+/// The dispatches of a recording, in order, and the data they read.
+pub(crate) struct Plan<'a> {
+    pub facts: Facts,
+    pub shapes: &'a Shapes,
+    pub vectors: &'a [Box<[f32]>],
+    pub rows: &'a [Row],
+    pub data: Vec<u32>,
+    pub dispatches: Vec<Dispatch>,
+    /// f32 values of scratch that some dispatch needs.
+    pub scratch_len: usize,
+    angles: HashMap<AnglesKey, u32>,
+}
+
+/// Base, position scale, values rotated, factors: layers that agree in these share their angles.
+type AnglesKey = (u32, u32, usize, Option<VectorId>);
+
+impl<'a> Plan<'a> {
+    /// Plans a recording that has passed its check.
+    pub fn new(
+        facts: Facts,
+        shapes: &'a Shapes,
+        vectors: &'a [Box<[f32]>],
+        recording: &'a Recording,
+    ) -> Result<Self, (usize, ShapeError)> {
+        let mut plan = Plan {
+            facts,
+            shapes,
+            vectors,
+            rows: &recording.rows,
+            // The token rows come first, at 0.
+            data: recording.rows.iter().flat_map(|row| [row.slot, row.position]).collect(),
+            dispatches: Vec::new(),
+            scratch_len: 0,
+            angles: HashMap::new(),
+        };
+        for (index, op) in recording.ops.iter().enumerate() {
+            plan.op(op).map_err(|error| (index, error))?;
+        }
+        Ok(plan)
+    }
+
+    fn op(&mut self, op: &Op) -> Result<(), ShapeError> {
+        match op {
+            Op::EmbedRows(op) => return op.plan(self),
+            Op::Matmul(op) => return op.plan(self),
+            Op::RmsNorm(op) => op.plan(self),
+            Op::Rope(op) => op.plan(self),
+            Op::KvWrite(op) => op.plan(self),
+            Op::Attention(op) => op.plan(self),
+            Op::SiluMul(op) => op.plan(self),
+            Op::RoundRows(op) => op.plan(self),
+        }
+        Ok(())
+    }
+
+    /// Appends data and says where it lies.
+    pub fn put(&mut self, data: impl IntoIterator<Item = u32>) -> u32 {
+        let at = self.data.len() as u32;
+        self.data.extend(data);
+        at
+    }
+
+    /// Where the angles of a rope lie, computed once for all layers alike.
+    pub fn angles(&mut self, rope: &Rope) -> u32 {
+        let key = (rope.base.to_bits(), rope.position_scale.to_bits(), rope.n_rotated, rope.frequency_factors);
+        if let Some(at) = self.angles.get(&key) {
+            return *at;
+        }
+        let factors = rope.frequency_factors.map(|factors| &*self.vectors[factors.0 as usize]);
+        let at = self.put(rope.angles(self.rows, factors).into_iter().map(f32::to_bits));
+        self.angles.insert(key, at);
+        at
+    }
+
+    /// Appends a dispatch of `lanes` lanes for each of `n_rows` rows. Workgroups are one-dimensional, the grid has a row a row.
+    pub fn dispatch_lanes(&mut self, variant: Variant, params: &[u32], bindings: &[(u32, Binding)], lanes: usize, n_rows: usize) {
+        let workgroups = [(lanes as u32).div_ceil(self.facts.workgroup), n_rows as u32];
+        self.dispatch(variant, params, bindings, workgroups);
+    }
+
+    /// Appends a dispatch.
+    pub fn dispatch(&mut self, variant: Variant, params: &[u32], bindings: &[(u32, Binding)], workgroups: [u32; 2]) {
+        let mut padded = Params::default();
+        padded[..params.len()].copy_from_slice(params);
+        self.dispatches.push(Dispatch { variant, params: padded, bindings: bindings.to_vec(), workgroups });
+    }
+
+    /// The variant's weights for a matrix.
+    pub fn weights(&self, shape: MatrixShape) -> Weights {
+        Weights { weight_type: shape.weight_type.name(), source: self.facts.source }
+    }
+
+    /// A window on a buffer from value `at` on, and where in the window that value lies, in vec4. `at` is a multiple of 4.
+    pub fn window(&self, buffer: BufferId, at: usize) -> (Binding, u32) {
+        let byte = at as u32 * 4;
+        let start = byte / self.facts.uniform_alignment * self.facts.uniform_alignment;
+        (Binding::Window(buffer, start), (byte - start) / 16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::weight_type::WeightType;
+    use crate::wgsl::WEIGHT_TYPES;
+
+    #[test]
+    fn every_weight_type_has_its_wgsl() {
+        for weight_type in WeightType::ALL {
+            let found = WEIGHT_TYPES.iter().any(|(name, _)| *name == weight_type.name());
+            assert!(found, "{weight_type:?}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Recordings: the work of one step as plain data. Runs nothing; the same recording runs on any engine.
+
+use std::ops::Range;
+
+use crate::ops::{Attention, EmbedRows, KvWrite, Matmul, RmsNorm, Rope, RoundRows, SiluMul};
+
+/// A matrix that an engine holds. Valid only in the engine that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixId(pub(crate) u32);
+
+/// A vector that an engine holds (norm weights, a bias, rope factors). Valid only in the engine that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VectorId(pub(crate) u32);
+
+/// An f32 buffer that an engine holds (activations, KV caches). Valid only in the engine that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BufferId(pub(crate) u32);
+
+/// One token row of the step: the KV slot of its session and its position in it, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Row {
+    pub slot: u32,
+    pub position: u32,
+}
+
+/// The shape of the K or the V buffer of one layer: `[slot][position][kv_width]` f32, rows contiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvLayout {
+    pub n_slots: usize,
+    pub n_positions: usize,
+    /// Key heads × head size.
+    pub kv_width: usize,
+}
+
+impl KvLayout {
+    /// Values in one buffer of this shape: what to ask of `Engine::alloc`.
+    pub fn len(&self) -> usize {
+        self.n_slots.saturating_mul(self.n_positions).saturating_mul(self.kv_width)
+    }
+
+    /// Whether a buffer of this shape holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where the values of these positions of one slot lie, for moving a KV cache. The caller keeps slot and positions within the layout.
+    pub fn range(&self, slot: u32, positions: Range<u32>) -> Range<usize> {
+        let first = slot as usize * self.n_positions;
+        (first + positions.start as usize) * self.kv_width..(first + positions.end as usize) * self.kv_width
+    }
+}
+
+/// Values that go into a buffer before the first op.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upload {
+    pub buffer: BufferId,
+    /// First value written, counted in f32.
+    pub offset: usize,
+    pub values: Vec<f32>,
+}
+
+/// Values that come back after the last op.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Readback {
+    pub buffer: BufferId,
+    /// Values read, counted in f32.
+    pub range: Range<usize>,
+}
+
+/// One step: uploads, then the ops in order, then the readbacks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recording {
+    /// The token rows of the step: what `Rope`, `KvWrite` and `Attention` work on. No two may share slot and position.
+    pub rows: Vec<Row>,
+    pub uploads: Vec<Upload>,
+    pub ops: Vec<Op>,
+    pub readbacks: Vec<Readback>,
+}
+
+impl Recording {
+    /// An empty step over these token rows.
+    pub fn new(rows: Vec<Row>) -> Self {
+        Self { rows, ..Self::default() }
+    }
+
+    /// Writes values into a buffer before the first op.
+    pub fn upload(&mut self, buffer: BufferId, offset: usize, values: Vec<f32>) {
+        self.uploads.push(Upload { buffer, offset, values });
+    }
+
+    /// Appends an op.
+    pub fn push(&mut self, op: impl Into<Op>) {
+        self.ops.push(op.into());
+    }
+
+    /// Reads values back after the last op; `Engine::run` returns all readbacks one after the other.
+    pub fn readback(&mut self, buffer: BufferId, range: Range<usize>) {
+        self.readbacks.push(Readback { buffer, range });
+    }
+}
+
+/// One operation. The struct of each, with its shapes and formula, is in `ops/`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    EmbedRows(EmbedRows),
+    RmsNorm(RmsNorm),
+    Matmul(Matmul),
+    Rope(Rope),
+    KvWrite(KvWrite),
+    Attention(Attention),
+    SiluMul(SiluMul),
+    RoundRows(RoundRows),
+}
+
+macro_rules! op_from {
+    ($($op:ident),+) => {
+        $(impl From<$op> for Op {
+            fn from(op: $op) -> Op {
+                Op::$op(op)
+            }
+        })+
+
+        impl Op {
+            /// The name of the operation, as in errors and metrics.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Op::$op(_) => stringify!($op),)+
+                }
+            }
+        }
+    };
+}
+
+op_from!(EmbedRows, RmsNorm, Matmul, Rope, KvWrite, Attention, SiluMul, RoundRows);

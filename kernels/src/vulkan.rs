@@ -1,0 +1,278 @@
+//! The Vulkan engine: weights as textures or buffers, one submit and one readback a step. Decides no shape: plans do.
+
+use std::ops::Range;
+
+use wgpu::BufferUsages;
+
+use crate::engine::{Engine, EngineError};
+use crate::plan::{Facts, Plan, WINDOW_BYTES};
+use crate::recording::{BufferId, MatrixId, Readback, Recording, VectorId};
+use crate::shapes::{MatrixShape, Shapes};
+use crate::weight_type::WeightType;
+pub use crate::wgsl::WeightSource;
+
+mod gpu;
+pub(crate) mod packing;
+mod pipelines;
+mod storage;
+
+use gpu::Gpu;
+use pipelines::Pipelines;
+use storage::{Growing, Part};
+
+/// Runs recordings on a Vulkan device.
+pub struct VulkanEngine {
+    facts: Facts,
+    shapes: Shapes,
+    matrices: Vec<Vec<Part>>,
+    /// As loaded; the device's copies are in `vector_buffers`.
+    vectors: Vec<Box<[f32]>>,
+    vector_buffers: Vec<wgpu::Buffer>,
+    buffers: Vec<wgpu::Buffer>,
+    pipelines: Pipelines,
+    /// The parameters of a step's dispatches, each at the alignment of uniforms.
+    params: Growing,
+    /// What a step's kernels read: token rows, tokens, angles.
+    data: Growing,
+    /// Sums that wait for more columns.
+    scratch: Growing,
+    readback: Growing,
+    /// Bound where a kernel reads nothing.
+    unread: wgpu::Buffer,
+    bytes_used: u64,
+    gpu: Gpu,
+}
+
+impl VulkanEngine {
+    /// Opens the first device, with the source of weights that suits it.
+    pub fn new() -> Result<Self, EngineError> {
+        let gpu = Gpu::open()?;
+        let source = match gpu.info.device_type {
+            wgpu::DeviceType::Cpu => WeightSource::Texture,
+            _ => WeightSource::Storage,
+        };
+        Ok(Self::on(gpu, source))
+    }
+
+    /// Opens the first device with a source of weights of the caller's choice.
+    pub fn with_source(source: WeightSource) -> Result<Self, EngineError> {
+        Ok(Self::on(Gpu::open()?, source))
+    }
+
+    fn on(gpu: Gpu, source: WeightSource) -> Self {
+        let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+        let facts = Facts {
+            source,
+            workgroup: if software { 32 } else { 64 },
+            uniform_alignment: gpu.limits.min_uniform_buffer_offset_alignment,
+            max_storage: gpu.limits.max_storage_buffer_binding_size,
+            max_texture: gpu.limits.max_texture_dimension_2d,
+        };
+        Self {
+            facts,
+            shapes: Shapes::default(),
+            matrices: vec![],
+            vectors: vec![],
+            vector_buffers: vec![],
+            buffers: vec![],
+            pipelines: Pipelines::new(facts.workgroup),
+            params: Growing::new(&gpu, "params", BufferUsages::UNIFORM | BufferUsages::COPY_DST),
+            data: Growing::new(&gpu, "data", BufferUsages::STORAGE | BufferUsages::COPY_DST),
+            scratch: Growing::new(&gpu, "scratch", BufferUsages::STORAGE),
+            readback: Growing::new(&gpu, "readback", BufferUsages::MAP_READ | BufferUsages::COPY_DST),
+            unread: storage::buffer(&gpu, "unread", 256, BufferUsages::STORAGE),
+            bytes_used: 0,
+            gpu,
+        }
+    }
+
+    /// Bytes that may be bound at once.
+    fn require_size(&self, what: &'static str, bytes: u64) -> Result<(), EngineError> {
+        let limit = self.gpu.limits.max_storage_buffer_binding_size.min(self.gpu.limits.max_buffer_size);
+        if bytes > limit {
+            return Err(EngineError::TooLarge { what, bytes, limit });
+        }
+        Ok(())
+    }
+
+    /// Packs a matrix and takes it to the device, part by part.
+    fn upload(&mut self, shape: MatrixShape, ggml: &[u8]) -> Result<Vec<Part>, EngineError> {
+        let part_rows = self.facts.part_rows(shape);
+        if part_rows == 0 {
+            let bytes = packing::row_words(shape) as u64 * 16;
+            return Err(EngineError::TooLarge { what: "a row of the matrix", bytes, limit: self.facts.max_storage });
+        }
+        let mut parts = Vec::new();
+        for first in (0..shape.n_rows).step_by(part_rows) {
+            let rows = first..shape.n_rows.min(first + part_rows);
+            let words = packing::pack(shape, ggml, rows.clone());
+            parts.push(Part::upload(&self.gpu, self.facts.source, rows.len(), &words));
+            self.bytes_used += words.len() as u64;
+        }
+        // Hands the staging memory back.
+        self.gpu.queue.submit([]);
+        self.gpu.wait()?;
+        Ok(parts)
+    }
+
+    /// Runs the encoder's work, then brings values back.
+    fn finish(&mut self, mut encoder: wgpu::CommandEncoder, readbacks: &[Readback]) -> Result<Vec<f32>, EngineError> {
+        let n_bytes = readbacks.iter().map(|readback| readback.range.len() as u64 * 4).sum();
+        self.readback.require(&self.gpu, n_bytes)?;
+        let mut at = 0;
+        for Readback { buffer, range } in readbacks.iter().filter(|readback| !readback.range.is_empty()) {
+            let n_bytes = range.len() as u64 * 4;
+            let buffer = &self.buffers[buffer.0 as usize];
+            encoder.copy_buffer_to_buffer(buffer, range.start as u64 * 4, &self.readback.buffer, at, n_bytes);
+            at += n_bytes;
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        if n_bytes == 0 {
+            self.gpu.wait()?;
+            return Ok(Vec::new());
+        }
+        let (sender, mapped) = std::sync::mpsc::channel();
+        self.readback.buffer.map_async(wgpu::MapMode::Read, ..n_bytes, move |result| {
+            // The receiver waits below unless the device was lost, which is an error already.
+            let _ = sender.send(result);
+        });
+        self.gpu.wait()?;
+        let device = |error: &dyn std::fmt::Display| EngineError::Device(format!("the result cannot be read: {error}"));
+        mapped.try_recv().map_err(|error| device(&error))?.map_err(|error| device(&error))?;
+        let values = {
+            let view = self.readback.buffer.get_mapped_range(..n_bytes).map_err(|error| device(&error))?;
+            bytemuck::pod_collect_to_vec(&view)
+        };
+        self.readback.buffer.unmap();
+        Ok(values)
+    }
+}
+
+// === impl Engine ===
+
+impl Engine for VulkanEngine {
+    fn numerics(&self) -> String {
+        // Divisions and fused operations differ from driver to driver.
+        let device = format!("{} {}", self.gpu.info.name, self.gpu.info.driver_info);
+        let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').collect();
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        format!("vulkan-f32-{}", words.join("-").to_lowercase())
+    }
+
+    fn device(&self) -> String {
+        let info = &self.gpu.info;
+        format!("vulkan {} ({} {}, weights from {:?})", info.name, info.driver, info.driver_info, self.facts.source)
+    }
+
+    fn load_matrix(
+        &mut self,
+        weight_type: WeightType,
+        n_rows: usize,
+        n_cols: usize,
+        ggml: &[u8],
+    ) -> Result<MatrixId, EngineError> {
+        let shape = MatrixShape { weight_type, n_rows, n_cols };
+        let id = self.shapes.add_matrix(shape, ggml.len())?;
+        match self.upload(shape, ggml) {
+            Ok(parts) => self.matrices.push(parts),
+            Err(error) => {
+                self.shapes.remove_last_matrix();
+                return Err(error);
+            }
+        }
+        Ok(id)
+    }
+
+    fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
+        let n_bytes = size_of_val(values) as u64;
+        self.require_size("the vector", n_bytes)?;
+        let id = self.shapes.add_vector(values.len())?;
+        let buffer = storage::buffer(&self.gpu, "vector", n_bytes, BufferUsages::STORAGE | BufferUsages::COPY_DST);
+        self.gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(values));
+        self.vectors.push(values.into());
+        self.vector_buffers.push(buffer);
+        self.bytes_used += n_bytes;
+        self.gpu.check()?;
+        Ok(id)
+    }
+
+    fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
+        // A window may start at the last value.
+        let n_bytes = (len as u64 * 4).next_multiple_of(16) + u64::from(WINDOW_BYTES);
+        self.require_size("the buffer", n_bytes)?;
+        let id = self.shapes.add_buffer(len)?;
+        let usage = BufferUsages::STORAGE | BufferUsages::UNIFORM | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        self.buffers.push(storage::buffer(&self.gpu, "buffer", n_bytes, usage));
+        self.bytes_used += n_bytes;
+        self.gpu.check()?;
+        Ok(id)
+    }
+
+    fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
+        let range = offset..offset.saturating_add(values.len());
+        self.shapes
+            .require_range("values", buffer, &range)
+            .map_err(|source| EngineError::Call { call: "write", source })?;
+        let buffer = &self.buffers[buffer.0 as usize];
+        self.gpu.queue.write_buffer(buffer, offset as u64 * 4, bytemuck::cast_slice(values));
+        self.gpu.check()
+    }
+
+    fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
+        self.shapes
+            .require_range("range", buffer, &range)
+            .map_err(|source| EngineError::Call { call: "read", source })?;
+        let encoder = self.gpu.device.create_command_encoder(&Default::default());
+        self.finish(encoder, &[Readback { buffer, range }])
+    }
+
+    fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
+        self.shapes.check(recording)?;
+        let plan = Plan::new(self.facts, &self.shapes, &self.vectors, recording)
+            .map_err(|(index, source)| EngineError::Op { index, op: recording.ops[index].name(), source })?;
+        let stride = self.facts.uniform_alignment.max(64);
+        let mut params = vec![0u32; plan.dispatches.len() * stride as usize / 4];
+        for (dispatch, params) in plan.dispatches.iter().zip(params.chunks_exact_mut(stride as usize / 4)) {
+            params[..dispatch.params.len()].copy_from_slice(&dispatch.params);
+        }
+        let grown = [
+            self.params.require(&self.gpu, size_of_val(&params[..]) as u64)?,
+            self.data.require(&self.gpu, size_of_val(&plan.data[..]) as u64)?,
+            self.scratch.require(&self.gpu, plan.scratch_len as u64 * 4)?,
+        ];
+        if grown.contains(&true) {
+            self.pipelines.forget_bindings();
+        }
+        for upload in &recording.uploads {
+            let buffer = &self.buffers[upload.buffer.0 as usize];
+            self.gpu.queue.write_buffer(buffer, upload.offset as u64 * 4, bytemuck::cast_slice(&upload.values));
+        }
+        self.gpu.queue.write_buffer(&self.params.buffer, 0, bytemuck::cast_slice(&params));
+        self.gpu.queue.write_buffer(&self.data.buffer, 0, bytemuck::cast_slice(&plan.data));
+
+        let resources = storage::Resources {
+            matrices: &self.matrices,
+            vectors: &self.vector_buffers,
+            buffers: &self.buffers,
+            params: &self.params.buffer,
+            data: &self.data.buffer,
+            scratch: &self.scratch.buffer,
+            unread: &self.unread,
+        };
+        for dispatch in &plan.dispatches {
+            self.pipelines.prepare(&self.gpu, dispatch, &resources)?;
+        }
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for (index, dispatch) in plan.dispatches.iter().enumerate() {
+                self.pipelines.encode(&mut pass, dispatch, index as u32 * stride);
+            }
+        }
+        self.finish(encoder, &recording.readbacks)
+    }
+
+    fn bytes_used(&self) -> u64 {
+        self.bytes_used
+    }
+}

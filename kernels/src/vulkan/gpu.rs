@@ -1,0 +1,100 @@
+//! The device: finding an adapter, asking it for no more than a phone has, and hearing of its errors.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use wgpu::{AdapterInfo, Device, DeviceType, Limits, Queue};
+
+use crate::engine::EngineError;
+use crate::plan::WINDOW_BYTES;
+
+/// An open Vulkan device.
+pub(super) struct Gpu {
+    pub device: Device,
+    pub queue: Queue,
+    pub info: AdapterInfo,
+    pub limits: Limits,
+    /// What the device complained of since `check` was last called.
+    error: Arc<Mutex<Option<String>>>,
+}
+
+/// How long one submit may take before the device counts as hung.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+impl Gpu {
+    /// Opens the first Vulkan adapter; real devices come before software.
+    pub fn open() -> Result<Self, EngineError> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::VULKAN;
+        let instance = wgpu::Instance::new(descriptor);
+        let mut adapters = ready(instance.enumerate_adapters(wgpu::Backends::VULKAN))?;
+        adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+            DeviceType::DiscreteGpu => 0,
+            DeviceType::IntegratedGpu => 1,
+            DeviceType::VirtualGpu => 2,
+            DeviceType::Other => 3,
+            DeviceType::Cpu => 4,
+        });
+        let adapter = adapters
+            .into_iter()
+            .next()
+            .ok_or_else(|| EngineError::NoAdapter { reason: "no driver reports a device".to_string() })?;
+        let limits = modest(&adapter.limits());
+        let (device, queue) = ready(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("kernels"),
+            required_limits: limits.clone(),
+            ..Default::default()
+        }))?
+        .map_err(|error| EngineError::NoAdapter { reason: error.to_string() })?;
+
+        let error = Arc::new(Mutex::new(None));
+        let heard = Arc::clone(&error);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            heard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }));
+        Ok(Self { device, queue, info: adapter.get_info(), limits, error })
+    }
+
+    /// The first error since the last call.
+    pub fn check(&self) -> Result<(), EngineError> {
+        match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(EngineError::Device(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until all that was submitted is done.
+    pub fn wait(&self) -> Result<(), EngineError> {
+        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(DEADLINE) };
+        self.device.poll(wait).map_err(|error| EngineError::Device(error.to_string()))?;
+        self.check()
+    }
+}
+
+/// What the kernels use, and no more: phones have less than desktops, and what passes here passes there.
+fn modest(adapter: &Limits) -> Limits {
+    Limits {
+        max_compute_invocations_per_workgroup: 256,
+        max_compute_workgroup_size_x: 256,
+        max_compute_workgroup_size_y: 1,
+        max_compute_workgroup_size_z: 1,
+        max_compute_workgroup_storage_size: 16 << 10,
+        max_storage_buffers_per_shader_stage: 5,
+        max_uniform_buffer_binding_size: u64::from(WINDOW_BYTES),
+        max_texture_dimension_2d: adapter.max_texture_dimension_2d.min(8192),
+        max_storage_buffer_binding_size: adapter.max_storage_buffer_binding_size,
+        max_buffer_size: adapter.max_buffer_size,
+        min_uniform_buffer_offset_alignment: adapter.min_uniform_buffer_offset_alignment.max(16),
+        ..Limits::downlevel_defaults()
+    }
+}
+
+/// The result of a future that wgpu completes at once on native devices.
+fn ready<T>(future: impl Future<Output = T>) -> Result<T, EngineError> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Ok(result),
+        Poll::Pending => Err(EngineError::Device("a request that wgpu answers at once was left open".to_string())),
+    }
+}

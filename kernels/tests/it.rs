@@ -1,0 +1,12 @@
+//! Integration tests of the kernels: every engine against the oracle, and against itself.
+
+#![allow(clippy::unwrap_used)]
+
+mod it {
+    pub mod engines;
+    pub mod random;
+    pub mod refusals;
+    pub mod rounding;
+    pub mod same_bits;
+    pub mod twins;
+}

@@ -1,0 +1,32 @@
+//! The engines under test.
+
+use polyphony_kernels::cpu::CpuEngine;
+use polyphony_kernels::vulkan::{VulkanEngine, WeightSource};
+use polyphony_kernels::{Engine, EngineError};
+
+/// Every engine that this machine can open: the processor with one and with three threads, Vulkan with either source of weights.
+pub fn engines() -> Vec<Box<dyn Engine>> {
+    let mut engines: Vec<Box<dyn Engine>> = vec![cpu(1), cpu(3)];
+    engines.extend(vulkan());
+    engines
+}
+
+pub fn cpu(threads: usize) -> Box<dyn Engine> {
+    Box::new(CpuEngine::new(threads).unwrap())
+}
+
+/// Vulkan with either source of weights, or nothing where there is no adapter.
+pub fn vulkan() -> Vec<Box<dyn Engine>> {
+    let mut engines: Vec<Box<dyn Engine>> = Vec::new();
+    for source in [WeightSource::Texture, WeightSource::Storage] {
+        match VulkanEngine::with_source(source) {
+            Ok(engine) => engines.push(Box::new(engine)),
+            Err(EngineError::NoAdapter { .. }) => {
+                println!("skipped: no Vulkan adapter");
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    engines
+}

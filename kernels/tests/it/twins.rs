@@ -1,0 +1,275 @@
+//! Twin tests: every op on every engine against the oracle, over odd sizes.
+
+use polyphony_kernels::cpu::CpuEngine;
+use polyphony_kernels::{
+    ActivationRounding, Attention, BufferId, EmbedRows, Engine, KvLayout, KvWrite, Matmul, Recording, RmsNorm, Rope,
+    RopeStyle, RoundRows, Row, SiluMul, WeightType,
+};
+
+use super::engines::engines;
+use super::random::Random;
+
+/// Runs one recording, built anew in each engine, on the oracle and on every engine, and compares what comes back.
+fn twins(tolerance: f32, build: impl Fn(&mut dyn Engine, &mut Random) -> Recording) {
+    twins_of(&mut engines(), tolerance, build);
+}
+
+fn twins_of(
+    engines: &mut [Box<dyn Engine>],
+    tolerance: f32,
+    build: impl Fn(&mut dyn Engine, &mut Random) -> Recording,
+) {
+    let mut oracle = CpuEngine::reference();
+    let recording = build(&mut oracle, &mut Random(7));
+    let expected = oracle.run(&recording).unwrap();
+    for engine in engines {
+        let recording = build(engine.as_mut(), &mut Random(7));
+        let found = engine.run(&recording).unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert!(
+                (found - expected).abs() <= tolerance * expected.abs().max(1.0),
+                "{}: value {i} is {found}, the oracle has {expected}",
+                engine.device()
+            );
+        }
+    }
+}
+
+/// A buffer of random values.
+fn filled(engine: &mut dyn Engine, random: &mut Random, len: usize) -> BufferId {
+    let buffer = engine.alloc(len).unwrap();
+    engine.write(buffer, 0, &random.values(len)).unwrap();
+    buffer
+}
+
+fn rows(n_rows: usize) -> Vec<Row> {
+    (0..n_rows).map(|r| Row { slot: (r % 2) as u32, position: (3 * r) as u32 }).collect()
+}
+
+#[test]
+fn embedded_rows_are_those_of_the_table_in_every_type() {
+    for weight_type in WeightType::ALL {
+        for (n_vocabulary, width) in [(40, 64), (9000, 96)] {
+            // Each value is one multiplication and at most one addition, which a GPU may fuse: half a unit in the last place of 1.
+            twins(1e-6, |engine, random| {
+                let table = random.matrix(weight_type, n_vocabulary, width);
+                let table = engine.load_matrix(weight_type, n_vocabulary, width, &table).unwrap();
+                let out = engine.alloc(6 * width).unwrap();
+                let tokens = vec![3, 39, 0, n_vocabulary as u32 - 1, 3];
+                let mut recording = Recording::new(vec![]);
+                recording.push(EmbedRows { table, tokens, out });
+                recording.readback(out, 0..6 * width);
+                recording
+            });
+        }
+    }
+}
+
+#[test]
+fn norms_of_rows_are_the_oracles() {
+    for (width, n_rows) in [(16, 9), (24, 3), (64, 1), (96, 5), (576, 2), (1000, 1)] {
+        // f32 sums of up to 1000 squares and a GPU's division: some 1e-7 each.
+        twins(5e-6, |engine, random| {
+            let x = filled(engine, random, (n_rows + 1) * width);
+            let weight = engine.load_vector(&random.values(width)).unwrap();
+            let out = engine.alloc(n_rows * width).unwrap();
+            let mut recording = Recording::new(vec![]);
+            recording.push(RmsNorm { x, first_row: 1, weight, eps: 1e-5, width, n_rows, out });
+            recording.readback(out, 0..n_rows * width);
+            recording
+        });
+    }
+}
+
+#[test]
+fn products_of_matrices_are_the_oracles_in_every_type() {
+    for weight_type in WeightType::ALL {
+        for (n_out, n_in, n_rows) in [(5, 32, 1), (64, 96, 3), (96, 64, 9), (33, 576, 4), (100, 192, 6)] {
+            // f32 sums of at most 576 products of size 1: each addition is off by 1e-7 of a sum that stays below some 30.
+            twins(2e-5, |engine, random| {
+                let weight = random.matrix(weight_type, n_out, n_in);
+                let weight = engine.load_matrix(weight_type, n_out, n_in, &weight).unwrap();
+                let x = filled(engine, random, (n_rows + 2) * n_in);
+                let out = engine.alloc(n_rows * n_out).unwrap();
+                let mut recording = Recording::new(vec![]);
+                recording.push(Matmul { weight, x, first_row: 2, n_rows, bias: None, residual: None, out });
+                recording.readback(out, 0..n_rows * n_out);
+                recording
+            });
+        }
+    }
+}
+
+#[test]
+fn matrices_over_the_limits_of_textures_and_uniforms_are_split_rightly() {
+    for (weight_type, n_out, n_in, n_rows) in
+        [(WeightType::Q8_0, 8200, 32, 2), (WeightType::Q4_1, 8, 9000 / 32 * 32, 5), (WeightType::F32, 3, 4128, 1)]
+    {
+        // As above for 9000 products: sums stay below some 100, their errors grow with the root of the count.
+        twins(1e-4, |engine, random| {
+            let weight = random.matrix(weight_type, n_out, n_in);
+            let weight = engine.load_matrix(weight_type, n_out, n_in, &weight).unwrap();
+            let x = filled(engine, random, n_rows * n_in);
+            let out = filled(engine, random, n_rows * n_out);
+            let mut recording = Recording::new(vec![]);
+            recording.push(Matmul { weight, x, first_row: 0, n_rows, bias: None, residual: Some(out), out });
+            recording.readback(out, 0..n_rows * n_out);
+            recording
+        });
+    }
+}
+
+#[test]
+fn bias_and_residual_are_added_apart_or_in_place() {
+    for (in_place, with_bias, n_rows) in [(false, true, 1), (true, false, 5), (true, true, 2), (false, false, 3)] {
+        let (n_out, n_in) = (48, 96);
+        // As for the products alone.
+        twins(2e-5, |engine, random| {
+            let weight = random.matrix(WeightType::F16, n_out, n_in);
+            let weight = engine.load_matrix(WeightType::F16, n_out, n_in, &weight).unwrap();
+            let x = filled(engine, random, n_rows * n_in);
+            let out = filled(engine, random, n_rows * n_out);
+            let apart = filled(engine, random, n_rows * n_out);
+            let bias = engine.load_vector(&random.values(n_out)).unwrap();
+            let mut recording = Recording::new(vec![]);
+            recording.push(Matmul {
+                weight,
+                x,
+                first_row: 0,
+                n_rows,
+                bias: with_bias.then_some(bias),
+                residual: Some(if in_place { out } else { apart }),
+                out,
+            });
+            recording.readback(out, 0..n_rows * n_out);
+            recording
+        });
+    }
+}
+
+#[test]
+fn heads_turn_as_the_oracles_in_both_styles() {
+    for style in [RopeStyle::Pairs, RopeStyle::Halves] {
+        for (n_heads, head_size, n_rotated, n_rows) in [(4, 16, 16, 9), (2, 24, 12, 3), (9, 64, 64, 1), (3, 64, 2, 4)] {
+            // Two products of size 1 and their sum.
+            twins(1e-6, |engine, random| {
+                let x = filled(engine, random, n_rows * n_heads * head_size);
+                let factors: Vec<f32> = (0..n_rotated / 2).map(|i| 1.0 + i as f32).collect();
+                let factors = engine.load_vector(&factors).unwrap();
+                let rows = (0..n_rows).map(|r| Row { slot: 0, position: (r * 12_345) as u32 }).collect();
+                let mut recording = Recording::new(rows);
+                let rope = Rope {
+                    x,
+                    n_heads,
+                    head_size,
+                    n_rotated,
+                    style,
+                    base: 10_000.0,
+                    position_scale: 0.25,
+                    frequency_factors: None,
+                };
+                recording.push(rope.clone());
+                recording.push(Rope { frequency_factors: Some(factors), position_scale: 1.0, ..rope });
+                recording.readback(x, 0..n_rows * n_heads * head_size);
+                recording
+            });
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_go_to_their_slots_and_positions() {
+    let layout = KvLayout { n_slots: 2, n_positions: 20, kv_width: 24 };
+    // Copies are exact.
+    twins(0.0, |engine, random| {
+        let (k, v) = (filled(engine, random, 5 * 24), filled(engine, random, 5 * 24));
+        let (k_cache, v_cache) = (filled(engine, random, layout.len()), filled(engine, random, layout.len()));
+        let mut recording = Recording::new(rows(5));
+        recording.push(KvWrite { k, v, k_cache, v_cache, layout });
+        recording.readback(k_cache, 0..layout.len());
+        recording.readback(v_cache, 0..layout.len());
+        recording
+    });
+}
+
+#[test]
+fn attention_is_the_oracles_over_all_head_sizes_groups_and_windows() {
+    for (n_heads, n_kv_heads, head_size, n_rows, window) in [
+        (4, 2, 16, 9, None),
+        (4, 2, 24, 3, Some(5)),
+        (9, 3, 64, 2, None),
+        (2, 2, 64, 7, Some(1)),
+        (3, 1, 128, 1, Some(70)),
+        (1, 1, 256, 2, None),
+    ] {
+        let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_kv_heads * head_size };
+        // Weighted means of values of size 1 over up to 200 positions.
+        twins(5e-6, |engine, random| {
+            let q = filled(engine, random, n_rows * n_heads * head_size);
+            let (k_cache, v_cache) = (filled(engine, random, layout.len()), filled(engine, random, layout.len()));
+            let out = engine.alloc(n_rows * n_heads * head_size).unwrap();
+            let rows = (0..n_rows).map(|r| Row { slot: (r % 2) as u32, position: (199 - 24 * r) as u32 }).collect();
+            let mut recording = Recording::new(rows);
+            recording.push(Attention {
+                q,
+                k_cache,
+                v_cache,
+                layout,
+                n_heads,
+                n_kv_heads,
+                head_size,
+                scale: 1.7,
+                window,
+                out,
+            });
+            recording.readback(out, 0..n_rows * n_heads * head_size);
+            recording
+        });
+    }
+}
+
+#[test]
+fn gates_are_the_oracles_even_at_the_ends_of_the_exponential() {
+    for (width, n_rows) in [(24, 9), (192, 1), (1536, 3)] {
+        // Values of some 300: one division and a polynomial of 2 units in the last place.
+        twins(2e-6, |engine, random| {
+            let gate = engine.alloc(n_rows * width).unwrap();
+            let values: Vec<f32> = (0..n_rows * width).map(|_| random.value() * 300.0).collect();
+            engine.write(gate, 0, &values).unwrap();
+            let up = filled(engine, random, n_rows * width);
+            let out = engine.alloc(n_rows * width).unwrap();
+            let mut recording = Recording::new(vec![]);
+            recording.push(SiluMul { gate, up, width, n_rows, out });
+            recording.readback(out, 0..n_rows * width);
+            recording
+        });
+    }
+}
+
+#[test]
+fn rows_are_rounded_to_the_very_bits_of_the_oracle() {
+    let width = 100;
+    let mut values = Random(3).values(width * 4);
+    // Row 1: up to 100,000, as real hidden states; row 2: 40 powers of two apart; row 3 holds an infinity and stays.
+    for (i, value) in values.iter_mut().enumerate() {
+        match i / width {
+            1 => *value *= 100_000.0,
+            2 => *value *= 2f32.powi(-((i % 40) as i32)),
+            _ => {}
+        }
+    }
+    values[3 * width + 5] = f32::INFINITY;
+    let run = |engine: &mut dyn Engine| -> Vec<u32> {
+        let x = engine.alloc(values.len()).unwrap();
+        let mut recording = Recording::new(vec![]);
+        recording.upload(x, 0, values.clone());
+        recording.push(RoundRows { x, width, n_rows: 4, to: ActivationRounding::F16 });
+        recording.readback(x, 0..values.len());
+        engine.run(&recording).unwrap().iter().map(|value| value.to_bits()).collect()
+    };
+    let expected = run(&mut CpuEngine::reference());
+    for mut engine in engines() {
+        assert_eq!(run(engine.as_mut()), expected, "{}", engine.device());
+    }
+}

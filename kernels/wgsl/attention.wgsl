@@ -1,0 +1,93 @@
+// Causal attention: a workgroup a head of a token row. Goes through the positions in blocks of 64 that are counted from position 0, with
+// a running largest score and sum (Milakov & Gimelshein 2018, arXiv 1805.02867), so the order depends on the row's position alone.
+
+struct Params {
+    n_heads: u32,
+    // Heads that share one key head.
+    heads_a_group: u32,
+    // All in vec4: the size of a head, the width of a cache row.
+    head_quads: u32,
+    kv_quads: u32,
+    n_positions: u32,
+    // Positions seen, the row's own included; 0: all.
+    window: u32,
+    scale: f32,
+    // Where the token rows lie in `data`.
+    rows_at: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+// [token row][slot, position], u32.
+@group(0) @binding(1) var<storage, read> data: array<u32>;
+// [token row][n_heads][head_quads], f32.
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
+// [slot][position][kv_quads], f32.
+@group(0) @binding(3) var<storage, read> k_cache: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> v_cache: array<vec4<f32>>;
+// [token row][n_heads][head_quads], f32.
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+
+const LOWEST: f32 = -3.0e38;
+
+var<workgroup> weights: array<f32, 64>;
+var<workgroup> maxima: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = params.rows_at + workgroup.y * 2u;
+    let slot = data[row];
+    let position = data[row + 1u];
+    var first = 0u;
+    if params.window > 0u && position + 1u > params.window {
+        first = position + 1u - params.window;
+    }
+    let head_at = (workgroup.y * params.n_heads + workgroup.x) * params.head_quads;
+    let cache_at = slot * params.n_positions * params.kv_quads + workgroup.x / params.heads_a_group * params.head_quads;
+
+    var largest = LOWEST;
+    var total = 0.0;
+    var sum = vec4<f32>(0.0);
+    for (var block = first / 64u; block <= position / 64u; block = block + 1u) {
+        // A lane a position: its score.
+        let own = block * 64u + lane;
+        var score = LOWEST;
+        if own >= first && own <= position {
+            let key_at = cache_at + own * params.kv_quads;
+            var dots = vec4<f32>(0.0);
+            for (var i = 0u; i < params.head_quads; i = i + 1u) {
+                dots = dots + q[head_at + i] * k_cache[key_at + i];
+            }
+            score = ((dots.x + dots.y) + (dots.z + dots.w)) * params.scale;
+        }
+        maxima[lane] = score;
+        for (var half = 32u; half > 0u; half = half / 2u) {
+            workgroupBarrier();
+            if lane < half {
+                maxima[lane] = max(maxima[lane], maxima[lane + half]);
+            }
+        }
+        workgroupBarrier();
+        let new_largest = max(largest, maxima[0]);
+        weights[lane] = exponential(score - new_largest);
+        workgroupBarrier();
+
+        // A lane four values of the head: the positions' share in them.
+        if lane < params.head_quads {
+            let correction = exponential(largest - new_largest);
+            total = total * correction;
+            sum = sum * correction;
+            let start = max(first, block * 64u);
+            let end = min(position, block * 64u + 63u);
+            for (var p = start; p <= end; p = p + 1u) {
+                let weight = weights[p - block * 64u];
+                total = total + weight;
+                sum = sum + weight * v_cache[cache_at + p * params.kv_quads + lane];
+            }
+        }
+        largest = new_largest;
+        workgroupBarrier();
+    }
+    if lane < params.head_quads {
+        out[head_at + lane] = sum / total;
+    }
+}

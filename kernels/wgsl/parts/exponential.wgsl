@@ -1,0 +1,15 @@
+// e to the x from multiplications and additions only, as src/cpu/exponential.rs: a driver's own is not the same on every device.
+
+fn exponential(value: f32) -> f32 {
+    let x = clamp(value, -87.0, 88.0);
+    let n = round(x * 1.44269504);
+    let r = x - n * 0.693359375 - n * -2.12194440e-4;
+    var p = 1.9875691e-4;
+    p = p * r + 1.3981999e-3;
+    p = p * r + 8.3334520e-3;
+    p = p * r + 4.1665796e-2;
+    p = p * r + 1.6666666e-1;
+    p = p * r + 5.0000001e-1;
+    let e_to_r = p * (r * r) + r + 1.0;
+    return e_to_r * bitcast<f32>(u32(i32(n) + 127) << 23u);
+}

@@ -1,0 +1,19 @@
+// Q4_0: one word of nibbles a group; 8 scales a word.
+
+const GROUP_WORDS: u32 = 1u;
+const GROUPS_A_SCALE: u32 = 8u;
+const HAS_SCALES: bool = true;
+
+fn low(bytes: u32, d: f32) -> vec4<f32> {
+    return d * (vec4<f32>((vec4<u32>(bytes) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(15u)) - vec4<f32>(8.0));
+}
+
+fn dequantise(group: u32, row: u32, scales: vec4<u32>) -> Group {
+    let halves = unpack2x16float(scales[(group >> 1u) & 3u]);
+    let d = select(halves.x, halves.y, (group & 1u) == 1u);
+    let w = word(group, row);
+    return Group(
+        low(w.x, d), low(w.y, d), low(w.z, d), low(w.w, d),
+        low(w.x >> 4u, d), low(w.y >> 4u, d), low(w.z >> 4u, d), low(w.w >> 4u, d),
+    );
+}
