@@ -24,9 +24,8 @@ fn validate(pieces: &[Piece]) -> Result<(), String> {
     let source: String = pieces.iter().map(|piece| piece.text.as_str()).collect();
     let module = naga::front::wgsl::parse_str(&source)
         .map_err(|error| format!("{}: {}", place(pieces, error.location(&source)), error.message()))?;
-    Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
-        .validate(&module)
-        .map_err(|error| {
+    Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32).validate(&module).map_err(
+        |error| {
             let mut causes = vec![error.as_inner().to_string()];
             let mut source_error = std::error::Error::source(error.as_inner());
             while let Some(cause) = source_error {
@@ -34,7 +33,8 @@ fn validate(pieces: &[Piece]) -> Result<(), String> {
                 source_error = cause.source();
             }
             format!("{}: {}", place(pieces, error.location(&source)), causes.join(": "))
-        })?;
+        },
+    )?;
     Ok(())
 }
 

@@ -23,6 +23,7 @@ pub async fn client(path: &Path) -> Result<(Client, String), ClientError> {
     let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?;
     let address = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|source| ClientError::Client { path: path.to_owned(), source: Box::new(source) })?;
+    let client = Client::try_from(config)
+        .map_err(|source| ClientError::Client { path: path.to_owned(), source: Box::new(source) })?;
     Ok((client, address.trim_end_matches('/').to_owned()))
 }

@@ -188,7 +188,9 @@ impl ModelStore {
 
     /// Removes the oldest manifests over the limit.
     fn make_room(&self) {
-        let Ok(folder) = std::fs::read_dir(&self.folder) else { return };
+        let Ok(folder) = std::fs::read_dir(&self.folder) else {
+            return;
+        };
         let mut files: Vec<_> = folder
             .filter_map(|entry| {
                 let entry = entry.ok()?;
@@ -243,13 +245,17 @@ impl Refusal {
         match error {
             ModelError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Self {
                 reason: "FileNotFound",
-                message: format!("there is no file {}: put the model there, or create a Model with another source", path.display()),
+                message: format!(
+                    "there is no file {}: put the model there, or create a Model with another source",
+                    path.display()
+                ),
             },
-            ModelError::Io { .. } => Self {
-                reason: "FileUnreadable",
-                message: format!("{error}; let the user of the controller read it"),
-            },
-            ModelError::Hyperparameters { source: polyphony_model::HyperparameterError::Architecture { .. }, .. }
+            ModelError::Io { .. } => {
+                Self { reason: "FileUnreadable", message: format!("{error}; let the user of the controller read it") }
+            }
+            ModelError::Hyperparameters {
+                source: polyphony_model::HyperparameterError::Architecture { .. }, ..
+            }
             | ModelError::Manifest { source: polyphony_model::ManifestError::UnknownTensor { .. }, .. } => {
                 Self { reason: "Unsupported", message: error.to_string() }
             }

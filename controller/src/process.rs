@@ -47,6 +47,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// A running controller.
 pub struct Process {
     pub endpoints: Endpoints,
+    gateway: Arc<Gateway>,
     data_dir: PathBuf,
     stop: CancellationToken,
     /// Stopped after all else: the others may still write.
@@ -64,8 +65,8 @@ impl Process {
     /// With cause, place and remedy: a port in use, a folder that cannot be written, an API that does not answer.
     pub async fn start(flags: Flags, stop: CancellationToken) -> anyhow::Result<Self> {
         let data_dir = flags.data_dir.clone();
-        std::fs::create_dir_all(&data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
-        Endpoints::remove(&data_dir);
+        std::fs::create_dir_all(&data_dir)
+            .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
         let hub_listener = listen(flags.hub_address, "--hub-address", flags.insecure).await?;
         let weights_listener = listen(flags.weights_address, "--weights-address", flags.insecure).await?;
         let gateway_listener = listen(flags.gateway_address, "--gateway-address", flags.insecure).await?;
@@ -77,10 +78,14 @@ impl Process {
             Some(path) => path.clone(),
             None => serve_api(&flags, &stop_api, &mut api_tasks).await?,
         };
+        // Not sooner: the store's lock has shown that no other controller lives in this folder.
+        Endpoints::remove(&data_dir);
         let (client, api_url) = kubeconfig::client(&kubeconfig).await?;
         // The embedded API speaks TLS and plain HTTP on its one port; the second needs no authority.
         let api_url = if flags.kubeconfig.is_none() { api_url.replacen("https://", "http://", 1) } else { api_url };
-        ensure_namespace(&client).await.with_context(|| format!("the API at {api_url} does not answer as it should"))?;
+        ensure_namespace(&client)
+            .await
+            .with_context(|| format!("the API at {api_url} does not answer as it should"))?;
 
         let watches = TaskTracker::new();
         let stores = Arc::new(Stores::start(&client, &watches, &stop));
@@ -90,7 +95,8 @@ impl Process {
             .context("a watch ended at the start")?;
 
         let registry = Arc::new(Registry::default());
-        let models = Arc::new(ModelStore::new(data_dir.join("models")).context("cannot make the folder for manifests")?);
+        let models =
+            Arc::new(ModelStore::new(data_dir.join("models")).context("cannot make the folder for manifests")?);
         let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
         let (assigned, assigned_seen) = watch::channel(None);
         let gateway = Gateway::new(GatewayConfig::default(), registry.clone(), routes_seen);
@@ -113,24 +119,36 @@ impl Process {
         let reconciler = Reconciler {
             sources: Sources { stores, registry: registry.clone(), models: models.clone(), gateway: gateway.clone() },
             actor: Actor { client, registry, models: models.clone(), n_events: AtomicU64::new(0) },
-            settings: Settings { grace_period: flags.grace_period, startup_grace: flags.grace_period + COME_BACK, gateway_url },
+            settings: Settings {
+                grace_period: flags.grace_period,
+                startup_grace: flags.grace_period + COME_BACK,
+                gateway_url,
+            },
             join_token: join_token.clone(),
             assigned,
             routes,
         };
 
         let mut tasks = JoinSet::new();
-        spawn(&mut tasks, "the weights server", serve(weights_listener, weights::router(models, join_token), stop.clone()));
+        spawn(
+            &mut tasks,
+            "the weights server",
+            serve(weights_listener, weights::router(models, join_token), stop.clone()),
+        );
         spawn(&mut tasks, "the gateway", serve(gateway_listener, gateway.router(), stop.clone()));
         spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));
         spawn(&mut tasks, "the reconcile loop", done(reconciler.run(stop.clone())));
-        spawn(&mut tasks, "the watches", done(async move {
-            watches.close();
-            watches.wait().await;
-        }));
+        spawn(
+            &mut tasks,
+            "the watches",
+            done(async move {
+                watches.close();
+                watches.wait().await;
+            }),
+        );
         endpoints.write(&data_dir).context("cannot write endpoints.json")?;
         tracing::info!(api = %endpoints.api, gateway = %endpoints.gateway, hub = %endpoints.hub, "the controller is up");
-        Ok(Self { endpoints, data_dir, stop, stop_api, tasks, api_tasks })
+        Ok(Self { endpoints, gateway, data_dir, stop, stop_api, tasks, api_tasks })
     }
 
     /// Runs until the stop signal, or until a part of it fails.
@@ -139,11 +157,14 @@ impl Process {
     /// The part that failed.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let ended = tokio::select! {
+            // At the stop signal every part ends, which is no failure then.
+            biased;
             () = self.stop.cancelled() => Ok(()),
             Some(part) = self.tasks.join_next() => broken(part),
             Some(part) = self.api_tasks.join_next() => broken(part.map(|result| ("the API server", result))),
         };
         Endpoints::remove(&self.data_dir);
+        self.gateway.close();
         self.stop.cancel();
         let stopping = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_DEADLINE, stopping).await.is_err() {
@@ -169,12 +190,17 @@ fn broken(part: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinErro
 }
 
 /// Opens the embedded API and serves it; gives the path of the kubeconfig that it wrote.
-async fn serve_api(flags: &Flags, stop: &CancellationToken, tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<PathBuf> {
+async fn serve_api(
+    flags: &Flags,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<PathBuf> {
     let listener = listen(flags.api_address, "--api-address", flags.insecure).await?;
     let address = listener.local_addr()?;
     let token = Secret::in_file(&flags.data_dir.join("token"))?;
     let crds = polyphony_api::crds::all().into_iter().map(|(_, crd)| serde_json::to_value(crd));
-    let allowed_hosts = if flags.api_address.ip().is_loopback() { Vec::new() } else { vec![flags.api_address.ip().to_string()] };
+    let allowed_hosts =
+        if flags.api_address.ip().is_loopback() { Vec::new() } else { vec![flags.api_address.ip().to_string()] };
     let config = ApiServerConfig {
         store_path: flags.data_dir.join("store.redb"),
         token: token.reveal().to_owned(),
@@ -183,7 +209,8 @@ async fn serve_api(flags: &Flags, stop: &CancellationToken, tasks: &mut JoinSet<
     };
     let server = tokio::task::spawn_blocking(move || ApiServer::open(config)).await??;
     let path = flags.data_dir.join("kubeconfig");
-    write_private(&path, server.kubeconfig(address).as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    write_private(&path, server.kubeconfig(address).as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
     let stop = stop.clone();
     tasks.spawn(async move { Ok(server.serve(listener, stop).await?) });
     Ok(path)
@@ -203,11 +230,13 @@ async fn ensure_namespace(client: &Client) -> Result<(), kube::Error> {
 /// Listens, on loopback only unless a person insists (invariant 10).
 async fn listen(address: SocketAddr, flag: &str, insecure: bool) -> anyhow::Result<TcpListener> {
     if !address.ip().is_loopback() && !insecure {
-        bail!("{flag} {address} is not a loopback address, and nothing there would be encrypted: use 127.0.0.1, or add --insecure in a closed lab network");
+        bail!(
+            "{flag} {address} is not a loopback address, and nothing there would be encrypted: use 127.0.0.1, or add --insecure in a closed lab network"
+        );
     }
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}: stop the program that uses it, or choose another address with {flag}"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop the program that uses it, or choose another address with {flag}")
+    })
 }
 
 async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> anyhow::Result<()> {

@@ -109,14 +109,22 @@ impl Reconciler {
     /// Carries out all actions, then waits until the stores know of them, so that nothing is decided twice.
     async fn carry_out(&self, actions: Vec<decide::Action>, stores: &Stores) {
         let mut written: Vec<Written> = Vec::new();
+        let mut all_written = true;
         for action in actions {
+            // A story is told once what it tells is written; else it would be told again in every round.
+            if !all_written && matches!(action, decide::Action::Tell(_)) {
+                continue;
+            }
             tracing::debug!(?action, "acting");
             match self.actor.carry_out(action, stores).await {
                 Ok(one) => written.extend(one),
                 Err(error) => {
-                    // What follows may build on what failed: a later round decides anew.
                     tracing::warn!(%error, "an action failed; it is decided upon again");
-                    break;
+                    all_written = false;
+                    // An API that refuses one object takes others; one that does not answer takes none.
+                    if !matches!(error, kube::Error::Api(_)) {
+                        break;
+                    }
                 }
             }
         }
@@ -126,7 +134,10 @@ impl Reconciler {
             }
         };
         if tokio::time::timeout(READ_BACK_DEADLINE, seen_all).await.is_err() {
-            tracing::warn!("the API's watches are slow: a write has not come back within {} s", READ_BACK_DEADLINE.as_secs());
+            tracing::warn!(
+                "the API's watches are slow: a write has not come back within {} s",
+                READ_BACK_DEADLINE.as_secs()
+            );
         }
     }
 }

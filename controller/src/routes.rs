@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use polyphony_api::condition;
 use polyphony_api::InferenceDeployment;
+use polyphony_api::condition;
 use polyphony_gateway::{DeploymentRoute, RingRoute, RouteTable};
 
 use crate::models::Progress;
@@ -14,7 +14,8 @@ use crate::reconcile::observe::{Health, ObjectKey, Observed, model_id};
 pub fn table(observed: &Observed) -> RouteTable {
     let is_there = |deployment: &&std::sync::Arc<InferenceDeployment>| deployment.metadata.deletion_timestamp.is_none();
     let deployments = observed.deployments.iter().filter(|(_, deployment)| is_there(deployment));
-    let deployments = deployments.map(|(key, deployment)| (model_id(&key.namespace, &key.name), route(observed, key, deployment)));
+    let deployments =
+        deployments.map(|(key, deployment)| (model_id(&key.namespace, &key.name), route(observed, key, deployment)));
     RouteTable { deployments: deployments.collect() }
 }
 
@@ -46,11 +47,18 @@ fn rings(observed: &Observed, deployment: &InferenceDeployment) -> Vec<RingRoute
     let generations = of_deployment(observed, deployment);
     let served: Vec<&Generation<'_>> = generations.iter().filter(|generation| generation.is_served(observed)).collect();
     let replicas: BTreeSet<u32> = served.iter().map(|generation| generation.replica).collect();
-    let newest = |replica: u32| served.iter().filter(|generation| generation.replica == replica).max_by_key(|generation| generation.number);
+    let newest = |replica: u32| {
+        served.iter().filter(|generation| generation.replica == replica).max_by_key(|generation| generation.number)
+    };
     let rings: Vec<_> = replicas.into_iter().filter_map(newest).collect();
-    let is_well = |generation: &Generation<'_>| generation.phones().iter().all(|phone| observed.health(phone) == Health::Well);
+    let is_well =
+        |generation: &Generation<'_>| generation.phones().iter().all(|phone| observed.health(phone) == Health::Well);
     let some_are_well = rings.iter().any(|generation| is_well(generation));
-    rings.into_iter().filter(|generation| !some_are_well || is_well(generation)).map(|generation| ring(generation)).collect()
+    rings
+        .into_iter()
+        .filter(|generation| !some_are_well || is_well(generation))
+        .map(|generation| ring(generation))
+        .collect()
 }
 
 fn ring(generation: &Generation<'_>) -> RingRoute {

@@ -170,8 +170,7 @@ impl CpuEngine {
 
     fn attention(&mut self, op: &Attention, rows: &[Row]) {
         self.update(op.out, |engine, out| {
-            let caches =
-                attention::Caches { k: engine.buffer(op.k_cache), v: engine.buffer(op.v_cache) };
+            let caches = attention::Caches { k: engine.buffer(op.k_cache), v: engine.buffer(op.v_cache) };
             let out = &mut out[..rows.len() * op.n_heads * op.head_size];
             match &engine.arithmetic {
                 Arithmetic::Reference => attention::reference(op, rows, engine.buffer(op.q), caches, out),
@@ -219,7 +218,9 @@ impl Engine for CpuEngine {
         let simd = lanes::simd_name();
         match &self.arithmetic {
             Arithmetic::Reference => "cpu (reference)".to_string(),
-            Arithmetic::Fast(pool) => format!("cpu ({} threads, {simd})", pool.current_num_threads()),
+            Arithmetic::Fast(pool) => {
+                format!("cpu ({} threads, {simd})", pool.current_num_threads())
+            }
         }
     }
 
@@ -269,8 +270,7 @@ impl Engine for CpuEngine {
             self.write(upload.buffer, upload.offset, &upload.values)?;
         }
         for (index, op) in recording.ops.iter().enumerate() {
-            self.run_op(op, &recording.rows)
-                .map_err(|source| EngineError::Op { index, op: op.name(), source })?;
+            self.run_op(op, &recording.rows).map_err(|source| EngineError::Op { index, op: op.name(), source })?;
         }
         let readbacks = recording.readbacks.iter();
         Ok(readbacks.flat_map(|r| self.buffer(r.buffer)[r.range.clone()].iter().copied()).collect())

@@ -10,14 +10,21 @@ use crate::weight_type::WeightType;
 
 /// Holds matrices, vectors and buffers and runs recordings on them. Dropping it frees everything.
 pub trait Engine: Send {
-    /// The arithmetic, a part of the numerics class: engines that say the same give the same bits for the same shapes on the same device type.
+    /// The arithmetic, a part of the numerics class: engines that say the same give the same bits. One for every processor (`cpu-f32`); one for
+    /// each GPU and driver (`vulkan-f32-…`), since divisions and fused operations differ between them.
     fn numerics(&self) -> String;
 
     /// The device in words, for people.
     fn device(&self) -> String;
 
     /// Takes a matrix of `n_rows` (outputs) × `n_cols` (inputs), row-major, in GGML's file bytes. `n_cols` is a multiple of 32.
-    fn load_matrix(&mut self, weight_type: WeightType, n_rows: usize, n_cols: usize, ggml: &[u8]) -> Result<MatrixId, EngineError>;
+    fn load_matrix(
+        &mut self,
+        weight_type: WeightType,
+        n_rows: usize,
+        n_cols: usize,
+        ggml: &[u8],
+    ) -> Result<MatrixId, EngineError>;
 
     /// Takes a vector of f32.
     fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError>;

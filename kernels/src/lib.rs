@@ -5,14 +5,14 @@
 //! Invariant: within one [`Engine::numerics`] the result of a token row does not depend on the other rows of the step, on chunking, threads
 //! or SIMD width. The order of every reduction is fixed by the shape of the tensor and the row's position.
 
-pub mod recording;
-pub mod weight_type;
-pub mod shapes;
-pub mod ops;
-pub mod engine;
 pub mod cpu;
-pub mod vulkan;
+pub mod engine;
+pub mod ops;
 mod plan;
+pub mod recording;
+pub mod shapes;
+pub mod vulkan;
+pub mod weight_type;
 mod wgsl;
 
 pub use engine::{Backend, Engine, EngineError, open};

@@ -29,7 +29,8 @@ impl Facts {
         match self.source {
             WeightSource::Texture if words > self.max_texture as usize => 0,
             WeightSource::Texture => shape.n_rows.min(self.max_texture as usize),
-            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * 16)),
+            // A grid of at most 65,535 workgroups has no room for much more than a million lanes.
+            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * 16)).min(1 << 20),
         }
     }
 }
@@ -144,7 +145,14 @@ impl<'a> Plan<'a> {
     }
 
     /// Appends a dispatch of `lanes` lanes for each of `n_rows` rows. Workgroups are one-dimensional, the grid has a row a row.
-    pub fn dispatch_lanes(&mut self, variant: Variant, params: &[u32], bindings: &[(u32, Binding)], lanes: usize, n_rows: usize) {
+    pub fn dispatch_lanes(
+        &mut self,
+        variant: Variant,
+        params: &[u32],
+        bindings: &[(u32, Binding)],
+        lanes: usize,
+        n_rows: usize,
+    ) {
         let workgroups = [(lanes as u32).div_ceil(self.facts.workgroup), n_rows as u32];
         self.dispatch(variant, params, bindings, workgroups);
     }

@@ -61,13 +61,8 @@ impl Shapes {
         let MatrixShape { weight_type, n_rows, n_cols } = shape;
         let call = |source| EngineError::Call { call: "load_matrix", source };
         require(n_rows > 0, "n_rows", "at least 1", n_rows).map_err(call)?;
-        require(
-            n_cols > 0 && n_cols.is_multiple_of(GROUP),
-            "n_cols",
-            format!("a multiple of {GROUP}"),
-            n_cols,
-        )
-        .map_err(call)?;
+        require(n_cols > 0 && n_cols.is_multiple_of(GROUP), "n_cols", format!("a multiple of {GROUP}"), n_cols)
+            .map_err(call)?;
         let expected = weight_type.matrix_bytes(n_rows, n_cols).unwrap_or(usize::MAX);
         require(n_bytes == expected, "bytes", format!("{expected} for {shape:?}"), n_bytes).map_err(call)?;
         self.matrices.push(shape);
@@ -157,8 +152,7 @@ impl Shapes {
         }
         distinct(&recording.rows).map_err(EngineError::Recording)?;
         for (index, op) in recording.ops.iter().enumerate() {
-            self.check_op(op, &recording.rows)
-                .map_err(|source| EngineError::Op { index, op: op.name(), source })?;
+            self.check_op(op, &recording.rows).map_err(|source| EngineError::Op { index, op: op.name(), source })?;
         }
         Ok(())
     }

@@ -152,7 +152,6 @@ impl VulkanEngine {
 
 impl Engine for VulkanEngine {
     fn numerics(&self) -> String {
-        // Divisions and fused operations differ from driver to driver.
         let device = format!("{} {}", self.gpu.info.name, self.gpu.info.driver_info);
         let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').collect();
         let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();

@@ -38,13 +38,8 @@ pub const GROUP: usize = 32;
 
 impl WeightType {
     /// Every type, in the order of the table.
-    pub const ALL: [WeightType; 5] = [
-        WeightType::F32,
-        WeightType::F16,
-        WeightType::Q4_0,
-        WeightType::Q4_1,
-        WeightType::Q8_0,
-    ];
+    pub const ALL: [WeightType; 5] =
+        [WeightType::F32, WeightType::F16, WeightType::Q4_0, WeightType::Q4_1, WeightType::Q8_0];
 
     /// Values and bytes of one block as the file holds it.
     pub fn block(self) -> (usize, usize) {

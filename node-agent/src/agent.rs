@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::{Assignments, Context};
 use crate::backend;
 use crate::board::Board;
+use crate::budget::Budget;
 use crate::flags::Flags;
 use crate::hub_link::HubLink;
 use crate::probe;
@@ -76,7 +77,7 @@ pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Res
     let (host, known_host) = watch::channel(None);
     let context = Arc::new(Context {
         phone: flags.name.clone(),
-        memory_limit_bytes: allocatable_bytes,
+        memory: Budget::new(allocatable_bytes),
         chosen,
         cache,
         board: board.clone(),
@@ -84,6 +85,7 @@ pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Res
         to_host,
         step_deadline: Duration::from_secs_f64(flags.step_deadline_seconds.clamp(1.0, 86_400.0)),
         idle_deadline: IDLE_DEADLINE,
+        fetching: tokio::sync::Mutex::new(()),
         host: known_host,
     });
     let listening = tokio::spawn(ring::listen(ring_listener, members.clone(), shutdown.clone()));

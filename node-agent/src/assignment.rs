@@ -4,28 +4,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyphony_model::{Holds, LayerRange, Manifest};
+use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS};
 use polyphony_protocol::Frame;
 use polyphony_protocol::hub::Assignment;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Chosen;
 use crate::board::{Board, Entry};
-use crate::segment::{self, Capacity, Segment, SegmentError};
+use crate::budget::Budget;
+use crate::segment::{Capacity, Segment, SegmentError};
 use crate::serve::compute::{Compute, Event};
 use crate::serve::outlet::Outlet;
 use crate::serve::ring::{Member, Members, keep_link};
 use crate::serve::stage::{Stage, StageShape};
 use crate::weights::{Cache, CacheError, FetchError, Host};
 
-/// Token rows of one step: the prefill chunk of every ring.
-pub const MAX_ROWS: usize = 32;
-
 /// What every segment task needs.
 pub struct Context {
     pub phone: String,
-    pub memory_limit_bytes: u64,
+    pub memory: Budget,
     pub chosen: Chosen,
     pub cache: Cache,
     pub board: Arc<Board>,
@@ -34,6 +32,8 @@ pub struct Context {
     pub to_host: mpsc::Sender<Frame>,
     pub step_deadline: Duration,
     pub idle_deadline: Duration,
+    /// Held while a tensor is fetched, so that two segments never fetch the same one twice.
+    pub fetching: tokio::sync::Mutex<()>,
     /// Where weights come from; known once the hub has said so.
     pub host: watch::Receiver<Option<Host>>,
 }
@@ -134,9 +134,9 @@ async fn run(context: Arc<Context>, assignment: watch::Receiver<Assignment>, can
 async fn serve(context: &Arc<Context>, assignment: &watch::Receiver<Assignment>, entry: &Arc<Entry>, cancel: &CancellationToken) {
     let first = assignment.borrow().clone();
     let mut pause = Duration::from_secs(1);
-    let segment = loop {
+    let (segment, memory) = loop {
         match load(context, &first, entry).await {
-            Ok(segment) => break segment,
+            Ok(loaded) => break loaded,
             Err(error) => {
                 tracing::error!(segment = %first.name, %error, "segment not loaded");
                 entry.set_failed(error.to_string());
@@ -162,8 +162,8 @@ async fn serve(context: &Arc<Context>, assignment: &watch::Receiver<Assignment>,
         idle_deadline: context.idle_deadline,
     });
     let outlet = Outlet::default();
-    let started =
-        Compute::start(first.name.clone(), segment, stage, outlet.clone(), context.to_host.clone(), entry.clone());
+    let to_host = context.to_host.clone();
+    let started = Compute::start(&first.name, (segment, memory), stage, outlet.clone(), to_host, entry.clone());
     let compute = match started {
         Ok(compute) => compute,
         Err(error) => return entry.set_failed(format!("no thread for the segment: {error}")),
@@ -198,39 +198,55 @@ impl Drop for StopOnDrop {
     }
 }
 
-async fn load(context: &Arc<Context>, assignment: &Assignment, entry: &Arc<Entry>) -> Result<Segment, LoadError> {
+async fn load(
+    context: &Arc<Context>,
+    assignment: &Assignment,
+    entry: &Arc<Entry>,
+) -> Result<(Segment, OwnedSemaphorePermit), LoadError> {
     let ours = &context.chosen.numerics;
     if !assignment.numerics_class.starts_with(&format!("{ours}/")) {
         return Err(LoadError::Numerics { ours: ours.clone(), wanted: assignment.numerics_class.clone() });
     }
     let host = wait_for_host(context).await?;
-    let manifest = host.manifest(&context.cache, &assignment.manifest_digest).await?;
+    let manifest = {
+        let _fetching = context.fetching.lock().await;
+        host.manifest(&context.cache, &assignment.manifest_digest).await?
+    };
     let holds = checked_holds(assignment, &manifest)?;
     let capacity = Capacity {
         n_slots: assignment.max_sessions as usize,
         n_positions: assignment.context_length as usize,
-        max_rows: MAX_ROWS,
+        max_rows: STEP_ROWS as usize,
     };
     let total = manifest.bytes_of(&holds);
-    let needed = total + segment::working_bytes(&manifest.hyperparameters, &holds, capacity);
-    if needed > context.memory_limit_bytes {
-        return Err(LoadError::Memory { needed: needed >> 20, limit: context.memory_limit_bytes >> 20 });
+    let room = Room { n_sessions: assignment.max_sessions, context_length: assignment.context_length };
+    let needed = total.saturating_add(manifest.hyperparameters.working_bytes(&holds, room));
+    let limit = context.memory.limit_bytes();
+    if needed > limit {
+        return Err(LoadError::Memory { needed: needed.div_ceil(1 << 20), limit: limit >> 20 });
     }
     entry.set_progress(0, total);
     fetch_missing(context, &host, assignment, &manifest, &holds, entry).await?;
+    let memory = context.memory.reserve(needed, || {
+        let message = format!("waits for {} MiB that another segment of this phone still holds", needed >> 20);
+        entry.set_waiting(message);
+    });
+    let memory = memory.await.ok_or_else(|| LoadError::Thread("the agent shuts down".to_owned()))?;
+    entry.set_loading();
     let (context, entry) = (context.clone(), entry.clone());
     let activation_type = assignment.activation_type;
     let loading = tokio::task::spawn_blocking(move || {
         let engine = polyphony_kernels::open(context.chosen.backend).map_err(SegmentError::from)?;
         let mut loaded = 0;
-        Segment::load(engine, &manifest, holds, capacity, activation_type, |tensor| {
+        Segment::load::<LoadError>(engine, &manifest, holds, capacity, activation_type, |tensor| {
             let bytes = context.cache.get(&tensor.sha256)?;
             loaded += tensor.n_bytes;
             entry.set_progress(loaded, total);
             bytes.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
         })
     });
-    loading.await.map_err(|error| LoadError::Thread(error.to_string()))?
+    let segment = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
+    Ok((segment, memory))
 }
 
 async fn wait_for_host(context: &Context) -> Result<Host, LoadError> {
@@ -262,6 +278,7 @@ async fn fetch_missing(
     let total = manifest.bytes_of(holds);
     let mut fetched = 0;
     for tensor in &needed {
+        let _fetching = context.fetching.lock().await;
         if !context.cache.has(&tensor.sha256, tensor.n_bytes) {
             let index = manifest.tensors.iter().position(|other| other.name == tensor.name);
             let index = index.expect("a tensor of the manifest is in the manifest");

@@ -101,6 +101,11 @@ impl Entry {
         });
     }
 
+    /// Loading cannot go on yet; `message` says for what it waits.
+    pub fn set_waiting(&self, message: String) {
+        self.change(|state| state.report.message = Some(message));
+    }
+
     /// The segment is in memory; `alone` when the ring has no other stage.
     pub fn set_loaded(&self, alone: bool) {
         self.change(|state| {

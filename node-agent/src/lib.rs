@@ -7,6 +7,7 @@ pub mod agent;
 pub mod hub_link;
 pub mod frame_io;
 pub mod board;
+pub mod budget;
 pub mod assignment;
 pub mod weights;
 pub mod segment;

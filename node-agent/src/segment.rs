@@ -21,6 +21,13 @@ pub struct Capacity {
     pub max_rows: usize,
 }
 
+impl Capacity {
+    /// Rows of one step that can give logits: one a session.
+    fn max_logits(self) -> usize {
+        self.n_slots.min(self.max_rows)
+    }
+}
+
 /// What goes into a step: one entry a row, in the order of the rows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -107,19 +114,6 @@ pub struct Segment {
     activations: Activations,
 }
 
-/// Bytes that KV cache and activations of a segment take besides its weights.
-pub fn working_bytes(hyperparameters: &Hyperparameters, holds: &Holds, capacity: Capacity) -> u64 {
-    let kv = hyperparameters.kv_bytes_per_token_per_layer(4)
-        * u64::from(holds.layers.len())
-        * (capacity.n_slots * capacity.n_positions) as u64;
-    let row = 3 * hyperparameters.hidden_size
-        + 2 * hyperparameters.n_heads * hyperparameters.head_size
-        + 2 * hyperparameters.n_kv_heads * hyperparameters.head_size
-        + 3 * hyperparameters.ffn_size
-        + if holds.head { hyperparameters.vocab_size } else { 0 };
-    kv + u64::from(row) * 4 * capacity.max_rows as u64
-}
-
 // === impl Segment ===
 
 impl Segment {
@@ -194,7 +188,7 @@ impl Segment {
             Some(Head {
                 norm: loaded.vector(Role::OutputNorm, None)?,
                 output: loaded.matrix(output, None)?,
-                logits: rows_of(hyperparameters.vocab_size)?,
+                logits: engine.alloc(capacity.max_logits() * hyperparameters.vocab_size as usize)?,
             })
         } else {
             None
@@ -247,6 +241,9 @@ impl Segment {
         let n_rows = rows.len();
         if n_rows > self.capacity.max_rows {
             return Err(SegmentError::TooManyRows { rows: n_rows, limit: self.capacity.max_rows });
+        }
+        if n_logits > self.capacity.max_logits() {
+            return Err(SegmentError::TooManyRows { rows: n_logits, limit: self.capacity.max_logits() });
         }
         let mut recording = Recording::new(rows.to_vec());
         self.record_input(&mut recording, n_rows, input)?;

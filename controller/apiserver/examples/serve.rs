@@ -8,11 +8,8 @@ use polyphony_apiserver::{ApiServer, ApiServerConfig};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut next = |name: &str| {
-        arguments
-            .next()
-            .ok_or_else(|| format!("no {name} given: serve ADDRESS DIRECTORY TOKEN"))
-    };
+    let mut next =
+        |name: &str| arguments.next().ok_or_else(|| format!("no {name} given: serve ADDRESS DIRECTORY TOKEN"));
     let (address, directory, token) = (next("address")?, next("directory")?, next("token")?);
     let condition = json!({"type": "object", "required": ["type", "status"], "properties": {
         "type": {"type": "string"}, "status": {"type": "string"}, "reason": {"type": "string"}, "message": {"type": "string"},
@@ -68,6 +65,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let kubeconfig = std::path::Path::new(&directory).join("kubeconfig");
     std::fs::write(kubeconfig, server.kubeconfig(listener.local_addr()?))?;
     println!("listening on http://{}", listener.local_addr()?);
-    server.serve(listener, CancellationToken::new()).await?;
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.cancel();
+        }
+    });
+    server.serve(listener, shutdown).await?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The server: HTTP on one side, the store on the other. No rule about objects lives in this file.
 
 mod answer;
+mod apply;
 mod body;
 mod delete;
 mod discovery;
@@ -10,6 +11,7 @@ mod form;
 mod garbage;
 mod guard;
 mod housekeeping;
+mod identity;
 mod kinds;
 mod list;
 mod patch;
@@ -91,9 +93,7 @@ pub enum ApiServerError {
     Definition(#[from] RegistryError),
     #[error("the API server cannot be prepared: {detail}")]
     Prepare { detail: String },
-    #[error(
-        "the API server has no token: give it one, so that not everyone on this machine is let in"
-    )]
+    #[error("the API server has no token: give it one, so that not everyone on this machine is let in")]
     NoToken,
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
@@ -130,9 +130,7 @@ impl ApiServer {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
-            .map_err(|error| ApiServerError::Prepare {
-                detail: error.to_string(),
-            })?;
+            .map_err(|error| ApiServerError::Prepare { detail: error.to_string() })?;
         let (reader, writer) = (store.reader().clone(), store.writer().clone());
         // On the thread, because the caller may itself be inside a runtime, where blocking on one is refused.
         let (prepared, outcome) = std::sync::mpsc::sync_channel(1);
@@ -152,14 +150,9 @@ impl ApiServer {
                     });
                 }
             })
-            .map_err(|error| ApiServerError::Prepare {
-                detail: error.to_string(),
-            })?;
-        let prepared = outcome.recv().unwrap_or_else(|_| {
-            Err(ApiServerError::Prepare {
-                detail: "its thread ended".to_owned(),
-            })
-        });
+            .map_err(|error| ApiServerError::Prepare { detail: error.to_string() })?;
+        let prepared =
+            outcome.recv().unwrap_or_else(|_| Err(ApiServerError::Prepare { detail: "its thread ended".to_owned() }));
         let authority = match prepared {
             Ok(authority) => authority,
             Err(error) => {
@@ -180,9 +173,7 @@ impl ApiServer {
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             housekeeper: Some(housekeeper),
         };
-        Ok(ApiServer {
-            inner: Arc::new(inner),
-        })
+        Ok(ApiServer { inner: Arc::new(inner) })
     }
 
     /// The whole HTTP surface.
@@ -216,15 +207,10 @@ impl ApiServer {
     }
 
     /// Serves until `shutdown`, TLS and plain HTTP on the one port; watches end then, and other requests get a moment to finish.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: CancellationToken,
-    ) -> Result<(), ApiServerError> {
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ApiServerError> {
         let closing = self.inner.closing.clone();
         let router = self.router();
-        let doorway =
-            Doorway::new(listener, self.inner.acceptor.clone()).map_err(ApiServerError::Serve)?;
+        let doorway = Doorway::new(listener, self.inner.acceptor.clone()).map_err(ApiServerError::Serve)?;
         drop(self);
         let stopped = {
             let closing = closing.clone();
@@ -289,16 +275,10 @@ async fn anything(State(inner): State<Arc<Inner>>, request: Request) -> Response
             return document;
         }
     }
-    resource::answer(inner, request)
-        .await
-        .unwrap_or_else(Failure::into_response)
+    resource::answer(inner, request).await.unwrap_or_else(Failure::into_response)
 }
 
-fn openapi_document(
-    registry: &crate::registry::Registry,
-    uri: &Uri,
-    _headers: &HeaderMap,
-) -> Option<Response> {
+fn openapi_document(registry: &crate::registry::Registry, uri: &Uri, _headers: &HeaderMap) -> Option<Response> {
     let path = uri.path().strip_prefix("/openapi/v3/")?;
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {

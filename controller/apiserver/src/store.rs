@@ -22,6 +22,7 @@ pub use transaction::Transaction;
 
 /// Writes that wait for the thread that owns the file; the next one waits for a place.
 const WAITING_WRITES: usize = 256;
+const STACK_BYTES: usize = 16 << 20;
 /// Writes that share one commit.
 const BATCH: usize = 64;
 
@@ -42,6 +43,8 @@ pub struct Limits {
     pub objects: usize,
     /// Bytes of one object as JSON.
     pub object_bytes: usize,
+    /// Bytes of all objects together, as JSON; memory holds them all.
+    pub total_bytes: usize,
     /// Changes that are remembered for watchers.
     pub history: usize,
     /// Bytes of the remembered changes.
@@ -51,24 +54,18 @@ pub struct Limits {
 /// Why the store could not be opened, or did not take a change.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum StoreError {
-    #[error(
-        "store {path} is in use by another process: stop that one, or give this one another data directory"
-    )]
+    #[error("store {path} is in use by another process: stop that one, or give this one another data directory")]
     Locked { path: String },
-    #[error(
-        "store {path} is damaged ({detail}): move the file away to start empty, or put a copy of it back"
-    )]
+    #[error("store {path} is damaged ({detail}): move the file away to start empty, or put a copy of it back")]
     Damaged { path: String, detail: String },
-    #[error(
-        "store {path} cannot be opened: {detail}: check that its directory exists and can be written"
-    )]
+    #[error("store {path} cannot be opened: {detail}: check that its directory exists and can be written")]
     Unusable { path: String, detail: String },
-    #[error(
-        "the store could not write ({detail}): free space on its disk, then start the server again"
-    )]
+    #[error("the store could not write ({detail}): free space on its disk, then start the server again")]
     Write { detail: String },
     #[error("the store holds {limit} objects and takes no more: delete some")]
     Full { limit: usize },
+    #[error("the store holds {limit} bytes and takes no more: delete something large")]
+    FullBytes { limit: usize },
     #[error("the object has {bytes} bytes, over the limit of {limit}: make it smaller")]
     TooLarge { bytes: usize, limit: usize },
     #[error("the change failed inside the server: {detail}")]
@@ -116,6 +113,7 @@ impl Default for Limits {
         Limits {
             objects: 50_000,
             object_bytes: 1 << 20,
+            total_bytes: 512 << 20,
             history: 4096,
             history_bytes: 64 << 20,
         }
@@ -127,7 +125,7 @@ impl Default for Limits {
 impl Store {
     /// Opens or makes the file at `path` and reads every object into memory.
     pub fn open(path: &Path, limits: Limits) -> Result<Store, StoreError> {
-        let (disk, revision, objects) = Disk::open(path)?;
+        let (disk, (revision, objects)) = Disk::open(path)?;
         let shared = Arc::new(Shared {
             state: RwLock::new(State::new(revision, objects, limits)),
             revision: watch::Sender::new(revision),
@@ -135,18 +133,14 @@ impl Store {
         let (jobs, waiting) = mpsc::channel(WAITING_WRITES);
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
+            // Objects are judged on this thread, and both they and the rules that judge them may be deep.
+            .stack_size(STACK_BYTES)
             .spawn({
                 let shared = shared.clone();
                 move || write_in_order(&disk, &shared, waiting)
             })
-            .map_err(|error| StoreError::Failed {
-                detail: error.to_string(),
-            })?;
-        Ok(Store {
-            reader: Reader { shared },
-            writer: Some(Writer { jobs }),
-            thread: Some(thread),
-        })
+            .map_err(|error| StoreError::Failed { detail: error.to_string() })?;
+        Ok(Store { reader: Reader { shared }, writer: Some(Writer { jobs }), thread: Some(thread) })
     }
 
     pub fn reader(&self) -> &Reader {
@@ -154,9 +148,7 @@ impl Store {
     }
 
     pub fn writer(&self) -> &Writer {
-        self.writer
-            .as_ref()
-            .expect("the writer is taken only while the store is dropped")
+        self.writer.as_ref().expect("the writer is taken only while the store is dropped")
     }
 }
 
@@ -191,11 +183,7 @@ fn write_in_order(disk: &Disk, shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
             && let Some(last) = changes.last()
         {
             let revision = last.event.revision;
-            shared
-                .state
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .publish(changes);
+            shared.state.write().unwrap_or_else(PoisonError::into_inner).publish(changes);
             shared.revision.send_replace(revision);
         }
         for reply in replies {
@@ -228,10 +216,7 @@ impl Writer {
                 let _ = send.send(outcome);
             })
         });
-        self.jobs
-            .send(job)
-            .await
-            .map_err(|_| E::from(StoreError::Closed))?;
+        self.jobs.send(job).await.map_err(|_| E::from(StoreError::Closed))?;
         receive.await.map_err(|_| E::from(StoreError::Closed))?
     }
 }
@@ -255,19 +240,11 @@ impl Reader {
 
     /// The objects of `resource`, in one namespace or in all.
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Snapshot {
-        self.state(|state| Snapshot {
-            revision: state.revision,
-            objects: state.range(resource, namespace),
-        })
+        self.state(|state| Snapshot { revision: state.revision, objects: state.range(resource, namespace) })
     }
 
     /// As [`Reader::list`], but as it was at `revision`.
-    pub fn list_at(
-        &self,
-        resource: &str,
-        namespace: Option<&str>,
-        revision: u64,
-    ) -> Result<Snapshot, Expired> {
+    pub fn list_at(&self, resource: &str, namespace: Option<&str>, revision: u64) -> Result<Snapshot, Expired> {
         self.state(|state| {
             let objects = state.range_at(resource, namespace, revision)?;
             Ok(Snapshot { revision, objects })
@@ -276,10 +253,7 @@ impl Reader {
 
     /// Every object of every resource.
     pub fn everything(&self) -> Snapshot {
-        self.state(|state| Snapshot {
-            revision: state.revision,
-            objects: state.everything(),
-        })
+        self.state(|state| Snapshot { revision: state.revision, objects: state.everything() })
     }
 
     /// At most `limit` changes after `revision`, oldest first.
@@ -288,13 +262,7 @@ impl Reader {
     }
 
     fn state<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(
-            &self
-                .shared
-                .state
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        read(&self.shared.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -302,11 +270,7 @@ impl Reader {
 
 impl Key {
     pub fn new(resource: &str, namespace: &str, name: &str) -> Self {
-        Key {
-            resource: resource.to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
+        Key { resource: resource.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
     }
 }
 

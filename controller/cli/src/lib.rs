@@ -23,6 +23,7 @@ pub mod progress;
 pub mod schema;
 pub mod table;
 pub mod wait_for;
+pub mod yaml;
 
 pub mod openai;
 pub mod processes;

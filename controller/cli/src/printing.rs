@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::discovery::Resource;
+use crate::yaml;
 
 /// The forms of `-o`.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +52,7 @@ pub fn write_object(out: &mut dyn Write, format: &Format, resource: &Resource, o
 /// When the output cannot be written.
 pub fn write_value(out: &mut dyn Write, format: &Format, value: &Value) -> io::Result<()> {
     match format {
-        Format::Yaml => write!(out, "{}", yaml(value)?),
+        Format::Yaml => write!(out, "{}", yaml::to_string(value).map_err(io::Error::other)?),
         Format::JsonPath(template) => write!(out, "{}", template.render(value)),
         Format::Json | Format::Name | Format::Table { .. } => writeln!(out, "{}", json_text(value)?),
     }
@@ -68,14 +69,27 @@ pub fn for_people(mut object: Value, resource: &Resource, keep_managed_fields: b
         fields.entry("apiVersion").or_insert_with(|| json!(resource.api_version()));
         fields.entry("kind").or_insert_with(|| json!(resource.kind));
     }
+    shorten_numbers(&mut object);
     if !keep_managed_fields && let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
     object
 }
 
-pub fn yaml(value: &Value) -> io::Result<String> {
-    serde_yaml::to_string(value).map_err(io::Error::other)
+/// Whole numbers without a fraction, as kubectl prints them: `19`, not `19.0`.
+fn shorten_numbers(value: &mut Value) {
+    /// Beyond it a double no longer holds every whole number.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(shorten_numbers),
+        Value::Array(elements) => elements.iter_mut().for_each(shorten_numbers),
+        Value::Number(number) if number.is_f64() => {
+            if let Some(whole) = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < EXACT) {
+                *value = json!(whole as i64);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn json_text(value: &Value) -> io::Result<String> {
@@ -92,7 +106,7 @@ mod tests {
 
     fn printed(format: &str) -> String {
         let resource = crate::discovery::tests::catalogue().find("phone").unwrap().clone();
-        let object = json!({"metadata": {"name": "p", "managedFields": [1]}, "spec": {"list": ["a"]}});
+        let object = json!({"metadata": {"name": "p", "managedFields": [1]}, "spec": {"list": ["a", 19.0, 0.5]}});
         let object = for_people(object, &resource, false);
         let mut out = Vec::new();
         write_object(&mut out, &parse_format(format).unwrap(), &resource, &object).unwrap();
@@ -104,11 +118,11 @@ mod tests {
         assert_eq!(printed("name"), "phone.polyphony.dev/p\n");
         assert_eq!(
             printed("yaml"),
-            "apiVersion: polyphony.dev/v1alpha1\nkind: Phone\nmetadata:\n  name: p\nspec:\n  list:\n  - a\n"
+            "apiVersion: polyphony.dev/v1alpha1\nkind: Phone\nmetadata:\n  name: p\nspec:\n  list:\n  - a\n  - 19\n  - 0.5\n"
         );
         assert_eq!(
             printed("json"),
-            "{\n    \"apiVersion\": \"polyphony.dev/v1alpha1\",\n    \"kind\": \"Phone\",\n    \"metadata\": {\n        \"name\": \"p\"\n    },\n    \"spec\": {\n        \"list\": [\n            \"a\"\n        ]\n    }\n}\n"
+            "{\n    \"apiVersion\": \"polyphony.dev/v1alpha1\",\n    \"kind\": \"Phone\",\n    \"metadata\": {\n        \"name\": \"p\"\n    },\n    \"spec\": {\n        \"list\": [\n            \"a\",\n            19,\n            0.5\n        ]\n    }\n}\n"
         );
         assert_eq!(printed("jsonpath={.metadata.name}!"), "p!");
     }

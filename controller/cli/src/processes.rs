@@ -149,7 +149,8 @@ impl Processes {
         let (output, log_start) = self.log(name).open_for_run().map_err(start_error)?;
         let errors = output.try_clone().map_err(start_error)?;
         let mut command = Command::new(program);
-        command.args(&arguments).stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        // A log is for reading with any program: no colours.
+        command.args(&arguments).env("NO_COLOR", "1").stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
         let started_at = jiff::Timestamp::now();
         let child = command.spawn().map_err(start_error)?;
         let pid = child.id();

@@ -91,6 +91,7 @@ async fn chat(State(gateway): Door, body: Body) -> Result<Response, ApiError> {
         head,
         text: Arc::clone(&model.text),
         logprobs: generation.logprobs,
+        names: generation.token_names,
         prompt_token_ids: generation.return_token_ids.then(|| prompt.clone()),
     };
     answer(&gateway, model, &generation, "messages", prompt, form).await
@@ -127,7 +128,7 @@ async fn completions(State(gateway): Door, body: Body) -> Result<Response, ApiEr
     let form = CompletionForm::new(
         head,
         Arc::clone(&model.text),
-        generation.logprobs,
+        (generation.logprobs, generation.token_names),
         prompt_token_ids,
         echo,
     );

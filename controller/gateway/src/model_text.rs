@@ -17,11 +17,22 @@ pub(crate) struct ModelText {
     pub(crate) template: Result<ChatTemplate, String>,
 }
 
+/// How log-probabilities name their tokens. Two tokens may have the same text; ids are always apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenNames {
+    Text,
+    /// `token_id:42`, as vLLM has it.
+    Ids,
+}
+
+/// A model that is being read, or has been.
+type Loading = Arc<OnceCell<Arc<ModelText>>>;
+
 /// The latest models, by the digest of their manifests.
 #[derive(Debug)]
 pub(crate) struct ModelTexts {
     /// The latest used is the last.
-    cached: Mutex<VecDeque<(String, Arc<OnceCell<Arc<ModelText>>>)>>,
+    cached: Mutex<VecDeque<(String, Loading)>>,
     limit: usize,
 }
 
@@ -38,6 +49,14 @@ impl ModelText {
             tokenizer: Arc::new(tokenizer),
             template,
         })
+    }
+
+    /// A token's name as the client wants it.
+    pub(crate) fn name_of(&self, token: u32, names: TokenNames) -> String {
+        match names {
+            TokenNames::Text => self.token_name(token),
+            TokenNames::Ids => format!("token_id:{token}"),
+        }
     }
 
     /// What a token looks like in a list of log-probabilities; bytes that are no whole character as `bytes:\xNN…`.
@@ -79,7 +98,7 @@ impl ModelTexts {
         cell.get_or_try_init(load).await.cloned()
     }
 
-    fn cell(&self, digest: &str) -> Arc<OnceCell<Arc<ModelText>>> {
+    fn cell(&self, digest: &str) -> Loading {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let known = cached.iter().position(|(known, _)| known == digest);
         let entry = known
@@ -123,5 +142,20 @@ impl AnswerText {
             passed.text.push_str(&self.stops.finish());
         }
         passed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_models_used_last_are_kept() {
+        let texts = ModelTexts::new(2);
+        let (a, b) = (texts.cell("a"), texts.cell("b"));
+        assert!(Arc::ptr_eq(&a, &texts.cell("a")), "used again");
+        texts.cell("c");
+        assert!(Arc::ptr_eq(&a, &texts.cell("a")));
+        assert!(!Arc::ptr_eq(&b, &texts.cell("b")), "used before all others");
     }
 }

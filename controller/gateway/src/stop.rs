@@ -57,21 +57,22 @@ impl StopMatcher {
 
     /// Where the longest ending begins that is the start of a stop string; the length where there is none.
     fn begun_at(&self) -> usize {
-        let starts = self.held.char_indices().map(|(at, _)| at);
-        starts
-            .into_iter()
-            .find(|&at| {
-                self.stops
-                    .iter()
-                    .any(|stop| stop.starts_with(&self.held[at..]))
-            })
-            .unwrap_or(self.held.len())
+        let begins = |at: &usize| {
+            self.stops
+                .iter()
+                .any(|stop| stop.starts_with(&self.held[*at..]))
+        };
+        let mut starts = self.held.char_indices().map(|(at, _)| at);
+        starts.find(begins).unwrap_or(self.held.len())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Stop strings, pieces of text, what is seen of them, and what stopped it.
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a str, Option<&'a str>);
 
     /// Everything that is seen of `pieces`, with a mark between pieces, and what stopped it.
     fn seen(stops: &[&str], pieces: &[&str]) -> (String, Option<String>) {
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_stop_string_ends_the_text_and_no_part_of_it_is_seen() {
-        let cases: [(&[&str], &[&str], &str, Option<&str>); 12] = [
+        let cases: [Case<'_>; 12] = [
             (&[], &["ab", "c"], "ab|c|", None),
             (&["b"], &["abc"], "a", Some("b")),
             (&["\n\n"], &["a\n", "\nb"], "a|", Some("\n\n")),

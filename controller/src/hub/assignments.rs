@@ -71,7 +71,12 @@ pub fn derive<'a>(
             generation,
             ring_secret: ring_secret(join_token, ring, generation),
             stage: spec.stage,
-            holds: Holds { embedding: spec.holds.embedding, from: spec.holds.from, to: spec.holds.to, head: spec.holds.head },
+            holds: Holds {
+                embedding: spec.holds.embedding,
+                from: spec.holds.from,
+                to: spec.holds.to,
+                head: spec.holds.head,
+            },
             peers,
             manifest_digest: spec.manifest_digest.clone(),
             context_length: spec.context_length,

@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::Hub;
 use super::registry::Seat;
 
-/// A join has to come, and a frame has to be taken, within this time.
+/// A join has to come within this time; bytes have to be taken within the second: slow is not gone.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// An agent that joins under a linked phone's name waits this long for the older link to show that it lives.
 const PROOF_OF_LIFE: Duration = Duration::from_millis(1500);
 const PROOF_POLL: Duration = Duration::from_millis(50);
@@ -92,6 +92,9 @@ async fn serve_until_end(hub: &Hub, stream: TcpStream, from: SocketAddr) -> Resu
         }
     };
     tracing::info!(phone = %name, %from, "phone joined");
+    if seat.replaces {
+        hub.frames.phone_gone(&name);
+    }
     let presence = Presence { hub, name: &name, id: seat.id };
     reader.limit = MAX_FRAME_BYTES;
     let (answers, to_answer) = mpsc::channel(16);
@@ -159,7 +162,9 @@ fn check_join(join: &Join) -> Result<(), String> {
         ));
     }
     if join.ring_address.parse::<SocketAddr>().is_err() {
-        return Err("the ring address is not of the form IP:PORT, such as 127.0.0.1:7701: correct --ring-address".into());
+        return Err(
+            "the ring address is not of the form IP:PORT, such as 127.0.0.1:7701: correct --ring-address".into()
+        );
     }
     let texts = [&join.agent_version, &join.backend, &join.device, &join.numerics];
     let speeds = join.speeds.iter().flat_map(|speed| [&speed.backend, &speed.device]);
@@ -199,8 +204,12 @@ async fn read_frames(
             Frame::Pong { nonce } => hub.registry.pong(name, id, nonce, Instant::now()),
             Frame::ToHub(ToHub::Heartbeat(heartbeat)) => hub.registry.heartbeat(name, id, bounded(heartbeat)),
             frame @ (Frame::Token(_) | Frame::Failed(_)) => hub.frames.deliver(name, frame),
-            Frame::ToHub(ToHub::Join(_)) => return Err(LinkEnd::Unexpected("it has joined before")),
-            _ => return Err(LinkEnd::Unexpected("an agent sends heartbeats, tokens, failures and pings")),
+            Frame::ToHub(ToHub::Join(_)) => {
+                return Err(LinkEnd::Unexpected("it has joined before"));
+            }
+            _ => {
+                return Err(LinkEnd::Unexpected("an agent sends heartbeats, tokens, failures and pings"));
+            }
         }
     }
 }

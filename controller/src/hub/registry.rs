@@ -51,6 +51,8 @@ pub enum LinkState {
 /// A link's place in the registry; the link ends when `cut` is cancelled.
 pub struct Seat {
     pub id: u64,
+    /// It took the place of an older link, which counts as ended.
+    pub replaces: bool,
     pub cut: CancellationToken,
     pub queue: mpsc::Receiver<Frame>,
 }
@@ -88,13 +90,18 @@ impl Registry {
             let unlinked = phones.iter().find(|(_, entry)| entry.link.is_none()).map(|(name, _)| name.clone());
             match unlinked {
                 Some(name) => phones.remove(&name),
-                None => return Err(format!("{MAX_PHONES} phones are linked, which is the limit: stop the agent of another one")),
+                None => {
+                    return Err(format!(
+                        "{MAX_PHONES} phones are linked, which is the limit: stop the agent of another one"
+                    ));
+                }
             };
         }
         let (sender, queue) = mpsc::channel(QUEUE_FRAMES);
         let cut = CancellationToken::new();
         let name = join.phone.clone();
-        let entry = phones.entry(name).or_insert_with(|| Entry { join: join.clone(), heartbeat: None, link: None, last_id: 0 });
+        let entry =
+            phones.entry(name).or_insert_with(|| Entry { join: join.clone(), heartbeat: None, link: None, last_id: 0 });
         entry.last_id += 1;
         entry.join = join;
         entry.heartbeat = None;
@@ -108,19 +115,23 @@ impl Registry {
             next_nonce: 1,
             round_trips: VecDeque::new(),
         };
-        if let Some(old) = entry.link.replace(link) {
+        let old = entry.link.replace(link);
+        let replaces = old.is_some();
+        if let Some(old) = old {
             old.cut.cancel();
         }
         let id = entry.last_id;
         drop(phones);
         self.changed.notify_one();
-        Ok(Seat { id, cut, queue })
+        Ok(Seat { id, replaces, cut, queue })
     }
 
     /// The link `id` of `phone` ended. Says whether it was the present one.
     pub fn unseat(&self, phone: &str, id: u64) -> bool {
         let mut phones = self.lock();
-        let Some(entry) = phones.get_mut(phone) else { return false };
+        let Some(entry) = phones.get_mut(phone) else {
+            return false;
+        };
         if entry.link.as_ref().is_none_or(|link| link.id != id) {
             return false;
         }
@@ -142,7 +153,9 @@ impl Registry {
     /// A heartbeat came over the link `id`.
     pub fn heartbeat(&self, phone: &str, id: u64, heartbeat: Heartbeat) {
         let mut phones = self.lock();
-        let Some(entry) = phones.get_mut(phone) else { return };
+        let Some(entry) = phones.get_mut(phone) else {
+            return;
+        };
         if entry.link.as_ref().is_some_and(|link| link.id == id) && entry.heartbeat.as_ref() != Some(&heartbeat) {
             entry.heartbeat = Some(heartbeat);
             drop(phones);
@@ -216,7 +229,9 @@ impl Registry {
 impl PhoneLinks for Registry {
     fn send(&self, phone: &str, frame: Frame) -> Result<(), LinkError> {
         let phones = self.lock();
-        let Some(link) = phones.get(phone).and_then(|entry| entry.link.as_ref()) else { return Err(LinkError::Gone(phone.to_owned())) };
+        let Some(link) = phones.get(phone).and_then(|entry| entry.link.as_ref()) else {
+            return Err(LinkError::Gone(phone.to_owned()));
+        };
         link.queue.try_send(frame).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LinkError::Full(phone.to_owned()),
             mpsc::error::TrySendError::Closed(_) => LinkError::Gone(phone.to_owned()),
@@ -242,7 +257,8 @@ impl Link {
         let silent_for = self.unanswered_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let mut sorted: Vec<_> = self.round_trips.iter().copied().collect();
         sorted.sort_unstable();
-        let p99 = sorted.get((sorted.len() * 99 / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default();
+        let p99 =
+            sorted.get((sorted.len() * 99 / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default();
         LinkState::Up { silent_for, suspected_after: MIN_SUSPICION.max(p99 * 4) }
     }
 }

@@ -56,11 +56,20 @@ async fn manifest(State(shelf): State<Shelf>, Path(digest): Path<String>) -> Res
     }
 }
 
-async fn tensor(State(shelf): State<Shelf>, Path((digest, index)): Path<(String, usize)>, headers: HeaderMap) -> Response {
-    let Some(model) = shelf.models.by_digest(&digest) else { return unknown_model() };
+async fn tensor(
+    State(shelf): State<Shelf>,
+    Path((digest, index)): Path<(String, usize)>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(model) = shelf.models.by_digest(&digest) else {
+        return unknown_model();
+    };
     let Some(entry) = model.manifest.tensors.get(index) else {
         let n_tensors = model.manifest.tensors.len();
-        return refusal(StatusCode::NOT_FOUND, &format!("the model has tensors 0 to {}, not {index}", n_tensors.saturating_sub(1)));
+        return refusal(
+            StatusCode::NOT_FOUND,
+            &format!("the model has tensors 0 to {}, not {index}", n_tensors.saturating_sub(1)),
+        );
     };
     let whole = entry.n_bytes;
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(|text| range_of(text, whole));
@@ -83,7 +92,10 @@ async fn tensor(State(shelf): State<Shelf>, Path((digest, index)): Path<(String,
         Ok(file) => file,
         Err(error) => {
             tracing::error!(path = %model.path.display(), %error, "cannot read a model file that was resolved");
-            return refusal(StatusCode::SERVICE_UNAVAILABLE, &format!("the host cannot read the model file any more: {error}"));
+            return refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("the host cannot read the model file any more: {error}"),
+            );
         }
     };
     let bytes = ReaderStream::with_capacity(file.take(to - from), CHUNK);
@@ -127,11 +139,15 @@ enum Asked {
 }
 
 fn range_of(text: &str, whole: u64) -> Asked {
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else { return Asked::Whole };
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+        return Asked::Whole;
+    };
     let number = |text: &str| text.trim().parse::<u64>().ok();
     match (number(first), number(last), first.trim().is_empty(), last.trim().is_empty()) {
         (Some(first), _, _, true) if first < whole => Asked::Part(first, whole),
-        (Some(first), Some(last), _, _) if first <= last && first < whole => Asked::Part(first, whole.min(last.saturating_add(1))),
+        (Some(first), Some(last), _, _) if first <= last && first < whole => {
+            Asked::Part(first, whole.min(last.saturating_add(1)))
+        }
         (Some(first), Some(last), _, _) if last < first => Asked::Whole,
         (Some(_), Some(_), _, _) | (Some(_), None, _, true) => Asked::Outside,
         (None, Some(n_last), true, _) if n_last > 0 && whole > 0 => Asked::Part(whole.saturating_sub(n_last), whole),

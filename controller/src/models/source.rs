@@ -15,7 +15,9 @@ pub enum SourceError {
     Relative { uri: String },
     #[error("spec.source {uri:?} is no plain file name: write cache://name.gguf, without folders")]
     NotAName { uri: String },
-    #[error("spec.source {uri:?} needs the cache folder, and neither POLYPHONY_CACHE, XDG_CACHE_HOME nor HOME is set: set one for the controller, or use file:///path")]
+    #[error(
+        "spec.source {uri:?} needs the cache folder, and neither POLYPHONY_CACHE, XDG_CACHE_HOME nor HOME is set: set one for the controller, or use file:///path"
+    )]
     NoCache { uri: String },
 }
 
@@ -31,9 +33,15 @@ impl Source {
     fn parse_with(uri: &str, cache: Option<PathBuf>) -> Result<Self, SourceError> {
         let owned = || uri.to_owned();
         if let Some(path) = uri.strip_prefix("file://") {
-            return if path.starts_with('/') { Ok(Self(path.into())) } else { Err(SourceError::Relative { uri: owned() }) };
+            return if path.starts_with('/') {
+                Ok(Self(path.into()))
+            } else {
+                Err(SourceError::Relative { uri: owned() })
+            };
         }
-        let Some(name) = uri.strip_prefix("cache://") else { return Err(SourceError::Scheme { uri: owned() }) };
+        let Some(name) = uri.strip_prefix("cache://") else {
+            return Err(SourceError::Scheme { uri: owned() });
+        };
         let mut parts = Path::new(name).components();
         match (parts.next(), parts.next()) {
             (Some(Component::Normal(file)), None) => {

@@ -39,3 +39,48 @@ async fn a_missing_file_and_a_damaged_one_have_different_reasons() {
     let Progress::Refused(damaged) = outcome(&store, &path).await else { panic!("resolved") };
     assert_eq!(damaged.reason, "InvalidFile");
 }
+
+#[path = "../../tests/it/model_file.rs"]
+mod model_file;
+
+#[tokio::test]
+async fn a_wrong_digest_is_refused_with_both_digests() {
+    let (folder, store) = store();
+    let path = folder.path().join("m.gguf");
+    std::fs::write(&path, model_file::tiny()).unwrap();
+    let Progress::Resolved(resolved) = outcome(&store, &path).await else { panic!("refused") };
+    assert_eq!(resolved.digest, resolved.manifest.digest());
+    let actual = resolved.manifest.file_sha256.clone();
+    assert_eq!(store.by_digest(&resolved.digest), Some(resolved));
+
+    let expected = "ab".repeat(32);
+    let refused = store.verify(&path, None, Some(&expected)).unwrap_err();
+    assert_eq!(refused.reason, "DigestMismatch");
+    assert!(refused.message.contains(&actual) && refused.message.contains(&expected), "{}", refused.message);
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_refused() {
+    let (folder, store) = store();
+    let path = folder.path().join("m.gguf");
+    let whole = model_file::tiny();
+    std::fs::write(&path, &whole[..whole.len() - 100]).unwrap();
+    let Progress::Refused(refusal) = outcome(&store, &path).await else { panic!("resolved") };
+    assert_eq!(refusal.reason, "InvalidFile");
+    assert!(refusal.message.contains("truncated"), "{}", refusal.message);
+}
+
+#[tokio::test]
+async fn a_verified_file_is_not_read_again_after_a_restart() {
+    let (folder, store) = store();
+    let path = folder.path().join("m.gguf");
+    let whole = model_file::tiny();
+    std::fs::write(&path, &whole).unwrap();
+    let before = outcome(&store, &path).await;
+    // Zeros of the same length and time: had it been read, it would be no model.
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, vec![0; whole.len()]).unwrap();
+    std::fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
+    let store = Arc::new(ModelStore::new(folder.path().join("models")).unwrap());
+    assert_eq!(outcome(&store, &path).await, before);
+}

@@ -67,7 +67,8 @@ impl Actor {
             }
             Action::SetDeploymentStatus { key, status } => {
                 let old = find(&stores.deployments, &key).and_then(|deployment| deployment.status.clone());
-                set_status(self.namespaced::<InferenceDeployment>(&key), WrittenKind::Deployment, key, old, *status).await
+                set_status(self.namespaced::<InferenceDeployment>(&key), WrittenKind::Deployment, key, old, *status)
+                    .await
             }
             Action::CreatePlacement(placement) => {
                 let key = ObjectKey::of(placement.as_ref());
@@ -75,7 +76,8 @@ impl Actor {
                 created(WrittenKind::Placement, key, made)
             }
             Action::DeletePlacement { key } => {
-                let deleted = self.namespaced::<SegmentPlacement>(&key).delete(&key.name, &DeleteParams::background()).await;
+                let deleted =
+                    self.namespaced::<SegmentPlacement>(&key).delete(&key.name, &DeleteParams::background()).await;
                 let resource_version = match absent_is_fine(deleted)? {
                     Some(either) => either.left().and_then(|placement| placement.resource_version()),
                     None => None,
@@ -88,7 +90,9 @@ impl Actor {
                 let patched = self.namespaced::<SegmentPlacement>(&key).patch(&key.name, &by_us(), &patch).await;
                 let released = absent_is_fine(patched)?;
                 // Without a finalizer, a placement that is being deleted is gone.
-                let left = released.filter(|placement| placement.metadata.deletion_timestamp.is_none() || !placement.finalizers().is_empty());
+                let left = released.filter(|placement| {
+                    placement.metadata.deletion_timestamp.is_none() || !placement.finalizers().is_empty()
+                });
                 let resource_version = left.and_then(|placement| placement.resource_version());
                 Ok(Some(Written { kind: WrittenKind::Placement, key, resource_version, is_new: false }))
             }
@@ -161,7 +165,13 @@ impl Actor {
     }
 }
 
-async fn set_status<K, S>(api: Api<K>, kind: WrittenKind, key: ObjectKey, old: Option<S>, new: S) -> Result<Option<Written>, kube::Error>
+async fn set_status<K, S>(
+    api: Api<K>,
+    kind: WrittenKind,
+    key: ObjectKey,
+    old: Option<S>,
+    new: S,
+) -> Result<Option<Written>, kube::Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     S: Serialize,
@@ -180,7 +190,9 @@ where
 
 /// The merge patch (RFC 7386) that turns `from` into `to`; `{}` when they are equal.
 fn merge_patch(from: &Value, to: &Value) -> Value {
-    let (Value::Object(old), Value::Object(new)) = (from, to) else { return to.clone() };
+    let (Value::Object(old), Value::Object(new)) = (from, to) else {
+        return to.clone();
+    };
     let mut patch = serde_json::Map::new();
     for (key, value) in new {
         match old.get(key) {
@@ -199,7 +211,11 @@ fn merge_patch(from: &Value, to: &Value) -> Value {
     Value::Object(patch)
 }
 
-fn created<K: ResourceExt>(kind: WrittenKind, key: ObjectKey, made: Result<K, kube::Error>) -> Result<Option<Written>, kube::Error> {
+fn created<K: ResourceExt>(
+    kind: WrittenKind,
+    key: ObjectKey,
+    made: Result<K, kube::Error>,
+) -> Result<Option<Written>, kube::Error> {
     match made {
         Ok(object) => Ok(Some(Written { kind, key, resource_version: object.resource_version(), is_new: true })),
         // Names are a function of what is meant, so the object that is there is the one that was to be made.

@@ -18,20 +18,43 @@ pub use story::{Severity, Story};
 /// One thing to do. Whoever carries it out has no choice left.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    CreatePhone { name: String },
-    SetPhoneStatus { name: String, status: PhoneStatus },
-    RenewLease { phone: String },
+    CreatePhone {
+        name: String,
+    },
+    SetPhoneStatus {
+        name: String,
+        status: PhoneStatus,
+    },
+    RenewLease {
+        phone: String,
+    },
     /// Ends a link that has been silent for too long, so that everybody sees the phone gone.
-    CutLink { phone: String },
+    CutLink {
+        phone: String,
+    },
     ResolveModel(Wanted),
-    SetModelStatus { key: ObjectKey, status: ModelStatus },
-    SetPlacementStatus { key: ObjectKey, status: SegmentPlacementStatus },
-    SetDeploymentStatus { key: ObjectKey, status: Box<InferenceDeploymentStatus> },
+    SetModelStatus {
+        key: ObjectKey,
+        status: ModelStatus,
+    },
+    SetPlacementStatus {
+        key: ObjectKey,
+        status: SegmentPlacementStatus,
+    },
+    SetDeploymentStatus {
+        key: ObjectKey,
+        status: Box<InferenceDeploymentStatus>,
+    },
     CreatePlacement(Box<SegmentPlacement>),
     /// Deletes a placement; it stays until it is released.
-    DeletePlacement { key: ObjectKey },
+    DeletePlacement {
+        key: ObjectKey,
+    },
     /// Takes our finalizer off a placement.
-    ReleasePlacement { key: ObjectKey, finalizers_left: Vec<String> },
+    ReleasePlacement {
+        key: ObjectKey,
+        finalizers_left: Vec<String>,
+    },
     /// Tells people, as an Event.
     Tell(Story),
 }

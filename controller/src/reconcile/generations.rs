@@ -80,7 +80,9 @@ impl<'a> Generation<'a> {
 
     /// Whether every segment is loaded and connected.
     pub fn is_ready(&self, observed: &Observed) -> bool {
-        self.is_whole() && !self.is_leaving() && self.segments.iter().all(|segment| phase_of(observed, segment) == Phase::Ready)
+        self.is_whole()
+            && !self.is_leaving()
+            && self.segments.iter().all(|segment| phase_of(observed, segment) == Phase::Ready)
     }
 
     /// Whether the gateway can use it now: ready by what its phones said on their present links.

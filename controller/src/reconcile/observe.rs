@@ -115,7 +115,9 @@ pub fn model_id(namespace: &str, name: &str) -> String {
 
 impl Observed {
     pub fn health(&self, phone: &str) -> Health {
-        let Some(seen) = self.phones.get(phone) else { return self.health_of_unseen() };
+        let Some(seen) = self.phones.get(phone) else {
+            return self.health_of_unseen();
+        };
         match seen.link {
             PhoneLink::NotYet => self.health_of_unseen(),
             PhoneLink::Down => Health::Gone,
@@ -223,8 +225,13 @@ impl Sources {
             })
             .collect();
         self.models.retain(&models.values().filter_map(|seen| seen.object.uid()).collect());
-        let deployments: BTreeMap<_, _> =
-            self.stores.deployments.state().into_iter().map(|object| (ObjectKey::of(object.as_ref()), object)).collect();
+        let deployments: BTreeMap<_, _> = self
+            .stores
+            .deployments
+            .state()
+            .into_iter()
+            .map(|object| (ObjectKey::of(object.as_ref()), object))
+            .collect();
         let placements: BTreeMap<_, _> =
             self.stores.placements.state().into_iter().map(|object| (ObjectKey::of(object.as_ref()), object)).collect();
         let leaving = placements.values().filter(|placement| placement.metadata.deletion_timestamp.is_some());

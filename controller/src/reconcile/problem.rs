@@ -35,8 +35,8 @@ pub struct Request<'a> {
 
 /// Bytes of a value of the KV cache: f32.
 const KV_VALUE_BYTES: u64 = 4;
-/// Tokens of one chunk of prefill, for which working memory is kept.
-const PREFILL_CHUNK: u64 = 64;
+/// Rows of one chunk of prefill, for which an agent keeps working memory (f32).
+const CHUNK_ROWS: u64 = 32;
 /// What a segment needs besides, whatever the model.
 const SEGMENT_OVERHEAD_BYTES: u64 = 1 << 20;
 /// What is believed of a link that nobody has measured: a fair Wi-Fi.
@@ -49,10 +49,12 @@ const LATENCY_STEP_SECONDS: f64 = 0.0005;
 /// # Errors
 /// When no class has a plan: what the class with the most memory falls short of.
 pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) -> Result<Planned, Infeasible> {
-    let model = model_costs(request.manifest, request.deployment.spec.transport.activation_type);
+    let weights = model_costs(request.manifest, request.deployment.spec.transport.activation_type);
+    // Logits take memory as the output matrix does, but no time to read.
+    let model = ModelCosts { head_bytes: weights.head_bytes + logits_bytes(request.manifest), ..weights.clone() };
     let mut classes: BTreeMap<String, Vec<PhoneCosts>> = BTreeMap::new();
     for name in observed.phones.keys() {
-        if let Some((numerics, costs)) = phone_costs(observed, request, name, &model) {
+        if let Some((numerics, costs)) = phone_costs(observed, request, name, &weights) {
             classes.entry(numerics).or_default().push(costs);
         }
     }
@@ -61,21 +63,30 @@ pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) ->
     for (numerics, phones) in classes {
         let memory = phones.iter().map(|phone| phone.allocatable_bytes).sum();
         let links = links(observed, &phones);
-        let problem = Problem { model: model.clone(), phones, links, demand: demand(request.deployment), previous: None };
+        let problem =
+            Problem { model: model.clone(), phones, links, demand: demand(request.deployment), previous: None };
         match planner(&problem) {
             Ok(plan) if best.as_ref().is_none_or(|best| plan.objective_value < best.plan.objective_value) => {
-                let numerics_class = format!("{numerics}/{}/kv-f32", type_name(request.deployment.spec.transport.activation_type));
+                let numerics_class =
+                    format!("{numerics}/{}/kv-f32", type_name(request.deployment.spec.transport.activation_type));
                 best = Some(Planned { plan, numerics_class });
             }
             Ok(_) => {}
-            Err(error) if shortfall.as_ref().is_none_or(|(most, _)| memory > *most) => shortfall = Some((memory, error)),
+            Err(error) if shortfall.as_ref().is_none_or(|(most, _)| memory > *most) => {
+                shortfall = Some((memory, error))
+            }
             Err(_) => {}
         }
     }
     best.ok_or_else(|| shortfall.map_or(Infeasible::NoPhones, |(_, error)| error))
 }
 
-/// What the model costs, from its manifest.
+/// Bytes of the logits of one chunk, which the tail keeps beside its weights.
+fn logits_bytes(manifest: &Manifest) -> u64 {
+    4 * CHUNK_ROWS * u64::from(manifest.hyperparameters.vocab_size)
+}
+
+/// What the model's weights cost, from its manifest.
 pub fn model_costs(manifest: &Manifest, dtype: ActivationType) -> ModelCosts {
     let of = &manifest.hyperparameters;
     let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
@@ -95,7 +106,7 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType) -> ModelCosts {
         head_bytes,
         shared_bytes: (embedding_bytes + head_bytes).saturating_sub(part(true, true)),
         kv_bytes_per_token_per_layer: 2 * key_value * KV_VALUE_BYTES,
-        activation_bytes: SEGMENT_OVERHEAD_BYTES + 4 * (PREFILL_CHUNK * values_of_a_token + 2 * vocab),
+        activation_bytes: SEGMENT_OVERHEAD_BYTES + 4 * CHUNK_ROWS * values_of_a_token,
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
         layer_multiply_adds: hidden * (2 * query + 2 * key_value + 3 * ffn),
         head_multiply_adds: hidden * vocab,
@@ -103,10 +114,18 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType) -> ModelCosts {
 }
 
 /// A phone that may take a segment now, with its numerics.
-fn phone_costs(observed: &Observed, request: &Request<'_>, name: &str, model: &ModelCosts) -> Option<(String, PhoneCosts)> {
+fn phone_costs(
+    observed: &Observed,
+    request: &Request<'_>,
+    name: &str,
+    model: &ModelCosts,
+) -> Option<(String, PhoneCosts)> {
     let seen = observed.phones.get(name)?;
     let (object, join) = (seen.object.as_ref()?, seen.join.as_ref()?);
-    if !observed.health(name).takes_segments() || request.excluded.contains(name) || !may_take(object, request.deployment) {
+    if !observed.health(name).takes_segments()
+        || request.excluded.contains(name)
+        || !may_take(object, request.deployment)
+    {
         return None;
     }
     let speed = join.speeds.iter().find(|speed| speed.backend == join.backend);
@@ -155,10 +174,12 @@ fn measured_seconds_per_layer(observed: &Observed, phone: &str, manifest_digest:
 }
 
 fn links(observed: &Observed, phones: &[PhoneCosts]) -> Links {
-    let index: BTreeMap<&str, usize> = phones.iter().enumerate().map(|(index, phone)| (phone.name.as_str(), index)).collect();
+    let index: BTreeMap<&str, usize> =
+        phones.iter().enumerate().map(|(index, phone)| (phone.name.as_str(), index)).collect();
     let mut links = Links::uniform(DEFAULT_LINK);
     for (from, phone) in phones.iter().enumerate() {
-        let reports = observed.phones.get(&phone.name).and_then(|seen| seen.heartbeat.as_ref()).map(|heartbeat| &heartbeat.links);
+        let reports =
+            observed.phones.get(&phone.name).and_then(|seen| seen.heartbeat.as_ref()).map(|heartbeat| &heartbeat.links);
         for report in reports.into_iter().flatten() {
             let one_way = report.round_trip_seconds / 2.0;
             if let (Some(&to), true) = (index.get(report.peer.as_str()), one_way.is_finite() && one_way >= 0.0) {

@@ -14,7 +14,13 @@ use super::problem::Planned;
 const MAX_LABEL: usize = 63;
 
 /// The objects of one generation, by stage.
-pub fn placements(deployment: &InferenceDeployment, replica: u32, generation: u64, planned: &Planned, manifest_digest: &str) -> Vec<SegmentPlacement> {
+pub fn placements(
+    deployment: &InferenceDeployment,
+    replica: u32,
+    generation: u64,
+    planned: &Planned,
+    manifest_digest: &str,
+) -> Vec<SegmentPlacement> {
     let name = deployment.name_any();
     let spec = &deployment.spec;
     let stages = &planned.plan.stages;

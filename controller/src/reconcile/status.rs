@@ -4,8 +4,8 @@ use kube::ResourceExt;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::{DEPLOYMENT_LABEL, InferenceDeployment, InferenceDeploymentStatus};
 
-use super::decide::story::{Severity, tell};
 use super::decide::replicas::{Outcome, Outcomes, Trouble};
+use super::decide::story::{Severity, tell};
 use super::decide::{Action, condition_time};
 use super::observe::{Observed, model_id};
 use super::segments::label_value;
@@ -15,12 +15,15 @@ const MEANINGFUL_PART: f64 = 0.05;
 
 pub(super) fn decide(observed: &Observed, outcomes: &Outcomes, actions: &mut Vec<Action>) {
     for (key, outcomes) in outcomes {
-        let Some(deployment) = observed.deployments.get(key) else { continue };
+        let Some(deployment) = observed.deployments.get(key) else {
+            continue;
+        };
         let before = deployment.status.clone().unwrap_or_default();
         let after = status_of(observed, deployment, outcomes, &before);
         if after != before {
-            actions.extend(story_of(deployment, &before, &after));
+            let stories = story_of(deployment, &before, &after);
             actions.push(Action::SetDeploymentStatus { key: key.clone(), status: Box::new(after) });
+            actions.extend(stories);
         }
     }
 }
@@ -39,7 +42,8 @@ fn status_of(
     status.selector = Some(format!("{DEPLOYMENT_LABEL}={}", label_value(&deployment.name_any())));
     let newest = outcomes.iter().filter_map(|outcome| outcome.generation).max();
     status.plan_generation = newest.max(before.plan_generation);
-    status.phones = Some(u32::try_from(outcomes.iter().map(|outcome| outcome.phones.len()).sum::<usize>()).unwrap_or(u32::MAX));
+    status.phones =
+        Some(u32::try_from(outcomes.iter().map(|outcome| outcome.phones.len()).sum::<usize>()).unwrap_or(u32::MAX));
     status.url = Some(format!("{}/v1", observed.settings.gateway_url));
     status.predicted_tokens_per_second = predicted(outcomes);
     status.tokens_per_second = tokens_per_second(observed, deployment, &status, before);
@@ -105,17 +109,29 @@ fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u
 
 fn serving(outcomes: &[Outcome], n_ready: u32, wanted: u32) -> String {
     let rings = outcomes.iter().filter(|outcome| outcome.is_ready).map(|outcome| {
-        format!("replica {} on {} (generation {})", outcome.replica, outcome.phones.join(", "), outcome.generation.unwrap_or(0))
+        format!(
+            "replica {} on {} (generation {})",
+            outcome.replica,
+            outcome.phones.join(", "),
+            outcome.generation.unwrap_or(0)
+        )
     });
     format!("{n_ready} of {wanted} replicas answer: {}", rings.collect::<Vec<_>>().join("; "))
 }
 
 /// The turns of a deployment's availability, and each new reason against it.
-fn story_of(deployment: &InferenceDeployment, before: &InferenceDeploymentStatus, after: &InferenceDeploymentStatus) -> Vec<Action> {
-    let of = |status: &InferenceDeploymentStatus, type_| condition::find(&status.conditions, type_).map(|found| (found.status.clone(), found.reason.clone()));
+fn story_of(
+    deployment: &InferenceDeployment,
+    before: &InferenceDeploymentStatus,
+    after: &InferenceDeploymentStatus,
+) -> Vec<Action> {
+    let of = |status: &InferenceDeploymentStatus, type_| {
+        condition::find(&status.conditions, type_).map(|found| (found.status.clone(), found.reason.clone()))
+    };
     let mut stories = Vec::new();
     let (was, is) = (of(before, "Available"), of(after, "Available"));
-    let message = |type_| condition::find(&after.conditions, type_).map(|found| found.message.clone()).unwrap_or_default();
+    let message =
+        |type_| condition::find(&after.conditions, type_).map(|found| found.message.clone()).unwrap_or_default();
     let truth = |of: &Option<(String, String)>| of.as_ref().is_some_and(|(status, _)| status == "True");
     if truth(&is) && !truth(&was) {
         stories.push(tell(deployment, Severity::Normal, "Available", message("Available")));

@@ -104,7 +104,9 @@ fn has_seen<K>(store: &Store<K>, written: &Written) -> bool
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let Some(object) = find(store, &written.key) else { return !written.is_new };
+    let Some(object) = find(store, &written.key) else {
+        return !written.is_new;
+    };
     let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
     // Versions are opaque by contract, but every server that we know counts up; where one does not, a round is repeated.
     match (&written.resource_version, number(object.resource_version()), number(written.resource_version.clone())) {
@@ -128,7 +130,9 @@ where
             match event {
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
                 Ok(_) => changed.notify_one(),
-                Err(error) => tracing::warn!(%kind, %error, "a watch broke off and is started again"),
+                Err(error) => {
+                    tracing::warn!(%kind, %error, "a watch broke off and is started again")
+                }
             }
         }
     });

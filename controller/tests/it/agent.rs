@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::BytesMut;
-use polyphony_protocol::hub::{Assignment, Heartbeat, Join, SegmentPhase, SegmentReport, Speed, ToAgent, ToHub, Welcome};
+use polyphony_protocol::hub::{
+    Assignment, Heartbeat, Join, SegmentPhase, SegmentReport, Speed, ToAgent, ToHub, Welcome,
+};
 use polyphony_protocol::{Frame, codec, version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,7 +31,12 @@ pub fn join(name: &str, token: &str, mib: u64) -> Join {
         backend: "cpu".into(),
         device: "scripted".into(),
         numerics: "cpu-f32".into(),
-        speeds: vec![Speed { backend: "cpu".into(), device: "scripted".into(), gflops: 10.0, gigabytes_per_second: 5.0 }],
+        speeds: vec![Speed {
+            backend: "cpu".into(),
+            device: "scripted".into(),
+            gflops: 10.0,
+            gigabytes_per_second: 5.0,
+        }],
     }
 }
 
@@ -49,7 +56,8 @@ pub async fn start(hub: &str, join: Join) -> Result<Agent, String> {
             match frame {
                 Frame::Ping { nonce } => send(&mut stream, &Frame::Pong { nonce }).await,
                 Frame::ToAgent(ToAgent::Assignments { segments }) => {
-                    let heartbeat = Heartbeat { segments: segments.iter().map(ready).collect(), ..Heartbeat::default() };
+                    let heartbeat =
+                        Heartbeat { segments: segments.iter().map(ready).collect(), ..Heartbeat::default() };
                     send(&mut stream, &Frame::ToHub(ToHub::Heartbeat(heartbeat))).await;
                     seen.send_replace(segments);
                 }

@@ -72,7 +72,10 @@ impl Farm {
             "spec": { "model": "tiny", "contextLength": 64, "maxSessions": 1, "placement": { "minPhones": 2 } },
         }));
         Api::<Model>::default_namespaced(self.client.clone()).create(&PostParams::default(), &model).await.unwrap();
-        Api::<InferenceDeployment>::default_namespaced(self.client.clone()).create(&PostParams::default(), &deployment).await.unwrap();
+        Api::<InferenceDeployment>::default_namespaced(self.client.clone())
+            .create(&PostParams::default(), &deployment)
+            .await
+            .unwrap();
     }
 
     /// Waits until the deployment `chat` is available in that generation; gives its placements by stage.
@@ -107,7 +110,8 @@ impl Farm {
     /// Reasons of all events about the object of that name.
     pub async fn events(&self, about: &str) -> Vec<String> {
         let events = Api::<Event>::all(self.client.clone()).list(&Default::default()).await.unwrap();
-        let is_about = |event: &Event| event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(about));
+        let is_about =
+            |event: &Event| event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(about));
         events.items.into_iter().filter(is_about).filter_map(|event| event.reason).collect()
     }
 }

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::BytesMut;
+use polyphony_protocol::Frame;
 use polyphony_protocol::hub::{ToAgent, ToHub};
 use polyphony_protocol::version::ProtocolVersion;
-use polyphony_protocol::Frame;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 

@@ -56,7 +56,9 @@ async fn a_restart_keeps_the_plan() {
         agent.assigned.clone().wait_for(|assigned| assigned.len() == 1).await.unwrap();
     }
     let after = farm.available(1).await;
-    let uids = |placements: &[polyphony_api::SegmentPlacement]| placements.iter().map(|placement| placement.metadata.uid.clone()).collect::<Vec<_>>();
+    let uids = |placements: &[polyphony_api::SegmentPlacement]| {
+        placements.iter().map(|placement| placement.metadata.uid.clone()).collect::<Vec<_>>()
+    };
     assert_eq!(uids(&before), uids(&after));
     farm.stop().await;
 }
@@ -113,7 +115,9 @@ async fn a_deleted_deployment_leaves_nothing_on_the_phones() {
 async fn fetch(base: &str, path: &str, token: &str, headers: &str) -> (u16, Vec<u8>) {
     let host = base.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n{headers}\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n{headers}\r\n"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();

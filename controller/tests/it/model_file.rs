@@ -46,7 +46,8 @@ pub fn tiny() -> Vec<u8> {
 }
 
 fn tensors() -> Vec<(String, Vec<u64>)> {
-    let mut tensors = vec![("token_embd.weight".to_owned(), vec![HIDDEN, VOCAB]), ("output_norm.weight".to_owned(), vec![HIDDEN])];
+    let mut tensors =
+        vec![("token_embd.weight".to_owned(), vec![HIDDEN, VOCAB]), ("output_norm.weight".to_owned(), vec![HIDDEN])];
     for layer in 0..LAYERS {
         let of_layer = [
             ("attn_norm", vec![HIDDEN]),

@@ -53,7 +53,7 @@ async fn every_mistake_is_answered_with_cause_place_and_remedy() {
     assert_says(&wrong_type.stderr, &["manifest.yaml", "spec.contextLength", "integer"]);
     let no_yaml = shelf.apply("apiVersion: [\n").unwrap();
     assert_eq!(no_yaml.code, 1);
-    assert_says(&no_yaml.stderr, &["manifest.yaml", "line"]);
+    assert_says(&no_yaml.stderr, &["manifest.yaml:2"]);
 
     // 1 KiB a token of KV cache in all: 65,536 tokens of two sessions need 128 MiB, the phone has 8.
     shelf.apply(&format!("{}---\n{}", tiny_model(), deployment("huge", "tiny", 1, "f16", 65_536))).unwrap().ok().unwrap();

@@ -87,6 +87,8 @@ fn arrows_between_crates_point_down() {
     for path in all("toml").into_iter().filter(|path| path.file_name().unwrap() == "Cargo.toml") {
         let text = fs::read_to_string(&path).unwrap();
         let name = |line: &str| line.split(['.', ' ', '=']).next().unwrap_or_default().to_owned();
+        // What only tests use may point anywhere below.
+        let text = text.split("[dev-dependencies]").next().unwrap_or_default();
         let ours = text.lines().filter(|line| line.starts_with("polyphony-")).map(name).collect();
         manifests.insert(path.parent().unwrap().strip_prefix(root()).unwrap().to_owned(), ours);
     }

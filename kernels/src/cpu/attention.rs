@@ -73,7 +73,7 @@ pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, ou
     }
 }
 
-/// As [`reference`], in f32; positions are added from the first seen upward, whatever else is in the step.
+/// As [`reference()`], in f32; positions are added from the first seen upward, whatever else is in the step.
 pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32], pool: &ThreadPool) {
     let head = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
         let seen = Seen::new(op, rows[index / op.n_heads], index % op.n_heads, caches);

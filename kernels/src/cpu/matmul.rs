@@ -60,7 +60,7 @@ pub fn reference(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) 
     }
 }
 
-/// As [`reference`], in f32. Every output is one sum of 16 lanes over the columns, however many rows and threads there are.
+/// As [`reference()`], in f32. Every output is one sum of 16 lanes over the columns, however many rows and threads there are.
 pub fn fast(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], pool: &ThreadPool) {
     let kernel = match weight.shape.weight_type {
         WeightType::F32 => products::<F32>,

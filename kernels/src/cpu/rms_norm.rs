@@ -14,7 +14,7 @@ pub fn reference(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 }
 
 lanes::simd! {
-    /// As [`reference`], in f32.
+    /// As [`reference()`], in f32.
     pub fn fast(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
             let scale = 1.0 / (lanes::dot(x, x) / weight.len() as f32 + eps).sqrt();

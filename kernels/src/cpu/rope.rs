@@ -33,7 +33,7 @@ pub fn reference(row: &mut [f32], angles: &[f32], heads: Heads) {
     }
 }
 
-/// As [`reference`], in f32.
+/// As [`reference()`], in f32.
 pub fn fast(row: &mut [f32], angles: &[f32], heads: Heads) {
     for head in row.chunks_exact_mut(heads.head_size) {
         for (i, angle) in angles.chunks_exact(2).enumerate() {

@@ -32,7 +32,7 @@ pub fn reference(row: &mut [f32], to: ActivationRounding) {
 }
 
 lanes::simd! {
-    /// As [`reference`], bit for bit, by integers alone: x is rounded to a multiple of 2^max(⌊log₂ |x|⌋ − 10, e − 24).
+    /// As [`reference()`], bit for bit, by integers alone: x is rounded to a multiple of 2^max(⌊log₂ |x|⌋ − 10, e − 24).
     pub fn fast(row: &mut [f32], to: ActivationRounding) {
         let ActivationRounding::F16 = to;
         let largest = row.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & MAGNITUDE));

@@ -11,7 +11,7 @@ pub fn reference(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 lanes::simd! {
-    /// As [`reference`], in f32.
+    /// As [`reference()`], in f32.
     pub fn fast(gate: &[f32], up: &[f32], out: &mut [f32]) {
         for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
             *out = gate / (1.0 + exponential::exp(-gate)) * up;

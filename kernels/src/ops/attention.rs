@@ -1,10 +1,10 @@
 //! Causal attention of the step's rows over their slots' caches (Vaswani et al. 2017; grouped heads: arXiv 2305.13245).
 
-use crate::plan::{Binding, Plan};
-use crate::wgsl::Variant;
 use crate::ops::kv_write::check_caches;
+use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, KvLayout, Row};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
+use crate::wgsl::Variant;
 
 /// The largest head size that the kernels hold in registers.
 pub const MAX_HEAD_SIZE: usize = 256;

@@ -1,10 +1,10 @@
 //! Embedding: rows of a matrix, chosen by token.
 
 use crate::plan::{Binding, Plan};
-use crate::wgsl::Variant;
 use crate::recording::{BufferId, MatrixId};
 use crate::shapes::{ShapeError, Shapes, require};
 use crate::weight_type::GROUP;
+use crate::wgsl::Variant;
 
 /// `out[r] = table[tokens[r]]`.
 ///

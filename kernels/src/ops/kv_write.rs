@@ -1,9 +1,9 @@
 //! KV write: keys and values of the step's rows into the caches.
 
 use crate::plan::{Binding, Plan};
-use crate::wgsl::Variant;
 use crate::recording::{BufferId, KvLayout, Row};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
+use crate::wgsl::Variant;
 
 /// `k_cache[row.slot][row.position] = k[r]`, and the same for v, for every row of the step.
 ///

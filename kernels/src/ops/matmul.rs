@@ -1,10 +1,10 @@
 //! Matrix times rows, with bias and residual.
 
 use crate::plan::{Binding, Plan, WINDOW_BYTES};
-use crate::wgsl::Variant;
 use crate::recording::{BufferId, MatrixId, VectorId};
 use crate::shapes::{MatrixShape, ShapeError, Shapes, require, require_apart};
 use crate::weight_type::GROUP;
+use crate::wgsl::Variant;
 
 /// `out[r][o] = Σᵢ weight[o][i] · x[first_row + r][i] + bias[o] + residual[r][o]` for `n_rows` rows.
 ///

@@ -1,9 +1,9 @@
 //! RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467).
 
 use crate::plan::{Binding, Plan};
-use crate::wgsl::Variant;
 use crate::recording::{BufferId, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
+use crate::wgsl::Variant;
 
 /// `out[r][i] = x[first_row + r][i] · weight[i] / √(mean(x²) + eps)` for `n_rows` rows of `width`.
 ///

@@ -1,9 +1,9 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 
 use crate::plan::{Binding, Plan};
-use crate::wgsl::Variant;
 use crate::recording::{BufferId, Row, VectorId};
 use crate::shapes::{ShapeError, Shapes, require};
+use crate::wgsl::Variant;
 
 /// Which two values of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

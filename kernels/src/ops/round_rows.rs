@@ -1,9 +1,9 @@
 //! Rounding of the residual stream to what the wire can carry, so that a split between layers changes no bit.
 
 use crate::plan::{Binding, Plan};
-use crate::wgsl::Variant;
 use crate::recording::BufferId;
 use crate::shapes::{ShapeError, Shapes};
+use crate::wgsl::Variant;
 
 /// The type of the wire whose values rows are rounded to. For f32 on the wire there is nothing to round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +36,11 @@ impl RoundRows {
     /// A workgroup a row.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
         let ActivationRounding::F16 = self.to;
-        plan.dispatch(Variant::RoundRows, &[self.width as u32], &[(1, Binding::Write(self.x))], [self.n_rows as u32, 1]);
+        plan.dispatch(
+            Variant::RoundRows,
+            &[self.width as u32],
+            &[(1, Binding::Write(self.x))],
+            [self.n_rows as u32, 1],
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! The gate of SwiGLU (Shazeer 2020, arXiv 2002.05202).
 
 use crate::plan::{Binding, Plan};
-use crate::wgsl::Variant;
 use crate::recording::BufferId;
 use crate::shapes::{ShapeError, Shapes, require_apart};
+use crate::wgsl::Variant;
 
 /// `out[i] = gate[i] / (1 + e^(−gate[i])) · up[i]` for `n_rows` rows of `width`.
 #[derive(Clone, Debug, PartialEq)]

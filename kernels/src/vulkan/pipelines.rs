@@ -47,9 +47,7 @@ impl Pipelines {
                 entry.insert(pipeline)
             }
         };
-        self.bind_groups
-            .entry(key(dispatch))
-            .or_insert_with(|| bind_group(gpu, &pipeline.layout, dispatch, resources));
+        self.bind_groups.entry(key(dispatch)).or_insert_with(|| bind_group(gpu, &pipeline.layout, dispatch, resources));
         Ok(())
     }
 
@@ -84,7 +82,8 @@ impl Pipeline {
         let label = format!("{:?}", dispatch.variant);
         let device = &gpu.device;
         let params = (0, uniform(PARAMS_BYTES));
-        let types = dispatch.bindings.iter().map(|(number, binding)| (*number, binding_type(dispatch.variant, *binding)));
+        let types =
+            dispatch.bindings.iter().map(|(number, binding)| (*number, binding_type(dispatch.variant, *binding)));
         let entries: Vec<_> = std::iter::once(params)
             .chain(types)
             .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
@@ -101,14 +100,10 @@ impl Pipeline {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let descriptor = wgpu::ShaderModuleDescriptor {
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&label),
             source: wgpu::ShaderSource::Wgsl(dispatch.variant.source(workgroup).into()),
-        };
-        let mut checks = wgpu::ShaderRuntimeChecks::checked();
-        if std::env::var("UNCH").is_ok() { checks = unsafe { wgpu::ShaderRuntimeChecks::unchecked() } };
-        if std::env::var("UNB").is_ok() { checks = unsafe { wgpu::ShaderRuntimeChecks::unchecked() }; checks.force_loop_bounding = true; };
-        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+        });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
             layout: Some(&pipeline_layout),

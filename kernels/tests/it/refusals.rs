@@ -36,9 +36,8 @@ const ROW: Row = Row { slot: 0, position: 0 };
 
 #[test]
 fn a_token_beyond_the_table_is_refused() {
-    let text = refusal(ROW, |engine, _, out| {
-        EmbedRows { table: f32_matrix(engine, 10, 32), tokens: vec![9, 10], out }.into()
-    });
+    let text =
+        refusal(ROW, |engine, _, out| EmbedRows { table: f32_matrix(engine, 10, 32), tokens: vec![9, 10], out }.into());
     assert_eq!(text, "op 0 (EmbedRows): tokens: expected less than 10 each, found 10");
 }
 

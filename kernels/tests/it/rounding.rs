@@ -49,7 +49,8 @@ proptest! {
 #[test]
 fn known_values_round_to_known_values() {
     // m = 1: e = -14, so values are kept to 11 bits, the small ones to multiples of 2^-38.
-    let mut row = [1.0, 1.0 + 2f32.powi(-11), 1.0 + 3.0 * 2f32.powi(-11), -(2f32.powi(-30) + 2f32.powi(-39)), 2f32.powi(-40)];
+    let mut row =
+        [1.0, 1.0 + 2f32.powi(-11), 1.0 + 3.0 * 2f32.powi(-11), -(2f32.powi(-30) + 2f32.powi(-39)), 2f32.powi(-40)];
     fast(&mut row, ActivationRounding::F16);
     assert_eq!(row, [1.0, 1.0, 1.0 + 2f32.powi(-9), -(2f32.powi(-30)), 0.0]);
     // Larger than any f16, and larger than 2^15 after rounding only.

@@ -52,7 +52,8 @@ impl Layer {
         let down = matrix(WeightType::Q4_1, HIDDEN, FFN);
         let norm = engine.load_vector(&norm).unwrap();
         let (k_cache, v_cache) = (engine.alloc(LAYOUT.len()).unwrap(), engine.alloc(LAYOUT.len()).unwrap());
-        let widths = [HIDDEN, HIDDEN, HEADS * HEAD_SIZE, LAYOUT.kv_width, LAYOUT.kv_width, HEADS * HEAD_SIZE, FFN, FFN, FFN];
+        let widths =
+            [HIDDEN, HIDDEN, HEADS * HEAD_SIZE, LAYOUT.kv_width, LAYOUT.kv_width, HEADS * HEAD_SIZE, FFN, FFN, FFN];
         let buffers = widths.map(|width| engine.alloc(MAX_ROWS * width).unwrap());
         Layer { norm, q, k, v, attention_out, gate, up, down, k_cache, v_cache, buffers }
     }
@@ -65,7 +66,8 @@ impl Layer {
         let input = rows.iter().flat_map(|row| Random(u64::from(row.slot * 1000 + row.position)).values(HIDDEN));
         recording.upload(hidden, 0, input.collect());
         let matmul = |weight, x, residual, out| Matmul { weight, x, first_row: 0, n_rows, bias: None, residual, out };
-        let norm = RmsNorm { x: hidden, first_row: 0, weight: self.norm, eps: 1e-5, width: HIDDEN, n_rows, out: normed };
+        let norm =
+            RmsNorm { x: hidden, first_row: 0, weight: self.norm, eps: 1e-5, width: HIDDEN, n_rows, out: normed };
         let rope = |x, n_heads| Rope {
             x,
             n_heads,
@@ -122,7 +124,8 @@ impl Layer {
 
 /// Two sessions of so many tokens, a row a step.
 fn one_by_one(n_tokens: [u32; 2]) -> Vec<Vec<Row>> {
-    let rows = [0u32, 1].into_iter().flat_map(|slot| (0..n_tokens[slot as usize]).map(move |position| Row { slot, position }));
+    let rows =
+        [0u32, 1].into_iter().flat_map(|slot| (0..n_tokens[slot as usize]).map(move |position| Row { slot, position }));
     rows.map(|row| vec![row]).collect()
 }
 

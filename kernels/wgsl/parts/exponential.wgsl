@@ -9,7 +9,7 @@ fn exponential(value: f32) -> f32 {
     p = p * r + 8.3334520e-3;
     p = p * r + 4.1665796e-2;
     p = p * r + 1.6666666e-1;
-    p = p * r + 5.0000001e-1;
+    p = p * r + 0.5;
     let e_to_r = p * (r * r) + r + 1.0;
     return e_to_r * bitcast<f32>(u32(i32(n) + 127) << 23u);
 }

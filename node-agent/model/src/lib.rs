@@ -6,6 +6,7 @@
 
 mod card;
 mod chat_template;
+mod footprint;
 mod gguf;
 mod holds;
 mod hyperparameters;
@@ -16,6 +17,7 @@ mod tokenizer;
 
 pub use card::Card;
 pub use chat_template::{ChatMessage, ChatTemplate, TemplateError};
+pub use footprint::{Room, STEP_ROWS};
 pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Value};
 pub use holds::{Holds, LayerRange};
 pub use hyperparameters::{Architecture, HyperparameterError, Hyperparameters, Rope, RopeStyle};

@@ -5,7 +5,7 @@ use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::Frame;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::outlet::{NotConnected, Outlet};
 use super::stage::{Effect, Stage};
@@ -54,21 +54,21 @@ pub enum Unavailable {
 // === impl Compute ===
 
 impl Compute {
-    /// Starts the thread that owns `segment` and `stage`.
+    /// Starts the thread that owns `stage`, and a segment with its share of the memory budget.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
-        name: String,
-        segment: Segment,
+        name: &str,
+        (segment, memory): (Segment, OwnedSemaphorePermit),
         stage: Stage,
         next: Outlet,
         host: mpsc::Sender<Frame>,
         entry: Arc<Entry>,
     ) -> std::io::Result<Self> {
         let (events, inbox) = std_mpsc::sync_channel(QUEUE_EVENTS);
-        let mut worker = Worker { segment, stage, next, host, entry, times: Vec::new(), n_times: 0 };
-        std::thread::Builder::new().name(name).spawn(move || worker.run(&inbox))?;
+        let mut worker = Worker { segment, _memory: memory, stage, next, host, entry, times: Vec::new(), n_times: 0 };
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run(&inbox))?;
         Ok(Self { events })
     }
 
@@ -102,6 +102,8 @@ impl Compute {
 
 struct Worker {
     segment: Segment,
+    /// Given back when the segment is freed: fields are dropped in this order.
+    _memory: OwnedSemaphorePermit,
     stage: Stage,
     next: Outlet,
     host: mpsc::Sender<Frame>,

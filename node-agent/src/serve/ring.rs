@@ -100,8 +100,11 @@ pub async fn listen(listener: TcpListener, members: Members, shutdown: Cancellat
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 end = receive(stream, members) => {
-                    if let Err(error) = end {
-                        tracing::info!(%address, %error, "a ring connection ended");
+                    match end {
+                        Ok(()) => {}
+                        // The other end dials again; while this one still loads, that is how it goes.
+                        Err(error @ LinkError::Refused(_)) => tracing::debug!(%address, %error, "ring connection not taken"),
+                        Err(error) => tracing::info!(%address, %error, "ring connection ended"),
                     }
                 }
             }

@@ -48,8 +48,7 @@ fn table(kind: &Kind, params: &Params, items: Vec<Value>, metadata: &Value) -> V
     let mut table = table::render(kind, &items, Some(metadata), Timestamp::now());
     let rows = table["rows"].as_array_mut().into_iter().flatten();
     if let Some(whole) = whole {
-        rows.zip(whole)
-            .for_each(|(row, object)| row["object"] = object);
+        rows.zip(whole).for_each(|(row, object)| row["object"] = object);
     } else if params.include_object.as_deref() == Some("None") {
         rows.for_each(|row| row["object"] = Value::Null);
     }

@@ -37,60 +37,42 @@ impl Encoding {
             "" | "application/json" => Ok(Encoding::Json),
             "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Encoding::Yaml),
             "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
-            _ => Err(Failure::unsupported_media_type(&[
-                "application/json",
-                "application/yaml",
-            ])),
+            _ => Err(Failure::unsupported_media_type(&["application/json", "application/yaml"])),
         }
     }
 }
 
 /// The content type without its parameters; empty when there is none.
 pub fn media_type(headers: &HeaderMap) -> &str {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim()
 }
 
 /// Decodes one document of JSON, or of YAML, of which JSON is a part.
 pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Body, Failure> {
     let mut twice = Vec::new();
-    let seed = Tree {
-        path: String::new(),
-        twice: &mut twice,
-    };
+    let seed = Tree { path: String::new(), twice: &mut twice };
     let value = match encoding {
         Encoding::Json => {
             let mut deserializer = serde_json::Deserializer::from_slice(bytes);
             let value = seed.deserialize(&mut deserializer);
-            value
-                .and_then(|value| deserializer.end().map(|()| value))
-                .map_err(|error| error.to_string())
+            value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| error.to_string())
         }
-        Encoding::Yaml => seed
-            .deserialize(serde_yaml::Deserializer::from_slice(bytes))
-            .map_err(|error| error.to_string()),
+        Encoding::Yaml => {
+            seed.deserialize(serde_yaml::Deserializer::from_slice(bytes)).map_err(|error| error.to_string())
+        }
         Encoding::Protobuf => {
             let value = protobuf::decode(bytes).map_err(|error| match error {
                 ProtobufError::Unknown { .. } => {
                     Failure::unsupported_media_type(&["application/json", "application/yaml"])
                 }
-                error => {
-                    Failure::bad_request(format!("the object provided is unrecognized: {error}"))
-                }
+                error => Failure::bad_request(format!("the object provided is unrecognized: {error}")),
             })?;
             Ok(value)
         }
     };
-    let value = value.map_err(|error| {
-        Failure::bad_request(format!("the object provided is unrecognized: {error}"))
-    })?;
-    let faults = twice
-        .iter()
-        .map(|path| format!("duplicate field \"{path}\""))
-        .collect();
+    let value = value.map_err(|error| Failure::bad_request(format!("the object provided is unrecognized: {error}")))?;
+    let faults = twice.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
     Ok(Body { value, faults })
 }
 
@@ -152,10 +134,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         let mut array = Vec::new();
         loop {
             let path = format!("{}[{}]", self.path, array.len());
-            match items.next_element_seed(Tree {
-                path,
-                twice: &mut *self.twice,
-            })? {
+            match items.next_element_seed(Tree { path, twice: &mut *self.twice })? {
                 Some(item) => array.push(item),
                 None => return Ok(Value::Array(array)),
             }
@@ -165,18 +144,11 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            let path = if self.path.is_empty() {
-                key.clone()
-            } else {
-                format!("{}.{key}", self.path)
-            };
+            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
             if map.contains_key(&key) {
                 self.twice.push(path.clone());
             }
-            let value = entries.next_value_seed(Tree {
-                path,
-                twice: &mut *self.twice,
-            })?;
+            let value = entries.next_value_seed(Tree { path, twice: &mut *self.twice })?;
             map.insert(key, value);
         }
         Ok(Value::Object(map))
@@ -200,30 +172,15 @@ mod tests {
 
     #[test]
     fn a_field_given_twice_is_named_and_its_last_value_stays() {
-        let body = decode(
-            br#"{"spec":{"list":[{"a":1,"a":2}],"b":1,"b":3}}"#,
-            Encoding::Json,
-        )
-        .unwrap();
-        assert_eq!(
-            body.faults,
-            [
-                "duplicate field \"spec.list[0].a\"",
-                "duplicate field \"spec.b\""
-            ]
-        );
+        let body = decode(br#"{"spec":{"list":[{"a":1,"a":2}],"b":1,"b":3}}"#, Encoding::Json).unwrap();
+        assert_eq!(body.faults, ["duplicate field \"spec.list[0].a\"", "duplicate field \"spec.b\""]);
         assert_eq!(body.value["spec"]["b"], 3);
     }
 
     #[test]
     fn what_is_no_document_is_refused_with_its_place() {
-        for (bytes, place) in [
-            (&b"{\"a\":"[..], "line 1"),
-            (b"{} {}", "trailing"),
-            (b"", "EOF"),
-        ] {
-            let message =
-                decode(bytes, Encoding::Json).unwrap_err().to_status()["message"].to_string();
+        for (bytes, place) in [(&b"{\"a\":"[..], "line 1"), (b"{} {}", "trailing"), (b"", "EOF")] {
+            let message = decode(bytes, Encoding::Json).unwrap_err().to_status()["message"].to_string();
             assert!(message.contains(place), "{message}");
         }
         let deep = "[".repeat(10_000);

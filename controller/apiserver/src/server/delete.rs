@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::form::{served, stored};
+use super::identity::finalizers;
 use super::special::{self, DEFINITION_FINALIZER, DEFINITIONS, NAMESPACES};
-use super::write::{finalizers, has_generation, is_leaving, rfc3339};
+use super::write::{has_generation, is_leaving, rfc3339};
 use crate::registry::Kind;
 use crate::store::{Key, Transaction};
 
@@ -56,9 +57,7 @@ impl DeleteOptions {
             },
             policy => Some(Propagation::parse(policy.as_str().unwrap_or_default())?),
         };
-        let dry_run = body["dryRun"]
-            .as_array()
-            .is_some_and(|list| list.iter().any(|value| value == "All"));
+        let dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|value| value == "All"));
         Ok(DeleteOptions {
             propagation,
             uid: text(&body["preconditions"]["uid"]),
@@ -91,9 +90,7 @@ pub fn delete(
     options: &DeleteOptions,
     now: Timestamp,
 ) -> Result<Deleted, Failure> {
-    let kept = transaction
-        .get(key)
-        .ok_or_else(|| Failure::not_found(kind, &key.name))?;
+    let kept = transaction.get(key).ok_or_else(|| Failure::not_found(kind, &key.name))?;
     check_preconditions(kind, key, &kept, options)?;
     special::check_deletion(kind, &key.name)?;
     let mut object = Value::clone(&kept);
@@ -102,11 +99,7 @@ pub fn delete(
         if !is_leaving(&object) {
             mark(kind, &mut object, now);
         }
-        let object = if object == *kept {
-            kept
-        } else {
-            transaction.put(key.clone(), object)?
-        };
+        let object = if object == *kept { kept } else { transaction.put(key.clone(), object)? };
         Deleted::Waiting(served(kind, &object))
     } else {
         let gone: Option<Arc<Value>> = transaction.remove(key)?;
@@ -119,26 +112,16 @@ pub fn delete(
 }
 
 /// Takes finalizers off an object that leaves; without any it is gone.
-pub fn release(
-    transaction: &mut Transaction,
-    kind: &Kind,
-    key: &Key,
-    finalizer: &str,
-) -> Result<(), Failure> {
+pub fn release(transaction: &mut Transaction, kind: &Kind, key: &Key, finalizer: &str) -> Result<(), Failure> {
     let Some(kept) = transaction.get(key) else {
         return Ok(());
     };
     let mut object = Value::clone(&kept);
-    if let Some(list) = object["metadata"]
-        .get_mut("finalizers")
-        .and_then(Value::as_array_mut)
-    {
+    if let Some(list) = object["metadata"].get_mut("finalizers").and_then(Value::as_array_mut) {
         list.retain(|held| held != finalizer);
     }
     if kind.resource() == NAMESPACES
-        && let Some(list) = object["spec"]
-            .get_mut("finalizers")
-            .and_then(Value::as_array_mut)
+        && let Some(list) = object["spec"].get_mut("finalizers").and_then(Value::as_array_mut)
     {
         list.retain(|held| held != finalizer);
     }
@@ -150,27 +133,16 @@ pub fn release(
     Ok(())
 }
 
-fn check_preconditions(
-    kind: &Kind,
-    key: &Key,
-    object: &Value,
-    options: &DeleteOptions,
-) -> Result<(), Failure> {
-    for (name, field, wanted) in [
-        ("UID", "uid", &options.uid),
-        (
-            "ResourceVersion",
-            "resourceVersion",
-            &options.resource_version,
-        ),
-    ] {
+fn check_preconditions(kind: &Kind, key: &Key, object: &Value, options: &DeleteOptions) -> Result<(), Failure> {
+    for (name, field, wanted) in
+        [("UID", "uid", &options.uid), ("ResourceVersion", "resourceVersion", &options.resource_version)]
+    {
         let actual = object["metadata"][field].as_str().unwrap_or_default();
         if let Some(wanted) = wanted
             && wanted != actual
         {
-            let detail = format!(
-                "Precondition failed: {name} in precondition: {wanted}, {name} in object meta: {actual}"
-            );
+            let detail =
+                format!("Precondition failed: {name} in precondition: {wanted}, {name} in object meta: {actual}");
             return Err(Failure::conflict(kind, &key.name, &detail));
         }
     }
@@ -187,14 +159,9 @@ fn hold(kind: &Kind, object: &mut Value, propagation: Option<Propagation>) {
             Propagation::Orphan => Some(ORPHAN),
         };
         held.retain(|finalizer| {
-            ![FOREGROUND, ORPHAN].contains(&finalizer.as_str())
-                || Some(finalizer.as_str()) == wanted
+            ![FOREGROUND, ORPHAN].contains(&finalizer.as_str()) || Some(finalizer.as_str()) == wanted
         });
-        held.extend(
-            wanted
-                .filter(|wanted| !held.iter().any(|held| held == wanted))
-                .map(str::to_owned),
-        );
+        held.extend(wanted.filter(|wanted| !held.iter().any(|held| held == wanted)).map(str::to_owned));
     }
     if kind.resource() == DEFINITIONS && !held.iter().any(|held| held == DEFINITION_FINALIZER) {
         held.push(DEFINITION_FINALIZER.to_owned());

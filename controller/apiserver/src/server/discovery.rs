@@ -8,41 +8,14 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use crate::registry::{Kind, Registry};
 
-const VERBS: [&str; 8] = [
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const PART_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 /// Resources that are asked but never stored: group, version, plural, singular, kind.
 pub const REVIEWS: [(&str, &str, &str, &str, &str); 3] = [
-    (
-        "authentication.k8s.io",
-        "v1",
-        "selfsubjectreviews",
-        "selfsubjectreview",
-        "SelfSubjectReview",
-    ),
-    (
-        "authorization.k8s.io",
-        "v1",
-        "selfsubjectaccessreviews",
-        "selfsubjectaccessreview",
-        "SelfSubjectAccessReview",
-    ),
-    (
-        "authorization.k8s.io",
-        "v1",
-        "selfsubjectrulesreviews",
-        "selfsubjectrulesreview",
-        "SelfSubjectRulesReview",
-    ),
+    ("authentication.k8s.io", "v1", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview"),
+    ("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview"),
+    ("authorization.k8s.io", "v1", "selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview"),
 ];
 
 /// Answers `/api`, `/apis` and what lies right below; none when the path is not one of discovery.
@@ -58,11 +31,7 @@ pub fn answer(registry: &Registry, path: &str, headers: &HeaderMap) -> Option<Re
             if core {
                 json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
             } else {
-                let groups: Vec<Value> = groups
-                    .iter()
-                    .filter(|(name, _)| !name.is_empty())
-                    .map(group)
-                    .collect();
+                let groups: Vec<Value> = groups.iter().filter(|(name, _)| !name.is_empty()).map(group).collect();
                 json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
             }
         }
@@ -85,12 +54,7 @@ fn groups(registry: &Registry) -> Vec<(String, Vec<String>)> {
     let mut groups: Vec<(String, Vec<String>)> = registry
         .groups()
         .into_iter()
-        .map(|(name, versions)| {
-            (
-                name.to_owned(),
-                versions.into_iter().map(str::to_owned).collect(),
-            )
-        })
+        .map(|(name, versions)| (name.to_owned(), versions.into_iter().map(str::to_owned).collect()))
         .collect();
     for (name, version, ..) in REVIEWS {
         if !groups.iter().any(|(group, _)| group == name) {
@@ -132,11 +96,7 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Valu
     if resources.is_empty() {
         return None;
     }
-    let group_version = if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    };
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Some(json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
     }))
@@ -145,20 +105,10 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Valu
 fn parts(kind: &Kind) -> Vec<(&'static str, (String, String, String))> {
     let mut parts = Vec::new();
     if kind.status {
-        parts.push((
-            "status",
-            (kind.group.clone(), kind.version.clone(), kind.kind.clone()),
-        ));
+        parts.push(("status", (kind.group.clone(), kind.version.clone(), kind.kind.clone())));
     }
     if kind.scale.is_some() {
-        parts.push((
-            "scale",
-            (
-                "autoscaling".to_owned(),
-                "v1".to_owned(),
-                "Scale".to_owned(),
-            ),
-        ));
+        parts.push(("scale", ("autoscaling".to_owned(), "v1".to_owned(), "Scale".to_owned())));
     }
     parts
 }
@@ -166,18 +116,8 @@ fn parts(kind: &Kind) -> Vec<(&'static str, (String, String, String))> {
 fn reviews(
     group: &str,
     version: &str,
-) -> impl Iterator<
-    Item = (
-        &'static str,
-        &'static str,
-        &'static str,
-        &'static str,
-        &'static str,
-    ),
-> {
-    REVIEWS
-        .into_iter()
-        .filter(move |(g, v, ..)| *g == group && *v == version)
+) -> impl Iterator<Item = (&'static str, &'static str, &'static str, &'static str, &'static str)> {
+    REVIEWS.into_iter().filter(move |(g, v, ..)| *g == group && *v == version)
 }
 
 // --- the aggregated form ---
@@ -190,18 +130,11 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
         if !has("as=APIGroupDiscoveryList") || !has("application/json") {
             return None;
         }
-        ["v2", "v2beta1"]
-            .into_iter()
-            .find(|version| has(&format!("v={version}")))
+        ["v2", "v2beta1"].into_iter().find(|version| has(&format!("v={version}")))
     })
 }
 
-fn aggregated(
-    registry: &Registry,
-    groups: &[(String, Vec<String>)],
-    core: bool,
-    version: &str,
-) -> Response {
+fn aggregated(registry: &Registry, groups: &[(String, Vec<String>)], core: bool, version: &str) -> Response {
     let items: Vec<Value> = groups
         .iter()
         .filter(|(name, _)| name.is_empty() == core)
@@ -229,16 +162,11 @@ fn aggregated(
         "items": items,
     });
     let mut response = Json(body).into_response();
-    let content_type =
-        format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
     if let Ok(content_type) = HeaderValue::from_str(&content_type) {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     }
-    response
-        .headers_mut()
-        .insert(header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }
 
@@ -276,11 +204,7 @@ pub fn review(path: &str, body: &Value) -> Option<Result<Value, Failure>> {
         }),
         _ => json!({"allowed": true, "reason": "the token of this server may do everything"}),
     };
-    let spec = if body["spec"].is_object() {
-        body["spec"].clone()
-    } else {
-        json!({})
-    };
+    let spec = if body["spec"].is_object() { body["spec"].clone() } else { json!({}) };
     Some(Ok(json!({
         "apiVersion": format!("{group}/{version}"), "kind": kind, "metadata": {"creationTimestamp": null}, "spec": spec,
         "status": status,

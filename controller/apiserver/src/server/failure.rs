@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::apply::{ApplyError, Conflict};
@@ -26,12 +26,7 @@ struct Status {
 
 impl Failure {
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Failure(Box::new(Status {
-            code,
-            reason,
-            message: message.into(),
-            details: Value::Null,
-        }))
+        Failure(Box::new(Status { code, reason, message: message.into(), details: Value::Null }))
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
@@ -65,7 +60,8 @@ impl Failure {
     pub fn unknown_path() -> Self {
         let message = "the server could not find the requested resource";
         let mut failure = Failure::new(StatusCode::NOT_FOUND, "NotFound", message);
-        failure.0.details = json!({"causes": [{"reason": "UnexpectedServerResponse", "message": "404 page not found"}]});
+        failure.0.details =
+            json!({"causes": [{"reason": "UnexpectedServerResponse", "message": "404 page not found"}]});
         failure
     }
 
@@ -85,10 +81,7 @@ impl Failure {
     }
 
     pub fn conflict(kind: &Kind, name: &str, detail: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {detail}",
-            kind.resource()
-        );
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {detail}", kind.resource());
         Failure::new(StatusCode::CONFLICT, "Conflict", message).about(kind, name)
     }
 
@@ -100,46 +93,32 @@ impl Failure {
 
     /// The object breaks its schema, or metadata's own rules.
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
-        let qualified = if kind.group.is_empty() {
-            kind.kind.clone()
-        } else {
-            format!("{}.{}", kind.kind, kind.group)
-        };
-        let lines: Vec<String> = errors
-            .iter()
-            .map(|error| {
-                if error.path.is_empty() {
-                    error.detail.clone()
-                } else {
-                    format!("{}: {}", error.path, error.detail)
-                }
-            })
-            .collect();
+        let qualified = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+        let lines: Vec<String> =
+            errors
+                .iter()
+                .map(|error| {
+                    if error.path.is_empty() {
+                        error.detail.clone()
+                    } else {
+                        format!("{}: {}", error.path, error.detail)
+                    }
+                })
+                .collect();
         let text = match lines.as_slice() {
             [line] => line.clone(),
             lines => format!("[{}]", lines.join(", ")),
         };
         let message = format!("{qualified} \"{name}\" is invalid: {text}");
-        let failure =
-            Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name);
+        let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name);
         let causes = errors.iter().map(FieldError::cause).collect();
         let mut failure = failure.with_causes(causes);
         failure.0.details["kind"] = json!(kind.kind);
         failure
     }
 
-    pub fn invalid_field(
-        kind: &Kind,
-        name: &str,
-        path: &str,
-        sort: FieldErrorKind,
-        detail: impl Into<String>,
-    ) -> Self {
-        let error = FieldError {
-            path: path.to_owned(),
-            kind: sort,
-            detail: detail.into(),
-        };
+    pub fn invalid_field(kind: &Kind, name: &str, path: &str, sort: FieldErrorKind, detail: impl Into<String>) -> Self {
+        let error = FieldError { path: path.to_owned(), kind: sort, detail: detail.into() };
         Failure::invalid(kind, name, &[error])
     }
 
@@ -157,20 +136,17 @@ impl Failure {
             "the body of the request was in an unknown format - accepted media types include: {}",
             accepted.join(", ")
         );
-        Failure::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UnsupportedMediaType",
-            message,
-        )
+        Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
     }
 
     pub fn too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit}");
-        Failure::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "RequestEntityTooLarge",
-            message,
-        )
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    /// The body did not come in time.
+    pub fn slow() -> Self {
+        Failure::new(StatusCode::REQUEST_TIMEOUT, "Timeout", "the body of the request did not come in time")
     }
 
     pub fn expired(expired: Expired) -> Self {
@@ -182,9 +158,7 @@ impl Failure {
         let message = format!("Too large resource version: {asked}, current: {newest}");
         let mut failure = Failure::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
         failure.0.details = json!({"retryAfterSeconds": 1});
-        failure.with_causes(vec![
-            json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}),
-        ])
+        failure.with_causes(vec![json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"})])
     }
 
     pub fn too_many_requests(detail: &str) -> Self {
@@ -209,12 +183,7 @@ impl Failure {
 
     /// The metav1 `Status`.
     pub fn to_status(&self) -> Value {
-        let Status {
-            code,
-            reason,
-            message,
-            details,
-        } = &*self.0;
+        let Status { code, reason, message, details } = &*self.0;
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": message, "reason": reason, "code": code.as_u16(),
@@ -228,7 +197,12 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status_code(), Json(self.to_status())).into_response()
+        let mut response = (self.status_code(), Json(self.to_status())).into_response();
+        // Clients wait only for what the header says.
+        if let Some(seconds) = self.0.details["retryAfterSeconds"].as_u64() {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 
@@ -236,7 +210,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let (code, reason) = match &error {
             StoreError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
-            StoreError::Full { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
+            StoreError::Full { .. } | StoreError::FullBytes { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
             StoreError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         };

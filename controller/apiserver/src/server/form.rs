@@ -19,10 +19,7 @@ const EVENT_FIELDS: [(&str, &str); 7] = [
 pub fn served(kind: &Kind, stored: &Value) -> Value {
     let mut object = stored.clone();
     if kind.group == "events.k8s.io" {
-        rename(
-            &mut object,
-            EVENT_FIELDS.iter().map(|(core, events)| (*core, *events)),
-        );
+        rename(&mut object, EVENT_FIELDS.iter().map(|(core, events)| (*core, *events)));
     }
     object["apiVersion"] = json!(kind.api_version());
     object["kind"] = json!(kind.kind);
@@ -32,10 +29,7 @@ pub fn served(kind: &Kind, stored: &Value) -> Value {
 /// The object as it is kept: the reverse of [`served`].
 pub fn stored(kind: &Kind, mut served: Value) -> Value {
     if kind.group == "events.k8s.io" {
-        rename(
-            &mut served,
-            EVENT_FIELDS.iter().map(|(core, events)| (*events, *core)),
-        );
+        rename(&mut served, EVENT_FIELDS.iter().map(|(core, events)| (*events, *core)));
         served["apiVersion"] = json!("v1");
     }
     served
@@ -79,9 +73,7 @@ pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
     if !metadata.is_object() {
         *metadata = json!({});
     }
-    metadata
-        .as_object_mut()
-        .expect("it was just made an object")
+    metadata.as_object_mut().expect("it was just made an object")
 }
 
 #[cfg(test)]
@@ -92,9 +84,7 @@ mod tests {
     #[test]
     fn an_event_is_one_object_under_two_names() {
         let registry = Registry::builtin();
-        let new = registry
-            .get("events.k8s.io", "v1", "events")
-            .expect("built in");
+        let new = registry.get("events.k8s.io", "v1", "events").expect("built in");
         let old = registry.get("", "v1", "events").expect("built in");
         let event = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "a"}, "reason": "Moved", "note": "a moved",

@@ -45,7 +45,10 @@ pub async fn run(reader: Reader, writer: Writer, kinds: Kinds, closing: Cancella
         };
         if let Err(failure) = outcome {
             tracing::warn!(status = %failure.to_status(), "housekeeping could not write");
-            tokio::time::sleep(RETRY).await;
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
             seen = 0;
             changed.mark_changed();
         }
@@ -76,13 +79,9 @@ pub async fn collect(reader: &Reader, writer: &Writer, kinds: &Kinds) -> Result<
         if steps.is_empty() {
             return Ok(());
         }
-        let defines = steps
-            .iter()
-            .any(|step| matches!(step, Step::Release { key, .. } if key.resource == DEFINITIONS));
+        let defines = steps.iter().any(|step| matches!(step, Step::Release { key, .. } if key.resource == DEFINITIONS));
         let now = Timestamp::now();
-        writer
-            .transact(move |transaction| garbage::take(transaction, &registry, steps, now))
-            .await?;
+        writer.transact(move |transaction| garbage::take(transaction, &registry, steps, now)).await?;
         if defines {
             kinds.reload(reader);
         }
@@ -110,15 +109,9 @@ async fn expire_events(reader: &Reader, writer: &Writer, now: Timestamp) -> Resu
 }
 
 fn expired(events: &[(Key, Arc<Value>)], now: Timestamp) -> Vec<Key> {
-    let seen = |event: &Value| {
-        last_seen(event)
-            .and_then(|time| time.parse::<Timestamp>().ok())
-            .unwrap_or(Timestamp::MIN)
-    };
-    let mut by_age: Vec<_> = events
-        .iter()
-        .map(|(key, event)| (seen(event), key))
-        .collect();
+    let seen =
+        |event: &Value| last_seen(event).and_then(|time| time.parse::<Timestamp>().ok()).unwrap_or(Timestamp::MIN);
+    let mut by_age: Vec<_> = events.iter().map(|(key, event)| (seen(event), key)).collect();
     by_age.sort();
     let too_many = by_age.len().saturating_sub(EVENT_LIMIT);
     let gone = by_age.into_iter().enumerate();
@@ -135,8 +128,7 @@ mod tests {
 
     #[test]
     fn events_go_an_hour_after_they_were_last_seen() {
-        let event =
-            |name: &str, field: Value| (Key::new("events", "default", name), Arc::new(field));
+        let event = |name: &str, field: Value| (Key::new("events", "default", name), Arc::new(field));
         let events = [
             event("old", json!({"lastTimestamp": "2026-01-01T10:00:00Z"})),
             event(
@@ -146,10 +138,7 @@ mod tests {
             event("new", json!({"eventTime": "2026-01-01T11:00:01Z"})),
         ];
         let now = "2026-01-01T12:00:00Z".parse().unwrap();
-        let gone: Vec<String> = expired(&events, now)
-            .into_iter()
-            .map(|key| key.name)
-            .collect();
+        let gone: Vec<String> = expired(&events, now).into_iter().map(|key| key.name).collect();
         assert_eq!(gone, ["old"]);
     }
 }

@@ -16,19 +16,13 @@ pub struct Kinds {
 
 impl Kinds {
     pub fn current(&self) -> Arc<Registry> {
-        self.registry
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the stored definitions again.
     pub fn reload(&self, reader: &Reader) {
         // Locked while reading, so that the older of two readings never stays.
-        let mut current = self
-            .registry
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         let mut registry = Registry::builtin();
         for (key, definition) in reader.list(DEFINITIONS, None).objects {
             match Kind::served_by_crd(&definition) {

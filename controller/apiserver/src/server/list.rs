@@ -1,7 +1,5 @@
 //! Lists: a consistent view of many objects, whole or page by page.
 
-use std::sync::Arc;
-
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::StatusCode;
@@ -11,6 +9,7 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::form::served;
 use super::request::{Params, Target, storage_resource};
+use crate::registry::Kind;
 use crate::store::{Key, Reader, Snapshot};
 
 /// Where the next page begins, in a token that clients hand back unread.
@@ -23,41 +22,25 @@ struct Continue {
 }
 
 /// The objects that match, in the served form, and the list's metadata.
-pub fn list(
-    reader: &Reader,
-    target: &Target,
-    params: &Params,
-) -> Result<(Vec<Value>, Value), Failure> {
+pub fn list(reader: &Reader, target: &Target, params: &Params) -> Result<(Vec<Value>, Value), Failure> {
     params.fields.check(&target.kind)?;
-    let after = params
-        .continue_token
-        .as_deref()
-        .map(Continue::decode)
-        .transpose()?;
+    let after = params.continue_token.as_deref().map(Continue::decode).transpose()?;
     let snapshot = snapshot(reader, target, params, after.as_ref())?;
-    let after = after.map(|after| {
-        Key::new(
-            &storage_resource(&target.kind),
-            &after.namespace,
-            &after.name,
-        )
-    });
+    let after = after.map(|after| Key::new(&storage_resource(&target.kind), &after.namespace, &after.name));
     let mut items = Vec::new();
     let mut last: Option<Key> = None;
     let mut remaining = 0;
     for (key, object) in snapshot.objects {
-        if after.as_ref().is_some_and(|after| key <= *after)
-            || !matches_cheaply(target, params, &key)
-        {
+        if after.as_ref().is_some_and(|after| key <= *after) || !matches_cheaply(target, params, &key) {
             continue;
         }
-        let Some(object) = matching(target, params, &object) else {
+        if !selects(&target.kind, params, &object) {
             continue;
-        };
+        }
         if params.limit.is_some_and(|limit| items.len() == limit) {
             remaining += 1;
         } else {
-            items.push(object);
+            items.push(served(&target.kind, &object));
             last = Some(key);
         }
     }
@@ -71,19 +54,12 @@ pub fn list(
     Ok((items, metadata))
 }
 
-fn snapshot(
-    reader: &Reader,
-    target: &Target,
-    params: &Params,
-    after: Option<&Continue>,
-) -> Result<Snapshot, Failure> {
+fn snapshot(reader: &Reader, target: &Target, params: &Params, after: Option<&Continue>) -> Result<Snapshot, Failure> {
     let resource = storage_resource(&target.kind);
     let namespace = target.namespace.as_deref();
     if let Some(after) = after {
         if params.resource_version.is_some_and(|version| version != 0) {
-            return Err(Failure::bad_request(
-                "specifying resource version is not allowed when using continue",
-            ));
+            return Err(Failure::bad_request("specifying resource version is not allowed when using continue"));
         }
         return reader.list_at(&resource, namespace, after.revision).map_err(|_| {
             let message = "The provided continue parameter is too old to display a consistent list result. \
@@ -93,12 +69,10 @@ fn snapshot(
     }
     let exact = params.resource_version_match.as_deref() == Some("Exact");
     match params.resource_version {
-        Some(version) if exact && version != 0 && version < reader.revision() => reader
-            .list_at(&resource, namespace, version)
-            .map_err(Failure::expired),
-        Some(version) if version > reader.revision() => {
-            Err(Failure::too_new(version, reader.revision()))
+        Some(version) if exact && version != 0 && version < reader.revision() => {
+            reader.list_at(&resource, namespace, version).map_err(Failure::expired)
         }
+        Some(version) if version > reader.revision() => Err(Failure::too_new(version, reader.revision())),
         _ => Ok(reader.list(&resource, namespace)),
     }
 }
@@ -109,29 +83,21 @@ fn matches_cheaply(target: &Target, params: &Params, key: &Key) -> bool {
         && params.fields.name().is_none_or(|name| name == key.name)
 }
 
-/// The object in its served form, if it is selected.
-pub fn matching(target: &Target, params: &Params, object: &Arc<Value>) -> Option<Value> {
-    if !params.labels.matches(object) {
-        return None;
-    }
-    let object = served(&target.kind, object);
-    params.fields.matches(&object).then_some(object)
+/// Whether the labels and fields of an object are those that were asked for.
+pub fn selects(kind: &Kind, params: &Params, object: &Value) -> bool {
+    // Fields are named as in the served form; without a selector nothing has to be copied.
+    params.labels.matches(object) && (params.fields.is_empty() || params.fields.matches(&served(kind, object)))
 }
 
 // === impl Continue ===
 
 impl Continue {
     fn after(revision: u64, key: Key) -> Self {
-        Continue {
-            revision,
-            namespace: key.namespace,
-            name: key.name,
-        }
+        Continue { revision, namespace: key.namespace, name: key.name }
     }
 
     fn encode(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD
-            .encode(serde_json::to_vec(self).expect("three plain fields are JSON"))
+        BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("three plain fields are JSON"))
     }
 
     fn decode(token: &str) -> Result<Continue, Failure> {

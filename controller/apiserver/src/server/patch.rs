@@ -30,11 +30,7 @@ pub enum Change {
 
 impl Change {
     /// Reads the patch that the content type says; comes back with the faults of its text.
-    pub fn parse(
-        kind: &Kind,
-        headers: &HeaderMap,
-        bytes: &[u8],
-    ) -> Result<(Change, Vec<String>), Failure> {
+    pub fn parse(kind: &Kind, headers: &HeaderMap, bytes: &[u8]) -> Result<(Change, Vec<String>), Failure> {
         let json = |bytes| decode(bytes, Encoding::Json);
         match media_type(headers) {
             MERGE => {
@@ -50,18 +46,15 @@ impl Change {
                 Ok((Change::Apply(value), faults))
             }
             JSON => {
-                let Patch(steps) = serde_json::from_slice(bytes).map_err(|error| {
-                    Failure::bad_request(format!("error decoding patch: {error}"))
-                })?;
+                let Patch(steps) = serde_json::from_slice(bytes)
+                    .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
                 if steps.len() > JSON_PATCH_LIMIT {
                     return Err(Failure::too_large(JSON_PATCH_LIMIT));
                 }
                 Ok((Change::Json(steps), Vec::new()))
             }
             _ if kind.is_custom() => Err(Failure::unsupported_media_type(&[JSON, MERGE, APPLY])),
-            _ => Err(Failure::unsupported_media_type(&[
-                JSON, MERGE, STRATEGIC, APPLY,
-            ])),
+            _ => Err(Failure::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
         }
     }
 
@@ -91,8 +84,7 @@ fn take_step(object: &mut Value, step: &PatchOperation) -> Result<(), Failure> {
         return Ok(());
     }
     json_patch::patch(object, std::slice::from_ref(step)).map_err(|error| {
-        let message =
-            format!("the server rejected our request due to an error in our request: {error}");
+        let message = format!("the server rejected our request due to an error in our request: {error}");
         Failure::new(http::StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
     })
 }
@@ -104,15 +96,9 @@ fn merge_strategically(object: &mut Value, patch: &Value, path: &str) {
         *object = patch.clone();
         return;
     };
-    if changes
-        .get("$patch")
-        .is_some_and(|directive| directive == "replace")
-    {
+    if changes.get("$patch").is_some_and(|directive| directive == "replace") {
         let kept = changes.iter().filter(|(name, _)| *name != "$patch");
-        *object = Value::Object(
-            kept.map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-        );
+        *object = Value::Object(kept.map(|(name, value)| (name.clone(), value.clone())).collect());
         return;
     }
     if !object.is_object() {
@@ -123,10 +109,7 @@ fn merge_strategically(object: &mut Value, patch: &Value, path: &str) {
     };
     for (name, change) in changes {
         if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
-            if let (Some(items), Some(gone)) = (
-                fields.get_mut(list).and_then(Value::as_array_mut),
-                change.as_array(),
-            ) {
+            if let (Some(items), Some(gone)) = (fields.get_mut(list).and_then(Value::as_array_mut), change.as_array()) {
                 items.retain(|item| !gone.contains(item));
             }
             continue;
@@ -140,37 +123,20 @@ fn merge_strategically(object: &mut Value, patch: &Value, path: &str) {
             (Value::Null, _) => {
                 fields.remove(name);
             }
-            (Value::Array(items), ".metadata.finalizers") => {
-                merge_list(fields, name, items, |a, b| a == b)
-            }
+            (Value::Array(items), ".metadata.finalizers") => merge_list(fields, name, items, |a, b| a == b),
             (Value::Array(items), ".metadata.ownerReferences") => {
                 merge_list(fields, name, items, |a, b| a["uid"] == b["uid"]);
             }
-            (Value::Object(directive), _)
-                if directive
-                    .get("$patch")
-                    .is_some_and(|directive| directive == "delete") =>
-            {
+            (Value::Object(directive), _) if directive.get("$patch").is_some_and(|directive| directive == "delete") => {
                 fields.remove(name);
             }
-            (change, _) => merge_strategically(
-                fields.entry(name.clone()).or_insert(Value::Null),
-                change,
-                &path,
-            ),
+            (change, _) => merge_strategically(fields.entry(name.clone()).or_insert(Value::Null), change, &path),
         }
     }
 }
 
-fn merge_list(
-    fields: &mut Map<String, Value>,
-    name: &str,
-    items: &[Value],
-    same: impl Fn(&Value, &Value) -> bool,
-) {
-    let list = fields
-        .entry(name.to_owned())
-        .or_insert_with(|| Value::Array(Vec::new()));
+fn merge_list(fields: &mut Map<String, Value>, name: &str, items: &[Value], same: impl Fn(&Value, &Value) -> bool) {
+    let list = fields.entry(name.to_owned()).or_insert_with(|| Value::Array(Vec::new()));
     let Value::Array(list) = list else {
         return;
     };
@@ -205,10 +171,7 @@ mod tests {
         let new = json_patch(object.clone(), steps.clone()).unwrap();
         assert_eq!(new["metadata"]["finalizers"], json!(["f"]));
         assert_eq!(json_patch(new, steps).unwrap_err().status_code(), 422);
-        let failed = json_patch(
-            object,
-            json!([{"op": "test", "path": "/metadata/name", "value": "b"}]),
-        );
+        let failed = json_patch(object, json!([{"op": "test", "path": "/metadata/name", "value": "b"}]));
         assert_eq!(failed.unwrap_err().status_code(), 422);
     }
 

@@ -61,10 +61,8 @@ const METADATA: &[Field] = &[
     (13, "ownerReferences", Sort::Messages(OWNER)),
     (14, "finalizers", Sort::Texts),
 ];
-const NAMESPACE: &[Field] = &[
-    (1, "metadata", Sort::Message(METADATA)),
-    (2, "spec", Sort::Message(&[(1, "finalizers", Sort::Texts)])),
-];
+const NAMESPACE: &[Field] =
+    &[(1, "metadata", Sort::Message(METADATA)), (2, "spec", Sort::Message(&[(1, "finalizers", Sort::Texts)]))];
 const CONFIG_MAP: &[Field] = &[
     (1, "metadata", Sort::Message(METADATA)),
     (2, "data", Sort::MapOfTexts),
@@ -79,11 +77,7 @@ const SECRET: &[Field] = &[
     (5, "immutable", Sort::Flag),
 ];
 const DELETE_OPTIONS: &[Field] = &[
-    (
-        2,
-        "preconditions",
-        Sort::Message(&[(1, "uid", Sort::Text), (2, "resourceVersion", Sort::Text)]),
-    ),
+    (2, "preconditions", Sort::Message(&[(1, "uid", Sort::Text), (2, "resourceVersion", Sort::Text)])),
     (3, "orphanDependents", Sort::Flag),
     (4, "propagationPolicy", Sort::Text),
     (5, "dryRun", Sort::Texts),
@@ -91,11 +85,7 @@ const DELETE_OPTIONS: &[Field] = &[
 
 /// Reads an enveloped message as the object that it would be in JSON.
 pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
-    const ENVELOPE: &[Field] = &[(
-        1,
-        "type",
-        Sort::Message(&[(1, "apiVersion", Sort::Text), (2, "kind", Sort::Text)]),
-    )];
+    const ENVELOPE: &[Field] = &[(1, "type", Sort::Message(&[(1, "apiVersion", Sort::Text), (2, "kind", Sort::Text)]))];
     let envelope = bytes.strip_prefix(MAGIC).ok_or(ProtobufError::Envelope)?;
     let r#type = message(envelope, ENVELOPE)?["type"].take();
     let text = |field: &str| r#type[field].as_str().unwrap_or_default().to_owned();
@@ -108,19 +98,13 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
         _ => return Err(ProtobufError::Unknown { api_version, kind }),
     };
     let mut raw: Option<&[u8]> = None;
-    let mut reader = Reader {
-        bytes: envelope,
-        at: 0,
-    };
+    let mut reader = Reader { bytes: envelope, at: 0 };
     while let Some((number, part)) = reader.field()? {
         if let (2, Part::Bytes(bytes)) = (number, part) {
             raw = Some(bytes);
         }
     }
-    let mut object = message(
-        raw.ok_or(ProtobufError::Broken { at: envelope.len() })?,
-        fields,
-    )?;
+    let mut object = message(raw.ok_or(ProtobufError::Broken { at: envelope.len() })?, fields)?;
     object["apiVersion"] = json!(api_version);
     object["kind"] = json!(kind);
     Ok(object)
@@ -238,10 +222,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], ProtobufError> {
-        let end = self
-            .at
-            .checked_add(length)
-            .filter(|end| *end <= self.bytes.len());
+        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
         let end = end.ok_or_else(|| self.broken())?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
@@ -259,11 +240,7 @@ mod tests {
     use super::*;
 
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-        [
-            &[number << 3 | 2, u8::try_from(bytes.len()).unwrap()],
-            bytes,
-        ]
-        .concat()
+        [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
     }
 
     fn enveloped(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
@@ -274,22 +251,9 @@ mod tests {
     fn secret() -> Vec<u8> {
         let label = [field(1, b"l"), field(2, b"m")].concat();
         let created = field(8, &[]);
-        let metadata = [
-            field(1, b"s"),
-            field(3, b""),
-            created,
-            field(11, &label),
-            vec![7 << 3, 2],
-        ]
-        .concat();
+        let metadata = [field(1, b"s"), field(3, b""), created, field(11, &label), vec![7 << 3, 2]].concat();
         let entry = [field(1, b"k"), field(2, &[0xff, 0])].concat();
-        let raw = [
-            field(1, &metadata),
-            field(2, &entry),
-            field(3, b"Opaque"),
-            vec![5 << 3, 1],
-        ]
-        .concat();
+        let raw = [field(1, &metadata), field(2, &entry), field(3, b"Opaque"), vec![5 << 3, 1]].concat();
         enveloped("v1", "Secret", &raw)
     }
 

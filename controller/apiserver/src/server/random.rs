@@ -42,10 +42,7 @@ mod tests {
     fn names_differ_and_have_their_shape() {
         let uids: std::collections::BTreeSet<String> = (0..1000).map(|_| uid()).collect();
         assert_eq!(uids.len(), 1000);
-        assert!(
-            uids.iter()
-                .all(|uid| uid.len() == 36 && &uid[14..15] == "4")
-        );
+        assert!(uids.iter().all(|uid| uid.len() == 36 && &uid[14..15] == "4"));
         assert_eq!(suffix().len(), 5);
     }
 }

@@ -67,9 +67,7 @@ impl Target {
     pub fn parse(registry: &Registry, path: &str) -> Result<Target, Failure> {
         let mut parts = Vec::new();
         for part in path.split('/').filter(|part| !part.is_empty()) {
-            let part = percent_decode_str(part)
-                .decode_utf8()
-                .map_err(|_| Failure::unknown_path())?;
+            let part = percent_decode_str(part).decode_utf8().map_err(|_| Failure::unknown_path())?;
             parts.push(part.into_owned());
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -81,9 +79,7 @@ impl Target {
         let find = |plural: &str| registry.get(group, version, plural).cloned();
         let found = match rest {
             // `namespaces` is a kind and a scope: one or two parts name namespaces, and so does a subresource as third.
-            ["namespaces", namespace, plural, rest @ ..]
-                if find(plural).is_some_and(|kind| kind.namespaced) =>
-            {
+            ["namespaces", namespace, plural, rest @ ..] if find(plural).is_some_and(|kind| kind.namespaced) => {
                 let kind = find(plural).ok_or_else(Failure::unknown_path)?;
                 (kind, Some((*namespace).to_owned()), rest)
             }
@@ -98,26 +94,15 @@ impl Target {
             [] => (None, Subresource::Main),
             [name] => (Some((*name).to_owned()), Subresource::Main),
             [name, "status"] if kind.status => (Some((*name).to_owned()), Subresource::Status),
-            [name, "scale"] if kind.scale.is_some() => {
-                (Some((*name).to_owned()), Subresource::Scale)
-            }
+            [name, "scale"] if kind.scale.is_some() => (Some((*name).to_owned()), Subresource::Scale),
             _ => return Err(Failure::unknown_path()),
         };
-        Ok(Target {
-            kind,
-            namespace,
-            name,
-            subresource,
-        })
+        Ok(Target { kind, namespace, name, subresource })
     }
 
     /// The key of the named object, or of one called `name`.
     pub fn key(&self, name: &str) -> Key {
-        Key::new(
-            &storage_resource(&self.kind),
-            self.namespace.as_deref().unwrap_or_default(),
-            name,
-        )
+        Key::new(&storage_resource(&self.kind), self.namespace.as_deref().unwrap_or_default(), name)
     }
 }
 
@@ -176,18 +161,14 @@ impl Params {
         match name {
             "labelSelector" => self.labels = value.parse().map_err(Failure::bad_request)?,
             "fieldSelector" => self.fields = value.parse().map_err(Failure::bad_request)?,
-            "limit" => {
-                self.limit = Some(number(name, &value)?)
-                    .filter(|limit| *limit > 0)
-                    .map(|limit| limit as usize)
-            }
+            "limit" => self.limit = Some(number(name, &value)?).filter(|limit| *limit > 0).map(|limit| limit as usize),
             "continue" => self.continue_token = Some(value),
             "resourceVersion" => self.resource_version = Some(number(name, &value)?),
             "resourceVersionMatch" => self.resource_version_match = Some(value),
             "watch" => self.watch = flag(&value),
             "allowWatchBookmarks" => self.bookmarks = flag(&value),
             "sendInitialEvents" => self.send_initial_events = Some(flag(&value)),
-            "timeoutSeconds" => self.timeout_seconds = Some(number(name, &value)?),
+            "timeoutSeconds" => self.timeout_seconds = Some(number(name, &value)?).filter(|seconds| *seconds > 0),
             "fieldManager" => self.field_manager = Some(value),
             "fieldValidation" => {
                 self.validation = match value.as_str() {
@@ -195,11 +176,7 @@ impl Params {
                     "Warn" => FieldValidation::Warn,
                     "Ignore" => FieldValidation::Ignore,
                     _ => {
-                        return Err(unsupported(
-                            "fieldValidation",
-                            &value,
-                            "Ignore, Strict, Warn",
-                        ));
+                        return Err(unsupported("fieldValidation", &value, "Ignore, Strict, Warn"));
                     }
                 }
             }
@@ -220,15 +197,11 @@ fn flag(value: &str) -> bool {
 }
 
 fn number(name: &str, value: &str) -> Result<u64, Failure> {
-    value.parse().map_err(|_| {
-        Failure::bad_request(format!("invalid {name} {value:?}: must be a whole number"))
-    })
+    value.parse().map_err(|_| Failure::bad_request(format!("invalid {name} {value:?}: must be a whole number")))
 }
 
 fn unsupported(name: &str, value: &str, supported: &str) -> Failure {
-    Failure::bad_request(format!(
-        "{name}: Unsupported value: {value:?}: supported values: {supported}"
-    ))
+    Failure::bad_request(format!("{name}: Unsupported value: {value:?}: supported values: {supported}"))
 }
 
 // === impl Form ===
@@ -239,16 +212,11 @@ impl Form {
         let Some(accept) = headers.get(header::ACCEPT) else {
             return Ok(Form::Whole);
         };
-        let accept = accept
-            .to_str()
-            .map_err(|_| Failure::bad_request("the Accept header is not text"))?;
+        let accept = accept.to_str().map_err(|_| Failure::bad_request("the Accept header is not text"))?;
         for range in accept.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let media_type = parts.next().unwrap_or_default();
-            if !matches!(
-                media_type,
-                "" | "*/*" | "application/*" | "application/json"
-            ) {
+            if !matches!(media_type, "" | "*/*" | "application/*" | "application/json") {
                 continue;
             }
             let parameter = |wanted: &str| {
@@ -265,11 +233,7 @@ impl Form {
             }
         }
         let message = "only the following media types are accepted: application/json";
-        Err(Failure::new(
-            http::StatusCode::NOT_ACCEPTABLE,
-            "NotAcceptable",
-            message,
-        ))
+        Err(Failure::new(http::StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message))
     }
 }
 
@@ -286,19 +250,9 @@ mod tests {
             ("/api/v1/namespaces/a", "namespaces", None, Some("a")),
             ("/api/v1/namespaces/a/status", "namespaces", None, Some("a")),
             ("/api/v1/namespaces/a/secrets", "secrets", Some("a"), None),
-            (
-                "/api/v1/namespaces/a/secrets/b%2Ec",
-                "secrets",
-                Some("a"),
-                Some("b.c"),
-            ),
+            ("/api/v1/namespaces/a/secrets/b%2Ec", "secrets", Some("a"), Some("b.c")),
             ("/api/v1/events", "events", None, None),
-            (
-                "/apis/coordination.k8s.io/v1/namespaces/a/leases/b",
-                "leases.coordination.k8s.io",
-                Some("a"),
-                Some("b"),
-            ),
+            ("/apis/coordination.k8s.io/v1/namespaces/a/leases/b", "leases.coordination.k8s.io", Some("a"), Some("b")),
         ];
         for (path, resource, namespace, name) in cases {
             let target = Target::parse(&registry, path).unwrap();
@@ -306,13 +260,8 @@ mod tests {
             assert_eq!(target.namespace.as_deref(), namespace, "{path}");
             assert_eq!(target.name.as_deref(), name, "{path}");
         }
-        for path in [
-            "/api/v1/secrets/a",
-            "/api/v1/pods",
-            "/api/v1",
-            "/apis/x",
-            "/api/v1/namespaces/a/secrets/b/status",
-        ] {
+        for path in ["/api/v1/secrets/a", "/api/v1/pods", "/api/v1", "/apis/x", "/api/v1/namespaces/a/secrets/b/status"]
+        {
             assert!(Target::parse(&registry, path).is_err(), "{path}");
         }
     }
@@ -324,14 +273,8 @@ mod tests {
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 Some(Form::Table),
             ),
-            (
-                "application/vnd.kubernetes.protobuf,application/json",
-                Some(Form::Whole),
-            ),
-            (
-                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Some(Form::Metadata),
-            ),
+            ("application/vnd.kubernetes.protobuf,application/json", Some(Form::Whole)),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some(Form::Metadata)),
             ("*/*", Some(Form::Whole)),
             ("application/vnd.kubernetes.protobuf", None),
         ];

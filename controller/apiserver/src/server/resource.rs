@@ -1,6 +1,7 @@
 //! Resources: one request to one path becomes reads, or one transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -18,11 +19,13 @@ use super::list;
 use super::patch::Change;
 use super::request::{Form, Params, Subresource, Target};
 use super::special::DEFINITIONS;
-use super::write::{Ownership, Write, Written, create, rfc3339, update};
-use super::{Inner, answer, discovery, scale, watch};
-use crate::apply;
+use super::write::{Ownership, Write, Written, create, update};
+use super::{Inner, answer, apply, discovery, scale, watch};
 use crate::registry::Kind;
 use crate::store::Transaction;
+
+/// How long a client may take to send its body.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// One request with its body and what it names.
 struct Call {
@@ -35,18 +38,9 @@ struct Call {
 
 /// Answers a request about resources.
 pub async fn answer(inner: Arc<Inner>, request: Request) -> Result<Response, Failure> {
-    let (
-        Parts {
-            method,
-            uri,
-            headers,
-            ..
-        },
-        body,
-    ) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, body::LIMIT)
-        .await
-        .map_err(|_| Failure::too_large(body::LIMIT))?;
+    let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+    let bytes = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, body::LIMIT)).await;
+    let bytes = bytes.map_err(|_| Failure::slow())?.map_err(|_| Failure::too_large(body::LIMIT))?;
     if method == Method::POST
         && let Some(answer) = review(uri.path(), &headers, &bytes)
     {
@@ -55,14 +49,8 @@ pub async fn answer(inner: Arc<Inner>, request: Request) -> Result<Response, Fai
     let target = Target::parse(&inner.kinds.current(), uri.path())?;
     let params = Params::parse(&uri)?;
     let form = Form::accepted(&headers)?;
-    let call = Call {
-        target,
-        params,
-        form,
-        headers,
-        bytes,
-    };
-    let defines = call.target.kind.resource() == DEFINITIONS;
+    let call = Call { target, params, form, headers, bytes };
+    let defines = !method.is_safe() && call.target.kind.resource() == DEFINITIONS;
     let named = call.target.name.is_some();
     let response = match (method, named) {
         (Method::GET | Method::HEAD, _) if call.params.watch => call.watch(&inner),
@@ -73,9 +61,7 @@ pub async fn answer(inner: Arc<Inner>, request: Request) -> Result<Response, Fai
         }
         (Method::PUT, true) => call.replace(&inner).await,
         (Method::PATCH, true) => call.patch(&inner).await,
-        (Method::DELETE, true) if call.target.subresource == Subresource::Main => {
-            call.delete(&inner).await
-        }
+        (Method::DELETE, true) if call.target.subresource == Subresource::Main => call.delete(&inner).await,
         (Method::DELETE, false) => call.delete_collection(&inner).await,
         _ => Err(Failure::method_not_allowed()),
     };
@@ -108,10 +94,7 @@ impl Call {
     fn encoding(&self) -> Result<Encoding, Failure> {
         match Encoding::of_object(&self.headers)? {
             Encoding::Protobuf if self.kind().is_custom() => {
-                Err(Failure::unsupported_media_type(&[
-                    "application/json",
-                    "application/yaml",
-                ]))
+                Err(Failure::unsupported_media_type(&["application/json", "application/yaml"]))
             }
             encoding => Ok(encoding),
         }
@@ -122,16 +105,8 @@ impl Call {
     }
 
     fn respond(&self, written: Written) -> Response {
-        let Written {
-            object,
-            created,
-            warnings,
-        } = written;
-        let code = if created {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
-        };
+        let Written { object, created, warnings } = written;
+        let code = if created { StatusCode::CREATED } else { StatusCode::OK };
         let body = match (&self.kind().scale, self.target.subresource) {
             (Some(paths), Subresource::Scale) => scale::read(paths, &object),
             _ => answer::object(self.kind(), self.form, &self.params, object),
@@ -143,11 +118,7 @@ impl Call {
         let kept = inner.store.reader().get(&self.target.key(self.name()));
         let kept = kept.ok_or_else(|| Failure::not_found(self.kind(), self.name()))?;
         let object = served(self.kind(), &kept);
-        Ok(self.respond(Written {
-            object,
-            created: false,
-            warnings: Vec::new(),
-        }))
+        Ok(self.respond(Written { object, created: false, warnings: Vec::new() }))
     }
 
     fn list(self, inner: &Inner) -> Result<Response, Failure> {
@@ -158,25 +129,15 @@ impl Call {
 
     fn watch(self, inner: &Inner) -> Result<Response, Failure> {
         let place = inner.watches.clone().try_acquire_owned();
-        let place = place
-            .map_err(|_| Failure::too_many_requests("too many watches are open: close some"))?;
+        let place = place.map_err(|_| Failure::too_many_requests("too many watches are open: close some"))?;
         let closing = inner.closing.clone();
-        watch::start(
-            inner.store.reader(),
-            self.target,
-            self.params,
-            self.form,
-            closing,
-            place,
-        )
+        watch::start(inner.store.reader(), self.target, self.params, self.form, closing, place)
     }
 
     async fn create(self, inner: &Inner) -> Result<Response, Failure> {
         let Body { value, faults } = body::decode(&self.bytes, self.encoding()?)?;
         let write = self.write(faults)?;
-        let create = move |transaction: &mut Transaction| {
-            create(transaction, &write, value, Ownership::Track)
-        };
+        let create = move |transaction: &mut Transaction| create(transaction, &write, value, Ownership::Track);
         let written = inner.store.writer().transact(create).await?;
         Ok(self.respond(written))
     }
@@ -187,11 +148,9 @@ impl Call {
         let write = self.write(faults)?;
         let replace = move |transaction: &mut Transaction| {
             let kind = write.kind.clone();
-            update(transaction, &write, Ownership::Track, |old| {
-                match (&kind.scale, write.subresource) {
-                    (Some(paths), Subresource::Scale) => scale::write(&kind, paths, old, &value),
-                    _ => Ok(with_own_fields(value, old)),
-                }
+            update(transaction, &write, Ownership::Track, |old| match (&kind.scale, write.subresource) {
+                (Some(paths), Subresource::Scale) => scale::write(&kind, paths, old, &value),
+                _ => Ok(with_own_fields(value, old)),
             })
         };
         let written = inner.store.writer().transact(replace).await?;
@@ -200,22 +159,11 @@ impl Call {
 
     /// Kubernetes lets no one replace a custom object, or its status, unread.
     fn check_version(&self, object: &Value) -> Result<(), Failure> {
-        let version = object["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap_or_default();
-        if self.kind().is_custom()
-            && self.target.subresource != Subresource::Scale
-            && matches!(version, "" | "0")
-        {
+        let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        if self.kind().is_custom() && self.target.subresource != Subresource::Scale && matches!(version, "" | "0") {
             let detail = "Invalid value: 0: must be specified for an update";
             let sort = crate::schema::FieldErrorKind::Invalid;
-            return Err(Failure::invalid_field(
-                self.kind(),
-                self.name(),
-                "metadata.resourceVersion",
-                sort,
-                detail,
-            ));
+            return Err(Failure::invalid_field(self.kind(), self.name(), "metadata.resourceVersion", sort, detail));
         }
         Ok(())
     }
@@ -225,23 +173,18 @@ impl Call {
         let write = self.write(faults)?;
         let force = self.params.force;
         let written = if let Change::Apply(config) = change {
-            self.check_apply(&config)?;
-            inner
-                .store
-                .writer()
-                .transact(move |transaction| apply_config(transaction, &write, config, force))
-                .await?
+            let manager = self.params.field_manager.as_deref();
+            apply::check(manager, &config)?;
+            inner.store.writer().transact(move |transaction| apply::apply(transaction, &write, config, force)).await?
         } else {
             let patch = move |transaction: &mut Transaction| {
                 let kind = write.kind.clone();
-                update(transaction, &write, Ownership::Track, |old| {
-                    match (&kind.scale, write.subresource) {
-                        (Some(paths), Subresource::Scale) => {
-                            let scale = change.make(&scale::read(paths, old))?;
-                            scale::write(&kind, paths, old, &scale)
-                        }
-                        _ => change.make(old),
+                update(transaction, &write, Ownership::Track, |old| match (&kind.scale, write.subresource) {
+                    (Some(paths), Subresource::Scale) => {
+                        let scale = change.make(&scale::read(paths, old))?;
+                        scale::write(&kind, paths, old, &scale)
                     }
+                    _ => change.make(old),
                 })
             };
             inner.store.writer().transact(patch).await?
@@ -249,43 +192,13 @@ impl Call {
         Ok(self.respond(written))
     }
 
-    fn check_apply(&self, config: &Value) -> Result<(), Failure> {
-        if self.params.field_manager.is_none() {
-            let message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
-            return Err(Failure::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "Invalid",
-                message,
-            ));
-        }
-        if !config.is_object() {
-            return Err(Failure::bad_request(
-                "the body of an apply must be one object",
-            ));
-        }
-        let managed = &config["metadata"]["managedFields"];
-        if !managed.is_null() && managed.as_array().is_none_or(|list| !list.is_empty()) {
-            return Err(Failure::bad_request("metadata.managedFields must be nil"));
-        }
-        Ok(())
-    }
-
     async fn delete(self, inner: &Inner) -> Result<Response, Failure> {
         let options = self.delete_options()?;
-        let (kind, key, now) = (
-            self.target.kind.clone(),
-            self.target.key(self.name()),
-            Timestamp::now(),
-        );
-        let deleted = inner
-            .store
-            .writer()
-            .transact(move |transaction| delete(transaction, &kind, &key, &options, now))
-            .await?;
+        let (kind, key, now) = (self.target.kind.clone(), self.target.key(self.name()), Timestamp::now());
+        let deleted =
+            inner.store.writer().transact(move |transaction| delete(transaction, &kind, &key, &options, now)).await?;
         let body = match deleted {
-            Deleted::Waiting(object) => {
-                answer::object(self.kind(), self.form, &self.params, object)
-            }
+            Deleted::Waiting(object) => answer::object(self.kind(), self.form, &self.params, object),
             Deleted::Gone(object) => json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": {
@@ -300,13 +213,8 @@ impl Call {
     async fn delete_collection(self, inner: &Inner) -> Result<Response, Failure> {
         let options = self.delete_options()?;
         let reader = inner.store.reader();
-        let mut items = Vec::new();
         let (listed, metadata) = list::list(reader, &self.target, &self.params)?;
-        let (kind, target, now) = (
-            self.target.kind.clone(),
-            self.target.clone(),
-            Timestamp::now(),
-        );
+        let (kind, target, now) = (self.target.kind.clone(), self.target.clone(), Timestamp::now());
         let deleted = inner.store.writer().transact(move |transaction| {
             let mut deleted = Vec::new();
             for object in listed {
@@ -321,7 +229,7 @@ impl Call {
             }
             Ok::<_, Failure>(deleted)
         });
-        items.extend(deleted.await?);
+        let items = deleted.await?;
         let body = answer::list(self.kind(), self.form, &self.params, items, metadata);
         Ok(answer::respond(StatusCode::OK, &body, &[]))
     }
@@ -339,89 +247,20 @@ impl Call {
     }
 
     fn write(&self, faults: Vec<String>) -> Result<Write, Failure> {
-        if self
-            .params
-            .field_manager
-            .as_ref()
-            .is_some_and(|manager| manager.chars().count() > 128)
-        {
-            return Err(Failure::bad_request(
-                "fieldManager: Too long: may not be more than 128 bytes",
-            ));
+        if self.params.field_manager.as_ref().is_some_and(|manager| manager.chars().count() > 128) {
+            return Err(Failure::bad_request("fieldManager: Too long: may not be more than 128 bytes"));
         }
         Ok(Write {
             kind: self.target.kind.clone(),
             key: self.target.key(self.name()),
             subresource: self.target.subresource,
-            manager: self
-                .params
-                .field_manager
-                .clone()
-                .unwrap_or_else(|| manager_of(&self.headers)),
+            manager: self.params.field_manager.clone().unwrap_or_else(|| manager_of(&self.headers)),
             validation: self.params.validation,
             faults,
             dry_run: self.params.dry_run,
             now: Timestamp::now(),
         })
     }
-}
-
-/// Server-side apply: creates what is not there, changes what is.
-fn apply_config(
-    transaction: &mut Transaction,
-    write: &Write,
-    config: Value,
-    force: bool,
-) -> Result<Written, Failure> {
-    let kind = write.kind.clone();
-    let now = rfc3339(write.now);
-    let name = write.key.name.clone();
-    let apply = |live: Option<&Value>, config: &Value| {
-        apply::apply(
-            &kind,
-            live,
-            config,
-            &write.manager,
-            force,
-            write.subresource.name(),
-            &now,
-        )
-        .map_err(|error| Failure::apply(&kind, &name, error))
-    };
-    if transaction.get(&write.key).is_none() && write.subresource == Subresource::Main {
-        let config = named(config, write);
-        let uid = config["metadata"]["uid"]
-            .as_str()
-            .filter(|uid| !uid.is_empty());
-        if let Some(uid) = uid {
-            let detail = format!(
-                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-            );
-            return Err(Failure::conflict(&kind, &name, &detail));
-        }
-        let object = apply(None, &config)?;
-        return create(transaction, write, object, Ownership::Applied);
-    }
-    update(transaction, write, Ownership::Applied, |old| {
-        match (&kind.scale, write.subresource) {
-            (Some(paths), Subresource::Scale) => scale::write(&kind, paths, old, &config),
-            _ => apply(Some(old), &named(config, write)),
-        }
-    })
-}
-
-/// The configuration with the name and namespace of its URL, which it may leave out.
-fn named(mut config: Value, write: &Write) -> Value {
-    let metadata = super::form::metadata_mut(&mut config);
-    metadata
-        .entry("name")
-        .or_insert_with(|| json!(write.key.name));
-    if write.kind.namespaced {
-        metadata
-            .entry("namespace")
-            .or_insert_with(|| json!(write.key.namespace));
-    }
-    config
 }
 
 /// A replacement may leave the record of owners out, which then stays.
@@ -435,15 +274,6 @@ fn with_own_fields(mut object: Value, old: &Value) -> Value {
 
 /// Who writes, when no field manager is named: the program at the head of the user agent.
 fn manager_of(headers: &HeaderMap) -> String {
-    let agent = headers
-        .get(header::USER_AGENT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("unknown");
-    agent
-        .split('/')
-        .next()
-        .unwrap_or("unknown")
-        .chars()
-        .take(128)
-        .collect()
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unknown");
+    agent.split('/').next().unwrap_or("unknown").chars().take(128).collect()
 }

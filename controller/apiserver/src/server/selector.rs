@@ -46,18 +46,14 @@ impl LabelSelector {
         self.0.iter().all(|term| match term {
             LabelTerm::Exists(key) => label(key).is_some(),
             LabelTerm::Absent(key) => label(key).is_none(),
-            LabelTerm::In(key, values) => {
-                label(key).is_some_and(|label| values.iter().any(|value| value == label))
+            LabelTerm::In(key, values) => label(key).is_some_and(|label| values.iter().any(|value| value == label)),
+            LabelTerm::NotIn(key, values) => label(key).is_none_or(|label| values.iter().all(|value| value != label)),
+            LabelTerm::Greater(key, bound) => {
+                label(key).and_then(|label| label.parse().ok()).is_some_and(|n: i64| n > *bound)
             }
-            LabelTerm::NotIn(key, values) => {
-                label(key).is_none_or(|label| values.iter().all(|value| value != label))
+            LabelTerm::Less(key, bound) => {
+                label(key).and_then(|label| label.parse().ok()).is_some_and(|n: i64| n < *bound)
             }
-            LabelTerm::Greater(key, bound) => label(key)
-                .and_then(|label| label.parse().ok())
-                .is_some_and(|n: i64| n > *bound),
-            LabelTerm::Less(key, bound) => label(key)
-                .and_then(|label| label.parse().ok())
-                .is_some_and(|n: i64| n < *bound),
         })
     }
 }
@@ -66,9 +62,7 @@ impl FromStr for LabelSelector {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |term: &str| {
-            format!("unable to parse requirement: {term:?} is not a label requirement")
-        };
+        let wrong = |term: &str| format!("unable to parse requirement: {term:?} is not a label requirement");
         let mut terms = Vec::new();
         for term in split_outside_parentheses(text) {
             let term = term.trim();
@@ -79,13 +73,9 @@ impl FromStr for LabelSelector {
                 terms.push(LabelTerm::Absent(key.trim().to_owned()));
             } else if let Some((head, values)) = term.split_once('(') {
                 let values = values.strip_suffix(')').ok_or_else(|| wrong(term))?;
-                let values = values
-                    .split(',')
-                    .map(|value| value.trim().to_owned())
-                    .collect();
+                let values = values.split(',').map(|value| value.trim().to_owned()).collect();
                 let mut words = head.split_whitespace();
-                let (Some(key), Some(operator), None) = (words.next(), words.next(), words.next())
-                else {
+                let (Some(key), Some(operator), None) = (words.next(), words.next(), words.next()) else {
                     return Err(wrong(term));
                 };
                 match operator {
@@ -94,17 +84,9 @@ impl FromStr for LabelSelector {
                     _ => return Err(wrong(term)),
                 }
             } else if let Some((key, value)) = term.split_once("!=") {
-                terms.push(LabelTerm::NotIn(
-                    key.trim().to_owned(),
-                    vec![value.trim().to_owned()],
-                ));
-            } else if let Some((key, value)) =
-                term.split_once("==").or_else(|| term.split_once('='))
-            {
-                terms.push(LabelTerm::In(
-                    key.trim().to_owned(),
-                    vec![value.trim().to_owned()],
-                ));
+                terms.push(LabelTerm::NotIn(key.trim().to_owned(), vec![value.trim().to_owned()]));
+            } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+                terms.push(LabelTerm::In(key.trim().to_owned(), vec![value.trim().to_owned()]));
             } else if let Some((key, value)) = term.split_once('>') {
                 let bound = value.trim().parse().map_err(|_| wrong(term))?;
                 terms.push(LabelTerm::Greater(key.trim().to_owned(), bound));
@@ -147,20 +129,13 @@ impl FieldSelector {
 
     /// The same, for one object by its name.
     pub fn named(mut self, name: &str) -> Self {
-        self.0.push(FieldTerm {
-            path: "metadata.name".into(),
-            value: name.to_owned(),
-            equal: true,
-        });
+        self.0.push(FieldTerm { path: "metadata.name".into(), value: name.to_owned(), equal: true });
         self
     }
 
     /// The one name that can match, if the selector says so.
     pub fn name(&self) -> Option<&str> {
-        let term = self
-            .0
-            .iter()
-            .find(|term| term.equal && term.path == "metadata.name");
+        let term = self.0.iter().find(|term| term.equal && term.path == "metadata.name");
         term.map(|term| term.value.as_str())
     }
 
@@ -169,10 +144,7 @@ impl FieldSelector {
         for term in &self.0 {
             let path = term.path.as_str();
             let known = matches!(path, "metadata.name" | "metadata.namespace")
-                || kind
-                    .selectable_fields
-                    .iter()
-                    .any(|field| field.trim_start_matches('.') == path);
+                || kind.selectable_fields.iter().any(|field| field.trim_start_matches('.') == path);
             if !known {
                 let message = format!("field label not supported: {path}");
                 return Err(Failure::bad_request(message));
@@ -188,11 +160,9 @@ impl FieldSelector {
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Null) | None => String::new(),
                 // The name by which core/v1 knows the component of `source`.
-                Some(Value::Object(fields)) => fields
-                    .get("component")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned(),
+                Some(Value::Object(fields)) => {
+                    fields.get("component").and_then(Value::as_str).unwrap_or_default().to_owned()
+                }
                 Some(other) => other.to_string(),
             };
             (found == term.value) == term.equal
@@ -208,20 +178,12 @@ impl FromStr for FieldSelector {
         for term in split_unescaped(text).iter().filter(|term| !term.is_empty()) {
             let (path, value, equal) = if let Some((path, value)) = term.split_once("!=") {
                 (path, value, false)
-            } else if let Some((path, value)) =
-                term.split_once("==").or_else(|| term.split_once('='))
-            {
+            } else if let Some((path, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
                 (path, value, true)
             } else {
-                return Err(format!(
-                    "invalid selector: {text:?}; can't understand {term:?}"
-                ));
+                return Err(format!("invalid selector: {text:?}; can't understand {term:?}"));
             };
-            terms.push(FieldTerm {
-                path: path.trim().to_owned(),
-                value: unescape(value),
-                equal,
-            });
+            terms.push(FieldTerm { path: path.trim().to_owned(), value: unescape(value), equal });
         }
         Ok(FieldSelector(terms))
     }
@@ -282,11 +244,7 @@ mod tests {
             ("", true),
         ];
         for (selector, expected) in cases {
-            assert_eq!(
-                selector.parse::<LabelSelector>().unwrap().matches(&object),
-                expected,
-                "{selector}"
-            );
+            assert_eq!(selector.parse::<LabelSelector>().unwrap().matches(&object), expected, "{selector}");
         }
         for wrong in ["a in b", "a within (b)", "a > b", "a b"] {
             assert!(wrong.parse::<LabelSelector>().is_err(), "{wrong}");
@@ -303,11 +261,7 @@ mod tests {
             ("spec.off=", true),
             ("spec.on==false", false),
         ] {
-            assert_eq!(
-                selector.parse::<FieldSelector>().unwrap().matches(&object),
-                expected,
-                "{selector}"
-            );
+            assert_eq!(selector.parse::<FieldSelector>().unwrap().matches(&object), expected, "{selector}");
         }
         assert!("metadata.name".parse::<FieldSelector>().is_err());
     }

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::write::{finalizers, is_leaving, rfc3339};
+use super::identity::finalizers;
+use super::path::lookup;
+use super::write::{is_leaving, rfc3339};
 use crate::registry::Kind;
 use crate::schema::FieldErrorKind;
 use crate::store::{Key, Transaction};
@@ -23,17 +25,12 @@ pub fn check_place(transaction: &Transaction, kind: &Kind, key: &Key) -> Result<
     if kind.namespaced {
         let namespace = transaction.get(&Key::new(NAMESPACES, "", &key.namespace));
         let Some(namespace) = namespace else {
-            let namespaces = Kind {
-                plural: NAMESPACES.to_owned(),
-                ..Kind::default()
-            };
+            let namespaces = Kind { plural: NAMESPACES.to_owned(), ..Kind::default() };
             return Err(Failure::not_found(&namespaces, &key.namespace));
         };
         if is_leaving(&namespace) {
-            let detail = format!(
-                "unable to create new content in namespace {} because it is being terminated",
-                key.namespace
-            );
+            let detail =
+                format!("unable to create new content in namespace {} because it is being terminated", key.namespace);
             return Err(Failure::forbidden_for(kind, &key.name, &detail));
         }
     }
@@ -45,12 +42,7 @@ pub fn check_place(transaction: &Transaction, kind: &Kind, key: &Key) -> Result<
 }
 
 /// Fills in and checks what only this kind has.
-pub fn prepare(
-    kind: &Kind,
-    object: &mut Value,
-    old: Option<&Value>,
-    now: Timestamp,
-) -> Result<(), Failure> {
+pub fn prepare(kind: &Kind, object: &mut Value, old: Option<&Value>, now: Timestamp) -> Result<(), Failure> {
     match kind.resource().as_str() {
         NAMESPACES => {
             let name = object["metadata"]["name"].clone();
@@ -65,7 +57,11 @@ pub fn prepare(
                 object["status"] = json!({"phase": "Active"});
             }
         }
-        "secrets" => encode_secret(object),
+        "secrets" => {
+            encode_secret(object);
+            check_immutable(kind, object, old)?;
+        }
+        "configmaps" => check_immutable(kind, object, old)?,
         DEFINITIONS => prepare_definition(kind, object, old, now)?,
         _ => {}
     }
@@ -75,26 +71,19 @@ pub fn prepare(
 /// Whether something still has to happen before a leaving object is gone.
 pub fn is_held(kind: &Kind, object: &Value) -> bool {
     let held = |finalizers: &Value| finalizers.as_array().is_some_and(|list| !list.is_empty());
-    !finalizers(object).is_empty()
-        || kind.resource() == NAMESPACES && held(&object["spec"]["finalizers"])
+    !finalizers(object).is_empty() || kind.resource() == NAMESPACES && held(&object["spec"]["finalizers"])
 }
 
 /// Whether an object may be deleted at all.
 pub fn check_deletion(kind: &Kind, name: &str) -> Result<(), Failure> {
     if kind.resource() == NAMESPACES && NAMESPACES_AT_START.contains(&name) {
-        return Err(Failure::forbidden_for(
-            kind,
-            name,
-            "this namespace may not be deleted",
-        ));
+        return Err(Failure::forbidden_for(kind, name, "this namespace may not be deleted"));
     }
     Ok(())
 }
 
 fn encode_secret(object: &mut Value) {
-    let plain = object
-        .as_object_mut()
-        .and_then(|fields| fields.remove("stringData"));
+    let plain = object.as_object_mut().and_then(|fields| fields.remove("stringData"));
     if let Some(Value::Object(plain)) = plain {
         if !object["data"].is_object() {
             object["data"] = json!({});
@@ -111,26 +100,36 @@ fn encode_secret(object: &mut Value) {
     }
 }
 
-fn prepare_definition(
-    kind: &Kind,
-    object: &mut Value,
-    old: Option<&Value>,
-    now: Timestamp,
-) -> Result<(), Failure> {
-    let name = object["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
+/// What was once said to be immutable stays so.
+fn check_immutable(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Failure> {
+    let Some(old) = old.filter(|old| old["immutable"] == true) else {
+        return Ok(());
+    };
+    for field in ["immutable", "data", "binaryData", "type"] {
+        if old[field] != object[field] {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let detail = "Forbidden: field is immutable when `immutable` is set";
+            return Err(Failure::invalid_field(kind, name, field, FieldErrorKind::Forbidden, detail));
+        }
+    }
+    Ok(())
+}
+
+fn prepare_definition(kind: &Kind, object: &mut Value, old: Option<&Value>, now: Timestamp) -> Result<(), Failure> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let invalid = |path: &str, detail: String| {
-        Failure::invalid_field(
-            kind,
-            &name,
-            path,
-            FieldErrorKind::Invalid,
-            format!("Invalid value: {detail}"),
-        )
+        Failure::invalid_field(kind, &name, path, FieldErrorKind::Invalid, format!("Invalid value: {detail}"))
     };
     let served = Kind::served_by_crd(object).map_err(|error| invalid(&error.path, error.detail))?;
+    for path in ["spec.group", "spec.scope", "spec.names.kind", "spec.names.plural"] {
+        let (before, after) = (old.and_then(|old| lookup(old, path)), lookup(object, path));
+        if let Some(before) = before.filter(|before| Some(*before) != after) {
+            return Err(invalid(
+                path,
+                format!("{}: field is immutable, and was {before}", after.unwrap_or(&Value::Null)),
+            ));
+        }
+    }
     if served.iter().any(|kind| !kind.is_custom()) {
         return Err(invalid("spec.group", "this group is built in".to_owned()));
     }
@@ -147,11 +146,7 @@ fn prepare_definition(
         let condition = |r#type: &str, reason: &str, message: &str| json!({"type": r#type, "status": "True", "reason": reason, "message": message, "lastTransitionTime": at});
         object["status"]["conditions"] = json!([
             condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-            condition(
-                "Established",
-                "InitialNamesAccepted",
-                "the initial names have been accepted"
-            ),
+            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
         ]);
     }
     object["status"]["acceptedNames"] = accepted;

@@ -34,8 +34,7 @@ pub async fn prepare(
     let outcome = writer.transact(move |transaction| {
         let registry = Registry::builtin();
         for name in NAMESPACES_AT_START {
-            let namespace =
-                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             let write = write(&registry, "", NAMESPACES, name);
             if transaction.get(&write.key).is_none() {
                 create(transaction, &write, namespace, Ownership::Track)?;
@@ -75,18 +74,8 @@ async fn authority(reader: &Reader, writer: &Writer) -> Result<Authority, ApiSer
 }
 
 fn read_authority(secret: &Value) -> Option<Authority> {
-    let text = |name: &str| {
-        String::from_utf8(
-            BASE64_STANDARD
-                .decode(secret["data"][name].as_str()?)
-                .ok()?,
-        )
-        .ok()
-    };
-    Some(Authority {
-        certificate: text("tls.crt")?,
-        key: text("tls.key")?,
-    })
+    let text = |name: &str| String::from_utf8(BASE64_STANDARD.decode(secret["data"][name].as_str()?).ok()?).ok();
+    Some(Authority { certificate: text("tls.crt")?, key: text("tls.key")? })
 }
 
 fn unprepared(failure: Failure) -> ApiServerError {
@@ -96,23 +85,11 @@ fn unprepared(failure: Failure) -> ApiServerError {
 }
 
 /// Stores a definition, or brings the stored one up to date.
-fn define(
-    transaction: &mut Transaction,
-    registry: &Registry,
-    mut crd: Value,
-) -> Result<(), Failure> {
+fn define(transaction: &mut Transaction, registry: &Registry, mut crd: Value) -> Result<(), Failure> {
     crd["apiVersion"] = json!("apiextensions.k8s.io/v1");
     crd["kind"] = json!("CustomResourceDefinition");
-    let name = crd["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let write = write(
-        registry,
-        "apiextensions.k8s.io",
-        "customresourcedefinitions",
-        &name,
-    );
+    let name = crd["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let write = write(registry, "apiextensions.k8s.io", "customresourcedefinitions", &name);
     if transaction.get(&write.key).is_none() {
         create(transaction, &write, crd, Ownership::Track)?;
     } else {
@@ -126,20 +103,9 @@ fn define(
 }
 
 fn write(registry: &Registry, group: &str, plural: &str, name: &str) -> Write {
-    let kind = registry
-        .get(group, "v1", plural)
-        .expect("definitions and namespaces are built in")
-        .clone();
+    let kind = registry.get(group, "v1", plural).expect("definitions and namespaces are built in").clone();
     Write {
-        key: Key::new(
-            if group.is_empty() {
-                NAMESPACES
-            } else {
-                DEFINITIONS
-            },
-            "",
-            name,
-        ),
+        key: Key::new(if group.is_empty() { NAMESPACES } else { DEFINITIONS }, "", name),
         kind,
         subresource: Subresource::Main,
         manager: MANAGER.to_owned(),

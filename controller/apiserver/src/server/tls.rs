@@ -5,13 +5,15 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use super::guard::bare;
 
 /// The certificate authority of one store, as PEM.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,19 +38,14 @@ impl Authority {
     pub fn generate(year: i16) -> Result<Authority, TlsError> {
         let key = KeyPair::generate()?;
         let certificate = authority_params(year)?.self_signed(&key)?;
-        Ok(Authority {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(Authority { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
     /// Accepts TLS as the loopback names and addresses, and as `hosts`.
     pub fn acceptor(&self, hosts: &[String], year: i16) -> Result<TlsAcceptor, TlsError> {
         let issuer = Issuer::new(authority_params(year)?, KeyPair::from_pem(&self.key)?);
-        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"]
-            .map(str::to_owned)
-            .to_vec();
-        names.extend(hosts.iter().cloned());
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        names.extend(hosts.iter().map(|host| bare(host).to_owned()));
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name = named("polyphony-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -20,7 +20,7 @@ use super::answer;
 use super::failure::Failure;
 use super::form::served;
 use super::list;
-use super::request::{Form, Params, Target};
+use super::request::{Form, Params, Target, storage_resource};
 use crate::schema::FieldErrorKind;
 use crate::store::{Change, Event, Expired, Reader};
 
@@ -77,11 +77,7 @@ pub fn start(
         lines: VecDeque::new(),
         initial: VecDeque::new(),
         owes_initial_end: params.send_initial_events == Some(true) && params.bookmarks,
-        ends: Instant::now()
-            + params
-                .timeout_seconds
-                .map_or(LONGEST, Duration::from_secs)
-                .min(LONGEST),
+        ends: Instant::now() + params.timeout_seconds.map_or(LONGEST, Duration::from_secs).min(LONGEST),
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         over: false,
         target,
@@ -91,21 +87,12 @@ pub fn start(
     let newest = watch.reader.revision();
     if from > newest {
         // From another life of this store, perhaps: the client has to list again.
-        watch.fail(Expired {
-            revision: from,
-            oldest: newest,
-        });
+        watch.fail(Expired { revision: from, oldest: newest });
     } else if wants_initial {
-        let resource = super::request::storage_resource(&watch.target.kind);
-        let snapshot = watch
-            .reader
-            .list(&resource, watch.target.namespace.as_deref());
+        let resource = storage_resource(&watch.target.kind);
+        let snapshot = watch.reader.list(&resource, watch.target.namespace.as_deref());
         watch.revision = snapshot.revision;
-        watch.initial = snapshot
-            .objects
-            .into_iter()
-            .map(|(_, object)| object)
-            .collect();
+        watch.initial = snapshot.objects.into_iter().map(|(_, object)| object).collect();
     } else if from == 0 {
         watch.revision = newest;
     }
@@ -115,9 +102,7 @@ pub fn start(
     }));
     let mut response = Response::new(body);
     let content_type = HeaderValue::from_static("application/json");
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
 }
 
@@ -127,21 +112,13 @@ fn check_initial_events(target: &Target, params: &Params) -> Result<(), Failure>
         (None, Some(_)) => {
             "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
         }
-        (Some(_), None) => {
-            "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        }
+        (Some(_), None) => "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         (Some(_), Some(matched)) if matched != "NotOlderThan" => {
             "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
         }
         _ => return Ok(()),
     };
-    Err(Failure::invalid_field(
-        &target.kind,
-        "",
-        "resourceVersionMatch",
-        FieldErrorKind::Forbidden,
-        detail,
-    ))
+    Err(Failure::invalid_field(&target.kind, "", "resourceVersionMatch", FieldErrorKind::Forbidden, detail))
 }
 
 // === impl Watch ===
@@ -177,8 +154,8 @@ impl Watch {
                 let Some(object) = self.initial.pop_front() else {
                     break;
                 };
-                if let Some(object) = list::matching(&self.target, &self.params, &object) {
-                    self.tell("ADDED", object);
+                if list::selects(&self.target.kind, &self.params, &object) {
+                    self.tell("ADDED", served(&self.target.kind, &object));
                 }
             }
             return true;
@@ -204,33 +181,25 @@ impl Watch {
     fn follow(&mut self, event: &Event) {
         self.revision = event.revision;
         let key = &event.key;
-        let here = self
-            .target
-            .namespace
-            .as_ref()
-            .is_none_or(|namespace| *namespace == key.namespace);
-        if !here || key.resource != super::request::storage_resource(&self.target.kind) {
+        let here = self.target.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
+        if !here || key.resource != storage_resource(&self.target.kind) {
             return;
         }
-        let select = |object| list::matching(&self.target, &self.params, object);
-        let before = event.previous.as_ref().and_then(select);
-        let after = if event.change == Change::Deleted {
-            None
-        } else {
-            select(&event.object)
-        };
+        let kind = &self.target.kind;
+        let selects = |object: &Arc<Value>| list::selects(kind, &self.params, object);
+        let before = event.previous.as_ref().filter(|previous| selects(previous));
+        let after = event.change != Change::Deleted && selects(&event.object);
         match (before, after) {
-            (None, Some(after)) => self.tell("ADDED", after),
-            (Some(_), Some(after)) => self.tell("MODIFIED", after),
+            (None, true) => self.tell("ADDED", served(kind, &event.object)),
+            (Some(_), true) => self.tell("MODIFIED", served(kind, &event.object)),
             // It went, or is no longer selected: as it last was, at the revision of the change.
-            (Some(mut before), None) => {
-                if event.change == Change::Deleted {
-                    before = served(&self.target.kind, &event.object);
-                }
-                before["metadata"]["resourceVersion"] = json!(event.revision.to_string());
-                self.tell("DELETED", before);
+            (Some(before), false) => {
+                let deleted = event.change == Change::Deleted;
+                let mut last = served(kind, if deleted { &event.object } else { before });
+                last["metadata"]["resourceVersion"] = json!(event.revision.to_string());
+                self.tell("DELETED", last);
             }
-            (None, None) => {}
+            (None, false) => {}
         }
     }
 
@@ -244,13 +213,11 @@ impl Watch {
 
     fn bookmark(&mut self, annotations: Value) {
         let kind = &self.target.kind;
-        let mut metadata =
-            json!({"resourceVersion": self.revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": self.revision.to_string(), "creationTimestamp": null});
         if !annotations.is_null() {
             metadata["annotations"] = annotations;
         }
-        let object =
-            json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata});
+        let object = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata});
         self.tell("BOOKMARK", object);
     }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::form::{metadata_mut, served, stored};
+use super::identity::{SYSTEM_FIELDS, check_identity, keep_metadata, name_of_new};
 use super::random;
 use super::request::Subresource;
 use super::special;
@@ -50,16 +51,6 @@ pub enum Ownership {
     Applied,
 }
 
-/// The fields of metadata that the server alone sets.
-const SYSTEM_FIELDS: [&str; 6] = [
-    "uid",
-    "creationTimestamp",
-    "generation",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "selfLink",
-];
-
 /// Creates the object of `write.key`; an empty name is made from `metadata.generateName`.
 pub fn create(
     transaction: &mut Transaction,
@@ -74,13 +65,8 @@ pub fn create(
     if transaction.get(&key).is_some() {
         return Err(Failure::already_exists(kind, &key.name));
     }
-    if object["metadata"]["resourceVersion"]
-        .as_str()
-        .is_some_and(|version| !version.is_empty() && version != "0")
-    {
-        return Err(Failure::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        ));
+    if object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty() && version != "0") {
+        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
     }
     let metadata = metadata_mut(&mut object);
     for field in SYSTEM_FIELDS {
@@ -137,11 +123,7 @@ pub fn update(
         {
             fields.remove("status");
         }
-        set_or_remove(
-            &mut object["metadata"],
-            "managedFields",
-            new["metadata"]["managedFields"].take(),
-        );
+        set_or_remove(&mut object["metadata"], "managedFields", new["metadata"]["managedFields"].take());
         new = object;
     } else if kind.status {
         set_or_remove(&mut new, "status", old["status"].clone());
@@ -161,9 +143,7 @@ pub fn update(
     }
     let object = if is_leaving(&new) && !special::is_held(kind, &new) {
         // The last finalizer went: so does the object.
-        transaction
-            .remove(&write.key)?
-            .ok_or_else(|| Failure::not_found(kind, name))?;
+        transaction.remove(&write.key)?.ok_or_else(|| Failure::not_found(kind, name))?;
         let revision = transaction.next_revision() - 1;
         new["metadata"]["resourceVersion"] = json!(revision.to_string());
         Arc::new(stored(kind, new))
@@ -200,28 +180,15 @@ fn finish(
     if write.dry_run {
         transaction.discard();
         let key = Key::new(&write.key.resource, &write.key.namespace, name_of(&object));
-        let kept = transaction
-            .before(&key)
-            .map(|kept| kept["metadata"]["resourceVersion"].clone());
-        set_or_remove(
-            &mut object["metadata"],
-            "resourceVersion",
-            kept.unwrap_or_default(),
-        );
+        let kept = transaction.before(&key).map(|kept| kept["metadata"]["resourceVersion"].clone());
+        set_or_remove(&mut object["metadata"], "resourceVersion", kept.unwrap_or_default());
     }
-    Ok(Written {
-        object,
-        created,
-        warnings,
-    })
+    Ok(Written { object, created, warnings })
 }
 
 fn check_type(kind: &Kind, object: &Value) -> Result<(), Failure> {
     if !object.is_object() {
-        return Err(Failure::bad_request(format!(
-            "the body must be one {} as an object",
-            kind.kind
-        )));
+        return Err(Failure::bad_request(format!("the body must be one {} as an object", kind.kind)));
     }
     let text = |field: &str| object[field].as_str().unwrap_or_default();
     let (expected, actual) = (kind.api_version(), text("apiVersion"));
@@ -240,145 +207,11 @@ fn check_type(kind: &Kind, object: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
-fn name_of_new(
-    transaction: &Transaction,
-    write: &Write,
-    object: &mut Value,
-) -> Result<Key, Failure> {
-    let kind = &*write.kind;
-    let metadata = &object["metadata"];
-    let text = |field: &str| metadata[field].as_str().unwrap_or_default();
-    if kind.namespaced && !text("namespace").is_empty() && text("namespace") != write.key.namespace
-    {
-        return Err(Failure::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    let mut key = write.key.clone();
-    if !key.name.is_empty() {
-        check_name(&key.name, text("name"))?;
-    } else if !text("name").is_empty() {
-        key.name = text("name").to_owned();
-    } else if !text("generateName").is_empty() {
-        // Kubernetes shortens the given part so that the whole stays a label value.
-        let base: String = text("generateName").chars().take(58).collect();
-        for _ in 0..8 {
-            key.name = format!("{base}{}", random::suffix());
-            if transaction.get(&key).is_none() {
-                break;
-            }
-        }
-    } else {
-        let detail = "Required value: name or generateName is required";
-        return Err(Failure::invalid_field(
-            kind,
-            "",
-            "metadata.name",
-            FieldErrorKind::Required,
-            detail,
-        ));
-    }
-    Ok(key)
-}
-
-fn check_name(url: &str, body: &str) -> Result<(), Failure> {
-    if body.is_empty() || body == url {
-        return Ok(());
-    }
-    Err(Failure::bad_request(format!(
-        "the name of the object ({body}) does not match the name on the URL ({url})"
-    )))
-}
-
-fn check_identity(write: &Write, old: &Value, new: &Value) -> Result<(), Failure> {
-    let kind = &*write.kind;
-    let (name, metadata) = (&write.key.name, &new["metadata"]);
-    let text = |field: &str| metadata[field].as_str().unwrap_or_default();
-    check_name(name, text("name"))?;
-    if !text("namespace").is_empty() && text("namespace") != write.key.namespace {
-        return Err(Failure::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    let uid = old["metadata"]["uid"].as_str().unwrap_or_default();
-    if !text("uid").is_empty() && text("uid") != uid {
-        let detail = format!(
-            "Precondition failed: UID in precondition: {}, UID in object meta: {uid}",
-            text("uid")
-        );
-        return Err(Failure::conflict(kind, name, &detail));
-    }
-    match text("resourceVersion") {
-        "" | "0" => Ok(()),
-        version if old["metadata"]["resourceVersion"] == version => Ok(()),
-        version if version.parse::<u64>().is_err() => {
-            let detail = format!("Invalid value: \"{version}\": must be a whole number");
-            Err(Failure::invalid_field(
-                kind,
-                name,
-                "metadata.resourceVersion",
-                FieldErrorKind::Invalid,
-                detail,
-            ))
-        }
-        _ => Err(Failure::modified(kind, name)),
-    }
-}
-
-fn keep_metadata(kind: &Kind, name: &str, old: &Value, new: &mut Value) -> Result<(), Failure> {
-    let metadata = metadata_mut(new);
-    metadata.retain(|_, value| !value.is_null());
-    for field in SYSTEM_FIELDS
-        .into_iter()
-        .chain(["name", "namespace", "resourceVersion"])
-    {
-        match old["metadata"].get(field) {
-            Some(value) => metadata.insert(field.to_owned(), value.clone()),
-            None => metadata.remove(field),
-        };
-    }
-    if is_leaving(old) {
-        let had = finalizers(old);
-        let added: Vec<String> = finalizers(new)
-            .iter()
-            .filter(|f| !had.contains(f))
-            .map(|f| format!("{f:?}"))
-            .collect();
-        if !added.is_empty() {
-            let detail = format!(
-                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-                added.join(", ")
-            );
-            return Err(Failure::invalid_field(
-                kind,
-                name,
-                "metadata.finalizers",
-                FieldErrorKind::Forbidden,
-                detail,
-            ));
-        }
-    }
-    Ok(())
-}
-
 fn name_of(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-/// The finalizers of an object.
-pub fn finalizers(object: &Value) -> Vec<&str> {
-    let list = object["metadata"]["finalizers"].as_array();
-    list.into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect()
-}
-
-fn admitted(
-    write: &Write,
-    object: &mut Value,
-    old: Option<&Value>,
-) -> Result<Vec<String>, Failure> {
+fn admitted(write: &Write, object: &mut Value, old: Option<&Value>) -> Result<Vec<String>, Failure> {
     let kind = &*write.kind;
     let admitted = admit(kind, object, old, write.validation);
     let strict = write.validation == FieldValidation::Strict;
@@ -390,17 +223,9 @@ fn admitted(
             }
             Ok(warnings)
         }
-        Err(errors)
-            if errors
-                .iter()
-                .all(|error| error.kind == FieldErrorKind::Unknown) =>
-        {
+        Err(errors) if errors.iter().all(|error| error.kind == FieldErrorKind::Unknown) => {
             let mut faults = write.faults.clone();
-            faults.extend(
-                errors
-                    .into_iter()
-                    .map(|error: schema::FieldError| error.detail),
-            );
+            faults.extend(errors.into_iter().map(|error: schema::FieldError| error.detail));
             Err(Failure::strict(kind, &faults))
         }
         Err(errors) => Err(Failure::invalid(kind, name_of(object), &errors)),
@@ -411,14 +236,7 @@ fn track(write: &Write, old: Option<&Value>, new: &mut Value) {
     // An event has two shapes, and nobody shares one.
     if write.kind.plural != "events" {
         let now = rfc3339(write.now);
-        apply::track_update(
-            &write.kind,
-            old,
-            new,
-            &write.manager,
-            write.subresource.name(),
-            &now,
-        );
+        apply::track_update(&write.kind, old, new, &write.manager, write.subresource.name(), &now);
     }
 }
 
@@ -438,12 +256,7 @@ fn desire(kind: &Kind, object: &Value) -> Value {
 fn is_same(old: &Value, new: &Value) -> bool {
     let without_times = |object: &Value| {
         let mut object = object.clone();
-        for entry in object["metadata"]
-            .get_mut("managedFields")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
+        for entry in object["metadata"].get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(entry) = entry.as_object_mut() {
                 entry.remove("time");
             }

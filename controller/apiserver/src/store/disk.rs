@@ -1,6 +1,7 @@
 //! The file: a redb database with one table of objects and one of figures. Only the store's own thread uses it.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition};
 use serde_json::Value;
 
-use super::history::Change;
+use super::history::{Change, Stored};
 use super::transaction::{Pending, panic_text};
 use super::{Key, StoreError};
 
@@ -24,29 +25,25 @@ pub(super) struct Disk {
     database: Database,
 }
 
-type Contents = (u64, BTreeMap<Key, Arc<Value>>);
+/// The revision of the last change, and every object.
+pub(super) type Contents = (u64, BTreeMap<Key, Stored>);
 
 // === impl Disk ===
 
 impl Disk {
-    pub(super) fn open(path: &Path) -> Result<(Disk, u64, BTreeMap<Key, Arc<Value>>), StoreError> {
+    pub(super) fn open(path: &Path) -> Result<(Disk, Contents), StoreError> {
         let shown = path.display().to_string();
-        let damaged = |detail: String| StoreError::Damaged {
-            path: shown.clone(),
-            detail,
-        };
+        let damaged = |detail: String| StoreError::Damaged { path: shown.clone(), detail };
         // redb asserts what no file of its own breaks; a damaged file may, and must still be answered with words.
-        let opened = catch_unwind(AssertUnwindSafe(
-            || -> Result<(Disk, Contents), StoreError> {
-                let database = Database::create(path).map_err(|error| explain(&shown, error))?;
-                let disk = Disk { database };
-                let contents = disk.load().map_err(|error| damaged(error.to_string()))?;
-                Ok((disk, contents))
-            },
-        ));
-        let (disk, (revision, objects)) =
-            opened.unwrap_or_else(|panic| Err(damaged(panic_text(panic.as_ref()))))?;
-        Ok((disk, revision, objects))
+        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<(Disk, Contents), StoreError> {
+            make_private(path)
+                .map_err(|error| StoreError::Unusable { path: shown.clone(), detail: error.to_string() })?;
+            let database = Database::create(path).map_err(|error| explain(&shown, error))?;
+            let disk = Disk { database };
+            let contents = disk.load().map_err(|error| damaged(error.to_string()))?;
+            Ok((disk, contents))
+        }));
+        opened.unwrap_or_else(|panic| Err(damaged(panic_text(panic.as_ref()))))
     }
 
     fn load(&self) -> Result<Contents, Box<dyn std::error::Error>> {
@@ -70,15 +67,12 @@ impl Disk {
             let table = transaction.open_table(OBJECTS)?;
             for entry in table.iter()? {
                 let (key, value) = entry?;
-                let key = decode(key.value())
-                    .ok_or_else(|| format!("the key {:?} has not three parts", key.value()))?;
-                let object = serde_json::from_slice(value.value()).map_err(|error| {
-                    format!(
-                        "the object {} of {} is not JSON: {error}",
-                        key.name, key.resource
-                    )
-                })?;
-                objects.insert(key, Arc::new(object));
+                let key =
+                    decode(key.value()).ok_or_else(|| format!("the key {:?} has not three parts", key.value()))?;
+                let object = serde_json::from_slice(value.value())
+                    .map_err(|error| format!("the object {} of {} is not JSON: {error}", key.name, key.resource))?;
+                let bytes = value.value().len();
+                objects.insert(key, Stored { object: Arc::new(object), bytes });
             }
         }
         transaction.commit()?;
@@ -90,12 +84,11 @@ impl Disk {
         let Some(last) = changes.last() else {
             return Ok(());
         };
-        self.try_commit(changes, last.event.revision)
-            .map_err(|error| {
-                let detail = error.to_string();
-                tracing::error!(%detail, "a commit failed");
-                StoreError::Write { detail }
-            })
+        self.try_commit(changes, last.event.revision).map_err(|error| {
+            let detail = error.to_string();
+            tracing::error!(%detail, "a commit failed");
+            StoreError::Write { detail }
+        })
     }
 
     fn try_commit(&self, changes: &[Pending], revision: u64) -> Result<(), redb::Error> {
@@ -109,12 +102,27 @@ impl Disk {
                     _ => drop(objects.insert(key.as_str(), bytes.as_slice())?),
                 }
             }
-            transaction
-                .open_table(FIGURES)?
-                .insert(REVISION, revision)?;
+            transaction.open_table(FIGURES)?.insert(REVISION, revision)?;
         }
         transaction.commit()?;
         Ok(())
+    }
+}
+
+/// Makes an empty file that only its owner reads, because secrets lie in it; leaves a file that is there alone.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        // The name of a file is durable only with its directory.
+        Ok(file) => match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) if cfg!(unix) => File::open(parent)?.sync_all(),
+            _ => file.sync_all(),
+        },
     }
 }
 
@@ -122,18 +130,10 @@ fn explain(path: &str, error: DatabaseError) -> StoreError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path },
-        DatabaseError::Storage(StorageError::Io(error))
-            if error.kind() != std::io::ErrorKind::InvalidData =>
-        {
-            StoreError::Unusable {
-                path,
-                detail: error.to_string(),
-            }
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
+            StoreError::Unusable { path, detail: error.to_string() }
         }
-        error => StoreError::Damaged {
-            path,
-            detail: error.to_string(),
-        },
+        error => StoreError::Damaged { path, detail: error.to_string() },
     }
 }
 

@@ -36,11 +36,20 @@ pub struct Expired {
     pub oldest: u64,
 }
 
+/// An object with its size as JSON.
+#[derive(Clone)]
+pub(super) struct Stored {
+    pub(super) object: Arc<Value>,
+    pub(super) bytes: usize,
+}
+
 /// Objects and history.
 pub(super) struct State {
     pub(super) revision: u64,
     pub(super) limits: Limits,
-    objects: BTreeMap<Key, Arc<Value>>,
+    objects: BTreeMap<Key, Stored>,
+    /// Of all objects together, as JSON.
+    bytes: usize,
     history: VecDeque<(Arc<Event>, usize)>,
     history_bytes: usize,
     /// The revision of the last change that was forgotten.
@@ -54,6 +63,7 @@ impl State {
         State {
             revision,
             limits,
+            bytes: objects.values().map(|stored| stored.bytes).sum(),
             objects,
             history: VecDeque::new(),
             history_bytes: 0,
@@ -65,8 +75,12 @@ impl State {
         self.objects.len()
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Value>> {
-        self.objects.get(key).cloned()
+        self.objects.get(key).map(|stored| stored.object.clone())
     }
 
     pub(super) fn range(&self, resource: &str, namespace: Option<&str>) -> Vec<(Key, Arc<Value>)> {
@@ -74,15 +88,13 @@ impl State {
         self.objects
             .range((Bound::Included(first), Bound::Unbounded))
             .take_while(|(key, _)| lies_in(key, resource, namespace))
-            .map(|(key, object)| (key.clone(), object.clone()))
+            .map(|(key, stored)| (key.clone(), stored.object.clone()))
             .collect()
     }
 
     pub(super) fn everything(&self) -> Vec<(Key, Arc<Value>)> {
         let objects = self.objects.iter();
-        objects
-            .map(|(key, object)| (key.clone(), object.clone()))
-            .collect()
+        objects.map(|(key, stored)| (key.clone(), stored.object.clone())).collect()
     }
 
     /// The range as it was: the newest one, with every later change undone.
@@ -94,12 +106,7 @@ impl State {
     ) -> Result<Vec<(Key, Arc<Value>)>, Expired> {
         self.check(revision)?;
         let mut objects: BTreeMap<_, _> = self.range(resource, namespace).into_iter().collect();
-        for (event, _) in self
-            .history
-            .iter()
-            .rev()
-            .take_while(|(event, _)| event.revision > revision)
-        {
+        for (event, _) in self.history.iter().rev().take_while(|(event, _)| event.revision > revision) {
             if !lies_in(&event.key, resource, namespace) {
                 continue;
             }
@@ -113,9 +120,7 @@ impl State {
 
     pub(super) fn after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<Event>>, Expired> {
         self.check(revision)?;
-        let start = self
-            .history
-            .partition_point(|(event, _)| event.revision <= revision);
+        let start = self.history.partition_point(|(event, _)| event.revision <= revision);
         let events = self.history.range(start..).take(limit);
         Ok(events.map(|(event, _)| event.clone()).collect())
     }
@@ -124,16 +129,19 @@ impl State {
         for Pending { event, bytes } in changes {
             let bytes = bytes.len();
             self.revision = event.revision;
-            match event.change {
+            let before = match event.change {
                 Change::Deleted => self.objects.remove(&event.key),
-                _ => self.objects.insert(event.key.clone(), event.object.clone()),
+                _ => {
+                    self.bytes += bytes;
+                    let object = event.object.clone();
+                    self.objects.insert(event.key.clone(), Stored { object, bytes })
+                }
             };
+            self.bytes -= before.map_or(0, |stored| stored.bytes);
             self.history_bytes += bytes;
             self.history.push_back((Arc::new(event), bytes));
         }
-        while self.history.len() > self.limits.history
-            || self.history_bytes > self.limits.history_bytes
-        {
+        while self.history.len() > self.limits.history || self.history_bytes > self.limits.history_bytes {
             let Some((event, bytes)) = self.history.pop_front() else {
                 break;
             };
@@ -144,10 +152,7 @@ impl State {
 
     fn check(&self, revision: u64) -> Result<(), Expired> {
         if revision < self.forgotten {
-            return Err(Expired {
-                revision,
-                oldest: self.forgotten,
-            });
+            return Err(Expired { revision, oldest: self.forgotten });
         }
         Ok(())
     }

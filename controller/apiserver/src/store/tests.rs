@@ -10,23 +10,13 @@ fn key(name: &str) -> Key {
 }
 
 fn names(snapshot: &Snapshot) -> Vec<String> {
-    snapshot
-        .objects
-        .iter()
-        .map(|(key, _)| key.name.clone())
-        .collect()
+    snapshot.objects.iter().map(|(key, _)| key.name.clone()).collect()
 }
 
 async fn put(store: &Store, name: &'static str, size: u32) -> Result<u64, StoreError> {
-    let change = move |tx: &mut Transaction| {
-        tx.put(key(name), json!({"metadata": {"name": name}, "size": size}))
-    };
+    let change = move |tx: &mut Transaction| tx.put(key(name), json!({"metadata": {"name": name}, "size": size}));
     let object = store.writer().transact(change).await?;
-    Ok(object["metadata"]["resourceVersion"]
-        .as_str()
-        .unwrap()
-        .parse()
-        .unwrap())
+    Ok(object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap())
 }
 
 #[tokio::test]
@@ -39,10 +29,7 @@ async fn what_was_acknowledged_is_in_a_copy_of_the_file_taken_while_it_is_open()
     std::fs::copy(dir.path().join("a.redb"), dir.path().join("b.redb")).unwrap();
     let again = Store::open(&dir.path().join("b.redb"), Limits::default()).unwrap();
     assert_eq!(again.reader().revision(), revision);
-    assert_eq!(
-        names(&again.reader().list("widgets.example.dev", None)),
-        ["a", "b"]
-    );
+    assert_eq!(names(&again.reader().list("widgets.example.dev", None)), ["a", "b"]);
     assert!(put(&again, "c", 3).await.unwrap() > revision);
 }
 
@@ -77,27 +64,14 @@ async fn a_failed_or_discarded_job_leaves_nothing_behind() {
 #[tokio::test]
 async fn an_old_revision_is_listed_as_it_was_until_it_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits {
-        history: 3,
-        ..Limits::default()
-    };
+    let limits = Limits { history: 3, ..Limits::default() };
     let store = Store::open(&dir.path().join("a.redb"), limits).unwrap();
     put(&store, "a", 1).await.unwrap();
     let old = put(&store, "b", 1).await.unwrap();
     put(&store, "b", 2).await.unwrap();
-    let gone = store
-        .writer()
-        .transact(|tx| tx.remove(&key("a")))
-        .await
-        .unwrap();
-    assert_eq!(
-        gone.unwrap()["metadata"]["resourceVersion"],
-        (old + 2).to_string()
-    );
-    let then = store
-        .reader()
-        .list_at("widgets.example.dev", Some("default"), old)
-        .unwrap();
+    let gone = store.writer().transact(|tx| tx.remove(&key("a"))).await.unwrap();
+    assert_eq!(gone.unwrap()["metadata"]["resourceVersion"], (old + 2).to_string());
+    let then = store.reader().list_at("widgets.example.dev", Some("default"), old).unwrap();
     assert_eq!(names(&then), ["a", "b"]);
     assert_eq!(then.objects[1].1["size"], 1);
     assert_eq!(store.reader().after(old, 9).unwrap().len(), 2);
@@ -105,37 +79,26 @@ async fn an_old_revision_is_listed_as_it_was_until_it_is_forgotten() {
         put(&store, "c", 1).await.unwrap();
     }
     assert_eq!(store.reader().after(old, 9).unwrap_err().revision, old);
-    assert!(
-        store
-            .reader()
-            .list_at("widgets.example.dev", None, old)
-            .is_err()
-    );
+    assert!(store.reader().list_at("widgets.example.dev", None, old).is_err());
 }
 
 #[tokio::test]
 async fn bounds_are_errors_with_their_figures() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits {
-        objects: 1,
-        object_bytes: 100,
-        ..Limits::default()
-    };
+    let limits = Limits { objects: 1, object_bytes: 100, ..Limits::default() };
     let store = Store::open(&dir.path().join("a.redb"), limits).unwrap();
     put(&store, "a", 1).await.unwrap();
-    assert_eq!(
-        put(&store, "b", 1).await,
-        Err(StoreError::Full { limit: 1 })
-    );
+    assert_eq!(put(&store, "b", 1).await, Err(StoreError::Full { limit: 1 }));
+    let tight = Limits { total_bytes: 120, ..Limits::default() };
+    let small = Store::open(&dir.path().join("b.redb"), tight).unwrap();
+    put(&small, "a", 1).await.unwrap();
+    put(&small, "b", 1).await.unwrap();
+    assert_eq!(put(&small, "c", 1).await, Err(StoreError::FullBytes { limit: 120 }));
+    small.writer().transact(|tx| tx.remove(&key("a"))).await.unwrap();
+    put(&small, "c", 1).await.unwrap();
     let long = "x".repeat(200);
-    let large = store
-        .writer()
-        .transact(move |tx| tx.put(key("a"), json!({"metadata": {}, "text": long})))
-        .await;
-    assert!(matches!(
-        large,
-        Err(StoreError::TooLarge { limit: 100, .. })
-    ));
+    let large = store.writer().transact(move |tx| tx.put(key("a"), json!({"metadata": {}, "text": long}))).await;
+    assert!(matches!(large, Err(StoreError::TooLarge { limit: 100, .. })));
 }
 
 #[tokio::test]
@@ -150,19 +113,11 @@ async fn a_locked_a_damaged_and_a_misplaced_file_are_told_apart() {
     assert!(Store::open(&path, Limits::default()).is_ok());
 
     let whole = std::fs::read(&path).unwrap();
-    for (damage, file) in [
-        ("text", b"not a store at all".to_vec()),
-        ("cut", whole[..whole.len() / 3].to_vec()),
-    ] {
+    for (damage, file) in [("text", b"not a store at all".to_vec()), ("cut", whole[..whole.len() / 3].to_vec())] {
         std::fs::write(&path, file).unwrap();
         let error = Store::open(&path, Limits::default()).err().unwrap();
-        assert!(
-            matches!(error, StoreError::Damaged { .. }),
-            "{damage}: {error}"
-        );
+        assert!(matches!(error, StoreError::Damaged { .. }), "{damage}: {error}");
     }
-    let error = Store::open(&dir.path().join("no/such/a.redb"), Limits::default())
-        .err()
-        .unwrap();
+    let error = Store::open(&dir.path().join("no/such/a.redb"), Limits::default()).err().unwrap();
     assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
 }

@@ -30,13 +30,7 @@ pub(super) struct Pending {
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(state: &'a State) -> Self {
-        Transaction {
-            state,
-            overlay: BTreeMap::new(),
-            changes: Vec::new(),
-            undo: Vec::new(),
-            discarded: false,
-        }
+        Transaction { state, overlay: BTreeMap::new(), changes: Vec::new(), undo: Vec::new(), discarded: false }
     }
 
     pub(super) fn into_changes(self) -> Vec<Pending> {
@@ -69,10 +63,7 @@ impl<'a> Transaction<'a> {
 
     /// The revision that the next change will have.
     pub fn next_revision(&self) -> u64 {
-        self.changes
-            .last()
-            .map_or(self.state.revision, |pending| pending.event.revision)
-            + 1
+        self.changes.last().map_or(self.state.revision, |pending| pending.event.revision) + 1
     }
 
     pub fn get(&self, key: &Key) -> Option<Arc<Value>> {
@@ -93,9 +84,7 @@ impl<'a> Transaction<'a> {
 
     /// The objects of `resource`, in one namespace or in all, in the order of their keys.
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<(Key, Arc<Value>)> {
-        self.laid_over(self.state.range(resource, namespace), |key| {
-            lies_in(key, resource, namespace)
-        })
+        self.laid_over(self.state.range(resource, namespace), |key| lies_in(key, resource, namespace))
     }
 
     /// Every object of every resource.
@@ -103,11 +92,7 @@ impl<'a> Transaction<'a> {
         self.laid_over(self.state.everything(), |_| true)
     }
 
-    fn laid_over(
-        &self,
-        objects: Vec<(Key, Arc<Value>)>,
-        wanted: impl Fn(&Key) -> bool,
-    ) -> Vec<(Key, Arc<Value>)> {
+    fn laid_over(&self, objects: Vec<(Key, Arc<Value>)>, wanted: impl Fn(&Key) -> bool) -> Vec<(Key, Arc<Value>)> {
         let mut objects: BTreeMap<_, _> = objects.into_iter().collect();
         for (key, object) in self.overlay.iter().filter(|(key, _)| wanted(key)) {
             match object {
@@ -123,9 +108,7 @@ impl<'a> Transaction<'a> {
         let previous = self.get(&key);
         let limits = self.state.limits;
         if previous.is_none() && self.state.len() + self.changes.len() >= limits.objects {
-            return Err(StoreError::Full {
-                limit: limits.objects,
-            });
+            return Err(StoreError::Full { limit: limits.objects });
         }
         let revision = self.next_revision();
         object["metadata"]["resourceVersion"] = json!(revision.to_string());
@@ -134,22 +117,13 @@ impl<'a> Transaction<'a> {
             let (bytes, limit) = (bytes.len(), limits.object_bytes);
             return Err(StoreError::TooLarge { bytes, limit });
         }
-        let change = if previous.is_some() {
-            Change::Modified
-        } else {
-            Change::Added
-        };
+        let waiting: usize = self.changes.iter().map(|pending| pending.bytes.len()).sum();
+        if self.state.bytes() + waiting + bytes.len() > limits.total_bytes {
+            return Err(StoreError::FullBytes { limit: limits.total_bytes });
+        }
+        let change = if previous.is_some() { Change::Modified } else { Change::Added };
         let object = Arc::new(object);
-        self.record(
-            Event {
-                revision,
-                change,
-                key,
-                object: object.clone(),
-                previous,
-            },
-            bytes,
-        );
+        self.record(Event { revision, change, key, object: object.clone(), previous }, bytes);
         Ok(object)
     }
 
@@ -190,14 +164,10 @@ impl<'a> Transaction<'a> {
 }
 
 fn to_bytes(object: &Value) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(object).map_err(|error| StoreError::Failed {
-        detail: error.to_string(),
-    })
+    serde_json::to_vec(object).map_err(|error| StoreError::Failed { detail: error.to_string() })
 }
 
 pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("panic")
-        .to_owned()
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic").to_owned()
 }

@@ -380,3 +380,59 @@ async fn a_namespace_in_protobuf_is_created() {
     body.truncate(28);
     send(body).await.fails(400, "BadRequest");
 }
+
+#[tokio::test]
+async fn what_was_made_immutable_stays() {
+    let server = Server::start();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "1"}, "immutable": true});
+    server.post(maps, &map).await.is(201);
+    server
+        .patch(&format!("{maps}/m"), MERGE, &json!({"data": {"a": "2"}}))
+        .await
+        .fails(422, "Invalid");
+    server
+        .patch(&format!("{maps}/m"), MERGE, &json!({"immutable": null}))
+        .await
+        .fails(422, "Invalid");
+    server
+        .patch(
+            &format!("{maps}/m"),
+            MERGE,
+            &json!({"metadata": {"labels": {"a": "b"}}}),
+        )
+        .await
+        .is(200);
+    let crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.dev";
+    server
+        .patch(crd, MERGE, &json!({"spec": {"scope": "Cluster"}}))
+        .await
+        .fails(422, "Invalid");
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_the_outcome_and_the_version_that_is_there() {
+    let server = Server::start();
+    let fresh = server
+        .post(&format!("{WIDGETS}?dryRun=All"), &widget("a", "red"))
+        .await
+        .is(201);
+    assert!(fresh["metadata"]["resourceVersion"].is_null());
+    let created = server.widget("a", "red").await;
+    let path = format!("{WIDGETS}/a");
+    let tried = server
+        .patch(
+            &format!("{path}?dryRun=All"),
+            MERGE,
+            &json!({"spec": {"color": "blue"}}),
+        )
+        .await
+        .is(200);
+    assert_eq!(tried["spec"]["color"], "blue");
+    assert_eq!(version(&tried), version(&created));
+    assert_eq!(server.get(&path).await.is(200), created);
+    server
+        .post(&format!("{WIDGETS}?dryRun=Some"), &widget("b", "red"))
+        .await
+        .fails(400, "BadRequest");
+}

@@ -326,3 +326,28 @@ async fn a_definition_comes_and_goes_with_its_objects() {
     let status = server.post(crds, &crd).await.fails(422, "Invalid");
     assert_eq!(status["details"]["causes"][0]["field"], "metadata.name");
 }
+
+#[tokio::test]
+async fn two_that_own_each_other_go_in_the_foreground_too() {
+    let server = Server::start();
+    let a = server.widget("a", "red").await;
+    let b = server.post(WIDGETS, &owned("b", &a, true)).await.is(201);
+    let back = owned("a", &b, true)["metadata"]["ownerReferences"].clone();
+    server
+        .patch(
+            &format!("{WIDGETS}/a"),
+            MERGE,
+            &json!({"metadata": {"ownerReferences": back}}),
+        )
+        .await
+        .is(200);
+    server
+        .delete(
+            &format!("{WIDGETS}/a"),
+            &json!({"propagationPolicy": "Foreground"}),
+        )
+        .await
+        .is(200);
+    server.until(&format!("{WIDGETS}/a"), 404).await;
+    server.until(&format!("{WIDGETS}/b"), 404).await;
+}

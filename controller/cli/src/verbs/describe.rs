@@ -120,7 +120,15 @@ async fn fetch_events(server: &Server, resource: &Resource, object: &Value) -> R
     let mut found: Vec<EventLine> = server.list(&with_query(&path, &[("fieldSelector", filter)])).await?.iter().filter_map(EventLine::read).collect();
     found.retain(|event| (event.kind == resource.kind && event.object == name) || (with_placements && is_placement_of(event, name)));
     events::sort(&mut found);
-    Ok(found)
+    Ok(without_echoes(found, &resource.kind))
+}
+
+/// What a placement's event says word for word as the deployment's own does is told once.
+fn without_echoes(events: Vec<EventLine>, kind: &str) -> Vec<EventLine> {
+    let said: Vec<(String, String)> =
+        events.iter().filter(|event| event.kind == kind).map(|event| (event.reason.clone(), event.message.clone())).collect();
+    let is_echo = |event: &EventLine| event.kind != kind && said.iter().any(|(reason, message)| (reason, message) == (&event.reason, &event.message));
+    events.into_iter().filter(|event| !is_echo(event)).collect()
 }
 
 /// Placements are named `<deployment>-<replica>-g<generation>-<stage>`, and their events outlive them.
@@ -139,6 +147,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_said_twice_is_told_once() {
+        let event = |kind: &str, message: &str| {
+            EventLine::read(&json!({"eventTime": "2026-01-01T00:00:00Z", "reason": "R", "message": message, "involvedObject": {"kind": kind, "name": "n"}})).unwrap()
+        };
+        let events = vec![event("InferenceDeployment", "a"), event("SegmentPlacement", "a"), event("SegmentPlacement", "b"), event("InferenceDeployment", "a")];
+        let told: Vec<_> = without_echoes(events, "InferenceDeployment").into_iter().map(|event| (event.kind, event.message)).collect();
+        let expected = [("InferenceDeployment", "a"), ("SegmentPlacement", "b"), ("InferenceDeployment", "a")];
+        assert_eq!(told, expected.map(|(kind, message)| (kind.to_owned(), message.to_owned())));
+    }
 
     #[test]
     fn only_a_deployments_own_placements_are_part_of_its_story() {

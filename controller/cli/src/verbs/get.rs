@@ -148,8 +148,9 @@ impl Get {
                     }
                 };
                 self.sort(&mut answer);
-                let found = match answer["items"].take() {
-                    Value::Array(items) if selection.names.is_empty() => items,
+                let items = answer.get_mut("items").filter(|_| selection.names.is_empty()).map(Value::take);
+                let found = match items {
+                    Some(Value::Array(items)) => items,
                     _ => vec![answer],
                 };
                 let finished = found.into_iter().map(|object| printing::for_people(object, &selection.resource, self.show_managed_fields));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{End, Piece, Usage, finite};
 use crate::form::{Form, Head};
-use crate::model_text::ModelText;
+use crate::model_text::{ModelText, TokenNames};
 
 /// The bodies of one chat's answer.
 #[derive(Clone, Debug)]
@@ -15,6 +15,7 @@ pub(crate) struct ChatForm {
     pub(crate) text: Arc<ModelText>,
     /// How many alternatives to show, if log-probabilities are wanted.
     pub(crate) logprobs: Option<u8>,
+    pub(crate) names: TokenNames,
     /// The prompt, where the client wants token ids; as vLLM gives them.
     pub(crate) prompt_token_ids: Option<Vec<u32>>,
 }
@@ -28,7 +29,7 @@ impl ChatForm {
         };
         let entry = |token: u32, logprob: f32| {
             let bytes = self.text.tokenizer.token_bytes(token);
-            json!({"token": self.text.token_name(token), "logprob": finite(logprob), "bytes": bytes})
+            json!({"token": self.text.name_of(token, self.names), "logprob": finite(logprob), "bytes": bytes})
         };
         let content = pieces.iter().map(|piece| {
             let top = piece

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::{End, Piece, Usage, finite};
 use crate::form::{Form, Head};
-use crate::model_text::ModelText;
+use crate::model_text::{ModelText, TokenNames};
 
 /// The bodies of one completion.
 #[derive(Clone, Debug)]
@@ -16,6 +16,7 @@ pub(crate) struct CompletionForm {
     text: Arc<ModelText>,
     /// How many alternatives to show, if log-probabilities are wanted.
     logprobs: Option<u8>,
+    names: TokenNames,
     /// The prompt, where the client wants token ids; as vLLM gives them.
     prompt_token_ids: Option<Vec<u32>>,
     /// The prompt's text, where the client wants it before the answer's.
@@ -31,7 +32,7 @@ impl CompletionForm {
     pub(crate) fn new(
         head: Head,
         text: Arc<ModelText>,
-        logprobs: Option<u8>,
+        (logprobs, names): (Option<u8>, TokenNames),
         prompt_token_ids: Option<Vec<u32>>,
         echo: Option<String>,
     ) -> Self {
@@ -39,7 +40,7 @@ impl CompletionForm {
         Self {
             head,
             text,
-            logprobs,
+            logprobs, names,
             prompt_token_ids,
             echo,
             offsets,
@@ -54,13 +55,13 @@ impl CompletionForm {
         let (mut tokens, mut token_logprobs, mut top_logprobs, mut text_offset) =
             (vec![], vec![], vec![], vec![]);
         for piece in pieces {
-            tokens.push(self.text.token_name(piece.token));
+            tokens.push(self.text.name_of(piece.token, self.names));
             token_logprobs.push(finite(piece.logprob));
             let mut top = Map::new();
             let likeliest = piece.top.iter().take(n_top.into()).copied();
             for (token, logprob) in likeliest.chain([(piece.token, piece.logprob)]) {
                 // Two tokens may look alike: the likelier one is shown.
-                top.entry(self.text.token_name(token))
+                top.entry(self.text.name_of(token, self.names))
                     .or_insert_with(|| json!(finite(logprob)));
             }
             top_logprobs.push(top);

@@ -1,6 +1,7 @@
 //! Seat: how a session gets its place on a ring and gives it back, whatever becomes of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -9,6 +10,9 @@ use super::{Sessions, lock};
 use crate::admission::{Kind, Ticket};
 use crate::errors::ApiError;
 use crate::routes::RingRoute;
+
+/// However short suspicions are, nobody looks for a place more often.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
 /// A session's place on a ring; given back when dropped.
 pub(super) struct Slot {
@@ -100,7 +104,7 @@ impl Sessions {
                 ));
             }
             // A suspicion ends without anybody's word.
-            let look_again = deadline.min(Instant::now() + config.suspicion);
+            let look_again = deadline.min(Instant::now() + config.suspicion.max(SHORTEST_LOOK));
             let change = async {
                 tokio::select! {
                     () = changed(&mut routes) => {}

@@ -8,7 +8,9 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use polyphony_api::{InferenceDeployment, InferenceDeploymentSpec, Model, ModelSpec, Phone, PhoneSpec, SegmentPlacement};
+use polyphony_api::{
+    InferenceDeployment, InferenceDeploymentSpec, Model, ModelSpec, Phone, PhoneSpec, SegmentPlacement,
+};
 use polyphony_model::Manifest;
 use polyphony_protocol::hub::{Heartbeat, Join, SegmentPhase, SegmentReport, Speed};
 use polyphony_protocol::version;
@@ -36,10 +38,11 @@ pub(super) fn key(name: &str) -> ObjectKey {
 
 /// A model of 6 layers of 10 MiB, an embedding of 4 MiB and a head of 4 MiB.
 fn manifest() -> Manifest {
-    let entry = |name: &str, role: &str, layer: Option<u32>, offset: u64, mib: u64| {
-        json!({ "name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "offset": offset, "nBytes": mib * MIB, "sha256": "0".repeat(64) })
-    };
-    let mut tensors = vec![entry("token_embd.weight", "tokenEmbedding", None, 0, 4), entry("output.weight", "output", None, 4 * MIB, 4)];
+    let entry = |name: &str, role: &str, layer: Option<u32>, offset: u64, mib: u64| json!({ "name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "offset": offset, "nBytes": mib * MIB, "sha256": "0".repeat(64) });
+    let mut tensors = vec![
+        entry("token_embd.weight", "tokenEmbedding", None, 0, 4),
+        entry("output.weight", "output", None, 4 * MIB, 4),
+    ];
     for layer in 0..LAYERS {
         let offset = (8 + u64::from(layer) * LAYER_MIB) * MIB;
         tensors.push(entry(&format!("blk.{layer}.ffn_up.weight"), "ffnUp", Some(layer), offset, LAYER_MIB));
@@ -65,7 +68,12 @@ impl World {
         model.metadata.generation = Some(1);
         let manifest = manifest();
         let digest = manifest.digest();
-        let resolved = Resolved { path: "/m.gguf".into(), manifest_json: serde_json::to_vec(&manifest).unwrap().into(), manifest, digest };
+        let resolved = Resolved {
+            path: "/m.gguf".into(),
+            manifest_json: serde_json::to_vec(&manifest).unwrap().into(),
+            manifest,
+            digest,
+        };
         let seen = ModelSeen { object: Arc::new(model), progress: Some(Progress::Resolved(Arc::new(resolved))) };
         let settings = Settings {
             grace_period: Duration::from_secs(30),
@@ -153,11 +161,12 @@ impl World {
     }
 
     pub(super) fn silence(&mut self, name: &str, seconds: u64) {
-        self.phone(name).link = PhoneLink::Up { silent_for: Duration::from_secs(seconds), suspected_after: Duration::from_secs(1) };
+        self.phone(name).link =
+            PhoneLink::Up { silent_for: Duration::from_secs(seconds), suspected_after: Duration::from_secs(1) };
     }
 
     pub(super) fn wait(&mut self, seconds: i64) {
-        self.observed.now = self.observed.now + SignedDuration::from_secs(seconds);
+        self.observed.now += SignedDuration::from_secs(seconds);
     }
 
     /// The process is killed and started again: nothing is left but the API.
@@ -165,7 +174,8 @@ impl World {
         self.observed.uptime = Duration::ZERO;
         self.observed.sessions.clear();
         for seen in self.observed.phones.values_mut() {
-            *seen = PhoneSeen { object: seen.object.clone(), lease_renewed: seen.lease_renewed, ..PhoneSeen::default() };
+            *seen =
+                PhoneSeen { object: seen.object.clone(), lease_renewed: seen.lease_renewed, ..PhoneSeen::default() };
         }
         for seen in self.observed.models.values_mut() {
             seen.progress = None;
@@ -180,7 +190,9 @@ impl World {
     /// Every linked phone reports `phase` for every placement of its own.
     pub(super) fn report(&mut self, phase: SegmentPhase) {
         for placement in self.observed.placements.values() {
-            let Some(seen) = self.observed.phones.get_mut(&placement.spec.phone) else { continue };
+            let Some(seen) = self.observed.phones.get_mut(&placement.spec.phone) else {
+                continue;
+            };
             if !matches!(seen.link, PhoneLink::Up { .. }) {
                 continue;
             }
@@ -212,7 +224,12 @@ impl World {
                 self.carry_out(&action);
                 let is_said = matches!(
                     action,
-                    Action::Tell(_) | Action::SetPhoneStatus { .. } | Action::SetModelStatus { .. } | Action::SetPlacementStatus { .. } | Action::SetDeploymentStatus { .. } | Action::RenewLease { .. }
+                    Action::Tell(_)
+                        | Action::SetPhoneStatus { .. }
+                        | Action::SetModelStatus { .. }
+                        | Action::SetPlacementStatus { .. }
+                        | Action::SetDeploymentStatus { .. }
+                        | Action::RenewLease { .. }
                 );
                 if !is_said {
                     done.push(action);
@@ -235,7 +252,9 @@ impl World {
     /// Phones of each generation that is not being deleted, as `g1: a b`.
     pub(super) fn generations(&self) -> Vec<String> {
         let mut found: BTreeMap<(u32, u64), Vec<(u32, String)>> = BTreeMap::new();
-        for placement in self.observed.placements.values().filter(|placement| placement.metadata.deletion_timestamp.is_none()) {
+        for placement in
+            self.observed.placements.values().filter(|placement| placement.metadata.deletion_timestamp.is_none())
+        {
             let spec = &placement.spec;
             found.entry((spec.replica, spec.plan_generation)).or_default().push((spec.stage, spec.phone.clone()));
         }
@@ -275,7 +294,8 @@ impl World {
         let observed = &mut self.observed;
         match action.clone() {
             Action::CreatePhone { name } => {
-                observed.phones.get_mut(&name).unwrap().object = Some(Arc::new(Phone::new(&name, PhoneSpec::default())));
+                observed.phones.get_mut(&name).unwrap().object =
+                    Some(Arc::new(Phone::new(&name, PhoneSpec::default())));
             }
             Action::SetPhoneStatus { name, status } => self.edit_phone(&name, |phone| phone.status = Some(status)),
             Action::SetModelStatus { key, status } => {

@@ -23,7 +23,9 @@ pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
         let statement = match progress {
             // What an earlier life of the controller found out stands until this one knows better.
             Progress::Verifying if before.observed_generation.is_some() => continue,
-            Progress::Verifying => state(Truth::Unknown, "Verifying", "the file is read once and its digests are taken".into()),
+            Progress::Verifying => {
+                state(Truth::Unknown, "Verifying", "the file is read once and its digests are taken".into())
+            }
             Progress::Resolved(resolved) => {
                 describe(&mut after, resolved);
                 let n_tensors = resolved.manifest.tensors.len();
@@ -38,25 +40,32 @@ pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
         if is_final {
             after.observed_generation = model.metadata.generation;
         }
-        let said_before = condition::find(&before.conditions, "Resolved").map(|found| (found.status.clone(), found.reason.clone()));
+        let said_before =
+            condition::find(&before.conditions, "Resolved").map(|found| (found.status.clone(), found.reason.clone()));
         let said_now = (statement.status.as_str().to_owned(), statement.reason.clone());
         condition::set(&mut after.conditions, &statement, model.metadata.generation, &condition_time(observed));
+        if after != before {
+            actions.push(Action::SetModelStatus { key: key.clone(), status: after });
+        }
         if is_final && said_before != Some(said_now) {
             actions.push(match progress {
-                Progress::Resolved(resolved) => tell(model.as_ref(), Severity::Normal, "ModelResolved", note_of(resolved)),
+                Progress::Resolved(resolved) => {
+                    tell(model.as_ref(), Severity::Normal, "ModelResolved", note_of(resolved))
+                }
                 _ if was_resolved => tell(model.as_ref(), Severity::Warning, "ModelLost", statement.message.clone()),
                 _ => tell(model.as_ref(), Severity::Warning, statement.reason.clone(), statement.message.clone()),
             });
-        }
-        if after != before {
-            actions.push(Action::SetModelStatus { key: key.clone(), status: after });
         }
     }
 }
 
 /// What the object asks the host to verify.
 fn wanted(model: &Model) -> Wanted {
-    Wanted { uid: model.uid().unwrap_or_default(), source: model.spec.source.clone(), sha256: model.spec.sha256.clone() }
+    Wanted {
+        uid: model.uid().unwrap_or_default(),
+        source: model.spec.source.clone(),
+        sha256: model.spec.sha256.clone(),
+    }
 }
 
 fn describe(status: &mut ModelStatus, resolved: &Resolved) {

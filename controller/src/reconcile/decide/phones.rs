@@ -1,10 +1,10 @@
 //! Phones: their objects, status, conditions and leases. Pure.
 
 use kube::ResourceExt;
+use polyphony_api::Phone;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::phone::{BackendSpeed, Link, Memory, PhoneStatus};
 use polyphony_api::quantity::format_bytes;
-use polyphony_api::Phone;
 use polyphony_protocol::hub::{Heartbeat, Join};
 
 use super::story::{Severity, tell};
@@ -46,13 +46,20 @@ pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
         let before = phone.status.clone().unwrap_or_default();
         let after = status_of(observed, phone, seen, health, &before);
         if after != before {
-            actions.extend(story_of(phone, &before, &after));
+            let story = story_of(phone, &before, &after);
             actions.push(Action::SetPhoneStatus { name: name.clone(), status: after });
+            actions.extend(story);
         }
     }
 }
 
-fn status_of(observed: &Observed, phone: &Phone, seen: &PhoneSeen, health: Health, before: &PhoneStatus) -> PhoneStatus {
+fn status_of(
+    observed: &Observed,
+    phone: &Phone,
+    seen: &PhoneSeen,
+    health: Health,
+    before: &PhoneStatus,
+) -> PhoneStatus {
     let mut status = before.clone();
     if let Some(join) = &seen.join {
         describe(&mut status, phone, join);
@@ -95,7 +102,7 @@ fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
     if moved(status.temperature_celsius, heartbeat.temperature_celsius) {
         status.temperature_celsius = heartbeat.temperature_celsius.map(rounded);
     }
-    let links: Vec<Link> = heartbeat
+    let mut links: Vec<Link> = heartbeat
         .links
         .iter()
         .filter(|link| link.round_trip_seconds.is_finite())
@@ -105,6 +112,7 @@ fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
             megabits_per_second: None,
         })
         .collect();
+    links.sort_by(|a, b| a.peer.cmp(&b.peer));
     let is_alike = links.len() == status.links.len()
         && links.iter().zip(&status.links).all(|(new, old)| {
             let (new_ms, old_ms) = (new.round_trip_milliseconds, old.round_trip_milliseconds);
@@ -117,9 +125,18 @@ fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
 
 fn statements(phone: &Phone, health: Health, status: &PhoneStatus) -> [Statement; 4] {
     let (ready, reachable, reason, message) = match health {
-        Health::Well | Health::Suspected => (Truth::True, Truth::True, "AgentConnected", "the agent is linked to the controller".to_owned()),
-        Health::Silent | Health::Lost => (Truth::Unknown, Truth::False, "Silent", format!("nothing was heard of {}: {}", phone.name_any(), health.story())),
-        Health::Gone | Health::Awaited => (Truth::False, Truth::False, "Gone", format!("{} is gone: {}", phone.name_any(), health.story())),
+        Health::Well | Health::Suspected => {
+            (Truth::True, Truth::True, "AgentConnected", "the agent is linked to the controller".to_owned())
+        }
+        Health::Silent | Health::Lost => (
+            Truth::Unknown,
+            Truth::False,
+            "Silent",
+            format!("nothing was heard of {}: {}", phone.name_any(), health.story()),
+        ),
+        Health::Gone | Health::Awaited => {
+            (Truth::False, Truth::False, "Gone", format!("{} is gone: {}", phone.name_any(), health.story()))
+        }
     };
     let hot = match status.temperature_celsius {
         Some(celsius) if condition::is_true(&status.conditions, "ThermalPressure") => celsius >= COOL_CELSIUS,
@@ -131,9 +148,18 @@ fn statements(phone: &Phone, health: Health, status: &PhoneStatus) -> [Statement
         (Some(percent), Some(minimum)) => percent < minimum,
         (Some(percent), None) => percent < LOW_BATTERY_PERCENT && status.charging != Some(true),
     };
-    let hot_message = if hot { format!("{HOT_CELSIUS} °C or more were measured: no new segments until it is below {COOL_CELSIUS} °C") } else { String::new() };
-    let low_message = if low { "the charge is below its limit: no new segments until it is charged".to_owned() } else { String::new() };
-    let statement = |type_, status, reason: &str, message| Statement { type_, status, reason: reason.to_owned(), message };
+    let hot_message = if hot {
+        format!("{HOT_CELSIUS} °C or more were measured: no new segments until it is below {COOL_CELSIUS} °C")
+    } else {
+        String::new()
+    };
+    let low_message = if low {
+        "the charge is below its limit: no new segments until it is charged".to_owned()
+    } else {
+        String::new()
+    };
+    let statement =
+        |type_, status, reason: &str, message| Statement { type_, status, reason: reason.to_owned(), message };
     [
         statement("Ready", ready, reason, message.clone()),
         statement("Reachable", reachable, reason, message),

@@ -20,20 +20,20 @@ const MEANINGFUL_PART: f64 = 0.1;
 
 pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
     for (key, placement) in &observed.placements {
-        if is_orphan(observed, key, placement) {
-            if placement.metadata.deletion_timestamp.is_none() {
-                actions.push(Action::DeletePlacement { key: key.clone() });
-            }
+        let is_leaving = placement.metadata.deletion_timestamp.is_some();
+        if !is_leaving && is_orphan(observed, key, placement) {
+            actions.push(Action::DeletePlacement { key: key.clone() });
         }
-        if placement.metadata.deletion_timestamp.is_some() && has_finalizer(placement) && is_drained(observed, placement) {
+        if is_leaving && has_finalizer(placement) && is_drained(observed, placement) {
             actions.push(release(key, placement));
             continue;
         }
         let before = placement.status.clone().unwrap_or_default();
         let after = status_of(observed, placement, &before);
         if after != before || placement.status.is_none() {
-            actions.extend(story_of(observed, placement, before.phase, &after));
+            let stories = story_of(observed, placement, before.phase, &after);
             actions.push(Action::SetPlacementStatus { key: key.clone(), status: after });
+            actions.extend(stories);
         }
     }
 }
@@ -73,7 +73,11 @@ fn is_drained(observed: &Observed, placement: &SegmentPlacement) -> bool {
     n_sessions == 0 || is_broken() || is_overdue()
 }
 
-fn status_of(observed: &Observed, placement: &SegmentPlacement, before: &SegmentPlacementStatus) -> SegmentPlacementStatus {
+fn status_of(
+    observed: &Observed,
+    placement: &SegmentPlacement,
+    before: &SegmentPlacementStatus,
+) -> SegmentPlacementStatus {
     let mut status = before.clone();
     let phone = &placement.spec.phone;
     let health = observed.health(phone);
@@ -118,14 +122,21 @@ fn status_of(observed: &Observed, placement: &SegmentPlacement, before: &Segment
 /// Whole MiB, or KiB of what is small: `31 of 64 MiB`.
 fn loaded_for_people(loaded: u64, total: u64) -> String {
     let (unit, shift) = if total >= 10 << 20 { ("MiB", 20) } else { ("KiB", 10) };
-    format!("{} of {} {unit}", loaded >> shift, total.div_ceil(1 << shift).max(loaded >> shift))
+    format!("{} of {} {unit}", loaded.div_ceil(1 << shift), total.div_ceil(1 << shift))
 }
 
 /// The steps of a segment's life that its deployment's events tell.
-fn story_of(observed: &Observed, placement: &SegmentPlacement, before: Phase, after: &SegmentPlacementStatus) -> Vec<Action> {
+fn story_of(
+    observed: &Observed,
+    placement: &SegmentPlacement,
+    before: Phase,
+    after: &SegmentPlacementStatus,
+) -> Vec<Action> {
     let spec = &placement.spec;
     let key = ObjectKey::new(placement.namespace().unwrap_or_default(), &spec.deployment);
-    let Some(deployment) = observed.deployments.get(&key) else { return Vec::new() };
+    let Some(deployment) = observed.deployments.get(&key) else {
+        return Vec::new();
+    };
     if before == after.phase {
         return Vec::new();
     }
@@ -140,11 +151,10 @@ fn story_of(observed: &Observed, placement: &SegmentPlacement, before: Phase, af
         Phase::Failed if observed.health(phone).is_lost() => {
             (Severity::Warning, "PhoneLost", format!("{}; it held {holds} of {place}", message()))
         }
-        Phase::Failed => (Severity::Warning, "SegmentFailed", format!("{phone} cannot hold {holds} of {place}: {}", message())),
+        Phase::Failed => {
+            (Severity::Warning, "SegmentFailed", format!("{phone} cannot hold {holds} of {place}: {}", message()))
+        }
         Phase::Pending | Phase::Loading | Phase::Draining => return Vec::new(),
     };
-    vec![
-        tell(deployment.as_ref(), severity, reason, note.clone()),
-        tell(placement, severity, reason, note),
-    ]
+    vec![tell(deployment.as_ref(), severity, reason, note.clone()), tell(placement, severity, reason, note)]
 }

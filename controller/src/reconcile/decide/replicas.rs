@@ -2,25 +2,24 @@
 //!
 //! A plan that works is left alone. A replica has at most two generations: one that serves, and the next.
 
+mod ledger;
+mod model_state;
+mod plan;
+mod verdict;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::jiff::SignedDuration;
 use polyphony_api::InferenceDeployment;
 use polyphony_api::segment_placement::Phase;
-use polyphony_placement::Infeasible;
 
-use super::placements::release;
-use super::story::{Severity, tell};
 use super::Action;
-use crate::models::{Progress, Resolved};
+use super::placements::release;
 use crate::reconcile::generations::{Generation, of_deployment, phase_of};
-use crate::reconcile::observe::{Health, ObjectKey, Observed};
-use crate::reconcile::problem::{self, Planned, Planner, Request, matches_selector};
-use crate::reconcile::segments;
-
-/// A failed plan is replaced by one without the phones that failed after this, by one with them after the second.
-const FAILURE_PAUSE: SignedDuration = SignedDuration::from_secs(10);
-const FAILURE_RETRY: SignedDuration = SignedDuration::from_secs(30);
+use crate::reconcile::observe::{ObjectKey, Observed};
+use crate::reconcile::problem::Planner;
+use ledger::Ledger;
+use model_state::ModelState;
+use verdict::Verdict;
 
 /// How one replica is after this round's actions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,7 +60,7 @@ pub(super) fn decide(observed: &Observed, planner: Planner<'_>, actions: &mut Ve
             deployment,
             model: ModelState::of(observed, key, deployment),
             generations: of_deployment(observed, deployment),
-            next_generation: next_generation(observed, deployment),
+            next_generation: plan::next_generation(observed, deployment),
             taken: BTreeSet::new(),
             ledger: &mut ledger,
             actions,
@@ -71,68 +70,6 @@ pub(super) fn decide(observed: &Observed, planner: Planner<'_>, actions: &mut Ve
         outcomes.insert(key.clone(), (0..deployment.spec.replicas).map(|replica| round.replica(replica)).collect());
     }
     outcomes
-}
-
-/// Bytes that placements take on each phone.
-struct Ledger(BTreeMap<String, u64>);
-
-impl Ledger {
-    /// Of every placement but those that this round releases.
-    fn of(observed: &Observed, actions: &[Action]) -> Self {
-        let is_released = |key: &ObjectKey| actions.iter().any(|action| matches!(action, Action::ReleasePlacement { key: released, .. } if released == key));
-        let mut bytes = BTreeMap::new();
-        for (_, placement) in observed.placements.iter().filter(|(key, _)| !is_released(key)) {
-            *bytes.entry(placement.spec.phone.clone()).or_default() += placement.spec.planned_bytes;
-        }
-        Self(bytes)
-    }
-
-    fn without<'a>(&self, generations: impl IntoIterator<Item = &'a Generation<'a>>) -> Self {
-        let mut bytes = self.0.clone();
-        for segment in generations.into_iter().flat_map(|generation| &generation.segments) {
-            if let Some(taken) = bytes.get_mut(&segment.spec.phone) {
-                *taken = taken.saturating_sub(segment.spec.planned_bytes);
-            }
-        }
-        Self(bytes)
-    }
-}
-
-/// The model of a deployment.
-enum ModelState<'a> {
-    Resolved(&'a Resolved),
-    /// Nothing is known yet in this process's life.
-    Pending,
-    Trouble(Trouble),
-}
-
-impl<'a> ModelState<'a> {
-    fn of(observed: &'a Observed, key: &ObjectKey, deployment: &InferenceDeployment) -> Self {
-        let name = &deployment.spec.model;
-        let Some(seen) = observed.models.get(&ObjectKey::new(&key.namespace, name)) else {
-            return Self::Trouble(Trouble {
-                reason: "ModelNotFound".into(),
-                message: format!("there is no Model {name} in the namespace {}: create it, or correct spec.model", key.namespace),
-            });
-        };
-        match &seen.progress {
-            Some(Progress::Resolved(resolved)) => Self::Resolved(resolved),
-            Some(Progress::Refused(refusal)) => Self::Trouble(Trouble {
-                reason: "ModelNotResolved".into(),
-                message: format!("Model {name}: {}: {}", refusal.reason, refusal.message),
-            }),
-            Some(Progress::Verifying) | None => Self::Pending,
-        }
-    }
-}
-
-/// Whether a replica's newest generation will do.
-enum Verdict {
-    Works,
-    /// A new plan is needed, because of this.
-    Needs { cause: String, avoid: BTreeSet<String> },
-    /// A new plan is needed, but not yet.
-    Later(Trouble),
 }
 
 /// One deployment in one round.
@@ -152,20 +89,28 @@ struct Round<'a, 'b> {
 impl<'a> Round<'a, '_> {
     fn phones_of_replicas(&self) -> BTreeSet<(u32, String)> {
         let staying = self.generations.iter().filter(|generation| !generation.is_leaving());
-        staying.flat_map(|generation| generation.phones().into_iter().map(|phone| (generation.replica, phone.to_owned()))).collect()
+        staying
+            .flat_map(|generation| generation.phones().into_iter().map(|phone| (generation.replica, phone.to_owned())))
+            .collect()
     }
 
     /// Replicas over the wanted number go, when their sessions have ended.
     fn scale_down(&mut self) {
         let wanted = self.deployment.spec.replicas;
-        let surplus: Vec<_> = self.generations.iter().filter(|generation| generation.replica >= wanted && !generation.is_leaving()).cloned().collect();
+        let surplus: Vec<_> = self
+            .generations
+            .iter()
+            .filter(|generation| generation.replica >= wanted && !generation.is_leaving())
+            .cloned()
+            .collect();
         for generation in surplus {
             self.drain(&generation);
         }
     }
 
     fn replica(&mut self, replica: u32) -> Outcome {
-        let of_replica: Vec<_> = self.generations.iter().filter(|generation| generation.replica == replica).cloned().collect();
+        let of_replica: Vec<_> =
+            self.generations.iter().filter(|generation| generation.replica == replica).cloned().collect();
         // A generation of which a person deleted a part goes as a whole.
         for torn in of_replica.iter().filter(|generation| generation.is_leaving()) {
             self.drain(torn);
@@ -181,7 +126,8 @@ impl<'a> Round<'a, '_> {
                 self.outcome(newest, None)
             }
             Verdict::Works => {
-                let (serving, broken): (Vec<_>, Vec<_>) = older.iter().partition(|generation| generation.is_ready(self.observed));
+                let (serving, broken): (Vec<_>, Vec<_>) =
+                    older.iter().partition(|generation| generation.is_ready(self.observed));
                 broken.into_iter().for_each(|generation| self.drop_now(generation));
                 let mut outcome = self.outcome(newest, None);
                 if let Some(serving) = serving.last() {
@@ -195,156 +141,11 @@ impl<'a> Round<'a, '_> {
         }
     }
 
-    fn verdict(&self, newest: &Generation<'_>) -> Verdict {
-        let needs = |cause: String| Verdict::Needs { cause, avoid: BTreeSet::new() };
-        if !newest.is_whole() {
-            return needs(format!("generation {} was not written to its end", newest.number));
-        }
-        if let Some(change) = self.change(newest) {
-            return needs(change);
-        }
-        let lost = newest.lost_phones(self.observed);
-        if !lost.is_empty() {
-            let what = lost.iter().map(|phone| format!("{phone} is gone ({})", self.observed.health(phone).story()));
-            return needs(what.collect::<Vec<_>>().join(", "));
-        }
-        let failures = newest.failures(self.observed);
-        if failures.is_empty() {
-            return Verdict::Works;
-        }
-        let texts: Vec<_> = failures.iter().map(|(phone, why)| format!("{phone} failed: {why}")).collect();
-        let made = newest.segments.iter().filter_map(|segment| segment.metadata.creation_timestamp.as_ref()).max();
-        let age = made.map_or(FAILURE_RETRY, |made| self.observed.now.duration_since(made.0));
-        if age < FAILURE_PAUSE {
-            return Verdict::Later(Trouble { reason: "SegmentFailed".into(), message: texts.join("; ") });
-        }
-        let avoid = if age < FAILURE_RETRY { failures.iter().map(|(phone, _)| (*phone).to_owned()).collect() } else { BTreeSet::new() };
-        Verdict::Needs { cause: texts.join("; "), avoid }
-    }
-
-    /// What a person has changed since this generation was planned.
-    fn change(&self, newest: &Generation<'_>) -> Option<String> {
-        let wanted = &self.deployment.spec;
-        let planned = &newest.segments.first()?.spec;
-        let n_phones = planned.stages;
-        if planned.model != wanted.model {
-            return Some(format!("spec.model is now {}", wanted.model));
-        }
-        if let ModelState::Resolved(resolved) = &self.model
-            && resolved.digest != planned.manifest_digest
-        {
-            return Some(format!("the file of Model {} has changed", wanted.model));
-        }
-        if planned.context_length != wanted.context_length {
-            return Some(format!("spec.contextLength is now {}", wanted.context_length));
-        }
-        if planned.max_sessions != wanted.max_sessions {
-            return Some(format!("spec.maxSessions is now {}", wanted.max_sessions));
-        }
-        if planned.activation_type != wanted.transport.activation_type {
-            return Some("spec.transport.activationType has changed".into());
-        }
-        if n_phones < wanted.placement.min_phones {
-            return Some(format!("spec.placement.minPhones is now {}", wanted.placement.min_phones));
-        }
-        if wanted.placement.max_phones.is_some_and(|most| n_phones > most) {
-            return Some("spec.placement.maxPhones is now lower".into());
-        }
-        let is_outside = |phone: &&str| {
-            let object = self.observed.phones.get(*phone).and_then(|seen| seen.object.as_ref());
-            object.is_some_and(|object| !matches_selector(object, self.deployment))
-        };
-        let outside = newest.phones().into_iter().find(is_outside)?;
-        Some(format!("{outside} does not have the labels of spec.placement.phoneSelector any more"))
-    }
-
-    /// Makes a new generation, or says why there is none. `staying` are the generations that the replica has.
-    fn plan(&mut self, replica: u32, cause: &str, avoid: BTreeSet<String>, staying: &[Generation<'a>]) -> Outcome {
-        let without_plan = |trouble| match staying.iter().rev().find(|generation| generation.is_ready(self.observed)).or(staying.last()) {
-            Some(generation) => self.outcome(generation, Some(trouble)),
-            None => Outcome { replica, trouble: Some(trouble), ..Outcome::default() },
-        };
-        let resolved = match &self.model {
-            ModelState::Resolved(resolved) => *resolved,
-            ModelState::Trouble(trouble) => return without_plan(trouble.clone()),
-            ModelState::Pending => {
-                let message = format!("Model {} is being verified", self.deployment.spec.model);
-                return without_plan(Trouble { reason: "ModelNotResolved".into(), message });
-            }
-        };
-        let (serving, useless): (Vec<_>, Vec<_>) = staying.iter().partition(|generation| generation.is_ready(self.observed));
-        let mut excluded: BTreeSet<String> =
-            self.taken.iter().filter(|(other, _)| *other != replica).map(|(_, phone)| phone.clone()).collect();
-        excluded.extend(avoid);
-        let ask = |ledger: &Ledger| {
-            let request = Request {
-                deployment: self.deployment,
-                manifest: &resolved.manifest,
-                manifest_digest: &resolved.digest,
-                excluded: &excluded,
-                used: &ledger.0,
-            };
-            problem::plan(self.observed, &request, self.planner)
-        };
-        let beside = ask(&self.ledger.without(useless.iter().copied()));
-        // Where two generations do not fit side by side, the serving one makes room.
-        let (planned, makes_room) = match beside {
-            Err(_) if !serving.is_empty() => (ask(&self.ledger.without(staying.iter())), true),
-            beside => (beside, false),
-        };
-        match planned {
-            Err(infeasible) => {
-                let trouble = self.trouble_of(&infeasible, cause);
-                without_plan(trouble)
-            }
-            Ok(planned) => {
-                let leaving = if makes_room { staying.iter().collect() } else { useless };
-                leaving.into_iter().for_each(|generation| self.drop_now(generation));
-                self.create(replica, cause, &planned, resolved, if makes_room { None } else { serving.last().copied() })
-            }
-        }
-    }
-
-    fn trouble_of(&self, infeasible: &Infeasible, cause: &str) -> Trouble {
-        let awaited: Vec<_> = self.observed.phones.keys().filter(|phone| self.observed.health(phone) == Health::Awaited).cloned().collect();
-        if !awaited.is_empty() {
-            let message = format!("the controller has started and waits for {}", awaited.join(", "));
-            return Trouble { reason: "WaitingForPhones".into(), message };
-        }
-        let message = if cause.is_empty() { format!("no plan: {infeasible}") } else { format!("{cause}; no other plan: {infeasible}") };
-        Trouble { reason: infeasible.reason().into(), message }
-    }
-
-    fn create(&mut self, replica: u32, cause: &str, planned: &Planned, resolved: &Resolved, serving: Option<&Generation<'a>>) -> Outcome {
-        let number = self.next_generation;
-        self.next_generation += 1;
-        let (severity, reason) = if cause.is_empty() { (Severity::Normal, "Planned") } else { (Severity::Warning, "Replanned") };
-        self.actions.push(tell(self.deployment, severity, reason, story(number, replica, cause, planned)));
-        let made = segments::placements(self.deployment, replica, number, planned, &resolved.digest);
-        let phones: Vec<_> = made.iter().map(|placement| placement.spec.phone.clone()).collect();
-        for placement in made {
-            *self.ledger.0.entry(placement.spec.phone.clone()).or_default() += placement.spec.planned_bytes;
-            self.taken.insert((replica, placement.spec.phone.clone()));
-            self.actions.push(Action::CreatePlacement(Box::new(placement)));
-        }
-        let waits_for = phones.iter().map(|phone| format!("{phone} (Pending)")).collect();
-        match serving {
-            Some(serving) => Outcome { waits_for, ..self.outcome(serving, None) },
-            None => Outcome {
-                replica,
-                generation: Some(number),
-                phones,
-                predicted_tokens_per_second: Some(planned.plan.predicted_inter_token_seconds).filter(|seconds| *seconds > 0.0).map(|seconds| 1.0 / seconds),
-                is_ready: false,
-                waits_for,
-                trouble: None,
-            },
-        }
-    }
-
     fn outcome(&self, generation: &Generation<'_>, trouble: Option<Trouble>) -> Outcome {
         let waiting = |segment: &&&polyphony_api::SegmentPlacement| phase_of(self.observed, segment) != Phase::Ready;
-        let describe = |segment: &&polyphony_api::SegmentPlacement| format!("{} ({:?})", segment.spec.phone, phase_of(self.observed, segment));
+        let describe = |segment: &&polyphony_api::SegmentPlacement| {
+            format!("{} ({:?})", segment.spec.phone, phase_of(self.observed, segment))
+        };
         Outcome {
             replica: generation.replica,
             generation: Some(generation.number),
@@ -372,27 +173,4 @@ impl<'a> Round<'a, '_> {
             self.actions.push(Action::DeletePlacement { key });
         }
     }
-}
-
-/// Counts up over all plans that the deployment ever had.
-fn next_generation(observed: &Observed, deployment: &InferenceDeployment) -> u64 {
-    let written = deployment.status.as_ref().and_then(|status| status.plan_generation).unwrap_or(0);
-    let key = ObjectKey::of(deployment);
-    let own = observed.placements.iter().filter(|(placement_key, placement)| {
-        placement_key.namespace == key.namespace && placement.spec.deployment == key.name
-    });
-    own.map(|(_, placement)| placement.spec.plan_generation).max().unwrap_or(0).max(written) + 1
-}
-
-fn story(number: u64, replica: u32, cause: &str, planned: &Planned) -> String {
-    let plan = &planned.plan;
-    let stages = plan.stages.iter().map(|stage| format!("{} holds {}", stage.phone, segments::holds(&stage.holds).summary));
-    let mut note = format!("generation {number} of replica {replica}: {}", stages.collect::<Vec<_>>().join(", "));
-    if plan.predicted_inter_token_seconds > 0.0 {
-        note.push_str(&format!("; {:.1} tokens/s expected, bound by {}", 1.0 / plan.predicted_inter_token_seconds, plan.bound));
-    }
-    for left_out in &plan.left_out {
-        note.push_str(&format!("; {} is left out: {}", left_out.phone, left_out.why));
-    }
-    if cause.is_empty() { note } else { format!("{cause}: {note}") }
 }

@@ -1,0 +1,93 @@
+//! Objects from file to table and back: apply, get, describe, delete.
+
+use std::path::Path;
+
+use crate::cluster::Cluster;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/smollm2.yaml");
+
+#[test]
+fn the_example_is_applied_shown_and_deleted() {
+    let cluster = Cluster::start();
+    assert!(Path::new(EXAMPLE).exists());
+    let apply = format!("apply -f {EXAMPLE}");
+    let (model, deployment) = ("model.polyphony.dev/smollm2-135m-instruct", "inferencedeployment.polyphony.dev/smollm2");
+    let dry = cluster.run(&format!("{apply} --dry-run=server")).ok();
+    assert_eq!(dry, format!("{model} created (server dry run)\n{deployment} created (server dry run)\n"));
+    assert_eq!(cluster.run(&apply).ok(), format!("{model} created\n{deployment} created\n"));
+    assert_eq!(cluster.run(&apply).ok(), format!("{model} unchanged\n{deployment} unchanged\n"));
+    let changed = std::fs::read_to_string(EXAMPLE).unwrap().replace("maxSessions: 2", "maxSessions: 3");
+    assert_eq!(cluster.run_with("apply -f -", &changed).ok(), format!("{model} unchanged\n{deployment} configured\n"));
+
+    assert_eq!(cluster.run("get infer,mdl -o name").ok(), format!("{deployment}\n{model}\n"));
+    let table = cluster.run("get infer").ok();
+    let mut lines = table.lines();
+    let headers: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(headers, ["NAME", "READY", "DESIRED", "MODEL", "PHONES", "TOK/S", "URL", "AGE"]);
+    assert!(lines.next().unwrap().starts_with("smollm2 "), "{table}");
+    let all = cluster.run("get all").ok();
+    assert!(all.contains(&deployment) && all.contains(&model) && all.contains("\n\nNAME"), "{all}");
+    assert_eq!(cluster.run("get infer smollm2 -o jsonpath={.spec.maxSessions}").ok(), "3");
+    let yaml = cluster.run("get infer/smollm2 -o yaml").ok();
+    assert!(yaml.starts_with("apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\n") && !yaml.contains("managedFields"), "{yaml}");
+
+    let told = cluster.run("describe infer smollm2").ok();
+    assert!(told.starts_with("Name:               smollm2\nNamespace:          default\n"), "{told}");
+    assert!(told.contains("\nPlacements:         <none>\n") || told.contains("\nPlacements:  <none>\n"), "{told}");
+
+    let deleted = cluster.run(&format!("delete -f {EXAMPLE}")).ok();
+    assert_eq!(deleted, "inferencedeployment.polyphony.dev \"smollm2\" deleted from default namespace\nmodel.polyphony.dev \"smollm2-135m-instruct\" deleted from default namespace\n");
+    let nothing = cluster.run("get infer");
+    assert_eq!((nothing.code, nothing.stderr.as_str()), (0, "No resources found in default namespace.\n"));
+    assert_eq!(cluster.run("get phones").stderr, "No resources found\n");
+}
+
+#[test]
+fn what_does_not_exist_is_said_as_kubectl_says_it() {
+    let cluster = Cluster::start();
+    for (line, expected) in [
+        ("get phone none", "Error from server (NotFound): phones.polyphony.dev \"none\" not found\n"),
+        ("get phnoes", "error: the server doesn't have a resource type \"phnoes\"\nDid you mean \"phones\"?\n"),
+        ("delete infer none", "Error from server (NotFound): inferencedeployments.polyphony.dev \"none\" not found\n"),
+        ("delete infer", "error: resource(s) were provided, but no name was specified\n"),
+        ("wait infer/none --for=condition=Available", "Error from server (NotFound): inferencedeployments.polyphony.dev \"none\" not found\n"),
+        ("wait infer --all --for=condition=Available", "error: no matching resources found\n"),
+        ("describe model none", "Error from server (NotFound): models.polyphony.dev \"none\" not found\n"),
+        ("chat none hello", "Error from server (NotFound): inferencedeployments.polyphony.dev \"none\" not found\n"),
+    ] {
+        assert_eq!(cluster.run(line).failed(), expected, "{line}");
+    }
+    assert!(cluster.run("get phones --kubeconfig nowhere").failed().contains("nowhere does not exist: start one here with `polyctl up`"));
+    assert!(cluster.run("get phones --no-such-flag").failed().contains("--no-such-flag"));
+    assert_eq!(cluster.run("wait phone/none --for=delete").ok(), "");
+    assert_eq!(cluster.run("delete phone none --ignore-not-found").ok(), "");
+}
+
+#[test]
+fn a_wrong_manifest_is_answered_with_file_line_field_and_remedy() {
+    let cluster = Cluster::start();
+    let file = cluster.path("bad.yaml");
+    let text = "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {name: good}\nspec:\n  source: cache://x.gguf\n---\n\
+                apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata:\n  name: bad\nspec:\n  model: good\n  replicsa: 2\n";
+    std::fs::write(&file, text).unwrap();
+    let ran = cluster.run("apply -f bad.yaml");
+    assert_eq!(ran.stdout, "model.polyphony.dev/good created\n");
+    let error = ran.failed();
+    for part in ["unknown field \"spec.replicsa\"", "bad.yaml:13, document 2: spec.replicsa", "Did you mean \"replicas\"?"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    std::fs::write(&file, text.replace("replicsa: 2", "replicas: -2")).unwrap();
+    let error = cluster.run("apply -f bad.yaml").failed();
+    assert!(error.contains("The InferenceDeployment \"bad\" is invalid: spec.replicas: "), "{error}");
+    assert!(error.contains("bad.yaml:13, document 2: spec.replicas"), "{error}");
+    std::fs::write(&file, text.replace("kind: InferenceDeployment", "kind: InferenceDeploymnet")).unwrap();
+    let error = cluster.run("apply -f bad.yaml").failed();
+    assert!(error.contains("bad.yaml:8, document 2") && error.contains("kind: InferenceDeployment\"?"), "{error}");
+}
+
+#[test]
+fn the_version_of_the_server_is_shown() {
+    let cluster = Cluster::start();
+    let text = cluster.run("version").ok();
+    assert!(text.starts_with("Client Version: v0.") && text.contains("\nServer Version: v1."), "{text}");
+}

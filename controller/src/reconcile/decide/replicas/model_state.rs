@@ -1,0 +1,38 @@
+//! The model of a deployment, as far as planning needs to know. Pure.
+
+use polyphony_api::InferenceDeployment;
+
+use super::Trouble;
+use crate::models::{Progress, Resolved};
+use crate::reconcile::observe::{ObjectKey, Observed};
+
+/// The model of a deployment.
+pub(super) enum ModelState<'a> {
+    Resolved(&'a Resolved),
+    /// Nothing is known yet in this process's life.
+    Pending,
+    Trouble(Trouble),
+}
+
+impl<'a> ModelState<'a> {
+    pub(super) fn of(observed: &'a Observed, key: &ObjectKey, deployment: &InferenceDeployment) -> Self {
+        let name = &deployment.spec.model;
+        let Some(seen) = observed.models.get(&ObjectKey::new(&key.namespace, name)) else {
+            return Self::Trouble(Trouble {
+                reason: "ModelNotFound".into(),
+                message: format!(
+                    "there is no Model {name} in the namespace {}: create it, or correct spec.model",
+                    key.namespace
+                ),
+            });
+        };
+        match &seen.progress {
+            Some(Progress::Resolved(resolved)) => Self::Resolved(resolved),
+            Some(Progress::Refused(refusal)) => Self::Trouble(Trouble {
+                reason: "ModelNotResolved".into(),
+                message: format!("Model {name}: {}: {}", refusal.reason, refusal.message),
+            }),
+            Some(Progress::Verifying) | None => Self::Pending,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Tables of decisions: what a person changes or deletes.
+#![allow(clippy::unwrap_used)]
+
+use polyphony_api::segment_placement::Phase;
+use polyphony_protocol::hub::SegmentPhase;
+
+use super::super::Action;
+use super::super::fixtures::World;
+use super::three_phones;
+use crate::routes;
+
+#[test]
+fn the_old_generation_goes_when_the_new_one_is_ready() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
+    world.edit_deployment(|deployment| deployment.spec.context_length = 128);
+    world.settle();
+    assert_eq!(world.generations().len(), 2, "both fit, so the old one serves on: {:?}", world.generations());
+    assert_eq!(world.condition("Available"), "True Serving");
+    world.busy(1);
+    world.report(SegmentPhase::Ready);
+    let actions = world.settle();
+    assert!(actions.iter().any(|action| matches!(action, Action::DeletePlacement { .. })));
+    assert_eq!(world.generations().len(), 1);
+    let draining =
+        world.observed.placements.values().filter(|placement| placement.metadata.deletion_timestamp.is_some());
+    let phases: Vec<_> = draining.map(|placement| placement.status.as_ref().unwrap().phase).collect();
+    assert!(
+        !phases.is_empty() && phases.iter().all(|phase| *phase == Phase::Draining),
+        "a session is still in it: {phases:?}"
+    );
+    assert_eq!(routes::table(&world.observed).deployments["d"].rings[0].generation.0, 2);
+    world.busy(0);
+    world.settle();
+    assert_eq!(
+        world.observed.placements.len(),
+        world.generations()[0].split(' ').count() - 1,
+        "the last session has ended"
+    );
+}
+
+#[test]
+fn an_old_generation_makes_room_when_two_do_not_fit() {
+    let mut world = World::new().with_phones(&[60, 60]).with_deployment(|_| ()).serving();
+    world.edit_deployment(|deployment| deployment.spec.context_length = 128);
+    world.settle();
+    let generations = world.generations();
+    assert_eq!(generations.len(), 1, "{generations:?}");
+    assert!(generations[0].starts_with("g2"), "{generations:?}");
+}
+
+#[test]
+fn a_drain_has_an_end_even_if_a_session_has_none() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ()).serving();
+    world.edit_deployment(|deployment| deployment.spec.replicas = 0);
+    world.busy(1);
+    world.settle();
+    assert_eq!(world.observed.placements.len(), 1);
+    assert_eq!(world.condition("Available"), "False ScaledToZero");
+    world.wait(601);
+    world.settle();
+    assert_eq!(world.observed.placements.len(), 0);
+}
+
+#[test]
+fn a_deleted_deployment_takes_its_placements_with_it() {
+    let mut world = three_phones().serving();
+    world.observed.deployments.clear();
+    world.settle();
+    assert_eq!(world.observed.placements.len(), 0);
+}
+
+#[test]
+fn a_new_deployment_of_an_old_name_does_not_take_over_its_placements() {
+    let mut world = three_phones().serving();
+    world.edit_deployment(|deployment| {
+        deployment.metadata.uid = Some("other".into());
+        deployment.status = None;
+    });
+    world.settle();
+    let generations = world.generations();
+    assert_eq!(generations.len(), 1);
+    assert!(generations[0].starts_with("g2"), "{generations:?}");
+}
+
+#[test]
+fn a_model_that_is_missing_or_bad_is_named() {
+    let mut world = three_phones();
+    world.refuse_model("FileNotFound", "there is no file /m.gguf");
+    world.settle();
+    assert_eq!(world.condition("Available"), "False ModelNotResolved");
+    assert!(world.message("Available").contains("/m.gguf"));
+    assert!(world.has_told("FileNotFound"));
+    world.observed.models.clear();
+    world.settle();
+    assert_eq!(world.condition("Available"), "False ModelNotFound");
+}
+
+#[test]
+fn a_bad_model_does_not_stop_what_already_runs() {
+    let mut world = three_phones().serving();
+    world.refuse_model("FileNotFound", "there is no file /m.gguf");
+    world.settle();
+    assert_eq!(world.condition("Available"), "True Serving");
+    assert_eq!(world.generations().len(), 1);
+}

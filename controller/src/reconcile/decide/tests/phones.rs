@@ -1,0 +1,84 @@
+//! Tables of decisions: phones: who may hold segments, objects and leases.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use super::super::fixtures::World;
+use super::super::{Action, decide};
+use super::three_phones;
+
+#[test]
+fn cordoned_hot_low_and_unlabelled_phones_get_nothing() {
+    type Edit = fn(&mut World);
+    let table: [(&str, Edit); 4] = [
+        ("cordoned", |world| world.edit_phone("a", |phone| phone.spec.unschedulable = true)),
+        ("hot", |world| world.phone("a").heartbeat.as_mut().unwrap().temperature_celsius = Some(50.0)),
+        ("low", |world| world.phone("a").heartbeat.as_mut().unwrap().battery_percent = Some(5)),
+        ("unlabelled", |world| {
+            world.edit_phone("b", |phone| phone.metadata.labels = Some(BTreeMap::from([("room".into(), "1".into())])));
+            world.edit_deployment(|deployment| {
+                deployment.spec.placement.phone_selector = BTreeMap::from([("room".into(), "1".into())]);
+            });
+        }),
+    ];
+    for (why, set) in table {
+        let mut world = World::new().with_phones(&[300, 300]);
+        // The phones are known before the deployment comes.
+        world = world.with_deployment(|spec| spec.replicas = 0);
+        set(&mut world);
+        world.settle();
+        world.edit_deployment(|deployment| deployment.spec.replicas = 1);
+        world.settle();
+        assert_eq!(world.generations(), vec!["g1: b"], "{why}");
+    }
+}
+
+#[test]
+fn a_phones_own_limit_counts() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ());
+    world.edit_phone("a", |phone| phone.spec.max_memory = Some("20Mi".into()));
+    world.settle();
+    assert!(world.condition("Available").starts_with("False "));
+    let phone = world.observed.phones["a"].object.clone().unwrap();
+    assert_eq!(phone.status.as_ref().unwrap().allocatable.as_ref().unwrap().memory, "20Mi");
+}
+
+#[test]
+fn rings_are_of_one_arithmetic() {
+    let mut world = three_phones();
+    world.phone("a").join.as_mut().unwrap().numerics = "vulkan-f32".into();
+    world.settle();
+    assert_eq!(world.generations(), vec!["g1: b c"]);
+    let classes: Vec<_> =
+        world.observed.placements.values().map(|placement| placement.spec.numerics_class.clone()).collect();
+    assert!(classes.iter().all(|class| class == "cpu-f32/f16/kv-f32"), "{classes:?}");
+}
+
+#[test]
+fn a_phone_that_joins_gets_an_object_and_one_that_returns_keeps_its_spec() {
+    let mut world = World::new().with_phones(&[60]);
+    world.phone("a").object = None;
+    let actions = world.settle();
+    assert_eq!(actions, vec![Action::CreatePhone { name: "a".into() }]);
+    assert!(world.has_told("Joined"));
+    world.edit_phone("a", |phone| phone.spec.unschedulable = true);
+    world.lose("a");
+    world.settle();
+    assert!(world.has_told("Gone"));
+    world.join("a", 60);
+    world.settle();
+    assert!(world.has_told("Rejoined"));
+    assert!(world.observed.phones["a"].object.as_ref().unwrap().spec.unschedulable);
+}
+
+#[test]
+fn leases_are_renewed_each_ten_seconds_while_a_phone_answers() {
+    let mut world = World::new().with_phones(&[60]);
+    world.settle();
+    let renews = |world: &World| decide(&world.observed).contains(&Action::RenewLease { phone: "a".into() });
+    assert!(!renews(&world));
+    world.wait(10);
+    assert!(renews(&world));
+    world.lose("a");
+    assert!(!renews(&world));
+}

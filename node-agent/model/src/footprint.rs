@@ -1,0 +1,46 @@
+//! Footprint: the memory that a segment takes besides its weights. One formula for the planner and for the phone.
+
+use crate::holds::Holds;
+use crate::hyperparameters::Hyperparameters;
+
+/// Token rows of one step: the prefill chunk of every ring.
+pub const STEP_ROWS: u32 = 32;
+/// Bytes of a value in a KV cache or an activation: f32.
+const VALUE_BYTES: u32 = 4;
+
+/// What a segment has to have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Sessions held at a time.
+    pub n_sessions: u32,
+    /// Tokens of each.
+    pub context_length: u32,
+}
+
+// === impl Hyperparameters ===
+
+impl Hyperparameters {
+    /// Bytes of one layer's KV cache for all sessions.
+    pub fn kv_bytes_per_layer(&self, room: Room) -> u64 {
+        self.kv_bytes_per_token_per_layer(VALUE_BYTES)
+            .saturating_mul(u64::from(room.n_sessions))
+            .saturating_mul(u64::from(room.context_length))
+    }
+
+    /// Bytes of the activations of one step: hidden state, its norm, query and its result, key, value, gate, up and their
+    /// product for [`STEP_ROWS`] rows; on the tail the logits of one row a session.
+    pub fn activation_bytes(&self, is_tail: bool, room: Room) -> u64 {
+        let row = 2 * u64::from(self.hidden_size)
+            + 2 * u64::from(self.n_heads) * u64::from(self.head_size)
+            + 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size)
+            + 3 * u64::from(self.ffn_size);
+        let logits = if is_tail { u64::from(self.vocab_size) * u64::from(room.n_sessions.min(STEP_ROWS)) } else { 0 };
+        (row * u64::from(STEP_ROWS) + logits) * u64::from(VALUE_BYTES)
+    }
+
+    /// Bytes that a segment takes besides its weights.
+    pub fn working_bytes(&self, holds: &Holds, room: Room) -> u64 {
+        let kv = self.kv_bytes_per_layer(room).saturating_mul(u64::from(holds.layers.len()));
+        kv.saturating_add(self.activation_bytes(holds.head, room))
+    }
+}
