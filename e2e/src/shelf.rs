@@ -38,7 +38,15 @@ impl Shelf {
     /// # Errors
     /// When the programs are not built or do not start; with what they said.
     pub fn up(phones: usize, phone_memory: &str) -> Result<Self> {
-        let shelf = Self::planned(phones, phone_memory)?;
+        Self::up_on("cpu", phones, phone_memory)
+    }
+
+    /// The same on another backend.
+    ///
+    /// # Errors
+    /// As [`Shelf::up`], and when the backend does not open.
+    pub fn up_on(backend: &str, phones: usize, phone_memory: &str) -> Result<Self> {
+        let shelf = Self::planned(backend, phones, phone_memory)?;
         shelf.start()?;
         Ok(shelf)
     }
@@ -47,9 +55,9 @@ impl Shelf {
     ///
     /// # Errors
     /// When there is no room for its folder.
-    pub fn planned(phones: usize, phone_memory: &str) -> Result<Self> {
+    pub fn planned(backend: &str, phones: usize, phone_memory: &str) -> Result<Self> {
         let data_dir = tempfile::Builder::new().prefix("polyphony-").tempdir()?;
-        let up = ["up", "--phones", &phones.to_string(), "--phone-memory", phone_memory, "--backend", "cpu"]
+        let up = ["up", "--phones", &phones.to_string(), "--phone-memory", phone_memory, "--backend", backend]
             .into_iter()
             .chain(["--api-port", "0", "--gateway-port", "0", "--hub-port", "0"])
             .map(str::to_owned)
@@ -241,6 +249,13 @@ pub fn real_model() -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// Whether a Vulkan driver is installed, as the loader looks for one.
+pub fn vulkan_is_here() -> bool {
+    let folders = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
+    let has_driver = |folder: &&str| std::fs::read_dir(folder).is_ok_and(|mut drivers| drivers.next().is_some());
+    std::env::var_os("VK_DRIVER_FILES").is_some() || folders.iter().any(|folder| has_driver(&folder))
 }
 
 /// A file of the golden folder.

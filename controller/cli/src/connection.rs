@@ -77,8 +77,9 @@ impl ClusterFlags {
             }
         };
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|source| kubeconfig_error(&origin, source))?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(|source| kubeconfig_error(&origin, source))?;
         // A proxy of the environment cannot reach this machine's own loopback.
         if config.cluster_url.host().is_some_and(is_loopback) {
             config.proxy_url = None;
@@ -155,7 +156,10 @@ mod tests {
         assert_eq!(source(&flags(None, Some("d")), environment).unwrap(), Source::File("d/kubeconfig".into()));
         assert_eq!(source(&flags(None, None), environment).unwrap(), Source::Environment("a:b".into()));
         assert_eq!(source(&flags(None, None), home).unwrap(), Source::File("/home/ada/.polyphony/kubeconfig".into()));
-        assert_eq!(source(&flags(None, None), elsewhere).unwrap(), Source::File("/POLYPHONY_DATA_DIR/kubeconfig".into()));
+        assert_eq!(
+            source(&flags(None, None), elsewhere).unwrap(),
+            Source::File("/POLYPHONY_DATA_DIR/kubeconfig".into())
+        );
         assert!(matches!(source(&flags(None, None), |_| None), Err(ConnectionError::NoHome)));
     }
 

@@ -34,10 +34,11 @@ pub fn describe(story: &Story) -> String {
     let known = match kind {
         Some("Phone") => typed::<Phone>(object).map(|phone| self::phone::write(&mut layout, &phone, story)),
         Some("Model") => typed::<Model>(object).map(|model| self::model::write(&mut layout, &model, story)),
-        Some("InferenceDeployment") => {
-            typed::<InferenceDeployment>(object).map(|deployment| self::deployment::write(&mut layout, &deployment, story))
+        Some("InferenceDeployment") => typed::<InferenceDeployment>(object)
+            .map(|deployment| self::deployment::write(&mut layout, &deployment, story)),
+        Some("SegmentPlacement") => {
+            typed::<SegmentPlacement>(object).map(|placement| self::placement::write(&mut layout, &placement, story))
         }
-        Some("SegmentPlacement") => typed::<SegmentPlacement>(object).map(|placement| self::placement::write(&mut layout, &placement, story)),
         _ => None,
     };
     if known.is_none() {

@@ -74,7 +74,10 @@ impl Resource {
     }
 
     fn is_called(&self, word: &str) -> bool {
-        self.plural == word || self.singular == word || self.kind.to_lowercase() == word || self.short_names.iter().any(|name| name == word)
+        self.plural == word
+            || self.singular == word
+            || self.kind.to_lowercase() == word
+            || self.short_names.iter().any(|name| name == word)
     }
 
     fn can(&self, verb: &str) -> bool {
@@ -121,7 +124,8 @@ impl Catalogue {
         }
         if let Some((name, qualifier)) = lower.split_once('.') {
             let meant = |resource: &&Resource| {
-                resource.is_called(name) && (resource.group == qualifier || format!("{}.{}", resource.version, resource.group) == qualifier)
+                resource.is_called(name)
+                    && (resource.group == qualifier || format!("{}.{}", resource.version, resource.group) == qualifier)
             };
             if let Some(resource) = self.resources.iter().find(meant) {
                 return Ok(resource);
@@ -138,7 +142,8 @@ impl Catalogue {
     pub fn category(&self, word: &str) -> Vec<&Resource> {
         let mut found: Vec<&Resource> = Vec::new();
         for resource in &self.resources {
-            let other_version = found.iter().any(|known| (&known.group, &known.kind) == (&resource.group, &resource.kind));
+            let other_version =
+                found.iter().any(|known| (&known.group, &known.kind) == (&resource.group, &resource.kind));
             if !other_version && resource.can("list") && resource.categories.iter().any(|category| category == word) {
                 found.push(resource);
             }
@@ -151,14 +156,16 @@ impl Catalogue {
     /// # Errors
     /// [`UnknownKind`] with the nearest kind that the server knows.
     pub fn find_kind(&self, api_version: &str, kind: &str) -> Result<&Resource, UnknownKind> {
-        let found = self.resources.iter().find(|resource| resource.kind == kind && resource.api_version() == api_version);
+        let found =
+            self.resources.iter().find(|resource| resource.kind == kind && resource.api_version() == api_version);
         found.ok_or_else(|| {
             let near = match self.resources.iter().find(|resource| resource.kind == kind) {
                 Some(resource) => Some(resource),
                 None => nearest(kind, self.resources.iter().map(|resource| resource.kind.as_str()))
                     .and_then(|name| self.resources.iter().find(|resource| resource.kind == name)),
             };
-            let nearest = near.map(|resource| format!("apiVersion: {}, kind: {}", resource.api_version(), resource.kind));
+            let nearest =
+                near.map(|resource| format!("apiVersion: {}, kind: {}", resource.api_version(), resource.kind));
             UnknownKind::Kind { kind: kind.to_owned(), api_version: api_version.to_owned(), nearest }
         })
     }
@@ -196,7 +203,8 @@ fn legacy_group_versions(root: &str, answer: &Value) -> Vec<String> {
     let mut found = Vec::new();
     for group in items(&answer["groups"]) {
         let preferred = text(&group["preferredVersion"]["groupVersion"]);
-        let mut versions: Vec<String> = items(&group["versions"]).iter().map(|version| text(&version["groupVersion"])).collect();
+        let mut versions: Vec<String> =
+            items(&group["versions"]).iter().map(|version| text(&version["groupVersion"])).collect();
         versions.sort_by_key(|version| *version != preferred);
         found.extend(versions);
     }
@@ -300,7 +308,8 @@ pub(crate) mod tests {
     #[test]
     fn every_name_of_a_kind_finds_it() {
         let catalogue = catalogue();
-        for word in ["phone", "phones", "ph", "Phone", "PHONES", "phones.polyphony.dev", "phone.v1alpha1.polyphony.dev"] {
+        for word in ["phone", "phones", "ph", "Phone", "PHONES", "phones.polyphony.dev", "phone.v1alpha1.polyphony.dev"]
+        {
             assert_eq!(catalogue.find(word).unwrap().kind, "Phone", "{word}");
         }
         assert_eq!(catalogue.find("events").unwrap().group, "");
@@ -311,10 +320,16 @@ pub(crate) mod tests {
     fn a_slip_of_the_finger_is_answered_with_the_word_meant() {
         let error = |word| catalogue().find(word).unwrap_err().to_string();
         assert_eq!(error("phnoes"), "the server doesn't have a resource type \"phnoes\"\nDid you mean \"phones\"?");
-        assert_eq!(error("inferencedeploymnet"), "the server doesn't have a resource type \"inferencedeploymnet\"\nDid you mean \"inferencedeployment\"?");
+        assert_eq!(
+            error("inferencedeploymnet"),
+            "the server doesn't have a resource type \"inferencedeploymnet\"\nDid you mean \"inferencedeployment\"?"
+        );
         assert_eq!(error("kangaroo"), "the server doesn't have a resource type \"kangaroo\"");
         let kind = catalogue().find_kind("polyphony.dev/v1", "Model").unwrap_err().to_string();
-        assert_eq!(kind, "no matches for kind \"Model\" in version \"polyphony.dev/v1\"\nDid you mean \"apiVersion: polyphony.dev/v1alpha1, kind: Model\"?");
+        assert_eq!(
+            kind,
+            "no matches for kind \"Model\" in version \"polyphony.dev/v1\"\nDid you mean \"apiVersion: polyphony.dev/v1alpha1, kind: Model\"?"
+        );
     }
 
     #[test]
@@ -328,7 +343,10 @@ pub(crate) mod tests {
     fn paths_are_those_of_the_kubernetes_api() {
         let catalogue = catalogue();
         assert_eq!(catalogue.find("ph").unwrap().object_path("lab", "p"), "/apis/polyphony.dev/v1alpha1/phones/p");
-        assert_eq!(catalogue.find("mdl").unwrap().object_path("lab", "m"), "/apis/polyphony.dev/v1alpha1/namespaces/lab/models/m");
+        assert_eq!(
+            catalogue.find("mdl").unwrap().object_path("lab", "m"),
+            "/apis/polyphony.dev/v1alpha1/namespaces/lab/models/m"
+        );
         assert_eq!(catalogue.find("ev").unwrap().collection_path(None), "/api/v1/events");
     }
 

@@ -15,7 +15,9 @@ pub enum Failure {
     Refused { server: String, hint: String },
     #[error("Unable to connect to the server: {detail}\n{hint}")]
     Unreachable { detail: String, hint: String },
-    #[error("error: {server} did not answer within {seconds} s: look at the controller's log with `polyctl logs controller`")]
+    #[error(
+        "error: {server} did not answer within {seconds} s: look at the controller's log with `polyctl logs controller`"
+    )]
     Silent { server: String, seconds: u64 },
     #[error("error: {server} answered with something that is not JSON: {detail}: is it a Kubernetes API?")]
     Garbled { server: String, detail: String },
@@ -77,7 +79,9 @@ pub fn describe(error: &anyhow::Error) -> String {
 
 /// Whether whoever read our output has gone: no failure of ours.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
 }
 
 /// The innermost causes of `error`, joined: outer layers of an HTTP client say only that something failed.
@@ -127,11 +131,18 @@ fn invalid_text(status: &Status) -> String {
     if details.causes.is_empty() {
         return format!("The request is invalid: {}", status.message);
     }
-    let causes: Vec<String> = details
-        .causes
-        .iter()
-        .map(|cause| if cause.field.is_empty() { cause.message.clone() } else { format!("{}: {}", cause.field, cause.message) })
-        .collect();
+    let causes: Vec<String> =
+        details
+            .causes
+            .iter()
+            .map(|cause| {
+                if cause.field.is_empty() {
+                    cause.message.clone()
+                } else {
+                    format!("{}: {}", cause.field, cause.message)
+                }
+            })
+            .collect();
     let subject = format!("The {} {:?} is invalid", details.kind, details.name);
     match causes.as_slice() {
         [cause] => format!("{subject}: {cause}"),
@@ -153,7 +164,9 @@ mod tests {
     #[test]
     fn a_status_is_told_in_the_words_of_kubectl() {
         assert_eq!(
-            text(json!({"status": "Failure", "reason": "NotFound", "code": 404, "message": "phones.polyphony.dev \"x\" not found"})),
+            text(
+                json!({"status": "Failure", "reason": "NotFound", "code": 404, "message": "phones.polyphony.dev \"x\" not found"})
+            ),
             "Error from server (NotFound): phones.polyphony.dev \"x\" not found"
         );
         assert_eq!(text(json!({"status": "Failure", "message": "odd", "code": 500})), "Error from server: odd");

@@ -18,7 +18,10 @@ enum Step {
     Index(i64),
     All,
     /// Elements whose value at the path equals (or does not equal) the literal; without a literal, those that have one.
-    Filter { path: JsonPath, test: Option<(bool, Value)> },
+    Filter {
+        path: JsonPath,
+        test: Option<(bool, Value)>,
+    },
 }
 
 /// Text with paths in braces, as `-o jsonpath=` takes it.
@@ -64,7 +67,11 @@ impl FromStr for JsonPath {
         let inner = inner.strip_prefix('$').unwrap_or(inner);
         let mut reader = Reader { text, rest: inner };
         let path = reader.path(true)?;
-        if reader.rest.is_empty() { Ok(path) } else { Err(reader.error("a field (.name) or an element ([0], [*], [?(…)]) was expected")) }
+        if reader.rest.is_empty() {
+            Ok(path)
+        } else {
+            Err(reader.error("a field (.name) or an element ([0], [*], [?(…)]) was expected"))
+        }
     }
 }
 
@@ -100,7 +107,9 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(literal) => text.push_str(literal),
-                Part::Path(path) => text.push_str(&path.find(root).into_iter().map(value_text).collect::<Vec<_>>().join(" ")),
+                Part::Path(path) => {
+                    text.push_str(&path.find(root).into_iter().map(value_text).collect::<Vec<_>>().join(" "))
+                }
             }
         }
         text
@@ -221,7 +230,10 @@ impl Reader<'_> {
             }
         } else {
             let end = self.rest.find(']').unwrap_or(self.rest.len());
-            let index = self.rest[..end].trim().parse().map_err(|_| self.error("an index, *, a quoted name or a filter was expected"))?;
+            let index = self.rest[..end]
+                .trim()
+                .parse()
+                .map_err(|_| self.error("an index, *, a quoted name or a filter was expected"))?;
             self.rest = &self.rest[end..];
             Step::Index(index)
         };
@@ -250,7 +262,11 @@ impl Reader<'_> {
             None => None,
         };
         self.rest = self.rest.trim_start();
-        if self.eat(")") { Ok(Step::Filter { path, test }) } else { Err(self.error("==, != or a closing parenthesis was expected")) }
+        if self.eat(")") {
+            Ok(Step::Filter { path, test })
+        } else {
+            Err(self.error("==, != or a closing parenthesis was expected"))
+        }
     }
 
     /// A quoted text, a number, true or false.
@@ -262,7 +278,8 @@ impl Reader<'_> {
             return Ok(Value::String(inner[..end].to_owned()));
         }
         let end = self.rest.find([')', ' ', ']']).unwrap_or(self.rest.len());
-        let value = serde_json::from_str(&self.rest[..end]).map_err(|_| self.error("a quoted text, a number, true or false was expected"))?;
+        let value = serde_json::from_str(&self.rest[..end])
+            .map_err(|_| self.error("a quoted text, a number, true or false was expected"))?;
         self.rest = &self.rest[end..];
         Ok(value)
     }
@@ -299,7 +316,17 @@ mod tests {
 
     #[test]
     fn what_is_not_a_path_is_refused_with_its_place() {
-        for path in ["{.a[}", "{.a[x]}", "{..a}", "{.a[?(@.b=1)]}", "{.a[?(@.b=='x]}", "{.a.}", "{.a b}", "{.a[0}", "{.a[?(b)]}"] {
+        for path in [
+            "{.a[}",
+            "{.a[x]}",
+            "{..a}",
+            "{.a[?(@.b=1)]}",
+            "{.a[?(@.b=='x]}",
+            "{.a.}",
+            "{.a b}",
+            "{.a[0}",
+            "{.a[?(b)]}",
+        ] {
             assert!(path.parse::<JsonPath>().is_err(), "{path}");
         }
         assert!("{range .a}{end}".parse::<Template>().unwrap_err().to_string().contains("range is not supported"));

@@ -32,7 +32,9 @@ pub enum ManifestError {
     NotYaml { file: String, line: usize, number: usize, detail: String },
     #[error("{file}:{line}: document {number}: {detail}")]
     NotAnObject { file: String, line: usize, number: usize, detail: String },
-    #[error("{url}: manifests are read from files and standard input: fetch it first, as in `curl -sSL {url} | polyctl apply -f -`")]
+    #[error(
+        "{url}: manifests are read from files and standard input: fetch it first, as in `curl -sSL {url} | polyctl apply -f -`"
+    )]
     Url { url: String },
 }
 
@@ -112,7 +114,12 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
             Ok(value)
         });
         let value = value.map_err(not_yaml)?;
-        let fault = |detail: &str| ManifestError::NotAnObject { file: file.to_owned(), line: first_line, number, detail: detail.to_owned() };
+        let fault = |detail: &str| ManifestError::NotAnObject {
+            file: file.to_owned(),
+            line: first_line,
+            number,
+            detail: detail.to_owned(),
+        };
         if value.is_null() {
             continue;
         }
@@ -126,7 +133,11 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
             _ => vec![object],
         };
         for object in objects {
-            for (field, found) in [("apiVersion", &object["apiVersion"]), ("kind", &object["kind"]), ("metadata.name", &object["metadata"]["name"])] {
+            for (field, found) in [
+                ("apiVersion", &object["apiVersion"]),
+                ("kind", &object["kind"]),
+                ("metadata.name", &object["metadata"]["name"]),
+            ] {
                 if found.as_str().is_none_or(str::is_empty) {
                     return Err(fault(&format!("{field} is missing or is no text: give it one")));
                 }
@@ -148,7 +159,9 @@ fn split(text: &str) -> Vec<(usize, String)> {
             document.push('\n');
         }
     }
-    documents.retain(|(_, document)| document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')));
+    documents.retain(|(_, document)| {
+        document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    });
     documents
 }
 
@@ -191,7 +204,9 @@ fn locate(text: &str, field: &str) -> usize {
     let mut found = lines.first().map_or(0, |line| line.idx);
     let (mut from, mut parent_indent) = (0, None);
     for step in field.split(['.', '[', ']']).filter(|step| !step.is_empty()) {
-        let is_child = |line: &Line| parent_indent.is_none_or(|indent| line.indent > indent || (line.indent == indent && line.content == "-"));
+        let is_child = |line: &Line| {
+            parent_indent.is_none_or(|indent| line.indent > indent || (line.indent == indent && line.content == "-"))
+        };
         let block = lines[from..].iter().take_while(|line| is_child(line)).count();
         let children = &lines[from..from + block];
         let Some(level) = children.first().map(|line| line.indent) else { return found };
@@ -241,7 +256,8 @@ mod tests {
     #[test]
     fn documents_know_their_place() {
         let documents = parse("f.yaml", TWO).unwrap();
-        let places: Vec<_> = documents.iter().map(|document| (document.number, document.first_line, document.name())).collect();
+        let places: Vec<_> =
+            documents.iter().map(|document| (document.number, document.first_line, document.name())).collect();
         assert_eq!(places, [(1, 3, "m"), (2, 13, "n")]);
     }
 
@@ -270,7 +286,11 @@ mod tests {
             ("apiVersion: v1\nkind: 7\n", "kind is missing or is no text"),
             ("apiVersion: v1\nkind: A\nmetadata: 3\n", "metadata.name is missing"),
         ] {
-            let text = if text.starts_with("a: 1") { "apiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n".to_owned() + "kind: [\n" } else { text.to_owned() };
+            let text = if text.starts_with("a: 1") {
+                "apiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n".to_owned() + "kind: [\n"
+            } else {
+                text.to_owned()
+            };
             let error = parse("f.yaml", &text).unwrap_err().to_string();
             assert!(error.contains(expected.trim_start_matches("f.yaml:4: ")), "{text:?}: {error}");
         }
@@ -287,10 +307,18 @@ mod tests {
     fn a_folder_gives_its_manifests_by_name() {
         let folder = tempfile::tempdir().unwrap();
         for (name, object) in [("b.yaml", "b"), ("a.yml", "a"), ("c.txt", "c")] {
-            std::fs::write(folder.path().join(name), format!("apiVersion: v1\nkind: A\nmetadata: {{name: {object}}}\n")).unwrap();
+            std::fs::write(
+                folder.path().join(name),
+                format!("apiVersion: v1\nkind: A\nmetadata: {{name: {object}}}\n"),
+            )
+            .unwrap();
         }
         let source = folder.path().display().to_string();
-        let names: Vec<_> = load(std::slice::from_ref(&source), false).unwrap().iter().map(|document| document.name().to_owned()).collect();
+        let names: Vec<_> = load(std::slice::from_ref(&source), false)
+            .unwrap()
+            .iter()
+            .map(|document| document.name().to_owned())
+            .collect();
         assert_eq!(names, ["a", "b"]);
         let missing = load(&[format!("{source}/none.yaml")], false).unwrap_err().to_string();
         assert!(missing.contains("does not exist"), "{missing}");

@@ -45,7 +45,9 @@ pub struct Timing {
 /// Why there is no answer, or no whole one.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
-    #[error("{url} cannot be reached: {detail}: is the control plane up? `polyctl up` starts it, --url names another endpoint")]
+    #[error(
+        "{url} cannot be reached: {detail}: is the control plane up? `polyctl up` starts it, --url names another endpoint"
+    )]
     Unreachable { url: String, detail: String },
     #[error("{url} answered {status}: {message}")]
     Refused { url: String, status: u16, message: String },
@@ -67,14 +69,18 @@ pub async fn chat(
     mut show: impl FnMut(&str) -> std::io::Result<()>,
 ) -> Result<Answer, ChatError> {
     let url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
-    let unreachable = |error: reqwest::Error| ChatError::Unreachable { url: url.clone(), detail: crate::failure::causes(&error) };
-    let client = reqwest::Client::builder().connect_timeout(std::time::Duration::from_secs(10)).build().map_err(unreachable)?;
+    let unreachable =
+        |error: reqwest::Error| ChatError::Unreachable { url: url.clone(), detail: crate::failure::causes(&error) };
+    let client =
+        reqwest::Client::builder().connect_timeout(std::time::Duration::from_secs(10)).build().map_err(unreachable)?;
     let asked = Instant::now();
     let response = client.post(&url).json(&body(model, messages, sampling)).send().await.map_err(unreachable)?;
     let status = response.status();
     if !status.is_success() {
         let text = response.text().await.unwrap_or_default();
-        let told = serde_json::from_str::<Value>(&text).ok().and_then(|body| body["error"]["message"].as_str().map(str::to_owned));
+        let told = serde_json::from_str::<Value>(&text)
+            .ok()
+            .and_then(|body| body["error"]["message"].as_str().map(str::to_owned));
         return Err(ChatError::Refused { url, status: status.as_u16(), message: told.unwrap_or(text) });
     }
     let timing = Timing { asked, first_token: None, last_token: None, n_tokens: 0 };
@@ -82,13 +88,15 @@ pub async fn chat(
     let mut lines = Lines::default();
     let mut stream = response.bytes_stream();
     while let Some(bytes) = stream.next().await {
-        let broken = |detail: String, answer: &Answer| ChatError::BrokenOff { n_tokens: answer.timing.n_tokens, detail };
+        let broken =
+            |detail: String, answer: &Answer| ChatError::BrokenOff { n_tokens: answer.timing.n_tokens, detail };
         let bytes = bytes.map_err(|error| broken(crate::failure::causes(&error), &answer))?;
         for data in lines.feed(&bytes).map_err(|detail| broken(detail, &answer))? {
             if data == "[DONE]" {
                 return Ok(answer);
             }
-            let chunk: Value = serde_json::from_str(&data).map_err(|error| broken(format!("a chunk is not JSON: {error}"), &answer))?;
+            let chunk: Value = serde_json::from_str(&data)
+                .map_err(|error| broken(format!("a chunk is not JSON: {error}"), &answer))?;
             if let Some(message) = chunk["error"]["message"].as_str() {
                 return Err(broken(message.to_owned(), &answer));
             }
@@ -99,7 +107,8 @@ pub async fn chat(
 }
 
 fn body(model: &str, messages: &[Message], sampling: &Sampling) -> Value {
-    let mut body = json!({"model": model, "messages": messages, "stream": true, "stream_options": {"include_usage": true}});
+    let mut body =
+        json!({"model": model, "messages": messages, "stream": true, "stream_options": {"include_usage": true}});
     let options = [
         ("max_tokens", sampling.max_tokens.map(Value::from)),
         ("temperature", sampling.temperature.map(Value::from)),
@@ -208,14 +217,20 @@ mod tests {
         let plain = body("m", &messages, &Sampling::default());
         assert_eq!(plain["messages"], json!([{"role": "user", "content": "hi"}]));
         assert_eq!((plain.get("seed"), plain.get("max_tokens")), (None, None));
-        let full = body("m", &messages, &Sampling { max_tokens: Some(5), temperature: Some(0.5), top_p: None, seed: Some(7) });
+        let full =
+            body("m", &messages, &Sampling { max_tokens: Some(5), temperature: Some(0.5), top_p: None, seed: Some(7) });
         assert_eq!((&full["max_tokens"], &full["temperature"], &full["seed"]), (&json!(5), &json!(0.5), &json!(7)));
     }
 
     #[test]
     fn an_answer_is_summed_up_from_its_tokens_and_times() {
         let asked = Instant::now();
-        let timing = Timing { asked, first_token: Some(asked + Duration::from_millis(840)), last_token: Some(asked + Duration::from_millis(4840)), n_tokens: 37 };
+        let timing = Timing {
+            asked,
+            first_token: Some(asked + Duration::from_millis(840)),
+            last_token: Some(asked + Duration::from_millis(4840)),
+            n_tokens: 37,
+        };
         assert_eq!(timing.summary(), "37 tokens · 9.0 tokens/s · time to first token 0.84 s");
         let none = Timing { asked, first_token: None, last_token: None, n_tokens: 0 };
         assert_eq!(none.summary(), "0 tokens");
@@ -223,8 +238,11 @@ mod tests {
 
     #[test]
     fn chunks_become_text_usage_and_reason() {
-        let mut answer =
-            Answer { text: String::new(), finish_reason: None, timing: Timing { asked: Instant::now(), first_token: None, last_token: None, n_tokens: 0 } };
+        let mut answer = Answer {
+            text: String::new(),
+            finish_reason: None,
+            timing: Timing { asked: Instant::now(), first_token: None, last_token: None, n_tokens: 0 },
+        };
         let mut shown = Vec::new();
         for chunk in [
             json!({"choices": [{"delta": {"role": "assistant", "content": ""}}]}),
@@ -232,9 +250,17 @@ mod tests {
             json!({"choices": [{"delta": {"content": "is"}, "finish_reason": "stop"}]}),
             json!({"choices": [], "usage": {"completion_tokens": 3}}),
         ] {
-            answer.take(&chunk, &mut |text| { shown.push(text.to_owned()); Ok(()) }).unwrap();
+            answer
+                .take(&chunk, &mut |text| {
+                    shown.push(text.to_owned());
+                    Ok(())
+                })
+                .unwrap();
         }
-        assert_eq!((answer.text.as_str(), answer.finish_reason.as_deref(), answer.timing.n_tokens), ("Paris", Some("stop"), 3));
+        assert_eq!(
+            (answer.text.as_str(), answer.finish_reason.as_deref(), answer.timing.n_tokens),
+            ("Paris", Some("stop"), 3)
+        );
         assert_eq!(shown, ["Par", "is"]);
     }
 }

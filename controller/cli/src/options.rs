@@ -91,7 +91,11 @@ mod tests {
 
     #[test]
     fn flags_stand_before_or_after_the_verb() {
-        for line in ["polyctl -n lab get phones -o wide", "polyctl get phones -owide -n lab", "polyctl get -n=lab phones -o=wide"] {
+        for line in [
+            "polyctl -n lab get phones -o wide",
+            "polyctl get phones -owide -n lab",
+            "polyctl get -n=lab phones -o=wide",
+        ] {
             let options = parse(line.split(' ').map(OsString::from)).unwrap_or_else(|error| panic!("{line}: {error}"));
             assert_eq!(options.cluster.namespace.as_deref(), Some("lab"), "{line}");
         }

@@ -29,7 +29,9 @@ pub fn parse_format(text: &str) -> Result<Format, String> {
         "yaml" => Ok(Format::Yaml),
         "name" => Ok(Format::Name),
         _ => match text.strip_prefix("jsonpath=") {
-            Some(template) => Ok(Format::JsonPath(template.parse().map_err(|error: crate::jsonpath::JsonPathError| error.to_string())?)),
+            Some(template) => Ok(Format::JsonPath(
+                template.parse().map_err(|error: crate::jsonpath::JsonPathError| error.to_string())?,
+            )),
             None => Err("allowed formats are: wide, json, yaml, name, jsonpath=TEMPLATE".to_owned()),
         },
     }
@@ -41,7 +43,9 @@ pub fn parse_format(text: &str) -> Result<Format, String> {
 /// When the output cannot be written.
 pub fn write_object(out: &mut dyn Write, format: &Format, resource: &Resource, object: &Value) -> io::Result<()> {
     match format {
-        Format::Name => writeln!(out, "{}/{}", resource.singular_name(), object["metadata"]["name"].as_str().unwrap_or_default()),
+        Format::Name => {
+            writeln!(out, "{}/{}", resource.singular_name(), object["metadata"]["name"].as_str().unwrap_or_default())
+        }
         _ => write_value(out, format, object),
     }
 }

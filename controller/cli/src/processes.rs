@@ -84,7 +84,9 @@ pub enum ProcessError {
     Start { name: String, program: PathBuf, source: io::Error },
     #[error("{name} (pid {pid}) cannot be signalled: {source}")]
     Signal { name: String, pid: u32, source: rustix::io::Errno },
-    #[error("{name} (pid {pid}) still runs after SIGKILL: it waits for the kernel; look at `ps -o stat,wchan -p {pid}`")]
+    #[error(
+        "{name} (pid {pid}) still runs after SIGKILL: it waits for the kernel; look at `ps -o stat,wchan -p {pid}`"
+    )]
     Immortal { name: String, pid: u32 },
 }
 
@@ -106,7 +108,8 @@ impl Processes {
         let path = data_dir.join("processes.json");
         let boot_id = identity::boot_id();
         let mut ledger = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| ProcessError::Ledger { path, detail: error.to_string() })?,
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| ProcessError::Ledger { path, detail: error.to_string() })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
             Err(error) => return Err(ProcessError::Ledger { path, detail: error.to_string() }),
         };
@@ -150,14 +153,27 @@ impl Processes {
         let errors = output.try_clone().map_err(start_error)?;
         let mut command = Command::new(program);
         // A log is for reading with any program: no colours.
-        command.args(&arguments).env("NO_COLOR", "1").stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        command
+            .args(&arguments)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0);
         let started_at = jiff::Timestamp::now();
         let child = command.spawn().map_err(start_error)?;
         let pid = child.id();
         // A process that ended within this instant has no start time any more, and is then seen as ended.
         let start_ticks = identity::start_ticks(pid).unwrap_or(0);
-        let process =
-            Process { name: name.to_owned(), pid, start_ticks, started_at, program: program.to_owned(), arguments, log_start };
+        let process = Process {
+            name: name.to_owned(),
+            pid,
+            start_ticks,
+            started_at,
+            program: program.to_owned(),
+            arguments,
+            log_start,
+        };
         self.children.insert(name.to_owned(), child);
         self.ledger.processes.retain(|known| known.name != name);
         self.ledger.processes.push(process);
@@ -179,7 +195,8 @@ impl Processes {
 
     /// The last lines that this run of a process wrote.
     pub fn last_words(&self, name: &str, n_lines: usize) -> Vec<String> {
-        let start = self.ledger.processes.iter().find(|process| process.name == name).map_or(0, |process| process.log_start);
+        let start =
+            self.ledger.processes.iter().find(|process| process.name == name).map_or(0, |process| process.log_start);
         self.log(name).last_lines(n_lines, start).unwrap_or_default()
     }
 
@@ -187,8 +204,13 @@ impl Processes {
     ///
     /// # Errors
     /// When a process may not be signalled, or does not die.
-    pub async fn stop(&mut self, names: &[String], patience: Duration) -> Result<Vec<(Process, &'static str)>, ProcessError> {
-        let targets: Vec<Process> = self.all_running().into_iter().filter(|process| names.contains(&process.name)).collect();
+    pub async fn stop(
+        &mut self,
+        names: &[String],
+        patience: Duration,
+    ) -> Result<Vec<(Process, &'static str)>, ProcessError> {
+        let targets: Vec<Process> =
+            self.all_running().into_iter().filter(|process| names.contains(&process.name)).collect();
         for process in &targets {
             process.signal(Signal::TERM)?;
         }
@@ -206,7 +228,9 @@ impl Processes {
         }
         self.ledger.processes.retain(|process| !names.contains(&process.name));
         self.save()?;
-        let how = |process: &Process| if stubborn.iter().any(|other| other.pid == process.pid) { "killed" } else { "stopped" };
+        let how = |process: &Process| {
+            if stubborn.iter().any(|other| other.pid == process.pid) { "killed" } else { "stopped" }
+        };
         Ok(targets.into_iter().map(|process| (process.clone(), how(&process))).collect())
     }
 

@@ -11,17 +11,23 @@ use serde_json::Value;
 use crate::server::{Server, with_query};
 
 const REFRESH: Duration = Duration::from_millis(150);
-const TEMPLATE: &str = "{prefix} [{bar:24}] {bytes:>10} of {total_bytes:<10} {msg}";
+const TEMPLATE: &str = "{prefix} [{bar:24}] {msg}";
 
 /// The path of the placements of a deployment.
 pub fn placements_path(namespace: &str, deployment: &str) -> String {
-    let path = format!("/apis/{GROUP}/{VERSION}/namespaces/{}/segmentplacements", crate::server::path_segment(namespace));
+    let path =
+        format!("/apis/{GROUP}/{VERSION}/namespaces/{}/segmentplacements", crate::server::path_segment(namespace));
     // Not by label: a label holds less than a name may.
     with_query(&path, &[("fieldSelector", Some(&format!("spec.deployment={deployment}")))])
 }
 
 /// Shows the placements of a deployment load for as long as `waiting` takes, and gives what it gives.
-pub async fn while_loading<T>(server: &Server, namespace: &str, deployment: &str, waiting: impl Future<Output = T>) -> T {
+pub async fn while_loading<T>(
+    server: &Server,
+    namespace: &str,
+    deployment: &str,
+    waiting: impl Future<Output = T>,
+) -> T {
     let mut bars = Bars::default();
     let path = placements_path(namespace, deployment);
     let drawing = async {
@@ -54,6 +60,16 @@ pub struct Loading {
     pub phase: String,
 }
 
+// === impl Loading ===
+
+impl Loading {
+    /// `12 of 64 MiB  Loading`.
+    fn message(&self) -> String {
+        let mebibytes = |bytes: u64| bytes as f64 / 1_048_576.0;
+        format!("{:3.0} of {:3.0} MiB  {}", mebibytes(self.bytes_loaded), mebibytes(self.bytes_total), self.phase)
+    }
+}
+
 /// The segments of the newest generation of each replica, in the order of the ring.
 pub fn loading(placements: &[Value]) -> Vec<Loading> {
     let number = |object: &Value, field: &str| object["spec"][field].as_u64().unwrap_or(0);
@@ -62,12 +78,15 @@ pub fn loading(placements: &[Value]) -> Vec<Loading> {
         let generation = newest.entry(number(placement, "replica")).or_default();
         *generation = (*generation).max(number(placement, "planGeneration"));
     }
-    let mut current: Vec<&Value> =
-        placements.iter().filter(|placement| newest.get(&number(placement, "replica")) == Some(&number(placement, "planGeneration"))).collect();
+    let mut current: Vec<&Value> = placements
+        .iter()
+        .filter(|placement| newest.get(&number(placement, "replica")) == Some(&number(placement, "planGeneration")))
+        .collect();
     current.sort_by_key(|placement| (number(placement, "replica"), number(placement, "stage")));
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let width = current.iter().map(|placement| text(&placement["spec"]["phone"]).chars().count()).max().unwrap_or(0);
-    let holds_width = current.iter().map(|placement| text(&placement["spec"]["holds"]["summary"]).chars().count()).max().unwrap_or(0);
+    let holds_width =
+        current.iter().map(|placement| text(&placement["spec"]["holds"]["summary"]).chars().count()).max().unwrap_or(0);
     current
         .into_iter()
         .map(|placement| {
@@ -106,10 +125,11 @@ impl Bars {
                 let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
                 screen.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")))
             });
-            bar.set_length(segment.bytes_total);
+            // A bar of no length would be drawn full.
+            bar.set_length(segment.bytes_total.max(1));
             bar.set_position(segment.bytes_loaded);
             bar.set_prefix(segment.label.clone());
-            bar.set_message(segment.phase.clone());
+            bar.set_message(segment.message());
         }
     }
 
@@ -134,10 +154,13 @@ mod tests {
 
     #[test]
     fn only_the_newest_generation_is_drawn_in_ring_order() {
-        let placements = [placement("g2-1", 2, 1, "phone-10", 3), placement("g1-0", 1, 0, "p", 10), placement("g2-0", 2, 0, "p", 7)];
+        let placements =
+            [placement("g2-1", 2, 1, "phone-10", 3), placement("g1-0", 1, 0, "p", 10), placement("g2-0", 2, 0, "p", 7)];
         let drawn = loading(&placements);
         assert_eq!(drawn.iter().map(|segment| segment.placement.as_str()).collect::<Vec<_>>(), ["g2-0", "g2-1"]);
         assert_eq!(drawn[0].label, "p         layers 0");
         assert_eq!((drawn[1].bytes_loaded, drawn[1].bytes_total), (3, 10));
+        let half = Loading { bytes_loaded: 32 << 20, bytes_total: 64 << 20, ..drawn[1].clone() };
+        assert_eq!(half.message(), " 32 of  64 MiB  Loading");
     }
 }

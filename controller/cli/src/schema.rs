@@ -17,7 +17,11 @@ fn remedy(document: &Value, resource: &Resource, field: &str) -> Option<String> 
     let is_kind = |schema: &&Value| {
         let names = schema["x-kubernetes-group-version-kind"].as_array();
         names.is_some_and(|names| {
-            names.iter().any(|name| name["kind"] == resource.kind.as_str() && name["version"] == resource.version.as_str() && name["group"] == resource.group.as_str())
+            names.iter().any(|name| {
+                name["kind"] == resource.kind.as_str()
+                    && name["version"] == resource.version.as_str()
+                    && name["group"] == resource.group.as_str()
+            })
         })
     };
     let mut schema = schemas.values().find(is_kind)?;
@@ -72,7 +76,10 @@ mod tests {
             "ModelSpec": {"properties": {"source": {}, "sha256": {}}},
         }}});
         let resource = crate::discovery::tests::catalogue().find("mdl").unwrap().clone();
-        assert_eq!(remedy(&document, &resource, "spec.sorce").unwrap(), "Did you mean \"source\"? fields of spec: sha256, source");
+        assert_eq!(
+            remedy(&document, &resource, "spec.sorce").unwrap(),
+            "Did you mean \"source\"? fields of spec: sha256, source"
+        );
         assert_eq!(remedy(&document, &resource, "spec.zebra").unwrap(), "fields of spec: sha256, source");
         assert_eq!(remedy(&document, &resource, "spec.source.deep"), None);
     }

@@ -15,7 +15,9 @@ pub struct Selection {
 pub enum SelectionError {
     #[error(transparent)]
     UnknownKind(#[from] UnknownKind),
-    #[error("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'polyctl {verb} resource/<resource_name>' instead of 'polyctl {verb} resource resource/<resource_name>')")]
+    #[error(
+        "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'polyctl {verb} resource/<resource_name>' instead of 'polyctl {verb} resource resource/<resource_name>')"
+    )]
     MixedForms { verb: &'static str },
     #[error("arguments in resource/name form must have a single resource and name, but {word:?} has not")]
     BadPair { word: String },
@@ -87,18 +89,24 @@ mod tests {
 
     #[test]
     fn words_are_read_as_kubectl_reads_them() {
-        let table: [(&str, &[(&str, &[&str])]); 7] = [
+        type Selected<'a> = (&'a str, &'a [&'a str]);
+        let table: [(&str, &[Selected]); 7] = [
             ("phones", &[("phones", &[])]),
             ("ph a b", &[("phones", &["a", "b"])]),
             ("models,phones,model", &[("models", &[]), ("phones", &[])]),
             ("model,phone x", &[("models", &["x"]), ("phones", &["x"])]),
             ("phone/a phones/b mdl/c", &[("phones", &["a", "b"]), ("models", &["c"])]),
             ("all", &[("inferencedeployments", &[]), ("models", &[]), ("phones", &[]), ("segmentplacements", &[])]),
-            ("phones,all", &[("phones", &[]), ("inferencedeployments", &[]), ("models", &[]), ("segmentplacements", &[])]),
+            (
+                "phones,all",
+                &[("phones", &[]), ("inferencedeployments", &[]), ("models", &[]), ("segmentplacements", &[])],
+            ),
         ];
         for (line, expected) in table {
-            let expected: Vec<(String, Vec<String>)> =
-                expected.iter().map(|(kind, names)| ((*kind).to_owned(), names.iter().map(ToString::to_string).collect())).collect();
+            let expected: Vec<(String, Vec<String>)> = expected
+                .iter()
+                .map(|(kind, names)| ((*kind).to_owned(), names.iter().map(ToString::to_string).collect()))
+                .collect();
             assert_eq!(read(line).unwrap(), expected, "{line}");
         }
     }

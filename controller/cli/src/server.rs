@@ -41,7 +41,8 @@ impl Server {
     /// # Errors
     /// When the configuration's credentials cannot be used.
     pub(crate) fn new(config: Config, origin: &str) -> Result<Self, String> {
-        let address = config.cluster_url.authority().map_or_else(|| config.cluster_url.to_string(), ToString::to_string);
+        let address =
+            config.cluster_url.authority().map_or_else(|| config.cluster_url.to_string(), ToString::to_string);
         let hint = format!("(from kubeconfig {origin}; a control plane on this machine is started with `polyctl up`)");
         let client = Client::try_from(config).map_err(|error| failure::causes(&error))?;
         Ok(Self { client, address, hint })
@@ -91,8 +92,13 @@ impl Server {
     }
 
     /// The changes of a collection, for as long as the server tells them.
-    pub async fn watch(&self, path: &str, accept: &str) -> Result<impl Stream<Item = Result<WatchEvent<Value>, Failure>> + use<>, Failure> {
-        let request = Request::get(path).header(ACCEPT, accept).body(Vec::new()).map_err(|error| self.garbled(&error))?;
+    pub async fn watch(
+        &self,
+        path: &str,
+        accept: &str,
+    ) -> Result<impl Stream<Item = Result<WatchEvent<Value>, Failure>> + use<>, Failure> {
+        let request =
+            Request::get(path).header(ACCEPT, accept).body(Vec::new()).map_err(|error| self.garbled(&error))?;
         let events = self.client.request_events::<Value>(request).await.map_err(|error| self.failure(error))?;
         let server = self.clone();
         Ok(events.map(move |event| event.map_err(|error| server.failure(error))))
@@ -141,7 +147,9 @@ impl Server {
         let version = list["metadata"]["resourceVersion"].as_str();
         let query = [("fieldSelector", Some(by_name)), ("watch", Some("true")), ("resourceVersion", version)];
         let end = tokio::time::Instant::from_std(deadline.min(Instant::now() + RELIST_INTERVAL));
-        let Ok(events) = tokio::time::timeout_at(end, self.watch(&with_query(collection, &query), JSON)).await else { return Ok(None) };
+        let Ok(events) = tokio::time::timeout_at(end, self.watch(&with_query(collection, &query), JSON)).await else {
+            return Ok(None);
+        };
         let mut events = std::pin::pin!(events?);
         while let Ok(Some(event)) = tokio::time::timeout_at(end, events.next()).await {
             let decided = match event? {
@@ -184,7 +192,9 @@ impl Server {
             return Ok((status, serde_json::from_slice(&bytes).map_err(|error| self.garbled(&error))?));
         }
         let told = serde_json::from_slice::<Status>(&bytes).ok().filter(|status| !status.message.is_empty());
-        let told = told.unwrap_or_else(|| Status::failure(String::from_utf8_lossy(&bytes).trim(), status.canonical_reason().unwrap_or("")));
+        let told = told.unwrap_or_else(|| {
+            Status::failure(String::from_utf8_lossy(&bytes).trim(), status.canonical_reason().unwrap_or(""))
+        });
         Err(Failure::Server(Box::new(told.with_code(status.as_u16()))))
     }
 
@@ -195,7 +205,9 @@ impl Server {
     fn failure(&self, error: kube::Error) -> Failure {
         match error {
             kube::Error::Api(status) => Failure::Server(status),
-            error if failure::is_refused(&error) => Failure::Refused { server: self.address.clone(), hint: self.hint.clone() },
+            error if failure::is_refused(&error) => {
+                Failure::Refused { server: self.address.clone(), hint: self.hint.clone() }
+            }
             error => Failure::Unreachable { detail: failure::causes(&error), hint: self.hint.clone() },
         }
     }
@@ -227,7 +239,8 @@ mod tests {
 
     #[test]
     fn only_parameters_with_a_value_are_sent_and_escaped() {
-        let path = with_query("/apis/x", &[("labelSelector", Some("a=b,c in (d)")), ("limit", None), ("dryRun", Some("All"))]);
+        let path =
+            with_query("/apis/x", &[("labelSelector", Some("a=b,c in (d)")), ("limit", None), ("dryRun", Some("All"))]);
         assert_eq!(path, "/apis/x?labelSelector=a%3Db%2Cc%20in%20%28d%29&dryRun=All");
         assert_eq!(path_segment("../secrets"), "..%2Fsecrets");
     }

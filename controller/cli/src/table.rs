@@ -44,7 +44,8 @@ impl Table {
             return;
         }
         // In a watch only the first event defines the columns.
-        if let Some(definitions) = answer["columnDefinitions"].as_array().filter(|definitions| !definitions.is_empty()) {
+        if let Some(definitions) = answer["columnDefinitions"].as_array().filter(|definitions| !definitions.is_empty())
+        {
             self.columns = definitions
                 .iter()
                 .map(|definition| {
@@ -139,7 +140,9 @@ fn cell_text(cell: &Value) -> String {
         Value::Null => return String::new(),
         Value::String(text) => text.clone(),
         // Whole numbers that JSON writes with a fraction are shown without.
-        Value::Number(number) if number.is_f64() => number.as_f64().map_or_else(String::new, |number| number.to_string()),
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(String::new, |number| number.to_string())
+        }
         other => other.to_string(),
     };
     match text.find(['\n', '\r', '\u{c}']) {
@@ -150,8 +153,12 @@ fn cell_text(cell: &Value) -> String {
 
 /// `a=1,b=2`, or `<none>`.
 pub fn labels_text(labels: &Value) -> String {
-    let pairs: Vec<String> =
-        labels.as_object().into_iter().flatten().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
@@ -199,7 +206,11 @@ mod tests {
 
     #[test]
     fn several_kinds_and_all_namespaces_say_so() {
-        let mut table = Table::new(View { with_namespace: true, kind_prefix: Some("model.polyphony.dev".into()), ..View::default() });
+        let mut table = Table::new(View {
+            with_namespace: true,
+            kind_prefix: Some("model.polyphony.dev".into()),
+            ..View::default()
+        });
         table.add(&json!({"kind": "Table", "columnDefinitions": [{"name": "Name"}],
             "rows": [{"cells": ["m"], "object": {"metadata": {"name": "m", "namespace": "lab"}}}]}));
         assert_eq!(table.render(true), "NAMESPACE   NAME\nlab         model.polyphony.dev/m\n");
@@ -210,7 +221,9 @@ mod tests {
         let mut table = Table::new(View::default());
         table.add(&phones());
         assert_eq!(table.render(true).lines().count(), 3);
-        table.add(&json!({"kind": "Table", "columnDefinitions": null, "rows": [{"cells": ["p2", "True", 41, "d", "13s"]}]}));
+        table.add(
+            &json!({"kind": "Table", "columnDefinitions": null, "rows": [{"cells": ["p2", "True", 41, "d", "13s"]}]}),
+        );
         assert_eq!(table.render(false), "p2        True    41     13s\n");
     }
 

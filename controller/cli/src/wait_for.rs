@@ -10,9 +10,15 @@ use crate::jsonpath::{JsonPath, JsonPathError, value_text};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Goal {
     /// The condition of that type says that status; both without regard to case.
-    Condition { type_: String, status: String },
+    Condition {
+        type_: String,
+        status: String,
+    },
     /// The path leads to one value, which is this text if one is given.
-    JsonPath { path: JsonPath, value: Option<String> },
+    JsonPath {
+        path: JsonPath,
+        value: Option<String>,
+    },
     Delete,
     Create,
 }
@@ -20,7 +26,9 @@ pub enum Goal {
 /// Why a text is no goal.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GoalError {
-    #[error("unrecognized condition: {text:?}: write condition=TYPE, condition=TYPE=STATUS, jsonpath='{{PATH}}'=VALUE, delete or create")]
+    #[error(
+        "unrecognized condition: {text:?}: write condition=TYPE, condition=TYPE=STATUS, jsonpath='{{PATH}}'=VALUE, delete or create"
+    )]
     Unknown { text: String },
     #[error(transparent)]
     JsonPath(#[from] JsonPathError),
@@ -88,10 +96,12 @@ impl Goal {
     pub fn why_not(&self, object: Option<&Value>) -> String {
         let Some(object) = object else { return "it does not exist".to_owned() };
         match self {
-            Goal::Delete => match object["metadata"]["finalizers"].as_array().filter(|finalizers| !finalizers.is_empty()) {
-                Some(finalizers) => format!("it still exists: finalizers {}", Value::from(finalizers.clone())),
-                None => "it still exists".to_owned(),
-            },
+            Goal::Delete => {
+                match object["metadata"]["finalizers"].as_array().filter(|finalizers| !finalizers.is_empty()) {
+                    Some(finalizers) => format!("it still exists: finalizers {}", Value::from(finalizers.clone())),
+                    None => "it still exists".to_owned(),
+                }
+            }
             Goal::Create => "it exists".to_owned(),
             Goal::Condition { type_, .. } => match condition(object, type_) {
                 None => format!("it has no condition {type_} yet"),
@@ -103,7 +113,11 @@ impl Goal {
             },
             Goal::JsonPath { path, .. } => {
                 let found: Vec<String> = path.find(object).into_iter().map(value_text).collect();
-                if found.is_empty() { "the path leads to nothing".to_owned() } else { format!("the path leads to {}", found.join(", ")) }
+                if found.is_empty() {
+                    "the path leads to nothing".to_owned()
+                } else {
+                    format!("the path leads to {}", found.join(", "))
+                }
             }
         }
     }
@@ -111,7 +125,9 @@ impl Goal {
 
 fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value> {
     let conditions = object["status"]["conditions"].as_array()?;
-    conditions.iter().find(|condition| condition["type"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(type_)))
+    conditions
+        .iter()
+        .find(|condition| condition["type"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(type_)))
 }
 
 /// Whether the condition, and the status it stands in, were written for the spec as it is now.
@@ -179,7 +195,17 @@ mod tests {
             let goal: Goal = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((goal.is_met(Some(&object)), goal.is_met(None)), (met, met_by_none), "{text}");
         }
-        for text in ["", "condition", "condition=", "condition=A=", "jsonpath=", "jsonpath={.a[}=1", "jsonpath={.a}=", "jsonpath={.a}x", "ready"] {
+        for text in [
+            "",
+            "condition",
+            "condition=",
+            "condition=A=",
+            "jsonpath=",
+            "jsonpath={.a[}=1",
+            "jsonpath={.a}=",
+            "jsonpath={.a}x",
+            "ready",
+        ] {
             assert!(text.parse::<Goal>().is_err(), "{text}");
         }
     }
@@ -189,7 +215,10 @@ mod tests {
         let object = deployment(1, json!(1), json!(1));
         assert_eq!("condition=Ready".parse::<Goal>().unwrap().why_not(Some(&object)), "it has no condition Ready yet");
         assert_eq!("condition=Ready".parse::<Goal>().unwrap().why_not(None), "it does not exist");
-        assert_eq!("jsonpath={.status.phase}=X".parse::<Goal>().unwrap().why_not(Some(&object)), "the path leads to Ready");
+        assert_eq!(
+            "jsonpath={.status.phase}=X".parse::<Goal>().unwrap().why_not(Some(&object)),
+            "the path leads to Ready"
+        );
         let held = json!({"metadata": {"finalizers": ["polyphony.dev/drain"]}});
         assert_eq!(Goal::Delete.why_not(Some(&held)), "it still exists: finalizers [\"polyphony.dev/drain\"]");
     }

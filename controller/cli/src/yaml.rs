@@ -69,7 +69,11 @@ fn scalar(string: &str, level: usize) -> Result<String, serde_yaml::Error> {
     }
     let is_other = !matches!(serde_yaml::from_str(string), Ok(serde_yaml::Value::String(read)) if read == string);
     let quoted = written.starts_with(['\'', '"']);
-    if string.contains('\n') || is_timestamp(string) || is_old_boolean(string) || (quoted && is_other && is_simple(string)) {
+    if string.contains('\n')
+        || is_timestamp(string)
+        || is_old_boolean(string)
+        || (quoted && is_other && is_simple(string))
+    {
         return Ok(Value::from(string).to_string());
     }
     Ok(written.to_owned())
@@ -91,7 +95,9 @@ fn is_old_boolean(string: &str) -> bool {
 
 /// Numbers, `true`, `null` and the like: what is quoted for its meaning, not for its characters.
 fn is_simple(string: &str) -> bool {
-    string.chars().all(|character| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '+' | '~' | '_'))
+    string
+        .chars()
+        .all(|character| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '+' | '~' | '_'))
 }
 
 #[cfg(test)]
@@ -122,7 +128,7 @@ lines: |
    two
 list:
 - k: 1
-  n:
+  \"n\":
   - true
   - null
 - x
@@ -134,7 +140,37 @@ list:
 
     #[test]
     fn whatever_is_written_is_read_back() {
-        for string in ["", " ", "a\nb", "a\n\n  b\n", "\n", "true", "~", "1e3", "- x", "# x", "x # y", "\"q\"", "'q'", "é → ü", "a\tb", "2026-01-01", "{x}", "*a", "&a", "!t", "%x", "@x", "0x1f", "1_000", "null", "key: v", "x:", "\u{7}", "trailing "] {
+        for string in [
+            "",
+            " ",
+            "a\nb",
+            "a\n\n  b\n",
+            "\n",
+            "true",
+            "~",
+            "1e3",
+            "- x",
+            "# x",
+            "x # y",
+            "\"q\"",
+            "'q'",
+            "é → ü",
+            "a\tb",
+            "2026-01-01",
+            "{x}",
+            "*a",
+            "&a",
+            "!t",
+            "%x",
+            "@x",
+            "0x1f",
+            "1_000",
+            "null",
+            "key: v",
+            "x:",
+            "\u{7}",
+            "trailing ",
+        ] {
             let value = json!({"a": string, "l": [string, {"k": string}], string: 1});
             let text = to_string(&value).unwrap();
             let read: Value = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{string:?}: {error}\n{text}"));

@@ -1,7 +1,7 @@
 //! What three phones say together is what one says alone, and what the reference says.
 
 use polyphony_e2e::golden::{Case, Golden};
-use polyphony_e2e::shelf::{Shelf, real_model};
+use polyphony_e2e::shelf::{Shelf, real_model, vulkan_is_here};
 use polyphony_e2e::stream::Gateway;
 use serde_json::{Value, json};
 
@@ -94,6 +94,31 @@ async fn one_two_and_three_phones_answer_as_the_reference_does() {
     every_split_gives_the_same_64_tokens(&gateway, &golden).await;
     two_chats_at_once_say_what_each_says_alone(&gateway, &golden).await;
     a_seed_draws_the_same_tokens_on_any_split(&gateway, &golden).await;
+}
+
+#[tokio::test]
+async fn vulkan_phones_answer_as_the_reference_does() {
+    let Some(path) = real_model() else { return };
+    if !vulkan_is_here() {
+        println!("skipped: no Vulkan driver; `make setup` installs one as root");
+        return;
+    }
+    let golden = Golden::read("smollm2-135m-instruct-q4_1.json").unwrap();
+    let shelf = Shelf::up_on("vulkan", 3, "2Gi").unwrap();
+    let mut manifest = model("smollm2", &path);
+    for phones in 1..=3 {
+        manifest += &format!("---\n{}", deployment(&format!("f32-{phones}"), "smollm2", phones, "f32", 256));
+    }
+    shelf.apply(&manifest).unwrap().ok().unwrap();
+    let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
+    for phones in 1..=3 {
+        let name = format!("f32-{phones}");
+        shelf.wait_available(&name).unwrap();
+        assert_eq!(shelf.phones_of(&name).unwrap().len(), phones);
+        for case in &golden.cases {
+            compare(&gateway, &name, case, F32_BOUND).await;
+        }
+    }
 }
 
 async fn the_template_gives_the_reference_prompt(gateway: &Gateway, golden: &Golden) {

@@ -63,16 +63,17 @@ async fn every_mistake_is_answered_with_cause_place_and_remedy() {
     let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
     let ask = |body: Value| {
         let gateway = gateway.clone();
-        async move { gateway.post("/v1/chat/completions", &body).await.unwrap() }
+        async move { gateway.post("/v1/completions", &body).await.unwrap() }
     };
-    let question = json!([{"role": "user", "content": "hello"}]);
-    let (status, answer) = ask(json!({"model": "huge", "messages": question})).await;
+    let (status, answer) = ask(json!({"model": "huge", "prompt": [5]})).await;
     assert_eq!(status, 503, "{answer}");
     assert_says(&answer["error"]["message"].to_string(), &["huge", "MiB"]);
-    let (status, answer) = ask(json!({"model": "nobody", "messages": question})).await;
+    let (status, answer) = ask(json!({"model": "nobody", "prompt": [5]})).await;
     assert_eq!((status, &answer["error"]["code"]), (404, &json!("model_not_found")));
-    let (status, answer) = ask(json!({"model": "huge", "messages": question, "temperature": "hot"})).await;
+    let (status, answer) = ask(json!({"model": "huge", "prompt": [5], "temperature": "hot"})).await;
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("temperature")), "{answer}");
+    let (status, answer) = ask(json!({"model": "huge", "prompt": [100_000]})).await;
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("prompt[0]")), "{answer}");
     let (status, text) = gateway.post_text("/v1/chat/completions", "{\"model\": ").await.unwrap();
     assert_eq!(status, 400, "{text}");
     assert_says(&text, &["invalid_request_error", "JSON"]);
@@ -82,7 +83,7 @@ async fn every_mistake_is_answered_with_cause_place_and_remedy() {
 fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let shelf = Shelf::planned(1, "64Mi").unwrap();
+    let shelf = Shelf::planned("cpu", 1, "64Mi").unwrap();
     let said = shelf
         .polyctl(&["up", "--phones", "1", "--backend", "cpu", "--api-port", "0", "--hub-port", "0", "--gateway-port", &port])
         .unwrap();

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition};
-use serde_json::Value;
 
 use super::history::{Change, Stored};
 use super::transaction::{Pending, panic_text};

@@ -59,7 +59,7 @@ pub(super) struct State {
 // === impl State ===
 
 impl State {
-    pub(super) fn new(revision: u64, objects: BTreeMap<Key, Arc<Value>>, limits: Limits) -> Self {
+    pub(super) fn new(revision: u64, objects: BTreeMap<Key, Stored>, limits: Limits) -> Self {
         State {
             revision,
             limits,
@@ -77,6 +77,10 @@ impl State {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(super) fn bytes_of(&self, key: &Key) -> usize {
+        self.objects.get(key).map_or(0, |stored| stored.bytes)
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Value>> {

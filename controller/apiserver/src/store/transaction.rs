@@ -117,8 +117,10 @@ impl<'a> Transaction<'a> {
             let (bytes, limit) = (bytes.len(), limits.object_bytes);
             return Err(StoreError::TooLarge { bytes, limit });
         }
+        // What shrinks is always taken, or a full store could not be emptied of what finalizers hold.
+        let before = self.state.bytes_of(&key);
         let waiting: usize = self.changes.iter().map(|pending| pending.bytes.len()).sum();
-        if self.state.bytes() + waiting + bytes.len() > limits.total_bytes {
+        if bytes.len() > before && self.state.bytes() - before + waiting + bytes.len() > limits.total_bytes {
             return Err(StoreError::FullBytes { limit: limits.total_bytes });
         }
         let change = if previous.is_some() { Change::Modified } else { Change::Added };

@@ -10,27 +10,40 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
     let (spec, status) = (&deployment.spec, deployment.status.clone().unwrap_or_default());
     layout.metadata(&deployment.metadata);
     layout.field("Model", &spec.model);
-    layout.field("Replicas", format!("{} desired | {} planned | {} ready", spec.replicas, status.replicas, status.ready_replicas));
+    layout.field(
+        "Replicas",
+        format!("{} desired | {} planned | {} ready", spec.replicas, status.replicas, status.ready_replicas),
+    );
     layout.field("Context Length", format!("{} tokens", spec.context_length));
     layout.field("Max Sessions", spec.max_sessions);
-    layout.field("Objective", match spec.objective {
-        Objective::Latency => "Latency",
-        Objective::Throughput => "Throughput",
-    });
+    layout.field(
+        "Objective",
+        match spec.objective {
+            Objective::Latency => "Latency",
+            Objective::Throughput => "Throughput",
+        },
+    );
     layout.field("Placement", wishes(&spec.placement));
-    layout.field("Activation Type", match spec.transport.activation_type {
-        ActivationType::F32 => "f32",
-        ActivationType::F16 => "f16",
-    });
+    layout.field(
+        "Activation Type",
+        match spec.transport.activation_type {
+            ActivationType::F32 => "f32",
+            ActivationType::F16 => "f16",
+        },
+    );
     layout.field_if("URL", status.url);
     layout.field_if("Plan Generation", status.plan_generation);
     layout.field_if("Phones", status.phones);
-    let predicted = status.predicted_tokens_per_second.map(|speed| format!(" (predicted {speed:.1})")).unwrap_or_default();
+    let predicted =
+        status.predicted_tokens_per_second.map(|speed| format!(" (predicted {speed:.1})")).unwrap_or_default();
     layout.field_if("Tokens/s", status.tokens_per_second.map(|speed| format!("{speed}{predicted}")));
     if let (Some(observed), Some(generation)) = (status.observed_generation, deployment.metadata.generation)
         && observed < generation
     {
-        layout.field("Observed", format!("generation {observed} of {generation}: the newest change has not been acted on yet"));
+        layout.field(
+            "Observed",
+            format!("generation {observed} of {generation}: the newest change has not been acted on yet"),
+        );
     }
     layout.conditions(&status.conditions, story.now);
     placement::write_table(layout, "Placements", story.placements, placement::Column::Phone);
@@ -85,10 +98,20 @@ mod tests {
                 "url": "http://127.0.0.1:8080/v1", "tokensPerSecond": "~9.1", "predictedTokensPerSecond": 9.14,
                 "conditions": [{"type": "Available", "status": "True", "reason": "AllReady", "message": "1 of 1\nreplicas",
                     "lastTransitionTime": "2026-01-01T00:03:00Z"}]}});
-        let placements =
-            [placement(0, "phone-1", "embedding+layers 0-14", 2, "Ready"), placement(1, "phone-3", "layers 15-29+head", 2, "Ready")];
-        let events = [event(1, "Normal", "Planned", "generation 1 over 3 phones"), event(2, "Warning", "PhoneLost", "phone-2 is gone")];
-        let story = Story { object: &object, placements: &placements, events: &events, now: "2026-01-01T00:05:00Z".parse().unwrap() };
+        let placements = [
+            placement(0, "phone-1", "embedding+layers 0-14", 2, "Ready"),
+            placement(1, "phone-3", "layers 15-29+head", 2, "Ready"),
+        ];
+        let events = [
+            event(1, "Normal", "Planned", "generation 1 over 3 phones"),
+            event(2, "Warning", "PhoneLost", "phone-2 is gone"),
+        ];
+        let story = Story {
+            object: &object,
+            placements: &placements,
+            events: &events,
+            now: "2026-01-01T00:05:00Z".parse().unwrap(),
+        };
         assert_eq!(
             describe(&story),
             "\

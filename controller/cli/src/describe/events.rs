@@ -46,7 +46,11 @@ impl EventLine {
 
     fn age(&self, now: jiff::Timestamp) -> String {
         let since = |time: jiff::Timestamp| duration::human(now.as_second() - time.as_second());
-        if self.count > 1 { format!("{} (x{} over {})", since(self.last), self.count, since(self.first)) } else { since(self.first) }
+        if self.count > 1 {
+            format!("{} (x{} over {})", since(self.last), self.count, since(self.first))
+        } else {
+            since(self.first)
+        }
     }
 }
 
@@ -63,7 +67,13 @@ pub fn write(layout: &mut Layout, events: &[EventLine], subject: &str, now: jiff
         headers.insert(3, "Object");
     }
     let rows = events.iter().map(|event| {
-        let mut row = vec![event.type_.clone(), event.reason.clone(), event.age(now), event.source.clone(), one_line(&event.message)];
+        let mut row = vec![
+            event.type_.clone(),
+            event.reason.clone(),
+            event.age(now),
+            event.source.clone(),
+            one_line(&event.message),
+        ];
         if others {
             row.insert(3, format!("{}/{}", event.kind.to_lowercase(), event.object));
         }

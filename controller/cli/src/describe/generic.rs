@@ -11,8 +11,11 @@ pub(super) fn write(layout: &mut Layout, story: &Story) {
     let metadata = &object["metadata"];
     layout.field("Name", text(&metadata["name"]));
     layout.field_if("Namespace", metadata["namespace"].as_str());
-    for (title, pairs, between) in [("Labels", &metadata["labels"], "="), ("Annotations", &metadata["annotations"], ": ")] {
-        let pairs: Vec<(String, String)> = pairs.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect();
+    for (title, pairs, between) in
+        [("Labels", &metadata["labels"], "="), ("Annotations", &metadata["annotations"], ": ")]
+    {
+        let pairs: Vec<(String, String)> =
+            pairs.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect();
         layout.map(title, pairs.iter().map(|(key, value)| (key, value)), between);
     }
     layout.field("API Version", text(&object["apiVersion"]));

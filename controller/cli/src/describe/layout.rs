@@ -83,7 +83,13 @@ impl Layout {
     pub fn conditions(&mut self, conditions: &[Condition], now: jiff::Timestamp) {
         let rows = conditions.iter().map(|condition| {
             let age = duration::human(now.as_second() - condition.last_transition_time.0.as_second());
-            vec![condition.type_.clone(), condition.status.clone(), age, condition.reason.clone(), one_line(&condition.message)]
+            vec![
+                condition.type_.clone(),
+                condition.status.clone(),
+                age,
+                condition.reason.clone(),
+                one_line(&condition.message),
+            ]
         });
         self.table("Conditions", &["Type", "Status", "Since", "Reason", "Message"], rows.collect());
     }
@@ -138,7 +144,11 @@ mod tests {
         let mut layout = Layout::default();
         layout.field("Name", "a");
         layout.field("Namespace", "b");
-        layout.table("Conditions", &["Type", "Status"], vec![vec!["Available".into(), "True".into()], vec!["X".into(), "No".into()]]);
+        layout.table(
+            "Conditions",
+            &["Type", "Status"],
+            vec![vec!["Available".into(), "True".into()], vec!["X".into(), "No".into()]],
+        );
         layout.field("Events", "<none>");
         assert_eq!(
             layout.finish(),

@@ -17,7 +17,8 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     layout.field_if("Ring Address", status.ring_address);
     layout.field_if("Capacity", status.capacity.map(|capacity| format!("{} memory", capacity.memory)));
     layout.field_if("Allocatable", status.allocatable.map(|allocatable| format!("{} memory", allocatable.memory)));
-    let charge = |percent| if status.charging == Some(true) { format!("{percent} %, charging") } else { format!("{percent} %") };
+    let charge =
+        |percent| if status.charging == Some(true) { format!("{percent} %, charging") } else { format!("{percent} %") };
     layout.field_if("Battery", status.battery_percent.map(charge));
     layout.field_if("Temperature", status.temperature_celsius.map(|celsius| format!("{celsius:.1} °C")));
     if !status.backends.is_empty() {
@@ -28,7 +29,8 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     }
     if !status.links.is_empty() {
         let rows = status.links.into_iter().map(|link| {
-            let bandwidth = link.megabits_per_second.map_or_else(|| "<unknown>".to_owned(), |rate| format!("{rate:.1}"));
+            let bandwidth =
+                link.megabits_per_second.map_or_else(|| "<unknown>".to_owned(), |rate| format!("{rate:.1}"));
             vec![link.peer, format!("{:.2}", link.round_trip_milliseconds), bandwidth]
         });
         layout.table("Links", &["Peer", "Round Trip (ms)", "Mbit/s"], rows.collect());

@@ -30,18 +30,27 @@ pub(super) fn write(layout: &mut Layout, placement: &SegmentPlacement, story: &S
         EdgeKind::Sequential => format!("stage {}", edge.to),
         EdgeKind::Skip => format!("stage {} (skip)", edge.to),
     });
-    layout.field("Output To", Some(edges.collect::<Vec<_>>().join(", ")).filter(|edges| !edges.is_empty()).unwrap_or("<none>".into()));
+    layout.field(
+        "Output To",
+        Some(edges.collect::<Vec<_>>().join(", ")).filter(|edges| !edges.is_empty()).unwrap_or("<none>".into()),
+    );
     layout.field("Context Length", format!("{} tokens", spec.context_length));
     layout.field("Max Sessions", spec.max_sessions);
-    layout.field("Activation Type", match spec.activation_type {
-        ActivationType::F32 => "f32",
-        ActivationType::F16 => "f16",
-    });
+    layout.field(
+        "Activation Type",
+        match spec.activation_type {
+            ActivationType::F32 => "f32",
+            ActivationType::F16 => "f16",
+        },
+    );
     layout.field("Numerics Class", &spec.numerics_class);
     layout.field("Planned Memory", format_bytes(spec.planned_bytes));
     layout.field("Predicted Step", format!("{:.2} ms", spec.predicted_step_microseconds as f64 / 1000.0));
     layout.field("Phase", phase(status.phase));
-    layout.field("Loaded", status.loaded.unwrap_or_else(|| format!("{} of {} bytes", status.bytes_loaded, status.bytes_total)));
+    layout.field(
+        "Loaded",
+        status.loaded.unwrap_or_else(|| format!("{} of {} bytes", status.bytes_loaded, status.bytes_total)),
+    );
     layout.field_if("Ms/Layer", status.milliseconds_per_layer);
     layout.field_if("Message", status.message.map(|message| one_line(&message)));
     layout.conditions(&status.conditions, story.now);

@@ -19,7 +19,9 @@ pub struct PortInUse {
 /// [`PortInUse`], naming the flag that changes it.
 pub fn check(port: u16, purpose: &'static str, flag: &'static str) -> Result<(), PortInUse> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(PortInUse { port, purpose, flag, holder: holder(port) }),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(PortInUse { port, purpose, flag, holder: holder(port) })
+        }
         // Any other fault is the controller's to tell, with its own address.
         _ => Ok(()),
     }
@@ -32,7 +34,9 @@ fn holder(port: u16) -> Option<String> {
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let holds = |path: std::path::PathBuf| std::fs::read_link(path).is_ok_and(|target| target.as_os_str() == socket.as_str());
+        let holds = |path: std::path::PathBuf| {
+            std::fs::read_link(path).is_ok_and(|target| target.as_os_str() == socket.as_str())
+        };
         if descriptors.flatten().any(|descriptor| holds(descriptor.path())) {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some(format!("{} (pid {pid})", name.trim()));
@@ -46,7 +50,9 @@ fn listening_inode(table: &str, port: u16) -> Option<&str> {
     table.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let local = fields.get(1)?.rsplit_once(':')?.1;
-        (u16::from_str_radix(local, 16) == Ok(port) && fields.get(3) == Some(&"0A")).then(|| fields.get(9).copied()).flatten()
+        (u16::from_str_radix(local, 16) == Ok(port) && fields.get(3) == Some(&"0A"))
+            .then(|| fields.get(9).copied())
+            .flatten()
     })
 }
 
@@ -61,7 +67,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let error = check(port, "gateway", "--gateway-port").unwrap_err();
         let text = error.to_string();
-        assert!(text.contains(&format!("port {port} for the gateway is in use")) && text.contains("--gateway-port"), "{text}");
+        assert!(
+            text.contains(&format!("port {port} for the gateway is in use")) && text.contains("--gateway-port"),
+            "{text}"
+        );
         if let Some(holder) = error.holder {
             assert!(holder.contains(&std::process::id().to_string()), "{holder}");
         }

@@ -112,8 +112,12 @@ impl Apply {
         };
         let mut out = io::stdout().lock();
         match &self.output {
-            Some(format) => printing::write_object(&mut out, format, resource, &printing::for_people(object, resource, false))?,
-            None => writeln!(out, "{}/{} {outcome}{}", resource.singular_name(), document.name(), self.dry_run.suffix())?,
+            Some(format) => {
+                printing::write_object(&mut out, format, resource, &printing::for_people(object, resource, false))?
+            }
+            None => {
+                writeln!(out, "{}/{} {outcome}{}", resource.singular_name(), document.name(), self.dry_run.suffix())?
+            }
         }
         Ok(Ok(()))
     }
@@ -186,7 +190,12 @@ fn outcome(status: StatusCode, before: Option<&Value>, after: &Value) -> &'stati
     }
 }
 
-fn namespace_of(document: &Document, resource: &Resource, asked: Option<&str>, current: &str) -> Result<String, Failure> {
+fn namespace_of(
+    document: &Document,
+    resource: &Resource,
+    asked: Option<&str>,
+    current: &str,
+) -> Result<String, Failure> {
     match (document.namespace(), asked) {
         (Some(own), Some(asked)) if resource.namespaced && own != asked => Err(Failure::Request(format!(
             "{}: the namespace from the provided object {own:?} does not match the namespace {asked:?}. \
@@ -207,7 +216,12 @@ fn unmapped(document: &Document, unknown: &UnknownKind) -> Failure {
 }
 
 /// The server's words, then for each field that they name its file and line, and a remedy where one is known.
-async fn told_with_places(connection: &Connection, resource: &Resource, document: &Document, failure: Failure) -> Failure {
+async fn told_with_places(
+    connection: &Connection,
+    resource: &Resource,
+    document: &Document,
+    failure: Failure,
+) -> Failure {
     let Some(status) = failure.status() else { return failure };
     let mut notes = Vec::new();
     let fields = faulty_fields(status);
@@ -223,7 +237,10 @@ async fn told_with_places(connection: &Connection, resource: &Resource, document
         notes.push(document.place_of("kind"));
     }
     if status.is_conflict() && !fields.is_empty() {
-        notes.push("another manager owns these fields: take them over with --force-conflicts, or leave them out of the file".to_owned());
+        notes.push(
+            "another manager owns these fields: take them over with --force-conflicts, or leave them out of the file"
+                .to_owned(),
+        );
     }
     Failure::Noted { failure: Box::new(failure), notes }
 }

@@ -79,19 +79,36 @@ impl Chat {
         if let Some(url) = &self.url {
             // Without a cluster there is an answer all the same, only not who gave it.
             let connection = cluster.connect().await.ok();
-            let namespace = connection.as_ref().map_or_else(|| "default".to_owned(), |connection| connection.namespace.clone());
-            return Ok(Endpoint { url: url.clone(), model: model_id(&namespace, &deployment), connection, namespace, deployment });
+            let namespace =
+                connection.as_ref().map_or_else(|| "default".to_owned(), |connection| connection.namespace.clone());
+            return Ok(Endpoint {
+                url: url.clone(),
+                model: model_id(&namespace, &deployment),
+                connection,
+                namespace,
+                deployment,
+            });
         }
         let connection = cluster.connect().await?;
         let namespace = connection.namespace.clone();
         let (group, version) = (polyphony_api::GROUP, polyphony_api::VERSION);
-        let path = format!("/apis/{group}/{version}/namespaces/{}/inferencedeployments/{}", path_segment(&namespace), path_segment(&deployment));
+        let path = format!(
+            "/apis/{group}/{version}/namespaces/{}/inferencedeployments/{}",
+            path_segment(&namespace),
+            path_segment(&deployment)
+        );
         let object = connection.server.get(&path).await?;
         let url = match object["status"]["url"].as_str() {
             Some(url) if is_available(&object) => url.to_owned(),
             _ => return Err(unavailable(&deployment, &object).into()),
         };
-        Ok(Endpoint { url, model: model_id(&namespace, &deployment), connection: Some(connection), namespace, deployment })
+        Ok(Endpoint {
+            url,
+            model: model_id(&namespace, &deployment),
+            connection: Some(connection),
+            namespace,
+            deployment,
+        })
     }
 
     async fn converse(&self, endpoint: &Endpoint, mut messages: Vec<Message>) -> anyhow::Result<ExitCode> {
@@ -145,7 +162,8 @@ impl Chat {
     }
 
     async fn answer(&self, endpoint: &Endpoint, messages: &[Message]) -> anyhow::Result<Answer> {
-        let sampling = Sampling { max_tokens: self.max_tokens, temperature: self.temperature, top_p: self.top_p, seed: self.seed };
+        let sampling =
+            Sampling { max_tokens: self.max_tokens, temperature: self.temperature, top_p: self.top_p, seed: self.seed };
         let show = |text: &str| {
             let mut out = io::stdout().lock();
             out.write_all(text.as_bytes())?;
@@ -209,7 +227,8 @@ fn unavailable(deployment: &str, object: &Value) -> Failure {
 fn ring_text(placements: &[Value]) -> Option<String> {
     let number = |placement: &Value, field: &str| placement["spec"][field].as_u64();
     let mut ring: Vec<&Value> = Vec::new();
-    let mut generations: Vec<u64> = placements.iter().filter_map(|placement| number(placement, "planGeneration")).collect();
+    let mut generations: Vec<u64> =
+        placements.iter().filter_map(|placement| number(placement, "planGeneration")).collect();
     generations.sort_unstable();
     generations.dedup();
     if placements.iter().any(|placement| number(placement, "replica") != Some(0)) {
@@ -253,7 +272,8 @@ mod tests {
 
     #[test]
     fn the_ring_that_answers_is_the_newest_that_is_ready() {
-        let mut placements = vec![placement(1, 1, "b", "Ready"), placement(1, 0, "a", "Ready"), placement(2, 0, "c", "Loading")];
+        let mut placements =
+            vec![placement(1, 1, "b", "Ready"), placement(1, 0, "a", "Ready"), placement(2, 0, "c", "Loading")];
         assert_eq!(ring_text(&placements).as_deref(), Some("phones a → b (generation 1)"));
         placements[2] = placement(2, 0, "c", "Ready");
         assert_eq!(ring_text(&placements).as_deref(), Some("phones c (generation 2)"));
@@ -267,7 +287,10 @@ mod tests {
         let object = json!({"status": {"url": "u", "conditions": [{"type": "Available", "status": "False", "reason": "Infeasible", "message": "too big"}]}});
         assert!(!is_available(&object));
         let text = unavailable("smollm2", &object).to_string();
-        assert!(text.contains("Available=False (Infeasible): too big") && text.contains("polyctl wait infer/smollm2"), "{text}");
+        assert!(
+            text.contains("Available=False (Infeasible): too big") && text.contains("polyctl wait infer/smollm2"),
+            "{text}"
+        );
         assert!(unavailable("smollm2", &json!({})).to_string().contains("has not looked at it yet"));
     }
 

@@ -87,9 +87,9 @@ impl Delete {
         let mut targets = Vec::new();
         // The last first: what was applied on top of something goes before it.
         for document in documents.iter().rev() {
-            let resource = catalogue.find_kind(document.api_version(), document.kind()).map_err(|unknown| {
-                Failure::Request(format!("{}: {unknown}", document.place_of("kind")))
-            })?;
+            let resource = catalogue
+                .find_kind(document.api_version(), document.kind())
+                .map_err(|unknown| Failure::Request(format!("{}: {unknown}", document.place_of("kind"))))?;
             let namespace = document.namespace().unwrap_or(&connection.namespace).to_owned();
             targets.push(Target { resource: resource.clone(), namespace, name: document.name().to_owned() });
         }
@@ -99,7 +99,11 @@ impl Delete {
                     targets.extend(self.all_of(&connection, &selection.resource).await?);
                 }
                 for name in selection.names {
-                    targets.push(Target { resource: selection.resource.clone(), namespace: connection.namespace.clone(), name });
+                    targets.push(Target {
+                        resource: selection.resource.clone(),
+                        namespace: connection.namespace.clone(),
+                        name,
+                    });
                 }
             }
         }
@@ -136,7 +140,11 @@ impl Delete {
         let filters = [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
         let objects = connection.server.list(&with_query(&resource.collection_path(scope), &filters)).await?;
         let text = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-        let target = |object: &Value| Target { resource: resource.clone(), namespace: text(object, "namespace"), name: text(object, "name") };
+        let target = |object: &Value| Target {
+            resource: resource.clone(),
+            namespace: text(object, "namespace"),
+            name: text(object, "name"),
+        };
         Ok(objects.iter().map(target).collect())
     }
 
@@ -152,18 +160,28 @@ impl Delete {
         }
         let (mut deleted, mut failures) = (Vec::new(), Vec::new());
         for target in targets {
-            match connection.server.delete(&target.resource.object_path(&target.namespace, &target.name), &options).await {
+            match connection
+                .server
+                .delete(&target.resource.object_path(&target.namespace, &target.name), &options)
+                .await
+            {
                 Ok(answer) => {
                     let title = target.resource.singular_name();
                     match self.output {
                         Some(_) => writeln!(io::stdout(), "{title}/{}", target.name)?,
                         None if target.resource.namespaced => {
-                            writeln!(io::stdout(), "{title} {:?} deleted from {} namespace", target.name, target.namespace)?;
+                            writeln!(
+                                io::stdout(),
+                                "{title} {:?} deleted from {} namespace",
+                                target.name,
+                                target.namespace
+                            )?;
                         }
                         None => writeln!(io::stdout(), "{title} {:?} deleted", target.name)?,
                     }
                     // The answer is the object, or a Status that tells of it.
-                    let uid = answer["metadata"]["uid"].as_str().or(answer["details"]["uid"].as_str()).map(str::to_owned);
+                    let uid =
+                        answer["metadata"]["uid"].as_str().or(answer["details"]["uid"].as_str()).map(str::to_owned);
                     deleted.push((target, uid));
                 }
                 Err(failure) if failure.is_not_found() && (self.ignore_not_found || self.all) => {}
@@ -193,8 +211,12 @@ impl Delete {
             match gone.await {
                 Ok(Some(())) => {}
                 Ok(None) => {
-                    let failure = Failure::Request(format!("timed out waiting for the condition on {}/{name}", resource.plural));
-                    failures.push(Failure::Noted { failure: Box::new(failure), notes: vec![format!("finalizers that hold it: {held_by}")] });
+                    let failure =
+                        Failure::Request(format!("timed out waiting for the condition on {}/{name}", resource.plural));
+                    failures.push(Failure::Noted {
+                        failure: Box::new(failure),
+                        notes: vec![format!("finalizers that hold it: {held_by}")],
+                    });
                 }
                 Err(failure) => failures.push(failure),
             }

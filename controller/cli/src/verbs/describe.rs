@@ -78,7 +78,8 @@ impl Describe {
             Ok(object) => Ok(vec![object]),
             Err(failure) if failure.is_not_found() => {
                 let all = connection.server.list(&resource.collection_path(Some(&connection.namespace))).await?;
-                let begins = |object: &Value| object["metadata"]["name"].as_str().is_some_and(|known| known.starts_with(name));
+                let begins =
+                    |object: &Value| object["metadata"]["name"].as_str().is_some_and(|known| known.starts_with(name));
                 let found: Vec<Value> = all.into_iter().filter(begins).collect();
                 if found.is_empty() { Err(failure) } else { Ok(found) }
             }
@@ -91,10 +92,14 @@ impl Describe {
         let namespace = object["metadata"]["namespace"].as_str();
         let ours = resource.group == polyphony_api::GROUP;
         let placements: Vec<SegmentPlacement> = match resource.kind.as_str() {
-            "InferenceDeployment" if ours => read_all(server.list(&placements_path(namespace.unwrap_or_default(), name)).await?),
+            "InferenceDeployment" if ours => {
+                read_all(server.list(&placements_path(namespace.unwrap_or_default(), name)).await?)
+            }
             "Phone" if ours => {
                 let path = format!("/apis/{}/segmentplacements", resource.api_version());
-                read_all(server.list(&with_query(&path, &[("fieldSelector", Some(&format!("spec.phone={name}")))])).await?)
+                read_all(
+                    server.list(&with_query(&path, &[("fieldSelector", Some(&format!("spec.phone={name}")))])).await?,
+                )
             }
             _ => Vec::new(),
         };
@@ -117,23 +122,37 @@ async fn fetch_events(server: &Server, resource: &Resource, object: &Value) -> R
     let with_placements = resource.kind == "InferenceDeployment" && resource.group == polyphony_api::GROUP;
     let selector = format!("involvedObject.kind={},involvedObject.name={name}", resource.kind);
     let filter = (!with_placements).then_some(selector.as_str());
-    let mut found: Vec<EventLine> = server.list(&with_query(&path, &[("fieldSelector", filter)])).await?.iter().filter_map(EventLine::read).collect();
-    found.retain(|event| (event.kind == resource.kind && event.object == name) || (with_placements && is_placement_of(event, name)));
+    let mut found: Vec<EventLine> = server
+        .list(&with_query(&path, &[("fieldSelector", filter)]))
+        .await?
+        .iter()
+        .filter_map(EventLine::read)
+        .collect();
+    found.retain(|event| {
+        (event.kind == resource.kind && event.object == name) || (with_placements && is_placement_of(event, name))
+    });
     events::sort(&mut found);
     Ok(without_echoes(found, &resource.kind))
 }
 
 /// What a placement's event says word for word as the deployment's own does is told once.
 fn without_echoes(events: Vec<EventLine>, kind: &str) -> Vec<EventLine> {
-    let said: Vec<(String, String)> =
-        events.iter().filter(|event| event.kind == kind).map(|event| (event.reason.clone(), event.message.clone())).collect();
-    let is_echo = |event: &EventLine| event.kind != kind && said.iter().any(|(reason, message)| (reason, message) == (&event.reason, &event.message));
+    let said: Vec<(String, String)> = events
+        .iter()
+        .filter(|event| event.kind == kind)
+        .map(|event| (event.reason.clone(), event.message.clone()))
+        .collect();
+    let is_echo = |event: &EventLine| {
+        event.kind != kind && said.iter().any(|(reason, message)| (reason, message) == (&event.reason, &event.message))
+    };
     events.into_iter().filter(|event| !is_echo(event)).collect()
 }
 
 /// Placements are named `<deployment>-<replica>-g<generation>-<stage>`, and their events outlive them.
 fn is_placement_of(event: &EventLine, deployment: &str) -> bool {
-    let Some(rest) = event.object.strip_prefix(deployment).and_then(|rest| rest.strip_prefix('-')) else { return false };
+    let Some(rest) = event.object.strip_prefix(deployment).and_then(|rest| rest.strip_prefix('-')) else {
+        return false;
+    };
     let parts: Vec<&str> = rest.split('-').collect();
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     event.kind == "SegmentPlacement"
@@ -153,8 +172,16 @@ mod tests {
         let event = |kind: &str, message: &str| {
             EventLine::read(&json!({"eventTime": "2026-01-01T00:00:00Z", "reason": "R", "message": message, "involvedObject": {"kind": kind, "name": "n"}})).unwrap()
         };
-        let events = vec![event("InferenceDeployment", "a"), event("SegmentPlacement", "a"), event("SegmentPlacement", "b"), event("InferenceDeployment", "a")];
-        let told: Vec<_> = without_echoes(events, "InferenceDeployment").into_iter().map(|event| (event.kind, event.message)).collect();
+        let events = vec![
+            event("InferenceDeployment", "a"),
+            event("SegmentPlacement", "a"),
+            event("SegmentPlacement", "b"),
+            event("InferenceDeployment", "a"),
+        ];
+        let told: Vec<_> = without_echoes(events, "InferenceDeployment")
+            .into_iter()
+            .map(|event| (event.kind, event.message))
+            .collect();
         let expected = [("InferenceDeployment", "a"), ("SegmentPlacement", "b"), ("InferenceDeployment", "a")];
         assert_eq!(told, expected.map(|(kind, message)| (kind.to_owned(), message.to_owned())));
     }
@@ -164,7 +191,13 @@ mod tests {
         let of = |name: &str| {
             EventLine::read(&json!({"eventTime": "2026-01-01T00:00:00Z", "involvedObject": {"kind": "SegmentPlacement", "name": name}})).unwrap()
         };
-        for (name, expected) in [("chat-0-g1-0", true), ("chat-0-g12-3", true), ("chat-two-0-g1-0", false), ("chat-0-1-0", false), ("chat", false)] {
+        for (name, expected) in [
+            ("chat-0-g1-0", true),
+            ("chat-0-g12-3", true),
+            ("chat-two-0-g1-0", false),
+            ("chat-0-1-0", false),
+            ("chat", false),
+        ] {
             assert_eq!(is_placement_of(&of(name), "chat"), expected, "{name}");
         }
     }

@@ -8,9 +8,9 @@ use clap::Args;
 
 use crate::connection::ClusterFlags;
 use crate::duration;
-use crate::processes::Processes;
+use crate::processes::{Process, Processes};
 use crate::processes::endpoints::Endpoints;
-use crate::verbs::up::in_stopping_order;
+use crate::verbs::up::farm::CONTROLLER;
 
 /// Stop what `up` started. The objects are kept: the next `up` finds them again.
 #[derive(Debug, Args)]
@@ -44,3 +44,10 @@ impl Down {
         Ok(ExitCode::SUCCESS)
     }
 }
+
+/// Every process that runs, for `down`: the controller first, so that no phone's end is taken for a loss.
+fn in_stopping_order(running: &[Process]) -> (Vec<String>, Vec<String>) {
+    let names = running.iter().map(|process| process.name.clone());
+    names.partition(|name| name == CONTROLLER)
+}
+

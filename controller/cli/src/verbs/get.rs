@@ -97,7 +97,12 @@ impl Get {
         self.output.clone().unwrap_or(Format::Table { wide: false })
     }
 
-    async fn print_tables(&self, connection: &Connection, selections: &[Selection], wide: bool) -> anyhow::Result<ExitCode> {
+    async fn print_tables(
+        &self,
+        connection: &Connection,
+        selections: &[Selection],
+        wide: bool,
+    ) -> anyhow::Result<ExitCode> {
         let (mut printed, mut failures) = (0, Vec::new());
         for selection in selections {
             let resource = &selection.resource;
@@ -135,7 +140,12 @@ impl Get {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn print_objects(&self, connection: &Connection, selections: &[Selection], format: &Format) -> anyhow::Result<ExitCode> {
+    async fn print_objects(
+        &self,
+        connection: &Connection,
+        selections: &[Selection],
+        format: &Format,
+    ) -> anyhow::Result<ExitCode> {
         let (mut objects, mut failures) = (Vec::new(), Vec::new());
         for selection in selections {
             for path in self.paths(connection, selection) {
@@ -153,7 +163,9 @@ impl Get {
                     Some(Value::Array(items)) => items,
                     _ => vec![answer],
                 };
-                let finished = found.into_iter().map(|object| printing::for_people(object, &selection.resource, self.show_managed_fields));
+                let finished = found
+                    .into_iter()
+                    .map(|object| printing::for_people(object, &selection.resource, self.show_managed_fields));
                 objects.extend(finished.map(|object| (&selection.resource, object)));
             }
         }
@@ -184,7 +196,10 @@ impl Get {
         let mut screen = Screen::new(self, resource, format);
         let collection = resource.collection_path(self.scope(connection));
         let by_name = selection.names.first().map(|name| format!("metadata.name={name}"));
-        let filters = [("labelSelector", self.selector.as_deref()), ("fieldSelector", by_name.as_deref().or(self.field_selector.as_deref()))];
+        let filters = [
+            ("labelSelector", self.selector.as_deref()),
+            ("fieldSelector", by_name.as_deref().or(self.field_selector.as_deref())),
+        ];
         if let Some(name) = selection.names.first() {
             // A name that does not exist is an error here too.
             connection.server.get(&resource.object_path(&connection.namespace, name)).await?;
@@ -194,7 +209,11 @@ impl Get {
         let mut version = list["metadata"]["resourceVersion"].as_str().unwrap_or("0").to_owned();
         screen.show_list(&list, self.watch_only)?;
         loop {
-            let mut parameters = vec![("watch", Some("true")), ("allowWatchBookmarks", Some("true")), ("resourceVersion", Some(version.as_str()))];
+            let mut parameters = vec![
+                ("watch", Some("true")),
+                ("allowWatchBookmarks", Some("true")),
+                ("resourceVersion", Some(version.as_str())),
+            ];
             parameters.extend(filters);
             let events = connection.server.watch(&with_query(&collection, &parameters), accept).await?;
             let mut events = std::pin::pin!(events);
@@ -216,7 +235,8 @@ impl Get {
                     WatchEvent::Error(status) => return Err(Failure::Server(status).into()),
                 };
                 let of_row = &object["rows"][0]["object"]["metadata"]["resourceVersion"];
-                newest = of_row.as_str().or(object["metadata"]["resourceVersion"].as_str()).map(str::to_owned).or(newest);
+                newest =
+                    of_row.as_str().or(object["metadata"]["resourceVersion"].as_str()).map(str::to_owned).or(newest);
                 screen.show_event(kind, object)?;
             }
             if let Some(newest) = newest {
@@ -242,7 +262,8 @@ impl Get {
     fn paths(&self, connection: &Connection, selection: &Selection) -> Vec<String> {
         if selection.names.is_empty() {
             let path = selection.resource.collection_path(self.scope(connection));
-            let filters = [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
+            let filters =
+                [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
             return vec![with_query(&path, &filters)];
         }
         selection.names.iter().map(|name| selection.resource.object_path(&connection.namespace, name)).collect()
@@ -250,7 +271,9 @@ impl Get {
 
     fn sort(&self, answer: &mut Value) {
         let Some(path) = &self.sort_by else { return };
-        let key = |object: &Value| path.find(object).first().map(|value| (value.as_f64().unwrap_or(f64::MAX), (*value).clone()));
+        let key = |object: &Value| {
+            path.find(object).first().map(|value| (value.as_f64().unwrap_or(f64::MAX), (*value).clone()))
+        };
         let compare = |left: &Value, right: &Value| match (key(left), key(right)) {
             (Some((left, left_text)), Some((right, right_text))) => {
                 left.total_cmp(&right).then_with(|| left_text.to_string().cmp(&right_text.to_string()))

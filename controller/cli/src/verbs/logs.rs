@@ -53,18 +53,21 @@ impl Logs {
             reader.show_new(!self.follow)?;
             readers.push(reader);
         }
-        while self.follow {
+        if !self.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        loop {
             for reader in &mut readers {
                 reader.show_new(false)?;
             }
             tokio::time::sleep(POLL).await;
         }
-        Ok(ExitCode::SUCCESS)
     }
 
     /// The logs that are meant: of a process that has one, else of the phones that hold a deployment.
     async fn names(&self, cluster: &ClusterFlags, data_dir: &Path) -> anyhow::Result<Vec<String>> {
-        let (kind, name) = self.subject.split_once('/').map_or((None, self.subject.as_str()), |(kind, name)| (Some(kind), name));
+        let (kind, name) =
+            self.subject.split_once('/').map_or((None, self.subject.as_str()), |(kind, name)| (Some(kind), name));
         let is_phone = kind.is_none_or(|kind| matches!(kind, "phone" | "phones" | "ph"));
         let known = log_names(data_dir);
         if is_phone && known.contains(name) {
@@ -101,8 +104,15 @@ fn log_names(data_dir: &Path) -> BTreeSet<String> {
 fn no_log(name: &str, data_dir: &Path, known: &BTreeSet<String>) -> Failure {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let folder = data_dir.join("logs");
-    let there = if known.is_empty() { "is empty: does the control plane run with another --data-dir?".to_owned() } else { format!("has {}", known.join(", ")) };
-    Failure::Request(format!("{name:?} has no log on this machine and is no deployment with phones here: {} {there}", folder.display()))
+    let there = if known.is_empty() {
+        "is empty: does the control plane run with another --data-dir?".to_owned()
+    } else {
+        format!("has {}", known.join(", "))
+    };
+    Failure::Request(format!(
+        "{name:?} has no log on this machine and is no deployment with phones here: {} {there}",
+        folder.display()
+    ))
 }
 
 /// One log while it is shown.
@@ -183,9 +193,15 @@ mod tests {
     fn the_last_lines_begin_where_they_should() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        for (text, n_lines, start) in
-            [("a\nb\nc\n", 1, 4), ("a\nb\nc\n", 2, 2), ("a\nb\nc\n", 9, 0), ("a\nb\nc", 1, 4), ("", 3, 0), ("a\nb\n", 0, 4), ("\n\n", 1, 1)]
-        {
+        for (text, n_lines, start) in [
+            ("a\nb\nc\n", 1, 4),
+            ("a\nb\nc\n", 2, 2),
+            ("a\nb\nc\n", 9, 0),
+            ("a\nb\nc", 1, 4),
+            ("", 3, 0),
+            ("a\nb\n", 0, 4),
+            ("\n\n", 1, 1),
+        ] {
             std::fs::write(&path, text).unwrap();
             let mut file = File::open(&path).unwrap();
             assert_eq!(start_of_last_lines(&mut file, n_lines).unwrap(), start, "{text:?} {n_lines}");

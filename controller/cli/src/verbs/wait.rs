@@ -66,7 +66,9 @@ impl Wait {
         let mut failures = Vec::new();
         for target in targets {
             match self.wait_for(&connection, &target, deadline).await {
-                Ok(true) => writeln!(io::stdout(), "{}/{} condition met", target.resource.singular_name(), target.name)?,
+                Ok(true) => {
+                    writeln!(io::stdout(), "{}/{} condition met", target.resource.singular_name(), target.name)?
+                }
                 Ok(false) => {}
                 Err(failure) => failures.push(failure),
             }
@@ -75,7 +77,11 @@ impl Wait {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn targets<'a>(&self, connection: &Connection, selections: &'a [Selection]) -> Result<Vec<Target<'a>>, Failure> {
+    async fn targets<'a>(
+        &self,
+        connection: &Connection,
+        selections: &'a [Selection],
+    ) -> Result<Vec<Target<'a>>, Failure> {
         let mut targets = Vec::new();
         for Selection { resource, names } in selections {
             let all = self.all || self.selector.is_some() || self.field_selector.is_some();
@@ -87,7 +93,8 @@ impl Wait {
             }
             if names.is_empty() {
                 let scope = (!self.all_namespaces).then_some(connection.namespace.as_str());
-                let filters = [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
+                let filters =
+                    [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
                 for object in connection.server.list(&with_query(&resource.collection_path(scope), &filters)).await? {
                     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
                     targets.push(Target { resource, namespace: text("namespace"), name: text("name") });
@@ -130,7 +137,8 @@ impl Wait {
         if met.is_some() {
             return Ok(true);
         }
-        let failure = Failure::Request(format!("timed out waiting for the condition on {}/{}", resource.plural, target.name));
+        let failure =
+            Failure::Request(format!("timed out waiting for the condition on {}/{}", resource.plural, target.name));
         Err(Failure::Noted { failure: Box::new(failure), notes: vec![why_not] })
     }
 }

@@ -11,7 +11,8 @@ fn the_example_is_applied_shown_and_deleted() {
     let cluster = Cluster::start();
     assert!(Path::new(EXAMPLE).exists());
     let apply = format!("apply -f {EXAMPLE}");
-    let (model, deployment) = ("model.polyphony.dev/smollm2-135m-instruct", "inferencedeployment.polyphony.dev/smollm2");
+    let (model, deployment) =
+        ("model.polyphony.dev/smollm2-135m-instruct", "inferencedeployment.polyphony.dev/smollm2");
     let dry = cluster.run(&format!("{apply} --dry-run=server")).ok();
     assert_eq!(dry, format!("{model} created (server dry run)\n{deployment} created (server dry run)\n"));
     assert_eq!(cluster.run(&apply).ok(), format!("{model} created\n{deployment} created\n"));
@@ -29,14 +30,21 @@ fn the_example_is_applied_shown_and_deleted() {
     assert!(all.contains(&deployment) && all.contains(&model) && all.contains("\n\nNAME"), "{all}");
     assert_eq!(cluster.run("get infer smollm2 -o jsonpath={.spec.maxSessions}").ok(), "3");
     let yaml = cluster.run("get infer/smollm2 -o yaml").ok();
-    assert!(yaml.starts_with("apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\n") && !yaml.contains("managedFields"), "{yaml}");
+    assert!(
+        yaml.starts_with("apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\n")
+            && !yaml.contains("managedFields"),
+        "{yaml}"
+    );
 
     let told = cluster.run("describe infer smollm2").ok();
     assert!(told.starts_with("Name:               smollm2\nNamespace:          default\n"), "{told}");
     assert!(told.contains("\nPlacements:         <none>\n") || told.contains("\nPlacements:  <none>\n"), "{told}");
 
     let deleted = cluster.run(&format!("delete -f {EXAMPLE}")).ok();
-    assert_eq!(deleted, "inferencedeployment.polyphony.dev \"smollm2\" deleted from default namespace\nmodel.polyphony.dev \"smollm2-135m-instruct\" deleted from default namespace\n");
+    assert_eq!(
+        deleted,
+        "inferencedeployment.polyphony.dev \"smollm2\" deleted from default namespace\nmodel.polyphony.dev \"smollm2-135m-instruct\" deleted from default namespace\n"
+    );
     let nothing = cluster.run("get infer");
     assert_eq!((nothing.code, nothing.stderr.as_str()), (0, "No resources found in default namespace.\n"));
     assert_eq!(cluster.run("get phones").stderr, "No resources found\n");
@@ -50,14 +58,22 @@ fn what_does_not_exist_is_said_as_kubectl_says_it() {
         ("get phnoes", "error: the server doesn't have a resource type \"phnoes\"\nDid you mean \"phones\"?\n"),
         ("delete infer none", "Error from server (NotFound): inferencedeployments.polyphony.dev \"none\" not found\n"),
         ("delete infer", "error: resource(s) were provided, but no name was specified\n"),
-        ("wait infer/none --for=condition=Available", "Error from server (NotFound): inferencedeployments.polyphony.dev \"none\" not found\n"),
+        (
+            "wait infer/none --for=condition=Available",
+            "Error from server (NotFound): inferencedeployments.polyphony.dev \"none\" not found\n",
+        ),
         ("wait infer --all --for=condition=Available", "error: no matching resources found\n"),
         ("describe model none", "Error from server (NotFound): models.polyphony.dev \"none\" not found\n"),
         ("chat none hello", "Error from server (NotFound): inferencedeployments.polyphony.dev \"none\" not found\n"),
     ] {
         assert_eq!(cluster.run(line).failed(), expected, "{line}");
     }
-    assert!(cluster.run("get phones --kubeconfig nowhere").failed().contains("nowhere does not exist: start one here with `polyctl up`"));
+    assert!(
+        cluster
+            .run("get phones --kubeconfig nowhere")
+            .failed()
+            .contains("nowhere does not exist: start one here with `polyctl up`")
+    );
     assert!(cluster.run("get phones --no-such-flag").failed().contains("--no-such-flag"));
     assert_eq!(cluster.run("wait phone/none --for=delete").ok(), "");
     assert_eq!(cluster.run("delete phone none --ignore-not-found").ok(), "");
@@ -73,7 +89,9 @@ fn a_wrong_manifest_is_answered_with_file_line_field_and_remedy() {
     let ran = cluster.run("apply -f bad.yaml");
     assert_eq!(ran.stdout, "model.polyphony.dev/good created\n");
     let error = ran.failed();
-    for part in ["unknown field \"spec.replicsa\"", "bad.yaml:13, document 2: spec.replicsa", "Did you mean \"replicas\"?"] {
+    for part in
+        ["unknown field \"spec.replicsa\"", "bad.yaml:13, document 2: spec.replicsa", "Did you mean \"replicas\"?"]
+    {
         assert!(error.contains(part), "{part}: {error}");
     }
     std::fs::write(&file, text.replace("replicsa: 2", "replicas: -2")).unwrap();

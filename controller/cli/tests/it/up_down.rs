@@ -52,9 +52,14 @@ fn is_running(pid: &str) -> bool {
 
 #[test]
 fn a_controller_that_ends_gives_its_last_words() {
-    let bench = Bench::new().with("polyphony-controller", "echo starting; echo 'Error: the store is damaged' >&2; exit 2").with("polyphony-agent", "exit 0");
+    let bench = Bench::new()
+        .with("polyphony-controller", "echo starting; echo 'Error: the store is damaged' >&2; exit 2")
+        .with("polyphony-agent", "exit 0");
     let error = bench.run(&format!("up {ANY_PORTS}")).failed();
-    assert!(error.contains("controller ended (exit status: 2)") && error.contains("  Error: the store is damaged"), "{error}");
+    assert!(
+        error.contains("controller ended (exit status: 2)") && error.contains("  Error: the store is damaged"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -71,7 +76,10 @@ fn a_port_in_use_names_the_flag() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let error = bench.run(&format!("up --api-port 0 --hub-port 0 --gateway-port {port}")).failed();
-    assert!(error.contains(&format!("port {port} for the gateway is in use")) && error.contains("--gateway-port"), "{error}");
+    assert!(
+        error.contains(&format!("port {port} for the gateway is in use")) && error.contains("--gateway-port"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -81,12 +89,21 @@ fn a_phone_that_ends_gives_its_last_words_and_down_stops_the_rest() {
         printf 'apiVersion: v1\\nkind: Config\\ncurrent-context: c\\ncontexts: [{name: c, context: {cluster: c, user: u}}]\\nclusters: [{name: c, cluster: {server: \"http://127.0.0.1:9\"}}]\\nusers: [{name: u, user: {token: t}}]\\n' > $d/kubeconfig\n\
         printf '{\"api\": \"http://127.0.0.1:9\", \"gateway\": \"http://127.0.0.1:9\", \"hub\": \"127.0.0.1:9\", \"weights\": \"\", \"pid\": %d}' $$ > $d/endpoints.new\n\
         mv $d/endpoints.new $d/endpoints.json\nexec sleep 600";
-    let bench = Bench::new().with("polyphony-controller", controller).with("polyphony-agent", "echo 'no memory: give --memory'; exit 4");
+    let bench = Bench::new()
+        .with("polyphony-controller", controller)
+        .with("polyphony-agent", "echo 'no memory: give --memory'; exit 4");
     let ran = bench.run(&format!("up --phones 2 {ANY_PORTS}"));
-    assert!(ran.stderr.contains("ended (exit status: 4)") && ran.stderr.contains("  no memory: give --memory"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("ended (exit status: 4)") && ran.stderr.contains("  no memory: give --memory"),
+        "{ran:?}"
+    );
     let started = ran.stdout.lines().find(|line| line.starts_with("controller")).unwrap().to_owned();
     assert_eq!(ran.code, 1);
-    let pid = started.split(['(', ')', ' ']).filter(|word| word.bytes().all(|byte| byte.is_ascii_digit())).find(|word| !word.is_empty()).unwrap();
+    let pid = started
+        .split(['(', ')', ' '])
+        .filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()))
+        .find(|word| !word.is_empty())
+        .unwrap();
     assert!(is_running(pid), "{started}");
     let logs = bench.run("logs phone-1").ok();
     assert_eq!(logs, "no memory: give --memory\n");

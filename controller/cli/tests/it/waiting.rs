@@ -13,7 +13,8 @@ use serde_json::json;
 use crate::cluster::Cluster;
 use crate::polyctl;
 
-const DEPLOYMENT: &str = "apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {name: d}\nspec: {model: m}\n";
+const DEPLOYMENT: &str =
+    "apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {name: d}\nspec: {model: m}\n";
 
 fn set_available(cluster: &Cluster, observed_generation: i64) {
     let condition = Condition {
@@ -24,8 +25,11 @@ fn set_available(cluster: &Cluster, observed_generation: i64) {
         last_transition_time: Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
         observed_generation: Some(observed_generation),
     };
-    let status =
-        InferenceDeploymentStatus { observed_generation: Some(observed_generation), conditions: vec![condition], ..InferenceDeploymentStatus::default() };
+    let status = InferenceDeploymentStatus {
+        observed_generation: Some(observed_generation),
+        conditions: vec![condition],
+        ..InferenceDeploymentStatus::default()
+    };
     let api: Api<InferenceDeployment> = Api::default_namespaced(cluster.client());
     let patch = Patch::Merge(json!({"status": status}));
     cluster.runtime.block_on(api.patch_status("d", &PatchParams::default(), &patch)).unwrap();
@@ -62,13 +66,17 @@ fn wait_believes_only_what_was_said_of_the_present_spec() {
     cluster.run_with("apply -f -", DEPLOYMENT).ok();
     let line = "wait infer/d --for=condition=Available --timeout=";
     let vain = cluster.run(&format!("{line}0s")).failed();
-    assert_eq!(vain, "error: timed out waiting for the condition on inferencedeployments/d\n  it has no condition Available yet\n");
+    assert_eq!(
+        vain,
+        "error: timed out waiting for the condition on inferencedeployments/d\n  it has no condition Available yet\n"
+    );
     set_available(&cluster, 1);
     assert_eq!(cluster.run(&format!("{line}30s")).ok(), "inferencedeployment.polyphony.dev/d condition met\n");
     cluster.run_with("apply -f -", &DEPLOYMENT.replace("model: m", "model: m, replicas: 2")).ok();
     let stale = cluster.run(&format!("{line}0s")).failed();
     assert!(stale.contains("Available=True (of an older generation) (Serving): it answers"), "{stale}");
-    let waiting = polyctl::start(&mut cluster.command(&["wait", "infer/d", "--for=condition=Available", "--timeout=60s"]));
+    let waiting =
+        polyctl::start(&mut cluster.command(&["wait", "infer/d", "--for=condition=Available", "--timeout=60s"]));
     set_available(&cluster, 2);
     let output = waiting.wait_with_output().unwrap();
     assert!(output.status.success());

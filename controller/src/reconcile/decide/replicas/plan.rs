@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use polyphony_api::InferenceDeployment;
+use polyphony_api::{InferenceDeployment, condition};
 use polyphony_placement::Infeasible;
 
 use super::ledger::Ledger;
@@ -76,14 +76,19 @@ impl<'a> Round<'a, '_> {
         }
     }
 
+    /// Whether the phone was there when the controller's last life ended, and has not come back yet.
+    fn is_expected_back(&self, phone: &str) -> bool {
+        let object = self.observed.phones.get(phone).and_then(|seen| seen.object.as_ref());
+        let conditions = object.and_then(|object| object.status.as_ref()).map(|status| &status.conditions);
+        let was_gone = conditions
+            .and_then(|conditions| condition::find(conditions, "Ready"))
+            .is_some_and(|ready| ready.status == "False");
+        self.observed.health(phone) == Health::Awaited && !was_gone
+    }
+
     fn trouble_of(&self, infeasible: &Infeasible, cause: &str) -> Trouble {
-        let awaited: Vec<_> = self
-            .observed
-            .phones
-            .keys()
-            .filter(|phone| self.observed.health(phone) == Health::Awaited)
-            .cloned()
-            .collect();
+        let phones = self.observed.phones.keys();
+        let awaited: Vec<_> = phones.filter(|phone| self.is_expected_back(phone)).cloned().collect();
         if !awaited.is_empty() {
             let message = format!("the controller has started and waits for {}", awaited.join(", "));
             return Trouble { reason: "WaitingForPhones".into(), message };

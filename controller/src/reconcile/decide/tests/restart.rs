@@ -84,3 +84,20 @@ fn an_unlinked_phone_keeps_its_last_address_until_it_is_known_to_be_gone() {
     world.lose("a");
     assert_eq!(world.observed.ring_addresses().get("a"), None);
 }
+
+#[test]
+fn after_a_restart_phones_that_were_there_are_waited_for_and_others_are_not() {
+    for (was_there, reason) in [(true, "WaitingForPhones"), (false, "InsufficientMemory")] {
+        let mut world = World::new().with_phones(&[40, 60]);
+        world.settle();
+        if !was_there {
+            world.lose("b");
+            world.settle();
+        }
+        world = world.with_deployment(|_| ());
+        world.restart();
+        world.join("a", 40);
+        world.settle();
+        assert_eq!(world.condition("Available"), format!("False {reason}"));
+    }
+}
