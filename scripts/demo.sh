@@ -46,4 +46,5 @@ run polyctl get phones -o wide
 run polyctl get models
 run polyctl get inferencedeployments
 run polyctl get segmentplacements
-run polyctl chat smollm2 "$QUESTION"
+# Greedy, so that every demo gives the same answer.
+run polyctl chat smollm2 --temperature 0 "$QUESTION"

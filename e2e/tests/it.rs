@@ -9,7 +9,7 @@ mod clients;
 mod errors;
 #[path = "it/losses.rs"]
 mod losses;
-#[path = "it/tidy.rs"]
-mod tidy;
 #[path = "it/manifests.rs"]
 mod manifests;
+#[path = "it/tidy.rs"]
+mod tidy;

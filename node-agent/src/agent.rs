@@ -89,7 +89,8 @@ pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Res
         host: known_host,
     });
     let listening = tokio::spawn(ring::listen(ring_listener, members.clone(), shutdown.clone()));
-    let link = HubLink { address: flags.hub, join, board, members, assignments: Assignments::new(context), outgoing, host };
+    let link =
+        HubLink { address: flags.hub, join, board, members, assignments: Assignments::new(context), outgoing, host };
     link.run(shutdown).await;
     listening.await?;
     tracing::info!("agent stopped");
@@ -99,9 +100,8 @@ pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Res
 fn read_token(flags: &Flags) -> anyhow::Result<String> {
     let token = match (&flags.token, &flags.token_file) {
         (Some(token), _) => token.clone(),
-        (None, Some(file)) => {
-            std::fs::read_to_string(file).with_context(|| format!("cannot read the join token from {}", file.display()))?
-        }
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the join token from {}", file.display()))?,
         (None, None) => bail!("no join token: give --token-file or POLYPHONY_JOIN_TOKEN"),
     };
     Ok(token.trim().to_owned())
@@ -110,9 +110,13 @@ fn read_token(flags: &Flags) -> anyhow::Result<String> {
 async fn bind_ring(flags: &Flags) -> anyhow::Result<TcpListener> {
     let address = flags.ring_address;
     if !address.ip().is_loopback() && !flags.insecure {
-        bail!("--ring-address {address} is not loopback, and hidden states would travel there in plain text: use 127.0.0.1, or --insecure in a closed lab");
+        bail!(
+            "--ring-address {address} is not loopback, and hidden states would travel there in plain text: use 127.0.0.1, or --insecure in a closed lab"
+        );
     }
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: choose another --ring-address"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: choose another --ring-address"))
 }
 
 fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {

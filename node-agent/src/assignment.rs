@@ -58,7 +58,9 @@ enum LoadError {
     Cache(#[from] CacheError),
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    #[error("the segment needs {needed} MiB, this phone may use {limit} MiB; raise its --memory or give the plan more phones")]
+    #[error(
+        "the segment needs {needed} MiB, this phone may use {limit} MiB; raise its --memory or give the plan more phones"
+    )]
     Memory { needed: u64, limit: u64 },
     #[error("the cache of {limit} MiB has no room for tensor {tensor}; raise --cache-size")]
     CacheFull { tensor: String, limit: u64 },
@@ -66,7 +68,9 @@ enum LoadError {
     Vanished { tensor: String },
     #[error("layers {from} to {to} are not in a model of {n_layers} layers")]
     Layers { from: u32, to: u32, n_layers: u32 },
-    #[error("this phone computes in {ours}, the plan wants {wanted}; it is planned anew when the agent reports its backend")]
+    #[error(
+        "this phone computes in {ours}, the plan wants {wanted}; it is planned anew when the agent reports its backend"
+    )]
     Numerics { ours: String, wanted: String },
     #[error("loading stopped: {0}")]
     Thread(String),
@@ -81,7 +85,8 @@ impl Assignments {
 
     /// Starts what is new, stops what is gone, and tells the rest where its neighbours are now.
     pub fn apply(&mut self, wanted: Vec<Assignment>) {
-        let wanted: HashMap<_, _> = wanted.into_iter().map(|one| ((one.namespace.clone(), one.name.clone()), one)).collect();
+        let wanted: HashMap<_, _> =
+            wanted.into_iter().map(|one| ((one.namespace.clone(), one.name.clone()), one)).collect();
         self.running.retain(|key, running| {
             let stays = wanted.get(key).is_some_and(|one| is_same_segment(one, &running.assignment.borrow()));
             if !stays {
@@ -131,7 +136,12 @@ async fn run(context: Arc<Context>, assignment: watch::Receiver<Assignment>, can
     tracing::info!(segment = %first.name, "segment released");
 }
 
-async fn serve(context: &Arc<Context>, assignment: &watch::Receiver<Assignment>, entry: &Arc<Entry>, cancel: &CancellationToken) {
+async fn serve(
+    context: &Arc<Context>,
+    assignment: &watch::Receiver<Assignment>,
+    entry: &Arc<Entry>,
+    cancel: &CancellationToken,
+) {
     let first = assignment.borrow().clone();
     let mut pause = Duration::from_secs(1);
     let (segment, memory) = loop {
@@ -192,8 +202,10 @@ impl Drop for StopOnDrop {
     fn drop(&mut self) {
         let compute = self.0.clone();
         // A full queue must not keep the thread alive.
-        std::thread::spawn(move || while compute.try_send(Event::Stop) == Err(crate::serve::compute::Unavailable::Full) {
-            std::thread::sleep(Duration::from_millis(50));
+        std::thread::spawn(move || {
+            while compute.try_send(Event::Stop) == Err(crate::serve::compute::Unavailable::Full) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
         });
     }
 }
@@ -251,7 +263,8 @@ async fn load(
 
 async fn wait_for_host(context: &Context) -> Result<Host, LoadError> {
     let mut host = context.host.clone();
-    let known = host.wait_for(Option::is_some).await.map_err(|_| LoadError::Thread("the agent shuts down".to_owned()))?;
+    let known =
+        host.wait_for(Option::is_some).await.map_err(|_| LoadError::Thread("the agent shuts down".to_owned()))?;
     known.clone().ok_or_else(|| LoadError::Thread("no host".to_owned()))
 }
 

@@ -83,7 +83,10 @@ pub async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) 
 ///
 /// # Errors
 /// As [`write_frame`].
-pub async fn write_queue(stream: &mut (impl AsyncWrite + Unpin), queue: &mut mpsc::Receiver<Frame>) -> Result<(), LinkError> {
+pub async fn write_queue(
+    stream: &mut (impl AsyncWrite + Unpin),
+    queue: &mut mpsc::Receiver<Frame>,
+) -> Result<(), LinkError> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = queue.recv().await {
         encode(&frame, &mut bytes);

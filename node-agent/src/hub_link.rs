@@ -70,7 +70,8 @@ impl HubLink {
 
     async fn once(&mut self, pause: &mut Duration) -> Result<(), LinkError> {
         let connecting = TcpStream::connect(&self.address);
-        let mut stream = tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| LinkError::Silent(HANDSHAKE))??;
+        let mut stream =
+            tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| LinkError::Silent(HANDSHAKE))??;
         stream.set_nodelay(true)?;
         let (read, mut write) = stream.split();
         let mut reader = FrameReader::new(read);
@@ -81,7 +82,11 @@ impl HubLink {
             other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a welcome" }),
         };
         if !version::CURRENT.speaks_with(welcome.version) {
-            let why = format!("the host speaks protocol {}, this agent {}: update the older", welcome.version, version::CURRENT);
+            let why = format!(
+                "the host speaks protocol {}, this agent {}: update the older",
+                welcome.version,
+                version::CURRENT
+            );
             return Err(LinkError::Refused(why));
         }
         tracing::info!(hub = %self.address, "joined");
@@ -99,8 +104,9 @@ impl HubLink {
     }
 
     fn meet_host(&self, welcome: &Welcome) -> Result<(), LinkError> {
-        let host = Host::new(welcome.weights_url.clone(), self.join.token.clone())
-            .map_err(|error| LinkError::Refused(format!("cannot fetch weights from {}: {error}", welcome.weights_url)))?;
+        let host = Host::new(welcome.weights_url.clone(), self.join.token.clone()).map_err(|error| {
+            LinkError::Refused(format!("cannot fetch weights from {}: {error}", welcome.weights_url))
+        })?;
         self.host.send_replace(Some(host));
         Ok(())
     }

@@ -26,7 +26,8 @@ pub fn draw(logits: &[f32], sampling: &Sampling, position: u32, n_top: usize, wa
         return Drawn { token, logprob: 0.0, top: Vec::new() };
     }
     let largest = logits[best as usize];
-    let normalizer = f64::from(largest) + libm::log(logits.iter().map(|logit| libm::exp(f64::from(logit - largest))).sum());
+    let normalizer =
+        f64::from(largest) + libm::log(logits.iter().map(|logit| libm::exp(f64::from(logit - largest))).sum());
     let logprob_of = |token: u32| (f64::from(logits[token as usize]) - normalizer) as f32;
     let top = likeliest(logits, n_top).into_iter().map(|token| (token, logprob_of(token))).collect();
     Drawn { token, logprob: logprob_of(token), top }
@@ -60,8 +61,10 @@ fn draw_random(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
     let candidates = likeliest(logits, keep);
     let temperature = f64::from(sampling.temperature);
     let largest = f64::from(logits[candidates[0] as usize]);
-    let mut weights: Vec<f64> =
-        candidates.iter().map(|token| libm::exp((f64::from(logits[*token as usize]) - largest) / temperature)).collect();
+    let mut weights: Vec<f64> = candidates
+        .iter()
+        .map(|token| libm::exp((f64::from(logits[*token as usize]) - largest) / temperature))
+        .collect();
     let total: f64 = weights.iter().sum();
     if sampling.top_p < 1.0 {
         let wanted = total * f64::from(sampling.top_p);
@@ -123,7 +126,8 @@ mod tests {
             let one = draw(&logits, &sampling(1.0, 0, 1.0, 42), position, 0, false);
             assert_eq!(one, draw(&logits, &sampling(1.0, 0, 1.0, 42), position, 0, false));
         }
-        let tokens = |seed| (0..50).map(|p| draw(&logits, &sampling(1.0, 0, 1.0, seed), p, 0, false).token).collect::<Vec<_>>();
+        let tokens =
+            |seed| (0..50).map(|p| draw(&logits, &sampling(1.0, 0, 1.0, seed), p, 0, false).token).collect::<Vec<_>>();
         assert_ne!(tokens(1), tokens(2));
     }
 

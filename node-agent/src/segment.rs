@@ -4,7 +4,7 @@
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
 use polyphony_kernels::{
-    ActivationRounding, Attention, BufferId, EmbedRows, Engine, EngineError, KvLayout, KvWrite, MatrixId, Matmul,
+    ActivationRounding, Attention, BufferId, EmbedRows, Engine, EngineError, KvLayout, KvWrite, Matmul, MatrixId,
     Recording, RmsNorm, Rope, RopeStyle, RoundRows, Row, SiluMul, VectorId, WeightType,
 };
 use polyphony_model::{Holds, Hyperparameters, Manifest, Role, RopeStyle as ModelRopeStyle, TensorEntry, TensorType};

@@ -26,15 +26,35 @@ use serde::{Deserialize, Serialize};
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas", description = "Replicas that answer"),
+    printcolumn(
+        name = "Ready",
+        type_ = "integer",
+        json_path = ".status.readyReplicas",
+        description = "Replicas that answer"
+    ),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas", description = "Replicas wanted"),
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.model"),
-    printcolumn(name = "Phones", type_ = "integer", json_path = ".status.phones", description = "Phones that hold a segment"),
-    printcolumn(name = "Tok/s", type_ = "string", json_path = ".status.tokensPerSecond", description = "Decode speed: measured, else predicted"),
+    printcolumn(
+        name = "Phones",
+        type_ = "integer",
+        json_path = ".status.phones",
+        description = "Phones that hold a segment"
+    ),
+    printcolumn(
+        name = "Tok/s",
+        type_ = "string",
+        json_path = ".status.tokensPerSecond",
+        description = "Decode speed: measured, else predicted"
+    ),
     printcolumn(name = "Url", type_ = "string", json_path = ".status.url"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Generation", type_ = "integer", json_path = ".status.planGeneration", priority = "1"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Available\")].reason", priority = "1")
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Available\")].reason",
+        priority = "1"
+    )
 )]
 pub struct InferenceDeploymentSpec {
     /// Name of a Model in the same namespace.
@@ -106,7 +126,12 @@ pub struct Placement {
 
 impl Default for Placement {
     fn default() -> Self {
-        Self { phone_selector: BTreeMap::new(), min_phones: 1, max_phones: None, memory_fraction: default_memory_fraction() }
+        Self {
+            phone_selector: BTreeMap::new(),
+            min_phones: 1,
+            max_phones: None,
+            memory_fraction: default_memory_fraction(),
+        }
     }
 }
 

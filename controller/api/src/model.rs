@@ -19,13 +19,23 @@ use serde::{Deserialize, Serialize};
     category = "polyphony",
     category = "all",
     status = "ModelStatus",
-    printcolumn(name = "Resolved", type_ = "string", json_path = ".status.conditions[?(@.type==\"Resolved\")].status", description = "Whether the file is verified and served"),
+    printcolumn(
+        name = "Resolved",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Resolved\")].status",
+        description = "Whether the file is verified and served"
+    ),
     printcolumn(name = "Architecture", type_ = "string", json_path = ".status.architecture"),
     printcolumn(name = "Layers", type_ = "integer", json_path = ".status.layers"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Context", type_ = "integer", json_path = ".status.contextLength", priority = "1"),
     printcolumn(name = "Source", type_ = "string", json_path = ".spec.source", priority = "1"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Resolved\")].reason", priority = "1"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Resolved\")].reason",
+        priority = "1"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a model is immutable: create another one and point the deployment at it"))]

@@ -18,14 +18,44 @@ use serde::{Deserialize, Serialize};
     category = "polyphony",
     category = "all",
     status = "PhoneStatus",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether the phone takes segments"),
-    printcolumn(name = "Backend", type_ = "string", json_path = ".status.backend", description = "What its layers run on"),
-    printcolumn(name = "Memory", type_ = "string", json_path = ".status.allocatable.memory", description = "Memory for segments"),
-    printcolumn(name = "Battery", type_ = "integer", json_path = ".status.batteryPercent", description = "Charge in percent"),
-    printcolumn(name = "Temp", type_ = "number", json_path = ".status.temperatureCelsius", description = "Temperature in Celsius"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the phone takes segments"
+    ),
+    printcolumn(
+        name = "Backend",
+        type_ = "string",
+        json_path = ".status.backend",
+        description = "What its layers run on"
+    ),
+    printcolumn(
+        name = "Memory",
+        type_ = "string",
+        json_path = ".status.allocatable.memory",
+        description = "Memory for segments"
+    ),
+    printcolumn(
+        name = "Battery",
+        type_ = "integer",
+        json_path = ".status.batteryPercent",
+        description = "Charge in percent"
+    ),
+    printcolumn(
+        name = "Temp",
+        type_ = "number",
+        json_path = ".status.temperatureCelsius",
+        description = "Temperature in Celsius"
+    ),
     printcolumn(name = "Device", type_ = "string", json_path = ".status.device", priority = "1"),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.ringAddress", priority = "1"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = "1"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct PhoneSpec {

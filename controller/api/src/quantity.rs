@@ -2,7 +2,9 @@
 
 /// Why a text is not a quantity of memory.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a quantity of memory: write a number with one of Ki, Mi, Gi, Ti, k, M, G, T or none, such as 80Mi")]
+#[error(
+    "{text:?} is not a quantity of memory: write a number with one of Ki, Mi, Gi, Ti, k, M, G, T or none, such as 80Mi"
+)]
 pub struct QuantityError {
     pub text: String,
 }
@@ -56,7 +58,8 @@ mod tests {
 
     #[test]
     fn quantities_are_read_as_kubernetes_writes_them() {
-        for (text, bytes) in [("80Mi", 83_886_080), ("1.5Gi", 1_610_612_736), ("2G", 2_000_000_000), ("7", 7), ("0", 0)] {
+        for (text, bytes) in [("80Mi", 83_886_080), ("1.5Gi", 1_610_612_736), ("2G", 2_000_000_000), ("7", 7), ("0", 0)]
+        {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
         for text in ["", "Mi", "-1Mi", "1 Mi", "80mb", "1e3", "99999999Ti", "nan"] {

@@ -28,8 +28,18 @@ use crate::inference_deployment::ActivationType;
     printcolumn(name = "Stage", type_ = "integer", json_path = ".spec.stage"),
     printcolumn(name = "Holds", type_ = "string", json_path = ".spec.holds.summary"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Loaded", type_ = "string", json_path = ".status.loaded", description = "Bytes of weights in memory"),
-    printcolumn(name = "Ms/layer", type_ = "string", json_path = ".status.millisecondsPerLayer", description = "Measured decode time of one layer"),
+    printcolumn(
+        name = "Loaded",
+        type_ = "string",
+        json_path = ".status.loaded",
+        description = "Bytes of weights in memory"
+    ),
+    printcolumn(
+        name = "Ms/layer",
+        type_ = "string",
+        json_path = ".status.millisecondsPerLayer",
+        description = "Measured decode time of one layer"
+    ),
     printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.planGeneration", priority = "1"),
     printcolumn(name = "Numerics", type_ = "string", json_path = ".spec.numericsClass", priority = "1"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = "1"),

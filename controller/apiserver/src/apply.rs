@@ -64,10 +64,7 @@ pub fn apply(
     let mut managers = Managers::read(&base);
     if managers.is_empty() && live.is_some() {
         let fields = compare::fields_of(shape, &without_managed(&base)).stripped();
-        managers.insert(
-            Owner::before_first_apply(kind),
-            owned(kind, fields, now_rfc3339),
-        );
+        managers.insert(Owner::before_first_apply(kind), owned(kind, fields, now_rfc3339));
     }
     let before = managers.clone();
 
@@ -76,16 +73,13 @@ pub fn apply(
     let last = managers.remove(&owner);
     let fields = compare::fields_of(shape, &config).stripped();
     if let Some(last) = &last {
-        let wanted = managers
-            .fields()
-            .fold(fields.clone(), |wanted, other| wanted.union(other));
+        let wanted = managers.fields().fold(fields.clone(), |wanted, other| wanted.union(other));
         merge::remove(shape, &mut merged, &last.fields, &wanted);
     }
     // The live object has its defaults: without them here, the same apply would be a change each time.
     schema::normalize(kind, &mut merged);
 
-    let change =
-        compare::compare(shape, &without_managed(&base), &without_managed(&merged)).stripped();
+    let change = compare::compare(shape, &without_managed(&base), &without_managed(&merged)).stripped();
     let set = change.modified.union(&change.added);
     let conflicts = managers.conflicts(&set);
     if !force && !conflicts.is_empty() {
@@ -125,21 +119,14 @@ pub fn track_update(
     let shape = Shape::resource(kind);
     let nothing = json!({});
     let old = old.unwrap_or(&nothing);
-    let sent = new
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array)
-        .filter(|_| subresource.is_none());
+    let sent = new.pointer("/metadata/managedFields").and_then(Value::as_array).filter(|_| subresource.is_none());
     if sent.is_some_and(|sent| *sent == [json!({})]) {
         Managers::default().write(new);
         return;
     }
     let sent_managers = Managers::read(new);
     let sent_is_used = subresource.is_none() && !sent_managers.is_empty();
-    let mut managers = if sent_is_used {
-        sent_managers
-    } else {
-        Managers::read(old)
-    };
+    let mut managers = if sent_is_used { sent_managers } else { Managers::read(old) };
 
     let change = compare::compare(shape, &without_managed(old), &without_managed(new)).stripped();
     if change.is_empty() {
@@ -149,10 +136,7 @@ pub fn track_update(
         return;
     }
     let owner = Owner::new(kind, manager, Operation::Update, subresource);
-    let own = managers
-        .remove(&owner)
-        .map(|own| own.fields)
-        .unwrap_or_default();
+    let own = managers.remove(&owner).map(|own| own.fields).unwrap_or_default();
     let set = change.modified.union(&change.added);
     let gone = set.union(&change.removed);
     managers.release(&gone);
@@ -163,17 +147,10 @@ pub fn track_update(
 }
 
 /// The part of `config` that an apply may own, or why it is no configuration.
-fn scoped(
-    kind: &Kind,
-    live: Option<&Value>,
-    config: &Value,
-    subresource: Option<&str>,
-) -> Result<Value, ApplyError> {
+fn scoped(kind: &Kind, live: Option<&Value>, config: &Value, subresource: Option<&str>) -> Result<Value, ApplyError> {
     let invalid = |text: &str| ApplyError::Invalid(text.to_owned());
     let Some(fields) = config.as_object() else {
-        return Err(invalid(
-            "an apply needs an object with apiVersion, kind and metadata",
-        ));
+        return Err(invalid("an apply needs an object with apiVersion, kind and metadata"));
     };
     let metadata = match fields.get("metadata") {
         None | Some(Value::Null) => Map::new(),
@@ -181,12 +158,8 @@ fn scoped(
         Some(_) => return Err(invalid("metadata: must be an object")),
     };
     let managed = metadata.get("managedFields");
-    if managed.is_some_and(|managed| {
-        !managed.is_null() && managed.as_array().is_none_or(|list| !list.is_empty())
-    }) {
-        return Err(invalid(
-            "metadata.managedFields must be nil; leave it out of what is applied",
-        ));
+    if managed.is_some_and(|managed| !managed.is_null() && managed.as_array().is_none_or(|list| !list.is_empty())) {
+        return Err(invalid("metadata.managedFields must be nil; leave it out of what is applied"));
     }
     let status_alone = subresource == Some("status");
     let mut scoped: Map<String, Value> = fields
@@ -213,11 +186,7 @@ fn scoped(
 }
 
 fn owned(kind: &Kind, fields: FieldSet, now: &str) -> Owned {
-    Owned {
-        fields,
-        api_version: kind.api_version(),
-        time: Some(now.to_owned()),
-    }
+    Owned { fields, api_version: kind.api_version(), time: Some(now.to_owned()) }
 }
 
 fn without_managed(object: &Value) -> Value {
@@ -259,11 +228,7 @@ impl fmt::Display for ApplyError {
             Self::Invalid(text) => f.write_str(text),
             Self::Conflicts(conflicts) => {
                 if let [only] = conflicts.as_slice() {
-                    return write!(
-                        f,
-                        "Apply failed with 1 conflict: conflict with {}: {}",
-                        only.owner, only.field
-                    );
+                    return write!(f, "Apply failed with 1 conflict: conflict with {}: {}", only.owner, only.field);
                 }
                 write!(f, "Apply failed with {} conflicts:", conflicts.len())?;
                 let mut owner = None;

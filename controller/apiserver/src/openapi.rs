@@ -16,21 +16,13 @@ use crate::registry::{Kind, Registry};
 /// Each address carries a hash of its document, so that clients may keep a document until it changes.
 pub fn index(registry: &Registry) -> Value {
     let groups = registry.groups();
-    let versions = groups
-        .iter()
-        .flat_map(|(group, versions)| versions.iter().map(|version| (*group, *version)));
+    let versions = groups.iter().flat_map(|(group, versions)| versions.iter().map(|version| (*group, *version)));
     let paths: Map<String, Value> = versions
         .filter_map(|(group, version)| {
             let document = document(registry, group, version)?;
             let root = root(group, version);
-            let address = format!(
-                "/openapi/v3{root}?hash={:016X}",
-                hash(document.to_string().as_bytes())
-            );
-            Some((
-                root.trim_start_matches('/').to_owned(),
-                json!({"serverRelativeURL": address}),
-            ))
+            let address = format!("/openapi/v3{root}?hash={:016X}", hash(document.to_string().as_bytes()));
+            Some((root.trim_start_matches('/').to_owned(), json!({"serverRelativeURL": address})))
         })
         .collect();
     json!({"paths": paths})
@@ -60,11 +52,7 @@ pub fn document(registry: &Registry, group: &str, version: &str) -> Option<Value
 
 /// `/api/v1` or `/apis/{group}/{version}`.
 fn root(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        format!("/api/{version}")
-    } else {
-        format!("/apis/{group}/{version}")
-    }
+    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
 }
 
 /// What `x-kubernetes-group-version-kind` says of a kind.
@@ -74,7 +62,5 @@ fn group_version_kind(kind: &Kind, name: &str) -> Value {
 
 /// FNV-1a: no secret depends on it, and it is the same in every build.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

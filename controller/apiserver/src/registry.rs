@@ -87,20 +87,12 @@ impl Kind {
 
     /// `group/version`, or the version alone in the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// `plural.group`, or the plural alone in the core group: how messages name a resource.
     pub fn resource(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.clone()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// Whether this kind is served by the definition of some custom resource.
@@ -123,18 +115,13 @@ impl Registry {
 
     /// Serves `kind`, instead of any kind of the same group, version and plural name.
     pub fn insert(&mut self, kind: Kind) {
-        let key = (
-            kind.group.clone(),
-            kind.version.clone(),
-            kind.plural.clone(),
-        );
+        let key = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
         self.kinds.insert(key, Arc::new(kind));
     }
 
     /// The kind at `/apis/{group}/{version}/{plural}`; the core group's name is empty.
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.kinds
-            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.kinds.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
     /// The kind that an object or an owner reference names by `apiVersion` and `kind`.
@@ -150,8 +137,7 @@ impl Registry {
 
     /// The kinds of one group and version, in the order of plural names.
     pub fn in_version(&self, group: &str, version: &str) -> impl Iterator<Item = &Arc<Kind>> {
-        self.kinds()
-            .filter(move |kind| kind.group == group && kind.version == version)
+        self.kinds().filter(move |kind| kind.group == group && kind.version == version)
     }
 
     /// Groups with their versions, each in the order in which discovery lists them: the stable version first.
@@ -248,11 +234,7 @@ mod tests {
             ("/spec/scope", json!("Galaxy"), "spec.scope"),
             ("/spec/versions", json!([]), "spec.versions"),
             ("/spec/names/kind", Value::Null, "spec.names.kind"),
-            (
-                "/metadata/name",
-                json!("gadgets.example.dev"),
-                "metadata.name",
-            ),
+            ("/metadata/name", json!("gadgets.example.dev"), "metadata.name"),
             ("/spec/versions/1/storage", json!(false), "spec.versions"),
         ] {
             let mut crd = widget();

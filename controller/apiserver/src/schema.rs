@@ -99,11 +99,7 @@ pub fn admit(
             rules::validate(kind, schema, object, old, &mut errors);
         }
     }
-    if errors.is_empty() {
-        Ok(warnings)
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok(warnings) } else { Err(errors) }
 }
 
 /// Fills defaults and drops nulls as [`admit`] does, and judges nothing.
@@ -151,10 +147,7 @@ impl FieldErrorKind {
     }
 
     fn blocks_rules(self) -> bool {
-        matches!(
-            self,
-            Self::NotSupported | Self::Required | Self::TooLong | Self::TooMany | Self::TypeInvalid
-        )
+        matches!(self, Self::NotSupported | Self::Required | Self::TooLong | Self::TooMany | Self::TypeInvalid)
     }
 }
 
@@ -172,11 +165,7 @@ impl FieldError {
     }
 
     fn field(&self) -> &str {
-        if self.path.is_empty() {
-            "<nil>"
-        } else {
-            &self.path
-        }
+        if self.path.is_empty() { "<nil>" } else { &self.path }
     }
 
     fn with_value(kind: FieldErrorKind, path: &str, value: &Value, detail: &str) -> Self {
@@ -185,24 +174,12 @@ impl FieldError {
             text.push_str(": ");
             text.push_str(detail);
         }
-        Self {
-            path: path.to_owned(),
-            kind,
-            detail: text,
-        }
+        Self { path: path.to_owned(), kind, detail: text }
     }
 
     fn without_value(kind: FieldErrorKind, path: &str, detail: &str) -> Self {
-        let text = if detail.is_empty() {
-            kind.words().to_owned()
-        } else {
-            format!("{}: {detail}", kind.words())
-        };
-        Self {
-            path: path.to_owned(),
-            kind,
-            detail: text,
-        }
+        let text = if detail.is_empty() { kind.words().to_owned() } else { format!("{}: {detail}", kind.words()) };
+        Self { path: path.to_owned(), kind, detail: text }
     }
 
     fn invalid(path: &str, value: &Value, detail: &str) -> Self {
@@ -213,12 +190,7 @@ impl FieldError {
     fn type_invalid(path: &str, found: &Value, expected: &str) -> Self {
         let actual = type_name(found);
         let detail = format!("{path} in body must be of type {expected}: {actual:?}");
-        Self::with_value(
-            FieldErrorKind::TypeInvalid,
-            path,
-            &Value::from(actual),
-            &detail,
-        )
+        Self::with_value(FieldErrorKind::TypeInvalid, path, &Value::from(actual), &detail)
     }
 
     fn required(path: &str) -> Self {
@@ -232,11 +204,7 @@ impl FieldError {
 
 impl std::fmt::Display for FieldError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.is_unknown_field() {
-            f.write_str(&self.detail)
-        } else {
-            write!(f, "{}: {}", self.field(), self.detail)
-        }
+        if self.is_unknown_field() { f.write_str(&self.detail) } else { write!(f, "{}: {}", self.field(), self.detail) }
     }
 }
 
@@ -273,9 +241,5 @@ fn flag(schema: &Value, name: &str) -> bool {
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

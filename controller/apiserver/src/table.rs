@@ -16,12 +16,7 @@ use crate::registry::{Column, Kind};
 ///
 /// `list_metadata` is the list's own metadata (resource version, continuation); each row carries its object's
 /// metadata as a `PartialObjectMetadata`. Dates are shown as ages at `now`, by kubectl's rules.
-pub fn render(
-    kind: &Kind,
-    items: &[Value],
-    list_metadata: Option<&Value>,
-    now: Timestamp,
-) -> Value {
+pub fn render(kind: &Kind, items: &[Value], list_metadata: Option<&Value>, now: Timestamp) -> Value {
     let layout = Layout::of(kind);
     let rows: Vec<Value> = items
         .iter()
@@ -71,10 +66,8 @@ impl<'a> Layout<'a> {
         match self {
             Self::Paths(columns) => std::iter::once(name_definition())
                 .chain(columns.iter().map(|column| {
-                    let described = format!(
-                        "Custom resource definition column (in JSONPath format): {}",
-                        column.json_path
-                    );
+                    let described =
+                        format!("Custom resource definition column (in JSONPath format): {}", column.json_path);
                     json!({
                         "name": column.name,
                         "type": column.r#type,
@@ -98,9 +91,9 @@ impl<'a> Layout<'a> {
 
     fn cells(&self, item: &Value, now: Timestamp) -> Vec<Value> {
         match self {
-            Self::Paths(columns) => std::iter::once(name(item))
-                .chain(columns.iter().map(|column| cell(column, item, now)))
-                .collect(),
+            Self::Paths(columns) => {
+                std::iter::once(name(item)).chain(columns.iter().map(|column| cell(column, item, now))).collect()
+            }
             Self::NameAndAge => vec![name(item), age::since_creation(item, now).into()],
             Self::BuiltIn(layout) => (layout.cells)(item, now),
         }
@@ -137,9 +130,7 @@ fn cell(column: &Column, item: &Value, now: Timestamp) -> Value {
         ("string", other) => other.to_string().into(),
         ("integer", Value::Number(number)) => match number.as_i64() {
             Some(integer) => integer.into(),
-            None => number
-                .as_f64()
-                .map_or(Value::Null, |float| (float as i64).into()),
+            None => number.as_f64().map_or(Value::Null, |float| (float as i64).into()),
         },
         ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => (*value).clone(),
         ("date", Value::String(text)) => age::since(text, now).into(),

@@ -69,15 +69,12 @@ impl Admission {
     /// How many new sessions wait before this one.
     pub(crate) fn n_before(&self, deployment: &str, ticket: Ticket) -> usize {
         let new = self.queues.get(deployment).map(|queue| &queue.new);
-        new.and_then(|new| new.iter().position(|waiting| *waiting == ticket))
-            .unwrap_or(0)
+        new.and_then(|new| new.iter().position(|waiting| *waiting == ticket)).unwrap_or(0)
     }
 
     /// How many sessions wait, new or interrupted.
     pub(crate) fn n_waiting(&self, deployment: &str) -> usize {
-        self.queues
-            .get(deployment)
-            .map_or(0, |queue| queue.replays.len() + queue.new.len())
+        self.queues.get(deployment).map_or(0, |queue| queue.replays.len() + queue.new.len())
     }
 
     /// The ring with the fewest sessions, if it is this ticket's turn and one has room. The session then counts as
@@ -95,22 +92,11 @@ impl Admission {
         }
         let n_running = |ring: &RingRoute| self.sessions_in((ring.ring, ring.generation));
         let is_open = |ring: &&RingRoute| {
-            let is_suspect = self
-                .suspects
-                .get(&(ring.ring, ring.generation))
-                .is_some_and(|until| now < *until);
+            let is_suspect = self.suspects.get(&(ring.ring, ring.generation)).is_some_and(|until| now < *until);
             !ring.phones.is_empty() && !is_suspect && n_running(ring) < route.max_sessions as usize
         };
-        let ring = route
-            .rings
-            .iter()
-            .filter(is_open)
-            .min_by_key(|ring| n_running(ring))?
-            .clone();
-        *self
-            .running
-            .entry((ring.ring, ring.generation))
-            .or_default() += 1;
+        let ring = route.rings.iter().filter(is_open).min_by_key(|ring| n_running(ring))?.clone();
+        *self.running.entry((ring.ring, ring.generation)).or_default() += 1;
         self.leave(deployment, ticket);
         Some(ring)
     }
@@ -141,8 +127,7 @@ impl Admission {
             let mut rings = table.deployments.values().flat_map(|route| &route.rings);
             rings.any(|ring| (ring.ring, ring.generation) == *place)
         };
-        self.suspects
-            .retain(|place, until| now < *until && is_listed(place));
+        self.suspects.retain(|place, until| now < *until && is_listed(place));
     }
 }
 
@@ -179,9 +164,7 @@ mod tests {
         let (mut admission, route, now) = (Admission::default(), route(&[1, 2], 2), Instant::now());
         let mut place = || {
             let ticket = admission.enter("m", Kind::New);
-            admission
-                .try_place("m", ticket, &route, now)
-                .map(|ring| ring.ring.0)
+            admission.try_place("m", ticket, &route, now).map(|ring| ring.ring.0)
         };
         let placed: Vec<_> = (0..5).map(|_| place()).collect();
         assert_eq!(placed, [Some(1), Some(2), Some(1), Some(2), None]);
@@ -192,10 +175,7 @@ mod tests {
         let (mut admission, route, now) = (Admission::default(), route(&[1], 1), Instant::now());
         let [first, second] = [(); 2].map(|()| admission.enter("m", Kind::New));
         let replay = admission.enter("m", Kind::Replay);
-        assert_eq!(
-            (admission.n_before("m", second), admission.n_waiting("m")),
-            (1, 3)
-        );
+        assert_eq!((admission.n_before("m", second), admission.n_waiting("m")), (1, 3));
         for (too_early, next) in [(first, replay), (second, first)] {
             assert_eq!(admission.try_place("m", too_early, &route, now), None);
             assert!(admission.try_place("m", next, &route, now).is_some());

@@ -54,19 +54,11 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
-        Self {
-            prompt_tokens,
-            completion_tokens,
-            total_tokens: prompt_tokens + completion_tokens,
-        }
+        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
     }
 }
 
 /// A log-probability as JSON can hold it; minus infinity as OpenAI writes it.
 pub(crate) fn finite(logprob: f32) -> f32 {
-    if logprob.is_finite() {
-        logprob
-    } else {
-        -9999.0
-    }
+    if logprob.is_finite() { logprob } else { -9999.0 }
 }

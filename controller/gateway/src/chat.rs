@@ -28,10 +28,7 @@ impl ChatRequest {
         let wanted = fields.flag("logprobs", false)?;
         let top = alternatives(fields, "top_logprobs")?;
         if top.is_some_and(|n| n > 0) && !wanted {
-            return Err(ApiError::field(
-                "top_logprobs",
-                "send `logprobs`: true with it",
-            ));
+            return Err(ApiError::field("top_logprobs", "send `logprobs`: true with it"));
         }
         Ok(Self {
             generation: Generation::parse(fields, limits, wanted.then_some(top.unwrap_or(0)))?,
@@ -53,29 +50,19 @@ pub(crate) fn messages(fields: &Fields) -> Result<Vec<ChatMessage>, ApiError> {
             return Err(ApiError::field("messages", expected));
         }
         None => {
-            return Err(ApiError::missing(
-                "messages",
-                "a list such as [{\"role\": \"user\", \"content\": \"Hello\"}]",
-            ));
+            return Err(ApiError::missing("messages", "a list such as [{\"role\": \"user\", \"content\": \"Hello\"}]"));
         }
     };
     if listed.is_empty() {
         return Err(ApiError::field("messages", "send at least one message"));
     }
-    listed
-        .iter()
-        .enumerate()
-        .map(|(idx, message)| self::message(idx, message))
-        .collect()
+    listed.iter().enumerate().map(|(idx, message)| self::message(idx, message)).collect()
 }
 
 fn message(idx: usize, message: &Value) -> Result<ChatMessage, ApiError> {
     let at = format!("messages[{idx}]");
     let Some(fields) = message.as_object() else {
-        let expected = format!(
-            "send an object with role and content, not {}",
-            kind_of(message)
-        );
+        let expected = format!("send an object with role and content, not {}", kind_of(message));
         return Err(ApiError::field(&at, expected));
     };
     let role = match fields.get("role").and_then(Value::as_str) {
@@ -93,18 +80,14 @@ fn message(idx: usize, message: &Value) -> Result<ChatMessage, ApiError> {
     let content = match fields.get("content") {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(parts)) => {
-            let texts: Result<Vec<&str>, ApiError> = parts
-                .iter()
-                .enumerate()
-                .map(|(idx, part)| part_text(&format!("{content_at}[{idx}]"), part))
-                .collect();
+            let texts: Result<Vec<&str>, ApiError> =
+                parts.iter().enumerate().map(|(idx, part)| part_text(&format!("{content_at}[{idx}]"), part)).collect();
             texts?.concat()
         }
         other => {
             let found = other.map_or("nothing", kind_of);
-            let expected = format!(
-                "send a string, or a list of {{\"type\": \"text\", \"text\": …}} parts, not {found}"
-            );
+            let expected =
+                format!("send a string, or a list of {{\"type\": \"text\", \"text\": …}} parts, not {found}");
             return Err(ApiError::field(&content_at, expected));
         }
     };
@@ -114,10 +97,7 @@ fn message(idx: usize, message: &Value) -> Result<ChatMessage, ApiError> {
 fn part_text<'a>(at: &str, part: &'a Value) -> Result<&'a str, ApiError> {
     match part["type"].as_str() {
         Some("text") => part["text"].as_str().ok_or_else(|| {
-            ApiError::field(
-                &format!("{at}.text"),
-                format_args!("send a string, not {}", kind_of(&part["text"])),
-            )
+            ApiError::field(&format!("{at}.text"), format_args!("send a string, not {}", kind_of(&part["text"])))
         }),
         Some(other) => {
             let expected = format!("send parts of type `text`: the model does not read `{other}`");
@@ -146,10 +126,7 @@ mod tests {
             {"role": "developer", "content": "s"}, {"role": "user", "content": parts, "name": "x"},
         ]});
         let messages = parse(body).unwrap().messages;
-        let message = |role: &str, content: &str| ChatMessage {
-            role: role.into(),
-            content: content.into(),
-        };
+        let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
         assert_eq!(messages, [message("system", "s"), message("user", "ab")]);
     }
 
@@ -157,43 +134,15 @@ mod tests {
     fn a_wrong_message_is_named() {
         let image = json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}]);
         let cases = [
-            (
-                json!("hello"),
-                "messages",
-                "a list of messages, not a string",
-            ),
+            (json!("hello"), "messages", "a list of messages, not a string"),
             (json!([]), "messages", "at least one"),
             (json!(["hello"]), "messages[0]", "not a string"),
-            (
-                json!([{"content": "a"}]),
-                "messages[0].role",
-                "such as `user`",
-            ),
-            (
-                json!([{"role": "user", "content": "a"}, {"role": "user"}]),
-                "messages[1].content",
-                "not nothing",
-            ),
-            (
-                json!([{"role": "user", "content": 3}]),
-                "messages[0].content",
-                "not a number",
-            ),
-            (
-                json!([{"role": "user", "content": image}]),
-                "messages[0].content[1].type",
-                "does not read `image_url`",
-            ),
-            (
-                json!([{"role": "user", "content": [{"type": "text"}]}]),
-                "messages[0].content[0].text",
-                "not null",
-            ),
-            (
-                json!([{"role": "user", "content": [3]}]),
-                "messages[0].content[0].type",
-                "send `text`",
-            ),
+            (json!([{"content": "a"}]), "messages[0].role", "such as `user`"),
+            (json!([{"role": "user", "content": "a"}, {"role": "user"}]), "messages[1].content", "not nothing"),
+            (json!([{"role": "user", "content": 3}]), "messages[0].content", "not a number"),
+            (json!([{"role": "user", "content": image}]), "messages[0].content[1].type", "does not read `image_url`"),
+            (json!([{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text", "not null"),
+            (json!([{"role": "user", "content": [3]}]), "messages[0].content[0].type", "send `text`"),
         ];
         for (messages, param, words) in cases {
             let error = parse(json!({"model": "m", "messages": messages})).unwrap_err();
@@ -201,37 +150,19 @@ mod tests {
             assert!(error.message.contains(words), "{}", error.message);
         }
         let error = parse(json!({"model": "m"})).unwrap_err();
-        assert_eq!(
-            (error.param.as_deref(), error.code),
-            (Some("messages"), Some("missing_required_parameter"))
-        );
+        assert_eq!((error.param.as_deref(), error.code), (Some("messages"), Some("missing_required_parameter")));
     }
 
     #[test]
     fn alternatives_need_log_probabilities() {
         let body = |logprobs: Value, top: Value| {
             let messages = json!([{"role": "user", "content": "a"}]);
-            parse(
-                json!({"model": "m", "messages": messages, "logprobs": logprobs, "top_logprobs": top}),
-            )
+            parse(json!({"model": "m", "messages": messages, "logprobs": logprobs, "top_logprobs": top}))
         };
-        assert_eq!(
-            body(json!(true), json!(3)).unwrap().generation.logprobs,
-            Some(3)
-        );
-        assert_eq!(
-            body(json!(true), json!(null)).unwrap().generation.logprobs,
-            Some(0)
-        );
-        assert_eq!(
-            body(json!(null), json!(0)).unwrap().generation.logprobs,
-            None
-        );
-        for (logprobs, top) in [
-            (json!(false), json!(3)),
-            (json!(true), json!(21)),
-            (json!(2), json!(null)),
-        ] {
+        assert_eq!(body(json!(true), json!(3)).unwrap().generation.logprobs, Some(3));
+        assert_eq!(body(json!(true), json!(null)).unwrap().generation.logprobs, Some(0));
+        assert_eq!(body(json!(null), json!(0)).unwrap().generation.logprobs, None);
+        for (logprobs, top) in [(json!(false), json!(3)), (json!(true), json!(21)), (json!(2), json!(null))] {
             assert_eq!(body(logprobs, top).unwrap_err().status.as_u16(), 400);
         }
     }

@@ -58,18 +58,12 @@ impl CompletionRequest {
 fn prompt(fields: &Fields) -> Result<Prompt, ApiError> {
     const EXPECTED: &str = "send a string, a list of token ids, or a list of one of these";
     let Some(value) = fields.get("prompt") else {
-        return Err(ApiError::missing(
-            "prompt",
-            "a string or a list of token ids",
-        ));
+        return Err(ApiError::missing("prompt", "a string or a list of token ids"));
     };
     match value {
         Value::String(text) => Ok(Prompt::Text(text.clone())),
         Value::Array(listed) => match listed.as_slice() {
-            [] => Err(ApiError::field(
-                "prompt",
-                format_args!("{EXPECTED}, not an empty list"),
-            )),
+            [] => Err(ApiError::field("prompt", format_args!("{EXPECTED}, not an empty list"))),
             [Value::String(text)] => Ok(Prompt::Text(text.clone())),
             [Value::Array(ids)] => Ok(Prompt::Tokens(token_ids("prompt[0]", ids)?)),
             [Value::String(_) | Value::Array(_), ..] => {
@@ -78,10 +72,7 @@ fn prompt(fields: &Fields) -> Result<Prompt, ApiError> {
             }
             ids => Ok(Prompt::Tokens(token_ids("prompt", ids)?)),
         },
-        other => Err(ApiError::field(
-            "prompt",
-            format_args!("{EXPECTED}, not {}", kind_of(other)),
-        )),
+        other => Err(ApiError::field("prompt", format_args!("{EXPECTED}, not {}", kind_of(other)))),
     }
 }
 
@@ -107,10 +98,7 @@ mod tests {
         ];
         for (prompt, expected) in cases {
             let request = parse(json!({"model": "m", "prompt": prompt})).unwrap();
-            assert_eq!(
-                (request.prompt, request.generation.max_tokens),
-                (expected, Some(16))
-            );
+            assert_eq!((request.prompt, request.generation.max_tokens), (expected, Some(16)));
         }
     }
 
@@ -120,11 +108,7 @@ mod tests {
             (json!(3), "prompt", "not a number"),
             (json!([]), "prompt", "not an empty list"),
             (json!([1, -2]), "prompt[1]", "a token id, not -2"),
-            (
-                json!([[1, "a"]]),
-                "prompt[0][1]",
-                "a token id, not a string",
-            ),
+            (json!([[1, "a"]]), "prompt[0][1]", "a token id, not a string"),
             (json!(["a", "b"]), "prompt", "2 prompts were sent"),
             (json!([true]), "prompt[0]", "not a boolean"),
         ];
@@ -133,26 +117,16 @@ mod tests {
             assert_eq!(error.param.as_deref(), Some(param), "{}", error.message);
             assert!(error.message.contains(words), "{}", error.message);
         }
-        assert_eq!(
-            parse(json!({"model": "m"})).unwrap_err().code,
-            Some("missing_required_parameter")
-        );
+        assert_eq!(parse(json!({"model": "m"})).unwrap_err().code, Some("missing_required_parameter"));
     }
 
     #[test]
     fn log_probabilities_are_a_number_of_alternatives_and_do_not_go_with_echo() {
-        let body = |logprobs: Value, echo| {
-            parse(json!({"model": "m", "prompt": "a", "logprobs": logprobs, "echo": echo}))
-        };
+        let body =
+            |logprobs: Value, echo| parse(json!({"model": "m", "prompt": "a", "logprobs": logprobs, "echo": echo}));
         assert_eq!(body(json!(0), false).unwrap().generation.logprobs, Some(0));
         assert_eq!(body(json!(null), true).unwrap().generation.logprobs, None);
-        assert_eq!(
-            body(json!(21), false).unwrap_err().param.as_deref(),
-            Some("logprobs")
-        );
-        assert_eq!(
-            body(json!(1), true).unwrap_err().param.as_deref(),
-            Some("echo")
-        );
+        assert_eq!(body(json!(21), false).unwrap_err().param.as_deref(), Some("logprobs"));
+        assert_eq!(body(json!(1), true).unwrap_err().param.as_deref(), Some("echo"));
     }
 }

@@ -42,20 +42,8 @@ struct ErrorObject<'a> {
 // === impl ApiError ===
 
 impl ApiError {
-    fn new(
-        status: StatusCode,
-        kind: &'static str,
-        code: Option<&'static str>,
-        message: String,
-    ) -> Self {
-        Self {
-            status,
-            message,
-            kind,
-            param: None,
-            code,
-            retry_after: None,
-        }
+    fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: String) -> Self {
+        Self { status, message, kind, param: None, code, retry_after: None }
     }
 
     fn at(mut self, param: &str) -> Self {
@@ -71,246 +59,107 @@ impl ApiError {
     /// A field holds what it may not hold; `expected` says what to send.
     pub(crate) fn field(param: &str, expected: impl std::fmt::Display) -> Self {
         let message = format!("`{param}`: {expected}");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            INVALID_REQUEST,
-            Some("invalid_value"),
-            message,
-        )
-        .at(param)
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("invalid_value"), message).at(param)
     }
 
     pub(crate) fn missing(param: &str, expected: &str) -> Self {
         let message = format!("`{param}` is missing: send {expected}");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            INVALID_REQUEST,
-            Some("missing_required_parameter"),
-            message,
-        )
-        .at(param)
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("missing_required_parameter"), message).at(param)
     }
 
     /// The request asks for something that would change the answer and that this gateway cannot do.
     pub(crate) fn unsupported(param: &str, remedy: &str) -> Self {
         let message = format!("`{param}` is not supported: {remedy}");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            INVALID_REQUEST,
-            Some("unsupported_parameter"),
-            message,
-        )
-        .at(param)
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("unsupported_parameter"), message).at(param)
     }
 
     pub(crate) fn body(message: String) -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            INVALID_REQUEST,
-            Some("invalid_body"),
-            message,
-        )
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("invalid_body"), message)
     }
 
     pub(crate) fn body_too_large(limit: usize) -> Self {
-        let message =
-            format!("the body is larger than the limit of {limit} bytes: send a shorter prompt");
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            INVALID_REQUEST,
-            Some("body_too_large"),
-            message,
-        )
+        let message = format!("the body is larger than the limit of {limit} bytes: send a shorter prompt");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, Some("body_too_large"), message)
     }
 
-    pub(crate) fn model_not_found<'a>(
-        model: &str,
-        known: impl Iterator<Item = &'a String>,
-    ) -> Self {
+    pub(crate) fn model_not_found<'a>(model: &str, known: impl Iterator<Item = &'a String>) -> Self {
         let known: Vec<&str> = known.map(String::as_str).collect();
         let remedy = match known.as_slice() {
             [] => "there is no deployment yet, apply an InferenceDeployment".to_owned(),
             known => format!("send one of: {}", known.join(", ")),
         };
         let message = format!("the model `{model}` does not exist: {remedy}");
-        Self::new(
-            StatusCode::NOT_FOUND,
-            INVALID_REQUEST,
-            Some("model_not_found"),
-            message,
-        )
-        .at("model")
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, Some("model_not_found"), message).at("model")
     }
 
     pub(crate) fn no_route(method: &http::Method, path: &str) -> Self {
-        let message = format!(
-            "there is no {method} {path} here: see GET /v1/models for what this gateway serves"
-        );
-        Self::new(
-            StatusCode::NOT_FOUND,
-            INVALID_REQUEST,
-            Some("unknown_url"),
-            message,
-        )
+        let message = format!("there is no {method} {path} here: see GET /v1/models for what this gateway serves");
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, Some("unknown_url"), message)
     }
 
     pub(crate) fn wrong_method(method: &http::Method, path: &str) -> Self {
-        let message = format!(
-            "{path} does not answer {method}: the `Allow` header says which method it does"
-        );
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            INVALID_REQUEST,
-            Some("method_not_allowed"),
-            message,
-        )
+        let message = format!("{path} does not answer {method}: the `Allow` header says which method it does");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, Some("method_not_allowed"), message)
     }
 
-    pub(crate) fn context_length_exceeded(
-        param: &str,
-        n_prompt: usize,
-        context_length: u32,
-    ) -> Self {
+    pub(crate) fn context_length_exceeded(param: &str, n_prompt: usize, context_length: u32) -> Self {
         let message = format!(
             "the maximum context length of this model is {context_length} tokens, but the prompt has {n_prompt}, which leaves no room for an answer: send at most {} tokens",
             context_length.saturating_sub(1)
         );
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            INVALID_REQUEST,
-            Some("context_length_exceeded"),
-            message,
-        )
-        .at(param)
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("context_length_exceeded"), message).at(param)
     }
 
     pub(crate) fn not_ready(model: &str, reason: Option<&str>, retry_after: Duration) -> Self {
         let reason = reason.unwrap_or("no ring of phones is ready yet");
         let message = format!("the model `{model}` cannot answer now: {reason}");
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            SERVER,
-            Some("model_not_ready"),
-            message,
-        )
-        .after(retry_after)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("model_not_ready"), message).after(retry_after)
     }
 
     pub(crate) fn queue_full(model: &str, n_waiting: usize, retry_after: Duration) -> Self {
-        let message = format!(
-            "{n_waiting} sessions wait for `{model}` already, which is the limit: try again later"
-        );
-        Self::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            RATE_LIMIT,
-            Some("queue_full"),
-            message,
-        )
-        .after(retry_after)
+        let message = format!("{n_waiting} sessions wait for `{model}` already, which is the limit: try again later");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, Some("queue_full"), message).after(retry_after)
     }
 
-    pub(crate) fn waited_too_long(
-        model: &str,
-        waited: Duration,
-        reason: Option<&str>,
-        retry_after: Duration,
-    ) -> Self {
+    pub(crate) fn waited_too_long(model: &str, waited: Duration, reason: Option<&str>, retry_after: Duration) -> Self {
         let seconds = waited.as_secs_f32();
         let reason = reason.unwrap_or("every session of its rings is taken");
-        let message = format!(
-            "no ring of `{model}` took the session within {seconds:.0} s ({reason}): try again later"
-        );
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            SERVER,
-            Some("no_ring"),
-            message,
-        )
-        .after(retry_after)
+        let message =
+            format!("no ring of `{model}` took the session within {seconds:.0} s ({reason}): try again later");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("no_ring"), message).after(retry_after)
     }
 
-    pub(crate) fn replays_exhausted(
-        model: &str,
-        n_replays: u32,
-        cause: &str,
-        retry_after: Duration,
-    ) -> Self {
+    pub(crate) fn replays_exhausted(model: &str, n_replays: u32, cause: &str, retry_after: Duration) -> Self {
         let message = format!(
             "the answer of `{model}` broke off, and {n_replays} replays in a row brought no token; the last failure: {cause}. Send the request again"
         );
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            SERVER,
-            Some("session_lost"),
-            message,
-        )
-        .after(retry_after)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("session_lost"), message).after(retry_after)
     }
 
     /// A stage says that the session's frames are wrong, which no replay can mend.
     pub(crate) fn session_refused(model: &str, cause: &str) -> Self {
-        let message = format!(
-            "the phones of `{model}` refused the session, which is a fault of this program: {cause}"
-        );
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            SERVER,
-            Some("session_refused"),
-            message,
-        )
+        let message = format!("the phones of `{model}` refused the session, which is a fault of this program: {cause}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("session_refused"), message)
     }
 
     pub(crate) fn client_too_slow(waited: Duration) -> Self {
-        let message = format!(
-            "the answer lay unread for {} s, so the session was closed",
-            waited.as_secs()
-        );
-        Self::new(
-            StatusCode::REQUEST_TIMEOUT,
-            SERVER,
-            Some("client_too_slow"),
-            message,
-        )
+        let message = format!("the answer lay unread for {} s, so the session was closed", waited.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, SERVER, Some("client_too_slow"), message)
     }
 
     pub(crate) fn closing(retry_after: Duration) -> Self {
-        let message =
-            "the gateway is shutting down: send the request again when it is back".to_owned();
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            SERVER,
-            Some("shutting_down"),
-            message,
-        )
-        .after(retry_after)
+        let message = "the gateway is shutting down: send the request again when it is back".to_owned();
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("shutting_down"), message).after(retry_after)
     }
 
     /// The host's own copy of the model file is at fault, or this program is.
     pub(crate) fn internal(message: String) -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            SERVER,
-            Some("internal_error"),
-            message,
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("internal_error"), message)
     }
 
     pub(crate) fn as_body(&self) -> ErrorBody<'_> {
-        let Self {
-            message,
-            kind,
-            param,
-            code,
-            ..
-        } = self;
-        ErrorBody {
-            error: ErrorObject {
-                message,
-                r#type: kind,
-                param: param.as_deref(),
-                code: *code,
-            },
-        }
+        let Self { message, kind, param, code, .. } = self;
+        ErrorBody { error: ErrorObject { message, r#type: kind, param: param.as_deref(), code: *code } }
     }
 }
 
@@ -344,12 +193,6 @@ mod tests {
     #[test]
     fn an_error_that_passes_says_when_to_come_back() {
         let response = ApiError::queue_full("m", 3, Duration::from_secs(7)).into_response();
-        assert_eq!(
-            (
-                response.status().as_u16(),
-                &response.headers()["retry-after"]
-            ),
-            (429, &HeaderValue::from(7))
-        );
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &HeaderValue::from(7)));
     }
 }

@@ -14,11 +14,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("phone {phone} reported {code:?}: {message}")]
-    Stage {
-        phone: String,
-        code: FailureCode,
-        message: String,
-    },
+    Stage { phone: String, code: FailureCode, message: String },
     #[error("no token came from the ring of {phones} within {} s", waited.as_secs_f32())]
     Silent { phones: String, waited: Duration },
     /// The frames contradict what the gateway knows.

@@ -31,12 +31,7 @@ impl Gateway {
     ) -> Arc<Self> {
         let sessions = Sessions::new(config.clone(), links, routes.clone());
         let texts = ModelTexts::new(config.max_cached_models);
-        Arc::new(Self {
-            config,
-            sessions,
-            texts,
-            routes,
-        })
+        Arc::new(Self { config, sessions, texts, routes })
     }
 
     /// Takes a `Token` or `Failed` frame that came over a phone's link. All others, and those of sessions that have
@@ -86,8 +81,6 @@ impl Gateway {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            max_stop_bytes: self.config.max_stop_bytes,
-        }
+        Limits { max_stop_bytes: self.config.max_stop_bytes }
     }
 }

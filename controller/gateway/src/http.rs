@@ -42,9 +42,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async |method: Method, uri: Uri| ApiError::no_route(&method, uri.path()))
-        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-            ApiError::wrong_method(&method, uri.path())
-        })
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::wrong_method(&method, uri.path()))
         .layer(limit)
         .with_state(gateway)
 }
@@ -77,16 +75,8 @@ async fn chat(State(gateway): Door, body: Body) -> Result<Response, ApiError> {
     let generation = request.generation;
     let model = Model::find(&gateway, &generation.model).await?;
     let text = Arc::clone(&model.text);
-    let prompt =
-        blocking(move || chat_tokens(&text, &request.messages, request.add_generation_prompt))
-            .await?;
-    let head = head(
-        &generation,
-        "chatcmpl",
-        "chat.completion",
-        "chat.completion.chunk",
-        prompt.len(),
-    );
+    let prompt = blocking(move || chat_tokens(&text, &request.messages, request.add_generation_prompt)).await?;
+    let head = head(&generation, "chatcmpl", "chat.completion", "chat.completion.chunk", prompt.len());
     let form = ChatForm {
         head,
         text: Arc::clone(&model.text),
@@ -104,10 +94,7 @@ async fn completions(State(gateway): Door, body: Body) -> Result<Response, ApiEr
     let text = Arc::clone(&model.text);
     let (prompt, echo) = blocking(move || {
         let (tokens, shown) = match request.prompt {
-            Prompt::Text(prompt) => (
-                text_tokens(&text, &prompt, request.add_special_tokens)?,
-                prompt,
-            ),
+            Prompt::Text(prompt) => (text_tokens(&text, &prompt, request.add_special_tokens)?, prompt),
             Prompt::Tokens(tokens) => {
                 check_vocabulary("prompt", &text, &tokens)?;
                 let shown = text.tokenizer.decode(&tokens, false);
@@ -117,13 +104,7 @@ async fn completions(State(gateway): Door, body: Body) -> Result<Response, ApiEr
         Ok((tokens, request.echo.then_some(shown)))
     })
     .await?;
-    let head = head(
-        &generation,
-        "cmpl",
-        "text_completion",
-        "text_completion",
-        prompt.len(),
-    );
+    let head = head(&generation, "cmpl", "text_completion", "text_completion", prompt.len());
     let prompt_token_ids = generation.return_token_ids.then(|| prompt.clone());
     let form = CompletionForm::new(
         head,
@@ -141,20 +122,12 @@ async fn tokenize(State(gateway): Door, body: Body) -> Result<Response, ApiError
     let context_length = model.route.context_length;
     let answer = blocking(move || {
         let tokens = match &request.source {
-            Source::Text {
-                prompt,
-                add_special_tokens,
-            } => text_tokens(&model.text, prompt, *add_special_tokens)?,
-            Source::Chat {
-                messages,
-                add_generation_prompt,
-            } => chat_tokens(&model.text, messages, *add_generation_prompt)?,
+            Source::Text { prompt, add_special_tokens } => text_tokens(&model.text, prompt, *add_special_tokens)?,
+            Source::Chat { messages, add_generation_prompt } => {
+                chat_tokens(&model.text, messages, *add_generation_prompt)?
+            }
         };
-        Ok(tokenized(
-            &tokens,
-            context_length,
-            request.return_token_strs.then_some(&*model.text),
-        ))
+        Ok(tokenized(&tokens, context_length, request.return_token_strs.then_some(&*model.text)))
     });
     Ok(Json(answer.await?).into_response())
 }
@@ -182,22 +155,11 @@ impl Model {
     async fn find(gateway: &Gateway, id: &str) -> Result<Self, ApiError> {
         let route = deployment(&gateway.table(), id)?.clone();
         let Some(path) = route.model_path.clone() else {
-            let reason = route
-                .unavailable_reason
-                .as_deref()
-                .or(Some("its model file is not resolved yet"));
+            let reason = route.unavailable_reason.as_deref().or(Some("its model file is not resolved yet"));
             return Err(ApiError::not_ready(id, reason, gateway.config.retry_after));
         };
-        let text = gateway
-            .texts
-            .get(&route.manifest_digest, path)
-            .await
-            .map_err(ApiError::internal)?;
-        Ok(Self {
-            id: id.to_owned(),
-            route,
-            text,
-        })
+        let text = gateway.texts.get(&route.manifest_digest, path).await.map_err(ApiError::internal)?;
+        Ok(Self { id: id.to_owned(), route, text })
     }
 
     /// The named model, or the only one there is.
@@ -207,19 +169,13 @@ impl Model {
         match (id, ids.next(), ids.next()) {
             (Some(id), ..) => Self::find(gateway, &id).await,
             (None, Some(only), None) => Self::find(gateway, only).await,
-            (None, ..) => Err(ApiError::missing(
-                "model",
-                "the id of a model that GET /v1/models lists",
-            )),
+            (None, ..) => Err(ApiError::missing("model", "the id of a model that GET /v1/models lists")),
         }
     }
 }
 
 fn deployment<'a>(table: &'a RouteTable, id: &str) -> Result<&'a DeploymentRoute, ApiError> {
-    table
-        .deployments
-        .get(id)
-        .ok_or_else(|| ApiError::model_not_found(id, table.deployments.keys()))
+    table.deployments.get(id).ok_or_else(|| ApiError::model_not_found(id, table.deployments.keys()))
 }
 
 fn fields(gateway: &Gateway, body: Body) -> Result<Fields, ApiError> {
@@ -228,9 +184,7 @@ fn fields(gateway: &Gateway, body: Body) -> Result<Fields, ApiError> {
         Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             Err(ApiError::body_too_large(gateway.config.max_body_bytes))
         }
-        Err(rejection) => Err(ApiError::body(format!(
-            "the body could not be read: {rejection}; send it again"
-        ))),
+        Err(rejection) => Err(ApiError::body(format!("the body could not be read: {rejection}; send it again"))),
     }
 }
 
@@ -241,9 +195,7 @@ fn head(
     chunk_object: &'static str,
     n_prompt: usize,
 ) -> Head {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Head {
         id: format!("{id_prefix}-{:016x}{:016x}", random(), random()),
         created: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
@@ -265,26 +217,11 @@ async fn answer(
     form: impl Form,
 ) -> Result<Response, ApiError> {
     if prompt.is_empty() {
-        return Err(ApiError::field(
-            param,
-            "send at least one token; the prompt is empty",
-        ));
+        return Err(ApiError::field(param, "send at least one token; the prompt is empty"));
     }
     let end_tokens = model.text.tokenizer.end_tokens();
-    let options = generation.options(
-        param,
-        prompt.len(),
-        model.route.context_length,
-        end_tokens,
-        random(),
-    )?;
-    let job = Job {
-        model: model.id,
-        text: model.text,
-        prompt,
-        options,
-        stops: generation.stops.clone(),
-    };
+    let options = generation.options(param, prompt.len(), model.route.context_length, end_tokens, random())?;
+    let job = Job { model: model.id, text: model.text, prompt, options, stops: generation.stops.clone() };
     let outputs = gateway.sessions.start(job).await?;
     match generation.stream {
         true => Ok(sse::respond(outputs, form, gateway.config.keep_alive)),
@@ -293,11 +230,7 @@ async fn answer(
 }
 
 /// Control tokens are found by name, as vLLM does: clients that render templates themselves count on it.
-fn text_tokens(
-    text: &ModelText,
-    prompt: &str,
-    add_special_tokens: bool,
-) -> Result<Vec<u32>, ApiError> {
+fn text_tokens(text: &ModelText, prompt: &str, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
     let tokens = match add_special_tokens {
         true => text.tokenizer.encode_prompt(prompt, true),
         false => text.tokenizer.encode(prompt, true),
@@ -310,17 +243,11 @@ fn chat_tokens(
     messages: &[polyphony_model::ChatMessage],
     add_generation_prompt: bool,
 ) -> Result<Vec<u32>, ApiError> {
-    let template = text
-        .template
-        .as_ref()
-        .map_err(|why| ApiError::field("messages", why))?;
-    let prompt = template
-        .render(messages, add_generation_prompt)
-        .map_err(|error| ApiError::field("messages", error))?;
+    let template = text.template.as_ref().map_err(|why| ApiError::field("messages", why))?;
+    let prompt =
+        template.render(messages, add_generation_prompt).map_err(|error| ApiError::field("messages", error))?;
     // The template writes the begin token itself, where its model wants one.
-    text.tokenizer
-        .encode(&prompt, true)
-        .map_err(|error| ApiError::field("messages", error))
+    text.tokenizer.encode(&prompt, true).map_err(|error| ApiError::field("messages", error))
 }
 
 fn check_vocabulary(param: &str, text: &ModelText, tokens: &[u32]) -> Result<(), ApiError> {
@@ -328,10 +255,7 @@ fn check_vocabulary(param: &str, text: &ModelText, tokens: &[u32]) -> Result<(),
     match tokens.iter().position(|token| *token >= n_vocab) {
         None => Ok(()),
         Some(idx) => {
-            let expected = format!(
-                "send token ids below {n_vocab}, the size of the vocabulary, not {}",
-                tokens[idx]
-            );
+            let expected = format!("send token ids below {n_vocab}, the size of the vocabulary, not {}", tokens[idx]);
             Err(ApiError::field(&format!("{param}[{idx}]"), expected))
         }
     }
@@ -342,9 +266,5 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let worked = tokio::task::spawn_blocking(work).await;
-    worked.unwrap_or_else(|error| {
-        Err(ApiError::internal(format!(
-            "turning text into tokens failed: {error}"
-        )))
-    })
+    worked.unwrap_or_else(|error| Err(ApiError::internal(format!("turning text into tokens failed: {error}"))))
 }

@@ -40,15 +40,11 @@ pub(crate) struct ModelTexts {
 
 impl ModelText {
     fn load(path: &Path) -> Result<Self, String> {
-        let at =
-            |error: &dyn std::fmt::Display| format!("the model file {}: {error}", path.display());
+        let at = |error: &dyn std::fmt::Display| format!("the model file {}: {error}", path.display());
         let gguf = Gguf::open(path).map_err(|error| at(&error))?;
         let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|error| at(&error))?;
         let template = ChatTemplate::from_gguf(&gguf).map_err(|error| error.to_string());
-        Ok(Self {
-            tokenizer: Arc::new(tokenizer),
-            template,
-        })
+        Ok(Self { tokenizer: Arc::new(tokenizer), template })
     }
 
     /// A token's name as the client wants it.
@@ -64,9 +60,7 @@ impl ModelText {
         let bytes = self.tokenizer.token_bytes(token);
         match std::str::from_utf8(bytes) {
             Ok(text) => text.to_owned(),
-            Err(_) => bytes.iter().fold("bytes:".to_owned(), |name, byte| {
-                format!("{name}\\x{byte:02x}")
-            }),
+            Err(_) => bytes.iter().fold("bytes:".to_owned(), |name, byte| format!("{name}\\x{byte:02x}")),
         }
     }
 }
@@ -76,10 +70,7 @@ impl ModelText {
 impl ModelTexts {
     /// Keeps at most `limit` models, and at least one.
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            cached: Mutex::default(),
-            limit: limit.max(1),
-        }
+        Self { cached: Mutex::default(), limit: limit.max(1) }
     }
 
     /// The text side of a model; the first request reads the file, others at that time wait for it.
@@ -90,9 +81,7 @@ impl ModelTexts {
         let cell = self.cell(digest);
         let load = || async {
             let loading = tokio::task::spawn_blocking(move || ModelText::load(&path));
-            let text = loading
-                .await
-                .map_err(|error| format!("reading the model file failed: {error}"))??;
+            let text = loading.await.map_err(|error| format!("reading the model file failed: {error}"))??;
             Ok::<_, String>(Arc::new(text))
         };
         cell.get_or_try_init(load).await.cloned()
@@ -101,9 +90,7 @@ impl ModelTexts {
     fn cell(&self, digest: &str) -> Loading {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let known = cached.iter().position(|(known, _)| known == digest);
-        let entry = known
-            .and_then(|at| cached.remove(at))
-            .unwrap_or_else(|| (digest.to_owned(), Arc::default()));
+        let entry = known.and_then(|at| cached.remove(at)).unwrap_or_else(|| (digest.to_owned(), Arc::default()));
         let cell = Arc::clone(&entry.1);
         if cached.len() >= self.limit {
             cached.pop_front();
@@ -124,10 +111,7 @@ pub(crate) struct AnswerText {
 
 impl AnswerText {
     pub(crate) fn new(model: &ModelText, stops: Vec<String>) -> Self {
-        Self {
-            stream: model.tokenizer.stream(true),
-            stops: StopMatcher::new(stops),
-        }
+        Self { stream: model.tokenizer.stream(true), stops: StopMatcher::new(stops) }
     }
 
     pub(crate) fn push(&mut self, token: u32) -> Passed {

@@ -6,11 +6,7 @@ use crate::routes::{DeploymentRoute, RouteTable};
 
 /// Every model, ready or not.
 pub(crate) fn list(table: &RouteTable) -> Value {
-    let data: Vec<Value> = table
-        .deployments
-        .iter()
-        .map(|(id, route)| model_object(id, route))
-        .collect();
+    let data: Vec<Value> = table.deployments.iter().map(|(id, route)| model_object(id, route)).collect();
     json!({"object": "list", "data": data})
 }
 
@@ -28,21 +24,14 @@ pub(crate) fn model_object(id: &str, route: &DeploymentRoute) -> Value {
 
 /// `None` when any model can answer.
 pub(crate) fn why_not_ready(table: &RouteTable) -> Option<String> {
-    if table
-        .deployments
-        .values()
-        .any(|route| !route.rings.is_empty())
-    {
+    if table.deployments.values().any(|route| !route.rings.is_empty()) {
         return None;
     }
     if table.deployments.is_empty() {
         return Some("there is no deployment yet: apply an InferenceDeployment\n".to_owned());
     }
     let reason = |(id, route): (&String, &DeploymentRoute)| {
-        let reason = route
-            .unavailable_reason
-            .as_deref()
-            .unwrap_or("no ring of phones is ready yet");
+        let reason = route.unavailable_reason.as_deref().unwrap_or("no ring of phones is ready yet");
         format!("{id}: {reason}\n")
     };
     Some(table.deployments.iter().map(reason).collect())

@@ -53,13 +53,7 @@ const RESERVED: usize = 1;
 
 impl Registry {
     pub(crate) fn insert(&mut self, session: SessionId, events: mpsc::Sender<Event>) {
-        self.entries.insert(
-            session,
-            Entry {
-                events,
-                place: None,
-            },
-        );
+        self.entries.insert(session, Entry { events, place: None });
     }
 
     pub(crate) fn remove(&mut self, session: SessionId) {
@@ -69,11 +63,7 @@ impl Registry {
     /// From now on frames with this key are heard; `phones` are by stage, the next token takes `next_position`.
     pub(crate) fn place(&mut self, key: RouteKey, phones: Vec<String>, next_position: u32) {
         if let Some(entry) = self.entries.get_mut(&key.session) {
-            entry.place = Some(Placement {
-                key,
-                phones,
-                next_position,
-            });
+            entry.place = Some(Placement { key, phones, next_position });
         }
     }
 
@@ -92,9 +82,7 @@ impl Registry {
         let Some(place) = entry.place.as_mut().filter(|place| place.key == token.key) else {
             return Heard::No;
         };
-        if place.phones.last().is_none_or(|tail| tail != phone)
-            || token.position < place.next_position
-        {
+        if place.phones.last().is_none_or(|tail| tail != phone) || token.position < place.next_position {
             return Heard::No;
         }
         place.next_position = token.position.saturating_add(1);
@@ -105,9 +93,7 @@ impl Registry {
             };
         }
         // More tokens than the credit allows: the queue was made for that many.
-        entry.fail(Failure::Disagreement(format!(
-            "{phone} ran past its credit"
-        )));
+        entry.fail(Failure::Disagreement(format!("{phone} ran past its credit")));
         Heard::No
     }
 
@@ -116,32 +102,18 @@ impl Registry {
         let Some(entry) = self.entries.get_mut(&failed.key.session) else {
             return Heard::No;
         };
-        if entry
-            .place
-            .as_ref()
-            .is_none_or(|place| place.key != failed.key || !place.runs_over(phone))
-        {
+        if entry.place.as_ref().is_none_or(|place| place.key != failed.key || !place.runs_over(phone)) {
             return Heard::No;
         }
-        entry.fail(Failure::Stage {
-            phone: phone.to_owned(),
-            code: failed.code,
-            message: failed.message,
-        });
+        entry.fail(Failure::Stage { phone: phone.to_owned(), code: failed.code, message: failed.message });
         Heard::Yes
     }
 
     /// A phone's link ended: every session that runs over it has failed.
     pub(crate) fn phone_gone(&mut self, phone: &str) {
         for entry in self.entries.values_mut() {
-            if entry
-                .place
-                .as_ref()
-                .is_some_and(|place| place.runs_over(phone))
-            {
-                entry.fail(Failure::PhoneGone {
-                    phone: phone.to_owned(),
-                });
+            if entry.place.as_ref().is_some_and(|place| place.runs_over(phone)) {
+                entry.fail(Failure::PhoneGone { phone: phone.to_owned() });
             }
         }
     }
@@ -176,23 +148,11 @@ mod tests {
     use super::*;
 
     fn key(epoch: u32) -> RouteKey {
-        RouteKey {
-            ring: RingId(1),
-            generation: PlanGeneration(1),
-            session: SessionId(5),
-            epoch: Epoch(epoch),
-        }
+        RouteKey { ring: RingId(1), generation: PlanGeneration(1), session: SessionId(5), epoch: Epoch(epoch) }
     }
 
     fn token(epoch: u32, position: u32) -> Token {
-        Token {
-            key: key(epoch),
-            position,
-            token: 0,
-            finish: None,
-            logprob: 0.0,
-            top: vec![],
-        }
+        Token { key: key(epoch), position, token: 0, finish: None, logprob: 0.0, top: vec![] }
     }
 
     fn placed(capacity: usize) -> (Registry, mpsc::Receiver<Event>) {
@@ -222,26 +182,12 @@ mod tests {
         let (mut registry, mut events) = placed(2);
         let now = Instant::now();
         assert_eq!(registry.token("tail", token(2, 3), now), Heard::Yes);
-        assert_eq!(
-            registry.token("tail", token(2, 4), now),
-            Heard::No,
-            "past the credit"
-        );
-        let failed = Failed {
-            key: key(2),
-            code: FailureCode::Compute,
-            message: String::new(),
-        };
+        assert_eq!(registry.token("tail", token(2, 4), now), Heard::No, "past the credit");
+        let failed = Failed { key: key(2), code: FailureCode::Compute, message: String::new() };
         assert_eq!(registry.failed("head", failed), Heard::No);
         registry.phone_gone("head");
         assert!(matches!(events.try_recv().unwrap(), Event::Token { .. }));
-        assert!(matches!(
-            events.try_recv().unwrap(),
-            Event::Failed {
-                failure: Failure::Disagreement(_),
-                ..
-            }
-        ));
+        assert!(matches!(events.try_recv().unwrap(), Event::Failed { failure: Failure::Disagreement(_), .. }));
         assert!(events.try_recv().is_err());
     }
 }

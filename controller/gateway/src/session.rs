@@ -53,12 +53,7 @@ pub(crate) enum AfterFailure {
 
 impl Session {
     /// `options.end_position` is above the number of prompt tokens; `window` is at least 1.
-    pub(crate) fn new(
-        id: SessionId,
-        prompt: Vec<u32>,
-        options: SessionOptions,
-        window: u32,
-    ) -> Self {
+    pub(crate) fn new(id: SessionId, prompt: Vec<u32>, options: SessionOptions, window: u32) -> Self {
         Self {
             id,
             epoch: Epoch(0),
@@ -88,67 +83,32 @@ impl Session {
     }
 
     /// Puts the session on a ring. The frames go to its head in this order.
-    pub(crate) fn place(
-        &mut self,
-        ring: RingId,
-        generation: PlanGeneration,
-    ) -> (RouteKey, [Frame; 2]) {
+    pub(crate) fn place(&mut self, ring: RingId, generation: PlanGeneration) -> (RouteKey, [Frame; 2]) {
         self.epoch = Epoch(self.epoch.0 + 1);
-        let key = RouteKey {
-            ring,
-            generation,
-            session: self.id,
-            epoch: self.epoch,
-        };
+        let key = RouteKey { ring, generation, session: self.id, epoch: self.epoch };
         self.key = Some(key);
-        let credit = self
-            .window
-            .min(self.options.end_position.saturating_sub(self.position()));
+        let credit = self.window.min(self.options.end_position.saturating_sub(self.position()));
         self.granted_until = self.position() + credit;
-        let prompt = Prompt {
-            key,
-            position: 0,
-            tokens: self.tokens.clone(),
-            credit,
-        };
-        (
-            key,
-            [
-                Frame::Open {
-                    key,
-                    options: self.options.clone(),
-                },
-                Frame::Prompt(prompt),
-            ],
-        )
+        let prompt = Prompt { key, position: 0, tokens: self.tokens.clone(), credit };
+        (key, [Frame::Open { key, options: self.options.clone() }, Frame::Prompt(prompt)])
     }
 
     /// Takes a token that a tail sent.
     pub(crate) fn take(&mut self, token: &Token) -> Arrival {
-        if self.key != Some(token.key) || self.finish.is_some() || token.position < self.position()
-        {
+        if self.key != Some(token.key) || self.finish.is_some() || token.position < self.position() {
             return Arrival::Ignored;
         }
         if token.position > self.position() {
             let (expected, found) = (self.position(), token.position);
-            return Arrival::Wrong(format!(
-                "the ring sent position {found} where {expected} comes next"
-            ));
+            return Arrival::Wrong(format!("the ring sent position {found} where {expected} comes next"));
         }
         if token.position >= self.granted_until {
-            return Arrival::Wrong(format!(
-                "the ring sampled position {} without credit for it",
-                token.position
-            ));
+            return Arrival::Wrong(format!("the ring sampled position {} without credit for it", token.position));
         }
         self.tokens.push(token.token);
         self.n_fruitless = 0;
         // The tail says so too; a tail that forgot must not make the answer longer than what was asked for.
-        let ends = self
-            .options
-            .end_tokens
-            .contains(&token.token)
-            .then_some(Finish::Stop);
+        let ends = self.options.end_tokens.contains(&token.token).then_some(Finish::Stop);
         let is_full = (self.position() >= self.options.end_position).then_some(Finish::Length);
         self.finish = ends.or(token.finish).or(is_full);
         Arrival::Next(self.finish)
@@ -172,9 +132,7 @@ impl Session {
         self.n_fruitless += 1;
         let n_fruitless = self.n_fruitless;
         match n_fruitless > max_replays {
-            true => AfterFailure::GiveUp {
-                n_fruitless: max_replays,
-            },
+            true => AfterFailure::GiveUp { n_fruitless: max_replays },
             false => AfterFailure::Replay { n_fruitless },
         }
     }

@@ -87,10 +87,7 @@ impl Sessions {
     ///
     /// # Errors
     /// 503 when there is no ready ring, 429 when too many wait, 503 when no place came free in time.
-    pub(crate) async fn start(
-        self: &Arc<Self>,
-        job: Job,
-    ) -> Result<mpsc::Receiver<Output>, ApiError> {
+    pub(crate) async fn start(self: &Arc<Self>, job: Job) -> Result<mpsc::Receiver<Output>, ApiError> {
         let slot = self.acquire(&job.model, Kind::New).await?;
         let table = Arc::clone(&self.routes.borrow());
         lock(&self.speeds).retain(|deployment| table.deployments.contains_key(deployment));
@@ -99,15 +96,7 @@ impl Sessions {
         let (outputs, receiver) = mpsc::channel(window as usize);
         let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let session = Session::new(id, job.prompt, job.options, window);
-        let runner = run::Runner::new(
-            Arc::clone(self),
-            id,
-            session,
-            job.model,
-            &job.text,
-            job.stops,
-            outputs,
-        );
+        let runner = run::Runner::new(Arc::clone(self), id, session, job.model, &job.text, job.stops, outputs);
         tokio::spawn(runner.run(slot));
         Ok(receiver)
     }
@@ -153,11 +142,7 @@ impl Sessions {
     /// Waits until the program ends.
     async fn closing(&self) {
         // The sender lives as long as `self`.
-        let _ = self
-            .is_closing
-            .subscribe()
-            .wait_for(|is_closing| *is_closing)
-            .await;
+        let _ = self.is_closing.subscribe().wait_for(|is_closing| *is_closing).await;
     }
 
     pub(crate) fn counters(&self) -> Counters {

@@ -61,15 +61,9 @@ mod tests {
     fn a_few_tokens_say_nothing_and_old_ones_are_forgotten() {
         let mut speeds = Speeds::default();
         speeds.record("a", Duration::from_millis(50));
-        assert_eq!(
-            (speeds.tokens_per_second("a"), speeds.tokens_per_second("b")),
-            (None, None)
-        );
+        assert_eq!((speeds.tokens_per_second("a"), speeds.tokens_per_second("b")), (None, None));
         (0..KEPT).for_each(|_| speeds.record("a", Duration::from_millis(100)));
-        assert_eq!(
-            (speeds.tokens_per_second("a"), speeds.recent["a"].len()),
-            (Some(10.0), KEPT)
-        );
+        assert_eq!((speeds.tokens_per_second("a"), speeds.recent["a"].len()), (Some(10.0), KEPT));
         speeds.retain(|name| name != "a");
         assert_eq!(speeds.tokens_per_second("a"), None);
     }

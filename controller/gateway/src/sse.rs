@@ -19,24 +19,15 @@ use crate::form::Form;
 const DONE: &str = "[DONE]";
 
 /// The answer as a stream of events. A client that goes away drops it, which closes the session.
-pub(crate) fn respond(
-    outputs: mpsc::Receiver<Output>,
-    form: impl Form,
-    keep_alive: Duration,
-) -> Response {
-    Sse::new(events(outputs, form))
-        .keep_alive(KeepAlive::new().interval(keep_alive))
-        .into_response()
+pub(crate) fn respond(outputs: mpsc::Receiver<Output>, form: impl Form, keep_alive: Duration) -> Response {
+    Sse::new(events(outputs, form)).keep_alive(KeepAlive::new().interval(keep_alive)).into_response()
 }
 
 /// The answer as one body.
 ///
 /// # Errors
 /// What the session says where it broke off.
-pub(crate) async fn collect(
-    mut outputs: mpsc::Receiver<Output>,
-    mut form: impl Form,
-) -> Result<Response, ApiError> {
+pub(crate) async fn collect(mut outputs: mpsc::Receiver<Output>, mut form: impl Form) -> Result<Response, ApiError> {
     let mut pieces = Vec::new();
     loop {
         match outputs.recv().await {
@@ -64,13 +55,7 @@ fn events<F: Form>(
     mut form: F,
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send {
     let ready = form.opening().as_ref().map(event).into_iter().collect();
-    let answering = Answering {
-        outputs,
-        form,
-        ready,
-        n_tokens: 0,
-        is_over: false,
-    };
+    let answering = Answering { outputs, form, ready, n_tokens: 0, is_over: false };
     stream::unfold(answering, |mut answering| async move {
         let event = answering.next().await?;
         Some((Ok(event), answering))
@@ -91,15 +76,13 @@ impl<F: Form> Answering<F> {
             match self.outputs.recv().await {
                 Some(Output::Piece(piece)) => {
                     self.n_tokens += 1;
-                    self.ready
-                        .extend(self.form.piece(&piece).as_ref().map(event));
+                    self.ready.extend(self.form.piece(&piece).as_ref().map(event));
                 }
                 Some(Output::End(end)) => {
                     self.ready.push_back(event(&self.form.end(&end)));
                     let head = self.form.head();
                     if head.include_usage {
-                        self.ready
-                            .push_back(event(&head.usage_chunk(self.n_tokens)));
+                        self.ready.push_back(event(&head.usage_chunk(self.n_tokens)));
                     }
                     self.ready.push_back(Event::default().data(DONE));
                     self.is_over = true;
@@ -119,8 +102,7 @@ impl<F: Form> Answering<F> {
 /// The session's task ended without a last word, which only a panic in it can do.
 fn broke_off() -> ApiError {
     ApiError::internal(
-        "the session ended without saying why: see the gateway's log, and send the request again"
-            .to_owned(),
+        "the session ended without saying why: see the gateway's log, and send the request again".to_owned(),
     )
 }
 

@@ -23,19 +23,13 @@ pub(crate) struct Passed {
 impl StopMatcher {
     /// `stops` are not empty strings.
     pub(crate) fn new(stops: Vec<String>) -> Self {
-        Self {
-            stops,
-            held: String::new(),
-        }
+        Self { stops, held: String::new() }
     }
 
     /// Takes the next piece of the answer. Where several stop strings are found, the one that begins first counts.
     pub(crate) fn push(&mut self, text: &str) -> Passed {
         self.held.push_str(text);
-        let found = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.held.find(stop).map(|at| (at, stop)));
+        let found = self.stops.iter().filter_map(|stop| self.held.find(stop).map(|at| (at, stop)));
         if let Some((at, stop)) = found.min_by_key(|(at, _)| *at) {
             let stopped_by = Some(stop.clone());
             let mut text = std::mem::take(&mut self.held);
@@ -44,10 +38,7 @@ impl StopMatcher {
         }
         let begun = self.begun_at();
         let held = self.held.split_off(begun);
-        Passed {
-            text: std::mem::replace(&mut self.held, held),
-            stopped_by: None,
-        }
+        Passed { text: std::mem::replace(&mut self.held, held), stopped_by: None }
     }
 
     /// What was held back when the answer ends otherwise.
@@ -57,11 +48,7 @@ impl StopMatcher {
 
     /// Where the longest ending begins that is the start of a stop string; the length where there is none.
     fn begun_at(&self) -> usize {
-        let begins = |at: &usize| {
-            self.stops
-                .iter()
-                .any(|stop| stop.starts_with(&self.held[*at..]))
-        };
+        let begins = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[*at..]));
         let mut starts = self.held.char_indices().map(|(at, _)| at);
         starts.find(begins).unwrap_or(self.held.len())
     }
@@ -119,11 +106,7 @@ mod tests {
             for second in first..=text.len() {
                 let pieces = [&text[..first], &text[first..second], &text[second..]];
                 let (seen, stopped_by) = seen(&stops, &pieces);
-                assert_eq!(
-                    seen.replace('|', ""),
-                    "one two two three ",
-                    "cut at {first} and {second}"
-                );
+                assert_eq!(seen.replace('|', ""), "one two two three ", "cut at {first} and {second}");
                 assert_eq!(stopped_by.as_deref(), Some("two three f"));
             }
         }

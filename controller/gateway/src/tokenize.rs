@@ -20,14 +20,8 @@ pub(crate) struct TokenizeRequest {
 /// What is to become tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
-    Text {
-        prompt: String,
-        add_special_tokens: bool,
-    },
-    Chat {
-        messages: Vec<ChatMessage>,
-        add_generation_prompt: bool,
-    },
+    Text { prompt: String, add_special_tokens: bool },
+    Chat { messages: Vec<ChatMessage>, add_generation_prompt: bool },
 }
 
 /// What `/detokenize` is asked.
@@ -44,10 +38,9 @@ impl TokenizeRequest {
     /// 400 naming the first field that is wrong.
     pub(crate) fn parse(fields: &Fields) -> Result<Self, ApiError> {
         let source = match (fields.text("prompt")?, fields.get("messages")) {
-            (Some(prompt), None) => Source::Text {
-                prompt: prompt.to_owned(),
-                add_special_tokens: fields.flag("add_special_tokens", true)?,
-            },
+            (Some(prompt), None) => {
+                Source::Text { prompt: prompt.to_owned(), add_special_tokens: fields.flag("add_special_tokens", true)? }
+            }
             (None, Some(_)) => Source::Chat {
                 messages: messages(fields)?,
                 add_generation_prompt: fields.flag("add_generation_prompt", true)?,
@@ -58,11 +51,7 @@ impl TokenizeRequest {
             }
         };
         let model = fields.text("model")?.map(str::to_owned);
-        Ok(Self {
-            model,
-            source,
-            return_token_strs: fields.flag("return_token_strs", false)?,
-        })
+        Ok(Self { model, source, return_token_strs: fields.flag("return_token_strs", false)? })
     }
 }
 
@@ -80,25 +69,13 @@ impl DetokenizeRequest {
             }
             None => return Err(ApiError::missing("tokens", "a list of token ids")),
         };
-        Ok(Self {
-            model: fields.text("model")?.map(str::to_owned),
-            tokens,
-        })
+        Ok(Self { model: fields.text("model")?.map(str::to_owned), tokens })
     }
 }
 
 /// The body of an answer to `/tokenize`.
-pub(crate) fn tokenized(
-    tokens: &[u32],
-    context_length: u32,
-    names_of: Option<&ModelText>,
-) -> Value {
-    let names = names_of.map(|text| {
-        tokens
-            .iter()
-            .map(|&token| text.token_name(token))
-            .collect::<Vec<_>>()
-    });
+pub(crate) fn tokenized(tokens: &[u32], context_length: u32, names_of: Option<&ModelText>) -> Value {
+    let names = names_of.map(|text| tokens.iter().map(|&token| text.token_name(token)).collect::<Vec<_>>());
     json!({"count": tokens.len(), "max_model_len": context_length, "tokens": tokens, "token_strs": names})
 }
 
@@ -115,23 +92,13 @@ mod tests {
     fn a_text_or_a_chat_becomes_tokens_but_not_both() {
         let chat = json!([{"role": "user", "content": "a"}]);
         let parse = |body| TokenizeRequest::parse(&fields(body));
-        let text = Source::Text {
-            prompt: "a".into(),
-            add_special_tokens: true,
-        };
+        let text = Source::Text { prompt: "a".into(), add_special_tokens: true };
         assert_eq!(parse(json!({"prompt": "a"})).unwrap().source, text);
         assert!(matches!(
             parse(json!({"messages": chat})).unwrap().source,
-            Source::Chat {
-                add_generation_prompt: true,
-                ..
-            }
+            Source::Chat { add_generation_prompt: true, .. }
         ));
-        for wrong in [
-            json!({"prompt": "a", "messages": chat}),
-            json!({}),
-            json!({"prompt": 3}),
-        ] {
+        for wrong in [json!({"prompt": "a", "messages": chat}), json!({}), json!({"prompt": 3})] {
             assert_eq!(parse(wrong).unwrap_err().param.as_deref(), Some("prompt"));
         }
     }
@@ -139,17 +106,9 @@ mod tests {
     #[test]
     fn tokens_become_text_if_they_are_ids() {
         let parse = |body| DetokenizeRequest::parse(&fields(body));
-        assert_eq!(
-            parse(json!({"tokens": [1, 2], "model": "m"}))
-                .unwrap()
-                .tokens,
-            [1, 2]
-        );
-        let cases = [
-            (json!({}), "tokens"),
-            (json!({"tokens": 3}), "tokens"),
-            (json!({"tokens": [1, 2.5]}), "tokens[1]"),
-        ];
+        assert_eq!(parse(json!({"tokens": [1, 2], "model": "m"})).unwrap().tokens, [1, 2]);
+        let cases =
+            [(json!({}), "tokens"), (json!({"tokens": 3}), "tokens"), (json!({"tokens": [1, 2.5]}), "tokens[1]")];
         for (wrong, param) in cases {
             assert_eq!(parse(wrong).unwrap_err().param.as_deref(), Some(param));
         }

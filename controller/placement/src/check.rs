@@ -21,43 +21,23 @@ pub enum Violation {
     #[error("stage {stage} holds layers {from}..{to}, expected at least one")]
     EmptyStage { stage: usize, from: u32, to: u32 },
     #[error("stage {stage} starts at layer {from}, expected {expected}")]
-    NotContiguous {
-        stage: usize,
-        from: u32,
-        expected: u32,
-    },
+    NotContiguous { stage: usize, from: u32, expected: u32 },
     #[error("the last stage ends at layer {to}, the model has {n_layers}")]
     LayersMissing { to: u32, n_layers: usize },
     #[error(
         "stage {stage} has embedding: {embedding} and head: {head}, but the first alone holds the embedding and the last alone the head"
     )]
-    EndMisplaced {
-        stage: usize,
-        embedding: bool,
-        head: bool,
-    },
+    EndMisplaced { stage: usize, embedding: bool, head: bool },
     #[error("{phone} would hold {bytes} bytes and may hold {budget_bytes}")]
-    OverBudget {
-        phone: String,
-        bytes: u64,
-        budget_bytes: u64,
-    },
+    OverBudget { phone: String, bytes: u64, budget_bytes: u64 },
     #[error("the plan has {n_stages} stages, expected {min_phones} to {max_phones}")]
-    StageCount {
-        n_stages: usize,
-        min_phones: u32,
-        max_phones: u32,
-    },
+    StageCount { n_stages: usize, min_phones: u32, max_phones: u32 },
     #[error("{from} cannot reach {to}")]
     Unreachable { from: String, to: String },
     #[error("{phone} has figures outside of what can be believed")]
     UnusableFigures { phone: String },
     #[error("{what} is stated as {stated}, expected {expected}")]
-    WrongFigure {
-        what: String,
-        stated: f64,
-        expected: f64,
-    },
+    WrongFigure { what: String, stated: f64, expected: f64 },
     #[error("{phone} is neither in a stage nor stated as left out, or is in both")]
     LeftOut { phone: String },
 }
@@ -84,15 +64,10 @@ fn stages_phones(problem: &Problem, plan: &Plan) -> Result<Vec<usize>, Violation
     let mut phones = Vec::new();
     for (stage, Stage { phone, .. }) in plan.stages.iter().enumerate() {
         let Some(index) = problem.phones.iter().position(|known| known.name == *phone) else {
-            return Err(Violation::UnknownPhone {
-                stage,
-                phone: phone.clone(),
-            });
+            return Err(Violation::UnknownPhone { stage, phone: phone.clone() });
         };
         if !seen.insert(index) {
-            return Err(Violation::PhoneTwice {
-                phone: phone.clone(),
-            });
+            return Err(Violation::PhoneTwice { phone: phone.clone() });
         }
         phones.push(index);
     }
@@ -103,11 +78,7 @@ fn check_counts(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     let (min_phones, max_phones) = (problem.demand.min_phones, problem.demand.max_phones);
     let n_stages = plan.stages.len();
     if n_stages < min_phones as usize || n_stages > max_phones as usize {
-        return Err(Violation::StageCount {
-            n_stages,
-            min_phones,
-            max_phones,
-        });
+        return Err(Violation::StageCount { n_stages, min_phones, max_phones });
     }
     Ok(())
 }
@@ -117,34 +88,19 @@ fn check_layers(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     let mut expected = 0;
     for (stage, Stage { holds, .. }) in plan.stages.iter().enumerate() {
         if holds.layers_from != expected {
-            return Err(Violation::NotContiguous {
-                stage,
-                from: holds.layers_from,
-                expected,
-            });
+            return Err(Violation::NotContiguous { stage, from: holds.layers_from, expected });
         }
         if holds.layers_to <= holds.layers_from {
-            return Err(Violation::EmptyStage {
-                stage,
-                from: holds.layers_from,
-                to: holds.layers_to,
-            });
+            return Err(Violation::EmptyStage { stage, from: holds.layers_from, to: holds.layers_to });
         }
         if holds.embedding != (stage == 0) || holds.head != (stage == last) {
-            return Err(Violation::EndMisplaced {
-                stage,
-                embedding: holds.embedding,
-                head: holds.head,
-            });
+            return Err(Violation::EndMisplaced { stage, embedding: holds.embedding, head: holds.head });
         }
         expected = holds.layers_to;
     }
     let n_layers = problem.model.layer_bytes.len();
     if expected as usize != n_layers {
-        return Err(Violation::LayersMissing {
-            to: expected,
-            n_layers,
-        });
+        return Err(Violation::LayersMissing { to: expected, n_layers });
     }
     Ok(())
 }
@@ -172,21 +128,12 @@ fn check_memory(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result<(), 
         }
         if u128::from(stage.bytes) != bytes {
             let what = format!("bytes of {}", stage.phone);
-            return Err(Violation::WrongFigure {
-                what,
-                stated: stage.bytes as f64,
-                expected: bytes as f64,
-            });
+            return Err(Violation::WrongFigure { what, stated: stage.bytes as f64, expected: bytes as f64 });
         }
         let allocatable = problem.phones[phone].allocatable_bytes as f64;
-        let budget_bytes =
-            (allocatable * demand.memory_fraction / demand.generations_in_memory) as u64;
+        let budget_bytes = (allocatable * demand.memory_fraction / demand.generations_in_memory) as u64;
         if stage.bytes > budget_bytes {
-            return Err(Violation::OverBudget {
-                phone: stage.phone.clone(),
-                bytes: stage.bytes,
-                budget_bytes,
-            });
+            return Err(Violation::OverBudget { phone: stage.phone.clone(), bytes: stage.bytes, budget_bytes });
         }
     }
     Ok(())
@@ -196,50 +143,20 @@ fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result
     let mut round = 0.0;
     let mut worst = 0.0f64;
     for (at, stage) in plan.stages.iter().enumerate() {
-        let PhoneCosts {
-            seconds_per_layer,
-            seconds_embedding,
-            seconds_head,
-            ..
-        } = problem.phones[phones[at]];
-        let figures = [
-            seconds_per_layer - MIN_LAYER_SECONDS,
-            seconds_embedding,
-            seconds_head,
-        ];
-        if figures
-            .iter()
-            .any(|f| !f.is_finite() || *f < 0.0 || *f > MAX_SECONDS)
-        {
-            return Err(Violation::UnusableFigures {
-                phone: stage.phone.clone(),
-            });
+        let PhoneCosts { seconds_per_layer, seconds_embedding, seconds_head, .. } = problem.phones[phones[at]];
+        let figures = [seconds_per_layer - MIN_LAYER_SECONDS, seconds_embedding, seconds_head];
+        if figures.iter().any(|f| !f.is_finite() || *f < 0.0 || *f > MAX_SECONDS) {
+            return Err(Violation::UnusableFigures { phone: stage.phone.clone() });
         }
         let n_layers = f64::from(stage.holds.layers_to - stage.holds.layers_from);
         let seconds = n_layers * seconds_per_layer
-            + if stage.holds.embedding {
-                seconds_embedding
-            } else {
-                0.0
-            }
+            + if stage.holds.embedding { seconds_embedding } else { 0.0 }
             + if stage.holds.head { seconds_head } else { 0.0 };
-        equal(
-            || format!("stage seconds of {}", stage.phone),
-            stage.predicted_seconds,
-            seconds,
-        )?;
+        equal(|| format!("stage seconds of {}", stage.phone), stage.predicted_seconds, seconds)?;
 
         let next = (at + 1) % phones.len();
-        let link = problem
-            .links
-            .measured
-            .get(&(phones[at], phones[next]))
-            .unwrap_or(&problem.links.default);
-        let wire = if next == 0 {
-            0.0
-        } else {
-            problem.model.hop_bytes as f64 / link.bytes_per_second
-        };
+        let link = problem.links.measured.get(&(phones[at], phones[next])).unwrap_or(&problem.links.default);
+        let wire = if next == 0 { 0.0 } else { problem.model.hop_bytes as f64 / link.bytes_per_second };
         let hop = match (phones.len(), next) {
             (1, _) => 0.0,
             // The token: a few bytes.
@@ -250,11 +167,7 @@ fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result
             let (from, to) = (stage.phone.clone(), plan.stages[next].phone.clone());
             return Err(Violation::Unreachable { from, to });
         }
-        equal(
-            || format!("hop seconds of {}", stage.phone),
-            stage.predicted_hop_seconds,
-            hop,
-        )?;
+        equal(|| format!("hop seconds of {}", stage.phone), stage.predicted_hop_seconds, hop)?;
         round += seconds + hop;
         worst = worst.max(seconds).max(wire);
     }
@@ -262,52 +175,22 @@ fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result
         Objective::Latency => round,
         Objective::Throughput => worst.max(round / f64::from(problem.demand.max_sessions.max(1))),
     };
-    equal(
-        || "inter-token seconds".to_owned(),
-        plan.predicted_inter_token_seconds,
-        round,
-    )?;
-    equal(
-        || "the objective".to_owned(),
-        plan.objective_value,
-        objective,
-    )?;
-    equal(
-        || "tokens/s".to_owned(),
-        plan.predicted_tokens_per_second,
-        1.0 / objective,
-    )
+    equal(|| "inter-token seconds".to_owned(), plan.predicted_inter_token_seconds, round)?;
+    equal(|| "the objective".to_owned(), plan.objective_value, objective)?;
+    equal(|| "tokens/s".to_owned(), plan.predicted_tokens_per_second, 1.0 / objective)
 }
 
 fn equal(what: impl FnOnce() -> String, stated: f64, expected: f64) -> Result<(), Violation> {
     let near = (stated - expected).abs() <= TOLERANCE * expected.abs();
-    if near {
-        Ok(())
-    } else {
-        Err(Violation::WrongFigure {
-            what: what(),
-            stated,
-            expected,
-        })
-    }
+    if near { Ok(()) } else { Err(Violation::WrongFigure { what: what(), stated, expected }) }
 }
 
 fn check_left_out(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     for phone in &problem.phones {
-        let placed = plan
-            .stages
-            .iter()
-            .filter(|stage| stage.phone == phone.name)
-            .count();
-        let left_out = plan
-            .left_out
-            .iter()
-            .filter(|out| out.phone == phone.name)
-            .count();
+        let placed = plan.stages.iter().filter(|stage| stage.phone == phone.name).count();
+        let left_out = plan.left_out.iter().filter(|out| out.phone == phone.name).count();
         if placed + left_out != 1 {
-            return Err(Violation::LeftOut {
-                phone: phone.name.clone(),
-            });
+            return Err(Violation::LeftOut { phone: phone.name.clone() });
         }
     }
     Ok(())

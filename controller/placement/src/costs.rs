@@ -38,29 +38,16 @@ pub(crate) struct Score {
 impl<'a> Costs<'a> {
     pub(crate) fn new(problem: &'a Problem) -> Self {
         let model = &problem.model;
-        let kv_bytes = model
-            .kv_bytes_per_token_per_layer
-            .saturating_mul(problem.demand.kv_tokens());
+        let kv_bytes = model.kv_bytes_per_token_per_layer.saturating_mul(problem.demand.kv_tokens());
         let mut prefix = vec![0u64];
         for &bytes in &model.layer_bytes {
             let so_far = prefix[prefix.len() - 1];
             prefix.push(so_far.saturating_add(bytes).saturating_add(kv_bytes));
         }
-        let budget = problem
-            .phones
-            .iter()
-            .map(|p| problem.demand.budget_bytes(p.allocatable_bytes))
-            .collect();
-        let mut costs = Self {
-            problem,
-            n_layers: model.n_layers(),
-            usable: Vec::new(),
-            budget,
-            prefix,
-        };
-        costs.usable = (0..problem.phones.len())
-            .filter(|&i| costs.has_usable_figures(i) && costs.holds_something(i))
-            .collect();
+        let budget = problem.phones.iter().map(|p| problem.demand.budget_bytes(p.allocatable_bytes)).collect();
+        let mut costs = Self { problem, n_layers: model.n_layers(), usable: Vec::new(), budget, prefix };
+        costs.usable =
+            (0..problem.phones.len()).filter(|&i| costs.has_usable_figures(i) && costs.holds_something(i)).collect();
         costs
     }
 
@@ -82,9 +69,7 @@ impl<'a> Costs<'a> {
     /// Bytes of a segment of layers `[from, to)`, with the ends it holds by its place.
     pub(crate) fn segment_bytes(&self, from: usize, to: usize) -> u64 {
         let model = &self.problem.model;
-        let mut bytes = self
-            .layers_bytes(from, to)
-            .saturating_add(model.activation_bytes);
+        let mut bytes = self.layers_bytes(from, to).saturating_add(model.activation_bytes);
         if from == 0 {
             bytes = bytes.saturating_add(model.embedding_bytes);
         }
@@ -130,35 +115,22 @@ impl<'a> Costs<'a> {
 
     /// Seconds of a hidden state's hop.
     pub(crate) fn hop_seconds(&self, from: usize, to: usize) -> f64 {
-        self.problem
-            .links
-            .between(from, to)
-            .transfer_seconds(self.problem.model.hop_bytes)
+        self.problem.links.between(from, to).transfer_seconds(self.problem.model.hop_bytes)
     }
 
     /// Seconds for which a hidden state's hop keeps the link busy.
     pub(crate) fn wire_seconds(&self, from: usize, to: usize) -> f64 {
-        self.problem
-            .links
-            .between(from, to)
-            .wire_seconds(self.problem.model.hop_bytes)
+        self.problem.links.between(from, to).wire_seconds(self.problem.model.hop_bytes)
     }
 
     /// Seconds of the token's way from tail to head: a few bytes, so the delay alone. None on one phone.
     pub(crate) fn back_seconds(&self, tail: usize, head: usize) -> f64 {
-        if tail == head {
-            0.0
-        } else {
-            self.problem.links.between(tail, head).delay_seconds()
-        }
+        if tail == head { 0.0 } else { self.problem.links.between(tail, head).delay_seconds() }
     }
 
     /// All hops of a ring, the token's way back included; infinite when two neighbours cannot reach each other.
     pub(crate) fn hops_seconds(&self, phones: &[usize]) -> f64 {
-        let forward: f64 = phones
-            .windows(2)
-            .map(|pair| self.hop_seconds(pair[0], pair[1]))
-            .sum();
+        let forward: f64 = phones.windows(2).map(|pair| self.hop_seconds(pair[0], pair[1])).sum();
         match (phones.first(), phones.last()) {
             (Some(&head), Some(&tail)) => forward + self.back_seconds(tail, head),
             _ => forward,
@@ -167,10 +139,7 @@ impl<'a> Costs<'a> {
 
     /// The longest time any hop keeps its link busy.
     pub(crate) fn slowest_wire(&self, phones: &[usize]) -> f64 {
-        phones
-            .windows(2)
-            .map(|pair| self.wire_seconds(pair[0], pair[1]))
-            .fold(0.0, f64::max)
+        phones.windows(2).map(|pair| self.wire_seconds(pair[0], pair[1])).fold(0.0, f64::max)
     }
 
     /// Sessions among which the ring's time is shared.
@@ -182,9 +151,7 @@ impl<'a> Costs<'a> {
     pub(crate) fn objective(&self, round: f64, slowest_stage: f64, slowest_wire: f64) -> f64 {
         match self.problem.demand.objective {
             Objective::Latency => round,
-            Objective::Throughput => slowest_stage
-                .max(slowest_wire)
-                .max(round / self.n_sessions()),
+            Objective::Throughput => slowest_stage.max(slowest_wire).max(round / self.n_sessions()),
         }
     }
 
@@ -199,10 +166,7 @@ impl<'a> Costs<'a> {
             from = to;
         }
         let round = stages + self.hops_seconds(&ring.phones);
-        Score {
-            objective: self.objective(round, slowest, self.slowest_wire(&ring.phones)),
-            round,
-        }
+        Score { objective: self.objective(round, slowest, self.slowest_wire(&ring.phones)), round }
     }
 
     /// True when every stage of `ring` is within its phone's budget.
@@ -221,9 +185,7 @@ impl<'a> Costs<'a> {
 
     /// No more stages than layers, since each stage holds one at least.
     pub(crate) fn max_stages(&self) -> usize {
-        (self.problem.demand.max_phones as usize)
-            .min(self.n_layers)
-            .min(self.usable.len())
+        (self.problem.demand.max_phones as usize).min(self.n_layers).min(self.usable.len())
     }
 }
 

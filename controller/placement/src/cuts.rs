@@ -22,10 +22,7 @@ pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Sc
         Objective::Throughput => best_limit(costs, phones, hops)?,
     };
     let (ends, _) = shortest(costs, phones, limit)?;
-    let ring = Ring {
-        phones: phones.to_vec(),
-        ends,
-    };
+    let ring = Ring { phones: phones.to_vec(), ends };
     let score = costs.score(&ring);
     Some((ring, score))
 }
@@ -35,10 +32,8 @@ pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Sc
 pub(crate) fn balance(costs: &Costs<'_>, ring: Ring) -> Ring {
     let hops = costs.hops_seconds(&ring.phones);
     let round = costs.score(&ring).round * (1.0 + TIE);
-    let within = |limit: f64| {
-        shortest(costs, &ring.phones, limit * (1.0 + TIE))
-            .filter(|(_, stages)| stages + hops <= round)
-    };
+    let within =
+        |limit: f64| shortest(costs, &ring.phones, limit * (1.0 + TIE)).filter(|(_, stages)| stages + hops <= round);
     let times = stage_times(costs, &ring.phones);
     let first = times.partition_point(|&limit| within(limit).is_none());
     match times.get(first).and_then(|&limit| within(limit)) {
@@ -60,9 +55,7 @@ fn stage_times(costs: &Costs<'_>, phones: &[usize]) -> Vec<f64> {
             ends += p.seconds_head;
         }
         // Every other stage holds a layer at least.
-        times.extend(
-            (1..=costs.n_layers + 1 - phones.len()).map(|n| n as f64 * p.seconds_per_layer + ends),
-        );
+        times.extend((1..=costs.n_layers + 1 - phones.len()).map(|n| n as f64 * p.seconds_per_layer + ends));
     }
     times.sort_by(f64::total_cmp);
     times.dedup();
@@ -73,12 +66,9 @@ fn stage_times(costs: &Costs<'_>, phones: &[usize]) -> Vec<f64> {
 fn best_limit(costs: &Costs<'_>, phones: &[usize], hops: f64) -> Option<f64> {
     let times = stage_times(costs, phones);
     let n_sessions = costs.n_sessions();
-    let shared_round = |limit: f64| {
-        shortest(costs, phones, limit * (1.0 + TIE)).map(|(_, s)| (s + hops) / n_sessions)
-    };
+    let shared_round = |limit: f64| shortest(costs, phones, limit * (1.0 + TIE)).map(|(_, s)| (s + hops) / n_sessions);
     // The first limit that the shared round does not exceed.
-    let meet =
-        times.partition_point(|&limit| shared_round(limit).is_none_or(|shared| shared > limit));
+    let meet = times.partition_point(|&limit| shared_round(limit).is_none_or(|shared| shared > limit));
     let above = times.get(meet).copied();
     let below = meet.checked_sub(1).and_then(|i| shared_round(times[i]));
     let best = match (above, below) {
@@ -104,11 +94,7 @@ fn shortest(costs: &Costs<'_>, phones: &[usize], limit: f64) -> Option<(Vec<usiz
                 continue;
             }
             // The last stage reaches the end in one piece; the others leave a layer for each that follows.
-            let ends = if after == 0 {
-                n..=n
-            } else {
-                from + 1..=n - after
-            };
+            let ends = if after == 0 { n..=n } else { from + 1..=n - after };
             for to in ends {
                 let seconds = costs.stage_seconds(phone, from, to);
                 if seconds > limit || !costs.fits(phone, from, to) {

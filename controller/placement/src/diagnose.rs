@@ -11,25 +11,13 @@ const LIMIT_BYTES: u64 = 1 << 60;
 pub(crate) fn refuse(problem: &Problem) -> Option<Infeasible> {
     let demand = &problem.demand;
     let invalid = |field: &str, value: String, expected: &str| {
-        Some(Infeasible::InvalidDemand {
-            field: field.to_owned(),
-            value,
-            expected: expected.to_owned(),
-        })
+        Some(Infeasible::InvalidDemand { field: field.to_owned(), value, expected: expected.to_owned() })
     };
     if !(demand.memory_fraction > 0.0 && demand.memory_fraction <= 1.0) {
-        return invalid(
-            "memoryFraction",
-            demand.memory_fraction.to_string(),
-            "more than 0 and at most 1",
-        );
+        return invalid("memoryFraction", demand.memory_fraction.to_string(), "more than 0 and at most 1");
     }
     if !(demand.generations_in_memory >= 1.0 && demand.generations_in_memory.is_finite()) {
-        return invalid(
-            "generationsInMemory",
-            demand.generations_in_memory.to_string(),
-            "at least 1",
-        );
+        return invalid("generationsInMemory", demand.generations_in_memory.to_string(), "at least 1");
     }
     if demand.max_phones == 0 || demand.max_phones < demand.min_phones {
         let expected = format!("at least minPhones, {}", demand.min_phones.max(1));
@@ -39,9 +27,7 @@ pub(crate) fn refuse(problem: &Problem) -> Option<Infeasible> {
         return Some(Infeasible::NoLayers);
     }
     if model_bytes(problem) > u128::from(LIMIT_BYTES) {
-        return Some(Infeasible::TooManyBytes {
-            limit_bytes: LIMIT_BYTES,
-        });
+        return Some(Infeasible::TooManyBytes { limit_bytes: LIMIT_BYTES });
     }
     if problem.phones.is_empty() {
         return Some(Infeasible::NoPhones);
@@ -54,49 +40,25 @@ fn model_bytes(problem: &Problem) -> u128 {
     let kv_bytes = u128::from(model.kv_bytes_per_token_per_layer)
         .saturating_mul(u128::from(problem.demand.kv_tokens()))
         .saturating_mul(model.layer_bytes.len() as u128);
-    let others = [
-        model.embedding_bytes,
-        model.head_bytes,
-        model.activation_bytes,
-        model.shared_bytes,
-    ];
-    let weights = model
-        .layer_bytes
-        .iter()
-        .chain(&others)
-        .map(|&bytes| u128::from(bytes))
-        .sum();
+    let others = [model.embedding_bytes, model.head_bytes, model.activation_bytes, model.shared_bytes];
+    let weights = model.layer_bytes.iter().chain(&others).map(|&bytes| u128::from(bytes)).sum();
     kv_bytes.saturating_add(weights)
 }
 
 /// Why the solvers found nothing.
 pub(crate) fn explain(costs: &Costs<'_>) -> Infeasible {
     let problem = costs.problem;
-    let with_figures: Vec<usize> = (0..problem.phones.len())
-        .filter(|&i| costs.has_usable_figures(i))
-        .collect();
+    let with_figures: Vec<usize> = (0..problem.phones.len()).filter(|&i| costs.has_usable_figures(i)).collect();
     if with_figures.is_empty() {
-        let example = problem
-            .phones
-            .first()
-            .map_or_else(String::new, |phone| phone.name.clone());
-        return Infeasible::NoUsablePhones {
-            n_phones: problem.phones.len() as u32,
-            example,
-        };
+        let example = problem.phones.first().map_or_else(String::new, |phone| phone.name.clone());
+        return Infeasible::NoUsablePhones { n_phones: problem.phones.len() as u32, example };
     }
     let wanted = problem.demand.min_phones;
     if wanted as usize > costs.n_layers {
-        return Infeasible::TooFewLayers {
-            wanted,
-            n_layers: costs.n_layers as u32,
-        };
+        return Infeasible::TooFewLayers { wanted, n_layers: costs.n_layers as u32 };
     }
     if wanted as usize > with_figures.len() {
-        return Infeasible::TooFewPhones {
-            wanted,
-            have: with_figures.len() as u32,
-        };
+        return Infeasible::TooFewPhones { wanted, have: with_figures.len() as u32 };
     }
 
     let mut by_budget = with_figures.clone();
@@ -108,47 +70,22 @@ pub(crate) fn explain(costs: &Costs<'_>) -> Infeasible {
     let needed_bytes = fewest_bytes(costs, &by_budget);
     if needed_bytes > available_bytes {
         let shortfall_bytes = needed_bytes - available_bytes;
-        return Infeasible::Memory {
-            needed_bytes,
-            available_bytes,
-            shortfall_bytes,
-            n_phones,
-        };
+        return Infeasible::Memory { needed_bytes, available_bytes, shortfall_bytes, n_phones };
     }
     if let Some(too_large) = too_large(costs, by_budget[0]) {
         return too_large;
     }
     if wanted as usize > costs.usable.len() {
-        return Infeasible::TooFewPhones {
-            wanted,
-            have: costs.usable.len() as u32,
-        };
+        return Infeasible::TooFewPhones { wanted, have: costs.usable.len() as u32 };
     }
-    let pairs = costs
-        .usable
-        .iter()
-        .flat_map(|&i| costs.usable.iter().map(move |&j| (i, j)))
-        .filter(|(i, j)| i != j);
+    let pairs = costs.usable.iter().flat_map(|&i| costs.usable.iter().map(move |&j| (i, j))).filter(|(i, j)| i != j);
     let n_pairs = pairs.clone().count() as u32;
-    let unreachable = pairs
-        .filter(|&(i, j)| !costs.hop_seconds(i, j).is_finite())
-        .count() as u32;
+    let unreachable = pairs.filter(|&(i, j)| !costs.hop_seconds(i, j).is_finite()).count() as u32;
     if unreachable > 0 {
-        return Infeasible::Unreachable {
-            unreachable,
-            n_pairs,
-        };
+        return Infeasible::Unreachable { unreachable, n_pairs };
     }
-    let largest_layer_bytes = (0..costs.n_layers)
-        .map(|l| costs.layers_bytes(l, l + 1))
-        .max()
-        .unwrap_or(0);
-    Infeasible::Packing {
-        needed_bytes,
-        available_bytes,
-        largest_layer_bytes,
-        n_phones,
-    }
+    let largest_layer_bytes = (0..costs.n_layers).map(|l| costs.layers_bytes(l, l + 1)).max().unwrap_or(0);
+    Infeasible::Packing { needed_bytes, available_bytes, largest_layer_bytes, n_phones }
 }
 
 /// The bytes of the whole model with its KV cache, and the activations of as many segments as that takes on
@@ -180,29 +117,13 @@ fn too_large(costs: &Costs<'_>, roomiest: usize) -> Option<Infeasible> {
     let one_phone = n == 1 || costs.problem.demand.max_phones == 1;
     let mut pieces: Vec<(String, u64)> = Vec::new();
     if one_phone {
-        pieces.push((
-            "the whole model, for one phone,".to_owned(),
-            costs.segment_bytes(0, n),
-        ));
+        pieces.push(("the whole model, for one phone,".to_owned(), costs.segment_bytes(0, n)));
     } else {
-        pieces.push((
-            "the embedding with layer 0".to_owned(),
-            costs.segment_bytes(0, 1),
-        ));
-        pieces.push((
-            format!("the output matrix with layer {}", n - 1),
-            costs.segment_bytes(n - 1, n),
-        ));
+        pieces.push(("the embedding with layer 0".to_owned(), costs.segment_bytes(0, 1)));
+        pieces.push((format!("the output matrix with layer {}", n - 1), costs.segment_bytes(n - 1, n)));
         pieces.extend((1..n - 1).map(|l| (format!("layer {l}"), costs.segment_bytes(l, l + 1))));
     }
-    let (piece, needed_bytes) = pieces
-        .into_iter()
-        .find(|(_, bytes)| *bytes > largest_bytes)?;
+    let (piece, needed_bytes) = pieces.into_iter().find(|(_, bytes)| *bytes > largest_bytes)?;
     let phone = costs.problem.phones[roomiest].name.clone();
-    Some(Infeasible::PieceTooLarge {
-        piece,
-        needed_bytes,
-        largest_bytes,
-        phone,
-    })
+    Some(Infeasible::PieceTooLarge { piece, needed_bytes, largest_bytes, phone })
 }

@@ -40,17 +40,10 @@ pub(crate) struct Outcome {
 }
 
 /// Improves on `incumbent` with rings over `candidates` until nothing better exists or a limit is met.
-pub(crate) fn solve(
-    costs: &Costs<'_>,
-    candidates: &[usize],
-    incumbent: Option<(Ring, Score)>,
-) -> Outcome {
+pub(crate) fn solve(costs: &Costs<'_>, candidates: &[usize], incumbent: Option<(Ring, Score)>) -> Outcome {
     let mut best = incumbent;
     if candidates.len() > max_phones(costs) {
-        return Outcome {
-            best,
-            proven: false,
-        };
+        return Outcome { best, proven: false };
     }
     let mut excluded: Vec<Vec<usize>> = Vec::new();
     let mut nodes_left = NODE_LIMIT;
@@ -59,23 +52,15 @@ pub(crate) fn solve(
         match Programme::new(costs, candidates, &excluded, cutoff).solve(&mut nodes_left) {
             Answer::Nothing => return Outcome { best, proven: true },
             Answer::GaveUp => {
-                return Outcome {
-                    best,
-                    proven: false,
-                };
+                return Outcome { best, proven: false };
             }
             Answer::Order { phones, objective } => {
                 if excluded.contains(&phones) {
-                    return Outcome {
-                        best,
-                        proven: false,
-                    };
+                    return Outcome { best, proven: false };
                 }
                 let found = best_cuts(costs, &phones);
                 // Nothing is below what the programme promised: reaching it ends the search.
-                let reached = found
-                    .as_ref()
-                    .is_some_and(|(_, score)| score.objective <= objective * (1.0 + 1e-7));
+                let reached = found.as_ref().is_some_and(|(_, score)| score.objective <= objective * (1.0 + 1e-7));
                 if let Some((ring, score)) = found
                     && best.as_ref().is_none_or(|(_, known)| score.beats(known))
                 {
@@ -88,8 +73,5 @@ pub(crate) fn solve(
             }
         }
     }
-    Outcome {
-        best,
-        proven: false,
-    }
+    Outcome { best, proven: false }
 }

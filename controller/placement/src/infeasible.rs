@@ -13,9 +13,7 @@ pub enum Infeasible {
     )]
     NoUsablePhones { n_phones: u32, example: String },
 
-    #[error(
-        "at least {wanted} phones are asked for and {have} can take part: join more phones, or lower minPhones"
-    )]
+    #[error("at least {wanted} phones are asked for and {have} can take part: join more phones, or lower minPhones")]
     TooFewPhones { wanted: u32, have: u32 },
 
     #[error(
@@ -24,11 +22,7 @@ pub enum Infeasible {
     TooFewLayers { wanted: u32, n_layers: u32 },
 
     #[error("the deployment's {field} is {value}, expected {expected}: correct it")]
-    InvalidDemand {
-        field: String,
-        value: String,
-        expected: String,
-    },
+    InvalidDemand { field: String, value: String, expected: String },
 
     #[error("the model has no layers: choose a file with at least one")]
     NoLayers,
@@ -44,36 +38,21 @@ pub enum Infeasible {
          add a phone with more memory, or lower contextLength, maxSessions or the model's size",
         mib(*needed_bytes), mib(*largest_bytes), mib(needed_bytes.saturating_sub(*largest_bytes))
     )]
-    PieceTooLarge {
-        piece: String,
-        needed_bytes: u64,
-        largest_bytes: u64,
-        phone: String,
-    },
+    PieceTooLarge { piece: String, needed_bytes: u64, largest_bytes: u64, phone: String },
 
     #[error(
         "the model with its KV cache takes {} and {n_phones} phones can give {}, {} short: \
          add phones, or raise memoryFraction or maxPhones, or lower contextLength, maxSessions or the model's size",
         mib(*needed_bytes), mib(*available_bytes), mib(*shortfall_bytes)
     )]
-    Memory {
-        needed_bytes: u64,
-        available_bytes: u64,
-        shortfall_bytes: u64,
-        n_phones: u32,
-    },
+    Memory { needed_bytes: u64, available_bytes: u64, shortfall_bytes: u64, n_phones: u32 },
 
     #[error(
         "{} are needed and {n_phones} phones give {}, but whole layers of up to {} leave no split that fits: \
          add a phone, or lower contextLength or maxSessions",
         mib(*needed_bytes), mib(*available_bytes), mib(*largest_layer_bytes)
     )]
-    Packing {
-        needed_bytes: u64,
-        available_bytes: u64,
-        largest_layer_bytes: u64,
-        n_phones: u32,
-    },
+    Packing { needed_bytes: u64, available_bytes: u64, largest_layer_bytes: u64, n_phones: u32 },
 
     #[error(
         "no ring can be closed: {unreachable} of {n_pairs} pairs of phones cannot reach each other: check the network between the phones"
@@ -102,14 +81,10 @@ impl Infeasible {
     /// The bytes that are missing, where memory is what is missing.
     pub fn shortfall_bytes(&self) -> Option<u64> {
         match self {
-            Infeasible::PieceTooLarge {
-                needed_bytes,
-                largest_bytes,
-                ..
-            } => Some(needed_bytes.saturating_sub(*largest_bytes)),
-            Infeasible::Memory {
-                shortfall_bytes, ..
-            } => Some(*shortfall_bytes),
+            Infeasible::PieceTooLarge { needed_bytes, largest_bytes, .. } => {
+                Some(needed_bytes.saturating_sub(*largest_bytes))
+            }
+            Infeasible::Memory { shortfall_bytes, .. } => Some(*shortfall_bytes),
             _ => None,
         }
     }

@@ -25,9 +25,7 @@ pub use check::{Violation, check};
 pub use infeasible::Infeasible;
 pub use plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};
 pub use predict::time_to_first_token_seconds;
-pub use problem::{
-    Demand, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, ModelCosts, Objective, PhoneCosts, Problem,
-};
+pub use problem::{Demand, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, ModelCosts, Objective, PhoneCosts, Problem};
 
 use costs::{Costs, Ring, Score};
 
@@ -43,10 +41,7 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
         return Err(reason);
     }
     let costs = Costs::new(problem);
-    let previous = problem
-        .previous
-        .as_ref()
-        .and_then(|plan| predict::ring_of(&costs, plan));
+    let previous = problem.previous.as_ref().and_then(|plan| predict::ring_of(&costs, plan));
     let found = search::search(&costs, previous.as_ref());
     let candidates = candidates(&costs, found.as_ref());
     let outcome = exact::solve(&costs, &candidates, found);
@@ -59,16 +54,8 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
         Some(previous) if costs.score(&previous).ties(&score) => previous,
         _ => tie::settle(&costs, ring),
     };
-    let gap = if all && outcome.proven {
-        0.0
-    } else {
-        gap(&costs, score)
-    };
-    let method = if gap == 0.0 {
-        Method::Exact
-    } else {
-        Method::Heuristic
-    };
+    let gap = if all && outcome.proven { 0.0 } else { gap(&costs, score) };
+    let method = if gap == 0.0 { Method::Exact } else { Method::Heuristic };
     let plan = predict::plan_of(&costs, &ring, method, gap);
     match check(problem, &plan) {
         Ok(()) => Ok(plan),
@@ -83,9 +70,7 @@ fn candidates(costs: &Costs<'_>, found: Option<&(Ring, Score)>) -> Vec<usize> {
     if costs.usable.len() <= max_phones {
         return costs.usable.clone();
     }
-    let mut chosen = found
-        .map(|(ring, _)| ring.phones.clone())
-        .unwrap_or_default();
+    let mut chosen = found.map(|(ring, _)| ring.phones.clone()).unwrap_or_default();
     for phone in search::by_speed(costs) {
         if chosen.len() >= max_phones {
             break;

@@ -107,11 +107,7 @@ impl Plan {
     /// True when both place the same layers on the same phones in the same order, whatever they predict.
     pub fn places_like(&self, other: &Plan) -> bool {
         self.stages.len() == other.stages.len()
-            && self
-                .stages
-                .iter()
-                .zip(&other.stages)
-                .all(|(a, b)| a.phone == b.phone && a.holds == b.holds)
+            && self.stages.iter().zip(&other.stages).all(|(a, b)| a.phone == b.phone && a.holds == b.holds)
     }
 }
 

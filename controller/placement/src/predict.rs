@@ -19,12 +19,7 @@ pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) 
         };
         stages.push(Stage {
             phone: problem.phones[phone].name.clone(),
-            holds: Holds {
-                embedding: at == 0,
-                layers_from: from as u32,
-                layers_to: to as u32,
-                head: at == last,
-            },
+            holds: Holds { embedding: at == 0, layers_from: from as u32, layers_to: to as u32, head: at == last },
             bytes: costs.segment_bytes(from, to),
             predicted_seconds: costs.stage_seconds(phone, from, to),
             predicted_hop_seconds,
@@ -49,15 +44,8 @@ pub(crate) fn ring_of(costs: &Costs<'_>, plan: &Plan) -> Option<Ring> {
     let mut ends = Vec::new();
     let mut from = 0u32;
     for stage in &plan.stages {
-        let phone = costs
-            .usable
-            .iter()
-            .copied()
-            .find(|&i| costs.problem.phones[i].name == stage.phone)?;
-        if stage.holds.layers_from != from
-            || stage.holds.layers_to <= from
-            || phones.contains(&phone)
-        {
+        let phone = costs.usable.iter().copied().find(|&i| costs.problem.phones[i].name == stage.phone)?;
+        if stage.holds.layers_from != from || stage.holds.layers_to <= from || phones.contains(&phone) {
             return None;
         }
         from = stage.holds.layers_to;
@@ -67,23 +55,15 @@ pub(crate) fn ring_of(costs: &Costs<'_>, plan: &Plan) -> Option<Ring> {
     let ring = Ring { phones, ends };
     let n_stages = ring.phones.len();
     let counts = n_stages >= costs.min_stages() && n_stages <= costs.max_stages();
-    (counts
-        && from as usize == costs.n_layers
-        && costs.ring_fits(&ring)
-        && costs.score(&ring).objective.is_finite())
-    .then_some(ring)
+    (counts && from as usize == costs.n_layers && costs.ring_fits(&ring) && costs.score(&ring).objective.is_finite())
+        .then_some(ring)
 }
 
 /// Seconds until the first token of a prompt, prefilled in chunks that keep all stages busy.
 ///
 /// The first chunk passes every stage and hop; each further chunk adds the slowest stage's time for a chunk, as
 /// in any pipeline; the last chunk may be short. The decode figures of embedding and head are added once.
-pub fn time_to_first_token_seconds(
-    problem: &Problem,
-    plan: &Plan,
-    prompt_tokens: u32,
-    chunk_tokens: u32,
-) -> f64 {
+pub fn time_to_first_token_seconds(problem: &Problem, plan: &Plan, prompt_tokens: u32, chunk_tokens: u32) -> f64 {
     if prompt_tokens == 0 {
         return 0.0;
     }
@@ -99,8 +79,7 @@ pub fn time_to_first_token_seconds(
             return f64::INFINITY;
         };
         let phone = &problem.phones[here];
-        per_token
-            .push(f64::from(stage.holds.n_layers()) * phone.prefill_seconds_per_layer_per_token);
+        per_token.push(f64::from(stage.holds.n_layers()) * phone.prefill_seconds_per_layer_per_token);
         if stage.holds.embedding {
             once += phone.seconds_embedding;
         }
@@ -108,13 +87,9 @@ pub fn time_to_first_token_seconds(
             once += phone.seconds_head;
         }
         if let Some(there) = plan.stages.get(at + 1).and_then(|next| index(&next.phone)) {
-            let bytes = problem
-                .model
-                .hop_bytes
-                .saturating_mul(u64::from(chunk_tokens));
+            let bytes = problem.model.hop_bytes.saturating_mul(u64::from(chunk_tokens));
             once += problem.links.between(here, there).transfer_seconds(bytes);
-            hop_per_chunk =
-                hop_per_chunk.max(problem.links.between(here, there).wire_seconds(bytes));
+            hop_per_chunk = hop_per_chunk.max(problem.links.between(here, there).wire_seconds(bytes));
         }
     }
     let whole_pass: f64 = per_token.iter().sum::<f64>() * f64::from(last_chunk.max(1));
@@ -134,10 +109,7 @@ fn left_out(costs: &Costs<'_>, ring: &Ring) -> Vec<LeftOut> {
             } else {
                 WhyLeftOut::NoGain
             };
-            LeftOut {
-                phone: phones[phone].name.clone(),
-                why,
-            }
+            LeftOut { phone: phones[phone].name.clone(), why }
         })
         .collect()
 }
@@ -150,45 +122,26 @@ fn bound_of(costs: &Costs<'_>, ring: &Ring, score: Score) -> Bound {
     let hops = || ring.phones.windows(2).map(|pair| (pair[0], pair[1]));
     if demand.objective == Objective::Throughput {
         if slowest_seconds >= score.objective * (1.0 - 1e-9) {
-            return memory_bound(costs, ring).unwrap_or(Bound::Stage {
-                phone: name(slowest),
-            });
+            return memory_bound(costs, ring).unwrap_or(Bound::Stage { phone: name(slowest) });
         }
-        let busy = hops()
-            .find(|&(from, to)| costs.wire_seconds(from, to) >= score.objective * (1.0 - 1e-9));
+        let busy = hops().find(|&(from, to)| costs.wire_seconds(from, to) >= score.objective * (1.0 - 1e-9));
         return match busy {
-            Some((from, to)) => Bound::Hop {
-                from: name(from),
-                to: name(to),
-            },
-            None => Bound::Sessions {
-                max_sessions: demand.max_sessions,
-            },
+            Some((from, to)) => Bound::Hop { from: name(from), to: name(to) },
+            None => Bound::Sessions { max_sessions: demand.max_sessions },
         };
     }
     if ring.phones.len() > 1 && ring.phones.len() == costs.min_stages() {
-        return Bound::MinPhones {
-            min_phones: demand.min_phones,
-        };
+        return Bound::MinPhones { min_phones: demand.min_phones };
     }
     if let Some(memory) = memory_bound(costs, ring) {
         return memory;
     }
     let worst_hop = hops()
-        .max_by(|a, b| {
-            costs
-                .hop_seconds(a.0, a.1)
-                .total_cmp(&costs.hop_seconds(b.0, b.1))
-        })
+        .max_by(|a, b| costs.hop_seconds(a.0, a.1).total_cmp(&costs.hop_seconds(b.0, b.1)))
         .filter(|&(from, to)| costs.hop_seconds(from, to) > slowest_seconds);
     match worst_hop {
-        Some((from, to)) => Bound::Hop {
-            from: name(from),
-            to: name(to),
-        },
-        None => Bound::Stage {
-            phone: name(slowest),
-        },
+        Some((from, to)) => Bound::Hop { from: name(from), to: name(to) },
+        None => Bound::Stage { phone: name(slowest) },
     }
 }
 
@@ -208,29 +161,17 @@ fn slowest_stage(costs: &Costs<'_>, ring: &Ring) -> (usize, f64) {
 /// The fastest phone that is full while a slower one also holds layers.
 fn memory_bound(costs: &Costs<'_>, ring: &Ring) -> Option<Bound> {
     let per_layer = |phone: usize| costs.problem.phones[phone].seconds_per_layer;
-    let slowest = ring
-        .phones
-        .iter()
-        .map(|&phone| per_layer(phone))
-        .fold(0.0f64, f64::max);
+    let slowest = ring.phones.iter().map(|&phone| per_layer(phone)).fold(0.0f64, f64::max);
     let mut from = 0;
     let mut full: Option<usize> = None;
     for (&phone, &to) in ring.phones.iter().zip(&ring.ends) {
-        let more = costs
-            .segment_bytes(from, to)
-            .saturating_add(costs.layers_bytes(to - 1, to));
+        let more = costs.segment_bytes(from, to).saturating_add(costs.layers_bytes(to - 1, to));
         let is_full = ring.phones.len() > 1 && more > costs.budget[phone];
-        let alone_or_faster =
-            per_layer(phone) < slowest || ring.phones.iter().all(|&p| per_layer(p) == slowest);
-        if is_full
-            && alone_or_faster
-            && full.is_none_or(|known| per_layer(phone) < per_layer(known))
-        {
+        let alone_or_faster = per_layer(phone) < slowest || ring.phones.iter().all(|&p| per_layer(p) == slowest);
+        if is_full && alone_or_faster && full.is_none_or(|known| per_layer(phone) < per_layer(known)) {
             full = Some(phone);
         }
         from = to;
     }
-    full.map(|phone| Bound::Memory {
-        phone: costs.problem.phones[phone].name.clone(),
-    })
+    full.map(|phone| Bound::Memory { phone: costs.problem.phones[phone].name.clone() })
 }

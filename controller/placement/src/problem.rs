@@ -135,8 +135,7 @@ impl PhoneCosts {
         memory_bytes_per_second: f64,
         model: &ModelCosts,
     ) -> Self {
-        let arithmetic =
-            |multiply_adds: u64| divide(multiply_adds as f64, multiply_adds_per_second);
+        let arithmetic = |multiply_adds: u64| divide(multiply_adds as f64, multiply_adds_per_second);
         let reading = |bytes: f64| divide(bytes, memory_bytes_per_second);
         let n_layers = model.n_layers().max(1) as f64;
         let mean_layer_bytes = model.layer_bytes.iter().map(|&b| b as f64).sum::<f64>() / n_layers;
@@ -145,37 +144,25 @@ impl PhoneCosts {
             allocatable_bytes,
             seconds_per_layer: arithmetic(model.layer_multiply_adds).max(reading(mean_layer_bytes)),
             seconds_embedding: 0.0,
-            seconds_head: arithmetic(model.head_multiply_adds)
-                .max(reading(model.head_bytes as f64)),
+            seconds_head: arithmetic(model.head_multiply_adds).max(reading(model.head_bytes as f64)),
             prefill_seconds_per_layer_per_token: arithmetic(model.layer_multiply_adds),
         }
     }
 }
 
 fn believed(seconds: f64) -> f64 {
-    if (0.0..=MAX_SECONDS).contains(&seconds) {
-        seconds
-    } else {
-        f64::INFINITY
-    }
+    if (0.0..=MAX_SECONDS).contains(&seconds) { seconds } else { f64::INFINITY }
 }
 
 fn divide(amount: f64, speed: f64) -> f64 {
-    if speed > 0.0 {
-        amount / speed
-    } else {
-        f64::INFINITY
-    }
+    if speed > 0.0 { amount / speed } else { f64::INFINITY }
 }
 
 // === impl Link ===
 
 impl Link {
     /// No way from one phone to the other.
-    pub const UNREACHABLE: Link = Link {
-        latency_seconds: f64::INFINITY,
-        bytes_per_second: 0.0,
-    };
+    pub const UNREACHABLE: Link = Link { latency_seconds: f64::INFINITY, bytes_per_second: 0.0 };
 
     /// Seconds until the last of `bytes` has arrived; infinite when the figures make no sense or the link is
     /// slower than [`MAX_SECONDS`].
@@ -199,17 +186,11 @@ impl Link {
 impl Links {
     /// The same link between every two phones.
     pub fn uniform(default: Link) -> Self {
-        Self {
-            default,
-            measured: BTreeMap::new(),
-        }
+        Self { default, measured: BTreeMap::new() }
     }
 
     pub fn between(&self, from: usize, to: usize) -> Link {
-        self.measured
-            .get(&(from, to))
-            .copied()
-            .unwrap_or(self.default)
+        self.measured.get(&(from, to)).copied().unwrap_or(self.default)
     }
 }
 
@@ -224,9 +205,7 @@ impl Demand {
     /// The bytes a segment may take on a phone: `allocatable × memory_fraction ÷ generations_in_memory`,
     /// rounded down.
     pub fn budget_bytes(&self, allocatable_bytes: u64) -> u64 {
-        (allocatable_bytes as f64 * self.memory_fraction / self.generations_in_memory)
-            .floor()
-            .max(0.0) as u64
+        (allocatable_bytes as f64 * self.memory_fraction / self.generations_in_memory).floor().max(0.0) as u64
     }
 }
 
@@ -238,20 +217,12 @@ mod measured_as_list {
 
     use super::Link;
 
-    pub(super) fn serialize<S: Serializer>(
-        links: &BTreeMap<(usize, usize), Link>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(links: &BTreeMap<(usize, usize), Link>, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(links.iter().map(|(&(from, into), link)| (from, into, link)))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<BTreeMap<(usize, usize), Link>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<(usize, usize), Link>, D::Error> {
         let list = Vec::<(usize, usize, Link)>::deserialize(from)?;
-        Ok(list
-            .into_iter()
-            .map(|(a, b, link)| ((a, b), link))
-            .collect())
+        Ok(list.into_iter().map(|(a, b, link)| ((a, b), link)).collect())
     }
 }

@@ -13,12 +13,7 @@ const MIN_POOL: usize = 20;
 
 /// The best ring found, None when none was found that fits.
 pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring, Score)> {
-    let mut search = Search {
-        costs,
-        pool: pool(costs, previous),
-        left: MAX_EVALUATIONS,
-        best: None,
-    };
+    let mut search = Search { costs, pool: pool(costs, previous), left: MAX_EVALUATIONS, best: None };
     for start in search.starts(previous) {
         search.descend(start);
     }
@@ -27,16 +22,12 @@ pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring
 
 /// The phones worth trying: all when they are few; else the fastest, the roomiest and those in use.
 fn pool(costs: &Costs<'_>, previous: Option<&Ring>) -> Vec<usize> {
-    let wanted = MIN_POOL
-        .max(costs.min_stages() * 3 / 2)
-        .max(phones_needed(costs) * 3 / 2);
+    let wanted = MIN_POOL.max(costs.min_stages() * 3 / 2).max(phones_needed(costs) * 3 / 2);
     if costs.usable.len() <= wanted {
         return costs.usable.clone();
     }
     let (fast, roomy) = (by_speed(costs), by_room(costs));
-    let mut pool: BTreeSet<usize> = previous
-        .map(|ring| ring.phones.iter().copied().collect())
-        .unwrap_or_default();
+    let mut pool: BTreeSet<usize> = previous.map(|ring| ring.phones.iter().copied().collect()).unwrap_or_default();
     for rank in 0..costs.usable.len() {
         if pool.len() >= wanted {
             break;
@@ -53,9 +44,7 @@ fn phones_needed(costs: &Costs<'_>) -> usize {
     let mut n = 0;
     for phone in by_room(costs) {
         n += 1;
-        missing = missing.saturating_sub(
-            costs.budget[phone].saturating_sub(costs.problem.model.activation_bytes),
-        );
+        missing = missing.saturating_sub(costs.budget[phone].saturating_sub(costs.problem.model.activation_bytes));
         if missing == 0 {
             break;
         }
@@ -91,16 +80,10 @@ impl Search<'_, '_> {
     /// Rings to descend from: the one in force, and for each way of ranking the phones its shortest prefix that
     /// fits and the best of its prefixes.
     fn starts(&mut self, previous: Option<&Ring>) -> Vec<Vec<usize>> {
-        let mut starts: Vec<Vec<usize>> = previous
-            .map(|ring| ring.phones.clone())
-            .into_iter()
-            .collect();
+        let mut starts: Vec<Vec<usize>> = previous.map(|ring| ring.phones.clone()).into_iter().collect();
         let (min, max) = (self.costs.min_stages(), self.costs.max_stages());
         for ranked in [by_speed(self.costs), by_room(self.costs)] {
-            let ranked: Vec<usize> = ranked
-                .into_iter()
-                .filter(|phone| self.pool.contains(phone))
-                .collect();
+            let ranked: Vec<usize> = ranked.into_iter().filter(|phone| self.pool.contains(phone)).collect();
             let mut best: Option<(Vec<usize>, Score)> = None;
             let mut first = true;
             for k in min..=max.min(ranked.len()) {
@@ -155,12 +138,7 @@ impl Search<'_, '_> {
     /// Rings one step away: a phone removed, exchanged for an unused one, two swapped, one inserted, one moved.
     fn neighbours(&self, ring: &[usize]) -> Vec<Vec<usize>> {
         let k = ring.len();
-        let unused: Vec<usize> = self
-            .pool
-            .iter()
-            .copied()
-            .filter(|phone| !ring.contains(phone))
-            .collect();
+        let unused: Vec<usize> = self.pool.iter().copied().filter(|phone| !ring.contains(phone)).collect();
         let mut all = Vec::new();
         if k > self.costs.min_stages() {
             for at in 0..k {
@@ -209,11 +187,7 @@ impl Search<'_, '_> {
             return None;
         }
         let (ring, score) = best_cuts(self.costs, phones)?;
-        if self
-            .best
-            .as_ref()
-            .is_none_or(|(_, known)| score.beats(known))
-        {
+        if self.best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
             self.best = Some((ring, score));
         }
         Some(score)

@@ -17,12 +17,7 @@ pub(crate) fn settle(costs: &Costs<'_>, ring: Ring) -> Ring {
     loop {
         let mut settled = true;
         for at in 0..ring.phones.len() {
-            for &phone in costs
-                .usable
-                .iter()
-                .filter(|&&phone| phone < ring.phones[at])
-                .collect::<Vec<_>>()
-            {
+            for &phone in costs.usable.iter().filter(|&&phone| phone < ring.phones[at]).collect::<Vec<_>>() {
                 let mut other = ring.clone();
                 match ring.phones.iter().position(|&p| p == phone) {
                     Some(earlier) if earlier < at => continue,

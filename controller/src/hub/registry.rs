@@ -46,6 +46,8 @@ pub enum LinkState {
     Up { silent_for: Duration, suspected_after: Duration },
     /// The connection was reset or ended.
     Down,
+    /// It was cut after a long silence.
+    Silenced,
 }
 
 /// A link's place in the registry; the link ends when `cut` is cancelled.
@@ -63,6 +65,7 @@ struct Entry {
     link: Option<Link>,
     /// Grows with each link of this phone, so that an old link's end does not end the new one.
     last_id: u64,
+    is_silenced: bool,
 }
 
 struct Link {
@@ -100,11 +103,17 @@ impl Registry {
         let (sender, queue) = mpsc::channel(QUEUE_FRAMES);
         let cut = CancellationToken::new();
         let name = join.phone.clone();
-        let entry =
-            phones.entry(name).or_insert_with(|| Entry { join: join.clone(), heartbeat: None, link: None, last_id: 0 });
+        let entry = phones.entry(name).or_insert_with(|| Entry {
+            join: join.clone(),
+            heartbeat: None,
+            link: None,
+            last_id: 0,
+            is_silenced: false,
+        });
         entry.last_id += 1;
         entry.join = join;
         entry.heartbeat = None;
+        entry.is_silenced = false;
         let link = Link {
             id: entry.last_id,
             queue: sender,
@@ -197,17 +206,25 @@ impl Registry {
         }
     }
 
-    /// Ends the link of `phone`, if it has one.
+    /// Ends the link of `phone`, if it has one, for its silence.
     pub fn cut(&self, phone: &str) {
-        if let Some(link) = self.lock().get(phone).and_then(|entry| entry.link.as_ref()) {
+        let mut phones = self.lock();
+        if let Some(entry) = phones.get_mut(phone)
+            && let Some(link) = &entry.link
+        {
             link.cut.cancel();
+            entry.is_silenced = true;
         }
     }
 
     /// All phones that have joined, by name.
     pub fn snapshot(&self, now: Instant) -> BTreeMap<String, Linked> {
         let seen = |entry: &Entry| Linked {
-            state: entry.link.as_ref().map_or(LinkState::Down, |link| link.state(now)),
+            state: match &entry.link {
+                Some(link) => link.state(now),
+                None if entry.is_silenced => LinkState::Silenced,
+                None => LinkState::Down,
+            },
             join: entry.join.clone(),
             heartbeat: entry.heartbeat.clone(),
         };
@@ -294,7 +311,7 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         let silent = |seconds| match registry.snapshot(after(seconds))["a"].state {
             LinkState::Up { silent_for, .. } => silent_for.as_secs(),
-            LinkState::Down => 999,
+            LinkState::Down | LinkState::Silenced => 999,
         };
         assert_eq!(silent(9), 0, "nothing was asked, so nothing is missing");
         registry.ping("a", seat.id, after(10));

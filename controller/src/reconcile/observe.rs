@@ -78,6 +78,8 @@ pub enum PhoneLink {
     },
     /// Its connection was reset or ended.
     Down,
+    /// It was silent for so long that its connection was cut.
+    Silenced,
 }
 
 /// A model object and how far the host is with its file.
@@ -121,6 +123,7 @@ impl Observed {
         match seen.link {
             PhoneLink::NotYet => self.health_of_unseen(),
             PhoneLink::Down => Health::Gone,
+            PhoneLink::Silenced => Health::Lost,
             PhoneLink::Up { silent_for, suspected_after } => {
                 if silent_for >= self.settings.grace_period.max(UNREACHABLE_AFTER) {
                     Health::Lost
@@ -151,7 +154,7 @@ impl Observed {
         let address = |seen: &PhoneSeen| match seen.link {
             PhoneLink::Up { .. } => seen.join.as_ref().map(|join| join.ring_address.clone()),
             PhoneLink::NotYet => seen.object.as_ref()?.status.as_ref()?.ring_address.clone(),
-            PhoneLink::Down => None,
+            PhoneLink::Down | PhoneLink::Silenced => None,
         };
         self.phones.iter().filter_map(|(name, seen)| Some((name.clone(), address(seen)?))).collect()
     }
@@ -273,6 +276,7 @@ impl Sources {
             seen.link = match linked.state {
                 LinkState::Up { silent_for, suspected_after } => PhoneLink::Up { silent_for, suspected_after },
                 LinkState::Down => PhoneLink::Down,
+                LinkState::Silenced => PhoneLink::Silenced,
             };
             seen.join = Some(linked.join);
             seen.heartbeat = linked.heartbeat;

@@ -31,9 +31,8 @@ async fn complete(gateway: &Gateway, deployment: &str, prompt: &[u32], n: usize,
     assert_eq!(tokens.len(), n, "{answer}");
     let id = |name: &str| name.strip_prefix("token_id:").unwrap().parse::<u32>().unwrap();
     let top = choice["logprobs"]["top_logprobs"].as_array().unwrap();
-    let of_token = |one: &Value| {
-        one.as_object().unwrap().iter().map(|(name, p)| (id(name), p.as_f64().unwrap() as f32)).collect()
-    };
+    let of_token =
+        |one: &Value| one.as_object().unwrap().iter().map(|(name, p)| (id(name), p.as_f64().unwrap() as f32)).collect();
     Answer { top: top.iter().map(of_token).collect(), tokens }
 }
 

@@ -42,14 +42,18 @@ fn the_real_kubectl_works_unchanged() {
     let header: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(header, ["NAME", "READY", "DESIRED", "MODEL", "PHONES", "TOK/S", "URL", "AGE"], "{table}");
     assert!(kubectl(&["get", "phones", "-o", "wide"]).ok().unwrap().stdout.contains("phone-2"));
-    assert!(kubectl(&["get", "seg", "--field-selector", "spec.phone=phone-1"]).ok().unwrap().stdout.contains("phone-1"));
+    assert!(
+        kubectl(&["get", "seg", "--field-selector", "spec.phone=phone-1"]).ok().unwrap().stdout.contains("phone-1")
+    );
 
     let described = kubectl(&["describe", "inferencedeployment", "talk"]).ok().unwrap().stdout;
     for part in ["Name:", "Conditions:", "Events:", "Planned"] {
         assert!(described.contains(part), "{part} is not in\n{described}");
     }
     assert!(kubectl(&["explain", "inferencedeployment.spec.placement"]).ok().unwrap().stdout.contains("minPhones"));
-    assert!(kubectl(&["api-resources", "--api-group=polyphony.dev"]).ok().unwrap().stdout.contains("segmentplacements"));
+    assert!(
+        kubectl(&["api-resources", "--api-group=polyphony.dev"]).ok().unwrap().stdout.contains("segmentplacements")
+    );
 
     let unknown = manifest.replace("maxSessions", "maxSesions");
     std::fs::write(&path, unknown).unwrap();
@@ -58,7 +62,9 @@ fn the_real_kubectl_works_unchanged() {
     assert!(refused.stderr.contains("maxSesions"), "{}", refused.stderr);
 
     kubectl(&["scale", "inferencedeployment/talk", "--replicas=0"]).ok().unwrap();
-    kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=0", "inferencedeployment/talk", "--timeout=60s"]).ok().unwrap();
+    kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=0", "inferencedeployment/talk", "--timeout=60s"])
+        .ok()
+        .unwrap();
     kubectl(&["delete", "inferencedeployment", "talk", "--timeout=60s"]).ok().unwrap();
     let gone = kubectl(&["get", "inferencedeployment", "talk"]);
     assert!(gone.stderr.contains("NotFound"), "{}", gone.stderr);

@@ -16,7 +16,8 @@ fn message_of(shelf: &Shelf, object: &str, type_: &str, reason: &str) -> String 
     wait_until(&format!("{object} to say {type_} {reason}"), SOON, || {
         let object: Value = shelf.get(object)?;
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let found = conditions.iter().find(|one| one["type"] == type_ && one["status"] == "False" && one["reason"] == reason);
+        let found =
+            conditions.iter().find(|one| one["type"] == type_ && one["status"] == "False" && one["reason"] == reason);
         Ok(found.and_then(|one| Some(one["message"].as_str()?.to_owned())))
     })
     .unwrap()
@@ -39,16 +40,23 @@ async fn every_mistake_is_answered_with_cause_place_and_remedy() {
     assert_says(&message_of(&shelf, "model/truncated", "Resolved", "InvalidFile"), &["truncated.gguf"]);
 
     let digest = "0".repeat(64);
-    shelf.apply(&(tiny_model().replace("name: tiny", "name: forged") + &format!("  sha256: {digest}\n"))).unwrap().ok().unwrap();
+    shelf
+        .apply(&(tiny_model().replace("name: tiny", "name: forged") + &format!("  sha256: {digest}\n")))
+        .unwrap()
+        .ok()
+        .unwrap();
     assert_says(&message_of(&shelf, "model/forged", "Resolved", "DigestMismatch"), &["llama_q4_1.gguf", &digest]);
 
     shelf.apply(&model("absent", std::path::Path::new("/nowhere/absent.gguf"))).unwrap().ok().unwrap();
     assert_says(&message_of(&shelf, "model/absent", "Resolved", "FileNotFound"), &["/nowhere/absent.gguf"]);
 
-    let misspelt = shelf.apply(&deployment("misspelt", "tiny", 1, "f16", 128).replace("maxSessions", "maxSesions")).unwrap();
+    let misspelt =
+        shelf.apply(&deployment("misspelt", "tiny", 1, "f16", 128).replace("maxSessions", "maxSesions")).unwrap();
     assert_eq!(misspelt.code, 1);
     assert_says(&misspelt.stderr, &["manifest.yaml", "spec.maxSesions", "maxSessions"]);
-    let wrong_type = shelf.apply(&deployment("wrong", "tiny", 1, "f16", 128).replace("contextLength: 128", "contextLength: lots")).unwrap();
+    let wrong_type = shelf
+        .apply(&deployment("wrong", "tiny", 1, "f16", 128).replace("contextLength: 128", "contextLength: lots"))
+        .unwrap();
     assert_eq!(wrong_type.code, 1);
     assert_says(&wrong_type.stderr, &["manifest.yaml", "spec.contextLength", "integer"]);
     let no_yaml = shelf.apply("apiVersion: [\n").unwrap();
@@ -56,7 +64,11 @@ async fn every_mistake_is_answered_with_cause_place_and_remedy() {
     assert_says(&no_yaml.stderr, &["manifest.yaml:2"]);
 
     // 1 KiB a token of KV cache in all: 65,536 tokens of two sessions need 128 MiB, the phone has 8.
-    shelf.apply(&format!("{}---\n{}", tiny_model(), deployment("huge", "tiny", 1, "f16", 65_536))).unwrap().ok().unwrap();
+    shelf
+        .apply(&format!("{}---\n{}", tiny_model(), deployment("huge", "tiny", 1, "f16", 65_536)))
+        .unwrap()
+        .ok()
+        .unwrap();
     let message = message_of(&shelf, "inferencedeployment/huge", "Available", "InsufficientMemory");
     assert_says(&message, &["MiB"]);
 
@@ -85,7 +97,19 @@ fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
     let port = taken.local_addr().unwrap().port().to_string();
     let shelf = Shelf::planned("cpu", 1, "64Mi").unwrap();
     let said = shelf
-        .polyctl(&["up", "--phones", "1", "--backend", "cpu", "--api-port", "0", "--hub-port", "0", "--gateway-port", &port])
+        .polyctl(&[
+            "up",
+            "--phones",
+            "1",
+            "--backend",
+            "cpu",
+            "--api-port",
+            "0",
+            "--hub-port",
+            "0",
+            "--gateway-port",
+            &port,
+        ])
         .unwrap();
     assert_ne!(said.code, 0);
     assert_says(&said.stderr, &[&port, "--gateway-port", "in use"]);

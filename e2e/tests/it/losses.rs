@@ -27,7 +27,8 @@ async fn a_killed_idle_agent_is_replaced_and_the_story_is_told() {
     shelf.apply(&manifest).unwrap().ok().unwrap();
     shelf.wait_available("talk").unwrap();
     let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
-    let body = json!({"model": "talk", "prompt": [5, 6, 7], "max_tokens": 8, "temperature": 0, "return_token_ids": true});
+    let body =
+        json!({"model": "talk", "prompt": [5, 6, 7], "max_tokens": 8, "temperature": 0, "return_token_ids": true});
     let (status, before) = gateway.post("/v1/completions", &body).await.unwrap();
     assert_eq!(status, 200, "{before}");
 
@@ -50,7 +51,8 @@ async fn a_killed_idle_agent_is_replaced_and_the_story_is_told() {
         assert!(story.contains(part), "{part} is not in\n{story}");
     }
     let phone = shelf.get(&format!("phone/{lost}")).unwrap();
-    let ready = phone["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap().clone();
+    let ready =
+        phone["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap().clone();
     assert_ne!(ready["status"], "True", "{phone}");
     wait_until("the lost phone's placements to go", SOON, || {
         Ok(shelf.list("segmentplacements")?.iter().all(|one| one["spec"]["phone"] != lost.as_str()).then_some(()))

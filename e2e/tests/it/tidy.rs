@@ -29,15 +29,18 @@ fn all(extension: &str) -> Vec<PathBuf> {
 
 #[test]
 fn every_rust_file_says_first_what_it_is() {
-    let silent: Vec<_> = all("rs").into_iter().filter(|path| !fs::read_to_string(path).unwrap().starts_with("//! ")).collect();
+    let silent: Vec<_> =
+        all("rs").into_iter().filter(|path| !fs::read_to_string(path).unwrap().starts_with("//! ")).collect();
     assert!(silent.is_empty(), "these begin without `//! `: {silent:#?}");
 }
 
 #[test]
 fn no_module_is_a_mod_rs_and_none_is_a_drawer() {
     let drawers = ["mod.rs", "utils.rs", "util.rs", "helpers.rs", "common.rs", "misc.rs"];
-    let found: Vec<_> =
-        all("rs").into_iter().filter(|path| drawers.iter().any(|drawer| path.file_name().unwrap() == *drawer)).collect();
+    let found: Vec<_> = all("rs")
+        .into_iter()
+        .filter(|path| drawers.iter().any(|drawer| path.file_name().unwrap() == *drawer))
+        .collect();
     assert!(found.is_empty(), "name these after what is in them: {found:#?}");
 }
 
@@ -102,7 +105,8 @@ fn arrows_between_crates_point_down() {
 }
 
 /// Rooms that open no socket and read no clock.
-const PURE: [&str; 4] = ["controller/api/src", "controller/placement/src", "node-agent/protocol/src", "node-agent/model/src"];
+const PURE: [&str; 4] =
+    ["controller/api/src", "controller/placement/src", "node-agent/protocol/src", "node-agent/model/src"];
 
 #[test]
 fn pure_rooms_have_no_network_and_no_clock() {

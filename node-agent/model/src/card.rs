@@ -24,10 +24,7 @@ impl Card {
     /// A key that is there but is no string.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, GgufError> {
         let text = |key: &str| Ok(gguf.metadata.optional_string(key)?.map(str::to_owned));
-        let sizes = gguf
-            .tensors
-            .iter()
-            .map(|tensor| tensor.shape.iter().product::<u64>());
+        let sizes = gguf.tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>());
         Ok(Self {
             name: text("general.name")?,
             architecture: text("general.architecture")?,

@@ -44,62 +44,32 @@ pub struct GgufTensor {
 pub enum GgufError {
     #[error("reading the model file failed at byte {offset}: {source}")]
     Io { offset: u64, source: std::io::Error },
-    #[error(
-        "the file begins with {found:02x?}, not with `GGUF`: it is no GGUF model; check what was downloaded"
-    )]
+    #[error("the file begins with {found:02x?}, not with `GGUF`: it is no GGUF model; check what was downloaded")]
     Magic { found: [u8; 4] },
-    #[error(
-        "GGUF version {found} is not supported, only 2 and 3 are; convert the model anew with current tools"
-    )]
+    #[error("GGUF version {found} is not supported, only 2 and 3 are; convert the model anew with current tools")]
     Version { found: u32 },
-    #[error(
-        "the file is big-endian GGUF; only little-endian is supported, convert it with gguf-convert-endian"
-    )]
+    #[error("the file is big-endian GGUF; only little-endian is supported, convert it with gguf-convert-endian")]
     BigEndian,
     #[error(
         "the file ends at byte {file_len} within {what}, which begins at byte {offset} and needs {needed} bytes; it is truncated or damaged, fetch it again"
     )]
-    Truncated {
-        what: String,
-        offset: u64,
-        needed: u64,
-        file_len: u64,
-    },
-    #[error(
-        "{what} at byte {offset} counts {count}, over the limit of {limit}; the file is damaged, fetch it again"
-    )]
-    TooMany {
-        what: String,
-        offset: u64,
-        count: u64,
-        limit: u64,
-    },
+    Truncated { what: String, offset: u64, needed: u64, file_len: u64 },
+    #[error("{what} at byte {offset} counts {count}, over the limit of {limit}; the file is damaged, fetch it again")]
+    TooMany { what: String, offset: u64, count: u64, limit: u64 },
     #[error("{what} at byte {offset} is not UTF-8; the file is damaged, fetch it again")]
     NotUtf8 { what: String, offset: u64 },
     #[error(
         "metadata `{key}` at byte {offset} has value type {found}, which GGUF does not define; the file is damaged"
     )]
-    ValueType {
-        key: String,
-        offset: u64,
-        found: u32,
-    },
-    #[error(
-        "metadata `{key}` at byte {offset} is an array of arrays, which no model needs; the file is refused"
-    )]
+    ValueType { key: String, offset: u64, found: u32 },
+    #[error("metadata `{key}` at byte {offset} is an array of arrays, which no model needs; the file is refused")]
     NestedArray { key: String, offset: u64 },
-    #[error(
-        "metadata `{key}` stands in the file twice; it is damaged or was edited wrongly, fetch it again"
-    )]
+    #[error("metadata `{key}` stands in the file twice; it is damaged or was edited wrongly, fetch it again")]
     DuplicateKey { key: String },
     #[error("metadata `{key}` is missing; the file is incomplete, convert the model anew")]
     MissingKey { key: String },
     #[error("metadata `{key}` is {found}, but {expected} is expected; convert the model anew")]
-    WrongType {
-        key: String,
-        found: String,
-        expected: &'static str,
-    },
+    WrongType { key: String, found: String, expected: &'static str },
     #[error("`general.alignment` is {found}; it has to be a power of two from 8 to 65536")]
     Alignment { found: u64 },
     #[error("tensor `{tensor}` stands in the file twice; it is damaged, fetch it again")]
@@ -111,27 +81,13 @@ pub enum GgufError {
     #[error(
         "tensor `{tensor}` of type {tensor_type} cannot have the shape {shape:?}; the file is damaged, fetch it again"
     )]
-    Shape {
-        tensor: String,
-        tensor_type: TensorType,
-        shape: Vec<u64>,
-    },
-    #[error(
-        "tensor `{tensor}` begins at byte {offset} of the data, which is no multiple of the alignment {alignment}"
-    )]
-    Misaligned {
-        tensor: String,
-        offset: u64,
-        alignment: u64,
-    },
+    Shape { tensor: String, tensor_type: TensorType, shape: Vec<u64> },
+    #[error("tensor `{tensor}` begins at byte {offset} of the data, which is no multiple of the alignment {alignment}")]
+    Misaligned { tensor: String, offset: u64, alignment: u64 },
     #[error(
         "tensor `{tensor}` ends at byte {end}, but the file ends at byte {file_len}; it is truncated or damaged, fetch it again"
     )]
-    OutOfFile {
-        tensor: String,
-        end: u64,
-        file_len: u64,
-    },
+    OutOfFile { tensor: String, end: u64, file_len: u64 },
     #[error("tensors `{first}` and `{second}` overlap in the file; it is damaged, fetch it again")]
     Overlap { first: String, second: String },
 }
@@ -179,12 +135,7 @@ impl Gguf {
             place(tensor, data_start, source.file_len())?;
         }
         check_layout(&tensors)?;
-        Ok(Self {
-            version,
-            metadata,
-            tensors,
-            file_len: source.file_len(),
-        })
+        Ok(Self { version, metadata, tensors, file_len: source.file_len() })
     }
 
     /// The tensor called `name`.
@@ -208,9 +159,7 @@ fn read_magic_and_version(source: &mut Source<'_, impl Read>) -> Result<u32, Ggu
 }
 
 fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
-    let found = metadata
-        .optional_u64("general.alignment")?
-        .unwrap_or(DEFAULT_ALIGNMENT);
+    let found = metadata.optional_u64("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
     if found.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(&found) {
         Ok(found)
     } else {
@@ -219,11 +168,7 @@ fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
 }
 
 /// One entry of the directory; `offset` is still counted from the start of the data.
-fn read_tensor(
-    source: &mut Source<'_, impl Read>,
-    idx: u64,
-    alignment: u64,
-) -> Result<GgufTensor, GgufError> {
+fn read_tensor(source: &mut Source<'_, impl Read>, idx: u64, alignment: u64) -> Result<GgufTensor, GgufError> {
     let name = source.string(&format!("the name of tensor {idx}"), MAX_NAME_BYTES)?;
     let what = format!("the entry of tensor `{name}`");
     let at = source.position();
@@ -237,38 +182,19 @@ fn read_tensor(
             limit,
         });
     }
-    let shape = (0..n_dimensions)
-        .map(|_| source.u64(&what))
-        .collect::<Result<Vec<_>, _>>()?;
+    let shape = (0..n_dimensions).map(|_| source.u64(&what)).collect::<Result<Vec<_>, _>>()?;
     let number = source.u32(&what)?;
     let offset = source.u64(&what)?;
     let Some(tensor_type) = TensorType::from_number(number) else {
-        return Err(GgufError::TensorType {
-            tensor: name,
-            found: number,
-        });
+        return Err(GgufError::TensorType { tensor: name, found: number });
     };
     let Some(n_bytes) = tensor_type.bytes(&shape) else {
-        return Err(GgufError::Shape {
-            tensor: name,
-            tensor_type,
-            shape,
-        });
+        return Err(GgufError::Shape { tensor: name, tensor_type, shape });
     };
     if offset % alignment != 0 {
-        return Err(GgufError::Misaligned {
-            tensor: name,
-            offset,
-            alignment,
-        });
+        return Err(GgufError::Misaligned { tensor: name, offset, alignment });
     }
-    Ok(GgufTensor {
-        name,
-        shape,
-        tensor_type,
-        offset,
-        n_bytes,
-    })
+    Ok(GgufTensor { name, shape, tensor_type, offset, n_bytes })
 }
 
 fn place(tensor: &mut GgufTensor, data_start: u64, file_len: u64) -> Result<(), GgufError> {
@@ -279,35 +205,20 @@ fn place(tensor: &mut GgufTensor, data_start: u64, file_len: u64) -> Result<(), 
             tensor.offset = begin;
             Ok(())
         }
-        _ => Err(GgufError::OutOfFile {
-            tensor: tensor.name.clone(),
-            end: end.unwrap_or(u64::MAX),
-            file_len,
-        }),
+        _ => Err(GgufError::OutOfFile { tensor: tensor.name.clone(), end: end.unwrap_or(u64::MAX), file_len }),
     }
 }
 
 /// No name twice and no two tensors over the same bytes.
 fn check_layout(tensors: &[GgufTensor]) -> Result<(), GgufError> {
     let mut names = std::collections::HashSet::new();
-    if let Some(twice) = tensors
-        .iter()
-        .find(|tensor| !names.insert(tensor.name.as_str()))
-    {
-        return Err(GgufError::DuplicateTensor {
-            tensor: twice.name.clone(),
-        });
+    if let Some(twice) = tensors.iter().find(|tensor| !names.insert(tensor.name.as_str())) {
+        return Err(GgufError::DuplicateTensor { tensor: twice.name.clone() });
     }
     let mut by_offset: Vec<_> = tensors.iter().collect();
     by_offset.sort_by_key(|tensor| tensor.offset);
-    match by_offset
-        .windows(2)
-        .find(|pair| pair[0].offset + pair[0].n_bytes > pair[1].offset)
-    {
+    match by_offset.windows(2).find(|pair| pair[0].offset + pair[0].n_bytes > pair[1].offset) {
         None => Ok(()),
-        Some(pair) => Err(GgufError::Overlap {
-            first: pair[0].name.clone(),
-            second: pair[1].name.clone(),
-        }),
+        Some(pair) => Err(GgufError::Overlap { first: pair[0].name.clone(), second: pair[1].name.clone() }),
     }
 }

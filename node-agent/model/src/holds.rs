@@ -26,14 +26,7 @@ pub struct LayerRange {
 impl Holds {
     /// The whole model of `n_layers` layers.
     pub fn all(n_layers: u32) -> Self {
-        Self {
-            embedding: true,
-            layers: LayerRange {
-                from: 0,
-                to: n_layers,
-            },
-            head: true,
-        }
+        Self { embedding: true, layers: LayerRange { from: 0, to: n_layers }, head: true }
     }
 }
 
@@ -73,9 +66,6 @@ impl LayerRange {
 
 impl From<std::ops::Range<u32>> for LayerRange {
     fn from(range: std::ops::Range<u32>) -> Self {
-        Self {
-            from: range.start,
-            to: range.end,
-        }
+        Self { from: range.start, to: range.end }
     }
 }

@@ -74,14 +74,8 @@ pub enum HyperparameterError {
     #[error("architecture `{found}` is not supported; supported are: {supported}")]
     Architecture { found: String, supported: String },
     #[error("`{key}` is {found}: {why}")]
-    Unusable {
-        key: String,
-        found: String,
-        why: String,
-    },
-    #[error(
-        "tensor `{tensor}` is missing; the file is incomplete, fetch it again or convert the model anew"
-    )]
+    Unusable { key: String, found: String, why: String },
+    #[error("tensor `{tensor}` is missing; the file is incomplete, fetch it again or convert the model anew")]
     MissingTensor { tensor: String },
 }
 
@@ -122,16 +116,10 @@ impl std::str::FromStr for Architecture {
     type Err = HyperparameterError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::SUPPORTED
-            .into_iter()
-            .find(|architecture| architecture.name() == name)
-            .ok_or_else(|| {
-                let supported = Self::SUPPORTED.map(Architecture::name).join(", ");
-                HyperparameterError::Architecture {
-                    found: name.to_owned(),
-                    supported,
-                }
-            })
+        Self::SUPPORTED.into_iter().find(|architecture| architecture.name() == name).ok_or_else(|| {
+            let supported = Self::SUPPORTED.map(Architecture::name).join(", ");
+            HyperparameterError::Architecture { found: name.to_owned(), supported }
+        })
     }
 }
 
@@ -150,25 +138,16 @@ impl Hyperparameters {
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, HyperparameterError> {
         let metadata = &gguf.metadata;
         let architecture: Architecture = metadata.string("general.architecture")?.parse()?;
-        let keys = Keys {
-            metadata,
-            architecture,
-        };
+        let keys = Keys { metadata, architecture };
         keys.refuse_unsupported()?;
 
         let hidden_size = metadata.u32(&keys.name("embedding_length"))?;
         let n_heads = metadata.u32(&keys.name("attention.head_count"))?;
         let context_length = metadata.u32(&keys.name("context_length"))?;
-        let n_kv_heads = metadata
-            .optional_u32(&keys.name("attention.head_count_kv"))?
-            .unwrap_or(n_heads);
+        let n_kv_heads = metadata.optional_u32(&keys.name("attention.head_count_kv"))?.unwrap_or(n_heads);
         let head_size = keys.head_size(hidden_size, n_heads)?;
-        let n_rotated = metadata
-            .optional_u32(&keys.name("rope.dimension_count"))?
-            .unwrap_or(head_size);
-        let base = metadata
-            .optional_f32(&keys.name("rope.freq_base"))?
-            .unwrap_or(10_000.0);
+        let n_rotated = metadata.optional_u32(&keys.name("rope.dimension_count"))?.unwrap_or(head_size);
+        let base = metadata.optional_f32(&keys.name("rope.freq_base"))?.unwrap_or(10_000.0);
         let tensor = |role: Role| gguf.tensor(&role.tensor_name(None));
 
         let found = Self {
@@ -221,10 +200,7 @@ impl Hyperparameters {
         }
         let n_rotated = self.rope.n_rotated;
         if n_rotated == 0 || n_rotated > self.head_size || !n_rotated.is_multiple_of(2) {
-            let why = format!(
-                "it has to be even, above 0 and at most the head size {}",
-                self.head_size
-            );
+            let why = format!("it has to be even, above 0 and at most the head size {}", self.head_size);
             return Err(self.unusable("rope.dimension_count", n_rotated, why));
         }
         let reals = [
@@ -234,19 +210,11 @@ impl Hyperparameters {
         ];
         for (key, found) in reals {
             if !(found.is_finite() && found > 0.0) {
-                return Err(self.unusable(
-                    key,
-                    found,
-                    "it has to be a finite number above 0".to_owned(),
-                ));
+                return Err(self.unusable(key, found, "it has to be a finite number above 0".to_owned()));
             }
         }
         if self.rope.style != self.architecture.rope_style() {
-            let why = format!(
-                "{} turns {:?}",
-                self.architecture,
-                self.architecture.rope_style()
-            );
+            let why = format!("{} turns {:?}", self.architecture, self.architecture.rope_style());
             return Err(self.unusable("rope.style", format!("{:?}", self.rope.style), why));
         }
         Ok(())
@@ -268,28 +236,19 @@ impl Hyperparameters {
     }
 
     fn multiply_adds(&self, roles: impl Iterator<Item = Role>) -> u64 {
-        roles
-            .map(|role| role.shape(self).iter().product::<u64>())
-            .sum()
+        roles.map(|role| role.shape(self).iter().product::<u64>()).sum()
     }
 
     fn unusable(&self, key: &str, found: impl ToString, why: String) -> HyperparameterError {
-        HyperparameterError::Unusable {
-            key: format!("{}.{key}", self.architecture),
-            found: found.to_string(),
-            why,
-        }
+        HyperparameterError::Unusable { key: format!("{}.{key}", self.architecture), found: found.to_string(), why }
     }
 }
 
 fn vocab_size(gguf: &Gguf) -> Result<u32, HyperparameterError> {
     let name = Role::TokenEmbedding.tensor_name(None);
     // The embedding decides, not `vocab_size`: a file may pad its rows past the tokens that its key counts.
-    let rows = gguf
-        .tensor(&name)
-        .and_then(|tensor| tensor.shape.get(1).copied());
-    rows.and_then(|rows| u32::try_from(rows).ok())
-        .ok_or(HyperparameterError::MissingTensor { tensor: name })
+    let rows = gguf.tensor(&name).and_then(|tensor| tensor.shape.get(1).copied());
+    rows.and_then(|rows| u32::try_from(rows).ok()).ok_or(HyperparameterError::MissingTensor { tensor: name })
 }
 
 /// The keys of one architecture: they all begin with its name.
@@ -311,19 +270,15 @@ impl Keys<'_> {
             Some(head_size) => head_size,
             None if n_heads > 0 && hidden_size.is_multiple_of(n_heads) => hidden_size / n_heads,
             None => {
-                let why = format!(
-                    "the hidden size {hidden_size} is no multiple of it, and `{key}` is missing"
-                );
+                let why = format!("the hidden size {hidden_size} is no multiple of it, and `{key}` is missing");
                 return Err(unusable(self.name("attention.head_count"), n_heads, why));
             }
         };
         let value_key = self.name("attention.value_length");
         match self.metadata.optional_u32(&value_key)? {
-            Some(value_size) if value_size != head_size => Err(unusable(
-                value_key,
-                value_size,
-                format!("values as long as keys ({head_size}) are supported only"),
-            )),
+            Some(value_size) if value_size != head_size => {
+                Err(unusable(value_key, value_size, format!("values as long as keys ({head_size}) are supported only")))
+            }
             _ => Ok(head_size),
         }
     }
@@ -336,39 +291,22 @@ impl Keys<'_> {
             return Ok(1.0);
         }
         if scaling != "linear" {
-            return Err(unusable(
-                key,
-                scaling,
-                "supported are `none` and `linear`".to_owned(),
-            ));
+            return Err(unusable(key, scaling, "supported are `none` and `linear`".to_owned()));
         }
-        let factor = match self
-            .metadata
-            .optional_f32(&self.name("rope.scaling.factor"))?
-        {
+        let factor = match self.metadata.optional_f32(&self.name("rope.scaling.factor"))? {
             Some(factor) => Some(factor),
-            None => self
-                .metadata
-                .optional_f32(&self.name("rope.scale_linear"))?,
+            None => self.metadata.optional_f32(&self.name("rope.scale_linear"))?,
         };
         // llama.cpp takes 0 for "no scaling".
-        Ok(factor
-            .filter(|&factor| factor != 0.0)
-            .map_or(1.0, |factor| 1.0 / factor))
+        Ok(factor.filter(|&factor| factor != 0.0).map_or(1.0, |factor| 1.0 / factor))
     }
 
     /// Keys that change the arithmetic in a way that is not built: a wrong answer is worse than none.
     fn refuse_unsupported(&self) -> Result<(), HyperparameterError> {
         let features = [
             ("expert_count", "mixtures of experts are not supported"),
-            (
-                "attention.sliding_window",
-                "attention over a sliding window is not supported",
-            ),
-            (
-                "attention.scale",
-                "an attention scale of its own is not supported",
-            ),
+            ("attention.sliding_window", "attention over a sliding window is not supported"),
+            ("attention.scale", "an attention scale of its own is not supported"),
             ("logit_scale", "scaled logits are not supported"),
             ("residual_scale", "scaled residuals are not supported"),
             ("embedding_scale", "a scaled embedding is not supported"),
@@ -389,9 +327,5 @@ impl Keys<'_> {
 }
 
 fn unusable(key: String, found: impl ToString, why: String) -> HyperparameterError {
-    HyperparameterError::Unusable {
-        key,
-        found: found.to_string(),
-        why,
-    }
+    HyperparameterError::Unusable { key, found: found.to_string(), why }
 }

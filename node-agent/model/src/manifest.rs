@@ -57,44 +57,21 @@ pub struct TensorEntry {
 pub enum ManifestError {
     #[error(transparent)]
     Hyperparameters(#[from] HyperparameterError),
-    #[error(
-        "tensor `{tensor}` is missing; the model is incomplete, fetch it again or convert it anew"
-    )]
+    #[error("tensor `{tensor}` is missing; the model is incomplete, fetch it again or convert it anew")]
     MissingTensor { tensor: String },
     #[error(
         "tensor `{tensor}` is not part of a {architecture} model as it is supported; leaving it out would change the answers"
     )]
-    UnknownTensor {
-        tensor: String,
-        architecture: String,
-    },
+    UnknownTensor { tensor: String, architecture: String },
     #[error("tensor `{tensor}` stands in the manifest twice; build it anew")]
     DuplicateTensor { tensor: String },
-    #[error(
-        "tensor `{tensor}` has the shape {found:?}, but the hyperparameters call for {expected:?}"
-    )]
-    Shape {
-        tensor: String,
-        found: Vec<u64>,
-        expected: Vec<u64>,
-    },
+    #[error("tensor `{tensor}` has the shape {found:?}, but the hyperparameters call for {expected:?}")]
+    Shape { tensor: String, found: Vec<u64>, expected: Vec<u64> },
     #[error("tensor `{tensor}` is of type {found}, but {expected}; convert the model anew")]
-    Type {
-        tensor: String,
-        found: TensorType,
-        expected: String,
-    },
-    #[error(
-        "tensor `{tensor}` is said to have {found} bytes, but its type and shape make {expected}"
-    )]
-    Size {
-        tensor: String,
-        found: u64,
-        expected: u64,
-    },
-    #[error(
-        "tensor `{tensor}` lies at bytes {from} to {to}, which is outside of the file or over another tensor"
-    )]
+    Type { tensor: String, found: TensorType, expected: String },
+    #[error("tensor `{tensor}` is said to have {found} bytes, but its type and shape make {expected}")]
+    Size { tensor: String, found: u64, expected: u64 },
+    #[error("tensor `{tensor}` lies at bytes {from} to {to}, which is outside of the file or over another tensor")]
     Place { tensor: String, from: u64, to: u64 },
     #[error("the digest of {what} is no SHA-256 in lower-case hexadecimal: `{found}`")]
     Digest { what: String, found: String },
@@ -109,8 +86,7 @@ impl Manifest {
     ///
     /// Two manifests have the same digest exactly when they are equal.
     pub fn digest(&self) -> String {
-        let json =
-            serde_json::to_vec(self).expect("a manifest holds no map and no value that JSON lacks");
+        let json = serde_json::to_vec(self).expect("a manifest holds no map and no value that JSON lacks");
         hex::encode(Sha256::digest(json))
     }
 
@@ -122,22 +98,13 @@ impl Manifest {
         let of = &self.hyperparameters;
         of.check()?;
         check_digest("the model file", &self.file_sha256)?;
-        if let Some(&token) = self
-            .end_tokens
-            .iter()
-            .find(|&&token| token >= of.vocab_size)
-        {
-            return Err(ManifestError::EndToken {
-                token,
-                vocab_size: of.vocab_size,
-            });
+        if let Some(&token) = self.end_tokens.iter().find(|&&token| token >= of.vocab_size) {
+            return Err(ManifestError::EndToken { token, vocab_size: of.vocab_size });
         }
         let mut unclaimed = HashMap::new();
         for entry in &self.tensors {
             if unclaimed.insert(entry.name.as_str(), entry).is_some() {
-                return Err(ManifestError::DuplicateTensor {
-                    tensor: entry.name.clone(),
-                });
+                return Err(ManifestError::DuplicateTensor { tensor: entry.name.clone() });
             }
         }
         for (role, layer) in Role::expected(of) {
@@ -149,10 +116,7 @@ impl Manifest {
         }
         if let Some(&tensor) = unclaimed.keys().min() {
             let architecture = of.architecture.to_string();
-            return Err(ManifestError::UnknownTensor {
-                tensor: tensor.to_owned(),
-                architecture,
-            });
+            return Err(ManifestError::UnknownTensor { tensor: tensor.to_owned(), architecture });
         }
         self.check_places()
     }
@@ -167,35 +131,24 @@ impl Manifest {
             Role::TokenEmbedding => holds.embedding || (holds.head && tied),
             Role::OutputNorm | Role::Output => holds.head,
             Role::RopeFrequencies => !holds.layers.is_empty(),
-            _ => entry
-                .layer
-                .is_some_and(|layer| holds.layers.contains(layer)),
+            _ => entry.layer.is_some_and(|layer| holds.layers.contains(layer)),
         };
         self.tensors.iter().filter(is_needed).collect()
     }
 
     /// Bytes of the tensors that a segment needs; an embedding that serves as output too counts once.
     pub fn bytes_of(&self, holds: &Holds) -> u64 {
-        self.tensors_of(holds)
-            .iter()
-            .map(|entry| entry.n_bytes)
-            .sum()
+        self.tensors_of(holds).iter().map(|entry| entry.n_bytes).sum()
     }
 
     /// Bytes of the tensors of one layer; 0 for a layer that the model does not have.
     pub fn layer_bytes(&self, layer: u32) -> u64 {
-        self.tensors
-            .iter()
-            .filter(|entry| entry.layer == Some(layer))
-            .map(|entry| entry.n_bytes)
-            .sum()
+        self.tensors.iter().filter(|entry| entry.layer == Some(layer)).map(|entry| entry.n_bytes).sum()
     }
 
     /// The tensor of `role`, of `layer` where the role is of a layer.
     pub fn tensor(&self, role: Role, layer: Option<u32>) -> Option<&TensorEntry> {
-        self.tensors
-            .iter()
-            .find(|entry| (entry.role, entry.layer) == (role, layer))
+        self.tensors.iter().find(|entry| (entry.role, entry.layer) == (role, layer))
     }
 
     /// Every type that some tensor has: what a backend must be able to compute with.
@@ -208,11 +161,7 @@ impl Manifest {
         for entry in &self.tensors {
             let to = entry.offset.saturating_add(entry.n_bytes);
             if entry.offset < free_from || to > self.file_len {
-                return Err(ManifestError::Place {
-                    tensor: entry.name.clone(),
-                    from: entry.offset,
-                    to,
-                });
+                return Err(ManifestError::Place { tensor: entry.name.clone(), from: entry.offset, to });
             }
             free_from = to;
         }
@@ -232,39 +181,20 @@ impl TensorEntry {
         let tensor = || self.name.clone();
         let expected = self.role.shape(of);
         if self.shape != expected {
-            return Err(ManifestError::Shape {
-                tensor: tensor(),
-                found: self.shape.clone(),
-                expected,
-            });
+            return Err(ManifestError::Shape { tensor: tensor(), found: self.shape.clone(), expected });
         }
         if self.role.is_vector() && self.tensor_type != TensorType::F32 {
             let expected = "vectors have to be F32".to_owned();
-            return Err(ManifestError::Type {
-                tensor: tensor(),
-                found: self.tensor_type,
-                expected,
-            });
+            return Err(ManifestError::Type { tensor: tensor(), found: self.tensor_type, expected });
         }
         match self.tensor_type.bytes(&self.shape) {
             Some(expected) if expected == self.n_bytes => {
                 check_digest(&format!("tensor `{}`", self.name), &self.sha256)
             }
-            Some(expected) => Err(ManifestError::Size {
-                tensor: tensor(),
-                found: self.n_bytes,
-                expected,
-            }),
+            Some(expected) => Err(ManifestError::Size { tensor: tensor(), found: self.n_bytes, expected }),
             None => {
-                let expected = format!(
-                    "rows of {} values are no whole number of its blocks",
-                    self.shape[0]
-                );
-                Err(ManifestError::Type {
-                    tensor: tensor(),
-                    found: self.tensor_type,
-                    expected,
-                })
+                let expected = format!("rows of {} values are no whole number of its blocks", self.shape[0]);
+                Err(ManifestError::Type { tensor: tensor(), found: self.tensor_type, expected })
             }
         }
     }
@@ -275,9 +205,6 @@ fn check_digest(what: &str, found: &str) -> Result<(), ManifestError> {
     if found.len() == 64 && found.bytes().all(is_hex) {
         Ok(())
     } else {
-        Err(ManifestError::Digest {
-            what: what.to_owned(),
-            found: found.chars().take(80).collect(),
-        })
+        Err(ManifestError::Digest { what: what.to_owned(), found: found.chars().take(80).collect() })
     }
 }

@@ -59,10 +59,7 @@ impl Role {
 
     /// Whether the tensor is a vector: kept in F32, as every converter does.
     pub fn is_vector(self) -> bool {
-        matches!(
-            self,
-            Role::OutputNorm | Role::RopeFrequencies | Role::AttentionNorm | Role::FfnNorm
-        )
+        matches!(self, Role::OutputNorm | Role::RopeFrequencies | Role::AttentionNorm | Role::FfnNorm)
     }
 
     /// The tensor's name in the file: `blk.3.attn_q.weight`. `layer` counts only where the role is of a layer.
@@ -83,9 +80,7 @@ impl Role {
                 (Some(layer.parse().ok()?), stem)
             }
         };
-        let row = TABLE
-            .iter()
-            .find(|row| row.1 == stem && row.2 == layer.is_some())?;
+        let row = TABLE.iter().find(|row| row.1 == stem && row.2 == layer.is_some())?;
         // `blk.03` and `blk.+3` parse as well, but are not the name that the file format gives.
         (row.0.tensor_name(layer) == name).then_some((row.0, layer))
     }
@@ -113,22 +108,13 @@ impl Role {
     pub(crate) fn expected(of: &Hyperparameters) -> impl Iterator<Item = (Role, Option<u32>)> {
         let tied = of.tied_embedding;
         let has_frequencies = of.rope.has_frequency_factors;
-        let whole =
-            TABLE
-                .iter()
-                .filter(|row| !row.2)
-                .map(|row| row.0)
-                .filter(move |role| match role {
-                    Role::Output => !tied,
-                    Role::RopeFrequencies => has_frequencies,
-                    _ => true,
-                });
-        let layers = (0..of.n_layers).flat_map(|layer| {
-            TABLE
-                .iter()
-                .filter(|row| row.2)
-                .map(move |row| (row.0, Some(layer)))
+        let whole = TABLE.iter().filter(|row| !row.2).map(|row| row.0).filter(move |role| match role {
+            Role::Output => !tied,
+            Role::RopeFrequencies => has_frequencies,
+            _ => true,
         });
+        let layers =
+            (0..of.n_layers).flat_map(|layer| TABLE.iter().filter(|row| row.2).map(move |row| (row.0, Some(layer))));
         whole.map(|role| (role, None)).chain(layers)
     }
 
@@ -146,34 +132,18 @@ mod tests {
     #[test]
     fn a_role_is_found_again_by_the_name_of_its_tensor() {
         for (idx, role) in Role::all().enumerate() {
-            assert_eq!(
-                role as usize, idx,
-                "{role:?} stands at another place in the table"
-            );
+            assert_eq!(role as usize, idx, "{role:?} stands at another place in the table");
             let layer = role.is_of_a_layer().then_some(12);
-            assert_eq!(
-                Role::of_tensor(&role.tensor_name(layer)),
-                Some((role, layer))
-            );
+            assert_eq!(Role::of_tensor(&role.tensor_name(layer)), Some((role, layer)));
         }
     }
 
     #[test]
     fn a_name_that_only_resembles_a_tensor_is_none() {
-        for name in [
-            "blk.03.attn_q.weight",
-            "blk.+3.attn_q.weight",
-            "blk.3.attn_q.bias",
-            "attn_q.weight",
-        ] {
+        for name in ["blk.03.attn_q.weight", "blk.+3.attn_q.weight", "blk.3.attn_q.bias", "attn_q.weight"] {
             assert_eq!(Role::of_tensor(name), None, "{name}");
         }
-        for name in [
-            "blk.1.token_embd.weight",
-            "blk.99999999999.attn_q.weight",
-            "blk..attn_q.weight",
-            "",
-        ] {
+        for name in ["blk.1.token_embd.weight", "blk.99999999999.attn_q.weight", "blk..attn_q.weight", ""] {
             assert_eq!(Role::of_tensor(name), None, "{name}");
         }
     }

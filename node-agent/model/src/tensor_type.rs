@@ -122,9 +122,7 @@ impl TensorType {
             return None;
         }
         let row_bytes = (row / block_values).checked_mul(u64::from(self.block_bytes()))?;
-        shape[1..]
-            .iter()
-            .try_fold(row_bytes, |bytes, &n| bytes.checked_mul(n))
+        shape[1..].iter().try_fold(row_bytes, |bytes, &n| bytes.checked_mul(n))
     }
 
     fn row(self) -> &'static (TensorType, u32, &'static str, u32, u32) {
@@ -143,11 +141,7 @@ impl std::str::FromStr for TensorType {
     type Err = UnknownTensorType;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        TABLE
-            .iter()
-            .find(|row| row.2 == name)
-            .map(|row| row.0)
-            .ok_or_else(|| UnknownTensorType(name.to_owned()))
+        TABLE.iter().find(|row| row.2 == name).map(|row| row.0).ok_or_else(|| UnknownTensorType(name.to_owned()))
     }
 }
 
@@ -172,27 +166,16 @@ mod tests {
     #[test]
     fn every_type_finds_its_own_row_by_number_and_by_name() {
         for (idx, row) in TABLE.iter().enumerate() {
-            assert_eq!(
-                row.0 as usize, idx,
-                "{} stands at another place in the enum",
-                row.2
-            );
+            assert_eq!(row.0 as usize, idx, "{} stands at another place in the enum", row.2);
             assert_eq!(TensorType::from_number(row.1), Some(row.0));
             assert_eq!(row.2.parse::<TensorType>().unwrap(), row.0);
         }
-        assert_eq!(
-            TensorType::from_number(4),
-            None,
-            "Q4_2 was removed from ggml"
-        );
+        assert_eq!(TensorType::from_number(4), None, "Q4_2 was removed from ggml");
     }
 
     #[test]
     fn bytes_count_whole_blocks_and_refuse_what_cannot_be() {
-        assert_eq!(
-            TensorType::Q4_1.bytes(&[576, 192]),
-            Some(576 / 32 * 20 * 192)
-        );
+        assert_eq!(TensorType::Q4_1.bytes(&[576, 192]), Some(576 / 32 * 20 * 192));
         assert_eq!(TensorType::Q8_0.bytes(&[576, 49152]), Some(30_081_024));
         assert_eq!(TensorType::F32.bytes(&[3]), Some(12));
         assert_eq!(TensorType::Q4_0.bytes(&[33]), None);

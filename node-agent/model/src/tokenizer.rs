@@ -38,28 +38,14 @@ pub enum TokenizerError {
     Open { path: PathBuf, source: GgufError },
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    #[error(
-        "tokenizer model `{found}` (`tokenizer.ggml.model`) is not supported; supported is `gpt2`, byte-level BPE"
-    )]
+    #[error("tokenizer model `{found}` (`tokenizer.ggml.model`) is not supported; supported is `gpt2`, byte-level BPE")]
     Model { found: String },
-    #[error(
-        "pre-tokenizer `{found}` (`tokenizer.ggml.pre`) is not supported; supported are: {supported}"
-    )]
+    #[error("pre-tokenizer `{found}` (`tokenizer.ggml.pre`) is not supported; supported are: {supported}")]
     PreTokenizer { found: String, supported: String },
-    #[error(
-        "`{key}` has {found} entries, but the vocabulary has {expected}; convert the model anew"
-    )]
-    Length {
-        key: &'static str,
-        found: usize,
-        expected: usize,
-    },
+    #[error("`{key}` has {found} entries, but the vocabulary has {expected}; convert the model anew")]
+    Length { key: &'static str, found: usize, expected: usize },
     #[error("`{key}` is {id}, outside of the vocabulary of {n_vocab}; convert the model anew")]
-    TokenId {
-        key: String,
-        id: u32,
-        n_vocab: usize,
-    },
+    TokenId { key: String, id: u32, n_vocab: usize },
     #[error(
         "merge {idx} of `tokenizer.ggml.merges`, {merge:?}, is not two tokens with a space between; convert the model anew"
     )]
@@ -94,11 +80,8 @@ const END_NAMES: [&str; 9] = [
 ];
 
 /// Keys that name an end token.
-const END_KEYS: [&str; 3] = [
-    "tokenizer.ggml.eos_token_id",
-    "tokenizer.ggml.eot_token_id",
-    "tokenizer.ggml.eom_token_id",
-];
+const END_KEYS: [&str; 3] =
+    ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
 // === impl Tokenizer ===
 
@@ -108,10 +91,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::from_gguf`], and whatever keeps the file from being read.
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
-        let gguf = Gguf::open(path).map_err(|source| TokenizerError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
+        let gguf = Gguf::open(path).map_err(|source| TokenizerError::Open { path: path.to_owned(), source })?;
         Self::from_gguf(&gguf)
     }
 
@@ -123,31 +103,20 @@ impl Tokenizer {
         let metadata = &gguf.metadata;
         let model = metadata.string("tokenizer.ggml.model")?;
         if model != "gpt2" {
-            return Err(TokenizerError::Model {
-                found: model.to_owned(),
-            });
+            return Err(TokenizerError::Model { found: model.to_owned() });
         }
-        let pre = pre_tokenizer::named(
-            metadata
-                .optional_string("tokenizer.ggml.pre")?
-                .unwrap_or("gpt-2"),
-        )?;
+        let pre = pre_tokenizer::named(metadata.optional_string("tokenizer.ggml.pre")?.unwrap_or("gpt-2"))?;
         let tokens = metadata.strings(TOKENS)?;
         let types = token_types(metadata, tokens.len())?;
 
-        let is_control: Vec<bool> = types
-            .iter()
-            .map(|&kind| kind == token_type::CONTROL)
-            .collect();
+        let is_control: Vec<bool> = types.iter().map(|&kind| kind == token_type::CONTROL).collect();
         let is_apart = |id: usize| is_control[id] || types[id] == token_type::USER_DEFINED;
         let piece = |(id, token): (usize, &String)| match is_apart(id) {
             true => token.as_bytes().into(),
             false => byte_level::bytes_of(token),
         };
         let specials = Specials::new(
-            (0..tokens.len())
-                .filter(|&id| is_apart(id))
-                .map(|id| (tokens[id].as_str(), id as u32, is_control[id])),
+            (0..tokens.len()).filter(|&id| is_apart(id)).map(|id| (tokens[id].as_str(), id as u32, is_control[id])),
         );
         let id = |key: &str| token_id(metadata, key, tokens.len());
         Ok(Self {
@@ -157,9 +126,7 @@ impl Tokenizer {
             bos: id("tokenizer.ggml.bos_token_id")?,
             eos: id("tokenizer.ggml.eos_token_id")?,
             end_tokens: end_tokens(metadata)?,
-            add_bos: metadata
-                .optional_bool("tokenizer.ggml.add_bos_token")?
-                .unwrap_or(pre.adds_bos),
+            add_bos: metadata.optional_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(pre.adds_bos),
             is_control,
         })
     }
@@ -180,9 +147,7 @@ impl Tokenizer {
                 specials::Part::Text(text) => {
                     let encoding = self.encoder.encode_fast(text, false);
                     ids.extend_from_slice(
-                        encoding
-                            .map_err(|error| TokenizerError::Encode(error.to_string()))?
-                            .get_ids(),
+                        encoding.map_err(|error| TokenizerError::Encode(error.to_string()))?.get_ids(),
                     );
                 }
             }
@@ -194,16 +159,9 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn encode_prompt(
-        &self,
-        text: &str,
-        parse_special: bool,
-    ) -> Result<Vec<u32>, TokenizerError> {
+    pub fn encode_prompt(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = self.encode(text, parse_special)?;
-        if let Some(bos) = self
-            .bos
-            .filter(|bos| self.add_bos && ids.first() != Some(bos))
-        {
+        if let Some(bos) = self.bos.filter(|bos| self.add_bos && ids.first() != Some(bos)) {
             ids.insert(0, bos);
         }
         Ok(ids)
@@ -213,13 +171,8 @@ impl Tokenizer {
     ///
     /// `skip_special` leaves control tokens out. A token outside of the vocabulary stands for no text.
     pub fn decode(&self, tokens: &[u32], skip_special: bool) -> String {
-        let shown = tokens
-            .iter()
-            .filter(|&&token| !(skip_special && self.is_special(token)));
-        let bytes: Vec<u8> = shown
-            .flat_map(|&token| self.token_bytes(token))
-            .copied()
-            .collect();
+        let shown = tokens.iter().filter(|&&token| !(skip_special && self.is_special(token)));
+        let bytes: Vec<u8> = shown.flat_map(|&token| self.token_bytes(token)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -235,10 +188,7 @@ impl Tokenizer {
 
     /// Whether `token` steers the model and is no text of an answer.
     pub fn is_special(&self, token: u32) -> bool {
-        self.is_control
-            .get(token as usize)
-            .copied()
-            .unwrap_or(false)
+        self.is_control.get(token as usize).copied().unwrap_or(false)
     }
 
     /// Tokens are numbered from 0 up to, but without, this.
@@ -267,9 +217,7 @@ impl Tokenizer {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer")
-            .field("n_vocab", &self.n_vocab())
-            .finish_non_exhaustive()
+        f.debug_struct("Tokenizer").field("n_vocab", &self.n_vocab()).finish_non_exhaustive()
     }
 }
 
@@ -286,9 +234,7 @@ pub(crate) fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
             .iter()
             .zip(&types)
             .enumerate()
-            .filter(|(_, (token, kind))| {
-                **kind == token_type::CONTROL && END_NAMES.contains(&token.as_str())
-            });
+            .filter(|(_, (token, kind))| **kind == token_type::CONTROL && END_NAMES.contains(&token.as_str()));
         ends.extend(named.map(|(id, _)| id as u32));
     }
     ends.sort_unstable();
@@ -297,27 +243,17 @@ pub(crate) fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
 }
 
 fn token_types(metadata: &Metadata, n_vocab: usize) -> Result<Vec<i64>, TokenizerError> {
-    let types = metadata
-        .optional_integers(TOKEN_TYPES)?
-        .unwrap_or_else(|| vec![1; n_vocab]);
+    let types = metadata.optional_integers(TOKEN_TYPES)?.unwrap_or_else(|| vec![1; n_vocab]);
     if types.len() == n_vocab {
         Ok(types)
     } else {
-        Err(TokenizerError::Length {
-            key: TOKEN_TYPES,
-            found: types.len(),
-            expected: n_vocab,
-        })
+        Err(TokenizerError::Length { key: TOKEN_TYPES, found: types.len(), expected: n_vocab })
     }
 }
 
 fn token_id(metadata: &Metadata, key: &str, n_vocab: usize) -> Result<Option<u32>, TokenizerError> {
     match metadata.optional_u32(key)? {
-        Some(id) if id as usize >= n_vocab => Err(TokenizerError::TokenId {
-            key: key.to_owned(),
-            id,
-            n_vocab,
-        }),
+        Some(id) if id as usize >= n_vocab => Err(TokenizerError::TokenId { key: key.to_owned(), id, n_vocab }),
         id => Ok(id),
     }
 }
@@ -327,28 +263,13 @@ fn encoder(
     tokens: &[String],
     pre: &pre_tokenizer::PreTokenizer,
 ) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    let vocabulary = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, token)| (token.clone(), id as u32));
-    let merges = metadata
-        .strings(MERGES)?
-        .iter()
-        .enumerate()
-        .map(|(idx, merge)| match merge.split_once(' ') {
-            Some((left, right)) if !left.is_empty() && !right.is_empty() => {
-                Ok((left.to_owned(), right.to_owned()))
-            }
-            _ => Err(TokenizerError::Merge {
-                idx,
-                merge: merge.chars().take(80).collect(),
-            }),
-        });
+    let vocabulary = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32));
+    let merges = metadata.strings(MERGES)?.iter().enumerate().map(|(idx, merge)| match merge.split_once(' ') {
+        Some((left, right)) if !left.is_empty() && !right.is_empty() => Ok((left.to_owned(), right.to_owned())),
+        _ => Err(TokenizerError::Merge { idx, merge: merge.chars().take(80).collect() }),
+    });
     let bpe = BPE::builder()
-        .vocab_and_merges(
-            vocabulary.collect::<Vocab>(),
-            merges.collect::<Result<_, _>>()?,
-        )
+        .vocab_and_merges(vocabulary.collect::<Vocab>(), merges.collect::<Result<_, _>>()?)
         .ignore_merges(pre.ignores_merges)
         .build()
         .map_err(|error| TokenizerError::Vocabulary(error.to_string()))?;

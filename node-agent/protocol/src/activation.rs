@@ -59,7 +59,12 @@ pub fn encode_rows(dtype: ActivationType, width: usize, values: &[f32]) -> Bytes
 ///
 /// # Errors
 /// When the payload has another size, or an exponent that no f32 row can have.
-pub fn decode_rows(dtype: ActivationType, width: usize, n_rows: usize, payload: &[u8]) -> Result<Vec<f32>, ActivationError> {
+pub fn decode_rows(
+    dtype: ActivationType,
+    width: usize,
+    n_rows: usize,
+    payload: &[u8],
+) -> Result<Vec<f32>, ActivationError> {
     let row_bytes = dtype.row_bytes(width);
     let expected = n_rows.saturating_mul(row_bytes);
     if payload.len() != expected {
@@ -78,7 +83,9 @@ pub fn decode_rows(dtype: ActivationType, width: usize, n_rows: usize, payload: 
                     return Err(ActivationError::Exponent { row, exponent });
                 }
                 let scale = power_of_two(i32::from(exponent));
-                values.extend(rest.as_chunks::<2>().0.iter().map(|two| (f16::from_le_bytes(*two).to_f64() * scale) as f32));
+                values.extend(
+                    rest.as_chunks::<2>().0.iter().map(|two| (f16::from_le_bytes(*two).to_f64() * scale) as f32),
+                );
             }
         }
     }

@@ -25,7 +25,9 @@ pub enum FrameError {
     TooShort { len: u64 },
     #[error("frame kind {0} is unknown: the sender may be newer than this program")]
     UnknownKind(u8),
-    #[error("frame speaks protocol minor version {theirs}, this program {ours}: they may differ by one, update the older")]
+    #[error(
+        "frame speaks protocol minor version {theirs}, this program {ours}: they may differ by one, update the older"
+    )]
     Version { theirs: u8, ours: u8 },
     #[error("frame of kind {kind} holds {actual} body bytes, {expected} expected")]
     BodySize { kind: u8, actual: usize, expected: usize },
@@ -357,8 +359,8 @@ mod tests {
         let mut buffer = BytesMut::new();
         encode(&frames()[5], &mut buffer);
         let expected = [
-            40, 0, 0, 0, 6, 0, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 1, 0,
-            0, 0, 1, 2, 3, 4,
+            40, 0, 0, 0, 6, 0, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0,
+            0, 1, 0, 0, 0, 1, 2, 3, 4,
         ];
         assert_eq!(&buffer[..], expected);
     }

@@ -23,7 +23,10 @@ pub enum Frame {
     /// Answer to a hello: the link is closed, and why.
     Refused(String),
     /// A session begins; travels from the head through every stage to the tail.
-    Open { key: RouteKey, options: SessionOptions },
+    Open {
+        key: RouteKey,
+        options: SessionOptions,
+    },
     /// Tokens for the head to embed; gateway → head.
     Prompt(Prompt),
     /// Hidden states; stage → next stage.
@@ -31,14 +34,23 @@ pub enum Frame {
     /// A sampled token; tail → head (next step) and tail → gateway (stream).
     Token(Token),
     /// The head may run this many steps further; gateway → head.
-    Credit { key: RouteKey, steps: u32 },
+    Credit {
+        key: RouteKey,
+        steps: u32,
+    },
     /// The session is over or cancelled: its KV cache is freed; travels like `Open`.
-    Close { key: RouteKey },
+    Close {
+        key: RouteKey,
+    },
     /// A stage cannot go on with a session; stage → gateway.
     Failed(Failed),
     /// Are you there? Answered by a pong with the same nonce.
-    Ping { nonce: u64 },
-    Pong { nonce: u64 },
+    Ping {
+        nonce: u64,
+    },
+    Pong {
+        nonce: u64,
+    },
     /// On the host link only.
     ToHub(ToHub),
     /// On the host link only.

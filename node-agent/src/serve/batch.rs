@@ -24,7 +24,10 @@ pub struct Job {
 pub enum JobRows {
     Tokens(Vec<u32>),
     /// `n_rows × hidden_size` values.
-    Hidden { n_rows: usize, values: Vec<f32> },
+    Hidden {
+        n_rows: usize,
+        values: Vec<f32>,
+    },
 }
 
 /// One step: its jobs, and their rows in the order that the engine takes them.
@@ -94,7 +97,8 @@ mod tests {
     use polyphony_protocol::{Epoch, PlanGeneration, RingId, SessionId};
 
     fn job(session: u64, position: u32, tokens: &[u32], sample: bool) -> Job {
-        let key = RouteKey { ring: RingId(1), generation: PlanGeneration(1), session: SessionId(session), epoch: Epoch(0) };
+        let key =
+            RouteKey { ring: RingId(1), generation: PlanGeneration(1), session: SessionId(session), epoch: Epoch(0) };
         Job { key, slot: session as u32, position, rows: JobRows::Tokens(tokens.to_vec()), sample }
     }
 

@@ -145,7 +145,10 @@ impl Stage {
             .filter(|session| now.duration_since(session.last_seen) > idle_deadline)
             .map(|session| session.key)
             .collect();
-        let message = format!("no token for {step_deadline:?} after {} handed a step to {}", self.shape.phone, self.shape.next_phone);
+        let message = format!(
+            "no token for {step_deadline:?} after {} handed a step to {}",
+            self.shape.phone, self.shape.next_phone
+        );
         let mut effects: Vec<_> =
             late.into_iter().flat_map(|key| self.drop_session(key, FailureCode::PeerSlow, &message)).collect();
         let message = format!("{} heard nothing of the session for {idle_deadline:?}", self.shape.phone);
@@ -164,7 +167,10 @@ impl Stage {
         }
         let limit = self.shape.capacity.n_positions;
         if options.end_position as usize > limit {
-            let message = format!("the session ends at position {}, {} has room for {limit}", options.end_position, self.shape.phone);
+            let message = format!(
+                "the session ends at position {}, {} has room for {limit}",
+                options.end_position, self.shape.phone
+            );
             return vec![failed(key, FailureCode::BadFrame, message)];
         }
         if let Some(known) = self.sessions.get(&key.session) {
@@ -174,7 +180,11 @@ impl Stage {
             self.forget(key.session);
         }
         let Some(slot) = self.slots.take() else {
-            let message = format!("all {} session slots of {} are taken; raise maxSessions or wait", self.slots.len(), self.shape.phone);
+            let message = format!(
+                "all {} session slots of {} are taken; raise maxSessions or wait",
+                self.slots.len(),
+                self.shape.phone
+            );
             return vec![failed(key, FailureCode::Busy, message)];
         };
         let session = Session {
@@ -208,7 +218,10 @@ impl Stage {
         };
         let expected = session.next_position as usize + session.pending.len();
         let end = prompt.position as usize + prompt.tokens.len();
-        if prompt.position as usize != expected || prompt.tokens.is_empty() || end >= session.options.end_position as usize {
+        if prompt.position as usize != expected
+            || prompt.tokens.is_empty()
+            || end >= session.options.end_position as usize
+        {
             let message = format!(
                 "prompt of {} tokens at position {}, {expected} expected and less than {} in all",
                 prompt.tokens.len(),
@@ -257,7 +270,13 @@ impl Stage {
         match decode_rows(hidden.dtype, hidden_size, n_rows, &hidden.payload) {
             Ok(values) => {
                 let rows = JobRows::Hidden { n_rows, values };
-                self.arrived.push_back(Job { key: hidden.key, slot, position: hidden.position, rows, sample: hidden.sample });
+                self.arrived.push_back(Job {
+                    key: hidden.key,
+                    slot,
+                    position: hidden.position,
+                    rows,
+                    sample: hidden.sample,
+                });
                 Vec::new()
             }
             Err(error) => self.drop_session(hidden.key, FailureCode::BadFrame, &error.to_string()),
@@ -341,10 +360,13 @@ impl Stage {
         let vocab_size = logits.len().checked_div(batch.n_logits).unwrap_or(0);
         let rows = logits.chunks_exact(vocab_size.max(1));
         for (job, logits) in batch.jobs.iter().filter(|job| job.sample).zip(rows) {
-            let Some(session) = self.sessions.get(&job.key.session).filter(|session| session.key == job.key) else { continue };
+            let Some(session) = self.sessions.get(&job.key.session).filter(|session| session.key == job.key) else {
+                continue;
+            };
             let options = &session.options;
             let position = job.position + job.n_rows() as u32;
-            let drawn = sample::draw(logits, &options.sampling, position, options.top_logprobs.into(), options.logprobs);
+            let drawn =
+                sample::draw(logits, &options.sampling, position, options.top_logprobs.into(), options.logprobs);
             let finish = if options.end_tokens.contains(&drawn.token) {
                 Some(Finish::Stop)
             } else if position + 1 >= options.end_position {

@@ -22,7 +22,9 @@ pub enum FetchError {
     Http { what: String, source: reqwest::Error },
     #[error("the host answered {status} to the request for {what}: {body}")]
     Status { what: String, status: u16, body: String },
-    #[error("the digest of {what} is {actual}, {expected} expected: the file on the host has changed or the transfer was damaged; make a new Model of it")]
+    #[error(
+        "the digest of {what} is {actual}, {expected} expected: the file on the host has changed or the transfer was damaged; make a new Model of it"
+    )]
     Digest { what: String, actual: String, expected: String },
     #[error("the host sent {actual} bytes for {what}, {expected} expected")]
     Length { what: String, actual: u64, expected: u64 },
@@ -43,7 +45,11 @@ impl Host {
     /// # Errors
     /// When the HTTP client cannot start.
     pub fn new(base_url: String, token: String) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(10)).read_timeout(STALL).build()?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(STALL)
+            .build()?;
         Ok(Self { client, base_url, token })
     }
 
@@ -56,7 +62,8 @@ impl Host {
             Some(bytes) => bytes,
             None => {
                 let what = format!("manifest {digest}");
-                let bytes = self.get(&format!("v1alpha1/manifests/{digest}"), &what, MAX_MANIFEST_BYTES, &mut |_| {}).await?;
+                let bytes =
+                    self.get(&format!("v1alpha1/manifests/{digest}"), &what, MAX_MANIFEST_BYTES, &mut |_| {}).await?;
                 check_digest(&what, &bytes, digest)?;
                 cache.put(digest, &bytes, &|_| false)?;
                 bytes

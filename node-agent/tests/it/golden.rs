@@ -99,7 +99,8 @@ fn golden(name: &str) -> Golden {
 fn real_model() -> Option<PathBuf> {
     let cache = std::env::var_os("POLYPHONY_CACHE").map(PathBuf::from).or_else(|| {
         let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).map(|base| base.join("polyphony"))
+        base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+            .map(|base| base.join("polyphony"))
     })?;
     let path = cache.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
     if !path.exists() {
@@ -240,6 +241,10 @@ fn smollm2_says_the_same_64_tokens_however_it_is_cut() {
     let prompt = &golden(SMOLLM2).cases[0].prompt_ids;
     let whole = greedy(&mut Ring::load(&path, &[], CPU, ActivationType::F16), prompt, 16, 64);
     for (cuts, chunk) in [(&[7][..], 16), (&[4, 23], 3)] {
-        assert_eq!(greedy(&mut Ring::load(&path, cuts, CPU, ActivationType::F16), prompt, chunk, 64), whole, "{cuts:?}");
+        assert_eq!(
+            greedy(&mut Ring::load(&path, cuts, CPU, ActivationType::F16), prompt, chunk, 64),
+            whole,
+            "{cuts:?}"
+        );
     }
 }

@@ -34,32 +34,16 @@ fn node_of(shape: Shape<'_>, value: &Value) -> Node {
                 node.member |= !child.declared || value.is_null() || is_empty(value);
                 below.insert(Element::field(name), node);
             }
-            Node {
-                member: false,
-                below,
-            }
+            Node { member: false, below }
         }
         Value::Array(items) => match shape.identify(items) {
             Some(Ok(items)) => {
                 let mut below = FieldSet::default();
                 for (element, item) in items {
-                    let inside = if item.is_object() {
-                        node_of(shape.item(), item).below
-                    } else {
-                        FieldSet::default()
-                    };
-                    below.insert(
-                        element,
-                        Node {
-                            member: true,
-                            below: inside,
-                        },
-                    );
+                    let inside = if item.is_object() { node_of(shape.item(), item).below } else { FieldSet::default() };
+                    below.insert(element, Node { member: true, below: inside });
                 }
-                Node {
-                    member: false,
-                    below,
-                }
+                Node { member: false, below }
             }
             None | Some(Err(_)) => Node::leaf(),
         },
@@ -76,11 +60,7 @@ fn is_empty(value: &Value) -> bool {
 pub(super) fn compare(shape: Shape<'_>, old: &Value, new: &Value) -> Change {
     let mut change = Changes::default();
     change.compare(shape, Some(old), Some(new));
-    Change {
-        added: change.added.below,
-        modified: change.modified.below,
-        removed: change.removed.below,
-    }
+    Change { added: change.added.below, modified: change.modified.below, removed: change.removed.below }
 }
 
 /// [`Change`] at one step.
@@ -100,11 +80,7 @@ impl Change {
 
     /// Without what nobody owns.
     pub(super) fn stripped(self) -> Self {
-        Self {
-            added: self.added.stripped(),
-            modified: self.modified.stripped(),
-            removed: self.removed.stripped(),
-        }
+        Self { added: self.added.stripped(), modified: self.modified.stripped(), removed: self.removed.stripped() }
     }
 }
 
@@ -121,11 +97,7 @@ impl Changes {
         }
         let alike = |is: fn(&Value) -> bool| old.is_none_or(is) && new.is_none_or(is);
         if alike(Value::is_object) && !shape.is_atomic_map() {
-            self.maps(
-                shape,
-                old.and_then(Value::as_object),
-                new.and_then(Value::as_object),
-            );
+            self.maps(shape, old.and_then(Value::as_object), new.and_then(Value::as_object));
             return;
         }
         if alike(Value::is_array) && self.lists(shape, old, new) {
@@ -145,35 +117,25 @@ impl Changes {
         self.added.member = false;
     }
 
-    fn maps(
-        &mut self,
-        shape: Shape<'_>,
-        old: Option<&Map<String, Value>>,
-        new: Option<&Map<String, Value>>,
-    ) {
+    fn maps(&mut self, shape: Shape<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) {
         let names: BTreeSet<&String> = old.into_iter().chain(new).flat_map(Map::keys).collect();
         for name in names {
             let Some(child) = shape.child(name) else {
                 continue;
             };
-            let (old, new) = (
-                old.and_then(|old| old.get(name)),
-                new.and_then(|new| new.get(name)),
-            );
+            let (old, new) = (old.and_then(|old| old.get(name)), new.and_then(|new| new.get(name)));
             self.descend(Element::field(name), child.shape, old, new);
         }
     }
 
     /// Compares two lists by the identities of their items; false if they are each one value.
     fn lists(&mut self, shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> bool {
-        let items =
-            |list: Option<&Value>| list.and_then(Value::as_array).cloned().unwrap_or_default();
+        let items = |list: Option<&Value>| list.and_then(Value::as_array).cloned().unwrap_or_default();
         let (old, new) = (items(old), items(new));
         let (Some(Ok(old)), Some(Ok(new))) = (shape.identify(&old), shape.identify(&new)) else {
             return false;
         };
-        let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            (old.into_iter().collect(), new.into_iter().collect());
+        let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) = (old.into_iter().collect(), new.into_iter().collect());
         let elements: BTreeSet<&Element> = old.keys().chain(new.keys()).collect();
         for element in elements {
             let (old, new) = (old.get(element).copied(), new.get(element).copied());
@@ -182,13 +144,7 @@ impl Changes {
         true
     }
 
-    fn descend(
-        &mut self,
-        element: Element,
-        shape: Shape<'_>,
-        old: Option<&Value>,
-        new: Option<&Value>,
-    ) {
+    fn descend(&mut self, element: Element, shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) {
         let mut inside = Self::default();
         inside.compare(shape, old, new);
         self.added.below.insert(element.clone(), inside.added);

@@ -69,15 +69,9 @@ impl Element {
         if let Some(value) = self.0.strip_prefix("v:") {
             return format!("[={value}]");
         }
-        let keys = self
-            .0
-            .strip_prefix("k:")
-            .and_then(|keys| serde_json::from_str::<BTreeMap<String, Value>>(keys).ok());
-        let keys: Vec<String> = keys
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
+        let keys =
+            self.0.strip_prefix("k:").and_then(|keys| serde_json::from_str::<BTreeMap<String, Value>>(keys).ok());
+        let keys: Vec<String> = keys.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
         format!("[{}]", keys.join(","))
     }
 }
@@ -86,10 +80,7 @@ impl Element {
 
 impl Node {
     pub(super) fn leaf() -> Self {
-        Self {
-            member: true,
-            below: FieldSet::default(),
-        }
+        Self { member: true, below: FieldSet::default() }
     }
 
     fn is_empty(&self) -> bool {
@@ -131,14 +122,8 @@ impl FieldSet {
         let nothing = Node::default();
         let mut combined = Self::default();
         for element in elements {
-            let (a, b) = (
-                self.get(element).unwrap_or(&nothing),
-                other.get(element).unwrap_or(&nothing),
-            );
-            let node = Node {
-                member: both(a.member, b.member),
-                below: a.below.combine(&b.below, both),
-            };
+            let (a, b) = (self.get(element).unwrap_or(&nothing), other.get(element).unwrap_or(&nothing));
+            let node = Node { member: both(a.member, b.member), below: a.below.combine(&b.below, both) };
             combined.insert(element.clone(), node);
         }
         combined
@@ -150,16 +135,8 @@ impl FieldSet {
         self.0.remove(&Element::field("kind"));
         if let Some(metadata) = self.0.remove(&Element::field("metadata")) {
             let mut below = metadata.below;
-            below
-                .0
-                .retain(|element, _| !element.as_field().is_some_and(is_server_owned));
-            self.insert(
-                Element::field("metadata"),
-                Node {
-                    member: false,
-                    below,
-                },
-            );
+            below.0.retain(|element, _| !element.as_field().is_some_and(is_server_owned));
+            self.insert(Element::field("metadata"), Node { member: false, below });
         }
         self
     }
@@ -224,12 +201,7 @@ impl Element {
             "v" => Some(Self::value(&serde_json::from_str(content).ok()?)),
             "k" => {
                 let keys: BTreeMap<String, Value> = serde_json::from_str(content).ok()?;
-                Some(Self::key(
-                    &keys
-                        .iter()
-                        .map(|(key, value)| (key.as_str(), value))
-                        .collect(),
-                ))
+                Some(Self::key(&keys.iter().map(|(key, value)| (key.as_str(), value)).collect()))
             }
             "i" => Some(Self(name.to_owned())),
             _ => None,

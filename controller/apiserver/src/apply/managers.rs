@@ -50,12 +50,7 @@ fn version_of_owner(operation: Operation, api_version: &str) -> String {
 // === impl Owner ===
 
 impl Owner {
-    pub(super) fn new(
-        kind: &Kind,
-        manager: &str,
-        operation: Operation,
-        subresource: Option<&str>,
-    ) -> Self {
+    pub(super) fn new(kind: &Kind, manager: &str, operation: Operation, subresource: Option<&str>) -> Self {
         Self {
             operation,
             manager: manager.to_owned(),
@@ -87,9 +82,7 @@ impl Owner {
 impl Managers {
     /// Reads an object's `metadata.managedFields`; entries that are not of that form are left out.
     pub(super) fn read(object: &Value) -> Self {
-        let entries = object
-            .pointer("/metadata/managedFields")
-            .and_then(Value::as_array);
+        let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
         let mut managers = Self::default();
         for entry in entries.into_iter().flatten() {
             let text = |name: &str| entry.get(name).and_then(Value::as_str);
@@ -105,18 +98,8 @@ impl Managers {
                 api_version: version_of_owner(operation, &api_version),
                 subresource: text("subresource").unwrap_or_default().to_owned(),
             };
-            let fields = entry
-                .get("fieldsV1")
-                .map(FieldSet::from_fields_v1)
-                .unwrap_or_default();
-            managers.insert(
-                owner,
-                Owned {
-                    fields,
-                    api_version,
-                    time: text("time").map(str::to_owned),
-                },
-            );
+            let fields = entry.get("fieldsV1").map(FieldSet::from_fields_v1).unwrap_or_default();
+            managers.insert(owner, Owned { fields, api_version, time: text("time").map(str::to_owned) });
         }
         managers
     }
@@ -147,9 +130,7 @@ impl Managers {
         let Some(object) = object.as_object_mut() else {
             return;
         };
-        let metadata = object
-            .entry("metadata")
-            .or_insert_with(|| Map::new().into());
+        let metadata = object.entry("metadata").or_insert_with(|| Map::new().into());
         let Some(metadata) = metadata.as_object_mut() else {
             return;
         };
@@ -184,16 +165,11 @@ impl Managers {
     /// Every owner of a field in `changed`, with the field.
     pub(super) fn conflicts(&self, changed: &FieldSet) -> Vec<Conflict> {
         let conflicts = self.0.iter().flat_map(|(owner, owned)| {
-            owned
-                .fields
-                .intersection(changed)
-                .paths()
-                .into_iter()
-                .map(move |field| Conflict {
-                    manager: owner.manager.clone(),
-                    field,
-                    owner: owner.shown(),
-                })
+            owned.fields.intersection(changed).paths().into_iter().map(move |field| Conflict {
+                manager: owner.manager.clone(),
+                field,
+                owner: owner.shown(),
+            })
         });
         conflicts.collect()
     }
@@ -220,25 +196,15 @@ impl Managers {
             }
             updates.sort();
             let (first, second) = (updates[0].1.clone(), updates[1].1.clone());
-            let (Some(first), Some(second_owned)) = (self.0.remove(&first), self.0.remove(&second))
-            else {
+            let (Some(first), Some(second_owned)) = (self.0.remove(&first), self.0.remove(&second)) else {
                 return;
             };
-            let ancient = Owner {
-                manager: "ancient-changes".to_owned(),
-                ..second
-            };
+            let ancient = Owner { manager: "ancient-changes".to_owned(), ..second };
             let mut fields = first.fields.union(&second_owned.fields);
             if let Some(before) = self.0.remove(&ancient) {
                 fields = fields.union(&before.fields);
             }
-            self.0.insert(
-                ancient,
-                Owned {
-                    fields,
-                    ..second_owned
-                },
-            );
+            self.0.insert(ancient, Owned { fields, ..second_owned });
         }
     }
 }

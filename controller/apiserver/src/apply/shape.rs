@@ -67,18 +67,8 @@ impl<'a> Shape<'a> {
 
     /// The shape of a field; none if the schema knows no such field.
     pub(super) fn child(self, name: &str) -> Option<Child<'a>> {
-        let declared = |shape| {
-            Some(Child {
-                shape,
-                declared: true,
-            })
-        };
-        let entry = |shape| {
-            Some(Child {
-                shape,
-                declared: false,
-            })
-        };
+        let declared = |shape| Some(Child { shape, declared: true });
+        let entry = |shape| Some(Child { shape, declared: false });
         let resource = match self {
             Self::Resource(_) => true,
             Self::Schema(schema) => flag(schema, "x-kubernetes-embedded-resource"),
@@ -94,10 +84,7 @@ impl<'a> Shape<'a> {
             Self::Resource(None) => return declared(Self::Free),
             Self::Free => return entry(Self::Free),
         };
-        if let Some(property) = schema
-            .get("properties")
-            .and_then(|properties| properties.get(name))
-        {
+        if let Some(property) = schema.get("properties").and_then(|properties| properties.get(name)) {
             return declared(Self::Schema(property));
         }
         match schema.get("additionalProperties") {
@@ -127,15 +114,8 @@ impl<'a> Shape<'a> {
         match text(schema, "x-kubernetes-list-type") {
             Some("set") => List::Set,
             Some("map") => {
-                let keys = schema
-                    .get("x-kubernetes-list-map-keys")
-                    .and_then(Value::as_array);
-                List::Keyed(
-                    keys.into_iter()
-                        .flatten()
-                        .filter_map(Value::as_str)
-                        .collect(),
-                )
+                let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
+                List::Keyed(keys.into_iter().flatten().filter_map(Value::as_str).collect())
             }
             _ => List::Atomic,
         }
@@ -144,10 +124,7 @@ impl<'a> Shape<'a> {
     /// The items of a set or keyed list by their identities; `None` for an atomic list.
     ///
     /// An error says which item has no identity, or one that another has.
-    pub(super) fn identify<'v>(
-        self,
-        items: &'v [Value],
-    ) -> Option<Result<Vec<(Element, &'v Value)>, String>>
+    pub(super) fn identify<'v>(self, items: &'v [Value]) -> Option<Result<Vec<(Element, &'v Value)>, String>>
     where
         'a: 'v,
     {
@@ -170,9 +147,7 @@ impl<'a> Shape<'a> {
                 List::Set | List::Atomic => Element::value(item),
             };
             if !seen.insert(element.clone()) {
-                return Some(Err(format!(
-                    "element {index}: duplicate entries for key {item}"
-                )));
+                return Some(Err(format!("element {index}: duplicate entries for key {item}")));
             }
             identified.push((element, item));
         }
@@ -187,11 +162,7 @@ impl<'a> Shape<'a> {
                 Shape::Schema(schema) => schema.get("properties")?.get(key)?.get("default"),
                 _ => None,
             };
-            let value = item
-                .get(key)
-                .filter(|value| !value.is_null())
-                .or_else(default)
-                .ok_or(*key)?;
+            let value = item.get(key).filter(|value| !value.is_null()).or_else(default).ok_or(*key)?;
             found.insert(*key, value);
         }
         Ok(Element::key(&found))

@@ -50,70 +50,30 @@ fn config(spec: Value) -> Value {
 }
 
 fn applied(live: Option<&Value>, spec: Value, manager: &str) -> Value {
-    apply(
-        &widget_kind(),
-        live,
-        &config(spec),
-        manager,
-        false,
-        None,
-        T1,
-    )
-    .unwrap()
+    apply(&widget_kind(), live, &config(spec), manager, false, None, T1).unwrap()
 }
 
 fn forced(live: &Value, spec: Value, manager: &str) -> Value {
-    apply(
-        &widget_kind(),
-        Some(live),
-        &config(spec),
-        manager,
-        true,
-        None,
-        T1,
-    )
-    .unwrap()
+    apply(&widget_kind(), Some(live), &config(spec), manager, true, None, T1).unwrap()
 }
 
 /// What `manager` owns, in FieldsV1; null if nothing.
 fn owns(object: &Value, manager: &str) -> Value {
-    let entries = object["metadata"]["managedFields"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let mut owned = entries
-        .into_iter()
-        .filter(|entry| entry["manager"] == manager);
-    owned
-        .next()
-        .map_or(Value::Null, |entry| entry["fieldsV1"].clone())
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let mut owned = entries.into_iter().filter(|entry| entry["manager"] == manager);
+    owned.next().map_or(Value::Null, |entry| entry["fieldsV1"].clone())
 }
 
 fn conflicts(live: &Value, spec: Value, manager: &str) -> Vec<(String, String)> {
-    match apply(
-        &widget_kind(),
-        Some(live),
-        &config(spec),
-        manager,
-        false,
-        None,
-        T2,
-    ) {
-        Err(ApplyError::Conflicts(conflicts)) => conflicts
-            .into_iter()
-            .map(|c| (c.manager, c.field))
-            .collect(),
+    match apply(&widget_kind(), Some(live), &config(spec), manager, false, None, T2) {
+        Err(ApplyError::Conflicts(conflicts)) => conflicts.into_iter().map(|c| (c.manager, c.field)).collect(),
         other => panic!("no conflict but {other:?}"),
     }
 }
 
 #[test]
 fn a_config_map_is_owned_as_in_the_documentation_of_kubernetes() {
-    let kind = Kind {
-        version: "v1".into(),
-        kind: "ConfigMap".into(),
-        ..Kind::default()
-    };
+    let kind = Kind { version: "v1".into(), kind: "ConfigMap".into(), ..Kind::default() };
     let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"key": "some value"},
         "metadata": {"name": "test-cm", "namespace": "default", "labels": {"test-label": "test"}}});
     let applied = apply(&kind, None, &config, "kubectl", false, None, T1).unwrap();
@@ -127,14 +87,7 @@ fn a_config_map_is_owned_as_in_the_documentation_of_kubernetes() {
 
     let mut updated = applied.clone();
     updated["data"]["key"] = json!("new value");
-    track_update(
-        &kind,
-        Some(&applied),
-        &mut updated,
-        "kube-controller-manager",
-        None,
-        T2,
-    );
+    track_update(&kind, Some(&applied), &mut updated, "kube-controller-manager", None, T2);
     assert_eq!(
         updated["metadata"]["managedFields"],
         json!([
@@ -149,9 +102,7 @@ fn a_config_map_is_owned_as_in_the_documentation_of_kubernetes() {
         error.to_string(),
         "Apply failed with 1 conflict: conflict with \"kube-controller-manager\" using v1: .data.key"
     );
-    let ApplyError::Conflicts(conflicts) = error else {
-        panic!("{error:?}")
-    };
+    let ApplyError::Conflicts(conflicts) = error else { panic!("{error:?}") };
     assert_eq!(
         conflicts[0].cause(),
         json!({"reason": "FieldManagerConflict", "field": ".data.key",
@@ -188,14 +139,7 @@ fn every_sort_of_list_and_map_is_owned_in_its_own_form() {
 fn an_update_that_creates_owns_containers_too() {
     let mut object = config(json!({"replicas": 1, "tags": ["t"]}));
     object["metadata"]["labels"] = json!({"app": "a"});
-    track_update(
-        &widget_kind(),
-        None,
-        &mut object,
-        "kubectl-create",
-        None,
-        T1,
-    );
+    track_update(&widget_kind(), None, &mut object, "kubectl-create", None, T1);
     assert_eq!(
         owns(&object, "kubectl-create"),
         json!({
@@ -207,38 +151,23 @@ fn an_update_that_creates_owns_containers_too() {
 
 #[test]
 fn the_same_apply_again_changes_nothing_not_even_the_time() {
-    let spec = || json!({"replicas": 1, "steps": [{"x": "1"}], "tags": [], "map": {}, "name": null, "ports": [{"name": "a"}]});
+    let spec =
+        || json!({"replicas": 1, "steps": [{"x": "1"}], "tags": [], "map": {}, "name": null, "ports": [{"name": "a"}]});
     let mut live = applied(None, spec(), "m");
     admit(&widget_kind(), &mut live, None, FieldValidation::Strict).unwrap();
     assert_eq!(live["spec"]["steps"], json!([{"x": "1", "y": "d"}]));
     live["metadata"]["resourceVersion"] = json!("5");
     live["metadata"]["uid"] = json!("u");
-    let again = apply(
-        &widget_kind(),
-        Some(&live),
-        &config(spec()),
-        "m",
-        false,
-        None,
-        T2,
-    )
-    .unwrap();
+    let again = apply(&widget_kind(), Some(&live), &config(spec()), "m", false, None, T2).unwrap();
     assert_eq!(again, live);
 }
 
 #[test]
 fn a_field_no_longer_applied_is_removed_unless_another_wants_it() {
-    let live = applied(
-        None,
-        json!({"replicas": 1, "name": "n", "nested": {"a": "1"}, "map": {"k": "v"}}),
-        "m",
-    );
+    let live = applied(None, json!({"replicas": 1, "name": "n", "nested": {"a": "1"}, "map": {"k": "v"}}), "m");
     let live = applied(Some(&live), json!({"name": "n"}), "other");
     let live = applied(Some(&live), json!({"replicas": 1}), "m");
-    assert_eq!(
-        live["spec"],
-        json!({"replicas": 1, "name": "n", "mode": "auto"})
-    );
+    assert_eq!(live["spec"], json!({"replicas": 1, "name": "n", "mode": "auto"}));
     assert_eq!(owns(&live, "m"), json!({"f:spec": {"f:replicas": {}}}));
     let live = applied(Some(&live), json!({}), "other");
     assert_eq!(live["spec"], json!({"replicas": 1, "mode": "auto"}));
@@ -249,10 +178,7 @@ fn what_no_one_ever_applied_stays() {
     let mut live = applied(None, json!({"nested": {"a": "1"}}), "m");
     live["spec"]["nested"]["b"] = json!("unowned");
     let live = applied(Some(&live), json!({"replicas": 1}), "m");
-    assert_eq!(
-        live["spec"],
-        json!({"replicas": 1, "nested": {"b": "unowned"}, "mode": "auto"})
-    );
+    assert_eq!(live["spec"], json!({"replicas": 1, "nested": {"b": "unowned"}, "mode": "auto"}));
 }
 
 #[test]
@@ -266,10 +192,7 @@ fn another_managers_value_is_a_conflict_until_forced() {
     let taken = forced(&live, json!({"replicas": 2, "name": "n"}), "second");
     assert_eq!(taken["spec"]["replicas"], 2);
     assert_eq!(owns(&taken, "first"), json!({"f:spec": {"f:name": {}}}));
-    assert_eq!(
-        owns(&taken, "second"),
-        json!({"f:spec": {"f:name": {}, "f:replicas": {}}})
-    );
+    assert_eq!(owns(&taken, "second"), json!({"f:spec": {"f:name": {}, "f:replicas": {}}}));
     // The first gives up what it no longer owns without removing it.
     let left = applied(Some(&taken), json!({}), "first");
     assert_eq!(left["spec"], taken["spec"]);
@@ -277,22 +200,9 @@ fn another_managers_value_is_a_conflict_until_forced() {
 
 #[test]
 fn several_conflicts_are_listed_by_manager() {
-    let live = applied(
-        None,
-        json!({"replicas": 1, "ports": [{"name": "a", "port": 1}], "tags": ["t"]}),
-        "first",
-    );
+    let live = applied(None, json!({"replicas": 1, "ports": [{"name": "a", "port": 1}], "tags": ["t"]}), "first");
     let wrong = config(json!({"replicas": 2, "ports": [{"name": "a", "port": 2}]}));
-    let error = apply(
-        &widget_kind(),
-        Some(&live),
-        &wrong,
-        "second",
-        false,
-        None,
-        T2,
-    )
-    .unwrap_err();
+    let error = apply(&widget_kind(), Some(&live), &wrong, "second", false, None, T2).unwrap_err();
     assert_eq!(
         error.to_string(),
         "Apply failed with 2 conflicts: conflicts with \"first\":\n\
@@ -302,23 +212,10 @@ fn several_conflicts_are_listed_by_manager() {
 
 #[test]
 fn items_of_keyed_lists_and_sets_are_owned_one_by_one() {
-    let live = applied(
-        None,
-        json!({"ports": [{"name": "a", "port": 1}], "tags": ["x"]}),
-        "first",
-    );
-    let live = applied(
-        Some(&live),
-        json!({"ports": [{"name": "b", "port": 2}], "tags": ["y", "x"]}),
-        "second",
-    );
+    let live = applied(None, json!({"ports": [{"name": "a", "port": 1}], "tags": ["x"]}), "first");
+    let live = applied(Some(&live), json!({"ports": [{"name": "b", "port": 2}], "tags": ["y", "x"]}), "second");
     let names = |live: &Value| -> Vec<String> {
-        live["spec"]["ports"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|p| p["name"].as_str().unwrap().to_owned())
-            .collect()
+        live["spec"]["ports"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(&live), ["a", "b"]);
     assert_eq!(live["spec"]["tags"], json!(["y", "x"]));
@@ -332,82 +229,37 @@ fn items_of_keyed_lists_and_sets_are_owned_one_by_one() {
 
 #[test]
 fn a_whole_list_is_replaced_and_conflicts_as_one() {
-    let live = applied(
-        None,
-        json!({"args": ["a", "b"], "whole": {"k": "v"}}),
-        "first",
-    );
-    assert_eq!(
-        conflicts(&live, json!({"args": ["a"]}), "second"),
-        [("first".into(), ".spec.args".into())]
-    );
-    assert_eq!(
-        conflicts(&live, json!({"whole": {"l": "v"}}), "second"),
-        [("first".into(), ".spec.whole".into())]
-    );
+    let live = applied(None, json!({"args": ["a", "b"], "whole": {"k": "v"}}), "first");
+    assert_eq!(conflicts(&live, json!({"args": ["a"]}), "second"), [("first".into(), ".spec.args".into())]);
+    assert_eq!(conflicts(&live, json!({"whole": {"l": "v"}}), "second"), [("first".into(), ".spec.whole".into())]);
     let live = forced(&live, json!({"args": ["c"], "whole": {"l": "v"}}), "second");
-    assert_eq!(
-        (&live["spec"]["args"], &live["spec"]["whole"]),
-        (&json!(["c"]), &json!({"l": "v"}))
-    );
+    assert_eq!((&live["spec"]["args"], &live["spec"]["whole"]), (&json!(["c"]), &json!({"l": "v"})));
 }
 
 #[test]
 fn an_update_takes_what_it_changes_and_nothing_else() {
-    let live = applied(
-        None,
-        json!({"replicas": 1, "name": "n", "ports": [{"name": "a", "port": 1}]}),
-        "m",
-    );
+    let live = applied(None, json!({"replicas": 1, "name": "n", "ports": [{"name": "a", "port": 1}]}), "m");
     let mut new = live.clone();
     new["spec"]["replicas"] = json!(3);
     new["spec"]["ports"][0]["port"] = json!(2);
     new["spec"].as_object_mut().unwrap().remove("name");
     new["metadata"]["resourceVersion"] = json!("9");
-    track_update(
-        &widget_kind(),
-        Some(&live),
-        &mut new,
-        "kubectl-edit",
-        None,
-        T2,
-    );
+    track_update(&widget_kind(), Some(&live), &mut new, "kubectl-edit", None, T2);
     let key = "k:{\"name\":\"a\",\"protocol\":\"TCP\"}";
-    assert_eq!(
-        owns(&new, "m"),
-        json!({"f:spec": {"f:ports": {key: {".": {}, "f:name": {}}}}})
-    );
-    assert_eq!(
-        owns(&new, "kubectl-edit"),
-        json!({"f:spec": {"f:replicas": {}, "f:ports": {key: {"f:port": {}}}}})
-    );
+    assert_eq!(owns(&new, "m"), json!({"f:spec": {"f:ports": {key: {".": {}, "f:name": {}}}}}));
+    assert_eq!(owns(&new, "kubectl-edit"), json!({"f:spec": {"f:replicas": {}, "f:ports": {key: {"f:port": {}}}}}));
 
     let mut same = new.clone();
     same["metadata"]["resourceVersion"] = json!("10");
     same["metadata"]["managedFields"] = json!([]);
     track_update(&widget_kind(), Some(&new), &mut same, "someone", None, T2);
-    assert_eq!(
-        same["metadata"]["managedFields"],
-        new["metadata"]["managedFields"]
-    );
+    assert_eq!(same["metadata"]["managedFields"], new["metadata"]["managedFields"]);
 }
 
 #[test]
 fn a_container_that_becomes_a_text_is_owned_as_the_text() {
-    let kind = Kind {
-        version: "v1".into(),
-        ..Kind::default()
-    };
-    let old = apply(
-        &kind,
-        None,
-        &json!({"data": {"a": {"b": "c"}}}),
-        "m",
-        false,
-        None,
-        T1,
-    )
-    .unwrap();
+    let kind = Kind { version: "v1".into(), ..Kind::default() };
+    let old = apply(&kind, None, &json!({"data": {"a": {"b": "c"}}}), "m", false, None, T1).unwrap();
     let mut new = old.clone();
     new["data"]["a"] = json!("text");
     track_update(&kind, Some(&old), &mut new, "u", None, T2);
@@ -423,15 +275,9 @@ fn ownership_can_be_forgotten_by_an_empty_entry() {
     track_update(&widget_kind(), Some(&live), &mut new, "u", None, T2);
     assert!(new["metadata"].get("managedFields").is_none());
     // The next apply finds the fields owned by whoever was there before.
-    assert_eq!(
-        conflicts(&new, json!({"replicas": 2}), "m"),
-        [("before-first-apply".into(), ".spec.replicas".into())]
-    );
+    assert_eq!(conflicts(&new, json!({"replicas": 2}), "m"), [("before-first-apply".into(), ".spec.replicas".into())]);
     let again = applied(Some(&new), json!({"replicas": 1}), "m");
-    assert_eq!(
-        owns(&again, "before-first-apply"),
-        json!({"f:spec": {"f:mode": {}, "f:replicas": {}}})
-    );
+    assert_eq!(owns(&again, "before-first-apply"), json!({"f:spec": {"f:mode": {}, "f:replicas": {}}}));
 }
 
 #[test]
@@ -439,25 +285,12 @@ fn a_status_apply_touches_status_alone_and_needs_no_name() {
     let live = applied(None, json!({"replicas": 1}), "m");
     let status = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"labels": {"a": "b"}},
         "spec": {"replicas": 9}, "status": {"phase": "Ready", "conditions": [{"type": "Available", "status": "True"}]}});
-    let live = apply(
-        &widget_kind(),
-        Some(&live),
-        &status,
-        "controller",
-        false,
-        Some("status"),
-        T1,
-    )
-    .unwrap();
+    let live = apply(&widget_kind(), Some(&live), &status, "controller", false, Some("status"), T1).unwrap();
     assert_eq!(live["spec"]["replicas"], 1);
     assert!(live["metadata"].get("labels").is_none());
     assert_eq!(live["status"]["phase"], "Ready");
-    let entry = live["metadata"]["managedFields"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|e| e["manager"] == "controller")
-        .unwrap();
+    let entry =
+        live["metadata"]["managedFields"].as_array().unwrap().iter().find(|e| e["manager"] == "controller").unwrap();
     assert_eq!(entry["subresource"], "status");
     assert_eq!(
         entry["fieldsV1"],
@@ -494,16 +327,11 @@ fn a_configuration_that_is_none_is_refused_with_its_place() {
     };
     assert!(refuse(json!([])).contains("object"));
     assert!(refuse(json!({"metadata": 3})).contains("metadata"));
-    assert!(
-        refuse(json!({"metadata": {"managedFields": [{"manager": "x"}]}}))
-            .contains("managedFields")
-    );
+    assert!(refuse(json!({"metadata": {"managedFields": [{"manager": "x"}]}})).contains("managedFields"));
     assert!(refuse(config(json!({"ports": [{"port": 1}]}))).starts_with(".spec.ports: element 0"));
     assert!(
-        refuse(config(
-            json!({"ports": [{"name": "a"}, {"name": "a", "protocol": "TCP"}]})
-        ))
-        .contains("element 1: duplicate")
+        refuse(config(json!({"ports": [{"name": "a"}, {"name": "a", "protocol": "TCP"}]})))
+            .contains("element 1: duplicate")
     );
     assert!(refuse(config(json!({"tags": ["a", "a"]}))).contains(".spec.tags"));
 }
@@ -524,18 +352,9 @@ fn the_oldest_of_too_many_updaters_become_one() {
         );
         live = new;
     }
-    assert_eq!(
-        live["metadata"]["managedFields"].as_array().unwrap().len(),
-        10
-    );
-    assert_eq!(
-        owns(&live, "ancient-changes")["f:spec"]["f:map"]["f:k0"],
-        json!({})
-    );
-    assert_eq!(
-        owns(&live, "u14"),
-        json!({"f:spec": {"f:map": {"f:k14": {}}}})
-    );
+    assert_eq!(live["metadata"]["managedFields"].as_array().unwrap().len(), 10);
+    assert_eq!(owns(&live, "ancient-changes")["f:spec"]["f:map"]["f:k0"], json!({}));
+    assert_eq!(owns(&live, "u14"), json!({"f:spec": {"f:map": {"f:k14": {}}}}));
 }
 
 #[test]
@@ -546,34 +365,24 @@ fn nonsense_in_stored_ownership_is_left_out() {
         json!({"operation": "Apply", "manager": "x", "fieldsV1": {"f:spec": 3, "q:": {}, "k:{": {}, "noprefix": {}}}),
     ]);
     let object = applied(Some(&live), json!({"replicas": 2}), "m");
-    assert_eq!(
-        object["metadata"]["managedFields"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(object["metadata"]["managedFields"].as_array().unwrap().len(), 1);
 }
 
 fn spec() -> impl Strategy<Value = Value> {
     let text = || prop::sample::select(vec!["a", "b"]).prop_map(Value::from);
     let maybe = |strategy: BoxedStrategy<Value>| prop::option::of(strategy);
     let map = prop::collection::btree_map("[kl]", text(), 0..3).prop_map(|map| json!(map));
-    let set = prop::sample::subsequence(vec!["x", "y", "z"], 0..=3)
-        .prop_shuffle()
-        .prop_map(|set| json!(set));
-    let ports = prop::sample::subsequence(vec!["p", "q", "r"], 0..=3)
-        .prop_shuffle()
-        .prop_flat_map(|names| {
-            let n = names.len();
-            prop::collection::vec(prop::option::of(0..2), n).prop_map(move |ports| {
-                let port = |(name, port): (&&str, &Option<i32>)| match port {
-                    Some(port) => json!({"name": name, "port": port}),
-                    None => json!({"name": name}),
-                };
-                names.iter().zip(&ports).map(port).collect()
-            })
-        });
+    let set = prop::sample::subsequence(vec!["x", "y", "z"], 0..=3).prop_shuffle().prop_map(|set| json!(set));
+    let ports = prop::sample::subsequence(vec!["p", "q", "r"], 0..=3).prop_shuffle().prop_flat_map(|names| {
+        let n = names.len();
+        prop::collection::vec(prop::option::of(0..2), n).prop_map(move |ports| {
+            let port = |(name, port): (&&str, &Option<i32>)| match port {
+                Some(port) => json!({"name": name, "port": port}),
+                None => json!({"name": name}),
+            };
+            names.iter().zip(&ports).map(port).collect()
+        })
+    });
     let args = prop::collection::vec(text(), 0..3).prop_map(|args| json!(args));
     let nested = prop::collection::btree_map("[ab]", text(), 0..3).prop_map(|map| json!(map));
     let fields = (
@@ -585,14 +394,8 @@ fn spec() -> impl Strategy<Value = Value> {
         maybe(nested.boxed()),
     );
     fields.prop_map(|(name, map, tags, ports, args, nested)| {
-        let named = [
-            ("name", name),
-            ("map", map),
-            ("tags", tags),
-            ("ports", ports),
-            ("args", args),
-            ("nested", nested),
-        ];
+        let named =
+            [("name", name), ("map", map), ("tags", tags), ("ports", ports), ("args", args), ("nested", nested)];
         named
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), value?)))
@@ -603,16 +406,7 @@ fn spec() -> impl Strategy<Value = Value> {
 
 /// Applies by force, as the server would store it.
 fn stored(live: Option<&Value>, spec: &Value, manager: &str) -> Value {
-    let mut object = apply(
-        &widget_kind(),
-        live,
-        &config(spec.clone()),
-        manager,
-        true,
-        None,
-        T1,
-    )
-    .unwrap();
+    let mut object = apply(&widget_kind(), live, &config(spec.clone()), manager, true, None, T1).unwrap();
     admit(&widget_kind(), &mut object, live, FieldValidation::Strict).unwrap();
     object
 }
@@ -620,12 +414,12 @@ fn stored(live: Option<&Value>, spec: &Value, manager: &str) -> Value {
 /// Whether everything in `part` is in `whole`, lists of items with keys and sets in any order.
 fn contains(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => part
-            .iter()
-            .all(|(name, part)| whole.get(name).is_some_and(|whole| contains(whole, part))),
-        (Value::Array(whole), Value::Array(part)) => part
-            .iter()
-            .all(|part| whole.iter().any(|whole| contains(whole, part))),
+        (Value::Object(whole), Value::Object(part)) => {
+            part.iter().all(|(name, part)| whole.get(name).is_some_and(|whole| contains(whole, part)))
+        }
+        (Value::Array(whole), Value::Array(part)) => {
+            part.iter().all(|part| whole.iter().any(|whole| contains(whole, part)))
+        }
         _ => whole == part,
     }
 }

@@ -60,18 +60,13 @@ fn object(kind: &Kind) -> Value {
         return json!({"type": "object"});
     };
     fields.insert("type".to_owned(), "object".into());
-    fields.insert(
-        "x-kubernetes-group-version-kind".to_owned(),
-        json!([group_version_kind(kind, &kind.kind)]),
-    );
+    fields.insert("x-kubernetes-group-version-kind".to_owned(), json!([group_version_kind(kind, &kind.kind)]));
     let properties = fields.entry("properties").or_insert_with(|| json!({}));
     if let Some(properties) = properties.as_object_mut() {
         properties.insert("apiVersion".to_owned(), api_version());
         properties.insert("kind".to_owned(), kind_name());
-        let metadata = described(
-            shared("ObjectMeta"),
-            "Metadata that every object has: name, labels, annotations, owners.",
-        );
+        let metadata =
+            described(shared("ObjectMeta"), "Metadata that every object has: name, labels, annotations, owners.");
         properties.insert("metadata".to_owned(), metadata);
     }
     schema
@@ -85,29 +80,18 @@ fn as_openapi_3_0(schema: &Value) -> Value {
     let mut converted = Map::new();
     for (name, value) in fields {
         let value = match (name.as_str(), value) {
-            ("properties", Value::Object(children)) => children
-                .iter()
-                .map(|(name, child)| (name.clone(), as_openapi_3_0(child)))
-                .collect::<Map<_, _>>()
-                .into(),
-            ("items" | "additionalProperties" | "not", child) => as_openapi_3_0(child),
-            ("allOf" | "anyOf" | "oneOf", Value::Array(branches)) => {
-                branches.iter().map(as_openapi_3_0).collect()
+            ("properties", Value::Object(children)) => {
+                children.iter().map(|(name, child)| (name.clone(), as_openapi_3_0(child))).collect::<Map<_, _>>().into()
             }
+            ("items" | "additionalProperties" | "not", child) => as_openapi_3_0(child),
+            ("allOf" | "anyOf" | "oneOf", Value::Array(branches)) => branches.iter().map(as_openapi_3_0).collect(),
             ("$schema", _) => continue,
             _ => value.clone(),
         };
         converted.insert(name.clone(), value);
     }
-    for (exclusive, bound) in [
-        ("exclusiveMinimum", "minimum"),
-        ("exclusiveMaximum", "maximum"),
-    ] {
-        if let Some(limit) = converted
-            .get(exclusive)
-            .filter(|limit| limit.is_number())
-            .cloned()
-        {
+    for (exclusive, bound) in [("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")] {
+        if let Some(limit) = converted.get(exclusive).filter(|limit| limit.is_number()).cloned() {
             converted.insert(bound.to_owned(), limit);
             converted.insert(exclusive.to_owned(), true.into());
         }
@@ -151,8 +135,7 @@ fn list_of(reference: Value, description: &str) -> Value {
 /// Adds the schemas that kinds of every group refer to.
 pub(super) fn add_shared(schemas: &mut Map<String, Value>) {
     let mut add = |name: &str, description: &str, required: Value, properties: Value| {
-        let mut schema =
-            json!({"type": "object", "description": description, "properties": properties});
+        let mut schema = json!({"type": "object", "description": description, "properties": properties});
         if let Some(schema) = schema.as_object_mut().filter(|_| required != json!([])) {
             schema.insert("required".to_owned(), required);
         }
@@ -250,10 +233,5 @@ pub(super) fn add_shared(schemas: &mut Map<String, Value>) {
             "propagationPolicy": text("Background, Foreground or Orphan."),
         }),
     );
-    add(
-        "Patch",
-        "Patch is a change of an object, in the form that the content type says.",
-        json!([]),
-        json!({}),
-    );
+    add("Patch", "Patch is a change of an object, in the form that the content type says.", json!([]), json!({}));
 }

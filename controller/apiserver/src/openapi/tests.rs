@@ -50,20 +50,11 @@ fn the_index_lists_every_version_served_under_a_hash_of_its_document() {
             "apis/polyphony.example/v1alpha1"
         ]
     );
-    let address = |index: &Value, path: &str| {
-        index["paths"][path]["serverRelativeURL"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let address = |index: &Value, path: &str| index["paths"][path]["serverRelativeURL"].as_str().unwrap().to_owned();
     assert!(address(&before, "api/v1").starts_with("/openapi/v3/api/v1?hash="));
 
     let mut changed = registry();
-    let mut kind = Kind::clone(
-        changed
-            .get("polyphony.example", "v1alpha1", "widgets")
-            .unwrap(),
-    );
+    let mut kind = Kind::clone(changed.get("polyphony.example", "v1alpha1", "widgets").unwrap());
     kind.schema = Some(json!({"type": "object"}));
     changed.insert(kind);
     let after = index(&changed);
@@ -98,15 +89,9 @@ fn explain_finds_a_kind_by_its_path_and_then_its_schema() {
         json!([{"group": "polyphony.example", "version": "v1alpha1", "kind": "Widget"}])
     );
     assert_eq!(schema["description"], "A widget.");
-    assert_eq!(
-        schema["properties"]["spec"]["properties"]["replicas"]["description"],
-        "How many."
-    );
+    assert_eq!(schema["properties"]["spec"]["properties"]["replicas"]["description"], "How many.");
     for field in ["apiVersion", "kind", "metadata"] {
-        assert!(
-            schema["properties"][field]["description"].is_string(),
-            "{field}"
-        );
+        assert!(schema["properties"][field]["description"].is_string(), "{field}");
     }
 }
 
@@ -115,32 +100,17 @@ fn writes_declare_field_validation_so_that_kubectl_leaves_it_to_the_server() {
     let document = widgets();
     let all = &document["paths"]["/apis/polyphony.example/v1alpha1/namespaces/{namespace}/widgets"];
     let one = &document["paths"]["/apis/polyphony.example/v1alpha1/namespaces/{namespace}/widgets/{name}"];
-    for (operation, action) in [
-        (&all["post"], "post"),
-        (&one["put"], "put"),
-        (&one["patch"], "patch"),
-    ] {
+    for (operation, action) in [(&all["post"], "post"), (&one["put"], "put"), (&one["patch"], "patch")] {
         assert_eq!(operation["x-kubernetes-action"], action);
-        let names: BTreeSet<&str> = operation["parameters"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|p| p["name"].as_str())
-            .collect();
+        let names: BTreeSet<&str> =
+            operation["parameters"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
         assert!(
-            names.is_superset(&BTreeSet::from([
-                "dryRun",
-                "fieldManager",
-                "fieldValidation"
-            ])),
+            names.is_superset(&BTreeSet::from(["dryRun", "fieldManager", "fieldValidation"])),
             "{action}: {names:?}"
         );
     }
     let scale = &document["paths"]["/apis/polyphony.example/v1alpha1/namespaces/{namespace}/widgets/{name}/scale"];
-    assert_eq!(
-        scale["patch"]["x-kubernetes-group-version-kind"]["kind"],
-        "Scale"
-    );
+    assert_eq!(scale["patch"]["x-kubernetes-group-version-kind"]["kind"], "Scale");
 }
 
 #[test]
@@ -164,12 +134,9 @@ fn every_reference_leads_somewhere_and_every_operation_has_its_own_name() {
             });
         }
     }
-    let replicas = &widgets()["components"]["schemas"]["example.polyphony.v1alpha1.Widget"]["properties"]
-        ["spec"]["properties"]["replicas"];
-    assert_eq!(
-        (&replicas["minimum"], &replicas["exclusiveMinimum"]),
-        (&json!(0), &json!(true))
-    );
+    let replicas = &widgets()["components"]["schemas"]["example.polyphony.v1alpha1.Widget"]["properties"]["spec"]["properties"]
+        ["replicas"];
+    assert_eq!((&replicas["minimum"], &replicas["exclusiveMinimum"]), (&json!(0), &json!(true)));
 }
 
 fn visit(value: &Value, see: &mut impl FnMut(&str, &Value)) {

@@ -4,12 +4,7 @@ use serde_json::json;
 
 use super::Kind;
 
-const GROUPS: [&str; 4] = [
-    "",
-    "events.k8s.io",
-    "coordination.k8s.io",
-    "apiextensions.k8s.io",
-];
+const GROUPS: [&str; 4] = ["", "events.k8s.io", "coordination.k8s.io", "apiextensions.k8s.io"];
 
 pub(super) fn is_builtin_group(group: &str) -> bool {
     GROUPS.contains(&group)
@@ -18,19 +13,9 @@ pub(super) fn is_builtin_group(group: &str) -> bool {
 /// Their columns are known to [`crate::table`]: no simple path leads to them.
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
-        Kind {
-            status: true,
-            short_names: vec!["ns".into()],
-            ..core("Namespace", "namespaces", false)
-        },
-        Kind {
-            short_names: vec!["cm".into()],
-            ..core("ConfigMap", "configmaps", true)
-        },
-        Kind {
-            selectable_fields: vec![".type".into()],
-            ..core("Secret", "secrets", true)
-        },
+        Kind { status: true, short_names: vec!["ns".into()], ..core("Namespace", "namespaces", false) },
+        Kind { short_names: vec!["cm".into()], ..core("ConfigMap", "configmaps", true) },
+        Kind { selectable_fields: vec![".type".into()], ..core("Secret", "secrets", true) },
         Kind {
             short_names: vec!["ev".into()],
             selectable_fields: event_fields("involvedObject"),
@@ -42,20 +27,13 @@ pub(super) fn kinds() -> Vec<Kind> {
             selectable_fields: event_fields("regarding"),
             ..core("Event", "events", true)
         },
-        Kind {
-            group: "coordination.k8s.io".into(),
-            ..core("Lease", "leases", true)
-        },
+        Kind { group: "coordination.k8s.io".into(), ..core("Lease", "leases", true) },
         Kind {
             group: "apiextensions.k8s.io".into(),
             status: true,
             short_names: vec!["crd".into(), "crds".into()],
             categories: vec!["api-extensions".into()],
-            ..core(
-                "CustomResourceDefinition",
-                "customresourcedefinitions",
-                false,
-            )
+            ..core("CustomResourceDefinition", "customresourcedefinitions", false)
         },
     ]
     .into_iter()
@@ -88,35 +66,12 @@ fn with_schema(kind: Kind) -> Kind {
         _ => return kind,
     };
     let schema = json!({"type": "object", "properties": properties});
-    Kind {
-        schema: Some(schema),
-        ..kind
-    }
+    Kind { schema: Some(schema), ..kind }
 }
 
 fn event_fields(subject: &str) -> Vec<String> {
-    let of_subject = [
-        "apiVersion",
-        "fieldPath",
-        "kind",
-        "name",
-        "namespace",
-        "resourceVersion",
-        "uid",
-    ];
-    let mut fields: Vec<String> = of_subject
-        .iter()
-        .map(|field| format!(".{subject}.{field}"))
-        .collect();
-    fields.extend(
-        [
-            ".reason",
-            ".type",
-            ".reportingComponent",
-            ".reportingController",
-            ".source",
-        ]
-        .map(String::from),
-    );
+    let of_subject = ["apiVersion", "fieldPath", "kind", "name", "namespace", "resourceVersion", "uid"];
+    let mut fields: Vec<String> = of_subject.iter().map(|field| format!(".{subject}.{field}")).collect();
+    fields.extend([".reason", ".type", ".reportingComponent", ".reportingController", ".source"].map(String::from));
     fields
 }

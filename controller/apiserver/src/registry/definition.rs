@@ -33,19 +33,13 @@ pub(super) fn parse(crd: &Value) -> Result<(Kind, Vec<Kind>), RegistryError> {
         namespaced,
         ..Kind::default()
     };
-    let versions = spec["versions"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut storage = None;
     let mut served = Vec::new();
     for (i, version) in versions.iter().enumerate() {
         let kind = read_version(&reader, &base, version, &format!("spec.versions[{i}]"))?;
         if version["storage"] == true && storage.replace(kind.clone()).is_some() {
-            return Err(reader.error(
-                "spec.versions",
-                "must have one storage version, has several",
-            ));
+            return Err(reader.error("spec.versions", "must have one storage version, has several"));
         }
         if version["served"] == true {
             served.push(kind);
@@ -61,12 +55,7 @@ struct Reader<'a> {
     name: &'a str,
 }
 
-fn read_version(
-    reader: &Reader,
-    base: &Kind,
-    version: &Value,
-    path: &str,
-) -> Result<Kind, RegistryError> {
+fn read_version(reader: &Reader, base: &Kind, version: &Value, path: &str) -> Result<Kind, RegistryError> {
     let schema = &version["schema"]["openAPIV3Schema"];
     if !schema.is_object() {
         return Err(reader.error(&format!("{path}.schema.openAPIV3Schema"), "is required"));
@@ -92,20 +81,13 @@ fn read_version(
             r#type: reader.text(column, &path, "type")?,
             format: optional(column, "format"),
             description: optional(column, "description"),
-            priority: column["priority"]
-                .as_i64()
-                .and_then(|p| i32::try_from(p).ok())
-                .unwrap_or(0),
+            priority: column["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
             json_path: reader.text(column, &path, "jsonPath")?,
         });
     }
     let mut selectable_fields = Vec::new();
     for (i, field) in items(&version["selectableFields"]).enumerate() {
-        selectable_fields.push(reader.text(
-            field,
-            &format!("{path}.selectableFields[{i}]"),
-            "jsonPath",
-        )?);
+        selectable_fields.push(reader.text(field, &format!("{path}.selectableFields[{i}]"), "jsonPath")?);
     }
     Ok(Kind {
         version: reader.text(version, path, "name")?,
@@ -119,10 +101,7 @@ fn read_version(
 }
 
 fn optional(value: &Value, field: &str) -> Option<String> {
-    value[field]
-        .as_str()
-        .filter(|text| !text.is_empty())
-        .map(str::to_owned)
+    value[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {
@@ -130,29 +109,17 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn texts(value: &Value) -> Vec<String> {
-    items(value)
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    items(value).filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 // === impl Reader ===
 
 impl Reader<'_> {
     fn text(&self, value: &Value, path: &str, field: &str) -> Result<String, RegistryError> {
-        optional(value, field).ok_or_else(|| {
-            self.error(
-                &format!("{path}.{field}"),
-                "must be a text that is not empty",
-            )
-        })
+        optional(value, field).ok_or_else(|| self.error(&format!("{path}.{field}"), "must be a text that is not empty"))
     }
 
     fn error(&self, path: &str, detail: impl Into<String>) -> RegistryError {
-        RegistryError {
-            name: self.name.to_owned(),
-            path: path.to_owned(),
-            detail: detail.into(),
-        }
+        RegistryError { name: self.name.to_owned(), path: path.to_owned(), detail: detail.into() }
     }
 }

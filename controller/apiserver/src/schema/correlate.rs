@@ -12,9 +12,7 @@ pub(super) fn item<'a>(schema: &Value, old: Option<&'a Value>, item: &Value) -> 
     let keys = map_keys(schema)?;
     let items = schema.get("items")?;
     let wanted = key_values(&keys, items, item);
-    old?.as_array()?
-        .iter()
-        .find(|candidate| key_values(&keys, items, candidate) == wanted)
+    old?.as_array()?.iter().find(|candidate| key_values(&keys, items, candidate) == wanted)
 }
 
 /// The key fields of a list of `x-kubernetes-list-type: map`.
@@ -22,26 +20,10 @@ pub(super) fn map_keys(schema: &Value) -> Option<Vec<&str>> {
     if schema.get("x-kubernetes-list-type")?.as_str()? != "map" {
         return None;
     }
-    Some(
-        schema
-            .get("x-kubernetes-list-map-keys")?
-            .as_array()?
-            .iter()
-            .filter_map(Value::as_str)
-            .collect(),
-    )
+    Some(schema.get("x-kubernetes-list-map-keys")?.as_array()?.iter().filter_map(Value::as_str).collect())
 }
 
 /// What an item has in its key fields, or what the schema gives by default; `None` for each that is missing.
-pub(super) fn key_values<'a>(
-    keys: &[&str],
-    items: &'a Value,
-    item: &'a Value,
-) -> Vec<Option<&'a Value>> {
-    keys.iter()
-        .map(|key| {
-            item.get(key)
-                .or_else(|| items.get("properties")?.get(key)?.get("default"))
-        })
-        .collect()
+pub(super) fn key_values<'a>(keys: &[&str], items: &'a Value, item: &'a Value) -> Vec<Option<&'a Value>> {
+    keys.iter().map(|key| item.get(key).or_else(|| items.get("properties")?.get(key)?.get("default"))).collect()
 }

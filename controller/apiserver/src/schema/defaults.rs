@@ -10,8 +10,7 @@ pub(super) fn apply(value: &mut Value, schema: &Value) {
         Value::Object(fields) => {
             let properties = schema.get("properties").and_then(Value::as_object);
             for (name, property) in properties.into_iter().flatten() {
-                let unset_null =
-                    fields.get(name).is_some_and(Value::is_null) && !flag(property, "nullable");
+                let unset_null = fields.get(name).is_some_and(Value::is_null) && !flag(property, "nullable");
                 if unset_null {
                     fields.remove(name);
                 }
@@ -24,15 +23,10 @@ pub(super) fn apply(value: &mut Value, schema: &Value) {
                     apply(child, property);
                 }
             }
-            let additional = schema
-                .get("additionalProperties")
-                .filter(|additional| additional.is_object());
+            let additional = schema.get("additionalProperties").filter(|additional| additional.is_object());
             if let Some(additional) = additional {
-                let declared =
-                    |name: &str| properties.is_some_and(|properties| properties.contains_key(name));
-                fields.retain(|name, child| {
-                    declared(name) || !child.is_null() || flag(additional, "nullable")
-                });
+                let declared = |name: &str| properties.is_some_and(|properties| properties.contains_key(name));
+                fields.retain(|name, child| declared(name) || !child.is_null() || flag(additional, "nullable"));
                 for (_, child) in fields.iter_mut().filter(|(name, _)| !declared(name)) {
                     apply(child, additional);
                 }

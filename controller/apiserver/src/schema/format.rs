@@ -10,9 +10,7 @@ pub(super) fn fits(name: &str, text: &str) -> bool {
         "date-time" | "datetime" => is_date_time(text),
         "date" => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
         "duration" => is_duration(text),
-        "byte" => base64::engine::general_purpose::STANDARD
-            .decode(text)
-            .is_ok(),
+        "byte" => base64::engine::general_purpose::STANDARD.decode(text).is_ok(),
         "uuid" => is_uuid(text, None),
         "uuid3" => is_uuid(text, Some('3')),
         "uuid4" => is_uuid(text, Some('4')),
@@ -32,10 +30,7 @@ pub(super) fn fits(name: &str, text: &str) -> bool {
 
 fn is_date_time(text: &str) -> bool {
     // RFC 3339 alone: jiff also reads looser forms. Not as a timestamp, whose range ends before year 9999 does.
-    let separated = text
-        .as_bytes()
-        .get(10)
-        .is_some_and(|byte| byte.eq_ignore_ascii_case(&b't'));
+    let separated = text.as_bytes().get(10).is_some_and(|byte| byte.eq_ignore_ascii_case(&b't'));
     let whole = jiff::fmt::temporal::Pieces::parse(text)
         .is_ok_and(|pieces| pieces.time().is_some() && pieces.offset().is_some());
     separated && !text.contains('[') && whole
@@ -50,16 +45,12 @@ fn is_duration(text: &str) -> bool {
     let mut rest = unsigned;
     let mut nanoseconds = 0.0;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let Ok(count) = rest[..digits].parse::<f64>() else {
             return false;
         };
         let after = rest[digits..].trim_start();
-        let length = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
+        let length = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let Some(unit) = unit_nanoseconds(after[..length].trim_end()) else {
             return false;
         };
@@ -124,9 +115,7 @@ fn is_hostname(text: &str) -> bool {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .chars()
-                .all(|c| c.is_alphanumeric() || c == '-' || c == '_')
+            && label.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_')
     };
     (1..=255).contains(&text.len()) && text.trim_end_matches('.').split('.').all(label)
 }
@@ -137,20 +126,14 @@ fn is_uri(text: &str) -> bool {
     }
     let scheme = |scheme: &str| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     };
-    text.starts_with('/')
-        || text
-            .split_once(':')
-            .is_some_and(|(before, _)| scheme(before))
+    text.starts_with('/') || text.split_once(':').is_some_and(|(before, _)| scheme(before))
 }
 
 fn is_email(text: &str) -> bool {
-    text.rsplit_once('@').is_some_and(|(local, host)| {
-        !local.is_empty() && !local.contains(char::is_whitespace) && is_hostname(host)
-    })
+    text.rsplit_once('@')
+        .is_some_and(|(local, host)| !local.is_empty() && !local.contains(char::is_whitespace) && is_hostname(host))
 }
 
 fn is_hex_color(text: &str) -> bool {

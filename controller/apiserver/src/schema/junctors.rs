@@ -9,32 +9,20 @@ use super::{FieldError, FieldErrorKind};
 pub(super) fn check(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let empty = Value::from("");
     let mut wrong = |words: String, more: Vec<FieldError>| {
-        errors.push(FieldError::invalid(
-            path,
-            &empty,
-            &format!("{path:?} {words}"),
-        ));
+        errors.push(FieldError::invalid(path, &empty, &format!("{path:?} {words}")));
         errors.extend(more);
     };
     if let Some(branches) = branches(schema, "anyOf", value, path)
         && branches.iter().all(|branch| !branch.is_empty())
     {
-        wrong(
-            "must validate at least one schema (anyOf)".to_owned(),
-            nearest(branches),
-        );
+        wrong("must validate at least one schema (anyOf)".to_owned(), nearest(branches));
     }
     if let Some(branches) = branches(schema, "oneOf", value, path) {
         match branches.iter().filter(|branch| branch.is_empty()).count() {
             1 => {}
-            0 => wrong(
-                "must validate one and only one schema (oneOf). Found none valid".to_owned(),
-                nearest(branches),
-            ),
+            0 => wrong("must validate one and only one schema (oneOf). Found none valid".to_owned(), nearest(branches)),
             several => wrong(
-                format!(
-                    "must validate one and only one schema (oneOf). Found {several} valid alternatives"
-                ),
+                format!("must validate one and only one schema (oneOf). Found {several} valid alternatives"),
                 Vec::new(),
             ),
         }
@@ -42,10 +30,7 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, errors: &mut Vec<
     if let Some(branches) = branches(schema, "allOf", value, path)
         && branches.iter().any(|branch| !branch.is_empty())
     {
-        wrong(
-            "must validate all the schemas (allOf)".to_owned(),
-            branches.into_iter().flatten().collect(),
-        );
+        wrong("must validate all the schemas (allOf)".to_owned(), branches.into_iter().flatten().collect());
     }
     if let Some(not) = schema.get("not") {
         let mut inner = Vec::new();
@@ -57,16 +42,8 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, errors: &mut Vec<
 }
 
 /// What each branch of a junctor finds wrong.
-fn branches(
-    schema: &Value,
-    junctor: &str,
-    value: &Value,
-    path: &str,
-) -> Option<Vec<Vec<FieldError>>> {
-    let branches = schema
-        .get(junctor)?
-        .as_array()
-        .filter(|branches| !branches.is_empty())?;
+fn branches(schema: &Value, junctor: &str, value: &Value, path: &str) -> Option<Vec<Vec<FieldError>>> {
+    let branches = schema.get(junctor)?.as_array().filter(|branches| !branches.is_empty())?;
     let check = |branch| {
         let mut errors = Vec::new();
         node(branch, value, None, path, &mut errors);
@@ -78,14 +55,8 @@ fn branches(
 fn nearest(branches: Vec<Vec<FieldError>>) -> Vec<FieldError> {
     // A branch that wants another type is no hint for whoever wrote a value of this one.
     let distance = |branch: &Vec<FieldError>| {
-        let types = branch
-            .iter()
-            .filter(|error| error.kind == FieldErrorKind::TypeInvalid)
-            .count();
+        let types = branch.iter().filter(|error| error.kind == FieldErrorKind::TypeInvalid).count();
         (types, branch.len())
     };
-    branches
-        .into_iter()
-        .min_by_key(distance)
-        .unwrap_or_default()
+    branches.into_iter().min_by_key(distance).unwrap_or_default()
 }

@@ -55,12 +55,7 @@ pub(super) fn drop_nulls(object: &mut Value) {
 }
 
 /// Checks the metadata; parts equal to `old` are not looked at.
-pub(super) fn validate(
-    kind: &Kind,
-    object: &Value,
-    old: Option<&Value>,
-    errors: &mut Vec<FieldError>,
-) {
+pub(super) fn validate(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let Some(metadata) = object.get("metadata") else {
         return;
     };
@@ -72,93 +67,53 @@ pub(super) fn validate(
         let value = metadata.get(name)?;
         (old.and_then(|old| old.get("metadata")?.get(name)) != Some(value)).then_some(value)
     };
-    for (name, path) in [
-        ("name", "metadata.name"),
-        ("generateName", "metadata.generateName"),
-    ] {
+    for (name, path) in [("name", "metadata.name"), ("generateName", "metadata.generateName")] {
         match field(name) {
             None => {}
-            Some(Value::String(text)) => {
-                object_name(kind, path, text, name == "generateName", errors)
-            }
+            Some(Value::String(text)) => object_name(kind, path, text, name == "generateName", errors),
             Some(other) => errors.push(FieldError::type_invalid(path, other, "string")),
         }
     }
-    for (name, path) in [
-        ("namespace", "metadata.namespace"),
-        ("uid", "metadata.uid"),
-        ("resourceVersion", "metadata.resourceVersion"),
-    ] {
+    for (name, path) in
+        [("namespace", "metadata.namespace"), ("uid", "metadata.uid"), ("resourceVersion", "metadata.resourceVersion")]
+    {
         if let Some(other) = field(name).filter(|value| !value.is_string()) {
             errors.push(FieldError::type_invalid(path, other, "string"));
         }
     }
     if let Some(labels) = field("labels") {
-        texts(
-            "metadata.labels",
-            labels,
-            errors,
-            |path, key, value, errors| {
-                qualified_name(path, key, errors);
-                label_value(path, value, errors);
-            },
-        );
+        texts("metadata.labels", labels, errors, |path, key, value, errors| {
+            qualified_name(path, key, errors);
+            label_value(path, value, errors);
+        });
     }
     if let Some(annotations) = field("annotations") {
         let mut bytes = 0;
-        texts(
-            "metadata.annotations",
-            annotations,
-            errors,
-            |path, key, value, errors| {
-                bytes += key.len() + value.len();
-                qualified_name(path, &key.to_lowercase(), errors);
-            },
-        );
+        texts("metadata.annotations", annotations, errors, |path, key, value, errors| {
+            bytes += key.len() + value.len();
+            qualified_name(path, &key.to_lowercase(), errors);
+        });
         if bytes > MAX_ANNOTATION_BYTES {
             let detail = format!("may not be more than {MAX_ANNOTATION_BYTES} bytes");
-            errors.push(FieldError::without_value(
-                FieldErrorKind::TooLong,
-                "metadata.annotations",
-                &detail,
-            ));
+            errors.push(FieldError::without_value(FieldErrorKind::TooLong, "metadata.annotations", &detail));
         }
     }
     if let Some(finalizers) = field("finalizers") {
-        list(
-            "metadata.finalizers",
-            finalizers,
-            errors,
-            |path, finalizer, errors| match finalizer.as_str() {
-                Some(text) => qualified_name(path, text, errors),
-                None => errors.push(FieldError::type_invalid(path, finalizer, "string")),
-            },
-        );
+        list("metadata.finalizers", finalizers, errors, |path, finalizer, errors| match finalizer.as_str() {
+            Some(text) => qualified_name(path, text, errors),
+            None => errors.push(FieldError::type_invalid(path, finalizer, "string")),
+        });
     }
     if let Some(owners) = field("ownerReferences") {
-        list(
-            "metadata.ownerReferences",
-            owners,
-            errors,
-            |path, owner, errors| {
-                for name in ["apiVersion", "kind", "name", "uid"] {
-                    if owner
-                        .get(name)
-                        .and_then(Value::as_str)
-                        .is_none_or(str::is_empty)
-                    {
-                        let path = format!("{path}.{name}");
-                        let detail = format!("{name} must not be empty");
-                        errors.push(FieldError::with_value(
-                            FieldErrorKind::Invalid,
-                            &path,
-                            &"".into(),
-                            &detail,
-                        ));
-                    }
+        list("metadata.ownerReferences", owners, errors, |path, owner, errors| {
+            for name in ["apiVersion", "kind", "name", "uid"] {
+                if owner.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
+                    let path = format!("{path}.{name}");
+                    let detail = format!("{name} must not be empty");
+                    errors.push(FieldError::with_value(FieldErrorKind::Invalid, &path, &"".into(), &detail));
                 }
-            },
-        );
+            }
+        });
         controllers(owners, errors);
     }
 }
@@ -172,14 +127,9 @@ fn controllers(owners: &Value, errors: &mut Vec<FieldError>) {
         .filter(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
         .count();
     if count > 1 {
-        let detail = format!(
-            "Only one reference can have Controller set to true. Found \"true\" in {count} references"
-        );
-        errors.push(FieldError::invalid(
-            "metadata.ownerReferences",
-            owners,
-            &detail,
-        ));
+        let detail =
+            format!("Only one reference can have Controller set to true. Found \"true\" in {count} references");
+        errors.push(FieldError::invalid("metadata.ownerReferences", owners, &detail));
     }
 }
 
@@ -198,23 +148,13 @@ fn texts(
             Some(text) => check(path, key, text, errors),
             None => {
                 let detail = format!("{path}.{key} must be a string, not {}", type_name(value));
-                errors.push(FieldError::with_value(
-                    FieldErrorKind::TypeInvalid,
-                    path,
-                    value,
-                    &detail,
-                ));
+                errors.push(FieldError::with_value(FieldErrorKind::TypeInvalid, path, value, &detail));
             }
         }
     }
 }
 
-fn list(
-    path: &str,
-    items: &Value,
-    errors: &mut Vec<FieldError>,
-    check: impl Fn(&str, &Value, &mut Vec<FieldError>),
-) {
+fn list(path: &str, items: &Value, errors: &mut Vec<FieldError>, check: impl Fn(&str, &Value, &mut Vec<FieldError>)) {
     let Some(items_list) = items.as_array() else {
         errors.push(FieldError::type_invalid(path, items, "array"));
         return;
@@ -227,11 +167,7 @@ fn list(
 /// Custom objects are named as DNS subdomains; built-in kinds by whatever fits into a path.
 fn object_name(kind: &Kind, path: &str, name: &str, prefix: bool, errors: &mut Vec<FieldError>) {
     // The random end of a generated name follows, so a prefix may end in a dash.
-    let whole = if prefix {
-        format!("{name}0")
-    } else {
-        name.to_owned()
-    };
+    let whole = if prefix { format!("{name}0") } else { name.to_owned() };
     let mut wrong = |detail: &str| errors.push(FieldError::invalid(path, &name.into(), detail));
     if kind.schema.is_none() {
         if name.is_empty() || matches!(name, "." | "..") || name.contains(['/', '%']) {
@@ -253,13 +189,10 @@ fn object_name(kind: &Kind, path: &str, name: &str, prefix: bool, errors: &mut V
 
 fn is_dns_subdomain(text: &str) -> bool {
     text.split('.').all(|label| {
-        let end =
-            |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let end = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         end(label.as_bytes().first())
             && end(label.as_bytes().last())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     })
 }
 
@@ -268,9 +201,7 @@ fn is_label_text(text: &str) -> bool {
     let end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     end(text.as_bytes().first())
         && end(text.as_bytes().last())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// `name` or `prefix/name`: keys of labels and annotations, and finalizers.
@@ -280,9 +211,7 @@ fn qualified_name(path: &str, key: &str, errors: &mut Vec<FieldError>) {
         None => (None, key),
     };
     let mut wrong = |detail: &str| errors.push(FieldError::invalid(path, &key.into(), detail));
-    if prefix
-        .is_some_and(|prefix| prefix.is_empty() || prefix.len() > 253 || !is_dns_subdomain(prefix))
-    {
+    if prefix.is_some_and(|prefix| prefix.is_empty() || prefix.len() > 253 || !is_dns_subdomain(prefix)) {
         wrong("prefix part must be a lowercase RFC 1123 subdomain of at most 253 bytes");
     }
     if name.is_empty() {
@@ -303,11 +232,7 @@ fn label_value(path: &str, value: &str, errors: &mut Vec<FieldError>) {
         return;
     }
     if value.len() > 63 {
-        errors.push(FieldError::invalid(
-            path,
-            &value.into(),
-            "must be no more than 63 bytes",
-        ));
+        errors.push(FieldError::invalid(path, &value.into(), "must be no more than 63 bytes"));
     }
     if !is_label_text(value) {
         let detail = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \

@@ -13,40 +13,22 @@ pub(super) fn prune(object: &mut Value, schema: &Value, unknown: &mut Vec<FieldE
 }
 
 /// The error for an unknown field, with the nearest of the `known` names if one is near.
-pub(super) fn unknown_field<'a>(
-    path: &str,
-    key: &str,
-    known: impl Iterator<Item = &'a str>,
-) -> FieldError {
+pub(super) fn unknown_field<'a>(path: &str, key: &str, known: impl Iterator<Item = &'a str>) -> FieldError {
     let field = join(path, key);
     let mut detail = format!("unknown field {field:?}");
     if let Some(near) = nearest(key, known) {
         detail.push_str(&format!(" (did you mean {near:?}?)"));
     }
-    FieldError {
-        path: field,
-        kind: FieldErrorKind::Unknown,
-        detail,
-    }
+    FieldError { path: field, kind: FieldErrorKind::Unknown, detail }
 }
 
 /// `schema` is none where nothing may be kept (inside `additionalProperties: true`, as in Kubernetes).
-fn walk(
-    value: &mut Value,
-    schema: Option<&Value>,
-    path: &str,
-    resource: bool,
-    unknown: &mut Vec<FieldError>,
-) {
-    let preserve =
-        schema.is_some_and(|schema| flag(schema, "x-kubernetes-preserve-unknown-fields"));
-    let resource =
-        resource || schema.is_some_and(|schema| flag(schema, "x-kubernetes-embedded-resource"));
+fn walk(value: &mut Value, schema: Option<&Value>, path: &str, resource: bool, unknown: &mut Vec<FieldError>) {
+    let preserve = schema.is_some_and(|schema| flag(schema, "x-kubernetes-preserve-unknown-fields"));
+    let resource = resource || schema.is_some_and(|schema| flag(schema, "x-kubernetes-embedded-resource"));
     match value {
         Value::Object(fields) => {
-            let properties = schema
-                .and_then(|schema| schema.get("properties"))
-                .and_then(Value::as_object);
+            let properties = schema.and_then(|schema| schema.get("properties")).and_then(Value::as_object);
             let additional = schema
                 .and_then(|schema| schema.get("additionalProperties"))
                 .filter(|additional| **additional != Value::Bool(false));
@@ -58,18 +40,9 @@ fn walk(
                 if let Some(property) = properties.and_then(|properties| properties.get(key)) {
                     walk(child, Some(property), &child_path, false, unknown);
                 } else if let Some(additional) = additional {
-                    walk(
-                        child,
-                        Some(additional).filter(|a| a.is_object()),
-                        &child_path,
-                        false,
-                        unknown,
-                    );
+                    walk(child, Some(additional).filter(|a| a.is_object()), &child_path, false, unknown);
                 } else if !preserve {
-                    let known = properties
-                        .into_iter()
-                        .flatten()
-                        .map(|(name, _)| name.as_str());
+                    let known = properties.into_iter().flatten().map(|(name, _)| name.as_str());
                     unknown.push(unknown_field(path, key, known));
                     return false;
                 }
@@ -82,13 +55,7 @@ fn walk(
                 return;
             }
             for (index, item) in items.iter_mut().enumerate() {
-                walk(
-                    item,
-                    item_schema,
-                    &format!("{path}[{index}]"),
-                    false,
-                    unknown,
-                );
+                walk(item, item_schema, &format!("{path}[{index}]"), false, unknown);
             }
         }
         _ => {}

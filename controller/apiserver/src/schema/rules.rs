@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use kube_cel::{
-    CompiledSchema, ErrorKind, RootContext, ValidationError, Validator, compile_schema,
-};
+use kube_cel::{CompiledSchema, ErrorKind, RootContext, ValidationError, Validator, compile_schema};
 use serde_json::{Map, Value, json};
 
 use super::{FieldError, FieldErrorKind, correlate, join};
@@ -35,32 +33,14 @@ pub(super) fn exist(schema: &Value) -> bool {
 }
 
 /// Evaluates every rule of a whole object whose structure is right.
-pub(super) fn validate(
-    kind: &Kind,
-    schema: &Value,
-    object: &Value,
-    old: Option<&Value>,
-    errors: &mut Vec<FieldError>,
-) {
+pub(super) fn validate(kind: &Kind, schema: &Value, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let Some(rules) = compiled(schema) else {
         return;
     };
-    let root = RootContext {
-        api_version: kind.api_version(),
-        api_group: kind.group.clone(),
-        kind: kind.kind.clone(),
-    };
+    let root = RootContext { api_version: kind.api_version(), api_group: kind.group.clone(), kind: kind.kind.clone() };
     let object = with_doubles(schema, object);
     let old = old.map(|old| with_doubles(schema, old));
-    node(
-        &rules,
-        schema,
-        &object,
-        old.as_ref(),
-        "",
-        Some(&root),
-        errors,
-    );
+    node(&rules, schema, &object, old.as_ref(), "", Some(&root), errors);
 }
 
 /// The value with each number of type `number` as a double, though written without a fraction: rules have no mixed
@@ -73,9 +53,7 @@ fn with_doubles(schema: &Value, value: &Value) -> Value {
         Value::Object(fields) => fields
             .iter()
             .map(|(name, child)| {
-                let declared = schema
-                    .get("properties")
-                    .and_then(|properties| properties.get(name));
+                let declared = schema.get("properties").and_then(|properties| properties.get(name));
                 let child = match declared.or_else(|| schema.get("additionalProperties")) {
                     Some(schema) => with_doubles(schema, child),
                     None => child.clone(),
@@ -85,10 +63,7 @@ fn with_doubles(schema: &Value, value: &Value) -> Value {
             .collect::<Map<_, _>>()
             .into(),
         Value::Array(items) => match schema.get("items") {
-            Some(schema) => items
-                .iter()
-                .map(|item| with_doubles(schema, item))
-                .collect(),
+            Some(schema) => items.iter().map(|item| with_doubles(schema, item)).collect(),
             None => value.clone(),
         },
         _ => value.clone(),
@@ -117,33 +92,14 @@ fn node(
         Value::Object(fields) => {
             for (name, child) in fields {
                 let old = correlate::property(old, name);
-                if let Some(child_schema) = schema
-                    .get("properties")
-                    .and_then(|properties| properties.get(name))
-                {
+                if let Some(child_schema) = schema.get("properties").and_then(|properties| properties.get(name)) {
                     if let Some(rules) = rules.properties.get(name) {
-                        node(
-                            rules,
-                            child_schema,
-                            child,
-                            old,
-                            &join(path, name),
-                            None,
-                            errors,
-                        );
+                        node(rules, child_schema, child, old, &join(path, name), None, errors);
                     }
                 } else if let (Some(rules), Some(child_schema)) =
                     (&rules.additional, schema.get("additionalProperties"))
                 {
-                    node(
-                        rules,
-                        child_schema,
-                        child,
-                        old,
-                        &format!("{path}[{name}]"),
-                        None,
-                        errors,
-                    );
+                    node(rules, child_schema, child, old, &format!("{path}[{name}]"), None, errors);
                 }
             }
         }
@@ -153,15 +109,7 @@ fn node(
             };
             for (index, item) in items.iter().enumerate() {
                 let old = correlate::item(schema, old, item);
-                node(
-                    rules,
-                    item_schema,
-                    item,
-                    old,
-                    &format!("{path}[{index}]"),
-                    None,
-                    errors,
-                );
+                node(rules, item_schema, item, old, &format!("{path}[{index}]"), None, errors);
             }
         }
         _ => {}
@@ -182,8 +130,7 @@ fn evaluate(
 ) {
     // The evaluator panics where Go reports an overflow, and what a person sends must not.
     let result = catch_unwind(AssertUnwindSafe(|| {
-        VALIDATOR
-            .with(|validator| validator.validate_compiled_with_context(rules, value, old, root))
+        VALIDATOR.with(|validator| validator.validate_compiled_with_context(rules, value, old, root))
     }));
     match result {
         Ok(result) => {
@@ -206,9 +153,7 @@ fn named(value: &Value) -> Value {
         Value::Array(_) => Value::from("array"),
         Value::Number(number) => match number.as_f64() {
             // Doubles are shown as Go shows them.
-            Some(double) if double.fract() == 0.0 && double.abs() < 1e15 => {
-                Value::from(double as i64)
-            }
+            Some(double) if double.fract() == 0.0 && double.abs() < 1e15 => Value::from(double as i64),
             _ => value.clone(),
         },
         scalar => scalar.clone(),
@@ -234,12 +179,8 @@ fn field_error(failure: &ValidationError, value: &Value, path: &str) -> FieldErr
         return FieldError::invalid(&path, &shown, &detail);
     }
     match failure.reason.as_deref() {
-        Some("FieldValueForbidden") => {
-            FieldError::without_value(FieldErrorKind::Forbidden, &path, &failure.message)
-        }
-        Some("FieldValueRequired") => {
-            FieldError::without_value(FieldErrorKind::Required, &path, &failure.message)
-        }
+        Some("FieldValueForbidden") => FieldError::without_value(FieldErrorKind::Forbidden, &path, &failure.message),
+        Some("FieldValueRequired") => FieldError::without_value(FieldErrorKind::Required, &path, &failure.message),
         Some("FieldValueDuplicate") => {
             FieldError::with_value(FieldErrorKind::Duplicate, &path, &shown, &failure.message)
         }
@@ -252,8 +193,7 @@ fn field_error(failure: &ValidationError, value: &Value, path: &str) -> FieldErr
 /// How many schemas' rules are kept.
 const MAX_SCHEMAS: usize = 256;
 
-static COMPILED: LazyLock<Mutex<HashMap<String, Option<Arc<Rules>>>>> =
-    LazyLock::new(Mutex::default);
+static COMPILED: LazyLock<Mutex<HashMap<String, Option<Arc<Rules>>>>> = LazyLock::new(Mutex::default);
 
 /// The rules of a schema, compiled once a process; none if it has no rule.
 fn compiled(schema: &Value) -> Option<Arc<Rules>> {
@@ -265,21 +205,13 @@ fn compiled(schema: &Value) -> Option<Arc<Rules>> {
     if cache.len() >= MAX_SCHEMAS {
         cache.clear();
     }
-    cache
-        .entry(key)
-        .or_insert_with(|| compile(schema).map(Arc::new))
-        .clone()
+    cache.entry(key).or_insert_with(|| compile(schema).map(Arc::new)).clone()
 }
 
 fn compile(schema: &Value) -> Option<Rules> {
-    let own = schema
-        .get(RULES)
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let (transition, plain): (Vec<Value>, Vec<Value>) = own
-        .into_iter()
-        .partition(|rule| rule.to_string().contains("oldSelf"));
+    let own = schema.get(RULES).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (transition, plain): (Vec<Value>, Vec<Value>) =
+        own.into_iter().partition(|rule| rule.to_string().contains("oldSelf"));
     let with_rules = |rules: Vec<Value>| {
         if rules.is_empty() {
             return None;
@@ -296,13 +228,7 @@ fn compile(schema: &Value) -> Option<Rules> {
         let compiled = catch_unwind(|| compile_schema(&alone(rules.into())));
         Some(compiled.unwrap_or_else(|_| compile_schema(&alone(json!([failing(RULE_UNREADABLE)])))))
     };
-    let below = |name: &str| {
-        schema
-            .get(name)
-            .filter(|child| child.is_object())
-            .and_then(compile)
-            .map(Box::new)
-    };
+    let below = |name: &str| schema.get(name).filter(|child| child.is_object()).and_then(compile).map(Box::new);
     let rules = Rules {
         plain: with_rules(plain),
         transition: with_rules(transition),
@@ -328,7 +254,8 @@ fn compile(schema: &Value) -> Option<Rules> {
 const MAX_RULE_BRACKETS: usize = 64;
 /// The most operators in one rule; each may be one call deep in the evaluator.
 const MAX_RULE_OPERATORS: usize = 512;
-const RULE_TOO_LARGE: &str = "a rule of the definition has more than 64 brackets or 512 operators, and cannot be checked; split it";
+const RULE_TOO_LARGE: &str =
+    "a rule of the definition has more than 64 brackets or 512 operators, and cannot be checked; split it";
 const RULE_UNREADABLE: &str = "a rule of the definition cannot be read; correct or simplify it";
 
 /// A rule that fits on the stack; any other becomes one that always fails.
@@ -354,22 +281,15 @@ fn without_rules(schema: &Value) -> Value {
     };
     let map = |children: &Value| -> Value {
         match children {
-            Value::Object(children) => children
-                .iter()
-                .map(|(name, child)| (name.clone(), without_rules(child)))
-                .collect::<Map<_, _>>()
-                .into(),
+            Value::Object(children) => {
+                children.iter().map(|(name, child)| (name.clone(), without_rules(child))).collect::<Map<_, _>>().into()
+            }
             other => other.clone(),
         }
     };
     fields
         .iter()
-        .filter(|(name, _)| {
-            !matches!(
-                name.as_str(),
-                RULES | "default" | "allOf" | "anyOf" | "oneOf" | "not"
-            )
-        })
+        .filter(|(name, _)| !matches!(name.as_str(), RULES | "default" | "allOf" | "anyOf" | "oneOf" | "not"))
         .map(|(name, child)| {
             let child = match name.as_str() {
                 "properties" => map(child),

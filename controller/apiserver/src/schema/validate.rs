@@ -9,22 +9,11 @@ use serde_json::{Map, Value};
 use super::{FieldError, FieldErrorKind, correlate, flag, format, is_integer, join, junctors};
 
 /// Checks a whole object; parts equal to `old` are not looked at.
-pub(super) fn validate(
-    schema: &Value,
-    object: &Value,
-    old: Option<&Value>,
-    errors: &mut Vec<FieldError>,
-) {
+pub(super) fn validate(schema: &Value, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     node(schema, object, old, "", errors);
 }
 
-pub(super) fn node(
-    schema: &Value,
-    value: &Value,
-    old: Option<&Value>,
-    path: &str,
-    errors: &mut Vec<FieldError>,
-) {
+pub(super) fn node(schema: &Value, value: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
     if old == Some(value) {
         return;
     }
@@ -32,10 +21,7 @@ pub(super) fn node(
         return;
     }
     if !has_type(schema, value) {
-        let expected = schema
-            .get("type")
-            .and_then(Value::as_str)
-            .unwrap_or("integer,string");
+        let expected = schema.get("type").and_then(Value::as_str).unwrap_or("integer,string");
         errors.push(FieldError::type_invalid(path, value, expected));
         return;
     }
@@ -80,28 +66,17 @@ fn allowed(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldErro
         })
         .collect();
     let detail = format!("supported values: {}", texts.join(", "));
-    errors.push(FieldError::with_value(
-        FieldErrorKind::NotSupported,
-        path,
-        value,
-        &detail,
-    ));
+    errors.push(FieldError::with_value(FieldErrorKind::NotSupported, path, value, &detail));
 }
 
 fn number(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let Some(actual) = value.as_f64() else { return };
     let mut wrong = |words: &str, bound: &Value| {
-        errors.push(FieldError::invalid(
-            path,
-            value,
-            &format!("{path} in body should be {words} {bound}"),
-        ));
+        errors.push(FieldError::invalid(path, value, &format!("{path} in body should be {words} {bound}")));
     };
     // OpenAPI 3.0 says `exclusiveMinimum: true` beside `minimum`; JSON Schema's later form is the bound itself.
     let bound = |name: &str| schema.get(name).filter(|bound| bound.is_number());
-    if let Some((minimum, bound)) =
-        bound("minimum").and_then(|bound| Some((bound.as_f64()?, bound)))
-    {
+    if let Some((minimum, bound)) = bound("minimum").and_then(|bound| Some((bound.as_f64()?, bound))) {
         if flag(schema, "exclusiveMinimum") {
             if actual <= minimum {
                 wrong("greater than", bound);
@@ -110,9 +85,7 @@ fn number(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError
             wrong("greater than or equal to", bound);
         }
     }
-    if let Some((maximum, bound)) =
-        bound("maximum").and_then(|bound| Some((bound.as_f64()?, bound)))
-    {
+    if let Some((maximum, bound)) = bound("maximum").and_then(|bound| Some((bound.as_f64()?, bound))) {
         if flag(schema, "exclusiveMaximum") {
             if actual >= maximum {
                 wrong("less than", bound);
@@ -121,14 +94,10 @@ fn number(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError
             wrong("less than or equal to", bound);
         }
     }
-    if let Some(bound) =
-        bound("exclusiveMinimum").filter(|bound| bound.as_f64().is_some_and(|b| actual <= b))
-    {
+    if let Some(bound) = bound("exclusiveMinimum").filter(|bound| bound.as_f64().is_some_and(|b| actual <= b)) {
         wrong("greater than", bound);
     }
-    if let Some(bound) =
-        bound("exclusiveMaximum").filter(|bound| bound.as_f64().is_some_and(|b| actual >= b))
-    {
+    if let Some(bound) = bound("exclusiveMaximum").filter(|bound| bound.as_f64().is_some_and(|b| actual >= b)) {
         wrong("less than", bound);
     }
     if let Some(bound) = bound("multipleOf")
@@ -145,11 +114,7 @@ fn string(schema: &Value, value: &Value, text: &str, path: &str, errors: &mut Ve
     let length = text.chars().count() as u64;
     if let Some(max) = limit(schema, "maxLength").filter(|max| length > *max) {
         let detail = format!("may not be more than {max} bytes");
-        errors.push(FieldError::without_value(
-            FieldErrorKind::TooLong,
-            path,
-            &detail,
-        ));
+        errors.push(FieldError::without_value(FieldErrorKind::TooLong, path, &detail));
     }
     if let Some(min) = limit(schema, "minLength").filter(|min| length < *min) {
         let detail = format!("{path} in body should be at least {min} chars long");
@@ -163,9 +128,8 @@ fn string(schema: &Value, value: &Value, text: &str, path: &str, errors: &mut Ve
                 errors.push(FieldError::invalid(path, value, &detail));
             }
             None => {
-                let detail = format!(
-                    "{path} in body cannot be checked: pattern '{pattern}' is not a regular expression"
-                );
+                let detail =
+                    format!("{path} in body cannot be checked: pattern '{pattern}' is not a regular expression");
                 errors.push(FieldError::invalid(path, value, &detail));
             }
         }
@@ -175,22 +139,11 @@ fn string(schema: &Value, value: &Value, text: &str, path: &str, errors: &mut Ve
         && !format::fits(name, text)
     {
         let detail = format!("{path} in body must be of type {name}: {text:?}");
-        errors.push(FieldError::with_value(
-            FieldErrorKind::TypeInvalid,
-            path,
-            value,
-            &detail,
-        ));
+        errors.push(FieldError::with_value(FieldErrorKind::TypeInvalid, path, value, &detail));
     }
 }
 
-fn list(
-    schema: &Value,
-    items: &[Value],
-    old: Option<&Value>,
-    path: &str,
-    errors: &mut Vec<FieldError>,
-) {
+fn list(schema: &Value, items: &[Value], old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
     bounds(schema, "Items", items.len() as u64, path, errors);
     if flag(schema, "uniqueItems") && !duplicates(items.iter()).is_empty() {
         let detail = format!("{path} in body shouldn't contain duplicates");
@@ -199,22 +152,13 @@ fn list(
     if let Some(item_schema) = schema.get("items") {
         for (index, item) in items.iter().enumerate() {
             let old_item = correlate::item(schema, old, item);
-            node(
-                item_schema,
-                item,
-                old_item,
-                &format!("{path}[{index}]"),
-                errors,
-            );
+            node(item_schema, item, old_item, &format!("{path}[{index}]"), errors);
         }
     }
     let list_type = schema.get("x-kubernetes-list-type").and_then(Value::as_str);
     if list_type == Some("set") {
         for index in duplicates(items.iter()) {
-            errors.push(FieldError::duplicate(
-                &format!("{path}[{index}]"),
-                &items[index],
-            ));
+            errors.push(FieldError::duplicate(&format!("{path}[{index}]"), &items[index]));
         }
     }
     if let Some(keys) = correlate::map_keys(schema) {
@@ -231,10 +175,7 @@ fn list(
             })
             .collect();
         for index in duplicates(identities.iter()) {
-            errors.push(FieldError::duplicate(
-                &format!("{path}[{index}]"),
-                &identities[index],
-            ));
+            errors.push(FieldError::duplicate(&format!("{path}[{index}]"), &identities[index]));
         }
     }
 }
@@ -242,50 +183,23 @@ fn list(
 /// Positions whose value was seen before.
 fn duplicates<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<usize> {
     let mut seen = BTreeSet::new();
-    values
-        .enumerate()
-        .filter(|(_, value)| !seen.insert(value.to_string()))
-        .map(|(index, _)| index)
-        .collect()
+    values.enumerate().filter(|(_, value)| !seen.insert(value.to_string())).map(|(index, _)| index).collect()
 }
 
-fn object(
-    schema: &Value,
-    fields: &Map<String, Value>,
-    old: Option<&Value>,
-    path: &str,
-    errors: &mut Vec<FieldError>,
-) {
+fn object(schema: &Value, fields: &Map<String, Value>, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
     bounds(schema, "Properties", fields.len() as u64, path, errors);
-    for name in schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         if !fields.contains_key(name) {
             errors.push(FieldError::required(&join(path, name)));
         }
     }
     let properties = schema.get("properties").and_then(Value::as_object);
-    let additional = schema
-        .get("additionalProperties")
-        .filter(|additional| additional.is_object());
+    let additional = schema.get("additionalProperties").filter(|additional| additional.is_object());
     for (name, value) in fields {
-        let Some(child) = properties
-            .and_then(|properties| properties.get(name))
-            .or(additional)
-        else {
+        let Some(child) = properties.and_then(|properties| properties.get(name)).or(additional) else {
             continue;
         };
-        node(
-            child,
-            value,
-            correlate::property(old, name),
-            &join(path, name),
-            errors,
-        );
+        node(child, value, correlate::property(old, name), &join(path, name), errors);
     }
 }
 
@@ -294,12 +208,7 @@ fn bounds(schema: &Value, of: &str, actual: u64, path: &str, errors: &mut Vec<Fi
     let noun = of.to_lowercase();
     if let Some(max) = limit(schema, &format!("max{of}")).filter(|max| actual > *max) {
         let detail = format!("must have at most {max} items");
-        errors.push(FieldError::with_value(
-            FieldErrorKind::TooMany,
-            path,
-            &actual.into(),
-            &detail,
-        ));
+        errors.push(FieldError::with_value(FieldErrorKind::TooMany, path, &actual.into(), &detail));
     }
     if let Some(min) = limit(schema, &format!("min{of}")).filter(|min| actual < *min) {
         let detail = format!("{path} in body should have at least {min} {noun}");
@@ -322,10 +231,7 @@ fn matches(pattern: &str, text: &str) -> Option<bool> {
     if patterns.len() >= MAX_PATTERNS {
         patterns.clear();
     }
-    let regex = patterns
-        .entry(pattern.to_owned())
-        .or_insert_with(|| Regex::new(pattern).ok())
-        .clone();
+    let regex = patterns.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).ok()).clone();
     drop(patterns);
     regex.map(|regex| regex.is_match(text))
 }

@@ -13,9 +13,7 @@ pub(super) fn since(time: &str, now: Timestamp) -> String {
 
 /// The age of an object, or `<unknown>` if it says nothing of its creation.
 pub(super) fn since_creation(item: &Value, now: Timestamp) -> String {
-    let created = item
-        .pointer("/metadata/creationTimestamp")
-        .and_then(Value::as_str);
+    let created = item.pointer("/metadata/creationTimestamp").and_then(Value::as_str);
     created.map_or_else(|| "<unknown>".to_owned(), |created| since(created, now))
 }
 
@@ -23,11 +21,7 @@ pub(super) fn since_creation(item: &Value, now: Timestamp) -> String {
 pub(super) fn words(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let two = |greater: i64, unit: char, lesser: i64, below: char| {
-        if lesser == 0 {
-            format!("{greater}{unit}")
-        } else {
-            format!("{greater}{unit}{lesser}{below}")
-        }
+        if lesser == 0 { format!("{greater}{unit}") } else { format!("{greater}{unit}{lesser}{below}") }
     };
     match seconds {
         i64::MIN..=-2 => "<invalid>".to_owned(),

@@ -29,11 +29,7 @@ static NAMESPACE: Layout = Layout {
     columns: &[("Name", 0), ("Status", 0), ("Age", 0)],
     cells: |item, now| {
         let phase = text(item, &["/status/phase"]).unwrap_or("Active");
-        vec![
-            name(item),
-            phase.into(),
-            age::since_creation(item, now).into(),
-        ]
+        vec![name(item), phase.into(), age::since_creation(item, now).into()]
     },
 };
 
@@ -41,11 +37,7 @@ static CONFIG_MAP: Layout = Layout {
     columns: &[("Name", 0), ("Data", 0), ("Age", 0)],
     cells: |item, now| {
         let data = entries(item, "data") + entries(item, "binaryData");
-        vec![
-            name(item),
-            data.into(),
-            age::since_creation(item, now).into(),
-        ]
+        vec![name(item), data.into(), age::since_creation(item, now).into()]
     },
 };
 
@@ -53,12 +45,7 @@ static SECRET: Layout = Layout {
     columns: &[("Name", 0), ("Type", 0), ("Data", 0), ("Age", 0)],
     cells: |item, now| {
         let of_type = text(item, &["/type"]).unwrap_or("Opaque");
-        vec![
-            name(item),
-            of_type.into(),
-            entries(item, "data").into(),
-            age::since_creation(item, now).into(),
-        ]
+        vec![name(item), of_type.into(), entries(item, "data").into(), age::since_creation(item, now).into()]
     },
 };
 
@@ -66,11 +53,7 @@ static LEASE: Layout = Layout {
     columns: &[("Name", 0), ("Holder", 0), ("Age", 0)],
     cells: |item, now| {
         let holder = text(item, &["/spec/holderIdentity"]).unwrap_or_default();
-        vec![
-            name(item),
-            holder.into(),
-            age::since_creation(item, now).into(),
-        ]
+        vec![name(item), holder.into(), age::since_creation(item, now).into()]
     },
 };
 
@@ -100,22 +83,9 @@ static EVENT: Layout = Layout {
 
 /// An event in the form of either group: `core/v1` or `events.k8s.io/v1`.
 fn event(item: &Value, now: Timestamp) -> Vec<Value> {
-    let first = text(
-        item,
-        &["/firstTimestamp", "/deprecatedFirstTimestamp", "/eventTime"],
-    );
-    let last = text(
-        item,
-        &[
-            "/series/lastObservedTime",
-            "/lastTimestamp",
-            "/deprecatedLastTimestamp",
-        ],
-    )
-    .or(first);
-    let seen = |time: Option<&str>| {
-        time.map_or_else(|| "<unknown>".to_owned(), |time| age::since(time, now))
-    };
+    let first = text(item, &["/firstTimestamp", "/deprecatedFirstTimestamp", "/eventTime"]);
+    let last = text(item, &["/series/lastObservedTime", "/lastTimestamp", "/deprecatedLastTimestamp"]).or(first);
+    let seen = |time: Option<&str>| time.map_or_else(|| "<unknown>".to_owned(), |time| age::since(time, now));
     let count = ["/series/count", "/count", "/deprecatedCount"]
         .iter()
         .filter_map(|path| item.pointer(path)?.as_i64())
@@ -123,10 +93,7 @@ fn event(item: &Value, now: Timestamp) -> Vec<Value> {
         .unwrap_or(1);
 
     let about = |field: &str| {
-        let paths = [
-            format!("/involvedObject/{field}"),
-            format!("/regarding/{field}"),
-        ];
+        let paths = [format!("/involvedObject/{field}"), format!("/regarding/{field}")];
         text(item, &[&paths[0], &paths[1]]).unwrap_or_default()
     };
     let object = match about("name") {
@@ -135,12 +102,7 @@ fn event(item: &Value, now: Timestamp) -> Vec<Value> {
     };
     let component = text(
         item,
-        &[
-            "/source/component",
-            "/deprecatedSource/component",
-            "/reportingComponent",
-            "/reportingController",
-        ],
+        &["/source/component", "/deprecatedSource/component", "/reportingComponent", "/reportingController"],
     )
     .unwrap_or_default();
     let source = match text(item, &["/source/host", "/deprecatedSource/host"]) {
@@ -154,10 +116,7 @@ fn event(item: &Value, now: Timestamp) -> Vec<Value> {
         object.into(),
         about("fieldPath").into(),
         source.into(),
-        text(item, &["/message", "/note"])
-            .unwrap_or_default()
-            .trim()
-            .into(),
+        text(item, &["/message", "/note"]).unwrap_or_default().trim().into(),
         seen(first).into(),
         count.into(),
         name(item),
@@ -166,14 +125,9 @@ fn event(item: &Value, now: Timestamp) -> Vec<Value> {
 
 /// The first non-empty text at one of the JSON pointers.
 fn text<'a>(item: &'a Value, pointers: &[&str]) -> Option<&'a str> {
-    pointers
-        .iter()
-        .filter_map(|pointer| item.pointer(pointer)?.as_str())
-        .find(|text| !text.is_empty())
+    pointers.iter().filter_map(|pointer| item.pointer(pointer)?.as_str()).find(|text| !text.is_empty())
 }
 
 fn entries(item: &Value, field: &str) -> usize {
-    item.get(field)
-        .and_then(Value::as_object)
-        .map_or(0, serde_json::Map::len)
+    item.get(field).and_then(Value::as_object).map_or(0, serde_json::Map::len)
 }

@@ -55,10 +55,7 @@ enum Operator {
 fn follow<'a>(steps: &[Step], value: &'a Value) -> Vec<&'a Value> {
     let mut found = vec![value];
     for step in steps {
-        found = found
-            .into_iter()
-            .flat_map(|value| next(step, value))
-            .collect();
+        found = found.into_iter().flat_map(|value| next(step, value)).collect();
     }
     found
 }
@@ -66,10 +63,9 @@ fn follow<'a>(steps: &[Step], value: &'a Value) -> Vec<&'a Value> {
 fn next<'a>(step: &Step, value: &'a Value) -> Vec<&'a Value> {
     match (step, value) {
         (Step::Field(name), value) => value.get(name).into_iter().collect(),
-        (Step::Index(index), Value::Array(items)) => position(*index, items.len())
-            .and_then(|index| items.get(index))
-            .into_iter()
-            .collect(),
+        (Step::Index(index), Value::Array(items)) => {
+            position(*index, items.len()).and_then(|index| items.get(index)).into_iter().collect()
+        }
         (Step::Slice(from, to), Value::Array(items)) => {
             let bound = |index: i64| position(index, items.len()).unwrap_or(0).min(items.len());
             let (from, to) = (from.map_or(0, bound), to.map_or(items.len(), bound));
@@ -82,9 +78,7 @@ fn next<'a>(step: &Step, value: &'a Value) -> Vec<&'a Value> {
             anywhere(name, value, &mut found);
             found
         }
-        (Step::Filter(filter), Value::Array(items)) => {
-            items.iter().filter(|item| passes(filter, item)).collect()
-        }
+        (Step::Filter(filter), Value::Array(items)) => items.iter().filter(|item| passes(filter, item)).collect(),
         _ => Vec::new(),
     }
 }
@@ -138,16 +132,9 @@ fn order(left: &Value, right: &Value) -> Option<Ordering> {
 
 fn parse(path: &str) -> Result<Vec<Step>, PathError> {
     let inner = path.trim();
-    let inner = inner
-        .strip_prefix('{')
-        .and_then(|inner| inner.strip_suffix('}'))
-        .unwrap_or(inner);
+    let inner = inner.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or(inner);
     let inner = inner.strip_prefix('$').unwrap_or(inner);
-    let mut reader = Reader {
-        whole: path,
-        text: inner,
-        at: 0,
-    };
+    let mut reader = Reader { whole: path, text: inner, at: 0 };
     let steps = reader.steps(|_| false)?;
     Ok(steps)
 }
@@ -166,11 +153,7 @@ impl Reader<'_> {
     }
 
     fn error<T>(&self, found: impl Into<String>) -> Result<T, PathError> {
-        Err(PathError {
-            path: self.whole.to_owned(),
-            at: self.at,
-            found: found.into(),
-        })
+        Err(PathError { path: self.whole.to_owned(), at: self.at, found: found.into() })
     }
 
     fn take(&mut self, token: &str) -> bool {
@@ -229,11 +212,7 @@ impl Reader<'_> {
                 self.at += next.len_utf8();
             }
         }
-        if name.is_empty() {
-            self.error("no name")
-        } else {
-            Ok(name)
-        }
+        if name.is_empty() { self.error("no name") } else { Ok(name) }
     }
 
     /// What stands between `[` and `]`.
@@ -260,18 +239,11 @@ impl Reader<'_> {
             }
         };
         self.skip_spaces();
-        if self.take("]") {
-            Ok(step)
-        } else {
-            self.error("a bracket that is not closed")
-        }
+        if self.take("]") { Ok(step) } else { self.error("a bracket that is not closed") }
     }
 
     fn integer(&mut self) -> Result<Option<i64>, PathError> {
-        let length = self
-            .rest()
-            .find(|c: char| !c.is_ascii_digit() && c != '-')
-            .unwrap_or(self.rest().len());
+        let length = self.rest().find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(self.rest().len());
         if length == 0 {
             return Ok(None);
         }
@@ -310,8 +282,7 @@ impl Reader<'_> {
         if !self.take("@") {
             return self.error("a filter that does not begin with @");
         }
-        let left =
-            self.steps(|next| next == ')' || "=!<>".contains(next) || next.is_whitespace())?;
+        let left = self.steps(|next| next == ')' || "=!<>".contains(next) || next.is_whitespace())?;
         self.skip_spaces();
         let operators = [
             ("==", Operator::Equal),
@@ -324,16 +295,10 @@ impl Reader<'_> {
         for (token, operator) in operators {
             if self.take(token) {
                 let right = self.literal()?;
-                return Ok(Filter {
-                    left,
-                    comparison: Some((operator, right)),
-                });
+                return Ok(Filter { left, comparison: Some((operator, right)) });
             }
         }
-        Ok(Filter {
-            left,
-            comparison: None,
-        })
+        Ok(Filter { left, comparison: None })
     }
 
     fn literal(&mut self) -> Result<Value, PathError> {

@@ -26,20 +26,11 @@ fn column(name: &str, of_type: &str, json_path: &str) -> Column {
 fn row(kind: &Kind, item: Value) -> (Vec<String>, Value) {
     let table = render(kind, &[item], None, now());
     let names = table["columnDefinitions"].as_array().unwrap().iter();
-    (
-        names
-            .map(|column| column["name"].as_str().unwrap().to_owned())
-            .collect(),
-        table["rows"][0]["cells"].clone(),
-    )
+    (names.map(|column| column["name"].as_str().unwrap().to_owned()).collect(), table["rows"][0]["cells"].clone())
 }
 
 fn builtin(group: &str, kind: &str) -> Kind {
-    Kind {
-        group: group.into(),
-        kind: kind.into(),
-        ..Kind::default()
-    }
+    Kind { group: group.into(), kind: kind.into(), ..Kind::default() }
 }
 
 #[test]
@@ -48,11 +39,7 @@ fn columns_of_a_definition_follow_the_name_with_cells_of_their_type() {
     wide.priority = 1;
     let kind = Kind {
         columns: vec![
-            column(
-                "Ready",
-                "string",
-                ".status.conditions[?(@.type==\"Ready\")].status",
-            ),
+            column("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status"),
             column("Desired", "integer", ".spec.replicas"),
             column("Tok/s", "number", ".status.rate"),
             column("Paused", "boolean", ".spec.paused"),
@@ -69,26 +56,10 @@ fn columns_of_a_definition_follow_the_name_with_cells_of_their_type() {
         "spec": {"replicas": 3, "paused": false, "hosts": ["a", "b"]},
         "status": {"rate": 12.5, "reason": "Why", "conditions": [{"type": "Other", "status": "False"}, {"type": "Ready", "status": "True"}]},
     });
-    let table = render(
-        &kind,
-        std::slice::from_ref(&item),
-        Some(&json!({"resourceVersion": "7"})),
-        now(),
-    );
+    let table = render(&kind, std::slice::from_ref(&item), Some(&json!({"resourceVersion": "7"})), now());
     assert_eq!(
         table["rows"][0]["cells"],
-        json!([
-            "w",
-            "True",
-            3,
-            12.5,
-            false,
-            "[\"a\",\"b\"]",
-            null,
-            null,
-            "Why",
-            "5m3s"
-        ])
+        json!(["w", "True", 3, 12.5, false, "[\"a\",\"b\"]", null, null, "Why", "5m3s"])
     );
     assert_eq!(
         table["rows"][0]["object"],
@@ -144,12 +115,7 @@ fn built_in_kinds_have_the_columns_people_know() {
         ),
     ];
     for (kind, item, columns, cells) in cases {
-        assert_eq!(
-            row(&kind, item),
-            (columns.into_iter().map(String::from).collect(), cells),
-            "{}",
-            kind.kind
-        );
+        assert_eq!(row(&kind, item), (columns.into_iter().map(String::from).collect(), cells), "{}", kind.kind);
     }
 }
 
@@ -165,18 +131,7 @@ fn an_event_reads_the_same_in_both_groups() {
         "regarding": {"kind": "Phone", "name": "p1"}, "reportingController": "controller",
         "eventTime": "2026-11-22T09:00:00.000000Z", "series": {"count": 4, "lastObservedTime": "2026-11-22T09:59:30.000000Z"},
     });
-    let expected = json!([
-        "30s",
-        "Warning",
-        "Lost",
-        "phone/p1",
-        "",
-        "controller",
-        "phone lost",
-        "60m",
-        4,
-        "e"
-    ]);
+    let expected = json!(["30s", "Warning", "Lost", "phone/p1", "", "controller", "phone lost", "60m", 4, "e"]);
     assert_eq!(row(&builtin("", "Event"), core).1, expected);
     assert_eq!(row(&builtin("events.k8s.io", "Event"), events).1, expected);
 }
@@ -239,11 +194,7 @@ fn paths_lead_where_kubernetes_says() {
         ("list[0].v", json!([1])),
     ];
     for (path, expected) in cases {
-        let mut found: Vec<Value> = json_path::find(path, &value)
-            .unwrap()
-            .into_iter()
-            .cloned()
-            .collect();
+        let mut found: Vec<Value> = json_path::find(path, &value).unwrap().into_iter().cloned().collect();
         let mut expected = expected.as_array().unwrap().clone();
         if path.starts_with("..") {
             // Kubernetes promises no order among depths.
@@ -256,32 +207,12 @@ fn paths_lead_where_kubernetes_says() {
 
 #[test]
 fn a_path_that_cannot_be_read_is_an_error_with_its_place() {
-    for path in [
-        ".a[",
-        ".a[?(@.b==)]",
-        ".a[?(b)]",
-        ".a['x",
-        ".a[x]",
-        ".a]b",
-        ".a\\",
-        ".a[?(@.b==\"x\"]",
-    ] {
+    for path in [".a[", ".a[?(@.b==)]", ".a[?(b)]", ".a['x", ".a[x]", ".a]b", ".a\\", ".a[?(@.b==\"x\"]"] {
         assert!(json_path::find(path, &json!({"a": [1]})).is_err(), "{path}");
     }
     let error = json_path::find(".a[x]", &json!({})).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("path \".a[x]\" cannot be read at byte 3"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("path \".a[x]\" cannot be read at byte 3"), "{error}");
     // The column of such a path is empty, and the table still there.
-    let kind = Kind {
-        columns: vec![column("Bad", "string", ".a[")],
-        ..Kind::default()
-    };
-    assert_eq!(
-        row(&kind, json!({"metadata": {"name": "w"}})).1,
-        json!(["w", null])
-    );
+    let kind = Kind { columns: vec![column("Bad", "string", ".a[")], ..Kind::default() };
+    assert_eq!(row(&kind, json!({"metadata": {"name": "w"}})).1, json!(["w", null]));
 }

@@ -14,18 +14,10 @@ async fn health_needs_no_token_and_all_else_does() {
         assert_eq!(server.send(request).await.is(200), "ok");
     }
     for path in ["/version", "/api", "/openapi/v3", WIDGETS] {
-        let request = Request::get(path)
-            .header("host", "localhost")
-            .body(Body::empty())
-            .unwrap();
+        let request = Request::get(path).header("host", "localhost").body(Body::empty()).unwrap();
         server.send(request).await.fails(401, "Unauthorized");
-        let foreign = Request::get(path)
-            .header("host", "evil.example")
-            .header("authorization", "Bearer token");
-        server
-            .send(foreign.body(Body::empty()).unwrap())
-            .await
-            .fails(403, "Forbidden");
+        let foreign = Request::get(path).header("host", "evil.example").header("authorization", "Bearer token");
+        server.send(foreign.body(Body::empty()).unwrap()).await.fails(403, "Forbidden");
     }
     assert_eq!(server.get("/version").await.is(200)["major"], "1");
     server.get("/openapi/v2").await.fails(404, "NotFound");
@@ -40,20 +32,9 @@ async fn an_empty_token_and_a_store_in_use_are_refused() {
         crds: Vec::new(),
         allowed_hosts: Vec::new(),
     };
-    assert!(matches!(
-        ApiServer::open(config.clone()),
-        Err(ApiServerError::NoToken)
-    ));
-    let error = ApiServer::open(ApiServerConfig {
-        token: "t".to_owned(),
-        ..config
-    })
-    .err()
-    .unwrap();
-    assert!(
-        error.to_string().contains("in use by another process"),
-        "{error}"
-    );
+    assert!(matches!(ApiServer::open(config.clone()), Err(ApiServerError::NoToken)));
+    let error = ApiServer::open(ApiServerConfig { token: "t".to_owned(), ..config }).err().unwrap();
+    assert!(error.to_string().contains("in use by another process"), "{error}");
 }
 
 #[tokio::test]
@@ -63,21 +44,13 @@ async fn one_port_speaks_tls_and_plain_http_and_closes_its_watches_at_shutdown()
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let kubeconfig: serde_json::Value = serde_json::from_str(&server.kubeconfig(address)).unwrap();
-    assert_eq!(
-        kubeconfig["clusters"][0]["cluster"]["server"],
-        format!("https://{address}")
-    );
+    assert_eq!(kubeconfig["clusters"][0]["cluster"]["server"], format!("https://{address}"));
     let shutdown = tokio_util::sync::CancellationToken::new();
     let serving = tokio::spawn(server.serve(listener, shutdown.clone()));
 
     let client = reqwest::Client::new();
     let watch = format!("http://{address}{WIDGETS}?watch=true&resourceVersion=0");
-    let response = client
-        .get(&watch)
-        .bearer_auth("token")
-        .send()
-        .await
-        .unwrap();
+    let response = client.get(&watch).bearer_auth("token").send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200);
     let unknown = client.get(&watch).send().await.unwrap();
     assert_eq!(unknown.status().as_u16(), 401);
@@ -104,8 +77,7 @@ async fn tls_hello(address: std::net::SocketAddr) -> [u8; 3] {
         .unwrap()
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
-    let mut client =
-        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut client = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -4,16 +4,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, WIDGETS};
 
-const AGGREGATED: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 fn group<'a>(list: &'a Value, name: &str) -> &'a Value {
-    list["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|item| item["metadata"]["name"] == name)
-        .unwrap()
+    list["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == name).unwrap()
 }
 
 #[tokio::test]
@@ -21,10 +15,7 @@ async fn the_aggregated_form_lists_every_resource() {
     let server = Server::start();
     let answer = server.get_as("/apis", AGGREGATED).await;
     let content_type = answer.headers["content-type"].to_str().unwrap().to_owned();
-    assert_eq!(
-        content_type,
-        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-    );
+    assert_eq!(content_type, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     let list = answer.is(200);
     let version = &group(&list, "example.dev")["versions"][0];
     assert_eq!(version["version"], "v1");
@@ -46,29 +37,16 @@ async fn the_older_form_lists_the_same() {
     let server = Server::start();
     assert_eq!(server.get("/api").await.is(200)["versions"], json!(["v1"]));
     let groups = server.get("/apis").await.is(200);
-    assert!(
-        groups["groups"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|group| group["name"] == "example.dev")
-    );
+    assert!(groups["groups"].as_array().unwrap().iter().any(|group| group["name"] == "example.dev"));
     let group = server.get("/apis/example.dev").await.is(200);
     assert_eq!(group["preferredVersion"]["groupVersion"], "example.dev/v1");
     let resources = server.get("/apis/example.dev/v1").await.is(200);
-    let names: Vec<_> = resources["resources"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|r| r["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<_> =
+        resources["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["widgets", "widgets/status", "widgets/scale"]);
     let core = server.get("/api/v1").await.is(200);
     assert_eq!(core["groupVersion"], "v1");
-    server
-        .get("/apis/nowhere.dev/v1")
-        .await
-        .fails(404, "NotFound");
+    server.get("/apis/nowhere.dev/v1").await.fails(404, "NotFound");
     server.get("/apis/nowhere.dev").await.fails(404, "NotFound");
 }
 
@@ -80,15 +58,7 @@ async fn whoever_asks_may_do_everything() {
     let review = server.post(path, &json!({"spec": spec})).await.is(201);
     assert_eq!(review["status"]["allowed"], true);
     assert_eq!(review["spec"], spec);
-    let protobuf = server
-        .call(
-            "POST",
-            path,
-            "application/vnd.kubernetes.protobuf",
-            &json!({}),
-        )
-        .await
-        .is(201);
+    let protobuf = server.call("POST", path, "application/vnd.kubernetes.protobuf", &json!({})).await.is(201);
     assert_eq!(protobuf["status"]["allowed"], true);
 }
 
@@ -96,21 +66,10 @@ async fn whoever_asks_may_do_everything() {
 async fn the_schema_documents_name_every_group_version() {
     let server = Server::start();
     let index = server.get("/openapi/v3").await.is(200);
-    for path in [
-        "api/v1",
-        "apis/example.dev/v1",
-        "apis/events.k8s.io/v1",
-        "apis/coordination.k8s.io/v1",
-    ] {
-        assert!(
-            index["paths"][path]["serverRelativeURL"].is_string(),
-            "{path}"
-        );
+    for path in ["api/v1", "apis/example.dev/v1", "apis/events.k8s.io/v1", "apis/coordination.k8s.io/v1"] {
+        assert!(index["paths"][path]["serverRelativeURL"].is_string(), "{path}");
         server.get(&format!("/openapi/v3/{path}")).await.is(200);
     }
-    server
-        .get("/openapi/v3/apis/nowhere.dev/v1")
-        .await
-        .fails(404, "NotFound");
+    server.get("/openapi/v3/apis/nowhere.dev/v1").await.fails(404, "NotFound");
     server.get(WIDGETS).await.is(200);
 }

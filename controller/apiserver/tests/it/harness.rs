@@ -93,35 +93,20 @@ impl Server {
     pub fn start() -> Server {
         let directory = tempfile::tempdir().unwrap();
         let api = open(directory.path(), "store.redb");
-        Server {
-            router: api.router(),
-            api: Some(api),
-            directory,
-        }
+        Server { router: api.router(), api: Some(api), directory }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (code, headers) = (response.status(), response.headers().clone());
-        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX)
-            .await
-            .unwrap();
-        let body = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
-        Answer {
-            code,
-            headers,
-            body,
-        }
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
+        Answer { code, headers, body }
     }
 
     pub async fn call(&self, method: &str, path: &str, content_type: &str, body: &Value) -> Answer {
         let request = request(method, path).header("content-type", content_type);
-        let body = if body.is_null() {
-            Body::empty()
-        } else {
-            Body::from(body.to_string())
-        };
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         self.send(request.body(body).unwrap()).await
     }
 
@@ -130,13 +115,7 @@ impl Server {
     }
 
     pub async fn get_as(&self, path: &str, accept: &str) -> Answer {
-        self.send(
-            request("GET", path)
-                .header("accept", accept)
-                .body(Body::empty())
-                .unwrap(),
-        )
-        .await
+        self.send(request("GET", path).header("accept", accept).body(Body::empty()).unwrap()).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
@@ -165,16 +144,10 @@ impl Server {
     }
 
     pub async fn watch_as(&self, path: &str, accept: &str) -> Lines {
-        let request = request("GET", path)
-            .header("accept", accept)
-            .body(Body::empty())
-            .unwrap();
+        let request = request("GET", path).header("accept", accept).body(Body::empty()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), 200);
-        Lines {
-            stream: response.into_body().into_data_stream(),
-            rest: Vec::new(),
-        }
+        Lines { stream: response.into_body().into_data_stream(), rest: Vec::new() }
     }
 
     /// Waits until the path answers with `code`.
@@ -184,18 +157,13 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(DEADLINE, wait)
-            .await
-            .unwrap_or_else(|_| panic!("{path} never answered {code}"));
+        tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{path} never answered {code}"));
     }
 }
 
 pub fn request(method: &str, path: &str) -> http::request::Builder {
     let request = Request::builder().method(method).uri(path);
-    request
-        .header("host", "localhost")
-        .header("authorization", "Bearer token")
-        .header("user-agent", "it/1.0")
+    request.header("host", "localhost").header("authorization", "Bearer token").header("user-agent", "it/1.0")
 }
 
 // === impl Answer ===
@@ -224,9 +192,7 @@ impl Answer {
 impl Lines {
     /// The next event as its type and object; none when the watch ended.
     pub async fn next(&mut self) -> Option<(String, Value)> {
-        tokio::time::timeout(DEADLINE, self.read())
-            .await
-            .expect("the watch stayed silent")
+        tokio::time::timeout(DEADLINE, self.read()).await.expect("the watch stayed silent")
     }
 
     async fn read(&mut self) -> Option<(String, Value)> {
@@ -237,30 +203,19 @@ impl Lines {
                 let r#type = event["type"].as_str().unwrap().to_owned();
                 return Some((r#type, event["object"].take()));
             }
-            self.rest
-                .extend_from_slice(&self.stream.next().await?.unwrap());
+            self.rest.extend_from_slice(&self.stream.next().await?.unwrap());
         }
     }
 
     /// The next event as its type and its object's name.
     pub async fn named(&mut self) -> (String, String) {
         let (r#type, object) = self.next().await.expect("the watch ended");
-        (
-            r#type,
-            object["metadata"]["name"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-        )
+        (r#type, object["metadata"]["name"].as_str().unwrap_or_default().to_owned())
     }
 }
 
 pub fn version(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"]
-        .as_str()
-        .unwrap()
-        .parse()
-        .unwrap()
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
 pub fn named(r#type: &str, name: &str) -> (String, String) {

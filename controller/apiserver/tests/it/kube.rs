@@ -57,16 +57,9 @@ impl Cluster {
         let stop = shutdown.clone();
         let serving = tokio::spawn(async move { server.serve(listener, stop).await.unwrap() });
         let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
-        Cluster {
-            client,
-            shutdown,
-            serving,
-            _directory: directory,
-        }
+        Cluster { client, shutdown, serving, _directory: directory }
     }
 
     async fn stop(self) {
@@ -117,10 +110,7 @@ async fn a_controller_of_kube_reconciles_and_comes_to_rest() {
     let cluster = Cluster::start().await;
     let client = cluster.client.clone();
     let widgets: Api<Widget> = Api::namespaced(client.clone(), "default");
-    let reporter = Reporter {
-        controller: "it".to_owned(),
-        instance: None,
-    };
+    let reporter = Reporter { controller: "it".to_owned(), instance: None };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client: client.clone(),
@@ -130,50 +120,24 @@ async fn a_controller_of_kube_reconciles_and_comes_to_rest() {
     let controller = tokio::spawn({
         let context = context.clone();
         Controller::new(widgets.clone(), watcher::Config::default())
-            .run(
-                reconcile,
-                |_, _, _| Action::requeue(std::time::Duration::from_millis(50)),
-                context,
-            )
+            .run(reconcile, |_, _, _| Action::requeue(std::time::Duration::from_millis(50)), context)
             .for_each(|_| async {})
     });
 
-    let created = widgets
-        .create(
-            &PostParams::default(),
-            &Widget::new("a", WidgetSpec::default()),
-        )
-        .await
-        .unwrap();
+    let created = widgets.create(&PostParams::default(), &Widget::new("a", WidgetSpec::default())).await.unwrap();
     let ready = await_condition(widgets.clone(), "a", |widget: Option<&Widget>| {
         widget.and_then(|widget| widget.status.as_ref()?.phase.as_deref()) == Some("Ready")
     });
-    tokio::time::timeout(DEADLINE, ready)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(DEADLINE, ready).await.unwrap().unwrap();
 
     // Another widget goes through the same queue, so when it is ready the first one has come to rest.
-    widgets
-        .create(
-            &PostParams::default(),
-            &Widget::new("b", WidgetSpec::default()),
-        )
-        .await
-        .unwrap();
+    widgets.create(&PostParams::default(), &Widget::new("b", WidgetSpec::default())).await.unwrap();
     let ready = await_condition(widgets.clone(), "b", |widget: Option<&Widget>| {
         widget.and_then(|widget| widget.status.as_ref()?.phase.as_deref()) == Some("Ready")
     });
-    tokio::time::timeout(DEADLINE, ready)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(DEADLINE, ready).await.unwrap().unwrap();
     // Each: once for the finalizer, once for the status that this wrote, and no more: the same status is no change.
-    assert!(
-        context.reconciled.load(Ordering::SeqCst) <= 4,
-        "{:?}",
-        context.reconciled
-    );
+    assert!(context.reconciled.load(Ordering::SeqCst) <= 4, "{:?}", context.reconciled);
 
     let events: Api<CoreEvent> = Api::namespaced(client.clone(), "default");
     let about = ListParams::default().fields("involvedObject.name=a,reason=Ready");
@@ -202,18 +166,9 @@ async fn lists_are_streamed_and_paged_to_the_watcher_of_kube() {
     let cluster = Cluster::start().await;
     let widgets: Api<Widget> = Api::namespaced(cluster.client.clone(), "default");
     for name in ["a", "b", "c"] {
-        widgets
-            .create(
-                &PostParams::default(),
-                &Widget::new(name, WidgetSpec::default()),
-            )
-            .await
-            .unwrap();
+        widgets.create(&PostParams::default(), &Widget::new(name, WidgetSpec::default())).await.unwrap();
     }
-    for config in [
-        watcher::Config::default().streaming_lists(),
-        watcher::Config::default().page_size(1),
-    ] {
+    for config in [watcher::Config::default().streaming_lists(), watcher::Config::default().page_size(1)] {
         let mut events = pin!(watcher(widgets.clone(), config));
         let mut names = Vec::new();
         let listed = async {
@@ -236,35 +191,15 @@ async fn lists_are_streamed_and_paged_to_the_watcher_of_kube() {
 async fn a_lease_is_taken_by_one_of_two() {
     let cluster = Cluster::start().await;
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "kube-system");
-    let metadata = ObjectMeta {
-        name: Some("leader".to_owned()),
-        ..ObjectMeta::default()
-    };
-    let lease = Lease {
-        metadata,
-        spec: Some(LeaseSpec::default()),
-    };
+    let metadata = ObjectMeta { name: Some("leader".to_owned()), ..ObjectMeta::default() };
+    let lease = Lease { metadata, spec: Some(LeaseSpec::default()) };
     let read = leases.create(&PostParams::default(), &lease).await.unwrap();
     let held_by = |holder: &str| {
-        let spec = LeaseSpec {
-            holder_identity: Some(holder.to_owned()),
-            ..LeaseSpec::default()
-        };
-        Lease {
-            spec: Some(spec),
-            ..read.clone()
-        }
+        let spec = LeaseSpec { holder_identity: Some(holder.to_owned()), ..LeaseSpec::default() };
+        Lease { spec: Some(spec), ..read.clone() }
     };
-    leases
-        .replace("leader", &PostParams::default(), &held_by("one"))
-        .await
-        .unwrap();
-    let late = leases
-        .replace("leader", &PostParams::default(), &held_by("two"))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(late, kube::Error::Api(status) if status.code == 409 && status.reason == "Conflict")
-    );
+    leases.replace("leader", &PostParams::default(), &held_by("one")).await.unwrap();
+    let late = leases.replace("leader", &PostParams::default(), &held_by("two")).await.unwrap_err();
+    assert!(matches!(late, kube::Error::Api(status) if status.code == 409 && status.reason == "Conflict"));
     cluster.stop().await;
 }

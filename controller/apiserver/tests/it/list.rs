@@ -8,9 +8,7 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 
 fn names(list: &Value) -> Vec<&str> {
     let items = list["items"].as_array().unwrap().iter();
-    items
-        .map(|item| item["metadata"]["name"].as_str().unwrap())
-        .collect()
+    items.map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
 }
 
 async fn three() -> Server {
@@ -32,36 +30,15 @@ async fn objects_are_selected_by_label_and_field() {
         ("labelSelector=color%20in%20(blue)", vec!["b"]),
         ("fieldSelector=spec.color%3Dred", vec!["a", "c"]),
         ("fieldSelector=spec.color!%3Dred", vec!["b"]),
-        (
-            "fieldSelector=metadata.name%3Db,metadata.namespace%3Ddefault",
-            vec!["b"],
-        ),
+        ("fieldSelector=metadata.name%3Db,metadata.namespace%3Ddefault", vec!["b"]),
         ("fieldSelector=metadata.namespace%3Dother", vec![]),
     ] {
-        assert_eq!(
-            names(&server.get(&format!("{WIDGETS}?{query}")).await.is(200)),
-            expected,
-            "{query}"
-        );
+        assert_eq!(names(&server.get(&format!("{WIDGETS}?{query}")).await.is(200)), expected, "{query}");
     }
-    assert_eq!(
-        names(&server.get("/apis/example.dev/v1/widgets").await.is(200)),
-        ["a", "b", "c"]
-    );
-    let status = server
-        .get(&format!("{WIDGETS}?fieldSelector=spec.size%3D3"))
-        .await
-        .fails(400, "BadRequest");
-    assert!(
-        status["message"]
-            .as_str()
-            .unwrap()
-            .contains("field label not supported: spec.size")
-    );
-    server
-        .get(&format!("{WIDGETS}?labelSelector=a%20b"))
-        .await
-        .fails(400, "BadRequest");
+    assert_eq!(names(&server.get("/apis/example.dev/v1/widgets").await.is(200)), ["a", "b", "c"]);
+    let status = server.get(&format!("{WIDGETS}?fieldSelector=spec.size%3D3")).await.fails(400, "BadRequest");
+    assert!(status["message"].as_str().unwrap().contains("field label not supported: spec.size"));
+    server.get(&format!("{WIDGETS}?labelSelector=a%20b")).await.fails(400, "BadRequest");
 }
 
 #[tokio::test]
@@ -71,60 +48,29 @@ async fn pages_show_the_list_as_it_was_at_the_first() {
     assert_eq!(names(&first), ["a", "b"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 1);
     let token = first["metadata"]["continue"].as_str().unwrap();
-    server
-        .delete(&format!("{WIDGETS}/c"), &Value::Null)
-        .await
-        .is(200);
+    server.delete(&format!("{WIDGETS}/c"), &Value::Null).await.is(200);
     server.widget("d", "red").await;
-    let second = server
-        .get(&format!("{WIDGETS}?limit=2&continue={token}"))
-        .await
-        .is(200);
+    let second = server.get(&format!("{WIDGETS}?limit=2&continue={token}")).await.is(200);
     assert_eq!(names(&second), ["c"]);
-    assert_eq!(
-        second["metadata"]["resourceVersion"],
-        first["metadata"]["resourceVersion"]
-    );
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     assert!(second["metadata"]["continue"].is_null());
-    server
-        .get(&format!("{WIDGETS}?continue=nonsense"))
-        .await
-        .fails(400, "BadRequest");
+    server.get(&format!("{WIDGETS}?continue=nonsense")).await.fails(400, "BadRequest");
 }
 
 #[tokio::test]
 async fn a_version_can_be_asked_for_exactly_or_at_least() {
     let server = three().await;
-    let then = server.get(WIDGETS).await.is(200)["metadata"]["resourceVersion"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let patched = server
-        .patch(
-            &format!("{WIDGETS}/a"),
-            MERGE,
-            &json!({"spec": {"color": "green"}}),
-        )
-        .await
-        .is(200);
+    let then = server.get(WIDGETS).await.is(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let patched = server.patch(&format!("{WIDGETS}/a"), MERGE, &json!({"spec": {"color": "green"}})).await.is(200);
     let exact = format!("{WIDGETS}?resourceVersion={then}&resourceVersionMatch=Exact");
     let list = server.get(&exact).await.is(200);
     assert_eq!(list["items"][0]["spec"]["color"], "red");
     assert_eq!(list["metadata"]["resourceVersion"], then);
-    let newest = server
-        .get(&format!("{WIDGETS}?resourceVersion=0"))
-        .await
-        .is(200);
+    let newest = server.get(&format!("{WIDGETS}?resourceVersion=0")).await.is(200);
     assert_eq!(newest["items"][0]["spec"]["color"], "green");
     let future = version(&patched) + 10;
-    server
-        .get(&format!("{WIDGETS}?resourceVersion={future}"))
-        .await
-        .fails(504, "Timeout");
-    server
-        .get(&format!("{WIDGETS}?resourceVersion=x"))
-        .await
-        .fails(400, "BadRequest");
+    server.get(&format!("{WIDGETS}?resourceVersion={future}")).await.fails(504, "Timeout");
+    server.get(&format!("{WIDGETS}?resourceVersion=x")).await.fails(400, "BadRequest");
 }
 
 #[tokio::test]
@@ -133,19 +79,12 @@ async fn tables_and_metadata_alone_are_given_to_who_accepts_them() {
     let table = server.get_as(WIDGETS, TABLE).await.is(200);
     assert_eq!(table["kind"], "Table");
     assert!(table["metadata"]["resourceVersion"].is_string());
-    let columns: Vec<_> = table["columnDefinitions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| c["name"].as_str().unwrap())
-        .collect();
+    let columns: Vec<_> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(columns, ["Name", "Color"]);
     assert_eq!(table["rows"][1]["cells"], json!(["b", "blue"]));
     assert_eq!(table["rows"][1]["object"]["kind"], "PartialObjectMetadata");
-    let whole = server
-        .get_as(&format!("{WIDGETS}?includeObject=Object"), TABLE)
-        .await
-        .is(200);
+    let whole = server.get_as(&format!("{WIDGETS}?includeObject=Object"), TABLE).await.is(200);
     assert_eq!(whole["rows"][1]["object"]["spec"]["color"], "blue");
     let one = server.get_as(&format!("{WIDGETS}/a"), TABLE).await.is(200);
     assert_eq!(one["rows"].as_array().unwrap().len(), 1);
@@ -153,10 +92,7 @@ async fn tables_and_metadata_alone_are_given_to_who_accepts_them() {
     let list = server.get_as(WIDGETS, partial).await.is(200);
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert!(list["items"][0]["spec"].is_null());
-    server
-        .get_as(WIDGETS, "application/vnd.kubernetes.protobuf")
-        .await
-        .fails(406, "NotAcceptable");
+    server.get_as(WIDGETS, "application/vnd.kubernetes.protobuf").await.fails(406, "NotAcceptable");
 }
 
 #[tokio::test]
@@ -166,14 +102,8 @@ async fn the_table_of_events_says_what_they_are_about() {
         "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "type": "Warning", "reason": "Hot",
         "message": "too hot", "involvedObject": {"kind": "Widget", "name": "a"}, "lastTimestamp": jiff::Timestamp::now().to_string(),
     });
-    server
-        .post("/api/v1/namespaces/default/events", &event)
-        .await
-        .is(201);
-    let table = server
-        .get_as("/api/v1/namespaces/default/events", TABLE)
-        .await
-        .is(200);
+    server.post("/api/v1/namespaces/default/events", &event).await.is(201);
+    let table = server.get_as("/api/v1/namespaces/default/events", TABLE).await.is(200);
     let cells = table["rows"][0]["cells"].as_array().unwrap();
     for cell in ["Warning", "Hot", "widget/a", "too hot"] {
         assert!(cells.contains(&json!(cell)), "{cell}: {cells:?}");

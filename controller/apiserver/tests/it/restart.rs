@@ -8,38 +8,21 @@ use crate::harness::{MERGE, Server, WIDGETS, open, version, widget};
 async fn a_copy_of_the_store_of_a_running_server_holds_all_that_was_acknowledged() {
     let server = Server::start();
     let a = server.widget("a", "red").await;
-    let patched = server
-        .patch(
-            &format!("{WIDGETS}/a"),
-            MERGE,
-            &json!({"spec": {"color": "blue"}}),
-        )
-        .await
-        .is(200);
+    let patched = server.patch(&format!("{WIDGETS}/a"), MERGE, &json!({"spec": {"color": "blue"}})).await.is(200);
     // The file as SIGKILL would leave it: nothing was closed.
     let directory = server.directory.path();
     std::fs::copy(directory.join("store.redb"), directory.join("copy.redb")).unwrap();
-    let copy = Server {
-        router: open(directory, "copy.redb").router(),
-        api: None,
-        directory: tempfile::tempdir().unwrap(),
-    };
+    let copy =
+        Server { router: open(directory, "copy.redb").router(), api: None, directory: tempfile::tempdir().unwrap() };
     assert_eq!(copy.get(&format!("{WIDGETS}/a")).await.is(200), patched);
     let b = copy.widget("b", "red").await;
     assert!(version(&b) > version(&patched));
     // A watch that lost its server goes on where it was, or is told to list again.
-    let mut watch = copy
-        .watch(&format!(
-            "{WIDGETS}?watch=true&resourceVersion={}",
-            version(&a)
-        ))
-        .await;
+    let mut watch = copy.watch(&format!("{WIDGETS}?watch=true&resourceVersion={}", version(&a))).await;
     let (r#type, status) = watch.next().await.unwrap();
     assert_eq!((r#type.as_str(), &status["code"]), ("ERROR", &json!(410)));
     let exact = format!("resourceVersion={}&resourceVersionMatch=Exact", version(&a));
-    copy.get(&format!("{WIDGETS}?{exact}"))
-        .await
-        .fails(410, "Expired");
+    copy.get(&format!("{WIDGETS}?{exact}")).await.fails(410, "Expired");
 }
 
 #[tokio::test]
@@ -53,10 +36,7 @@ async fn a_second_start_changes_nothing_and_keeps_its_authority() {
     assert_eq!(api.kubeconfig(address), kubeconfig);
     server.router = api.router();
     let list = server.get(WIDGETS).await.is(200);
-    assert_eq!(
-        list["metadata"]["resourceVersion"],
-        a["metadata"]["resourceVersion"]
-    );
+    assert_eq!(list["metadata"]["resourceVersion"], a["metadata"]["resourceVersion"]);
 }
 
 #[tokio::test]
@@ -71,18 +51,9 @@ async fn garbage_of_an_earlier_life_is_collected() {
     server.post(WIDGETS, &child).await.is(201);
     let directory = server.directory.path();
     // A foreground deletion that the copy has to finish.
-    server
-        .delete(
-            &format!("{WIDGETS}/owner"),
-            &json!({"propagationPolicy": "Foreground"}),
-        )
-        .await
-        .is(200);
+    server.delete(&format!("{WIDGETS}/owner"), &json!({"propagationPolicy": "Foreground"})).await.is(200);
     std::fs::copy(directory.join("store.redb"), directory.join("copy.redb")).unwrap();
-    let copy = Server {
-        router: open(directory, "copy.redb").router(),
-        api: None,
-        directory: tempfile::tempdir().unwrap(),
-    };
+    let copy =
+        Server { router: open(directory, "copy.redb").router(), api: None, directory: tempfile::tempdir().unwrap() };
     copy.until(&format!("{WIDGETS}/owner"), 404).await;
 }

@@ -8,8 +8,8 @@ use clap::Args;
 
 use crate::connection::ClusterFlags;
 use crate::duration;
-use crate::processes::{Process, Processes};
 use crate::processes::endpoints::Endpoints;
+use crate::processes::{Process, Processes};
 use crate::verbs::up::farm::CONTROLLER;
 
 /// Stop what `up` started. The objects are kept: the next `up` finds them again.
@@ -50,4 +50,3 @@ fn in_stopping_order(running: &[Process]) -> (Vec<String>, Vec<String>) {
     let names = running.iter().map(|process| process.name.clone());
     names.partition(|name| name == CONTROLLER)
 }
-

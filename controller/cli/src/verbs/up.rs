@@ -1,19 +1,17 @@
 //! `up`: a control plane and phones on this machine, as processes that outlive this one.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+pub(crate) mod farm;
+mod readiness;
+
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use crate::connection::ClusterFlags;
 use crate::duration;
-use crate::processes::endpoints::{Endpoints, port_of};
-use crate::processes::program::{self, MissingProgram};
-use crate::processes::{Process, ProcessError, Processes, Settings, ports};
-use crate::server::Server;
+use crate::processes::{Settings, program};
+use farm::{Farm, UpError};
 
 /// So little that the example model does not fit on one phone, and enough that any two can hold it.
 const DEFAULT_PHONE_MEMORY: &str = "112Mi";
@@ -72,14 +70,14 @@ fn parse_grace_period(text: &str) -> Result<String, duration::DurationError> {
 impl Up {
     pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         let data_dir = std::path::absolute(cluster.data_dir()?)?;
-        let (controller, agent) = (program::find("polyphony-controller"), program::find("polyphony-agent"));
-        let mut farm = Farm { processes: Processes::open(&data_dir)?, data_dir };
-        let mut settings = self.settings(farm.processes.settings());
-        let endpoints =
-            farm.start_controller(&controller.map_err(UpError::from)?, &mut settings, self.any_port()).await?;
-        farm.start_agents(&agent.map_err(UpError::from)?, &settings, &endpoints).await?;
+        let controller = program::find("polyphony-controller").map_err(UpError::from)?;
+        let agent = program::find("polyphony-agent").map_err(UpError::from)?;
+        let mut farm = Farm::open(data_dir)?;
+        let mut settings = self.settings(farm.last_settings());
+        let endpoints = farm.start_controller(&controller, &mut settings, self.any_port()).await?;
+        farm.start_agents(&agent, &settings, &endpoints).await?;
         // This control plane, whatever else the flags or the environment name.
-        let own = ClusterFlags { data_dir: Some(farm.data_dir.clone()), ..ClusterFlags::default() };
+        let own = ClusterFlags { data_dir: Some(farm.data_dir().to_owned()), ..ClusterFlags::default() };
         let server = own.connect().await?.server;
         farm.await_ready(&server, &settings, self.timeout).await?;
         farm.summarise(&settings, &endpoints, cluster.data_dir.is_some())?;
@@ -119,8 +117,6 @@ impl Up {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use serde_json::json;
-
     use super::*;
 
     fn up(line: &[&str]) -> Up {

@@ -27,7 +27,7 @@ fn the_example_is_applied_shown_and_deleted() {
     assert_eq!(headers, ["NAME", "READY", "DESIRED", "MODEL", "PHONES", "TOK/S", "URL", "AGE"]);
     assert!(lines.next().unwrap().starts_with("smollm2 "), "{table}");
     let all = cluster.run("get all").ok();
-    assert!(all.contains(&deployment) && all.contains(&model) && all.contains("\n\nNAME"), "{all}");
+    assert!(all.contains(deployment) && all.contains(model) && all.contains("\n\nNAME"), "{all}");
     assert_eq!(cluster.run("get infer smollm2 -o jsonpath={.spec.maxSessions}").ok(), "3");
     let yaml = cluster.run("get infer/smollm2 -o yaml").ok();
     assert!(

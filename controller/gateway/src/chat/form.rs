@@ -32,11 +32,7 @@ impl ChatForm {
             json!({"token": self.text.name_of(token, self.names), "logprob": finite(logprob), "bytes": bytes})
         };
         let content = pieces.iter().map(|piece| {
-            let top = piece
-                .top
-                .iter()
-                .take(n_top.into())
-                .map(|&(token, logprob)| entry(token, logprob));
+            let top = piece.top.iter().take(n_top.into()).map(|&(token, logprob)| entry(token, logprob));
             let mut shown = entry(piece.token, piece.logprob);
             shown["top_logprobs"] = top.collect();
             shown
@@ -70,8 +66,7 @@ impl Form for ChatForm {
         }
         let logprobs = self.logprobs(std::slice::from_ref(piece));
         let delta = json!({"content": piece.text});
-        let mut choice =
-            json!({"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": null});
+        let mut choice = json!({"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": null});
         if self.prompt_token_ids.is_some() {
             choice["token_ids"] = json!([piece.token]);
         }

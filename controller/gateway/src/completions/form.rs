@@ -37,23 +37,14 @@ impl CompletionForm {
         echo: Option<String>,
     ) -> Self {
         let offsets = text.tokenizer.stream(true);
-        Self {
-            head,
-            text,
-            logprobs, names,
-            prompt_token_ids,
-            echo,
-            offsets,
-            offset: 0,
-        }
+        Self { head, text, logprobs, names, prompt_token_ids, echo, offsets, offset: 0 }
     }
 
     fn logprobs(&mut self, pieces: &[Piece]) -> Value {
         let Some(n_top) = self.logprobs else {
             return Value::Null;
         };
-        let (mut tokens, mut token_logprobs, mut top_logprobs, mut text_offset) =
-            (vec![], vec![], vec![], vec![]);
+        let (mut tokens, mut token_logprobs, mut top_logprobs, mut text_offset) = (vec![], vec![], vec![], vec![]);
         for piece in pieces {
             tokens.push(self.text.name_of(piece.token, self.names));
             token_logprobs.push(finite(piece.logprob));
@@ -61,8 +52,7 @@ impl CompletionForm {
             let likeliest = piece.top.iter().take(n_top.into()).copied();
             for (token, logprob) in likeliest.chain([(piece.token, piece.logprob)]) {
                 // Two tokens may look alike: the likelier one is shown.
-                top.entry(self.text.name_of(token, self.names))
-                    .or_insert_with(|| json!(finite(logprob)));
+                top.entry(self.text.name_of(token, self.names)).or_insert_with(|| json!(finite(logprob)));
             }
             top_logprobs.push(top);
             text_offset.push(self.offset);
@@ -99,8 +89,7 @@ impl Form for CompletionForm {
             return None;
         }
         let logprobs = self.logprobs(std::slice::from_ref(piece));
-        let mut choice =
-            json!({"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": null});
+        let mut choice = json!({"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": null});
         if self.prompt_token_ids.is_some() {
             choice["token_ids"] = json!([piece.token]);
         }

@@ -43,26 +43,16 @@ impl Generation {
     ///
     /// # Errors
     /// 400 naming the first field that is wrong.
-    pub(crate) fn parse(
-        fields: &Fields,
-        limits: &Limits,
-        logprobs: Option<u8>,
-    ) -> Result<Self, ApiError> {
+    pub(crate) fn parse(fields: &Fields, limits: &Limits, logprobs: Option<u8>) -> Result<Self, ApiError> {
         refuse_unsupported(fields)?;
         let max_tokens = match fields.integer("max_completion_tokens", 1, i64::MAX)? {
             Some(max_tokens) => Some(max_tokens),
             None => fields.integer("max_tokens", 1, i64::MAX)?,
         };
-        let temperature = fields.number("temperature", "a number from 0 to 2", |t| {
-            (0.0..=2.0).contains(&t)
-        })?;
-        let top_p = fields.number("top_p", "a number above 0 and at most 1", |p| {
-            p > 0.0 && p <= 1.0
-        })?;
+        let temperature = fields.number("temperature", "a number from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
+        let top_p = fields.number("top_p", "a number above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?;
         // vLLM's clients send -1 for all.
-        let top_k = fields
-            .integer("top_k", -1, i64::from(u32::MAX))?
-            .map_or(0, |k| k.max(0));
+        let top_k = fields.integer("top_k", -1, i64::from(u32::MAX))?.map_or(0, |k| k.max(0));
         Ok(Self {
             model: fields.model()?,
             // More than fits is the same as what fits.
@@ -98,11 +88,7 @@ impl Generation {
     ) -> Result<SessionOptions, ApiError> {
         let position = u32::try_from(n_prompt).unwrap_or(u32::MAX);
         if position >= context_length {
-            return Err(ApiError::context_length_exceeded(
-                param,
-                n_prompt,
-                context_length,
-            ));
+            return Err(ApiError::context_length_exceeded(param, n_prompt, context_length));
         }
         let max_tokens = self.max_tokens.unwrap_or(u32::MAX);
         Ok(SessionOptions {
@@ -113,11 +99,7 @@ impl Generation {
                 seed: self.seed.unwrap_or(drawn_seed),
             },
             end_position: position.saturating_add(max_tokens).min(context_length),
-            end_tokens: if self.ignore_eos {
-                Vec::new()
-            } else {
-                end_tokens.to_vec()
-            },
+            end_tokens: if self.ignore_eos { Vec::new() } else { end_tokens.to_vec() },
             top_logprobs: self.logprobs.unwrap_or(0),
             logprobs: self.logprobs.is_some(),
         })
@@ -135,15 +117,8 @@ fn seed(fields: &Fields) -> Result<Option<u64>, ApiError> {
     let Some(value) = fields.get("seed") else {
         return Ok(None);
     };
-    let number = value
-        .as_u64()
-        .or_else(|| value.as_i64().map(i64::cast_unsigned));
-    let wrong = || {
-        ApiError::field(
-            "seed",
-            format_args!("send a whole number of 64 bits, not {}", shown(value)),
-        )
-    };
+    let number = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+    let wrong = || ApiError::field("seed", format_args!("send a whole number of 64 bits, not {}", shown(value)));
     number.map(Some).ok_or_else(wrong)
 }
 
@@ -155,27 +130,18 @@ fn stops(fields: &Fields, limits: &Limits) -> Result<Vec<String>, ApiError> {
     };
     if listed.len() > MAX_STOPS {
         let found = listed.len();
-        return Err(ApiError::field(
-            "stop",
-            format_args!("send at most {MAX_STOPS} strings, not {found}"),
-        ));
+        return Err(ApiError::field("stop", format_args!("send at most {MAX_STOPS} strings, not {found}")));
     }
     let stop = |value: &Value| match value {
-        Value::String(stop) if stop.is_empty() => {
-            Err(ApiError::field("stop", "send strings that are not empty"))
-        }
+        Value::String(stop) if stop.is_empty() => Err(ApiError::field("stop", "send strings that are not empty")),
         Value::String(stop) if stop.len() > limits.max_stop_bytes => {
             let (limit, found) = (limits.max_stop_bytes, stop.len());
-            Err(ApiError::field(
-                "stop",
-                format_args!("send strings of at most {limit} bytes, not {found}"),
-            ))
+            Err(ApiError::field("stop", format_args!("send strings of at most {limit} bytes, not {found}")))
         }
         Value::String(stop) => Ok(stop.clone()),
-        other => Err(ApiError::field(
-            "stop",
-            format_args!("send a string or a list of strings, not {}", kind_of(other)),
-        )),
+        other => {
+            Err(ApiError::field("stop", format_args!("send a string or a list of strings, not {}", kind_of(other))))
+        }
     };
     listed.iter().map(stop).collect()
 }
@@ -191,10 +157,7 @@ fn include_usage(fields: &Fields) -> Result<bool, ApiError> {
                 Err(ApiError::field("stream_options.include_usage", expected))
             }
         },
-        Some(other) => Err(ApiError::field(
-            "stream_options",
-            format_args!("send an object, not {}", kind_of(other)),
-        )),
+        Some(other) => Err(ApiError::field("stream_options", format_args!("send an object, not {}", kind_of(other)))),
     }
 }
 
@@ -202,8 +165,7 @@ fn include_usage(fields: &Fields) -> Result<bool, ApiError> {
 fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     for name in ["n", "best_of"] {
         if let Some(n) = fields.integer(name, 1, i64::MAX)?.filter(|n| *n != 1) {
-            let remedy =
-                format!("{n} answers were asked for; send 1, or the request several times");
+            let remedy = format!("{n} answers were asked for; send 1, or the request several times");
             return Err(ApiError::unsupported(name, &remedy));
         }
     }
@@ -232,11 +194,7 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
         "response_format",
         "suffix",
     ];
-    match names.into_iter().find(|name| {
-        fields
-            .get(name)
-            .is_some_and(|value| !is_neutral(name, value))
-    }) {
+    match names.into_iter().find(|name| fields.get(name).is_some_and(|value| !is_neutral(name, value))) {
         Some(name) => Err(ApiError::unsupported(name, "leave it out")),
         None => Ok(()),
     }

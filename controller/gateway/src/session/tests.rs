@@ -22,35 +22,14 @@ fn session(end_position: u32) -> Session {
 }
 
 fn token(key: RouteKey, position: u32, token: u32) -> Token {
-    Token {
-        key,
-        position,
-        token,
-        finish: None,
-        logprob: 0.0,
-        top: vec![],
-    }
+    Token { key, position, token, finish: None, logprob: 0.0, top: vec![] }
 }
 
 #[test]
 fn a_placement_opens_the_session_and_sends_the_prompt_with_the_first_credit() {
     let (key, frames) = session(20).place(RING, GENERATION);
-    let prompt = Prompt {
-        key,
-        position: 0,
-        tokens: vec![1, 2, 3],
-        credit: 4,
-    };
-    assert_eq!(
-        frames,
-        [
-            Frame::Open {
-                key,
-                options: options(20)
-            },
-            Frame::Prompt(prompt)
-        ]
-    );
+    let prompt = Prompt { key, position: 0, tokens: vec![1, 2, 3], credit: 4 };
+    assert_eq!(frames, [Frame::Open { key, options: options(20) }, Frame::Prompt(prompt)]);
 }
 
 #[test]
@@ -82,32 +61,13 @@ fn tokens_are_taken_once_in_order_and_of_the_present_epoch_alone() {
     let mut session = session(20);
     let (old, _) = session.place(RING, GENERATION);
     assert_eq!(session.take(&token(old, 3, 10)), Arrival::Next(None));
-    assert_eq!(
-        session.take(&token(old, 3, 11)),
-        Arrival::Ignored,
-        "repeated"
-    );
-    assert!(
-        matches!(session.take(&token(old, 5, 12)), Arrival::Wrong(_)),
-        "a gap"
-    );
+    assert_eq!(session.take(&token(old, 3, 11)), Arrival::Ignored, "repeated");
+    assert!(matches!(session.take(&token(old, 5, 12)), Arrival::Wrong(_)), "a gap");
     assert_eq!(session.close(), Some(Frame::Close { key: old }));
     let (new, [_, prompt]) = session.place(RING, GENERATION);
     assert_eq!(new.epoch, Epoch(old.epoch.0 + 1));
-    assert_eq!(
-        prompt,
-        Frame::Prompt(Prompt {
-            key: new,
-            position: 0,
-            tokens: vec![1, 2, 3, 10],
-            credit: 4
-        })
-    );
-    assert_eq!(
-        session.take(&token(old, 4, 13)),
-        Arrival::Ignored,
-        "old epoch"
-    );
+    assert_eq!(prompt, Frame::Prompt(Prompt { key: new, position: 0, tokens: vec![1, 2, 3, 10], credit: 4 }));
+    assert_eq!(session.take(&token(old, 4, 13)), Arrival::Ignored, "old epoch");
     assert_eq!(session.take(&token(new, 4, 14)), Arrival::Next(None));
     assert_eq!(session.tokens, [1, 2, 3, 10, 14]);
 }
@@ -120,41 +80,25 @@ fn a_ring_that_runs_past_its_credit_is_wrong() {
         assert_eq!(session.take(&token(key, position, 10)), Arrival::Next(None));
     }
     assert!(!session.awaits_token());
-    assert!(matches!(
-        session.take(&token(key, 7, 10)),
-        Arrival::Wrong(_)
-    ));
+    assert!(matches!(session.take(&token(key, 7, 10)), Arrival::Wrong(_)));
 }
 
 #[test]
 fn an_answer_ends_by_an_end_token_by_the_tail_or_by_its_length() {
     let mut by_token = session(20);
     let (key, _) = by_token.place(RING, GENERATION);
-    assert_eq!(
-        by_token.take(&token(key, 3, 99)),
-        Arrival::Next(Some(Finish::Stop))
-    );
-    assert_eq!(
-        by_token.take(&token(key, 4, 10)),
-        Arrival::Ignored,
-        "after the end"
-    );
+    assert_eq!(by_token.take(&token(key, 3, 99)), Arrival::Next(Some(Finish::Stop)));
+    assert_eq!(by_token.take(&token(key, 4, 10)), Arrival::Ignored, "after the end");
     assert_eq!(by_token.read(), None);
 
     let mut by_tail = session(20);
     let (key, _) = by_tail.place(RING, GENERATION);
-    let last = Token {
-        finish: Some(Finish::Stop),
-        ..token(key, 3, 10)
-    };
+    let last = Token { finish: Some(Finish::Stop), ..token(key, 3, 10) };
     assert_eq!(by_tail.take(&last), Arrival::Next(Some(Finish::Stop)));
 
     let mut by_length = session(4);
     let (key, _) = by_length.place(RING, GENERATION);
-    assert_eq!(
-        by_length.take(&token(key, 3, 10)),
-        Arrival::Next(Some(Finish::Length))
-    );
+    assert_eq!(by_length.take(&token(key, 3, 10)), Arrival::Next(Some(Finish::Length)));
 }
 
 #[test]

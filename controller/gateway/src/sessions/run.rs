@@ -63,27 +63,14 @@ impl Runner {
         let (sender, events) = mpsc::channel(outputs.max_capacity() + 1);
         lock(&sessions.registry).insert(id, sender);
         let text = Some(AnswerText::new(text, stops));
-        Self {
-            sessions,
-            id,
-            session,
-            model,
-            text,
-            events,
-            outputs,
-            last_token_at: None,
-        }
+        Self { sessions, id, session, model, text, events, outputs, last_token_at: None }
     }
 
     /// Runs to the end. The place on the ring is given back before the client gets the last word.
     pub(super) async fn run(mut self, slot: Slot) {
         let last_word = self.answer(slot).await;
         if let Some(output) = last_word {
-            let _ = timeout(
-                self.sessions.config.client_deadline,
-                self.outputs.send(output),
-            )
-            .await;
+            let _ = timeout(self.sessions.config.client_deadline, self.outputs.send(output)).await;
         }
     }
 
@@ -95,12 +82,10 @@ impl Runner {
                     self.leave(&slot);
                     return match stop {
                         Stop::End(end) => Some(Output::End(end)),
-                        Stop::Unread => Some(Output::Failed(ApiError::client_too_slow(
-                            self.sessions.config.client_deadline,
-                        ))),
-                        Stop::Closing => Some(Output::Failed(ApiError::closing(
-                            self.sessions.config.retry_after,
-                        ))),
+                        Stop::Unread => {
+                            Some(Output::Failed(ApiError::client_too_slow(self.sessions.config.client_deadline)))
+                        }
+                        Stop::Closing => Some(Output::Failed(ApiError::closing(self.sessions.config.retry_after))),
                         Stop::Unwanted | Stop::Failed(_) => None,
                     };
                 }
@@ -121,10 +106,7 @@ impl Runner {
         let sessions = Arc::clone(&self.sessions);
         let config = &sessions.config;
         // The prompt is everything so far.
-        let first = config.first_token_deadline
-            + config
-                .prefill_allowance
-                .saturating_mul(self.session.position());
+        let first = config.first_token_deadline + config.prefill_allowance.saturating_mul(self.session.position());
         let mut waited_for = first;
         let mut since = Instant::now();
         loop {
@@ -139,10 +121,7 @@ impl Runner {
                 // The registry holds the sender as long as this runs, so nothing came in time.
                 None => {
                     let phones = slot.ring.phones.join(", ");
-                    return Stop::Failed(Failure::Silent {
-                        phones,
-                        waited: waited_for,
-                    });
+                    return Stop::Failed(Failure::Silent { phones, waited: waited_for });
                 }
                 Some(Event::Failed { key, failure }) => {
                     if self.session.is_at(key) {
@@ -178,9 +157,7 @@ impl Runner {
         // First the listening, then the asking.
         lock(&self.sessions.registry).place(key, slot.ring.phones.clone(), self.session.position());
         tracing::debug!(session = %self.id, ring = %key.ring, generation = %key.generation, epoch = %key.epoch, "session placed");
-        frames
-            .into_iter()
-            .try_for_each(|frame| self.send(slot, frame))
+        frames.into_iter().try_for_each(|frame| self.send(slot, frame))
     }
 
     fn send(&self, slot: &Slot, frame: Frame) -> Result<(), Failure> {
@@ -192,18 +169,8 @@ impl Runner {
     /// Gives the token to the client, waiting until it has room.
     async fn pass_on(&mut self, token: Token, finish: Option<Finish>) -> Option<Stop> {
         let (text, end) = self.read_text(token.token, finish);
-        let piece = Piece {
-            token: token.token,
-            text,
-            logprob: token.logprob,
-            top: token.top,
-        };
-        match timeout(
-            self.sessions.config.client_deadline,
-            self.outputs.send(Output::Piece(piece)),
-        )
-        .await
-        {
+        let piece = Piece { token: token.token, text, logprob: token.logprob, top: token.top };
+        match timeout(self.sessions.config.client_deadline, self.outputs.send(Output::Piece(piece))).await {
             Ok(Ok(())) => end.map(Stop::End),
             Ok(Err(_)) => Some(Stop::Unwanted),
             Err(_) => Some(Stop::Unread),
@@ -227,14 +194,8 @@ impl Runner {
         }
         let end = match (passed.stopped_by, finish) {
             (None, None) => None,
-            (None, Some(Finish::Length)) => Some(End {
-                reason: FinishReason::Length,
-                stopped_by: None,
-            }),
-            (stopped_by, _) => Some(End {
-                reason: FinishReason::Stop,
-                stopped_by,
-            }),
+            (None, Some(Finish::Length)) => Some(End { reason: FinishReason::Length, stopped_by: None }),
+            (stopped_by, _) => Some(End { reason: FinishReason::Stop, stopped_by }),
         };
         (passed.text, end)
     }
@@ -249,11 +210,7 @@ impl Runner {
     }
 
     /// After a failure: leaves the ring, and waits for one that can go on. `None` if nobody wants the answer any more.
-    async fn place_again(
-        &mut self,
-        slot: Slot,
-        failure: Failure,
-    ) -> Result<Option<Slot>, ApiError> {
+    async fn place_again(&mut self, slot: Slot, failure: Failure) -> Result<Option<Slot>, ApiError> {
         let sessions = Arc::clone(&self.sessions);
         let config = &sessions.config;
         let place = (slot.ring.ring, slot.ring.generation);
@@ -270,21 +227,13 @@ impl Runner {
         let pause = match self.session.fail(config.max_replays) {
             AfterFailure::GiveUp { n_fruitless } => {
                 let cause = failure.to_string();
-                return Err(ApiError::replays_exhausted(
-                    &self.model,
-                    n_fruitless,
-                    &cause,
-                    config.retry_after,
-                ));
+                return Err(ApiError::replays_exhausted(&self.model, n_fruitless, &cause, config.retry_after));
             }
             // The first is at once: the ring may be as good as before.
             AfterFailure::Replay { n_fruitless: 1 } => Duration::ZERO,
             AfterFailure::Replay { n_fruitless } => {
                 let doubled = 1_u32.checked_shl(n_fruitless - 2).unwrap_or(u32::MAX);
-                config
-                    .replay_pause
-                    .saturating_mul(doubled)
-                    .min(MAX_REPLAY_PAUSE)
+                config.replay_pause.saturating_mul(doubled).min(MAX_REPLAY_PAUSE)
             }
         };
         let next = async {

@@ -34,11 +34,7 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`Sessions::start`]; a replay does not mind that no ring is ready now, and waits for one.
-    pub(super) async fn acquire(
-        self: &Arc<Self>,
-        model: &str,
-        kind: Kind,
-    ) -> Result<Slot, ApiError> {
+    pub(super) async fn acquire(self: &Arc<Self>, model: &str, kind: Kind) -> Result<Slot, ApiError> {
         let config = &self.config;
         let patience = match kind {
             Kind::New => config.queue_deadline,
@@ -47,11 +43,7 @@ impl Sessions {
         let deadline = Instant::now() + patience;
         let mut routes = self.routes.clone();
         let mut freed = self.freed.subscribe();
-        let seat = Seat {
-            sessions: self,
-            model,
-            ticket: lock(&self.admission).enter(model, kind),
-        };
+        let seat = Seat { sessions: self, model, ticket: lock(&self.admission).enter(model, kind) };
         let mut is_first_look = true;
         loop {
             let table = Arc::clone(&routes.borrow_and_update());
@@ -69,10 +61,7 @@ impl Sessions {
                         (placed, admission.n_before(model, seat.ticket))
                     };
                     if let Some(ring) = placed {
-                        return Ok(Slot {
-                            ring,
-                            sessions: Arc::clone(self),
-                        });
+                        return Ok(Slot { ring, sessions: Arc::clone(self) });
                     }
                     if kind == Kind::New && is_first_look {
                         if route.rings.is_empty() {
@@ -83,10 +72,7 @@ impl Sessions {
                             return Err(ApiError::queue_full(model, n_before, config.retry_after));
                         }
                     }
-                    route
-                        .unavailable_reason
-                        .as_deref()
-                        .filter(|_| route.rings.is_empty())
+                    route.unavailable_reason.as_deref().filter(|_| route.rings.is_empty())
                 }
                 None if kind == Kind::New => {
                     return Err(ApiError::model_not_found(model, table.deployments.keys()));
@@ -96,12 +82,7 @@ impl Sessions {
             };
             is_first_look = false;
             if Instant::now() >= deadline {
-                return Err(ApiError::waited_too_long(
-                    model,
-                    patience,
-                    reason,
-                    config.retry_after,
-                ));
+                return Err(ApiError::waited_too_long(model, patience, reason, config.retry_after));
             }
             // A suspicion ends without anybody's word.
             let look_again = deadline.min(Instant::now() + config.suspicion.max(SHORTEST_LOOK));

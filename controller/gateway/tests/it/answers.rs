@@ -12,18 +12,9 @@ async fn a_completion_is_the_rings_answer_with_its_usage() {
     let (n_prompt, n_answer) = (tokens(PROMPT).len(), tokens(ANSWER).len() + 1);
     let usage = json!({"prompt_tokens": n_prompt, "completion_tokens": n_answer, "total_tokens": n_prompt + n_answer});
     let choice = json!({"index": 0, "text": ANSWER, "logprobs": null, "finish_reason": "stop", "stop_reason": null});
-    assert_eq!(
-        (&body["choices"], &body["usage"]),
-        (&json!([choice]), &usage)
-    );
-    assert_eq!(
-        (&body["object"], &body["model"]),
-        (&json!("text_completion"), &json!("tiny"))
-    );
-    assert!(
-        body["id"].as_str().unwrap().starts_with("cmpl-")
-            && body["created"].as_i64().unwrap() > 1_700_000_000
-    );
+    assert_eq!((&body["choices"], &body["usage"]), (&json!([choice]), &usage));
+    assert_eq!((&body["object"], &body["model"]), (&json!("text_completion"), &json!("tiny")));
+    assert!(body["id"].as_str().unwrap().starts_with("cmpl-") && body["created"].as_i64().unwrap() > 1_700_000_000);
 }
 
 #[tokio::test]
@@ -33,18 +24,8 @@ async fn a_finished_session_is_closed_and_gives_its_place_back() {
     assert!(house.is_idle());
     let prompts = house.phones.prompts();
     assert_eq!(house.phones.closed(), [prompts[0].key]);
-    let heads: Vec<String> = house
-        .phones
-        .log
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|(phone, _)| phone.clone())
-        .collect();
-    assert!(
-        heads.iter().all(|phone| *phone == ring_a().phones[0]),
-        "{heads:?}"
-    );
+    let heads: Vec<String> = house.phones.log.lock().unwrap().iter().map(|(phone, _)| phone.clone()).collect();
+    assert!(heads.iter().all(|phone| *phone == ring_a().phones[0]), "{heads:?}");
 }
 
 #[tokio::test]
@@ -63,28 +44,14 @@ async fn streaming_gives_what_the_whole_answer_gives() {
     for mut case in cases {
         case["return_token_ids"] = json!(true);
         case["stream_options"] = json!({"include_usage": true});
-        let (whole, streamed) = (
-            house.complete(case.clone()).await,
-            house.stream(case.clone()).await,
-        );
+        let (whole, streamed) = (house.complete(case.clone()).await, house.stream(case.clone()).await);
         let choice = &whole["choices"][0];
         assert_eq!(streamed.text(), choice["text"], "{case}");
         assert_eq!(json!(streamed.token_ids()), choice["token_ids"], "{case}");
-        assert_eq!(
-            json!(streamed.finish_reasons()),
-            json!([choice["finish_reason"]]),
-            "{case}"
-        );
-        assert_eq!(
-            streamed.events[0]["choices"][0]["prompt_token_ids"], choice["prompt_token_ids"],
-            "{case}"
-        );
+        assert_eq!(json!(streamed.finish_reasons()), json!([choice["finish_reason"]]), "{case}");
+        assert_eq!(streamed.events[0]["choices"][0]["prompt_token_ids"], choice["prompt_token_ids"], "{case}");
         let last = streamed.events.last().unwrap();
-        assert_eq!(
-            (&last["usage"], &last["choices"]),
-            (&whole["usage"], &json!([])),
-            "{case}"
-        );
+        assert_eq!((&last["usage"], &last["choices"]), (&whole["usage"], &json!([])), "{case}");
         assert!(streamed.is_done && streamed.events[0]["usage"].is_null());
     }
 }
@@ -94,23 +61,14 @@ async fn a_stop_string_ends_the_answer_and_is_never_seen() {
     let house = House::good();
     let cases = [
         (json!("fox jumps"), "The quick brown "),
-        (
-            json!([".\n\nIt", "zzz"]),
-            "The quick brown fox jumps over the lazy dog",
-        ),
-        (
-            json!("é time 🦀"),
-            "The quick brown fox jumps over the lazy dog.\n\nIt does so ",
-        ),
+        (json!([".\n\nIt", "zzz"]), "The quick brown fox jumps over the lazy dog"),
+        (json!("é time 🦀"), "The quick brown fox jumps over the lazy dog.\n\nIt does so "),
         (json!(["over", "fox"]), "The quick brown "),
         (json!("The"), ""),
     ];
     for (stop, seen) in cases {
         let choice = &house.complete(json!({"stop": stop})).await["choices"][0];
-        assert_eq!(
-            (&choice["text"], &choice["finish_reason"]),
-            (&json!(seen), &json!("stop"))
-        );
+        assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!(seen), &json!("stop")));
         assert!(choice["stop_reason"].is_string(), "{choice}");
         assert_eq!(house.stream(json!({"stop": stop})).await.text(), seen);
     }
@@ -120,23 +78,11 @@ async fn a_stop_string_ends_the_answer_and_is_never_seen() {
 #[tokio::test]
 async fn an_answer_ends_at_its_length_or_where_the_context_is_full() {
     let house = House::good();
-    let choice = |body: &Value| {
-        (
-            body["choices"][0]["finish_reason"].clone(),
-            body["usage"]["completion_tokens"].clone(),
-        )
-    };
-    assert_eq!(
-        choice(&house.complete(json!({"max_tokens": 5})).await),
-        (json!("length"), json!(5))
-    );
-    let full = house
-        .complete(json!({"max_tokens": 100_000, "ignore_eos": true}))
-        .await;
-    assert_eq!(
-        choice(&full),
-        (json!("length"), json!(256 - tokens(PROMPT).len()))
-    );
+    let choice =
+        |body: &Value| (body["choices"][0]["finish_reason"].clone(), body["usage"]["completion_tokens"].clone());
+    assert_eq!(choice(&house.complete(json!({"max_tokens": 5})).await), (json!("length"), json!(5)));
+    let full = house.complete(json!({"max_tokens": 100_000, "ignore_eos": true})).await;
+    assert_eq!(choice(&full), (json!("length"), json!(256 - tokens(PROMPT).len())));
     assert_eq!(full["usage"]["total_tokens"], 256);
 }
 
@@ -144,9 +90,7 @@ async fn an_answer_ends_at_its_length_or_where_the_context_is_full() {
 async fn without_ignore_eos_the_models_end_tokens_go_with_the_session() {
     let house = House::good();
     house.complete(json!({})).await;
-    house
-        .complete(json!({"ignore_eos": true, "max_tokens": 3}))
-        .await;
+    house.complete(json!({"ignore_eos": true, "max_tokens": 3})).await;
     let options = house.phones.options();
     assert!(options[0].end_tokens.contains(&end_token()) && options[1].end_tokens.is_empty());
 }
@@ -154,26 +98,12 @@ async fn without_ignore_eos_the_models_end_tokens_go_with_the_session() {
 #[tokio::test]
 async fn sampling_fields_reach_the_ring_and_a_missing_seed_is_drawn() {
     let house = House::good();
-    house
-        .complete(
-            json!({"temperature": 0.5, "top_p": 0.25, "top_k": 9, "seed": 12, "max_tokens": 3}),
-        )
-        .await;
-    house
-        .complete(json!({"temperature": null, "max_tokens": 3}))
-        .await;
+    house.complete(json!({"temperature": 0.5, "top_p": 0.25, "top_k": 9, "seed": 12, "max_tokens": 3})).await;
+    house.complete(json!({"temperature": null, "max_tokens": 3})).await;
     house.complete(json!({"max_tokens": 3})).await;
     let options = house.phones.options();
     let sampling = &options[0].sampling;
-    assert_eq!(
-        (
-            sampling.temperature,
-            sampling.top_p,
-            sampling.top_k,
-            sampling.seed
-        ),
-        (0.5, 0.25, 9, 12)
-    );
+    assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed), (0.5, 0.25, 9, 12));
     assert_eq!(options[0].end_position as usize, tokens(PROMPT).len() + 3);
     assert_eq!(options[1].sampling.temperature, 1.0);
     assert_ne!(options[1].sampling.seed, options[2].sampling.seed);
@@ -182,22 +112,10 @@ async fn sampling_fields_reach_the_ring_and_a_missing_seed_is_drawn() {
 #[tokio::test]
 async fn a_prompt_is_the_same_as_text_and_as_tokens() {
     let house = House::good();
-    for prompt in [
-        json!(PROMPT),
-        json!([PROMPT]),
-        json!(tokens(PROMPT)),
-        json!([tokens(PROMPT)]),
-    ] {
-        house
-            .complete(json!({"prompt": prompt, "max_tokens": 2}))
-            .await;
+    for prompt in [json!(PROMPT), json!([PROMPT]), json!(tokens(PROMPT)), json!([tokens(PROMPT)])] {
+        house.complete(json!({"prompt": prompt, "max_tokens": 2})).await;
     }
-    let prompts: Vec<_> = house
-        .phones
-        .prompts()
-        .into_iter()
-        .map(|prompt| prompt.tokens)
-        .collect();
+    let prompts: Vec<_> = house.phones.prompts().into_iter().map(|prompt| prompt.tokens).collect();
     assert_eq!(prompts, vec![tokens(PROMPT); 4]);
 }
 
@@ -205,20 +123,10 @@ async fn a_prompt_is_the_same_as_text_and_as_tokens() {
 async fn log_probabilities_of_a_completion_have_offsets_into_its_text() {
     let house = House::good();
     let body = house.complete(json!({"logprobs": 2})).await;
-    let (text, logprobs) = (
-        body["choices"][0]["text"].as_str().unwrap(),
-        &body["choices"][0]["logprobs"],
-    );
+    let (text, logprobs) = (body["choices"][0]["text"].as_str().unwrap(), &body["choices"][0]["logprobs"]);
     let list = |name: &str| logprobs[name].as_array().unwrap().clone();
     let n = tokens(ANSWER).len() + 1;
-    assert_eq!(
-        [
-            list("tokens").len(),
-            list("token_logprobs").len(),
-            list("top_logprobs").len()
-        ],
-        [n; 3]
-    );
+    assert_eq!([list("tokens").len(), list("token_logprobs").len(), list("top_logprobs").len()], [n; 3]);
     let chars: Vec<char> = text.chars().collect();
     for (token, offset) in list("tokens").iter().zip(list("text_offset")).take(n - 1) {
         let (token, offset) = (token.as_str().unwrap(), offset.as_u64().unwrap() as usize);
@@ -227,21 +135,11 @@ async fn log_probabilities_of_a_completion_have_offsets_into_its_text() {
             assert_eq!(at, token, "at {offset}");
         }
     }
-    assert!(
-        list("top_logprobs")
-            .iter()
-            .all(|top| (1..=3).contains(&top.as_object().unwrap().len()))
-    );
+    assert!(list("top_logprobs").iter().all(|top| (1..=3).contains(&top.as_object().unwrap().len())));
     let streamed = house.stream(json!({"logprobs": 2})).await;
     for name in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
-        let parts = streamed
-            .choices()
-            .filter_map(|choice| choice["logprobs"][name].as_array());
-        assert_eq!(
-            parts.flatten().cloned().collect::<Vec<_>>(),
-            list(name),
-            "{name}"
-        );
+        let parts = streamed.choices().filter_map(|choice| choice["logprobs"][name].as_array());
+        assert_eq!(parts.flatten().cloned().collect::<Vec<_>>(), list(name), "{name}");
     }
 }
 
@@ -249,11 +147,7 @@ async fn log_probabilities_of_a_completion_have_offsets_into_its_text() {
 async fn many_sessions_at_once_get_the_answer_that_each_would_get_alone() {
     let house = House::good();
     let answers = futures::future::join_all((0..12).map(|_| house.complete(json!({})))).await;
-    assert!(
-        answers
-            .iter()
-            .all(|body| body["choices"][0]["text"] == ANSWER)
-    );
+    assert!(answers.iter().all(|body| body["choices"][0]["text"] == ANSWER));
     assert!(house.is_idle());
 }
 
@@ -263,10 +157,5 @@ async fn the_speed_of_recent_sessions_is_measured() {
     assert_eq!(house.gateway.measured_tokens_per_second("tiny"), None);
     house.complete(json!({})).await;
     house.complete(json!({})).await;
-    assert!(
-        house
-            .gateway
-            .measured_tokens_per_second("tiny")
-            .is_some_and(|speed| speed > 0.0)
-    );
+    assert!(house.gateway.measured_tokens_per_second("tiny").is_some_and(|speed| speed > 0.0));
 }

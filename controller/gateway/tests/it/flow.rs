@@ -16,24 +16,13 @@ use crate::phones::Act;
 async fn a_client_that_does_not_read_stops_its_own_session_and_no_other() {
     let house = House::good();
     let body = request(json!({"stream": true, "ignore_eos": true}));
-    let mut unread = house
-        .send("POST", "/v1/completions", body.to_string())
-        .await
-        .into_body()
-        .into_data_stream();
+    let mut unread = house.send("POST", "/v1/completions", body.to_string()).await.into_body().into_data_stream();
     let first = unread.next().await.unwrap().unwrap();
     assert!(first.starts_with(b"data: "));
-    assert_eq!(
-        house.complete(json!({})).await["choices"][0]["text"],
-        ANSWER
-    );
+    assert_eq!(house.complete(json!({})).await["choices"][0]["text"], ANSWER);
     let session = house.phones.prompts()[0].key.session;
     // One token read, as many as fit into the queue, one on its way, and the window beyond them.
-    assert!(
-        house.phones.granted(session) <= 1 + 4 + 1 + 4,
-        "{}",
-        house.phones.granted(session)
-    );
+    assert!(house.phones.granted(session) <= 1 + 4 + 1 + 4, "{}", house.phones.granted(session));
     let rest = unread.fold(Vec::new(), async |mut all, part| {
         all.extend_from_slice(&part.unwrap());
         all
@@ -44,48 +33,27 @@ async fn a_client_that_does_not_read_stops_its_own_session_and_no_other() {
 
 #[tokio::test]
 async fn a_client_that_never_reads_loses_its_session() {
-    let config = GatewayConfig {
-        client_deadline: Duration::from_millis(50),
-        ..config()
-    };
+    let config = GatewayConfig { client_deadline: Duration::from_millis(50), ..config() };
     let house = House::with(config, deployment(vec![ring_a()]), |_| Act::Token);
     let body = request(json!({"stream": true}));
-    let _unread = house
-        .send("POST", "/v1/completions", body.to_string())
-        .await;
-    house
-        .until("the session is closed", |house| {
-            house.phones.closed().len() == 1 && house.is_idle()
-        })
-        .await;
+    let _unread = house.send("POST", "/v1/completions", body.to_string()).await;
+    house.until("the session is closed", |house| house.phones.closed().len() == 1 && house.is_idle()).await;
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_closes_its_session() {
     let house = House::new(|step| if step.idx < 3 { Act::Token } else { Act::Hold });
     let body = request(json!({"stream": true}));
-    let mut stream = house
-        .send("POST", "/v1/completions", body.to_string())
-        .await
-        .into_body()
-        .into_data_stream();
+    let mut stream = house.send("POST", "/v1/completions", body.to_string()).await.into_body().into_data_stream();
     stream.next().await.unwrap().unwrap();
     drop(stream);
-    house
-        .until("the stream's session is closed", |house| {
-            house.phones.closed().len() == 1 && house.is_idle()
-        })
-        .await;
+    house.until("the stream's session is closed", |house| house.phones.closed().len() == 1 && house.is_idle()).await;
 
     tokio::select! {
         _ = house.complete(json!({})) => panic!("the ring holds the answer back"),
         () = house.until("the session runs", |house| house.phones.prompts().len() == 2) => {}
     }
-    house
-        .until("the other's too", |house| {
-            house.phones.closed().len() == 2 && house.is_idle()
-        })
-        .await;
+    house.until("the other's too", |house| house.phones.closed().len() == 2 && house.is_idle()).await;
 }
 
 #[tokio::test]
@@ -98,46 +66,27 @@ async fn a_connection_that_ends_closes_its_session() {
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
         let body = request(json!({"stream": streams})).to_string();
-        let head = format!(
-            "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
+        let head =
+            format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
         client.write_all((head + &body).as_bytes()).await.unwrap();
         if streams {
             let mut first = [0; 12];
             client.read_exact(&mut first).await.unwrap();
             assert_eq!(&first, b"HTTP/1.1 200");
         } else {
-            house
-                .until("the session runs", |house| {
-                    !house.phones.prompts().is_empty()
-                })
-                .await;
+            house.until("the session runs", |house| !house.phones.prompts().is_empty()).await;
         }
         drop(client);
-        house
-            .until("the session is closed", |house| {
-                house.phones.closed().len() == 1 && house.is_idle()
-            })
-            .await;
+        house.until("the session is closed", |house| house.phones.closed().len() == 1 && house.is_idle()).await;
         server.abort();
     }
 }
 
 /// A ring that holds every answer back until the flag is up.
-fn held() -> (
-    Arc<AtomicBool>,
-    impl Fn(crate::phones::Step) -> Act + Send + Sync + 'static,
-) {
+fn held() -> (Arc<AtomicBool>, impl Fn(crate::phones::Step) -> Act + Send + Sync + 'static) {
     let is_free = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&is_free);
-    (is_free, move |step| {
-        if step.idx == 0 && !seen.load(Ordering::SeqCst) {
-            Act::Hold
-        } else {
-            Act::Token
-        }
-    })
+    (is_free, move |step| if step.idx == 0 && !seen.load(Ordering::SeqCst) { Act::Hold } else { Act::Token })
 }
 
 #[tokio::test]
@@ -145,14 +94,7 @@ async fn sessions_beyond_the_rings_places_wait_and_beyond_the_queue_are_refused(
     let (is_free, hook) = held();
     let mut route = deployment(vec![ring_a()]);
     route.max_sessions = 1;
-    let house = House::with(
-        GatewayConfig {
-            max_waiting: 1,
-            ..config()
-        },
-        route,
-        hook,
-    );
+    let house = House::with(GatewayConfig { max_waiting: 1, ..config() }, route, hook);
     let mut first = Box::pin(house.complete(json!({})));
     let mut second = Box::pin(house.complete(json!({})));
     let mut third = Box::pin(house.send("POST", "/v1/completions", request(json!({})).to_string()));
@@ -166,15 +108,9 @@ async fn sessions_beyond_the_rings_places_wait_and_beyond_the_queue_are_refused(
         () = house.until("the second waits", |house| house.gateway.sessions_waiting("tiny") == 1) => {}
     }
     let refused = (&mut third).await;
-    assert_eq!(
-        (refused.status().as_u16(), &refused.headers()["retry-after"]),
-        (429, &http::HeaderValue::from(5))
-    );
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &http::HeaderValue::from(5)));
     let (_, body) = crate::house::read_json(refused).await;
-    assert_eq!(
-        (&body["error"]["code"], &body["error"]["type"]),
-        (&json!("queue_full"), &json!("rate_limit_error"))
-    );
+    assert_eq!((&body["error"]["code"], &body["error"]["type"]), (&json!("queue_full"), &json!("rate_limit_error")));
 
     assert_eq!(house.phones.prompts().len(), 1);
     is_free.store(true, Ordering::SeqCst);
@@ -188,25 +124,12 @@ async fn a_session_that_waits_too_long_for_its_place_is_told_to_come_back() {
     let (_is_free, hook) = held();
     let mut route = deployment(vec![ring_a()]);
     route.max_sessions = 1;
-    let house = House::with(
-        GatewayConfig {
-            queue_deadline: Duration::from_millis(50),
-            ..config()
-        },
-        route,
-        hook,
-    );
+    let house = House::with(GatewayConfig { queue_deadline: Duration::from_millis(50), ..config() }, route, hook);
     let body = request(json!({"stream": true})).to_string();
     let _first = house.send("POST", "/v1/completions", body.clone()).await;
     let second = house.send("POST", "/v1/completions", body).await;
-    assert_eq!(
-        (second.status().as_u16(), &second.headers()["retry-after"]),
-        (503, &http::HeaderValue::from(5))
-    );
-    assert_eq!(
-        crate::house::read_json(second).await.1["error"]["code"],
-        "no_ring"
-    );
+    assert_eq!((second.status().as_u16(), &second.headers()["retry-after"]), (503, &http::HeaderValue::from(5)));
+    assert_eq!(crate::house::read_json(second).await.1["error"]["code"], "no_ring");
 }
 
 #[tokio::test]
@@ -217,9 +140,7 @@ async fn sessions_go_to_the_ring_with_the_fewest() {
     let mut open = Vec::new();
     for n in 1..=4 {
         open.push(house.send("POST", "/v1/completions", body.clone()).await);
-        let on = |ring: polyphony_gateway::RingRoute| {
-            house.gateway.sessions_in(ring.ring, ring.generation)
-        };
+        let on = |ring: polyphony_gateway::RingRoute| house.gateway.sessions_in(ring.ring, ring.generation);
         assert_eq!(on(ring_a()).abs_diff(on(ring_b())), n % 2);
     }
 }

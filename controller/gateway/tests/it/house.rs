@@ -18,24 +18,14 @@ use tower::ServiceExt;
 use crate::phones::{Act, Phones, Step};
 
 /// The text that every ring answers with.
-pub const ANSWER: &str = "The quick brown fox jumps over the lazy dog.\n\nIt does so é time 🦀 and again, until the end.";
+pub const ANSWER: &str =
+    "The quick brown fox jumps over the lazy dog.\n\nIt does so é time 🦀 and again, until the end.";
 pub const PROMPT: &str = "Tell me of the fox.";
 
-pub static TOKENIZER: LazyLock<Arc<Tokenizer>> =
-    LazyLock::new(|| Arc::new(Tokenizer::open(&tiny_model()).unwrap()));
+pub static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| Arc::new(Tokenizer::open(&tiny_model()).unwrap()));
 
 pub fn tiny_model() -> PathBuf {
-    [
-        env!("CARGO_MANIFEST_DIR"),
-        "..",
-        "..",
-        "e2e",
-        "golden",
-        "tiny",
-        "llama_q8_0.gguf",
-    ]
-    .iter()
-    .collect()
+    [env!("CARGO_MANIFEST_DIR"), "..", "..", "e2e", "golden", "tiny", "llama_q8_0.gguf"].iter().collect()
 }
 
 pub fn tokens(text: &str) -> Vec<u32> {
@@ -82,9 +72,7 @@ pub fn deployment(rings: Vec<RingRoute>) -> DeploymentRoute {
 }
 
 pub fn table(route: DeploymentRoute) -> Arc<RouteTable> {
-    Arc::new(RouteTable {
-        deployments: [("tiny".to_owned(), route)].into(),
-    })
+    Arc::new(RouteTable { deployments: [("tiny".to_owned(), route)].into() })
 }
 
 /// Rings of the tests: 1 with generations 1 and 2, and 2.
@@ -119,22 +107,12 @@ impl House {
         route: DeploymentRoute,
         hook: impl Fn(Step) -> Act + Send + Sync + 'static,
     ) -> Self {
-        let rings = [ring_a(), ring_a_next(), ring_b()]
-            .map(|ring| ((ring.ring, ring.generation), ring.phones));
-        let (phones, frames) = Phones::new(
-            HashMap::from(rings),
-            tokens(ANSWER),
-            end_token(),
-            Box::new(hook),
-        );
+        let rings = [ring_a(), ring_a_next(), ring_b()].map(|ring| ((ring.ring, ring.generation), ring.phones));
+        let (phones, frames) = Phones::new(HashMap::from(rings), tokens(ANSWER), end_token(), Box::new(hook));
         let (routes, receiver) = watch::channel(table(route));
         let gateway = Gateway::new(config, phones.clone(), receiver);
         phones.serve(gateway.clone(), frames);
-        Self {
-            gateway,
-            phones,
-            routes,
-        }
+        Self { gateway, phones, routes }
     }
 
     /// One ring that works.
@@ -143,11 +121,7 @@ impl House {
     }
 
     pub async fn send(&self, method: &str, path: &str, body: impl Into<Body>) -> Response {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(body.into())
-            .unwrap();
+        let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
         self.gateway.router().oneshot(request).await.unwrap()
     }
 
@@ -207,58 +181,34 @@ pub struct Streamed {
 
 impl Streamed {
     pub fn choices(&self) -> impl Iterator<Item = &Value> {
-        self.events
-            .iter()
-            .filter_map(|event| event["choices"].get(0))
+        self.events.iter().filter_map(|event| event["choices"].get(0))
     }
 
     pub fn text(&self) -> String {
-        self.choices()
-            .filter_map(|choice| choice["text"].as_str())
-            .collect()
+        self.choices().filter_map(|choice| choice["text"].as_str()).collect()
     }
 
     pub fn token_ids(&self) -> Vec<u64> {
-        let ids = self
-            .choices()
-            .filter_map(|choice| choice["token_ids"].as_array())
-            .flatten();
+        let ids = self.choices().filter_map(|choice| choice["token_ids"].as_array()).flatten();
         ids.map(|id| id.as_u64().unwrap()).collect()
     }
 
     pub fn finish_reasons(&self) -> Vec<&str> {
-        self.choices()
-            .filter_map(|choice| choice["finish_reason"].as_str())
-            .collect()
+        self.choices().filter_map(|choice| choice["finish_reason"].as_str()).collect()
     }
 }
 
 pub async fn read_json(response: Response) -> (StatusCode, Value) {
     let status = response.status();
-    let bytes = axum::body::to_bytes(response.into_body(), 1 << 24)
-        .await
-        .unwrap();
-    (
-        status,
-        serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))),
-    )
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
+    (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))))
 }
 
 pub async fn read_stream(response: Response) -> Streamed {
-    let bytes = axum::body::to_bytes(response.into_body(), 1 << 24)
-        .await
-        .unwrap();
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
-    let mut data: Vec<&str> = text
-        .split_terminator("\n\n")
-        .map(|event| event.strip_prefix("data: ").unwrap())
-        .collect();
+    let mut data: Vec<&str> =
+        text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect();
     let is_done = data.pop_if(|last| *last == "[DONE]").is_some();
-    Streamed {
-        events: data
-            .into_iter()
-            .map(|event| serde_json::from_str(event).unwrap())
-            .collect(),
-        is_done,
-    }
+    Streamed { events: data.into_iter().map(|event| serde_json::from_str(event).unwrap()).collect(), is_done }
 }

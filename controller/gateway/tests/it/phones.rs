@@ -72,26 +72,10 @@ impl Phones {
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Frame>) {
         let (sent, frames) = mpsc::unbounded_channel();
         let (log, gone, gateway) = Default::default();
-        (
-            Arc::new(Self {
-                sent,
-                log,
-                gone,
-                rings,
-                script,
-                end_token,
-                hook,
-                gateway,
-            }),
-            frames,
-        )
+        (Arc::new(Self { sent, log, gone, rings, script, end_token, hook, gateway }), frames)
     }
 
-    pub fn serve(
-        self: &Arc<Self>,
-        gateway: Arc<Gateway>,
-        mut frames: mpsc::UnboundedReceiver<Frame>,
-    ) {
+    pub fn serve(self: &Arc<Self>, gateway: Arc<Gateway>, mut frames: mpsc::UnboundedReceiver<Frame>) {
         assert!(self.gateway.set(gateway).is_ok());
         let phones = Arc::clone(self);
         tokio::spawn(async move {
@@ -100,22 +84,9 @@ impl Phones {
             while let Some(frame) = frames.recv().await {
                 match frame {
                     Frame::Open { key, options } => {
-                        held.insert(
-                            key,
-                            Held {
-                                options,
-                                position: 0,
-                                granted_until: 0,
-                                is_over: false,
-                            },
-                        );
+                        held.insert(key, Held { options, position: 0, granted_until: 0, is_over: false });
                     }
-                    Frame::Prompt(Prompt {
-                        key,
-                        position,
-                        tokens,
-                        credit,
-                    }) => {
+                    Frame::Prompt(Prompt { key, position, tokens, credit }) => {
                         assert_eq!(position, 0);
                         let session = held.get_mut(&key).expect("a prompt comes after its open");
                         session.position = tokens.len() as u32;
@@ -123,9 +94,7 @@ impl Phones {
                         begun.entry(key.session).or_insert(session.position);
                     }
                     Frame::Credit { key, steps } => {
-                        held.get_mut(&key)
-                            .expect("credit is for open sessions")
-                            .granted_until += steps
+                        held.get_mut(&key).expect("credit is for open sessions").granted_until += steps
                     }
                     Frame::Close { key } => drop(held.remove(&key)),
                     other => panic!("the gateway sent {other:?}"),
@@ -155,17 +124,8 @@ impl Phones {
                     is_full => is_full.then_some(Finish::Length),
                 };
                 let n_top = u32::from(session.options.top_logprobs);
-                let top = (0..n_top)
-                    .map(|n| ((token + n) % 256, -0.5 - n as f32))
-                    .collect();
-                Token {
-                    key,
-                    position,
-                    token,
-                    finish,
-                    logprob: -0.5,
-                    top,
-                }
+                let top = (0..n_top).map(|n| ((token + n) % 256, -0.5 - n as f32)).collect();
+                Token { key, position, token, finish, logprob: -0.5, top }
             };
             let idx = session.position - begun;
             let mut next = token(session.position);
@@ -174,28 +134,11 @@ impl Phones {
                 Act::Twice => gateway.deliver(tail, Frame::Token(next.clone())),
                 Act::Hold => return,
                 Act::Skip => next = token(session.position + 1),
-                Act::FromHead => gateway.deliver(
-                    head,
-                    Frame::Token(Token {
-                        token: 0,
-                        ..next.clone()
-                    }),
-                ),
+                Act::FromHead => gateway.deliver(head, Frame::Token(Token { token: 0, ..next.clone() })),
                 Act::AfterOldOnes => {
-                    let old = RouteKey {
-                        epoch: polyphony_protocol::Epoch(key.epoch.0 - 1),
-                        ..key
-                    };
+                    let old = RouteKey { epoch: polyphony_protocol::Epoch(key.epoch.0 - 1), ..key };
                     for position in begun..session.position + 3 {
-                        gateway.deliver(
-                            tail,
-                            Frame::Token(Token {
-                                key: old,
-                                position,
-                                token: 0,
-                                ..next.clone()
-                            }),
-                        );
+                        gateway.deliver(tail, Frame::Token(Token { key: old, position, token: 0, ..next.clone() }));
                     }
                 }
                 Act::Fail(code) => {
@@ -224,12 +167,7 @@ impl Phones {
 
     /// What `pick` makes of the frames so far.
     pub fn frames<T>(&self, pick: impl Fn(&Frame) -> Option<T>) -> Vec<T> {
-        self.log
-            .lock()
-            .unwrap()
-            .iter()
-            .filter_map(|(_, frame)| pick(frame))
-            .collect()
+        self.log.lock().unwrap().iter().filter_map(|(_, frame)| pick(frame)).collect()
     }
 
     pub fn prompts(&self) -> Vec<Prompt> {
@@ -269,12 +207,7 @@ impl PhoneLinks for Phones {
         if self.gone.lock().unwrap().contains(phone) {
             return Err(LinkError::Gone(phone.to_owned()));
         }
-        self.log
-            .lock()
-            .unwrap()
-            .push((phone.to_owned(), frame.clone()));
-        self.sent
-            .send(frame)
-            .map_err(|_| LinkError::Gone(phone.to_owned()))
+        self.log.lock().unwrap().push((phone.to_owned(), frame.clone()));
+        self.sent.send(frame).map_err(|_| LinkError::Gone(phone.to_owned()))
     }
 }

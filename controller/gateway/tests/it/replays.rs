@@ -8,8 +8,7 @@ use polyphony_protocol::{Epoch, PlanGeneration, RingId};
 use serde_json::json;
 
 use crate::house::{
-    ANSWER, House, PROMPT, Streamed, config, deployment, end_token, ring_a, ring_a_next, ring_b,
-    table, tokens,
+    ANSWER, House, PROMPT, Streamed, config, deployment, end_token, ring_a, ring_a_next, ring_b, table, tokens,
 };
 use crate::phones::{Act, Step};
 
@@ -19,11 +18,7 @@ const AT: u32 = 6;
 /// The first placement does `act` at [`AT`], all others work.
 fn once(act: Act) -> impl Fn(Step) -> Act + Send + Sync + 'static {
     move |step| {
-        if step.key.epoch == Epoch(1) && step.idx == AT {
-            act
-        } else {
-            Act::Token
-        }
+        if step.key.epoch == Epoch(1) && step.idx == AT { act } else { Act::Token }
     }
 }
 
@@ -52,30 +47,15 @@ async fn whatever_fails_in_the_middle_the_stream_is_unbroken() {
     ];
     for act in acts {
         // Only silence is found by waiting.
-        let patience = if act == Act::Hold {
-            Duration::from_millis(500)
-        } else {
-            config().inter_token_deadline
-        };
-        let config = GatewayConfig {
-            inter_token_deadline: patience,
-            ..config()
-        };
+        let patience = if act == Act::Hold { Duration::from_millis(500) } else { config().inter_token_deadline };
+        let config = GatewayConfig { inter_token_deadline: patience, ..config() };
         let house = House::with(config, deployment(vec![ring_a()]), once(act));
         assert_unbroken(&stream(&house).await);
         let prompts = house.phones.prompts();
         assert_eq!(prompts.len(), 2, "{act:?}");
         let so_far = [tokens(PROMPT), tokens(ANSWER)[..AT as usize].to_vec()].concat();
-        assert_eq!(
-            (&prompts[1].tokens, prompts[1].key.epoch),
-            (&so_far, Epoch(2)),
-            "{act:?}"
-        );
-        assert_eq!(
-            house.phones.closed(),
-            [prompts[0].key, prompts[1].key],
-            "{act:?}"
-        );
+        assert_eq!((&prompts[1].tokens, prompts[1].key.epoch), (&so_far, Epoch(2)), "{act:?}");
+        assert_eq!(house.phones.closed(), [prompts[0].key, prompts[1].key], "{act:?}");
         assert_eq!(house.gateway.counters().replays, 1);
     }
 }
@@ -91,58 +71,28 @@ async fn the_answer_is_the_same_with_the_same_options_after_a_replay() {
 #[tokio::test]
 async fn a_lost_phone_moves_the_session_to_another_replica() {
     for phone in ["a-head", "a-middle", "a-tail"] {
-        let house = House::with(
-            config(),
-            deployment(vec![ring_a(), ring_b()]),
-            once(Act::Gone(phone)),
-        );
+        let house = House::with(config(), deployment(vec![ring_a(), ring_b()]), once(Act::Gone(phone)));
         assert_unbroken(&stream(&house).await);
-        let rings: Vec<_> = house
-            .phones
-            .prompts()
-            .iter()
-            .map(|prompt| prompt.key.ring)
-            .collect();
+        let rings: Vec<_> = house.phones.prompts().iter().map(|prompt| prompt.key.ring).collect();
         assert_eq!(rings, [RingId(1), RingId(2)], "{phone}");
     }
 }
 
 #[tokio::test]
 async fn an_interrupted_session_waits_for_the_next_plan() {
-    let house = House::with(
-        config(),
-        deployment(vec![ring_a()]),
-        once(Act::Gone("a-tail")),
-    );
+    let house = House::with(config(), deployment(vec![ring_a()]), once(Act::Gone("a-tail")));
     let plan = async {
-        house
-            .until("the session has left its ring", |house| {
-                !house.phones.closed().is_empty()
-            })
-            .await;
+        house.until("the session has left its ring", |house| !house.phones.closed().is_empty()).await;
         house.routes.send_replace(table(deployment(vec![])));
         // A request that comes now is told why, while the old one waits.
-        let (status, _) = house
-            .post("/v1/completions", json!({"model": "tiny", "prompt": "a"}))
-            .await;
+        let (status, _) = house.post("/v1/completions", json!({"model": "tiny", "prompt": "a"})).await;
         assert_eq!(status, 503);
-        house
-            .routes
-            .send_replace(table(deployment(vec![ring_a_next()])));
+        house.routes.send_replace(table(deployment(vec![ring_a_next()])));
     };
     let (streamed, ()) = tokio::join!(stream(&house), plan);
     assert_unbroken(&streamed);
-    let generations: Vec<_> = house
-        .phones
-        .prompts()
-        .iter()
-        .map(|prompt| prompt.key.generation)
-        .collect();
-    assert_eq!(
-        generations.last(),
-        Some(&PlanGeneration(2)),
-        "{generations:?}"
-    );
+    let generations: Vec<_> = house.phones.prompts().iter().map(|prompt| prompt.key.generation).collect();
+    assert_eq!(generations.last(), Some(&PlanGeneration(2)), "{generations:?}");
 }
 
 #[tokio::test]
@@ -168,63 +118,35 @@ async fn repeated_tokens_and_tokens_of_other_phones_are_not_heard() {
 
 #[tokio::test]
 async fn a_session_that_fails_again_and_again_ends_with_what_happened() {
-    let config = || GatewayConfig {
-        max_replays: 3,
-        ..config()
-    };
+    let config = || GatewayConfig { max_replays: 3, ..config() };
     let fail = |step: Step| {
-        if step.idx < AT {
-            Act::Token
-        } else {
-            Act::Fail(FailureCode::Compute)
-        }
+        if step.idx < AT { Act::Token } else { Act::Fail(FailureCode::Compute) }
     };
     let house = House::with(config(), deployment(vec![ring_a()]), fail);
     let streamed = stream(&house).await;
     assert_eq!(streamed.token_ids().len(), AT as usize);
     let error = &streamed.events.last().unwrap()["error"];
-    assert_eq!(
-        (&error["code"], &error["type"]),
-        (&json!("session_lost"), &json!("server_error"))
-    );
+    assert_eq!((&error["code"], &error["type"]), (&json!("session_lost"), &json!("server_error")));
     let message = error["message"].as_str().unwrap();
     assert!(
-        message.contains("3 replays")
-            && message.contains("a-tail")
-            && message.contains("told to by the test"),
+        message.contains("3 replays") && message.contains("a-tail") && message.contains("told to by the test"),
         "{message}"
     );
     assert!(!streamed.is_done && streamed.finish_reasons().is_empty());
     assert_eq!(house.phones.prompts().len(), 4);
 
     let house = House::with(config(), deployment(vec![ring_a()]), fail);
-    let (status, body) = house
-        .post("/v1/completions", crate::house::request(json!({})))
-        .await;
-    assert_eq!(
-        (status.as_u16(), &body["error"]["code"]),
-        (503, &json!("session_lost"))
-    );
+    let (status, body) = house.post("/v1/completions", crate::house::request(json!({}))).await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (503, &json!("session_lost")));
     assert!(house.is_idle());
 }
 
 #[tokio::test]
 async fn a_session_that_gets_on_between_failures_is_replayed_as_often_as_it_takes() {
-    let house = House::with(
-        GatewayConfig {
-            max_replays: 1,
-            ..config()
-        },
-        deployment(vec![ring_a()]),
-        |step| {
-            // Each placement brings three tokens.
-            if step.idx == step.key.epoch.0 * 3 {
-                Act::Fail(FailureCode::Busy)
-            } else {
-                Act::Token
-            }
-        },
-    );
+    let house = House::with(GatewayConfig { max_replays: 1, ..config() }, deployment(vec![ring_a()]), |step| {
+        // Each placement brings three tokens.
+        if step.idx == step.key.epoch.0 * 3 { Act::Fail(FailureCode::Busy) } else { Act::Token }
+    });
     assert_unbroken(&stream(&house).await);
     assert!(house.gateway.counters().replays > 5);
 }
@@ -233,25 +155,15 @@ async fn a_session_that_gets_on_between_failures_is_replayed_as_often_as_it_take
 async fn a_session_that_the_phones_refuse_is_not_replayed() {
     let house = House::new(once(Act::Fail(FailureCode::BadFrame)));
     let streamed = stream(&house).await;
-    assert_eq!(
-        streamed.events.last().unwrap()["error"]["code"],
-        "session_refused"
-    );
+    assert_eq!(streamed.events.last().unwrap()["error"]["code"], "session_refused");
     assert_eq!(house.phones.prompts().len(), 1);
 }
 
 #[tokio::test]
 async fn without_a_first_token_in_time_the_session_is_replayed() {
-    let config = GatewayConfig {
-        first_token_deadline: Duration::from_millis(50),
-        ..config()
-    };
+    let config = GatewayConfig { first_token_deadline: Duration::from_millis(50), ..config() };
     let house = House::with(config, deployment(vec![ring_a(), ring_b()]), |step| {
-        if step.key.ring == RingId(1) {
-            Act::Hold
-        } else {
-            Act::Token
-        }
+        if step.key.ring == RingId(1) { Act::Hold } else { Act::Token }
     });
     assert_unbroken(&stream(&house).await);
 }
@@ -259,37 +171,16 @@ async fn without_a_first_token_in_time_the_session_is_replayed() {
 #[tokio::test]
 async fn a_replay_that_finds_no_ring_in_time_says_so() {
     let suspicion = Duration::from_secs(60);
-    let config = GatewayConfig {
-        replay_deadline: Duration::from_millis(500),
-        suspicion,
-        ..config()
-    };
-    let house = House::with(
-        config,
-        deployment(vec![ring_a()]),
-        once(Act::Gone("a-middle")),
-    );
+    let config = GatewayConfig { replay_deadline: Duration::from_millis(500), suspicion, ..config() };
+    let house = House::with(config, deployment(vec![ring_a()]), once(Act::Gone("a-middle")));
     let plan = async {
-        house
-            .until("the session has left its ring", |house| {
-                !house.phones.closed().is_empty()
-            })
-            .await;
+        house.until("the session has left its ring", |house| !house.phones.closed().is_empty()).await;
         house.routes.send_replace(table(deployment(vec![])));
     };
     let (streamed, ()) = tokio::join!(stream(&house), plan);
     let error = &streamed.events.last().unwrap()["error"];
-    assert_eq!(
-        (streamed.is_done, &error["code"]),
-        (false, &json!("no_ring"))
-    );
-    assert!(
-        error["message"]
-            .as_str()
-            .unwrap()
-            .contains("2 of 3 phones are Ready"),
-        "{error}"
-    );
+    assert_eq!((streamed.is_done, &error["code"]), (false, &json!("no_ring")));
+    assert!(error["message"].as_str().unwrap().contains("2 of 3 phones are Ready"), "{error}");
     assert_eq!(streamed.token_ids().len(), AT as usize);
 }
 
@@ -297,24 +188,12 @@ async fn a_replay_that_finds_no_ring_in_time_says_so() {
 async fn a_gateway_that_closes_ends_its_answers_with_an_error_to_retry() {
     let house = House::new(|step| if step.idx < AT { Act::Token } else { Act::Hold });
     let close = async {
-        house
-            .until("the ring holds", |house| {
-                house.gateway.sessions_in(RingId(1), PlanGeneration(1)) == 1
-            })
-            .await;
+        house.until("the ring holds", |house| house.gateway.sessions_in(RingId(1), PlanGeneration(1)) == 1).await;
         house.gateway.close();
     };
     let (streamed, ()) = tokio::join!(stream(&house), close);
-    assert_eq!(
-        streamed.events.last().unwrap()["error"]["code"],
-        "shutting_down"
-    );
-    let (status, body) = house
-        .post("/v1/completions", crate::house::request(json!({})))
-        .await;
-    assert_eq!(
-        (status.as_u16(), &body["error"]["code"]),
-        (503, &json!("shutting_down"))
-    );
+    assert_eq!(streamed.events.last().unwrap()["error"]["code"], "shutting_down");
+    let (status, body) = house.post("/v1/completions", crate::house::request(json!({}))).await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (503, &json!("shutting_down")));
     assert!(house.is_idle());
 }

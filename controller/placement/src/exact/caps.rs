@@ -21,15 +21,9 @@ impl Caps {
         let n = costs.n_layers;
         let p = &costs.problem.phones[phone];
         // A cast of a float saturates, and an infinite quotient is no limit.
-        let in_time =
-            |ends_seconds: f64| ((limit - ends_seconds) / p.seconds_per_layer).max(0.0) as usize;
-        let inner = (1..n.saturating_sub(1))
-            .map(|from| costs.reach(phone, from))
-            .max()
-            .unwrap_or(0);
-        let tail = (1..n)
-            .find(|&from| costs.fits(phone, from, n))
-            .map_or(0, |from| n - from);
+        let in_time = |ends_seconds: f64| ((limit - ends_seconds) / p.seconds_per_layer).max(0.0) as usize;
+        let inner = (1..n.saturating_sub(1)).map(|from| costs.reach(phone, from)).max().unwrap_or(0);
+        let tail = (1..n).find(|&from| costs.fits(phone, from, n)).map_or(0, |from| n - from);
         Self {
             inner: inner.min(in_time(0.0)),
             head: costs.reach(phone, 0).min(in_time(p.seconds_embedding)),
@@ -39,10 +33,6 @@ impl Caps {
     }
 
     pub(super) fn most(&self, n_layers: usize) -> usize {
-        if self.whole {
-            n_layers
-        } else {
-            self.inner.max(self.head).max(self.tail)
-        }
+        if self.whole { n_layers } else { self.inner.max(self.head).max(self.tail) }
     }
 }

@@ -82,12 +82,8 @@ impl<'a, 'b> Programme<'a, 'b> {
         let guess = || guess(costs, candidates);
         let limit_seconds = cutoff.map_or(f64::INFINITY, |seconds| seconds * (1.0 - CUTOFF));
         // A phone too slow for any layer below the cutoff would only bring large figures.
-        let roles = candidates
-            .iter()
-            .map(|&phone| (phone, Caps::new(costs, phone, limit_seconds)));
-        let (phones, caps): (Vec<usize>, Vec<Caps>) = roles
-            .filter(|(_, caps)| caps.most(costs.n_layers) > 0)
-            .unzip();
+        let roles = candidates.iter().map(|&phone| (phone, Caps::new(costs, phone, limit_seconds)));
+        let (phones, caps): (Vec<usize>, Vec<Caps>) = roles.filter(|(_, caps)| caps.most(costs.n_layers) > 0).unzip();
         let mut programme = Self {
             costs,
             phones,
@@ -132,10 +128,7 @@ impl<'a, 'b> Programme<'a, 'b> {
     fn column(&mut self, definition: VariableDefinition) -> Column {
         let index = self.n_columns;
         self.n_columns += 1;
-        Column {
-            variable: self.variables.add(definition),
-            index,
-        }
+        Column { variable: self.variables.add(definition), index }
     }
 
     fn positions(&self) -> std::ops::Range<usize> {
@@ -145,27 +138,18 @@ impl<'a, 'b> Programme<'a, 'b> {
     fn write_phones(&mut self) {
         let n_layers = self.costs.n_layers;
         // With layers of one size and a sum to minimise, whole orders give whole counts by themselves.
-        let whole_counts = self.costs.problem.demand.objective == Objective::Throughput
-            || !has_even_layers(self.costs);
+        let whole_counts = self.costs.problem.demand.objective == Objective::Throughput || !has_even_layers(self.costs);
         for at in self.positions() {
             for role in [&mut self.used, &mut self.head, &mut self.tail] {
                 let index = self.n_columns;
                 self.n_columns += 1;
-                role.push(Column {
-                    variable: self.variables.add(variable().binary()),
-                    index,
-                });
+                role.push(Column { variable: self.variables.add(variable().binary()), index });
             }
             let layers = variable().clamp(0.0, self.caps[at].most(n_layers) as f64);
-            let count = self.column(if whole_counts {
-                layers.integer()
-            } else {
-                layers
-            });
+            let count = self.column(if whole_counts { layers.integer() } else { layers });
             self.count.push(count);
             // Being the whole ring is one of the ways back where those are written: see there.
-            let whole =
-                (self.orderless && self.caps[at].whole).then(|| self.column(variable().binary()));
+            let whole = (self.orderless && self.caps[at].whole).then(|| self.column(variable().binary()));
             self.whole.push(whole);
             let stage = self.stage(at);
             self.round += stage;
@@ -185,23 +169,17 @@ impl<'a, 'b> Programme<'a, 'b> {
         let (used, head, tail) = (all(&self.used), all(&self.head), all(&self.tail));
         self.rows.push(constraint!(head == 1.0));
         self.rows.push(constraint!(tail == 1.0));
-        self.rows
-            .push(constraint!(used.clone() >= self.costs.min_stages() as f64));
-        self.rows
-            .push(constraint!(used <= self.costs.max_stages() as f64));
+        self.rows.push(constraint!(used.clone() >= self.costs.min_stages() as f64));
+        self.rows.push(constraint!(used <= self.costs.max_stages() as f64));
         for at in self.positions() {
-            self.rows.push(constraint!(
-                self.count[at].variable >= self.used[at].variable
-            ));
+            self.rows.push(constraint!(self.count[at].variable >= self.used[at].variable));
         }
     }
 
     /// No more layers than the role allows. `whole` has to be known.
     fn write_caps(&mut self) {
         for at in self.positions() {
-            let Caps {
-                inner, head, tail, ..
-            } = self.caps[at];
+            let Caps { inner, head, tail, .. } = self.caps[at];
             let (inner, first, last) = (inner as f64, head as f64, tail as f64);
             let mut most = inner * self.used[at].variable
                 + (first - inner) * self.head[at].variable
@@ -219,27 +197,19 @@ impl<'a, 'b> Programme<'a, 'b> {
         let (costs, model) = (self.costs, &self.costs.problem.model);
         let total = costs.layers_bytes(0, costs.n_layers) as f64;
         let hundredths = |bytes: u64| {
-            if total > 0.0 {
-                bytes as f64 / total * SCALE
-            } else {
-                0.0
-            }
+            if total > 0.0 { bytes as f64 / total * SCALE } else { 0.0 }
         };
         let weights = (0..costs.n_layers).map(|l| hundredths(costs.layers_bytes(l, l + 1)));
-        let (lightest, heaviest) =
-            weights.fold((f64::INFINITY, 0.0), |(a, b), w| (w.min(a), w.max(b)));
+        let (lightest, heaviest) = weights.fold((f64::INFINITY, 0.0), |(a, b), w| (w.min(a), w.max(b)));
         let mut all = Expression::default();
         for at in self.positions() {
             let bytes = self.column(variable().min(0.0)).variable;
             all += bytes;
             let (count, used) = (self.count[at].variable, self.used[at].variable);
-            let budget =
-                hundredths(costs.budget[self.phones[at]].saturating_sub(model.activation_bytes));
+            let budget = hundredths(costs.budget[self.phones[at]].saturating_sub(model.activation_bytes));
             // A whisker for rounding: the cuts are judged in whole bytes afterwards.
-            self.rows
-                .push(constraint!(bytes >= lightest * count - 1e-6));
-            self.rows
-                .push(constraint!(bytes <= heaviest * count + 1e-6));
+            self.rows.push(constraint!(bytes >= lightest * count - 1e-6));
+            self.rows.push(constraint!(bytes <= heaviest * count + 1e-6));
             // A phone with room for the whole model has no use for the next row, whose figures may be large.
             if budget < SCALE {
                 let mut room = budget * used
@@ -263,14 +233,9 @@ impl<'a, 'b> Programme<'a, 'b> {
                 for at in self.positions() {
                     let stage = self.stage(at);
                     self.rows.push(constraint!(worst >= stage));
-                    let wires =
-                        self.arcs
-                            .iter()
-                            .filter(|(from, ..)| *from == at)
-                            .map(|&(i, j, arc)| {
-                                self.units(self.costs.wire_seconds(self.phones[i], self.phones[j]))
-                                    * arc.variable
-                            });
+                    let wires = self.arcs.iter().filter(|(from, ..)| *from == at).map(|&(i, j, arc)| {
+                        self.units(self.costs.wire_seconds(self.phones[i], self.phones[j])) * arc.variable
+                    });
                     let wire: Expression = wires.sum();
                     self.rows.push(constraint!(worst >= wire));
                 }
@@ -279,9 +244,7 @@ impl<'a, 'b> Programme<'a, 'b> {
                     let whole: Expression = self.whole.iter().flatten().map(|c| c.variable).sum();
                     self.rows.push(constraint!(worst >= wire * (1.0 - whole)));
                 }
-                self.rows.push(constraint!(
-                    worst >= round * (1.0 / self.costs.n_sessions())
-                ));
+                self.rows.push(constraint!(worst >= round * (1.0 / self.costs.n_sessions())));
                 worst.into()
             }
         };
@@ -294,15 +257,9 @@ impl<'a, 'b> Programme<'a, 'b> {
 
 /// A time of the size of an objective: the largest whole model on one phone, or hop.
 fn guess(costs: &Costs<'_>, candidates: &[usize]) -> f64 {
-    let wholes = candidates
-        .iter()
-        .map(|&phone| costs.stage_seconds(phone, 0, costs.n_layers));
-    let hops = candidates
-        .iter()
-        .flat_map(|&i| candidates.iter().map(move |&j| costs.hop_seconds(i, j)));
-    wholes
-        .chain(hops.filter(|seconds| seconds.is_finite()))
-        .fold(f64::MIN_POSITIVE, f64::max)
+    let wholes = candidates.iter().map(|&phone| costs.stage_seconds(phone, 0, costs.n_layers));
+    let hops = candidates.iter().flat_map(|&i| candidates.iter().map(move |&j| costs.hop_seconds(i, j)));
+    wholes.chain(hops.filter(|seconds| seconds.is_finite())).fold(f64::MIN_POSITIVE, f64::max)
 }
 
 /// True when the order of the inner phones changes nothing.
@@ -311,27 +268,16 @@ pub(super) fn is_orderless(costs: &Costs<'_>, candidates: &[usize]) -> bool {
 }
 
 fn has_even_layers(costs: &Costs<'_>) -> bool {
-    costs
-        .problem
-        .model
-        .layer_bytes
-        .windows(2)
-        .all(|pair| pair[0] == pair[1])
+    costs.problem.model.layer_bytes.windows(2).all(|pair| pair[0] == pair[1])
 }
 
 /// All pairs of candidates have one and the same link, and it works.
 fn has_even_links(costs: &Costs<'_>, candidates: &[usize]) -> bool {
     let links = &costs.problem.links;
-    let pairs = || {
-        candidates
-            .iter()
-            .flat_map(|&i| candidates.iter().map(move |&j| (i, j)))
-            .filter(|(i, j)| i != j)
-    };
+    let pairs = || candidates.iter().flat_map(|&i| candidates.iter().map(move |&j| (i, j))).filter(|(i, j)| i != j);
     match pairs().next() {
         Some((i, j)) => {
-            costs.hop_seconds(i, j).is_finite()
-                && pairs().all(|(a, b)| links.between(a, b) == links.between(i, j))
+            costs.hop_seconds(i, j).is_finite() && pairs().all(|(a, b)| links.between(a, b) == links.between(i, j))
         }
         None => true,
     }

@@ -1,17 +1,14 @@
 //! Decisions: small problems whose best plan a person can name.
 
 use polyphony_placement::{
-    Bound, Link, Method, Objective, PhoneCosts, Plan, Problem, WhyLeftOut, plan,
-    time_to_first_token_seconds,
+    Bound, Link, Method, Objective, PhoneCosts, Plan, Problem, WhyLeftOut, plan, time_to_first_token_seconds,
 };
 
 use crate::problems::{MIB, link, phone, problem};
 
 /// "a 0..4, b 4..10" in ring order.
 fn placed(plan: &Plan) -> String {
-    let stage = |s: &polyphony_placement::Stage| {
-        format!("{} {}..{}", s.phone, s.holds.layers_from, s.holds.layers_to)
-    };
+    let stage = |s: &polyphony_placement::Stage| format!("{} {}..{}", s.phone, s.holds.layers_from, s.holds.layers_to);
     plan.stages.iter().map(stage).collect::<Vec<_>>().join(", ")
 }
 
@@ -50,41 +47,25 @@ fn the_plan_is_the_one_a_person_would_choose() {
         },
         Case {
             name: "a slow phone that memory does not ask for is left out",
-            phones: vec![
-                phone("a", 75, 1.0),
-                phone("b", 75, 1.0),
-                phone("slow", 200, 9.0),
-            ],
+            phones: vec![phone("a", 75, 1.0), phone("b", 75, 1.0), phone("slow", 200, 9.0)],
             change: same,
             expected: "a 0..5, b 5..10",
         },
         Case {
             name: "two fast phones and a hop beat one slow phone that fits alone",
-            phones: vec![
-                phone("slow", 200, 9.0),
-                phone("a", 75, 1.0),
-                phone("b", 75, 1.0),
-            ],
+            phones: vec![phone("slow", 200, 9.0), phone("a", 75, 1.0), phone("b", 75, 1.0)],
             change: same,
             expected: "a 0..5, b 5..10",
         },
         Case {
             name: "with slow links the slow phone alone is better",
-            phones: vec![
-                phone("slow", 200, 9.0),
-                phone("a", 75, 1.0),
-                phone("b", 75, 1.0),
-            ],
+            phones: vec![phone("slow", 200, 9.0), phone("a", 75, 1.0), phone("b", 75, 1.0)],
             change: |p| p.links.default = link(60.0),
             expected: "slow 0..10",
         },
         Case {
             name: "spreading can be asked for",
-            phones: vec![
-                phone("a", 200, 1.0),
-                phone("b", 200, 2.0),
-                phone("c", 200, 3.0),
-            ],
+            phones: vec![phone("a", 200, 1.0), phone("b", 200, 2.0), phone("c", 200, 3.0)],
             change: |p| p.demand.min_phones = 3,
             expected: "a 0..8, b 8..9, c 9..10",
         },
@@ -127,22 +108,12 @@ fn the_plan_is_the_one_a_person_would_choose() {
         },
         Case {
             name: "equal phones stand in their own order",
-            phones: vec![
-                phone("p1", 50, 1.0),
-                phone("p2", 50, 1.0),
-                phone("p3", 50, 1.0),
-            ],
+            phones: vec![phone("p1", 50, 1.0), phone("p2", 50, 1.0), phone("p3", 50, 1.0)],
             change: same,
             expected: "p1 0..2, p2 2..6, p3 6..10",
         },
     ];
-    for Case {
-        name,
-        phones,
-        change,
-        expected,
-    } in cases
-    {
+    for Case { name, phones, change, expected } in cases {
         let mut problem = problem(phones);
         change(&mut problem);
         let plan = decide(&problem);
@@ -155,10 +126,7 @@ fn the_plan_is_the_one_a_person_would_choose() {
 fn a_tied_embedding_is_counted_on_head_and_tail_but_once_on_one_phone() {
     // 100 MiB of layers and a shared matrix of 30 MiB.
     let with = |first_mib: u64, second_mib: u64| {
-        let mut problem = problem(vec![
-            phone("a", first_mib, 1.0),
-            phone("b", second_mib, 1.0),
-        ]);
+        let mut problem = problem(vec![phone("a", first_mib, 1.0), phone("b", second_mib, 1.0)]);
         problem.model.embedding_bytes = 30 * MIB;
         problem.model.head_bytes = 30 * MIB;
         problem.model.shared_bytes = 30 * MIB;
@@ -171,61 +139,34 @@ fn a_tied_embedding_is_counted_on_head_and_tail_but_once_on_one_phone() {
     assert_eq!(placed(&two), "a 0..5, b 5..10");
     assert!(two.stages.iter().all(|stage| stage.bytes == 80 * MIB));
     // One MiB less and the second copy no longer fits.
-    assert_eq!(
-        plan(&with(80, 79)).unwrap_err().shortfall_bytes(),
-        Some(MIB)
-    );
+    assert_eq!(plan(&with(80, 79)).unwrap_err().shortfall_bytes(), Some(MIB));
 }
 
 #[test]
 fn measured_links_decide_the_order() {
-    let mut problem = problem(vec![
-        phone("a", 50, 1.0),
-        phone("b", 50, 1.0),
-        phone("c", 50, 1.0),
-    ]);
+    let mut problem = problem(vec![phone("a", 50, 1.0), phone("b", 50, 1.0), phone("c", 50, 1.0)]);
     problem.links.default = link(50.0);
     for pair in [(2, 0), (0, 1), (1, 2)] {
         problem.links.measured.insert(pair, link(1.0));
     }
     let plan = decide(&problem);
-    let names: String = plan
-        .stages
-        .iter()
-        .map(|stage| stage.phone.as_str())
-        .collect();
+    let names: String = plan.stages.iter().map(|stage| stage.phone.as_str()).collect();
     assert!(["abc", "bca", "cab"].contains(&names.as_str()), "{names}");
-    assert!(
-        plan.stages
-            .iter()
-            .all(|stage| stage.predicted_hop_seconds < 2e-3)
-    );
+    assert!(plan.stages.iter().all(|stage| stage.predicted_hop_seconds < 2e-3));
 }
 
 #[test]
 fn phones_that_cannot_reach_each_other_are_never_neighbours() {
-    let mut problem = problem(vec![
-        phone("a", 50, 1.0),
-        phone("b", 50, 1.0),
-        phone("c", 50, 1.0),
-    ]);
+    let mut problem = problem(vec![phone("a", 50, 1.0), phone("b", 50, 1.0), phone("c", 50, 1.0)]);
     problem.links.measured.insert((0, 1), Link::UNREACHABLE);
     let plan = decide(&problem);
-    let names: String = plan
-        .stages
-        .iter()
-        .map(|stage| stage.phone.as_str())
-        .collect();
+    let names: String = plan.stages.iter().map(|stage| stage.phone.as_str()).collect();
     assert!(["acb", "cba", "bac"].contains(&names.as_str()), "{names}");
 }
 
 #[test]
 fn the_previous_plan_is_kept_on_a_tie_and_left_for_a_better_one() {
-    let mut problem = problem(vec![
-        phone("a", 75, 1.0),
-        phone("b", 75, 1.0),
-        phone("c", 75, 1.0),
-    ]);
+    let mut problem = problem(vec![phone("a", 75, 1.0), phone("b", 75, 1.0), phone("c", 75, 1.0)]);
     let fresh = decide(&problem);
     assert_eq!(fresh.stage_of("c"), None);
 
@@ -233,11 +174,7 @@ fn the_previous_plan_is_kept_on_a_tie_and_left_for_a_better_one() {
     other.phones.remove(0);
     problem.previous = Some(decide(&other));
     let kept = decide(&problem);
-    assert!(
-        kept.places_like(problem.previous.as_ref().unwrap()),
-        "{}",
-        placed(&kept)
-    );
+    assert!(kept.places_like(problem.previous.as_ref().unwrap()), "{}", placed(&kept));
 
     problem.phones[2].seconds_per_layer *= 1.01;
     let left = decide(&problem);
@@ -262,45 +199,22 @@ fn a_previous_plan_of_a_lost_phone_or_another_model_is_no_obstacle() {
 fn phones_left_out_are_named_with_their_reason() {
     let mut broken = phone("broken", 200, 1.0);
     broken.seconds_per_layer = f64::NAN;
-    let problem = problem(vec![
-        phone("tiny", 9, 1.0),
-        broken,
-        phone("a", 200, 1.0),
-        phone("b", 200, 2.0),
-    ]);
+    let problem = problem(vec![phone("tiny", 9, 1.0), broken, phone("a", 200, 1.0), phone("b", 200, 2.0)]);
     let plan = decide(&problem);
-    let reasons: Vec<_> = plan
-        .left_out
-        .iter()
-        .map(|out| (out.phone.as_str(), out.why))
-        .collect();
+    let reasons: Vec<_> = plan.left_out.iter().map(|out| (out.phone.as_str(), out.why)).collect();
     assert_eq!(
         reasons,
-        [
-            ("tiny", WhyLeftOut::TooLittleMemory),
-            ("broken", WhyLeftOut::UnusableFigures),
-            ("b", WhyLeftOut::NoGain),
-        ]
+        [("tiny", WhyLeftOut::TooLittleMemory), ("broken", WhyLeftOut::UnusableFigures), ("b", WhyLeftOut::NoGain),]
     );
 }
 
 #[test]
 fn the_plan_says_what_binds() {
     let alone = problem(vec![phone("a", 200, 1.0)]);
-    assert_eq!(
-        decide(&alone).bound,
-        Bound::Stage {
-            phone: "a".to_owned()
-        }
-    );
+    assert_eq!(decide(&alone).bound, Bound::Stage { phone: "a".to_owned() });
 
     let full = problem(vec![phone("a", 75, 1.0), phone("b", 75, 2.0)]);
-    assert_eq!(
-        decide(&full).bound,
-        Bound::Memory {
-            phone: "a".to_owned()
-        }
-    );
+    assert_eq!(decide(&full).bound, Bound::Memory { phone: "a".to_owned() });
 
     let mut spread = problem(vec![phone("a", 200, 1.0), phone("b", 200, 2.0)]);
     spread.demand.min_phones = 2;
@@ -308,26 +222,15 @@ fn the_plan_says_what_binds() {
 
     let mut few = problem(vec![phone("a", 200, 1.0), phone("b", 200, 1.0)]);
     few.demand.objective = Objective::Throughput;
-    assert_eq!(
-        decide(&few).bound,
-        Bound::Stage {
-            phone: "a".to_owned()
-        }
-    );
+    assert_eq!(decide(&few).bound, Bound::Stage { phone: "a".to_owned() });
     few.demand.min_phones = 2;
     assert_eq!(decide(&few).bound, Bound::Sessions { max_sessions: 1 });
 
     let mut wire = problem(vec![phone("a", 75, 1.0), phone("b", 75, 1.0)]);
     wire.demand.objective = Objective::Throughput;
     wire.demand.max_sessions = 8;
-    wire.links.default = Link {
-        latency_seconds: 1e-3,
-        bytes_per_second: 10e3,
-    };
-    let hop = Bound::Hop {
-        from: "a".to_owned(),
-        to: "b".to_owned(),
-    };
+    wire.links.default = Link { latency_seconds: 1e-3, bytes_per_second: 10e3 };
+    let hop = Bound::Hop { from: "a".to_owned(), to: "b".to_owned() };
     assert_eq!(decide(&wire).bound, hop);
 }
 
@@ -348,8 +251,5 @@ fn predictions_add_up() {
     let hop = 3e-3 + 50.0 * 1024.0 / 10e6;
     let expected = 35e-3 + 30e-3 + hop + 1e-3 + 5e-3 + 35e-3;
     let found = time_to_first_token_seconds(&problem, &plan, 100, 50);
-    assert!(
-        (found - expected).abs() < 1e-9,
-        "{found}, expected {expected}"
-    );
+    assert!((found - expected).abs() < 1e-9, "{found}, expected {expected}");
 }

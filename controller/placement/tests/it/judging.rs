@@ -5,11 +5,7 @@ use polyphony_placement::{Plan, Problem, Violation, check, plan};
 use crate::problems::{phone, problem, random_problem};
 
 fn good() -> (Problem, Plan) {
-    let problem = problem(vec![
-        phone("a", 75, 1.0),
-        phone("b", 75, 2.0),
-        phone("c", 200, 9.0),
-    ]);
+    let problem = problem(vec![phone("a", 75, 1.0), phone("b", 75, 2.0), phone("c", 200, 9.0)]);
     let plan = plan(&problem).unwrap();
     assert_eq!(check(&problem, &plan), Ok(()));
     (problem, plan)
@@ -17,45 +13,20 @@ fn good() -> (Problem, Plan) {
 
 #[test]
 fn every_mutation_is_refused_for_its_own_reason() {
-    type Case = (
-        &'static str,
-        fn(&mut Problem, &mut Plan),
-        fn(&Violation) -> bool,
-    );
+    type Case = (&'static str, fn(&mut Problem, &mut Plan), fn(&Violation) -> bool);
     let cases: [Case; 16] = [
-        (
-            "no stages",
-            |_, p| p.stages.clear(),
-            |v| matches!(v, Violation::Empty),
-        ),
-        (
-            "a stage lost",
-            |_, p| drop(p.stages.pop()),
-            |v| matches!(v, Violation::EndMisplaced { .. }),
-        ),
+        ("no stages", |_, p| p.stages.clear(), |v| matches!(v, Violation::Empty)),
+        ("a stage lost", |_, p| drop(p.stages.pop()), |v| matches!(v, Violation::EndMisplaced { .. })),
         (
             "an unknown phone",
             |_, p| p.stages[0].phone = "z".into(),
             |v| matches!(v, Violation::UnknownPhone { stage: 0, .. }),
         ),
-        (
-            "a phone twice",
-            |_, p| p.stages[1].phone = "a".into(),
-            |v| matches!(v, Violation::PhoneTwice { .. }),
-        ),
+        ("a phone twice", |_, p| p.stages[1].phone = "a".into(), |v| matches!(v, Violation::PhoneTwice { .. })),
         (
             "a gap",
             |_, p| p.stages[1].holds.layers_from += 1,
-            |v| {
-                matches!(
-                    v,
-                    Violation::NotContiguous {
-                        stage: 1,
-                        from: 8,
-                        expected: 7
-                    }
-                )
-            },
+            |v| matches!(v, Violation::NotContiguous { stage: 1, from: 8, expected: 7 }),
         ),
         (
             "an overlap",
@@ -70,15 +41,7 @@ fn every_mutation_is_refused_for_its_own_reason() {
         (
             "layers beyond the model",
             |_, p| p.stages[1].holds.layers_to = 11,
-            |v| {
-                matches!(
-                    v,
-                    Violation::LayersMissing {
-                        to: 11,
-                        n_layers: 10
-                    }
-                )
-            },
+            |v| matches!(v, Violation::LayersMissing { to: 11, n_layers: 10 }),
         ),
         (
             "no embedding",
@@ -90,36 +53,16 @@ fn every_mutation_is_refused_for_its_own_reason() {
             |_, p| p.stages[0].holds.head = true,
             |v| matches!(v, Violation::EndMisplaced { stage: 0, .. }),
         ),
-        (
-            "bytes understated",
-            |_, p| p.stages[0].bytes -= 1,
-            |v| matches!(v, Violation::WrongFigure { .. }),
-        ),
-        (
-            "memory gone",
-            |p, _| p.phones[0].allocatable_bytes -= 1,
-            |v| matches!(v, Violation::OverBudget { .. }),
-        ),
-        (
-            "too few stages",
-            |p, _| p.demand.min_phones = 3,
-            |v| matches!(v, Violation::StageCount { n_stages: 2, .. }),
-        ),
-        (
-            "a flattering objective",
-            |_, p| p.objective_value *= 0.99,
-            |v| matches!(v, Violation::WrongFigure { .. }),
-        ),
+        ("bytes understated", |_, p| p.stages[0].bytes -= 1, |v| matches!(v, Violation::WrongFigure { .. })),
+        ("memory gone", |p, _| p.phones[0].allocatable_bytes -= 1, |v| matches!(v, Violation::OverBudget { .. })),
+        ("too few stages", |p, _| p.demand.min_phones = 3, |v| matches!(v, Violation::StageCount { n_stages: 2, .. })),
+        ("a flattering objective", |_, p| p.objective_value *= 0.99, |v| matches!(v, Violation::WrongFigure { .. })),
         (
             "a broken link",
             |p, _| p.links.default.latency_seconds = f64::INFINITY,
             |v| matches!(v, Violation::Unreachable { .. }),
         ),
-        (
-            "a phone unaccounted for",
-            |_, p| p.left_out.clear(),
-            |v| matches!(v, Violation::LeftOut { .. }),
-        ),
+        ("a phone unaccounted for", |_, p| p.left_out.clear(), |v| matches!(v, Violation::LeftOut { .. })),
     ];
     for (name, mutate, expected) in cases {
         let (mut problem, mut plan) = good();

@@ -15,8 +15,7 @@ fn orders(problem: &Problem, order: &mut Vec<usize>, best: &mut Option<f64>) {
     if n_stages >= 1 && n_stages >= problem.demand.min_phones as usize {
         cuts(problem, order, &mut Vec::new(), best);
     }
-    if n_stages == problem.demand.max_phones as usize || n_stages == problem.model.layer_bytes.len()
-    {
+    if n_stages == problem.demand.max_phones as usize || n_stages == problem.model.layer_bytes.len() {
         return;
     }
     for phone in 0..problem.phones.len() {
@@ -52,26 +51,15 @@ fn cuts(problem: &Problem, order: &[usize], ends: &mut Vec<usize>, best: &mut Op
 fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> {
     let (model, demand) = (&problem.model, &problem.demand);
     let n_layers = model.layer_bytes.len();
-    let kv = model.kv_bytes_per_token_per_layer
-        * u64::from(demand.context_length)
-        * u64::from(demand.max_sessions);
+    let kv = model.kv_bytes_per_token_per_layer * u64::from(demand.context_length) * u64::from(demand.max_sessions);
     let (mut from, mut round, mut worst) = (0, 0.0, 0.0f64);
     for (stage, (&phone, &to)) in order.iter().zip(ends).enumerate() {
         let costs = &problem.phones[phone];
         let layers = model.layer_bytes[from..to].iter();
-        let mut bytes = layers.fold(model.activation_bytes, |sum, layer| {
-            sum.saturating_add(*layer).saturating_add(kv)
-        });
+        let mut bytes = layers.fold(model.activation_bytes, |sum, layer| sum.saturating_add(*layer).saturating_add(kv));
         let mut seconds = (to - from) as f64 * costs.seconds_per_layer;
-        let times = [
-            costs.seconds_per_layer,
-            costs.seconds_embedding,
-            costs.seconds_head,
-        ];
-        if from >= to
-            || costs.seconds_per_layer < MIN_LAYER_SECONDS
-            || !times.into_iter().all(believed)
-        {
+        let times = [costs.seconds_per_layer, costs.seconds_embedding, costs.seconds_head];
+        if from >= to || costs.seconds_per_layer < MIN_LAYER_SECONDS || !times.into_iter().all(believed) {
             return None;
         }
         if from == 0 {
@@ -85,8 +73,7 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         if from == 0 && to == n_layers {
             bytes -= model.shared_bytes;
         }
-        let budget =
-            costs.allocatable_bytes as f64 * demand.memory_fraction / demand.generations_in_memory;
+        let budget = costs.allocatable_bytes as f64 * demand.memory_fraction / demand.generations_in_memory;
         if bytes > budget as u64 {
             return None;
         }
@@ -95,10 +82,7 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         if stage + 1 < order.len() {
             let link = problem.links.between(phone, order[stage + 1]);
             let wire = model.hop_bytes as f64 / link.bytes_per_second;
-            if !believed(wire)
-                || !believed(link.latency_seconds + wire)
-                || !believed(link.latency_seconds)
-            {
+            if !believed(wire) || !believed(link.latency_seconds + wire) || !believed(link.latency_seconds) {
                 return None;
             }
             round += link.latency_seconds + wire;

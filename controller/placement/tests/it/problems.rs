@@ -31,10 +31,7 @@ pub(crate) fn phone(name: &str, allocatable_mib: u64, milliseconds_per_layer: f6
 }
 
 pub(crate) fn link(latency_milliseconds: f64) -> Link {
-    Link {
-        latency_seconds: latency_milliseconds * 1e-3,
-        bytes_per_second: 10e6,
-    }
+    Link { latency_seconds: latency_milliseconds * 1e-3, bytes_per_second: 10e6 }
 }
 
 /// The model over `phones`, 3 ms links, Latency.
@@ -88,32 +85,18 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
     let mut random = Random(seed);
     let n_layers = random.within(1, max_layers) as usize;
     let uneven = random.chance(3);
-    let layer_bytes: Vec<u64> = (0..n_layers)
-        .map(|_| {
-            if uneven {
-                random.within(4 * MIB, 16 * MIB)
-            } else {
-                10 * MIB
-            }
-        })
-        .collect();
+    let layer_bytes: Vec<u64> =
+        (0..n_layers).map(|_| if uneven { random.within(4 * MIB, 16 * MIB) } else { 10 * MIB }).collect();
     let tied = random.chance(2);
     let embedding_bytes = random.within(0, 30) * MIB;
     let model = ModelCosts {
         embedding_bytes,
-        head_bytes: if tied {
-            embedding_bytes
-        } else {
-            random.within(0, 30) * MIB
-        },
+        head_bytes: if tied { embedding_bytes } else { random.within(0, 30) * MIB },
         shared_bytes: if tied { embedding_bytes } else { 0 },
         kv_bytes_per_token_per_layer: random.within(0, 2048),
         activation_bytes: random.within(0, 4) * MIB,
         hop_bytes: random.within(500, 10_000),
-        ..ModelCosts {
-            layer_bytes,
-            ..model()
-        }
+        ..ModelCosts { layer_bytes, ..model() }
     };
     let n_phones = random.within(1, max_phones);
     let total_mib = n_layers as u64 * 12 + 60;
@@ -121,16 +104,8 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
     let speed = random.between(0.2, 8.0);
     let phones: Vec<PhoneCosts> = (0..n_phones)
         .map(|i| {
-            let speed = if alike {
-                speed
-            } else {
-                random.between(0.2, 8.0)
-            };
-            let mut phone = phone(
-                &format!("phone-{i}"),
-                random.within(total_mib / 6, total_mib * 5 / 4),
-                speed,
-            );
+            let speed = if alike { speed } else { random.between(0.2, 8.0) };
+            let mut phone = phone(&format!("phone-{i}"), random.within(total_mib / 6, total_mib * 5 / 4), speed);
             phone.seconds_embedding = random.between(0.0, 1e-3);
             phone.seconds_head = random.between(0.0, 2e-2);
             phone
@@ -145,95 +120,40 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
                 } else if !random.chance(4) {
                     let bytes_per_second = random.between(1e5, 2e7);
                     let latency_seconds = random.between(1e-4, 4e-2);
-                    links.measured.insert(
-                        (from, to),
-                        Link {
-                            latency_seconds,
-                            bytes_per_second,
-                        },
-                    );
+                    links.measured.insert((from, to), Link { latency_seconds, bytes_per_second });
                 }
             }
         }
     }
-    let min_phones = if random.chance(4) {
-        random.within(1, n_phones) as u32
-    } else {
-        0
-    };
-    let max_phones = if random.chance(4) {
-        random.within(min_phones.max(1).into(), n_phones) as u32
-    } else {
-        u32::MAX
-    };
+    let min_phones = if random.chance(4) { random.within(1, n_phones) as u32 } else { 0 };
+    let max_phones = if random.chance(4) { random.within(min_phones.max(1).into(), n_phones) as u32 } else { u32::MAX };
     let demand = Demand {
         context_length: 1024,
         max_sessions: random.within(1, 6) as u32,
-        generations_in_memory: if random.chance(3) {
-            random.between(1.0, 1.5)
-        } else {
-            1.0
-        },
-        objective: if random.chance(2) {
-            Objective::Latency
-        } else {
-            Objective::Throughput
-        },
+        generations_in_memory: if random.chance(3) { random.between(1.0, 1.5) } else { 1.0 },
+        objective: if random.chance(2) { Objective::Latency } else { Objective::Throughput },
         min_phones,
         max_phones,
         memory_fraction: if random.chance(3) { 0.8 } else { 1.0 },
     };
-    Problem {
-        model,
-        phones,
-        links,
-        demand,
-        previous: None,
-    }
+    Problem { model, phones, links, demand, previous: None }
 }
 
 /// Replaces some figures by ones that a broken probe might send.
 pub(crate) fn spoil(problem: &mut Problem, random: &mut Random) {
-    let figures = [
-        0.0,
-        5e-324,
-        1e-300,
-        1e-15,
-        1e-6,
-        1.0,
-        1e6,
-        1e300,
-        f64::INFINITY,
-        f64::NAN,
-        -1.0,
-    ];
+    let figures = [0.0, 5e-324, 1e-300, 1e-15, 1e-6, 1.0, 1e6, 1e300, f64::INFINITY, f64::NAN, -1.0];
     let sizes = [0, 1, u64::MAX / 2, u64::MAX];
     for _ in 0..3 {
         let figure = figures[random.within(0, figures.len() as u64 - 1) as usize];
         let size = sizes[random.within(0, sizes.len() as u64 - 1) as usize];
         let last = problem.phones.len() as u64 - 1;
-        let (i, j) = (
-            random.within(0, last) as usize,
-            random.within(0, last) as usize,
-        );
+        let (i, j) = (random.within(0, last) as usize, random.within(0, last) as usize);
         match random.within(0, 5) {
             0 => problem.phones[i].seconds_per_layer = figure,
             1 => problem.phones[i].seconds_embedding = figure,
             2 => problem.phones[i].seconds_head = figure,
-            3 => drop(problem.links.measured.insert(
-                (i, j),
-                Link {
-                    latency_seconds: figure,
-                    ..link(1.0)
-                },
-            )),
-            4 => drop(problem.links.measured.insert(
-                (i, j),
-                Link {
-                    bytes_per_second: figure,
-                    ..link(1.0)
-                },
-            )),
+            3 => drop(problem.links.measured.insert((i, j), Link { latency_seconds: figure, ..link(1.0) })),
+            4 => drop(problem.links.measured.insert((i, j), Link { bytes_per_second: figure, ..link(1.0) })),
             _ => problem.phones[i].allocatable_bytes = size,
         }
     }

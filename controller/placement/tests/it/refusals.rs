@@ -22,11 +22,7 @@ fn too_little_memory_names_the_shortfall() {
 
 #[test]
 fn a_limit_on_phones_counts_only_the_roomiest() {
-    let mut problem = problem(vec![
-        phone("a", 40, 1.0),
-        phone("b", 60, 1.0),
-        phone("c", 40, 1.0),
-    ]);
+    let mut problem = problem(vec![phone("a", 40, 1.0), phone("b", 60, 1.0), phone("c", 40, 1.0)]);
     assert!(plan(&problem).is_ok());
     problem.demand.max_phones = 2;
     assert_eq!(
@@ -42,17 +38,15 @@ fn a_limit_on_phones_counts_only_the_roomiest() {
 
 #[test]
 fn a_layer_over_every_budget_is_named() {
-    let mut problem = problem(vec![
-        phone("a", 60, 1.0),
-        phone("b", 70, 1.0),
-        phone("c", 60, 1.0),
-    ]);
+    let mut problem = problem(vec![phone("a", 60, 1.0), phone("b", 70, 1.0), phone("c", 60, 1.0)]);
     problem.model.layer_bytes[3] = 80 * MIB;
     let refusal = refusal(&problem);
     assert_eq!(refusal.reason(), "PieceTooLarge");
-    assert!(refusal.to_string().starts_with(
-        "layer 3 takes 80.0 MiB and the largest budget is 70.0 MiB on b, 10.0 MiB short"
-    ));
+    assert!(
+        refusal
+            .to_string()
+            .starts_with("layer 3 takes 80.0 MiB and the largest budget is 70.0 MiB on b, 10.0 MiB short")
+    );
 }
 
 #[test]
@@ -74,49 +68,22 @@ fn a_broken_demand_or_an_empty_house_is_refused_by_name() {
         (problem(vec![]), "NoPhones"),
         (with(|p| p.demand.min_phones = 3), "TooFewPhones"),
         (with(|p| p.demand.max_phones = 0), "InvalidDemand"),
-        (
-            with(|p| (p.demand.min_phones, p.demand.max_phones) = (2, 1)),
-            "InvalidDemand",
-        ),
+        (with(|p| (p.demand.min_phones, p.demand.max_phones) = (2, 1)), "InvalidDemand"),
         (with(|p| p.demand.memory_fraction = 0.0), "InvalidDemand"),
-        (
-            with(|p| p.demand.memory_fraction = f64::NAN),
-            "InvalidDemand",
-        ),
-        (
-            with(|p| p.demand.generations_in_memory = 0.5),
-            "InvalidDemand",
-        ),
+        (with(|p| p.demand.memory_fraction = f64::NAN), "InvalidDemand"),
+        (with(|p| p.demand.generations_in_memory = 0.5), "InvalidDemand"),
         (with(|p| p.model.layer_bytes.clear()), "NoLayers"),
-        (
-            with(|p| (p.model.layer_bytes, p.demand.min_phones) = (vec![MIB], 2)),
-            "TooFewLayers",
-        ),
-        (
-            with(|p| p.phones.iter_mut().for_each(|p| p.seconds_per_layer = -1.0)),
-            "NoUsablePhones",
-        ),
-        (
-            with(|p| p.model.kv_bytes_per_token_per_layer = u64::MAX),
-            "TooManyBytes",
-        ),
+        (with(|p| (p.model.layer_bytes, p.demand.min_phones) = (vec![MIB], 2)), "TooFewLayers"),
+        (with(|p| p.phones.iter_mut().for_each(|p| p.seconds_per_layer = -1.0)), "NoUsablePhones"),
+        (with(|p| p.model.kv_bytes_per_token_per_layer = u64::MAX), "TooManyBytes"),
         (with(|p| p.model.layer_bytes[3] = u64::MAX), "TooManyBytes"),
-        (
-            with(|p| p.phones.iter_mut().for_each(|p| p.allocatable_bytes = 0)),
-            "InsufficientMemory",
-        ),
-        (
-            with(|p| (p.links.default, p.demand.min_phones) = (Link::UNREACHABLE, 2)),
-            "PhonesUnreachable",
-        ),
+        (with(|p| p.phones.iter_mut().for_each(|p| p.allocatable_bytes = 0)), "InsufficientMemory"),
+        (with(|p| (p.links.default, p.demand.min_phones) = (Link::UNREACHABLE, 2)), "PhonesUnreachable"),
     ];
     for (problem, reason) in cases {
         let refusal = refusal(&problem);
         assert_eq!(refusal.reason(), reason, "{refusal}");
         let text = refusal.to_string();
-        assert!(
-            text.contains(": ") && !text.ends_with('.'),
-            "no remedy in: {text}"
-        );
+        assert!(text.contains(": ") && !text.ends_with('.'), "no remedy in: {text}");
     }
 }

@@ -7,27 +7,14 @@ use crate::problems::{MIB, Random, phone, problem};
 /// A farm with a link measured between every two of its first phones.
 fn farm(n_phones: u64, n_layers: usize, n_measured: usize) -> Problem {
     let mut random = Random(n_phones);
-    let phones = (0..n_phones)
-        .map(|i| {
-            phone(
-                &format!("p{i}"),
-                random.within(60, 300),
-                random.between(0.5, 6.0),
-            )
-        })
-        .collect();
+    let phones =
+        (0..n_phones).map(|i| phone(&format!("p{i}"), random.within(60, 300), random.between(0.5, 6.0))).collect();
     let mut problem = problem(phones);
     problem.model.layer_bytes = vec![20 * MIB; n_layers];
     for from in 0..n_measured {
         for to in (0..n_measured).filter(|&to| to != from) {
             let latency_seconds = random.between(1e-3, 20e-3);
-            problem.links.measured.insert(
-                (from, to),
-                Link {
-                    latency_seconds,
-                    bytes_per_second: 5e6,
-                },
-            );
+            problem.links.measured.insert((from, to), Link { latency_seconds, bytes_per_second: 5e6 });
         }
     }
     problem
@@ -50,9 +37,7 @@ fn many_phones_give_a_checked_plan_that_states_its_gap() {
 
 #[test]
 fn every_phone_is_used_when_memory_asks_for_it() {
-    let phones = (0..24)
-        .map(|i| phone(&format!("p{i}"), 15, 1.0 + f64::from(i) / 10.0))
-        .collect();
+    let phones = (0..24).map(|i| phone(&format!("p{i}"), 15, 1.0 + f64::from(i) / 10.0)).collect();
     let mut problem = problem(phones);
     problem.model.layer_bytes = vec![10 * MIB; 24];
     let plan = plan(&problem).unwrap();

@@ -331,7 +331,11 @@ impl World {
                 }
             }
             Action::RenewLease { phone } => self.phone(&phone).lease_renewed = Some(now.0),
-            Action::CutLink { phone } => self.lose(&phone),
+            Action::CutLink { phone } => {
+                let phone = self.phone(&phone);
+                phone.link = PhoneLink::Silenced;
+                phone.heartbeat = None;
+            }
             Action::ResolveModel(_) => {
                 let again = World::new().observed.models[&key("m")].progress.clone();
                 observed.models.get_mut(&key("m")).unwrap().progress = again;

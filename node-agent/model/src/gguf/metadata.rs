@@ -73,12 +73,7 @@ impl Metadata {
             if source.position() - start > MAX_METADATA_BYTES {
                 let count = source.position() - start;
                 let what = "the metadata in bytes".to_owned();
-                return Err(GgufError::TooMany {
-                    what,
-                    offset: start,
-                    count,
-                    limit: MAX_METADATA_BYTES,
-                });
+                return Err(GgufError::TooMany { what, offset: start, count, limit: MAX_METADATA_BYTES });
             }
             if entries.contains_key(&key) {
                 return Err(GgufError::DuplicateKey { key });
@@ -95,9 +90,7 @@ impl Metadata {
 
     /// Every key with its value, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.entries
-            .iter()
-            .map(|(key, value)| (key.as_str(), value))
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
     /// A string that has to be there.
@@ -118,9 +111,7 @@ impl Metadata {
     }
 
     pub fn optional_u32(&self, key: &str) -> Result<Option<u32>, GgufError> {
-        self.typed(key, "an integer from 0 to 4294967295", |value| {
-            unsigned(value).and_then(|n| u32::try_from(n).ok())
-        })
+        self.typed(key, "an integer from 0 to 4294967295", |value| unsigned(value).and_then(|n| u32::try_from(n).ok()))
     }
 
     pub fn optional_u64(&self, key: &str) -> Result<Option<u64>, GgufError> {
@@ -163,10 +154,9 @@ impl Metadata {
     pub fn optional_integers(&self, key: &str) -> Result<Option<Vec<i64>>, GgufError> {
         self.typed(key, "an array of integers", |value| match value {
             Value::Array(Array::Signed(numbers)) => Some(numbers.clone()),
-            Value::Array(Array::Unsigned(numbers)) => numbers
-                .iter()
-                .map(|&number| i64::try_from(number).ok())
-                .collect::<Option<Vec<_>>>(),
+            Value::Array(Array::Unsigned(numbers)) => {
+                numbers.iter().map(|&number| i64::try_from(number).ok()).collect::<Option<Vec<_>>>()
+            }
             _ => None,
         })
     }
@@ -182,19 +172,13 @@ impl Metadata {
         };
         match pick(value) {
             Some(picked) => Ok(Some(picked)),
-            None => Err(GgufError::WrongType {
-                key: key.to_owned(),
-                found: describe(value),
-                expected,
-            }),
+            None => Err(GgufError::WrongType { key: key.to_owned(), found: describe(value), expected }),
         }
     }
 }
 
 fn required<T>(key: &str, found: Option<T>) -> Result<T, GgufError> {
-    found.ok_or_else(|| GgufError::MissingKey {
-        key: key.to_owned(),
-    })
+    found.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })
 }
 
 fn unsigned(value: &Value) -> Option<u64> {
@@ -238,41 +222,23 @@ fn read_value(source: &mut Source<'_, impl Read>, key: &str) -> Result<Value, Gg
         number::STRING => Value::String(source.string(&what, MAX_STRING_BYTES)?),
         number::ARRAY => Value::Array(read_array(source, key, &what)?),
         found => {
-            return Err(GgufError::ValueType {
-                key: key.to_owned(),
-                offset,
-                found,
-            });
+            return Err(GgufError::ValueType { key: key.to_owned(), offset, found });
         }
     })
 }
 
-fn read_array(
-    source: &mut Source<'_, impl Read>,
-    key: &str,
-    what: &str,
-) -> Result<Array, GgufError> {
+fn read_array(source: &mut Source<'_, impl Read>, key: &str, what: &str) -> Result<Array, GgufError> {
     let offset = source.position();
     let value_type = source.u32(what)?;
     let len = source.count(what, MAX_ARRAY_LEN)?;
     Ok(match value_type {
         number::U8 => Array::Unsigned(items(source, what, len, |[byte]: [u8; 1]| u64::from(byte))?),
-        number::U16 => Array::Unsigned(items(source, what, len, |bytes| {
-            u64::from(u16::from_le_bytes(bytes))
-        })?),
-        number::U32 => Array::Unsigned(items(source, what, len, |bytes| {
-            u64::from(u32::from_le_bytes(bytes))
-        })?),
+        number::U16 => Array::Unsigned(items(source, what, len, |bytes| u64::from(u16::from_le_bytes(bytes)))?),
+        number::U32 => Array::Unsigned(items(source, what, len, |bytes| u64::from(u32::from_le_bytes(bytes)))?),
         number::U64 => Array::Unsigned(items(source, what, len, u64::from_le_bytes)?),
-        number::I8 => Array::Signed(items(source, what, len, |bytes| {
-            i64::from(i8::from_le_bytes(bytes))
-        })?),
-        number::I16 => Array::Signed(items(source, what, len, |bytes| {
-            i64::from(i16::from_le_bytes(bytes))
-        })?),
-        number::I32 => Array::Signed(items(source, what, len, |bytes| {
-            i64::from(i32::from_le_bytes(bytes))
-        })?),
+        number::I8 => Array::Signed(items(source, what, len, |bytes| i64::from(i8::from_le_bytes(bytes)))?),
+        number::I16 => Array::Signed(items(source, what, len, |bytes| i64::from(i16::from_le_bytes(bytes)))?),
+        number::I32 => Array::Signed(items(source, what, len, |bytes| i64::from(i32::from_le_bytes(bytes)))?),
         number::I64 => Array::Signed(items(source, what, len, i64::from_le_bytes)?),
         number::F32 => Array::F32(items(source, what, len, f32::from_le_bytes)?),
         number::F64 => Array::F64(items(source, what, len, f64::from_le_bytes)?),
@@ -287,29 +253,17 @@ fn read_array(
                 total += text.len() as u64;
                 if total > MAX_METADATA_BYTES {
                     let (what, limit) = (format!("{what} in bytes"), MAX_METADATA_BYTES);
-                    return Err(GgufError::TooMany {
-                        what,
-                        offset,
-                        count: total,
-                        limit,
-                    });
+                    return Err(GgufError::TooMany { what, offset, count: total, limit });
                 }
                 strings.push(text);
             }
             Array::Strings(strings)
         }
         number::ARRAY => {
-            return Err(GgufError::NestedArray {
-                key: key.to_owned(),
-                offset,
-            });
+            return Err(GgufError::NestedArray { key: key.to_owned(), offset });
         }
         found => {
-            return Err(GgufError::ValueType {
-                key: key.to_owned(),
-                offset,
-                found,
-            });
+            return Err(GgufError::ValueType { key: key.to_owned(), offset, found });
         }
     })
 }

@@ -15,17 +15,9 @@ pub(super) struct Source<'a, R: Read> {
 
 impl<'a, R: Read + Seek> Source<'a, R> {
     pub(super) fn new(reader: &'a mut R) -> Result<Self, GgufError> {
-        let file_len = reader
-            .seek(SeekFrom::End(0))
-            .map_err(|source| GgufError::Io { offset: 0, source })?;
-        reader
-            .seek(SeekFrom::Start(0))
-            .map_err(|source| GgufError::Io { offset: 0, source })?;
-        Ok(Self {
-            reader: BufReader::with_capacity(1 << 16, reader),
-            position: 0,
-            file_len,
-        })
+        let file_len = reader.seek(SeekFrom::End(0)).map_err(|source| GgufError::Io { offset: 0, source })?;
+        reader.seek(SeekFrom::Start(0)).map_err(|source| GgufError::Io { offset: 0, source })?;
+        Ok(Self { reader: BufReader::with_capacity(1 << 16, reader), position: 0, file_len })
     }
 }
 
@@ -44,12 +36,7 @@ impl<R: Read> Source<'_, R> {
         if needed <= self.file_len - self.position {
             return Ok(());
         }
-        Err(GgufError::Truncated {
-            what: what.to_owned(),
-            offset: self.position,
-            needed,
-            file_len: self.file_len,
-        })
+        Err(GgufError::Truncated { what: what.to_owned(), offset: self.position, needed, file_len: self.file_len })
     }
 
     pub(super) fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], GgufError> {
@@ -70,12 +57,7 @@ impl<R: Read> Source<'_, R> {
     pub(super) fn count(&mut self, what: &str, limit: u64) -> Result<u64, GgufError> {
         let offset = self.position;
         match self.u64(what)? {
-            count if count > limit => Err(GgufError::TooMany {
-                what: what.to_owned(),
-                offset,
-                count,
-                limit,
-            }),
+            count if count > limit => Err(GgufError::TooMany { what: what.to_owned(), offset, count, limit }),
             count => Ok(count),
         }
     }
@@ -95,20 +77,12 @@ impl<R: Read> Source<'_, R> {
             })?
         ];
         self.fill(what, &mut bytes)?;
-        String::from_utf8(bytes).map_err(|_| GgufError::NotUtf8 {
-            what: what.to_owned(),
-            offset,
-        })
+        String::from_utf8(bytes).map_err(|_| GgufError::NotUtf8 { what: what.to_owned(), offset })
     }
 
     fn fill(&mut self, what: &str, bytes: &mut [u8]) -> Result<(), GgufError> {
         self.require(what, bytes.len() as u64)?;
-        self.reader
-            .read_exact(bytes)
-            .map_err(|source| GgufError::Io {
-                offset: self.position,
-                source,
-            })?;
+        self.reader.read_exact(bytes).map_err(|source| GgufError::Io { offset: self.position, source })?;
         self.position += bytes.len() as u64;
         Ok(())
     }

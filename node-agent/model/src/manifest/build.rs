@@ -16,28 +16,15 @@ use crate::tokenizer::end_tokens;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error("cannot read {}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Gguf { path: PathBuf, source: GgufError },
     #[error("{}: {source}", path.display())]
-    Hyperparameters {
-        path: PathBuf,
-        source: HyperparameterError,
-    },
+    Hyperparameters { path: PathBuf, source: HyperparameterError },
     #[error("{}: {source}", path.display())]
-    Manifest {
-        path: PathBuf,
-        source: ManifestError,
-    },
+    Manifest { path: PathBuf, source: ManifestError },
     #[error("{} had {expected} bytes and now has {found}: it was written to while it was read; try again when it is whole", path.display())]
-    Changed {
-        path: PathBuf,
-        expected: u64,
-        found: u64,
-    },
+    Changed { path: PathBuf, expected: u64, found: u64 },
 }
 
 /// Bytes hashed at a time.
@@ -56,63 +43,31 @@ impl Manifest {
     }
 
     /// As [`Manifest::build`]; `progress` is told the bytes read so far, about every MiB.
-    pub fn build_with_progress(
-        path: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Self, ModelError> {
+    pub fn build_with_progress(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Self, ModelError> {
         let owned = || path.to_owned();
-        let io = |source| ModelError::Io {
-            path: owned(),
-            source,
-        };
+        let io = |source| ModelError::Io { path: owned(), source };
         let mut file = File::open(path).map_err(io)?;
-        let gguf = Gguf::read(&mut file).map_err(|source| ModelError::Gguf {
-            path: owned(),
-            source,
-        })?;
-        let hyperparameters =
-            Hyperparameters::from_gguf(&gguf).map_err(|source| ModelError::Hyperparameters {
-                path: owned(),
-                source,
-            })?;
-        let end_tokens = end_tokens(&gguf.metadata).map_err(|source| ModelError::Gguf {
-            path: owned(),
-            source,
-        })?;
-        let unchecked = |source| ModelError::Manifest {
-            path: owned(),
-            source,
-        };
+        let gguf = Gguf::read(&mut file).map_err(|source| ModelError::Gguf { path: owned(), source })?;
+        let hyperparameters = Hyperparameters::from_gguf(&gguf)
+            .map_err(|source| ModelError::Hyperparameters { path: owned(), source })?;
+        let end_tokens = end_tokens(&gguf.metadata).map_err(|source| ModelError::Gguf { path: owned(), source })?;
+        let unchecked = |source| ModelError::Manifest { path: owned(), source };
         let tensors = entries(&gguf, &hyperparameters).map_err(unchecked)?;
 
         let file_len = gguf.file_len;
-        let mut manifest = Self {
-            hyperparameters,
-            end_tokens,
-            file_len,
-            file_sha256: no_digest(),
-            tensors,
-        };
+        let mut manifest = Self { hyperparameters, end_tokens, file_len, file_sha256: no_digest(), tensors };
         manifest.check().map_err(unchecked)?;
 
         file.seek(SeekFrom::Start(0)).map_err(io)?;
         let found = manifest.take_digests(&mut file, progress).map_err(io)?;
         if found != file_len {
-            return Err(ModelError::Changed {
-                path: owned(),
-                expected: file_len,
-                found,
-            });
+            return Err(ModelError::Changed { path: owned(), expected: file_len, found });
         }
         Ok(manifest)
     }
 
     /// Fills in every digest from `reader`, which stands at the start of the file; gives the bytes read.
-    fn take_digests(
-        &mut self,
-        reader: &mut impl Read,
-        progress: &mut dyn FnMut(u64),
-    ) -> std::io::Result<u64> {
+    fn take_digests(&mut self, reader: &mut impl Read, progress: &mut dyn FnMut(u64)) -> std::io::Result<u64> {
         let mut whole = Sha256::new();
         let mut current = Sha256::new();
         let mut tensors = self.tensors.iter_mut().peekable();
@@ -149,10 +104,7 @@ impl Manifest {
 }
 
 /// The tensors by offset, digests still to come.
-fn entries(
-    gguf: &Gguf,
-    hyperparameters: &Hyperparameters,
-) -> Result<Vec<TensorEntry>, ManifestError> {
+fn entries(gguf: &Gguf, hyperparameters: &Hyperparameters) -> Result<Vec<TensorEntry>, ManifestError> {
     let entry = |tensor: &GgufTensor| match Role::of_tensor(&tensor.name) {
         Some((role, layer)) => Ok(TensorEntry {
             name: tensor.name.clone(),
@@ -166,17 +118,10 @@ fn entries(
         }),
         None => {
             let architecture = hyperparameters.architecture.to_string();
-            Err(ManifestError::UnknownTensor {
-                tensor: tensor.name.clone(),
-                architecture,
-            })
+            Err(ManifestError::UnknownTensor { tensor: tensor.name.clone(), architecture })
         }
     };
-    let mut entries = gguf
-        .tensors
-        .iter()
-        .map(entry)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut entries = gguf.tensors.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
     entries.sort_by_key(|entry| entry.offset);
     Ok(entries)
 }

@@ -8,15 +8,9 @@ use std::sync::LazyLock;
 /// U+0100 and on.
 static ALPHABET: LazyLock<Vec<(char, u8)>> = LazyLock::new(|| {
     let is_printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let others = (0..=255_u8)
-        .filter(|&byte| !is_printable(byte))
-        .zip('\u{100}'..);
+    let others = (0..=255_u8).filter(|&byte| !is_printable(byte)).zip('\u{100}'..);
     let mut alphabet: Vec<_> = others.map(|(byte, character)| (character, byte)).collect();
-    alphabet.extend(
-        (0..=255_u8)
-            .filter(|&byte| is_printable(byte))
-            .map(|byte| (char::from(byte), byte)),
-    );
+    alphabet.extend((0..=255_u8).filter(|&byte| is_printable(byte)).map(|byte| (char::from(byte), byte)));
     alphabet.sort_unstable();
     alphabet
 });

@@ -30,17 +30,12 @@ enum Cut {
 }
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// From the `tokenizer.json` of GPT-2, SmolLM2, Llama 3 and Qwen2; names as in llama.cpp's `llama-vocab.cpp`.
 const TABLE: [PreTokenizer; 4] = [
-    PreTokenizer {
-        names: &["gpt-2"],
-        cut: Cut::Gpt2,
-        ignores_merges: false,
-        normalizes: false,
-        adds_bos: false,
-    },
+    PreTokenizer { names: &["gpt-2"], cut: Cut::Gpt2, ignores_merges: false, normalizes: false, adds_bos: false },
     PreTokenizer {
         names: &["smollm"],
         cut: Cut::DigitsThenGpt2,
@@ -69,17 +64,10 @@ const TABLE: [PreTokenizer; 4] = [
 /// # Errors
 /// [`TokenizerError::PreTokenizer`] with the names that there are.
 pub(super) fn named(name: &str) -> Result<PreTokenizer, TokenizerError> {
-    TABLE
-        .into_iter()
-        .find(|family| family.names.contains(&name))
-        .ok_or_else(|| TokenizerError::PreTokenizer {
-            found: name.chars().take(80).collect(),
-            supported: TABLE
-                .iter()
-                .map(|family| family.names[0])
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    TABLE.into_iter().find(|family| family.names.contains(&name)).ok_or_else(|| TokenizerError::PreTokenizer {
+        found: name.chars().take(80).collect(),
+        supported: TABLE.iter().map(|family| family.names[0]).collect::<Vec<_>>().join(", "),
+    })
 }
 
 // === impl PreTokenizer ===
@@ -87,8 +75,7 @@ pub(super) fn named(name: &str) -> Result<PreTokenizer, TokenizerError> {
 impl PreTokenizer {
     /// The library's pre-tokenizer: cut, then each byte to a character of the byte-level alphabet.
     pub(super) fn build(&self) -> Result<PreTokenizerWrapper, TokenizerError> {
-        let byte_level =
-            |use_regex| PreTokenizerWrapper::from(ByteLevel::new(false, false, use_regex));
+        let byte_level = |use_regex| PreTokenizerWrapper::from(ByteLevel::new(false, false, use_regex));
         let steps = match self.cut {
             Cut::Gpt2 => vec![byte_level(true)],
             Cut::DigitsThenGpt2 => vec![Digits::new(true).into(), byte_level(true)],
@@ -112,12 +99,7 @@ mod tests {
 
     fn cut(family: &str, text: &str) -> Vec<String> {
         let mut text = PreTokenizedString::from(text);
-        named(family)
-            .unwrap()
-            .build()
-            .unwrap()
-            .pre_tokenize(&mut text)
-            .unwrap();
+        named(family).unwrap().build().unwrap().pre_tokenize(&mut text).unwrap();
         let splits = text.get_splits(OffsetReferential::Normalized, OffsetType::None);
         splits.into_iter().map(|split| split.0.to_owned()).collect()
     }
@@ -126,26 +108,14 @@ mod tests {
     fn each_family_cuts_digits_words_and_lines_in_its_own_way() {
         let text = "It'S 1234\n\n  ok";
         assert_eq!(cut("gpt-2", text), ["It", "'", "S", "Ġ1234", "ĊĊĠ", "Ġok"]);
-        assert_eq!(
-            cut("smollm", text),
-            ["It", "'", "S", "Ġ", "1", "2", "3", "4", "ĊĊĠ", "Ġok"]
-        );
-        assert_eq!(
-            cut("llama-bpe", text),
-            ["It", "'S", "Ġ", "123", "4", "ĊĊ", "Ġ", "Ġok"]
-        );
-        assert_eq!(
-            cut("qwen2", text),
-            ["It", "'S", "Ġ", "1", "2", "3", "4", "ĊĊ", "Ġ", "Ġok"]
-        );
+        assert_eq!(cut("smollm", text), ["It", "'", "S", "Ġ", "1", "2", "3", "4", "ĊĊĠ", "Ġok"]);
+        assert_eq!(cut("llama-bpe", text), ["It", "'S", "Ġ", "123", "4", "ĊĊ", "Ġ", "Ġok"]);
+        assert_eq!(cut("qwen2", text), ["It", "'S", "Ġ", "1", "2", "3", "4", "ĊĊ", "Ġ", "Ġok"]);
     }
 
     #[test]
     fn an_unknown_family_is_refused_with_the_known_ones() {
         let error = named("tekken").err().unwrap().to_string();
-        assert!(
-            error.contains("`tekken`") && error.contains("gpt-2, smollm, llama-bpe, qwen2"),
-            "{error}"
-        );
+        assert!(error.contains("`tekken`") && error.contains("gpt-2, smollm, llama-bpe, qwen2"), "{error}");
     }
 }

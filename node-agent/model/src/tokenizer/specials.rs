@@ -28,11 +28,7 @@ impl Specials {
         let mut by_first_byte: Vec<Vec<Special>> = (0..256).map(|_| Vec::new()).collect();
         for (name, token, is_control) in specials {
             if let Some(&first) = name.as_bytes().first() {
-                by_first_byte[usize::from(first)].push(Special {
-                    name: name.into(),
-                    token,
-                    is_control,
-                });
+                by_first_byte[usize::from(first)].push(Special { name: name.into(), token, is_control });
             }
         }
         for names in &mut by_first_byte {
@@ -49,9 +45,9 @@ impl Specials {
         while at < text.len() {
             let rest = &text.as_bytes()[at..];
             let names = &self.by_first_byte[usize::from(rest[0])];
-            let found = names.iter().find(|special| {
-                (with_control || !special.is_control) && rest.starts_with(special.name.as_bytes())
-            });
+            let found = names
+                .iter()
+                .find(|special| (with_control || !special.is_control) && rest.starts_with(special.name.as_bytes()));
             match found {
                 // A name is whole characters and matched byte for byte, so both its ends are character bounds.
                 Some(special) => {
@@ -77,36 +73,19 @@ mod tests {
     use super::*;
 
     fn specials() -> Specials {
-        Specials::new(
-            [
-                ("<a>", 1, true),
-                ("<a>>", 2, true),
-                ("  ", 3, false),
-                ("", 4, true),
-            ]
-            .into_iter(),
-        )
+        Specials::new([("<a>", 1, true), ("<a>>", 2, true), ("  ", 3, false), ("", 4, true)].into_iter())
     }
 
     #[test]
     fn the_leftmost_and_then_the_longest_name_wins() {
-        let expected = [
-            Part::Text("é"),
-            Part::Token(2),
-            Part::Token(1),
-            Part::Text("<a"),
-            Part::Token(3),
-            Part::Text(" x"),
-        ];
+        let expected =
+            [Part::Text("é"), Part::Token(2), Part::Token(1), Part::Text("<a"), Part::Token(3), Part::Text(" x")];
         assert_eq!(specials().split("é<a>><a><a   x", true), expected);
     }
 
     #[test]
     fn control_tokens_are_text_where_they_are_not_looked_for() {
-        assert_eq!(
-            specials().split("<a>  b", false),
-            [Part::Text("<a>"), Part::Token(3), Part::Text("b")]
-        );
+        assert_eq!(specials().split("<a>  b", false), [Part::Text("<a>"), Part::Token(3), Part::Text("b")]);
         assert_eq!(specials().split("", true), []);
     }
 }

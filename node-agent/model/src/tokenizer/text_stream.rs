@@ -21,11 +21,7 @@ pub struct TextStream {
 impl TextStream {
     /// As [`Tokenizer::stream`].
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Self {
-        Self {
-            tokenizer,
-            skip_special,
-            pending: Vec::new(),
-        }
+        Self { tokenizer, skip_special, pending: Vec::new() }
     }
 
     /// The characters that `token` completes; may be empty. Bytes that can become no character give U+FFFD.
@@ -33,8 +29,7 @@ impl TextStream {
         if self.skip_special && self.tokenizer.is_special(token) {
             return String::new();
         }
-        self.pending
-            .extend_from_slice(self.tokenizer.token_bytes(token));
+        self.pending.extend_from_slice(self.tokenizer.token_bytes(token));
         take_complete(&mut self.pending)
     }
 
@@ -51,8 +46,7 @@ fn take_complete(pending: &mut Vec<u8>) -> String {
     for chunk in pending.utf8_chunks() {
         text.push_str(chunk.valid());
         taken += chunk.valid().len();
-        let is_begun =
-            std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
+        let is_begun = std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
         let is_last = taken + chunk.invalid().len() == pending.len();
         if chunk.invalid().is_empty() || (is_begun && is_last) {
             break;
@@ -70,13 +64,8 @@ mod tests {
 
     #[test]
     fn however_bytes_are_cut_the_text_is_the_same() {
-        let samples: [&[u8]; 5] = [
-            "é日🦀e\u{301}".as_bytes(),
-            b"\xf0\x9f\xa6 \xf0\x9f",
-            b"\x80\x80a\xff\xc3",
-            b"\xed\xa0\x80\xe2\x82",
-            b"",
-        ];
+        let samples: [&[u8]; 5] =
+            ["é日🦀e\u{301}".as_bytes(), b"\xf0\x9f\xa6 \xf0\x9f", b"\x80\x80a\xff\xc3", b"\xed\xa0\x80\xe2\x82", b""];
         for bytes in samples {
             for first in 0..=bytes.len() {
                 for second in first..=bytes.len() {
@@ -85,17 +74,10 @@ mod tests {
                     for part in [&bytes[..first], &bytes[first..second], &bytes[second..]] {
                         pending.extend_from_slice(part);
                         text.push_str(&take_complete(&mut pending));
-                        assert!(
-                            pending.len() <= 3,
-                            "{pending:?} waits for more than a character"
-                        );
+                        assert!(pending.len() <= 3, "{pending:?} waits for more than a character");
                     }
                     text.push_str(&String::from_utf8_lossy(&pending));
-                    assert_eq!(
-                        text,
-                        String::from_utf8_lossy(bytes),
-                        "{bytes:?} cut at {first} and {second}"
-                    );
+                    assert_eq!(text, String::from_utf8_lossy(bytes), "{bytes:?} cut at {first} and {second}");
                 }
             }
         }

@@ -3,20 +3,11 @@
 use std::path::{Path, PathBuf};
 
 /// The tiny Llama models of the golden data.
-pub const TINY: [&str; 7] = [
-    "llama",
-    "llama_f16",
-    "llama_q8_0",
-    "llama_q4_0",
-    "llama_q4_1",
-    "llama_freqs",
-    "llama_linear",
-];
+pub const TINY: [&str; 7] =
+    ["llama", "llama_f16", "llama_q8_0", "llama_q4_0", "llama_q4_1", "llama_freqs", "llama_linear"];
 
 pub fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../e2e/golden")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/golden").join(name)
 }
 
 pub fn tiny(name: &str) -> PathBuf {
@@ -25,11 +16,7 @@ pub fn tiny(name: &str) -> PathBuf {
 
 /// The real model in the cache that `make setup` fills; says so and gives `None` where it is absent.
 pub fn smollm2() -> Option<PathBuf> {
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = variable("POLYPHONY_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("polyphony")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/polyphony")));
@@ -37,9 +24,6 @@ pub fn smollm2() -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!(
-        "skipped: {} is absent; `make setup` fetches it",
-        path.display()
-    );
+    println!("skipped: {} is absent; `make setup` fetches it", path.display());
     None
 }

@@ -50,10 +50,7 @@ pub fn llama() -> File {
             ("llama.feed_forward_length".into(), Value::U32(16)),
             ("llama.attention.head_count".into(), Value::U32(2)),
             ("llama.attention.head_count_kv".into(), Value::U32(1)),
-            (
-                "llama.attention.layer_norm_rms_epsilon".into(),
-                Value::F32(1e-5),
-            ),
+            ("llama.attention.layer_norm_rms_epsilon".into(), Value::F32(1e-5)),
         ],
         tensors: Vec::new(),
         n_tensors: None,
@@ -85,14 +82,8 @@ impl File {
     pub fn add_f32(&mut self, name: &str, shape: &[u64]) {
         let offset = self.data.len() as u64;
         let n_bytes = shape.iter().product::<u64>() as usize * 4;
-        self.tensors.push(Tensor {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-            type_number: 0,
-            offset,
-        });
-        self.data
-            .resize((self.data.len() + n_bytes).next_multiple_of(32), 0);
+        self.tensors.push(Tensor { name: name.to_owned(), shape: shape.to_vec(), type_number: 0, offset });
+        self.data.resize((self.data.len() + n_bytes).next_multiple_of(32), 0);
     }
 
     /// Adds the key or puts another value in its place.
@@ -107,22 +98,14 @@ impl File {
     }
 
     pub fn tensor(&mut self, name: &str) -> &mut Tensor {
-        self.tensors
-            .iter_mut()
-            .find(|tensor| tensor.name == name)
-            .unwrap()
+        self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap()
     }
 
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&self.magic);
         out.extend_from_slice(&self.version.to_le_bytes());
-        out.extend_from_slice(
-            &self
-                .n_tensors
-                .unwrap_or(self.tensors.len() as u64)
-                .to_le_bytes(),
-        );
+        out.extend_from_slice(&self.n_tensors.unwrap_or(self.tensors.len() as u64).to_le_bytes());
         out.extend_from_slice(&self.n_keys.unwrap_or(self.keys.len() as u64).to_le_bytes());
         for (key, value) in &self.keys {
             put_text(&mut out, key);
@@ -131,10 +114,7 @@ impl File {
         for tensor in &self.tensors {
             put_text(&mut out, &tensor.name);
             out.extend_from_slice(&(tensor.shape.len() as u32).to_le_bytes());
-            tensor
-                .shape
-                .iter()
-                .for_each(|size| out.extend_from_slice(&size.to_le_bytes()));
+            tensor.shape.iter().for_each(|size| out.extend_from_slice(&size.to_le_bytes()));
             out.extend_from_slice(&tensor.type_number.to_le_bytes());
             out.extend_from_slice(&tensor.offset.to_le_bytes());
         }
@@ -170,9 +150,7 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
         Value::I32s(numbers) => {
             put(9, &5_u32.to_le_bytes());
             out.extend_from_slice(&(numbers.len() as u64).to_le_bytes());
-            numbers
-                .iter()
-                .for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         }
         Value::Raw(number, bytes) => put(*number, bytes),
     }

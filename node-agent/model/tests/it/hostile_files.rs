@@ -15,9 +15,7 @@ fn read(bytes: impl AsRef<[u8]>) -> Result<Gguf, GgufError> {
 fn refusal(spoil: impl FnOnce(&mut File)) -> String {
     let mut file = gguf_writer::llama();
     spoil(&mut file);
-    read(file.bytes())
-        .expect_err("a spoilt file was taken")
-        .to_string()
+    read(file.bytes()).expect_err("a spoilt file was taken").to_string()
 }
 
 #[track_caller]
@@ -31,16 +29,10 @@ fn assert_says(error: &str, words: &[&str]) {
 fn a_sound_file_is_read_with_every_tensor_in_its_place() {
     let bytes = gguf_writer::llama().bytes();
     let gguf = read(&bytes).unwrap();
-    assert_eq!(
-        (gguf.version, gguf.tensors.len(), gguf.file_len),
-        (3, 11, bytes.len() as u64)
-    );
+    assert_eq!((gguf.version, gguf.tensors.len(), gguf.file_len), (3, 11, bytes.len() as u64));
     let data_start = bytes.len() - gguf_writer::llama().data.len();
     let query = gguf.tensor("blk.0.attn_q.weight").unwrap();
-    assert_eq!(
-        (query.offset, query.n_bytes),
-        (data_start as u64 + 256 + 32 + 32, 256)
-    );
+    assert_eq!((query.offset, query.n_bytes), (data_start as u64 + 256 + 32 + 32, 256));
 }
 
 #[test]
@@ -49,22 +41,13 @@ fn a_file_cut_at_any_length_is_refused() {
     let last = 16 * 8 * 4;
     assert_eq!(bytes.len() % 32, 0);
     for len in 0..bytes.len() {
-        let error = read(&bytes[..len])
-            .expect_err("a cut file was taken")
-            .to_string();
+        let error = read(&bytes[..len]).expect_err("a cut file was taken").to_string();
         let header_ends = bytes.len() - gguf_writer::llama().data.len();
-        let words = if len < header_ends - 32 {
-            "truncated"
-        } else {
-            "fetch it again"
-        };
+        let words = if len < header_ends - 32 { "truncated" } else { "fetch it again" };
         assert_says(&error, &[words]);
     }
     let error = read(&bytes[..bytes.len() - last]).unwrap_err().to_string();
-    assert_says(
-        &error,
-        &["`blk.0.ffn_down.weight`", &bytes.len().to_string()],
-    );
+    assert_says(&error, &["`blk.0.ffn_down.weight`", &bytes.len().to_string()]);
 }
 
 #[test]
@@ -79,31 +62,16 @@ fn the_real_model_cut_at_many_lengths_is_refused() {
 
 #[test]
 fn what_is_no_gguf_file_is_told_apart() {
-    assert_says(
-        &refusal(|file| file.magic = *b"PK\x03\x04"),
-        &["no GGUF model"],
-    );
+    assert_says(&refusal(|file| file.magic = *b"PK\x03\x04"), &["no GGUF model"]);
     assert_says(&refusal(|file| file.version = 1), &["version 1", "2 and 3"]);
-    assert_says(
-        &refusal(|file| file.version = 3_u32.swap_bytes()),
-        &["big-endian"],
-    );
+    assert_says(&refusal(|file| file.version = 3_u32.swap_bytes()), &["big-endian"]);
 }
 
 #[test]
 fn counts_and_lengths_beyond_the_file_reserve_nothing() {
-    assert_says(
-        &refusal(|file| file.n_tensors = Some(u64::MAX)),
-        &["number of tensors", "limit"],
-    );
-    assert_says(
-        &refusal(|file| file.n_keys = Some(1 << 40)),
-        &["number of metadata keys", "limit"],
-    );
-    assert_says(
-        &refusal(|file| file.n_keys = Some(90_000)),
-        &["metadata key"],
-    );
+    assert_says(&refusal(|file| file.n_tensors = Some(u64::MAX)), &["number of tensors", "limit"]);
+    assert_says(&refusal(|file| file.n_keys = Some(1 << 40)), &["number of metadata keys", "limit"]);
+    assert_says(&refusal(|file| file.n_keys = Some(90_000)), &["metadata key"]);
     let strings = |count: u64| [8_u32.to_le_bytes().as_slice(), &count.to_le_bytes()].concat();
     let long = |bytes: Vec<u8>| {
         refusal(move |file| {
@@ -131,10 +99,7 @@ fn values_of_no_known_kind_are_refused_with_their_key() {
     assert_says(&with(9, &nested), &["`a.b`", "array of arrays"]);
     let not_utf8 = [2_u64.to_le_bytes().as_slice(), b"\xff\xfe"].concat();
     assert_says(&with(8, &not_utf8), &["`a.b`", "UTF-8"]);
-    let twice = refusal(|file| {
-        file.keys
-            .push(("general.architecture".into(), gguf_writer::text("llama")))
-    });
+    let twice = refusal(|file| file.keys.push(("general.architecture".into(), gguf_writer::text("llama"))));
     assert_says(&twice, &["`general.architecture`", "twice"]);
 }
 
@@ -143,47 +108,17 @@ fn tensors_that_cannot_be_are_refused_with_their_name() {
     let name = "blk.0.attn_k.weight";
     let with = |spoil: fn(&mut gguf_writer::Tensor)| refusal(move |file| spoil(file.tensor(name)));
     let quoted = format!("`{name}`");
-    assert_says(
-        &with(|tensor| tensor.type_number = 4),
-        &[&quoted, "type number 4"],
-    );
-    assert_says(
-        &with(|tensor| tensor.type_number = 2),
-        &[&quoted, "Q4_0", "[8, 4]"],
-    );
+    assert_says(&with(|tensor| tensor.type_number = 4), &[&quoted, "type number 4"]);
+    assert_says(&with(|tensor| tensor.type_number = 2), &[&quoted, "Q4_0", "[8, 4]"]);
     assert_says(&with(|tensor| tensor.shape = vec![]), &[&quoted, "shape"]);
-    assert_says(
-        &with(|tensor| tensor.shape = vec![8, 0]),
-        &[&quoted, "shape"],
-    );
-    assert_says(
-        &with(|tensor| tensor.shape = vec![1 << 40, 1 << 40]),
-        &[&quoted, "shape"],
-    );
-    assert_says(
-        &with(|tensor| tensor.shape = vec![1; 5]),
-        &[&quoted, "dimensions"],
-    );
-    assert_says(
-        &with(|tensor| tensor.offset += 4),
-        &[&quoted, "alignment 32"],
-    );
-    assert_says(
-        &with(|tensor| tensor.offset = 1 << 40),
-        &[&quoted, "fetch it again"],
-    );
-    assert_says(
-        &with(|tensor| tensor.offset = u64::MAX - 31),
-        &[&quoted, "fetch it again"],
-    );
-    assert_says(
-        &with(|tensor| tensor.offset = 0),
-        &["token_embd.weight", name, "overlap"],
-    );
-    assert_says(
-        &refusal(|file| file.tensor(name).name = "output_norm.weight".into()),
-        &["output_norm", "twice"],
-    );
+    assert_says(&with(|tensor| tensor.shape = vec![8, 0]), &[&quoted, "shape"]);
+    assert_says(&with(|tensor| tensor.shape = vec![1 << 40, 1 << 40]), &[&quoted, "shape"]);
+    assert_says(&with(|tensor| tensor.shape = vec![1; 5]), &[&quoted, "dimensions"]);
+    assert_says(&with(|tensor| tensor.offset += 4), &[&quoted, "alignment 32"]);
+    assert_says(&with(|tensor| tensor.offset = 1 << 40), &[&quoted, "fetch it again"]);
+    assert_says(&with(|tensor| tensor.offset = u64::MAX - 31), &[&quoted, "fetch it again"]);
+    assert_says(&with(|tensor| tensor.offset = 0), &["token_embd.weight", name, "overlap"]);
+    assert_says(&refusal(|file| file.tensor(name).name = "output_norm.weight".into()), &["output_norm", "twice"]);
 }
 
 #[test]
@@ -204,22 +139,14 @@ fn use_all_of(bytes: &[u8]) {
             let _ = template.render(&[], true);
         }
         if let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) {
-            let _ = tokenizer
-                .encode("Hello, world! 123", true)
-                .map(|ids| tokenizer.decode(&ids, false));
+            let _ = tokenizer.encode("Hello, world! 123", true).map(|ids| tokenizer.decode(&ids, false));
         }
     }
 }
 
 fn tiny_header() -> Vec<u8> {
     let mut bytes = std::fs::read(files::tiny("llama_q4_1")).unwrap();
-    let data_start = read(&bytes)
-        .unwrap()
-        .tensors
-        .iter()
-        .map(|tensor| tensor.offset)
-        .min()
-        .unwrap();
+    let data_start = read(&bytes).unwrap().tensors.iter().map(|tensor| tensor.offset).min().unwrap();
     // The data is of no interest here, but has to be there.
     bytes[data_start as usize..].fill(0);
     bytes

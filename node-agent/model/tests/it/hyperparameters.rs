@@ -22,32 +22,15 @@ fn with(change: impl FnOnce(&mut File)) -> Result<Hyperparameters, String> {
 fn the_tiny_models_have_the_numbers_of_their_readme() {
     let llama = of_tiny("llama");
     assert_eq!(llama.architecture, Architecture::Llama);
-    assert_eq!(
-        (llama.n_layers, llama.hidden_size, llama.ffn_size),
-        (4, 64, 192)
-    );
-    assert_eq!(
-        (llama.n_heads, llama.n_kv_heads, llama.head_size),
-        (4, 2, 16)
-    );
-    assert_eq!(
-        (llama.vocab_size, llama.context_length, llama.rms_epsilon),
-        (384, 256, 1e-5)
-    );
-    assert_eq!(
-        (llama.rope.style, llama.rope.base, llama.rope.n_rotated),
-        (RopeStyle::Pairs, 10_000.0, 16)
-    );
-    assert_eq!(
-        (llama.rope.position_scale, llama.rope.has_frequency_factors),
-        (1.0, false)
-    );
+    assert_eq!((llama.n_layers, llama.hidden_size, llama.ffn_size), (4, 64, 192));
+    assert_eq!((llama.n_heads, llama.n_kv_heads, llama.head_size), (4, 2, 16));
+    assert_eq!((llama.vocab_size, llama.context_length, llama.rms_epsilon), (384, 256, 1e-5));
+    assert_eq!((llama.rope.style, llama.rope.base, llama.rope.n_rotated), (RopeStyle::Pairs, 10_000.0, 16));
+    assert_eq!((llama.rope.position_scale, llama.rope.has_frequency_factors), (1.0, false));
     assert!(!llama.tied_embedding);
 
     let freqs = of_tiny("llama_freqs");
-    assert!(
-        freqs.rope.has_frequency_factors && freqs.tied_embedding && freqs.rope.base == 500_000.0
-    );
+    assert!(freqs.rope.has_frequency_factors && freqs.tied_embedding && freqs.rope.base == 500_000.0);
     let linear = of_tiny("llama_linear");
     assert!(linear.rope.position_scale == 0.25 && linear.n_kv_heads == 4 && linear.tied_embedding);
 }
@@ -56,10 +39,7 @@ fn the_tiny_models_have_the_numbers_of_their_readme() {
 fn sizes_follow_from_the_numbers() {
     let llama = of_tiny("llama");
     assert_eq!(llama.kv_bytes_per_token_per_layer(2), 2 * 2 * 16 * 2);
-    assert_eq!(
-        llama.multiply_adds_per_layer(),
-        64 * 64 * 2 + 64 * 32 * 2 + 64 * 192 * 3
-    );
+    assert_eq!(llama.multiply_adds_per_layer(), 64 * 64 * 2 + 64 * 32 * 2 + 64 * 192 * 3);
     assert_eq!(llama.multiply_adds_of_head(), 64 * 384);
 }
 
@@ -72,26 +52,18 @@ fn what_a_file_leaves_out_has_the_usual_value() {
         }
     })
     .unwrap();
-    assert_eq!(
-        (found.n_kv_heads, found.head_size, found.rope.n_rotated),
-        (2, 4, 4)
-    );
+    assert_eq!((found.n_kv_heads, found.head_size, found.rope.n_rotated), (2, 4, 4));
     assert_eq!((found.rope.base, found.vocab_size), (10_000.0, 8));
     let factor_alone = with(|file| {
         file.set("llama.rope.scaling.factor", Value::F32(2.0));
     });
-    assert_eq!(
-        factor_alone.unwrap().rope.position_scale,
-        0.5,
-        "a factor without a type is linear"
-    );
+    assert_eq!(factor_alone.unwrap().rope.position_scale, 0.5, "a factor without a type is linear");
 }
 
 #[test]
 fn the_head_size_may_differ_from_hidden_by_heads() {
     let found = with(|file| {
-        file.set("llama.attention.key_length", Value::U32(16))
-            .set("llama.attention.value_length", Value::U32(16));
+        file.set("llama.attention.key_length", Value::U32(16)).set("llama.attention.value_length", Value::U32(16));
     });
     assert_eq!(found.unwrap().head_size, 16);
 }
@@ -99,78 +71,22 @@ fn the_head_size_may_differ_from_hidden_by_heads() {
 #[test]
 fn what_cannot_be_computed_is_refused_with_its_key() {
     let table: [(&str, Value, &str); 16] = [
-        (
-            "general.architecture",
-            gguf_writer::text("mamba"),
-            "supported are: llama",
-        ),
-        (
-            "llama.block_count",
-            Value::U32(0),
-            "`llama.block_count` is 0",
-        ),
-        (
-            "llama.block_count",
-            Value::U32(1 << 31),
-            "`llama.block_count`",
-        ),
-        (
-            "llama.block_count",
-            gguf_writer::text("one"),
-            "`llama.block_count` is the string \"one\"",
-        ),
+        ("general.architecture", gguf_writer::text("mamba"), "supported are: llama"),
+        ("llama.block_count", Value::U32(0), "`llama.block_count` is 0"),
+        ("llama.block_count", Value::U32(1 << 31), "`llama.block_count`"),
+        ("llama.block_count", gguf_writer::text("one"), "`llama.block_count` is the string \"one\""),
         ("llama.embedding_length", Value::U32(9), "no multiple"),
-        (
-            "llama.attention.head_count",
-            Value::U32(0),
-            "`llama.attention.head_count`",
-        ),
-        (
-            "llama.attention.head_count_kv",
-            Value::U32(3),
-            "`llama.attention.head_count_kv` is 3",
-        ),
-        (
-            "llama.attention.value_length",
-            Value::U32(2),
-            "`llama.attention.value_length`",
-        ),
-        (
-            "llama.rope.dimension_count",
-            Value::U32(3),
-            "`llama.rope.dimension_count`",
-        ),
-        (
-            "llama.rope.dimension_count",
-            Value::U32(6),
-            "at most the head size 4",
-        ),
-        (
-            "llama.attention.layer_norm_rms_epsilon",
-            Value::F32(f32::NAN),
-            "finite",
-        ),
-        (
-            "llama.attention.layer_norm_rms_epsilon",
-            Value::F32(-1.0),
-            "above 0",
-        ),
-        (
-            "llama.rope.scaling.type",
-            gguf_writer::text("yarn"),
-            "`llama.rope.scaling.type` is yarn",
-        ),
-        (
-            "llama.rope.scaling.factor",
-            Value::F32(-4.0),
-            "`llama.rope.scaling.factor`",
-        ),
+        ("llama.attention.head_count", Value::U32(0), "`llama.attention.head_count`"),
+        ("llama.attention.head_count_kv", Value::U32(3), "`llama.attention.head_count_kv` is 3"),
+        ("llama.attention.value_length", Value::U32(2), "`llama.attention.value_length`"),
+        ("llama.rope.dimension_count", Value::U32(3), "`llama.rope.dimension_count`"),
+        ("llama.rope.dimension_count", Value::U32(6), "at most the head size 4"),
+        ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN), "finite"),
+        ("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0), "above 0"),
+        ("llama.rope.scaling.type", gguf_writer::text("yarn"), "`llama.rope.scaling.type` is yarn"),
+        ("llama.rope.scaling.factor", Value::F32(-4.0), "`llama.rope.scaling.factor`"),
         ("llama.expert_count", Value::U32(8), "experts"),
-        (
-            "llama.attention.sliding_window",
-            Value::U32(16),
-            "sliding window",
-        ),
+        ("llama.attention.sliding_window", Value::U32(16), "sliding window"),
     ];
     for (key, value, words) in table {
         let error = with(|file| {
@@ -182,9 +98,5 @@ fn what_cannot_be_computed_is_refused_with_its_key() {
     let missing = with(|file| {
         file.remove("llama.context_length");
     });
-    assert!(
-        missing
-            .unwrap_err()
-            .contains("`llama.context_length` is missing")
-    );
+    assert!(missing.unwrap_err().contains("`llama.context_length` is missing"));
 }

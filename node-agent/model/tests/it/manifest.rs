@@ -21,10 +21,7 @@ fn built(spoil: impl FnOnce(&mut File)) -> Result<Manifest, String> {
     let path = folder.path().join("made.gguf");
     std::fs::write(&path, file.bytes()).unwrap();
     Manifest::build(&path).map_err(|error| {
-        assert!(
-            error.to_string().contains("made.gguf"),
-            "no path in: {error}"
-        );
+        assert!(error.to_string().contains("made.gguf"), "no path in: {error}");
         error.to_string()
     })
 }
@@ -36,10 +33,7 @@ type Spoil = fn(&mut Manifest);
 fn refusal(spoil: impl FnOnce(&mut Manifest)) -> String {
     let mut manifest = Manifest::build(&files::tiny("llama_q4_1")).unwrap();
     spoil(&mut manifest);
-    manifest
-        .check()
-        .expect_err("a spoilt manifest was taken")
-        .to_string()
+    manifest.check().expect_err("a spoilt manifest was taken").to_string()
 }
 
 #[test]
@@ -49,11 +43,7 @@ fn every_digest_is_that_of_the_bytes_in_the_file() {
         let file = std::fs::read(&path).unwrap();
         let manifest = Manifest::build(&path).unwrap();
         manifest.check().unwrap();
-        assert_eq!(
-            (manifest.file_len, &manifest.file_sha256),
-            (file.len() as u64, &sha256(&file)),
-            "{name}"
-        );
+        assert_eq!((manifest.file_len, &manifest.file_sha256), (file.len() as u64, &sha256(&file)), "{name}");
         for entry in &manifest.tensors {
             let bytes = &file[entry.offset as usize..(entry.offset + entry.n_bytes) as usize];
             assert_eq!(entry.sha256, sha256(bytes), "{name}: {}", entry.name);
@@ -69,24 +59,14 @@ fn the_real_model_is_listed_whole() {
     let Some(path) = files::smollm2() else { return };
     let mut reports = Vec::new();
     let manifest = Manifest::build_with_progress(&path, &mut |bytes| reports.push(bytes)).unwrap();
-    assert_eq!(
-        manifest.file_sha256,
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    );
+    assert_eq!(manifest.file_sha256, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53");
     assert_eq!(manifest.tensors.len(), 272);
     assert_eq!(manifest.end_tokens, [0, 2], "<|endoftext|> and <|im_end|>");
     assert_eq!(manifest.layer_bytes(29), 2_216_448);
     let types = [TensorType::F32, TensorType::Q4_1, TensorType::Q8_0];
-    assert_eq!(
-        manifest.tensor_types().into_iter().collect::<Vec<_>>(),
-        types
-    );
+    assert_eq!(manifest.tensor_types().into_iter().collect::<Vec<_>>(), types);
     let file = std::fs::read(&path).unwrap();
-    for entry in manifest
-        .tensors
-        .iter()
-        .filter(|entry| entry.layer.is_none_or(|layer| layer % 7 == 0))
-    {
+    for entry in manifest.tensors.iter().filter(|entry| entry.layer.is_none_or(|layer| layer % 7 == 0)) {
         let bytes = &file[entry.offset as usize..(entry.offset + entry.n_bytes) as usize];
         assert!(entry.matches(bytes), "{}", entry.name);
     }
@@ -113,148 +93,72 @@ fn a_manifest_with_a_field_that_nobody_knows_is_refused() {
     let manifest = Manifest::build(&files::tiny("llama")).unwrap();
     let mut json = serde_json::to_value(&manifest).unwrap();
     json["tensors"][0]["compression"] = "zstd".into();
-    let error = serde_json::from_value::<Manifest>(json)
-        .unwrap_err()
-        .to_string();
+    let error = serde_json::from_value::<Manifest>(json).unwrap_err().to_string();
     assert!(error.contains("compression"), "{error}");
 }
 
 #[test]
 fn a_segment_needs_its_own_tensors_and_no_others() {
     let manifest = Manifest::build(&files::tiny("llama")).unwrap();
-    let first = Holds {
-        embedding: true,
-        layers: LayerRange::from(0..1),
-        head: false,
-    };
+    let first = Holds { embedding: true, layers: LayerRange::from(0..1), head: false };
     let mut expected = vec!["token_embd.weight".to_owned()];
-    expected.extend(
-        Role::all()
-            .filter(|role| role.is_of_a_layer())
-            .map(|role| role.tensor_name(Some(0))),
-    );
+    expected.extend(Role::all().filter(|role| role.is_of_a_layer()).map(|role| role.tensor_name(Some(0))));
     let mut found = names(&manifest.tensors_of(&first));
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
 
-    let last = Holds {
-        embedding: false,
-        layers: LayerRange::from(4..4),
-        head: true,
-    };
-    assert_eq!(
-        names(&manifest.tensors_of(&last)),
-        ["output_norm.weight", "output.weight"]
-    );
+    let last = Holds { embedding: false, layers: LayerRange::from(4..4), head: true };
+    assert_eq!(names(&manifest.tensors_of(&last)), ["output_norm.weight", "output.weight"]);
     let nothing = Holds::default();
     assert!(manifest.tensors_of(&nothing).is_empty() && manifest.bytes_of(&nothing) == 0);
-    assert_eq!(
-        manifest.tensors_of(&Holds::all(4)).len(),
-        manifest.tensors.len()
-    );
+    assert_eq!(manifest.tensors_of(&Holds::all(4)).len(), manifest.tensors.len());
 }
 
 #[test]
 fn a_tied_embedding_belongs_to_head_and_tail_and_frequencies_to_any_layer() {
     let manifest = Manifest::build(&files::tiny("llama_freqs")).unwrap();
-    let tail = Holds {
-        embedding: false,
-        layers: LayerRange::from(3..4),
-        head: true,
-    };
+    let tail = Holds { embedding: false, layers: LayerRange::from(3..4), head: true };
     let found = names(&manifest.tensors_of(&tail));
-    for name in [
-        "token_embd.weight",
-        "output_norm.weight",
-        "rope_freqs.weight",
-        "blk.3.attn_q.weight",
-    ] {
-        assert!(
-            found.iter().any(|found| found == name),
-            "{name} is missing in {found:?}"
-        );
+    for name in ["token_embd.weight", "output_norm.weight", "rope_freqs.weight", "blk.3.attn_q.weight"] {
+        assert!(found.iter().any(|found| found == name), "{name} is missing in {found:?}");
     }
     assert_eq!(found.len(), 3 + 9);
     let whole = Holds::all(4);
     let sum: u64 = manifest.tensors.iter().map(|entry| entry.n_bytes).sum();
-    assert_eq!(
-        manifest.bytes_of(&whole),
-        sum,
-        "the embedding counts once where one phone has both ends"
-    );
-    let head_alone = Holds {
-        embedding: true,
-        layers: LayerRange::default(),
-        head: true,
-    };
-    assert_eq!(
-        names(&manifest.tensors_of(&head_alone)),
-        ["token_embd.weight", "output_norm.weight"]
-    );
+    assert_eq!(manifest.bytes_of(&whole), sum, "the embedding counts once where one phone has both ends");
+    let head_alone = Holds { embedding: true, layers: LayerRange::default(), head: true };
+    assert_eq!(names(&manifest.tensors_of(&head_alone)), ["token_embd.weight", "output_norm.weight"]);
 }
 
 #[test]
 fn cutting_the_layers_anywhere_loses_and_doubles_nothing() {
     let manifest = Manifest::build(&files::tiny("llama")).unwrap();
     for cut in 0..=4 {
-        let front = Holds {
-            embedding: true,
-            layers: LayerRange::from(0..cut),
-            head: false,
-        };
-        let back = Holds {
-            embedding: false,
-            layers: LayerRange::from(cut..4),
-            head: true,
-        };
+        let front = Holds { embedding: true, layers: LayerRange::from(0..cut), head: false };
+        let back = Holds { embedding: false, layers: LayerRange::from(cut..4), head: true };
         let sum = manifest.bytes_of(&front) + manifest.bytes_of(&back);
         assert_eq!(sum, manifest.bytes_of(&Holds::all(4)), "cut at {cut}");
     }
     let layers: u64 = (0..4).map(|layer| manifest.layer_bytes(layer)).sum();
-    let only_layers = Holds {
-        embedding: false,
-        layers: LayerRange::from(0..4),
-        head: false,
-    };
+    let only_layers = Holds { embedding: false, layers: LayerRange::from(0..4), head: false };
     assert_eq!(layers, manifest.bytes_of(&only_layers));
 }
 
 #[test]
 fn a_model_file_that_is_not_whole_gives_no_manifest() {
     assert!(built(|_| ()).is_ok());
-    let missing = built(|file| {
-        file.tensors
-            .retain(|tensor| tensor.name != "blk.0.ffn_up.weight")
-    });
-    assert!(
-        missing
-            .unwrap_err()
-            .contains("`blk.0.ffn_up.weight` is missing")
-    );
+    let missing = built(|file| file.tensors.retain(|tensor| tensor.name != "blk.0.ffn_up.weight"));
+    assert!(missing.unwrap_err().contains("`blk.0.ffn_up.weight` is missing"));
     let shape = built(|file| file.tensor("blk.0.attn_k.weight").shape = vec![4, 8]);
     let shape = shape.unwrap_err();
-    assert!(
-        shape.contains("`blk.0.attn_k.weight` has the shape [4, 8]") && shape.contains("[8, 4]"),
-        "{shape}"
-    );
+    assert!(shape.contains("`blk.0.attn_k.weight` has the shape [4, 8]") && shape.contains("[8, 4]"), "{shape}");
     let unknown = built(|file| file.add_f32("blk.0.attn_q.bias", &[8]));
-    assert!(
-        unknown
-            .unwrap_err()
-            .contains("`blk.0.attn_q.bias` is not part of a llama model")
-    );
+    assert!(unknown.unwrap_err().contains("`blk.0.attn_q.bias` is not part of a llama model"));
     let beyond = built(|file| file.add_f32("blk.7.attn_norm.weight", &[8]));
-    assert!(
-        beyond
-            .unwrap_err()
-            .contains("`blk.7.attn_norm.weight` is not part")
-    );
+    assert!(beyond.unwrap_err().contains("`blk.7.attn_norm.weight` is not part"));
     let half = built(|file| file.tensor("output_norm.weight").type_number = 1);
-    assert!(
-        half.unwrap_err()
-            .contains("`output_norm.weight` is of type F16")
-    );
+    assert!(half.unwrap_err().contains("`output_norm.weight` is of type F16"));
 }
 
 #[test]
@@ -268,44 +172,20 @@ fn an_absent_file_is_an_error_with_its_path() {
 fn a_phone_refuses_a_manifest_that_contradicts_itself() {
     let table: [(Spoil, &str); 12] = [
         (|manifest| manifest.tensors[3].n_bytes += 1, "bytes"),
-        (
-            |manifest| manifest.tensors[3].offset = 0,
-            "outside of the file or over another",
-        ),
-        (
-            |manifest| manifest.tensors[3].offset = u64::MAX,
-            "outside of the file",
-        ),
+        (|manifest| manifest.tensors[3].offset = 0, "outside of the file or over another"),
+        (|manifest| manifest.tensors[3].offset = u64::MAX, "outside of the file"),
         (|manifest| manifest.file_len = 1000, "outside of the file"),
-        (
-            |manifest| manifest.tensors[3].sha256.push('0'),
-            "no SHA-256",
-        ),
-        (
-            |manifest| manifest.file_sha256 = "B".repeat(64),
-            "no SHA-256",
-        ),
+        (|manifest| manifest.tensors[3].sha256.push('0'), "no SHA-256"),
+        (|manifest| manifest.file_sha256 = "B".repeat(64), "no SHA-256"),
         (|manifest| drop(manifest.tensors.remove(3)), "is missing"),
-        (
-            |manifest| manifest.tensors.push(manifest.tensors[3].clone()),
-            "twice",
-        ),
+        (|manifest| manifest.tensors.push(manifest.tensors[3].clone()), "twice"),
         (|manifest| manifest.tensors[3].layer = Some(2), "is missing"),
-        (
-            |manifest| manifest.hyperparameters.hidden_size = 96,
-            "shape",
-        ),
-        (
-            |manifest| manifest.hyperparameters.n_kv_heads = 0,
-            "head_count_kv` is 0",
-        ),
+        (|manifest| manifest.hyperparameters.hidden_size = 96, "shape"),
+        (|manifest| manifest.hyperparameters.n_kv_heads = 0, "head_count_kv` is 0"),
         (|manifest| manifest.end_tokens.push(384), "end token 384"),
     ];
     for (idx, (spoil, words)) in table.into_iter().enumerate() {
         let error = refusal(spoil);
-        assert!(
-            error.contains(words),
-            "case {idx}: {words:?} is not in: {error}"
-        );
+        assert!(error.contains(words), "case {idx}: {words:?} is not in: {error}");
     }
 }

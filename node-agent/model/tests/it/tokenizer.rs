@@ -22,14 +22,8 @@ fn small(change: impl FnOnce(&mut File)) -> Result<Tokenizer, String> {
     let mut file = gguf_writer::llama();
     file.set("tokenizer.ggml.model", gguf_writer::text("gpt2"))
         .set("tokenizer.ggml.pre", gguf_writer::text("gpt-2"))
-        .set(
-            "tokenizer.ggml.tokens",
-            strings(&["a", "b", "ab", "<|im_end|>", "Ġ"]),
-        )
-        .set(
-            "tokenizer.ggml.token_type",
-            Value::I32s(vec![1, 1, 1, 3, 1]),
-        )
+        .set("tokenizer.ggml.tokens", strings(&["a", "b", "ab", "<|im_end|>", "Ġ"]))
+        .set("tokenizer.ggml.token_type", Value::I32s(vec![1, 1, 1, 3, 1]))
         .set("tokenizer.ggml.merges", strings(&["a b"]))
         .set("tokenizer.ggml.bos_token_id", Value::U32(4));
     change(&mut file);
@@ -40,20 +34,10 @@ fn small(change: impl FnOnce(&mut File)) -> Result<Tokenizer, String> {
 #[test]
 fn merges_and_control_tokens_of_the_file_are_used() {
     let tokenizer = small(|_| ()).unwrap();
-    assert_eq!(
-        tokenizer.encode("abb<|im_end|> a", true).unwrap(),
-        [2, 1, 3, 4, 0]
-    );
-    assert_eq!(
-        tokenizer.encode("<|im_end|>a", false).unwrap(),
-        [0],
-        "the other characters have no token"
-    );
+    assert_eq!(tokenizer.encode("abb<|im_end|> a", true).unwrap(), [2, 1, 3, 4, 0]);
+    assert_eq!(tokenizer.encode("<|im_end|>a", false).unwrap(), [0], "the other characters have no token");
     assert_eq!(tokenizer.end_tokens(), [3], "known by its name");
-    assert_eq!(
-        (tokenizer.token_bytes(4), tokenizer.token_bytes(5)),
-        (b" ".as_slice(), b"".as_slice())
-    );
+    assert_eq!((tokenizer.token_bytes(4), tokenizer.token_bytes(5)), (b" ".as_slice(), b"".as_slice()));
 }
 
 #[test]
@@ -65,48 +49,20 @@ fn the_begin_token_is_added_once_and_only_where_the_file_wants_it() {
     })
     .unwrap();
     assert_eq!(with.encode_prompt("a", true).unwrap(), [4, 0]);
-    assert_eq!(
-        with.encode_prompt(" a", true).unwrap(),
-        [4, 0],
-        "the text brings it"
-    );
+    assert_eq!(with.encode_prompt(" a", true).unwrap(), [4, 0], "the text brings it");
     assert_eq!(with.encode("a", true).unwrap(), [0]);
 }
 
 #[test]
 fn a_vocabulary_that_contradicts_itself_is_refused_with_its_key() {
     let table: [(&str, Value, &str); 7] = [
-        (
-            "tokenizer.ggml.model",
-            gguf_writer::text("llama"),
-            "`llama`",
-        ),
-        (
-            "tokenizer.ggml.pre",
-            gguf_writer::text("tekken"),
-            "supported are: gpt-2, smollm",
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            Value::I32s(vec![1; 4]),
-            "has 4 entries, but the vocabulary has 5",
-        ),
+        ("tokenizer.ggml.model", gguf_writer::text("llama"), "`llama`"),
+        ("tokenizer.ggml.pre", gguf_writer::text("tekken"), "supported are: gpt-2, smollm"),
+        ("tokenizer.ggml.token_type", Value::I32s(vec![1; 4]), "has 4 entries, but the vocabulary has 5"),
         ("tokenizer.ggml.merges", strings(&["a b", "ab"]), "merge 1"),
-        (
-            "tokenizer.ggml.merges",
-            strings(&["a z"]),
-            "do not fit together",
-        ),
-        (
-            "tokenizer.ggml.eos_token_id",
-            Value::U32(5),
-            "`tokenizer.ggml.eos_token_id` is 5",
-        ),
-        (
-            "tokenizer.ggml.tokens",
-            Value::U32(5),
-            "`tokenizer.ggml.tokens`",
-        ),
+        ("tokenizer.ggml.merges", strings(&["a z"]), "do not fit together"),
+        ("tokenizer.ggml.eos_token_id", Value::U32(5), "`tokenizer.ggml.eos_token_id` is 5"),
+        ("tokenizer.ggml.tokens", Value::U32(5), "`tokenizer.ggml.tokens`"),
     ];
     for (key, value, words) in table {
         let error = small(|file| {
@@ -129,10 +85,7 @@ fn tokenizer_and_template_are_shared_between_requests() {
 fn a_model_without_a_template_is_no_chat_model() {
     let gguf = Gguf::open(&files::tiny("llama")).unwrap();
     let error = ChatTemplate::from_gguf(&gguf).unwrap_err();
-    assert!(
-        matches!(error, TemplateError::Missing) && error.to_string().contains("plain completions"),
-        "{error}"
-    );
+    assert!(matches!(error, TemplateError::Missing) && error.to_string().contains("plain completions"), "{error}");
 }
 
 proptest! {

@@ -13,7 +13,13 @@ fn key(session: u64, epoch: u32) -> RouteKey {
 }
 
 fn options(end_position: u32) -> SessionOptions {
-    SessionOptions { sampling: Sampling::default(), end_position, end_tokens: vec![96], top_logprobs: 0, logprobs: false }
+    SessionOptions {
+        sampling: Sampling::default(),
+        end_position,
+        end_tokens: vec![96],
+        top_logprobs: 0,
+        logprobs: false,
+    }
 }
 
 fn shape(stage: usize, n_stages: usize) -> StageShape {
@@ -235,7 +241,9 @@ fn hidden_states_out_of_order_or_of_the_wrong_size_end_the_session() {
 fn a_frame_that_cannot_come_this_way_changes_nothing() {
     let mut ring = Ring::new(2);
     let now = ring.now;
-    assert!(ring.stages[0].accept(Frame::Open { key: key(1, 0), options: options(9) }, Source::Previous, now).is_empty());
+    assert!(
+        ring.stages[0].accept(Frame::Open { key: key(1, 0), options: options(9) }, Source::Previous, now).is_empty()
+    );
     assert!(ring.stages[1].accept(Frame::Open { key: key(1, 0), options: options(9) }, Source::Host, now).is_empty());
     assert_eq!(ring.stages.iter().map(Stage::n_sessions).sum::<usize>(), 0);
 }

@@ -20,7 +20,7 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The processes while they are brought up.
-struct Farm {
+pub(super) struct Farm {
     processes: Processes,
     data_dir: PathBuf,
 }
@@ -56,8 +56,23 @@ fn phone_name(idx: u32) -> String {
 // === impl Farm ===
 
 impl Farm {
+    /// # Errors
+    /// When another `up` or `down` is at work there, or the folder cannot be used.
+    pub(super) fn open(data_dir: PathBuf) -> Result<Self, UpError> {
+        Ok(Self { processes: Processes::open(&data_dir)?, data_dir })
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// What the last `up` was asked for.
+    pub(super) fn last_settings(&self) -> Option<&Settings> {
+        self.processes.settings()
+    }
+
     /// Starts the controller unless it runs as asked; `settings` gets the ports that it has then.
-    async fn start_controller(
+    pub(super) async fn start_controller(
         &mut self,
         program: &Path,
         settings: &mut Settings,
@@ -138,7 +153,7 @@ impl Farm {
     }
 
     /// Makes the phones those that are asked for: starts the missing, restarts the different, stops the surplus.
-    async fn start_agents(
+    pub(super) async fn start_agents(
         &mut self,
         program: &Path,
         settings: &Settings,
@@ -171,7 +186,12 @@ impl Farm {
         Ok(())
     }
 
-    async fn await_ready(&mut self, server: &Server, settings: &Settings, timeout: Duration) -> anyhow::Result<()> {
+    pub(super) async fn await_ready(
+        &mut self,
+        server: &Server,
+        settings: &Settings,
+        timeout: Duration,
+    ) -> anyhow::Result<()> {
         let names: Vec<String> = (0..settings.phones).map(phone_name).collect();
         let deadline = Instant::now() + timeout;
         loop {
@@ -207,7 +227,7 @@ impl Farm {
         }
     }
 
-    fn summarise(&self, settings: &Settings, endpoints: &Endpoints, names_data_dir: bool) -> io::Result<()> {
+    pub(super) fn summarise(&self, settings: &Settings, endpoints: &Endpoints, names_data_dir: bool) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let phones =
             if settings.phones == 1 { "1 phone is".to_owned() } else { format!("{} phones are", settings.phones) };
@@ -259,4 +279,3 @@ fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: 
         settings.backend.clone(),
     ]
 }
-

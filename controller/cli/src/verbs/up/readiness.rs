@@ -15,7 +15,12 @@ pub(super) async fn fetch_phones(server: &Server) -> Result<(Vec<Value>, Vec<Val
 }
 
 /// Whether a phone is Ready by what it said after `since`: a control plane that was killed remembers phones as Ready.
-pub(super) fn readiness(name: &str, phones: &[Value], leases: &[Value], since: Option<jiff::Timestamp>) -> Result<(), String> {
+pub(super) fn readiness(
+    name: &str,
+    phones: &[Value],
+    leases: &[Value],
+    since: Option<jiff::Timestamp>,
+) -> Result<(), String> {
     let named = |object: &&Value| object["metadata"]["name"] == name;
     let Some(phone) = phones.iter().find(named) else {
         return Err("it has not joined".to_owned());
@@ -45,6 +50,7 @@ pub(super) fn readiness(name: &str, phones: &[Value], leases: &[Value], since: O
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
     use super::*;

@@ -13,19 +13,14 @@ impl Programme<'_, '_> {
         let counts: Expression = self.count.iter().map(|c| c.variable).sum();
         self.rows.push(constraint!(counts == n_layers));
         for at in self.positions() {
-            let (used, head, tail) = (
-                self.used[at].variable,
-                self.head[at].variable,
-                self.tail[at].variable,
-            );
+            let (used, head, tail) = (self.used[at].variable, self.head[at].variable, self.tail[at].variable);
             let mut both: Expression = used.into();
             if let Some(whole) = self.whole[at] {
                 let whole = whole.variable;
                 both += whole;
                 self.rows.push(constraint!(whole <= head));
                 self.rows.push(constraint!(whole <= tail));
-                self.rows
-                    .push(constraint!(self.count[at].variable >= n_layers * whole));
+                self.rows.push(constraint!(self.count[at].variable >= n_layers * whole));
             }
             self.rows.push(constraint!(head + tail <= both));
             self.rows.push(constraint!(head <= used));
@@ -33,10 +28,7 @@ impl Programme<'_, '_> {
         }
         self.write_caps();
         if let [one, other, ..] = self.phones[..] {
-            let (hop, back) = (
-                self.costs.hop_seconds(one, other),
-                self.costs.back_seconds(one, other),
-            );
+            let (hop, back) = (self.costs.hop_seconds(one, other), self.costs.back_seconds(one, other));
             let (hop, back) = (self.units(hop), self.units(back));
             let used: Expression = self.used.iter().map(|c| c.variable).sum();
             let whole: Expression = self.whole.iter().flatten().map(|c| c.variable).sum();
@@ -74,27 +66,17 @@ impl Programme<'_, '_> {
                 flow_in[j] += flow;
                 let hop = self.units(hop);
                 self.round += hop * arc.variable;
-                self.rows
-                    .push(constraint!(flow <= (n_layers - 1.0) * arc.variable));
+                self.rows.push(constraint!(flow <= (n_layers - 1.0) * arc.variable));
                 self.rows.push(constraint!(flow >= arc.variable));
             }
         }
-        for (at, ((leaving, arriving), (flow_out, flow_in))) in leaving
-            .into_iter()
-            .zip(arriving)
-            .zip(flow_out.into_iter().zip(flow_in))
-            .enumerate()
+        for (at, ((leaving, arriving), (flow_out, flow_in))) in
+            leaving.into_iter().zip(arriving).zip(flow_out.into_iter().zip(flow_in)).enumerate()
         {
-            let (used, head, tail) = (
-                self.used[at].variable,
-                self.head[at].variable,
-                self.tail[at].variable,
-            );
+            let (used, head, tail) = (self.used[at].variable, self.head[at].variable, self.tail[at].variable);
             self.rows.push(constraint!(leaving + tail == used));
             self.rows.push(constraint!(arriving + head == used));
-            self.rows.push(constraint!(
-                n_layers * head + flow_in - flow_out == self.count[at].variable
-            ));
+            self.rows.push(constraint!(n_layers * head + flow_in - flow_out == self.count[at].variable));
         }
     }
 
@@ -105,11 +87,7 @@ impl Programme<'_, '_> {
         for i in self.positions() {
             for j in self.positions() {
                 let seconds = self.costs.back_seconds(self.phones[i], self.phones[j]);
-                let possible = if i == j {
-                    self.caps[i].whole
-                } else {
-                    self.costs.n_layers > 1
-                };
+                let possible = if i == j { self.caps[i].whole } else { self.costs.n_layers > 1 };
                 if self.is_too_slow(seconds, 0.0) || !possible {
                     continue;
                 }
@@ -144,20 +122,12 @@ impl Programme<'_, '_> {
 
     /// The binaries that are all 1 in this order and no other.
     fn choices(&self, order: &[usize]) -> Option<Vec<Variable>> {
-        let positions: Option<Vec<usize>> = order
-            .iter()
-            .map(|phone| self.phones.iter().position(|p| p == phone))
-            .collect();
+        let positions: Option<Vec<usize>> =
+            order.iter().map(|phone| self.phones.iter().position(|p| p == phone)).collect();
         let positions = positions?;
-        let mut chosen = vec![
-            self.head[*positions.first()?].variable,
-            self.tail[*positions.last()?].variable,
-        ];
+        let mut chosen = vec![self.head[*positions.first()?].variable, self.tail[*positions.last()?].variable];
         for pair in positions.windows(2) {
-            let arc = self
-                .arcs
-                .iter()
-                .find(|(from, to, _)| [*from, *to] == *pair)?;
+            let arc = self.arcs.iter().find(|(from, to, _)| [*from, *to] == *pair)?;
             chosen.push(arc.2.variable);
         }
         Some(chosen)

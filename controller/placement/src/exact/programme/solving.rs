@@ -46,28 +46,17 @@ impl Programme<'_, '_> {
 
     /// Reads the ring's order from the solver's values, None when they describe none.
     fn order(&self, values: &[f64]) -> Option<Vec<usize>> {
-        let on = |column: Column| {
-            values
-                .get(column.index)
-                .is_some_and(|value| value.round() == 1.0)
-        };
+        let on = |column: Column| values.get(column.index).is_some_and(|value| value.round() == 1.0);
         let head = self.positions().find(|&at| on(self.head[at]))?;
         let tail = self.positions().find(|&at| on(self.tail[at]))?;
         let mut order = vec![head];
         if self.orderless {
-            order.extend(
-                self.positions()
-                    .filter(|&at| on(self.used[at]) && at != head && at != tail),
-            );
+            order.extend(self.positions().filter(|&at| on(self.used[at]) && at != head && at != tail));
             order.extend((tail != head).then_some(tail));
         } else {
             let mut at = head;
             while at != tail {
-                at = self
-                    .arcs
-                    .iter()
-                    .find(|(from, _, arc)| *from == at && on(*arc))?
-                    .1;
+                at = self.arcs.iter().find(|(from, _, arc)| *from == at && on(*arc))?.1;
                 if order.contains(&at) {
                     return None;
                 }
