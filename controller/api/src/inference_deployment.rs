@@ -1,5 +1,8 @@
 //! InferenceDeployment: a model that people want to talk to, and how it may be spread.
 
+// The derive's columns are one attribute each, and share keys such as `type_`.
+#![allow(clippy::duplicated_attributes)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -1,5 +1,8 @@
 //! Model: a model file that the host has verified and serves to phones piece by piece.
 
+// The derive's columns are one attribute each, and share keys such as `type_`.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,5 +1,8 @@
 //! Phone: a device that can hold segments. Cluster-scoped, like a Node.
 
+// The derive's columns are one attribute each, and share keys such as `type_`.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,5 +1,8 @@
 //! SegmentPlacement: one segment of one plan on one phone. Like a Pod: made by the controller, never edited.
 
+// The derive's columns are one attribute each, and share keys such as `type_`.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -55,6 +55,21 @@ impl ClusterFlags {
         data_dir(self.data_dir.as_deref(), |name| std::env::var(name).ok())
     }
 
+    /// The folder whose control plane these flags talk to: that of the kubeconfig, where it lies in one, else [`Self::data_dir`].
+    ///
+    /// # Errors
+    /// When none is given and there is no home directory.
+    pub fn data_dir_of_cluster(&self) -> Result<PathBuf, ConnectionError> {
+        let kubeconfig = match source(self, |name| std::env::var(name).ok())? {
+            Source::File(path) => path,
+            Source::Environment(value) => std::env::split_paths(&value).next().unwrap_or_default(),
+        };
+        match kubeconfig.parent().filter(|folder| self.data_dir.is_none() && folder.join("processes.json").exists()) {
+            Some(folder) => Ok(folder.to_owned()),
+            None => self.data_dir(),
+        }
+    }
+
     /// Connects to the cluster that flags and environment name. Sends nothing yet.
     ///
     /// # Errors

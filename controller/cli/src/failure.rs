@@ -98,6 +98,15 @@ pub fn causes(error: &dyn Error) -> String {
     texts.join(": ")
 }
 
+/// The innermost cause alone: the one that a person can act on.
+pub fn root_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
 /// Whether a connection was refused, anywhere below `error`.
 pub fn is_refused(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);

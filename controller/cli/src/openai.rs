@@ -6,6 +6,8 @@ use futures::StreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::failure;
+
 /// The longest line of a stream that is read; a token is far below it.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
@@ -70,7 +72,7 @@ pub async fn chat(
 ) -> Result<Answer, ChatError> {
     let url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
     let unreachable =
-        |error: reqwest::Error| ChatError::Unreachable { url: url.clone(), detail: crate::failure::causes(&error) };
+        |error: reqwest::Error| ChatError::Unreachable { url: url.clone(), detail: failure::root_cause(&error) };
     let client =
         reqwest::Client::builder().connect_timeout(std::time::Duration::from_secs(10)).build().map_err(unreachable)?;
     let asked = Instant::now();
@@ -90,7 +92,7 @@ pub async fn chat(
     while let Some(bytes) = stream.next().await {
         let broken =
             |detail: String, answer: &Answer| ChatError::BrokenOff { n_tokens: answer.timing.n_tokens, detail };
-        let bytes = bytes.map_err(|error| broken(crate::failure::causes(&error), &answer))?;
+        let bytes = bytes.map_err(|error| broken(failure::root_cause(&error), &answer))?;
         for data in lines.feed(&bytes).map_err(|detail| broken(detail, &answer))? {
             if data == "[DONE]" {
                 return Ok(answer);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::server::{Server, with_query};
 
 const REFRESH: Duration = Duration::from_millis(150);
-const TEMPLATE: &str = "{prefix} [{bar:24}] {msg}";
+const TEMPLATE: &str = "{prefix} [{bar:16}] {msg}";
 
 /// The path of the placements of a deployment.
 pub fn placements_path(namespace: &str, deployment: &str) -> String {
@@ -106,36 +106,51 @@ pub fn loading(placements: &[Value]) -> Vec<Loading> {
 #[derive(Default)]
 struct Bars {
     screen: MultiProgress,
-    bars: BTreeMap<String, ProgressBar>,
+    /// With what each shows, so that only changes are drawn.
+    bars: BTreeMap<String, (ProgressBar, Loading)>,
 }
 
 // === impl Bars ===
 
 impl Bars {
     fn draw(&mut self, segments: &[Loading]) {
-        let gone = |name: &String| !segments.iter().any(|segment| segment.placement == *name);
-        let outdated: Vec<String> = self.bars.keys().filter(|name| gone(name)).cloned().collect();
-        for bar in outdated.iter().filter_map(|name| self.bars.remove(name)) {
+        let is_gone = |name: &String| !segments.iter().any(|segment| segment.placement == *name);
+        let gone: Vec<String> = self.bars.keys().filter(|name| is_gone(name)).cloned().collect();
+        for (bar, _) in gone.iter().filter_map(|name| self.bars.remove(name)) {
             bar.finish_and_clear();
             self.screen.remove(&bar);
         }
         for segment in segments {
-            let screen = &self.screen;
-            let bar = self.bars.entry(segment.placement.clone()).or_insert_with(|| {
-                let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-                screen.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")))
-            });
             // A bar of no length would be drawn full.
-            bar.set_length(segment.bytes_total.max(1));
-            bar.set_position(segment.bytes_loaded);
-            bar.set_prefix(segment.label.clone());
-            bar.set_message(segment.message());
+            let length = segment.bytes_total.max(1);
+            match self.bars.get_mut(&segment.placement) {
+                Some((_, shown)) if shown == segment => {}
+                Some((bar, shown)) => {
+                    bar.update(|state| {
+                        state.set_len(length);
+                        state.set_pos(segment.bytes_loaded);
+                    });
+                    bar.set_message(segment.message());
+                    *shown = segment.clone();
+                }
+                None => {
+                    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+                    let bar = ProgressBar::new(length)
+                        .with_style(style.progress_chars("=> "))
+                        .with_prefix(segment.label.clone())
+                        .with_message(segment.message())
+                        .with_position(segment.bytes_loaded);
+                    let bar = self.screen.add(bar);
+                    bar.tick();
+                    self.bars.insert(segment.placement.clone(), (bar, segment.clone()));
+                }
+            }
         }
     }
 
     /// Leaves the bars on the screen as they are.
     fn leave(&self) {
-        for bar in self.bars.values() {
+        for (bar, _) in self.bars.values() {
             bar.abandon();
         }
     }

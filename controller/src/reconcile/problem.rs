@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use polyphony_api::condition;
 use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
 use polyphony_api::{InferenceDeployment, Phone};
-use polyphony_model::{Holds, LayerRange, Manifest};
+use polyphony_model::{Holds, LayerRange, Manifest, Room};
 use polyphony_placement::{Demand, Infeasible, Link, Links, ModelCosts, Objective, PhoneCosts, Plan, Problem};
 use polyphony_protocol::frame::HEADER_BYTES;
 
@@ -33,10 +33,6 @@ pub struct Request<'a> {
     pub used: &'a BTreeMap<String, u64>,
 }
 
-/// Bytes of a value of the KV cache: f32.
-const KV_VALUE_BYTES: u64 = 4;
-/// Rows of one chunk of prefill, for which an agent keeps working memory (f32).
-const CHUNK_ROWS: u64 = 32;
 /// What a segment needs besides, whatever the model.
 const SEGMENT_OVERHEAD_BYTES: u64 = 1 << 20;
 /// What is believed of a link that nobody has measured: a fair Wi-Fi.
@@ -49,9 +45,13 @@ const LATENCY_STEP_SECONDS: f64 = 0.0005;
 /// # Errors
 /// When no class has a plan: what the class with the most memory falls short of.
 pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) -> Result<Planned, Infeasible> {
-    let weights = model_costs(request.manifest, request.deployment.spec.transport.activation_type);
+    let spec = &request.deployment.spec;
+    let room = Room { n_sessions: spec.max_sessions, context_length: spec.context_length };
+    let weights = model_costs(request.manifest, spec.transport.activation_type, room);
     // Logits take memory as the output matrix does, but no time to read.
-    let model = ModelCosts { head_bytes: weights.head_bytes + logits_bytes(request.manifest), ..weights.clone() };
+    let of = &request.manifest.hyperparameters;
+    let logits = of.activation_bytes(true, room) - of.activation_bytes(false, room);
+    let model = ModelCosts { head_bytes: weights.head_bytes + logits, ..weights.clone() };
     let mut classes: BTreeMap<String, Vec<PhoneCosts>> = BTreeMap::new();
     for name in observed.phones.keys() {
         if let Some((numerics, costs)) = phone_costs(observed, request, name, &weights) {
@@ -67,8 +67,7 @@ pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) ->
             Problem { model: model.clone(), phones, links, demand: demand(request.deployment), previous: None };
         match planner(&problem) {
             Ok(plan) if best.as_ref().is_none_or(|best| plan.objective_value < best.plan.objective_value) => {
-                let numerics_class =
-                    format!("{numerics}/{}/kv-f32", type_name(request.deployment.spec.transport.activation_type));
+                let numerics_class = format!("{numerics}/{}/kv-f32", type_name(spec.transport.activation_type));
                 best = Some(Planned { plan, numerics_class });
             }
             Ok(_) => {}
@@ -81,13 +80,8 @@ pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) ->
     best.ok_or_else(|| shortfall.map_or(Infeasible::NoPhones, |(_, error)| error))
 }
 
-/// Bytes of the logits of one chunk, which the tail keeps beside its weights.
-fn logits_bytes(manifest: &Manifest) -> u64 {
-    4 * CHUNK_ROWS * u64::from(manifest.hyperparameters.vocab_size)
-}
-
 /// What the model's weights cost, from its manifest.
-pub fn model_costs(manifest: &Manifest, dtype: ActivationType) -> ModelCosts {
+pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelCosts {
     let of = &manifest.hyperparameters;
     let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
     let (hidden, ffn, vocab) = (u64::from(of.hidden_size), u64::from(of.ffn_size), u64::from(of.vocab_size));
@@ -98,15 +92,13 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType) -> ModelCosts {
         ActivationType::F32 => 4 * hidden,
         ActivationType::F16 => 2 + 2 * hidden,
     };
-    // Of one token: residual stream and its norm, queries with their result, keys and values, gate and up.
-    let values_of_a_token = 3 * hidden + 2 * query + 2 * key_value + 3 * ffn;
     ModelCosts {
         layer_bytes: crate::models::layer_bytes(manifest),
         embedding_bytes,
         head_bytes,
         shared_bytes: (embedding_bytes + head_bytes).saturating_sub(part(true, true)),
-        kv_bytes_per_token_per_layer: 2 * key_value * KV_VALUE_BYTES,
-        activation_bytes: SEGMENT_OVERHEAD_BYTES + 4 * CHUNK_ROWS * values_of_a_token,
+        kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }),
+        activation_bytes: SEGMENT_OVERHEAD_BYTES + of.activation_bytes(false, room),
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
         layer_multiply_adds: hidden * (2 * query + 2 * key_value + 3 * ffn),
         head_multiply_adds: hidden * vocab,

@@ -39,10 +39,17 @@ fn holder(port: u16) -> Option<String> {
         };
         if descriptors.flatten().any(|descriptor| holds(descriptor.path())) {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (pid {pid})", name.trim()));
+            let arguments = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+            return Some(format!("{} (pid {pid}{})", name.trim(), data_dir_of(&arguments)));
         }
     }
     None
+}
+
+/// `, of --data-dir D` where arguments separated by NUL name one: it is what `polyctl down` wants to know.
+fn data_dir_of(arguments: &str) -> String {
+    let after_flag = arguments.split('\0').skip_while(|argument| *argument != "--data-dir").nth(1);
+    after_flag.map_or_else(String::new, |folder| format!(", of --data-dir {folder}"))
 }
 
 /// The socket that listens on `port` in a table of proc(5)'s `/proc/net/tcp`: state 0A, local port in hexadecimal.
@@ -75,6 +82,15 @@ mod tests {
             assert!(holder.contains(&std::process::id().to_string()), "{holder}");
         }
         assert_eq!(check(0, "gateway", "--gateway-port"), Ok(()));
+    }
+
+    #[test]
+    fn another_control_plane_is_known_by_its_folder() {
+        assert_eq!(
+            data_dir_of("polyphony-controller\0--data-dir\0/home/ada/.polyphony\0--x\01\0"),
+            ", of --data-dir /home/ada/.polyphony"
+        );
+        assert_eq!(data_dir_of("nc\0-l\0"), "");
     }
 
     #[test]

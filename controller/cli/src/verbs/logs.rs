@@ -41,7 +41,7 @@ pub struct Logs {
 
 impl Logs {
     pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
-        let data_dir = cluster.data_dir()?;
+        let data_dir = cluster.data_dir_of_cluster()?;
         let names = self.names(&cluster, &data_dir).await?;
         let several = names.len() > 1;
         let tail = self.tail.unwrap_or(if several { TAIL_OF_SEVERAL } else { -1 });

@@ -83,7 +83,7 @@ fn status_of(
     let health = observed.health(phone);
     status.phase = phase_of(observed, placement);
     if health.is_lost() {
-        status.message = Some(format!("{phone} is gone: {}", health.story()));
+        status.message = Some(format!("{phone} is lost: {}", health.story()));
     } else if let Some(report) = observed.report_of(placement) {
         status.bytes_loaded = report.bytes_loaded;
         status.bytes_total = report.bytes_total;

@@ -37,7 +37,7 @@ impl Round<'_, '_> {
         let lost = newest.lost_phones(self.observed);
         if !lost.is_empty() {
             let verb = if lost.len() == 1 { "is" } else { "are" };
-            return needs(format!("{} {verb} gone", lost.join(" and ")));
+            return needs(format!("{} {verb} lost", lost.join(" and ")));
         }
         let failures = newest.failures(self.observed);
         if failures.is_empty() {
