@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly DATA_DIR=${DEMO_DIR:-target/demo}
 # One phone cannot hold the model at this size, two can.
-readonly PHONE_MEMORY=${DEMO_PHONE_MEMORY:-100Mi}
+readonly PHONE_MEMORY=${DEMO_PHONE_MEMORY:-112Mi}
 readonly BACKEND=${DEMO_BACKEND:-auto}
 readonly QUESTION=${DEMO_QUESTION:-What is the capital of France?}
 

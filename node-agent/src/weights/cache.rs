@@ -76,6 +76,8 @@ impl Cache {
     /// When the file cannot be written.
     pub fn put(&self, sha256: &str, bytes: &[u8], needed: &dyn Fn(&str) -> bool) -> Result<bool, CacheError> {
         let Some(path) = self.path_of(sha256) else { return Ok(false) };
+        // Somebody may have cleared the folder while the agent ran.
+        fs::create_dir_all(&self.folder).map_err(|source| self.error(&self.folder, source))?;
         if !self.make_room(bytes.len() as u64, needed)? {
             return Ok(false);
         }
@@ -164,6 +166,15 @@ mod tests {
         assert!(cache.put(&c, &[3; 10], &|name| name == a).unwrap());
         assert!(!cache.put(&b, &[2; 10], &|_| true).unwrap());
         assert!(cache.has(&a, 10) && !cache.has(&b, 10) && cache.has(&c, 10));
+    }
+
+    #[test]
+    fn a_folder_that_was_cleared_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path().join("weights"), 1000).unwrap();
+        fs::remove_dir(folder.path().join("weights")).unwrap();
+        assert!(cache.put(&digest(b"w"), b"w", &|_| false).unwrap());
+        assert!(cache.has(&digest(b"w"), 1));
     }
 
     #[test]

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn another_control_plane_is_known_by_its_folder() {
         assert_eq!(
-            data_dir_of("polyphony-controller\0--data-dir\0/home/ada/.polyphony\0--x\01\0"),
+            data_dir_of("polyphony-controller\0--data-dir\0/home/ada/.polyphony\0--insecure\0"),
             ", of --data-dir /home/ada/.polyphony"
         );
         assert_eq!(data_dir_of("nc\0-l\0"), "");

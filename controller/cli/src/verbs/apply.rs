@@ -46,8 +46,9 @@ pub struct Apply {
     output: Option<Format>,
 }
 
+/// Who only pretends to do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum DryRun {
+pub(super) enum DryRun {
     None,
     Server,
     Client,
@@ -154,7 +155,7 @@ impl Apply {
 }
 
 impl DryRun {
-    fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             DryRun::None => "",
             DryRun::Server => " (server dry run)",

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::manifest;
 use crate::selection::select;
 use crate::server::with_query;
+use crate::verbs::apply::DryRun;
 
 /// A week: kubectl's meaning of "until it is gone".
 const UNTIL_GONE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -57,6 +58,9 @@ pub struct Delete {
     /// Seconds that the objects may take to end; negative means the kind's own
     #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_hyphen_values = true)]
     grace_period: i64,
+    /// Only say what would happen: `server` asks the server, `client` does not
+    #[arg(long, value_name = "WHO", default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
+    dry_run: DryRun,
     /// Print names alone
     #[arg(short, long, value_name = "FORMAT", value_parser = ["name"])]
     output: Option<String>,
@@ -158,27 +162,19 @@ impl Delete {
         if self.grace_period >= 0 {
             options["gracePeriodSeconds"] = self.grace_period.into();
         }
+        if self.dry_run == DryRun::Server {
+            options["dryRun"] = json!(["All"]);
+        }
         let (mut deleted, mut failures) = (Vec::new(), Vec::new());
         for target in targets {
-            match connection
-                .server
-                .delete(&target.resource.object_path(&target.namespace, &target.name), &options)
-                .await
-            {
+            let path = target.resource.object_path(&target.namespace, &target.name);
+            let answer = match self.dry_run {
+                DryRun::Client => connection.server.get(&path).await,
+                DryRun::None | DryRun::Server => connection.server.delete(&path, &options).await,
+            };
+            match answer {
                 Ok(answer) => {
-                    let title = target.resource.singular_name();
-                    match self.output {
-                        Some(_) => writeln!(io::stdout(), "{title}/{}", target.name)?,
-                        None if target.resource.namespaced => {
-                            writeln!(
-                                io::stdout(),
-                                "{title} {:?} deleted from {} namespace",
-                                target.name,
-                                target.namespace
-                            )?;
-                        }
-                        None => writeln!(io::stdout(), "{title} {:?} deleted", target.name)?,
-                    }
+                    writeln!(io::stdout(), "{}", self.told(&target))?;
                     // The answer is the object, or a Status that tells of it.
                     let uid =
                         answer["metadata"]["uid"].as_str().or(answer["details"]["uid"].as_str()).map(str::to_owned);
@@ -188,11 +184,21 @@ impl Delete {
                 Err(failure) => failures.push(failure),
             }
         }
-        if self.wait {
+        if self.wait && self.dry_run == DryRun::None {
             failures.extend(self.await_gone(connection, deleted).await);
         }
         Failure::collect(failures)?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn told(&self, target: &Target) -> String {
+        let title = target.resource.singular_name();
+        if self.output.is_some() {
+            return format!("{title}/{}", target.name);
+        }
+        let place =
+            if target.resource.namespaced { format!(" from {} namespace", target.namespace) } else { String::new() };
+        format!("{title} {:?} deleted{place}{}", target.name, self.dry_run.suffix())
     }
 
     async fn await_gone(&self, connection: &Connection, deleted: Vec<(Target, Option<String>)>) -> Vec<Failure> {

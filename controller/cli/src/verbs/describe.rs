@@ -131,6 +131,10 @@ async fn fetch_events(server: &Server, resource: &Resource, object: &Value) -> R
     found.retain(|event| {
         (event.kind == resource.kind && event.object == name) || (with_placements && is_placement_of(event, name))
     });
+    // Another object had this name before: its story is over.
+    let created =
+        object["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    found.retain(|event| created.is_none_or(|created| event.last.as_second() >= created.as_second()));
     events::sort(&mut found);
     Ok(without_echoes(found, &resource.kind))
 }

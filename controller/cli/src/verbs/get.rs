@@ -248,7 +248,7 @@ impl Get {
     fn view(&self, resource: &Resource, wide: bool, several_kinds: bool) -> View {
         View {
             wide,
-            with_namespace: self.all_namespaces && resource.namespaced,
+            with_namespace: self.all_namespaces && (resource.namespaced || several_kinds),
             with_labels: self.show_labels,
             kind_prefix: (several_kinds || self.show_kind).then(|| resource.singular_name()),
         }

@@ -40,6 +40,8 @@ fn the_example_is_applied_shown_and_deleted() {
     assert!(told.starts_with("Name:               smollm2\nNamespace:          default\n"), "{told}");
     assert!(told.contains("\nPlacements:         <none>\n") || told.contains("\nPlacements:  <none>\n"), "{told}");
 
+    let dry = cluster.run("delete infer --all --dry-run=server").ok();
+    assert_eq!(dry, "inferencedeployment.polyphony.dev \"smollm2\" deleted from default namespace (server dry run)\n");
     let deleted = cluster.run(&format!("delete -f {EXAMPLE}")).ok();
     assert_eq!(
         deleted,
