@@ -36,12 +36,14 @@ async fn a_killed_idle_agent_is_replaced_and_the_story_is_told() {
     let old = generation(&shelf, "talk");
     shelf.kill(&lost).unwrap();
     wait_until("a new plan on the other two", SOON, || {
+        // One object says both: the newest plan, and that it answers.
         let deployment = shelf.get("inferencedeployment/talk")?;
-        let phones = shelf.phones_of("talk")?;
-        let is_new = generation(&shelf, "talk") > old && !phones.contains(&lost) && phones.len() == 2;
-        Ok((is_new && is_available(&deployment)).then_some(()))
+        let is_new = deployment["status"]["planGeneration"].as_u64() > Some(old) && is_available(&deployment);
+        Ok(is_new.then_some(()))
     })
     .unwrap();
+    let phones = shelf.phones_of("talk").unwrap();
+    assert!(phones.len() == 2 && !phones.contains(&lost), "{phones:?}");
     let (status, after) = gateway.post("/v1/completions", &body).await.unwrap();
     assert_eq!(status, 200, "{after}");
     assert_eq!(after["choices"][0]["token_ids"], before["choices"][0]["token_ids"]);
@@ -96,7 +98,8 @@ async fn a_killed_phone_loses_no_token_of_an_answer() {
 
 #[tokio::test]
 async fn a_killed_control_plane_finds_everything_again() {
-    let shelf = Shelf::up(2, "64Mi").unwrap();
+    let shelf = Shelf::planned("cpu", 2, "64Mi").unwrap();
+    shelf.start().unwrap();
     let manifest = format!("{}---\n{}", tiny_model(), deployment("talk", "tiny", 2, "f16", 128));
     shelf.apply(&manifest).unwrap().ok().unwrap();
     shelf.wait_available("talk").unwrap();
