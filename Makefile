@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: crds help setup setup-tests build demo test check fmt clippy docs
+.PHONY: crds help setup setup-tests build demo bench test check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -16,7 +16,7 @@ help: ## list what there is
 setup: ## fetch what the demo needs: a Vulkan driver and the model; quick when nothing is missing
 	@scripts/setup.sh demo
 
-setup-tests: ## setup, and what only tests need: kubectl and the openai package
+setup-tests: ## setup, and what only tests need: kubectl, Prometheus and the openai package
 	@scripts/setup.sh tests
 
 build: ## build the three programs
@@ -25,10 +25,14 @@ build: ## build the three programs
 demo: setup build ## run a real model over three agents and ask it a question
 	@scripts/demo.sh
 
+bench: setup build ## measure speed in under ten minutes: a table and target/bench/report.json; BENCH_QUICK=1 is short
+	cargo build -p polyphony-kernels --example matvec_speed
+	cargo bench -p polyphony-e2e --bench speed --profile dev
+
 test: setup-tests build ## run every test
 	cargo test --workspace
 
-check: fmt clippy docs test ## everything that has to pass
+check: fmt clippy docs test check-chart ## everything that has to pass
 
 fmt: ## is the code formatted?
 	cargo fmt --all --check
@@ -39,5 +43,15 @@ clippy: ## lints, warnings denied
 docs: ## documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-crds: ## write manifests/crds from the resource types
+check-chart: ## render the Helm chart and judge every object
+	@scripts/setup.sh chart
+	@scripts/check-chart.sh
+
+check-android: ## do the kernels and the agent type-check for Android? slow the first time; skipped without Debian's packages
+	@scripts/check-android.sh
+
+crds: docs-fields ## write manifests/crds and the field reference from the resource types
 	cargo run -p polyphony-api --example crds manifests/crds
+
+docs-fields: ## write docs/manifests.md from the resource types
+	cargo run -p polyphony-api --example fields docs/manifests.md manifests/smollm2.yaml

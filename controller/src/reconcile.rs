@@ -7,6 +7,7 @@ pub mod act;
 pub mod decide;
 pub mod generations;
 pub mod observe;
+pub mod preview;
 pub mod problem;
 pub mod segments;
 pub mod status;
@@ -20,8 +21,10 @@ use std::time::{Duration, Instant};
 use polyphony_gateway::RouteTable;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::hub::assignments::{self, Assigned};
+use crate::metrics::Metrics;
 use crate::routes;
 use crate::secret::Secret;
 use act::Actor;
@@ -44,6 +47,7 @@ pub struct Reconciler {
     pub join_token: Secret,
     pub assigned: watch::Sender<Option<Arc<Assigned>>>,
     pub routes: watch::Sender<Arc<RouteTable>>,
+    pub metrics: Arc<Metrics>,
 }
 
 // === impl Reconciler ===
@@ -52,7 +56,8 @@ impl Reconciler {
     /// Runs until `stop`. The stores have to be ready.
     pub async fn run(self, stop: CancellationToken) {
         let started = Instant::now();
-        let planner = Arc::new(RememberingPlanner::default());
+        let planner = Arc::new(RememberingPlanner::new(self.metrics.clone()));
+        let mut round: u64 = 0;
         let stores = self.sources.stores.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -64,25 +69,40 @@ impl Reconciler {
                 () = self.sources.models.changed.notified() => {}
                 _ = tick.tick() => {}
             }
-            let observed = self.sources.observe(self.settings.clone(), started.elapsed(), Instant::now());
-            self.publish(&observed);
-            let deciding = {
-                let planner = planner.clone();
-                tokio::task::spawn_blocking(move || decide::decide_with(&observed, &|problem| planner.plan(problem)))
-            };
-            let actions = match deciding.await {
-                Ok(actions) => actions,
-                Err(error) => {
-                    tracing::error!(%error, "a decision failed; the next round tries again");
-                    Vec::new()
-                }
-            };
+            round += 1;
+            let span = tracing::info_span!("reconcile", round);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.carry_out(actions, &stores) => {}
+                () = self.round(started.elapsed(), &planner, &stores).instrument(span) => {}
             }
             tokio::time::sleep(MIN_PAUSE).await;
         }
+    }
+
+    /// One round.
+    async fn round(&self, uptime: Duration, planner: &Arc<RememberingPlanner>, stores: &Stores) {
+        let began = Instant::now();
+        let observed = self.sources.observe(self.settings.clone(), uptime, began);
+        self.metrics.see(&observed);
+        self.publish(&observed);
+        let deciding = {
+            let (planner, span) = (planner.clone(), tracing::Span::current());
+            tokio::task::spawn_blocking(move || {
+                span.in_scope(|| decide::decide_with(&observed, &|problem| planner.plan(problem)))
+            })
+        };
+        let actions = match deciding.await {
+            Ok(actions) => actions,
+            Err(error) => {
+                tracing::error!(%error, "a decision failed; the next round tries again");
+                Vec::new()
+            }
+        };
+        let n_actions = actions.len();
+        self.carry_out(actions, stores).await;
+        let took = began.elapsed();
+        self.metrics.note_round(took);
+        tracing::debug!(n_actions, seconds = took.as_secs_f64(), "round over");
     }
 
     /// Tells phones what they are to hold, and the gateway where sessions can go.
@@ -116,8 +136,11 @@ impl Reconciler {
                 continue;
             }
             tracing::debug!(?action, "acting");
-            match self.actor.carry_out(action, stores).await {
-                Ok(one) => written.extend(one),
+            match self.actor.carry_out(action.clone(), stores).await {
+                Ok(one) => {
+                    self.metrics.note_action(&action);
+                    written.extend(one);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an action failed; it is decided upon again");
                     all_written = false;

@@ -2,6 +2,8 @@
 
 #[path = "it/agent.rs"]
 mod agent;
+#[path = "../../node-agent/tests/it/exposition.rs"]
+mod exposition;
 #[path = "it/farm.rs"]
 mod farm;
 #[path = "it/model_file.rs"]
@@ -11,5 +13,7 @@ mod model_file;
 mod hub;
 #[path = "it/lifecycle.rs"]
 mod lifecycle;
+#[path = "it/metrics.rs"]
+mod metrics;
 #[path = "it/startup.rs"]
 mod startup;

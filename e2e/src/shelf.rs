@@ -1,17 +1,29 @@
-//! A shelf of phones: `polyctl up` in a folder of its own, taken down again when it is dropped.
+//! A shelf of phones: a control plane in a folder of its own and agents on a farm's devices, taken down when it is dropped.
 
+mod phones;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use polyphony_farm::{Farm, ProcessFarm};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Phones and a control plane on this machine, on free ports.
+use phones::{AgentSettings, Phones};
+
+/// How long phones may take to join.
+const JOIN_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Phones and a control plane, on free ports of this machine.
 pub struct Shelf {
     data_dir: tempfile::TempDir,
     up: Vec<String>,
+    /// Those of a farm; `None` where `polyctl up` starts the agents.
+    phones: Mutex<Option<Phones>>,
 }
 
 /// Where the programs of a shelf listen.
@@ -19,6 +31,7 @@ pub struct Shelf {
 pub struct Endpoints {
     pub api: String,
     pub gateway: String,
+    pub hub: String,
     pub pid: u32,
 }
 
@@ -33,7 +46,7 @@ pub struct Said {
 // === impl Shelf ===
 
 impl Shelf {
-    /// Starts `phones` phones on the CPU backend, each with `phone_memory`.
+    /// Starts `phones` phones on the CPU backend, each with `phone_memory`, as processes of this machine.
     ///
     /// # Errors
     /// When the programs are not built or do not start; with what they said.
@@ -46,12 +59,34 @@ impl Shelf {
     /// # Errors
     /// As [`Shelf::up`], and when the backend does not open.
     pub fn up_on(backend: &str, phones: usize, phone_memory: &str) -> Result<Self> {
-        let shelf = Self::planned(backend, phones, phone_memory)?;
+        Self::up_from(backend, phones, phone_memory, |folder| Box::new(ProcessFarm::new(folder)))
+    }
+
+    /// The same on devices of the farm that `farm` makes, which may keep its files in the folder that it is given.
+    ///
+    /// # Errors
+    /// As [`Shelf::up_on`], and when the farm does not lend as many devices.
+    pub fn up_from(
+        backend: &str,
+        phones: usize,
+        phone_memory: &str,
+        farm: impl FnOnce(PathBuf) -> Box<dyn Farm>,
+    ) -> Result<Self> {
+        let shelf = Self::planned(backend, 0, phone_memory)?;
         shelf.start()?;
+        let hub: SocketAddr = shelf.endpoints()?.hub.parse().context("the hub's address in endpoints.json")?;
+        let settings = AgentSettings {
+            backend: backend.to_owned(),
+            memory: phone_memory.to_owned(),
+            hub_port: hub.port(),
+            join_token: std::fs::read(shelf.data_dir().join("join-token"))?,
+        };
+        *shelf.phones() = Some(Phones::take(farm(shelf.data_dir().join("farm")), phones, &settings)?);
+        shelf.wait_ready()?;
         Ok(shelf)
     }
 
-    /// A shelf that is not started yet.
+    /// A shelf that is not started yet, and whose agents `polyctl up` starts itself.
     ///
     /// # Errors
     /// When there is no room for its folder.
@@ -62,7 +97,7 @@ impl Shelf {
             .chain(["--api-port", "0", "--gateway-port", "0", "--hub-port", "0"])
             .map(str::to_owned)
             .collect();
-        Ok(Self { data_dir, up })
+        Ok(Self { data_dir, up, phones: Mutex::new(None) })
     }
 
     /// Runs `polyctl up`; a second time it starts what is no longer there.
@@ -72,6 +107,27 @@ impl Shelf {
     pub fn start(&self) -> Result<Said> {
         let up: Vec<&str> = self.up.iter().map(String::as_str).collect();
         self.polyctl(&up)?.ok()
+    }
+
+    /// Waits until every phone of the farm is Ready.
+    fn wait_ready(&self) -> Result<()> {
+        let is_ready = |phone: &Value| {
+            let conditions = phone["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+        };
+        let names = self.phones().as_ref().map(Phones::names).unwrap_or_default();
+        wait_until("every phone to be Ready", JOIN_DEADLINE, || {
+            if let Some(Err(error)) = self.phones().as_mut().map(Phones::check) {
+                return Ok(Some(Err(error)));
+            }
+            let known = self.list("phones")?;
+            let ready = |name: &String| known.iter().any(|one| one["metadata"]["name"] == **name && is_ready(one));
+            Ok(names.iter().all(ready).then_some(Ok(())))
+        })?
+    }
+
+    fn phones(&self) -> MutexGuard<'_, Option<Phones>> {
+        self.phones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -161,6 +217,9 @@ impl Shelf {
     /// # Errors
     /// When the shelf does not know it.
     pub fn kill(&self, name: &str) -> Result<()> {
+        if let Some(phones) = self.phones().as_mut().filter(|phones| phones.has(name)) {
+            return phones.kill(name);
+        }
         let ledger: Value = serde_json::from_slice(&std::fs::read(self.data_dir().join("processes.json"))?)?;
         let process = ledger["processes"].as_array().into_iter().flatten().find(|process| process["name"] == name);
         let pid = process.and_then(|process| process["pid"].as_u64()).with_context(|| format!("no process {name}"))?;
@@ -171,8 +230,23 @@ impl Shelf {
         Ok(())
     }
 
+    /// What a phone's agent answers to a scrape at the address that its Phone names.
+    ///
+    /// # Errors
+    /// When the Phone names none, or nothing answers there.
+    pub fn metrics(&self, phone: &str) -> Result<String> {
+        let object = self.get(&format!("phone/{phone}"))?;
+        let address =
+            object["status"]["metricsAddress"].as_str().with_context(|| format!("{phone} names no metrics"))?;
+        let address: SocketAddr = address.parse().with_context(|| format!("{phone} has its metrics at {address}"))?;
+        self.phones().as_mut().with_context(|| format!("{phone} is no phone of a farm"))?.metrics(phone, address.port())
+    }
+
     /// What a process of this shelf has logged.
     pub fn log(&self, name: &str) -> String {
+        if let Some(phones) = self.phones().as_ref().filter(|phones| phones.has(name)) {
+            return phones.log(name).unwrap_or_else(|error| error.to_string());
+        }
         std::fs::read_to_string(self.data_dir().join(format!("logs/{name}.log"))).unwrap_or_default()
     }
 }
@@ -188,6 +262,9 @@ impl Drop for Shelf {
             }
         }
         // Whatever a test did, its processes end.
+        if let Some(Err(error)) = self.phones().as_mut().map(Phones::give_back) {
+            eprintln!("a phone was not given back: {error}");
+        }
         if let Err(error) = self.polyctl(&["down"]) {
             eprintln!("the shelf was not taken down: {error}");
         }
@@ -255,7 +332,7 @@ pub fn real_model() -> Option<PathBuf> {
 pub fn vulkan_is_here() -> bool {
     let folders = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
     let has_driver = |folder: &&str| std::fs::read_dir(folder).is_ok_and(|mut drivers| drivers.next().is_some());
-    std::env::var_os("VK_DRIVER_FILES").is_some() || folders.iter().any(|folder| has_driver(&folder))
+    std::env::var_os("VK_DRIVER_FILES").is_some() || folders.iter().any(has_driver)
 }
 
 /// A file of the golden folder.

@@ -5,8 +5,14 @@
 mod answers;
 #[path = "it/clients.rs"]
 mod clients;
+#[path = "it/dashboards.rs"]
+mod dashboards;
 #[path = "it/errors.rs"]
 mod errors;
+#[path = "it/guide.rs"]
+mod guide;
+#[path = "it/joining.rs"]
+mod joining;
 #[path = "it/losses.rs"]
 mod losses;
 #[path = "it/manifests.rs"]

@@ -1,47 +1,72 @@
-//! Speed of matrix times rows on the shapes of SmolLM2-135M, on every engine: nanoseconds a multiply-add, by the wall and of processor time.
+//! Speed of matrix times rows on the shapes of SmolLM2-135M, on every engine: nanoseconds a multiply-add, by the wall and of processor time,
+//! and 10^9 weight bytes a second.
 //!
-//! `cargo run -p polyphony-kernels --example matvec_speed [cpu|texture|storage]…`
+//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [cpu|texture|texture-int8|lanes|storage]…`; with `--json` one object a line.
 
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
 use polyphony_kernels::cpu::CpuEngine;
-use polyphony_kernels::vulkan::{VulkanEngine, WeightSource};
-use polyphony_kernels::{Engine, EngineError, Matmul, Recording, WeightType};
+use polyphony_kernels::vulkan::{Lanes, Options, VulkanEngine, WeightSource};
+use polyphony_kernels::{Arithmetic, Engine, EngineError, Matmul, Recording, WeightType};
 
 /// What is multiplied: name, type, outputs, inputs, times in a step.
-const SHAPES: [(&str, WeightType, usize, usize, usize); 5] = [
-    ("q, attention out", WeightType::Q4_1, 576, 576, 30),
-    ("k, v", WeightType::Q4_1, 192, 576, 30),
-    ("gate, up", WeightType::Q4_1, 1536, 576, 30),
+const SHAPES: [(&str, WeightType, usize, usize, usize); 6] = [
+    ("query-key-value", WeightType::Q4_1, 960, 576, 30),
+    ("attention-out", WeightType::Q4_1, 576, 576, 30),
+    ("gate-up", WeightType::Q4_1, 3072, 576, 30),
     ("down", WeightType::Q4_1, 576, 1536, 30),
+    ("gate-up", WeightType::Q4_0, 3072, 576, 30),
     ("vocabulary", WeightType::Q8_0, 49_152, 576, 1),
 ];
 
+/// How long one shape is measured.
+const MEASURE_FOR: Duration = Duration::from_millis(400);
+
 fn main() -> Result<(), EngineError> {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
-    if wanted("cpu") {
-        measure(&mut CpuEngine::new(1)?)?;
-        measure(&mut CpuEngine::new(0)?)?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (flags, names): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|word| word.starts_with("--"));
+    let json = flags.iter().any(|flag| *flag == "--json");
+    let wanted = |name: &str| names.iter().any(|wanted| *wanted == name);
+    let all = names.is_empty();
+    if all || wanted("cpu") {
+        measure(&mut CpuEngine::new(1)?, "cpu", json)?;
+        measure(&mut CpuEngine::new(0)?, "cpu-all", json)?;
     }
-    for (name, source) in [("texture", WeightSource::Texture), ("storage", WeightSource::Storage)] {
-        if wanted(name) {
-            measure(&mut VulkanEngine::with_source(source)?)?;
+    for (name, source, arithmetic) in [
+        ("texture", WeightSource::Texture, Arithmetic::F32),
+        ("texture-int8", WeightSource::Texture, Arithmetic::Int8),
+        ("storage", WeightSource::Storage, Arithmetic::F32),
+        ("storage-int8", WeightSource::Storage, Arithmetic::Int8),
+    ] {
+        let options = Options { source: Some(source), arithmetic, ..Options::default() };
+        if all || wanted(name) {
+            measure(&mut VulkanEngine::new(options.clone())?, name, json)?;
+        }
+        for n_rows in [1, 2, 4] {
+            if wanted(&format!("{name}-lanes")) {
+                let lanes = Some(Lanes { n_rows, workgroup: 32 });
+                let engine = format!("{name}-{n_rows}");
+                measure(&mut VulkanEngine::new(Options { lanes, ..options.clone() })?, &engine, json)?;
+            }
         }
     }
     Ok(())
 }
 
-fn measure(engine: &mut dyn Engine) -> Result<(), EngineError> {
-    println!("{}", engine.device());
-    println!("  {:<18}{:>6}{:>10}{:>12}{:>12}", "matrix", "rows", "first ms", "wall ns", "cpu ns");
-    for (name, weight_type, n_out, n_in, times) in SHAPES {
-        let bytes = weight_type.matrix_bytes(n_out, n_in).unwrap();
+fn measure(engine: &mut dyn Engine, name: &str, json: bool) -> Result<(), EngineError> {
+    if !json {
+        println!("{name}: {}", engine.device());
+        let heads = ["matrix", "type", "rows", "first ms", "wall ns", "cpu ns", "GB/s"];
+        let [matrix, weight_type, rows, first, wall, cpu, bytes] = heads;
+        println!("  {matrix:<18}{weight_type:>6}{rows:>6}{first:>10}{wall:>10}{cpu:>10}{bytes:>8}");
+    }
+    for (matrix, weight_type, n_out, n_in, times) in SHAPES {
+        let n_bytes = weight_type.matrix_bytes(n_out, n_in).unwrap();
         // Scales of 2^-9 or so: what is multiplied does not matter as long as it is finite.
-        let weight = engine.load_matrix(weight_type, n_out, n_in, &vec![0x18; bytes])?;
-        for n_rows in [1, 4, 32] {
+        let weight = engine.load_matrix(weight_type, n_out, n_in, &vec![0x18; n_bytes])?;
+        for n_rows in [1, 4] {
             let (x, out) = (engine.alloc(n_rows * n_in)?, engine.alloc(n_rows * n_out)?);
             engine.write(x, 0, &vec![0.5; n_rows * n_in])?;
             let mut step = Recording::default();
@@ -54,14 +79,26 @@ fn measure(engine: &mut dyn Engine) -> Result<(), EngineError> {
             let first = start.elapsed();
             let (start, cpu_start) = (Instant::now(), cpu_time());
             let mut n_runs = 0;
-            while start.elapsed() < Duration::from_millis(600) {
+            while start.elapsed() < MEASURE_FOR {
                 engine.run(&step)?;
                 n_runs += 1;
             }
+            let elapsed = start.elapsed();
             let multiply_adds = (n_out * n_in * n_rows * times * n_runs) as f64;
-            let wall = start.elapsed().as_nanos() as f64 / multiply_adds;
-            let cpu = (cpu_time() - cpu_start).as_nanos() as f64 / multiply_adds;
-            println!("  {name:<18}{n_rows:>6}{:>10.1}{wall:>12.3}{cpu:>12.3}", first.as_secs_f64() * 1e3);
+            let wall_ns = elapsed.as_nanos() as f64 / multiply_adds;
+            let cpu_ns = (cpu_time() - cpu_start).as_nanos() as f64 / multiply_adds;
+            let gigabytes = (n_bytes * times * n_runs) as f64 / elapsed.as_secs_f64() / 1e9;
+            let weight_type = weight_type.name();
+            if json {
+                println!(
+                    r#"{{"kernel":"matmul","matrix":"{matrix}","type":"{weight_type}","rows":{n_rows},"engine":"{name}","cpu_ns_per_multiply_add":{cpu_ns:.4},"wall_ns_per_multiply_add":{wall_ns:.4},"gigabytes_per_second":{gigabytes:.3}}}"#
+                );
+            } else {
+                let first = first.as_secs_f64() * 1e3;
+                println!(
+                    "  {matrix:<18}{weight_type:>6}{n_rows:>6}{first:>10.1}{wall_ns:>10.3}{cpu_ns:>10.3}{gigabytes:>8.2}"
+                );
+            }
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::ThreadPool;
 
 use crate::engine::{Engine, EngineError};
-use crate::ops::{Attention, EmbedRows, KvWrite, Matmul, RmsNorm, Rope, RoundRows, SiluMul};
+use crate::ops::{Attention, EmbedRows, GateUp, KvWrite, Matmul, RmsNorm, Rope, RopeKvWrite, RoundRows, SiluMul, Turn};
 use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
 use crate::shapes::{MatrixShape, Shapes};
 use crate::weight_type::WeightType;
@@ -13,11 +13,14 @@ use crate::weight_type::WeightType;
 pub mod attention;
 pub mod embed_rows;
 pub mod exponential;
+pub mod gate_up;
 pub mod kv_write;
 mod lanes;
 pub mod matmul;
+pub mod quantise_rows;
 pub mod rms_norm;
 pub mod rope;
+pub mod rope_kv_write;
 pub mod round_rows;
 pub mod silu_mul;
 
@@ -95,7 +98,9 @@ impl CpuEngine {
             Op::EmbedRows(op) => return self.embed_rows(op),
             Op::RmsNorm(op) => self.rms_norm(op),
             Op::Matmul(op) => return self.matmul(op),
+            Op::GateUp(op) => return self.gate_up(op),
             Op::Rope(op) => self.rope(op, rows),
+            Op::RopeKvWrite(op) => self.rope_kv_write(op, rows),
             Op::KvWrite(op) => self.kv_write(op, rows),
             Op::Attention(op) => self.attention(op, rows),
             Op::SiluMul(op) => self.silu_mul(op),
@@ -147,17 +152,48 @@ impl CpuEngine {
 
     fn rope(&mut self, op: &Rope, rows: &[Row]) {
         self.update(op.x, |engine, x| {
-            let angles = op.angles(rows, op.frequency_factors.map(|factors| engine.vector(factors)));
+            let angles = engine.angles(&op.turn, rows);
             let width = op.n_heads * op.head_size;
-            let heads = rope::Heads { head_size: op.head_size, n_rotated: op.n_rotated, style: op.style };
+            let heads = rope::Heads { head_size: op.head_size, n_rotated: op.turn.n_rotated, style: op.turn.style };
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => rope::reference,
                 Arithmetic::Fast(_) => rope::fast,
             };
-            for (row, angles) in x.chunks_exact_mut(width).zip(angles.chunks_exact(op.n_rotated)) {
+            for (row, angles) in x.chunks_exact_mut(width).zip(angles.chunks_exact(op.turn.n_rotated)) {
                 kernel(row, angles, heads);
             }
         });
+    }
+
+    fn angles(&self, turn: &Turn, rows: &[Row]) -> Vec<f32> {
+        turn.angles(rows, turn.frequency_factors.map(|factors| self.vector(factors)))
+    }
+
+    fn rope_kv_write(&mut self, op: &RopeKvWrite, rows: &[Row]) {
+        use rope_kv_write::Part;
+        let angles = self.angles(&op.turn, rows);
+        for (part, to) in [(Part::Queries, op.q), (Part::Keys, op.k_cache), (Part::Values, op.v_cache)] {
+            self.update(to, |engine, to| {
+                let kernel = match engine.arithmetic {
+                    Arithmetic::Reference => rope_kv_write::reference,
+                    Arithmetic::Fast(_) => rope_kv_write::fast,
+                };
+                kernel(op, rows, engine.buffer(op.qkv), &angles, part, to);
+            });
+        }
+    }
+
+    fn gate_up(&mut self, op: &GateUp) -> Result<(), crate::ShapeError> {
+        self.update(op.out, |engine, out| {
+            let weight = engine.matrix(op.weight)?;
+            let x = &engine.buffer(op.x)[..op.n_rows * weight.shape.n_cols];
+            let out = &mut out[..op.n_rows * weight.shape.n_rows / 2];
+            match &engine.arithmetic {
+                Arithmetic::Reference => gate_up::reference(weight, x, out),
+                Arithmetic::Fast(pool) => gate_up::fast(weight, x, out, pool),
+            }
+            Ok(())
+        })
     }
 
     fn kv_write(&mut self, op: &KvWrite, rows: &[Row]) {

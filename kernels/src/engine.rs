@@ -1,17 +1,18 @@
 //! The engine: who holds weights and buffers and runs recordings. Knows no model, no file and no tensor's name.
 
 use std::ops::Range;
+use std::path::Path;
 
 use crate::cpu::CpuEngine;
 use crate::recording::{BufferId, MatrixId, Recording, VectorId};
 use crate::shapes::ShapeError;
-use crate::vulkan::VulkanEngine;
+use crate::vulkan::{Options, VulkanEngine};
 use crate::weight_type::WeightType;
 
 /// Holds matrices, vectors and buffers and runs recordings on them. Dropping it frees everything.
 pub trait Engine: Send {
     /// The arithmetic, a part of the numerics class: engines that say the same give the same bits. One for every processor (`cpu-f32`); one for
-    /// each GPU and driver (`vulkan-f32-…`), since divisions and fused operations differ between them.
+    /// each GPU and driver (`vulkan-f32-…`, `vulkan-i8-…`), since divisions and fused operations differ between them.
     fn numerics(&self) -> String;
 
     /// The device in words, for people.
@@ -53,14 +54,27 @@ pub enum Backend {
     /// The processor; 0 threads means as many as it has.
     Cpu { threads: usize },
     /// The first Vulkan device, real ones before those made of software.
-    Vulkan,
+    Vulkan { arithmetic: Arithmetic },
 }
 
-/// Opens an engine.
-pub fn open(backend: Backend) -> Result<Box<dyn Engine>, EngineError> {
+/// How a GPU multiplies matrices; a numerics class of its own each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arithmetic {
+    /// Activations of f32.
+    F32,
+    /// Activations of 8 bits with one scale for 32 values, where the weights are of 4 or 8 bits; f32 with other weights and in all other
+    /// ops. An activation is off by at most 1/254 of the largest of its 32.
+    Int8,
+}
+
+/// Opens an engine. `cache` is a folder for compiled pipelines and measurements, which only save time; without one nothing is measured.
+pub fn open(backend: Backend, cache: Option<&Path>) -> Result<Box<dyn Engine>, EngineError> {
     Ok(match backend {
         Backend::Cpu { threads } => Box::new(CpuEngine::new(threads)?),
-        Backend::Vulkan => Box::new(VulkanEngine::new()?),
+        Backend::Vulkan { arithmetic } => {
+            let cache = cache.map(Path::to_path_buf);
+            Box::new(VulkanEngine::new(Options { arithmetic, cache, ..Options::default() })?)
+        }
     })
 }
 

@@ -15,9 +15,10 @@ pub mod vulkan;
 pub mod weight_type;
 mod wgsl;
 
-pub use engine::{Backend, Engine, EngineError, open};
+pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
 pub use ops::{
-    ActivationRounding, Attention, EmbedRows, KvWrite, Matmul, RmsNorm, Rope, RopeStyle, RoundRows, SiluMul,
+    ActivationRounding, Attention, EmbedRows, GateUp, KvWrite, Matmul, RmsNorm, Rope, RopeKvWrite, RopeStyle,
+    RoundRows, SiluMul, Turn,
 };
 pub use recording::{BufferId, KvLayout, MatrixId, Op, Readback, Recording, Row, Upload, VectorId};
 pub use shapes::ShapeError;

@@ -2,18 +2,23 @@
 
 pub mod attention;
 pub mod embed_rows;
+pub mod gate_up;
 pub mod kv_write;
 pub mod matmul;
+pub mod quantise_rows;
 pub mod rms_norm;
 pub mod rope;
+pub mod rope_kv_write;
 pub mod round_rows;
 pub mod silu_mul;
 
 pub use attention::Attention;
 pub use embed_rows::EmbedRows;
+pub use gate_up::GateUp;
 pub use kv_write::KvWrite;
 pub use matmul::Matmul;
 pub use rms_norm::RmsNorm;
-pub use rope::{Rope, RopeStyle};
+pub use rope::{Rope, RopeStyle, Turn};
+pub use rope_kv_write::RopeKvWrite;
 pub use round_rows::{ActivationRounding, RoundRows};
 pub use silu_mul::SiluMul;

@@ -2,15 +2,23 @@
 
 use std::collections::HashMap;
 
-use crate::ops::Rope;
+pub(crate) mod products;
+
+use crate::engine::Arithmetic;
+use crate::ops::quantise_rows::{QUANTISED_GROUP_BYTES, QuantiseRows};
+use crate::ops::rope::Turn;
 use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
 use crate::shapes::{MatrixShape, ShapeError, Shapes};
 use crate::vulkan::packing;
-use crate::wgsl::{Variant, WeightSource, Weights};
+use crate::vulkan::tuning::Tuning;
+use crate::weight_type::GROUP;
+use crate::wgsl::{Lanes, Variant, WeightSource, Weights};
 
 /// What of the device decides how work is cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
+    pub tuning: Tuning,
+    pub arithmetic: Arithmetic,
     pub source: WeightSource,
     /// Lanes of a workgroup that shares nothing.
     pub workgroup: u32,
@@ -30,7 +38,18 @@ impl Facts {
             WeightSource::Texture if words > self.max_texture as usize => 0,
             WeightSource::Texture => shape.n_rows.min(self.max_texture as usize),
             // A grid of at most 65,535 workgroups has no room for much more than a million lanes.
-            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * 16)).min(1 << 20),
+            // Whole fours, so that no lane's rows lie in two parts.
+            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * 16) / 4 * 4).min(1 << 20),
+        }
+    }
+
+    /// How the rows of a matrix are dealt out by one of its kernels.
+    pub fn lanes(&self, kernel: impl Fn(Lanes) -> Variant, n_tokens: u32, n_rows: usize) -> Lanes {
+        let lanes = self.tuning.lanes(n_tokens, n_rows);
+        match kernel(lanes) {
+            // A gate and its up are of one lane.
+            Variant::GateUp(_) => Lanes { n_rows: lanes.n_rows.max(2), ..lanes },
+            _ => lanes,
         }
     }
 }
@@ -61,6 +80,10 @@ pub(crate) enum Binding {
     Weights(MatrixId, u32),
     /// A uniform window of [`WINDOW_BYTES`] from this byte on, which is aligned.
     Window(BufferId, u32),
+    /// The activations of 8 bits that belong to a buffer, to write.
+    Quantised(BufferId),
+    /// A uniform window on them, as `Window`.
+    QuantisedWindow(BufferId, u32),
     /// Sums that wait for more columns.
     Scratch,
     /// A read binding that this dispatch does not look at.
@@ -81,6 +104,8 @@ pub(crate) struct Plan<'a> {
     /// f32 values of scratch that some dispatch needs.
     pub scratch_len: usize,
     angles: HashMap<AnglesKey, u32>,
+    /// The rows of buffers whose activations of 8 bits are what the buffer holds.
+    quantised: HashMap<BufferId, QuantiseRows>,
 }
 
 /// Base, position scale, values rotated, factors: layers that agree in these share their angles.
@@ -104,6 +129,7 @@ impl<'a> Plan<'a> {
             dispatches: Vec::new(),
             scratch_len: 0,
             angles: HashMap::new(),
+            quantised: HashMap::new(),
         };
         for (index, op) in recording.ops.iter().enumerate() {
             plan.op(op).map_err(|error| (index, error))?;
@@ -114,9 +140,11 @@ impl<'a> Plan<'a> {
     fn op(&mut self, op: &Op) -> Result<(), ShapeError> {
         match op {
             Op::EmbedRows(op) => return op.plan(self),
+            Op::GateUp(op) => return op.plan(self),
             Op::Matmul(op) => return op.plan(self),
             Op::RmsNorm(op) => op.plan(self),
             Op::Rope(op) => op.plan(self),
+            Op::RopeKvWrite(op) => op.plan(self),
             Op::KvWrite(op) => op.plan(self),
             Op::Attention(op) => op.plan(self),
             Op::SiluMul(op) => op.plan(self),
@@ -132,14 +160,14 @@ impl<'a> Plan<'a> {
         at
     }
 
-    /// Where the angles of a rope lie, computed once for all layers alike.
-    pub fn angles(&mut self, rope: &Rope) -> u32 {
-        let key = (rope.base.to_bits(), rope.position_scale.to_bits(), rope.n_rotated, rope.frequency_factors);
+    /// Where the angles of a turn lie, computed once for all layers alike.
+    pub fn angles(&mut self, turn: &Turn) -> u32 {
+        let key = (turn.base.to_bits(), turn.position_scale.to_bits(), turn.n_rotated, turn.frequency_factors);
         if let Some(at) = self.angles.get(&key) {
             return *at;
         }
-        let factors = rope.frequency_factors.map(|factors| &*self.vectors[factors.0 as usize]);
-        let at = self.put(rope.angles(self.rows, factors).into_iter().map(f32::to_bits));
+        let factors = turn.frequency_factors.map(|factors| &*self.vectors[factors.0 as usize]);
+        let at = self.put(turn.angles(self.rows, factors).into_iter().map(f32::to_bits));
         self.angles.insert(key, at);
         at
     }
@@ -159,6 +187,11 @@ impl<'a> Plan<'a> {
 
     /// Appends a dispatch.
     pub fn dispatch(&mut self, variant: Variant, params: &[u32], bindings: &[(u32, Binding)], workgroups: [u32; 2]) {
+        for (_, binding) in bindings {
+            if let Binding::Write(buffer) = binding {
+                self.quantised.remove(buffer);
+            }
+        }
         let mut padded = Params::default();
         padded[..params.len()].copy_from_slice(params);
         self.dispatches.push(Dispatch { variant, params: padded, bindings: bindings.to_vec(), workgroups });
@@ -167,6 +200,31 @@ impl<'a> Plan<'a> {
     /// The variant's weights for a matrix.
     pub fn weights(&self, shape: MatrixShape) -> Weights {
         Weights { weight_type: shape.weight_type.name(), source: self.facts.source }
+    }
+
+    /// Makes activations of 8 bits of these rows unless they are made already.
+    pub fn quantise(&mut self, rows: QuantiseRows) {
+        let held = self.quantised.get(&rows.x).is_some_and(|held| {
+            held.width == rows.width
+                && held.first_row <= rows.first_row
+                && rows.first_row + rows.n_rows <= held.first_row + held.n_rows
+        });
+        if !held {
+            rows.plan(self);
+            self.is_quantised(rows);
+        }
+    }
+
+    /// Takes note that the last dispatch made activations of 8 bits of these rows.
+    pub fn is_quantised(&mut self, rows: QuantiseRows) {
+        self.quantised.insert(rows.x, rows);
+    }
+
+    /// As [`Self::window`], on the buffer's activations of 8 bits; `at` is a multiple of 32.
+    pub fn quantised_window(&self, buffer: BufferId, at: usize) -> (Binding, u32) {
+        let byte = (at / GROUP * QUANTISED_GROUP_BYTES) as u32;
+        let start = byte / self.facts.uniform_alignment * self.facts.uniform_alignment;
+        (Binding::QuantisedWindow(buffer, start), (byte - start) / 16)
     }
 
     /// A window on a buffer from value `at` on, and where in the window that value lies, in vec4. `at` is a multiple of 4.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ops::{Attention, EmbedRows, KvWrite, Matmul, RmsNorm, Rope, RoundRows, SiluMul};
+use crate::ops::{Attention, EmbedRows, GateUp, KvWrite, Matmul, RmsNorm, Rope, RopeKvWrite, RoundRows, SiluMul};
 
 /// A matrix that an engine holds. Valid only in the engine that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +70,7 @@ pub struct Readback {
 /// One step: uploads, then the ops in order, then the readbacks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recording {
-    /// The token rows of the step: what `Rope`, `KvWrite` and `Attention` work on. No two may share slot and position.
+    /// The token rows of the step: what `Rope`, `RopeKvWrite`, `KvWrite` and `Attention` work on. No two may share slot and position.
     pub rows: Vec<Row>,
     pub uploads: Vec<Upload>,
     pub ops: Vec<Op>,
@@ -105,7 +105,9 @@ pub enum Op {
     EmbedRows(EmbedRows),
     RmsNorm(RmsNorm),
     Matmul(Matmul),
+    GateUp(GateUp),
     Rope(Rope),
+    RopeKvWrite(RopeKvWrite),
     KvWrite(KvWrite),
     Attention(Attention),
     SiluMul(SiluMul),
@@ -131,4 +133,4 @@ macro_rules! op_from {
     };
 }
 
-op_from!(EmbedRows, RmsNorm, Matmul, Rope, KvWrite, Attention, SiluMul, RoundRows);
+op_from!(EmbedRows, RmsNorm, Matmul, GateUp, Rope, RopeKvWrite, KvWrite, Attention, SiluMul, RoundRows);

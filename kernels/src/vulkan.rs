@@ -1,24 +1,48 @@
 //! The Vulkan engine: weights as textures or buffers, one submit and one readback a step. Decides no shape: plans do.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use wgpu::BufferUsages;
 
-use crate::engine::{Engine, EngineError};
-use crate::plan::{Facts, Plan, WINDOW_BYTES};
+use crate::engine::{Arithmetic, Engine, EngineError};
+use crate::ops::quantise_rows::QUANTISED_GROUP_BYTES;
+use crate::plan::{Binding, Dispatch, Facts, Plan, WINDOW_BYTES};
 use crate::recording::{BufferId, MatrixId, Readback, Recording, VectorId};
 use crate::shapes::{MatrixShape, Shapes};
-use crate::weight_type::WeightType;
-pub use crate::wgsl::WeightSource;
+use crate::weight_type::{GROUP, WeightType};
+pub use crate::wgsl::{Lanes, WeightSource};
 
 mod gpu;
+mod kept;
 pub(crate) mod packing;
 mod pipelines;
 mod storage;
+pub(crate) mod tuning;
 
 use gpu::Gpu;
 use pipelines::Pipelines;
 use storage::{Growing, Part};
+use tuning::Tuning;
+
+/// How to open a Vulkan device.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub arithmetic: Arithmetic,
+    /// `None`: what suits the device.
+    pub source: Option<WeightSource>,
+    /// `None`: what was measured, or where there is no folder to keep that in, what suits most devices of the kind.
+    pub lanes: Option<Lanes>,
+    /// Where compiled pipelines and measurements are kept.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { arithmetic: Arithmetic::F32, source: None, lanes: None, cache: None }
+    }
+}
 
 /// Runs recordings on a Vulkan device.
 pub struct VulkanEngine {
@@ -29,6 +53,8 @@ pub struct VulkanEngine {
     vectors: Vec<Box<[f32]>>,
     vector_buffers: Vec<wgpu::Buffer>,
     buffers: Vec<wgpu::Buffer>,
+    /// The activations of 8 bits that belong to buffers, made when first written.
+    quantised: HashMap<BufferId, wgpu::Buffer>,
     pipelines: Pipelines,
     /// The parameters of a step's dispatches, each at the alignment of uniforms.
     params: Growing,
@@ -44,37 +70,34 @@ pub struct VulkanEngine {
 }
 
 impl VulkanEngine {
-    /// Opens the first device, with the source of weights that suits it.
-    pub fn new() -> Result<Self, EngineError> {
-        let gpu = Gpu::open()?;
-        let source = match gpu.info.device_type {
-            wgpu::DeviceType::Cpu => WeightSource::Texture,
-            _ => WeightSource::Storage,
-        };
-        Ok(Self::on(gpu, source))
-    }
-
-    /// Opens the first device with a source of weights of the caller's choice.
-    pub fn with_source(source: WeightSource) -> Result<Self, EngineError> {
-        Ok(Self::on(Gpu::open()?, source))
-    }
-
-    fn on(gpu: Gpu, source: WeightSource) -> Self {
+    /// Opens the first device.
+    pub fn new(options: Options) -> Result<Self, EngineError> {
+        let gpu = Gpu::open(options.cache.as_deref())?;
         let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+        let source = options.source.unwrap_or(if software { WeightSource::Texture } else { WeightSource::Storage });
+        let tuning = match (options.lanes, &options.cache) {
+            (Some(lanes), _) => Tuning::all(lanes),
+            (None, Some(folder)) => Tuning::of(&gpu.words(), options.arithmetic, source, folder)?,
+            (None, None) if software => Tuning::all(Lanes { n_rows: 2, workgroup: 32 }),
+            (None, None) => Tuning::all(Lanes { n_rows: 1, workgroup: 64 }),
+        };
         let facts = Facts {
+            tuning,
+            arithmetic: options.arithmetic,
             source,
             workgroup: if software { 32 } else { 64 },
             uniform_alignment: gpu.limits.min_uniform_buffer_offset_alignment,
             max_storage: gpu.limits.max_storage_buffer_binding_size,
             max_texture: gpu.limits.max_texture_dimension_2d,
         };
-        Self {
+        Ok(Self {
             facts,
             shapes: Shapes::default(),
             matrices: vec![],
             vectors: vec![],
             vector_buffers: vec![],
             buffers: vec![],
+            quantised: HashMap::new(),
             pipelines: Pipelines::new(facts.workgroup),
             params: Growing::new(&gpu, "params", BufferUsages::UNIFORM | BufferUsages::COPY_DST),
             data: Growing::new(&gpu, "data", BufferUsages::STORAGE | BufferUsages::COPY_DST),
@@ -83,7 +106,7 @@ impl VulkanEngine {
             unread: storage::buffer(&gpu, "unread", 256, BufferUsages::STORAGE),
             bytes_used: 0,
             gpu,
-        }
+        })
     }
 
     /// Bytes that may be bound at once.
@@ -91,6 +114,24 @@ impl VulkanEngine {
         let limit = self.gpu.limits.max_storage_buffer_binding_size.min(self.gpu.limits.max_buffer_size);
         if bytes > limit {
             return Err(EngineError::TooLarge { what, bytes, limit });
+        }
+        Ok(())
+    }
+
+    /// Makes the buffers of 8-bit activations that these dispatches write.
+    fn make_quantised(&mut self, dispatches: &[Dispatch]) -> Result<(), EngineError> {
+        for (_, binding) in dispatches.iter().flat_map(|dispatch| &dispatch.bindings) {
+            let Binding::Quantised(id) = *binding else { continue };
+            if self.quantised.contains_key(&id) {
+                continue;
+            }
+            let len = self.shapes.buffer("buffer", id).map_err(EngineError::Recording)?;
+            let n_bytes = (len.div_ceil(GROUP) * QUANTISED_GROUP_BYTES) as u64 + u64::from(WINDOW_BYTES);
+            self.require_size("the buffer of 8-bit activations", n_bytes)?;
+            let usage = BufferUsages::STORAGE | BufferUsages::UNIFORM;
+            self.quantised.insert(id, storage::buffer(&self.gpu, "quantised", n_bytes, usage));
+            self.bytes_used += n_bytes;
+            self.gpu.check()?;
         }
         Ok(())
     }
@@ -152,10 +193,11 @@ impl VulkanEngine {
 
 impl Engine for VulkanEngine {
     fn numerics(&self) -> String {
-        let device = format!("{} {}", self.gpu.info.name, self.gpu.info.driver_info);
-        let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').collect();
-        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        format!("vulkan-f32-{}", words.join("-").to_lowercase())
+        let arithmetic = match self.facts.arithmetic {
+            Arithmetic::F32 => "f32",
+            Arithmetic::Int8 => "i8",
+        };
+        format!("vulkan-{arithmetic}-{}", self.gpu.words())
     }
 
     fn device(&self) -> String {
@@ -229,15 +271,17 @@ impl Engine for VulkanEngine {
         self.shapes.check(recording)?;
         let plan = Plan::new(self.facts, &self.shapes, &self.vectors, recording)
             .map_err(|(index, source)| EngineError::Op { index, op: recording.ops[index].name(), source })?;
+        let Plan { dispatches, data, scratch_len, .. } = plan;
+        self.make_quantised(&dispatches)?;
         let stride = self.facts.uniform_alignment.max(64);
-        let mut params = vec![0u32; plan.dispatches.len() * stride as usize / 4];
-        for (dispatch, params) in plan.dispatches.iter().zip(params.chunks_exact_mut(stride as usize / 4)) {
+        let mut params = vec![0u32; dispatches.len() * stride as usize / 4];
+        for (dispatch, params) in dispatches.iter().zip(params.chunks_exact_mut(stride as usize / 4)) {
             params[..dispatch.params.len()].copy_from_slice(&dispatch.params);
         }
         let grown = [
             self.params.require(&self.gpu, size_of_val(&params[..]) as u64)?,
-            self.data.require(&self.gpu, size_of_val(&plan.data[..]) as u64)?,
-            self.scratch.require(&self.gpu, plan.scratch_len as u64 * 4)?,
+            self.data.require(&self.gpu, size_of_val(&data[..]) as u64)?,
+            self.scratch.require(&self.gpu, scratch_len as u64 * 4)?,
         ];
         if grown.contains(&true) {
             self.pipelines.forget_bindings();
@@ -247,28 +291,34 @@ impl Engine for VulkanEngine {
             self.gpu.queue.write_buffer(buffer, upload.offset as u64 * 4, bytemuck::cast_slice(&upload.values));
         }
         self.gpu.queue.write_buffer(&self.params.buffer, 0, bytemuck::cast_slice(&params));
-        self.gpu.queue.write_buffer(&self.data.buffer, 0, bytemuck::cast_slice(&plan.data));
+        self.gpu.queue.write_buffer(&self.data.buffer, 0, bytemuck::cast_slice(&data));
 
         let resources = storage::Resources {
             matrices: &self.matrices,
             vectors: &self.vector_buffers,
             buffers: &self.buffers,
+            quantised: &self.quantised,
             params: &self.params.buffer,
             data: &self.data.buffer,
             scratch: &self.scratch.buffer,
             unread: &self.unread,
         };
-        for dispatch in &plan.dispatches {
+        let n_pipelines = self.pipelines.len();
+        for dispatch in &dispatches {
             self.pipelines.prepare(&self.gpu, dispatch, &resources)?;
         }
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for (index, dispatch) in plan.dispatches.iter().enumerate() {
+            for (index, dispatch) in dispatches.iter().enumerate() {
                 self.pipelines.encode(&mut pass, dispatch, index as u32 * stride);
             }
         }
-        self.finish(encoder, &recording.readbacks)
+        let values = self.finish(encoder, &recording.readbacks)?;
+        if n_pipelines < self.pipelines.len() {
+            self.gpu.keep_pipelines();
+        }
+        Ok(values)
     }
 
     fn bytes_used(&self) -> u64 {

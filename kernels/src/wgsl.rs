@@ -1,18 +1,49 @@
 //! WGSL sources: which files make up a kernel, and its variants. Compiled into the crate and into its build script, which validates every variant.
 //!
-//! A kernel is its file after the parts it calls. A line that ends in `//? NAME` is only in variants in which NAME is on.
+//! A kernel is its file after the parts it calls. Two rules make variants of one text, line for line:
+//! - a line that ends in `//? NAME` is only in variants in which NAME is on;
+//! - a line that holds `$t` is repeated for every token of the variant, one that holds `$r` for every row of a lane, one that holds
+//!   `$p` for every pair of such rows (`$e` and `$o` are its even and its odd row); the number stands for the mark.
 
 /// A kernel and the switches of its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     Attention,
-    EmbedRows { weights: Weights },
+    EmbedRows {
+        weights: Weights,
+    },
+    GateUp(Product),
     KvWrite,
-    Matmul { weights: Weights, four_rows: bool },
-    RmsNorm,
+    Matmul(Product),
+    QuantiseRows,
+    RmsNorm {
+        /// Whether the rows are stored as activations of 8 bits, too.
+        quantised: bool,
+    },
     Rope,
+    RopeKvWrite,
     RoundRows,
     SiluMul,
+}
+
+/// The switches of a matrix's product with rows of activations. Within one arithmetic all of them give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Product {
+    pub weights: Weights,
+    /// Activations of 8 bits instead of f32.
+    pub int8: bool,
+    /// Rows of activations, 1 or 4.
+    pub n_tokens: u32,
+    pub lanes: Lanes,
+}
+
+/// How the rows of a matrix are dealt out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lanes {
+    /// Rows of the matrix that one lane takes: 1, 2 or 4.
+    pub n_rows: u32,
+    /// Lanes of a workgroup.
+    pub workgroup: u32,
 }
 
 /// How a kernel gets its weights.
@@ -49,6 +80,8 @@ type File = (&'static str, &'static str);
 
 const GROUPS: File = file!("parts/groups.wgsl");
 const EXPONENTIAL: File = file!("parts/exponential.wgsl");
+const QUANTISE: File = file!("parts/quantise.wgsl");
+const PRODUCTS: File = file!("parts/products.wgsl");
 
 /// The unpacking of each weight type, by GGML's name.
 pub const WEIGHT_TYPES: [(&str, File); 5] = [
@@ -60,45 +93,69 @@ pub const WEIGHT_TYPES: [(&str, File); 5] = [
 ];
 
 impl Variant {
-    /// Every variant there is.
+    /// Every variant there is, in one size of workgroup.
     #[allow(dead_code, reason = "the build script's list")]
     pub fn all() -> Vec<Variant> {
         use Variant::*;
-        let mut all = vec![Attention, KvWrite, RmsNorm, Rope, RoundRows, SiluMul];
+        let norms = [true, false].map(|quantised| RmsNorm { quantised });
+        let mut all = vec![Attention, KvWrite, QuantiseRows, Rope, RopeKvWrite, RoundRows, SiluMul];
+        all.extend(norms);
         for (weight_type, _) in WEIGHT_TYPES {
             for source in [WeightSource::Texture, WeightSource::Storage] {
                 let weights = Weights { weight_type, source };
                 all.push(EmbedRows { weights });
-                all.push(Matmul { weights, four_rows: false });
-                all.push(Matmul { weights, four_rows: true });
+                for int8 in if weights.may_be_int8() { vec![false, true] } else { vec![false] } {
+                    for (n_tokens, n_rows) in [(1, 1), (1, 2), (1, 4), (4, 1), (4, 2), (4, 4)] {
+                        let product = Product { weights, int8, n_tokens, lanes: Lanes { n_rows, workgroup: 64 } };
+                        all.push(Matmul(product));
+                        if n_rows > 1 {
+                            all.push(GateUp(product));
+                        }
+                    }
+                }
             }
         }
         all
     }
 
-    /// The pieces of the source, in order. `workgroup` is the size of the workgroups that share nothing.
+    /// The pieces of the source, in order. `workgroup` is the size of the workgroups that share nothing, products' aside.
     pub fn pieces(self, workgroup: u32) -> Vec<Piece> {
         let mut files = vec![];
-        let mut switches = vec![];
+        let mut form = Form { workgroup, n_tokens: 1, n_rows: 1, switches: vec![] };
         match self {
             Variant::Attention => files.extend([EXPONENTIAL, file!("attention.wgsl")]),
             Variant::EmbedRows { weights } => {
                 files.extend(weights.files());
                 files.push(file!("embed_rows.wgsl"));
             }
-            Variant::KvWrite => files.push(file!("kv_write.wgsl")),
-            Variant::Matmul { weights, four_rows } => {
-                files.extend(weights.files());
-                files.push(file!("matmul.wgsl"));
-                switches.extend(four_rows.then_some("four_rows"));
+            Variant::GateUp(product) => {
+                form = product.form();
+                files.extend(product.weights.files());
+                files.extend([EXPONENTIAL, file!("gate_up.wgsl"), PRODUCTS]);
             }
-            Variant::RmsNorm => files.push(file!("rms_norm.wgsl")),
+            Variant::KvWrite => files.push(file!("kv_write.wgsl")),
+            Variant::Matmul(product) => {
+                form = product.form();
+                files.extend(product.weights.files());
+                files.extend([file!("matmul.wgsl"), PRODUCTS]);
+            }
+            Variant::QuantiseRows => files.extend([QUANTISE, file!("quantise_rows.wgsl")]),
+            Variant::RmsNorm { quantised } => {
+                if quantised {
+                    form.switches.push("quantised");
+                    files.push(QUANTISE);
+                }
+                files.push(file!("rms_norm.wgsl"));
+            }
             Variant::Rope => files.push(file!("rope.wgsl")),
+            Variant::RopeKvWrite => files.push(file!("rope_kv_write.wgsl")),
             Variant::RoundRows => files.push(file!("round_rows.wgsl")),
             Variant::SiluMul => files.extend([EXPONENTIAL, file!("silu_mul.wgsl")]),
         }
-        let sizes = Piece { file: "sizes", text: format!("const WORKGROUP: u32 = {workgroup}u;\n") };
-        let files = files.into_iter().map(|(file, text)| Piece { file, text: switched(text, &switches) });
+        let sizes =
+            format!("const WORKGROUP: u32 = {}u;\nconst ROWS_A_LANE: u32 = {}u;\n", form.workgroup, form.n_rows);
+        let sizes = Piece { file: "sizes", text: sizes };
+        let files = files.into_iter().map(|(file, text)| Piece { file, text: form.apply(text) });
         std::iter::once(sizes).chain(files).collect()
     }
 
@@ -109,7 +166,20 @@ impl Variant {
     }
 }
 
+impl Product {
+    fn form(self) -> Form {
+        let Lanes { n_rows, workgroup } = self.lanes;
+        let switches = vec![if self.int8 { "int8" } else { "f32" }];
+        Form { workgroup, n_tokens: self.n_tokens, n_rows, switches }
+    }
+}
+
 impl Weights {
+    /// Whether the type is multiplied with activations of 8 bits: where values have more bits, there is nothing to gain.
+    pub fn may_be_int8(self) -> bool {
+        self.weight_type.starts_with('q')
+    }
+
     fn files(self) -> Vec<File> {
         let source = match self.source {
             WeightSource::Texture => file!("parts/texture.wgsl"),
@@ -120,15 +190,44 @@ impl Weights {
     }
 }
 
-/// Empties the lines of switches that are off; the count of lines stays.
-fn switched(text: &str, on: &[&str]) -> String {
-    let mut switched = String::with_capacity(text.len());
-    for line in text.lines() {
-        let kept = line.split_once("//? ").is_none_or(|(_, switch)| on.contains(&switch.trim()));
-        if kept {
-            switched.push_str(line);
+/// What a text is made into.
+struct Form {
+    workgroup: u32,
+    n_tokens: u32,
+    n_rows: u32,
+    switches: Vec<&'static str>,
+}
+
+impl Form {
+    /// Empties the lines of switches that are off and repeats those that hold marks; the count of lines stays.
+    fn apply(&self, text: &str) -> String {
+        let mut applied = String::with_capacity(text.len());
+        for line in text.lines() {
+            let (code, switch) = line.split_once("//? ").unwrap_or((line, ""));
+            let kept = switch.is_empty() || self.switches.contains(&switch.trim());
+            if kept && !code.contains('$') {
+                applied.push_str(code);
+            } else if kept && !code.trim_start().starts_with("//") {
+                applied.push_str(&self.repeat(code));
+            }
+            applied.push('\n');
         }
-        switched.push('\n');
+        applied
     }
-    switched
+
+    fn repeat(&self, line: &str) -> String {
+        let count = |mark: &str, n: u32| if line.contains(mark) { n } else { 1 };
+        let mut repeated = String::new();
+        for token in 0..count("$t", self.n_tokens) {
+            for row in 0..count("$r", self.n_rows) {
+                for pair in 0..count("$e", self.n_rows / 2) {
+                    let number = |line: String, mark: &str, n: u32| line.replace(mark, &n.to_string());
+                    let line = number(number(line.to_string(), "$t", token), "$r", row);
+                    repeated.push_str(&number(number(number(line, "$p", pair), "$e", 2 * pair), "$o", 2 * pair + 1));
+                    repeated.push(' ');
+                }
+            }
+        }
+        repeated
+    }
 }

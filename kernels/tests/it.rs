@@ -4,6 +4,8 @@
 
 mod it {
     pub mod engines;
+    pub mod fused;
+    pub mod int8;
     pub mod random;
     pub mod refusals;
     pub mod rounding;

@@ -9,7 +9,7 @@ use polyphony_protocol::hub::Join;
 use polyphony_protocol::version;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::{Assignments, Context};
@@ -18,6 +18,7 @@ use crate::board::Board;
 use crate::budget::Budget;
 use crate::flags::Flags;
 use crate::hub_link::HubLink;
+use crate::metrics::{self, Identity, Metrics};
 use crate::probe;
 use crate::serve::ring::{self, Members};
 use crate::weights::Cache;
@@ -30,11 +31,14 @@ const QUEUE_FRAMES: usize = 1024;
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the flags do not fit this machine: no token, a port in use, a backend that does not open.
-pub async fn run(flags: Flags) -> anyhow::Result<()> {
+/// When the flags do not fit this machine: no token, a port in use, a backend that does not open; and a [`LinkError`]
+/// when somebody waits for the `first` welcome of the host and it does not come.
+///
+/// [`LinkError`]: crate::frame_io::LinkError
+pub async fn run(flags: Flags, first: Option<oneshot::Sender<()>>) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
-    run_until(flags, shutdown).await
+    run_to_the_end(flags, shutdown, first).await
 }
 
 /// Runs until `shutdown`.
@@ -42,11 +46,21 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
 /// # Errors
 /// As [`run`].
 pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {
+    run_to_the_end(flags, shutdown, None).await
+}
+
+async fn run_to_the_end(
+    flags: Flags,
+    shutdown: CancellationToken,
+    first: Option<oneshot::Sender<()>>,
+) -> anyhow::Result<()> {
     let token = read_token(&flags)?;
     let ring_listener = bind_ring(&flags).await?;
     let ring_address = ring_listener.local_addr()?;
-    let (choice, threads) = (flags.backend, flags.threads);
-    let chosen = tokio::task::spawn_blocking(move || backend::choose(choice, threads)).await??;
+    let metrics_listener = metrics::bind(flags.metrics_address, flags.insecure).await?;
+    let metrics_address = metrics_listener.local_addr()?;
+    let (choice, threads, data_dir) = (flags.backend, flags.threads, flags.data_dir.clone());
+    let chosen = tokio::task::spawn_blocking(move || backend::choose(choice, threads, &data_dir)).await??;
     for speed in &chosen.speeds {
         tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }
@@ -69,18 +83,29 @@ pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Res
         device: chosen.device.clone(),
         numerics: chosen.numerics.clone(),
         speeds: chosen.speeds.clone(),
+        metrics_address: metrics_address.to_string(),
     };
-    tracing::info!(phone = %flags.name, ring = %ring_address, backend = chosen.name, device = %chosen.device, limit = MAX_FRAME_BYTES, "agent started");
+    tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, backend = chosen.name, device = %chosen.device, limit = MAX_FRAME_BYTES, "agent started");
     let board = Arc::new(Board::default());
+    let memory = Budget::new(allocatable_bytes);
+    let identity = Identity {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        backend: chosen.name.to_owned(),
+        device: chosen.device.clone(),
+        speeds: chosen.speeds.clone(),
+    };
+    let metrics = Arc::new(Metrics::new(identity, board.clone(), memory.clone()));
+    let traffic = metrics.traffic.clone();
     let members = Members::default();
     let (to_host, outgoing) = mpsc::channel(QUEUE_FRAMES);
     let (host, known_host) = watch::channel(None);
     let context = Arc::new(Context {
         phone: flags.name.clone(),
-        memory: Budget::new(allocatable_bytes),
+        memory,
         chosen,
         cache,
         board: board.clone(),
+        metrics: metrics.clone(),
         members: members.clone(),
         to_host,
         step_deadline: Duration::from_secs_f64(flags.step_deadline_seconds.clamp(1.0, 86_400.0)),
@@ -88,13 +113,16 @@ pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Res
         fetching: tokio::sync::Mutex::new(()),
         host: known_host,
     });
-    let listening = tokio::spawn(ring::listen(ring_listener, members.clone(), shutdown.clone()));
-    let link =
-        HubLink { address: flags.hub, join, board, members, assignments: Assignments::new(context), outgoing, host };
-    link.run(shutdown).await;
+    let listening = tokio::spawn(ring::listen(ring_listener, members.clone(), traffic.clone(), shutdown.clone()));
+    let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics, shutdown.clone()));
+    let assignments = Assignments::new(context);
+    let link = HubLink { address: flags.hub, join, board, members, assignments, traffic, outgoing, host, first };
+    let ended = link.run(shutdown.clone()).await;
+    shutdown.cancel();
     listening.await?;
+    scraped.await?;
     tracing::info!("agent stopped");
-    Ok(())
+    Ok(ended?)
 }
 
 fn read_token(flags: &Flags) -> anyhow::Result<String> {

@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS};
 use polyphony_protocol::Frame;
-use polyphony_protocol::hub::Assignment;
+use polyphony_protocol::hub::{self, Assignment};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::backend::Chosen;
 use crate::board::{Board, Entry};
 use crate::budget::Budget;
+use crate::metrics::Metrics;
 use crate::segment::{Capacity, Segment, SegmentError};
 use crate::serve::compute::{Compute, Event};
 use crate::serve::outlet::Outlet;
@@ -27,6 +29,7 @@ pub struct Context {
     pub chosen: Chosen,
     pub cache: Cache,
     pub board: Arc<Board>,
+    pub metrics: Arc<Metrics>,
     pub members: Members,
     /// Frames for the gateway, over the host link.
     pub to_host: mpsc::Sender<Frame>,
@@ -145,10 +148,12 @@ async fn serve(
     let first = assignment.borrow().clone();
     let mut pause = Duration::from_secs(1);
     let (segment, memory) = loop {
-        match load(context, &first, entry).await {
+        let hub::Holds { embedding, from, to, head } = first.holds;
+        let span = tracing::info_span!("segment_load", segment = %first.name, embedding, from, to, head);
+        match load(context, &first, entry).instrument(span.clone()).await {
             Ok(loaded) => break loaded,
             Err(error) => {
-                tracing::error!(segment = %first.name, %error, "segment not loaded");
+                tracing::error!(parent: &span, %error, "segment not loaded");
                 entry.set_failed(error.to_string());
             }
         }
@@ -171,7 +176,8 @@ async fn serve(
         step_deadline: context.step_deadline,
         idle_deadline: context.idle_deadline,
     });
-    let outlet = Outlet::default();
+    entry.set_room(segment.n_layers(), segment.capacity().n_slots);
+    let outlet = Outlet::new(context.metrics.traffic.clone());
     let to_host = context.to_host.clone();
     let started = Compute::start(&first.name, (segment, memory), stage, outlet.clone(), to_host, entry.clone());
     let compute = match started {
@@ -215,6 +221,7 @@ async fn load(
     assignment: &Assignment,
     entry: &Arc<Entry>,
 ) -> Result<(Segment, OwnedSemaphorePermit), LoadError> {
+    let began = Instant::now();
     let ours = &context.chosen.numerics;
     if !assignment.numerics_class.starts_with(&format!("{ours}/")) {
         return Err(LoadError::Numerics { ours: ours.clone(), wanted: assignment.numerics_class.clone() });
@@ -248,7 +255,7 @@ async fn load(
     let (context, entry) = (context.clone(), entry.clone());
     let activation_type = assignment.activation_type;
     let loading = tokio::task::spawn_blocking(move || {
-        let engine = polyphony_kernels::open(context.chosen.backend).map_err(SegmentError::from)?;
+        let engine = context.chosen.open().map_err(SegmentError::from)?;
         let mut loaded = 0;
         Segment::load::<LoadError>(engine, &manifest, holds, capacity, activation_type, |tensor| {
             let bytes = context.cache.get(&tensor.sha256)?;
@@ -258,6 +265,8 @@ async fn load(
         })
     });
     let segment = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
+    let seconds = began.elapsed().as_secs_f64();
+    tracing::info!(seconds, weight_bytes = total, reserved_bytes = needed, "segment loaded");
     Ok((segment, memory))
 }
 
@@ -298,6 +307,7 @@ async fn fetch_missing(
             let mut arrived = 0;
             let mut progress = |n_bytes| {
                 arrived += n_bytes;
+                context.metrics.weights_fetched_bytes.inc_by(n_bytes);
                 entry.set_progress(fetched + arrived, total);
             };
             let bytes = host.tensor(&assignment.manifest_digest, index, tensor, &mut progress).await?;

@@ -1,8 +1,9 @@
 //! The backend: measures what this phone has and takes the faster, or what the person chose.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use polyphony_kernels::{Backend, Engine, EngineError, Matmul, Recording, WeightType};
+use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Matmul, Recording, WeightType};
 use polyphony_protocol::hub::Speed;
 
 use crate::flags::BackendChoice;
@@ -17,25 +18,45 @@ pub struct Chosen {
     /// The first part of a numerics class, such as `cpu-f32`.
     pub numerics: String,
     pub speeds: Vec<Speed>,
+    /// Where engines keep what only saves time: compiled pipelines, measurements.
+    cache: PathBuf,
 }
 
-/// The measured product: the shape of a feed-forward matrix of a small model.
-const ROWS: usize = 1536;
-const COLUMNS: usize = 576;
-const MEASURE_FOR: Duration = Duration::from_millis(60);
+const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
+const VULKAN_INT8: Backend = Backend::Vulkan { arithmetic: Arithmetic::Int8 };
 
-/// Opens and measures the backends that `choice` allows.
+/// The measured products, outputs and inputs: query, key and value, gate and up, and down of a small model.
+const SHAPES: [(usize, usize); 3] = [(960, 576), (3072, 576), (576, 1536)];
+const MEASURE_FOR: Duration = Duration::from_millis(60);
+/// Bytes of 32 weights of Q4_0.
+const GROUP_BYTES: usize = 18;
+
+// === impl Chosen ===
+
+impl Chosen {
+    /// A new engine of the chosen kind.
+    ///
+    /// # Errors
+    /// When the device does not open any more.
+    pub fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
+        polyphony_kernels::open(self.backend, Some(&self.cache))
+    }
+}
+
+/// Opens and measures the backends that `choice` allows; what was measured before, as `data_dir` remembers, is not measured again.
 ///
 /// # Errors
 /// When the one that was asked for does not open; with `auto` only when not even the processor does.
-pub fn choose(choice: BackendChoice, threads: usize) -> Result<Chosen, EngineError> {
+pub fn choose(choice: BackendChoice, threads: usize, data_dir: &Path) -> Result<Chosen, EngineError> {
+    let cache = data_dir.join("kernels");
     let cpu = Backend::Cpu { threads };
     match choice {
-        BackendChoice::Cpu => candidate(cpu, "cpu"),
-        BackendChoice::Vulkan => candidate(Backend::Vulkan, "vulkan"),
+        BackendChoice::Cpu => candidate(cpu, "cpu", &cache),
+        BackendChoice::Vulkan => candidate(VULKAN, "vulkan", &cache),
+        BackendChoice::VulkanInt8 => candidate(VULKAN_INT8, "vulkan", &cache),
         BackendChoice::Auto => {
-            let cpu = candidate(cpu, "cpu")?;
-            let vulkan = match candidate(Backend::Vulkan, "vulkan") {
+            let cpu = candidate(cpu, "cpu", &cache)?;
+            let vulkan = match candidate(VULKAN, "vulkan", &cache) {
                 Ok(vulkan) => vulkan,
                 Err(error) => {
                     tracing::info!(%error, "going on with the CPU backend");
@@ -49,26 +70,61 @@ pub fn choose(choice: BackendChoice, threads: usize) -> Result<Chosen, EngineErr
     }
 }
 
-fn candidate(backend: Backend, name: &'static str) -> Result<Chosen, EngineError> {
-    let mut engine = polyphony_kernels::open(backend)?;
-    let (gflops, gigabytes_per_second) = measure(engine.as_mut())?;
-    let device = engine.device();
-    let speed = Speed { backend: name.to_owned(), device: device.clone(), gflops, gigabytes_per_second };
-    Ok(Chosen { backend, name, device, numerics: engine.numerics(), speeds: vec![speed] })
+fn candidate(backend: Backend, name: &'static str, cache: &Path) -> Result<Chosen, EngineError> {
+    let mut engine = polyphony_kernels::open(backend, Some(cache))?;
+    let (device, numerics) = (engine.device(), engine.numerics());
+    let place = cache.join(remembered_name(&format!("{device} {numerics}")));
+    let speed = match remembered(&place, name, &device) {
+        Some(speed) => speed,
+        None => {
+            let (gflops, gigabytes_per_second) = measure(engine.as_mut())?;
+            let speed = Speed { backend: name.to_owned(), device: device.clone(), gflops, gigabytes_per_second };
+            remember(&place, &speed);
+            speed
+        }
+    };
+    Ok(Chosen { backend, name, device, numerics, speeds: vec![speed], cache: cache.to_owned() })
 }
 
-/// 10^9 operations and 10^9 weight bytes a second of a Q4_0 matrix-vector product, the fastest of the repetitions.
-fn measure(engine: &mut dyn Engine) -> Result<(f64, f64), EngineError> {
-    let n_bytes = ROWS * COLUMNS / 32 * 18;
-    let weight = engine.load_matrix(WeightType::Q4_0, ROWS, COLUMNS, &vec![0x11; n_bytes])?;
-    let x = engine.alloc(COLUMNS)?;
-    let out = engine.alloc(ROWS)?;
-    let mut recording = Recording::new(Vec::new());
-    const REPEATS: usize = 8;
-    for _ in 0..REPEATS {
-        recording.push(Matmul { weight, x, first_row: 0, n_rows: 1, bias: None, residual: None, out });
+/// A file for each device, driver and arithmetic, and for the measured shapes: others would be other figures.
+fn remembered_name(device: &str) -> String {
+    let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let shapes = SHAPES.map(|(rows, columns)| format!("{rows}x{columns}")).join("-");
+    format!("speed-{}-{shapes}.json", words.join("-").to_lowercase())
+}
+
+fn remembered(place: &Path, name: &str, device: &str) -> Option<Speed> {
+    let speed: Speed = serde_json::from_slice(&std::fs::read(place).ok()?).ok()?;
+    let sound = speed.gflops.is_finite() && speed.gflops > 0.0 && speed.gigabytes_per_second.is_finite();
+    (sound && speed.backend == name && speed.device == device).then_some(speed)
+}
+
+/// What cannot be written is measured again at the next start.
+fn remember(place: &Path, speed: &Speed) {
+    let written = serde_json::to_vec(speed).map_err(std::io::Error::other).and_then(|bytes| {
+        std::fs::create_dir_all(place.parent().unwrap_or(Path::new(".")))?;
+        std::fs::write(place, bytes)
+    });
+    if let Err(error) = written {
+        tracing::warn!(path = %place.display(), %error, "the measured speed is not kept: make the folder writable");
     }
-    recording.readback(out, 0..1);
+}
+
+/// 10^9 operations and 10^9 weight bytes a second of Q4_0 matrix-vector products, the fastest of the repetitions.
+fn measure(engine: &mut dyn Engine) -> Result<(f64, f64), EngineError> {
+    const REPEATS: usize = 4;
+    let mut recording = Recording::new(Vec::new());
+    let mut n_weights = 0;
+    for (rows, columns) in SHAPES {
+        let ggml = vec![0x11; rows * columns / 32 * GROUP_BYTES];
+        let weight = engine.load_matrix(WeightType::Q4_0, rows, columns, &ggml)?;
+        let (x, out) = (engine.alloc(columns)?, engine.alloc(rows)?);
+        for _ in 0..REPEATS {
+            recording.push(Matmul { weight, x, first_row: 0, n_rows: 1, bias: None, residual: None, out });
+        }
+        recording.readback(out, 0..1);
+        n_weights += rows * columns * REPEATS;
+    }
     // Compiles the kernels; not counted.
     engine.run(&recording)?;
     let began = Instant::now();
@@ -78,6 +134,28 @@ fn measure(engine: &mut dyn Engine) -> Result<(f64, f64), EngineError> {
         engine.run(&recording)?;
         fastest = fastest.min(step.elapsed());
     }
-    let seconds = fastest.as_secs_f64() / REPEATS as f64;
-    Ok(((2 * ROWS * COLUMNS) as f64 / seconds / 1e9, n_bytes as f64 / seconds / 1e9))
+    let seconds = fastest.as_secs_f64();
+    Ok(((2 * n_weights) as f64 / seconds / 1e9, (n_weights / 32 * GROUP_BYTES) as f64 / seconds / 1e9))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_speed_is_measured_once_and_again_when_its_file_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let chosen = choose(BackendChoice::Cpu, 1, folder.path()).unwrap();
+        assert!(chosen.speeds[0].gflops > 0.0);
+        let file = std::fs::read_dir(folder.path().join("kernels")).unwrap().next().unwrap().unwrap().path();
+        let known = Speed { gflops: 1e6, ..chosen.speeds[0].clone() };
+        std::fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
+        assert_eq!(choose(BackendChoice::Cpu, 1, folder.path()).unwrap().speeds, [known]);
+        std::fs::write(&file, b"{").unwrap();
+        assert!(choose(BackendChoice::Cpu, 1, folder.path()).unwrap().speeds[0].gflops < 1e6);
+        // Another number of threads is another device.
+        choose(BackendChoice::Cpu, 2, folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path().join("kernels")).unwrap().count(), 2);
+    }
 }

@@ -1,27 +1,51 @@
-//! The board: what the agent knows of its segments and links, for heartbeats. One entry a segment.
+//! The board: what the agent knows of its segments and links, for heartbeats and `/metrics`. One entry a segment.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use polyphony_protocol::hub::{LinkReport, SegmentPhase, SegmentReport};
 use tokio::sync::Notify;
+
+use crate::metrics::Steps;
+
+/// Peers whose links are remembered; beyond that the one measured longest ago is forgotten.
+const MAX_PEERS: usize = 256;
 
 /// All entries; tells whoever waits when one changes.
 #[derive(Default)]
 pub struct Board {
     entries: Mutex<BTreeMap<(String, String), Arc<Entry>>>,
-    links: Mutex<BTreeMap<String, f64>>,
+    links: Mutex<BTreeMap<String, Measured>>,
     changed: Arc<Notify>,
+}
+
+/// The last round trip to a peer.
+struct Measured {
+    round_trip_seconds: f64,
+    at: Instant,
 }
 
 /// What is known of one segment.
 pub struct Entry {
     state: Mutex<State>,
+    steps: Steps,
     changed: Arc<Notify>,
+}
+
+/// What is known of one segment at a moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    pub report: SegmentReport,
+    /// Layers that it runs, and sessions that it has room for; 0 until it is loaded.
+    pub n_layers: u32,
+    pub n_slots: u32,
 }
 
 struct State {
     report: SegmentReport,
+    n_layers: u32,
+    n_slots: u32,
     is_loaded: bool,
     has_previous: bool,
     has_next: bool,
@@ -42,8 +66,9 @@ impl Board {
             sessions: 0,
             message: None,
         };
-        let state = Mutex::new(State { report, is_loaded: false, has_previous: false, has_next: false });
-        let entry = Arc::new(Entry { state, changed: self.changed.clone() });
+        let state = State { report, n_layers: 0, n_slots: 0, is_loaded: false, has_previous: false, has_next: false };
+        let steps = Steps::new(&placement_of(namespace, name));
+        let entry = Arc::new(Entry { state: Mutex::new(state), steps, changed: self.changed.clone() });
         lock(&self.entries).insert((namespace.to_owned(), name.to_owned()), entry.clone());
         self.changed.notify_one();
         entry
@@ -56,7 +81,18 @@ impl Board {
 
     /// Notes the round trip to a ring neighbour.
     pub fn note_link(&self, peer: &str, round_trip_seconds: f64) {
-        lock(&self.links).insert(peer.to_owned(), round_trip_seconds);
+        let mut links = lock(&self.links);
+        links.insert(peer.to_owned(), Measured { round_trip_seconds, at: Instant::now() });
+        if links.len() > MAX_PEERS
+            && let Some(oldest) = links.iter().min_by_key(|(_, link)| link.at).map(|(peer, _)| peer.clone())
+        {
+            links.remove(&oldest);
+        }
+    }
+
+    /// Every segment's entry, by namespace and name.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        lock(&self.entries).values().cloned().collect()
     }
 
     pub fn segments(&self) -> Vec<SegmentReport> {
@@ -65,7 +101,18 @@ impl Board {
 
     pub fn links(&self) -> Vec<LinkReport> {
         let links = lock(&self.links);
-        links.iter().map(|(peer, seconds)| LinkReport { peer: peer.clone(), round_trip_seconds: *seconds }).collect()
+        let report = |(peer, link): (&String, &Measured)| LinkReport {
+            peer: peer.clone(),
+            round_trip_seconds: link.round_trip_seconds,
+        };
+        links.iter().map(report).collect()
+    }
+
+    /// The round trips in seconds that were measured at most `within` ago, by peer.
+    pub fn fresh_links(&self, within: Duration) -> Vec<(String, f64)> {
+        let links = lock(&self.links);
+        let fresh = links.iter().filter(|(_, link)| link.at.elapsed() <= within);
+        fresh.map(|(peer, link)| (peer.clone(), link.round_trip_seconds)).collect()
     }
 
     /// Waits until a phase changes.
@@ -145,6 +192,23 @@ impl Entry {
         lock(&self.state).report.seconds_per_layer = Some(seconds);
     }
 
+    /// What the loaded segment runs and has room for.
+    pub fn set_room(&self, n_layers: usize, n_slots: usize) {
+        let mut state = lock(&self.state);
+        state.n_layers = u32::try_from(n_layers).unwrap_or(u32::MAX);
+        state.n_slots = u32::try_from(n_slots).unwrap_or(u32::MAX);
+    }
+
+    /// Step times; adding to them takes no lock.
+    pub fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let state = lock(&self.state);
+        Snapshot { report: state.report.clone(), n_layers: state.n_layers, n_slots: state.n_slots }
+    }
+
     fn change(&self, f: impl FnOnce(&mut State)) {
         let mut state = lock(&self.state);
         let before = (state.report.phase, state.report.message.clone());
@@ -152,6 +216,23 @@ impl Entry {
         if before != (state.report.phase, state.report.message.clone()) {
             self.changed.notify_one();
         }
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// The label of its metrics.
+    pub fn placement(&self) -> String {
+        placement_of(&self.report.namespace, &self.report.name)
+    }
+}
+
+/// A placement in metrics: its name, or `namespace/name` outside `default`.
+fn placement_of(namespace: &str, name: &str) -> String {
+    match namespace {
+        "default" => name.to_owned(),
+        namespace => format!("{namespace}/{name}"),
     }
 }
 
@@ -180,6 +261,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_remembered_up_to_a_bound_and_the_oldest_is_forgotten_first() {
+        let board = Board::default();
+        for n in 0..=MAX_PEERS {
+            board.note_link(&format!("phone-{n}"), n as f64);
+        }
+        let links = board.links();
+        assert_eq!(links.len(), MAX_PEERS);
+        assert!(links.iter().all(|link| link.peer != "phone-0"));
+        assert_eq!(board.fresh_links(Duration::from_secs(60)).len(), MAX_PEERS);
+        assert_eq!(board.fresh_links(Duration::ZERO), []);
+    }
 
     #[test]
     fn a_segment_is_ready_when_it_is_loaded_and_both_links_are_up() {

@@ -7,9 +7,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 /// Counted in KiB, rounded up.
 const UNIT: u64 = 1024;
 
-/// Memory that segments may take together.
+/// Memory that segments may take together. Clones are the same budget.
+#[derive(Clone)]
 pub struct Budget {
     limit_bytes: u64,
+    n_units: usize,
     units: Arc<Semaphore>,
 }
 
@@ -17,12 +19,18 @@ pub struct Budget {
 
 impl Budget {
     pub fn new(limit_bytes: u64) -> Self {
-        let units = usize::try_from(limit_bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { limit_bytes, units: Arc::new(Semaphore::new(units)) }
+        let n_units = usize::try_from(limit_bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { limit_bytes, n_units, units: Arc::new(Semaphore::new(n_units)) }
     }
 
     pub fn limit_bytes(&self) -> u64 {
         self.limit_bytes
+    }
+
+    /// What is taken now, or set aside for one that waits; in whole KiB.
+    pub fn reserved_bytes(&self) -> u64 {
+        let total = self.n_units as u64;
+        total.saturating_sub(self.units.available_permits() as u64) * UNIT
     }
 
     /// Takes a share, at most the limit; calls `waiting` once if others hold too much of it now. `None` when it can never be had.
@@ -48,6 +56,7 @@ mod tests {
     async fn a_share_waits_until_another_is_given_back() {
         let budget = Arc::new(Budget::new(10 * UNIT));
         let first = budget.reserve(6 * UNIT, || panic!("there is room")).await.unwrap();
+        assert_eq!((budget.reserved_bytes(), budget.clone().reserved_bytes()), (6 * UNIT, 6 * UNIT));
         let (told, waits) = tokio::sync::oneshot::channel();
         let second = tokio::spawn({
             let budget = budget.clone();
@@ -56,5 +65,6 @@ mod tests {
         waits.await.unwrap();
         drop(first);
         assert!(second.await.unwrap());
+        assert_eq!(budget.reserved_bytes(), 0);
     }
 }

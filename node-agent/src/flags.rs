@@ -36,6 +36,9 @@ pub struct Flags {
     /// Where previous stages dial this phone; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     pub ring_address: SocketAddr,
+    /// Where Prometheus scrapes this agent's `/metrics`; port 0 takes a free one
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    pub metrics_address: SocketAddr,
     /// Disk space for cached weights
     #[arg(long, value_name = "QUANTITY", default_value = "4Gi", value_parser = parse_bytes)]
     pub cache_size: u64,
@@ -52,6 +55,9 @@ pub struct Flags {
 pub enum BackendChoice {
     Auto,
     Vulkan,
+    /// Vulkan with activations of 8 bits where weights have 4 or 8; faster on some devices, a little less exact
+    #[value(name = "vulkan-int8")]
+    VulkanInt8,
     Cpu,
 }
 

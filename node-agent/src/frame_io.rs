@@ -8,6 +8,8 @@ use polyphony_protocol::{Frame, FrameError, decode, encode, frame::MAX_FRAME_BYT
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use crate::metrics::Traffic;
+
 /// A write that takes longer means that the peer is gone.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How much is gathered into one write.
@@ -69,35 +71,46 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// Writes one frame.
+/// Writes one frame and counts it.
 ///
 /// # Errors
 /// When the stream breaks or does not take it within [`WRITE_DEADLINE`].
-pub async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<(), LinkError> {
+pub async fn write_frame(
+    stream: &mut (impl AsyncWrite + Unpin),
+    frame: &Frame,
+    traffic: &Traffic,
+) -> Result<(), LinkError> {
     let mut bytes = BytesMut::new();
-    encode(frame, &mut bytes);
+    append(frame, &mut bytes, traffic);
     write_bytes(stream, &bytes).await
 }
 
-/// Writes the frames of a queue until the queue is closed; frames that wait together go out in one write.
+/// Writes the frames of a queue until the queue is closed, and counts them; frames that wait together go out in one write.
 ///
 /// # Errors
 /// As [`write_frame`].
 pub async fn write_queue(
     stream: &mut (impl AsyncWrite + Unpin),
     queue: &mut mpsc::Receiver<Frame>,
+    traffic: &Traffic,
 ) -> Result<(), LinkError> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = queue.recv().await {
-        encode(&frame, &mut bytes);
+        append(&frame, &mut bytes, traffic);
         while bytes.len() < COALESCE_BYTES {
             let Ok(frame) = queue.try_recv() else { break };
-            encode(&frame, &mut bytes);
+            append(&frame, &mut bytes, traffic);
         }
         write_bytes(stream, &bytes).await?;
         bytes.clear();
     }
     Ok(())
+}
+
+fn append(frame: &Frame, bytes: &mut BytesMut, traffic: &Traffic) {
+    let before = bytes.len();
+    encode(frame, bytes);
+    traffic.note(frame, bytes.len() - before);
 }
 
 async fn write_bytes(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), LinkError> {

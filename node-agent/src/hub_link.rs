@@ -2,6 +2,7 @@
 //!
 //! Over it come assignments and the gateway's frames; over it go heartbeats, tokens and failures.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,13 @@ use polyphony_protocol::frame::{Failed, FailureCode};
 use polyphony_protocol::hub::{Heartbeat, Join, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, RouteKey, version};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignments;
 use crate::board::Board;
 use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
+use crate::metrics::Traffic;
 use crate::probe;
 use crate::serve::compute::{Event, Source};
 use crate::serve::ring::Members;
@@ -34,24 +36,33 @@ pub struct HubLink {
     pub board: Arc<Board>,
     pub members: Members,
     pub assignments: Assignments,
+    pub traffic: Traffic,
     /// Frames for the gateway.
     pub outgoing: mpsc::Receiver<Frame>,
     /// Told where weights come from.
     pub host: watch::Sender<Option<Host>>,
+    /// Who waits for the first welcome. Until it comes a failure is the end, for a person who can act on it is there.
+    pub first: Option<oneshot::Sender<()>>,
 }
 
 // === impl HubLink ===
 
 impl HubLink {
     /// Keeps the link until `shutdown`. Segments stay as they are while it is down.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    /// When somebody waits for the first welcome and it does not come.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), LinkError> {
         let mut pause = Duration::from_millis(100);
         loop {
             let end = tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return Ok(()),
                 end = self.once(&mut pause) => end,
             };
             if let Err(error) = end {
+                if self.first.is_some() {
+                    return Err(error);
+                }
                 tracing::warn!(hub = %self.address, %error, retry_in = ?pause, "no link to the host");
             }
             // Frames for a gateway that has lost this phone are void, and must not hold up the compute threads.
@@ -59,7 +70,7 @@ impl HubLink {
             tokio::pin!(wait);
             loop {
                 tokio::select! {
-                    () = shutdown.cancelled() => return,
+                    () = shutdown.cancelled() => return Ok(()),
                     () = &mut wait => break,
                     _ = self.outgoing.recv() => {}
                 }
@@ -73,9 +84,10 @@ impl HubLink {
         let mut stream =
             tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| LinkError::Silent(HANDSHAKE))??;
         stream.set_nodelay(true)?;
+        let dialled = stream.peer_addr()?.ip();
         let (read, mut write) = stream.split();
         let mut reader = FrameReader::new(read);
-        write_frame(&mut write, &Frame::ToHub(ToHub::Join(self.join.clone()))).await?;
+        write_frame(&mut write, &Frame::ToHub(ToHub::Join(self.join.clone())), &self.traffic).await?;
         let welcome = match reader.next_within(HANDSHAKE).await? {
             Frame::ToAgent(ToAgent::Welcome(welcome)) => welcome,
             Frame::ToAgent(ToAgent::Refused { reason }) => return Err(LinkError::Refused(reason)),
@@ -91,25 +103,39 @@ impl HubLink {
         }
         tracing::info!(hub = %self.address, "joined");
         *pause = Duration::from_millis(100);
-        self.meet_host(&welcome)?;
+        self.meet_host(&welcome, dialled)?;
+        if let Some(first) = self.first.take() {
+            // Who waited may have gone; the link is there all the same.
+            let _ = first.send(());
+        }
         let every = Duration::from_secs_f64(welcome.heartbeat_seconds.clamp(0.1, 60.0));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
         let (board, members) = (self.board.clone(), self.members.clone());
         tokio::select! {
-            end = write_queue(&mut write, &mut waiting) => end,
+            end = write_queue(&mut write, &mut waiting, &self.traffic) => end,
             end = read_frames(&mut reader, &members, &mut self.assignments, queue.clone()) => end,
             end = send_heartbeats(&board, every, queue.clone()) => end,
             end = forward(&mut self.outgoing, queue) => end,
         }
     }
 
-    fn meet_host(&self, welcome: &Welcome) -> Result<(), LinkError> {
-        let host = Host::new(welcome.weights_url.clone(), self.join.token.clone()).map_err(|error| {
-            LinkError::Refused(format!("cannot fetch weights from {}: {error}", welcome.weights_url))
-        })?;
+    fn meet_host(&self, welcome: &Welcome, dialled: IpAddr) -> Result<(), LinkError> {
+        let url = weights_url(&welcome.weights_url, dialled);
+        let host = Host::new(url.clone(), self.join.token.clone())
+            .map_err(|error| LinkError::Refused(format!("cannot fetch weights from {url}: {error}")))?;
         self.host.send_replace(Some(host));
         Ok(())
     }
+}
+
+/// The base URL of weights; a host that listens on all its addresses is meant at the one that was dialled.
+fn weights_url(told: &str, dialled: IpAddr) -> String {
+    let Ok(mut url) = reqwest::Url::parse(told) else { return told.to_owned() };
+    let everywhere = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    if !url.host_str().is_some_and(everywhere) || url.set_ip_host(dialled).is_err() {
+        return told.to_owned();
+    }
+    url.as_str().trim_end_matches('/').to_owned()
 }
 
 async fn read_frames(
@@ -186,4 +212,18 @@ async fn forward(outgoing: &mut mpsc::Receiver<Frame>, queue: mpsc::Sender<Frame
 
 async fn send(queue: &mpsc::Sender<Frame>, frame: Frame) -> Result<(), LinkError> {
     queue.send(frame).await.map_err(|_| LinkError::Closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_a_host_that_listens_everywhere_come_from_where_it_was_dialled() {
+        let dialled = IpAddr::from([10, 0, 0, 5]);
+        assert_eq!(weights_url("http://0.0.0.0:7701", dialled), "http://10.0.0.5:7701");
+        assert_eq!(weights_url("http://[::]:7701", dialled), "http://10.0.0.5:7701");
+        assert_eq!(weights_url("http://127.0.0.1:7701", dialled), "http://127.0.0.1:7701");
+        assert_eq!(weights_url("no url", dialled), "no url");
+    }
 }

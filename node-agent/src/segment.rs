@@ -4,11 +4,15 @@
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
 use polyphony_kernels::{
-    ActivationRounding, Attention, BufferId, EmbedRows, Engine, EngineError, KvLayout, KvWrite, Matmul, MatrixId,
-    Recording, RmsNorm, Rope, RopeStyle, RoundRows, Row, SiluMul, VectorId, WeightType,
+    ActivationRounding, Attention, BufferId, EmbedRows, Engine, EngineError, GateUp, KvLayout, KvWrite, Matmul,
+    MatrixId, Recording, RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, Row, SiluMul, Turn, VectorId,
 };
 use polyphony_model::{Holds, Hyperparameters, Manifest, Role, RopeStyle as ModelRopeStyle, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
+
+mod loaded;
+
+use loaded::Loaded;
 
 /// What a segment has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +73,27 @@ pub enum SegmentError {
 
 struct Layer {
     attention_norm: VectorId,
-    query: MatrixId,
-    key: MatrixId,
-    value: MatrixId,
+    projection: Projection,
     attention_output: MatrixId,
     ffn_norm: VectorId,
-    ffn_gate: MatrixId,
-    ffn_up: MatrixId,
+    ffn: FeedForward,
     ffn_down: MatrixId,
     k_cache: BufferId,
     v_cache: BufferId,
+}
+
+/// Queries, keys and values: one matrix of all rows, or three of different types.
+#[derive(Clone, Copy)]
+enum Projection {
+    Joined(MatrixId),
+    Apart { query: MatrixId, key: MatrixId, value: MatrixId },
+}
+
+/// Gate and up: one matrix of rows taking turns, or two of different types.
+#[derive(Clone, Copy)]
+enum FeedForward {
+    Joined(MatrixId),
+    Apart { gate: MatrixId, up: MatrixId },
 }
 
 struct Head {
@@ -91,6 +106,8 @@ struct Head {
 struct Activations {
     hidden: BufferId,
     normed: BufferId,
+    /// Queries, keys and values of a row after one another.
+    joined: BufferId,
     query: BufferId,
     key: BufferId,
     value: BufferId,
@@ -118,7 +135,7 @@ pub struct Segment {
 
 impl Segment {
     /// Loads the tensors that `holds` names into `engine`. `bytes_of` gives the file bytes of one tensor; it is called once
-    /// for each, in the manifest's order, so that no two need be in memory at a time.
+    /// for each, in the manifest's order, so that no more than those of one joined matrix need be in memory at a time.
     ///
     /// # Errors
     /// Whatever `bytes_of` answers, a tensor that no kernel reads, or a device that has no room.
@@ -134,8 +151,9 @@ impl Segment {
         let mut loaded = Loaded::default();
         for tensor in manifest.tensors_of(&holds) {
             let bytes = bytes_of(tensor)?;
-            loaded.take(engine.as_mut(), tensor, &bytes)?;
+            loaded.take(engine.as_mut(), tensor, bytes)?;
         }
+        loaded.take_rest(engine.as_mut())?;
         Ok(Self::build(engine, hyperparameters, &loaded, holds, capacity, activation_type)?)
     }
 
@@ -157,13 +175,20 @@ impl Segment {
                 let vector = |role| loaded.vector(role, Some(layer));
                 Ok(Layer {
                     attention_norm: vector(Role::AttentionNorm)?,
-                    query: matrix(Role::Query)?,
-                    key: matrix(Role::Key)?,
-                    value: matrix(Role::Value)?,
+                    projection: match loaded.joined(Role::Query, layer) {
+                        Some(joined) => Projection::Joined(joined),
+                        None => Projection::Apart {
+                            query: matrix(Role::Query)?,
+                            key: matrix(Role::Key)?,
+                            value: matrix(Role::Value)?,
+                        },
+                    },
                     attention_output: matrix(Role::AttentionOutput)?,
                     ffn_norm: vector(Role::FfnNorm)?,
-                    ffn_gate: matrix(Role::FfnGate)?,
-                    ffn_up: matrix(Role::FfnUp)?,
+                    ffn: match loaded.joined(Role::FfnGate, layer) {
+                        Some(joined) => FeedForward::Joined(joined),
+                        None => FeedForward::Apart { gate: matrix(Role::FfnGate)?, up: matrix(Role::FfnUp)? },
+                    },
                     ffn_down: matrix(Role::FfnDown)?,
                     k_cache: engine.alloc(layout.len())?,
                     v_cache: engine.alloc(layout.len())?,
@@ -175,6 +200,7 @@ impl Segment {
         let activations = Activations {
             hidden: rows_of(hyperparameters.hidden_size)?,
             normed: rows_of(hyperparameters.hidden_size)?,
+            joined: rows_of(query_width + 2 * kv_width as u32)?,
             query: rows_of(query_width)?,
             key: rows_of(kv_width as u32)?,
             value: rows_of(kv_width as u32)?,
@@ -301,18 +327,7 @@ impl Segment {
         let (n_heads, n_kv_heads) = (shape.n_heads as usize, shape.n_kv_heads as usize);
         let head_size = shape.head_size as usize;
         recording.push(self.norm(layer.attention_norm, n_rows));
-        recording.push(matmul(layer.query, it.normed, n_rows, None, it.query));
-        recording.push(matmul(layer.key, it.normed, n_rows, None, it.key));
-        recording.push(matmul(layer.value, it.normed, n_rows, None, it.value));
-        recording.push(self.rope(it.query, n_heads));
-        recording.push(self.rope(it.key, n_kv_heads));
-        recording.push(KvWrite {
-            k: it.key,
-            v: it.value,
-            k_cache: layer.k_cache,
-            v_cache: layer.v_cache,
-            layout: self.layout,
-        });
+        self.record_projection(recording, layer, n_rows);
         recording.push(Attention {
             q: it.query,
             k_cache: layer.k_cache,
@@ -327,10 +342,15 @@ impl Segment {
         });
         recording.push(matmul(layer.attention_output, it.attended, n_rows, Some(it.hidden), it.hidden));
         recording.push(self.norm(layer.ffn_norm, n_rows));
-        recording.push(matmul(layer.ffn_gate, it.normed, n_rows, None, it.gate));
-        recording.push(matmul(layer.ffn_up, it.normed, n_rows, None, it.up));
-        let width = shape.ffn_size as usize;
-        recording.push(SiluMul { gate: it.gate, up: it.up, width, n_rows, out: it.ffn });
+        match layer.ffn {
+            FeedForward::Joined(weight) => recording.push(GateUp { weight, x: it.normed, n_rows, out: it.ffn }),
+            FeedForward::Apart { gate, up } => {
+                recording.push(matmul(gate, it.normed, n_rows, None, it.gate));
+                recording.push(matmul(up, it.normed, n_rows, None, it.up));
+                let width = shape.ffn_size as usize;
+                recording.push(SiluMul { gate: it.gate, up: it.up, width, n_rows, out: it.ffn });
+            }
+        }
         recording.push(matmul(layer.ffn_down, it.ffn, n_rows, Some(it.hidden), it.hidden));
         if self.activation_type == ActivationType::F16 {
             let width = self.hidden_size();
@@ -350,12 +370,34 @@ impl Segment {
         }
     }
 
-    fn rope(&self, x: BufferId, n_heads: usize) -> Rope {
+    /// Queries into `query`, keys and values into the layer's caches, both turned by their positions.
+    fn record_projection(&self, recording: &mut Recording, layer: &Layer, n_rows: usize) {
+        let it = &self.activations;
+        let n_heads = self.hyperparameters.n_heads as usize;
+        let n_kv_heads = self.hyperparameters.n_kv_heads as usize;
+        let head_size = self.hyperparameters.head_size as usize;
+        let (turn, layout) = (self.turn(), self.layout);
+        let (k_cache, v_cache) = (layer.k_cache, layer.v_cache);
+        match layer.projection {
+            Projection::Joined(weight) => {
+                recording.push(matmul(weight, it.normed, n_rows, None, it.joined));
+                let (qkv, q) = (it.joined, it.query);
+                recording.push(RopeKvWrite { qkv, n_heads, n_kv_heads, head_size, turn, q, k_cache, v_cache, layout });
+            }
+            Projection::Apart { query, key, value } => {
+                recording.push(matmul(query, it.normed, n_rows, None, it.query));
+                recording.push(matmul(key, it.normed, n_rows, None, it.key));
+                recording.push(matmul(value, it.normed, n_rows, None, it.value));
+                recording.push(Rope { x: it.query, n_heads, head_size, turn });
+                recording.push(Rope { x: it.key, n_heads: n_kv_heads, head_size, turn });
+                recording.push(KvWrite { k: it.key, v: it.value, k_cache, v_cache, layout });
+            }
+        }
+    }
+
+    fn turn(&self) -> Turn {
         let rope = &self.hyperparameters.rope;
-        Rope {
-            x,
-            n_heads,
-            head_size: self.hyperparameters.head_size as usize,
+        Turn {
             n_rotated: rope.n_rotated as usize,
             style: match rope.style {
                 ModelRopeStyle::Pairs => RopeStyle::Pairs,
@@ -370,61 +412,4 @@ impl Segment {
 
 fn matmul(weight: MatrixId, x: BufferId, n_rows: usize, residual: Option<BufferId>, out: BufferId) -> Matmul {
     Matmul { weight, x, first_row: 0, n_rows, bias: None, residual, out }
-}
-
-/// Tensors on their way into a segment, by role and layer.
-#[derive(Default)]
-struct Loaded {
-    matrices: std::collections::BTreeMap<(Role, Option<u32>), MatrixId>,
-    vectors: std::collections::BTreeMap<(Role, Option<u32>), VectorId>,
-}
-
-// === impl Loaded ===
-
-impl Loaded {
-    fn take(&mut self, engine: &mut dyn Engine, tensor: &TensorEntry, bytes: &[u8]) -> Result<(), SegmentError> {
-        let place = (tensor.role, tensor.layer);
-        if tensor.role.is_vector() {
-            let values = vector_values(tensor, bytes)?;
-            self.vectors.insert(place, engine.load_vector(&values)?);
-            return Ok(());
-        }
-        let not_a_matrix = || SegmentError::NotAMatrix { name: tensor.name.clone(), shape: tensor.shape.clone() };
-        let &[n_cols, n_rows] = tensor.shape.as_slice() else { return Err(not_a_matrix()) };
-        let n_cols = usize::try_from(n_cols).map_err(|_| not_a_matrix())?;
-        let n_rows = usize::try_from(n_rows).map_err(|_| not_a_matrix())?;
-        let weight_type = weight_type(tensor)?;
-        self.matrices.insert(place, engine.load_matrix(weight_type, n_rows, n_cols, bytes)?);
-        Ok(())
-    }
-
-    fn matrix(&self, role: Role, layer: Option<u32>) -> Result<MatrixId, SegmentError> {
-        self.matrices.get(&(role, layer)).copied().ok_or(SegmentError::Missing(role))
-    }
-
-    fn vector(&self, role: Role, layer: Option<u32>) -> Result<VectorId, SegmentError> {
-        self.vectors.get(&(role, layer)).copied().ok_or(SegmentError::Missing(role))
-    }
-}
-
-fn weight_type(tensor: &TensorEntry) -> Result<WeightType, SegmentError> {
-    Ok(match tensor.tensor_type {
-        TensorType::F32 => WeightType::F32,
-        TensorType::F16 => WeightType::F16,
-        TensorType::Q4_0 => WeightType::Q4_0,
-        TensorType::Q4_1 => WeightType::Q4_1,
-        TensorType::Q8_0 => WeightType::Q8_0,
-        found => return Err(SegmentError::UnsupportedType { name: tensor.name.clone(), found }),
-    })
-}
-
-fn vector_values(tensor: &TensorEntry, bytes: &[u8]) -> Result<Vec<f32>, SegmentError> {
-    if tensor.tensor_type != TensorType::F32 {
-        return Err(SegmentError::UnsupportedType { name: tensor.name.clone(), found: tensor.tensor_type });
-    }
-    let expected = tensor.shape.iter().product::<u64>() as usize * 4;
-    if bytes.len() != expected {
-        return Err(SegmentError::Length { name: tensor.name.clone(), actual: bytes.len(), expected });
-    }
-    Ok(bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
 }

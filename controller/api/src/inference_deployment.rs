@@ -75,7 +75,8 @@ pub struct InferenceDeploymentSpec {
     #[serde(default = "default_max_sessions")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_sessions: u32,
-    /// What the planner optimises.
+    /// What the planner optimises. `Latency`: the time from one token of a session to the next, so the sum of stages and hops.
+    /// `Throughput`: tokens a second of all sessions together, so the slowest stage or hop.
     #[serde(default)]
     pub objective: Objective,
     /// Which phones, and how many.
@@ -110,7 +111,7 @@ pub enum Objective {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// Labels that a Phone must carry.
+    /// Labels that a Phone must carry, each with that value; empty means every phone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phone_selector: BTreeMap<String, String>,
     /// The fewest phones to spread over.
@@ -146,7 +147,8 @@ fn default_memory_fraction() -> f64 {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Transport {
-    /// The type of a hidden state on the wire, and the rounding of the residual stream after every layer.
+    /// The type of a hidden state on the wire, and the rounding of the residual stream after every layer. `f32`: 4 bytes a
+    /// value. `f16`: 2 bytes a value, with one power-of-two exponent a row.
     #[serde(default)]
     pub activation_type: ActivationType,
 }
@@ -165,6 +167,7 @@ pub enum ActivationType {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InferenceDeploymentStatus {
+    /// The `metadata.generation` that this status answers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Replicas that have a plan.

@@ -5,6 +5,7 @@
 
 pub mod condition;
 pub mod crds;
+pub mod fields;
 pub mod inference_deployment;
 pub mod model;
 pub mod phone;

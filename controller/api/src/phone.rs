@@ -59,12 +59,23 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
         priority = "1"
     ),
+    printcolumn(
+        name = "Cordoned",
+        type_ = "boolean",
+        json_path = ".spec.unschedulable",
+        description = "Whether new segments are kept away",
+        priority = "1"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct PhoneSpec {
     /// True keeps new segments away, as `kubectl cordon` does for a node.
     #[serde(default)]
     pub unschedulable: bool,
+    /// True moves what the phone holds to others, each plan as soon as its successor is ready, and keeps new segments
+    /// away. Where the others cannot hold a deployment, its segment stays and the deployment says what is short.
+    #[serde(default)]
+    pub drain: bool,
     /// The most memory that segments may take, such as `80Mi`. The agent's own limit holds as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"))]
@@ -85,12 +96,18 @@ pub struct PhoneStatus {
     /// The backend that its segments run on: `cpu` or `vulkan`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+    /// Backend and arithmetic of its segments: rings are made of phones that have this in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numerics: Option<String>,
     /// The device behind that backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Where the previous stage of a ring dials this phone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring_address: Option<String>,
+    /// Where Prometheus scrapes the agent, as `IP:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_address: Option<String>,
     /// All memory of the phone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Memory>,
@@ -122,6 +139,7 @@ pub struct PhoneStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Memory {
+    /// Bytes, such as `112Mi`.
     pub memory: String,
 }
 
@@ -131,6 +149,7 @@ pub struct Memory {
 pub struct BackendSpeed {
     /// `cpu` or `vulkan`.
     pub name: String,
+    /// The device behind it.
     pub device: String,
     /// 10^9 floating-point operations a second in a matrix-vector product (a multiply-add counts as two).
     pub gflops: f64,
@@ -144,7 +163,9 @@ pub struct BackendSpeed {
 pub struct Link {
     /// The name of the other Phone.
     pub peer: String,
+    /// Time for a message there and back.
     pub round_trip_milliseconds: f64,
+    /// What the link carries, in 10^6 bits a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub megabits_per_second: Option<f64>,
 }

@@ -56,6 +56,7 @@ pub struct SegmentPlacementSpec {
     pub model: String,
     /// The manifest that the phone checks every tensor against.
     pub manifest_digest: String,
+    /// The copy of the model that this segment belongs to, counted from 0.
     pub replica: u32,
     /// The plan that this segment belongs to; counts up within the deployment.
     pub plan_generation: u64,
@@ -65,6 +66,7 @@ pub struct SegmentPlacementSpec {
     pub stages: u32,
     /// Name of the Phone.
     pub phone: String,
+    /// What the segment holds of the model.
     pub holds: Holds,
     /// Where this segment's output goes.
     pub edges: Vec<Edge>,
@@ -94,7 +96,7 @@ pub struct Holds {
     pub to: u32,
     /// The output norm and matrix: true on the tail.
     pub head: bool,
-    /// The same for people, such as `embedding+0-14`.
+    /// The same for people, such as `embedding+layers 0-13`.
     pub summary: String,
 }
 
@@ -122,6 +124,7 @@ impl Holds {
 pub struct Edge {
     /// The stage that receives it.
     pub to: u32,
+    /// `Sequential`: the hidden state, to the next stage. `Skip`: a value that skips stages.
     pub kind: EdgeKind,
 }
 
@@ -138,10 +141,15 @@ pub enum EdgeKind {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentPlacementStatus {
+    /// `Pending`: the phone has not taken it up yet. `Loading`: weights are being fetched and checked. `Ready`: loaded and
+    /// connected to its neighbours. `Draining`: sessions finish, no new ones come. `Failed`: the phone could not load it, or
+    /// is lost.
     #[serde(default)]
     pub phase: Phase,
+    /// Bytes of weights that are in memory.
     #[serde(default)]
     pub bytes_loaded: u64,
+    /// Bytes of weights that the segment has.
     #[serde(default)]
     pub bytes_total: u64,
     /// The same for people, such as `64 of 64 MiB`.
@@ -150,6 +158,9 @@ pub struct SegmentPlacementStatus {
     /// Measured, with two decimals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds_per_layer: Option<String>,
+    /// Sessions whose KV cache is in this segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
     /// Why the phase is what it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -80,7 +80,7 @@ impl Resource {
             || self.short_names.iter().any(|name| name == word)
     }
 
-    fn can(&self, verb: &str) -> bool {
+    pub fn can(&self, verb: &str) -> bool {
         self.verbs.iter().any(|known| known == verb)
     }
 }
@@ -111,6 +111,18 @@ impl Catalogue {
             }
         }
         Ok(Self { resources })
+    }
+
+    /// Every kind in its preferred version, by group and name.
+    pub fn all(&self) -> Vec<&Resource> {
+        let mut found: Vec<&Resource> = Vec::new();
+        for resource in &self.resources {
+            if !found.iter().any(|known| (&known.group, &known.plural) == (&resource.group, &resource.plural)) {
+                found.push(resource);
+            }
+        }
+        found.sort_by(|left, right| (&left.group, &left.plural).cmp(&(&right.group, &right.plural)));
+        found
     }
 
     /// The kind that a word means: singular, plural, short name or kind, perhaps with `.group` or `.version.group`.

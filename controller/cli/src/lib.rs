@@ -5,6 +5,7 @@
 //! knows the four kinds by name only where it tells their story: in `describe`, `wait`'s bars, `logs` and `chat`.
 
 mod options;
+mod usage;
 
 pub mod verbs;
 
@@ -16,12 +17,17 @@ pub mod server;
 
 pub mod describe;
 pub mod duration;
+pub mod explain;
 pub mod jsonpath;
 pub mod manifest;
+pub mod merge_patch;
+pub mod phones;
+pub mod plan;
 pub mod printing;
 pub mod progress;
 pub mod schema;
 pub mod table;
+pub mod top;
 pub mod wait_for;
 pub mod yaml;
 
@@ -33,9 +39,15 @@ use std::process::ExitCode;
 
 /// Runs one command line and says how it went: 0, or 1 as kubectl does for every failure, usage included.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let options = match options::parse(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let program = options::program_of(arguments.first());
+    let options = match options::parse(arguments, program) {
         Ok(options) => options,
         Err(error) => {
+            if let Some(text) = usage::describe(&error, program) {
+                eprintln!("{text}");
+                return ExitCode::FAILURE;
+            }
             let failed = error.use_stderr();
             // A closed stream leaves nobody to tell.
             let _ = error.print();

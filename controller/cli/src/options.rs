@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::connection::ClusterFlags;
 use crate::verbs;
@@ -38,24 +38,58 @@ pub enum Verb {
     Get(verbs::get::Get),
     /// Show one object with its conditions and events
     Describe(verbs::describe::Describe),
+    /// Change an object in an editor
+    Edit(verbs::edit::Edit),
     /// Delete objects
     Delete(verbs::delete::Delete),
+    /// Set the number of replicas
+    Scale(verbs::scale::Scale),
     /// Wait until a condition holds
     Wait(verbs::wait::Wait),
+    /// Show how a deployment would be spread, without changing anything
+    Plan(verbs::plan::PlanVerb),
     /// Talk to a deployment
     Chat(verbs::chat::Chat),
     /// Show what the controller, a phone, or the phones of a deployment wrote
     Logs(verbs::logs::Logs),
+    /// Show what phones hold and how fast deployments answer
+    Top(verbs::top::Top),
+    /// Bring model files in, list them, and take them away
+    Model(verbs::model::ModelVerb),
+    /// Keep new segments away from phones
+    Cordon(verbs::cordon::Cordon),
+    /// Let phones take segments again
+    Uncordon(verbs::cordon::Uncordon),
+    /// Move everything off phones and keep it away
+    Drain(verbs::drain::Drain),
+    /// Print the line, and a QR code of it, that lets another machine join as a phone
+    JoinCommand(verbs::join_command::JoinCommand),
+    /// Explain a kind and its fields
+    Explain(verbs::explain::Explain),
+    /// Show the kinds that the server has
+    ApiResources(verbs::api_resources::ApiResources),
+    /// Print a completion script for bash, zsh or fish
+    Completion(verbs::completion::Completion),
+    #[command(name = "__words", hide = true)]
+    Words(verbs::completion::Words),
     /// Show the versions of this program and of the server
     Version(verbs::version::Version),
 }
 
-/// Reads a command line.
+/// What the program is called by whom it answers: `polyctl`, or `kubectl polyphony` as kubectl's plugin.
+pub fn program_of(name: Option<&OsString>) -> &'static str {
+    let stem = name.and_then(|name| std::path::Path::new(name).file_stem()?.to_str());
+    if stem == Some("kubectl-polyphony") { "kubectl polyphony" } else { "polyctl" }
+}
+
+/// Reads a command line of `program`.
 ///
 /// # Errors
 /// clap's error, which prints itself; `--help` and `--version` are errors of that kind too.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Options, clap::Error> {
-    Options::try_parse_from(arguments)
+pub fn parse(arguments: impl IntoIterator<Item = OsString>, program: &str) -> Result<Options, clap::Error> {
+    let mut command = Options::command().bin_name(program);
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Options::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 // === impl Options ===
@@ -73,6 +107,19 @@ impl Options {
             Verb::Wait(verb) => verb.run(cluster).await,
             Verb::Chat(verb) => verb.run(cluster).await,
             Verb::Logs(verb) => verb.run(cluster).await,
+            Verb::JoinCommand(verb) => verb.run(cluster).await,
+            Verb::Edit(verb) => verb.run(cluster).await,
+            Verb::Scale(verb) => verb.run(cluster).await,
+            Verb::Plan(verb) => verb.run(cluster).await,
+            Verb::Top(verb) => verb.run(cluster).await,
+            Verb::Model(verb) => verb.run(cluster).await,
+            Verb::Cordon(verb) => verb.run(cluster).await,
+            Verb::Uncordon(verb) => verb.run(cluster).await,
+            Verb::Drain(verb) => verb.run(cluster).await,
+            Verb::Explain(verb) => verb.run(cluster).await,
+            Verb::ApiResources(verb) => verb.run(cluster).await,
+            Verb::Completion(verb) => verb.run(cluster).await,
+            Verb::Words(verb) => verb.run(cluster).await,
             Verb::Version(verb) => verb.run(cluster).await,
         }
     }
@@ -96,7 +143,8 @@ mod tests {
             "polyctl get phones -owide -n lab",
             "polyctl get -n=lab phones -o=wide",
         ] {
-            let options = parse(line.split(' ').map(OsString::from)).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let options =
+                parse(line.split(' ').map(OsString::from), "polyctl").unwrap_or_else(|error| panic!("{line}: {error}"));
             assert_eq!(options.cluster.namespace.as_deref(), Some("lab"), "{line}");
         }
     }

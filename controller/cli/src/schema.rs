@@ -3,28 +3,37 @@
 use serde_json::Value;
 
 use crate::discovery::{Resource, nearest};
+use crate::failure::Failure;
 use crate::server::Server;
 
 /// What to write instead of an unknown field. None when the server publishes no schema of the kind.
 pub async fn remedy_for_unknown(server: &Server, resource: &Resource, field: &str) -> Option<String> {
+    remedy(&document(server, resource).await.ok()?, resource, field)
+}
+
+/// The OpenAPI document of the kind's group and version.
+///
+/// # Errors
+/// Any failure of the request.
+pub async fn document(server: &Server, resource: &Resource) -> Result<Value, Failure> {
     let root = if resource.group.is_empty() { "api" } else { "apis" };
-    let document = server.get(&format!("/openapi/v3/{root}/{}", resource.api_version())).await.ok()?;
-    remedy(&document, resource, field)
+    server.get(&format!("/openapi/v3/{root}/{}", resource.api_version())).await
+}
+
+/// The schema of the kind in its document.
+pub fn of_kind<'a>(document: &'a Value, resource: &Resource) -> Option<&'a Value> {
+    let is_kind = |schema: &&Value| {
+        schema["x-kubernetes-group-version-kind"].as_array().into_iter().flatten().any(|name| {
+            name["kind"] == resource.kind.as_str()
+                && name["version"] == resource.version.as_str()
+                && name["group"] == resource.group.as_str()
+        })
+    };
+    document["components"]["schemas"].as_object()?.values().find(is_kind)
 }
 
 fn remedy(document: &Value, resource: &Resource, field: &str) -> Option<String> {
-    let schemas = document["components"]["schemas"].as_object()?;
-    let is_kind = |schema: &&Value| {
-        let names = schema["x-kubernetes-group-version-kind"].as_array();
-        names.is_some_and(|names| {
-            names.iter().any(|name| {
-                name["kind"] == resource.kind.as_str()
-                    && name["version"] == resource.version.as_str()
-                    && name["group"] == resource.group.as_str()
-            })
-        })
-    };
-    let mut schema = schemas.values().find(is_kind)?;
+    let mut schema = of_kind(document, resource)?;
     let steps: Vec<&str> = field.split(['.', '[', ']']).filter(|step| !step.is_empty()).collect();
     let (unknown, parents) = steps.split_last()?;
     for step in parents {
@@ -45,7 +54,7 @@ fn remedy(document: &Value, resource: &Resource, field: &str) -> Option<String> 
 }
 
 /// Follows `$ref` and the `allOf` that wraps one.
-fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+pub fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     let mut schema = schema;
     // A bound, for a document that refers in circles.
     for _ in 0..8 {

@@ -87,6 +87,16 @@ impl Server {
         self.exchange(Method::PATCH, path, JSON, Some(("application/apply-patch+yaml", object))).await
     }
 
+    /// Changes what `patch` names and leaves the rest (RFC 7386).
+    pub async fn merge_patch(&self, path: &str, patch: &Value) -> Result<Value, Failure> {
+        Ok(self.exchange(Method::PATCH, path, JSON, Some(("application/merge-patch+json", patch))).await?.1)
+    }
+
+    /// A new object in a collection.
+    pub async fn create(&self, path: &str, object: &Value) -> Result<Value, Failure> {
+        Ok(self.exchange(Method::POST, path, JSON, Some((JSON, object))).await?.1)
+    }
+
     pub async fn delete(&self, path: &str, options: &Value) -> Result<Value, Failure> {
         Ok(self.exchange(Method::DELETE, path, JSON, Some((JSON, options))).await?.1)
     }

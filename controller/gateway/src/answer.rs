@@ -42,6 +42,18 @@ pub(crate) enum FinishReason {
     Length,
 }
 
+// === impl FinishReason ===
+
+impl FinishReason {
+    /// As on the wire, and as in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
 /// Tokens used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Usage {

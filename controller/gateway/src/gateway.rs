@@ -7,16 +7,18 @@ use tokio::sync::watch;
 
 use crate::config::GatewayConfig;
 use crate::http;
+use crate::metrics::Metrics;
 use crate::model_text::ModelTexts;
 use crate::request::Limits;
 use crate::routes::{PhoneLinks, RouteTable};
-use crate::sessions::{Counters, Sessions};
+use crate::sessions::Sessions;
 
 /// The door and its sessions.
 pub struct Gateway {
     pub(crate) config: GatewayConfig,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) texts: ModelTexts,
+    pub(crate) metrics: Arc<Metrics>,
     routes: watch::Receiver<Arc<RouteTable>>,
 }
 
@@ -29,9 +31,10 @@ impl Gateway {
         links: Arc<dyn PhoneLinks>,
         routes: watch::Receiver<Arc<RouteTable>>,
     ) -> Arc<Self> {
-        let sessions = Sessions::new(config.clone(), links, routes.clone());
+        let metrics = Metrics::new(routes.clone());
+        let sessions = Sessions::new(config.clone(), links, routes.clone(), metrics.clone());
         let texts = ModelTexts::new(config.max_cached_models);
-        Arc::new(Self { config, sessions, texts, routes })
+        Arc::new(Self { config, sessions, texts, metrics, routes })
     }
 
     /// Takes a `Token` or `Failed` frame that came over a phone's link. All others, and those of sessions that have
@@ -66,9 +69,9 @@ impl Gateway {
         self.sessions.tokens_per_second(deployment)
     }
 
-    /// What has happened so far.
-    pub fn counters(&self) -> Counters {
-        self.sessions.counters()
+    /// What `GET /metrics` shows.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Every HTTP route. Has to be served on a tokio runtime.

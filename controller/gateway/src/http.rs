@@ -9,14 +9,16 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri, header};
 use serde_json::json;
+use tracing::Instrument;
 
 use crate::chat::{ChatForm, ChatRequest};
 use crate::completions::{CompletionForm, CompletionRequest, Prompt};
 use crate::errors::ApiError;
 use crate::form::{Form, Head};
 use crate::gateway::Gateway;
+use crate::metrics::Tally;
 use crate::model_text::ModelText;
 use crate::models::{list, model_object};
 use crate::request::{Fields, Generation};
@@ -41,6 +43,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/detokenize", post(detokenize))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
         .fallback(async |method: Method, uri: Uri| ApiError::no_route(&method, uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::wrong_method(&method, uri.path()))
         .layer(limit)
@@ -70,10 +73,37 @@ async fn readyz(State(gateway): Door) -> Response {
     }
 }
 
+async fn metrics(State(gateway): Door) -> Result<Response, ApiError> {
+    let text = gateway.metrics.text().map_err(|error| ApiError::internal(format!("no metrics: {error}")))?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+}
+
 async fn chat(State(gateway): Door, body: Body) -> Result<Response, ApiError> {
-    let request = ChatRequest::parse(&fields(&gateway, body)?, &gateway.limits())?;
+    counted(&gateway, "chat", |tally| chat_answer(&gateway, body, tally)).await
+}
+
+async fn completions(State(gateway): Door, body: Body) -> Result<Response, ApiError> {
+    counted(&gateway, "completions", |tally| completion_answer(&gateway, body, tally)).await
+}
+
+/// One request within its span; what becomes of it is counted once, here or by its session.
+async fn counted<F: Future<Output = Result<Response, ApiError>>>(
+    gateway: &Gateway,
+    endpoint: &'static str,
+    answer: impl FnOnce(Arc<Tally>) -> F,
+) -> Result<Response, ApiError> {
+    let tally = Tally::begin(gateway.metrics.clone(), endpoint);
+    let answered = answer(tally.clone()).instrument(tally.span.clone()).await;
+    if let Err(error) = &answered {
+        tally.fail(error);
+    }
+    answered
+}
+
+async fn chat_answer(gateway: &Gateway, body: Body, tally: Arc<Tally>) -> Result<Response, ApiError> {
+    let request = ChatRequest::parse(&fields(gateway, body)?, &gateway.limits())?;
     let generation = request.generation;
-    let model = Model::find(&gateway, &generation.model).await?;
+    let model = Model::find(gateway, &generation.model, Some(&tally)).await?;
     let text = Arc::clone(&model.text);
     let prompt = blocking(move || chat_tokens(&text, &request.messages, request.add_generation_prompt)).await?;
     let head = head(&generation, "chatcmpl", "chat.completion", "chat.completion.chunk", prompt.len());
@@ -84,13 +114,13 @@ async fn chat(State(gateway): Door, body: Body) -> Result<Response, ApiError> {
         names: generation.token_names,
         prompt_token_ids: generation.return_token_ids.then(|| prompt.clone()),
     };
-    answer(&gateway, model, &generation, "messages", prompt, form).await
+    answer(gateway, model, &generation, ("messages", prompt), form, tally).await
 }
 
-async fn completions(State(gateway): Door, body: Body) -> Result<Response, ApiError> {
-    let request = CompletionRequest::parse(&fields(&gateway, body)?, &gateway.limits())?;
+async fn completion_answer(gateway: &Gateway, body: Body, tally: Arc<Tally>) -> Result<Response, ApiError> {
+    let request = CompletionRequest::parse(&fields(gateway, body)?, &gateway.limits())?;
     let generation = request.generation;
-    let model = Model::find(&gateway, &generation.model).await?;
+    let model = Model::find(gateway, &generation.model, Some(&tally)).await?;
     let text = Arc::clone(&model.text);
     let (prompt, echo) = blocking(move || {
         let (tokens, shown) = match request.prompt {
@@ -113,7 +143,7 @@ async fn completions(State(gateway): Door, body: Body) -> Result<Response, ApiEr
         prompt_token_ids,
         echo,
     );
-    answer(&gateway, model, &generation, "prompt", prompt, form).await
+    answer(gateway, model, &generation, ("prompt", prompt), form, tally).await
 }
 
 async fn tokenize(State(gateway): Door, body: Body) -> Result<Response, ApiError> {
@@ -152,8 +182,11 @@ struct Model {
 // === impl Model ===
 
 impl Model {
-    async fn find(gateway: &Gateway, id: &str) -> Result<Self, ApiError> {
+    async fn find(gateway: &Gateway, id: &str, tally: Option<&Tally>) -> Result<Self, ApiError> {
         let route = deployment(&gateway.table(), id)?.clone();
+        if let Some(tally) = tally {
+            tally.name(id);
+        }
         let Some(path) = route.model_path.clone() else {
             let reason = route.unavailable_reason.as_deref().or(Some("its model file is not resolved yet"));
             return Err(ApiError::not_ready(id, reason, gateway.config.retry_after));
@@ -167,8 +200,8 @@ impl Model {
         let table = gateway.table();
         let mut ids = table.deployments.keys();
         match (id, ids.next(), ids.next()) {
-            (Some(id), ..) => Self::find(gateway, &id).await,
-            (None, Some(only), None) => Self::find(gateway, only).await,
+            (Some(id), ..) => Self::find(gateway, &id, None).await,
+            (None, Some(only), None) => Self::find(gateway, only, None).await,
             (None, ..) => Err(ApiError::missing("model", "the id of a model that GET /v1/models lists")),
         }
     }
@@ -212,16 +245,18 @@ async fn answer(
     gateway: &Gateway,
     model: Model,
     generation: &Generation,
-    param: &str,
-    prompt: Vec<u32>,
+    (param, prompt): (&str, Vec<u32>),
     form: impl Form,
+    tally: Arc<Tally>,
 ) -> Result<Response, ApiError> {
     if prompt.is_empty() {
         return Err(ApiError::field(param, "send at least one token; the prompt is empty"));
     }
+    generation.check_vocabulary(model.text.tokenizer.n_vocab())?;
     let end_tokens = model.text.tokenizer.end_tokens();
     let options = generation.options(param, prompt.len(), model.route.context_length, end_tokens, random())?;
-    let job = Job { model: model.id, text: model.text, prompt, options, stops: generation.stops.clone() };
+    tally.span.record("id", &form.head().id);
+    let job = Job { model: model.id, text: model.text, prompt, options, stops: generation.stops.clone(), tally };
     let outputs = gateway.sessions.start(job).await?;
     match generation.stream {
         true => Ok(sse::respond(outputs, form, gateway.config.keep_alive)),

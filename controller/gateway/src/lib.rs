@@ -24,6 +24,8 @@ mod form;
 mod model_text;
 mod sse;
 mod stop;
+// What is seen of all.
+mod metrics;
 // What the controller sees.
 mod config;
 mod gateway;
@@ -31,5 +33,5 @@ mod routes;
 
 pub use config::GatewayConfig;
 pub use gateway::Gateway;
+pub use metrics::Metrics;
 pub use routes::{DeploymentRoute, LinkError, PhoneLinks, RingRoute, RouteTable};
-pub use sessions::Counters;

@@ -2,6 +2,7 @@
 //! Pure.
 
 mod generation;
+mod sampling;
 
 use serde_json::{Map, Value};
 

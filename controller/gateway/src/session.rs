@@ -4,7 +4,7 @@
 //! prompt; what an older epoch still says is not heard.
 
 use polyphony_protocol::frame::{Finish, Prompt, Token};
-use polyphony_protocol::session::SessionOptions;
+use polyphony_protocol::session::{History, SessionOptions};
 use polyphony_protocol::{Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
 
 /// One prompt and its answer.
@@ -14,6 +14,9 @@ pub(crate) struct Session {
     epoch: Epoch,
     /// Prompt and answer: the authoritative copy.
     tokens: Vec<u32>,
+    /// So many of them are the prompt's.
+    n_prompt: usize,
+    /// Without a history: `tokens` has it.
     options: SessionOptions,
     /// Steps that the head may run ahead of the reader.
     window: u32,
@@ -57,6 +60,7 @@ impl Session {
         Self {
             id,
             epoch: Epoch(0),
+            n_prompt: prompt.len(),
             tokens: prompt,
             options,
             window: window.max(1),
@@ -90,7 +94,11 @@ impl Session {
         let credit = self.window.min(self.options.end_position.saturating_sub(self.position()));
         self.granted_until = self.position() + credit;
         let prompt = Prompt { key, position: 0, tokens: self.tokens.clone(), credit };
-        (key, [Frame::Open { key, options: self.options.clone() }, Frame::Prompt(prompt)])
+        // To the ring the whole is a prompt; penalties tell what was asked from what was answered.
+        let (asked, answered) = self.tokens.split_at(self.n_prompt);
+        let history = History::new(&self.options.sampling, asked, answered);
+        let options = SessionOptions { history, ..self.options.clone() };
+        (key, [Frame::Open { key, options }, Frame::Prompt(prompt)])
     }
 
     /// Takes a token that a tail sent.

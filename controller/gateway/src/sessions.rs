@@ -12,19 +12,19 @@ use polyphony_protocol::session::SessionOptions;
 use polyphony_protocol::{Frame, PlanGeneration, RingId, SessionId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::admission::{Admission, Kind};
 use crate::answer::Output;
 use crate::config::GatewayConfig;
 use crate::errors::ApiError;
+use crate::metrics::{Metrics, Tally};
 use crate::model_text::ModelText;
 use crate::registry::{Heard, Registry};
 use crate::routes::{PhoneLinks, RouteTable};
-use crate::session::Session;
 use crate::speed::Speeds;
 
 /// A request that is ready to run.
-#[derive(Clone, Debug)]
 pub(crate) struct Job {
     /// The model id of the route table.
     pub(crate) model: String,
@@ -32,6 +32,7 @@ pub(crate) struct Job {
     pub(crate) prompt: Vec<u32>,
     pub(crate) options: SessionOptions,
     pub(crate) stops: Vec<String>,
+    pub(crate) tally: Arc<Tally>,
 }
 
 /// Every session of the gateway. No two of its locks are ever held at once.
@@ -46,17 +47,7 @@ pub(crate) struct Sessions {
     freed: watch::Sender<()>,
     is_closing: watch::Sender<bool>,
     next_id: AtomicU64,
-    n_ignored: AtomicU64,
-    n_replays: AtomicU64,
-}
-
-/// What has happened so far in a gateway's life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Frames of unknown sessions, older epochs or phones without a say.
-    pub ignored_frames: u64,
-    /// Sessions placed again after a failure.
-    pub replays: u64,
+    metrics: Arc<Metrics>,
 }
 
 // === impl Sessions ===
@@ -66,6 +57,7 @@ impl Sessions {
         config: GatewayConfig,
         links: Arc<dyn PhoneLinks>,
         routes: watch::Receiver<Arc<RouteTable>>,
+        metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             config,
@@ -78,8 +70,7 @@ impl Sessions {
             is_closing: watch::Sender::new(false),
             // Phones may still hold sessions of a gateway before this one.
             next_id: AtomicU64::new(random()),
-            n_ignored: AtomicU64::new(0),
-            n_replays: AtomicU64::new(0),
+            metrics,
         })
     }
 
@@ -95,9 +86,10 @@ impl Sessions {
         // As many as the ring may run ahead: a client that stops reading stops the ring soon.
         let (outputs, receiver) = mpsc::channel(window as usize);
         let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let session = Session::new(id, job.prompt, job.options, window);
-        let runner = run::Runner::new(Arc::clone(self), id, session, job.model, &job.text, job.stops, outputs);
-        tokio::spawn(runner.run(slot));
+        let span = job.tally.span.clone();
+        span.record("session", tracing::field::display(id));
+        let runner = run::Runner::new(Arc::clone(self), id, job, outputs);
+        tokio::spawn(runner.run(slot).instrument(span));
         Ok(receiver)
     }
 
@@ -108,7 +100,7 @@ impl Sessions {
             _ => Heard::No,
         };
         if heard == Heard::No {
-            self.n_ignored.fetch_add(1, Ordering::Relaxed);
+            self.metrics.ignored_frames.inc();
         }
     }
 
@@ -144,13 +136,6 @@ impl Sessions {
         // The sender lives as long as `self`.
         let _ = self.is_closing.subscribe().wait_for(|is_closing| *is_closing).await;
     }
-
-    pub(crate) fn counters(&self) -> Counters {
-        Counters {
-            ignored_frames: self.n_ignored.load(Ordering::Relaxed),
-            replays: self.n_replays.load(Ordering::Relaxed),
-        }
-    }
 }
 
 /// A number that no client foresees, for seeds and ids.
@@ -159,6 +144,6 @@ pub(crate) fn random() -> u64 {
 }
 
 /// The books stay whole even if a task died with the lock: no method leaves them half-written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,10 +6,14 @@
 mod answers;
 #[path = "it/errors.rs"]
 mod errors;
+#[path = "../../../node-agent/tests/it/exposition.rs"]
+mod exposition;
 #[path = "it/flow.rs"]
 mod flow;
 #[path = "it/house.rs"]
 mod house;
+#[path = "it/metrics.rs"]
+mod metrics;
 #[path = "it/models.rs"]
 mod models;
 #[path = "it/phones.rs"]

@@ -130,7 +130,7 @@ async fn admit(hub: &Hub, mut join: Join) -> Result<Seat, String> {
         return Err(format!("this hub speaks protocol {ours} and the agent {theirs}: update the older of the two"));
     }
     if !hub.join_token.matches(&join.token) {
-        return Err("the join token is wrong: give the agent the token in the file `join-token` of the controller's data folder".into());
+        return Err("the join token is wrong: copy the line that `polyctl join-command` prints on the host".into());
     }
     check_join(&join)?;
     join.speeds.truncate(MAX_SPEEDS);

@@ -300,6 +300,7 @@ mod tests {
             device: "cpu".into(),
             numerics: "cpu-f32".into(),
             speeds: vec![],
+            metrics_address: String::new(),
         }
     }
 

@@ -58,7 +58,7 @@ impl Source {
 }
 
 /// Polyphony's own cache folder.
-fn cache_folder() -> Option<PathBuf> {
+pub fn cache_folder() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("POLYPHONY_CACHE")
         .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("polyphony")))

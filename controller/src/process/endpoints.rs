@@ -18,6 +18,8 @@ pub struct Endpoints {
     pub hub: String,
     /// Base URL of manifests and weights.
     pub weights: String,
+    /// Base URL of `/metrics`.
+    pub metrics: String,
     pub pid: u32,
 }
 

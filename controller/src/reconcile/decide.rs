@@ -59,6 +59,28 @@ pub enum Action {
     Tell(Story),
 }
 
+// === impl Action ===
+
+impl Action {
+    /// Its kind in metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::CreatePhone { .. } => "create_phone",
+            Self::SetPhoneStatus { .. } => "set_phone_status",
+            Self::RenewLease { .. } => "renew_lease",
+            Self::CutLink { .. } => "cut_link",
+            Self::ResolveModel(_) => "resolve_model",
+            Self::SetModelStatus { .. } => "set_model_status",
+            Self::SetPlacementStatus { .. } => "set_placement_status",
+            Self::SetDeploymentStatus { .. } => "set_deployment_status",
+            Self::CreatePlacement(_) => "create_placement",
+            Self::DeletePlacement { .. } => "delete_placement",
+            Self::ReleasePlacement { .. } => "release_placement",
+            Self::Tell(_) => "tell",
+        }
+    }
+}
+
 /// What to do, in this order.
 pub fn decide(observed: &Observed) -> Vec<Action> {
     decide_with(observed, &polyphony_placement::plan)

@@ -100,6 +100,12 @@ impl<'a> Generation<'a> {
         self.phones().into_iter().filter(|phone| observed.health(phone).is_lost()).collect()
     }
 
+    /// Phones that a person wants to be empty.
+    pub fn drained_phones(&self, observed: &Observed) -> Vec<&'a str> {
+        let object = |phone: &str| observed.phones.get(phone).and_then(|seen| seen.object.as_ref());
+        self.phones().into_iter().filter(|phone| object(phone).is_some_and(|object| object.spec.drain)).collect()
+    }
+
     /// Segments that their phones, though linked, could not load; with their phones' words.
     pub fn failures(&self, observed: &Observed) -> Vec<(&'a str, String)> {
         let failure = |segment: &&'a SegmentPlacement| {

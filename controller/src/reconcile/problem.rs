@@ -116,7 +116,7 @@ fn phone_costs(
     let (object, join) = (seen.object.as_ref()?, seen.join.as_ref()?);
     if !observed.health(name).takes_segments()
         || request.excluded.contains(name)
-        || !may_take(object, request.deployment)
+        || refusal(object, request.deployment).is_some()
     {
         return None;
     }
@@ -133,14 +133,18 @@ fn phone_costs(
     Some((join.numerics.clone(), costs))
 }
 
-/// Whether a person, or the battery, lets this phone hold segments of the deployment.
-fn may_take(phone: &Phone, deployment: &InferenceDeployment) -> bool {
+/// Why a person, or its heat or battery, keeps segments of the deployment off this phone.
+pub(super) fn refusal(phone: &Phone, deployment: &InferenceDeployment) -> Option<&'static str> {
     let conditions = phone.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    !phone.spec.unschedulable
-        && phone.metadata.deletion_timestamp.is_none()
-        && matches_selector(phone, deployment)
-        && !condition::is_true(conditions, "ThermalPressure")
-        && !condition::is_true(conditions, "BatteryLow")
+    let reasons = [
+        (phone.metadata.deletion_timestamp.is_some(), "it is being deleted"),
+        (phone.spec.drain, "it is to be drained"),
+        (phone.spec.unschedulable, "it is cordoned"),
+        (!matches_selector(phone, deployment), "it lacks labels of spec.placement.phoneSelector"),
+        (condition::is_true(conditions, "ThermalPressure"), "it is too hot"),
+        (condition::is_true(conditions, "BatteryLow"), "its battery is low"),
+    ];
+    reasons.into_iter().find_map(|(holds, why)| holds.then_some(why))
 }
 
 /// Whether the phone has every label that the deployment asks for.

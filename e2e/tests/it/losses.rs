@@ -33,6 +33,8 @@ async fn a_killed_idle_agent_is_replaced_and_the_story_is_told() {
     assert_eq!(status, 200, "{before}");
 
     let lost = shelf.phones_of("talk").unwrap()[0].clone();
+    let metrics = shelf.metrics(&lost).unwrap();
+    assert!(metrics.contains("# HELP polyphony_"), "{metrics}");
     let old = generation(&shelf, "talk");
     shelf.kill(&lost).unwrap();
     wait_until("a new plan on the other two", SOON, || {

@@ -14,16 +14,11 @@ pub enum RopeStyle {
     Halves,
 }
 
-/// Turns pair i of the first `n_rotated` values of each head by the angle
-/// `position · position_scale · base^(−2i / n_rotated) / frequency_factors[i]`, in place, for every row of the step.
-///
-/// `x` is `[rows][n_heads][head_size]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rope {
-    pub x: BufferId,
-    pub n_heads: usize,
-    pub head_size: usize,
-    /// Even, at most `head_size`; the values after it stay as they are.
+/// How the heads of a row are turned: pair i of the first `n_rotated` values of each by the angle
+/// `position · position_scale · base^(−2i / n_rotated) / frequency_factors[i]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn {
+    /// Even, at most the head size; the values after it stay as they are.
     pub n_rotated: usize,
     pub style: RopeStyle,
     pub base: f32,
@@ -33,12 +28,30 @@ pub struct Rope {
     pub frequency_factors: Option<VectorId>,
 }
 
+/// Turns the heads of every row of the step, in place.
+///
+/// `x` is `[rows][n_heads][head_size]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    pub x: BufferId,
+    pub n_heads: usize,
+    pub head_size: usize,
+    pub turn: Turn,
+}
+
 impl Rope {
     pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+        self.turn.check(shapes, self.head_size)?;
+        shapes.require_rows("x", self.x, rows.len(), self.n_heads.saturating_mul(self.head_size))
+    }
+}
+
+impl Turn {
+    pub(crate) fn check(&self, shapes: &Shapes, head_size: usize) -> Result<(), ShapeError> {
         require(
-            self.n_rotated > 0 && self.n_rotated.is_multiple_of(2) && self.n_rotated <= self.head_size,
+            self.n_rotated > 0 && self.n_rotated.is_multiple_of(2) && self.n_rotated <= head_size,
             "n_rotated",
-            format!("even, 2 to the head size of {}", self.head_size),
+            format!("even, 2 to the head size of {head_size}"),
             self.n_rotated,
         )?;
         require(self.base.is_finite() && self.base > 0.0, "base", "finite and over 0", self.base)?;
@@ -46,7 +59,15 @@ impl Rope {
         if let Some(factors) = self.frequency_factors {
             shapes.require_vector("frequency_factors", factors, self.n_rotated / 2)?;
         }
-        shapes.require_rows("x", self.x, rows.len(), self.n_heads.saturating_mul(self.head_size))
+        Ok(())
+    }
+
+    /// Values from one of a pair to the other, and from one pair to the next.
+    pub(crate) fn strides(&self) -> (u32, u32) {
+        match self.style {
+            RopeStyle::Pairs => (1, 2),
+            RopeStyle::Halves => (self.n_rotated as u32 / 2, 1),
+        }
     }
 
     /// Cosine and sine of every angle, `[rows][n_rotated / 2][2]`. Computed here, in f64, for all engines: the sines of
@@ -75,12 +96,9 @@ impl Rope {
 impl Rope {
     /// A lane a pair.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
-        let n_pairs = self.n_rotated / 2;
-        let (within, between) = match self.style {
-            RopeStyle::Pairs => (1, 2),
-            RopeStyle::Halves => (n_pairs as u32, 1),
-        };
-        let angles_at = plan.angles(self);
+        let n_pairs = self.turn.n_rotated / 2;
+        let (within, between) = self.turn.strides();
+        let angles_at = plan.angles(&self.turn);
         plan.dispatch_lanes(
             Variant::Rope,
             &[self.n_heads as u32, self.head_size as u32, n_pairs as u32, within, between, angles_at],

@@ -1,11 +1,14 @@
 //! The device: finding an adapter, asking it for no more than a phone has, and hearing of its errors.
 
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use wgpu::{AdapterInfo, Device, DeviceType, Limits, Queue};
+use wgpu::{AdapterInfo, Device, DeviceType, Features, Limits, Queue};
+
+use super::kept;
 
 use crate::engine::EngineError;
 use crate::plan::WINDOW_BYTES;
@@ -16,8 +19,16 @@ pub(super) struct Gpu {
     pub queue: Queue,
     pub info: AdapterInfo,
     pub limits: Limits,
+    /// Compiled pipelines on disk, where the device can and the caller has a folder for them.
+    pub pipeline_cache: Option<KeptPipelines>,
     /// What the device complained of since `check` was last called.
     error: Arc<Mutex<Option<String>>>,
+}
+
+/// Compiled pipelines and where they are kept.
+pub(super) struct KeptPipelines {
+    pub cache: wgpu::PipelineCache,
+    place: PathBuf,
 }
 
 /// How long one submit may take before the device counts as hung.
@@ -25,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 
 impl Gpu {
     /// Opens the first Vulkan adapter; real devices come before software.
-    pub fn open() -> Result<Self, EngineError> {
+    pub fn open(cache: Option<&Path>) -> Result<Self, EngineError> {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends = wgpu::Backends::VULKAN;
         let instance = wgpu::Instance::new(descriptor);
@@ -42,9 +53,12 @@ impl Gpu {
             .next()
             .ok_or_else(|| EngineError::NoAdapter { reason: "no driver reports a device".to_string() })?;
         let limits = modest(&adapter.limits());
+        let info = adapter.get_info();
+        let keeps = cache.filter(|_| adapter.features().contains(Features::PIPELINE_CACHE));
         let (device, queue) = ready(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("kernels"),
             required_limits: limits.clone(),
+            required_features: if keeps.is_some() { Features::PIPELINE_CACHE } else { Features::empty() },
             ..Default::default()
         }))?
         .map_err(|error| EngineError::NoAdapter { reason: error.to_string() })?;
@@ -54,7 +68,23 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             heard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
         }));
-        Ok(Self { device, queue, info: adapter.get_info(), limits, error })
+        let pipeline_cache =
+            keeps.map(|folder| kept_pipelines(&device, folder.join(kept::file_name("pipelines", &words(&info)))));
+        Ok(Self { device, queue, info, limits, pipeline_cache, error })
+    }
+
+    /// Device and driver in lower-case words with hyphens between.
+    pub fn words(&self) -> String {
+        words(&self.info)
+    }
+
+    /// Writes the compiled pipelines to disk.
+    pub fn keep_pipelines(&self) {
+        if let Some(kept) = &self.pipeline_cache
+            && let Some(data) = kept.cache.get_data()
+        {
+            kept::write(&kept.place, &data);
+        }
     }
 
     /// The first error since the last call.
@@ -71,6 +101,23 @@ impl Gpu {
         self.device.poll(wait).map_err(|error| EngineError::Device(error.to_string()))?;
         self.check()
     }
+}
+
+fn words(info: &AdapterInfo) -> String {
+    let device = format!("{} {}", info.name, info.driver_info);
+    let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').collect();
+    let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    words.join("-").to_lowercase()
+}
+
+/// The pipelines of an earlier run, or none yet.
+fn kept_pipelines(device: &Device, place: PathBuf) -> KeptPipelines {
+    let data = kept::read(&place);
+    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("kernels"), data: data.as_deref(), fallback: true };
+    // SAFETY: the data came from `PipelineCache::get_data` on a device of this name and driver, which the file's name says, and is
+    // whole, which its checksum says; wgpu's own header and the driver's are checked once more.
+    let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+    KeptPipelines { cache, place }
 }
 
 /// What the kernels use, and no more: phones have less than desktops, and what passes here passes there.

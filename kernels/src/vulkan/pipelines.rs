@@ -32,6 +32,10 @@ impl Pipelines {
         Self { workgroup, pipelines: HashMap::new(), bind_groups: HashMap::new() }
     }
 
+    pub fn len(&self) -> usize {
+        self.pipelines.len()
+    }
+
     /// Forgets all bind groups: a buffer in them was replaced.
     pub fn forget_bindings(&mut self) {
         self.bind_groups.clear();
@@ -59,7 +63,7 @@ impl Pipelines {
             unreachable!("every dispatch is prepared before it is encoded");
         };
         let windows = dispatch.bindings.iter().filter_map(|(_, binding)| match binding {
-            Binding::Window(_, start) => Some(*start),
+            Binding::Window(_, start) | Binding::QuantisedWindow(_, start) => Some(*start),
             _ => None,
         });
         let offsets: Vec<u32> = std::iter::once(params_at).chain(windows).collect();
@@ -72,6 +76,7 @@ impl Pipelines {
 fn key(dispatch: &Dispatch) -> (Variant, Vec<Binding>) {
     let bindings = dispatch.bindings.iter().map(|(_, binding)| match binding {
         Binding::Window(buffer, _) => Binding::Window(*buffer, 0),
+        Binding::QuantisedWindow(buffer, _) => Binding::QuantisedWindow(*buffer, 0),
         other => *other,
     });
     (dispatch.variant, bindings.collect())
@@ -114,7 +119,7 @@ impl Pipeline {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: gpu.pipeline_cache.as_ref().map(|kept| &kept.cache),
         });
         Self { pipeline, layout }
     }
@@ -138,7 +143,8 @@ fn storage(read_only: bool) -> BindingType {
 
 fn binding_type(variant: Variant, binding: Binding) -> BindingType {
     let source = match variant {
-        Variant::EmbedRows { weights } | Variant::Matmul { weights, .. } => weights.source,
+        Variant::EmbedRows { weights } => weights.source,
+        Variant::GateUp(product) | Variant::Matmul(product) => product.weights.source,
         _ => WeightSource::Storage,
     };
     match (binding, source) {
@@ -147,8 +153,8 @@ fn binding_type(variant: Variant, binding: Binding) -> BindingType {
             view_dimension: wgpu::TextureViewDimension::D2,
             multisampled: false,
         },
-        (Binding::Window(..), _) => uniform(u64::from(WINDOW_BYTES)),
-        (Binding::Write(_) | Binding::Scratch, _) => storage(false),
+        (Binding::Window(..) | Binding::QuantisedWindow(..), _) => uniform(u64::from(WINDOW_BYTES)),
+        (Binding::Write(_) | Binding::Quantised(_) | Binding::Scratch, _) => storage(false),
         _ => storage(true),
     }
 }
@@ -166,6 +172,8 @@ fn bind_group(gpu: &Gpu, layout: &BindGroupLayout, dispatch: &Dispatch, resource
             Part::Storage(buffer) => buffer.as_entire_binding(),
         },
         Binding::Window(id, _) => window(&resources.buffers[id.0 as usize], u64::from(WINDOW_BYTES)),
+        Binding::Quantised(id) => resources.quantised[&id].as_entire_binding(),
+        Binding::QuantisedWindow(id, _) => window(&resources.quantised[&id], u64::from(WINDOW_BYTES)),
         Binding::Scratch => resources.scratch.as_entire_binding(),
         Binding::Unread => resources.unread.as_entire_binding(),
     };

@@ -1,9 +1,12 @@
 //! What lies on the device: buffers, growing buffers, parts of matrices.
 
+use std::collections::HashMap;
+
 use wgpu::{Buffer, BufferUsages, TextureUsages};
 
 use super::gpu::Gpu;
 use crate::engine::EngineError;
+use crate::recording::BufferId;
 use crate::wgsl::WeightSource;
 
 /// All that a dispatch may bind; ids are places in these lists.
@@ -11,6 +14,7 @@ pub(super) struct Resources<'a> {
     pub matrices: &'a [Vec<Part>],
     pub vectors: &'a [Buffer],
     pub buffers: &'a [Buffer],
+    pub quantised: &'a HashMap<BufferId, Buffer>,
     pub params: &'a Buffer,
     pub data: &'a Buffer,
     pub scratch: &'a Buffer,

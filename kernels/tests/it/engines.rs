@@ -1,8 +1,8 @@
 //! The engines under test.
 
 use polyphony_kernels::cpu::CpuEngine;
-use polyphony_kernels::vulkan::{VulkanEngine, WeightSource};
-use polyphony_kernels::{Engine, EngineError};
+use polyphony_kernels::vulkan::{Options, VulkanEngine, WeightSource};
+use polyphony_kernels::{Arithmetic, Engine, EngineError};
 
 /// Every engine that this machine can open: the processor with one and with three threads, Vulkan with either source of weights.
 pub fn engines() -> Vec<Box<dyn Engine>> {
@@ -17,9 +17,14 @@ pub fn cpu(threads: usize) -> Box<dyn Engine> {
 
 /// Vulkan with either source of weights, or nothing where there is no adapter.
 pub fn vulkan() -> Vec<Box<dyn Engine>> {
+    vulkan_with(Arithmetic::F32)
+}
+
+/// As [`vulkan`] with an arithmetic of choice.
+pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
     for source in [WeightSource::Texture, WeightSource::Storage] {
-        match VulkanEngine::with_source(source) {
+        match VulkanEngine::new(Options { source: Some(source), arithmetic, ..Options::default() }) {
             Ok(engine) => engines.push(Box::new(engine)),
             Err(EngineError::NoAdapter { .. }) => {
                 println!("skipped: no Vulkan adapter");

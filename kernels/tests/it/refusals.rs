@@ -2,7 +2,7 @@
 
 use polyphony_kernels::{
     Attention, BufferId, EmbedRows, Engine, EngineError, KvLayout, KvWrite, Matmul, Op, Recording, RmsNorm, Rope,
-    RopeStyle, Row, SiluMul, WeightType,
+    RopeStyle, Row, SiluMul, Turn, WeightType,
 };
 
 use super::engines::engines;
@@ -92,8 +92,9 @@ fn heads_that_do_not_fit_are_refused() {
     assert_eq!(attention(1, 1, 33), "op 0 (Attention): head_size: expected a multiple of 4, at most 256, found 33");
     assert_eq!(attention(2, 2, 8), "op 0 (Attention): layout.kv_width: expected 16, found 32");
     let text = refusal(ROW, |_, x, _| {
-        let (style, base, position_scale, frequency_factors) = (RopeStyle::Pairs, 1e4, 1.0, None);
-        Rope { x, n_heads: 1, head_size: 16, n_rotated: 18, style, base, position_scale, frequency_factors }.into()
+        let style = RopeStyle::Pairs;
+        let turn = Turn { n_rotated: 18, style, base: 1e4, position_scale: 1.0, frequency_factors: None };
+        Rope { x, n_heads: 1, head_size: 16, turn }.into()
     });
     assert_eq!(text, "op 0 (Rope): n_rotated: expected even, 2 to the head size of 16, found 18");
 }

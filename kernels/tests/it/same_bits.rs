@@ -1,12 +1,12 @@
 //! Same bits everywhere: what an engine makes of a token row is a function of the tokens before it, not of how the work was cut.
 
 use polyphony_kernels::{
-    ActivationRounding, Attention, BufferId, Engine, KvLayout, KvWrite, Matmul, MatrixId, Recording, RmsNorm, Rope,
-    RopeStyle, RoundRows, Row, SiluMul, VectorId, WeightType,
+    ActivationRounding, Arithmetic, Attention, BufferId, Engine, KvLayout, KvWrite, Matmul, MatrixId, Recording,
+    RmsNorm, Rope, RopeStyle, RoundRows, Row, SiluMul, Turn, VectorId, WeightType,
 };
 use proptest::prelude::*;
 
-use super::engines::{cpu, vulkan};
+use super::engines::{cpu, vulkan, vulkan_with};
 use super::random::Random;
 
 const HIDDEN: usize = 96;
@@ -15,6 +15,13 @@ const KV_HEADS: usize = 2;
 const HEAD_SIZE: usize = 24;
 const FFN: usize = 192;
 const LAYOUT: KvLayout = KvLayout { n_slots: 2, n_positions: 80, kv_width: KV_HEADS * HEAD_SIZE };
+const TURN: Turn = Turn {
+    n_rotated: HEAD_SIZE,
+    style: RopeStyle::Pairs,
+    base: 10_000.0,
+    position_scale: 1.0,
+    frequency_factors: None,
+};
 /// Rows of the largest step.
 const MAX_ROWS: usize = 160;
 
@@ -68,16 +75,7 @@ impl Layer {
         let matmul = |weight, x, residual, out| Matmul { weight, x, first_row: 0, n_rows, bias: None, residual, out };
         let norm =
             RmsNorm { x: hidden, first_row: 0, weight: self.norm, eps: 1e-5, width: HIDDEN, n_rows, out: normed };
-        let rope = |x, n_heads| Rope {
-            x,
-            n_heads,
-            head_size: HEAD_SIZE,
-            n_rotated: HEAD_SIZE,
-            style: RopeStyle::Pairs,
-            base: 10_000.0,
-            position_scale: 1.0,
-            frequency_factors: None,
-        };
+        let rope = |x, n_heads| Rope { x, n_heads, head_size: HEAD_SIZE, turn: TURN };
         recording.push(norm.clone());
         recording.push(matmul(self.q, normed, None, q));
         recording.push(matmul(self.k, normed, None, k));
@@ -177,6 +175,15 @@ fn the_cut_changes_no_bit(one: &mut dyn Engine, other: &mut dyn Engine, cases: u
 fn neither_steps_nor_threads_change_a_bit_on_the_processor() {
     the_cut_changes_no_bit(cpu(1).as_mut(), cpu(1).as_mut(), 24);
     the_cut_changes_no_bit(cpu(1).as_mut(), cpu(3).as_mut(), 24);
+}
+
+#[test]
+fn activations_of_8_bits_change_no_bit_with_the_cut_either() {
+    let mut engines = vulkan_with(Arithmetic::Int8);
+    let [texture, storage] = &mut engines[..] else {
+        return;
+    };
+    the_cut_changes_no_bit(texture.as_mut(), storage.as_mut(), 4);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::{
     ActivationRounding, Attention, BufferId, EmbedRows, Engine, KvLayout, KvWrite, Matmul, Recording, RmsNorm, Rope,
-    RopeStyle, RoundRows, Row, SiluMul, WeightType,
+    RopeStyle, RoundRows, Row, SiluMul, Turn, WeightType,
 };
 
 use super::engines::engines;
@@ -159,18 +159,10 @@ fn heads_turn_as_the_oracles_in_both_styles() {
                 let factors = engine.load_vector(&factors).unwrap();
                 let rows = (0..n_rows).map(|r| Row { slot: 0, position: (r * 12_345) as u32 }).collect();
                 let mut recording = Recording::new(rows);
-                let rope = Rope {
-                    x,
-                    n_heads,
-                    head_size,
-                    n_rotated,
-                    style,
-                    base: 10_000.0,
-                    position_scale: 0.25,
-                    frequency_factors: None,
-                };
-                recording.push(rope.clone());
-                recording.push(Rope { frequency_factors: Some(factors), position_scale: 1.0, ..rope });
+                let turn = Turn { n_rotated, style, base: 10_000.0, position_scale: 0.25, frequency_factors: None };
+                recording.push(Rope { x, n_heads, head_size, turn });
+                let turn = Turn { frequency_factors: Some(factors), position_scale: 1.0, ..turn };
+                recording.push(Rope { x, n_heads, head_size, turn });
                 recording.readback(x, 0..n_rows * n_heads * head_size);
                 recording
             });

@@ -17,3 +17,18 @@ fn dequantise(group: u32, row: u32, scales: vec4<u32>) -> Group {
         low(w.x >> 4u, d), low(w.y >> 4u, d), low(w.z >> 4u, d), low(w.w >> 4u, d),
     );
 }
+
+fn bytes_of(group: u32, row: u32) -> Bytes {
+    let w = word(group, row);
+    return Bytes(w & vec4<u32>(0x0f0f0f0fu), (w >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu));
+}
+
+fn scale_of(group: u32, scales: vec4<u32>) -> f32 {
+    let halves = unpack2x16float(scales[(group >> 1u) & 3u]);
+    return select(halves.x, halves.y, (group & 1u) == 1u);
+}
+
+// `dot` is of the nibbles as they are, which are 8 too large.
+fn scaled(d: f32, dot: i32, sum: i32) -> f32 {
+    return d * f32(dot - 8 * sum);
+}

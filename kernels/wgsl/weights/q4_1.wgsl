@@ -16,3 +16,16 @@ fn dequantise(group: u32, row: u32, scales: vec4<u32>) -> Group {
         low(w.x >> 4u, dm), low(w.y >> 4u, dm), low(w.z >> 4u, dm), low(w.w >> 4u, dm),
     );
 }
+
+fn bytes_of(group: u32, row: u32) -> Bytes {
+    let w = word(group, row);
+    return Bytes(w & vec4<u32>(0x0f0f0f0fu), (w >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu));
+}
+
+fn scale_of(group: u32, scales: vec4<u32>) -> vec2<f32> {
+    return unpack2x16float(scales[group & 3u]);
+}
+
+fn scaled(dm: vec2<f32>, dot: i32, sum: i32) -> f32 {
+    return dm.x * f32(dot) + dm.y * f32(sum);
+}

@@ -18,3 +18,16 @@ fn dequantise(group: u32, row: u32, scales: vec4<u32>) -> Group {
         signed(b.x, d), signed(b.y, d), signed(b.z, d), signed(b.w, d),
     );
 }
+
+fn bytes_of(group: u32, row: u32) -> Bytes {
+    return Bytes(word(group * GROUP_WORDS, row), word(group * GROUP_WORDS + 1u, row));
+}
+
+fn scale_of(group: u32, scales: vec4<u32>) -> f32 {
+    let halves = unpack2x16float(scales[(group >> 1u) & 3u]);
+    return select(halves.x, halves.y, (group & 1u) == 1u);
+}
+
+fn scaled(d: f32, dot: i32, sum: i32) -> f32 {
+    return d * f32(dot);
+}

@@ -289,7 +289,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::frame::{Hello, MAX_FRAME_BYTES};
-    use crate::session::{Sampling, SessionOptions};
+    use crate::session::{History, Sampling, SessionOptions};
     use proptest::prelude::*;
 
     fn key() -> RouteKey {
@@ -297,6 +297,7 @@ mod tests {
     }
 
     fn frames() -> Vec<Frame> {
+        let penalized = Sampling { repetition_penalty: 1.5, logit_bias: [(3, -1.0)].into(), ..Sampling::default() };
         vec![
             Frame::Hello(Hello {
                 version: version::CURRENT,
@@ -312,11 +313,12 @@ mod tests {
             Frame::Open {
                 key: key(),
                 options: SessionOptions {
-                    sampling: Sampling::default(),
+                    sampling: penalized.clone(),
                     end_position: 9,
                     end_tokens: vec![2],
                     top_logprobs: 3,
                     logprobs: true,
+                    history: History::new(&penalized, &[1, 70_000], &[4, 4]),
                 },
             },
             Frame::Prompt(Prompt { key: key(), position: 0, tokens: vec![1, 2, 70_000], credit: 8 }),
@@ -390,7 +392,7 @@ mod tests {
         }
 
         #[test]
-        fn a_split_stream_gives_the_same_frames(cut in 0usize..600) {
+        fn a_split_stream_gives_the_same_frames(cut in 0usize..900) {
             let mut whole = BytesMut::new();
             frames().iter().for_each(|frame| encode(frame, &mut whole));
             let cut = cut.min(whole.len());

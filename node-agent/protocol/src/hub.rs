@@ -52,6 +52,9 @@ pub struct Join {
     pub numerics: String,
     /// Measured speeds of every backend that opened.
     pub speeds: Vec<Speed>,
+    /// Where `/metrics` is scraped, as `IP:PORT`; empty when the agent shows none.
+    #[serde(default)]
+    pub metrics_address: String,
 }
 
 /// A measured matrix-vector product.
@@ -71,7 +74,8 @@ pub struct Speed {
 #[serde(rename_all = "camelCase")]
 pub struct Welcome {
     pub version: ProtocolVersion,
-    /// Base URL of manifests and weights; the agent sends its token as a bearer token there.
+    /// Base URL of manifests and weights; the agent sends its token as a bearer token there. A host of 0.0.0.0 or [::]
+    /// means the address that the agent dialled.
     pub weights_url: String,
     pub heartbeat_seconds: f64,
 }

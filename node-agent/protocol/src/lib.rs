@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod codec;
+pub mod discovery;
 pub mod frame;
 pub mod hub;
 pub mod ids;

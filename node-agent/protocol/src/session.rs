@@ -1,26 +1,12 @@
 //! What the stages of a ring need to know of a session when it opens.
 
+mod history;
+mod sampling;
+
 use serde::{Deserialize, Serialize};
 
-/// How the tail turns logits into a token.
-///
-/// The random number of position p is a function of (`seed`, p) alone, so that a replayed session draws the same tokens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sampling {
-    /// 0 is greedy; otherwise logits are divided by it.
-    pub temperature: f32,
-    /// Keep the k likeliest tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keep the likeliest tokens whose probabilities sum to at least this; 1 keeps all.
-    pub top_p: f32,
-    pub seed: u64,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
-    }
-}
+pub use history::History;
+pub use sampling::{MAX_LOGIT_BIASES, Sampling};
 
 /// A session as it opens on a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +20,48 @@ pub struct SessionOptions {
     pub top_logprobs: u8,
     /// Whether the log-probability of the sampled token is wanted.
     pub logprobs: bool,
+    /// What penalties look back on; the tail goes on with it.
+    #[serde(default, skip_serializing_if = "History::is_empty")]
+    pub history: History,
 }
 
 /// The most alternatives that a token can be reported with.
 pub const MAX_TOP_LOGPROBS: u8 = 20;
+
+/// Why no session can run with these options.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum OptionsError {
+    #[error("{field} is {value}, {expected} expected")]
+    Number { field: &'static str, value: f32, expected: &'static str },
+    #[error("logit_bias names {actual} tokens, at most {MAX_LOGIT_BIASES} expected")]
+    TooManyBiases { actual: usize },
+    #[error("the history takes {n_positions} positions, fewer than the end position {end_position} expected")]
+    LongHistory { n_positions: u64, end_position: u32 },
+}
+
+// === impl SessionOptions ===
+
+impl SessionOptions {
+    /// Whether a stage can go by them, whoever sent them.
+    ///
+    /// # Errors
+    /// [`OptionsError`] names the first field that is wrong.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        if let Some((field, value, expected)) = self.sampling.wrong_number() {
+            return Err(OptionsError::Number { field, value, expected });
+        }
+        let actual = self.sampling.logit_bias.len();
+        if actual > MAX_LOGIT_BIASES {
+            return Err(OptionsError::TooManyBiases { actual });
+        }
+        // A session opens with room for one token more at least.
+        let (n_positions, end_position) = (self.history.n_positions(), self.end_position);
+        if n_positions > 0 && n_positions >= u64::from(end_position) {
+            return Err(OptionsError::LongHistory { n_positions, end_position });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

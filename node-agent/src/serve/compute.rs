@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::outlet::{NotConnected, Outlet};
 use super::stage::{Effect, Stage};
 use crate::board::Entry;
+use crate::metrics::StepKind;
 use crate::segment::Segment;
 
 /// Where a frame came from.
@@ -145,8 +146,11 @@ impl Worker {
         let Some(batch) = self.stage.next_batch(began) else { return };
         let effects = match self.segment.step(&batch.rows, batch.input.clone(), batch.n_logits) {
             Ok(output) => {
+                let took = began.elapsed();
+                let is_decode = batch.jobs.len() == batch.rows.len();
+                self.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, took);
                 if batch.rows.len() == 1 {
-                    self.note_time(began.elapsed());
+                    self.note_time(took);
                 }
                 self.stage.complete(batch, output, Instant::now())
             }

@@ -15,6 +15,7 @@ use super::compute::{Compute, Event, Source};
 use super::outlet::Outlet;
 use crate::board::{Board, Entry};
 use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
+use crate::metrics::Traffic;
 
 /// A hello and its answer must come within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ impl Member {
 }
 
 /// Lets previous stages in until `shutdown`.
-pub async fn listen(listener: TcpListener, members: Members, shutdown: CancellationToken) {
+pub async fn listen(listener: TcpListener, members: Members, traffic: Traffic, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -94,12 +95,13 @@ pub async fn listen(listener: TcpListener, members: Members, shutdown: Cancellat
             continue;
         };
         let members = members.clone();
+        let traffic = traffic.clone();
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             let _place = place;
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                end = receive(stream, members) => {
+                end = receive(stream, members, &traffic) => {
                     match end {
                         Ok(()) => {}
                         // The other end dials again; while this one still loads, that is how it goes.
@@ -112,7 +114,7 @@ pub async fn listen(listener: TcpListener, members: Members, shutdown: Cancellat
     }
 }
 
-async fn receive(mut stream: TcpStream, members: Members) -> Result<(), LinkError> {
+async fn receive(mut stream: TcpStream, members: Members, traffic: &Traffic) -> Result<(), LinkError> {
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.split();
     let mut reader = FrameReader::new(read);
@@ -129,16 +131,16 @@ async fn receive(mut stream: TcpStream, members: Members) -> Result<(), LinkErro
         (Some(member), Ok(())) => member,
         (_, checked) => {
             let why = checked.err().unwrap_or_default();
-            write_frame(&mut write, &Frame::Refused(why.clone())).await?;
+            write_frame(&mut write, &Frame::Refused(why.clone()), traffic).await?;
             return Err(LinkError::Refused(why));
         }
     };
     let replaced = member.take_over();
-    write_frame(&mut write, &Frame::Accepted).await?;
+    write_frame(&mut write, &Frame::Accepted, traffic).await?;
     member.entry.set_previous(true);
     let end = tokio::select! {
         () = replaced.cancelled() => return Ok(()),
-        end = pump_in(&mut reader, &mut write, &member.compute) => end,
+        end = pump_in(&mut reader, &mut write, &member.compute, traffic) => end,
     };
     member.entry.set_previous(false);
     let why = end.as_ref().err().map_or_else(|| "closed".to_owned(), ToString::to_string);
@@ -172,10 +174,11 @@ async fn pump_in(
     reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
     write: &mut tokio::net::tcp::WriteHalf<'_>,
     compute: &Compute,
+    traffic: &Traffic,
 ) -> Result<(), LinkError> {
     loop {
         match reader.next_within(SILENCE).await? {
-            Frame::Ping { nonce } => write_frame(write, &Frame::Pong { nonce }).await?,
+            Frame::Ping { nonce } => write_frame(write, &Frame::Pong { nonce }, traffic).await?,
             frame => {
                 if compute.send(Event::Frame { frame, source: Source::Previous }).await.is_err() {
                     return Err(LinkError::Closed);
@@ -266,7 +269,7 @@ async fn dial(
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.split();
     let mut reader = FrameReader::new(read);
-    write_frame(&mut write, &Frame::Hello(hello)).await?;
+    write_frame(&mut write, &Frame::Hello(hello), outlet.traffic()).await?;
     match reader.next_within(HANDSHAKE).await? {
         Frame::Accepted => {}
         Frame::Refused(why) => return Err(LinkError::Refused(why)),
@@ -277,7 +280,7 @@ async fn dial(
     entry.set_next(Ok(()));
     tracing::info!(%peer, %address, "ring link up");
     tokio::select! {
-        end = write_queue(&mut write, &mut waiting) => end,
+        end = write_queue(&mut write, &mut waiting, outlet.traffic()) => end,
         end = probe(&mut reader, queue, peer, board) => end,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use polyphony_protocol::frame::{Failed, FailureCode, Finish, Hidden, Prompt, Token};
-use polyphony_protocol::session::SessionOptions;
+use polyphony_protocol::session::{History, SessionOptions};
 use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId, RouteKey, SessionId};
 
 use super::batch::{Batch, Job, JobRows};
@@ -60,6 +60,7 @@ pub struct Stage {
 struct Session {
     key: RouteKey,
     slot: u32,
+    /// The tail counts on in their history; no other stage keeps it.
     options: SessionOptions,
     /// Position of the next row to compute.
     next_position: u32,
@@ -165,6 +166,10 @@ impl Stage {
         if let Some(effect) = self.refuse_foreign(key) {
             return vec![effect];
         }
+        if let Err(error) = options.check() {
+            let message = format!("{} cannot go by the session's options: {error}", self.shape.phone);
+            return vec![failed(key, FailureCode::BadFrame, message)];
+        }
         let limit = self.shape.capacity.n_positions;
         if options.end_position as usize > limit {
             let message = format!(
@@ -187,10 +192,14 @@ impl Stage {
             );
             return vec![failed(key, FailureCode::Busy, message)];
         };
+        let mut kept = options.clone();
+        if !self.shape.is_tail {
+            kept.history = History::default();
+        }
         let session = Session {
             key,
             slot,
-            options: options.clone(),
+            options: kept,
             next_position: 0,
             pending: VecDeque::new(),
             credit: 0,
@@ -360,13 +369,15 @@ impl Stage {
         let vocab_size = logits.len().checked_div(batch.n_logits).unwrap_or(0);
         let rows = logits.chunks_exact(vocab_size.max(1));
         for (job, logits) in batch.jobs.iter().filter(|job| job.sample).zip(rows) {
-            let Some(session) = self.sessions.get(&job.key.session).filter(|session| session.key == job.key) else {
+            let Some(session) = self.sessions.get_mut(&job.key.session).filter(|session| session.key == job.key) else {
                 continue;
             };
-            let options = &session.options;
             let position = job.position + job.n_rows() as u32;
-            let drawn =
-                sample::draw(logits, &options.sampling, position, options.top_logprobs.into(), options.logprobs);
+            let options = &mut session.options;
+            let drawn = sample::draw(logits, options, position);
+            if options.sampling.minds_output() {
+                options.history.push(drawn.token);
+            }
             let finish = if options.end_tokens.contains(&drawn.token) {
                 Some(Finish::Stop)
             } else if position + 1 >= options.end_position {

@@ -40,14 +40,20 @@ impl Layout {
 
     /// `Title:` and an indented table with underlined headers, or `Title:  <none>`.
     pub fn table(&mut self, title: &str, headers: &[&str], rows: Vec<Vec<String>>) {
+        self.table_at(0, title, headers, rows);
+    }
+
+    /// The same below something, indented by `level`.
+    pub fn table_at(&mut self, level: usize, title: &str, headers: &[&str], rows: Vec<Vec<String>>) {
         if rows.is_empty() {
-            return self.field(title, "<none>");
+            return self.field_at(level, title, "<none>");
         }
-        self.lines.push(vec![format!("{title}:")]);
+        self.line(level, &format!("{title}:"));
+        let indent = "  ".repeat(level + 1);
         let indented = |cells: Vec<String>| {
             let mut cells = cells;
             if let Some(first) = cells.first_mut() {
-                first.insert_str(0, "  ");
+                first.insert_str(0, &indent);
             }
             cells
         };

@@ -191,7 +191,7 @@ fn outcome(status: StatusCode, before: Option<&Value>, after: &Value) -> &'stati
     }
 }
 
-fn namespace_of(
+pub(super) fn namespace_of(
     document: &Document,
     resource: &Resource,
     asked: Option<&str>,
@@ -208,7 +208,7 @@ fn namespace_of(
     }
 }
 
-fn unmapped(document: &Document, unknown: &UnknownKind) -> Failure {
+pub(super) fn unmapped(document: &Document, unknown: &UnknownKind) -> Failure {
     Failure::Request(format!(
         "{}: resource mapping not found for name: {:?}: {unknown}\nensure CRDs are installed first",
         document.place_of("kind"),
@@ -217,23 +217,16 @@ fn unmapped(document: &Document, unknown: &UnknownKind) -> Failure {
 }
 
 /// The server's words, then for each field that they name its file and line, and a remedy where one is known.
-async fn told_with_places(
+pub(super) async fn told_with_places(
     connection: &Connection,
     resource: &Resource,
     document: &Document,
     failure: Failure,
 ) -> Failure {
     let Some(status) = failure.status() else { return failure };
-    let mut notes = Vec::new();
     let fields = faulty_fields(status);
-    for field in &fields {
-        notes.push(format!("{}: {field}", document.place_of(field)));
-        if status.message.contains(&format!("unknown field \"{field}\""))
-            && let Some(remedy) = schema::remedy_for_unknown(&connection.server, resource, field).await
-        {
-            notes.push(remedy);
-        }
-    }
+    let mut notes: Vec<String> = fields.iter().map(|field| format!("{}: {field}", document.place_of(field))).collect();
+    notes.extend(remedies(connection, resource, &failure).await);
     if fields.is_empty() {
         notes.push(document.place_of("kind"));
     }
@@ -244,6 +237,23 @@ async fn told_with_places(
         );
     }
     Failure::Noted { failure: Box::new(failure), notes }
+}
+
+/// For each field that the server does not know, what it may have been meant to be.
+pub(super) async fn remedies(connection: &Connection, resource: &Resource, failure: &Failure) -> Vec<String> {
+    let mut found = Vec::new();
+    let Some(status) = failure.status() else { return found };
+    for field in faulty_fields(status) {
+        if status.message.contains(&format!("unknown field \"{field}\"")) {
+            found.extend(schema::remedy_for_unknown(&connection.server, resource, &field).await);
+        }
+    }
+    found
+}
+
+/// The paths that a failure complains about.
+pub(super) fn refused_fields(failure: &Failure) -> Vec<String> {
+    failure.status().map(faulty_fields).unwrap_or_default()
 }
 
 /// The paths that a `Status` complains about: its causes, else those that a strict decoder quotes.

@@ -1,17 +1,22 @@
 //! `chat`: a question to a deployment, or a conversation.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+mod conversation;
+mod input;
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use crate::connection::{ClusterFlags, Connection};
 use crate::failure::Failure;
-use crate::openai::{self, Answer, Message, Sampling};
+use crate::openai::{self, Answer, Sampling};
 use crate::progress;
 use crate::server::path_segment;
+use conversation::{Conversation, HELP, Meaning, meaning};
+use input::{Heard, Input};
 
 /// Talk to a deployment: `chat smollm2 "What is the capital of France?"`. Without a question it is a conversation.
 #[derive(Debug, Args)]
@@ -55,21 +60,18 @@ struct Endpoint {
 impl Chat {
     pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         let endpoint = self.endpoint(&cluster).await?;
-        let mut messages = Vec::new();
-        if let Some(system) = &self.system {
-            messages.push(Message { role: "system", content: system.clone() });
-        }
+        let mut conversation = Conversation::new(self.system.clone());
         let question = match self.question.as_deref() {
             Some("-") => Some(io::read_to_string(io::stdin())?),
             question => question.map(str::to_owned),
         };
         match question {
             Some(question) => {
-                messages.push(Message { role: "user", content: question });
-                self.answer(&endpoint, &messages).await?;
+                conversation.ask(&question);
+                self.answer(&endpoint, &conversation, &mut String::new()).await?;
                 Ok(ExitCode::SUCCESS)
             }
-            None => self.converse(&endpoint, messages).await,
+            None => self.converse(&endpoint, conversation).await,
         }
     }
 
@@ -111,65 +113,76 @@ impl Chat {
         })
     }
 
-    async fn converse(&self, endpoint: &Endpoint, mut messages: Vec<Message>) -> anyhow::Result<ExitCode> {
-        let is_person = io::stdin().is_terminal();
+    async fn converse(&self, endpoint: &Endpoint, mut conversation: Conversation) -> anyhow::Result<ExitCode> {
+        let mut input = Input::open();
+        let is_person = input.is_person;
         if is_person {
-            eprintln!("Talking to {}. /exit or Ctrl-D ends, Ctrl-C stops an answer.", endpoint.deployment);
+            eprintln!("Talking to {}. /help shows what else can be said.", endpoint.deployment);
         }
-        let mut lines = read_lines();
         loop {
-            if is_person {
-                eprint!("> ");
-            }
-            let line = tokio::select! {
-                line = lines.recv() => line,
-                _ = tokio::signal::ctrl_c() => None,
-            };
-            let Some(line) = line.transpose()? else {
-                if is_person {
-                    eprintln!();
+            let line = match input.next().await? {
+                Heard::Line(line) => line,
+                Heard::Interrupted => {
+                    eprintln!("(/exit or Ctrl-D ends)");
+                    continue;
                 }
-                return Ok(ExitCode::SUCCESS);
+                Heard::End => return Ok(ExitCode::SUCCESS),
             };
-            match line.trim() {
-                "" => continue,
-                "/exit" | "/quit" => return Ok(ExitCode::SUCCESS),
-                _ => {}
-            }
-            messages.push(Message { role: "user", content: line });
-            let stopped = tokio::select! {
-                answer = self.answer(endpoint, &messages) => match answer {
-                    Ok(answer) => {
-                        messages.push(Message { role: "assistant", content: answer.text });
-                        false
-                    }
-                    // A conversation outlives an answer that failed.
-                    Err(error) if is_person => {
-                        eprintln!("error: {error:#}");
-                        true
-                    }
-                    Err(error) => return Err(error),
-                },
-                _ = tokio::signal::ctrl_c() => {
-                    eprintln!("\n(stopped)");
-                    true
+            match meaning(&line) {
+                Meaning::Nothing => {}
+                Meaning::Exit => return Ok(ExitCode::SUCCESS),
+                Meaning::Help => eprintln!("{HELP}"),
+                Meaning::Unknown(told) => eprintln!("{told}"),
+                Meaning::Clear => {
+                    conversation.clear();
+                    eprintln!("(forgotten)");
                 }
-            };
-            if stopped {
-                messages.pop();
+                Meaning::System("") => {
+                    eprintln!("{}", conversation.system().unwrap_or("(the model is told nothing before)"))
+                }
+                Meaning::System(text) => {
+                    conversation.set_system(text);
+                    eprintln!("(the model is told this before what you say)");
+                }
+                Meaning::Say(text) => {
+                    conversation.ask(text);
+                    let mut said = String::new();
+                    let outcome = tokio::select! {
+                        outcome = self.answer(endpoint, &conversation, &mut said) => Some(outcome),
+                        _ = tokio::signal::ctrl_c() => None,
+                    };
+                    match outcome {
+                        Some(Ok(_)) => {}
+                        // A conversation outlives an answer that failed.
+                        Some(Err(error)) if is_person => {
+                            eprintln!("error: {error:#}");
+                            said.clear();
+                        }
+                        Some(Err(error)) => return Err(error),
+                        None => eprintln!("\n(stopped)"),
+                    }
+                    conversation.answered(&said);
+                }
             }
         }
     }
 
-    async fn answer(&self, endpoint: &Endpoint, messages: &[Message]) -> anyhow::Result<Answer> {
+    /// `said` holds what came so far, whatever becomes of the rest.
+    async fn answer(
+        &self,
+        endpoint: &Endpoint,
+        conversation: &Conversation,
+        said: &mut String,
+    ) -> anyhow::Result<Answer> {
         let sampling =
             Sampling { max_tokens: self.max_tokens, temperature: self.temperature, top_p: self.top_p, seed: self.seed };
         let show = |text: &str| {
+            said.push_str(text);
             let mut out = io::stdout().lock();
             out.write_all(text.as_bytes())?;
             out.flush()
         };
-        let result = openai::chat(&endpoint.url, &endpoint.model, messages, &sampling, show).await;
+        let result = openai::chat(&endpoint.url, &endpoint.model, &conversation.messages(), &sampling, show).await;
         if let Ok(Answer { text, .. }) = &result
             && !text.ends_with('\n')
         {
@@ -181,7 +194,12 @@ impl Chat {
         if answer.finish_reason.as_deref() == Some("length") {
             parts.push("cut at the token limit (--max-tokens, contextLength)".to_owned());
         }
-        eprintln!("{}", parts.join(" · "));
+        let summary = parts.join(" · ");
+        if io::stderr().is_terminal() {
+            eprintln!("\x1b[2m{summary}\x1b[0m");
+        } else {
+            eprintln!("{summary}");
+        }
         Ok(answer)
     }
 }
@@ -189,7 +207,7 @@ impl Chat {
 // === impl Endpoint ===
 
 impl Endpoint {
-    /// Who answered, where the placements leave no doubt.
+    /// Who answered, as far as the placements tell.
     async fn phones(&self) -> Option<String> {
         let server = &self.connection.as_ref()?.server;
         let placements = server.list(&progress::placements_path(&self.namespace, &self.deployment)).await.ok()?;
@@ -223,41 +241,28 @@ fn unavailable(deployment: &str, object: &Value) -> Failure {
     Failure::Noted { failure: Box::new(failure), notes: vec![remedy] }
 }
 
-/// `phones phone-1 → phone-2 (generation 1)` of the newest generation that is Ready throughout; none with several replicas.
+/// `phones phone-1 → phone-2 (generation 1)`: the newest ring that is Ready throughout. Of several replicas the gateway
+/// chose one and does not say which: then all are named.
 fn ring_text(placements: &[Value]) -> Option<String> {
     let number = |placement: &Value, field: &str| placement["spec"][field].as_u64();
-    let mut ring: Vec<&Value> = Vec::new();
-    let mut generations: Vec<u64> =
-        placements.iter().filter_map(|placement| number(placement, "planGeneration")).collect();
-    generations.sort_unstable();
-    generations.dedup();
-    if placements.iter().any(|placement| number(placement, "replica") != Some(0)) {
-        return None;
+    let mut rings: BTreeMap<(Option<u64>, Option<u64>), Vec<&Value>> = BTreeMap::new();
+    for placement in placements {
+        let ring = (number(placement, "replica"), number(placement, "planGeneration"));
+        rings.entry(ring).or_default().push(placement);
     }
-    for generation in generations.into_iter().rev() {
-        ring = placements.iter().filter(|placement| number(placement, "planGeneration") == Some(generation)).collect();
-        if ring.iter().all(|placement| placement["status"]["phase"] == "Ready") {
-            break;
-        }
-        ring.clear();
-    }
-    ring.sort_by_key(|placement| number(placement, "stage"));
-    let generation = number(ring.first()?, "planGeneration")?;
-    let phones: Vec<&str> = ring.iter().filter_map(|placement| placement["spec"]["phone"].as_str()).collect();
-    Some(format!("phones {} (generation {generation})", phones.join(" → ")))
-}
-
-/// Lines of standard input, read by a thread of its own: a blocked read must not keep the program from ending.
-fn read_lines() -> mpsc::Receiver<io::Result<String>> {
-    let (sender, receiver) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in io::stdin().lock().lines() {
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
+    rings.retain(|_, ring| ring.iter().all(|placement| placement["status"]["phase"] == "Ready"));
+    // Later generations come later, and take the place of earlier ones.
+    let newest: BTreeMap<_, _> =
+        rings.into_iter().map(|((replica, generation), ring)| (replica, (generation, ring))).collect();
+    let texts: Vec<String> = newest
+        .into_values()
+        .map(|(generation, mut ring)| {
+            ring.sort_by_key(|placement| number(placement, "stage"));
+            let phones: Vec<&str> = ring.iter().filter_map(|placement| placement["spec"]["phone"].as_str()).collect();
+            format!("{} (generation {})", phones.join(" → "), generation.unwrap_or(0))
+        })
+        .collect();
+    (!texts.is_empty()).then(|| format!("phones {}", texts.join(" or ")))
 }
 
 #[cfg(test)]
@@ -277,8 +282,10 @@ mod tests {
         assert_eq!(ring_text(&placements).as_deref(), Some("phones a → b (generation 1)"));
         placements[2] = placement(2, 0, "c", "Ready");
         assert_eq!(ring_text(&placements).as_deref(), Some("phones c (generation 2)"));
-        placements.push(json!({"spec": {"replica": 1, "planGeneration": 1}}));
-        assert_eq!(ring_text(&placements), None);
+        let mut other = placement(4, 0, "d", "Ready");
+        other["spec"]["replica"] = json!(1);
+        placements.push(other);
+        assert_eq!(ring_text(&placements).as_deref(), Some("phones c (generation 2) or d (generation 4)"));
         assert_eq!(ring_text(&[]), None);
     }
 

@@ -1,6 +1,7 @@
 //! `up`: a control plane and phones on this machine, as processes that outlive this one.
 
 pub(crate) mod farm;
+mod prometheus;
 mod readiness;
 
 use std::process::ExitCode;
@@ -40,6 +41,12 @@ pub struct Up {
     /// How long a silent phone keeps its segments [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = parse_grace_period)]
     grace_period: Option<String>,
+    /// Start Prometheus as well, where it is installed; it scrapes the controller and every phone
+    #[arg(long)]
+    with_prometheus: bool,
+    /// Prometheus' port [default: 9090]; 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    prometheus_port: Option<u16>,
     /// How long the phones may take to be Ready
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
     timeout: Duration,
@@ -73,6 +80,11 @@ impl Up {
         let controller = program::find("polyphony-controller").map_err(UpError::from)?;
         let agent = program::find("polyphony-agent").map_err(UpError::from)?;
         let mut farm = Farm::open(data_dir)?;
+        // One that runs is kept in step with the controller, asked for or not.
+        let prometheus = match self.with_prometheus || self.prometheus_port.is_some() || farm.has_prometheus() {
+            true => Some(prometheus::find()?),
+            false => None,
+        };
         let mut settings = self.settings(farm.last_settings());
         let endpoints = farm.start_controller(&controller, &mut settings, self.any_port()).await?;
         farm.start_agents(&agent, &settings, &endpoints).await?;
@@ -80,7 +92,11 @@ impl Up {
         let own = ClusterFlags { data_dir: Some(farm.data_dir().to_owned()), ..ClusterFlags::default() };
         let server = own.connect().await?.server;
         farm.await_ready(&server, &settings, self.timeout).await?;
-        farm.summarise(&settings, &endpoints, cluster.data_dir.is_some())?;
+        let prometheus_url = match prometheus {
+            Some(program) => Some(farm.start_prometheus(&program, &endpoints, self.prometheus_port).await?),
+            None => None,
+        };
+        farm.summarise(&settings, &endpoints, prometheus_url.as_deref(), cluster.data_dir.is_some())?;
         Ok(ExitCode::SUCCESS)
     }
 

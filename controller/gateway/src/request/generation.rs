@@ -1,8 +1,9 @@
 //! Generation: the fields that chat and plain completions share, from sampling to stop strings.
 
-use polyphony_protocol::session::{MAX_TOP_LOGPROBS, Sampling, SessionOptions};
+use polyphony_protocol::session::{History, MAX_TOP_LOGPROBS, Sampling, SessionOptions};
 use serde_json::Value;
 
+use super::sampling::sampling;
 use super::{Fields, kind_of, shown};
 use crate::errors::ApiError;
 use crate::model_text::TokenNames;
@@ -21,10 +22,8 @@ pub(crate) struct Limits {
 pub(crate) struct Generation {
     pub(crate) model: String,
     pub(crate) max_tokens: Option<u32>,
-    pub(crate) temperature: f32,
-    pub(crate) top_p: f32,
-    /// 0 keeps all.
-    pub(crate) top_k: u32,
+    /// With no seed of its own yet.
+    pub(crate) sampling: Sampling,
     pub(crate) seed: Option<u64>,
     pub(crate) stops: Vec<String>,
     pub(crate) ignore_eos: bool,
@@ -49,17 +48,11 @@ impl Generation {
             Some(max_tokens) => Some(max_tokens),
             None => fields.integer("max_tokens", 1, i64::MAX)?,
         };
-        let temperature = fields.number("temperature", "a number from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
-        let top_p = fields.number("top_p", "a number above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?;
-        // vLLM's clients send -1 for all.
-        let top_k = fields.integer("top_k", -1, i64::from(u32::MAX))?.map_or(0, |k| k.max(0));
         Ok(Self {
             model: fields.model()?,
             // More than fits is the same as what fits.
             max_tokens: max_tokens.map(|max_tokens| u32::try_from(max_tokens).unwrap_or(u32::MAX)),
-            temperature: temperature.unwrap_or(1.0) as f32,
-            top_p: top_p.unwrap_or(1.0) as f32,
-            top_k: u32::try_from(top_k).unwrap_or(0),
+            sampling: sampling(fields)?,
             seed: seed(fields)?,
             stops: stops(fields, limits)?,
             ignore_eos: fields.flag("ignore_eos", false)?,
@@ -72,6 +65,20 @@ impl Generation {
             stream: fields.flag("stream", false)?,
             include_usage: include_usage(fields)?,
         })
+    }
+
+    /// Whether the model has every token that gets a bias.
+    ///
+    /// # Errors
+    /// 400 naming the first that it has not.
+    pub(crate) fn check_vocabulary(&self, n_vocab: u32) -> Result<(), ApiError> {
+        match self.sampling.logit_bias.keys().find(|token| **token >= n_vocab) {
+            None => Ok(()),
+            Some(token) => {
+                let expected = format!("send token ids below {n_vocab}, the size of the vocabulary, not {token}");
+                Err(ApiError::field("logit_bias", expected))
+            }
+        }
     }
 
     /// The session's options for a prompt of `n_prompt` tokens; a missing seed becomes `drawn_seed`.
@@ -92,16 +99,13 @@ impl Generation {
         }
         let max_tokens = self.max_tokens.unwrap_or(u32::MAX);
         Ok(SessionOptions {
-            sampling: Sampling {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                seed: self.seed.unwrap_or(drawn_seed),
-            },
+            sampling: Sampling { seed: self.seed.unwrap_or(drawn_seed), ..self.sampling.clone() },
             end_position: position.saturating_add(max_tokens).min(context_length),
             end_tokens: if self.ignore_eos { Vec::new() } else { end_tokens.to_vec() },
             top_logprobs: self.logprobs.unwrap_or(0),
             logprobs: self.logprobs.is_some(),
+            // The session fills it each time that it opens.
+            history: History::default(),
         })
     }
 }
@@ -170,30 +174,14 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
         }
     }
     let is_neutral = |name: &str, value: &Value| match name {
-        "presence_penalty" | "frequency_penalty" | "min_p" => value.as_f64() == Some(0.0),
-        "repetition_penalty" => value.as_f64() == Some(1.0),
         "min_tokens" => value.as_u64() == Some(0),
         "use_beam_search" => value == false,
-        "logit_bias" => value.as_object().is_some_and(serde_json::Map::is_empty),
         "tools" | "functions" | "stop_token_ids" => value.as_array().is_some_and(Vec::is_empty),
         "response_format" => value["type"] == "text",
         "suffix" => value == "",
         _ => false,
     };
-    let names = [
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "min_p",
-        "min_tokens",
-        "use_beam_search",
-        "logit_bias",
-        "tools",
-        "functions",
-        "stop_token_ids",
-        "response_format",
-        "suffix",
-    ];
+    let names = ["min_tokens", "use_beam_search", "tools", "functions", "stop_token_ids", "response_format", "suffix"];
     match names.into_iter().find(|name| fields.get(name).is_some_and(|value| !is_neutral(name, value))) {
         Some(name) => Err(ApiError::unsupported(name, "leave it out")),
         None => Ok(()),

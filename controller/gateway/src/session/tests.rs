@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use polyphony_protocol::session::Sampling;
+
 use super::*;
 
 const RING: RingId = RingId(7);
@@ -14,6 +16,7 @@ fn options(end_position: u32) -> SessionOptions {
         end_tokens: vec![99],
         top_logprobs: 0,
         logprobs: false,
+        history: Default::default(),
     }
 }
 
@@ -30,6 +33,25 @@ fn a_placement_opens_the_session_and_sends_the_prompt_with_the_first_credit() {
     let (key, frames) = session(20).place(RING, GENERATION);
     let prompt = Prompt { key, position: 0, tokens: vec![1, 2, 3], credit: 4 };
     assert_eq!(frames, [Frame::Open { key, options: options(20) }, Frame::Prompt(prompt)]);
+}
+
+#[test]
+fn penalties_know_the_prompt_from_the_answer_wherever_the_session_opens() {
+    let sampling = Sampling { repetition_penalty: 1.5, ..Default::default() };
+    let options = SessionOptions { sampling: sampling.clone(), ..options(20) };
+    let mut session = Session::new(SessionId(1), vec![1, 2, 1], options.clone(), 4);
+    let history = |frame: &Frame| match frame {
+        Frame::Open { options, .. } => options.history.clone(),
+        other => panic!("{other:?}"),
+    };
+    let (key, [open, _]) = session.place(RING, GENERATION);
+    assert_eq!(history(&open), History::new(&sampling, &[1, 2, 1], &[]));
+    session.take(&token(key, 3, 2));
+    session.take(&token(key, 4, 2));
+    let (_, [open, prompt]) = session.place(RING, GENERATION);
+    assert_eq!(history(&open), History::new(&sampling, &[1, 2], &[2, 2]));
+    assert_ne!(history(&open), History::new(&sampling, &[1, 2, 2, 2], &[]));
+    assert!(matches!(prompt, Frame::Prompt(Prompt { tokens, .. }) if tokens == [1, 2, 1, 2, 2]));
 }
 
 #[test]

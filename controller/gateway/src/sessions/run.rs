@@ -1,7 +1,6 @@
 //! Run: one session's task. Carries out what [`Session`] decides, until the answer is whole, lost, or unwanted.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polyphony_protocol::frame::{Finish, Token};
@@ -10,12 +9,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::seat::Slot;
-use super::{Sessions, lock};
+use super::{Job, Sessions, lock};
 use crate::admission::Kind;
 use crate::answer::{End, FinishReason, Output, Piece};
 use crate::errors::ApiError;
 use crate::failure::Failure;
-use crate::model_text::{AnswerText, ModelText};
+use crate::metrics::{Effort, ModelMetrics, Tally};
+use crate::model_text::AnswerText;
 use crate::registry::Event;
 use crate::session::{AfterFailure, Arrival, Session};
 
@@ -33,6 +33,11 @@ pub(super) struct Runner {
     outputs: mpsc::Sender<Output>,
     /// When the last token came, if the ring has had credit ever since.
     last_token_at: Option<Instant>,
+    /// The same, whatever rings the session has run on since.
+    last_seen_at: Option<Instant>,
+    tally: Arc<Tally>,
+    metrics: Arc<ModelMetrics>,
+    effort: Effort,
 }
 
 /// Why a session stops running on a ring.
@@ -50,26 +55,42 @@ enum Stop {
 // === impl Runner ===
 
 impl Runner {
-    pub(super) fn new(
-        sessions: Arc<Sessions>,
-        id: SessionId,
-        session: Session,
-        model: String,
-        text: &ModelText,
-        stops: Vec<String>,
-        outputs: mpsc::Sender<Output>,
-    ) -> Self {
+    pub(super) fn new(sessions: Arc<Sessions>, id: SessionId, job: Job, outputs: mpsc::Sender<Output>) -> Self {
+        let Job { model, text, prompt, options, stops, tally } = job;
         // All the tokens that credit allows, and a failure.
         let (sender, events) = mpsc::channel(outputs.max_capacity() + 1);
         lock(&sessions.registry).insert(id, sender);
-        let text = Some(AnswerText::new(text, stops));
-        Self { sessions, id, session, model, text, events, outputs, last_token_at: None }
+        let text = Some(AnswerText::new(&text, stops));
+        let metrics = sessions.metrics.model(&model);
+        let session = Session::new(id, prompt, options, sessions.config.credit_window);
+        let effort = Effort { prompt_tokens: session.position(), ..Default::default() };
+        metrics.prompt_tokens.inc_by(effort.prompt_tokens.into());
+        let (last_token_at, last_seen_at) = (None, None);
+        Self {
+            sessions,
+            id,
+            session,
+            model,
+            text,
+            events,
+            outputs,
+            last_token_at,
+            last_seen_at,
+            tally,
+            metrics,
+            effort,
+        }
     }
 
     /// Runs to the end. The place on the ring is given back before the client gets the last word.
     pub(super) async fn run(mut self, slot: Slot) {
         let last_word = self.answer(slot).await;
         if let Some(output) = last_word {
+            match &output {
+                Output::End(end) => self.tally.end(end.reason, self.effort),
+                Output::Failed(error) => self.tally.fail(error),
+                Output::Piece(_) => {}
+            }
             let _ = timeout(self.sessions.config.client_deadline, self.outputs.send(output)).await;
         }
     }
@@ -129,9 +150,7 @@ impl Runner {
                     }
                 }
                 Some(Event::Token { token, at }) => match self.session.take(&token) {
-                    Arrival::Ignored => {
-                        self.sessions.n_ignored.fetch_add(1, Ordering::Relaxed);
-                    }
+                    Arrival::Ignored => self.sessions.metrics.ignored_frames.inc(),
                     Arrival::Wrong(why) => return Stop::Failed(Failure::Disagreement(why)),
                     Arrival::Next(finish) => {
                         self.measure(at);
@@ -207,6 +226,17 @@ impl Runner {
             lock(&self.sessions.speeds).record(&self.model, between);
         }
         self.last_token_at = self.session.awaits_token().then_some(at);
+        if self.effort.generation_tokens == 0 {
+            let waited = at.saturating_duration_since(self.tally.began).as_secs_f64();
+            self.effort.first_token_seconds = waited;
+            self.metrics.first_token_seconds.observe(waited);
+        }
+        if let Some(last) = self.last_seen_at {
+            self.metrics.between_tokens_seconds.observe(at.saturating_duration_since(last).as_secs_f64());
+        }
+        self.last_seen_at = self.last_token_at;
+        self.effort.generation_tokens += 1;
+        self.metrics.generation_tokens.inc();
     }
 
     /// After a failure: leaves the ring, and waits for one that can go on. `None` if nobody wants the answer any more.
@@ -243,8 +273,11 @@ impl Runner {
         tokio::select! {
             () = self.outputs.closed() => Ok(None),
             slot = next => {
-                sessions.n_replays.fetch_add(1, Ordering::Relaxed);
-                slot.map(Some)
+                let slot = slot?;
+                self.effort.replays += 1;
+                self.metrics.replays.inc();
+                self.metrics.replayed_tokens.inc_by(self.session.position().into());
+                Ok(Some(slot))
             }
         }
     }

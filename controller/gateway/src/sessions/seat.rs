@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Sessions, lock};
 use crate::admission::{Kind, Ticket};
 use crate::errors::ApiError;
+use crate::metrics::Present;
 use crate::routes::RingRoute;
 
 /// However short suspicions are, nobody looks for a place more often.
@@ -18,6 +19,7 @@ const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 pub(super) struct Slot {
     pub(super) ring: RingRoute,
     sessions: Arc<Sessions>,
+    _running: Present,
 }
 
 /// A place in the queue; given up when dropped.
@@ -25,6 +27,7 @@ struct Seat<'a> {
     sessions: &'a Sessions,
     model: &'a str,
     ticket: Ticket,
+    _waiting: Present,
 }
 
 // === impl Sessions ===
@@ -43,7 +46,9 @@ impl Sessions {
         let deadline = Instant::now() + patience;
         let mut routes = self.routes.clone();
         let mut freed = self.freed.subscribe();
-        let seat = Seat { sessions: self, model, ticket: lock(&self.admission).enter(model, kind) };
+        let metrics = self.metrics.model(model);
+        let ticket = lock(&self.admission).enter(model, kind);
+        let seat = Seat { sessions: self, model, ticket, _waiting: metrics.wait() };
         let mut is_first_look = true;
         loop {
             let table = Arc::clone(&routes.borrow_and_update());
@@ -61,7 +66,7 @@ impl Sessions {
                         (placed, admission.n_before(model, seat.ticket))
                     };
                     if let Some(ring) = placed {
-                        return Ok(Slot { ring, sessions: Arc::clone(self) });
+                        return Ok(Slot { ring, sessions: Arc::clone(self), _running: metrics.run() });
                     }
                     if kind == Kind::New && is_first_look {
                         if route.rings.is_empty() {

@@ -1,5 +1,7 @@
 //! What a client gets when everything works.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::house::{ANSWER, House, PROMPT, end_token, ring_a, tokens};
@@ -107,6 +109,23 @@ async fn sampling_fields_reach_the_ring_and_a_missing_seed_is_drawn() {
     assert_eq!(options[0].end_position as usize, tokens(PROMPT).len() + 3);
     assert_eq!(options[1].sampling.temperature, 1.0);
     assert_ne!(options[1].sampling.seed, options[2].sampling.seed);
+}
+
+#[tokio::test]
+async fn penalties_and_biases_reach_the_ring_and_history_goes_only_where_it_is_minded() {
+    let house = House::good();
+    let penalties = json!({"presence_penalty": 0.5, "frequency_penalty": -1, "max_tokens": 3});
+    house.complete(json!({"min_p": 0.25, "logit_bias": {"7": -100, "383": 1.5}, "max_tokens": 3})).await;
+    house.complete(penalties).await;
+    house.complete(json!({"repetition_penalty": 1.5, "max_tokens": 3})).await;
+    let options = house.phones.options();
+    assert_eq!(options[0].sampling.min_p, 0.25);
+    assert_eq!(options[0].sampling.logit_bias, [(7, -100.0), (383, 1.5)].into());
+    assert_eq!((options[1].sampling.presence_penalty, options[1].sampling.frequency_penalty), (0.5, -1.0));
+    assert_eq!(options[2].sampling.repetition_penalty, 1.5);
+    assert_eq!([0, 1].map(|n| options[n].history.is_empty()), [true; 2]);
+    let asked: BTreeSet<u32> = tokens(PROMPT).into_iter().collect();
+    assert_eq!(options[2].history.tokens().collect::<BTreeSet<_>>(), asked);
 }
 
 #[tokio::test]

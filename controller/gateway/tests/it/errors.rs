@@ -40,6 +40,8 @@ async fn every_wrong_request_is_answered_in_openais_form() {
             "context_length_exceeded",
         ),
         ("POST", "/v1/completions", with(json!({"temperature": -1})), 400, Some("temperature"), "invalid_value"),
+        ("POST", "/v1/completions", with(json!({"min_p": 2})), 400, Some("min_p"), "invalid_value"),
+        ("POST", "/v1/completions", with(json!({"logit_bias": {"384": 1}})), 400, Some("logit_bias"), "invalid_value"),
         ("POST", "/v1/completions", with(json!({"n": 2})), 400, Some("n"), "unsupported_parameter"),
         (
             "POST",

@@ -146,6 +146,13 @@ impl House {
         read_stream(response).await
     }
 
+    /// The sum of all values of a name in `/metrics`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.gateway.metrics().text().unwrap();
+        let is_wanted = |line: &&str| line.split(['{', ' ']).next() == Some(name);
+        text.lines().filter(is_wanted).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
     /// Waits until `is_so`; panics after 10 s.
     pub async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         for _ in 0..2000 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use polyphony_gateway::GatewayConfig;
 use polyphony_protocol::frame::FailureCode;
+use polyphony_protocol::session::History;
 use polyphony_protocol::{Epoch, PlanGeneration, RingId};
 use serde_json::json;
 
@@ -56,7 +57,7 @@ async fn whatever_fails_in_the_middle_the_stream_is_unbroken() {
         let so_far = [tokens(PROMPT), tokens(ANSWER)[..AT as usize].to_vec()].concat();
         assert_eq!((&prompts[1].tokens, prompts[1].key.epoch), (&so_far, Epoch(2)), "{act:?}");
         assert_eq!(house.phones.closed(), [prompts[0].key, prompts[1].key], "{act:?}");
-        assert_eq!(house.gateway.counters().replays, 1);
+        assert_eq!(house.metric("polyphony_replays_total"), 1.0);
     }
 }
 
@@ -66,6 +67,19 @@ async fn the_answer_is_the_same_with_the_same_options_after_a_replay() {
     house.complete(json!({"temperature": 1})).await;
     let options = house.phones.options();
     assert_eq!(options[0], options[1]);
+}
+
+#[tokio::test]
+async fn a_replay_tells_penalties_what_was_asked_from_what_was_answered() {
+    let house = House::new(once(Act::Fail(FailureCode::Compute)));
+    let fields = json!({"repetition_penalty": 1.25, "presence_penalty": 0.5, "frequency_penalty": 0.25, "min_p": 0.5});
+    house.complete(fields).await;
+    let options = house.phones.options();
+    assert_eq!((options.len(), &options[0].sampling), (2, &options[1].sampling));
+    let of = |output: &[u32]| History::new(&options[0].sampling, &tokens(PROMPT), output);
+    assert_eq!(options[0].history, of(&[]));
+    assert_eq!(options[1].history, of(&tokens(ANSWER)[..AT as usize]));
+    assert_ne!(options[0].history, options[1].history);
 }
 
 #[tokio::test]
@@ -103,7 +117,7 @@ async fn late_tokens_of_the_epoch_before_are_not_heard() {
         _ => Act::Token,
     });
     assert_unbroken(&stream(&house).await);
-    assert!(house.gateway.counters().ignored_frames > 0);
+    assert!(house.metric("polyphony_ignored_frames_total") > 0.0);
 }
 
 #[tokio::test]
@@ -112,7 +126,7 @@ async fn repeated_tokens_and_tokens_of_other_phones_are_not_heard() {
         let house = House::new(move |_| act);
         assert_unbroken(&stream(&house).await);
         assert_eq!(house.phones.prompts().len(), 1, "{act:?}");
-        assert!(house.gateway.counters().ignored_frames > 0, "{act:?}");
+        assert!(house.metric("polyphony_ignored_frames_total") > 0.0, "{act:?}");
     }
 }
 
@@ -148,7 +162,7 @@ async fn a_session_that_gets_on_between_failures_is_replayed_as_often_as_it_take
         if step.idx == step.key.epoch.0 * 3 { Act::Fail(FailureCode::Busy) } else { Act::Token }
     });
     assert_unbroken(&stream(&house).await);
-    assert!(house.gateway.counters().replays > 5);
+    assert!(house.metric("polyphony_replays_total") > 5.0);
 }
 
 #[tokio::test]

@@ -129,6 +129,7 @@ impl World {
             device: "test".into(),
             numerics: "cpu-f32".into(),
             speeds: vec![speed],
+            metrics_address: "127.0.0.1:2".into(),
         };
         let seen = self.observed.phones.entry(name.to_owned()).or_default();
         let object = seen.object.take().unwrap_or_else(|| Arc::new(phone));

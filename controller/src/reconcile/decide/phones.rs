@@ -78,8 +78,10 @@ fn status_of(
 fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
     status.agent_version = Some(join.agent_version.clone());
     status.backend = Some(join.backend.clone());
+    status.numerics = Some(join.numerics.clone());
     status.device = Some(join.device.clone());
     status.ring_address = Some(join.ring_address.clone());
+    status.metrics_address = Some(join.metrics_address.clone()).filter(|address| !address.is_empty());
     status.capacity = Some(Memory { memory: format_bytes(join.capacity_bytes) });
     status.allocatable = Some(Memory { memory: format_bytes(allocatable_bytes(phone, join.allocatable_bytes)) });
     let speed = |speed: &polyphony_protocol::hub::Speed| BackendSpeed {

@@ -87,6 +87,7 @@ fn status_of(
     } else if let Some(report) = observed.report_of(placement) {
         status.bytes_loaded = report.bytes_loaded;
         status.bytes_total = report.bytes_total;
+        status.sessions = Some(report.sessions);
         status.loaded = Some(loaded_for_people(report.bytes_loaded, report.bytes_total));
         status.message = match (report.phase, &report.message) {
             (SegmentPhase::Ready, _) => None,

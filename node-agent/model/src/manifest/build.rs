@@ -44,25 +44,39 @@ impl Manifest {
 
     /// As [`Manifest::build`]; `progress` is told the bytes read so far, about every MiB.
     pub fn build_with_progress(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Self, ModelError> {
-        let owned = || path.to_owned();
-        let io = |source| ModelError::Io { path: owned(), source };
+        let io = |source| ModelError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
-        let gguf = Gguf::read(&mut file).map_err(|source| ModelError::Gguf { path: owned(), source })?;
+        let mut manifest = Self::outline_of(&mut file, path)?;
+        let file_len = manifest.file_len;
+
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        let found = manifest.take_digests(&mut file, progress).map_err(io)?;
+        if found != file_len {
+            return Err(ModelError::Changed { path: path.to_owned(), expected: file_len, found });
+        }
+        Ok(manifest)
+    }
+
+    /// As [`Manifest::build`], from the file's header alone: every digest is of zeros. Enough to plan with, and no more.
+    ///
+    /// # Errors
+    /// As [`Manifest::build`], but for what only a whole reading finds.
+    pub fn outline(path: &Path) -> Result<Self, ModelError> {
+        let mut file = File::open(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        Self::outline_of(&mut file, path)
+    }
+
+    fn outline_of(file: &mut File, path: &Path) -> Result<Self, ModelError> {
+        let owned = || path.to_owned();
+        let gguf = Gguf::read(file).map_err(|source| ModelError::Gguf { path: owned(), source })?;
         let hyperparameters = Hyperparameters::from_gguf(&gguf)
             .map_err(|source| ModelError::Hyperparameters { path: owned(), source })?;
         let end_tokens = end_tokens(&gguf.metadata).map_err(|source| ModelError::Gguf { path: owned(), source })?;
         let unchecked = |source| ModelError::Manifest { path: owned(), source };
         let tensors = entries(&gguf, &hyperparameters).map_err(unchecked)?;
-
-        let file_len = gguf.file_len;
-        let mut manifest = Self { hyperparameters, end_tokens, file_len, file_sha256: no_digest(), tensors };
+        let manifest =
+            Self { hyperparameters, end_tokens, file_len: gguf.file_len, file_sha256: no_digest(), tensors };
         manifest.check().map_err(unchecked)?;
-
-        file.seek(SeekFrom::Start(0)).map_err(io)?;
-        let found = manifest.take_digests(&mut file, progress).map_err(io)?;
-        if found != file_len {
-            return Err(ModelError::Changed { path: owned(), expected: file_len, found });
-        }
         Ok(manifest)
     }
 

@@ -19,6 +19,7 @@ fn options(end_position: u32) -> SessionOptions {
         end_tokens: vec![96],
         top_logprobs: 0,
         logprobs: false,
+        history: Default::default(),
     }
 }
 
@@ -280,4 +281,70 @@ fn a_prompt_that_leaves_no_room_for_an_answer_is_refused() {
     ring.to_gateway.clear();
     ring.start(2, &[1], 65, 1);
     assert!(ring.failures().contains(&FailureCode::BadFrame));
+}
+
+/// The answer of a ring to a session whose first `n_known` tokens of the answer were sampled elsewhere.
+fn answer(n_stages: usize, sampling: &Sampling, prompt: &[u32], known: &[u32], history: History) -> Vec<u32> {
+    let mut ring = Ring::new(n_stages);
+    let key = key(1, 3);
+    let options = SessionOptions { sampling: sampling.clone(), end_tokens: vec![], history, ..options(60) };
+    ring.from_gateway(Frame::Open { key, options });
+    ring.from_gateway(Frame::Prompt(Prompt { key, position: 0, tokens: [prompt, known].concat(), credit: 100 }));
+    ring.settle();
+    assert_eq!(ring.failures(), []);
+    ring.tokens(1)
+}
+
+fn penalized() -> Sampling {
+    // Strong enough to be seen: the toy model makes each token nearly as likely as the others.
+    Sampling {
+        temperature: 1.0,
+        seed: 11,
+        min_p: 0.01,
+        repetition_penalty: 1.5,
+        presence_penalty: 2.0,
+        frequency_penalty: -2.0,
+        logit_bias: [(5, 3.0)].into(),
+        ..Sampling::default()
+    }
+}
+
+#[test]
+fn a_replay_with_penalties_draws_what_the_first_ring_would_have() {
+    let (sampling, prompt) = (penalized(), [3, 1, 4, 1, 5]);
+    let whole = answer(1, &sampling, &prompt, &[], History::new(&sampling, &prompt, &[]));
+    assert_eq!(whole.len(), 55);
+    for n_stages in 1..=3 {
+        for n_known in [0, 1, 7, 30, 54] {
+            let (known, rest) = whole.split_at(n_known);
+            let history = History::new(&sampling, &prompt, known);
+            let replayed = answer(n_stages, &sampling, &prompt, known, history);
+            assert_eq!(replayed, rest, "{n_stages} stages, {n_known} tokens known");
+        }
+    }
+    // The same tokens, but taken for the prompt's: so the test above can fail.
+    let (known, rest) = whole.split_at(30);
+    let confused = History::new(&sampling, &[&prompt, known].concat(), &[]);
+    assert_ne!(answer(2, &sampling, &prompt, known, confused), rest);
+}
+
+#[test]
+fn the_tail_counts_what_it_samples() {
+    // Greedy, and each token is banned once it has come: the toy model's zeros are taken in order.
+    let once = Sampling { presence_penalty: 2.0, ..Sampling::default() };
+    let tokens = answer(3, &once, &[90], &[], History::default());
+    let distinct: std::collections::BTreeSet<u32> = tokens.iter().copied().collect();
+    assert_eq!((tokens.len(), distinct.len()), (59, 59), "{tokens:?}");
+    assert_eq!(tokens[0], 90, "the prompt is not the answer");
+}
+
+#[test]
+fn options_that_no_stage_can_go_by_are_refused() {
+    let mut ring = Ring::new(2);
+    let sampling = Sampling { repetition_penalty: 0.0, ..Sampling::default() };
+    ring.from_gateway(Frame::Open { key: key(1, 0), options: SessionOptions { sampling, ..options(9) } });
+    let Some(Frame::Failed(failed)) = ring.to_gateway.last() else { panic!("a failure comes last") };
+    assert_eq!(failed.code, FailureCode::BadFrame);
+    assert!(failed.message.contains("phone-0") && failed.message.contains("repetition_penalty is 0"), "{failed:?}");
+    assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 0));
 }

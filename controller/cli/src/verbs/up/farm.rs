@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::prometheus::PROMETHEUS;
 use super::readiness::{fetch_phones, readiness};
 use crate::processes::endpoints::{Endpoints, port_of};
 use crate::processes::program::MissingProgram;
@@ -17,11 +18,11 @@ const LAST_WORDS: usize = 12;
 const POLL: Duration = Duration::from_millis(150);
 /// How long the controller may take to listen.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The processes while they are brought up.
 pub(super) struct Farm {
-    processes: Processes,
+    pub(super) processes: Processes,
     data_dir: PathBuf,
 }
 
@@ -146,7 +147,7 @@ impl Farm {
         }
     }
 
-    fn check_alive(&mut self, name: &str) -> Result<(), UpError> {
+    pub(super) fn check_alive(&mut self, name: &str) -> Result<(), UpError> {
         let Some(how) = self.processes.ended(name) else { return Ok(()) };
         let log = self.processes.log(name).path().to_owned();
         Err(UpError::Ended { name: name.to_owned(), how, log, words: self.processes.last_words(name, LAST_WORDS) })
@@ -165,7 +166,7 @@ impl Farm {
             .all_running()
             .into_iter()
             .map(|process| process.name)
-            .filter(|name| name != CONTROLLER && !names.contains(name))
+            .filter(|name| name != CONTROLLER && name != PROMETHEUS && !names.contains(name))
             .collect();
         for (process, how) in self.processes.stop(&surplus, STOP_PATIENCE).await? {
             say(&process.name, &format!("{how}: {} phones were asked for", settings.phones));
@@ -227,13 +228,22 @@ impl Farm {
         }
     }
 
-    pub(super) fn summarise(&self, settings: &Settings, endpoints: &Endpoints, names_data_dir: bool) -> io::Result<()> {
+    pub(super) fn summarise(
+        &self,
+        settings: &Settings,
+        endpoints: &Endpoints,
+        prometheus_url: Option<&str>,
+        names_data_dir: bool,
+    ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let phones =
             if settings.phones == 1 { "1 phone is".to_owned() } else { format!("{} phones are", settings.phones) };
         let data_dir = self.data_dir.display();
         writeln!(out, "\n{phones} Ready, each with {} for segments.", settings.phone_memory)?;
         writeln!(out, "Gateway (OpenAI-compatible):  {}/v1", endpoints.gateway.trim_end_matches('/'))?;
+        if let Some(url) = prometheus_url {
+            writeln!(out, "Prometheus:                   {url}")?;
+        }
         writeln!(out, "For polyctl and kubectl:      export KUBECONFIG={data_dir}/kubeconfig")?;
         writeln!(out, "Next:                         polyctl apply -f manifests/smollm2.yaml")?;
         let flag = if names_data_dir { format!(" --data-dir {data_dir}") } else { String::new() };
@@ -242,7 +252,7 @@ impl Farm {
 }
 
 /// A line about a process, told as it happens.
-fn say(name: &str, what: &str) {
+pub(super) fn say(name: &str, what: &str) {
     let mut out = io::stdout().lock();
     // A reader that has gone must not stop what is being started.
     let _ = writeln!(out, "{name:<12} {what}").and_then(|()| out.flush());

@@ -22,9 +22,7 @@ fn defaults_are_openais() {
     let expected = Generation {
         model: "m".into(),
         max_tokens: None,
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: 0,
+        sampling: Sampling { temperature: 1.0, ..Sampling::default() },
         seed: None,
         stops: vec![],
         ignore_eos: false,
@@ -60,8 +58,8 @@ fn a_wrong_field_is_named_with_what_to_send() {
         ("n", json!(2), "n", "send 1"),
         ("n", json!(0), "n", "from 1"),
         ("best_of", json!(3), "best_of", "send 1"),
-        ("presence_penalty", json!(0.5), "presence_penalty", "leave it out"),
-        ("logit_bias", json!({"1": 5}), "logit_bias", "leave it out"),
+        ("presence_penalty", json!(3), "presence_penalty", "from -2 to 2, not 3"),
+        ("min_tokens", json!(5), "min_tokens", "leave it out"),
         ("tools", json!([{}]), "tools", "leave it out"),
         ("response_format", json!({"type": "json_object"}), "response_format", "leave it out"),
     ];
@@ -87,7 +85,7 @@ fn good_values_are_taken_over() {
     let taken = [
         parse(with("seed", json!(-1))).unwrap().seed == Some(u64::MAX),
         parse(with("seed", json!(u64::MAX))).unwrap().seed == Some(u64::MAX),
-        parse(with("top_k", json!(-1))).unwrap().top_k == 0,
+        parse(with("top_k", json!(-1))).unwrap().sampling.top_k == 0,
         parse(with("stop", json!("a"))).unwrap().stops == ["a"],
         parse(with("stop", json!(["a", "b"]))).unwrap().stops == ["a", "b"],
         parse(json!({"model": "m", "max_tokens": 5, "max_completion_tokens": 6})).unwrap().max_tokens == Some(6),
@@ -118,4 +116,28 @@ fn a_seed_is_drawn_and_end_tokens_are_left_out_where_the_client_says_so() {
     assert_eq!((drawn.sampling.seed, given.sampling.seed), (42, 5));
     let ignoring = options(with("ignore_eos", json!(true)));
     assert_eq!((drawn.end_tokens, ignoring.end_tokens), (vec![7], vec![]));
+}
+
+#[test]
+fn a_bias_for_a_token_that_the_model_has_not_is_refused() {
+    let generation = parse(with("logit_bias", json!({"3": 1, "99": -1, "100": 1}))).unwrap();
+    assert!(generation.check_vocabulary(101).is_ok());
+    let error = generation.check_vocabulary(100).unwrap_err();
+    assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some("logit_bias")));
+    assert!(error.message.contains("below 100") && error.message.contains("not 100"), "{}", error.message);
+}
+
+#[test]
+fn penalties_reach_the_session_with_its_seed() {
+    let body = json!({"model": "m", "seed": 5, "min_p": 0.5, "repetition_penalty": 1.5, "presence_penalty": 1});
+    let options = parse(body).unwrap().options("prompt", 1, 9, &[7], 42).unwrap();
+    let expected = Sampling {
+        temperature: 1.0,
+        seed: 5,
+        min_p: 0.5,
+        repetition_penalty: 1.5,
+        presence_penalty: 1.0,
+        ..Sampling::default()
+    };
+    assert_eq!(options.sampling, expected);
 }

@@ -39,6 +39,11 @@ impl Round<'_, '_> {
             let verb = if lost.len() == 1 { "is" } else { "are" };
             return needs(format!("{} {verb} lost", lost.join(" and ")));
         }
+        let drained = newest.drained_phones(self.observed);
+        if !drained.is_empty() {
+            let verb = if drained.len() == 1 { "is" } else { "are" };
+            return needs(format!("{} {verb} to be drained", drained.join(" and ")));
+        }
         let failures = newest.failures(self.observed);
         if failures.is_empty() {
             return Verdict::Works;

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use polyphony_protocol::hub::SegmentPhase;
+
 use super::super::fixtures::World;
 use super::super::{Action, decide};
 use super::three_phones;
@@ -10,7 +12,8 @@ use super::three_phones;
 #[test]
 fn cordoned_hot_low_and_unlabelled_phones_get_nothing() {
     type Edit = fn(&mut World);
-    let table: [(&str, Edit); 4] = [
+    let table: [(&str, Edit); 5] = [
+        ("draining", |world| world.edit_phone("a", |phone| phone.spec.drain = true)),
         ("cordoned", |world| world.edit_phone("a", |phone| phone.spec.unschedulable = true)),
         ("hot", |world| world.phone("a").heartbeat.as_mut().unwrap().temperature_celsius = Some(50.0)),
         ("low", |world| world.phone("a").heartbeat.as_mut().unwrap().battery_percent = Some(5)),
@@ -31,6 +34,39 @@ fn cordoned_hot_low_and_unlabelled_phones_get_nothing() {
         world.settle();
         assert_eq!(world.generations(), vec!["g1: b"], "{why}");
     }
+}
+
+#[test]
+fn a_cordon_moves_nothing_and_a_drain_moves_what_runs() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
+    let before = world.generations();
+    let holder = before[0].split(' ').nth(1).unwrap().to_owned();
+    world.edit_phone(&holder, |phone| phone.spec.unschedulable = true);
+    assert_eq!((world.settle().len(), world.generations()), (0, before), "cordoned");
+
+    world.edit_phone(&holder, |phone| phone.spec.drain = true);
+    world.settle();
+    let generations = world.generations();
+    assert!(generations.len() == 2 && !generations[1].contains(&holder), "{generations:?}");
+    assert_eq!(world.condition("Available"), "True Serving", "the old plan answers until the new one is ready");
+    world.report(SegmentPhase::Ready);
+    world.settle();
+    let generations = world.generations();
+    assert!(generations.len() == 1 && generations[0].starts_with("g2: "), "{generations:?}");
+    assert!(world.told.iter().any(|(reason, note)| reason == "Replanned" && note.contains("is to be drained")));
+}
+
+#[test]
+fn a_drain_that_no_other_phone_can_take_leaves_the_segment_and_says_so() {
+    let mut world = World::new().with_phones(&[60, 60]).with_deployment(|_| ()).serving();
+    let before = world.generations();
+    world.edit_phone("a", |phone| phone.spec.drain = true);
+    world.settle();
+    assert_eq!((world.generations(), world.condition("Available")), (before, "True Serving".to_owned()));
+    assert!(world.message("Degraded").starts_with("a is to be drained; no other plan: "), "{}", world.message("Degraded"));
+    world.edit_phone("a", |phone| phone.spec.drain = false);
+    world.settle();
+    assert_eq!(world.condition("Degraded"), "False AsDesired");
 }
 
 #[test]

@@ -1,0 +1,183 @@
+//! `join-command`: the line that lets another machine join as a phone, and a QR code of it.
+
+use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+
+use crate::connection::ClusterFlags;
+use crate::processes::endpoints::Endpoints;
+
+/// Print the line that lets another machine join as a phone. It holds the join token: show it to nobody else.
+#[derive(Debug, Args)]
+pub struct JoinCommand {
+    /// The address that agents are to dial, when the hub listens on all addresses or is reached by another
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// Whether to print a QR code of the line; auto: when the output is a terminal
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = PrintQr::Auto)]
+    print_qr: PrintQr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PrintQr {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Why there is no line to print.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinCommandError {
+    #[error("no controller runs in {}: start one with `polyctl up`, or name its folder with --data-dir", .0.display())]
+    NotRunning(PathBuf),
+    #[error("cannot read the join token {}: {source}; run this as the user that runs the controller", path.display())]
+    Token { path: PathBuf, source: io::Error },
+    #[error("{} says that the hub listens at {hub:?}, which is no address: restart the controller", .file.display())]
+    Garbled { file: PathBuf, hub: String },
+    #[error("the hub listens on all addresses, and this machine does not say which one others reach: give --host")]
+    NoAddress,
+    #[error("the line is too long for a QR code ({0}): leave it out with --print-qr=never")]
+    TooLong(qrcode::types::QrError),
+}
+
+// === impl JoinCommand ===
+
+impl JoinCommand {
+    pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        let data_dir = cluster.data_dir_of_cluster()?;
+        let hub = hub(&data_dir)?;
+        let path = data_dir.join("join-token");
+        let token = std::fs::read_to_string(&path).map_err(|source| JoinCommandError::Token { path, source })?;
+        let host = match &self.host {
+            Some(host) => host.clone(),
+            None if hub.ip().is_unspecified() => routed_address().ok_or(JoinCommandError::NoAddress)?.to_string(),
+            None => hub.ip().to_string(),
+        };
+        let line = line(&host, hub, token.trim());
+        let terminal = io::stdout().is_terminal();
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        if self.print_qr == PrintQr::Always || self.print_qr == PrintQr::Auto && terminal {
+            out.write_all(qr_code(&line, terminal)?.as_bytes())?;
+        }
+        out.flush()?;
+        if hub.ip().is_loopback() {
+            eprintln!("{}", only_here(hub));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn hub(data_dir: &Path) -> Result<SocketAddr, JoinCommandError> {
+    let not_running = || JoinCommandError::NotRunning(data_dir.to_owned());
+    let endpoints = Endpoints::read(data_dir).ok_or_else(not_running)?;
+    endpoints
+        .hub
+        .parse()
+        .map_err(|_| JoinCommandError::Garbled { file: data_dir.join("endpoints.json"), hub: endpoints.hub.clone() })
+}
+
+fn line(host: &str, hub: SocketAddr, token: &str) -> String {
+    let bare = host.trim_matches(['[', ']']);
+    let is_v6 = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
+    let host = if is_v6 { format!("[{bare}]") } else { bare.to_owned() };
+    // The agent asks a person to say so where nothing would be encrypted, as the controller did.
+    let insecure = if hub.ip().is_loopback() { "" } else { " --insecure" };
+    format!("polyphony-agent join {}:{} --token {}{insecure}", host, hub.port(), quoted(token))
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@%".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn only_here(hub: SocketAddr) -> String {
+    format!(
+        "note: the hub listens on {} only, so this line works on this machine alone. Nothing is encrypted until mutual TLS \
+         exists; in a closed lab network run the controller with `--insecure --hub-address IP:{}` to let other machines join.",
+        hub.ip(),
+        hub.port()
+    )
+}
+
+/// The address of this machine that its default route leaves from. Nothing is sent.
+fn routed_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // An address of documentation (RFC 5737): connecting a datagram socket only looks up the route.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
+}
+
+/// A QR code in half blocks. In a terminal it is black on white whatever the terminal's own colours are; elsewhere its
+/// light parts are the blocks, as a dark screen shows them.
+fn qr_code(text: &str, terminal: bool) -> Result<String, JoinCommandError> {
+    // A screen is neither torn nor dirty: the lowest level of error correction gives the largest squares.
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).map_err(JoinCommandError::TooLong)?;
+    let mut renderer = code.render::<Dense1x2>();
+    if !terminal {
+        renderer.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
+    }
+    let picture = renderer.build();
+    let (before, after) = if terminal { ("\x1b[38;5;16;48;5;231m", "\x1b[0m") } else { ("", "") };
+    Ok(picture.lines().map(|line| format!("{before}{line}{after}\n")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_line_is_what_an_agent_takes() {
+        let hub = |text: &str| text.parse().unwrap();
+        assert_eq!(line("127.0.0.1", hub("127.0.0.1:7700"), "0ab"), "polyphony-agent join 127.0.0.1:7700 --token 0ab");
+        assert_eq!(
+            line("10.0.0.5", hub("0.0.0.0:7701"), "it's"),
+            r"polyphony-agent join 10.0.0.5:7701 --token 'it'\''s' --insecure"
+        );
+        assert_eq!(
+            line("fd00::5", hub("[fd00::5]:7700"), "0"),
+            "polyphony-agent join [fd00::5]:7700 --token 0 --insecure"
+        );
+    }
+
+    #[test]
+    fn a_camera_reads_the_line_off_the_qr_code() {
+        let token = "0123456789abcdef".repeat(4);
+        let line = line("192.168.100.100", "0.0.0.0:7700".parse().unwrap(), &token);
+        for terminal in [false, true] {
+            assert_eq!(read(&qr_code(&line, terminal).unwrap(), terminal), line, "terminal: {terminal}");
+        }
+    }
+
+    /// Looks at the printed half blocks as a camera would, on a dark screen or in the colours that they set.
+    fn read(printed: &str, terminal: bool) -> String {
+        const SCALE: usize = 4;
+        let bare = printed.replace("\x1b[38;5;16;48;5;231m", "").replace("\x1b[0m", "");
+        let rows: Vec<Vec<bool>> = bare
+            .lines()
+            .flat_map(|line| {
+                let half = |blocks: &'static str| line.chars().map(move |block| blocks.contains(block)).collect();
+                [half("▀█"), half("▄█")]
+            })
+            .collect();
+        assert!(rows[0].len() <= 80, "{} columns are more than a terminal has", rows[0].len());
+        let (width, height) = (rows[0].len() * SCALE, rows.len() * SCALE);
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, |x, y| {
+            // Blocks are drawn in the foreground: black where colours are set, else light.
+            if rows[y / SCALE][x / SCALE] == terminal { 0 } else { 255 }
+        });
+        let grids = image.detect_grids();
+        assert_eq!(grids.len(), 1);
+        grids[0].decode().unwrap().1
+    }
+}

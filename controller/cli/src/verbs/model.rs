@@ -1,0 +1,357 @@
+//! `model`: model files in Polyphony's own cache folder, and the Model objects that name them.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use polyphony_api::{GROUP, VERSION};
+use polyphony_controller::models::source::cache_folder;
+use polyphony_model::Manifest;
+use serde_json::{Value, json};
+
+use crate::connection::{ClusterFlags, Connection};
+use crate::failure::Failure;
+use crate::server::path_segment;
+use crate::table::align;
+
+/// Bring model files in, list them, and take them away.
+#[derive(Debug, Args)]
+pub struct ModelVerb {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Check a GGUF file, take it into the cache, and create its Model
+    Import(Import),
+    /// Show Models, and files of the cache that no Model names
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Delete Models, and with --file their files
+    Rm(Rm),
+}
+
+#[derive(Debug, Args)]
+struct Import {
+    /// A GGUF file
+    file: PathBuf,
+    /// The Model's name (else it is made from the file's)
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Copy the file even where a hard link would do
+    #[arg(long)]
+    copy: bool,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Without the headers
+    #[arg(long)]
+    no_headers: bool,
+}
+
+#[derive(Debug, Args)]
+struct Rm {
+    /// Names of Models
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// The file in the cache as well, unless another Model names it
+    #[arg(long)]
+    file: bool,
+    /// Also when a deployment runs it
+    #[arg(long)]
+    force: bool,
+}
+
+/// Why a file is not taken in.
+#[derive(Debug, thiserror::Error)]
+enum ImportError {
+    #[error("there is no cache folder: set POLYPHONY_CACHE, XDG_CACHE_HOME or HOME")]
+    NoCache,
+    #[error("{} cannot be named as a model: give a name with --name", .path.display())]
+    NoName { path: PathBuf },
+    #[error(transparent)]
+    File(#[from] polyphony_model::ModelError),
+    #[error("{}: {source}", .path.display())]
+    Cache { path: PathBuf, source: io::Error },
+    #[error("{} is there already with other contents: rename {} and import it again", .cached.display(), .file.display())]
+    Other { cached: PathBuf, file: PathBuf },
+}
+
+// === impl ModelVerb ===
+
+impl ModelVerb {
+    pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        match self.what {
+            What::Import(verb) => verb.run(cluster).await,
+            What::List(verb) => verb.run(cluster).await,
+            What::Rm(verb) => verb.run(cluster).await,
+        }
+    }
+}
+
+// === impl Import ===
+
+impl Import {
+    async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        // Before minutes of reading are spent.
+        let connection = cluster.connect().await?;
+        let no_name = || ImportError::NoName { path: self.file.clone() };
+        let file_name = self.file.file_name().and_then(|name| name.to_str()).ok_or_else(no_name)?.to_owned();
+        let name = self.name.clone().or_else(|| name_of_file(&file_name)).ok_or_else(no_name)?;
+        let collection = models_path(&connection.namespace);
+        let path = format!("{collection}/{}", path_segment(&name));
+        let existing = connection.server.find(&path).await?;
+
+        let manifest = verify(&self.file)?;
+        let of = &manifest.hyperparameters;
+        eprintln!(
+            "{}: {} with {} layers, {} MiB, SHA-256 {}",
+            self.file.display(),
+            of.architecture,
+            of.n_layers,
+            manifest.file_len.div_ceil(1 << 20),
+            manifest.file_sha256
+        );
+        let cached = self.take_in(&file_name, &manifest)?;
+        eprintln!("kept as {}", cached.display());
+
+        let spec = json!({"source": format!("cache://{file_name}"), "sha256": manifest.file_sha256});
+        let outcome = match existing {
+            None => {
+                let object = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": "Model",
+                    "metadata": {"name": name, "namespace": connection.namespace}, "spec": spec});
+                connection.server.create(&collection, &object).await?;
+                "created"
+            }
+            Some(existing) if existing["spec"] == spec => "unchanged",
+            Some(existing) => {
+                let text = format!(
+                    "model {name:?} exists and is of another file, {}: choose another --name, since models are immutable",
+                    existing["spec"]["source"].as_str().unwrap_or_default()
+                );
+                return Err(Failure::Request(text).into());
+            }
+        };
+        writeln!(io::stdout(), "model.{GROUP}/{name} {outcome}")?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The file's place in the cache; it is linked or copied there, whole or not at all.
+    fn take_in(&self, file_name: &str, manifest: &Manifest) -> Result<PathBuf, ImportError> {
+        let folder = cache_folder().ok_or(ImportError::NoCache)?.join("models");
+        let cached = folder.join(file_name);
+        let at = |source| ImportError::Cache { path: cached.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(at)?;
+        if cached.exists() {
+            let same_file = || Some(std::fs::canonicalize(&cached).ok()? == std::fs::canonicalize(&self.file).ok()?);
+            if same_file() == Some(true) || verify(&cached)?.file_sha256 == manifest.file_sha256 {
+                return Ok(cached);
+            }
+            return Err(ImportError::Other { cached, file: self.file.clone() });
+        }
+        let incoming = folder.join(format!(".{file_name}.{}", std::process::id()));
+        let linked = !self.copy && std::fs::hard_link(&self.file, &incoming).is_ok();
+        let brought = if linked { Ok(()) } else { std::fs::copy(&self.file, &incoming).map(|_| ()) };
+        let placed = brought.and_then(|()| std::fs::rename(&incoming, &cached));
+        if placed.is_err() {
+            // What is half there helps nobody; the first error is the one to tell.
+            let _ = std::fs::remove_file(&incoming);
+        }
+        placed.map_err(at)?;
+        Ok(cached)
+    }
+}
+
+/// Reads the whole file and checks it, with a bar on a terminal.
+fn verify(file: &Path) -> Result<Manifest, polyphony_model::ModelError> {
+    let length = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    let bar = if io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("checking [{bar:32}] {bytes} of {total_bytes}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let manifest = Manifest::build_with_progress(file, &mut |n_bytes| bar.set_position(n_bytes));
+    bar.finish_and_clear();
+    manifest
+}
+
+/// `SmolLM2-135M-Instruct.Q4_1.gguf` as an object's name: `smollm2-135m-instruct.q4-1`.
+fn name_of_file(file_name: &str) -> Option<String> {
+    let stem = file_name.strip_suffix(".gguf").unwrap_or(file_name).to_lowercase();
+    let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let labels: Vec<&str> =
+        name.split('.').map(|label| label.trim_matches('-')).filter(|label| !label.is_empty()).collect();
+    let name: String = labels.join(".").chars().take(253).collect();
+    let name = name.trim_end_matches(['-', '.']);
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn models_path(namespace: &str) -> String {
+    format!("/apis/{GROUP}/{VERSION}/namespaces/{}/models", path_segment(namespace))
+}
+
+/// The file of the cache that a Model names.
+fn cached_file(model: &Value) -> Option<&str> {
+    model["spec"]["source"].as_str()?.strip_prefix("cache://")
+}
+
+async fn in_all_namespaces(connection: &Connection, plural: &str) -> Result<Vec<Value>, Failure> {
+    connection.server.list(&format!("/apis/{GROUP}/{VERSION}/{plural}")).await
+}
+
+// === impl List ===
+
+impl List {
+    async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        let connection = cluster.connect().await?;
+        let models = connection.server.list(&models_path(&connection.namespace)).await?;
+        let mut lines = Vec::new();
+        if !self.no_headers {
+            lines.push(["NAME", "RESOLVED", "ARCHITECTURE", "LAYERS", "SIZE", "SOURCE"].map(str::to_owned).to_vec());
+        }
+        for model in &models {
+            let text = |value: &Value| value.as_str().unwrap_or("<none>").to_owned();
+            let conditions = model["status"]["conditions"].as_array();
+            let resolved = conditions.into_iter().flatten().find(|condition| condition["type"] == "Resolved");
+            lines.push(vec![
+                text(&model["metadata"]["name"]),
+                resolved.map_or_else(|| "Unknown".to_owned(), |condition| text(&condition["status"])),
+                text(&model["status"]["architecture"]),
+                model["status"]["layers"].as_u64().map_or_else(|| "<none>".to_owned(), |n| n.to_string()),
+                text(&model["status"]["size"]),
+                text(&model["spec"]["source"]),
+            ]);
+        }
+        let everywhere = in_all_namespaces(&connection, "models").await?;
+        let named: Vec<&str> = everywhere.iter().filter_map(cached_file).collect();
+        for (file, n_bytes) in files_of_cache() {
+            if !named.contains(&file.as_str()) {
+                let size = format!("{}Mi", n_bytes.div_ceil(1 << 20));
+                let none = || "<none>".to_owned();
+                lines.push(vec![none(), none(), none(), none(), size, format!("cache://{file}")]);
+            }
+        }
+        if lines.len() == usize::from(!self.no_headers) {
+            eprintln!(
+                "No models in {} namespace, and no file in the cache: polyctl model import FILE.gguf",
+                connection.namespace
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        write!(io::stdout(), "{}", align(&lines, &mut Vec::new(), 6, 3))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Model files of the cache on this machine, by name, with their lengths.
+fn files_of_cache() -> Vec<(String, u64)> {
+    let Some(folder) = cache_folder() else { return Vec::new() };
+    let mut files: Vec<(String, u64)> = std::fs::read_dir(folder.join("models"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let length = entry.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
+            (name.ends_with(".gguf") && !name.starts_with('.')).then_some((name, length))
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+// === impl Rm ===
+
+impl Rm {
+    async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        let connection = cluster.connect().await?;
+        let mut failures = Vec::new();
+        for name in &self.names {
+            match self.remove(&connection, name).await {
+                Ok(lines) => {
+                    for line in lines {
+                        writeln!(io::stdout(), "{line}")?;
+                    }
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Failure::collect(failures)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn remove(&self, connection: &Connection, name: &str) -> Result<Vec<String>, Failure> {
+        let namespace = &connection.namespace;
+        let path = format!("{}/{}", models_path(namespace), path_segment(name));
+        let model = connection.server.get(&path).await?;
+        if !self.force {
+            let folder = format!("/apis/{GROUP}/{VERSION}/namespaces/{}/inferencedeployments", path_segment(namespace));
+            let deployments = connection.server.list(&folder).await?;
+            let users: Vec<&str> = deployments
+                .iter()
+                .filter(|deployment| deployment["spec"]["model"] == name)
+                .filter_map(|deployment| deployment["metadata"]["name"].as_str())
+                .collect();
+            if !users.is_empty() {
+                let text = format!(
+                    "model {name:?} is run by inferencedeployment {}: delete that first, or use --force",
+                    users.join(", ")
+                );
+                return Err(Failure::Request(text));
+            }
+        }
+        connection.server.delete(&path, &json!({"apiVersion": "v1", "kind": "DeleteOptions"})).await?;
+        let mut lines = vec![format!("model.{GROUP} {name:?} deleted from {namespace} namespace")];
+        if self.file {
+            lines.push(remove_file(connection, &model).await?);
+        }
+        Ok(lines)
+    }
+}
+
+/// Removes the cached file of a Model that is gone, and says what became of it.
+async fn remove_file(connection: &Connection, model: &Value) -> Result<String, Failure> {
+    let Some(file) = cached_file(model) else {
+        let source = model["spec"]["source"].as_str().unwrap_or_default();
+        return Ok(format!("{source} is not in the cache and stays"));
+    };
+    let uid = model["metadata"]["uid"].as_str();
+    let others = in_all_namespaces(connection, "models").await?;
+    let other =
+        others.iter().find(|other| cached_file(other) == Some(file) && other["metadata"]["uid"].as_str() != uid);
+    if let Some(other) = other {
+        let name = other["metadata"]["name"].as_str().unwrap_or_default();
+        return Ok(format!("file {file} stays: model {name:?} names it too"));
+    }
+    let is_plain = Path::new(file).file_name().is_some_and(|name| name == file);
+    let Some(path) = cache_folder().filter(|_| is_plain).map(|folder| folder.join("models").join(file)) else {
+        return Ok(format!("file {file} is in no cache folder of this machine"));
+    };
+    match std::fs::remove_file(&path) {
+        Ok(()) => Ok(format!("file {} deleted", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(format!("file {} is not on this machine", path.display()))
+        }
+        Err(error) => Err(Failure::Request(format!("{}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_becomes_an_objects_name() {
+        for (file, name) in [
+            ("SmolLM2-135M-Instruct.Q4_1.gguf", Some("smollm2-135m-instruct.q4-1")),
+            ("a b__.gguf", Some("a-b")),
+            ("_x_..y.gguf", Some("x.y")),
+            ("é.gguf", None),
+        ] {
+            assert_eq!(name_of_file(file).as_deref(), name, "{file}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A conversation with an endpoint that answers by the number of what it was asked.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::polyctl;
+
+/// Answers each chat request with `answer N`, and gives the messages of all of them at the end.
+fn endpoint(n_requests: usize) -> (String, std::thread::JoinHandle<Vec<Value>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let serving = std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        for n in 1..=n_requests {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line == "\r\n" {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            asked.push(serde_json::from_slice::<Value>(&body).unwrap()["messages"].clone());
+            let chunk = format!("data: {{\"choices\": [{{\"delta\": {{\"content\": \"answer {n}\"}}}}]}}\n\n");
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{chunk}data: [DONE]\n\n"
+            );
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+        asked
+    });
+    (url, serving)
+}
+
+#[test]
+fn a_conversation_remembers_until_it_is_told_to_forget() {
+    let (url, serving) = endpoint(3);
+    let home = tempfile::tempdir().unwrap();
+    let input = home.path().join("input");
+    std::fs::write(&input, "one\n\n/system be brief\ntwo\n/clear\nthree\n/claer\n/help\n/exit\nnever said\n").unwrap();
+    let mut command = polyctl::command(polyctl::program(), home.path());
+    let ran = polyctl::run(
+        command.args(["chat", "d", "--url", &url]).stdin(Stdio::from(std::fs::File::open(input).unwrap())),
+    );
+    assert!(ran.stderr.contains("Did you mean /clear?") && ran.stderr.contains("/system TEXT"), "{ran:?}");
+    assert!(ran.stderr.contains("1 token · "), "{ran:?}");
+    assert_eq!(ran.ok(), "answer 1\nanswer 2\nanswer 3\n");
+    let said = |messages: &Value| -> Vec<String> {
+        let of = |message: &Value| {
+            format!("{}: {}", message["role"].as_str().unwrap(), message["content"].as_str().unwrap())
+        };
+        messages.as_array().unwrap().iter().map(of).collect()
+    };
+    let asked: Vec<Vec<String>> = serving.join().unwrap().iter().map(said).collect();
+    assert_eq!(asked[0], ["user: one"]);
+    assert_eq!(asked[1], ["system: be brief", "user: one", "assistant: answer 1", "user: two"]);
+    assert_eq!(asked[2], ["system: be brief", "user: three"]);
+}

@@ -1,0 +1,116 @@
+//! Model files: imported, listed, planned with and removed.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::model_file;
+use crate::phones::add_phone;
+use crate::polyctl::{self, Ran};
+
+fn with_cache(cluster: &Cluster, line: &str) -> Ran {
+    let mut command: Command = cluster.command(&line.split_whitespace().collect::<Vec<_>>());
+    polyctl::run(command.env("POLYPHONY_CACHE", cluster.path("cache")))
+}
+
+#[test]
+fn a_model_file_is_imported_listed_and_removed() {
+    let cluster = Cluster::start();
+    std::fs::write(cluster.path("Tiny_1.gguf"), model_file::tiny()).unwrap();
+    let imported = with_cache(&cluster, "model import Tiny_1.gguf");
+    assert!(
+        imported.stderr.contains("llama with 4 layers") && imported.stderr.contains("cache/models/Tiny_1.gguf"),
+        "{imported:?}"
+    );
+    assert_eq!(imported.ok(), "model.polyphony.dev/tiny-1 created\n");
+    assert_eq!(with_cache(&cluster, "model import Tiny_1.gguf").ok(), "model.polyphony.dev/tiny-1 unchanged\n");
+    assert_eq!(
+        with_cache(&cluster, "model import Tiny_1.gguf --name other").ok(),
+        "model.polyphony.dev/other created\n"
+    );
+    let spec = cluster.run("get model tiny-1 -o jsonpath={.spec.source}:{.spec.sha256}").ok();
+    assert!(spec.starts_with("cache://Tiny_1.gguf:") && spec.len() == "cache://Tiny_1.gguf:".len() + 64, "{spec}");
+
+    std::fs::write(cluster.path("cache/models/alone.gguf"), "x").unwrap();
+    let list = with_cache(&cluster, "model list").ok();
+    let lines: Vec<&str> = list.lines().collect();
+    assert!(lines[0].starts_with("NAME     RESOLVED") && lines.len() == 4, "{list}");
+    assert!(lines[3].starts_with("<none>") && lines[3].ends_with("cache://alone.gguf"), "{list}");
+
+    cluster.run_with("apply -f -", "apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {name: d}\nspec: {model: tiny-1}\n").ok();
+    let used = with_cache(&cluster, "model rm tiny-1").failed();
+    assert_eq!(used, "error: model \"tiny-1\" is run by inferencedeployment d: delete that first, or use --force\n");
+    let removed = with_cache(&cluster, "model rm tiny-1 --file --force").ok();
+    assert_eq!(
+        removed,
+        "model.polyphony.dev \"tiny-1\" deleted from default namespace\nfile Tiny_1.gguf stays: model \"other\" names it too\n"
+    );
+    with_cache(&cluster, "model rm other --file").ok();
+    assert!(!cluster.path("cache/models/Tiny_1.gguf").exists() && cluster.path("Tiny_1.gguf").exists());
+}
+
+#[test]
+fn what_is_no_model_is_refused_before_anything_is_made() {
+    let cluster = Cluster::start();
+    std::fs::write(cluster.path("bad.gguf"), "no model").unwrap();
+    let error = with_cache(&cluster, "model import bad.gguf").failed();
+    assert!(error.starts_with("error: bad.gguf: "), "{error}");
+    assert!(!cluster.path("cache/models/bad.gguf").exists());
+    assert!(with_cache(&cluster, "model import none.gguf").failed().contains("cannot read none.gguf"));
+    assert_eq!(cluster.run("get models").stderr, "No resources found in default namespace.\n");
+    // Another file of that name is in the cache.
+    std::fs::create_dir_all(cluster.path("cache/models")).unwrap();
+    let mut other = model_file::tiny();
+    *other.last_mut().unwrap() = 1;
+    std::fs::write(cluster.path("cache/models/tiny.gguf"), other).unwrap();
+    std::fs::write(cluster.path("tiny.gguf"), model_file::tiny()).unwrap();
+    let error = with_cache(&cluster, "model import tiny.gguf").failed();
+    assert!(error.contains("is there already with other contents: rename tiny.gguf"), "{error}");
+}
+
+const DEPLOYMENT: &str = "apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata:\n  name: d\nspec:\n  model: tiny\n  contextLength: 64\n  maxSessions: 1\n";
+
+#[test]
+fn a_plan_is_shown_and_nothing_is_changed() {
+    let cluster = Cluster::start();
+    std::fs::write(cluster.path("d.yaml"), DEPLOYMENT).unwrap();
+    let error = with_cache(&cluster, "plan -f d.yaml").failed();
+    assert_eq!(error, "Error from server (NotFound): models.polyphony.dev \"tiny\" not found\n");
+    std::fs::write(cluster.path("tiny.gguf"), model_file::tiny()).unwrap();
+    with_cache(&cluster, "model import tiny.gguf").ok();
+    let short = with_cache(&cluster, "plan -f d.yaml");
+    assert!(short.stdout.contains("Plan:  none: no phone is available"), "{short:?}");
+    assert!(short.failed().starts_with("error: d, replica 0: no plan: no phone is available"));
+
+    let phone = |memory: &str, ready: &str| {
+        json!({"backend": "cpu", "numerics": "cpu-f32", "allocatable": {"memory": memory}, "capacity": {"memory": memory},
+            "backends": [{"name": "cpu", "device": "test", "gflops": 10.0, "gigabytesPerSecond": 5.0}],
+            "conditions": [{"type": "Ready", "status": ready, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
+    };
+    add_phone(&cluster, "a", phone("64Mi", "True"));
+    add_phone(&cluster, "b", phone("64Mi", "True"));
+    add_phone(&cluster, "gone", phone("64Mi", "False"));
+    cluster.run("cordon b").ok();
+    let plan = with_cache(&cluster, "plan -f d.yaml").ok();
+    for part in [
+        "Name:       d\n",
+        "Objective:  Latency\n",
+        "tokens/s of one session\n",
+        "Arithmetic:   cpu-f32/f16/kv-f32\n",
+        "    1 of 1  a      embedding+layers 0-3+head  ",
+        "    b      it is cordoned\n",
+        "    gone   it is not Ready\n",
+        "First Token:",
+        "Nothing was changed.\n",
+    ] {
+        assert!(plan.contains(part), "{part}\n{plan}");
+    }
+    assert_eq!(cluster.run("get infer,seg").stderr, "No resources found in default namespace.\n");
+    std::fs::write(cluster.path("d.yaml"), DEPLOYMENT.replace("maxSessions", "maxSesions")).unwrap();
+    let error = with_cache(&cluster, "plan -f d.yaml").failed();
+    assert!(
+        error.contains("d.yaml:8, document 1: spec.maxSesions") && error.contains("Did you mean \"maxSessions\"?"),
+        "{error}"
+    );
+}

@@ -1,0 +1,185 @@
+//! Rings: for each backend three real agents, a deployment on one of them and one over all three.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use polyphony_e2e::bench::budget::{Lengths, Pace};
+use polyphony_e2e::shelf::Shelf;
+use polyphony_e2e::stream::Gateway;
+use serde_json::Value;
+
+use crate::request::{Timed, complete};
+use crate::traffic::{Sent, Traffic};
+
+pub const ACTIVATION_TYPE: &str = "f16";
+/// So much that one agent holds the model alone.
+const PHONE_MEMORY: &str = "2Gi";
+const AGENTS: u32 = 3;
+/// Prompt of the decode runs: short, so that it is the decoding that is measured.
+pub const SHORT_PROMPT: u32 = 16;
+
+/// What answers: one deployment.
+pub struct Ring {
+    pub backend: &'static str,
+    pub agents: u32,
+    gateway: Gateway,
+    /// The controller with the gateway, and every agent.
+    pids: Vec<u32>,
+    traffic: Traffic,
+}
+
+/// One turn of a ring.
+pub struct Run {
+    /// A short prompt, then decoding.
+    pub decode: Timed,
+    /// A long prompt, one token.
+    pub prefill: Timed,
+    pub prefill_tokens: u32,
+    /// What the agents sent each other for `decode`; none where agents do not count it.
+    pub sent: Option<Sent>,
+}
+
+/// A shelf for each backend, and all their rings; taken down when it is dropped.
+pub struct Shelves {
+    shelves: BTreeMap<&'static str, Shelf>,
+    pub rings: Vec<Ring>,
+}
+
+/// The name of the deployment on so many agents.
+fn deployment(agents: u32) -> String {
+    format!("on-{agents}")
+}
+
+/// The model on one agent and on all; for throughput, so that the layers are shared out evenly instead of nearly all being
+/// on one agent, which for a single session is as fast.
+fn manifest(model: &Path) -> String {
+    let path = model.display();
+    let model = format!(
+        "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: smollm2}}\nspec: {{source: \"file://{path}\"}}\n"
+    );
+    let deployment = |agents: u32| {
+        format!(
+            "---\napiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {{name: {}}}\nspec:\n  \
+             model: smollm2\n  contextLength: 256\n  maxSessions: 1\n  objective: Throughput\n  \
+             placement: {{minPhones: {agents}, maxPhones: {agents}}}\n  \
+             transport: {{activationType: {ACTIVATION_TYPE}}}\n",
+            deployment(agents)
+        )
+    };
+    [1, AGENTS].into_iter().fold(model, |all, agents| all + &deployment(agents))
+}
+
+// === impl Shelves ===
+
+impl Shelves {
+    /// # Errors
+    /// When a shelf does not start or a deployment does not become available; with why.
+    pub fn start(backends: &[&'static str], model: &Path) -> Result<Self> {
+        let mut all = Self { shelves: BTreeMap::new(), rings: Vec::new() };
+        for backend in backends {
+            crate::progress(&format!("starting {AGENTS} agents on {backend}"));
+            let shelf = Shelf::planned(backend, AGENTS as usize, PHONE_MEMORY)?;
+            shelf.start()?;
+            shelf.apply(&manifest(model))?.ok()?;
+            let pids = pids(&shelf)?;
+            for agents in [1, AGENTS] {
+                shelf.wait_available(&deployment(agents))?;
+                let gateway = Gateway::new(&shelf.endpoints()?.gateway)?;
+                let traffic = Traffic::of(&shelf.list("phones")?)?;
+                all.rings.push(Ring { backend, agents, gateway, pids: pids.clone(), traffic });
+            }
+            all.shelves.insert(backend, shelf);
+        }
+        Ok(all)
+    }
+
+    /// What each backend calls its device.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn devices(&self) -> Result<BTreeMap<String, String>> {
+        let device = |(backend, shelf): (&&'static str, &Shelf)| {
+            let phones = shelf.list("phones")?;
+            let device = phones.first().and_then(|phone| phone["status"]["device"].as_str()).unwrap_or("unknown");
+            Ok(((*backend).to_owned(), device.to_owned()))
+        };
+        self.shelves.iter().map(device).collect()
+    }
+
+    /// The numerics class of each backend's segments.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn numerics(&self) -> Result<BTreeMap<String, String>> {
+        let class = |(backend, shelf): (&&'static str, &Shelf)| {
+            let stages = shelf.list("segmentplacements")?;
+            let class = stages.first().and_then(|stage| stage["spec"]["numericsClass"].as_str()).unwrap_or("unknown");
+            Ok(((*backend).to_owned(), class.to_owned()))
+        };
+        self.shelves.iter().map(class).collect()
+    }
+
+    /// How many layers each agent of the ring over all has, by stage.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn splits(&self) -> Result<BTreeMap<String, String>> {
+        let split = |(backend, shelf): (&&'static str, &Shelf)| {
+            let mut stages = shelf.list("segmentplacements")?;
+            stages.retain(|stage| stage["spec"]["deployment"] == deployment(AGENTS).as_str());
+            stages.sort_by_key(|stage| stage["spec"]["stage"].as_u64());
+            let layers = |stage: &Value| {
+                let at = |field: &str| stage["spec"]["holds"][field].as_u64().unwrap_or(0);
+                at("to").saturating_sub(at("from")).to_string()
+            };
+            let layers: Vec<String> = stages.iter().map(layers).collect();
+            Ok(((*backend).to_owned(), layers.join(" + ")))
+        };
+        self.shelves.iter().map(split).collect()
+    }
+}
+
+/// The processes that `polyctl up` started.
+fn pids(shelf: &Shelf) -> Result<Vec<u32>> {
+    let ledger: Value = serde_json::from_slice(&std::fs::read(shelf.data_dir().join("processes.json"))?)?;
+    let processes = ledger["processes"].as_array().context("processes.json lists no processes")?;
+    processes
+        .iter()
+        .map(|process| process["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).context("a process without pid"))
+        .collect()
+}
+
+// === impl Ring ===
+
+impl Ring {
+    /// # Errors
+    /// When the ring does not answer.
+    pub async fn run(&self, lengths: Lengths) -> Result<Run> {
+        let before = self.traffic.read().await;
+        let decode = self.complete(SHORT_PROMPT, lengths.decode_tokens).await?;
+        let after = self.traffic.read().await;
+        let prefill = self.complete(lengths.prefill_tokens, 0).await?;
+        let sent = before.zip(after).map(|(before, after)| after.since(before));
+        Ok(Run { decode, prefill, prefill_tokens: lengths.prefill_tokens, sent })
+    }
+
+    /// How fast it is about, once all kernels are compiled.
+    ///
+    /// # Errors
+    /// When the ring does not answer.
+    pub async fn pace(&self) -> Result<Pace> {
+        const DECODED: u32 = 4;
+        self.complete(SHORT_PROMPT, 2).await?;
+        let warm = self.complete(SHORT_PROMPT, DECODED).await?;
+        Ok(Pace {
+            prefill_seconds: warm.first_token.seconds / f64::from(SHORT_PROMPT),
+            decode_seconds: warm.decode.seconds / f64::from(DECODED),
+        })
+    }
+
+    async fn complete(&self, n_prompt: u32, n_decode: u32) -> Result<Timed> {
+        let answer = complete(&self.gateway, &deployment(self.agents), n_prompt, n_decode, &self.pids).await;
+        answer.with_context(|| format!("{} agents on {}", self.agents, self.backend))
+    }
+}

@@ -1,0 +1,59 @@
+//! Traffic: what agents count of the bytes that they send each other, read from their metrics.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+
+/// Bytes that agents have sent along their rings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sent {
+    pub hidden: f64,
+    pub token: f64,
+}
+
+/// The metrics endpoints of some agents.
+pub struct Traffic {
+    client: reqwest::Client,
+    urls: Vec<String>,
+}
+
+// === impl Traffic ===
+
+impl Traffic {
+    /// # Errors
+    /// When the HTTP client cannot start.
+    pub fn of(phones: &[Value]) -> Result<Self> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        let url = |phone: &Value| Some(format!("http://{}/metrics", phone["status"]["metricsAddress"].as_str()?));
+        Ok(Self { client, urls: phones.iter().filter_map(url).collect() })
+    }
+
+    /// The sum over all agents; none when one of them does not tell.
+    pub async fn read(&self) -> Option<Sent> {
+        let mut sum = Sent { hidden: 0.0, token: 0.0 };
+        for url in &self.urls {
+            let text = self.client.get(url).send().await.ok()?.text().await.ok()?;
+            sum.hidden += sent_bytes(&text, "hidden")?;
+            // An agent that never was a tail has no such line yet.
+            sum.token += sent_bytes(&text, "token").unwrap_or(0.0);
+        }
+        (!self.urls.is_empty()).then_some(sum)
+    }
+}
+
+// === impl Sent ===
+
+impl Sent {
+    pub fn since(self, earlier: Self) -> Self {
+        Self { hidden: self.hidden - earlier.hidden, token: self.token - earlier.token }
+    }
+}
+
+/// The sum of the counter's lines of a kind in Prometheus' text form.
+fn sent_bytes(text: &str, kind: &str) -> Option<f64> {
+    let label = format!("kind=\"{kind}\"");
+    let lines = text.lines().filter(|line| line.starts_with("polyphony_sent_bytes_total{") && line.contains(&label));
+    let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    values.fold(None, |sum: Option<f64>, value| Some(sum.unwrap_or(0.0) + value))
+}

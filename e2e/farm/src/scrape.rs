@@ -1,0 +1,31 @@
+//! Scraping: one `GET /metrics` over plain HTTP/1.0, whose answer ends where the connection does.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// More metrics than this are a mistake.
+const MAX_BYTES: u64 = 16 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The body of the answer, or what is wrong with it.
+pub(crate) fn scrape(address: SocketAddr) -> Result<String, String> {
+    let answer = exchange(address).map_err(|error| error.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer is no HTTP")?;
+    let status = head.lines().next().unwrap_or_default();
+    match status.split(' ').nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        _ => Err(format!("it answers {status:?}")),
+    }
+}
+
+fn exchange(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // HTTP/1.0: the answer is neither chunked nor kept open.
+    write!(stream, "GET /metrics HTTP/1.0\r\nHost: {address}\r\nAccept: text/plain\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(MAX_BYTES).read_to_string(&mut answer)?;
+    Ok(answer)
+}

@@ -1,0 +1,7 @@
+//! What a bench makes of its samples: medians with intervals, goals met or missed, a table and a report. Pure.
+
+pub mod budget;
+pub mod goal;
+pub mod kernel_line;
+pub mod report;
+pub mod statistics;

@@ -1,0 +1,108 @@
+//! The phones of a shelf: an agent on each of a few devices that a farm lends.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+use polyphony_farm::{Content, Device, Farm, Launch, Package, State, Wish};
+
+use super::program;
+
+/// The program that a phone runs.
+const AGENT: &str = "polyphony-agent";
+
+/// What every phone of a shelf has in common.
+pub(super) struct AgentSettings {
+    pub backend: String,
+    pub memory: String,
+    /// The hub's port on this machine's loopback.
+    pub hub_port: u16,
+    pub join_token: Vec<u8>,
+}
+
+/// Devices by the name of their phone. The farm is kept as long as they are.
+pub(super) struct Phones {
+    devices: BTreeMap<String, Box<dyn Device>>,
+    _farm: Box<dyn Farm>,
+}
+
+// === impl Phones ===
+
+impl Phones {
+    /// Takes `n` devices, `phone-1` and so on, and runs an agent on each.
+    ///
+    /// # Errors
+    /// When the farm has not as many, or an agent does not start.
+    pub(super) fn take(mut farm: Box<dyn Farm>, n: usize, settings: &AgentSettings) -> Result<Self> {
+        let package = Package::of(program(AGENT)?).with("join-token", Content::Bytes(settings.join_token.clone()));
+        let mut devices = BTreeMap::new();
+        for name in (1..=n).map(|idx| format!("phone-{idx}")) {
+            let mut device = farm.take(&Wish::named(&name))?;
+            device.install(&package)?;
+            let hub = device.host_port(settings.hub_port)?;
+            device.run(&launch(device.as_ref(), hub, settings))?;
+            devices.insert(name, device);
+        }
+        Ok(Self { devices, _farm: farm })
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.devices.keys().cloned().collect()
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.devices.contains_key(name)
+    }
+
+    /// # Errors
+    /// When a phone's agent has ended; with its last words.
+    pub(super) fn check(&mut self) -> Result<()> {
+        for (name, device) in &mut self.devices {
+            if let State::Ended(how) = device.state(AGENT)? {
+                bail!("{name} ended ({how}):\n{}", device.logs(AGENT)?);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn kill(&mut self, name: &str) -> Result<()> {
+        Ok(self.devices.get_mut(name).with_context(|| format!("no phone {name}"))?.kill(AGENT)?)
+    }
+
+    pub(super) fn metrics(&mut self, name: &str, port: u16) -> Result<String> {
+        Ok(self.devices.get_mut(name).with_context(|| format!("no phone {name}"))?.metrics(port)?)
+    }
+
+    pub(super) fn log(&self, name: &str) -> Result<String> {
+        Ok(self.devices.get(name).with_context(|| format!("no phone {name}"))?.logs(AGENT)?)
+    }
+
+    /// Ends every agent and gives the devices back.
+    ///
+    /// # Errors
+    /// The first device's that cannot be given back; the others are, nevertheless.
+    pub(super) fn give_back(&mut self) -> Result<()> {
+        let given: Vec<_> = std::mem::take(&mut self.devices).into_values().map(Device::give_back).collect();
+        Ok(given.into_iter().collect::<Result<(), _>>()?)
+    }
+}
+
+fn launch(device: &dyn Device, hub: SocketAddr, settings: &AgentSettings) -> Launch {
+    let ring_address = SocketAddr::new(device.address(), 0);
+    let mut arguments = vec!["--name".to_owned(), device.name().to_owned()];
+    // Paths are relative: the agent runs in its device's folder, wherever that is.
+    for (flag, value) in [
+        ("--hub", hub.to_string().as_str()),
+        ("--token-file", "join-token"),
+        ("--data-dir", "data"),
+        ("--memory", &settings.memory),
+        ("--backend", &settings.backend),
+        ("--ring-address", &ring_address.to_string()),
+    ] {
+        arguments.extend([flag.to_owned(), value.to_owned()]);
+    }
+    if !ring_address.ip().is_loopback() {
+        arguments.push("--insecure".to_owned());
+    }
+    Launch::of(AGENT, arguments)
+}

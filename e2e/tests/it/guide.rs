@@ -1,0 +1,76 @@
+//! The user guide says what the programs do: its links lead somewhere, its reasons are the controller's own.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::tidy::{files, root};
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    files(&root().join("docs"), "md", &mut pages);
+    pages.push(root().join("README.md"));
+    pages
+}
+
+/// The anchor that a heading gets: its lower-case letters and digits, hyphens for spaces.
+fn anchor(heading: &str) -> String {
+    let letters = heading.trim_start_matches('#').trim().to_lowercase();
+    letters
+        .chars()
+        .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-')
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+#[test]
+fn every_link_of_the_guide_leads_somewhere() {
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("http") {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(path.exists(), "{}: {target} is not there", page.display());
+            let headings = fs::read_to_string(&path).unwrap_or_default();
+            let is_there = headings.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+            assert!(heading.is_empty() || is_there, "{}: {target} has no such heading", page.display());
+        }
+    }
+}
+
+/// The words in CamelCase that a text has in such quotes.
+fn camel_case(text: &str, quote: char) -> BTreeSet<String> {
+    let is_reason = |word: &&str| {
+        let is_camel =
+            word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().skip(1).any(|c| c.is_ascii_lowercase());
+        is_camel && word.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    text.split(quote).filter(is_reason).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_reasons_of_the_guide_are_the_controllers() {
+    let text = fs::read_to_string(root().join("docs/reading-describe.md")).unwrap();
+    let rows: String = text.lines().filter(|line| line.starts_with("| `")).collect();
+    let told = camel_case(&rows, '`');
+    let read = |path: &Path| fs::read_to_string(path).unwrap().split("#[cfg(test)]").next().unwrap().to_owned();
+    let mut sources = Vec::new();
+    for folder in ["controller/src/reconcile", "controller/src/models", "controller/placement/src"] {
+        files(&root().join(folder), "rs", &mut sources);
+    }
+    sources.push(root().join("controller/src/models.rs"));
+    sources.retain(|path| !path.iter().any(|part| part == "tests" || part == "fixtures.rs"));
+    let code: String = sources.iter().map(|path| read(path)).collect();
+    let quoted = camel_case(&code, '"');
+    // The action of every event, the three truths, and units.
+    let known = ["Reconcile", "True", "False", "Unknown", "KiB", "MiB"];
+    let is_ours = |word: &&String| !known.contains(&word.as_str());
+    let invented: Vec<_> = told.difference(&quoted).filter(is_ours).collect();
+    assert!(invented.is_empty(), "reading-describe.md explains what nothing says: {invented:?}");
+    let unexplained: Vec<_> =
+        quoted.iter().filter(is_ours).filter(|word| !text.contains(&format!("`{word}`"))).collect();
+    assert!(unexplained.is_empty(), "reading-describe.md does not explain {unexplained:?}");
+}

@@ -1,0 +1,76 @@
+//! Rotary positions and the KV write in one: what two `Rope`s and a `KvWrite` give.
+
+use crate::ops::kv_write::check_caches;
+use crate::ops::rope::Turn;
+use crate::plan::{Binding, Plan};
+use crate::recording::{BufferId, KvLayout, Row};
+use crate::shapes::{ShapeError, Shapes, require, require_apart};
+use crate::wgsl::Variant;
+
+/// For every row of the step: turns the queries into `q`, the keys into `k_cache[row.slot][row.position]`, and copies the values into
+/// `v_cache[row.slot][row.position]`.
+///
+/// `qkv` is `[rows][n_heads + 2 · n_kv_heads][head_size]`: queries, keys, values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeKvWrite {
+    pub qkv: BufferId,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    /// Even.
+    pub head_size: usize,
+    pub turn: Turn,
+    /// At least `[rows][n_heads][head_size]`; not `qkv`.
+    pub q: BufferId,
+    pub k_cache: BufferId,
+    pub v_cache: BufferId,
+    /// `kv_width` is `n_kv_heads` × `head_size`.
+    pub layout: KvLayout,
+}
+
+impl RopeKvWrite {
+    pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+        let Self { n_heads, n_kv_heads, head_size, .. } = *self;
+        require(head_size.is_multiple_of(2), "head_size", "even", head_size)?;
+        self.turn.check(shapes, head_size)?;
+        let kv_width = n_kv_heads.saturating_mul(head_size);
+        require(self.layout.kv_width == kv_width, "layout.kv_width", kv_width, self.layout.kv_width)?;
+        check_caches(shapes, self.layout, rows, self.k_cache, self.v_cache)?;
+        let q_width = n_heads.saturating_mul(head_size);
+        shapes.require_rows("qkv", self.qkv, rows.len(), q_width.saturating_add(kv_width.saturating_mul(2)))?;
+        shapes.require_rows("q", self.q, rows.len(), q_width)?;
+        require_apart(self.q, &[self.qkv, self.k_cache, self.v_cache])?;
+        require_apart(self.k_cache, &[self.qkv])?;
+        require_apart(self.v_cache, &[self.qkv])
+    }
+}
+
+impl RopeKvWrite {
+    /// A lane two values.
+    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+        let (within, between) = self.turn.strides();
+        let angles_at = plan.angles(&self.turn);
+        plan.dispatch_lanes(
+            Variant::RopeKvWrite,
+            &[
+                self.n_heads as u32,
+                self.n_kv_heads as u32,
+                self.head_size as u32,
+                self.turn.n_rotated as u32 / 2,
+                within,
+                between,
+                self.layout.n_positions as u32,
+                angles_at,
+                0,
+            ],
+            &[
+                (1, Binding::Data),
+                (2, Binding::Read(self.qkv)),
+                (3, Binding::Write(self.q)),
+                (4, Binding::Write(self.k_cache)),
+                (5, Binding::Write(self.v_cache)),
+            ],
+            (self.n_heads + 2 * self.n_kv_heads) * self.head_size / 2,
+            plan.rows.len(),
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! Products of a matrix with rows of activations, cut into dispatches: what `Matmul` and `GateUp` share.
+
+use crate::engine::Arithmetic;
+use crate::ops::quantise_rows::{QUANTISED_GROUP_BYTES, QuantiseRows};
+use crate::plan::{Binding, Plan, WINDOW_BYTES};
+use crate::recording::{BufferId, MatrixId};
+use crate::shapes::{MatrixShape, ShapeError};
+use crate::weight_type::GROUP;
+use crate::wgsl::{Product, Variant};
+
+/// A product and what becomes of its sums.
+pub(crate) struct Products {
+    pub weight: MatrixId,
+    pub x: BufferId,
+    /// The first row of `x`.
+    pub first_row: usize,
+    pub n_rows: usize,
+    /// What the kernel's finish knows of: the low bits, under [`GOES_ON`].
+    pub flags: u32,
+    /// What the kernel's finish binds.
+    pub bindings: Vec<(u32, Binding)>,
+    pub kernel: fn(Product) -> Variant,
+}
+
+/// Groups of 32 columns that one dispatch multiplies: a window less the 256 bytes by which its start may be off, in whole scale words.
+const fn dispatch_groups(group_bytes: usize) -> usize {
+    (WINDOW_BYTES as usize - 256) / group_bytes / 8 * 8
+}
+
+// The flags of `wgsl/parts/products.wgsl`.
+const GOES_ON: u32 = 8;
+const UNFINISHED: u32 = 16;
+
+/// Up to four rows of activations and a part of the matrix.
+struct Piece {
+    first_row: usize,
+    n_rows: usize,
+    part: usize,
+    first_part_row: usize,
+    n_part_rows: usize,
+}
+
+/// Whether the activations are made 8 bits.
+fn is_int8(plan: &Plan<'_>, shape: MatrixShape) -> bool {
+    plan.facts.arithmetic == Arithmetic::Int8 && plan.weights(shape).may_be_int8()
+}
+
+impl Products {
+    /// For each four rows and each part of the matrix: its columns in one or more dispatches that pass their sums on. A single
+    /// row left over takes the kernel for one; the sums are the same.
+    pub fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
+        let shape = plan.shapes.matrix("weight", self.weight)?;
+        let part_rows = plan.facts.part_rows(shape);
+        if is_int8(plan, shape) {
+            let Self { x, first_row, n_rows, .. } = *self;
+            plan.quantise(QuantiseRows { x, first_row, n_rows, width: shape.n_cols });
+        }
+        for first_row in (0..self.n_rows).step_by(4) {
+            let n_rows = (self.n_rows - first_row).min(4);
+            for part in 0..shape.n_rows.div_ceil(part_rows) {
+                let first_part_row = part * part_rows;
+                let n_part_rows = part_rows.min(shape.n_rows - first_part_row);
+                self.plan_columns(plan, shape, Piece { first_row, n_rows, part, first_part_row, n_part_rows });
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_columns(&self, plan: &mut Plan<'_>, shape: MatrixShape, piece: Piece) {
+        let n_groups = shape.n_cols / GROUP;
+        let n_tokens = if piece.n_rows > 1 { 4 } else { 1 };
+        let int8 = is_int8(plan, shape);
+        let dispatch_groups = dispatch_groups(if int8 { QUANTISED_GROUP_BYTES } else { GROUP * 4 });
+        let kernel = |lanes| (self.kernel)(Product { weights: plan.weights(shape), int8, n_tokens, lanes });
+        let lanes = plan.facts.lanes(kernel, n_tokens, piece.n_part_rows);
+        let variant = kernel(lanes);
+        for first_group in (0..n_groups).step_by(dispatch_groups) {
+            let n_dispatch_groups = dispatch_groups.min(n_groups - first_group);
+            let goes_on = if first_group > 0 { GOES_ON } else { 0 };
+            let unfinished = if first_group + n_dispatch_groups < n_groups { UNFINISHED } else { 0 };
+
+            let mut starts = [0; 4];
+            let mut bindings = vec![(1, Binding::Weights(self.weight, piece.part as u32))];
+            bindings.extend(&self.bindings);
+            bindings.push((9, Binding::Scratch));
+            for (index, start) in starts.iter_mut().enumerate().take(n_tokens as usize) {
+                // A row that is not there looks at the last one; what comes of it is not stored.
+                let row = self.first_row + piece.first_row + index.min(piece.n_rows - 1);
+                let from = row * shape.n_cols + first_group * GROUP;
+                let (window, at) = if int8 { plan.quantised_window(self.x, from) } else { plan.window(self.x, from) };
+                bindings.push((10 + index as u32, window));
+                *start = at;
+            }
+            if n_dispatch_groups < n_groups {
+                plan.scratch_len = plan.scratch_len.max(4 * piece.n_part_rows);
+            }
+            let [s0, s1, s2, s3] = starts;
+            let params = [
+                s0,
+                s1,
+                s2,
+                s3,
+                n_groups as u32,
+                first_group as u32,
+                n_dispatch_groups as u32,
+                piece.first_part_row as u32,
+                piece.n_part_rows as u32,
+                shape.n_rows as u32,
+                piece.first_row as u32,
+                piece.n_rows as u32,
+                self.flags | goes_on | unfinished,
+            ];
+            let workgroups = (piece.n_part_rows as u32).div_ceil(lanes.workgroup * lanes.n_rows);
+            plan.dispatch(variant, &params, &bindings, [workgroups, 1]);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Activations of 8 bits: near to the oracle on what they become, within their bound of the oracle on what they were.
+
+use polyphony_kernels::cpu::{CpuEngine, quantise_rows};
+use polyphony_kernels::{Arithmetic, Engine, GateUp, Matmul, Recording, RmsNorm, WeightType};
+
+use super::engines::vulkan_with;
+use super::random::Random;
+
+const TYPES: [WeightType; 3] = [WeightType::Q4_0, WeightType::Q4_1, WeightType::Q8_0];
+
+/// The product of a random matrix with these rows.
+fn product(engine: &mut dyn Engine, weight_type: WeightType, [n_out, n_in]: [usize; 2], x: &[f32]) -> Vec<f32> {
+    let weight = Random(21).matrix(weight_type, n_out, n_in);
+    let weight = engine.load_matrix(weight_type, n_out, n_in, &weight).unwrap();
+    let n_rows = x.len() / n_in;
+    let (input, out) = (engine.alloc(x.len()).unwrap(), engine.alloc(n_rows * n_out).unwrap());
+    let mut recording = Recording::default();
+    recording.upload(input, 0, x.to_vec());
+    recording.push(Matmul { weight, x: input, first_row: 0, n_rows, bias: None, residual: None, out });
+    recording.readback(out, 0..n_rows * n_out);
+    engine.run(&recording).unwrap()
+}
+
+const SHAPES: [(usize, usize, usize); 5] = [(5, 32, 1), (96, 64, 9), (33, 576, 4), (8200, 96, 2), (4, 11_008, 5)];
+
+#[test]
+fn products_are_the_oracles_on_rounded_activations() {
+    for mut engine in vulkan_with(Arithmetic::Int8) {
+        for weight_type in TYPES {
+            for (n_out, n_in, n_rows) in SHAPES {
+                let mut x = Random(22).values(n_in * n_rows);
+                let found = product(engine.as_mut(), weight_type, [n_out, n_in], &x);
+                quantise_rows::reference(&mut x);
+                let expected = product(&mut CpuEngine::reference(), weight_type, [n_out, n_in], &x);
+                for (found, expected) in found.iter().zip(&expected) {
+                    // Sums of whole groups in f32: fewer additions than the f32 class has, whose bound is the same.
+                    let allowed = 1e-4 * expected.abs().max(1.0);
+                    assert!((found - expected).abs() <= allowed, "{weight_type:?} {n_in}: {found}, {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_are_within_their_bound_of_the_exact_ones() {
+    for mut engine in vulkan_with(Arithmetic::Int8) {
+        for weight_type in TYPES {
+            let (n_out, n_in) = (64, 576);
+            let x = Random(23).values(n_in);
+            let found = product(engine.as_mut(), weight_type, [n_out, n_in], &x);
+            let expected = product(&mut CpuEngine::reference(), weight_type, [n_out, n_in], &x);
+            let magnitudes = {
+                let ggml = Random(21).matrix(weight_type, n_out, n_in);
+                let mut values = vec![0.0; n_out * n_in];
+                weight_type.dequantise(&ggml, &mut values);
+                values
+            };
+            for (o, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                // Each activation is off by at most 1/254 of its group's largest.
+                let groups = magnitudes[o * n_in..(o + 1) * n_in].chunks(32).zip(x.chunks(32));
+                let bound: f32 = groups
+                    .map(|(w, x)| {
+                        let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                        w.iter().map(|w| w.abs()).sum::<f32>() * largest / 254.0
+                    })
+                    .sum();
+                assert!((found - expected).abs() <= bound * 1.001 + 1e-4, "{found}, {expected}, bound {bound}");
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_and_tiny_values_give_zero() {
+    for mut engine in vulkan_with(Arithmetic::Int8) {
+        for value in [0.0, 1e-35] {
+            let found = product(engine.as_mut(), WeightType::Q4_1, [8, 64], &[value; 64]);
+            assert_eq!(found, [0.0; 8]);
+        }
+    }
+}
+
+#[test]
+fn a_norm_hands_on_the_activations_that_an_op_of_its_own_would_make() {
+    for mut engine in vulkan_with(Arithmetic::Int8) {
+        let (width, n_rows) = (96, 5);
+        let mut random = Random(31);
+        let weight = random.matrix(WeightType::Q4_0, 64, width);
+        let weight = engine.load_matrix(WeightType::Q4_0, 64, width, &weight).unwrap();
+        let norm = engine.load_vector(&random.values(width)).unwrap();
+        let [x, normed, copy] = [0; 3].map(|_| engine.alloc(n_rows * width).unwrap());
+        let [out, out_copy] = [0; 2].map(|_| engine.alloc(n_rows * 32).unwrap());
+        let mut recording = Recording::default();
+        recording.upload(x, 0, random.values(n_rows * width));
+        recording.push(RmsNorm { x, first_row: 0, weight: norm, eps: 1e-5, width, n_rows, out: normed });
+        recording.push(GateUp { weight, x: normed, n_rows, out });
+        recording.readback(normed, 0..n_rows * width);
+        recording.readback(out, 0..n_rows * 32);
+        let mut found = engine.run(&recording).unwrap();
+        let fused = found.split_off(n_rows * width);
+        let mut recording = Recording::default();
+        recording.upload(copy, 0, found);
+        recording.push(GateUp { weight, x: copy, n_rows, out: out_copy });
+        recording.readback(out_copy, 0..n_rows * 32);
+        assert_eq!(engine.run(&recording).unwrap(), fused, "{}", engine.device());
+    }
+}

@@ -1,0 +1,16 @@
+// Gate and up of SwiGLU: what becomes of the sums of parts/products.wgsl, whose even rows are the gate's and whose odd ones are up's.
+
+// [row][n_out / 2], f32.
+@group(0) @binding(6) var<storage, read_write> out: array<f32>;
+
+fn store(token_row: u32, row: u32, gate: f32, up: f32) {
+    if row >= params.n_part_rows {
+        return;
+    }
+    let column = (params.first_part_row + row) / 2u;
+    out[token_row * (params.n_out / 2u) + column] = gate / (1.0 + exponential(-gate)) * up;
+}
+
+fn finish(token_row: u32, first: u32, sums: array<f32, ROWS_A_LANE>) {
+    store(token_row, first + $eu, sums[$e], sums[$o]);
+}

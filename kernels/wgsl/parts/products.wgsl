@@ -1,0 +1,96 @@
+// Products of a matrix with one or four rows of activations, in f32 or with activations of 8 bits. A lane one or more outputs; no barrier,
+// no shared memory; every sum in the order of the columns.
+
+struct Params {
+    // Where each row of activations starts in its window, in vec4.
+    starts: vec4<u32>,
+    // Groups of 32 in a row of the matrix.
+    n_groups: u32,
+    // The groups of this dispatch.
+    first_group: u32,
+    n_dispatch_groups: u32,
+    // The rows of the matrix that this part holds, of `n_out` in all.
+    first_part_row: u32,
+    n_part_rows: u32,
+    n_out: u32,
+    // The first row of `out`, and how many of the four there are.
+    first_row: u32,
+    n_rows: u32,
+    flags: u32,
+}
+
+// `partial` holds the sums of earlier columns.
+const GOES_ON: u32 = 8u;
+// More columns follow: the sums go to `partial`.
+const UNFINISHED: u32 = 16u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+// Windows of 16 KiB on the activations, one a row: f32, or groups of 3 as parts/quantise.wgsl says.
+@group(0) @binding(1$t) var<uniform> window$t: array<vec4<f32>, 1024>; //? f32
+@group(0) @binding(1$t) var<uniform> window$t: array<vec4<u32>, 1024>; //? int8
+// [row of the four][n_part_rows], f32; anything without GOES_ON and UNFINISHED.
+@group(0) @binding(9) var<storage, read_write> partial: array<f32>;
+
+fn started(token: u32, row: u32) -> f32 {
+    if (params.flags & GOES_ON) != 0u && token < params.n_rows {
+        return partial[token * params.n_part_rows + row];
+    }
+    return 0.0;
+}
+
+fn leave(token: u32, row: u32, sum: f32) {
+    if token < params.n_rows && row < params.n_part_rows {
+        partial[token * params.n_part_rows + row] = sum;
+    }
+}
+
+fn product(w: Group, x: Group) -> f32 {
+    var s = w.v0 * x.v0;
+    s = s + w.v1 * x.v1;
+    s = s + w.v2 * x.v2;
+    s = s + w.v3 * x.v3;
+    s = s + w.v4 * x.v4;
+    s = s + w.v5 * x.v5;
+    s = s + w.v6 * x.v6;
+    s = s + w.v7 * x.v7;
+    return (s.x + s.y) + (s.z + s.w);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let first = id.x * ROWS_A_LANE;
+    if first >= params.n_part_rows {
+        return;
+    }
+    // A row beyond the last takes the last one's weights; what comes of it is not stored.
+    let row$r = min(first + $ru, params.n_part_rows - 1u);
+    var scales$r = vec4<u32>(0u);
+    var sum$t$r = started($tu, row$r);
+    for (var i = 0u; i < params.n_dispatch_groups; i = i + 1u) {
+        let group = params.first_group + i;
+        if group % GROUPS_A_SCALE == 0u {
+            scales$r = scales_of(group, row$r);
+        }
+        let w$r = dequantise(group, row$r, scales$r); //? f32
+        let at$t = params.starts[$t] + i * 8u; //? f32
+        let low$t = array(window$t[at$t], window$t[at$t + 1u], window$t[at$t + 2u], window$t[at$t + 3u]); //? f32
+        let high$t = array(window$t[at$t + 4u], window$t[at$t + 5u], window$t[at$t + 6u], window$t[at$t + 7u]); //? f32
+        let x$t = Group(low$t[0], low$t[1], low$t[2], low$t[3], high$t[0], high$t[1], high$t[2], high$t[3]); //? f32
+        sum$t$r = sum$t$r + product(w$r, x$t); //? f32
+
+        let w$r = bytes_of(group, row$r); //? int8
+        let scale$r = scale_of(group, scales$r); //? int8
+        let at$t = params.starts[$t] + i * 3u; //? int8
+        let x$t = Bytes(window$t[at$t], window$t[at$t + 1u]); //? int8
+        let head$t = window$t[at$t + 2u]; //? int8
+        let d$t = bitcast<f32>(head$t.x); //? int8
+        sum$t$r = sum$t$r + d$t * scaled(scale$r, dot_bytes(w$r, x$t), bitcast<i32>(head$t.y)); //? int8
+    }
+    if (params.flags & UNFINISHED) != 0u {
+        leave($tu, first + $ru, sum$t$r);
+    } else {
+        var sums$t: array<f32, ROWS_A_LANE>;
+        sums$t[$r] = sum$t$r;
+        if $tu < params.n_rows { finish(params.first_row + $tu, first, sums$t); }
+    }
+}

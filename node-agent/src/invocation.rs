@@ -1,0 +1,172 @@
+//! The invocation: a command line as one of three wishes: run with every flag, `join` a host, or `run` again what was joined.
+//!
+//! `join` and `run` take every flag that running takes, so that a new flag is known to all three at once.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+
+use crate::flags::Flags;
+
+/// What a command line asks for.
+#[derive(Clone, Debug)]
+pub enum Invocation {
+    /// Everything is said.
+    Run(Box<Flags>),
+    /// Join a host and remember it.
+    Join(Request),
+    /// Run again what was joined.
+    Again(Request),
+}
+
+/// What was said to `join` or `run`; the rest is remembered, found or defaulted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// HOST:PORT or HOST.
+    pub address: Option<String>,
+    pub token: Option<String>,
+    pub token_file: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    /// All other flags that were given, by name without hyphens in front; a switch is `true`.
+    pub flags: BTreeMap<String, String>,
+}
+
+const EXAMPLES: &str = "Examples:
+  polyphony-agent join 192.168.1.10:7700 --token TOKEN   the line that `polyctl join-command` prints on the host
+  polyphony-agent join --token TOKEN                     look for the host on this network by mDNS
+  polyphony-agent join                                   join again the host that was joined before
+  polyphony-agent run                                    the same for a service: waits for the host for ever";
+
+/// Flags of running that a request holds apart, or that are none of its own.
+const APART: [&str; 5] = ["token", "token_file", "data_dir", "help", "version"];
+
+/// Reads a command line, the program's name included.
+///
+/// # Errors
+/// clap's error, which prints itself; `--help` and `--version` are errors of that kind too.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    match matches.subcommand() {
+        Some(("join", given)) => Ok(Invocation::Join(request(given)?)),
+        Some((_, given)) => Ok(Invocation::Again(request(given)?)),
+        None => Ok(Invocation::Run(Box::new(Flags::from_arg_matches(&matches)?))),
+    }
+}
+
+/// The flags of running, put together from what `join` knows.
+///
+/// # Errors
+/// clap's error, such as for a name that is none.
+pub fn flags(given: &BTreeMap<String, String>) -> Result<Flags, clap::Error> {
+    let command = Flags::command();
+    let switches: Vec<&str> = command.get_arguments().filter(|arg| is_switch(arg)).filter_map(Arg::get_long).collect();
+    let argument = |(name, value): (&String, &String)| {
+        if switches.contains(&name.as_str()) { format!("--{name}") } else { format!("--{name}={value}") }
+    };
+    let arguments = std::iter::once("polyphony-agent".to_owned()).chain(given.iter().map(argument));
+    Flags::from_arg_matches(&Flags::command().try_get_matches_from(arguments)?)
+}
+
+fn command() -> Command {
+    let join = friendly("join")
+        .about("Join a host and run; hub, token and flags are remembered")
+        .arg(
+            Arg::new("address")
+                .value_name("HOST:PORT")
+                .help("The host's hub; found on this network by mDNS when left out"),
+        )
+        .after_help(EXAMPLES);
+    let run = friendly("run").about("Run again as joined before, and wait for the host for ever");
+    Flags::command().subcommands([join, run]).subcommand_negates_reqs(true).args_conflicts_with_subcommands(true)
+}
+
+/// The flags of running with nothing required.
+fn friendly(name: &'static str) -> Command {
+    Flags::command()
+        .name(name)
+        .disable_version_flag(true)
+        .mut_arg("name", |arg| arg.required(false).help("The phone's name: lower-case letters, digits and hyphens; the default is the host name"))
+        .mut_arg("hub", |arg| arg.required(false).hide(true))
+        .mut_arg("data_dir", |arg| arg.required(false).help("Folder for cached weights and what was joined; the default is ~/.polyphony/agent"))
+        .mut_arg("ring_address", |arg| {
+            arg.default_value(None).help("Where previous stages dial this phone; the default is a free port of the address that reaches the host")
+        })
+}
+
+fn is_switch(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue)
+}
+
+fn request(given: &ArgMatches) -> Result<Request, clap::Error> {
+    let mut flags = BTreeMap::new();
+    for arg in Flags::command().get_arguments() {
+        let (id, Some(long)) = (arg.get_id().as_str(), arg.get_long()) else { continue };
+        if APART.contains(&id) || given.value_source(id) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let value =
+            if is_switch(arg) { Some("true") } else { given.get_raw(id).and_then(|mut raw| raw.next()?.to_str()) };
+        let not_text = || clap::Error::raw(clap::error::ErrorKind::InvalidUtf8, format!("--{long} is not UTF-8\n"));
+        flags.insert(long.to_owned(), value.ok_or_else(not_text)?.to_owned());
+    }
+    let address = given.try_get_one::<String>("address").ok().flatten().cloned();
+    Ok(Request {
+        address: flags.remove("hub").or(address),
+        token: given.get_one::<String>("token").cloned(),
+        token_file: given.get_one::<PathBuf>("token_file").cloned(),
+        data_dir: given.get_one::<PathBuf>("data_dir").cloned(),
+        flags,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(line: &str) -> Result<Invocation, String> {
+        parse(line.split(' ').map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn running_with_every_flag_needs_no_verb() {
+        let line = "polyphony-agent --name phone-1 --hub 127.0.0.1:7700 --data-dir d --token t";
+        let Invocation::Run(flags) = read(line).unwrap() else { panic!("another wish") };
+        assert_eq!((flags.name.as_str(), flags.hub.as_str()), ("phone-1", "127.0.0.1:7700"));
+        assert!(read("polyphony-agent --hub 127.0.0.1:7700").unwrap_err().contains("--name"));
+    }
+
+    #[test]
+    fn a_join_takes_an_address_and_keeps_only_what_was_said() {
+        let line = "polyphony-agent join desk:7700 --token t --memory 80Mi --insecure";
+        let Invocation::Join(request) = read(line).unwrap() else { panic!("another wish") };
+        assert_eq!((request.address.as_deref(), request.token.as_deref()), (Some("desk:7700"), Some("t")));
+        let said: Vec<_> = request.flags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(said, [("insecure", "true"), ("memory", "80Mi")]);
+        let Invocation::Again(request) = read("polyphony-agent run").unwrap() else { panic!("another wish") };
+        assert_eq!(request, Request { token: request.token.clone(), ..Request::default() });
+        assert!(read("polyphony-agent join --name Phone_1").unwrap_err().contains("lower-case"));
+    }
+
+    #[test]
+    fn what_is_remembered_becomes_flags_again() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let given = BTreeMap::from([
+            pair("name", "phone-1"),
+            pair("hub", "h:1"),
+            pair("data-dir", "d"),
+            pair("memory", "80Mi"),
+            pair("insecure", "true"),
+        ]);
+        let flags = flags(&given).unwrap();
+        assert_eq!((flags.memory, flags.insecure, flags.name.as_str()), (Some(80 << 20), true, "phone-1"));
+    }
+}

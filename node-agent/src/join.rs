@@ -1,0 +1,322 @@
+//! `join` and `run`: finds the host, works out what was not said, runs the agent, and remembers what worked.
+
+pub mod membership;
+pub mod name;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::agent;
+use crate::discovery::{self, Choice, FoundHost};
+use crate::frame_io::LinkError;
+use crate::invocation::{self, Request};
+use membership::Membership;
+
+/// The port of a hub when none is said.
+const HUB_PORT: u16 = 7700;
+/// How long the network is asked for hosts.
+const BROWSE: Duration = Duration::from_secs(4);
+const CONNECT: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Why a phone cannot join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("there is no home folder to remember the host in: set $HOME, or give --data-dir")]
+    NoHome,
+    #[error("this phone has joined no host yet ({} is not there): run `polyphony-agent join HOST:PORT --token TOKEN` once; `polyctl join-command` on the host prints that line", .0.display())]
+    NeverJoined(PathBuf),
+    #[error(
+        "no join token: give --token, --token-file or POLYPHONY_JOIN_TOKEN; `polyctl join-command` on the host prints the whole line"
+    )]
+    NoToken,
+    #[error("{0:?} is no address of a host: write HOST:PORT, such as 192.168.1.10:7700, without http://")]
+    Address(String),
+    #[error("no host was found on this network within {} s: start its controller with --insecure and a --hub-address that is not loopback, or give HOST:PORT; `polyctl join-command` on the host prints the line", 2 * BROWSE.as_secs())]
+    NobodyFound,
+    #[error("none of these hosts takes this token: compare it with `polyctl join-command` on the host\n{}", .0.join("\n"))]
+    OtherTokens(Vec<String>),
+    #[error("several hosts were found: choose one by `polyphony-agent join HOST:PORT`\n{}", .0.join("\n"))]
+    SeveralFound(Vec<String>),
+    #[error(
+        "nothing listens at {hub}: is the controller running there, and does its hub listen on an address that this machine can reach? `polyctl join-command` on the host says what it listens on"
+    )]
+    NothingListens { hub: String },
+    #[error("{hub} cannot be reached: {why}; check the address, the network and the host's firewall")]
+    Unreachable { hub: String, why: String },
+    #[error(
+        "{hub} is beyond this machine, and neither the token nor hidden states would be encrypted on the way: add --insecure in a closed lab network"
+    )]
+    BeyondLoopback { hub: String },
+    #[error("the host at {hub} refused this phone: {reason}")]
+    Refused { hub: String, reason: String },
+    #[error(
+        "{hub} took the connection, but did not answer as a Polyphony hub: {why}; is HOST:PORT the hub's, not the gateway's or the API's?"
+    )]
+    NoHub { hub: String, why: String },
+}
+
+/// Whether to give up when the host is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A person waits.
+    Once,
+    /// A service waits.
+    ForEver,
+}
+
+/// Joins the host that `request` names, that was joined before, or that the network offers; runs until SIGTERM.
+///
+/// # Errors
+/// When it cannot: what was tried, why it failed and what to do.
+pub async fn run(request: Request, patience: Patience) -> anyhow::Result<()> {
+    let data_dir = data_dir(&request)?;
+    let remembered = Membership::read(&data_dir)?;
+    if patience == Patience::ForEver && remembered.is_none() {
+        return Err(JoinError::NeverJoined(Membership::path(&data_dir)).into());
+    }
+    let token = token(&request, remembered.as_ref())?;
+    let hubs = hubs(&request, remembered.as_ref(), token.as_deref()).await?;
+    let token = token.ok_or(JoinError::NoToken)?;
+    let mut kept = remembered.map(|membership| membership.flags).unwrap_or_default();
+    kept.extend(request.flags);
+    if !kept.contains_key("name") {
+        kept.insert("name".into(), name::default_name()?);
+    }
+    let (hub, route) = match patience {
+        Patience::Once => reach(&hubs).await?,
+        Patience::ForEver => reach_for_ever(&hubs).await,
+    };
+    if !route.host.is_loopback() && !kept.contains_key("insecure") {
+        return Err(JoinError::BeyondLoopback { hub }.into());
+    }
+    let mut flags = invocation::flags(&complete(&kept, &hub, &route, &data_dir)).map_err(|error| {
+        anyhow::anyhow!("{}; is it in {}?", error.to_string().trim(), Membership::path(&data_dir).display())
+    })?;
+    flags.token = Some(token.clone());
+    flags.token_file = None;
+    let membership = Membership { hub: hub.clone(), token, flags: kept };
+    if patience == Patience::ForEver {
+        return agent::run(flags, None).await;
+    }
+    let (first, welcomed) = oneshot::channel();
+    let remember = tokio::spawn(async move {
+        if welcomed.await.is_ok() {
+            keep(&membership, &data_dir);
+        }
+    });
+    let ended = agent::run(flags, Some(first)).await;
+    remember.await?;
+    ended.map_err(|error| match error.downcast::<LinkError>() {
+        Ok(error) => explain(hub, error).into(),
+        Err(other) => other,
+    })
+}
+
+/// What a failed first link means to a person.
+fn explain(hub: String, error: LinkError) -> JoinError {
+    match error {
+        LinkError::Refused(reason) => JoinError::Refused { hub, reason },
+        LinkError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            JoinError::NothingListens { hub }
+        }
+        other => JoinError::NoHub { hub, why: other.to_string() },
+    }
+}
+
+fn keep(membership: &Membership, data_dir: &Path) {
+    let mut out = std::io::stdout().lock();
+    let name = membership.flags.get("name").map_or("?", String::as_str);
+    let how = match membership.write(data_dir) {
+        Ok(()) => "`polyphony-agent run` joins again".to_owned(),
+        Err(error) => format!("it will not be remembered: {error}"),
+    };
+    // A reader that has gone must not stop the agent.
+    let _ = writeln!(out, "joined {} as {name}; {how}", membership.hub).and_then(|()| out.flush());
+}
+
+fn data_dir(request: &Request) -> Result<PathBuf, JoinError> {
+    if let Some(folder) = &request.data_dir {
+        return Ok(folder.clone());
+    }
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or(JoinError::NoHome)?;
+    Ok(Path::new(&home).join(".polyphony/agent"))
+}
+
+fn token(request: &Request, remembered: Option<&Membership>) -> anyhow::Result<Option<String>> {
+    if let Some(file) = &request.token_file {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| anyhow::anyhow!("cannot read the join token from {}: {error}", file.display()))?;
+        return Ok(Some(text.trim().to_owned()));
+    }
+    let known = request.token.as_ref().or(remembered.map(|membership| &membership.token));
+    Ok(known.map(|token| token.trim().to_owned()))
+}
+
+/// Addresses to try, the likeliest first: the one that was said, the one remembered, or those found.
+async fn hubs(request: &Request, remembered: Option<&Membership>, token: Option<&str>) -> anyhow::Result<Vec<String>> {
+    if let Some(address) = &request.address {
+        return Ok(vec![with_port(address)?]);
+    }
+    let is_other = |membership: &Membership| token.is_some_and(|token| token != membership.token);
+    if let Some(membership) = remembered.filter(|membership| !is_other(membership)) {
+        return Ok(vec![membership.hub.clone()]);
+    }
+    eprintln!("looking for a host on this network for {} s …", BROWSE.as_secs());
+    let mut found = discovery::browse(BROWSE, token).await?;
+    if found.is_empty() {
+        // A host that has only just started, or a link that has only just come up, is missed now and then.
+        found = discovery::browse(BROWSE, token).await?;
+    }
+    for host in &found {
+        eprintln!("found {host}");
+    }
+    let lines = |hosts: &[&FoundHost]| hosts.iter().map(|host| format!("  {host}")).collect::<Vec<_>>();
+    let host = match discovery::choose(&found, token) {
+        Choice::Nobody => return Err(JoinError::NobodyFound.into()),
+        Choice::OtherTokens => return Err(JoinError::OtherTokens(lines(&found.iter().collect::<Vec<_>>())).into()),
+        Choice::Only(host) => host,
+        Choice::Several(hosts) => ask(&hosts).ok_or_else(|| JoinError::SeveralFound(lines(&hosts)))?,
+    };
+    Ok(host.addresses.iter().map(SocketAddr::to_string).collect())
+}
+
+/// Lets a person at a terminal choose; none when nobody is there or nothing was chosen.
+fn ask<'a>(hosts: &[&'a FoundHost]) -> Option<&'a FoundHost> {
+    if !std::io::stdin().is_terminal() {
+        return None;
+    }
+    for (idx, host) in hosts.iter().enumerate() {
+        eprintln!("{:>3}  {host}", idx + 1);
+    }
+    eprint!("which one? [1-{}] ", hosts.len());
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).ok()?;
+    hosts.get(line.trim().parse::<usize>().ok()?.checked_sub(1)?).copied()
+}
+
+/// HOST:PORT of what a person wrote.
+fn with_port(address: &str) -> Result<String, JoinError> {
+    let wrong = || JoinError::Address(address.to_owned());
+    if let Ok(ip) = address.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, HUB_PORT).to_string());
+    }
+    if address.parse::<SocketAddr>().is_ok() {
+        return Ok(address.to_owned());
+    }
+    let (host, port) = address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port)));
+    let is_host = |host: &str| {
+        !host.is_empty() && host.chars().all(|character| character.is_alphanumeric() || "-._".contains(character))
+    };
+    match port.map(str::parse::<u16>) {
+        None if is_host(host) => Ok(format!("{host}:{HUB_PORT}")),
+        Some(Ok(port)) if is_host(host) => Ok(format!("{host}:{port}")),
+        _ => Err(wrong()),
+    }
+}
+
+/// How this machine reaches the host.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    /// Our end.
+    local: IpAddr,
+    host: IpAddr,
+}
+
+/// The first of the addresses that answers.
+async fn reach(hubs: &[String]) -> Result<(String, Route), JoinError> {
+    let mut last = JoinError::NobodyFound;
+    for hub in hubs {
+        let hub = hub.clone();
+        last = match tokio::time::timeout(CONNECT, TcpStream::connect(&hub)).await {
+            Ok(Ok(stream)) => match (stream.local_addr(), stream.peer_addr()) {
+                (Ok(local), Ok(host)) => return Ok((hub, Route { local: local.ip(), host: host.ip() })),
+                (Err(error), _) | (_, Err(error)) => JoinError::Unreachable { hub, why: error.to_string() },
+            },
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                JoinError::NothingListens { hub }
+            }
+            Ok(Err(error)) => JoinError::Unreachable { hub, why: error.to_string() },
+            Err(_) => JoinError::Unreachable { hub, why: format!("no answer within {} s", CONNECT.as_secs()) },
+        };
+    }
+    Err(last)
+}
+
+async fn reach_for_ever(hubs: &[String]) -> (String, Route) {
+    let mut pause = Duration::from_millis(500);
+    loop {
+        match reach(hubs).await {
+            Ok(reached) => return reached,
+            Err(error) => tracing::warn!(%error, retry_in = ?pause, "no way to the host"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What is kept and what depends on today's network, as flags.
+fn complete(kept: &BTreeMap<String, String>, hub: &str, route: &Route, data_dir: &Path) -> BTreeMap<String, String> {
+    let mut flags = kept.clone();
+    flags.insert("hub".into(), hub.to_owned());
+    flags.insert("data-dir".into(), data_dir.display().to_string());
+    flags.entry("ring-address".into()).or_insert_with(|| SocketAddr::new(route.local, 0).to_string());
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_address_may_leave_out_the_port_and_must_not_be_a_url() {
+        for (written, meant) in [
+            ("desk", "desk:7700"),
+            ("desk.local:9000", "desk.local:9000"),
+            ("10.0.0.1", "10.0.0.1:7700"),
+            ("10.0.0.1:9000", "10.0.0.1:9000"),
+            ("::1", "[::1]:7700"),
+            ("[::1]", "[::1]:7700"),
+            ("[::1]:9", "[::1]:9"),
+        ] {
+            assert_eq!(with_port(written).unwrap(), meant);
+        }
+        for wrong in ["", ":7700", "http://desk:7700", "desk:", "desk:port", "desk:99999", "a b"] {
+            assert!(with_port(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_not_there_is_told_from_a_stranger_that_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let request = |token: Option<&str>| Request {
+            address: Some(address.clone()),
+            token: token.map(str::to_owned),
+            data_dir: Some(folder.path().to_owned()),
+            flags: BTreeMap::from([("backend".into(), "cpu".into()), ("memory".into(), "1Mi".into())]),
+            ..Request::default()
+        };
+        let error = run(request(None), Patience::Once).await.unwrap_err().to_string();
+        assert!(error.contains("no join token"), "{error}");
+        // It takes connections and hangs up.
+        let stranger = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        let error = run(request(Some("t")), Patience::Once).await.unwrap_err().to_string();
+        assert!(error.contains("did not answer as a Polyphony hub"), "{error}");
+        stranger.abort();
+        let _ = stranger.await;
+        let error = run(request(Some("t")), Patience::Once).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("nothing listens at {address}")), "{error}");
+        assert_eq!(Membership::read(folder.path()).unwrap(), None, "what did not work is not remembered");
+        let error = run(request(Some("t")), Patience::ForEver).await.unwrap_err().to_string();
+        assert!(error.contains("joined no host yet"), "{error}");
+    }
+}

@@ -1,0 +1,52 @@
+//! The phone itself: memory, sensors, speed. A value that the phone cannot tell is absent.
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{GaugeVec, Opts};
+
+use super::{Identity, VALID, gauge, gauges};
+use crate::budget::Budget;
+use crate::probe::Battery;
+
+pub(super) fn memory_families(memory: &Budget) -> Vec<MetricFamily> {
+    let allocatable = gauge(
+        "polyphony_memory_allocatable_bytes",
+        "Memory that segments of this phone may take together.",
+        Some(memory.limit_bytes() as f64),
+    );
+    let reserved = gauge(
+        "polyphony_memory_reserved_bytes",
+        "Memory that segments of this phone have taken, or that is set aside for one that waits.",
+        Some(memory.reserved_bytes() as f64),
+    );
+    [allocatable, reserved].concat()
+}
+
+pub(super) fn sensor_families(battery: &Battery, temperature_celsius: Option<f64>) -> Vec<MetricFamily> {
+    let battery = gauge(
+        "polyphony_battery_ratio",
+        "Charge of the battery from 0 to 1; absent on a device without one.",
+        battery.percent.map(|percent| f64::from(percent) / 100.0),
+    );
+    let temperature = gauge(
+        "polyphony_temperature_celsius",
+        "Temperature of the hottest zone; absent on a device without a sensor.",
+        temperature_celsius,
+    );
+    [battery, temperature].concat()
+}
+
+pub(super) fn identity_families(identity: &Identity) -> Vec<MetricFamily> {
+    let mut families = gauges(
+        "polyphony_backend_gflops",
+        "10^9 operations a second of a matrix-vector product, a multiply-add counted as two, as measured at start.",
+        "backend",
+        identity.speeds.iter().map(|speed| (speed.backend.clone(), speed.gflops)),
+    );
+    let options =
+        Opts::new("polyphony_agent_info", "Always 1; the labels say which agent this is and what it runs on.");
+    let info = GaugeVec::new(options, &["version", "backend", "device"]).expect(VALID);
+    info.with_label_values(&[&identity.version, &identity.backend, &identity.device]).set(1.0);
+    families.extend(info.collect());
+    families
+}

@@ -1,0 +1,128 @@
+//! The scrape as Prometheus, promtool and a reader of docs/metrics.md meet it.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../tests/it/exposition.rs"]
+mod exposition;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use exposition::{assert_documented, assert_promtool_has_nothing_to_say, families, value};
+use polyphony_protocol::frame::Hidden;
+use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+
+use super::*;
+use crate::probe::Battery;
+
+/// Every name of the agent, and its type.
+const NAMES: [(&str, &str); 16] = [
+    ("polyphony_agent_info", "gauge"),
+    ("polyphony_backend_gflops", "gauge"),
+    ("polyphony_battery_ratio", "gauge"),
+    ("polyphony_hop_round_trip_seconds", "gauge"),
+    ("polyphony_kv_cache_usage_ratio", "gauge"),
+    ("polyphony_memory_allocatable_bytes", "gauge"),
+    ("polyphony_memory_reserved_bytes", "gauge"),
+    ("polyphony_segment_bytes_loaded", "gauge"),
+    ("polyphony_segment_layer_seconds", "gauge"),
+    ("polyphony_segment_layers", "gauge"),
+    ("polyphony_segment_sessions", "gauge"),
+    ("polyphony_segment_step_seconds", "histogram"),
+    ("polyphony_sent_bytes_total", "counter"),
+    ("polyphony_sent_frames_total", "counter"),
+    ("polyphony_temperature_celsius", "gauge"),
+    ("polyphony_weights_fetched_bytes_total", "counter"),
+];
+
+fn metrics(board: &Arc<Board>) -> Metrics {
+    let speed = |backend: &str, gflops| Speed {
+        backend: backend.into(),
+        device: "a \"device\"".into(),
+        gflops,
+        gigabytes_per_second: 1.0,
+    };
+    let identity = Identity {
+        version: "0.1.0".into(),
+        backend: "cpu".into(),
+        device: "a \"device\"".into(),
+        speeds: vec![speed("cpu", 2.5), speed("vulkan", 1.5)],
+    };
+    Metrics::new(identity, board.clone(), Budget::new(80 << 20))
+}
+
+/// A board with one of everything.
+fn full_board() -> Arc<Board> {
+    let board = Arc::new(Board::default());
+    let entry = board.add("default", "chat-0-1-0");
+    entry.set_progress(5, 10);
+    entry.set_room(3, 4);
+    entry.set_sessions(1);
+    entry.set_seconds_per_layer(0.5);
+    entry.steps().note(StepKind::Decode, Duration::from_millis(3));
+    entry.steps().note(StepKind::Prefill, Duration::from_secs(2));
+    board.note_link("phone-2", 0.001);
+    board
+}
+
+#[test]
+fn every_name_is_there_with_help_and_type_and_stands_in_the_docs() {
+    let mut text = metrics(&full_board()).text().unwrap();
+    // Not every machine has these sensors; a phone has.
+    let battery = Battery { percent: Some(73), is_charging: None };
+    let sensors = phone::sensor_families(&battery, Some(41.5));
+    for family in sensors {
+        if text.contains(&format!("# TYPE {} ", family.name())) {
+            continue;
+        }
+        text += &TextEncoder::new().encode_to_string(&[family]).unwrap();
+    }
+    let families = families(&text);
+    let found: Vec<(&str, &str)> =
+        families.iter().map(|(name, family)| (name.as_str(), family.kind.as_str())).collect();
+    assert_eq!(found, NAMES);
+    assert_documented(include_str!("../../../docs/metrics.md"), "Agent", &families);
+    assert_promtool_has_nothing_to_say(&text);
+}
+
+#[test]
+fn what_the_board_knows_is_what_a_scrape_shows_until_the_segment_is_released() {
+    let board = full_board();
+    board.add("other", "chat-0-1-0");
+    let metrics = metrics(&board);
+    let text = metrics.text().unwrap();
+    let of = |name: &str, placement: &str| value(&text, name, &[("placement", placement)]);
+    assert_eq!(of("polyphony_segment_bytes_loaded", "chat-0-1-0"), Some(5.0));
+    assert_eq!(of("polyphony_segment_bytes_loaded", "other/chat-0-1-0"), Some(0.0));
+    assert_eq!(of("polyphony_kv_cache_usage_ratio", "chat-0-1-0"), Some(0.25));
+    assert_eq!(of("polyphony_kv_cache_usage_ratio", "other/chat-0-1-0"), None);
+    assert_eq!(of("polyphony_segment_layers", "chat-0-1-0"), Some(3.0));
+    assert_eq!(value(&text, "polyphony_hop_round_trip_seconds", &[("peer", "phone-2")]), Some(0.001));
+    let decode = [("placement", "chat-0-1-0"), ("kind", "decode")];
+    assert_eq!(value(&text, "polyphony_segment_step_seconds_sum", &decode), Some(0.003));
+    board.remove("default", "chat-0-1-0");
+    let text = metrics.text().unwrap();
+    assert!(!text.contains("\"chat-0-1-0\"") && text.contains("\"other/chat-0-1-0\""), "{text}");
+}
+
+#[test]
+fn frames_and_bytes_are_counted_by_kind_in_every_clone() {
+    let metrics = metrics(&Arc::default());
+    let key = RouteKey { ring: RingId(1), generation: PlanGeneration(1), session: SessionId(1), epoch: Epoch(1) };
+    let hidden = Frame::Hidden(Hidden {
+        key,
+        position: 0,
+        n_tokens: 1,
+        dtype: ActivationType::F32,
+        sample: false,
+        payload: Bytes::new(),
+    });
+    metrics.traffic.note(&hidden, 100);
+    metrics.traffic.clone().note(&hidden, 11);
+    metrics.traffic.note(&Frame::Close { key }, 40);
+    let text = metrics.text().unwrap();
+    for (kind, frames, bytes) in [("hidden", 2.0, 111.0), ("control", 1.0, 40.0), ("token", 0.0, 0.0)] {
+        assert_eq!(value(&text, "polyphony_sent_frames_total", &[("kind", kind)]), Some(frames), "{kind}");
+        assert_eq!(value(&text, "polyphony_sent_bytes_total", &[("kind", kind)]), Some(bytes), "{kind}");
+    }
+}

@@ -1,0 +1,194 @@
+//! Tensors on their way into an engine: what one kernel multiplies at once becomes one matrix. Computes nothing.
+
+use std::collections::BTreeMap;
+
+use polyphony_kernels::{Engine, MatrixId, VectorId, WeightType};
+use polyphony_model::{Role, TensorEntry, TensorType};
+
+use super::SegmentError;
+
+/// What an engine holds of a segment, by role and layer.
+#[derive(Default)]
+pub(super) struct Loaded {
+    matrices: BTreeMap<(Role, Option<u32>), MatrixId>,
+    vectors: BTreeMap<(Role, Option<u32>), VectorId>,
+    /// By the first role of the join.
+    joined: BTreeMap<(Role, u32), MatrixId>,
+    /// Wait for the others of their join.
+    waiting: BTreeMap<(Role, Option<u32>), Rows>,
+}
+
+/// A matrix in file bytes.
+struct Rows {
+    weight_type: WeightType,
+    n_rows: usize,
+    n_cols: usize,
+    ggml: Vec<u8>,
+}
+
+/// Roles whose matrices multiply the same values, and are joined when they are of one type.
+struct Join {
+    roles: &'static [Role],
+    /// Rows of all taking turns; otherwise one matrix after another.
+    takes_turns: bool,
+}
+
+const JOINS: [Join; 2] = [
+    Join { roles: &[Role::Query, Role::Key, Role::Value], takes_turns: false },
+    Join { roles: &[Role::FfnGate, Role::FfnUp], takes_turns: true },
+];
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// Takes one tensor to the engine, or keeps it until the others of its join are there.
+    pub fn take(&mut self, engine: &mut dyn Engine, tensor: &TensorEntry, bytes: Vec<u8>) -> Result<(), SegmentError> {
+        let place = (tensor.role, tensor.layer);
+        if tensor.role.is_vector() {
+            let values = vector_values(tensor, &bytes)?;
+            self.vectors.insert(place, engine.load_vector(&values)?);
+            return Ok(());
+        }
+        let not_a_matrix = || SegmentError::NotAMatrix { name: tensor.name.clone(), shape: tensor.shape.clone() };
+        let &[n_cols, n_rows] = tensor.shape.as_slice() else { return Err(not_a_matrix()) };
+        let n_cols = usize::try_from(n_cols).map_err(|_| not_a_matrix())?;
+        let n_rows = usize::try_from(n_rows).map_err(|_| not_a_matrix())?;
+        let rows = Rows { weight_type: weight_type(tensor)?, n_rows, n_cols, ggml: bytes };
+        let join = JOINS.iter().find(|join| join.roles.contains(&tensor.role));
+        let (Some(join), Some(layer)) = (join, tensor.layer) else {
+            self.matrices.insert(place, rows.load(engine)?);
+            return Ok(());
+        };
+        self.waiting.insert(place, rows);
+        let parts: Vec<&Rows> = join.roles.iter().filter_map(|role| self.waiting.get(&(*role, Some(layer)))).collect();
+        if parts.len() < join.roles.len() {
+            return Ok(());
+        }
+        if let Some(whole) = join.whole(&parts) {
+            self.joined.insert((join.roles[0], layer), whole.load(engine)?);
+            self.waiting.retain(|(role, of), _| *of != Some(layer) || !join.roles.contains(role));
+        }
+        Ok(())
+    }
+
+    /// Takes to the engine what could not be joined.
+    pub fn take_rest(&mut self, engine: &mut dyn Engine) -> Result<(), SegmentError> {
+        while let Some((place, rows)) = self.waiting.pop_first() {
+            self.matrices.insert(place, rows.load(engine)?);
+        }
+        Ok(())
+    }
+
+    pub fn matrix(&self, role: Role, layer: Option<u32>) -> Result<MatrixId, SegmentError> {
+        self.matrices.get(&(role, layer)).copied().ok_or(SegmentError::Missing(role))
+    }
+
+    pub fn vector(&self, role: Role, layer: Option<u32>) -> Result<VectorId, SegmentError> {
+        self.vectors.get(&(role, layer)).copied().ok_or(SegmentError::Missing(role))
+    }
+
+    /// The join that begins with `role`, if it was made.
+    pub fn joined(&self, role: Role, layer: u32) -> Option<MatrixId> {
+        self.joined.get(&(role, layer)).copied()
+    }
+}
+
+// === impl Rows ===
+
+impl Rows {
+    fn load(&self, engine: &mut dyn Engine) -> Result<MatrixId, SegmentError> {
+        Ok(engine.load_matrix(self.weight_type, self.n_rows, self.n_cols, &self.ggml)?)
+    }
+
+    /// Bytes of one row; `None` when the bytes are not those of the shape, which the engine will say.
+    fn row_bytes(&self) -> Option<usize> {
+        let expected = self.weight_type.matrix_bytes(self.n_rows, self.n_cols)?;
+        let whole = self.n_rows > 0 && expected > 0 && expected == self.ggml.len();
+        whole.then(|| expected / self.n_rows)
+    }
+}
+
+// === impl Join ===
+
+impl Join {
+    /// One matrix of all parts, if they are alike.
+    fn whole(&self, parts: &[&Rows]) -> Option<Rows> {
+        let &&Rows { weight_type, n_rows, n_cols, .. } = parts.first()?;
+        let row_bytes = parts.first()?.row_bytes()?;
+        let alike = parts.iter().all(|part| {
+            part.weight_type == weight_type
+                && part.n_cols == n_cols
+                && part.row_bytes() == Some(row_bytes)
+                && (part.n_rows == n_rows || !self.takes_turns)
+        });
+        if !alike {
+            return None;
+        }
+        let ggml = if self.takes_turns {
+            let row = |row: usize| parts.iter().map(move |part| &part.ggml[row * row_bytes..(row + 1) * row_bytes]);
+            (0..n_rows).flat_map(row).flatten().copied().collect()
+        } else {
+            parts.iter().flat_map(|part| &part.ggml).copied().collect()
+        };
+        let n_rows = parts.iter().map(|part| part.n_rows).sum();
+        Some(Rows { weight_type, n_rows, n_cols, ggml })
+    }
+}
+
+fn weight_type(tensor: &TensorEntry) -> Result<WeightType, SegmentError> {
+    Ok(match tensor.tensor_type {
+        TensorType::F32 => WeightType::F32,
+        TensorType::F16 => WeightType::F16,
+        TensorType::Q4_0 => WeightType::Q4_0,
+        TensorType::Q4_1 => WeightType::Q4_1,
+        TensorType::Q8_0 => WeightType::Q8_0,
+        found => return Err(SegmentError::UnsupportedType { name: tensor.name.clone(), found }),
+    })
+}
+
+fn vector_values(tensor: &TensorEntry, bytes: &[u8]) -> Result<Vec<f32>, SegmentError> {
+    if tensor.tensor_type != TensorType::F32 {
+        return Err(SegmentError::UnsupportedType { name: tensor.name.clone(), found: tensor.tensor_type });
+    }
+    let expected = tensor.shape.iter().product::<u64>() as usize * 4;
+    if bytes.len() != expected {
+        return Err(SegmentError::Length { name: tensor.name.clone(), actual: bytes.len(), expected });
+    }
+    Ok(bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(n_rows: usize, first: u8) -> Rows {
+        // f32 rows of 32 columns: 128 equal bytes each, the row's number.
+        let ggml = (0..n_rows).flat_map(|row| [first + row as u8; 128]).collect();
+        Rows { weight_type: WeightType::F32, n_rows, n_cols: 32, ggml }
+    }
+
+    fn first_bytes(whole: &Rows) -> Vec<u8> {
+        whole.ggml.chunks(128).map(|row| row[0]).collect()
+    }
+
+    #[test]
+    fn rows_take_turns_or_follow_one_another() {
+        let (one, other) = (rows(3, 0), rows(3, 10));
+        let turns = JOINS[1].whole(&[&one, &other]).expect("both are alike");
+        assert_eq!(first_bytes(&turns), [0, 10, 1, 11, 2, 12]);
+        let after = JOINS[0].whole(&[&rows(2, 0), &rows(1, 5), &rows(1, 7)]).expect("widths may differ");
+        assert_eq!(first_bytes(&after), [0, 1, 5, 7]);
+        assert_eq!(after.n_rows, 4);
+    }
+
+    #[test]
+    fn matrices_that_differ_stay_apart() {
+        let mut other = rows(3, 0);
+        other.weight_type = WeightType::F16;
+        assert!(JOINS[1].whole(&[&rows(3, 0), &other]).is_none());
+        assert!(JOINS[1].whole(&[&rows(3, 0), &rows(2, 0)]).is_none());
+        let mut short = rows(3, 0);
+        short.ggml.pop();
+        assert!(JOINS[1].whole(&[&rows(3, 0), &short]).is_none());
+    }
+}

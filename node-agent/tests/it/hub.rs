@@ -1,0 +1,169 @@
+//! A scripted host: takes agents in, serves them a model, and gives them what they are to hold.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use bytes::BytesMut;
+use clap::Parser;
+use polyphony_agent::agent;
+use polyphony_agent::flags::Flags;
+use polyphony_agent::frame_io::FrameReader;
+use polyphony_model::Manifest;
+use polyphony_protocol::hub::{Assignment, Join, SegmentPhase, ToAgent, ToHub, Welcome};
+use polyphony_protocol::{Frame, encode, version};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// Whatever a test waits for comes within this on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A model as the host serves it.
+pub struct Served {
+    pub manifest: Manifest,
+    pub digest: String,
+    json: Vec<u8>,
+    file: Vec<u8>,
+}
+
+/// The host of a test.
+pub struct Hub {
+    listener: TcpListener,
+    weights_url: String,
+    pub model: Arc<Served>,
+    stop: CancellationToken,
+    folder: tempfile::TempDir,
+}
+
+/// An agent that has joined.
+pub struct Joined {
+    pub join: Join,
+    reader: FrameReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+// === impl Hub ===
+
+impl Hub {
+    pub async fn open(model: &Path) -> Self {
+        let manifest = Manifest::build(model).unwrap();
+        let json = serde_json::to_vec(&manifest).unwrap();
+        let (digest, file) = (manifest.digest(), std::fs::read(model).unwrap());
+        let model = Arc::new(Served { manifest, digest, json, file });
+        let weights = Router::new()
+            .route("/v1alpha1/manifests/{digest}", get(async |State(model): State<Arc<Served>>| model.json.clone()))
+            .route("/v1alpha1/tensors/{digest}/{index}", get(tensor))
+            .with_state(model.clone());
+        let weights_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let weights_url = format!("http://{}", weights_listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(weights_listener, weights).await });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stop, folder) = (CancellationToken::new(), tempfile::tempdir().unwrap());
+        Self { listener, weights_url, model, stop, folder }
+    }
+
+    /// Starts an agent in this process and takes it in.
+    pub async fn join(&self, name: &str) -> Joined {
+        let hub = self.listener.local_addr().unwrap().to_string();
+        let folder = self.folder.path().join(name);
+        let arguments = ["polyphony-agent", "--name", name, "--hub", &hub, "--token", "t", "--backend", "cpu"];
+        let mut flags = Flags::parse_from(arguments.into_iter().chain(["--memory", "64Mi", "--data-dir", "."]));
+        flags.data_dir = folder;
+        tokio::spawn(agent::run_until(flags, self.stop.clone()));
+        let (stream, _) = tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        self.welcome(stream).await
+    }
+
+    async fn welcome(&self, stream: TcpStream) -> Joined {
+        let (read, writer) = stream.into_split();
+        let mut reader = FrameReader::new(read);
+        let Frame::ToHub(ToHub::Join(join)) = reader.next_within(PATIENCE).await.unwrap() else { panic!("no join") };
+        let mut joined = Joined { join, reader, writer };
+        let weights_url = self.weights_url.clone();
+        let welcome = Welcome { version: version::CURRENT, weights_url, heartbeat_seconds: 0.1 };
+        joined.send(Frame::ToAgent(ToAgent::Welcome(welcome))).await;
+        joined
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+// === impl Joined ===
+
+impl Joined {
+    pub async fn send(&mut self, frame: Frame) {
+        let mut bytes = BytesMut::new();
+        encode(&frame, &mut bytes);
+        self.writer.write_all(&bytes).await.unwrap();
+    }
+
+    pub async fn assign(&mut self, segments: Vec<Assignment>) {
+        self.send(Frame::ToAgent(ToAgent::Assignments { segments })).await;
+    }
+
+    /// The next frame for which `pick` gives something.
+    pub async fn until<T>(&mut self, pick: impl Fn(Frame) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                if let Some(found) = pick(self.reader.next_within(PATIENCE).await.unwrap()) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap()
+    }
+
+    /// Waits until a heartbeat says that all `n` segments are ready.
+    pub async fn until_ready(&mut self, n: usize) {
+        self.until(|frame| match frame {
+            Frame::ToHub(ToHub::Heartbeat(heartbeat)) => {
+                let segments = heartbeat.segments;
+                assert!(segments.iter().all(|segment| segment.phase != SegmentPhase::Failed), "{segments:?}");
+                let is_ready = segments.iter().all(|segment| segment.phase == SegmentPhase::Ready);
+                (segments.len() == n && is_ready).then_some(())
+            }
+            _ => None,
+        })
+        .await;
+    }
+
+    pub async fn scrape(&self) -> String {
+        let url = format!("http://{}/metrics", self.join.metrics_address);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let response = client.get(url).send().await.unwrap().error_for_status().unwrap();
+        assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4");
+        response.text().await.unwrap()
+    }
+
+    /// Scrapes until `is_so`; the text that it was.
+    pub async fn scrape_until(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let text = self.scrape().await;
+            if is_so(&text) {
+                return text;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{what}: not within {PATIENCE:?} in\n{text}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn tensor(
+    State(model): State<Arc<Served>>,
+    UrlPath((_, index)): UrlPath<(String, usize)>,
+) -> Result<Vec<u8>, StatusCode> {
+    let tensor = model.manifest.tensors.get(index).ok_or(StatusCode::NOT_FOUND)?;
+    let from = tensor.offset as usize;
+    Ok(model.file[from..from + tensor.n_bytes as usize].to_vec())
+}
