@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod it {
+    pub mod cache;
     pub mod engines;
     pub mod fused;
     pub mod int8;

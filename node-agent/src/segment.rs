@@ -196,17 +196,22 @@ impl Segment {
             })
             .collect::<Result<Vec<_>, SegmentError>>()?;
         let mut rows_of = |width: u32| engine.alloc(capacity.max_rows * width as usize);
+        // What no layer of this segment uses is as narrow as can be.
+        let used = |held: bool, width: u32| if held { width } else { 1 };
+        let projects = |joined: bool| layers.iter().any(|it| matches!(it.projection, Projection::Joined(_)) == joined);
+        let (has_joined, has_apart) = (projects(true), projects(false));
+        let gates_apart = layers.iter().any(|it| matches!(it.ffn, FeedForward::Apart { .. }));
         let query_width = hyperparameters.n_heads * hyperparameters.head_size;
         let activations = Activations {
             hidden: rows_of(hyperparameters.hidden_size)?,
             normed: rows_of(hyperparameters.hidden_size)?,
-            joined: rows_of(query_width + 2 * kv_width as u32)?,
+            joined: rows_of(used(has_joined, query_width + 2 * kv_width as u32))?,
             query: rows_of(query_width)?,
-            key: rows_of(kv_width as u32)?,
-            value: rows_of(kv_width as u32)?,
+            key: rows_of(used(has_apart, kv_width as u32))?,
+            value: rows_of(used(has_apart, kv_width as u32))?,
             attended: rows_of(query_width)?,
-            gate: rows_of(hyperparameters.ffn_size)?,
-            up: rows_of(hyperparameters.ffn_size)?,
+            gate: rows_of(used(gates_apart, hyperparameters.ffn_size))?,
+            up: rows_of(used(gates_apart, hyperparameters.ffn_size))?,
             ffn: rows_of(hyperparameters.ffn_size)?,
         };
         let head = if holds.head {

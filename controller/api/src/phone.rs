@@ -72,8 +72,8 @@ pub struct PhoneSpec {
     /// True keeps new segments away, as `kubectl cordon` does for a node.
     #[serde(default)]
     pub unschedulable: bool,
-    /// True moves what the phone holds to others, each plan as soon as its successor is ready, and keeps new segments
-    /// away. Where the others cannot hold a deployment, its segment stays and the deployment says what is short.
+    /// True moves what the phone holds to others and keeps new segments away, as `kubectl drain` does for a node.
+    /// A plan goes when its successor is ready; where the others cannot hold a deployment, its segment stays.
     #[serde(default)]
     pub drain: bool,
     /// The most memory that segments may take, such as `80Mi`. The agent's own limit holds as well.

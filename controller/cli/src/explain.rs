@@ -83,7 +83,9 @@ fn write_fields(text: &mut String, document: &Value, schema: &Value, level: usiz
         if recursive && level < MAX_DEPTH {
             write_fields(text, document, schema, level + 1, recursive);
         } else if !recursive {
-            let described = description_of(document, schema);
+            // In a list a field's own words are enough.
+            let own = schema["description"].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+            let described = own.unwrap_or_else(|| description_of(document, schema));
             let described = if described.is_empty() { "<no description>".to_owned() } else { described };
             text.push_str(&format!("{}\n\n", indented(&described)));
         }

@@ -25,7 +25,10 @@ struct Door {
 pub fn router(gateway: Arc<Gateway>, metrics: Arc<Metrics>, own_address: SocketAddr) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
-        .route(TARGETS, get(async |State(door): State<Arc<Door>>| Json(targets::listing(door.own_address, &door.metrics.agents()))))
+        .route(
+            TARGETS,
+            get(async |State(door): State<Arc<Door>>| Json(targets::listing(door.own_address, &door.metrics.agents()))),
+        )
         .fallback(async || (StatusCode::NOT_FOUND, format!("GET /metrics and GET {TARGETS} are here\n")))
         .with_state(Arc::new(Door { gateway, metrics, own_address }))
 }

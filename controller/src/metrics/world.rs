@@ -43,9 +43,11 @@ impl World {
             "Plans that took the place of another, because a phone was lost, cordoned or failed, or the deployment changed.",
         );
         Self {
-            phones: gauges("polyphony_phones", "Phones that are objects, by whether their condition Ready is true.", &[
-                "state",
-            ]),
+            phones: gauges(
+                "polyphony_phones",
+                "Phones that are objects, by whether their condition Ready is true.",
+                &["state"],
+            ),
             replicas: gauges(
                 "polyphony_deployment_replicas",
                 "Replicas of the deployment: desired by its spec, planned onto phones, ready to answer.",

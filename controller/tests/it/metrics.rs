@@ -101,9 +101,7 @@ async fn phones_plans_and_deployments_are_counted_from_their_beginning_to_their_
         serde_json::from_str(&listed).unwrap()
     };
     let own = farm.endpoints.metrics.strip_prefix("http://").unwrap();
-    let agent = |phone: &str| {
-        json!({ "targets": ["127.0.0.1:8"], "labels": { "component": "agent", "phone": phone } })
-    };
+    let agent = |phone: &str| json!({ "targets": ["127.0.0.1:8"], "labels": { "component": "agent", "phone": phone } });
     let controller = json!({ "targets": [own], "labels": { "component": "controller" } });
     assert_eq!(targets().await, json!([controller, agent("phone-1"), agent("phone-2")]));
 

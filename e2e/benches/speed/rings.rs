@@ -51,8 +51,8 @@ fn deployment(agents: u32) -> String {
     format!("on-{agents}")
 }
 
-/// The model on one agent and on all; for throughput, so that the layers are shared out evenly instead of nearly all being
-/// on one agent, which for a single session is as fast.
+/// The model on one agent and on all. For the throughput of several sessions, so that the planner shares the layers out: for
+/// one session nearly all on one agent would be as fast, and would say little of a ring.
 fn manifest(model: &Path) -> String {
     let path = model.display();
     let model = format!(
@@ -61,7 +61,7 @@ fn manifest(model: &Path) -> String {
     let deployment = |agents: u32| {
         format!(
             "---\napiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {{name: {}}}\nspec:\n  \
-             model: smollm2\n  contextLength: 256\n  maxSessions: 1\n  objective: Throughput\n  \
+             model: smollm2\n  contextLength: 256\n  maxSessions: 4\n  objective: Throughput\n  \
              placement: {{minPhones: {agents}, maxPhones: {agents}}}\n  \
              transport: {{activationType: {ACTIVATION_TYPE}}}\n",
             deployment(agents)

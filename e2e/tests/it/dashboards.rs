@@ -189,19 +189,16 @@ fn up_with_prometheus(shelf: &Shelf, path: &std::ffi::OsStr) -> Result<String> {
     address.map(str::to_owned).with_context(|| format!("no address of Prometheus in\n{}", said.stdout))
 }
 
+async fn answer(gateway: &Gateway, question: &str) {
+    let messages = json!([{"role": "user", "content": question}]);
+    let body = json!({"model": "smollm2", "max_tokens": 24, "messages": messages});
+    let (status, answer) = gateway.post("/v1/chat/completions", &body).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+}
+
 /// Answers, a request that is refused, and an answer that outlives its phone.
-async fn talk(shelf: &Shelf) {
-    let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
-    let question =
-        |words: &str| json!({"model": "smollm2", "max_tokens": 8, "messages": [{"role": "user", "content": words}]});
-    let (first, second) = (question("What is the capital of France?"), question("Name three rivers."));
-    for _ in 0..2 {
-        let answers =
-            tokio::join!(gateway.post("/v1/chat/completions", &first), gateway.post("/v1/chat/completions", &second));
-        for answer in [answers.0.unwrap(), answers.1.unwrap()] {
-            assert_eq!(answer.0, 200, "{}", answer.1);
-        }
-    }
+async fn talk(shelf: &Shelf, gateway: &Gateway) {
+    tokio::join!(answer(gateway, "What is the capital of France?"), answer(gateway, "Name three rivers."));
     let too_long = json!({"model": "smollm2", "prompt": "word ".repeat(2000), "max_tokens": 8});
     let (status, answer) = gateway.post("/v1/completions", &too_long).await.unwrap();
     assert_eq!(status, 400, "{answer}");
@@ -234,10 +231,18 @@ async fn every_query_of_the_dashboards_returns_data_of_a_real_run() {
     let base = up_with_prometheus(&shelf, &path).unwrap();
     shelf.apply(&std::fs::read_to_string(root().join("manifests/smollm2.yaml")).unwrap()).unwrap().ok().unwrap();
     shelf.wait_available("smollm2").unwrap();
-    talk(&shelf).await;
-
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
     let prometheus = Prometheus { client, base: base.trim_end_matches('/').to_owned(), began };
+    // Counts that rise before the first scrape have no rate.
+    let seen = "count_over_time(polyphony_plan_generation{deployment=\"smollm2\"}[5m]) > 1 and on() count(polyphony_segment_layers) > 1";
+    let deadline = tokio::time::Instant::now() + SEEN;
+    while !prometheus.has_data(seen, true).await.unwrap_or(false) {
+        assert!(tokio::time::Instant::now() < deadline, "Prometheus has seen no deployment in {SEEN:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
+    talk(&shelf, &gateway).await;
+
     let absent = absent_sensors();
     for (name, dashboard) in dashboards() {
         let deadline = tokio::time::Instant::now() + SEEN;
@@ -249,14 +254,15 @@ async fn every_query_of_the_dashboards_returns_data_of_a_real_run() {
                     panic!("without data after {SEEN:?} on the dashboard {name}:\n{}", empty.join("\n"))
                 }
                 Err(error) if tokio::time::Instant::now() > deadline => panic!("the dashboard {name}: {error:#}"),
-                _ => tokio::time::sleep(Duration::from_secs(1)).await,
+                // A rate needs what it counts to go on from one scrape to the next.
+                _ => answer(&gateway, "Name three rivers.").await,
             }
         }
     }
     for metric in &absent {
         println!("skipped: queries of {metric}; this machine has no such sensor");
     }
-    // A killed phone is no target any more, and Prometheus ends with the shelf.
+    // `down` ends Prometheus too.
     let pid = processes(&shelf).into_iter().find(|(name, _)| name == "prometheus").map(|(_, pid)| pid).unwrap();
     shelf.polyctl(&["down"]).unwrap().ok().unwrap();
     wait_until("Prometheus to end", Duration::from_secs(20), || {

@@ -94,7 +94,7 @@ impl Compute {
             Err(std_mpsc::TrySendError::Disconnected(_)) => Err(Unavailable::Ended),
             Err(std_mpsc::TrySendError::Full(event)) => {
                 let events = self.events.clone();
-                let sent = tokio::task::spawn_blocking(move || events.send(event)).await;
+                let sent = tokio::task::spawn_blocking(move || events.send(event).map_err(drop)).await;
                 sent.map_err(|_| Unavailable::Ended)?.map_err(|_| Unavailable::Ended)
             }
         }

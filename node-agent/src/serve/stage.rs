@@ -223,7 +223,7 @@ impl Stage {
     fn prompt(&mut self, prompt: Prompt, now: Instant) -> Vec<Effect> {
         let session = match self.current(prompt.key, now) {
             Ok(session) => session,
-            Err(effect) => return vec![effect],
+            Err(effect) => return vec![*effect],
         };
         let expected = session.next_position as usize + session.pending.len();
         let end = prompt.position as usize + prompt.tokens.len();
@@ -260,7 +260,7 @@ impl Stage {
         let wanted_type = self.shape.activation_type;
         let session = match self.current(hidden.key, now) {
             Ok(session) => session,
-            Err(effect) => return vec![effect],
+            Err(effect) => return vec![*effect],
         };
         let end = hidden.position as usize + n_rows;
         let fits = hidden.position == session.next_position
@@ -398,12 +398,13 @@ impl Stage {
     }
 
     /// The session of a frame, if the frame is current.
-    fn current(&mut self, key: RouteKey, now: Instant) -> Result<&mut Session, Effect> {
+    fn current(&mut self, key: RouteKey, now: Instant) -> Result<&mut Session, Box<Effect>> {
         if let Some(effect) = self.refuse_foreign(key) {
-            return Err(effect);
+            return Err(Box::new(effect));
         }
         let stale = self.stale(key);
-        let session = self.sessions.get_mut(&key.session).filter(|session| session.key == key).ok_or(stale)?;
+        let session =
+            self.sessions.get_mut(&key.session).filter(|session| session.key == key).ok_or_else(|| Box::new(stale))?;
         session.last_seen = now;
         Ok(session)
     }

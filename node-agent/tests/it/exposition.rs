@@ -1,7 +1,7 @@
 //! Prometheus' text format read back, and held against docs/metrics.md and promtool.
 
 // Each test program that takes this file in uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -82,7 +82,14 @@ pub fn assert_documented(docs: &str, section: &str, families: &BTreeMap<String, 
 fn row(name: &str, family: &Family) -> String {
     let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
     let stem = name.strip_suffix("_total").unwrap_or(name);
-    let units = [("per_second", "1/s"), ("seconds", "s"), ("bytes", "B"), ("celsius", "°C"), ("ratio", "0 to 1"), ("gflops", "10⁹/s")];
+    let units = [
+        ("per_second", "1/s"),
+        ("seconds", "s"),
+        ("bytes", "B"),
+        ("celsius", "°C"),
+        ("ratio", "0 to 1"),
+        ("gflops", "10⁹/s"),
+    ];
     let unit = units.iter().find(|(word, _)| format!("{stem}_").contains(&format!("_{word}_")));
     let unit = unit.map_or("", |(_, unit)| unit);
     format!("| `{name}` | {} | {} | {unit} | {} |", family.kind, labels.join(", "), family.help)

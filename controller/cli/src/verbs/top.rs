@@ -74,6 +74,7 @@ impl Top {
             write!(io::stdout(), "{}", self.kind.text(&connection).await?)?;
             return Ok(ExitCode::SUCCESS);
         }
+        write!(io::stdout(), "\x1b[2J")?;
         loop {
             let text = self.kind.text(&connection).await?;
             let now = jiff::Zoned::now().strftime("%H:%M:%S").to_string();

@@ -34,6 +34,7 @@ fn explain_and_api_resources_print_what_kubectl_prints() {
         "explain infer.spec.placement.minPhones",
         "explain infer.spec.objective",
         "explain infer.spec.placement.phoneSelector",
+        "explain seg.spec",
         "explain seg.spec.holds",
         "explain phone --recursive",
         "explain infer.spec --recursive",

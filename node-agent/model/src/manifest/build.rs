@@ -74,8 +74,7 @@ impl Manifest {
         let end_tokens = end_tokens(&gguf.metadata).map_err(|source| ModelError::Gguf { path: owned(), source })?;
         let unchecked = |source| ModelError::Manifest { path: owned(), source };
         let tensors = entries(&gguf, &hyperparameters).map_err(unchecked)?;
-        let manifest =
-            Self { hyperparameters, end_tokens, file_len: gguf.file_len, file_sha256: no_digest(), tensors };
+        let manifest = Self { hyperparameters, end_tokens, file_len: gguf.file_len, file_sha256: no_digest(), tensors };
         manifest.check().map_err(unchecked)?;
         Ok(manifest)
     }

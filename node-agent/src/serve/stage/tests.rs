@@ -55,7 +55,7 @@ impl Ring {
         Self { stages, cache: HashMap::new(), to_gateway: Vec::new(), now: Instant::now(), largest_batch: 0 }
     }
 
-    fn from_gateway(&mut self, frame: Frame) {
+    fn gateway_sends(&mut self, frame: Frame) {
         let effects = self.stages[0].accept(frame, Source::Host, self.now);
         self.carry(0, effects);
     }
@@ -123,8 +123,8 @@ impl Ring {
 
     fn start(&mut self, session: u64, prompt: &[u32], end_position: u32, credit: u32) {
         let key = key(session, 0);
-        self.from_gateway(Frame::Open { key, options: options(end_position) });
-        self.from_gateway(Frame::Prompt(Prompt { key, position: 0, tokens: prompt.to_vec(), credit }));
+        self.gateway_sends(Frame::Open { key, options: options(end_position) });
+        self.gateway_sends(Frame::Prompt(Prompt { key, position: 0, tokens: prompt.to_vec(), credit }));
     }
 }
 
@@ -165,7 +165,7 @@ fn the_head_runs_ahead_by_no_more_than_its_credit() {
     ring.start(1, &[1, 1], 60, 3);
     ring.settle();
     assert_eq!(ring.tokens(1).len(), 3);
-    ring.from_gateway(Frame::Credit { key: key(1, 0), steps: 2 });
+    ring.gateway_sends(Frame::Credit { key: key(1, 0), steps: 2 });
     ring.settle();
     assert_eq!(ring.tokens(1), expected(&[1, 1], 5));
 }
@@ -188,7 +188,7 @@ fn a_closed_session_frees_its_slot_on_every_stage() {
     ring.settle();
     ring.start(3, &[1], 60, 2);
     assert!(ring.failures().contains(&FailureCode::Busy));
-    ring.from_gateway(Frame::Close { key: key(1, 0) });
+    ring.gateway_sends(Frame::Close { key: key(1, 0) });
     assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 1));
     ring.to_gateway.clear();
     ring.start(4, &[2], 4, 9);
@@ -202,11 +202,11 @@ fn a_later_epoch_begins_anew_and_the_earlier_one_is_refused() {
     ring.start(1, &[1, 2], 60, 1);
     ring.settle();
     let again = key(1, 1);
-    ring.from_gateway(Frame::Open { key: again, options: options(60) });
-    ring.from_gateway(Frame::Prompt(Prompt { key: again, position: 0, tokens: vec![1, 2, 3], credit: 2 }));
+    ring.gateway_sends(Frame::Open { key: again, options: options(60) });
+    ring.gateway_sends(Frame::Prompt(Prompt { key: again, position: 0, tokens: vec![1, 2, 3], credit: 2 }));
     ring.settle();
     assert_eq!(ring.tokens(1)[1..], expected(&[1, 2, 3], 2));
-    ring.from_gateway(Frame::Prompt(Prompt { key: key(1, 0), position: 3, tokens: vec![1], credit: 2 }));
+    ring.gateway_sends(Frame::Prompt(Prompt { key: key(1, 0), position: 3, tokens: vec![1], credit: 2 }));
     assert_eq!(ring.failures(), [FailureCode::StaleGeneration]);
 }
 
@@ -214,7 +214,7 @@ fn a_later_epoch_begins_anew_and_the_earlier_one_is_refused() {
 fn a_frame_of_another_generation_is_refused() {
     let mut ring = Ring::new(2);
     let other = RouteKey { generation: PlanGeneration(1), ..key(1, 0) };
-    ring.from_gateway(Frame::Open { key: other, options: options(9) });
+    ring.gateway_sends(Frame::Open { key: other, options: options(9) });
     assert_eq!(ring.failures(), [FailureCode::StaleGeneration]);
     assert_eq!(ring.stages[0].n_sessions(), 0);
 }
@@ -288,8 +288,8 @@ fn answer(n_stages: usize, sampling: &Sampling, prompt: &[u32], known: &[u32], h
     let mut ring = Ring::new(n_stages);
     let key = key(1, 3);
     let options = SessionOptions { sampling: sampling.clone(), end_tokens: vec![], history, ..options(60) };
-    ring.from_gateway(Frame::Open { key, options });
-    ring.from_gateway(Frame::Prompt(Prompt { key, position: 0, tokens: [prompt, known].concat(), credit: 100 }));
+    ring.gateway_sends(Frame::Open { key, options });
+    ring.gateway_sends(Frame::Prompt(Prompt { key, position: 0, tokens: [prompt, known].concat(), credit: 100 }));
     ring.settle();
     assert_eq!(ring.failures(), []);
     ring.tokens(1)
@@ -342,7 +342,7 @@ fn the_tail_counts_what_it_samples() {
 fn options_that_no_stage_can_go_by_are_refused() {
     let mut ring = Ring::new(2);
     let sampling = Sampling { repetition_penalty: 0.0, ..Sampling::default() };
-    ring.from_gateway(Frame::Open { key: key(1, 0), options: SessionOptions { sampling, ..options(9) } });
+    ring.gateway_sends(Frame::Open { key: key(1, 0), options: SessionOptions { sampling, ..options(9) } });
     let Some(Frame::Failed(failed)) = ring.to_gateway.last() else { panic!("a failure comes last") };
     assert_eq!(failed.code, FailureCode::BadFrame);
     assert!(failed.message.contains("phone-0") && failed.message.contains("repetition_penalty is 0"), "{failed:?}");

@@ -67,7 +67,7 @@ impl Reader {
     /// A terminal that cannot be edited on is read plainly.
     fn terminal() -> Self {
         let config = Config::builder().max_history_size(MAX_HISTORY).map(|builder| builder.build());
-        let editor = config.and_then(|config| Editor::with_config(config));
+        let editor = config.and_then(Editor::with_config);
         let Ok(mut editor) = editor else { return Reader::Plain };
         let history = history_file();
         if let Some(file) = &history {

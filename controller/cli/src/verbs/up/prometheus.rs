@@ -67,6 +67,10 @@ impl Farm {
             format!("{LISTEN_FLAG}{port}"),
             "--log.level=warn".to_owned(),
         ];
+        if last_port != Some(port) {
+            ports::check(port, "Prometheus server", "--prometheus-port")
+                .map_err(|in_use| UpError::Ports(vec![in_use]))?;
+        }
         if let Some(running) = running {
             if running.arguments == arguments && std::fs::read_to_string(&path).is_ok_and(|known| known == config) {
                 say(PROMETHEUS, &format!("runs already (pid {})", running.pid));
@@ -75,7 +79,6 @@ impl Farm {
             say(PROMETHEUS, "restarts with other settings");
             self.processes.stop(&[PROMETHEUS.to_owned()], STOP_PATIENCE).await.map_err(UpError::from)?;
         }
-        ports::check(port, "Prometheus", "--prometheus-port").map_err(|in_use| UpError::Ports(vec![in_use]))?;
         std::fs::create_dir_all(&folder)
             .and_then(|()| std::fs::write(&path, config))
             .map_err(|source| PrometheusError::Write { path: path.clone(), source })?;

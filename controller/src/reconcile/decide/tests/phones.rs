@@ -63,7 +63,11 @@ fn a_drain_that_no_other_phone_can_take_leaves_the_segment_and_says_so() {
     world.edit_phone("a", |phone| phone.spec.drain = true);
     world.settle();
     assert_eq!((world.generations(), world.condition("Available")), (before, "True Serving".to_owned()));
-    assert!(world.message("Degraded").starts_with("a is to be drained; no other plan: "), "{}", world.message("Degraded"));
+    assert!(
+        world.message("Degraded").starts_with("a is to be drained; no other plan: "),
+        "{}",
+        world.message("Degraded")
+    );
     world.edit_phone("a", |phone| phone.spec.drain = false);
     world.settle();
     assert_eq!(world.condition("Degraded"), "False AsDesired");
