@@ -74,7 +74,7 @@ pub struct Speed {
 #[serde(rename_all = "camelCase")]
 pub struct Welcome {
     pub version: ProtocolVersion,
-    /// Base URL of manifests and weights; the agent sends its token as a bearer token there. A host of 0.0.0.0 or [::]
+    /// Base URL of manifests and weights; the agent sends its token as a bearer token there. A host of `0.0.0.0` or `[::]`
     /// means the address that the agent dialled.
     pub weights_url: String,
     pub heartbeat_seconds: f64,
