@@ -60,6 +60,8 @@ async fn main() -> Result<()> {
 
 async fn measure(extent: &Extent) -> Result<Report> {
     let began = Instant::now();
+    // Now: the tree may be another by the end.
+    let (commit, changed) = machine::commit();
     let Some(model) = real_model() else { bail!("the model is missing: `make setup` fetches it") };
     let mut figures = Figures::default();
     kernels::measure(extent.quick, &mut figures);
@@ -88,7 +90,6 @@ async fn measure(extent: &Extent) -> Result<Report> {
         }
     }
     let other_load = summary(&figures.other_load);
-    let (commit, changed) = machine::commit();
     Ok(Report {
         version: 1,
         finished_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),

@@ -235,7 +235,10 @@ fn logits_that_are_not_finite_do_not_panic() {
 /// The tokens that may be drawn, found the slow way: by the definition of each filter, over all tokens, one after another.
 /// `slack` is added to every bound, so that rounding decides nothing.
 fn allowed(logits: &[f32], sampling: &Sampling, slack: f64) -> BTreeSet<u32> {
-    let scaled: Vec<f64> = logits.iter().map(|logit| f64::from(*logit) / f64::from(sampling.temperature)).collect();
+    // From the largest, or a biased logit over a low temperature has an exponential beyond f64.
+    let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, logit| largest.max(*logit));
+    let above = |logit: f32| (f64::from(logit) - f64::from(largest)) / f64::from(sampling.temperature);
+    let scaled: Vec<f64> = logits.iter().map(|logit| above(*logit)).collect();
     let mut kept: BTreeSet<u32> = (0..logits.len() as u32).collect();
     let probability = |token: u32, kept: &BTreeSet<u32>| {
         scaled[token as usize].exp() / kept.iter().map(|token| scaled[*token as usize].exp()).sum::<f64>()
