@@ -236,10 +236,10 @@ fn greedy(ring: &mut Ring, prompt: &[u32], chunk: usize, n: usize) -> (Vec<u32>,
 fn every_split_agrees(backend: Backend, activation_type: ActivationType) {
     let path = golden_folder().join("tiny/llama_q4_1.gguf");
     let prompt = &golden("tiny/llama_q4_1.json").cases[2].prompt_ids;
-    let whole = greedy(&mut Ring::load(&path, &[], backend, activation_type), prompt, 16, 24);
+    let whole = greedy(&mut Ring::load(&path, &[], backend, activation_type), prompt, 16, 64);
     for cuts in [&[1][..], &[2], &[3], &[1, 2], &[1, 3], &[2, 3]] {
         for chunk in [1, 5, 16] {
-            let split = greedy(&mut Ring::load(&path, cuts, backend, activation_type), prompt, chunk, 24);
+            let split = greedy(&mut Ring::load(&path, cuts, backend, activation_type), prompt, chunk, 64);
             assert_eq!(split, whole, "cut at {cuts:?}, chunks of {chunk}, {activation_type:?}");
         }
     }
