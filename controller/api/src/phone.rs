@@ -52,6 +52,13 @@ use serde::{Deserialize, Serialize};
         description = "Temperature in Celsius"
     ),
     printcolumn(name = "Device", type_ = "string", json_path = ".status.device", priority = "1"),
+    printcolumn(
+        name = "Gflop/s",
+        type_ = "string",
+        json_path = ".status.speeds",
+        description = "Measured speed of each backend",
+        priority = "1"
+    ),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.ringAddress", priority = "1"),
     printcolumn(
         name = "Reason",
@@ -117,6 +124,9 @@ pub struct PhoneStatus {
     /// Measured speeds, one entry a backend.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendSpeed>,
+    /// The same for people, such as `cpu 25.60, vulkan 1.30`: 10^9 operations a second of each backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speeds: Option<String>,
     /// Measured links to other phones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,

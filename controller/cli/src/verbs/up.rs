@@ -56,6 +56,8 @@ pub struct Up {
 enum Backend {
     Auto,
     Vulkan,
+    /// Vulkan with 8-bit activations: a numerics class of its own
+    VulkanInt8,
     Cpu,
 }
 

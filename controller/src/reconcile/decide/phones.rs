@@ -91,6 +91,8 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
         gigabytes_per_second: rounded(speed.gigabytes_per_second),
     };
     status.backends = join.speeds.iter().map(speed).collect();
+    let speeds: Vec<String> = status.backends.iter().map(|one| format!("{} {:.2}", one.name, one.gflops)).collect();
+    status.speeds = Some(speeds.join(", ")).filter(|text| !text.is_empty());
 }
 
 /// What the agent measured since; changes that mean nothing are left out.
