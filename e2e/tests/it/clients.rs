@@ -75,7 +75,8 @@ fn the_real_kubectl_watches() {
     let shelf = Shelf::up(1, "64Mi").unwrap();
     let Some(kubectl) = kubectl(&shelf) else { return };
     let mut watch = Command::new(cache_dir().join("bin/kubectl"))
-        .args(["get", "models", "-w"])
+        // A watch that shows nothing ends, and the test fails rather than hangs.
+        .args(["get", "models", "-w", "--request-timeout=60s"])
         .env("KUBECONFIG", shelf.kubeconfig())
         .stdout(Stdio::piped())
         .spawn()
