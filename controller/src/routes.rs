@@ -69,5 +69,6 @@ fn ring(generation: &Generation<'_>) -> RingRoute {
         generation: number,
         phones: generation.phones().into_iter().map(str::to_owned).collect(),
         numerics_class: generation.numerics_class().to_owned(),
+        follows: None,
     }
 }

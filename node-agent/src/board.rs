@@ -63,6 +63,9 @@ impl Board {
             bytes_loaded: 0,
             bytes_total: 0,
             seconds_per_layer: None,
+            prefill_seconds_per_layer_per_token: None,
+            seconds_besides_layers: None,
+            queued_rows: 0,
             sessions: 0,
             message: None,
         };
@@ -104,6 +107,7 @@ impl Board {
         let report = |(peer, link): (&String, &Measured)| LinkReport {
             peer: peer.clone(),
             round_trip_seconds: link.round_trip_seconds,
+            bytes_per_second: None,
         };
         links.iter().map(report).collect()
     }

@@ -144,6 +144,7 @@ mod tests {
             generation: PlanGeneration(1),
             phones: vec!["a".into()],
             numerics_class: String::new(),
+            follows: None,
         }
     }
 

@@ -41,6 +41,8 @@ pub struct RingRoute {
     /// Names by stage: the first is the head, the last the tail.
     pub phones: Vec<String>,
     pub numerics_class: String,
+    /// The generation whose sessions may move here with their KV cache; `None` where they end where they are.
+    pub follows: Option<PlanGeneration>,
 }
 
 /// The gateway's way to phones: the hub's links. Sending never blocks.

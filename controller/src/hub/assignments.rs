@@ -83,6 +83,8 @@ pub fn derive<'a>(
             max_sessions: spec.max_sessions,
             activation_type: wire_type(spec.activation_type),
             numerics_class: spec.numerics_class.clone(),
+            standby: None,
+            follows: None,
         });
     }
     for segments in assigned.values_mut() {

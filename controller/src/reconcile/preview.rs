@@ -166,6 +166,7 @@ fn seen(phone: &Phone, placements: &[SegmentPlacement]) -> PhoneSeen {
     let link = |link: &polyphony_api::phone::Link| LinkReport {
         peer: link.peer.clone(),
         round_trip_seconds: link.round_trip_milliseconds / 1e3,
+        bytes_per_second: link.megabits_per_second.map(|megabits| megabits * 1e6 / 8.0),
     };
     let heartbeat = Heartbeat {
         segments: placements.iter().filter(|placement| placement.spec.phone == name).filter_map(report).collect(),
@@ -191,6 +192,9 @@ fn report(placement: &SegmentPlacement) -> Option<SegmentReport> {
         bytes_loaded: status.bytes_loaded,
         bytes_total: status.bytes_total,
         seconds_per_layer: Some(milliseconds / 1e3),
+        prefill_seconds_per_layer_per_token: None,
+        seconds_besides_layers: None,
+        queued_rows: 0,
         sessions: status.sessions.unwrap_or(0),
         message: None,
     })

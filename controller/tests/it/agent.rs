@@ -83,6 +83,9 @@ fn ready(assignment: &Assignment) -> SegmentReport {
         bytes_loaded: 1 << 20,
         bytes_total: 1 << 20,
         seconds_per_layer: Some(0.001),
+        prefill_seconds_per_layer_per_token: None,
+        seconds_besides_layers: None,
+        queued_rows: 0,
         sessions: 0,
         message: None,
     }

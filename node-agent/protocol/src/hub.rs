@@ -99,6 +99,9 @@ pub struct Heartbeat {
 pub struct LinkReport {
     pub peer: String,
     pub round_trip_seconds: f64,
+    /// What the link carries, when probed.
+    #[serde(default)]
+    pub bytes_per_second: Option<f64>,
 }
 
 /// The state of one segment.
@@ -113,6 +116,15 @@ pub struct SegmentReport {
     pub bytes_total: u64,
     /// Median decode time of one layer, when measured.
     pub seconds_per_layer: Option<f64>,
+    /// Median prefill time of one layer, divided by the tokens of the chunk, when measured.
+    #[serde(default)]
+    pub prefill_seconds_per_layer_per_token: Option<f64>,
+    /// Median decode time of what is not a layer: embedding, output matrix, sampling, frames.
+    #[serde(default)]
+    pub seconds_besides_layers: Option<f64>,
+    /// Token rows that wait to be computed.
+    #[serde(default)]
+    pub queued_rows: u32,
     /// Sessions whose KV cache is here.
     pub sessions: u32,
     /// Why the phase is what it is; for a failure cause, place and remedy.
@@ -154,6 +166,43 @@ pub struct Assignment {
     pub max_sessions: u32,
     pub activation_type: ActivationType,
     pub numerics_class: String,
+    /// Layers kept in memory, those of `holds` included, so that a later plan can give them to this phone at once.
+    #[serde(default)]
+    pub standby: Option<LayerSpan>,
+    /// The generation that this one replaces while sessions run on it: its KV cache can be fetched from these.
+    #[serde(default)]
+    pub follows: Option<Followed>,
+}
+
+/// Consecutive layers: `[from, to)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerSpan {
+    /// First layer.
+    pub from: u32,
+    /// One past the last layer.
+    pub to: u32,
+}
+
+/// A generation whose sessions move to the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Followed {
+    pub generation: PlanGeneration,
+    /// Proof of membership in that generation.
+    pub ring_secret: String,
+    /// Its stages in order, with their layers.
+    pub owners: Vec<Owner>,
+}
+
+/// Who holds which layers of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    pub phone: String,
+    /// Where it is dialled; empty while the phone is not connected.
+    pub ring_address: String,
+    pub layers: LayerSpan,
 }
 
 /// What a segment holds of the model.

@@ -40,6 +40,8 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
         max_sessions: 2,
         activation_type: DTYPE,
         numerics_class: format!("{}/f16", agents[0].join.numerics),
+        standby: None,
+        follows: None,
     }
 }
 

@@ -54,6 +54,7 @@ pub fn ring(number: u64, generation: u32, phones: &[&str]) -> RingRoute {
         generation: PlanGeneration(generation),
         phones: phones.iter().map(|&phone| phone.to_owned()).collect(),
         numerics_class: "cpu-f32".into(),
+        follows: None,
     }
 }
 

@@ -204,6 +204,9 @@ impl World {
                 bytes_loaded: 1,
                 bytes_total: 1,
                 seconds_per_layer: None,
+                prefill_seconds_per_layer_per_token: None,
+                seconds_besides_layers: None,
+                queued_rows: 0,
                 sessions: 0,
                 message: (phase == SegmentPhase::Failed).then(|| "no memory".to_owned()),
             };
