@@ -103,7 +103,7 @@ impl<'a> Costs<'a> {
         let gains = |&i: &usize| {
             let p = &self.problem.phones[i];
             let less = |further: Option<f64>, first: f64| further.is_some_and(|further| further < first);
-            p.seconds_per_step > 0.0
+            p.seconds_per_step + p.seconds_embedding > 0.0
                 || less(p.seconds_per_layer_per_further_row, p.seconds_per_layer)
                 || less(p.seconds_head_per_further_row, p.seconds_head)
         };

@@ -27,15 +27,10 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     }
     let costs = Costs::new(problem);
     let previous = problem.previous.as_ref().and_then(|plan| predict::ring_of(&costs, plan));
-    let found = heuristic(&costs, previous.as_ref());
-    let (best, gap) = match found {
-        Some(found) => proven(&costs, found),
-        None => (first(&costs), f64::INFINITY),
-    };
-    let Some(best) = best else {
+    let Some(found) = heuristic(&costs, previous.as_ref()).or_else(|| first(&costs)) else {
         return Err(diagnose::explain(&costs));
     };
-    let gap = if gap.is_finite() { gap } else { gap_of(&costs, best.objective) };
+    let (best, gap) = proven(&costs, found);
     let kept = previous.map(|ring| Found::of(&costs, ring)).filter(|previous| previous.ties(&best));
     let ring = match kept {
         Some(previous) => previous.ring,
@@ -45,10 +40,7 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     let plan = standby::keep_ready(&costs, predict::plan_of(&costs, &ring, method, gap));
     match check(problem, &plan) {
         Ok(()) => Ok(plan),
-        Err(violation) => {
-            eprintln!("DBG check {violation}");
-            Err(diagnose::explain(&costs))
-        }
+        Err(_) => Err(diagnose::explain(&costs)),
     }
 }
 
@@ -117,14 +109,11 @@ fn first<'a>(costs: &Costs<'a>) -> Option<Found<'a>> {
     let groups = *costs.groupings().first()?;
     let at = costs.clone().in_groups(groups);
     let outcome = exact::solve(&at, &candidates(&at, None), None);
-    eprintln!("DBG first groups {groups} proven {} found {}", outcome.proven, outcome.best.is_some());
-    let found = outcome.best.map(|(ring, _)| Found::of(costs, ring))?;
-    let (best, _) = proven(costs, found);
-    best
+    outcome.best.map(|(ring, _)| Found::of(costs, ring))
 }
 
 /// Improves on `found` in every grouping, as far as the exact solver can; with the gap that is left.
-fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Option<Found<'a>>, f64) {
+fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Found<'a>, f64) {
     let mut best = found;
     let mut all_proven = true;
     let mut groupings = costs.groupings();
@@ -142,7 +131,6 @@ fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Option<Found<'a>>, f64) {
         let is_home = at.rows == best.costs.rows;
         let score = if is_home { best.score } else { Score { objective: known, round: at.score(&best.ring).round } };
         let outcome = exact::solve_within(&at, &candidates, Some((best.ring.clone(), score)), &mut nodes_left);
-        eprintln!("DBG groups {groups} known {known} proven {}", outcome.proven);
         all_proven &= outcome.proven && candidates.len() == costs.usable.len();
         if let Some((ring, _)) = outcome.best {
             let found = Found::of(costs, ring);
@@ -152,7 +140,7 @@ fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Option<Found<'a>>, f64) {
         }
     }
     let gap = if all_proven { 0.0 } else { gap_of(costs, best.objective) };
-    (Some(best), gap)
+    (best, gap)
 }
 
 /// The phones the exact solver works on: all when they are few, else those of the best ring known and the
