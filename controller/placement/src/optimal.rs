@@ -25,22 +25,24 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     if let Some(reason) = diagnose::refuse(problem) {
         return Err(reason);
     }
-    let costs = Costs::new(problem);
-    let previous = problem.previous.as_ref().and_then(|plan| predict::ring_of(&costs, plan));
+    let all = Costs::new(problem);
+    let previous = problem.previous.as_ref().and_then(|plan| predict::ring_of(&all, plan));
+    let costs = search::narrow(&all, previous.as_ref());
     let Some(found) = heuristic(&costs, previous.as_ref()).or_else(|| first(&costs)) else {
-        return Err(diagnose::explain(&costs));
+        return Err(diagnose::explain(&all));
     };
-    let (best, gap) = proven(&costs, found);
+    let (best, is_proven) = proven(&costs, found, costs.usable.len() == all.usable.len());
+    let gap = if is_proven { 0.0 } else { gap_of(&all, best.objective) };
     let kept = previous.map(|ring| Found::of(&costs, ring)).filter(|previous| previous.ties(&best));
     let ring = match kept {
         Some(previous) => previous.ring,
         None => tie::settle(&best.costs, best.ring),
     };
     let method = if gap == 0.0 { Method::Exact } else { Method::Heuristic };
-    let plan = standby::keep_ready(&costs, predict::plan_of(&costs, &ring, method, gap));
+    let plan = standby::keep_ready(&all, predict::plan_of(&all, &ring, method, gap));
     match check(problem, &plan) {
         Ok(()) => Ok(plan),
-        Err(_) => Err(diagnose::explain(&costs)),
+        Err(_) => Err(diagnose::explain(&all)),
     }
 }
 
@@ -112,10 +114,11 @@ fn first<'a>(costs: &Costs<'a>) -> Option<Found<'a>> {
     outcome.best.map(|(ring, _)| Found::of(costs, ring))
 }
 
-/// Improves on `found` in every grouping, as far as the exact solver can; with the gap that is left.
-fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Found<'a>, f64) {
+/// Improves on `found` in every grouping, as far as the exact solver can; and whether nothing is better over these
+/// phones, and they `are_all` there are.
+fn proven<'a>(costs: &Costs<'a>, found: Found<'a>, are_all: bool) -> (Found<'a>, bool) {
     let mut best = found;
-    let mut all_proven = true;
+    let mut all_proven = are_all;
     let mut groupings = costs.groupings();
     // Where the best so far is, something better is likeliest.
     let home = best.costs.n_groups() as u32;
@@ -124,6 +127,10 @@ fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Found<'a>, f64) {
     for groups in groupings {
         let at = costs.clone().in_groups(groups);
         let known = best.objective * at.rows;
+        if nodes_left == 0 {
+            all_proven = false;
+            break;
+        }
         if bound::bound_at(&at, known) >= known * (1.0 - PROVEN) {
             continue;
         }
@@ -139,8 +146,7 @@ fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Found<'a>, f64) {
             }
         }
     }
-    let gap = if all_proven { 0.0 } else { gap_of(costs, best.objective) };
-    (best, gap)
+    (best, all_proven)
 }
 
 /// The phones the exact solver works on: all when they are few, else those of the best ring known and the

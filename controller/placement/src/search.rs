@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::costs::{Costs, Ring, Score};
+use crate::costs::{Costs, MAX_TABLE, Ring, Score};
 use crate::cuts::{best_cuts, may_be_as_good};
 
 /// Rings tried at most: what bounds the search's time.
@@ -20,9 +20,22 @@ pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring
     search.best
 }
 
-/// The phones worth trying: all when they are few; else the fastest, the roomiest and those in use.
+/// The costs over the phones that a plan is looked for among: all unless they are very many.
+pub(crate) fn narrow<'a>(costs: &Costs<'a>, previous: Option<&Ring>) -> Costs<'a> {
+    if costs.usable.len() <= MAX_TABLE {
+        return costs.clone();
+    }
+    costs.narrowed(chosen(costs, previous, MAX_TABLE / 2))
+}
+
+/// The phones worth trying in a search: all when they are few.
 fn pool(costs: &Costs<'_>, previous: Option<&Ring>) -> Vec<usize> {
-    let wanted = MIN_POOL.max(costs.min_stages() * 3 / 2).max(phones_needed(costs) * 3 / 2);
+    chosen(costs, previous, MIN_POOL)
+}
+
+/// The fastest phones, the roomiest and those in use: at least so many, and enough of them.
+fn chosen(costs: &Costs<'_>, previous: Option<&Ring>, at_least: usize) -> Vec<usize> {
+    let wanted = at_least.max(costs.min_stages() * 3 / 2).max(phones_needed(costs) * 3 / 2);
     if costs.usable.len() <= wanted {
         return costs.usable.clone();
     }
