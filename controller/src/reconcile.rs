@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::hub::assignments::{self, Assigned};
+use crate::hub::neighbours::Neighbourhood;
 use crate::metrics::Metrics;
 use crate::routes;
 use crate::secret::Secret;
@@ -46,6 +47,7 @@ pub struct Reconciler {
     pub settings: Settings,
     pub join_token: Secret,
     pub assigned: watch::Sender<Option<Arc<Assigned>>>,
+    pub neighbourhood: watch::Sender<Arc<Neighbourhood>>,
     pub routes: watch::Sender<Arc<RouteTable>>,
     pub metrics: Arc<Metrics>,
 }
@@ -113,6 +115,14 @@ impl Reconciler {
             let differs = current.as_deref() != Some(&assigned);
             if differs {
                 *current = Some(Arc::new(assigned));
+            }
+            differs
+        });
+        let neighbourhood = Neighbourhood::new(observed.linked_addresses(), &self.join_token);
+        self.neighbourhood.send_if_modified(|current| {
+            let differs = **current != neighbourhood;
+            if differs {
+                *current = Arc::new(neighbourhood);
             }
             differs
         });

@@ -264,6 +264,10 @@ impl Segment {
         self.head.is_some()
     }
 
+    pub fn holds_embedding(&self) -> bool {
+        self.embedding.is_some()
+    }
+
     /// Runs one step over `rows`; on the tail the last `n_logits` rows give logits.
     ///
     /// # Errors

@@ -53,6 +53,7 @@ const PING: u8 = 11;
 const PONG: u8 = 12;
 const TO_HUB: u8 = 13;
 const TO_AGENT: u8 = 14;
+const FILLER: u8 = 32;
 
 const NO_KEY: RouteKey =
     RouteKey { ring: RingId(0), generation: PlanGeneration(0), session: SessionId(0), epoch: Epoch(0) };
@@ -153,6 +154,7 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
         }
         Frame::Ping { nonce } => with_bytes(Header::new(PING, NO_KEY), &nonce.to_le_bytes(), out),
         Frame::Pong { nonce } => with_bytes(Header::new(PONG, NO_KEY), &nonce.to_le_bytes(), out),
+        Frame::Filler(bytes) => with_bytes(Header::new(FILLER, NO_KEY), bytes, out),
         Frame::ToHub(message) => with_json(Header::new(TO_HUB, NO_KEY), message, out),
         Frame::ToAgent(message) => with_json(Header::new(TO_AGENT, NO_KEY), message, out),
     }
@@ -246,6 +248,7 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
             let nonce = body.get_u64_le();
             if kind == PING { Frame::Ping { nonce } } else { Frame::Pong { nonce } }
         }
+        FILLER => Frame::Filler(body),
         TO_HUB => Frame::ToHub(json(kind, &body)?),
         TO_AGENT => Frame::ToAgent(json(kind, &body)?),
         unknown => return Err(FrameError::UnknownKind(unknown)),
@@ -343,6 +346,7 @@ mod tests {
             Frame::Failed(Failed { key: key(), code: FailureCode::PeerGone, message: "phone-2 is gone".into() }),
             Frame::Ping { nonce: 1 },
             Frame::Pong { nonce: 2 },
+            Frame::Filler(Bytes::from_static(&[7, 8])),
         ]
     }
 

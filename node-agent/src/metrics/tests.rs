@@ -14,6 +14,7 @@ use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, R
 
 use super::*;
 use crate::probe::Battery;
+use crate::sensors::Sensors;
 
 /// Every name of the agent, and its type.
 const NAMES: [(&str, &str); 16] = [
@@ -48,7 +49,7 @@ fn metrics(board: &Arc<Board>) -> Metrics {
         device: "a \"device\"".into(),
         speeds: vec![speed("cpu", 2.5), speed("vulkan", 1.5)],
     };
-    Metrics::new(identity, board.clone(), Budget::new(80 << 20))
+    Metrics::new(identity, board.clone(), Budget::new(80 << 20), Sensors::default())
 }
 
 /// A board with one of everything.
@@ -58,7 +59,7 @@ fn full_board() -> Arc<Board> {
     entry.set_progress(5, 10);
     entry.set_room(3, 4);
     entry.set_sessions(1);
-    entry.set_seconds_per_layer(0.5);
+    entry.set_figures(crate::pace::Figures { seconds_per_layer: Some(0.5), ..Default::default() });
     entry.steps().note(StepKind::Decode, Duration::from_millis(3));
     entry.steps().note(StepKind::Prefill, Duration::from_secs(2));
     board.note_link("phone-2", 0.001);

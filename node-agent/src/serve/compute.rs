@@ -11,7 +11,9 @@ use super::outlet::{NotConnected, Outlet};
 use super::stage::{Effect, Stage};
 use crate::board::Entry;
 use crate::metrics::StepKind;
+use crate::pace::{Figures, Pace, Shares, Step};
 use crate::segment::Segment;
+use crate::trial;
 
 /// Where a frame came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +36,6 @@ pub enum Event {
 const QUEUE_EVENTS: usize = 1024;
 /// How often deadlines are looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(250);
-/// Decode times that the published median is taken of.
-const TIMES_KEPT: usize = 33;
 
 /// A handle on the thread. Dropping it does not stop the thread; sending [`Event::Stop`] does.
 #[derive(Clone)]
@@ -68,7 +68,8 @@ impl Compute {
         entry: Arc<Entry>,
     ) -> std::io::Result<Self> {
         let (events, inbox) = std_mpsc::sync_channel(QUEUE_EVENTS);
-        let mut worker = Worker { segment, _memory: memory, stage, next, host, entry, times: Vec::new(), n_times: 0 };
+        let pace = Pace::new(Shares::default(), Figures::default());
+        let mut worker = Worker { segment, _memory: memory, stage, next, host, entry, pace };
         std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run(&inbox))?;
         Ok(Self { events })
     }
@@ -109,15 +110,14 @@ struct Worker {
     next: Outlet,
     host: mpsc::Sender<Frame>,
     entry: Arc<Entry>,
-    /// Seconds a layer of the last decode steps, as a ring.
-    times: Vec<f64>,
-    n_times: usize,
+    pace: Pace,
 }
 
 // === impl Worker ===
 
 impl Worker {
     fn run(&mut self, inbox: &std_mpsc::Receiver<Event>) {
+        self.time_trial();
         loop {
             let wait = if self.stage.has_work() { Duration::ZERO } else { TICK };
             let mut event = match inbox.recv_timeout(wait) {
@@ -138,20 +138,33 @@ impl Worker {
             self.deliver(effects);
             self.step();
             self.entry.set_sessions(self.stage.n_sessions());
+            self.entry.set_queued_rows(self.stage.n_queued_rows());
+        }
+    }
+
+    /// Times the segment before its first session comes.
+    fn time_trial(&mut self) {
+        match trial::run(&mut self.segment) {
+            Ok((shares, figures)) => {
+                self.pace = Pace::new(shares, figures);
+                self.entry.set_figures(figures);
+            }
+            // The first real step will say the same to the session that it fails.
+            Err(error) => tracing::error!(%error, "a trial step failed"),
         }
     }
 
     fn step(&mut self) {
         let began = Instant::now();
         let Some(batch) = self.stage.next_batch(began) else { return };
-        let effects = match self.segment.step(&batch.rows, batch.input.clone(), batch.n_logits) {
+        let (n_rows, n_logits) = (batch.rows.len(), batch.n_logits);
+        let is_decode = batch.jobs.len() == n_rows;
+        let mut computing = None;
+        let effects = match self.segment.step(&batch.rows, batch.input.clone(), n_logits) {
             Ok(output) => {
                 let took = began.elapsed();
-                let is_decode = batch.jobs.len() == batch.rows.len();
+                computing = Some(took);
                 self.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, took);
-                if batch.rows.len() == 1 {
-                    self.note_time(took);
-                }
                 self.stage.complete(batch, output, Instant::now())
             }
             Err(error) => {
@@ -160,6 +173,13 @@ impl Worker {
             }
         };
         self.deliver(effects);
+        if let Some(computing) = computing {
+            let n_layers = self.segment.n_layers();
+            let step = Step { n_rows, n_logits, n_layers, is_decode, computing, whole: began.elapsed() };
+            if let Some(figures) = self.pace.note(&step, Instant::now()) {
+                self.entry.set_figures(figures);
+            }
+        }
     }
 
     fn deliver(&mut self, effects: Vec<Effect>) {
@@ -178,21 +198,6 @@ impl Worker {
                     drop(self.host.blocking_send(frame));
                 }
             }
-        }
-    }
-
-    fn note_time(&mut self, elapsed: Duration) {
-        let seconds = elapsed.as_secs_f64() / self.segment.n_layers().max(1) as f64;
-        if self.times.len() < TIMES_KEPT {
-            self.times.push(seconds);
-        } else {
-            self.times[self.n_times % TIMES_KEPT] = seconds;
-        }
-        self.n_times += 1;
-        if self.n_times % 8 == 1 {
-            let mut sorted = self.times.clone();
-            sorted.sort_unstable_by(f64::total_cmp);
-            self.entry.set_seconds_per_layer(sorted[sorted.len() / 2]);
         }
     }
 }
