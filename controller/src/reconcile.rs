@@ -7,6 +7,7 @@ pub mod act;
 pub mod decide;
 pub mod generations;
 pub mod observe;
+pub mod power;
 pub mod preview;
 pub mod problem;
 pub mod segments;
@@ -90,7 +91,7 @@ impl Reconciler {
         let deciding = {
             let (planner, span) = (planner.clone(), tracing::Span::current());
             tokio::task::spawn_blocking(move || {
-                span.in_scope(|| decide::decide_with(&observed, &|problem| planner.plan(problem)))
+                span.in_scope(|| decide::decide_with(&observed, &|strategy, problem| planner.plan(strategy, problem)))
             })
         };
         let actions = match deciding.await {
