@@ -4,6 +4,8 @@
 //! made with counts as that one; only what differs clearly is news. What a phone measured of a model stays known for a
 //! while after it holds nothing of it.
 
+use std::collections::BTreeMap;
+
 use polyphony_api::phone::LayerTime;
 use polyphony_placement::PhoneCosts;
 use polyphony_protocol::hub::SegmentReport;
@@ -38,17 +40,55 @@ pub(super) fn costs(
     figures: Figures,
 ) -> Vec<PhoneCosts> {
     let typical = typical_factor(observed, manifest_digest, estimates);
-    estimates.iter().map(|estimate| cost(observed, manifest_digest, estimate, typical, figures)).collect()
+    let known = known(observed, manifest_digest);
+    let cost = |estimate: &PhoneCosts| {
+        let known = known.get(estimate.name.as_str()).copied().unwrap_or_default();
+        cost(observed, manifest_digest, estimate, known, typical, figures)
+    };
+    estimates.iter().map(cost).collect()
 }
 
-fn cost(observed: &Observed, digest: &str, estimate: &PhoneCosts, typical: f64, figures: Figures) -> PhoneCosts {
-    let name = estimate.name.as_str();
-    let report = newest_report(observed, name, digest);
-    let measured = report.and_then(|(report, _)| report.seconds_per_layer);
+/// What is known of a phone and a model.
+#[derive(Clone, Copy, Default)]
+struct Known<'a> {
+    /// What it says of its newest segment that has a time, and whether that is a tail.
+    report: Option<(&'a SegmentReport, bool)>,
+    /// The time of a layer that its newest plan was made with.
+    planned_seconds: Option<f64>,
+}
+
+/// By phone; later generations say more.
+fn known<'a>(observed: &'a Observed, digest: &str) -> BTreeMap<&'a str, Known<'a>> {
+    let mut placements: Vec<_> =
+        observed.placements.values().filter(|placement| placement.spec.manifest_digest == digest).collect();
+    placements.sort_by_key(|placement| placement.spec.plan_generation);
+    let mut known: BTreeMap<&str, Known<'_>> = BTreeMap::new();
+    for placement in placements {
+        let spec = &placement.spec;
+        let of_phone = known.entry(spec.phone.as_str()).or_default();
+        if let Some(report) = observed.report_of(placement).filter(|report| report.seconds_per_layer.is_some()) {
+            of_phone.report = Some((report, spec.holds.head));
+        }
+        if spec.planned_layer_microseconds > 0 {
+            of_phone.planned_seconds = Some(spec.planned_layer_microseconds as f64 / 1e6);
+        }
+    }
+    known
+}
+
+fn cost(
+    observed: &Observed,
+    digest: &str,
+    estimate: &PhoneCosts,
+    known: Known<'_>,
+    typical: f64,
+    figures: Figures,
+) -> PhoneCosts {
+    let measured = known.report.and_then(|(report, _)| report.seconds_per_layer);
     let layer = match (measured, figures) {
         (Some(measured), Figures::Raw) => Some(measured),
-        (Some(measured), Figures::Settled) => Some(settled(measured, planned_seconds(observed, name, digest))),
-        (None, _) => remembered(observed, name, digest).map(|time| time.milliseconds_per_layer / 1e3),
+        (Some(measured), Figures::Settled) => Some(settled(measured, known.planned_seconds)),
+        (None, _) => remembered(observed, &estimate.name, digest).map(|time| time.milliseconds_per_layer / 1e3),
     };
     let layer = layer.unwrap_or(estimate.seconds_per_layer * typical);
     // All times of a phone go with its speed, of which a layer's is the best measure.
@@ -66,7 +106,7 @@ fn cost(observed: &Observed, digest: &str, estimate: &PhoneCosts, typical: f64, 
         prefill_seconds_per_layer_per_token: estimate.prefill_seconds_per_layer_per_token * pace,
         ..estimate.clone()
     };
-    if let Some((report, is_tail)) = report {
+    if let Some((report, is_tail)) = known.report {
         if let Some(prefill) = report.prefill_seconds_per_layer_per_token {
             costs.prefill_seconds_per_layer_per_token = rounded(prefill);
         }
@@ -83,29 +123,6 @@ fn cost(observed: &Observed, digest: &str, estimate: &PhoneCosts, typical: f64, 
         }
     }
     costs
-}
-
-/// What the phone says of its newest segment of the model that has a time, and whether that is a tail.
-fn newest_report<'a>(observed: &'a Observed, phone: &str, digest: &str) -> Option<(&'a SegmentReport, bool)> {
-    let of_phone = observed
-        .placements
-        .values()
-        .filter(|placement| placement.spec.phone == phone && placement.spec.manifest_digest == digest);
-    let with_report = of_phone.filter_map(|placement| {
-        let report = observed.report_of(placement).filter(|report| report.seconds_per_layer.is_some())?;
-        Some((placement.spec.plan_generation, report, placement.spec.holds.head))
-    });
-    with_report.max_by_key(|(generation, ..)| *generation).map(|(_, report, is_tail)| (report, is_tail))
-}
-
-/// The time of a layer that the phone's newest plan of the model was made with.
-fn planned_seconds(observed: &Observed, phone: &str, digest: &str) -> Option<f64> {
-    let placements = observed.placements.values().filter(|placement| {
-        let spec = &placement.spec;
-        spec.phone == phone && spec.manifest_digest == digest && spec.planned_layer_microseconds > 0
-    });
-    let newest = placements.max_by_key(|placement| placement.spec.plan_generation)?;
-    Some(newest.spec.planned_layer_microseconds as f64 / 1e6)
 }
 
 /// What the phone measured of the model not long ago.

@@ -14,7 +14,7 @@ use super::{Outcome, Round};
 use crate::models::Resolved;
 use crate::reconcile::decide::balance::{Move, Offer, Scene, weigh};
 use crate::reconcile::generations::Generation;
-use crate::reconcile::observe::Observed;
+use crate::reconcile::observe::{Health, Observed};
 use crate::reconcile::problem::measured::Figures;
 use crate::reconcile::problem::{self, Planned, Request, allocatable_bytes};
 use crate::reconcile::segments;
@@ -26,6 +26,12 @@ impl<'a> Round<'a, '_> {
     /// Judges a generation that serves, and replaces it where that pays.
     pub(super) fn balance(&mut self, serving: &Generation<'a>) -> Outcome {
         let mut outcome = self.outcome(serving, None);
+        // Whoever has just come back after a start has not spoken yet; and a phone holds two generations at most.
+        let is_awaited = |phone: &&str| self.observed.health(phone) == Health::Awaited;
+        let is_leaving = |other: &Generation<'_>| other.replica == serving.replica && other.is_leaving();
+        if serving.phones().iter().any(is_awaited) || self.generations.iter().any(is_leaving) {
+            return outcome;
+        }
         let ModelState::Resolved(resolved) = &self.model else { return outcome };
         let resolved = *resolved;
         let rules = &self.deployment.spec.load_balancing;
