@@ -1,9 +1,9 @@
 //! Tables of decisions: layers that move because it pays, and those that stay.
 #![allow(clippy::unwrap_used)]
 
-use polyphony_api::inference_deployment::Strategy;
+use polyphony_api::inference_deployment::{Objective, Strategy};
 use polyphony_protocol::PlanGeneration;
-use polyphony_protocol::hub::SegmentPhase;
+use polyphony_protocol::hub::{Assignment, SegmentPhase};
 
 use super::super::Action;
 use super::super::fixtures::World;
@@ -77,8 +77,8 @@ fn a_slowed_phone_gives_away_layers_that_stand_by() {
         let owners: Vec<_> =
             followed.owners.iter().map(|one| (one.phone.clone(), one.layers.from, one.layers.to)).collect();
         assert_eq!(owners, before);
-        let (standby, held) = (next.standby.unwrap(), old.standby.unwrap());
-        assert_eq!(standby, held, "what is loaded stays loaded");
+        let loaded = |one: &Assignment| one.standby.map_or((one.holds.from, one.holds.to), |kept| (kept.from, kept.to));
+        assert_eq!(loaded(next), loaded(old), "what is loaded stays loaded");
     }
     world.busy(0);
     world.settle();
@@ -118,14 +118,10 @@ fn what_is_told_to_stay_stays() {
 #[test]
 fn layers_move_to_a_phone_that_is_far_better_where_there_is_room() {
     let mut world = steady_with(|spec| spec.placement.min_phones = 1);
-    let ring = world.generations();
-    world.join("c", 300);
-    world.settle();
-    for name in ["a", "b"] {
-        world.measure(name, 0.020);
-    }
+    assert_eq!(world.generations(), vec!["g1: a"]);
+    world.measure("a", 0.020);
     persist(&mut world);
-    assert_eq!(world.generations(), vec![ring[0].clone(), "g2: c".to_owned()]);
+    assert_eq!(world.generations(), vec!["g1: a", "g2: b"]);
     assert!(world.has_told("Rebalanced") && !world.has_told("Replanned"));
     assert_eq!(world.condition("Available"), "True Serving", "the old plan answers meanwhile");
 }
@@ -163,7 +159,8 @@ fn noise_moves_layers_once_at_most_and_a_real_change_moves_them() {
 
 #[test]
 fn a_recovered_phone_gets_its_layers_back() {
-    let mut world = steady();
+    // Where the slowest stage counts; for one session alone equal phones are as good either way.
+    let mut world = steady_with(|spec| (spec.objective, spec.max_sessions) = (Objective::Throughput, 4));
     let before = layers(&world, 1);
     world.measure("b", 0.006);
     persist(&mut world);
@@ -172,7 +169,7 @@ fn a_recovered_phone_gets_its_layers_back() {
     world.wait(31);
     world.measure("b", 0.002);
     persist(&mut world);
-    assert_eq!(layers(&world, 3), before);
+    assert_eq!(layers(&world, 3), before, "{} {}", world.condition("Balanced"), world.message("Balanced"));
 }
 
 #[test]
@@ -209,14 +206,22 @@ fn a_drained_phones_sessions_move_with_their_kv_cache() {
 }
 
 #[test]
-fn a_published_balancer_gives_one_layer_away() {
-    let mut world = steady_with(|spec| spec.placement.strategy = Strategy::LinguaLinked);
-    if world.generation(1).len() < 2 {
-        return assert_eq!(world.generations(), vec!["g1: a"], "its programme takes one phone where that is best");
-    }
+fn the_published_balancer_gives_one_layer_away_and_moves_no_session() {
+    let mut world = World::new()
+        .with_phones(&[80, 80])
+        .with_deployment(|spec| spec.placement.strategy = Strategy::LinguaLinked)
+        .serving();
+    world.measure("a", 0.002);
     world.measure("b", 0.006);
+    world.wait(60);
+    let count = |world: &World, generation: u64| -> Vec<u32> {
+        layers(world, generation).iter().map(|(_, from, to)| to - from).collect()
+    };
+    let before = count(&world, 1);
     persist(&mut world);
-    assert!(world.generation(2).iter().all(|one| one.spec.follows.is_none()), "its sessions end where they are");
+    let after = count(&world, 2);
+    assert_eq!((before[0] + 1, before[1] - 1), (after[0], after[1]), "{before:?} {after:?}");
+    assert!(world.generation(2).iter().all(|one| one.spec.follows.is_none()));
 }
 
 /// A small generator of numbers in [0, 1) (SplitMix64), so that a failure can be repeated.
