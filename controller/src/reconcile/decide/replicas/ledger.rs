@@ -85,22 +85,28 @@ impl Ledger {
 }
 
 impl Entry {
-    /// Whether all that the other needs is loaded for this one.
     fn covers(&self, other: &Self) -> bool {
-        let (own, others) = (&self.placement.spec, &other.placement.spec);
-        let (from, to) = own.standby.as_ref().map_or((own.holds.from, own.holds.to), |kept| (kept.from, kept.to));
-        let (other_from, other_to) =
-            others.standby.as_ref().map_or((others.holds.from, others.holds.to), |kept| (kept.from, kept.to));
-        self.ring == other.ring
-            && own.phone == others.phone
-            && own.manifest_digest == others.manifest_digest
-            && own.context_length == others.context_length
-            && own.max_sessions == others.max_sessions
-            && own.activation_type == others.activation_type
-            && own.numerics_class == others.numerics_class
-            && (from..=to).contains(&other_from)
-            && (from..=to).contains(&other_to)
-            && (own.holds.embedding || !others.holds.embedding)
-            && (own.holds.head || !others.holds.head)
+        self.ring == other.ring && self.placement.spec.phone == other.placement.spec.phone && covers(&self.placement, &other.placement)
     }
+}
+
+/// Layers `[from, to)` that are in memory for a placement.
+pub(super) fn loaded(placement: &SegmentPlacement) -> (u32, u32) {
+    let spec = &placement.spec;
+    spec.standby.as_ref().map_or((spec.holds.from, spec.holds.to), |kept| (kept.from, kept.to))
+}
+
+/// Whether all that `other` needs is loaded for `one`, of the same ring on the same phone.
+pub(super) fn covers(one: &SegmentPlacement, other: &SegmentPlacement) -> bool {
+    let ((from, to), (other_from, other_to)) = (loaded(one), loaded(other));
+    let (own, others) = (&one.spec, &other.spec);
+    own.manifest_digest == others.manifest_digest
+        && own.context_length == others.context_length
+        && own.max_sessions == others.max_sessions
+        && own.activation_type == others.activation_type
+        && own.numerics_class == others.numerics_class
+        && from <= other_from
+        && other_to <= to
+        && (own.holds.embedding || !others.holds.embedding)
+        && (own.holds.head || !others.holds.head)
 }

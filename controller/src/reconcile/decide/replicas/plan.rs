@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use polyphony_api::inference_deployment::PlanSummary;
-use polyphony_api::{InferenceDeployment, condition};
+use polyphony_api::segment_placement::Standby;
+use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
 use polyphony_model::STEP_ROWS;
 use polyphony_placement::{Infeasible, Problem, Strategy, published_overlap, time_to_first_token_seconds};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, covers, loaded};
 use super::model_state::ModelState;
 use super::{Outcome, Round, Trouble};
 use crate::models::Resolved;
@@ -129,7 +130,10 @@ impl<'a> Round<'a, '_> {
         self.next_generation += 1;
         let follows = serving.filter(|serving| self.can_take_over(serving, planned, &resolved.digest));
         let follows = follows.map(|serving| serving.number);
-        let made = segments::placements(self.deployment, replica, number, planned, &resolved.digest, follows);
+        let mut made = segments::placements(self.deployment, replica, number, planned, &resolved.digest, follows);
+        if let Some(serving) = serving.filter(|_| follows.is_some()) {
+            made.iter_mut().for_each(|placement| keep_loaded(placement, serving));
+        }
         let phones: Vec<_> = made.iter().map(|placement| placement.spec.phone.clone()).collect();
         for placement in made {
             self.ledger.add(&placement);
@@ -184,6 +188,19 @@ impl<'a> Round<'a, '_> {
                     && spec.numerics_class == planned.numerics_class
             })
     }
+}
+
+/// What is loaded stays loaded: a placement within what its phone holds of the serving generation shares that.
+fn keep_loaded(placement: &mut SegmentPlacement, serving: &Generation<'_>) {
+    let on_phone = |segment: &&&SegmentPlacement| segment.spec.phone == placement.spec.phone;
+    let Some(held) = serving.segments.iter().find(on_phone) else { return };
+    if !covers(held, placement) {
+        return;
+    }
+    let (from, to) = loaded(held);
+    let own = &placement.spec.holds;
+    placement.spec.standby = ((from, to) != (own.from, own.to)).then(|| Standby::new(from, to));
+    placement.spec.planned_bytes = held.spec.planned_bytes;
 }
 
 /// Why a generation is made, as its event tells it.
