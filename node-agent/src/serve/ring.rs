@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::compute::{Compute, Event, Source};
+use super::kv_transfer;
 use super::outlet::Outlet;
 use crate::board::{Board, Entry};
 use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
@@ -120,6 +121,9 @@ async fn receive(mut stream: TcpStream, members: Members, traffic: &Traffic) -> 
     let mut reader = FrameReader::new(read);
     let hello = match reader.next_within(HANDSHAKE).await? {
         Frame::Hello(hello) => hello,
+        Frame::KvRequest(request) => {
+            return kv_transfer::answer(request, &members, &mut reader, &mut write, traffic).await;
+        }
         other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a hello" }),
     };
     let member = members.find(hello.ring, hello.generation);
@@ -166,7 +170,7 @@ fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<(), String> {
 }
 
 /// Equality in a time that tells nothing of where the two differ.
-fn equal(a: &str, b: &str) -> bool {
+pub(super) fn equal(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differences, (x, y)| differences | (x ^ y)) == 0
 }
 

@@ -27,6 +27,8 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
     StageShape {
         ring: RingId(5),
         generation: PlanGeneration(2),
+        stage: stage as u32,
+        layers: LayerRange { from: stage as u32, to: stage as u32 + 1 },
         phone: format!("phone-{stage}"),
         next_phone: format!("phone-{}", (stage + 1) % n_stages),
         n_stages,
@@ -38,6 +40,12 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
         step_deadline: Duration::from_secs(10),
         idle_deadline: Duration::from_secs(100),
     }
+}
+
+/// A stage with slots of its own.
+fn stage_of(shape: StageShape) -> Stage {
+    let slots = Slots::new(shape.capacity.n_slots);
+    Stage::new(shape, slots)
 }
 
 /// A ring of stages whose frames are handed over at once.
@@ -52,7 +60,7 @@ struct Ring {
 
 impl Ring {
     fn new(n_stages: usize) -> Self {
-        let stages = (0..n_stages).map(|stage| Stage::new(shape(stage, n_stages))).collect();
+        let stages = (0..n_stages).map(|stage| stage_of(shape(stage, n_stages))).collect();
         Self { stages, cache: HashMap::new(), to_gateway: Vec::new(), now: Instant::now(), largest_batch: 0 }
     }
 
@@ -65,6 +73,7 @@ impl Ring {
         for effect in effects {
             match effect {
                 Effect::Host(frame) => self.to_gateway.push(frame),
+                Effect::Pull(pull) => panic!("nothing is to be pulled: {pull:?}"),
                 Effect::Next(frame) => {
                     let to = (from + 1) % self.stages.len();
                     let effects = self.stages[to].accept(frame, Source::Previous, self.now);
@@ -353,7 +362,7 @@ fn options_that_no_stage_can_go_by_are_refused() {
 /// A stage with room for many sessions.
 fn wide(stage: usize, n_stages: usize) -> Stage {
     let capacity = Capacity { n_slots: 8, n_positions: 64, max_rows: 8 };
-    Stage::new(StageShape { capacity, ..shape(stage, n_stages) })
+    stage_of(StageShape { capacity, ..shape(stage, n_stages) })
 }
 
 fn sessions_of(batch: &Batch) -> Vec<u64> {

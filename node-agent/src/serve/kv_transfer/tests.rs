@@ -1,0 +1,1 @@
+//! Who sends which rows, and to whom they are refused.
