@@ -12,12 +12,23 @@ use crate::failure::Failure;
 /// What reaches a session.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Token { token: Token, at: Instant },
-    Failed { key: RouteKey, failure: Failure },
+    Token {
+        token: Token,
+        at: Instant,
+    },
+    Failed {
+        key: RouteKey,
+        failure: Failure,
+    },
     /// The head has stopped, with all positions below this one computed.
-    Paused { key: RouteKey, position: u32 },
+    Paused {
+        key: RouteKey,
+        position: u32,
+    },
     /// Every stage of the next ring has what it needs to go on.
-    Resumed { key: RouteKey },
+    Resumed {
+        key: RouteKey,
+    },
 }
 
 /// The sessions that run.

@@ -53,9 +53,8 @@ impl Segment {
             return Err(SegmentError::NotLoaded { from: layer, to: layer.saturating_add(1) });
         }
         let (n_slots, n_positions) = (self.layout.n_slots, self.layout.n_positions);
-        let is_there = (slot as usize) < n_slots
-            && positions.start < positions.end
-            && positions.end as usize <= n_positions;
+        let is_there =
+            (slot as usize) < n_slots && positions.start < positions.end && positions.end as usize <= n_positions;
         if !is_there {
             let (from, to) = (positions.start, positions.end);
             return Err(SegmentError::NotCached { slot, from, to, n_slots, n_positions });

@@ -6,10 +6,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use polyphony_model::LayerRange;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use polyphony_protocol::frame::{Failed, FailureCode, Finish, Hidden, Prompt, Token};
 use polyphony_protocol::session::{History, SessionOptions};
-use polyphony_model::LayerRange;
 use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId, RouteKey, SessionId};
 
 mod hand_over;

@@ -15,9 +15,14 @@ pub(super) enum Moving {
     /// The head has been asked to stop.
     Pausing,
     /// It has: positions below are computed.
-    Paused { position: u32 },
+    Paused {
+        position: u32,
+    },
     /// The next ring has been asked to take over what the old one has.
-    Resuming { old: RouteKey, position: u32 },
+    Resuming {
+        old: RouteKey,
+        position: u32,
+    },
 }
 
 // === impl Session ===
@@ -39,7 +44,10 @@ impl Session {
             return Ok(());
         }
         if position == 0 || position >= self.granted_until {
-            return Err(format!("the head stopped at position {position}, and had credit up to {}", self.granted_until));
+            return Err(format!(
+                "the head stopped at position {position}, and had credit up to {}",
+                self.granted_until
+            ));
         }
         self.moving = Moving::Paused { position };
         Ok(())

@@ -114,7 +114,8 @@ impl House {
         route: DeploymentRoute,
         hook: impl Fn(Step) -> Act + Send + Sync + 'static,
     ) -> Self {
-        let rings = [ring_a(), ring_a_next(), ring_a_third(), ring_b()].map(|ring| ((ring.ring, ring.generation), ring.phones));
+        let rings =
+            [ring_a(), ring_a_next(), ring_a_third(), ring_b()].map(|ring| ((ring.ring, ring.generation), ring.phones));
         let (phones, frames) = Phones::new(HashMap::from(rings), tokens(ANSWER), end_token(), Box::new(hook));
         let (routes, receiver) = watch::channel(table(route));
         let gateway = Gateway::new(config, phones.clone(), receiver);

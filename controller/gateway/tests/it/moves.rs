@@ -41,7 +41,9 @@ fn assert_unbroken(streamed: &Streamed) {
 async fn stream_over(house: &House, rings: Vec<RingRoute>) -> Streamed {
     let fields = json!({"return_token_ids": true, "repetition_penalty": 1.25});
     let plan = async {
-        house.until("the ring has a session", |house| house.gateway.sessions_in(RingId(1), PlanGeneration(1)) == 1).await;
+        house
+            .until("the ring has a session", |house| house.gateway.sessions_in(RingId(1), PlanGeneration(1)) == 1)
+            .await;
         house.routes.send_replace(table(deployment(rings)));
     };
     tokio::join!(house.stream(fields), plan).0
@@ -149,7 +151,9 @@ async fn a_generation_that_does_not_follow_leaves_sessions_where_they_are() {
     };
     let house = House::with(config(), deployment(vec![ring_a()]), hook);
     let second = async {
-        house.until("the ring has a session", |house| house.gateway.sessions_in(RingId(1), PlanGeneration(1)) == 1).await;
+        house
+            .until("the ring has a session", |house| house.gateway.sessions_in(RingId(1), PlanGeneration(1)) == 1)
+            .await;
         house.routes.send_replace(table(deployment(vec![ring_a_next()])));
         is_free.store(true, Ordering::Relaxed);
         house.complete(json!({})).await;
@@ -196,10 +200,11 @@ async fn a_client_that_goes_away_during_a_move_leaves_nothing_behind() {
         () = resumed => {}
     }
     house.until("both rings are told", |house| house.phones.closed().len() == 2).await;
-    house.until("no place is taken", |house| {
-        house.is_idle() && house.gateway.sessions_in(RingId(1), PlanGeneration(2)) == 0
-    })
-    .await;
+    house
+        .until("no place is taken", |house| {
+            house.is_idle() && house.gateway.sessions_in(RingId(1), PlanGeneration(2)) == 0
+        })
+        .await;
     assert_eq!(house.metric("polyphony_requests_running"), 0.0);
     assert_eq!(house.metric("polyphony_hand_over_failures_total"), 0.0);
 }

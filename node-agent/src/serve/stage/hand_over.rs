@@ -38,7 +38,8 @@ impl Stage {
         if let Err(effect) = self.admit(key, &resume.options) {
             return vec![*effect];
         }
-        if position == 0 || position >= resume.options.end_position || from == key.generation || from_epoch >= key.epoch {
+        if position == 0 || position >= resume.options.end_position || from == key.generation || from_epoch >= key.epoch
+        {
             let message = format!(
                 "the session cannot go on at position {position} of {} from epoch {from_epoch} of generation {from}",
                 resume.options.end_position

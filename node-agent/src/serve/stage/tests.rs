@@ -1,6 +1,8 @@
 //! Stages without engines: a toy model whose next token is the sum of all tokens so far, modulo 97.
 #![allow(clippy::unwrap_used)]
 
+mod hand_over;
+
 use super::*;
 use crate::segment::Input;
 use polyphony_protocol::Epoch;
@@ -88,19 +90,23 @@ impl Ring {
         while let Some((at, batch)) =
             (0..self.stages.len()).find_map(|at| Some((at, self.stages[at].next_batch(self.now)?)))
         {
-            self.largest_batch = self.largest_batch.max(batch.jobs.len());
-            let values: Vec<f32> = match &batch.input {
-                Input::Tokens(tokens) => tokens.iter().map(|token| *token as f32).collect(),
-                Input::Hidden(values) => values.clone(),
-            };
-            let output = if at + 1 == self.stages.len() {
-                Output::Logits(self.logits(&batch, &values))
-            } else {
-                Output::Hidden(values)
-            };
-            let effects = self.stages[at].complete(batch, output, self.now);
-            self.carry(at, effects);
+            self.complete(at, batch);
         }
+    }
+
+    fn complete(&mut self, at: usize, batch: Batch) {
+        self.largest_batch = self.largest_batch.max(batch.jobs.len());
+        let values: Vec<f32> = match &batch.input {
+            Input::Tokens(tokens) => tokens.iter().map(|token| *token as f32).collect(),
+            Input::Hidden(values) => values.clone(),
+        };
+        let output = if at + 1 == self.stages.len() {
+            Output::Logits(self.logits(&batch, &values))
+        } else {
+            Output::Hidden(values)
+        };
+        let effects = self.stages[at].complete(batch, output, self.now);
+        self.carry(at, effects);
     }
 
     fn logits(&mut self, batch: &Batch, values: &[f32]) -> Vec<f32> {
