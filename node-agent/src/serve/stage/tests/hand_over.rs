@@ -26,7 +26,7 @@ fn a_head_stops_when_the_step_in_flight_is_done_and_says_so_once() {
         let now = ring.now;
         let batch = ring.stages[0].next_batch(now).unwrap();
         ring.gateway_sends(Frame::Pause { key: key(1, 0) });
-        assert_eq!(paused(&ring), [], "a token is on its way");
+        assert!(paused(&ring).is_empty(), "a token is on its way");
         ring.complete(0, batch);
         ring.settle();
         assert_eq!((paused(&ring), ring.tokens(1)), (vec![2], expected(&[3, 1], 1)), "{n_stages} stages");
