@@ -1,6 +1,6 @@
 //! A floor of agents that one test drives: it gives them plans, plays the gateway, and moves sessions from plan to plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use polyphony_protocol::frame::{Failed, Prompt, Resume};
@@ -25,8 +25,9 @@ pub struct Floor {
     pub plans: BTreeMap<u32, Vec<Assignment>>,
     phases: BTreeMap<(usize, String), SegmentPhase>,
     pub sessions: BTreeMap<u64, Session>,
-    paused: BTreeMap<RouteKey, u32>,
-    resumed: BTreeMap<RouteKey, Vec<(u32, u32)>>,
+    last_session: u64,
+    paused: HashMap<RouteKey, u32>,
+    resumed: HashMap<RouteKey, Vec<(u32, u32)>>,
     pub failures: Vec<Failed>,
 }
 
@@ -61,8 +62,9 @@ impl Floor {
             plans: BTreeMap::new(),
             phases: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            paused: BTreeMap::new(),
-            resumed: BTreeMap::new(),
+            last_session: 100,
+            paused: HashMap::new(),
+            resumed: HashMap::new(),
             failures: Vec::new(),
         };
         for index in 0..n_phones {
@@ -160,6 +162,12 @@ impl Floor {
         phone.writer.send(frame).await;
     }
 
+    /// A number that no session before had.
+    pub fn next_session(&mut self) -> u64 {
+        self.last_session += 1;
+        self.last_session
+    }
+
     pub async fn start(&mut self, session: u64, generation: u32, prompt: &[u32], sampling: Sampling, credit: u32) {
         let options = SessionOptions {
             sampling,
@@ -233,9 +241,11 @@ impl Floor {
         Ok(position)
     }
 
-    pub async fn close(&mut self, session: u64) {
-        let key = self.sessions[&session].key;
+    /// Ends a session; its tokens.
+    pub async fn close(&mut self, session: u64) -> Vec<u32> {
+        let Session { key, tokens, .. } = self.sessions.remove(&session).unwrap();
         self.to_head(key, Frame::Close { key }).await;
+        tokens
     }
 
     /// Hears what the phones say until `is_so`.
@@ -253,8 +263,7 @@ impl Floor {
     fn hear(&mut self, phone: usize, frame: Frame) {
         match frame {
             Frame::Token(token) => {
-                let session = self.sessions.get_mut(&token.key.session.0).unwrap();
-                if session.key == token.key {
+                if let Some(session) = self.sessions.get_mut(&token.key.session.0).filter(|it| it.key == token.key) {
                     assert_eq!(token.position as usize, session.tokens.len(), "each token once and in order");
                     session.tokens.push(token.token);
                     session.is_over = token.finish.is_some();
@@ -262,7 +271,13 @@ impl Floor {
             }
             Frame::Paused { key, position } => assert!(self.paused.insert(key, position).is_none(), "paused twice"),
             Frame::Resumed { key, stage, position } => self.resumed.entry(key).or_default().push((stage, position)),
-            Frame::Failed(failed) => self.failures.push(failed),
+            // What a ring says of a session that has left it is not heard.
+            Frame::Failed(failed) => {
+                let session = self.sessions.get(&failed.key.session.0);
+                if session.is_some_and(|session| session.key == failed.key) {
+                    self.failures.push(failed);
+                }
+            }
             Frame::ToHub(ToHub::Heartbeat(heartbeat)) => {
                 self.phases.retain(|(of, _), _| *of != phone);
                 for segment in heartbeat.segments {
