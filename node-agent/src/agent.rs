@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::assignment::{Assignments, Context};
+use crate::assignment::{Assignments, Context, Residents};
 use crate::backend;
 use crate::board::Board;
 use crate::budget::Budget;
@@ -115,6 +115,7 @@ async fn run_to_the_end(
         idle_deadline: IDLE_DEADLINE,
         fetching: tokio::sync::Mutex::new(()),
         host: known_host,
+        residents: Residents::default(),
     });
     let (neighbours, known_neighbours) = watch::channel(Neighbours::default());
     let listening = tokio::spawn(ring::listen(

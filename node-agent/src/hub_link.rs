@@ -187,8 +187,9 @@ async fn hand_over(frame: Frame, key: RouteKey, members: &Members) -> Option<Fai
 
 fn key_of(frame: &Frame) -> Option<RouteKey> {
     match frame {
-        Frame::Open { key, .. } | Frame::Credit { key, .. } | Frame::Close { key } => Some(*key),
+        Frame::Open { key, .. } | Frame::Credit { key, .. } | Frame::Close { key } | Frame::Pause { key } => Some(*key),
         Frame::Prompt(prompt) => Some(prompt.key),
+        Frame::Resume(resume) => Some(resume.key),
         _ => None,
     }
 }

@@ -203,7 +203,9 @@ async fn read_frames(
             }
             Frame::Pong { nonce } => hub.registry.pong(name, id, nonce, Instant::now()),
             Frame::ToHub(ToHub::Heartbeat(heartbeat)) => hub.registry.heartbeat(name, id, bounded(heartbeat)),
-            frame @ (Frame::Token(_) | Frame::Failed(_)) => hub.frames.deliver(name, frame),
+            frame @ (Frame::Token(_) | Frame::Failed(_) | Frame::Paused { .. } | Frame::Resumed { .. }) => {
+                hub.frames.deliver(name, frame);
+            }
             Frame::ToHub(ToHub::Join(_)) => {
                 return Err(LinkEnd::Unexpected("it has joined before"));
             }

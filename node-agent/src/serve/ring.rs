@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::compute::{Compute, Event, Source};
+use super::kv_transfer;
 use super::outlet::Outlet;
 use crate::board::{Board, Entry};
 use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
@@ -132,6 +133,9 @@ async fn receive(
     let mut reader = FrameReader::new(read);
     let hello = match reader.next_within(HANDSHAKE).await? {
         Frame::Hello(hello) => hello,
+        Frame::KvRequest(request) => {
+            return kv_transfer::answer(request, &members, &mut reader, &mut write, traffic).await;
+        }
         other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a hello" }),
     };
     if hello.ring == NO_RING {
