@@ -32,6 +32,7 @@ pub struct Endpoints {
     pub api: String,
     pub gateway: String,
     pub hub: String,
+    pub weights: String,
     pub pid: u32,
 }
 
@@ -74,11 +75,15 @@ impl Shelf {
     ) -> Result<Self> {
         let shelf = Self::planned(backend, 0, phone_memory)?;
         shelf.start()?;
-        let hub: SocketAddr = shelf.endpoints()?.hub.parse().context("the hub's address in endpoints.json")?;
+        let endpoints = shelf.endpoints()?;
+        let hub: SocketAddr = endpoints.hub.parse().context("the hub's address in endpoints.json")?;
+        let weights = endpoints.weights.trim_start_matches("http://").trim_end_matches('/');
+        let weights: SocketAddr = weights.parse().context("the weights' address in endpoints.json")?;
         let settings = AgentSettings {
             backend: backend.to_owned(),
             memory: phone_memory.to_owned(),
             hub_port: hub.port(),
+            weights_port: weights.port(),
             join_token: std::fs::read(shelf.data_dir().join("join-token"))?,
         };
         *shelf.phones() = Some(Phones::take(farm(shelf.data_dir().join("farm")), phones, &settings)?);

@@ -19,6 +19,7 @@ use crate::budget::Budget;
 use crate::flags::Flags;
 use crate::hub_link::HubLink;
 use crate::metrics::{self, Identity, Metrics};
+use crate::pace::Pace;
 use crate::probe;
 use crate::serve::ring::{self, Members};
 use crate::weights::Cache;
@@ -60,7 +61,9 @@ async fn run_to_the_end(
     let metrics_listener = metrics::bind(flags.metrics_address, flags.insecure).await?;
     let metrics_address = metrics_listener.local_addr()?;
     let (choice, threads, data_dir) = (flags.backend, flags.threads, flags.data_dir.clone());
-    let chosen = tokio::task::spawn_blocking(move || backend::choose(choice, threads, &data_dir)).await??;
+    let pace = flags.pace_file.as_deref().map(Pace::open).transpose()?;
+    let chosen =
+        tokio::task::spawn_blocking(move || backend::choose(choice, threads, pace.as_ref(), &data_dir)).await??;
     for speed in &chosen.speeds {
         tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }

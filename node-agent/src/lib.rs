@@ -15,6 +15,7 @@ pub mod invocation;
 pub mod join;
 pub mod kv_cache;
 pub mod metrics;
+pub mod pace;
 pub mod probe;
 pub mod sample;
 pub mod segment;
