@@ -102,6 +102,7 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> Mo
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
         layer_multiply_adds: hidden * (2 * query + 2 * key_value + 3 * ffn),
         head_multiply_adds: hidden * vocab,
+        logits_bytes: 4 * vocab,
     }
 }
 
@@ -201,6 +202,7 @@ fn demand(deployment: &InferenceDeployment) -> Demand {
         min_phones: spec.placement.min_phones,
         max_phones: spec.placement.max_phones.unwrap_or(u32::MAX),
         memory_fraction: spec.placement.memory_fraction,
+        overlap: false,
     }
 }
 

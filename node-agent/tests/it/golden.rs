@@ -151,8 +151,8 @@ const F32_BOUND: f32 = 1e-3;
 /// What the issue allows for f16 on the wire; rounding after every layer of 30 moves logits by up to about 0.05.
 const F16_BOUND: f32 = 0.1;
 
-/// Activations of 8 bits with one scale for 32 values: measured over all cases are 0.60 (SmolLM2, 8 steps each) and 0.54 (tiny).
-const INT8_BOUND: f32 = 0.8;
+/// What the golden README expects of 8 bits, with one scale for 16 values; measured over all cases are 0.34 (SmolLM2, 8 steps each) and 0.35 (tiny).
+const INT8_BOUND: f32 = 0.5;
 
 const TINY: [&str; 7] = ["llama", "llama_f16", "llama_q8_0", "llama_q4_0", "llama_q4_1", "llama_freqs", "llama_linear"];
 
