@@ -1,5 +1,6 @@
 //! A shelf of phones: a control plane in a folder of its own and agents on a farm's devices, taken down when it is dropped.
 
+mod lab;
 mod phones;
 
 use std::net::SocketAddr;
@@ -237,6 +238,8 @@ impl Shelf {
 
     /// What a phone's agent answers to a scrape at the address that its Phone names.
     ///
+    /// Phones of a lab are asked through their keeper, since nothing else reaches them.
+    ///
     /// # Errors
     /// When the Phone names none, or nothing answers there.
     pub fn metrics(&self, phone: &str) -> Result<String> {
@@ -244,6 +247,9 @@ impl Shelf {
         let address =
             object["status"]["metricsAddress"].as_str().with_context(|| format!("{phone} names no metrics"))?;
         let address: SocketAddr = address.parse().with_context(|| format!("{phone} has its metrics at {address}"))?;
+        if self.is_lab() {
+            return Ok(self.polyctl(&["lab", "metrics", phone, &address.port().to_string()])?.ok()?.stdout);
+        }
         self.phones().as_mut().with_context(|| format!("{phone} is no phone of a farm"))?.metrics(phone, address.port())
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use polyphony_farm::namespaces::SHARE_FILE;
-use polyphony_farm::{Device, Launch};
+use polyphony_farm::{Device, Launch, State};
 use serde::{Deserialize, Serialize};
 
 use super::keeper::AGENT;
@@ -91,22 +91,29 @@ pub(super) fn measure(device: &mut dyn Device) -> anyhow::Result<f64> {
     let device_flags = ["--memory", "1Mi", "--backend", "cpu", "--threads", "1", "--pace-file", SHARE_FILE];
     let earlier = device.logs(AGENT).map_or(0, |log| log.len());
     device.run(&Launch::of(AGENT, arguments.into_iter().chain(device_flags)))?;
-    let began = Instant::now();
-    let gflops = loop {
-        let log = device.logs(AGENT)?;
-        if let Some(gflops) = log.get(earlier..).and_then(gflops_of) {
-            break gflops;
-        }
-        // An agent that has ended is told with its last words.
-        if began.elapsed() > PATIENCE || device.state(AGENT)? != polyphony_farm::State::Running {
-            bail!("{}: its agent does not measure its speed; it wrote:\n{log}", device.name());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let gflops = await_speed(device, earlier)?;
     // It may just have ended, since nobody takes it in.
     let _ = device.kill(AGENT);
     let seconds = 2.0 * LAYER_PRODUCTS / (gflops * 1e9);
     (seconds.is_finite() && seconds > 0.0).then_some(seconds).context("an agent measured no speed")
+}
+
+/// Waits until an agent has said how fast it is, in its log from byte `start` on. In 10^9 operations a second.
+///
+/// # Errors
+/// When it ends, or says nothing for too long; with what it wrote.
+pub(super) fn await_speed(device: &mut dyn Device, start: usize) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    loop {
+        let log = device.logs(AGENT)?;
+        if let Some(gflops) = log.get(start..).and_then(gflops_of) {
+            return Ok(gflops);
+        }
+        if began.elapsed() > PATIENCE || device.state(AGENT)? != State::Running {
+            bail!("{}: its agent does not measure its speed; it wrote:\n{log}", device.name());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The figure of the line `measured backend=cpu … gflops="12.34"`.

@@ -19,8 +19,31 @@ use crate::processes::program;
 pub(super) struct Keep {
     #[arg(short, long)]
     file: PathBuf,
-    #[arg(long)]
-    tolerance: f64,
+    #[command(flatten)]
+    terms: Terms,
+}
+
+/// On what terms a lab is held; `lab up` passes them on.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Terms {
+    /// How far a phone's measured time for one layer may be off its profile
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    pub(super) tolerance: f64,
+    /// Give agents so many times the memory of the file: for a bench that holds several deployments at once
+    #[arg(long, value_name = "TIMES", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(super) room: u64,
+    /// A folder of weights, named by their digests, that every phone has already
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(super) weights: Option<PathBuf>,
+}
+
+impl Terms {
+    /// As they are written on a command line.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![format!("--tolerance={}", self.tolerance), format!("--room={}", self.room)];
+        arguments.extend(self.weights.as_ref().map(|folder| format!("--weights={}", folder.display())));
+        arguments
+    }
 }
 
 // === impl Keep ===
@@ -40,7 +63,7 @@ impl Keep {
         let agent = program::find(AGENT)?;
         // Asked for now, so that one that comes while phones are measured ends it in order.
         let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut keeper = Keeper::start((lab, &self.file), &data_dir, agent, &control_plane, self.tolerance)?;
+        let mut keeper = Keeper::start((lab, &self.file), &data_dir, agent, &control_plane, &self.terms)?;
         let place = socket(&data_dir);
         // Of a keeper that was killed.
         let _ = std::fs::remove_file(&place);

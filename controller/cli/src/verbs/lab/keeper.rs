@@ -11,7 +11,8 @@ use polyphony_farm::lab::{Lab, Phone, Sensors, link_profile};
 use polyphony_farm::namespaces::SHARE_FILE;
 use polyphony_farm::{Content, Device, Farm, Launch, Link, NamespaceFarm, Package, Shape, State, Wish};
 
-use super::calibration::{Calibration, judge, measure};
+use super::calibration::{Calibration, await_speed, judge, measure};
+use super::keep::Terms;
 use super::question::{Answer, Change, PhoneStatus, Question, Status};
 
 /// The program that a phone runs.
@@ -41,6 +42,8 @@ struct Kept {
     device: Box<dyn Device>,
     hub: SocketAddr,
     calibration: Calibration,
+    /// Where the agent's first run begins in its log, behind what it was measured by.
+    log_start: usize,
 }
 
 // === impl Keeper ===
@@ -51,16 +54,19 @@ impl Keeper {
     /// # Errors
     /// When this machine cannot hold the lab, or a phone is not as fast as its profile says.
     pub(super) fn start(
-        (lab, file): (Lab, &Path),
+        (mut lab, file): (Lab, &Path),
         data_dir: &Path,
         agent: PathBuf,
         control_plane: &ControlPlane,
-        tolerance_percent: f64,
+        terms: &Terms,
     ) -> anyhow::Result<Self> {
         let mut farm = NamespaceFarm::new(data_dir.join("lab"))?;
         let package = Package::of(agent).with(TOKEN_FILE, Content::Bytes(control_plane.join_token.clone()));
         let mut devices = Vec::new();
-        for phone in &lab.phones {
+        for phone in &mut lab.phones {
+            let more = phone.segment_bytes.saturating_mul(terms.room - 1);
+            phone.segment_bytes = phone.segment_bytes.saturating_add(more);
+            phone.shape.memory_bytes = phone.shape.memory_bytes.map(|bytes| bytes.saturating_add(more));
             let mut device = farm.take(&Wish { name: phone.name.clone(), shape: phone.shape.clone() })?;
             device.install(&package)?;
             devices.push(device);
@@ -75,7 +81,7 @@ impl Keeper {
             let share = phone.shape.cpu_cores.unwrap_or(1.0);
             found.push((phone.name.clone(), share, measure(device.as_mut())?));
         }
-        let calibrations = judge([before, measure(reference.as_mut())?], &found, tolerance_percent)?;
+        let calibrations = judge([before, measure(reference.as_mut())?], &found, terms.tolerance)?;
         reference.give_back()?;
         let mut phones = BTreeMap::new();
         for ((phone, mut device), (name, calibration)) in lab.phones.into_iter().zip(devices).zip(calibrations) {
@@ -83,9 +89,15 @@ impl Keeper {
             println!("{name}: {:.2} ms a layer, {off:+.1} % off its profile", calibration.layer_seconds * 1000.0);
             let hub = device.host_port(control_plane.hub_port)?;
             device.host_port(control_plane.weights_port)?;
-            let mut kept = Kept { phone, device, hub, calibration };
+            let log_start = device.logs(AGENT)?.len();
+            let mut kept = Kept { phone, device, hub, calibration, log_start };
             kept.show_log(data_dir)?;
+            if let Some(weights) = &terms.weights {
+                kept.give_weights(weights)?;
+            }
             kept.run()?;
+            // One after the other: those that measure themselves together find themselves slow.
+            await_speed(kept.device.as_mut(), kept.log_start)?;
             phones.insert(name, kept);
         }
         Ok(Self { file: file.display().to_string(), phones, farm })
@@ -191,6 +203,19 @@ impl Kept {
         let Some(sensors) = &self.phone.sensors else { return Ok(()) };
         let (file, fresh) = (self.device.folder().join(SENSORS_FILE), self.device.folder().join(".sensors.json"));
         fs::write(&fresh, serde_json::to_vec(sensors)?).and_then(|()| fs::rename(&fresh, &file))?;
+        Ok(())
+    }
+
+    /// Puts weights where the agent keeps those that it has fetched.
+    fn give_weights(&self, weights: &Path) -> anyhow::Result<()> {
+        let cannot = || format!("weights of {} for {}", weights.display(), self.phone.name);
+        let cache = self.device.folder().join("data/weights");
+        fs::create_dir_all(&cache).with_context(cannot)?;
+        for entry in fs::read_dir(weights).with_context(cannot)? {
+            let from = entry.with_context(cannot)?.path();
+            let to = cache.join(from.file_name().unwrap_or_default());
+            fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).with_context(cannot)?;
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use polyphony_farm::NamespaceFarm;
 use polyphony_farm::lab::Lab;
 
 use super::LAB;
+use super::keep::Terms;
 use super::question::{Question, ask};
 use super::status::table;
 use crate::connection::ClusterFlags;
@@ -30,9 +31,8 @@ pub(super) struct LabUp {
     /// The lab: phones and their links, as in manifests/lab
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
-    /// How far a phone's measured time for one layer may be off its profile
-    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
-    tolerance: f64,
+    #[command(flatten)]
+    terms: Terms,
     /// The Kubernetes API's port; 0 takes any free one
     #[arg(long, value_name = "PORT", default_value_t = 7443)]
     api_port: u16,
@@ -113,10 +113,9 @@ impl LabUp {
             data_dir.display().to_string(),
             "--file".to_owned(),
             file.display().to_string(),
-            "--tolerance".to_owned(),
-            self.tolerance.to_string(),
         ];
-        farm.processes.start(LAB, &polyctl, arguments.to_vec())?;
+        let arguments = arguments.into_iter().chain(self.terms.arguments()).collect();
+        farm.processes.start(LAB, &polyctl, arguments)?;
         writeln!(io::stdout(), "{LAB:<12} measures its phones")?;
         while ask(data_dir, &Question::Status).await.is_err() {
             if farm.processes.ended(LAB).is_some() {
