@@ -3,16 +3,15 @@
 //! A step takes token rows (tokens on the head, hidden states elsewhere) through the layers; what comes out is the hidden
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
-use polyphony_kernels::{
-    BufferId, EmbedRows, Engine, EngineError, KvLayout, Matmul, MatrixId, Recording, Row, VectorId,
-};
+use polyphony_kernels::{BufferId, Engine, EngineError, KvLayout, Matmul, MatrixId, Recording, Row};
 use polyphony_model::{Holds, Hyperparameters, Manifest, Role, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
 
+mod alibi;
 mod decoder;
 mod loaded;
 
-use decoder::{Decoder, Layer};
+use decoder::{Decoder, Embedding, Layer, Norm};
 use loaded::Loaded;
 
 /// What a segment has room for.
@@ -73,7 +72,7 @@ pub enum SegmentError {
 }
 
 struct Head {
-    norm: VectorId,
+    norm: Norm,
     output: MatrixId,
     logits: BufferId,
 }
@@ -83,7 +82,7 @@ pub struct Segment {
     engine: Box<dyn Engine>,
     hyperparameters: Hyperparameters,
     capacity: Capacity,
-    embedding: Option<MatrixId>,
+    embedding: Option<Embedding>,
     layers: Vec<Layer>,
     decoder: Decoder,
     head: Option<Head>,
@@ -106,7 +105,7 @@ impl Segment {
         mut bytes_of: impl FnMut(&TensorEntry) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let hyperparameters = manifest.hyperparameters.clone();
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded::new(hyperparameters.architecture);
         for tensor in manifest.tensors_of(&holds) {
             let bytes = bytes_of(tensor)?;
             loaded.take(engine.as_mut(), tensor, bytes)?;
@@ -125,7 +124,8 @@ impl Segment {
     ) -> Result<Self, SegmentError> {
         let kv_width = (hyperparameters.n_kv_heads * hyperparameters.head_size) as usize;
         let layout = KvLayout { n_slots: capacity.n_slots, n_positions: capacity.n_positions, kv_width };
-        let layers = holds.layers.iter().map(|layer| Layer::build(engine.as_mut(), loaded, layer, layout));
+        let layers =
+            holds.layers.iter().map(|layer| Layer::build(engine.as_mut(), loaded, &hyperparameters, layer, layout));
         let layers = layers.collect::<Result<Vec<_>, SegmentError>>()?;
         let decoder = Decoder::build(
             engine.as_mut(),
@@ -139,14 +139,14 @@ impl Segment {
         let head = if holds.head {
             let output = if hyperparameters.tied_embedding { Role::TokenEmbedding } else { Role::Output };
             Some(Head {
-                norm: loaded.vector(Role::OutputNorm, None)?,
+                norm: Norm::build(loaded, Role::OutputNorm, Role::OutputNormBias, None)?,
                 output: loaded.matrix(output, None)?,
                 logits: engine.alloc(capacity.max_logits() * hyperparameters.vocab_size as usize)?,
             })
         } else {
             None
         };
-        let embedding = holds.embedding.then(|| loaded.matrix(Role::TokenEmbedding, None)).transpose()?;
+        let embedding = holds.embedding.then(|| Embedding::build(loaded, &hyperparameters)).transpose()?;
         Ok(Self { engine, hyperparameters, capacity, embedding, layers, decoder, head })
     }
 
@@ -206,10 +206,10 @@ impl Segment {
         let size = |values: usize, expected: usize| {
             if values == expected { Ok(()) } else { Err(SegmentError::InputSize { rows: n_rows, values, expected }) }
         };
-        match (input, self.embedding) {
-            (Input::Tokens(tokens), Some(table)) => {
+        match (input, &self.embedding) {
+            (Input::Tokens(tokens), Some(embedding)) => {
                 size(tokens.len(), n_rows)?;
-                recording.push(EmbedRows { table, tokens, out: self.decoder.hidden() });
+                self.decoder.record_embedding(recording, embedding, tokens);
             }
             (Input::Hidden(values), None) => {
                 size(values.len(), n_rows * self.hidden_size())?;

@@ -84,13 +84,12 @@ pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) ->
 pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelCosts {
     let of = &manifest.hyperparameters;
     let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
-    let (hidden, ffn, vocab) = (u64::from(of.hidden_size), u64::from(of.ffn_size), u64::from(of.vocab_size));
-    let query = u64::from(of.n_heads) * u64::from(of.head_size);
-    let key_value = u64::from(of.n_kv_heads) * u64::from(of.head_size);
+    let hidden = u64::from(of.hidden_size);
     let (embedding_bytes, head_bytes) = (part(true, false), part(false, true));
     let row_bytes = match dtype {
         ActivationType::F32 => 4 * hidden,
         ActivationType::F16 => 2 + 2 * hidden,
+        ActivationType::Q8 => hidden + 2 * hidden.div_ceil(32),
     };
     ModelCosts {
         layer_bytes: crate::models::layer_bytes(manifest),
@@ -100,8 +99,8 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> Mo
         kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }),
         activation_bytes: SEGMENT_OVERHEAD_BYTES + of.activation_bytes(false, room),
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
-        layer_multiply_adds: hidden * (2 * query + 2 * key_value + 3 * ffn),
-        head_multiply_adds: hidden * vocab,
+        layer_multiply_adds: of.multiply_adds_per_layer(),
+        head_multiply_adds: of.multiply_adds_of_head(),
     }
 }
 
@@ -208,5 +207,6 @@ fn type_name(dtype: ActivationType) -> &'static str {
     match dtype {
         ActivationType::F32 => "f32",
         ActivationType::F16 => "f16",
+        ActivationType::Q8 => "q8",
     }
 }

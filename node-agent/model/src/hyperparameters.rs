@@ -27,8 +27,10 @@ pub struct Hyperparameters {
     /// Tokens the model was trained to see at once.
     pub context_length: u32,
     /// Added to the mean square under the root of every norm.
-    pub rms_epsilon: f32,
-    pub rope: Rope,
+    pub norm_epsilon: f32,
+    /// `None` where positions are not rotary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope: Option<Rope>,
     /// The embedding serves as output matrix as well.
     pub tied_embedding: bool,
 }
@@ -39,6 +41,24 @@ pub struct Hyperparameters {
 pub enum Architecture {
     /// Norm, attention with rotary positions, norm, SwiGLU; no biases.
     Llama,
+    /// As Llama, with biases on queries, keys and values; rotation by halves.
+    Qwen2,
+    /// As Llama, with a norm of each query and key head; rotation by halves.
+    Qwen3,
+    /// Layer norm with bias, attention with learned positions, layer norm, GELU; biases throughout (Radford et al. 2019).
+    Gpt2,
+    /// As GPT-2, with ALiBi for positions and a norm of the embedding (arXiv 2211.05100).
+    Bloom,
+}
+
+/// How a model tells positions apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    Rotary(RopeStyle),
+    /// A bias on attention scores that grows with distance (arXiv 2108.12409).
+    Alibi,
+    /// A vector for each, added to the embedding.
+    Learned,
 }
 
 /// Rotary position embedding (arXiv 2104.09864): the pair with index j at position p turns by
@@ -89,20 +109,46 @@ const MAX_CONTEXT: u32 = 1 << 26;
 
 impl Architecture {
     /// Every architecture that a model file may have.
-    pub const SUPPORTED: [Architecture; 1] = [Architecture::Llama];
+    pub const SUPPORTED: [Architecture; 5] =
+        [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3, Architecture::Gpt2, Architecture::Bloom];
 
     /// The name in `general.architecture`, which also begins the other keys.
     pub fn name(self) -> &'static str {
         match self {
             Architecture::Llama => "llama",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::Gpt2 => "gpt2",
+            Architecture::Bloom => "bloom",
         }
     }
 
-    /// Which pairs turn; goes by architecture, no key of the file says it.
-    pub fn rope_style(self) -> RopeStyle {
+    /// How positions are told apart; goes by architecture, no key of the file says it.
+    pub fn positions(self) -> Positions {
         match self {
-            Architecture::Llama => RopeStyle::Pairs,
+            Architecture::Llama => Positions::Rotary(RopeStyle::Pairs),
+            Architecture::Qwen2 | Architecture::Qwen3 => Positions::Rotary(RopeStyle::Halves),
+            Architecture::Gpt2 => Positions::Learned,
+            Architecture::Bloom => Positions::Alibi,
         }
+    }
+
+    /// Which pairs turn; `None` where positions are not rotary.
+    pub fn rope_style(self) -> Option<RopeStyle> {
+        match self.positions() {
+            Positions::Rotary(style) => Some(style),
+            Positions::Alibi | Positions::Learned => None,
+        }
+    }
+
+    /// Whether norms subtract the mean and add a bias, and every matrix has a bias, too.
+    pub fn has_layer_norms(self) -> bool {
+        matches!(self, Architecture::Gpt2 | Architecture::Bloom)
+    }
+
+    /// Whether the feed-forward network has a gate beside its way up.
+    pub fn is_gated(self) -> bool {
+        !self.has_layer_norms()
     }
 }
 
@@ -146,8 +192,6 @@ impl Hyperparameters {
         let context_length = metadata.u32(&keys.name("context_length"))?;
         let n_kv_heads = metadata.optional_u32(&keys.name("attention.head_count_kv"))?.unwrap_or(n_heads);
         let head_size = keys.head_size(hidden_size, n_heads)?;
-        let n_rotated = metadata.optional_u32(&keys.name("rope.dimension_count"))?.unwrap_or(head_size);
-        let base = metadata.optional_f32(&keys.name("rope.freq_base"))?.unwrap_or(10_000.0);
         let tensor = |role: Role| gguf.tensor(&role.tensor_name(None));
 
         let found = Self {
@@ -160,14 +204,8 @@ impl Hyperparameters {
             ffn_size: metadata.u32(&keys.name("feed_forward_length"))?,
             vocab_size: vocab_size(gguf)?,
             context_length,
-            rms_epsilon: metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?,
-            rope: Rope {
-                style: architecture.rope_style(),
-                base,
-                n_rotated,
-                position_scale: keys.position_scale()?,
-                has_frequency_factors: tensor(Role::RopeFrequencies).is_some(),
-            },
+            norm_epsilon: metadata.f32(&keys.name(epsilon_key(architecture)))?,
+            rope: architecture.rope_style().map(|style| keys.rope(style, head_size, gguf)).transpose()?,
             tied_embedding: tensor(Role::Output).is_none(),
         };
         found.check()?;
@@ -198,26 +236,26 @@ impl Hyperparameters {
             let why = format!("the {} heads cannot share it evenly", self.n_heads);
             return Err(self.unusable("attention.head_count_kv", self.n_kv_heads, why));
         }
-        let n_rotated = self.rope.n_rotated;
+        self.check_real(epsilon_key(self.architecture), self.norm_epsilon)?;
+        if self.rope.map(|rope| rope.style) != self.architecture.rope_style() {
+            let why = format!("{} has {:?}", self.architecture, self.architecture.rope_style());
+            return Err(self.unusable("rope.style", format!("{:?}", self.rope.map(|rope| rope.style)), why));
+        }
+        let Some(rope) = self.rope else { return Ok(()) };
+        let n_rotated = rope.n_rotated;
         if n_rotated == 0 || n_rotated > self.head_size || !n_rotated.is_multiple_of(2) {
             let why = format!("it has to be even, above 0 and at most the head size {}", self.head_size);
             return Err(self.unusable("rope.dimension_count", n_rotated, why));
         }
-        let reals = [
-            ("attention.layer_norm_rms_epsilon", self.rms_epsilon),
-            ("rope.freq_base", self.rope.base),
-            ("rope.scaling.factor", self.rope.position_scale),
-        ];
-        for (key, found) in reals {
-            if !(found.is_finite() && found > 0.0) {
-                return Err(self.unusable(key, found, "it has to be a finite number above 0".to_owned()));
-            }
+        self.check_real("rope.freq_base", rope.base)?;
+        self.check_real("rope.scaling.factor", rope.position_scale)
+    }
+
+    fn check_real(&self, key: &str, found: f32) -> Result<(), HyperparameterError> {
+        if found.is_finite() && found > 0.0 {
+            return Ok(());
         }
-        if self.rope.style != self.architecture.rope_style() {
-            let why = format!("{} turns {:?}", self.architecture, self.architecture.rope_style());
-            return Err(self.unusable("rope.style", format!("{:?}", self.rope.style), why));
-        }
-        Ok(())
+        Err(self.unusable(key, found, "it has to be a finite number above 0".to_owned()))
     }
 
     /// Bytes that one layer's KV cache takes for one token, at `value_bytes` a value (2 for f16, 4 for f32).
@@ -227,7 +265,7 @@ impl Hyperparameters {
 
     /// Multiply-adds of one layer's matrices for one token, without attention over the cache.
     pub fn multiply_adds_per_layer(&self) -> u64 {
-        self.multiply_adds(Role::all().filter(|role| role.is_of_a_layer() && !role.is_vector()))
+        self.multiply_adds(Role::of_layers(self).filter(|role| !role.is_vector()))
     }
 
     /// Multiply-adds of the output matrix for one token.
@@ -242,6 +280,11 @@ impl Hyperparameters {
     fn unusable(&self, key: &str, found: impl ToString, why: String) -> HyperparameterError {
         HyperparameterError::Unusable { key: format!("{}.{key}", self.architecture), found: found.to_string(), why }
     }
+}
+
+/// The key of the number that norms add under the root.
+fn epsilon_key(architecture: Architecture) -> &'static str {
+    if architecture.has_layer_norms() { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" }
 }
 
 fn vocab_size(gguf: &Gguf) -> Result<u32, HyperparameterError> {
@@ -281,6 +324,17 @@ impl Keys<'_> {
             }
             _ => Ok(head_size),
         }
+    }
+
+    fn rope(&self, style: RopeStyle, head_size: u32, gguf: &Gguf) -> Result<Rope, HyperparameterError> {
+        let n_rotated = self.metadata.optional_u32(&self.name("rope.dimension_count"))?.unwrap_or(head_size);
+        Ok(Rope {
+            style,
+            base: self.metadata.optional_f32(&self.name("rope.freq_base"))?.unwrap_or(10_000.0),
+            n_rotated,
+            position_scale: self.position_scale()?,
+            has_frequency_factors: gguf.tensor(&Role::RopeFrequencies.tensor_name(None)).is_some(),
+        })
     }
 
     /// 1 ÷ the factor of linear scaling; a factor without a type means linear, as in llama.cpp.

@@ -20,7 +20,7 @@ pub use chat_template::{ChatMessage, ChatTemplate, TemplateError};
 pub use footprint::{Room, STEP_ROWS};
 pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Value};
 pub use holds::{Holds, LayerRange};
-pub use hyperparameters::{Architecture, HyperparameterError, Hyperparameters, Rope, RopeStyle};
+pub use hyperparameters::{Architecture, HyperparameterError, Hyperparameters, Positions, Rope, RopeStyle};
 pub use manifest::{Manifest, ManifestError, ModelError, TensorEntry};
 pub use role::Role;
 pub use tensor_type::{TensorType, UnknownTensorType};

@@ -123,13 +123,15 @@ impl Manifest {
 
     /// The tensors that a segment needs, by offset in the file: no more, no fewer.
     ///
-    /// The embedding is `token_embd`; the head is `output_norm` with `output`, or `token_embd` where they are tied;
+    /// The embedding is `token_embd` with its norm and `position_embd` where the model has them; the head is `output_norm` with
+    /// `output`, or `token_embd` where they are tied;
     /// any layer brings `rope_freqs` where the model has it.
     pub fn tensors_of(&self, holds: &Holds) -> Vec<&TensorEntry> {
         let tied = self.hyperparameters.tied_embedding;
         let is_needed = |entry: &&TensorEntry| match entry.role {
             Role::TokenEmbedding => holds.embedding || (holds.head && tied),
-            Role::OutputNorm | Role::Output => holds.head,
+            Role::TokenEmbeddingNorm | Role::TokenEmbeddingNormBias | Role::PositionEmbedding => holds.embedding,
+            Role::OutputNorm | Role::OutputNormBias | Role::Output => holds.head,
             Role::RopeFrequencies => !holds.layers.is_empty(),
             _ => entry.layer.is_some_and(|layer| holds.layers.contains(layer)),
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use polyphony_kernels::{Engine, MatrixId, VectorId, WeightType};
-use polyphony_model::{Role, TensorEntry, TensorType};
+use polyphony_model::{Architecture, Role, TensorEntry, TensorType};
 
 use super::SegmentError;
 
@@ -14,6 +14,11 @@ pub(super) struct Loaded {
     vectors: BTreeMap<(Role, Option<u32>), VectorId>,
     /// By the first role of the join.
     joined: BTreeMap<(Role, u32), MatrixId>,
+    joined_biases: BTreeMap<(Role, u32), VectorId>,
+    /// Biases of matrices that are joined, until the others of their join are there.
+    biases: BTreeMap<(Role, u32), Vec<f32>>,
+    /// Whether queries, keys and values stay apart, since each of their heads is normed.
+    heads_apart: bool,
     /// Wait for the others of their join.
     waiting: BTreeMap<(Role, Option<u32>), Rows>,
 }
@@ -38,15 +43,27 @@ const JOINS: [Join; 2] = [
     Join { roles: &[Role::FfnGate, Role::FfnUp], takes_turns: true },
 ];
 
+/// Biases of the first join, in its order.
+const BIASES: [Role; 3] = [Role::QueryBias, Role::KeyBias, Role::ValueBias];
+
 // === impl Loaded ===
 
 impl Loaded {
+    /// Nothing yet, of a model of this family.
+    pub fn new(family: Architecture) -> Self {
+        Self { heads_apart: family == Architecture::Qwen3, ..Self::default() }
+    }
+
     /// Takes one tensor to the engine, or keeps it until the others of its join are there.
     pub fn take(&mut self, engine: &mut dyn Engine, tensor: &TensorEntry, bytes: Vec<u8>) -> Result<(), SegmentError> {
         let place = (tensor.role, tensor.layer);
         if tensor.role.is_vector() {
             let values = vector_values(tensor, &bytes)?;
             self.vectors.insert(place, engine.load_vector(&values)?);
+            if let (Some(layer), true) = (tensor.layer, BIASES.contains(&tensor.role)) {
+                self.biases.insert((tensor.role, layer), values);
+                self.join_biases(engine, layer)?;
+            }
             return Ok(());
         }
         let not_a_matrix = || SegmentError::NotAMatrix { name: tensor.name.clone(), shape: tensor.shape.clone() };
@@ -54,7 +71,8 @@ impl Loaded {
         let n_cols = usize::try_from(n_cols).map_err(|_| not_a_matrix())?;
         let n_rows = usize::try_from(n_rows).map_err(|_| not_a_matrix())?;
         let rows = Rows { weight_type: weight_type(tensor)?, n_rows, n_cols, ggml: bytes };
-        let join = JOINS.iter().find(|join| join.roles.contains(&tensor.role));
+        let stays_apart = self.heads_apart && JOINS[0].roles.contains(&tensor.role);
+        let join = JOINS.iter().find(|join| join.roles.contains(&tensor.role) && !stays_apart);
         let (Some(join), Some(layer)) = (join, tensor.layer) else {
             self.matrices.insert(place, rows.load(engine)?);
             return Ok(());
@@ -67,6 +85,16 @@ impl Loaded {
         if let Some(whole) = join.whole(&parts) {
             self.joined.insert((join.roles[0], layer), whole.load(engine)?);
             self.waiting.retain(|(role, of), _| *of != Some(layer) || !join.roles.contains(role));
+        }
+        Ok(())
+    }
+
+    fn join_biases(&mut self, engine: &mut dyn Engine, layer: u32) -> Result<(), SegmentError> {
+        let parts: Vec<&Vec<f32>> = BIASES.iter().filter_map(|role| self.biases.get(&(*role, layer))).collect();
+        if parts.len() == BIASES.len() {
+            let whole: Vec<f32> = parts.into_iter().flatten().copied().collect();
+            self.joined_biases.insert((BIASES[0], layer), engine.load_vector(&whole)?);
+            self.biases.retain(|(_, of), _| *of != layer);
         }
         Ok(())
     }
@@ -85,6 +113,16 @@ impl Loaded {
 
     pub fn vector(&self, role: Role, layer: Option<u32>) -> Result<VectorId, SegmentError> {
         self.vectors.get(&(role, layer)).copied().ok_or(SegmentError::Missing(role))
+    }
+
+    /// The vector of `role`, where the model has one.
+    pub fn vector_if_any(&self, role: Role, layer: Option<u32>) -> Option<VectorId> {
+        self.vectors.get(&(role, layer)).copied()
+    }
+
+    /// The biases of queries, keys and values one after another, where the model has them.
+    pub fn joined_bias(&self, layer: u32) -> Option<VectorId> {
+        self.joined_biases.get(&(BIASES[0], layer)).copied()
     }
 
     /// The join that begins with `role`, if it was made.
