@@ -62,8 +62,8 @@ pub enum Backend {
 pub enum Arithmetic {
     /// Activations of f32.
     F32,
-    /// Activations of 8 bits with one scale for 32 values, where the weights are of 4 or 8 bits; f32 with other weights and in all other
-    /// ops. An activation is off by at most 1/254 of the largest of its 32.
+    /// Activations of 8 bits with one scale for 16 values, where the weights are of 4 or 8 bits; f32 with other weights and in all other
+    /// ops. An activation is off by at most 1/254 of the largest of its 16.
     Int8,
 }
 

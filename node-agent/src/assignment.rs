@@ -168,6 +168,7 @@ async fn serve(
         generation: first.generation,
         phone: context.phone.clone(),
         next_phone: next.map(|peer| peer.phone.clone()).unwrap_or_default(),
+        n_stages: first.peers.len(),
         is_head: first.holds.embedding,
         is_tail: first.holds.head,
         hidden_size: segment.hidden_size(),

@@ -30,6 +30,10 @@ pub enum Violation {
     EndMisplaced { stage: usize, embedding: bool, head: bool },
     #[error("{phone} would hold {bytes} bytes and may hold {budget_bytes}")]
     OverBudget { phone: String, bytes: u64, budget_bytes: u64 },
+    #[error(
+        "{phone} would keep layers {from}..{to} ready, which must contain its own {own_from}..{own_to} and end with the model"
+    )]
+    Standby { phone: String, from: u32, to: u32, own_from: u32, own_to: u32 },
     #[error("the plan has {n_stages} stages, expected {min_phones} to {max_phones}")]
     StageCount { n_stages: usize, min_phones: u32, max_phones: u32 },
     #[error("{from} cannot reach {to}")]
@@ -130,10 +134,24 @@ fn check_memory(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result<(), 
             let what = format!("bytes of {}", stage.phone);
             return Err(Violation::WrongFigure { what, stated: stage.bytes as f64, expected: bytes as f64 });
         }
+        let (from, to) = stage.standby.unwrap_or((holds.layers_from, holds.layers_to));
+        if from > holds.layers_from || to < holds.layers_to || to as usize > model.layer_bytes.len() {
+            let (own_from, own_to) = (holds.layers_from, holds.layers_to);
+            return Err(Violation::Standby { phone: stage.phone.clone(), from, to, own_from, own_to });
+        }
+        let beside = (from..holds.layers_from).chain(holds.layers_to..to);
+        let standby_bytes: u128 =
+            beside.map(|layer| u128::from(model.layer_bytes[layer as usize]) + kv_bytes_per_layer).sum();
+        if u128::from(stage.standby_bytes) != standby_bytes {
+            let what = format!("standby bytes of {}", stage.phone);
+            let (stated, expected) = (stage.standby_bytes as f64, standby_bytes as f64);
+            return Err(Violation::WrongFigure { what, stated, expected });
+        }
         let allocatable = problem.phones[phone].allocatable_bytes as f64;
         let budget_bytes = (allocatable * demand.memory_fraction / demand.generations_in_memory) as u64;
-        if stage.bytes > budget_bytes {
-            return Err(Violation::OverBudget { phone: stage.phone.clone(), bytes: stage.bytes, budget_bytes });
+        let all_bytes = stage.bytes.saturating_add(stage.standby_bytes);
+        if all_bytes > budget_bytes {
+            return Err(Violation::OverBudget { phone: stage.phone.clone(), bytes: all_bytes, budget_bytes });
         }
     }
     Ok(())

@@ -82,6 +82,23 @@ impl<'a> Costs<'a> {
         bytes
     }
 
+    /// Bytes of weights alone of a segment of layers `[from, to)`, with the ends it holds by its place.
+    pub(crate) fn weight_bytes(&self, from: usize, to: usize) -> u64 {
+        let extra = self.layers_bytes(from, to) - self.layer_weight_bytes(from, to);
+        self.segment_bytes(from, to).saturating_sub(extra).saturating_sub(self.problem.model.activation_bytes)
+    }
+
+    /// Bytes of weights alone of layers `[from, to)`.
+    pub(crate) fn layer_weight_bytes(&self, from: usize, to: usize) -> u64 {
+        self.problem.model.layer_bytes[from..to].iter().sum()
+    }
+
+    /// Bytes of a segment of layers `own` that also keeps the layers of `span` around them.
+    pub(crate) fn span_bytes(&self, own: (usize, usize), span: (usize, usize)) -> u64 {
+        let extra = self.layers_bytes(span.0, own.0) + self.layers_bytes(own.1, span.1);
+        self.segment_bytes(own.0, own.1).saturating_add(extra)
+    }
+
     /// Bytes of weights and KV cache of layers `[from, to)`, without what a segment adds.
     pub(crate) fn layers_bytes(&self, from: usize, to: usize) -> u64 {
         self.prefix[to] - self.prefix[from]
@@ -186,6 +203,16 @@ impl<'a> Costs<'a> {
     /// No more stages than layers, since each stage holds one at least.
     pub(crate) fn max_stages(&self) -> usize {
         (self.problem.demand.max_phones as usize).min(self.n_layers).min(self.usable.len())
+    }
+}
+
+// === impl Ring ===
+
+impl Ring {
+    /// Each stage's phone and layers `[from, to)`, in order.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+        let froms = std::iter::once(0).chain(self.ends.iter().copied());
+        self.phones.iter().zip(froms).zip(&self.ends).map(|((&phone, from), &to)| (phone, from, to))
     }
 }
 

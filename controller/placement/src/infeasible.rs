@@ -58,6 +58,9 @@ pub enum Infeasible {
         "no ring can be closed: {unreachable} of {n_pairs} pairs of phones cannot reach each other: check the network between the phones"
     )]
     Unreachable { unreachable: u32, n_pairs: u32 },
+
+    #[error("the rule {rule} gives no plan here, since {why}: plan with another strategy")]
+    Rule { rule: String, why: String },
 }
 
 impl Infeasible {
@@ -75,6 +78,7 @@ impl Infeasible {
             Infeasible::Memory { .. } => "InsufficientMemory",
             Infeasible::Packing { .. } => "LayersDoNotFit",
             Infeasible::Unreachable { .. } => "PhonesUnreachable",
+            Infeasible::Rule { .. } => "RuleHasNoPlan",
         }
     }
 

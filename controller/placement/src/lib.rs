@@ -8,6 +8,7 @@
 //! (forty where all links and layers are alike) it does so over the most promising ones only, and the plan
 //! states its gap. [`check`] judges plans with code of its own, and no plan that it rejects is ever returned.
 
+mod baselines;
 mod bound;
 mod check;
 mod costs;
@@ -21,6 +22,7 @@ mod problem;
 mod search;
 mod tie;
 
+pub use baselines::{Strategy, UnknownStrategy, plan_by, published_balancer_step, published_overlap};
 pub use check::{Violation, check};
 pub use infeasible::Infeasible;
 pub use plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};

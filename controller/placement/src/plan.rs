@@ -35,6 +35,13 @@ pub struct Stage {
     pub holds: Holds,
     /// Weights, KV cache of all sessions, and activations: one generation.
     pub bytes: u64,
+    /// Layers `[from, to)` that the phone keeps ready, those of `holds` included, so that a later plan can give
+    /// them to it without moving weights. None where nothing stands by.
+    #[serde(default)]
+    pub standby: Option<(u32, u32)>,
+    /// Weights and KV cache of the layers that stand by beyond those of `holds`; not in `bytes`.
+    #[serde(default)]
+    pub standby_bytes: u64,
     /// Decode: one token through this stage.
     pub predicted_seconds: f64,
     /// From the end of this stage to the start of the next: the hidden state's hop or, at the tail, the
@@ -76,6 +83,8 @@ pub enum Method {
     Exact,
     /// Too many phones for an exact answer, or the solver met its limit: the best plan that was found.
     Heuristic,
+    /// What a rule of others gives, whatever it is worth here: see [`crate::Strategy`].
+    Rule,
 }
 
 /// A phone that the plan does not use.

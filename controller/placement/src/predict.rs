@@ -21,6 +21,8 @@ pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) 
             phone: problem.phones[phone].name.clone(),
             holds: Holds { embedding: at == 0, layers_from: from as u32, layers_to: to as u32, head: at == last },
             bytes: costs.segment_bytes(from, to),
+            standby: None,
+            standby_bytes: 0,
             predicted_seconds: costs.stage_seconds(phone, from, to),
             predicted_hop_seconds,
         });
@@ -36,6 +38,29 @@ pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) 
         method,
         left_out: left_out(costs, ring),
     }
+}
+
+/// `plan` with the layers of `spans` standing by, stage by stage; each span contains what its stage holds.
+pub(crate) fn with_standby(costs: &Costs<'_>, mut plan: Plan, spans: &[(usize, usize)]) -> Plan {
+    for (stage, &span) in plan.stages.iter_mut().zip(spans) {
+        let own = (stage.holds.layers_from as usize, stage.holds.layers_to as usize);
+        stage.standby = (own != span).then_some((span.0 as u32, span.1 as u32));
+        stage.standby_bytes = costs.span_bytes(own, span).saturating_sub(stage.bytes);
+    }
+    plan
+}
+
+/// The plan of `ring`, whose stages are those of `plan` with other boundaries and keep the same layers in memory.
+pub(crate) fn shifted(costs: &Costs<'_>, ring: &Ring, plan: &Plan) -> Plan {
+    let spans: Vec<(usize, usize)> = ring
+        .stages()
+        .zip(&plan.stages)
+        .map(|((_, from, to), stage)| {
+            let (kept_from, kept_to) = stage.standby.unwrap_or((stage.holds.layers_from, stage.holds.layers_to));
+            (from.min(kept_from as usize), to.max(kept_to as usize))
+        })
+        .collect();
+    with_standby(costs, plan_of(costs, ring, plan.method, plan.gap), &spans)
 }
 
 /// The ring that `plan` places, None when a phone is gone or the plan is not one of this problem.

@@ -48,20 +48,38 @@ pub struct ModelCosts {
     pub layer_multiply_adds: u64,
     /// Multiply-adds of one token in the output matrix.
     pub head_multiply_adds: u64,
+    /// The logits of one token as f32. They never travel here; LinguaLinked's programme counts them on their way
+    /// from the tail to the head.
+    #[serde(default)]
+    pub logits_bytes: u64,
 }
 
 /// What one phone has and how fast it is, measured or derived from its speed.
+///
+/// A step takes the next token of each of its rows, one row a session, through a stage. A step of n rows through
+/// l layers takes `seconds_per_step + l × (seconds_per_layer + (n − 1) × seconds_per_layer_per_further_row)`, and
+/// the ends, if the stage holds them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PhoneCosts {
     pub name: String,
     /// Memory this phone may give to segments, before `Demand::memory_fraction`.
     pub allocatable_bytes: u64,
-    /// Decode: one token through one layer.
+    /// Decode: a step of one row through one layer.
     pub seconds_per_layer: f64,
+    /// Decode: what each further row of a step adds to a layer. Less than the first row, since the weights are
+    /// read once; None counts it as much as the first.
+    #[serde(default)]
+    pub seconds_per_layer_per_further_row: Option<f64>,
+    /// Decode: what a step takes whatever it holds: frames read and written, threads woken, kernels sent off.
+    #[serde(default)]
+    pub seconds_per_step: f64,
     /// Decode: one token's look-up in the embedding.
     pub seconds_embedding: f64,
     /// Decode: one token through output norm, output matrix and sampling.
     pub seconds_head: f64,
+    /// Decode: what each further row of a step adds to that; None counts it as much as the first.
+    #[serde(default)]
+    pub seconds_head_per_further_row: Option<f64>,
     /// Prefill: one layer, divided by the tokens of the chunk.
     pub prefill_seconds_per_layer_per_token: f64,
 }
@@ -109,6 +127,9 @@ pub struct Demand {
     pub max_phones: u32,
     /// The part of a phone's allocatable memory that may be used, in (0, 1].
     pub memory_fraction: f64,
+    /// Whether stages keep layers of their neighbours on standby in memory that the plan leaves free.
+    #[serde(default)]
+    pub overlap: bool,
 }
 
 // === impl ModelCosts ===
@@ -143,8 +164,12 @@ impl PhoneCosts {
             name: name.into(),
             allocatable_bytes,
             seconds_per_layer: arithmetic(model.layer_multiply_adds).max(reading(mean_layer_bytes)),
+            // The weights have been read for the first row.
+            seconds_per_layer_per_further_row: Some(arithmetic(model.layer_multiply_adds)),
+            seconds_per_step: 0.0,
             seconds_embedding: 0.0,
             seconds_head: arithmetic(model.head_multiply_adds).max(reading(model.head_bytes as f64)),
+            seconds_head_per_further_row: Some(arithmetic(model.head_multiply_adds)),
             prefill_seconds_per_layer_per_token: arithmetic(model.layer_multiply_adds),
         }
     }

@@ -101,6 +101,7 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> Mo
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
         layer_multiply_adds: of.multiply_adds_per_layer(),
         head_multiply_adds: of.multiply_adds_of_head(),
+        logits_bytes: 4 * u64::from(of.vocab_size),
     }
 }
 
@@ -200,6 +201,7 @@ fn demand(deployment: &InferenceDeployment) -> Demand {
         min_phones: spec.placement.min_phones,
         max_phones: spec.placement.max_phones.unwrap_or(u32::MAX),
         memory_fraction: spec.placement.memory_fraction,
+        overlap: false,
     }
 }
 

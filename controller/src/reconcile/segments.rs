@@ -46,6 +46,9 @@ pub fn placements(
             stages: n_stages,
             phone: planned_stage.phone.clone(),
             holds: holds(&planned_stage.holds),
+            standby: None,
+            follows: None,
+            strategy: spec.placement.strategy,
             edges: to_next.into_iter().collect(),
             context_length: spec.context_length,
             max_sessions: spec.max_sessions,
@@ -53,6 +56,7 @@ pub fn placements(
             numerics_class: planned.numerics_class.clone(),
             planned_bytes: planned_stage.bytes,
             predicted_step_microseconds: (step_seconds * 1e6).round() as u64,
+            planned_layer_microseconds: 0,
         };
         SegmentPlacement { metadata, spec, status: None }
     };

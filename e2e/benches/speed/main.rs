@@ -68,7 +68,7 @@ async fn measure(extent: &Extent) -> Result<Report> {
 
     let mut backends = vec!["cpu"];
     match vulkan_is_here() {
-        true => backends.push("vulkan"),
+        true => backends.extend(["vulkan", "vulkan-int8"]),
         false => figures.leave_out("vulkan: no driver is installed; `make setup` installs one as root"),
     }
     let mut shelves = Shelves::start(&backends, &model)?;

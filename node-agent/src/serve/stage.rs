@@ -3,7 +3,7 @@
 //! A frame is taken only for this stage's ring and generation, from where such a frame can come, with the session's current
 //! epoch, and in the order of positions; all else is refused with a failure that the gateway can act on.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::activation::{decode_rows, encode_rows};
@@ -26,6 +26,8 @@ pub struct StageShape {
     pub phone: String,
     /// The phone that this stage sends to, for messages.
     pub next_phone: String,
+    /// Stages of the ring, this one included; at least 1.
+    pub n_stages: usize,
     pub is_head: bool,
     pub is_tail: bool,
     pub hidden_size: usize,
@@ -55,6 +57,8 @@ pub struct Stage {
     turns: VecDeque<SessionId>,
     /// Other stages: hidden states in order of arrival.
     arrived: VecDeque<Job>,
+    /// Other stages: whether a prompt's chunk goes before single rows, since one waited in the last step.
+    is_chunks_turn: bool,
 }
 
 struct Session {
@@ -78,7 +82,8 @@ struct Session {
 impl Stage {
     pub fn new(shape: StageShape) -> Self {
         let slots = Slots::new(shape.capacity.n_slots);
-        Self { shape, sessions: HashMap::new(), slots, turns: VecDeque::new(), arrived: VecDeque::new() }
+        let (turns, arrived) = Default::default();
+        Self { shape, sessions: HashMap::new(), slots, turns, arrived, is_chunks_turn: false }
     }
 
     pub fn n_sessions(&self) -> usize {
@@ -307,23 +312,29 @@ impl Stage {
         Vec::new()
     }
 
+    /// A step samples for no more than its share of the sessions that decode: a batch of all of them would keep one stage busy
+    /// and every other idle, and once together they come back together.
     fn jobs_of_turns(&mut self, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
+        let mut passed_over = VecDeque::new();
         let mut room = self.shape.capacity.max_rows;
+        let n_active = self.sessions.values().filter(|session| session.is_active()).count();
+        let mut samples = n_active.div_ceil(self.shape.n_stages.max(1));
         for _ in 0..self.turns.len() {
             let Some(id) = self.turns.pop_front() else { break };
             let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_runnable()) else { continue };
-            if room == 0 {
-                self.turns.push_front(id);
-                break;
-            }
             let n_rows = room.min(session.pending.len());
+            let sample = n_rows == session.pending.len();
+            if n_rows == 0 || (sample && samples == 0) {
+                passed_over.push_back(id);
+                continue;
+            }
             let tokens: Vec<u32> = session.pending.drain(..n_rows).collect();
             room -= n_rows;
-            let sample = session.pending.is_empty();
             let position = session.next_position;
             session.next_position += n_rows as u32;
             if sample {
+                samples -= 1;
                 session.credit -= 1;
                 session.awaiting = Some(now);
             } else {
@@ -331,16 +342,37 @@ impl Stage {
             }
             jobs.push(Job { key: session.key, slot: session.slot, position, rows: JobRows::Tokens(tokens), sample });
         }
+        // Who was passed over comes before who had a turn.
+        while let Some(id) = passed_over.pop_back() {
+            self.turns.push_front(id);
+        }
         jobs
     }
 
+    /// Single rows, which decode, and chunks of prompts go first in turn, so that neither waits for more than one step of the
+    /// other; what goes second fills the step up. The jobs of one session stay in order.
     fn jobs_of_arrivals(&mut self) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut room = self.shape.capacity.max_rows;
-        while let Some(job) = self.arrived.pop_front_if(|job| job.n_rows() <= room) {
-            room -= job.n_rows();
-            jobs.push(job);
+        let is_chunk = |job: &Job| job.n_rows() > 1;
+        for takes_chunks in [self.is_chunks_turn, !self.is_chunks_turn] {
+            let mut left = VecDeque::with_capacity(self.arrived.len());
+            let mut waiting = HashSet::new();
+            let mut is_full = false;
+            for job in self.arrived.drain(..) {
+                let is_next = is_chunk(&job) == takes_chunks && !waiting.contains(&job.key.session);
+                is_full |= is_next && job.n_rows() > room;
+                if is_next && !is_full {
+                    room -= job.n_rows();
+                    jobs.push(job);
+                } else {
+                    waiting.insert(job.key.session);
+                    left.push_back(job);
+                }
+            }
+            self.arrived = left;
         }
+        self.is_chunks_turn = !jobs.iter().any(is_chunk) && self.arrived.iter().any(is_chunk);
         jobs
     }
 
@@ -460,6 +492,11 @@ impl Stage {
 impl Session {
     fn is_runnable(&self) -> bool {
         !self.pending.is_empty() && self.credit > 0
+    }
+
+    /// Whether it takes its share of the ring now.
+    fn is_active(&self) -> bool {
+        self.awaiting.is_some() || self.is_runnable()
     }
 }
 

@@ -122,6 +122,7 @@ fn vulkan_is_here() -> bool {
 /// wherever the margin is above twice the bound (each of two logits may be off by it).
 fn compare(ring: &mut Ring, golden: &Golden, bound: f32, max_steps: usize) {
     let mut farthest = 0f32;
+    let (mut n_same, mut n_steps) = (0, 0);
     for (c, case) in golden.cases.iter().enumerate() {
         ring.position = 0;
         let mut logits = ring.feed(0, &case.prompt_ids, 16);
@@ -134,13 +135,15 @@ fn compare(ring: &mut Ring, golden: &Golden, bound: f32, max_steps: usize) {
                 assert!(off <= bound, "case {c}, step {s}, token {token}: off by {off}, {bound} allowed");
             }
             let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap() as u32;
+            n_same += usize::from(best == step.token);
+            n_steps += 1;
             if step.margin > 2.0 * bound {
                 assert_eq!(best, step.token, "case {c}, step {s}");
             }
             logits = ring.feed(0, &[step.token], 16);
         }
     }
-    println!("off by at most {farthest}, {bound} allowed");
+    println!("off by at most {farthest}, {bound} allowed; {n_same} of {n_steps} tokens the same");
 }
 
 const CPU: Backend = Backend::Cpu { threads: 1 };
@@ -151,11 +154,11 @@ const F32_BOUND: f32 = 1e-3;
 /// What the issue allows for f16 on the wire; rounding after every layer of 30 moves logits by up to about 0.05.
 const F16_BOUND: f32 = 0.1;
 
-/// One scale for 32 values after every layer: measured are XXX (SmolLM2) and XXX (tiny).
-const Q8_BOUND: f32 = 2.0;
+/// One scale for 32 values after every layer: measured over all cases are 1.18 (SmolLM2) and 0.17 (tiny).
+const Q8_BOUND: f32 = 1.5;
 
-/// Activations of 8 bits with one scale for 32 values: measured over all cases are 0.60 (SmolLM2, 8 steps each) and 0.54 (tiny).
-const INT8_BOUND: f32 = 0.8;
+/// What the golden README expects of 8 bits, with one scale for 16 values; measured over all cases are 0.34 (SmolLM2, 8 steps each) and 0.35 (tiny).
+const INT8_BOUND: f32 = 0.5;
 
 const TINY: [&str; 7] = ["llama", "llama_f16", "llama_q8_0", "llama_q4_0", "llama_q4_1", "llama_freqs", "llama_linear"];
 

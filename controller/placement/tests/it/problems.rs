@@ -16,6 +16,7 @@ pub(crate) fn model() -> ModelCosts {
         hop_bytes: 1024,
         layer_multiply_adds: 3_000_000,
         head_multiply_adds: 28_000_000,
+        logits_bytes: 196_608,
     }
 }
 
@@ -24,8 +25,11 @@ pub(crate) fn phone(name: &str, allocatable_mib: u64, milliseconds_per_layer: f6
         name: name.to_owned(),
         allocatable_bytes: allocatable_mib * MIB,
         seconds_per_layer: milliseconds_per_layer * 1e-3,
+        seconds_per_layer_per_further_row: None,
+        seconds_per_step: 0.0,
         seconds_embedding: 0.0,
         seconds_head: 0.0,
+        seconds_head_per_further_row: None,
         prefill_seconds_per_layer_per_token: milliseconds_per_layer * 1e-4,
     }
 }
@@ -48,6 +52,7 @@ pub(crate) fn problem(phones: Vec<PhoneCosts>) -> Problem {
             min_phones: 1,
             max_phones: u32::MAX,
             memory_fraction: 1.0,
+            overlap: false,
         },
         previous: None,
     }
@@ -135,6 +140,7 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
         min_phones,
         max_phones,
         memory_fraction: if random.chance(3) { 0.8 } else { 1.0 },
+        overlap: false,
     };
     Problem { model, phones, links, demand, previous: None }
 }
