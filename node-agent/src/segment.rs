@@ -4,12 +4,16 @@
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
 use polyphony_kernels::{BufferId, Engine, EngineError, KvLayout, Matmul, MatrixId, Recording, Row};
-use polyphony_model::{Holds, Hyperparameters, Manifest, Role, TensorEntry, TensorType};
+use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Role, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
 
 mod alibi;
+mod buckets;
 mod decoder;
+mod encoder_decoder;
 mod loaded;
+
+pub use encoder_decoder::{DecoderRow, EncoderDecoderSegment};
 
 use decoder::{Decoder, Embedding, Layer, Norm};
 use loaded::Loaded;
@@ -67,6 +71,12 @@ pub enum SegmentError {
     TooManyRows { rows: usize, limit: usize },
     #[error("step of {rows} rows got {values} input values, {expected} expected")]
     InputSize { rows: usize, values: usize, expected: usize },
+    #[error(
+        "a {architecture} model has an encoder besides its decoder, which stages of a ring do not serve yet; take a model without one"
+    )]
+    HasEncoder { architecture: Architecture },
+    #[error("a {architecture} model has no encoder")]
+    NoEncoder { architecture: Architecture },
     #[error("the {given} were given to a segment that takes {wanted}")]
     InputKind { given: &'static str, wanted: &'static str },
 }
@@ -105,6 +115,9 @@ impl Segment {
         mut bytes_of: impl FnMut(&TensorEntry) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let hyperparameters = manifest.hyperparameters.clone();
+        if hyperparameters.encoder.is_some() {
+            return Err(SegmentError::HasEncoder { architecture: hyperparameters.architecture }.into());
+        }
         let mut loaded = Loaded::new(hyperparameters.architecture);
         for tensor in manifest.tensors_of(&holds) {
             let bytes = bytes_of(tensor)?;

@@ -22,6 +22,11 @@ pub enum Role {
     Output,
     /// Divisors of the rotation frequencies, the same for every layer.
     RopeFrequencies,
+    /// Biases of an encoder's attention scores by head and bucket of distance, the same for every layer.
+    EncoderRelativeBias,
+    /// Gain of the norm of what an encoder puts out.
+    EncoderOutputNorm,
+    DecoderRelativeBias,
     AttentionNorm,
     AttentionNormBias,
     Query,
@@ -46,10 +51,16 @@ pub enum Role {
     FfnUpBias,
     FfnDown,
     FfnDownBias,
+    /// Of attention to an encoder's output.
+    CrossNorm,
+    CrossQuery,
+    CrossKey,
+    CrossValue,
+    CrossOutput,
 }
 
 /// Role, its name in the file without `blk.N.`, whether it is one of each layer.
-const TABLE: [(Role, &str, bool); 29] = [
+const TABLE: [(Role, &str, bool); 37] = [
     (Role::TokenEmbedding, "token_embd.weight", false),
     (Role::TokenEmbeddingNorm, "token_embd_norm.weight", false),
     (Role::TokenEmbeddingNormBias, "token_embd_norm.bias", false),
@@ -58,6 +69,9 @@ const TABLE: [(Role, &str, bool); 29] = [
     (Role::OutputNormBias, "output_norm.bias", false),
     (Role::Output, "output.weight", false),
     (Role::RopeFrequencies, "rope_freqs.weight", false),
+    (Role::EncoderRelativeBias, "enc.blk.0.attn_rel_b.weight", false),
+    (Role::EncoderOutputNorm, "enc.output_norm.weight", false),
+    (Role::DecoderRelativeBias, "dec.blk.0.attn_rel_b.weight", false),
     (Role::AttentionNorm, "attn_norm.weight", true),
     (Role::AttentionNormBias, "attn_norm.bias", true),
     (Role::Query, "attn_q.weight", true),
@@ -79,6 +93,11 @@ const TABLE: [(Role, &str, bool); 29] = [
     (Role::FfnUpBias, "ffn_up.bias", true),
     (Role::FfnDown, "ffn_down.weight", true),
     (Role::FfnDownBias, "ffn_down.bias", true),
+    (Role::CrossNorm, "cross_attn_norm.weight", true),
+    (Role::CrossQuery, "cross_attn_q.weight", true),
+    (Role::CrossKey, "cross_attn_k.weight", true),
+    (Role::CrossValue, "cross_attn_v.weight", true),
+    (Role::CrossOutput, "cross_attn_o.weight", true),
 ];
 
 // === impl Role ===
@@ -99,7 +118,7 @@ impl Role {
         use Role::*;
         match self {
             TokenEmbedding | PositionEmbedding | Output | Query | Key | Value | QueryKeyValue | AttentionOutput
-            | FfnGate | FfnUp | FfnDown => false,
+            | FfnGate | FfnUp | FfnDown | CrossQuery | CrossKey | CrossValue | CrossOutput => false,
             TokenEmbeddingNorm
             | TokenEmbeddingNormBias
             | OutputNorm
@@ -117,30 +136,30 @@ impl Role {
             | FfnNorm
             | FfnNormBias
             | FfnUpBias
-            | FfnDownBias => true,
+            | FfnDownBias
+            | EncoderRelativeBias
+            | EncoderOutputNorm
+            | DecoderRelativeBias
+            | CrossNorm => true,
         }
     }
 
-    /// The tensor's name in the file: `blk.3.attn_q.weight`. `layer` counts only where the role is of a layer.
-    pub fn tensor_name(self, layer: Option<u32>) -> String {
-        match layer {
-            Some(layer) => format!("blk.{layer}.{}", self.row().1),
-            None => self.row().1.to_owned(),
-        }
-    }
-
-    /// Role and layer of the tensor called `name`; `None` for a name that is none of ours.
-    pub fn of_tensor(name: &str) -> Option<(Role, Option<u32>)> {
-        let (layer, stem) = match name.strip_prefix("blk.") {
-            None => (None, name),
-            Some(rest) => {
-                let (layer, stem) = rest.split_once('.')?;
-                (Some(layer.parse().ok()?), stem)
-            }
+    /// The tensor's name in a file of these hyperparameters: `blk.3.attn_q.weight`, in an encoder–decoder model
+    /// `enc.blk.3.attn_q.weight`. `layer` counts only where the role is of a layer.
+    pub fn tensor_name(self, of: &Hyperparameters, layer: Option<u32>) -> String {
+        let stem = match (of.encoder, self) {
+            (Some(_), Role::OutputNorm) => "dec.output_norm.weight",
+            (Some(_), Role::AttentionOutput) => "attn_o.weight",
+            _ => self.row().1,
         };
-        let row = TABLE.iter().find(|row| row.1 == stem && row.2 == layer.is_some())?;
-        // `blk.03` and `blk.+3` parse as well, but are not the name that the file format gives.
-        (row.0.tensor_name(layer) == name).then_some((row.0, layer))
+        match (layer, of.encoder) {
+            (None, _) => stem.to_owned(),
+            (Some(layer), None) => format!("blk.{layer}.{stem}"),
+            (Some(layer), Some(encoder)) => match layer.checked_sub(encoder.n_layers) {
+                None => format!("enc.blk.{layer}.{stem}"),
+                Some(layer) => format!("dec.blk.{layer}.{stem}"),
+            },
+        }
     }
 
     /// The shape that this tensor has in a model of these hyperparameters, fastest dimension first: `[inputs, outputs]`.
@@ -163,16 +182,21 @@ impl Role {
             | AttentionOutputBias
             | FfnNorm
             | FfnNormBias
-            | FfnDownBias => vec![hidden],
+            | FfnDownBias
+            | EncoderOutputNorm
+            | CrossNorm => vec![hidden],
             RopeFrequencies => vec![of.rope.map_or(0, |rope| u64::from(rope.n_rotated / 2))],
-            Query => vec![hidden, query],
+            EncoderRelativeBias | DecoderRelativeBias => {
+                vec![u64::from(of.n_heads), of.encoder.map_or(0, |encoder| u64::from(encoder.n_buckets))]
+            }
+            Query | CrossQuery => vec![hidden, query],
             QueryBias => vec![query],
             QueryNorm | KeyNorm => vec![u64::from(of.head_size)],
-            Key | Value => vec![hidden, key_value],
+            Key | Value | CrossKey | CrossValue => vec![hidden, key_value],
             KeyBias | ValueBias => vec![key_value],
             QueryKeyValue => vec![hidden, query + 2 * key_value],
             QueryKeyValueBias => vec![query + 2 * key_value],
-            AttentionOutput => vec![query, hidden],
+            AttentionOutput | CrossOutput => vec![query, hidden],
             FfnGate | FfnUp => vec![hidden, ffn],
             FfnUpBias => vec![ffn],
             FfnDown => vec![ffn, hidden],
@@ -197,19 +221,27 @@ impl Role {
             QueryKeyValue | QueryKeyValueBias => is_fused,
             QueryBias | KeyBias | ValueBias => family == Architecture::Qwen2,
             QueryNorm | KeyNorm => family == Architecture::Qwen3,
-            FfnGate => family.is_gated(),
+            FfnGate => of.is_gated(),
+            EncoderRelativeBias | EncoderOutputNorm | DecoderRelativeBias | CrossNorm | CrossQuery | CrossKey
+            | CrossValue | CrossOutput => of.encoder.is_some(),
         }
     }
 
-    /// The roles that every layer of a model of these hyperparameters has.
-    pub fn of_layers(of: &Hyperparameters) -> impl Iterator<Item = Role> {
-        Self::all().filter(|role| role.is_of_a_layer() && role.is_in(of))
+    /// The roles that this layer of a model of these hyperparameters has.
+    pub fn of_layer(of: &Hyperparameters, layer: u32) -> impl Iterator<Item = Role> {
+        let is_here = move |role: &Role| !role.is_of_cross_attention() || of.attends_to_encoder(layer);
+        Self::all().filter(|role| role.is_of_a_layer() && role.is_in(of)).filter(is_here)
+    }
+
+    fn is_of_cross_attention(self) -> bool {
+        use Role::*;
+        matches!(self, CrossNorm | CrossQuery | CrossKey | CrossValue | CrossOutput)
     }
 
     /// The tensors a model of these hyperparameters has: no more, no fewer.
     pub(crate) fn expected(of: &Hyperparameters) -> impl Iterator<Item = (Role, Option<u32>)> {
         let whole = Self::all().filter(|role| !role.is_of_a_layer() && role.is_in(of));
-        let layers = (0..of.n_layers).flat_map(|layer| Self::of_layers(of).map(move |role| (role, Some(layer))));
+        let layers = (0..of.n_layers).flat_map(|layer| Self::of_layer(of, layer).map(move |role| (role, Some(layer))));
         whole.map(|role| (role, None)).chain(layers)
     }
 
@@ -221,27 +253,14 @@ impl Role {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn a_role_is_found_again_by_the_name_of_its_tensor() {
+    fn the_table_is_in_the_order_of_the_roles_and_names_each_once() {
         for (idx, role) in Role::all().enumerate() {
             assert_eq!(role as usize, idx, "{role:?} stands at another place in the table");
-            let layer = role.is_of_a_layer().then_some(12);
-            assert_eq!(Role::of_tensor(&role.tensor_name(layer)), Some((role, layer)));
-        }
-    }
-
-    #[test]
-    fn a_name_that_only_resembles_a_tensor_is_none() {
-        for name in
-            ["blk.03.attn_q.weight", "blk.+3.attn_q.weight", "blk.3.attn_q", "blk.3.ffn_gate.bias", "attn_q.weight"]
-        {
-            assert_eq!(Role::of_tensor(name), None, "{name}");
-        }
-        for name in ["blk.1.token_embd.weight", "blk.99999999999.attn_q.weight", "blk..attn_q.weight", ""] {
-            assert_eq!(Role::of_tensor(name), None, "{name}");
+            let n_named = TABLE.iter().filter(|row| row.1 == role.row().1).count();
+            assert_eq!(n_named, 1, "{role:?}");
         }
     }
 }

@@ -159,7 +159,7 @@ impl Layer {
             },
         };
         let ffn = match loaded.joined(Role::FfnGate, layer) {
-            _ if !of.architecture.is_gated() => FeedForward::Plain(linear(Role::FfnUp, Role::FfnUpBias)?),
+            _ if !of.is_gated() => FeedForward::Plain(linear(Role::FfnUp, Role::FfnUpBias)?),
             Some(joined) => FeedForward::Joined(joined),
             None => FeedForward::Apart { gate: matrix(Role::FfnGate)?, up: matrix(Role::FfnUp)? },
         };
@@ -215,7 +215,7 @@ impl Decoder {
         };
         let turn = hyperparameters.rope.map(|rope| turn(loaded, rope)).transpose()?;
         let bias = match hyperparameters.architecture.positions() {
-            Positions::Rotary(_) | Positions::Learned => None,
+            Positions::Rotary(_) | Positions::Learned | Positions::Buckets => None,
             Positions::Alibi => {
                 Some(PositionBias::Slopes(engine.load_vector(&alibi::slopes(hyperparameters.n_heads))?))
             }
@@ -294,12 +294,7 @@ impl Decoder {
             }
         }
         recording.push(layer.ffn_down.of(it.ffn, n_rows, Some(it.hidden), it.hidden));
-        let rounding = match self.activation_type {
-            ActivationType::F32 => None,
-            ActivationType::F16 => Some(ActivationRounding::F16),
-            ActivationType::Q8 => Some(ActivationRounding::Q8),
-        };
-        if let Some(to) = rounding {
+        if let Some(to) = rounding(self.activation_type) {
             recording.push(RoundRows { x: it.hidden, width: shape.hidden_size as usize, n_rows, to });
         }
     }
@@ -365,6 +360,15 @@ impl Decoder {
             }
         }
         it.query
+    }
+}
+
+/// What the residual stream is rounded to after every layer.
+pub(super) fn rounding(activation_type: ActivationType) -> Option<ActivationRounding> {
+    match activation_type {
+        ActivationType::F32 => None,
+        ActivationType::F16 => Some(ActivationRounding::F16),
+        ActivationType::Q8 => Some(ActivationRounding::Q8),
     }
 }
 

@@ -17,8 +17,10 @@ pub(super) struct Loaded {
     joined_biases: BTreeMap<(Role, u32), VectorId>,
     /// Biases of matrices that are joined, until the others of their join are there.
     biases: BTreeMap<(Role, u32), Vec<f32>>,
-    /// Whether queries, keys and values stay apart, since each of their heads is normed.
-    heads_apart: bool,
+    /// What is joined in this family.
+    joins: &'static [Join],
+    /// The values of tables that are loaded in another form.
+    tables: BTreeMap<Role, Vec<f32>>,
     /// Wait for the others of their join.
     waiting: BTreeMap<(Role, Option<u32>), Rows>,
 }
@@ -51,7 +53,14 @@ const BIASES: [Role; 3] = [Role::QueryBias, Role::KeyBias, Role::ValueBias];
 impl Loaded {
     /// Nothing yet, of a model of this family.
     pub fn new(family: Architecture) -> Self {
-        Self { heads_apart: family == Architecture::Qwen3, ..Self::default() }
+        let joins = match family {
+            // Each head of queries and of keys is normed before they are used.
+            Architecture::Qwen3 => &JOINS[1..],
+            // Gates are of another function than the joined kernel's.
+            Architecture::T5 => &[],
+            _ => &JOINS[..],
+        };
+        Self { joins, ..Self::default() }
     }
 
     /// Takes one tensor to the engine, or keeps it until the others of its join are there.
@@ -59,6 +68,10 @@ impl Loaded {
         let place = (tensor.role, tensor.layer);
         if tensor.role.is_vector() {
             let values = vector_values(tensor, &bytes)?;
+            if matches!(tensor.role, Role::EncoderRelativeBias | Role::DecoderRelativeBias) {
+                self.tables.insert(tensor.role, values);
+                return Ok(());
+            }
             self.vectors.insert(place, engine.load_vector(&values)?);
             if let (Some(layer), true) = (tensor.layer, BIASES.contains(&tensor.role)) {
                 self.biases.insert((tensor.role, layer), values);
@@ -71,8 +84,7 @@ impl Loaded {
         let n_cols = usize::try_from(n_cols).map_err(|_| not_a_matrix())?;
         let n_rows = usize::try_from(n_rows).map_err(|_| not_a_matrix())?;
         let rows = Rows { weight_type: weight_type(tensor)?, n_rows, n_cols, ggml: bytes };
-        let stays_apart = self.heads_apart && JOINS[0].roles.contains(&tensor.role);
-        let join = JOINS.iter().find(|join| join.roles.contains(&tensor.role) && !stays_apart);
+        let join = self.joins.iter().find(|join| join.roles.contains(&tensor.role));
         let (Some(join), Some(layer)) = (join, tensor.layer) else {
             self.matrices.insert(place, rows.load(engine)?);
             return Ok(());
@@ -113,6 +125,11 @@ impl Loaded {
 
     pub fn vector(&self, role: Role, layer: Option<u32>) -> Result<VectorId, SegmentError> {
         self.vectors.get(&(role, layer)).copied().ok_or(SegmentError::Missing(role))
+    }
+
+    /// The values of a table.
+    pub fn table(&self, role: Role) -> Result<&[f32], SegmentError> {
+        self.tables.get(&role).map(Vec::as_slice).ok_or(SegmentError::Missing(role))
     }
 
     /// The vector of `role`, where the model has one.

@@ -119,8 +119,9 @@ fn vulkan_is_here() -> bool {
 }
 
 /// Feeds each case teacher-forced and compares the logits' differences from the first within `bound`, and the greedy token
-/// wherever the margin is above twice the bound (each of two logits may be off by it).
-fn compare(ring: &mut Ring, golden: &Golden, bound: f32, max_steps: usize) {
+/// wherever the margin is above twice the bound (each of two logits may be off by it). The share of steps whose best token is
+/// the same.
+fn compare(ring: &mut Ring, golden: &Golden, bound: f32, max_steps: usize) -> f32 {
     let mut farthest = 0f32;
     let (mut n_same, mut n_steps) = (0, 0);
     for (c, case) in golden.cases.iter().enumerate() {
@@ -144,6 +145,7 @@ fn compare(ring: &mut Ring, golden: &Golden, bound: f32, max_steps: usize) {
         }
     }
     println!("off by at most {farthest}, {bound} allowed; {n_same} of {n_steps} tokens the same");
+    n_same as f32 / n_steps as f32
 }
 
 const CPU: Backend = Backend::Cpu { threads: 1 };
@@ -238,7 +240,9 @@ fn smollm2_is_within_its_bound_with_f16_on_the_wire() {
 #[test]
 fn smollm2_is_within_its_bound_with_q8_on_the_wire() {
     let Some(path) = real_model() else { return };
-    compare(&mut Ring::load(&path, &[13], CPU, ActivationType::Q8), &golden(SMOLLM2), Q8_BOUND, usize::MAX);
+    let share = compare(&mut Ring::load(&path, &[13], CPU, ActivationType::Q8), &golden(SMOLLM2), Q8_BOUND, usize::MAX);
+    // Measured: 94 of 96.
+    assert!(share >= 0.9, "{share}");
 }
 
 #[test]

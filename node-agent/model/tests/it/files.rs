@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The tiny models of the golden data.
-pub const TINY: [&str; 11] = [
+pub const TINY: [&str; 12] = [
     "llama",
     "llama_f16",
     "llama_q8_0",
@@ -15,6 +15,7 @@ pub const TINY: [&str; 11] = [
     "qwen3",
     "gpt2",
     "bloom",
+    "t5",
 ];
 
 pub fn golden(name: &str) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use polyphony_model::{Architecture, Gguf, Hyperparameters, RopeStyle};
+use polyphony_model::{Architecture, Encoder, Gguf, Hyperparameters, RopeStyle};
 
 use crate::files;
 use crate::gguf_writer::{self, File, Value};
@@ -51,6 +51,16 @@ fn other_families_have_positions_of_their_own_kind() {
 }
 
 #[test]
+fn a_t5_counts_the_layers_of_both_halves() {
+    let t5 = of_tiny("t5");
+    assert_eq!((t5.architecture, t5.n_layers, t5.rope), (Architecture::T5, 8, None));
+    assert_eq!(t5.encoder, Some(Encoder { n_layers: 4, n_buckets: 8, start_token: 382, is_gated: true }));
+    assert!((0..8).all(|layer| t5.attends_to_encoder(layer) == (layer >= 4)));
+    // A decoder layer: 2 x 4 square matrices and three of the feed-forward network.
+    assert_eq!(t5.multiply_adds_per_layer(), 8 * 64 * 64 + 3 * 64 * 128);
+}
+
+#[test]
 fn sizes_follow_from_the_numbers() {
     let llama = of_tiny("llama");
     assert_eq!(llama.kv_bytes_per_token_per_layer(2), 2 * 2 * 16 * 2);
@@ -89,7 +99,7 @@ fn the_head_size_may_differ_from_hidden_by_heads() {
 #[test]
 fn what_cannot_be_computed_is_refused_with_its_key() {
     let table: [(&str, Value, &str); 16] = [
-        ("general.architecture", gguf_writer::text("mamba"), "supported are: llama, qwen2, qwen3, gpt2, bloom"),
+        ("general.architecture", gguf_writer::text("mamba"), "supported are: llama, qwen2, qwen3, gpt2, bloom, t5"),
         ("llama.block_count", Value::U32(0), "`llama.block_count` is 0"),
         ("llama.block_count", Value::U32(1 << 31), "`llama.block_count`"),
         ("llama.block_count", gguf_writer::text("one"), "`llama.block_count` is the string \"one\""),

@@ -102,7 +102,8 @@ fn a_segment_needs_its_own_tensors_and_no_others() {
     let manifest = Manifest::build(&files::tiny("llama")).unwrap();
     let first = Holds { embedding: true, layers: LayerRange::from(0..1), head: false };
     let mut expected = vec!["token_embd.weight".to_owned()];
-    expected.extend(Role::of_layers(&manifest.hyperparameters).map(|role| role.tensor_name(Some(0))));
+    let of = &manifest.hyperparameters;
+    expected.extend(Role::of_layer(of, 0).map(|role| role.tensor_name(of, Some(0))));
     let mut found = names(&manifest.tensors_of(&first));
     found.sort();
     expected.sort();
