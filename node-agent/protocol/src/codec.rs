@@ -254,6 +254,7 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
             dtype: match header.dtype {
                 0 => ActivationType::F32,
                 1 => ActivationType::F16,
+                2 => ActivationType::Q8,
                 value => return Err(FrameError::UnknownValue { kind, field: "activation type", value }),
             },
             sample: header.flags & 1 == 1,
@@ -315,6 +316,7 @@ fn dtype_number(dtype: ActivationType) -> u8 {
     match dtype {
         ActivationType::F32 => 0,
         ActivationType::F16 => 1,
+        ActivationType::Q8 => 2,
     }
 }
 
