@@ -26,8 +26,8 @@ demo: setup build ## run a real model over three agents and ask it a question
 	@scripts/demo.sh
 
 bench: setup build ## measure speed in under ten minutes: a table and target/bench/report.json; BENCH_QUICK=1 is short
-	cargo build -p polyphony-kernels --example matvec_speed
-	cargo bench -p polyphony-e2e --bench speed --profile dev
+	cargo build --workspace --example matvec_speed
+	cargo bench --workspace --bench speed --profile dev
 
 test: setup-tests build ## run every test
 	cargo test --workspace

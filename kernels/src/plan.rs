@@ -236,15 +236,4 @@ impl<'a> Plan<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::weight_type::WeightType;
-    use crate::wgsl::WEIGHT_TYPES;
-
-    #[test]
-    fn every_weight_type_has_its_wgsl() {
-        for weight_type in WeightType::ALL {
-            let found = WEIGHT_TYPES.iter().any(|(name, _)| *name == weight_type.name());
-            assert!(found, "{weight_type:?}");
-        }
-    }
-}
+mod tests;

@@ -82,9 +82,16 @@ pub struct InferenceDeploymentSpec {
     /// Which phones, and how many.
     #[serde(default)]
     pub placement: Placement,
+    /// Whether and when layers move between phones while the deployment serves.
+    #[serde(default)]
+    pub load_balancing: LoadBalancing,
     /// How hidden states travel.
     #[serde(default)]
     pub transport: Transport,
+    /// Where phones are short, deployments of a higher priority are planned first. A plan that serves already is never
+    /// taken away for one of a higher priority.
+    #[serde(default)]
+    pub priority: i32,
 }
 
 fn one() -> u32 {
@@ -126,6 +133,18 @@ pub struct Placement {
     #[serde(default = "default_memory_fraction")]
     #[schemars(range(min = 0.05, max = 1.0))]
     pub memory_fraction: f64,
+    /// How layers are divided among phones. `Optimal` is what you want; the others do what other systems do, so that they
+    /// can be compared on your phones.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Whether a phone of this deployment may hold segments of other deployments too. Two deployments share a phone only
+    /// when both allow it.
+    #[serde(default = "yes")]
+    pub allow_sharing: bool,
+    /// Which state of battery and heat a phone must be in to hold segments. A phone that leaves it is drained: its
+    /// layers move to others while streams go on.
+    #[serde(default)]
+    pub power_policy: PowerPolicy,
 }
 
 impl Default for Placement {
@@ -135,8 +154,89 @@ impl Default for Placement {
             min_phones: 1,
             max_phones: None,
             memory_fraction: default_memory_fraction(),
+            strategy: Strategy::default(),
+            allow_sharing: true,
+            power_policy: PowerPolicy::default(),
         }
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How layers are divided among phones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Strategy {
+    /// Best by the objective over measured times of phones and links, within memory; phones that slow the ring are left out.
+    #[default]
+    Optimal,
+    /// As many layers on every phone.
+    EqualSplit,
+    /// Layers in proportion to free memory, as llama.cpp and exo divide them.
+    MemoryProportional,
+    /// The least time of the slowest phone, links not counted, as mesh-llm divides them.
+    MinMax,
+    /// The published programme of LinguaLinked (ACL 2024) on the same measurements.
+    LinguaLinked,
+}
+
+/// Which state of battery and heat a phone must be in. What a phone cannot measure is not held against it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PowerPolicy {
+    /// True takes only phones that are being charged, and those without a battery.
+    #[serde(default)]
+    pub charging_only: bool,
+    /// Below this charge a phone is drained; it is taken again 5 points above. Absent: the limit of the Phone itself, or
+    /// 15 while it is not being charged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub min_battery_percent: Option<u8>,
+    /// At this temperature a phone is drained; it is taken again 3 °C below. Absent: 45 °C.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 150.0))]
+    pub max_temperature_celsius: Option<f64>,
+}
+
+/// Whether and when layers move between phones while the deployment serves.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadBalancing {
+    /// False leaves a plan as it is for as long as its phones are there.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// A move must promise at least this many percent more tokens/s, measured times against measured times.
+    #[serde(default = "default_minimum_gain")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub minimum_gain_percent: u32,
+    /// After a plan was made, the next move waits at least this long.
+    #[serde(default = "default_cool_down")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub cool_down_seconds: u32,
+    /// Whether phones keep layers of their neighbours in memory that is left over, so that those can move without
+    /// fetching weights. Costs memory only.
+    #[serde(default = "yes")]
+    pub overlap: bool,
+}
+
+impl Default for LoadBalancing {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            minimum_gain_percent: default_minimum_gain(),
+            cool_down_seconds: default_cool_down(),
+            overlap: true,
+        }
+    }
+}
+
+fn default_minimum_gain() -> u32 {
+    10
+}
+
+fn default_cool_down() -> u32 {
+    30
 }
 
 fn default_memory_fraction() -> f64 {
@@ -191,11 +291,36 @@ pub struct InferenceDeploymentStatus {
     /// What the planner expects of one session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_tokens_per_second: Option<f64>,
+    /// What one session was measured to get of late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_tokens_per_second: Option<f64>,
+    /// What the planner expects from a prompt of 512 tokens to its first answer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_to_first_token_seconds: Option<f64>,
+    /// How the newest plan came about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanSummary>,
     /// Measured decode speed of one session, else the prediction with a `~` before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<String>,
-    /// `Available`, `Progressing`, `Degraded`.
+    /// `Available`, `Progressing`, `Degraded`, `Balanced`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     pub conditions: Vec<Condition>,
+}
+
+/// How a plan came about.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanSummary {
+    /// The plan generation that this says something of.
+    pub generation: u64,
+    /// The strategy that divided the layers.
+    pub strategy: Strategy,
+    /// `Exact`: no plan is better by what was measured. `Heuristic`: the best that was found.
+    pub method: String,
+    /// How much better the best plan may be at most, in percent; 0 when none is better.
+    pub gap_percent: f64,
+    /// What keeps the plan from being faster, such as `speed of phone-2`.
+    pub limited_by: String,
 }

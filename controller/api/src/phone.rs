@@ -87,7 +87,7 @@ pub struct PhoneSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"))]
     pub max_memory: Option<String>,
-    /// Below this charge the phone takes no segments.
+    /// Below this charge the phone is drained: its layers move to others. It is taken again 5 points above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub min_battery_percent: Option<u8>,
@@ -127,6 +127,9 @@ pub struct PhoneStatus {
     /// The same for people, such as `cpu 25.60, vulkan 1.30`: 10^9 operations a second of each backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speeds: Option<String>,
+    /// Measured times of the models that it held of late, the newest first; they count for a plan while they are fresh.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layer_times: Vec<LayerTime>,
     /// Measured links to other phones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
@@ -165,6 +168,20 @@ pub struct BackendSpeed {
     pub gflops: f64,
     /// 10^9 bytes of weights a second that the same product reads.
     pub gigabytes_per_second: f64,
+}
+
+/// How long one layer of a model took on this phone.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerTime {
+    /// Digest of the model's manifest.
+    pub manifest_digest: String,
+    /// One token through one layer in decode.
+    pub milliseconds_per_layer: f64,
+    /// The least that it ever was: the phone when it is cool and has nothing else to do.
+    pub fastest_milliseconds_per_layer: f64,
+    /// Unix time of the last measurement that changed it, in seconds.
+    pub at_seconds: i64,
 }
 
 /// A measured link from this phone to a peer.

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::inference_deployment::ActivationType;
+use crate::inference_deployment::{ActivationType, Strategy};
 
 /// What one phone is to hold in one plan generation of one replica. Immutable: a new plan makes new objects, named
 /// `<deployment>-<replica>-g<generation>-<stage>`.
@@ -44,6 +44,13 @@ use crate::inference_deployment::ActivationType;
         description = "Measured decode time of one layer"
     ),
     printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.planGeneration", priority = "1"),
+    printcolumn(
+        name = "Standby",
+        type_ = "string",
+        json_path = ".spec.standby.summary",
+        description = "Layers kept in memory beside its own",
+        priority = "1"
+    ),
     printcolumn(name = "Numerics", type_ = "string", json_path = ".spec.numericsClass", priority = "1"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -68,6 +75,17 @@ pub struct SegmentPlacementSpec {
     pub phone: String,
     /// What the segment holds of the model.
     pub holds: Holds,
+    /// Layers kept in memory, its own included, so that a later plan can give them to this phone at once. Absent: its own
+    /// only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Standby>,
+    /// The plan generation that this one replaces while it serves: its sessions move here with their KV cache. Absent where
+    /// sessions end where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<u64>,
+    /// How the layers were divided.
+    #[serde(default)]
+    pub strategy: Strategy,
     /// Where this segment's output goes.
     pub edges: Vec<Edge>,
     /// Tokens of prompt and answer that one session may have.
@@ -78,10 +96,14 @@ pub struct SegmentPlacementSpec {
     pub activation_type: ActivationType,
     /// Backend, arithmetic, activation and KV types: within one class results are equal bit by bit.
     pub numerics_class: String,
-    /// Memory that the plan gives this segment: weights, KV cache, activations.
+    /// Memory that the plan gives this segment: weights, KV cache, activations; those of standby layers included.
     pub planned_bytes: u64,
     /// What the planner expects of one decode step here, in microseconds.
     pub predicted_step_microseconds: u64,
+    /// The decode time of one layer here that the plan was made with, in microseconds; 0 when it is not known. What is
+    /// measured later is held against it.
+    #[serde(default)]
+    pub planned_layer_microseconds: u64,
 }
 
 /// What a segment holds of the model.
@@ -115,6 +137,24 @@ impl Holds {
             parts.push("head".to_owned());
         }
         Self { embedding, from, to, head, summary: parts.join("+") }
+    }
+}
+
+/// Consecutive layers kept in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Standby {
+    /// First layer.
+    pub from: u32,
+    /// One past the last layer.
+    pub to: u32,
+    /// The same for people, such as `layers 4-17`.
+    pub summary: String,
+}
+
+impl Standby {
+    pub fn new(from: u32, to: u32) -> Self {
+        Self { from, to, summary: Holds::new(false, from, to, false).summary }
     }
 }
 
@@ -158,6 +198,12 @@ pub struct SegmentPlacementStatus {
     /// Measured, with two decimals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds_per_layer: Option<String>,
+    /// Measured prefill time of one layer, divided by the tokens that went through it together, with four decimals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill_milliseconds_per_layer_per_token: Option<String>,
+    /// Measured decode time of what is not a layer: embedding, output matrix, sampling, frames; with two decimals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds_besides_layers: Option<String>,
     /// Sessions whose KV cache is in this segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,

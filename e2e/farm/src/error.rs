@@ -36,6 +36,16 @@ pub enum FarmError {
     Log { device: String, path: PathBuf, source: io::Error },
     #[error("{device}: no metrics from {url}: {detail}; does the program run, and is that where it listens?")]
     Metrics { device: String, url: String, detail: String },
+    #[error("this machine cannot hold a {kind} farm: {why}")]
+    Unable { kind: &'static str, why: String },
+    #[error("{device} is to have {what}")]
+    BadShape { device: String, what: String },
+    #[error(
+        "{device} is to have {asked} cores, with {taken:.2} given to others; together they may have {most:.2}, so that this machine keeps up: give less"
+    )]
+    TooMuchProcessor { device: String, asked: f64, taken: f64, most: f64 },
+    #[error("{device} does not get {what}: {source}")]
+    Kernel { device: String, what: &'static str, source: io::Error },
 }
 
 fn indented(lines: &[String]) -> String {

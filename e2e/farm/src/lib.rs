@@ -8,7 +8,9 @@
 //! A device that is dropped is given back: what was run on it ends, and so does a farm with its devices.
 
 pub mod error;
+pub mod namespaces;
 pub mod process;
+mod programs;
 mod scrape;
 pub mod shape;
 
@@ -17,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use error::FarmError;
+pub use namespaces::NamespaceFarm;
 pub use process::ProcessFarm;
 pub use shape::{Link, Shape};
 

@@ -5,11 +5,13 @@ use crate::recording::BufferId;
 use crate::weight_type::GROUP;
 use crate::wgsl::Variant;
 
-/// Bytes that a group of 32 values takes: 32 of values, then d (f32), the values' sum (i32) and 8 bytes of nothing.
+/// Values that share a scale: half a group of weights, so that one large value spoils fewer others.
+pub(crate) const HALF_GROUP: usize = 16;
+/// Bytes that a group of 32 values takes: 32 of values, then for each half d (f32) and the values' sum (i32).
 pub(crate) const QUANTISED_GROUP_BYTES: usize = 48;
 
-/// For each group of 32 values: d = max |xᵢ| / 127 and qᵢ = xᵢ · (127 / max |xᵢ|), rounded to the nearest integer, ties to even. Groups
-/// whose largest value is under 1e-30 become zeros.
+/// For each 16 values: d = max |xᵢ| / 127 and qᵢ = xᵢ · (127 / max |xᵢ|), rounded to the nearest integer, ties to even. Halves of a
+/// group whose largest value is under 1e-30 become zeros.
 ///
 /// So |xᵢ − d · qᵢ| ≤ d / 2 and a little for the rounding of the two quotients.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -17,12 +17,8 @@ struct Bytes {
     high: vec4<u32>,
 }
 
-fn dot_bytes(a: Bytes, b: Bytes) -> i32 {
-    let low = (dot4I8Packed(a.low.x, b.low.x) + dot4I8Packed(a.low.y, b.low.y))
-        + (dot4I8Packed(a.low.z, b.low.z) + dot4I8Packed(a.low.w, b.low.w));
-    let high = (dot4I8Packed(a.high.x, b.high.x) + dot4I8Packed(a.high.y, b.high.y))
-        + (dot4I8Packed(a.high.z, b.high.z) + dot4I8Packed(a.high.w, b.high.w));
-    return low + high;
+fn dot_bytes(a: vec4<u32>, b: vec4<u32>) -> i32 {
+    return (dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y)) + (dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w));
 }
 
 // The word that holds the scales of `group`; all groups of the same group / GROUPS_A_SCALE share it.

@@ -83,8 +83,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         let at$t = params.starts[$t] + i * 3u; //? int8
         let x$t = Bytes(window$t[at$t], window$t[at$t + 1u]); //? int8
         let head$t = window$t[at$t + 2u]; //? int8
-        let d$t = bitcast<f32>(head$t.x); //? int8
-        sum$t$r = sum$t$r + d$t * scaled(scale$r, dot_bytes(w$r, x$t), bitcast<i32>(head$t.y)); //? int8
+        let d$t = vec2<f32>(bitcast<f32>(head$t.x), bitcast<f32>(head$t.z)); //? int8
+        let low$t$r = d$t.x * scaled(scale$r, dot_bytes(w$r.low, x$t.low), bitcast<i32>(head$t.y)); //? int8
+        let high$t$r = d$t.y * scaled(scale$r, dot_bytes(w$r.high, x$t.high), bitcast<i32>(head$t.w)); //? int8
+        sum$t$r = sum$t$r + (low$t$r + high$t$r); //? int8
     }
     if (params.flags & UNFINISHED) != 0u {
         leave($tu, first + $ru, sum$t$r);

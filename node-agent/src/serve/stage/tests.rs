@@ -1,6 +1,8 @@
 //! Stages without engines: a toy model whose next token is the sum of all tokens so far, modulo 97.
 #![allow(clippy::unwrap_used)]
 
+mod hand_over;
+
 use super::*;
 use crate::segment::Input;
 use polyphony_protocol::Epoch;
@@ -27,8 +29,11 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
     StageShape {
         ring: RingId(5),
         generation: PlanGeneration(2),
+        stage: stage as u32,
+        layers: LayerRange { from: stage as u32, to: stage as u32 + 1 },
         phone: format!("phone-{stage}"),
         next_phone: format!("phone-{}", (stage + 1) % n_stages),
+        n_stages,
         is_head: stage == 0,
         is_tail: stage + 1 == n_stages,
         hidden_size: 1,
@@ -37,6 +42,12 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
         step_deadline: Duration::from_secs(10),
         idle_deadline: Duration::from_secs(100),
     }
+}
+
+/// A stage with slots of its own.
+fn stage_of(shape: StageShape) -> Stage {
+    let slots = Slots::new(shape.capacity.n_slots);
+    Stage::new(shape, slots)
 }
 
 /// A ring of stages whose frames are handed over at once.
@@ -51,7 +62,7 @@ struct Ring {
 
 impl Ring {
     fn new(n_stages: usize) -> Self {
-        let stages = (0..n_stages).map(|stage| Stage::new(shape(stage, n_stages))).collect();
+        let stages = (0..n_stages).map(|stage| stage_of(shape(stage, n_stages))).collect();
         Self { stages, cache: HashMap::new(), to_gateway: Vec::new(), now: Instant::now(), largest_batch: 0 }
     }
 
@@ -64,6 +75,7 @@ impl Ring {
         for effect in effects {
             match effect {
                 Effect::Host(frame) => self.to_gateway.push(frame),
+                Effect::Pull(pull) => panic!("nothing is to be pulled: {pull:?}"),
                 Effect::Next(frame) => {
                     let to = (from + 1) % self.stages.len();
                     let effects = self.stages[to].accept(frame, Source::Previous, self.now);
@@ -78,19 +90,23 @@ impl Ring {
         while let Some((at, batch)) =
             (0..self.stages.len()).find_map(|at| Some((at, self.stages[at].next_batch(self.now)?)))
         {
-            self.largest_batch = self.largest_batch.max(batch.jobs.len());
-            let values: Vec<f32> = match &batch.input {
-                Input::Tokens(tokens) => tokens.iter().map(|token| *token as f32).collect(),
-                Input::Hidden(values) => values.clone(),
-            };
-            let output = if at + 1 == self.stages.len() {
-                Output::Logits(self.logits(&batch, &values))
-            } else {
-                Output::Hidden(values)
-            };
-            let effects = self.stages[at].complete(batch, output, self.now);
-            self.carry(at, effects);
+            self.complete(at, batch);
         }
+    }
+
+    fn complete(&mut self, at: usize, batch: Batch) {
+        self.largest_batch = self.largest_batch.max(batch.jobs.len());
+        let values: Vec<f32> = match &batch.input {
+            Input::Tokens(tokens) => tokens.iter().map(|token| *token as f32).collect(),
+            Input::Hidden(values) => values.clone(),
+        };
+        let output = if at + 1 == self.stages.len() {
+            Output::Logits(self.logits(&batch, &values))
+        } else {
+            Output::Hidden(values)
+        };
+        let effects = self.stages[at].complete(batch, output, self.now);
+        self.carry(at, effects);
     }
 
     fn logits(&mut self, batch: &Batch, values: &[f32]) -> Vec<f32> {
@@ -347,4 +363,102 @@ fn options_that_no_stage_can_go_by_are_refused() {
     assert_eq!(failed.code, FailureCode::BadFrame);
     assert!(failed.message.contains("phone-0") && failed.message.contains("repetition_penalty is 0"), "{failed:?}");
     assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 0));
+}
+
+/// A stage with room for many sessions.
+fn wide(stage: usize, n_stages: usize) -> Stage {
+    let capacity = Capacity { n_slots: 8, n_positions: 64, max_rows: 8 };
+    stage_of(StageShape { capacity, ..shape(stage, n_stages) })
+}
+
+fn sessions_of(batch: &Batch) -> Vec<u64> {
+    batch.jobs.iter().map(|job| job.key.session.0).collect()
+}
+
+#[test]
+fn a_step_samples_for_its_share_of_the_sessions_so_that_every_stage_has_work() {
+    for (n_sessions, n_stages, share) in [(6, 3, 2), (5, 3, 2), (2, 3, 1), (6, 1, 6), (4, 2, 2)] {
+        let (mut head, now) = (wide(0, n_stages), Instant::now());
+        for session in 1..=n_sessions {
+            let key = key(session, 0);
+            head.accept(Frame::Open { key, options: options(60) }, Source::Host, now);
+            let prompt = Prompt { key, position: 0, tokens: vec![1], credit: 9 };
+            head.accept(Frame::Prompt(prompt), Source::Host, now);
+        }
+        let mut seen = Vec::new();
+        while let Some(batch) = head.next_batch(now) {
+            assert!(batch.jobs.len() <= share, "{n_sessions} sessions, {n_stages} stages: {batch:?}");
+            seen.extend(sessions_of(&batch));
+        }
+        assert_eq!(seen, (1..=n_sessions).collect::<Vec<_>>(), "each has its turn, in order");
+        // All tokens come back at once: the batch parts again.
+        for session in 1..=n_sessions {
+            let token =
+                Token { key: key(session, 0), position: 1, token: 1, finish: None, logprob: 0.0, top: Vec::new() };
+            head.accept(Frame::Token(token), Source::Previous, now);
+        }
+        let batch = head.next_batch(now).unwrap();
+        assert_eq!(sessions_of(&batch), (1..=share as u64).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn sessions_that_wait_for_credit_are_no_part_of_the_share() {
+    let (mut head, now) = (wide(0, 2), Instant::now());
+    for (session, credit) in [(1, 1), (2, 1), (3, 0), (4, 0)] {
+        let key = key(session, 0);
+        head.accept(Frame::Open { key, options: options(60) }, Source::Host, now);
+        head.accept(Frame::Prompt(Prompt { key, position: 0, tokens: vec![1], credit }), Source::Host, now);
+    }
+    assert_eq!(head.next_batch(now).map(|batch| sessions_of(&batch)), Some(vec![1]));
+    assert_eq!(head.next_batch(now).map(|batch| sessions_of(&batch)), Some(vec![2]));
+    assert!(head.next_batch(now).is_none());
+}
+
+#[test]
+fn a_head_sends_a_prompts_chunks_without_waiting_and_others_decode_between_them() {
+    let (mut head, now) = (wide(0, 2), Instant::now());
+    for (session, n_tokens) in [(1, 30), (2, 1)] {
+        let key = key(session, 0);
+        head.accept(Frame::Open { key, options: options(60) }, Source::Host, now);
+        let prompt = Prompt { key, position: 0, tokens: vec![1; n_tokens], credit: 9 };
+        head.accept(Frame::Prompt(prompt), Source::Host, now);
+    }
+    let steps: Vec<_> = std::iter::from_fn(|| head.next_batch(now)).map(|batch| sessions_of(&batch)).collect();
+    assert_eq!(steps, [vec![1], vec![2, 1], vec![1], vec![1]]);
+}
+
+#[test]
+fn a_decode_row_waits_for_one_chunk_of_a_prompt_at_most_and_so_does_a_chunk_for_decode() {
+    let (mut stage, now) = (wide(1, 3), Instant::now());
+    let mut positions = HashMap::new();
+    let mut arrive = |stage: &mut Stage, session: u64, n_tokens: usize, sample: bool| {
+        let position = positions.entry(session).or_insert(0);
+        let payload = vec![0; n_tokens * 4].into();
+        let (key, dtype) = (key(session, 0), ActivationType::F32);
+        let hidden = Hidden { key, position: *position, n_tokens: n_tokens as u32, dtype, sample, payload };
+        *position += n_tokens as u32;
+        assert_eq!(stage.accept(Frame::Hidden(hidden), Source::Previous, now), []);
+    };
+    for session in [1, 2, 3] {
+        stage.accept(Frame::Open { key: key(session, 0), options: options(60) }, Source::Previous, now);
+    }
+    // Four chunks of a long prompt, and behind them rows of two others that decode.
+    for sample in [false, false, false, true] {
+        arrive(&mut stage, 1, 8, sample);
+    }
+    arrive(&mut stage, 2, 1, true);
+    arrive(&mut stage, 3, 1, true);
+    let mut steps = Vec::new();
+    while let Some(batch) = stage.next_batch(now) {
+        let is_decode = batch.jobs.iter().all(|job| job.n_rows() == 1);
+        steps.push(sessions_of(&batch));
+        if is_decode {
+            arrive(&mut stage, 2, 1, true);
+        }
+        if steps.len() == 8 {
+            break;
+        }
+    }
+    assert_eq!(steps, [vec![2, 3], vec![1], vec![2], vec![1], vec![2], vec![1], vec![2], vec![1]]);
 }
