@@ -398,7 +398,6 @@ mod tests {
             Frame::Failed(Failed { key: key(), code: FailureCode::PeerGone, message: "phone-2 is gone".into() }),
             Frame::Ping { nonce: 1 },
             Frame::Pong { nonce: 2 },
-            Frame::Filler(Bytes::from_static(&[7, 8])),
             Frame::Pause { key: key() },
             Frame::Paused { key: key(), position: 70 },
             Frame::Resume(Resume {
@@ -431,6 +430,7 @@ mod tests {
                 n_positions: 1,
                 values: Bytes::from_static(&[1, 2, 3, 4, 5, 6, 7, 8]),
             }),
+            Frame::Filler(Bytes::from_static(&[7, 8])),
         ]
     }
 
@@ -453,6 +453,15 @@ mod tests {
             0, 1, 0, 0, 0, 1, 2, 3, 4,
         ];
         assert_eq!(&buffer[..], expected);
+    }
+
+    #[test]
+    fn the_bytes_of_a_filler_are_these() {
+        let mut bytes = BytesMut::new();
+        encode(&Frame::Filler(Bytes::from_static(&[7, 8])), &mut bytes);
+        let mut expected = [0; 42];
+        (expected[0], expected[4], expected[40], expected[41]) = (38, FILLER, 7, 8);
+        assert_eq!(bytes[..], expected);
     }
 
     #[test]
