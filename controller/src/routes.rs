@@ -66,18 +66,22 @@ fn rings(observed: &Observed, deployment: &InferenceDeployment) -> Vec<RingRoute
     rings
         .into_iter()
         .filter(|generation| !some_are_well || is_well(generation))
-        .map(|generation| ring(generation))
+        .map(|generation| ring(generation, &generations))
         .collect()
 }
 
-fn ring(generation: &Generation<'_>) -> RingRoute {
+fn ring(generation: &Generation<'_>, all: &[Generation<'_>]) -> RingRoute {
     let (ring, number) = generation.ring();
+    // Sessions can be fetched from it for as long as all of it is there.
+    let is_followed = |other: &&Generation<'_>| {
+        other.replica == generation.replica && Some(other.number) == generation.follows() && other.is_whole()
+    };
     RingRoute {
         ring,
         replica: generation.replica,
         generation: number,
         phones: generation.phones().into_iter().map(str::to_owned).collect(),
         numerics_class: generation.numerics_class().to_owned(),
-        follows: None,
+        follows: all.iter().find(is_followed).map(|followed| followed.ring().1),
     }
 }

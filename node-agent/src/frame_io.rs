@@ -139,6 +139,7 @@ pub fn kind_of(frame: &Frame) -> &'static str {
         Frame::Failed(_) => "a failure",
         Frame::Ping { .. } => "a ping",
         Frame::Pong { .. } => "a pong",
+        Frame::Filler(_) => "filler",
         Frame::ToHub(_) => "a message to the hub",
         Frame::ToAgent(_) => "a message to an agent",
     }

@@ -279,6 +279,10 @@ impl Segment {
         self.holds
     }
 
+    pub fn holds_embedding(&self) -> bool {
+        self.embedding.is_some()
+    }
+
     /// Runs one step of all that is loaded over `rows`; on the tail the last `n_logits` rows give logits.
     ///
     /// # Errors

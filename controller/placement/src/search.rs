@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::costs::{Costs, Ring, Score};
-use crate::cuts::best_cuts;
+use crate::cuts::{best_cuts, may_be_as_good};
 
 /// Rings tried at most: what bounds the search's time.
 const MAX_EVALUATIONS: usize = 6_000;
@@ -55,7 +55,7 @@ fn phones_needed(costs: &Costs<'_>) -> usize {
 /// Usable phones, the fastest first.
 pub(crate) fn by_speed(costs: &Costs<'_>) -> Vec<usize> {
     let mut phones = costs.usable.clone();
-    let speed = |&i: &usize| costs.problem.phones[i].seconds_per_layer;
+    let speed = |&i: &usize| costs.layer_seconds(i);
     phones.sort_by(|a, b| speed(a).total_cmp(&speed(b)).then(a.cmp(b)));
     phones
 }
@@ -95,7 +95,7 @@ impl Search<'_, '_> {
                     ends_roomy.push(tail);
                 }
                 for order in [ranked[..k].to_vec(), ends_roomy] {
-                    let Some(score) = self.evaluate(&order) else {
+                    let Some(score) = self.evaluate(&order, None) else {
                         continue;
                     };
                     if std::mem::take(&mut first) {
@@ -115,7 +115,7 @@ impl Search<'_, '_> {
     /// Takes the first better neighbour until there is none.
     fn descend(&mut self, start: Vec<usize>) {
         let mut here = start;
-        let Some(mut score) = self.evaluate(&here) else {
+        let Some(mut score) = self.evaluate(&here, None) else {
             return;
         };
         loop {
@@ -124,7 +124,7 @@ impl Search<'_, '_> {
                 if self.left == 0 {
                     return;
                 }
-                if let Some(better) = self.evaluate(&neighbour).filter(|s| s.beats(&score)) {
+                if let Some(better) = self.evaluate(&neighbour, Some(&score)).filter(|s| s.beats(&score)) {
                     (here, score, moved) = (neighbour, better, true);
                     break;
                 }
@@ -181,9 +181,13 @@ impl Search<'_, '_> {
         all
     }
 
-    fn evaluate(&mut self, phones: &[usize]) -> Option<Score> {
+    /// The score of the best cuts in this order; None when nothing fits, or nothing is as good as `known`.
+    fn evaluate(&mut self, phones: &[usize], known: Option<&Score>) -> Option<Score> {
         self.left = self.left.saturating_sub(1);
         if phones.len() < self.costs.min_stages() || phones.len() > self.costs.max_stages() {
+            return None;
+        }
+        if known.is_some_and(|known| !may_be_as_good(self.costs, phones, known)) {
             return None;
         }
         let (ring, score) = best_cuts(self.costs, phones)?;

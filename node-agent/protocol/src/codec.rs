@@ -60,6 +60,7 @@ const RESUME: u8 = 17;
 const RESUMED: u8 = 18;
 const KV_REQUEST: u8 = 19;
 const KV_ROWS: u8 = 20;
+const FILLER: u8 = 32;
 
 const NO_KEY: RouteKey =
     RouteKey { ring: RingId(0), generation: PlanGeneration(0), session: SessionId(0), epoch: Epoch(0) };
@@ -185,6 +186,7 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
         }
         Frame::Ping { nonce } => with_bytes(Header::new(PING, NO_KEY), &nonce.to_le_bytes(), out),
         Frame::Pong { nonce } => with_bytes(Header::new(PONG, NO_KEY), &nonce.to_le_bytes(), out),
+        Frame::Filler(bytes) => with_bytes(Header::new(FILLER, NO_KEY), bytes, out),
         Frame::ToHub(message) => with_json(Header::new(TO_HUB, NO_KEY), message, out),
         Frame::ToAgent(message) => with_json(Header::new(TO_AGENT, NO_KEY), message, out),
     }
@@ -294,6 +296,7 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
             let nonce = body.get_u64_le();
             if kind == PING { Frame::Ping { nonce } } else { Frame::Pong { nonce } }
         }
+        FILLER => Frame::Filler(body),
         TO_HUB => Frame::ToHub(json(kind, &body)?),
         TO_AGENT => Frame::ToAgent(json(kind, &body)?),
         unknown => return Err(FrameError::UnknownKind(unknown)),
@@ -425,6 +428,7 @@ mod tests {
                 n_positions: 1,
                 values: Bytes::from_static(&[1, 2, 3, 4, 5, 6, 7, 8]),
             }),
+            Frame::Filler(Bytes::from_static(&[7, 8])),
         ]
     }
 

@@ -10,6 +10,8 @@ use crate::version::ProtocolVersion;
 
 /// Bytes before a frame's body, its length field included.
 pub const HEADER_BYTES: usize = 40;
+/// The ring of a hello that only measures; no ring has it.
+pub const NO_RING: RingId = RingId(0);
 /// The default limit of a whole frame.
 pub const MAX_FRAME_BYTES: usize = 16 << 20;
 
@@ -72,13 +74,15 @@ pub enum Frame {
     Pong {
         nonce: u64,
     },
+    /// Bytes that mean nothing: they measure what a link carries.
+    Filler(Bytes),
     /// On the host link only.
     ToHub(ToHub),
     /// On the host link only.
     ToAgent(ToAgent),
 }
 
-/// Who dials a ring link, for which edge of which plan.
+/// Who dials a ring link, for which edge of which plan. One of [`NO_RING`] dials to measure the link, and no more.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hello {
     pub version: ProtocolVersion,

@@ -115,6 +115,12 @@ impl Stage {
         self.sessions.len()
     }
 
+    /// Token rows that wait to be computed.
+    pub fn n_queued_rows(&self) -> usize {
+        let pending: usize = self.sessions.values().map(|session| session.pending.len()).sum();
+        pending + self.arrived.iter().map(Job::n_rows).sum::<usize>()
+    }
+
     /// The phone that this stage sends to.
     pub fn next_phone(&self) -> &str {
         &self.shape.next_phone

@@ -19,18 +19,20 @@ use super::stage::{Effect, Stage};
 use crate::board::Entry;
 use crate::kv_cache::Slots;
 use crate::metrics::StepKind;
+use crate::pace::{Figures, Pace, Shares, Step};
 use crate::segment::Segment;
+use crate::trial;
 
 /// How often deadlines are looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(250);
-/// Decode times that the published median is taken of.
-const TIMES_KEPT: usize = 33;
 
 pub(super) struct Worker {
     segment: Segment,
     /// Given back when the segment is freed: fields are dropped in this order.
     _memory: OwnedSemaphorePermit,
     slots: Slots,
+    /// What was measured before the first stage came.
+    measured: (Shares, Figures),
     stages: Vec<Attached>,
     /// Which of the stages may step first.
     turn: usize,
@@ -51,13 +53,6 @@ struct Attached {
     pace: Pace,
 }
 
-/// Seconds a layer of the last decode steps, as a ring.
-#[derive(Default)]
-struct Pace {
-    times: Vec<f64>,
-    n_times: usize,
-}
-
 // === impl Worker ===
 
 impl Worker {
@@ -68,11 +63,13 @@ impl Worker {
         calls: std_mpsc::SyncSender<Call>,
     ) -> Self {
         let slots = Slots::new(segment.capacity().n_slots);
-        Self { segment, _memory: memory, slots, stages: Vec::new(), turn: 0, host, runtime, calls }
+        let measured = (Shares::default(), Figures::default());
+        Self { segment, _memory: memory, slots, measured, stages: Vec::new(), turn: 0, host, runtime, calls }
     }
 
     /// Runs until it is told to stop.
     pub(super) fn run(&mut self, inbox: &std_mpsc::Receiver<Call>) {
+        self.time_trial();
         loop {
             let has_work = self.stages.iter().any(|it| it.stage.has_work());
             let wait = if has_work { Duration::ZERO } else { TICK };
@@ -97,7 +94,17 @@ impl Worker {
             self.step();
             for it in &self.stages {
                 it.entry.set_sessions(it.stage.n_sessions());
+                it.entry.set_queued_rows(it.stage.n_queued_rows());
             }
+        }
+    }
+
+    /// Times the segment before its first session comes.
+    fn time_trial(&mut self) {
+        match trial::run(&mut self.segment) {
+            Ok(measured) => self.measured = measured,
+            // The first real step will say the same to the session that it fails.
+            Err(error) => tracing::error!(%error, "a trial step failed"),
         }
     }
 
@@ -107,7 +114,9 @@ impl Worker {
         // One of the same generation is gone: its own end is on its way behind this.
         self.detach(generation);
         let stage = Stage::new(shape, self.slots.clone());
-        self.stages.push(Attached { generation, stage, holds, next, entry, puller, pace: Pace::default() });
+        let (shares, figures) = self.measured;
+        entry.set_figures(figures);
+        self.stages.push(Attached { generation, stage, holds, next, entry, puller, pace: Pace::new(shares, figures) });
     }
 
     fn detach(&mut self, generation: PlanGeneration) {
@@ -170,15 +179,16 @@ impl Worker {
             let index = (self.turn + offset) % n_stages;
             let Some(batch) = self.stages[index].stage.next_batch(began) else { continue };
             self.turn = index + 1;
+            let (n_rows, n_logits) = (batch.rows.len(), batch.n_logits);
+            let is_decode = batch.jobs.len() == n_rows;
+            let mut computing = None;
             let it = &mut self.stages[index];
-            let effects = match self.segment.step_of(it.holds, &batch.rows, batch.input.clone(), batch.n_logits) {
+            let n_layers = it.holds.layers.len() as usize;
+            let effects = match self.segment.step_of(it.holds, &batch.rows, batch.input.clone(), n_logits) {
                 Ok(output) => {
                     let took = began.elapsed();
-                    let is_decode = batch.jobs.len() == batch.rows.len();
+                    computing = Some(took);
                     it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, took);
-                    if batch.rows.len() == 1 {
-                        it.pace.note(took, it.holds, &it.entry);
-                    }
                     it.stage.complete(batch, output, Instant::now())
                 }
                 Err(error) => {
@@ -187,6 +197,13 @@ impl Worker {
                 }
             };
             self.deliver(index, effects);
+            if let Some(computing) = computing {
+                let step = Step { n_rows, n_logits, n_layers, is_decode, computing, whole: began.elapsed() };
+                let it = &mut self.stages[index];
+                if let Some(figures) = it.pace.note(&step, Instant::now()) {
+                    it.entry.set_figures(figures);
+                }
+            }
             return;
         }
     }
@@ -257,23 +274,4 @@ fn bytes_of(values: &[f32]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(values.len() * 4);
     values.iter().for_each(|value| bytes.put_f32_le(*value));
     bytes.freeze()
-}
-
-// === impl Pace ===
-
-impl Pace {
-    fn note(&mut self, elapsed: Duration, holds: Holds, entry: &Entry) {
-        let seconds = elapsed.as_secs_f64() / f64::from(holds.layers.len().max(1));
-        if self.times.len() < TIMES_KEPT {
-            self.times.push(seconds);
-        } else {
-            self.times[self.n_times % TIMES_KEPT] = seconds;
-        }
-        self.n_times += 1;
-        if self.n_times % 8 == 1 {
-            let mut sorted = self.times.clone();
-            sorted.sort_unstable_by(f64::total_cmp);
-            entry.set_seconds_per_layer(sorted[sorted.len() / 2]);
-        }
-    }
 }

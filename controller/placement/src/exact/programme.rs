@@ -17,7 +17,7 @@ mod solving;
 
 use good_lp::{Expression, ProblemVariables, Variable, VariableDefinition, constraint, variable};
 
-use super::caps::Caps;
+use crate::caps::Caps;
 use crate::costs::Costs;
 use crate::problem::Objective;
 
@@ -82,7 +82,8 @@ impl<'a, 'b> Programme<'a, 'b> {
         let guess = || guess(costs, candidates);
         let limit_seconds = cutoff.map_or(f64::INFINITY, |seconds| seconds * (1.0 - CUTOFF));
         // A phone too slow for any layer below the cutoff would only bring large figures.
-        let roles = candidates.iter().map(|&phone| (phone, Caps::new(costs, phone, limit_seconds)));
+        let roles =
+            candidates.iter().map(|&phone| (phone, Caps::new(costs, phone).within(costs, phone, limit_seconds)));
         let (phones, caps): (Vec<usize>, Vec<Caps>) = roles.filter(|(_, caps)| caps.most(costs.n_layers) > 0).unzip();
         let mut programme = Self {
             costs,
@@ -158,10 +159,11 @@ impl<'a, 'b> Programme<'a, 'b> {
 
     /// Units of this phone's stage.
     fn stage(&self, at: usize) -> Expression {
-        let phone = &self.costs.problem.phones[self.phones[at]];
-        self.units(phone.seconds_per_layer) * self.count[at].variable
-            + self.units(phone.seconds_embedding) * self.head[at].variable
-            + self.units(phone.seconds_head) * self.tail[at].variable
+        let (costs, phone) = (self.costs, self.phones[at]);
+        self.units(costs.step_seconds(phone)) * self.used[at].variable
+            + self.units(costs.layer_seconds(phone)) * self.count[at].variable
+            + self.units(costs.embedding_seconds(phone)) * self.head[at].variable
+            + self.units(costs.head_seconds(phone)) * self.tail[at].variable
     }
 
     fn write_roles(&mut self) {
@@ -244,7 +246,7 @@ impl<'a, 'b> Programme<'a, 'b> {
                     let whole: Expression = self.whole.iter().flatten().map(|c| c.variable).sum();
                     self.rows.push(constraint!(worst >= wire * (1.0 - whole)));
                 }
-                self.rows.push(constraint!(worst >= round * (1.0 / self.costs.n_sessions())));
+                self.rows.push(constraint!(worst >= round * (1.0 / self.costs.n_groups())));
                 worst.into()
             }
         };
