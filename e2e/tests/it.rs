@@ -17,5 +17,7 @@ mod joining;
 mod losses;
 #[path = "it/manifests.rs"]
 mod manifests;
+#[path = "it/moves.rs"]
+mod moves;
 #[path = "it/tidy.rs"]
 mod tidy;
