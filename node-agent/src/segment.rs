@@ -274,13 +274,13 @@ impl Segment {
         self.head.is_some()
     }
 
+    pub fn holds_embedding(&self) -> bool {
+        self.embedding.is_some()
+    }
+
     /// All that is loaded.
     pub fn holds(&self) -> Holds {
         self.holds
-    }
-
-    pub fn holds_embedding(&self) -> bool {
-        self.embedding.is_some()
     }
 
     /// Runs one step of all that is loaded over `rows`; on the tail the last `n_logits` rows give logits.

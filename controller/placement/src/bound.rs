@@ -7,17 +7,22 @@
 //! in from i (Held and Karp 1970). Any u gives a bound; a fixed number of subgradient steps looks for a good one.
 
 mod knapsack;
+mod many;
 mod ways;
 
-use crate::costs::Costs;
+use crate::costs::{Costs, MAX_TABLE};
 use crate::problem::Objective;
 use knapsack::Knapsack;
 use ways::Ways;
 
 /// Subgradient steps.
 const MAX_STEPS: usize = 60;
-/// Halvings of the interval in which the objective of Throughput lies.
+/// Halvings at most of the interval in which the objective of Throughput lies.
 const HALVINGS: usize = 40;
+/// The part of the objective to which that interval is narrowed.
+const PRECISION: f64 = 1e-10;
+/// The same over more phones than a table of hops is made of.
+const PRECISION_OF_MANY: f64 = 1e-3;
 
 /// Seconds a token that no objective is below; `known` is the objective of some plan, in seconds a token.
 pub(crate) fn lower_bound(costs: &Costs<'_>, known: f64) -> f64 {
@@ -30,6 +35,14 @@ pub(crate) fn lower_bound(costs: &Costs<'_>, known: f64) -> f64 {
 
 /// Seconds a step that no objective is below in this grouping, or something above `known`.
 pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
+    if costs.usable.len() > MAX_TABLE {
+        let many = many::Many::new(costs);
+        let round = |limit: f64| many.round(limit);
+        return match costs.problem.demand.objective {
+            Objective::Latency => round(f64::INFINITY),
+            Objective::Throughput => halve(costs, known, PRECISION_OF_MANY, round),
+        };
+    }
     let mut ways = Ways::new(costs);
     let mut knapsack = Knapsack::new(costs);
     if costs.problem.demand.objective == Objective::Latency {
@@ -38,16 +51,23 @@ pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
     // The slowest stage is within a limit, or above it: as the limit rises, the shortest round falls.
     let round_target = known * costs.n_groups();
     dearest(&mut knapsack, &mut ways, known, round_target);
-    let shared = |knapsack: &mut Knapsack<'_, '_>, limit: f64| {
-        knapsack.solve(&ways, limit).map_or(f64::INFINITY, |round| round / costs.n_groups())
-    };
-    if shared(&mut knapsack, known) >= known {
+    halve(costs, known, PRECISION, |limit| knapsack.solve(&ways, limit).unwrap_or(f64::INFINITY))
+}
+
+/// The least objective that is no less than the slowest stage's limit and the round's share under that limit, which
+/// falls as the limit rises; or `known`, where that is less.
+fn halve(costs: &Costs<'_>, known: f64, precision: f64, mut round: impl FnMut(f64) -> f64) -> f64 {
+    let mut shared = |limit: f64| round(limit) / costs.n_groups();
+    if shared(known) >= known {
         return known;
     }
     let (mut low, mut high) = (0.0, known);
     for _ in 0..HALVINGS {
+        if high - low <= precision * known {
+            break;
+        }
         let middle = (low + high) / 2.0;
-        if shared(&mut knapsack, middle) > middle { low = middle } else { high = middle }
+        if shared(middle) > middle { low = middle } else { high = middle }
     }
     low
 }

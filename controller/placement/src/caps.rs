@@ -19,8 +19,10 @@ impl Caps {
     /// What fits into the phone's memory, wherever its layers are.
     pub(crate) fn new(costs: &Costs<'_>, phone: usize) -> Self {
         let n = costs.n_layers;
-        let inner = (1..n.saturating_sub(1)).map(|from| costs.reach(phone, from)).max().unwrap_or(0);
-        let tail = (1..n).find(|&from| costs.fits(phone, from, n)).map_or(0, |from| n - from);
+        // Where all layers are alike, so are all places inside.
+        let places = if costs.has_even_layers { 1..n.saturating_sub(1).min(2) } else { 1..n.saturating_sub(1) };
+        let inner = places.map(|from| costs.reach(phone, from)).max().unwrap_or(0);
+        let tail = costs.reach_back(phone);
         Self { inner, head: costs.reach(phone, 0), tail, whole: costs.fits(phone, 0, n) }
     }
 

@@ -1,5 +1,7 @@
 //! Costs: a problem's figures arranged for the solvers, and what one ring of phones costs.
 
+use std::rc::Rc;
+
 use crate::problem::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, Problem};
 
 /// Two objective values closer than this, relatively, are a tie.
@@ -31,6 +33,30 @@ pub(crate) struct Costs<'a> {
     layer: Vec<f64>,
     embedding: Vec<f64>,
     head: Vec<f64>,
+    /// Of the usable phones, where they are not too many for one.
+    hops: Option<Rc<HopTable>>,
+    /// All layers take the same bytes.
+    pub(crate) has_even_layers: bool,
+}
+
+/// Usable phones up to which every hop is looked up once.
+pub(crate) const MAX_TABLE: usize = 128;
+
+/// What hops between usable phones take, to be asked for again and again.
+struct HopTable {
+    /// By phone, its row and column.
+    places: Vec<Option<usize>>,
+    n: usize,
+    hops: Vec<Hop>,
+}
+
+/// Seconds of one row's hop.
+#[derive(Clone, Copy)]
+struct Hop {
+    transfer: f64,
+    wire: f64,
+    /// Of the way back: a few bytes.
+    delay: f64,
 }
 
 /// A ring: phones in order, and where each one's layers end. `ends` rises strictly up to the number of layers.
@@ -74,10 +100,18 @@ impl<'a> Costs<'a> {
             layer: none(),
             embedding: none(),
             head: none(),
+            hops: None,
+            has_even_layers: model.layer_bytes.windows(2).all(|pair| pair[0] == pair[1]),
         };
         costs.usable =
             (0..problem.phones.len()).filter(|&i| costs.has_usable_figures(i) && costs.holds_something(i)).collect();
-        costs.in_groups(problem.demand.max_sessions.max(1))
+        costs.narrowed(costs.usable.clone()).in_groups(problem.demand.max_sessions.max(1))
+    }
+
+    /// The same over a part of the usable phones, rising.
+    pub(crate) fn narrowed(&self, usable: Vec<usize>) -> Self {
+        let hops = (usable.len() <= MAX_TABLE).then(|| Rc::new(HopTable::new(self, &usable)));
+        Self { usable, hops, ..self.clone() }
     }
 
     /// The same with the sessions in `groups`, at most one for each.
@@ -103,7 +137,7 @@ impl<'a> Costs<'a> {
         let gains = |&i: &usize| {
             let p = &self.problem.phones[i];
             let less = |further: Option<f64>, first: f64| further.is_some_and(|further| further < first);
-            p.seconds_per_step > 0.0
+            p.seconds_per_step + p.seconds_embedding > 0.0
                 || less(p.seconds_per_layer_per_further_row, p.seconds_per_layer)
                 || less(p.seconds_head_per_further_row, p.seconds_head)
         };
@@ -206,6 +240,19 @@ impl<'a> Costs<'a> {
         self.prefix[from + 1..self.n_layers.max(from + 1)].partition_point(|&bytes| bytes <= limit)
     }
 
+    /// The most layers `phone` can hold up to the last one, the first layer left out.
+    pub(crate) fn reach_back(&self, phone: usize) -> usize {
+        let model = &self.problem.model;
+        let besides = model.activation_bytes.saturating_add(model.head_bytes);
+        let Some(room) = self.budget[phone].checked_sub(besides) else {
+            return 0;
+        };
+        let n = self.n_layers;
+        let least = self.prefix[n].saturating_sub(room);
+        // Boundaries from which on everything fits.
+        n - (1 + self.prefix[1..n].partition_point(|&bytes| bytes < least)).min(n)
+    }
+
     /// Decode seconds of a step through layers `[from, to)` on `phone`.
     pub(crate) fn stage_seconds(&self, phone: usize, from: usize, to: usize) -> f64 {
         let mut seconds = self.step[phone] + (to - from) as f64 * self.layer[phone];
@@ -240,20 +287,28 @@ impl<'a> Costs<'a> {
 
     /// Seconds of the hop of a step's hidden states.
     pub(crate) fn hop_seconds(&self, from: usize, to: usize) -> f64 {
-        let link = self.problem.links.between(from, to);
-        let bytes = self.problem.model.hop_bytes;
-        let first = link.transfer_seconds(bytes);
-        if first.is_finite() { first + (self.rows - 1.0) * link.wire_seconds(bytes) } else { f64::INFINITY }
+        let Hop { transfer, wire, .. } = self.hop(from, to);
+        if transfer.is_finite() { transfer + (self.rows - 1.0) * wire } else { f64::INFINITY }
     }
 
     /// Seconds for which that hop keeps the link busy.
     pub(crate) fn wire_seconds(&self, from: usize, to: usize) -> f64 {
-        self.rows * self.problem.links.between(from, to).wire_seconds(self.problem.model.hop_bytes)
+        self.rows * self.hop(from, to).wire
     }
 
     /// Seconds of the token's way from tail to head: a few bytes, so the delay alone. None on one phone.
     pub(crate) fn back_seconds(&self, tail: usize, head: usize) -> f64 {
-        if tail == head { 0.0 } else { self.problem.links.between(tail, head).delay_seconds() }
+        if tail == head { 0.0 } else { self.hop(tail, head).delay }
+    }
+
+    fn hop(&self, from: usize, to: usize) -> Hop {
+        self.hops.as_ref().and_then(|table| table.get(from, to)).unwrap_or_else(|| self.looked_up_hop(from, to))
+    }
+
+    fn looked_up_hop(&self, from: usize, to: usize) -> Hop {
+        let link = self.problem.links.between(from, to);
+        let bytes = self.problem.model.hop_bytes;
+        Hop { transfer: link.transfer_seconds(bytes), wire: link.wire_seconds(bytes), delay: link.delay_seconds() }
     }
 
     /// All hops of a ring, the token's way back included; infinite when two neighbours cannot reach each other.
@@ -307,6 +362,24 @@ impl<'a> Costs<'a> {
     /// No more stages than layers, since each stage holds one at least.
     pub(crate) fn max_stages(&self) -> usize {
         (self.problem.demand.max_phones as usize).min(self.n_layers).min(self.usable.len())
+    }
+}
+
+// === impl HopTable ===
+
+impl HopTable {
+    fn new(costs: &Costs<'_>, usable: &[usize]) -> Self {
+        let mut places = vec![None; costs.problem.phones.len()];
+        for (place, &phone) in usable.iter().enumerate() {
+            places[phone] = Some(place);
+        }
+        let pairs = usable.iter().flat_map(|&from| usable.iter().map(move |&to| (from, to)));
+        let hops = pairs.map(|(from, to)| costs.looked_up_hop(from, to)).collect();
+        Self { places, n: usable.len(), hops }
+    }
+
+    fn get(&self, from: usize, to: usize) -> Option<Hop> {
+        Some(self.hops[self.places[from]? * self.n + self.places[to]?])
     }
 }
 

@@ -83,19 +83,6 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
     best
 }
 
-/// Whether some cut in this order may be as good as `known`; a cheap question for most that are not.
-pub(crate) fn may_be_as_good(costs: &Costs<'_>, phones: &[usize], known: &Score) -> bool {
-    let hops = costs.hops_seconds(phones);
-    let limit = known.objective * (1.0 + TIE);
-    let within = match costs.problem.demand.objective {
-        Objective::Latency => hops <= limit,
-        Objective::Throughput => hops <= limit * costs.n_groups() && costs.slowest_wire(phones) <= limit,
-    };
-    within
-        && (costs.problem.demand.objective == Objective::Latency
-            || shortest(costs, phones, limit).is_some_and(|(_, s)| (s + hops) / costs.n_groups() <= limit))
-}
-
 /// Of all cuts that make the round no longer than `ring`'s, the one whose slowest stage is the fastest: it
 /// answers prompts and several sessions sooner, at no cost to one.
 pub(crate) fn balance(costs: &Costs<'_>, ring: Ring) -> Ring {

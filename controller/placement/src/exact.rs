@@ -16,7 +16,7 @@ const MAX_ROUNDS: usize = 200;
 /// Branch-and-bound nodes of all rounds together: the solver's limit, in place of a clock.
 const NODE_LIMIT: u64 = 4_000;
 /// The same where more phones are usable than the programme takes.
-const PARTIAL_NODE_LIMIT: u64 = 200;
+const PARTIAL_NODE_LIMIT: u64 = 60;
 
 /// Phones the programme takes when any two links differ: it has a binary for each pair.
 const MAX_PHONES: usize = 10;

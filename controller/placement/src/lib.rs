@@ -16,6 +16,7 @@ mod costs;
 mod cuts;
 mod diagnose;
 mod exact;
+mod fleet;
 mod infeasible;
 mod optimal;
 mod plan;
@@ -28,6 +29,7 @@ mod tie;
 
 pub use baselines::{Strategy, UnknownStrategy, plan_by, published_balancer_step, published_overlap};
 pub use check::{Violation, check};
+pub use fleet::{FleetDeployment, FleetPlan, plan_fleet};
 pub use infeasible::Infeasible;
 pub use optimal::plan;
 pub use plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};

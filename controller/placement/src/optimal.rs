@@ -25,30 +25,24 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     if let Some(reason) = diagnose::refuse(problem) {
         return Err(reason);
     }
-    let costs = Costs::new(problem);
-    let previous = problem.previous.as_ref().and_then(|plan| predict::ring_of(&costs, plan));
-    let found = heuristic(&costs, previous.as_ref());
-    let (best, gap) = match found {
-        Some(found) => proven(&costs, found),
-        None => (first(&costs), f64::INFINITY),
+    let all = Costs::new(problem);
+    let previous = problem.previous.as_ref().and_then(|plan| predict::ring_of(&all, plan));
+    let costs = search::narrow(&all, previous.as_ref());
+    let Some(found) = heuristic(&costs, previous.as_ref()).or_else(|| first(&costs)) else {
+        return Err(diagnose::explain(&all));
     };
-    let Some(best) = best else {
-        return Err(diagnose::explain(&costs));
-    };
-    let gap = if gap.is_finite() { gap } else { gap_of(&costs, best.objective) };
+    let (best, is_proven) = proven(&costs, found, costs.usable.len() == all.usable.len());
+    let gap = if is_proven { 0.0 } else { gap_of(&all, best.objective) };
     let kept = previous.map(|ring| Found::of(&costs, ring)).filter(|previous| previous.ties(&best));
     let ring = match kept {
         Some(previous) => previous.ring,
         None => tie::settle(&best.costs, best.ring),
     };
     let method = if gap == 0.0 { Method::Exact } else { Method::Heuristic };
-    let plan = standby::keep_ready(&costs, predict::plan_of(&costs, &ring, method, gap));
+    let plan = standby::keep_ready(&all, predict::plan_of(&all, &ring, method, gap));
     match check(problem, &plan) {
         Ok(()) => Ok(plan),
-        Err(violation) => {
-            eprintln!("DBG check {violation}");
-            Err(diagnose::explain(&costs))
-        }
+        Err(_) => Err(diagnose::explain(&all)),
     }
 }
 
@@ -117,16 +111,14 @@ fn first<'a>(costs: &Costs<'a>) -> Option<Found<'a>> {
     let groups = *costs.groupings().first()?;
     let at = costs.clone().in_groups(groups);
     let outcome = exact::solve(&at, &candidates(&at, None), None);
-    eprintln!("DBG first groups {groups} proven {} found {}", outcome.proven, outcome.best.is_some());
-    let found = outcome.best.map(|(ring, _)| Found::of(costs, ring))?;
-    let (best, _) = proven(costs, found);
-    best
+    outcome.best.map(|(ring, _)| Found::of(costs, ring))
 }
 
-/// Improves on `found` in every grouping, as far as the exact solver can; with the gap that is left.
-fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Option<Found<'a>>, f64) {
+/// Improves on `found` in every grouping, as far as the exact solver can; and whether nothing is better over these
+/// phones, and they `are_all` there are.
+fn proven<'a>(costs: &Costs<'a>, found: Found<'a>, are_all: bool) -> (Found<'a>, bool) {
     let mut best = found;
-    let mut all_proven = true;
+    let mut all_proven = are_all;
     let mut groupings = costs.groupings();
     // Where the best so far is, something better is likeliest.
     let home = best.costs.n_groups() as u32;
@@ -135,6 +127,10 @@ fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Option<Found<'a>>, f64) {
     for groups in groupings {
         let at = costs.clone().in_groups(groups);
         let known = best.objective * at.rows;
+        if nodes_left == 0 {
+            all_proven = false;
+            break;
+        }
         if bound::bound_at(&at, known) >= known * (1.0 - PROVEN) {
             continue;
         }
@@ -142,7 +138,6 @@ fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Option<Found<'a>>, f64) {
         let is_home = at.rows == best.costs.rows;
         let score = if is_home { best.score } else { Score { objective: known, round: at.score(&best.ring).round } };
         let outcome = exact::solve_within(&at, &candidates, Some((best.ring.clone(), score)), &mut nodes_left);
-        eprintln!("DBG groups {groups} known {known} proven {}", outcome.proven);
         all_proven &= outcome.proven && candidates.len() == costs.usable.len();
         if let Some((ring, _)) = outcome.best {
             let found = Found::of(costs, ring);
@@ -151,8 +146,7 @@ fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Option<Found<'a>>, f64) {
             }
         }
     }
-    let gap = if all_proven { 0.0 } else { gap_of(costs, best.objective) };
-    (Some(best), gap)
+    (best, all_proven)
 }
 
 /// The phones the exact solver works on: all when they are few, else those of the best ring known and the

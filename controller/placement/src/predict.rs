@@ -130,7 +130,7 @@ fn left_out(costs: &Costs<'_>, ring: &Ring) -> Vec<LeftOut> {
         .map(|phone| {
             let why = if !costs.has_usable_figures(phone) {
                 WhyLeftOut::UnusableFigures
-            } else if !costs.usable.contains(&phone) {
+            } else if costs.usable.binary_search(&phone).is_err() {
                 WhyLeftOut::TooLittleMemory
             } else {
                 WhyLeftOut::NoGain

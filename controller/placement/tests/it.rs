@@ -8,6 +8,8 @@ mod baselines;
 mod decisions;
 #[path = "it/exactness.rs"]
 mod exactness;
+#[path = "it/fleet.rs"]
+mod fleet;
 #[path = "it/judging.rs"]
 mod judging;
 #[path = "it/lingua_linked.rs"]

@@ -31,8 +31,6 @@ pub(super) struct Worker {
     /// Given back when the segment is freed: fields are dropped in this order.
     _memory: OwnedSemaphorePermit,
     slots: Slots,
-    /// What was measured before the first stage came.
-    measured: (Shares, Figures),
     stages: Vec<Attached>,
     /// Which of the stages may step first.
     turn: usize,
@@ -40,6 +38,8 @@ pub(super) struct Worker {
     runtime: Handle,
     /// For handles that others call back on.
     calls: std_mpsc::SyncSender<Call>,
+    /// Of the segment, whichever stage runs on it.
+    pace: Pace,
 }
 
 /// A stage and what belongs to it.
@@ -50,7 +50,6 @@ struct Attached {
     next: Outlet,
     entry: Arc<Entry>,
     puller: Puller,
-    pace: Pace,
 }
 
 // === impl Worker ===
@@ -63,8 +62,8 @@ impl Worker {
         calls: std_mpsc::SyncSender<Call>,
     ) -> Self {
         let slots = Slots::new(segment.capacity().n_slots);
-        let measured = (Shares::default(), Figures::default());
-        Self { segment, _memory: memory, slots, measured, stages: Vec::new(), turn: 0, host, runtime, calls }
+        let pace = Pace::new(Shares::default(), Figures::default());
+        Self { segment, _memory: memory, slots, stages: Vec::new(), turn: 0, host, runtime, calls, pace }
     }
 
     /// Runs until it is told to stop.
@@ -99,24 +98,14 @@ impl Worker {
         }
     }
 
-    /// Times the segment before its first session comes.
-    fn time_trial(&mut self) {
-        match trial::run(&mut self.segment) {
-            Ok(measured) => self.measured = measured,
-            // The first real step will say the same to the session that it fails.
-            Err(error) => tracing::error!(%error, "a trial step failed"),
-        }
-    }
-
     fn attach(&mut self, attachment: Attachment) {
         let Attachment { shape, holds, next, entry, puller } = attachment;
         let generation = shape.generation;
         // One of the same generation is gone: its own end is on its way behind this.
         self.detach(generation);
         let stage = Stage::new(shape, self.slots.clone());
-        let (shares, figures) = self.measured;
-        entry.set_figures(figures);
-        self.stages.push(Attached { generation, stage, holds, next, entry, puller, pace: Pace::new(shares, figures) });
+        entry.set_figures(self.pace.figures());
+        self.stages.push(Attached { generation, stage, holds, next, entry, puller });
     }
 
     fn detach(&mut self, generation: PlanGeneration) {
@@ -179,11 +168,10 @@ impl Worker {
             let index = (self.turn + offset) % n_stages;
             let Some(batch) = self.stages[index].stage.next_batch(began) else { continue };
             self.turn = index + 1;
+            let it = &mut self.stages[index];
             let (n_rows, n_logits) = (batch.rows.len(), batch.n_logits);
             let is_decode = batch.jobs.len() == n_rows;
             let mut computing = None;
-            let it = &mut self.stages[index];
-            let n_layers = it.holds.layers.len() as usize;
             let effects = match self.segment.step_of(it.holds, &batch.rows, batch.input.clone(), n_logits) {
                 Ok(output) => {
                     let took = began.elapsed();
@@ -196,15 +184,28 @@ impl Worker {
                     it.stage.fail(&batch, &error.to_string())
                 }
             };
+            let n_layers = it.holds.layers.len() as usize;
             self.deliver(index, effects);
             if let Some(computing) = computing {
                 let step = Step { n_rows, n_logits, n_layers, is_decode, computing, whole: began.elapsed() };
-                let it = &mut self.stages[index];
-                if let Some(figures) = it.pace.note(&step, Instant::now()) {
-                    it.entry.set_figures(figures);
-                }
+                self.note(&step);
             }
             return;
+        }
+    }
+
+    /// Times the segment before its first session comes.
+    fn time_trial(&mut self) {
+        match trial::run(&mut self.segment) {
+            Ok((shares, figures)) => self.pace = Pace::new(shares, figures),
+            // The first real step will say the same to the session that it fails.
+            Err(error) => tracing::error!(%error, "a trial step failed"),
+        }
+    }
+
+    fn note(&mut self, step: &Step) {
+        if let Some(figures) = self.pace.note(step, Instant::now()) {
+            self.stages.iter().for_each(|it| it.entry.set_figures(figures));
         }
     }
 

@@ -112,7 +112,7 @@ impl<'a, 'b> Programme<'a, 'b> {
             programme.write_hops();
             programme.write_way_back();
         }
-        if !has_even_layers(costs) {
+        if !costs.has_even_layers {
             programme.write_bytes();
         }
         for order in excluded {
@@ -139,7 +139,7 @@ impl<'a, 'b> Programme<'a, 'b> {
     fn write_phones(&mut self) {
         let n_layers = self.costs.n_layers;
         // With layers of one size and a sum to minimise, whole orders give whole counts by themselves.
-        let whole_counts = self.costs.problem.demand.objective == Objective::Throughput || !has_even_layers(self.costs);
+        let whole_counts = self.costs.problem.demand.objective == Objective::Throughput || !self.costs.has_even_layers;
         for at in self.positions() {
             for role in [&mut self.used, &mut self.head, &mut self.tail] {
                 let index = self.n_columns;
@@ -266,11 +266,7 @@ fn guess(costs: &Costs<'_>, candidates: &[usize]) -> f64 {
 
 /// True when the order of the inner phones changes nothing.
 pub(super) fn is_orderless(costs: &Costs<'_>, candidates: &[usize]) -> bool {
-    has_even_layers(costs) && has_even_links(costs, candidates)
-}
-
-fn has_even_layers(costs: &Costs<'_>) -> bool {
-    costs.problem.model.layer_bytes.windows(2).all(|pair| pair[0] == pair[1])
+    costs.has_even_layers && has_even_links(costs, candidates)
 }
 
 /// All pairs of candidates have one and the same link, and it works.

@@ -49,17 +49,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-fn dbg_one() {
-    for seed in [4348761841521726106, 2552358800689953116] {
-        let problem = random_problem(seed, 4, 9);
-        eprintln!("seed {seed} {:?}", plan(&problem).map(|p| (p.objective_value, p.gap)));
-    }
-    let seed = 71242554137400605;
-    let mut problem = random_problem(seed, 4, 7);
-    spoil(&mut problem, &mut Random(!seed));
-    eprintln!("seed {seed} {:?} {problem:#?}", plan(&problem).map(|p| (p.objective_value, p.gap)));
-    let problem = random_problem(17142038834016566118, 6, 12);
-    eprintln!("seed 171 {:?} {problem:#?}", plan(&problem).map(|p| (p.objective_value, p.gap)));
-}

@@ -28,11 +28,7 @@ impl Programme<'_, '_> {
         let outcome = match catch_unwind(solve) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(Error::Infeasible)) => return Answer::Nothing,
-            Ok(Err(e)) => {
-                eprintln!("DBG solver {e:?}");
-                return Answer::GaveUp;
-            }
-            Err(_) => return Answer::GaveUp,
+            Ok(Err(_)) | Err(_) => return Answer::GaveUp,
         };
         *nodes_left = nodes_left.saturating_sub(outcome.stats().nodes_solved);
         match outcome {
