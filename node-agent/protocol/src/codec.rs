@@ -54,13 +54,13 @@ const PING: u8 = 11;
 const PONG: u8 = 12;
 const TO_HUB: u8 = 13;
 const TO_AGENT: u8 = 14;
-const FILLER: u8 = 32;
 const PAUSE: u8 = 15;
 const PAUSED: u8 = 16;
 const RESUME: u8 = 17;
 const RESUMED: u8 = 18;
 const KV_REQUEST: u8 = 19;
 const KV_ROWS: u8 = 20;
+const FILLER: u8 = 32;
 
 const NO_KEY: RouteKey =
     RouteKey { ring: RingId(0), generation: PlanGeneration(0), session: SessionId(0), epoch: Epoch(0) };
