@@ -1,123 +1,158 @@
-//! Pace: a lab's phone computes as slowly as its share of the processor says, in bursts of any length.
+//! Pace: how long a layer takes on this phone now, and what a step costs besides. Pure: times come in as arguments.
 //!
-//! The kernel keeps a control group's share only over several of its ticks: a step of a few milliseconds is over before it
-//! is slowed. What the kernel did not take is waited for here, after each run of the engine. Real phones have no pace.
+//! A step is timed as a whole; what of it are layers follows from shares that were measured once, when the segment was
+//! loaded. The median of a short window shows a slowdown within a second or two, and no single hiccup.
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use polyphony_kernels::{BufferId, Engine, EngineError, MatrixId, Recording, VectorId, WeightType};
-use rustix::time::{ClockId, clock_gettime};
+/// Samples older than this say nothing of now.
+const WINDOW: Duration = Duration::from_millis(1500);
+/// The most samples that a median is taken of.
+const SAMPLES: usize = 64;
+/// Figures are made anew at most this often.
+const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 
-/// The share of one core that this phone is, in a file that may change while it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What parts of a step cost, in layers: measured when nothing else ran on the segment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shares {
+    /// Output norm, output matrix: as long as so many layers of one row. 0 where there is no head.
+    pub head_in_layers: f64,
+    /// A further row in the same decode step, as a part of the first.
+    pub further_row: f64,
+}
+
+/// One step that was run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    pub n_rows: usize,
+    /// Rows that gave logits.
+    pub n_logits: usize,
+    pub n_layers: usize,
+    /// One row a session.
+    pub is_decode: bool,
+    /// On the engine.
+    pub computing: Duration,
+    /// From the rows' choice to the last frame's way out.
+    pub whole: Duration,
+}
+
+/// What is published of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// One row through one layer, in decode.
+    pub seconds_per_layer: Option<f64>,
+    /// One layer of a prefill chunk, divided by its rows.
+    pub prefill_seconds_per_layer_per_token: Option<f64>,
+    /// What a decode step costs besides its layers.
+    pub seconds_besides_layers: Option<f64>,
+}
+
+/// The last steps of one segment.
+#[derive(Debug)]
 pub struct Pace {
-    file: PathBuf,
+    shares: Shares,
+    layer: Window,
+    besides: Window,
+    prefill: Window,
+    figures: Figures,
+    published_at: Option<Instant>,
 }
 
-/// Why a file gives no pace.
-#[derive(Debug, thiserror::Error)]
-pub enum PaceError {
-    #[error("--pace-file {} cannot be read: {source}", .file.display())]
-    Unreadable { file: PathBuf, source: std::io::Error },
-    #[error("--pace-file {} holds {found:?}: write a share of one core, such as 0.25", .file.display())]
-    NoShare { file: PathBuf, found: String },
+#[derive(Debug, Default)]
+struct Window {
+    samples: VecDeque<(Instant, f64)>,
 }
 
-/// An engine that keeps a pace. It counts the processor time of the thread that runs it: of a CPU backend with one thread.
-pub struct Paced {
-    engine: Box<dyn Engine>,
-    pace: Pace,
+// === impl Shares ===
+
+impl Default for Shares {
+    /// A segment without a head, on which a further row costs as much as the first.
+    fn default() -> Self {
+        Self { head_in_layers: 0.0, further_row: 1.0 }
+    }
+}
+
+impl Shares {
+    /// Layers of one row that a decode step is as long as.
+    fn layers_of(&self, step: &Step) -> f64 {
+        let rows = |n: usize| if n == 0 { 0.0 } else { 1.0 + self.further_row * (n - 1) as f64 };
+        step.n_layers as f64 * rows(step.n_rows) + self.head_in_layers * rows(step.n_logits)
+    }
 }
 
 // === impl Pace ===
 
 impl Pace {
-    /// # Errors
-    /// When the file does not hold a share above 0 and at most 1.
-    pub fn open(file: &Path) -> Result<Self, PaceError> {
-        let pace = Self { file: file.to_owned() };
-        let text =
-            std::fs::read_to_string(file).map_err(|source| PaceError::Unreadable { file: file.to_owned(), source })?;
-        match parse_share(&text) {
-            Some(_) => Ok(pace),
-            None => Err(PaceError::NoShare { file: file.to_owned(), found: text.trim().to_owned() }),
+    /// With what was measured before the first step, if anything.
+    pub fn new(shares: Shares, figures: Figures) -> Self {
+        Self {
+            shares,
+            layer: Window::default(),
+            besides: Window::default(),
+            prefill: Window::default(),
+            figures,
+            published_at: None,
         }
     }
 
-    /// The share now; a whole core where the file has gone or is just being written.
-    fn share(&self) -> f64 {
-        std::fs::read_to_string(&self.file).ok().and_then(|text| parse_share(&text)).unwrap_or(1.0)
+    pub fn figures(&self) -> Figures {
+        self.figures
     }
 
-    /// The engine at this pace.
-    pub fn keep(self, engine: Box<dyn Engine>) -> Box<dyn Engine> {
-        Box::new(Paced { engine, pace: self })
+    /// Takes a step in; gives new figures when it is time for some.
+    pub fn note(&mut self, step: &Step, now: Instant) -> Option<Figures> {
+        if step.n_rows == 0 || step.n_layers == 0 {
+            return None;
+        }
+        let computing = step.computing.as_secs_f64();
+        if step.is_decode {
+            let layer = computing / self.shares.layers_of(step);
+            self.layer.add(layer, now);
+            if step.n_rows == 1 {
+                self.besides.add((step.whole.as_secs_f64() - layer * step.n_layers as f64).max(0.0), now);
+            }
+        } else if step.n_logits == 0 {
+            // A chunk without logits is layers alone.
+            self.prefill.add(computing / (step.n_layers * step.n_rows) as f64, now);
+        }
+        if self.published_at.is_some_and(|at| now.duration_since(at) < PUBLISH_EVERY) {
+            return None;
+        }
+        self.published_at = Some(now);
+        // What was not measured of late is as it was.
+        let figures = Figures {
+            seconds_per_layer: self.layer.median(now).or(self.figures.seconds_per_layer),
+            prefill_seconds_per_layer_per_token: self
+                .prefill
+                .median(now)
+                .or(self.figures.prefill_seconds_per_layer_per_token),
+            seconds_besides_layers: self.besides.median(now).or(self.figures.seconds_besides_layers),
+        };
+        let is_new = figures != self.figures;
+        self.figures = figures;
+        is_new.then_some(figures)
     }
 }
 
-fn parse_share(text: &str) -> Option<f64> {
-    text.trim().parse::<f64>().ok().filter(|share| *share > 0.0 && *share <= 1.0)
-}
+// === impl Window ===
 
-/// What is left to wait so that work of `processor_time`, which has taken `elapsed`, takes as long as on a core of `share`.
-fn rest(processor_time: Duration, elapsed: Duration, share: f64) -> Duration {
-    processor_time.div_f64(share).saturating_sub(elapsed)
-}
-
-/// The time that this thread has had of a processor.
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
-}
-
-// === impl Paced ===
-
-impl Engine for Paced {
-    fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
-        let (began, before) = (Instant::now(), thread_time());
-        let outcome = self.engine.run(recording);
-        std::thread::sleep(rest(thread_time().saturating_sub(before), began.elapsed(), self.pace.share()));
-        outcome
+impl Window {
+    fn add(&mut self, seconds: f64, now: Instant) {
+        if self.samples.len() == SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now, seconds));
     }
 
-    fn numerics(&self) -> String {
-        self.engine.numerics()
-    }
-
-    fn device(&self) -> String {
-        self.engine.device()
-    }
-
-    fn load_matrix(
-        &mut self,
-        weight_type: WeightType,
-        n_rows: usize,
-        n_cols: usize,
-        ggml: &[u8],
-    ) -> Result<MatrixId, EngineError> {
-        self.engine.load_matrix(weight_type, n_rows, n_cols, ggml)
-    }
-
-    fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
-        self.engine.load_vector(values)
-    }
-
-    fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
-        self.engine.alloc(len)
-    }
-
-    fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
-        self.engine.write(buffer, offset, values)
-    }
-
-    fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
-        self.engine.read(buffer, range)
-    }
-
-    fn bytes_used(&self) -> u64 {
-        self.engine.bytes_used()
+    /// Of the samples of the window; where there are fewer than three, of the last three.
+    fn median(&mut self, now: Instant) -> Option<f64> {
+        while self.samples.len() > 3 && self.samples.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
+            self.samples.pop_front();
+        }
+        let mut sorted: Vec<f64> = self.samples.iter().map(|(_, seconds)| *seconds).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied()
     }
 }
 
@@ -128,43 +163,52 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    #[test]
-    fn what_the_kernel_did_not_slow_is_waited_for() {
-        for (processor_time, elapsed, share, expected) in [
-            (2 * MS, 2 * MS, 0.25, 6 * MS),
-            // The kernel has slowed it already, in part, in full, and by more.
-            (2 * MS, 5 * MS, 0.25, 3 * MS),
-            (2 * MS, 8 * MS, 0.25, Duration::ZERO),
-            (2 * MS, 9 * MS, 0.25, Duration::ZERO),
-            (2 * MS, 2 * MS, 1.0, Duration::ZERO),
-        ] {
-            assert_eq!(rest(processor_time, elapsed, share), expected, "{processor_time:?} in {elapsed:?} of {share}");
-        }
+    fn decode(n_rows: usize, computing: Duration) -> Step {
+        Step { n_rows, n_logits: n_rows, n_layers: 10, is_decode: true, computing, whole: computing + MS }
     }
 
     #[test]
-    fn a_share_is_read_anew_and_a_bad_one_refused_at_the_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("share");
-        assert!(Pace::open(&file).unwrap_err().to_string().contains("--pace-file"));
-        for bad in ["", "0", "-1", "1.5", "slow", "NaN"] {
-            std::fs::write(&file, bad).unwrap();
-            assert!(Pace::open(&file).unwrap_err().to_string().contains("such as 0.25"), "{bad}");
-        }
-        std::fs::write(&file, "0.5\n").unwrap();
-        let pace = Pace::open(&file).unwrap();
-        assert_eq!(pace.share(), 0.5);
-        std::fs::write(&file, "0.25").unwrap();
-        assert_eq!(pace.share(), 0.25);
-        std::fs::remove_file(&file).unwrap();
-        assert_eq!(pace.share(), 1.0);
+    fn the_heads_share_is_no_layers() {
+        let shares = Shares { head_in_layers: 5.0, further_row: 0.5 };
+        let mut pace = Pace::new(shares, Figures::default());
+        let figures = pace.note(&decode(1, 30 * MS), Instant::now()).unwrap();
+        assert!((figures.seconds_per_layer.unwrap() - 0.002).abs() < 1e-9, "30 ms are 10 layers and a head of 5");
+        assert!((figures.seconds_besides_layers.unwrap() - 0.011).abs() < 1e-9, "the head, and 1 ms of frames");
     }
 
     #[test]
-    fn the_time_of_a_thread_is_its_own() {
-        let before = thread_time();
-        std::thread::sleep(20 * MS);
-        // Sleeping costs it next to nothing.
-        assert!(thread_time() - before < 10 * MS);
+    fn a_step_of_many_rows_tells_the_time_of_one() {
+        let mut pace = Pace::new(Shares { head_in_layers: 0.0, further_row: 0.5 }, Figures::default());
+        let figures = pace.note(&decode(3, 40 * MS), Instant::now()).unwrap();
+        assert!((figures.seconds_per_layer.unwrap() - 0.002).abs() < 1e-9);
+        assert_eq!(figures.seconds_besides_layers, None, "of one row alone");
+    }
+
+    #[test]
+    fn a_slowdown_shows_within_the_window_and_a_hiccup_does_not() {
+        let mut pace = Pace::new(Shares::default(), Figures::default());
+        let mut now = Instant::now();
+        let mut run = |pace: &mut Pace, n: usize, computing: Duration| {
+            for _ in 0..n {
+                now += 50 * MS;
+                pace.note(&decode(1, computing), now);
+            }
+            pace.figures().seconds_per_layer.unwrap()
+        };
+        assert_eq!(run(&mut pace, 100, 20 * MS), 0.002);
+        assert_eq!(run(&mut pace, 1, 500 * MS), 0.002);
+        assert_eq!(run(&mut pace, 5, 20 * MS), 0.002);
+        assert_eq!(run(&mut pace, 30, 60 * MS), 0.006, "1.5 s later");
+    }
+
+    #[test]
+    fn a_prefill_chunk_tells_of_prefill_alone() {
+        let measured = Figures { seconds_per_layer: Some(0.5), ..Figures::default() };
+        let mut pace = Pace::new(Shares::default(), measured);
+        let chunk =
+            Step { n_rows: 32, n_logits: 0, n_layers: 10, is_decode: false, computing: 320 * MS, whole: 320 * MS };
+        let figures = pace.note(&chunk, Instant::now()).unwrap();
+        assert_eq!(figures.prefill_seconds_per_layer_per_token, Some(0.001));
+        assert_eq!(figures.seconds_per_layer, Some(0.5), "as it was measured before");
     }
 }

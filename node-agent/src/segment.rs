@@ -10,6 +10,7 @@ use polyphony_kernels::{
 use polyphony_model::{Holds, Hyperparameters, Manifest, Role, RopeStyle as ModelRopeStyle, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
 
+mod kv_rows;
 mod loaded;
 
 use loaded::Loaded;
@@ -69,6 +70,12 @@ pub enum SegmentError {
     InputSize { rows: usize, values: usize, expected: usize },
     #[error("the {given} were given to a segment that takes {wanted}")]
     InputKind { given: &'static str, wanted: &'static str },
+    #[error("layers {from} to {to}, or the ends that go with them, are not all loaded")]
+    NotLoaded { from: u32, to: u32 },
+    #[error("positions {from} to {to} of slot {slot} are not in the KV cache, which has {n_slots} of {n_positions}")]
+    NotCached { slot: u32, from: u32, to: u32, n_slots: usize, n_positions: usize },
+    #[error("{n_positions} positions of a KV cache came in {actual} values, {expected} expected")]
+    KvSize { n_positions: u32, actual: usize, expected: usize },
 }
 
 struct Layer {
@@ -124,6 +131,8 @@ pub struct Segment {
     capacity: Capacity,
     activation_type: ActivationType,
     layout: KvLayout,
+    /// All that is loaded; a step runs a part of it.
+    holds: Holds,
     embedding: Option<MatrixId>,
     frequency_factors: Option<VectorId>,
     layers: Vec<Layer>,
@@ -236,6 +245,7 @@ impl Segment {
             capacity,
             activation_type,
             layout,
+            holds,
             embedding,
             frequency_factors,
             layers,
@@ -264,11 +274,37 @@ impl Segment {
         self.head.is_some()
     }
 
-    /// Runs one step over `rows`; on the tail the last `n_logits` rows give logits.
+    pub fn holds_embedding(&self) -> bool {
+        self.embedding.is_some()
+    }
+
+    /// All that is loaded.
+    pub fn holds(&self) -> Holds {
+        self.holds
+    }
+
+    /// Runs one step of all that is loaded over `rows`; on the tail the last `n_logits` rows give logits.
     ///
     /// # Errors
     /// When input and rows do not fit, or the device fails.
     pub fn step(&mut self, rows: &[Row], input: Input, n_logits: usize) -> Result<Output, SegmentError> {
+        self.step_of(self.holds, rows, input, n_logits)
+    }
+
+    /// Runs one step of a part of what is loaded: its layers, with embedding and head where `part` has them.
+    ///
+    /// # Errors
+    /// As [`Segment::step`], and when not all of the part is loaded.
+    pub fn step_of(
+        &mut self,
+        part: Holds,
+        rows: &[Row],
+        input: Input,
+        n_logits: usize,
+    ) -> Result<Output, SegmentError> {
+        if !part.lies_within(&self.holds) {
+            return Err(SegmentError::NotLoaded { from: part.layers.from, to: part.layers.to });
+        }
         let n_rows = rows.len();
         if n_rows > self.capacity.max_rows {
             return Err(SegmentError::TooManyRows { rows: n_rows, limit: self.capacity.max_rows });
@@ -277,12 +313,14 @@ impl Segment {
             return Err(SegmentError::TooManyRows { rows: n_logits, limit: self.capacity.max_logits() });
         }
         let mut recording = Recording::new(rows.to_vec());
-        self.record_input(&mut recording, n_rows, input)?;
-        for layer in &self.layers {
+        self.record_input(&mut recording, n_rows, input, self.embedding.filter(|_| part.embedding))?;
+        let first = self.holds.layers.from;
+        let layers = (part.layers.from - first) as usize..(part.layers.to - first) as usize;
+        for layer in &self.layers[layers] {
             self.record_layer(&mut recording, layer, n_rows);
         }
         let hidden_size = self.hidden_size();
-        let Some(head) = &self.head else {
+        let Some(head) = self.head.as_ref().filter(|_| part.head) else {
             recording.readback(self.activations.hidden, 0..n_rows * hidden_size);
             return Ok(Output::Hidden(self.engine.run(&recording)?));
         };
@@ -302,11 +340,17 @@ impl Segment {
         Ok(Output::Logits(self.engine.run(&recording)?))
     }
 
-    fn record_input(&self, recording: &mut Recording, n_rows: usize, input: Input) -> Result<(), SegmentError> {
+    fn record_input(
+        &self,
+        recording: &mut Recording,
+        n_rows: usize,
+        input: Input,
+        embedding: Option<MatrixId>,
+    ) -> Result<(), SegmentError> {
         let size = |values: usize, expected: usize| {
             if values == expected { Ok(()) } else { Err(SegmentError::InputSize { rows: n_rows, values, expected }) }
         };
-        match (input, self.embedding) {
+        match (input, embedding) {
             (Input::Tokens(tokens), Some(table)) => {
                 size(tokens.len(), n_rows)?;
                 recording.push(EmbedRows { table, tokens, out: self.activations.hidden });

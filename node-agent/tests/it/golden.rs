@@ -143,7 +143,8 @@ fn compare(ring: &mut Ring, golden: &Golden, bound: f32, max_steps: usize) {
     println!("off by at most {farthest}, {bound} allowed");
 }
 
-const CPU: Backend = Backend::Cpu { threads: 1 };
+const CPU: Backend = Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 };
+const CPU_INT8: Backend = Backend::Cpu { threads: 1, arithmetic: Arithmetic::Int8 };
 const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
 const VULKAN_INT8: Backend = Backend::Vulkan { arithmetic: Arithmetic::Int8 };
 /// f32 arithmetic on dequantised weights; the golden files round to 5 decimals (tiny) or 4 (real).
@@ -179,10 +180,17 @@ fn tiny_llamas_give_their_golden_logits_on_vulkan() {
     }
 }
 
+const TINY_OF_FEW_BITS: [&str; 3] = ["llama_q8_0", "llama_q4_0", "llama_q4_1"];
+
+#[test]
+fn tiny_llamas_are_within_the_bound_of_8_bits_on_the_cpu() {
+    compare_tiny(CPU_INT8, &TINY_OF_FEW_BITS, INT8_BOUND);
+}
+
 #[test]
 fn tiny_llamas_are_within_the_bound_of_8_bits_on_vulkan() {
     if vulkan_is_here() {
-        compare_tiny(VULKAN_INT8, &["llama_q8_0", "llama_q4_0", "llama_q4_1"], INT8_BOUND);
+        compare_tiny(VULKAN_INT8, &TINY_OF_FEW_BITS, INT8_BOUND);
     }
 }
 
@@ -209,6 +217,12 @@ fn smollm2_gives_its_golden_logits_on_vulkan() {
         // Software Vulkan is slow: the first steps of each case tell right from wrong.
         compare(&mut Ring::load(&path, &[15], VULKAN, ActivationType::F32), &golden(SMOLLM2), F32_BOUND, 4);
     }
+}
+
+#[test]
+fn smollm2_is_within_the_bound_of_8_bits_on_the_cpu() {
+    let Some(path) = real_model() else { return };
+    compare(&mut Ring::load(&path, &[15], CPU_INT8, ActivationType::F32), &golden(SMOLLM2), INT8_BOUND, usize::MAX);
 }
 
 #[test]
@@ -249,6 +263,7 @@ fn every_split_agrees(backend: Backend, activation_type: ActivationType) {
 fn every_split_and_chunk_gives_the_same_bits_on_the_cpu() {
     every_split_agrees(CPU, ActivationType::F16);
     every_split_agrees(CPU, ActivationType::F32);
+    every_split_agrees(CPU_INT8, ActivationType::F16);
 }
 
 #[test]
