@@ -5,6 +5,7 @@
 
 pub mod assignments;
 pub mod link;
+pub mod neighbours;
 pub mod registry;
 pub mod weights;
 
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::secret::Secret;
 use assignments::Assigned;
+use neighbours::Neighbourhood;
 use registry::Registry;
 
 /// What the hub passes on to the gateway.
@@ -43,6 +45,8 @@ pub struct Hub {
     pub weights_url: String,
     /// What every phone is to hold; `None` until the API has been read, so that no phone drops what it has.
     pub assigned: watch::Receiver<Option<Arc<Assigned>>>,
+    /// Whose links phones measure.
+    pub neighbourhood: watch::Receiver<Arc<Neighbourhood>>,
 }
 
 // === impl Hub ===

@@ -104,6 +104,7 @@ impl Process {
             Arc::new(ModelStore::new(data_dir.join("models")).context("cannot make the folder for manifests")?);
         let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
         let (assigned, assigned_seen) = watch::channel(None);
+        let (neighbourhood, neighbourhood_seen) = watch::channel(Arc::default());
         let gateway = Gateway::new(GatewayConfig::default(), registry.clone(), routes_seen);
         let metrics = Arc::new(Metrics::new(gateway.metrics().registry()));
         let gateway_url = format!("http://{}", gateway_listener.local_addr()?);
@@ -122,6 +123,7 @@ impl Process {
             join_token: join_token.clone(),
             weights_url,
             assigned: assigned_seen,
+            neighbourhood: neighbourhood_seen,
         };
         let reconciler = Reconciler {
             sources: Sources { stores, registry: registry.clone(), models: models.clone(), gateway: gateway.clone() },
@@ -133,6 +135,7 @@ impl Process {
             },
             join_token: join_token.clone(),
             assigned,
+            neighbourhood,
             routes,
             metrics: metrics.clone(),
         };

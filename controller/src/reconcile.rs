@@ -7,6 +7,7 @@ pub mod act;
 pub mod decide;
 pub mod generations;
 pub mod observe;
+pub mod power;
 pub mod preview;
 pub mod problem;
 pub mod segments;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::hub::assignments::{self, Assigned};
+use crate::hub::neighbours::Neighbourhood;
 use crate::metrics::Metrics;
 use crate::routes;
 use crate::secret::Secret;
@@ -46,6 +48,7 @@ pub struct Reconciler {
     pub settings: Settings,
     pub join_token: Secret,
     pub assigned: watch::Sender<Option<Arc<Assigned>>>,
+    pub neighbourhood: watch::Sender<Arc<Neighbourhood>>,
     pub routes: watch::Sender<Arc<RouteTable>>,
     pub metrics: Arc<Metrics>,
 }
@@ -88,7 +91,7 @@ impl Reconciler {
         let deciding = {
             let (planner, span) = (planner.clone(), tracing::Span::current());
             tokio::task::spawn_blocking(move || {
-                span.in_scope(|| decide::decide_with(&observed, &|problem| planner.plan(problem)))
+                span.in_scope(|| decide::decide_with(&observed, &|strategy, problem| planner.plan(strategy, problem)))
             })
         };
         let actions = match deciding.await {
@@ -113,6 +116,14 @@ impl Reconciler {
             let differs = current.as_deref() != Some(&assigned);
             if differs {
                 *current = Some(Arc::new(assigned));
+            }
+            differs
+        });
+        let neighbourhood = Neighbourhood::new(observed.linked_addresses(), &self.join_token);
+        self.neighbourhood.send_if_modified(|current| {
+            let differs = **current != neighbourhood;
+            if differs {
+                *current = Arc::new(neighbourhood);
             }
             differs
         });

@@ -37,9 +37,18 @@ fn route(observed: &Observed, key: &ObjectKey, deployment: &InferenceDeployment)
         manifest_digest: resolved.map(|resolved| resolved.digest.clone()).unwrap_or_default(),
         context_length: deployment.spec.context_length,
         max_sessions: deployment.spec.max_sessions,
+        is_planned: is_planned(observed, deployment),
         unavailable_reason: why_not.filter(|_| rings.is_empty()),
         rings,
     }
+}
+
+/// Whether a plan is on phones, or on its way there, and nothing is known that keeps it from serving.
+fn is_planned(observed: &Observed, deployment: &InferenceDeployment) -> bool {
+    of_deployment(observed, deployment).iter().any(|generation| {
+        let is_lost = !generation.lost_phones(observed).is_empty() || !generation.failures(observed).is_empty();
+        generation.is_whole() && !generation.is_leaving() && !is_lost
+    })
 }
 
 /// The newest ready generation of each replica. A ring with a suspected phone is left out where another is well.
@@ -57,18 +66,22 @@ fn rings(observed: &Observed, deployment: &InferenceDeployment) -> Vec<RingRoute
     rings
         .into_iter()
         .filter(|generation| !some_are_well || is_well(generation))
-        .map(|generation| ring(generation))
+        .map(|generation| ring(generation, &generations))
         .collect()
 }
 
-fn ring(generation: &Generation<'_>) -> RingRoute {
+fn ring(generation: &Generation<'_>, all: &[Generation<'_>]) -> RingRoute {
     let (ring, number) = generation.ring();
+    // Sessions can be fetched from it for as long as all of it is there.
+    let is_followed = |other: &&Generation<'_>| {
+        other.replica == generation.replica && Some(other.number) == generation.follows() && other.is_whole()
+    };
     RingRoute {
         ring,
         replica: generation.replica,
         generation: number,
         phones: generation.phones().into_iter().map(str::to_owned).collect(),
         numerics_class: generation.numerics_class().to_owned(),
-        follows: None,
+        follows: all.iter().find(is_followed).map(|followed| followed.ring().1),
     }
 }

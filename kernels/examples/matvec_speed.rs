@@ -1,7 +1,7 @@
 //! Speed of matrix times rows on the shapes of SmolLM2-135M, on every engine: nanoseconds a multiply-add, by the wall and of processor time,
 //! and 10^9 weight bytes a second.
 //!
-//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [cpu|texture|texture-int8|lanes|storage]…`; with `--json` one object a line.
+//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [cpu|cpu-int8|texture|texture-int8|lanes|storage]…`; with `--json` one object a line.
 
 #![allow(clippy::unwrap_used)]
 
@@ -33,6 +33,9 @@ fn main() -> Result<(), EngineError> {
     if all || wanted("cpu") {
         measure(&mut CpuEngine::new(1)?, "cpu", json)?;
         measure(&mut CpuEngine::new(0)?, "cpu-all", json)?;
+    }
+    if all || wanted("cpu-int8") {
+        measure(&mut CpuEngine::with_arithmetic(1, Arithmetic::Int8)?, "cpu-int8", json)?;
     }
     for (name, source, arithmetic) in [
         ("texture", WeightSource::Texture, Arithmetic::F32),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::ThreadPool;
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{self, Engine, EngineError};
 use crate::ops::{
     Activate, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, PositionBias, RmsNorm, Rope, RopeKvWrite,
     RoundRows, SiluMul, Turn,
@@ -22,6 +22,7 @@ pub mod kv_write;
 mod lanes;
 pub mod layer_norm;
 pub mod matmul;
+pub mod matmul_int8;
 pub mod quantise_rows;
 pub mod rms_norm;
 pub mod rope;
@@ -42,6 +43,8 @@ pub struct CpuEngine {
 enum Arithmetic {
     Reference,
     Fast(ThreadPool),
+    /// As `Fast`, but matrices of 4 and 8 bits meet activations of 8 bits.
+    Int8(ThreadPool),
 }
 
 /// A matrix as the kernels of this folder see it: row-major GGML blocks.
@@ -62,11 +65,19 @@ impl<'a> Matrix<'a> {
 impl CpuEngine {
     /// The fast engine on a pool of its own; 0 threads means as many as the processor has.
     pub fn new(threads: usize) -> Result<Self, EngineError> {
+        Self::with_arithmetic(threads, engine::Arithmetic::F32)
+    }
+
+    /// As [`CpuEngine::new`], in an arithmetic of choice.
+    pub fn with_arithmetic(threads: usize, arithmetic: engine::Arithmetic) -> Result<Self, EngineError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|index| format!("kernels-{index}"))
             .build()?;
-        Ok(Self::with(Arithmetic::Fast(pool)))
+        Ok(Self::with(match arithmetic {
+            engine::Arithmetic::F32 => Arithmetic::Fast(pool),
+            engine::Arithmetic::Int8 => Arithmetic::Int8(pool),
+        }))
     }
 
     /// The oracle: slow, simple, as exact as f32 storage between ops lets it be.
@@ -129,7 +140,7 @@ impl CpuEngine {
             let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => rms_norm::reference,
-                Arithmetic::Fast(_) => rms_norm::fast,
+                Arithmetic::Fast(_) | Arithmetic::Int8(_) => rms_norm::fast,
             };
             kernel(x, engine.vector(op.weight), op.eps, &mut out[..x.len()]);
         });
@@ -141,7 +152,7 @@ impl CpuEngine {
             let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => layer_norm::reference,
-                Arithmetic::Fast(_) => layer_norm::fast,
+                Arithmetic::Fast(_) | Arithmetic::Int8(_) => layer_norm::fast,
             };
             kernel(x, engine.vector(op.weight), engine.vector(op.bias), op.eps, &mut out[..x.len()]);
         });
@@ -163,7 +174,10 @@ impl CpuEngine {
             };
             match &engine.arithmetic {
                 Arithmetic::Reference => matmul::reference(weight, x, &add, out),
-                Arithmetic::Fast(pool) => matmul::fast(weight, x, &add, out, pool),
+                Arithmetic::Int8(pool) if matmul_int8::takes(weight.shape.weight_type) => {
+                    matmul_int8::fast(weight, x, &add, out, pool);
+                }
+                Arithmetic::Fast(pool) | Arithmetic::Int8(pool) => matmul::fast(weight, x, &add, out, pool),
             }
             Ok(())
         })
@@ -176,7 +190,7 @@ impl CpuEngine {
             let heads = rope::Heads { head_size: op.head_size, n_rotated: op.turn.n_rotated, style: op.turn.style };
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => rope::reference,
-                Arithmetic::Fast(_) => rope::fast,
+                Arithmetic::Fast(_) | Arithmetic::Int8(_) => rope::fast,
             };
             for (row, angles) in x.chunks_exact_mut(width).zip(angles.chunks_exact(op.turn.n_rotated)) {
                 kernel(row, angles, heads);
@@ -195,7 +209,7 @@ impl CpuEngine {
             self.update(to, |engine, to| {
                 let kernel = match engine.arithmetic {
                     Arithmetic::Reference => rope_kv_write::reference,
-                    Arithmetic::Fast(_) => rope_kv_write::fast,
+                    Arithmetic::Fast(_) | Arithmetic::Int8(_) => rope_kv_write::fast,
                 };
                 kernel(op, rows, engine.buffer(op.qkv), &angles, part, to);
             });
@@ -209,7 +223,10 @@ impl CpuEngine {
             let out = &mut out[..op.n_rows * weight.shape.n_rows / 2];
             match &engine.arithmetic {
                 Arithmetic::Reference => gate_up::reference(weight, x, out),
-                Arithmetic::Fast(pool) => gate_up::fast(weight, x, out, pool),
+                Arithmetic::Int8(pool) if matmul_int8::takes(weight.shape.weight_type) => {
+                    gate_up::fast_int8(weight, x, out, pool);
+                }
+                Arithmetic::Fast(pool) | Arithmetic::Int8(pool) => gate_up::fast(weight, x, out, pool),
             }
             Ok(())
         })
@@ -236,7 +253,9 @@ impl CpuEngine {
             let out = &mut out[..rows.len() * op.n_heads * op.head_size];
             match &engine.arithmetic {
                 Arithmetic::Reference => attention::reference(op, rows, engine.buffer(op.q), caches, out),
-                Arithmetic::Fast(pool) => attention::fast(op, rows, engine.buffer(op.q), caches, out, pool),
+                Arithmetic::Fast(pool) | Arithmetic::Int8(pool) => {
+                    attention::fast(op, rows, engine.buffer(op.q), caches, out, pool)
+                }
             }
         });
     }
@@ -247,7 +266,7 @@ impl CpuEngine {
             let (gate, up) = (&engine.buffer(op.gate)[..len], &engine.buffer(op.up)[..len]);
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => silu_mul::reference,
-                Arithmetic::Fast(_) => silu_mul::fast,
+                Arithmetic::Fast(_) | Arithmetic::Int8(_) => silu_mul::fast,
             };
             kernel(gate, up, &mut out[..len]);
         });
@@ -259,7 +278,7 @@ impl CpuEngine {
             let factor = op.factor.map(|factor| &engine.buffer(factor)[..len]);
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => activate::reference,
-                Arithmetic::Fast(_) => activate::fast,
+                Arithmetic::Fast(_) | Arithmetic::Int8(_) => activate::fast,
             };
             kernel(op.function, &engine.buffer(op.x)[..len], factor, &mut out[..len]);
         });
@@ -269,7 +288,7 @@ impl CpuEngine {
         self.update(op.x, |engine, x| {
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => round_rows::reference,
-                Arithmetic::Fast(_) => round_rows::fast,
+                Arithmetic::Fast(_) | Arithmetic::Int8(_) => round_rows::fast,
             };
             for row in x.chunks_exact_mut(op.width).take(op.n_rows) {
                 kernel(row, op.to);
@@ -285,6 +304,7 @@ impl Engine for CpuEngine {
         match self.arithmetic {
             Arithmetic::Reference => "reference-f64".to_string(),
             Arithmetic::Fast(_) => "cpu-f32".to_string(),
+            Arithmetic::Int8(_) => "cpu-i8".to_string(),
         }
     }
 
@@ -292,7 +312,7 @@ impl Engine for CpuEngine {
         let simd = lanes::simd_name();
         match &self.arithmetic {
             Arithmetic::Reference => "cpu (reference)".to_string(),
-            Arithmetic::Fast(pool) => {
+            Arithmetic::Fast(pool) | Arithmetic::Int8(pool) => {
                 format!("cpu ({} threads, {simd})", pool.current_num_threads())
             }
         }

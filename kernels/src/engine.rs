@@ -11,7 +11,7 @@ use crate::weight_type::WeightType;
 
 /// Holds matrices, vectors and buffers and runs recordings on them. Dropping it frees everything.
 pub trait Engine: Send {
-    /// The arithmetic, a part of the numerics class: engines that say the same give the same bits. One for every processor (`cpu-f32`); one for
+    /// The arithmetic, a part of the numerics class: engines that say the same give the same bits. One for every processor (`cpu-f32`, `cpu-i8`); one for
     /// each GPU and driver (`vulkan-f32-…`, `vulkan-i8-…`), since divisions and fused operations differ between them.
     fn numerics(&self) -> String;
 
@@ -52,12 +52,12 @@ pub trait Engine: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// The processor; 0 threads means as many as it has.
-    Cpu { threads: usize },
+    Cpu { threads: usize, arithmetic: Arithmetic },
     /// The first Vulkan device, real ones before those made of software.
     Vulkan { arithmetic: Arithmetic },
 }
 
-/// How a GPU multiplies matrices; a numerics class of its own each.
+/// How matrices are multiplied; a numerics class of its own each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arithmetic {
     /// Activations of f32.
@@ -70,7 +70,7 @@ pub enum Arithmetic {
 /// Opens an engine. `cache` is a folder for compiled pipelines and measurements, which only save time; without one nothing is measured.
 pub fn open(backend: Backend, cache: Option<&Path>) -> Result<Box<dyn Engine>, EngineError> {
     Ok(match backend {
-        Backend::Cpu { threads } => Box::new(CpuEngine::new(threads)?),
+        Backend::Cpu { threads, arithmetic } => Box::new(CpuEngine::with_arithmetic(threads, arithmetic)?),
         Backend::Vulkan { arithmetic } => {
             let cache = cache.map(Path::to_path_buf);
             Box::new(VulkanEngine::new(Options { arithmetic, cache, ..Options::default() })?)

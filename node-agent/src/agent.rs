@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use polyphony_protocol::frame::MAX_FRAME_BYTES;
-use polyphony_protocol::hub::Join;
+use polyphony_protocol::hub::{Join, Neighbours};
 use polyphony_protocol::version;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::assignment::{Assignments, Context};
+use crate::assignment::{Assignments, Context, Residents};
 use crate::backend;
 use crate::board::Board;
 use crate::budget::Budget;
 use crate::flags::Flags;
 use crate::hub_link::HubLink;
 use crate::metrics::{self, Identity, Metrics};
+use crate::neighbours;
 use crate::probe;
+use crate::sensors::Sensors;
 use crate::serve::ring::{self, Members};
 use crate::weights::Cache;
 
@@ -88,13 +90,14 @@ async fn run_to_the_end(
     tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, backend = chosen.name, device = %chosen.device, limit = MAX_FRAME_BYTES, "agent started");
     let board = Arc::new(Board::default());
     let memory = Budget::new(allocatable_bytes);
+    let sensors = Sensors { file: flags.sensors.clone() };
     let identity = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: chosen.name.to_owned(),
         device: chosen.device.clone(),
         speeds: chosen.speeds.clone(),
     };
-    let metrics = Arc::new(Metrics::new(identity, board.clone(), memory.clone()));
+    let metrics = Arc::new(Metrics::new(identity, board.clone(), memory.clone(), sensors.clone()));
     let traffic = metrics.traffic.clone();
     let members = Members::default();
     let (to_host, outgoing) = mpsc::channel(QUEUE_FRAMES);
@@ -112,14 +115,42 @@ async fn run_to_the_end(
         idle_deadline: IDLE_DEADLINE,
         fetching: tokio::sync::Mutex::new(()),
         host: known_host,
+        residents: Residents::default(),
     });
-    let listening = tokio::spawn(ring::listen(ring_listener, members.clone(), traffic.clone(), shutdown.clone()));
+    let (neighbours, known_neighbours) = watch::channel(Neighbours::default());
+    let listening = tokio::spawn(ring::listen(
+        ring_listener,
+        members.clone(),
+        known_neighbours.clone(),
+        traffic.clone(),
+        shutdown.clone(),
+    ));
+    let measured = tokio::spawn(neighbours::measure(
+        flags.name.clone(),
+        known_neighbours,
+        board.clone(),
+        traffic.clone(),
+        shutdown.clone(),
+    ));
     let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics, shutdown.clone()));
     let assignments = Assignments::new(context);
-    let link = HubLink { address: flags.hub, join, board, members, assignments, traffic, outgoing, host, first };
+    let link = HubLink {
+        address: flags.hub,
+        join,
+        board,
+        members,
+        assignments,
+        traffic,
+        outgoing,
+        sensors,
+        neighbours,
+        host,
+        first,
+    };
     let ended = link.run(shutdown.clone()).await;
     shutdown.cancel();
     listening.await?;
+    measured.await?;
     scraped.await?;
     tracing::info!("agent stopped");
     Ok(ended?)

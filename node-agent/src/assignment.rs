@@ -1,5 +1,7 @@
 //! Assignments: what this phone is to hold, against what it holds. Level-triggered; one task a segment.
 
+mod residents;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +18,16 @@ use crate::board::{Board, Entry};
 use crate::budget::Budget;
 use crate::metrics::Metrics;
 use crate::segment::{Capacity, Segment, SegmentError};
-use crate::serve::compute::{Compute, Event};
+use crate::serve::compute::{Attachment, Compute, Thread};
+use crate::serve::kv_transfer::Puller;
 use crate::serve::outlet::Outlet;
 use crate::serve::ring::{Member, Members, keep_link};
-use crate::serve::stage::{Stage, StageShape};
+use crate::serve::stage::StageShape;
 use crate::weights::{Cache, CacheError, FetchError, Host};
+
+use residents::{Kind, Resident};
+
+pub use residents::Residents;
 
 /// What every segment task needs.
 pub struct Context {
@@ -39,6 +46,8 @@ pub struct Context {
     pub fetching: tokio::sync::Mutex<()>,
     /// Where weights come from; known once the hub has said so.
     pub host: watch::Receiver<Option<Host>>,
+    /// The loaded segments.
+    pub residents: Residents,
 }
 
 /// The segments that this phone holds or is loading.
@@ -71,6 +80,8 @@ enum LoadError {
     Vanished { tensor: String },
     #[error("layers {from} to {to} are not in a model of {n_layers} layers")]
     Layers { from: u32, to: u32, n_layers: u32 },
+    #[error("the layers on standby, {from} to {to}, do not hold those of the segment, {holds}")]
+    Standby { from: u32, to: u32, holds: Holds },
     #[error(
         "this phone computes in {ours}, the plan wants {wanted}; it is planned anew when the agent reports its backend"
     )]
@@ -120,10 +131,10 @@ impl Drop for Assignments {
     }
 }
 
-/// Whether only the peers' addresses differ, if anything.
+/// Whether nothing differs but where others are, and what came before.
 fn is_same_segment(a: &Assignment, b: &Assignment) -> bool {
-    let without_peers = |one: &Assignment| Assignment { peers: Vec::new(), ..one.clone() };
-    without_peers(a) == without_peers(b) && a.peers.len() == b.peers.len()
+    let alone = |one: &Assignment| Assignment { peers: Vec::new(), follows: None, ..one.clone() };
+    alone(a) == alone(b) && a.peers.len() == b.peers.len()
 }
 
 /// One segment from its assignment to its end.
@@ -147,11 +158,11 @@ async fn serve(
 ) {
     let first = assignment.borrow().clone();
     let mut pause = Duration::from_secs(1);
-    let (segment, memory) = loop {
+    let resident = loop {
         let hub::Holds { embedding, from, to, head } = first.holds;
         let span = tracing::info_span!("segment_load", segment = %first.name, embedding, from, to, head);
-        match load(context, &first, entry).instrument(span.clone()).await {
-            Ok(loaded) => break loaded,
+        match settle(context, &first, entry).instrument(span.clone()).await {
+            Ok(resident) => break resident,
             Err(error) => {
                 tracing::error!(parent: &span, %error, "segment not loaded");
                 entry.set_failed(error.to_string());
@@ -161,30 +172,24 @@ async fn serve(
         pause = (pause * 2).min(Duration::from_secs(60));
         entry.set_loading();
     };
-    let n_stages = first.peers.len() as u32;
-    let next = first.peers.iter().find(|peer| peer.stage == (first.stage + 1) % n_stages.max(1));
-    let stage = Stage::new(StageShape {
-        ring: first.ring,
-        generation: first.generation,
-        phone: context.phone.clone(),
-        next_phone: next.map(|peer| peer.phone.clone()).unwrap_or_default(),
-        n_stages: first.peers.len(),
-        is_head: first.holds.embedding,
-        is_tail: first.holds.head,
-        hidden_size: segment.hidden_size(),
-        activation_type: first.activation_type,
-        capacity: segment.capacity(),
-        step_deadline: context.step_deadline,
-        idle_deadline: context.idle_deadline,
-    });
-    entry.set_room(segment.n_layers(), segment.capacity().n_slots);
     let outlet = Outlet::new(context.metrics.traffic.clone());
-    let to_host = context.to_host.clone();
-    let started = Compute::start(&first.name, (segment, memory), stage, outlet.clone(), to_host, entry.clone());
-    let compute = match started {
-        Ok(compute) => compute,
-        Err(error) => return entry.set_failed(format!("no thread for the segment: {error}")),
+    let attachment = Attachment {
+        shape: shape_of(context, &first, &resident),
+        holds: holds_of(&first),
+        next: outlet.clone(),
+        entry: entry.clone(),
+        puller: Puller {
+            phone: context.phone.clone(),
+            assignment: assignment.clone(),
+            traffic: context.metrics.traffic.clone(),
+        },
     };
+    entry.set_room(first.holds.to.saturating_sub(first.holds.from) as usize, resident.capacity.n_slots);
+    let compute = match resident.thread.attach(attachment).await {
+        Ok(compute) => compute,
+        Err(error) => return entry.set_failed(error.to_string()),
+    };
+    let _detached = DetachOnDrop(compute.clone());
     let member = Member {
         assignment: assignment.clone(),
         compute: compute.clone(),
@@ -192,8 +197,8 @@ async fn serve(
         incoming: Arc::default(),
     };
     context.members.add(first.ring, first.generation, member);
+    let n_stages = first.peers.len();
     entry.set_loaded(n_stages == 1);
-    let _stop = StopOnDrop(compute.clone());
     if n_stages == 1 {
         cancel.cancelled().await;
     } else {
@@ -202,18 +207,53 @@ async fn serve(
     }
 }
 
-/// Ends the compute thread, also when its task is cancelled at an await.
-struct StopOnDrop(Compute);
+fn shape_of(context: &Context, assignment: &Assignment, resident: &Resident) -> StageShape {
+    let n_stages = assignment.peers.len();
+    let next = assignment.peers.iter().find(|peer| peer.stage == (assignment.stage + 1) % (n_stages as u32).max(1));
+    StageShape {
+        ring: assignment.ring,
+        generation: assignment.generation,
+        stage: assignment.stage,
+        layers: holds_of(assignment).layers,
+        phone: context.phone.clone(),
+        next_phone: next.map(|peer| peer.phone.clone()).unwrap_or_default(),
+        n_stages,
+        is_head: assignment.holds.embedding,
+        is_tail: assignment.holds.head,
+        hidden_size: resident.hidden_size,
+        activation_type: assignment.activation_type,
+        capacity: resident.capacity,
+        step_deadline: context.step_deadline,
+        idle_deadline: context.idle_deadline,
+    }
+}
 
-impl Drop for StopOnDrop {
+/// A resident that has all that the assignment names: one that is loaded already for this ring, or else one of its own.
+async fn settle(
+    context: &Arc<Context>,
+    assignment: &Assignment,
+    entry: &Arc<Entry>,
+) -> Result<Arc<Resident>, LoadError> {
+    check_numerics(context, assignment)?;
+    if let Some(resident) = context.residents.find(assignment) {
+        entry.set_progress(resident.weight_bytes, resident.weight_bytes);
+        tracing::info!(loaded = %resident.holds, "segment found among the loaded ones");
+        return Ok(resident);
+    }
+    let (segment, memory, weight_bytes) = load(context, assignment, entry).await?;
+    let (holds, capacity, hidden_size) = (segment.holds(), segment.capacity(), segment.hidden_size());
+    let thread = Thread::start(&assignment.name, (segment, memory), context.to_host.clone());
+    let thread = thread.map_err(|error| LoadError::Thread(format!("no thread for the segment: {error}")))?;
+    let resident = Resident { thread, holds, capacity, hidden_size, weight_bytes, kind: Kind::of(assignment) };
+    Ok(context.residents.add(resident))
+}
+
+/// Ends the stage, also when its task is cancelled at an await.
+struct DetachOnDrop(Compute);
+
+impl Drop for DetachOnDrop {
     fn drop(&mut self) {
-        let compute = self.0.clone();
-        // A full queue must not keep the thread alive.
-        std::thread::spawn(move || {
-            while compute.try_send(Event::Stop) == Err(crate::serve::compute::Unavailable::Full) {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
+        self.0.detach();
     }
 }
 
@@ -221,12 +261,8 @@ async fn load(
     context: &Arc<Context>,
     assignment: &Assignment,
     entry: &Arc<Entry>,
-) -> Result<(Segment, OwnedSemaphorePermit), LoadError> {
+) -> Result<(Segment, OwnedSemaphorePermit, u64), LoadError> {
     let began = Instant::now();
-    let ours = &context.chosen.numerics;
-    if !assignment.numerics_class.starts_with(&format!("{ours}/")) {
-        return Err(LoadError::Numerics { ours: ours.clone(), wanted: assignment.numerics_class.clone() });
-    }
     let host = wait_for_host(context).await?;
     let manifest = {
         let _fetching = context.fetching.lock().await;
@@ -268,7 +304,15 @@ async fn load(
     let segment = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
     let seconds = began.elapsed().as_secs_f64();
     tracing::info!(seconds, weight_bytes = total, reserved_bytes = needed, "segment loaded");
-    Ok((segment, memory))
+    Ok((segment, memory, total))
+}
+
+fn check_numerics(context: &Context, assignment: &Assignment) -> Result<(), LoadError> {
+    let ours = &context.chosen.numerics;
+    if assignment.numerics_class.starts_with(&format!("{ours}/")) {
+        return Ok(());
+    }
+    Err(LoadError::Numerics { ours: ours.clone(), wanted: assignment.numerics_class.clone() })
 }
 
 async fn wait_for_host(context: &Context) -> Result<Host, LoadError> {
@@ -278,13 +322,29 @@ async fn wait_for_host(context: &Context) -> Result<Host, LoadError> {
     known.clone().ok_or_else(|| LoadError::Thread("no host".to_owned()))
 }
 
+/// What a stage of this assignment runs.
+fn holds_of(assignment: &Assignment) -> Holds {
+    let hub::Holds { embedding, from, to, head } = assignment.holds;
+    Holds { embedding, layers: LayerRange { from, to }, head }
+}
+
+/// What is to be loaded: what the stage runs, and the layers on standby.
 fn checked_holds(assignment: &Assignment, manifest: &Manifest) -> Result<Holds, LoadError> {
-    let holds = assignment.holds;
+    let holds = holds_of(assignment);
     let n_layers = manifest.hyperparameters.n_layers;
-    if holds.from >= holds.to || holds.to > n_layers {
-        return Err(LoadError::Layers { from: holds.from, to: holds.to, n_layers });
+    let LayerRange { from, to } = holds.layers;
+    if from >= to || to > n_layers {
+        return Err(LoadError::Layers { from, to, n_layers });
     }
-    Ok(Holds { embedding: holds.embedding, layers: LayerRange { from: holds.from, to: holds.to }, head: holds.head })
+    let Some(standby) = assignment.standby else { return Ok(holds) };
+    let all = Holds { layers: LayerRange { from: standby.from, to: standby.to }, ..holds };
+    if !holds.lies_within(&all) {
+        return Err(LoadError::Standby { from: standby.from, to: standby.to, holds });
+    }
+    if standby.to > n_layers {
+        return Err(LoadError::Layers { from: standby.from, to: standby.to, n_layers });
+    }
+    Ok(all)
 }
 
 /// Fetches what the cache lacks of exactly this segment's tensors.

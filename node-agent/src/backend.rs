@@ -49,9 +49,10 @@ impl Chosen {
 /// When the one that was asked for does not open; with `auto` only when not even the processor does.
 pub fn choose(choice: BackendChoice, threads: usize, data_dir: &Path) -> Result<Chosen, EngineError> {
     let cache = data_dir.join("kernels");
-    let cpu = Backend::Cpu { threads };
+    let cpu = Backend::Cpu { threads, arithmetic: Arithmetic::F32 };
     match choice {
         BackendChoice::Cpu => candidate(cpu, "cpu", &cache),
+        BackendChoice::CpuInt8 => candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu", &cache),
         BackendChoice::Vulkan => candidate(VULKAN, "vulkan", &cache),
         BackendChoice::VulkanInt8 => candidate(VULKAN_INT8, "vulkan", &cache),
         BackendChoice::Auto => {

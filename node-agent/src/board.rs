@@ -1,6 +1,6 @@
 //! The board: what the agent knows of its segments and links, for heartbeats and `/metrics`. One entry a segment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,15 @@ use polyphony_protocol::hub::{LinkReport, SegmentPhase, SegmentReport};
 use tokio::sync::Notify;
 
 use crate::metrics::Steps;
+use crate::pace::Figures;
 
 /// Peers whose links are remembered; beyond that the one measured longest ago is forgotten.
 const MAX_PEERS: usize = 256;
+/// Measurements of a link that a median is taken of.
+const LINK_SAMPLES: usize = 5;
+
+/// A time of a layer that differs by more than this part from the one told last is news.
+const NEWS_PART: f64 = 0.2;
 
 /// All entries; tells whoever waits when one changes.
 #[derive(Default)]
@@ -20,9 +26,12 @@ pub struct Board {
     changed: Arc<Notify>,
 }
 
-/// The last round trip to a peer.
+/// What was measured of the link to a peer.
 struct Measured {
-    round_trip_seconds: f64,
+    /// The last round trips, oldest first.
+    round_trips: VecDeque<f64>,
+    /// The last bandwidths, oldest first.
+    bytes_per_second: VecDeque<f64>,
     at: Instant,
 }
 
@@ -49,6 +58,8 @@ struct State {
     is_loaded: bool,
     has_previous: bool,
     has_next: bool,
+    /// The time of a layer that somebody was woken for last.
+    told_seconds_per_layer: Option<f64>,
 }
 
 // === impl Board ===
@@ -69,7 +80,15 @@ impl Board {
             sessions: 0,
             message: None,
         };
-        let state = State { report, n_layers: 0, n_slots: 0, is_loaded: false, has_previous: false, has_next: false };
+        let state = State {
+            report,
+            n_layers: 0,
+            n_slots: 0,
+            is_loaded: false,
+            has_previous: false,
+            has_next: false,
+            told_seconds_per_layer: None,
+        };
         let steps = Steps::new(&placement_of(namespace, name));
         let entry = Arc::new(Entry { state: Mutex::new(state), steps, changed: self.changed.clone() });
         lock(&self.entries).insert((namespace.to_owned(), name.to_owned()), entry.clone());
@@ -85,11 +104,22 @@ impl Board {
     /// Notes the round trip to a ring neighbour.
     pub fn note_link(&self, peer: &str, round_trip_seconds: f64) {
         let mut links = lock(&self.links);
-        links.insert(peer.to_owned(), Measured { round_trip_seconds, at: Instant::now() });
+        let at = Instant::now();
+        let new = || Measured { round_trips: VecDeque::new(), bytes_per_second: VecDeque::new(), at };
+        let link = links.entry(peer.to_owned()).or_insert_with(new);
+        link.at = at;
+        keep(&mut link.round_trips, round_trip_seconds);
         if links.len() > MAX_PEERS
             && let Some(oldest) = links.iter().min_by_key(|(_, link)| link.at).map(|(peer, _)| peer.clone())
         {
             links.remove(&oldest);
+        }
+    }
+
+    /// Notes what a link carried; one whose round trip nobody has measured is not known.
+    pub fn note_bandwidth(&self, peer: &str, bytes_per_second: f64) {
+        if let Some(link) = lock(&self.links).get_mut(peer) {
+            keep(&mut link.bytes_per_second, bytes_per_second);
         }
     }
 
@@ -106,8 +136,8 @@ impl Board {
         let links = lock(&self.links);
         let report = |(peer, link): (&String, &Measured)| LinkReport {
             peer: peer.clone(),
-            round_trip_seconds: link.round_trip_seconds,
-            bytes_per_second: None,
+            round_trip_seconds: median(&link.round_trips).unwrap_or_default(),
+            bytes_per_second: median(&link.bytes_per_second),
         };
         links.iter().map(report).collect()
     }
@@ -116,7 +146,7 @@ impl Board {
     pub fn fresh_links(&self, within: Duration) -> Vec<(String, f64)> {
         let links = lock(&self.links);
         let fresh = links.iter().filter(|(_, link)| link.at.elapsed() <= within);
-        fresh.map(|(peer, link)| (peer.clone(), link.round_trip_seconds)).collect()
+        fresh.filter_map(|(peer, link)| Some((peer.clone(), median(&link.round_trips)?))).collect()
     }
 
     /// Waits until a phase changes.
@@ -192,8 +222,24 @@ impl Entry {
         lock(&self.state).report.sessions = sessions as u32;
     }
 
-    pub fn set_seconds_per_layer(&self, seconds: f64) {
-        lock(&self.state).report.seconds_per_layer = Some(seconds);
+    pub fn set_queued_rows(&self, n_rows: usize) {
+        lock(&self.state).report.queued_rows = u32::try_from(n_rows).unwrap_or(u32::MAX);
+    }
+
+    /// How long steps take now. A layer that takes much longer or shorter than was told last is told at once.
+    pub fn set_figures(&self, figures: Figures) {
+        let mut state = lock(&self.state);
+        state.report.seconds_per_layer = figures.seconds_per_layer;
+        state.report.prefill_seconds_per_layer_per_token = figures.prefill_seconds_per_layer_per_token;
+        state.report.seconds_besides_layers = figures.seconds_besides_layers;
+        let is_news = match (state.told_seconds_per_layer, figures.seconds_per_layer) {
+            (Some(told), Some(now)) => (now - told).abs() > NEWS_PART * told,
+            (told, now) => told.is_some() != now.is_some(),
+        };
+        if is_news {
+            state.told_seconds_per_layer = figures.seconds_per_layer;
+            self.changed.notify_one();
+        }
     }
 
     /// What the loaded segment runs and has room for.
@@ -255,6 +301,20 @@ impl State {
         self.report.phase = phase;
         self.report.message = message;
     }
+}
+
+/// Adds a measurement of a link; the oldest goes.
+fn keep(samples: &mut VecDeque<f64>, sample: f64) {
+    if samples.len() == LINK_SAMPLES {
+        samples.pop_front();
+    }
+    samples.push_back(sample);
+}
+
+fn median(samples: &VecDeque<f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = samples.iter().copied().collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

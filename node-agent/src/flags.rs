@@ -39,6 +39,9 @@ pub struct Flags {
     /// Where Prometheus scrapes this agent's `/metrics`; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     pub metrics_address: SocketAddr,
+    /// File that plays battery and heat in labs and tests: JSON with batteryPercent, charging, temperatureCelsius
+    #[arg(long, value_name = "FILE")]
+    pub sensors: Option<PathBuf>,
     /// Disk space for cached weights
     #[arg(long, value_name = "QUANTITY", default_value = "4Gi", value_parser = parse_bytes)]
     pub cache_size: u64,
@@ -59,6 +62,9 @@ pub enum BackendChoice {
     #[value(name = "vulkan-int8")]
     VulkanInt8,
     Cpu,
+    /// The processor with activations of 8 bits where weights have 4 or 8: faster, a little less exact
+    #[value(name = "cpu-int8")]
+    CpuInt8,
 }
 
 fn parse_name(text: &str) -> Result<String, String> {

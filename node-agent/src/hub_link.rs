@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polyphony_protocol::frame::{Failed, FailureCode};
-use polyphony_protocol::hub::{Heartbeat, Join, ToAgent, ToHub, Welcome};
+use polyphony_protocol::hub::{Heartbeat, Join, Neighbours, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, RouteKey, version};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,7 +17,7 @@ use crate::assignment::Assignments;
 use crate::board::Board;
 use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
 use crate::metrics::Traffic;
-use crate::probe;
+use crate::sensors::Sensors;
 use crate::serve::compute::{Event, Source};
 use crate::serve::ring::Members;
 use crate::weights::Host;
@@ -26,6 +26,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The hub pings each second; a hub that is silent this long is gone.
 const SILENCE: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long changes are gathered for one heartbeat.
+const GATHER_CHANGES: Duration = Duration::from_millis(20);
 /// Frames that wait for the socket.
 const QUEUE_FRAMES: usize = 1024;
 
@@ -39,6 +41,10 @@ pub struct HubLink {
     pub traffic: Traffic,
     /// Frames for the gateway.
     pub outgoing: mpsc::Receiver<Frame>,
+    /// Battery and heat.
+    pub sensors: Sensors,
+    /// Told whose links are to be measured.
+    pub neighbours: watch::Sender<Neighbours>,
     /// Told where weights come from.
     pub host: watch::Sender<Option<Host>>,
     /// Who waits for the first welcome. Until it comes a failure is the end, for a person who can act on it is there.
@@ -110,11 +116,12 @@ impl HubLink {
         }
         let every = Duration::from_secs_f64(welcome.heartbeat_seconds.clamp(0.1, 60.0));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
-        let (board, members) = (self.board.clone(), self.members.clone());
+        let (board, members, sensors) = (self.board.clone(), self.members.clone(), self.sensors.clone());
+        let neighbours = self.neighbours.clone();
         tokio::select! {
             end = write_queue(&mut write, &mut waiting, &self.traffic) => end,
-            end = read_frames(&mut reader, &members, &mut self.assignments, queue.clone()) => end,
-            end = send_heartbeats(&board, every, queue.clone()) => end,
+            end = read_frames(&mut reader, &members, &mut self.assignments, &neighbours, queue.clone()) => end,
+            end = send_heartbeats(&board, &sensors, every, queue.clone()) => end,
             end = forward(&mut self.outgoing, queue) => end,
         }
     }
@@ -142,12 +149,14 @@ async fn read_frames(
     reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
     members: &Members,
     assignments: &mut Assignments,
+    neighbours: &watch::Sender<Neighbours>,
     queue: mpsc::Sender<Frame>,
 ) -> Result<(), LinkError> {
     loop {
         match reader.next_within(SILENCE).await? {
             Frame::Ping { nonce } => send(&queue, Frame::Pong { nonce }).await?,
             Frame::ToAgent(ToAgent::Assignments { segments }) => assignments.apply(segments),
+            Frame::ToAgent(ToAgent::Neighbours(told)) => drop(neighbours.send_replace(told)),
             Frame::ToAgent(ToAgent::Refused { reason }) => return Err(LinkError::Refused(reason)),
             frame => {
                 let Some(key) = key_of(&frame) else {
@@ -178,27 +187,33 @@ async fn hand_over(frame: Frame, key: RouteKey, members: &Members) -> Option<Fai
 
 fn key_of(frame: &Frame) -> Option<RouteKey> {
     match frame {
-        Frame::Open { key, .. } | Frame::Credit { key, .. } | Frame::Close { key } => Some(*key),
+        Frame::Open { key, .. } | Frame::Credit { key, .. } | Frame::Close { key } | Frame::Pause { key } => Some(*key),
         Frame::Prompt(prompt) => Some(prompt.key),
+        Frame::Resume(resume) => Some(resume.key),
         _ => None,
     }
 }
 
-async fn send_heartbeats(board: &Board, every: Duration, queue: mpsc::Sender<Frame>) -> Result<(), LinkError> {
+async fn send_heartbeats(
+    board: &Board,
+    sensors: &Sensors,
+    every: Duration,
+    queue: mpsc::Sender<Frame>,
+) -> Result<(), LinkError> {
     loop {
-        let battery = probe::battery();
+        let now = sensors.read();
         let heartbeat = Heartbeat {
-            battery_percent: battery.percent,
-            charging: battery.is_charging,
-            temperature_celsius: probe::temperature_celsius(),
+            battery_percent: now.battery.percent,
+            charging: now.battery.is_charging,
+            temperature_celsius: now.temperature_celsius,
             segments: board.segments(),
             links: board.links(),
         };
         send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            // Changes that come together go out together.
-            () = board.changed() => tokio::time::sleep(Duration::from_millis(20)).await,
+            // Changes that come together go out together, and news of a phone that changes for ever are bounded.
+            () = board.changed() => tokio::time::sleep(GATHER_CHANGES).await,
         }
     }
 }

@@ -18,7 +18,7 @@ use prometheus::{GaugeVec, IntCounter, Opts, Registry, TextEncoder};
 
 use crate::board::Board;
 use crate::budget::Budget;
-use crate::probe;
+use crate::sensors::Sensors;
 
 pub use doorway::{bind, serve};
 pub use steps::{StepKind, Steps};
@@ -47,12 +47,13 @@ struct Readings {
     board: Arc<Board>,
     memory: Budget,
     identity: Identity,
+    sensors: Sensors,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub fn new(identity: Identity, board: Arc<Board>, memory: Budget) -> Self {
+    pub fn new(identity: Identity, board: Arc<Board>, memory: Budget, sensors: Sensors) -> Self {
         let registry = Registry::new();
         let traffic = Traffic::new(&registry);
         let weights_fetched_bytes = IntCounter::new(
@@ -60,7 +61,7 @@ impl Metrics {
             "Bytes of tensors that came from the host, not from this phone's cache.",
         );
         let weights_fetched_bytes = register(&registry, weights_fetched_bytes);
-        register_one(&registry, Readings { board, memory, identity });
+        register_one(&registry, Readings { board, memory, identity, sensors });
         Self { registry, traffic, weights_fetched_bytes }
     }
 
@@ -84,7 +85,8 @@ impl Collector for Readings {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = segments::families(&self.board);
         families.extend(phone::memory_families(&self.memory));
-        families.extend(phone::sensor_families(&probe::battery(), probe::temperature_celsius()));
+        let now = self.sensors.read();
+        families.extend(phone::sensor_families(&now.battery, now.temperature_celsius));
         families.extend(phone::identity_families(&self.identity));
         families
     }

@@ -4,13 +4,14 @@
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
 use polyphony_kernels::{BufferId, Engine, EngineError, KvLayout, Matmul, MatrixId, Recording, Row};
-use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Role, TensorEntry, TensorType};
+use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Positions, Role, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
 
 mod alibi;
 mod buckets;
 mod decoder;
 mod encoder_decoder;
+mod kv_rows;
 mod loaded;
 
 pub use encoder_decoder::{DecoderRow, EncoderDecoderSegment};
@@ -75,10 +76,18 @@ pub enum SegmentError {
         "a {architecture} model has an encoder besides its decoder, which stages of a ring do not serve yet; take a model without one"
     )]
     HasEncoder { architecture: Architecture },
+    #[error("the model has learned {learned} positions, {wanted} are wanted; set contextLength to at most {learned}")]
+    TooManyPositions { learned: usize, wanted: usize },
     #[error("a {architecture} model has no encoder")]
     NoEncoder { architecture: Architecture },
     #[error("the {given} were given to a segment that takes {wanted}")]
     InputKind { given: &'static str, wanted: &'static str },
+    #[error("layers {from} to {to}, or the ends that go with them, are not all loaded")]
+    NotLoaded { from: u32, to: u32 },
+    #[error("positions {from} to {to} of slot {slot} are not in the KV cache, which has {n_slots} of {n_positions}")]
+    NotCached { slot: u32, from: u32, to: u32, n_slots: usize, n_positions: usize },
+    #[error("{n_positions} positions of a KV cache came in {actual} values, {expected} expected")]
+    KvSize { n_positions: u32, actual: usize, expected: usize },
 }
 
 struct Head {
@@ -92,6 +101,9 @@ pub struct Segment {
     engine: Box<dyn Engine>,
     hyperparameters: Hyperparameters,
     capacity: Capacity,
+    layout: KvLayout,
+    /// All that is loaded; a step runs a part of it.
+    holds: Holds,
     embedding: Option<Embedding>,
     layers: Vec<Layer>,
     decoder: Decoder,
@@ -117,6 +129,10 @@ impl Segment {
         let hyperparameters = manifest.hyperparameters.clone();
         if hyperparameters.encoder.is_some() {
             return Err(SegmentError::HasEncoder { architecture: hyperparameters.architecture }.into());
+        }
+        let learned = hyperparameters.context_length as usize;
+        if hyperparameters.architecture.positions() == Positions::Learned && capacity.n_positions > learned {
+            return Err(SegmentError::TooManyPositions { learned, wanted: capacity.n_positions }.into());
         }
         let mut loaded = Loaded::new(hyperparameters.architecture);
         for tensor in manifest.tensors_of(&holds) {
@@ -160,7 +176,7 @@ impl Segment {
             None
         };
         let embedding = holds.embedding.then(|| Embedding::build(loaded, &hyperparameters)).transpose()?;
-        Ok(Self { engine, hyperparameters, capacity, embedding, layers, decoder, head })
+        Ok(Self { engine, hyperparameters, capacity, layout, holds, embedding, layers, decoder, head })
     }
 
     pub fn capacity(&self) -> Capacity {
@@ -183,11 +199,37 @@ impl Segment {
         self.head.is_some()
     }
 
-    /// Runs one step over `rows`; on the tail the last `n_logits` rows give logits.
+    pub fn holds_embedding(&self) -> bool {
+        self.embedding.is_some()
+    }
+
+    /// All that is loaded.
+    pub fn holds(&self) -> Holds {
+        self.holds
+    }
+
+    /// Runs one step of all that is loaded over `rows`; on the tail the last `n_logits` rows give logits.
     ///
     /// # Errors
     /// When input and rows do not fit, or the device fails.
     pub fn step(&mut self, rows: &[Row], input: Input, n_logits: usize) -> Result<Output, SegmentError> {
+        self.step_of(self.holds, rows, input, n_logits)
+    }
+
+    /// Runs one step of a part of what is loaded: its layers, with embedding and head where `part` has them.
+    ///
+    /// # Errors
+    /// As [`Segment::step`], and when not all of the part is loaded.
+    pub fn step_of(
+        &mut self,
+        part: Holds,
+        rows: &[Row],
+        input: Input,
+        n_logits: usize,
+    ) -> Result<Output, SegmentError> {
+        if !part.lies_within(&self.holds) {
+            return Err(SegmentError::NotLoaded { from: part.layers.from, to: part.layers.to });
+        }
         let n_rows = rows.len();
         if n_rows > self.capacity.max_rows {
             return Err(SegmentError::TooManyRows { rows: n_rows, limit: self.capacity.max_rows });
@@ -196,12 +238,14 @@ impl Segment {
             return Err(SegmentError::TooManyRows { rows: n_logits, limit: self.capacity.max_logits() });
         }
         let mut recording = Recording::new(rows.to_vec());
-        self.record_input(&mut recording, n_rows, input)?;
-        for layer in &self.layers {
+        self.record_input(&mut recording, n_rows, input, self.embedding.filter(|_| part.embedding))?;
+        let first = self.holds.layers.from;
+        let layers = (part.layers.from - first) as usize..(part.layers.to - first) as usize;
+        for layer in &self.layers[layers] {
             self.decoder.record_layer(&mut recording, layer, n_rows);
         }
         let hidden_size = self.hidden_size();
-        let Some(head) = &self.head else {
+        let Some(head) = self.head.as_ref().filter(|_| part.head) else {
             recording.readback(self.decoder.hidden(), 0..n_rows * hidden_size);
             return Ok(Output::Hidden(self.engine.run(&recording)?));
         };
@@ -215,11 +259,17 @@ impl Segment {
         Ok(Output::Logits(self.engine.run(&recording)?))
     }
 
-    fn record_input(&self, recording: &mut Recording, n_rows: usize, input: Input) -> Result<(), SegmentError> {
+    fn record_input(
+        &self,
+        recording: &mut Recording,
+        n_rows: usize,
+        input: Input,
+        embedding: Option<Embedding>,
+    ) -> Result<(), SegmentError> {
         let size = |values: usize, expected: usize| {
             if values == expected { Ok(()) } else { Err(SegmentError::InputSize { rows: n_rows, values, expected }) }
         };
-        match (input, &self.embedding) {
+        match (input, embedding) {
             (Input::Tokens(tokens), Some(embedding)) => {
                 size(tokens.len(), n_rows)?;
                 self.decoder.record_embedding(recording, embedding, tokens);

@@ -5,9 +5,15 @@
 mod encoder_decoder;
 #[path = "it/exposition.rs"]
 mod exposition;
+#[path = "it/floor.rs"]
+mod floor;
 #[path = "it/golden.rs"]
 mod golden;
 #[path = "it/hub.rs"]
 mod hub;
+#[path = "it/kv_rows.rs"]
+mod kv_rows;
 #[path = "it/metrics.rs"]
 mod metrics;
+#[path = "it/moves.rs"]
+mod moves;

@@ -11,6 +11,9 @@ const INDENT: &str = "    ";
 /// A schema that refers in circles is followed this far.
 const MAX_DEPTH: usize = 16;
 
+/// Values of an enum that a list of fields shows, as kubectl's does.
+const MAX_LISTED_VALUES: usize = 4;
+
 /// Why a field cannot be explained.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
@@ -78,7 +81,9 @@ fn write_fields(text: &mut String, document: &Value, schema: &Value, level: usiz
         let mark = if required.contains(&name) { " -required-" } else { "" };
         text.push_str(&format!("{indent}{name}\t<{}>{mark}\n", type_of(document, schema)));
         if let Some(values) = enum_of(schema) {
-            text.push_str(&format!("{indent}enum: {}\n", values.join(", ")));
+            let rest = if values.len() > MAX_LISTED_VALUES { ", ...." } else { "" };
+            let first = &values[..values.len().min(MAX_LISTED_VALUES)];
+            text.push_str(&format!("{indent}enum: {}{rest}\n", first.join(", ")));
         }
         if recursive && level < MAX_DEPTH {
             write_fields(text, document, schema, level + 1, recursive);

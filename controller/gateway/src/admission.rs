@@ -90,15 +90,24 @@ impl Admission {
         if queue.replays.front().or(queue.new.front()) != Some(&ticket) {
             return None;
         }
-        let n_running = |ring: &RingRoute| self.sessions_in((ring.ring, ring.generation));
+        // Who is still in the generation before will move here, and finds room.
+        let n_running = |ring: &RingRoute| {
+            let n_to_come = ring.follows.map_or(0, |before| self.sessions_in((ring.ring, before)));
+            self.sessions_in((ring.ring, ring.generation)) + n_to_come
+        };
         let is_open = |ring: &&RingRoute| {
             let is_suspect = self.suspects.get(&(ring.ring, ring.generation)).is_some_and(|until| now < *until);
             !ring.phones.is_empty() && !is_suspect && n_running(ring) < route.max_sessions as usize
         };
         let ring = route.rings.iter().filter(is_open).min_by_key(|ring| n_running(ring))?.clone();
-        *self.running.entry((ring.ring, ring.generation)).or_default() += 1;
+        self.claim((ring.ring, ring.generation));
         self.leave(deployment, ticket);
         Some(ring)
+    }
+
+    /// A session counts as running there until [`release`](Self::release).
+    pub(crate) fn claim(&mut self, place: Place) {
+        *self.running.entry(place).or_default() += 1;
     }
 
     /// A session has left a ring.
@@ -169,6 +178,22 @@ mod tests {
         };
         let placed: Vec<_> = (0..5).map(|_| place()).collect();
         assert_eq!(placed, [Some(1), Some(2), Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn sessions_that_will_move_to_a_ring_have_their_places_there() {
+        let (mut admission, mut route, now) = (Admission::default(), route(&[1], 2), Instant::now());
+        let before = (RingId(1), PlanGeneration(0));
+        route.rings[0].follows = Some(before.1);
+        admission.claim(before);
+        let is_placed = |admission: &mut Admission| {
+            let ticket = admission.enter("m", Kind::New);
+            admission.try_place("m", ticket, &route, now).is_some()
+        };
+        assert_eq!([is_placed(&mut admission), is_placed(&mut admission)], [true, false]);
+        admission.claim(place(1));
+        admission.release(before);
+        assert!(!is_placed(&mut admission), "it has moved");
     }
 
     #[test]

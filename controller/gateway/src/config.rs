@@ -25,6 +25,8 @@ pub struct GatewayConfig {
     pub max_replays: u32,
     /// The pause before the second replay in a row; doubled with each further one.
     pub replay_pause: Duration,
+    /// How long a session that moves to the next generation of its ring may stand still; then it is replayed there.
+    pub hand_over_deadline: Duration,
     /// A ring that failed a session is passed over for this long, or until the controller takes it off the table.
     pub suspicion: Duration,
     /// How long a client may leave its answer unread before its session is closed.
@@ -52,6 +54,7 @@ impl Default for GatewayConfig {
             replay_deadline: Duration::from_secs(120),
             max_replays: 8,
             replay_pause: Duration::from_millis(100),
+            hand_over_deadline: Duration::from_secs(10),
             suspicion: Duration::from_secs(2),
             client_deadline: Duration::from_secs(120),
             keep_alive: Duration::from_secs(15),

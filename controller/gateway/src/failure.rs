@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use polyphony_protocol::PlanGeneration;
 use polyphony_protocol::frame::FailureCode;
 
 use crate::routes::LinkError;
@@ -17,6 +18,8 @@ pub(crate) enum Failure {
     Stage { phone: String, code: FailureCode, message: String },
     #[error("no token came from the ring of {phones} within {} s", waited.as_secs_f32())]
     Silent { phones: String, waited: Duration },
+    #[error("the session could not move on from generation {from} of its ring: {why}")]
+    HandOver { from: PlanGeneration, why: String },
     /// The frames contradict what the gateway knows.
     #[error("{0}")]
     Disagreement(String),
@@ -34,8 +37,10 @@ impl Failure {
     pub(crate) fn casts_suspicion(&self) -> bool {
         match self {
             Self::PhoneGone { .. } | Self::Silent { .. } | Self::Link(LinkError::Gone(_)) => true,
-            Self::Stage { code, .. } => !matches!(code, FailureCode::Busy | FailureCode::BadFrame),
-            Self::Link(LinkError::Full(_)) | Self::Disagreement(_) => false,
+            Self::Stage { code, .. } => {
+                !matches!(code, FailureCode::Busy | FailureCode::BadFrame | FailureCode::HandOver)
+            }
+            Self::Link(LinkError::Full(_)) | Self::HandOver { .. } | Self::Disagreement(_) => false,
         }
     }
 }

@@ -37,7 +37,7 @@ impl Gateway {
         Arc::new(Self { config, sessions, texts, metrics, routes })
     }
 
-    /// Takes a `Token` or `Failed` frame that came over a phone's link. All others, and those of sessions that have
+    /// Takes a `Token`, `Failed`, `Paused` or `Resumed` frame that came over a phone's link. All others, and those of sessions that have
     /// moved on, are counted and let be. Never blocks.
     pub fn deliver(&self, phone: &str, frame: Frame) {
         self.sessions.deliver(phone, frame);

@@ -1,6 +1,6 @@
 //! Registry: which session a frame from a phone belongs to. Lets through only what the present epoch may say.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use polyphony_protocol::frame::{Failed, Token};
 use polyphony_protocol::{RouteKey, SessionId};
@@ -12,8 +12,23 @@ use crate::failure::Failure;
 /// What reaches a session.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Token { token: Token, at: Instant },
-    Failed { key: RouteKey, failure: Failure },
+    Token {
+        token: Token,
+        at: Instant,
+    },
+    Failed {
+        key: RouteKey,
+        failure: Failure,
+    },
+    /// The head has stopped, with all positions below this one computed.
+    Paused {
+        key: RouteKey,
+        position: u32,
+    },
+    /// Every stage of the next ring has what it needs to go on.
+    Resumed {
+        key: RouteKey,
+    },
 }
 
 /// The sessions that run.
@@ -36,6 +51,16 @@ struct Placement {
     phones: Vec<String>,
     /// What is below has been heard already, and must not fill the queue.
     next_position: u32,
+    is_paused: bool,
+    resuming: Option<Resuming>,
+}
+
+/// A session that goes on on this placement once all stages say so.
+#[derive(Debug)]
+struct Resuming {
+    position: u32,
+    /// Stages that have not said so yet.
+    awaited: BTreeSet<usize>,
 }
 
 /// What became of a frame.
@@ -46,8 +71,8 @@ pub(crate) enum Heard {
     No,
 }
 
-/// The last place in a session's queue is kept for a failure.
-const RESERVED: usize = 1;
+/// The last places in a session's queue are kept for what comes once a placement: a failure, and a step of a move.
+pub(crate) const RESERVED: usize = 2;
 
 // === impl Registry ===
 
@@ -63,8 +88,54 @@ impl Registry {
     /// From now on frames with this key are heard; `phones` are by stage, the next token takes `next_position`.
     pub(crate) fn place(&mut self, key: RouteKey, phones: Vec<String>, next_position: u32) {
         if let Some(entry) = self.entries.get_mut(&key.session) {
-            entry.place = Some(Placement { key, phones, next_position });
+            entry.place = Some(Placement { key, phones, next_position, is_paused: false, resuming: None });
         }
+    }
+
+    /// The same for a session that moves: the next token takes `position + 1`, and each of `phones` has to say first that it
+    /// has the KV cache below `position`.
+    pub(crate) fn place_moving(&mut self, key: RouteKey, phones: Vec<String>, position: u32) {
+        if let Some(entry) = self.entries.get_mut(&key.session) {
+            let resuming = Some(Resuming { position, awaited: (0..phones.len()).collect() });
+            let next_position = position.saturating_add(1);
+            entry.place = Some(Placement { key, phones, next_position, is_paused: false, resuming });
+        }
+    }
+
+    /// The head says that it has stopped.
+    pub(crate) fn paused(&mut self, phone: &str, key: RouteKey, position: u32) -> Heard {
+        let Some((entry, place)) = self.find(key) else {
+            return Heard::No;
+        };
+        if place.is_paused || place.phones.first().is_none_or(|head| head != phone) {
+            return Heard::No;
+        }
+        place.is_paused = true;
+        tell(entry, Event::Paused { key, position })
+    }
+
+    /// A stage says that it can go on.
+    pub(crate) fn resumed(&mut self, phone: &str, key: RouteKey, stage: u32, position: u32) -> Heard {
+        let Some((entry, place)) = self.find(key) else {
+            return Heard::No;
+        };
+        let stage = stage as usize;
+        let Some(resuming) = place.resuming.as_mut().filter(|resuming| resuming.position == position) else {
+            return Heard::No;
+        };
+        if place.phones.get(stage).is_none_or(|known| known != phone) || !resuming.awaited.remove(&stage) {
+            return Heard::No;
+        }
+        match resuming.awaited.is_empty() {
+            true => tell(entry, Event::Resumed { key }),
+            false => Heard::Yes,
+        }
+    }
+
+    /// The queue of a session and its placement, if that is the present one.
+    fn find(&mut self, key: RouteKey) -> Option<(&mpsc::Sender<Event>, &mut Placement)> {
+        let Entry { events, place } = self.entries.get_mut(&key.session)?;
+        Some((events, place.as_mut().filter(|place| place.key == key)?))
     }
 
     /// From now on nothing is heard of the session.
@@ -116,6 +187,14 @@ impl Registry {
                 entry.fail(Failure::PhoneGone { phone: phone.to_owned() });
             }
         }
+    }
+}
+
+/// Puts an event into a place that is kept for it.
+fn tell(events: &mpsc::Sender<Event>, event: Event) -> Heard {
+    match events.try_send(event) {
+        Ok(()) => Heard::Yes,
+        Err(_) => Heard::No,
     }
 }
 
@@ -179,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_of_a_placement_is_told_once_even_when_the_queue_is_full() {
-        let (mut registry, mut events) = placed(2);
+        let (mut registry, mut events) = placed(1 + RESERVED);
         let now = Instant::now();
         assert_eq!(registry.token("tail", token(2, 3), now), Heard::Yes);
         assert_eq!(registry.token("tail", token(2, 4), now), Heard::No, "past the credit");
@@ -189,5 +268,37 @@ mod tests {
         assert!(matches!(events.try_recv().unwrap(), Event::Token { .. }));
         assert!(matches!(events.try_recv().unwrap(), Event::Failed { failure: Failure::Disagreement(_), .. }));
         assert!(events.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_pause_is_heard_of_the_head_and_once() {
+        let (mut registry, mut events) = placed(9);
+        assert_eq!(registry.paused("tail", key(2), 2), Heard::No);
+        assert_eq!(registry.paused("head", key(1), 2), Heard::No, "of an older epoch");
+        assert_eq!(registry.paused("head", key(2), 2), Heard::Yes);
+        assert_eq!(registry.paused("head", key(2), 2), Heard::No);
+        assert!(matches!(events.try_recv().unwrap(), Event::Paused { position: 2, .. }));
+        assert!(events.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_session_goes_on_when_every_stage_has_said_for_itself_that_it_can() {
+        let (mut registry, mut events) = placed(9);
+        assert_eq!(registry.resumed("head", key(2), 0, 7), Heard::No, "it does not move");
+        registry.place_moving(key(3), vec!["a".into(), "b".into()], 7);
+        let table = [
+            ("a", 2, 0, 7, Heard::No),
+            ("a", 3, 1, 7, Heard::No),
+            ("a", 3, 0, 6, Heard::No),
+            ("a", 3, 2, 7, Heard::No),
+            ("a", 3, 0, 7, Heard::Yes),
+            ("a", 3, 0, 7, Heard::No),
+            ("b", 3, 1, 7, Heard::Yes),
+        ];
+        for (phone, epoch, stage, position, expected) in table {
+            assert!(events.try_recv().is_err());
+            assert_eq!(registry.resumed(phone, key(epoch), stage, position), expected, "{phone} {epoch} {stage}");
+        }
+        assert!(matches!(events.try_recv().unwrap(), Event::Resumed { .. }));
     }
 }

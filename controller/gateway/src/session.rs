@@ -3,9 +3,13 @@
 //! The session may move from ring to ring. Each move raises the epoch, and the new ring gets every token so far as its
 //! prompt; what an older epoch still says is not heard.
 
+mod hand_over;
+
 use polyphony_protocol::frame::{Finish, Prompt, Token};
 use polyphony_protocol::session::{History, SessionOptions};
 use polyphony_protocol::{Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+
+use hand_over::Moving;
 
 /// One prompt and its answer.
 #[derive(Clone, Debug)]
@@ -27,6 +31,7 @@ pub(crate) struct Session {
     /// Placements in a row that brought no token.
     n_fruitless: u32,
     finish: Option<Finish>,
+    moving: Moving,
 }
 
 /// What a token is to the session.
@@ -68,6 +73,7 @@ impl Session {
             key: None,
             n_fruitless: 0,
             finish: None,
+            moving: Moving::No,
         }
     }
 
@@ -83,22 +89,38 @@ impl Session {
 
     /// Whether the ring owes a token: it has credit and the answer is not over.
     pub(crate) fn awaits_token(&self) -> bool {
-        self.key.is_some() && self.finish.is_none() && self.position() < self.granted_until
+        let may_run = matches!(self.moving, Moving::No | Moving::Pausing);
+        self.key.is_some() && may_run && self.finish.is_none() && self.position() < self.granted_until
     }
 
     /// Puts the session on a ring. The frames go to its head in this order.
     pub(crate) fn place(&mut self, ring: RingId, generation: PlanGeneration) -> (RouteKey, [Frame; 2]) {
+        let key = self.next_key(ring, generation);
+        self.moving = Moving::No;
+        let prompt = self.prompt(key, 0);
+        (key, [Frame::Open { key, options: self.options_so_far() }, Frame::Prompt(prompt)])
+    }
+
+    fn next_key(&mut self, ring: RingId, generation: PlanGeneration) -> RouteKey {
         self.epoch = Epoch(self.epoch.0 + 1);
         let key = RouteKey { ring, generation, session: self.id, epoch: self.epoch };
         self.key = Some(key);
+        key
+    }
+
+    /// The tokens from `position` on, with the first credit.
+    fn prompt(&mut self, key: RouteKey, position: u32) -> Prompt {
         let credit = self.window.min(self.options.end_position.saturating_sub(self.position()));
         self.granted_until = self.position() + credit;
-        let prompt = Prompt { key, position: 0, tokens: self.tokens.clone(), credit };
-        // To the ring the whole is a prompt; penalties tell what was asked from what was answered.
+        let tokens = self.tokens.get(position as usize..).unwrap_or_default().to_vec();
+        Prompt { key, position, tokens, credit }
+    }
+
+    /// To a ring all tokens are a prompt; penalties tell what was asked from what was answered.
+    fn options_so_far(&self) -> SessionOptions {
         let (asked, answered) = self.tokens.split_at(self.n_prompt);
         let history = History::new(&self.options.sampling, asked, answered);
-        let options = SessionOptions { history, ..self.options.clone() };
-        (key, [Frame::Open { key, options }, Frame::Prompt(prompt)])
+        SessionOptions { history, ..self.options.clone() }
     }
 
     /// Takes a token that a tail sent.
@@ -124,7 +146,7 @@ impl Session {
 
     /// The reader has taken every token so far: more credit, where half of the window is used up.
     pub(crate) fn read(&mut self) -> Option<Frame> {
-        let key = self.key.filter(|_| self.finish.is_none())?;
+        let key = self.key.filter(|_| self.finish.is_none() && self.moving == Moving::No)?;
         let target = self.options.end_position.min(self.position() + self.window);
         let steps = target.saturating_sub(self.granted_until);
         let is_due = steps >= self.window.div_ceil(2) || target == self.options.end_position;
@@ -145,8 +167,9 @@ impl Session {
         }
     }
 
-    /// Leaves the ring: it may free the session's memory.
+    /// Leaves the ring: it may free the session's memory. One that it moves away from is [`left`](Self::leave_behind) before.
     pub(crate) fn close(&mut self) -> Option<Frame> {
+        self.moving = Moving::No;
         self.key.take().map(|key| Frame::Close { key })
     }
 }

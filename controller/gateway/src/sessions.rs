@@ -1,5 +1,6 @@
 //! Sessions: admits them, listens for their frames, and runs each one in a task of its own.
 
+mod moving;
 mod run;
 mod seat;
 
@@ -97,6 +98,8 @@ impl Sessions {
         let heard = match frame {
             Frame::Token(token) => lock(&self.registry).token(phone, token, Instant::now()),
             Frame::Failed(failed) => lock(&self.registry).failed(phone, failed),
+            Frame::Paused { key, position } => lock(&self.registry).paused(phone, key, position),
+            Frame::Resumed { key, stage, position } => lock(&self.registry).resumed(phone, key, stage, position),
             _ => Heard::No,
         };
         if heard == Heard::No {

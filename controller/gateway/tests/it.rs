@@ -16,6 +16,8 @@ mod house;
 mod metrics;
 #[path = "it/models.rs"]
 mod models;
+#[path = "it/moves.rs"]
+mod moves;
 #[path = "it/phones.rs"]
 mod phones;
 #[path = "it/replays.rs"]

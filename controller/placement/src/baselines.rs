@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::costs::{Costs, Ring};
 use crate::infeasible::Infeasible;
+use crate::optimal::gap_of;
 use crate::plan::{Method, Plan};
 use crate::problem::Problem;
-use crate::{check, diagnose, gap, plan, predict};
+use crate::{check, diagnose, plan, predict};
 pub use balancer::published_balancer_step;
 pub use overlap::published_overlap;
 
@@ -65,8 +66,8 @@ pub fn plan_by(strategy: Strategy, problem: &Problem) -> Result<Plan, Infeasible
     }
     let has_none = |why: String| Infeasible::Rule { rule: strategy.to_string(), why };
     let ring = rule(&costs, &costs.usable[..n_phones]).map_err(has_none)?;
-    let score = costs.score(&ring);
-    let gap = if score.objective.is_finite() { gap(&costs, score) } else { f64::INFINITY };
+    let (at, score) = costs.judge(&ring);
+    let gap = gap_of(&costs, score.objective / at.rows);
     let plan = predict::plan_of(&costs, &ring, Method::Rule, gap);
     check(problem, &plan).map_err(|violation| has_none(violation.to_string()))?;
     Ok(plan)

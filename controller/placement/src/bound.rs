@@ -1,74 +1,100 @@
-//! A bound that no plan over all phones can beat, for the gap that a heuristic plan states.
+//! A bound that no plan over all phones can beat, for the gap that a plan states.
+//!
+//! Every stage of a ring has one way in and one way out, so a ring is a choice of phones, of their layers, and of a way
+//! in for each. Relaxed, each phone takes the cheapest way in wherever it comes from, and layers are counted instead of
+//! placed; what is left is a knapsack with a charge for each phone used, which a dynamic programme solves in whole
+//! layers. Ways out are then priced: a multiplier u_i is paid by i for being used and given to whoever takes its way
+//! in from i (Held and Karp 1970). Any u gives a bound; a fixed number of subgradient steps looks for a good one.
 
-use crate::costs::Costs;
+mod knapsack;
+mod many;
+mod ways;
+
+use crate::costs::{Costs, MAX_TABLE};
 use crate::problem::Objective;
-use crate::search::by_speed;
+use knapsack::Knapsack;
+use ways::Ways;
 
-/// Seconds that the objective cannot be below.
-///
-/// Memory is relaxed to the most layers each phone could hold in any place, order and links to the cheapest
-/// hop: layers go to the fastest phones first, and there are at least as many hops as the roomiest phones need.
-pub(crate) fn lower_bound(costs: &Costs<'_>) -> f64 {
-    let phones: Vec<(f64, usize)> = by_speed(costs)
-        .into_iter()
-        .map(|i| (costs.problem.phones[i].seconds_per_layer, most_layers(costs, i)))
-        .collect();
-    let round = shortest_round(costs, &phones);
-    if costs.problem.demand.objective == Objective::Latency {
-        return round;
-    }
-    // The slowest stage: the least time in which the phones together get through all layers.
-    let enough = |limit: f64| {
-        let within = |&(seconds, most): &(f64, usize)| ((limit / seconds + 1e-9) as usize).min(most);
-        phones.iter().map(within).fold(0usize, usize::saturating_add) >= costs.n_layers
+/// Subgradient steps.
+const MAX_STEPS: usize = 60;
+/// Halvings at most of the interval in which the objective of Throughput lies.
+const HALVINGS: usize = 40;
+/// The part of the objective to which that interval is narrowed.
+const PRECISION: f64 = 1e-10;
+/// The same over more phones than a table of hops is made of.
+const PRECISION_OF_MANY: f64 = 1e-3;
+
+/// Seconds a token that no objective is below; `known` is the objective of some plan, in seconds a token.
+pub(crate) fn lower_bound(costs: &Costs<'_>, known: f64) -> f64 {
+    let of = |groups: u32| {
+        let costs = costs.clone().in_groups(groups);
+        bound_at(&costs, known * costs.rows) / costs.rows
     };
-    let slowest = phones.iter().map(|&(seconds, _)| seconds).fold(0.0, f64::max);
-    let (mut low, mut high) = (0.0, slowest * costs.n_layers as f64);
-    for _ in 0..60 {
-        let middle = (low + high) / 2.0;
-        if enough(middle) { high = middle } else { low = middle }
-    }
-    low.max(round / costs.n_sessions())
+    costs.groupings().into_iter().map(of).fold(f64::INFINITY, f64::min).min(known)
 }
 
-fn shortest_round(costs: &Costs<'_>, phones: &[(f64, usize)]) -> f64 {
-    let all = &costs.problem.phones;
-    let least = |value: &dyn Fn(usize) -> f64| costs.usable.iter().map(|&i| value(i)).fold(f64::INFINITY, f64::min);
-    let mut left = costs.n_layers;
-    let mut round = least(&|i| all[i].seconds_embedding) + least(&|i| all[i].seconds_head);
-    for &(seconds, most) in phones {
-        let here = most.min(left);
-        round += here as f64 * seconds;
-        left -= here;
+/// Seconds a step that no objective is below in this grouping, or something above `known`.
+pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
+    if costs.usable.len() > MAX_TABLE {
+        let many = many::Many::new(costs);
+        let round = |limit: f64| many.round(limit);
+        return match costs.problem.demand.objective {
+            Objective::Latency => round(f64::INFINITY),
+            Objective::Throughput => halve(costs, known, PRECISION_OF_MANY, round),
+        };
     }
-    let mut roomy: Vec<usize> = phones.iter().map(|&(_, most)| most).collect();
-    roomy.sort_unstable_by(|a, b| b.cmp(a));
-    let mut held = 0;
-    let mut n_stages = costs.min_stages();
-    for (n, most) in roomy.into_iter().enumerate() {
-        if held >= costs.n_layers {
+    let mut ways = Ways::new(costs);
+    let mut knapsack = Knapsack::new(costs);
+    if costs.problem.demand.objective == Objective::Latency {
+        return dearest(&mut knapsack, &mut ways, f64::INFINITY, known);
+    }
+    // The slowest stage is within a limit, or above it: as the limit rises, the shortest round falls.
+    let round_target = known * costs.n_groups();
+    dearest(&mut knapsack, &mut ways, known, round_target);
+    halve(costs, known, PRECISION, |limit| knapsack.solve(&ways, limit).unwrap_or(f64::INFINITY))
+}
+
+/// The least objective that is no less than the slowest stage's limit and the round's share under that limit, which
+/// falls as the limit rises; or `known`, where that is less.
+fn halve(costs: &Costs<'_>, known: f64, precision: f64, mut round: impl FnMut(f64) -> f64) -> f64 {
+    let mut shared = |limit: f64| round(limit) / costs.n_groups();
+    if shared(known) >= known {
+        return known;
+    }
+    let (mut low, mut high) = (0.0, known);
+    for _ in 0..HALVINGS {
+        if high - low <= precision * known {
             break;
         }
-        held += most;
-        n_stages = n_stages.max(n + 1);
+        let middle = (low + high) / 2.0;
+        if shared(middle) > middle { low = middle } else { high = middle }
     }
-    if n_stages > 1 {
-        let apart = |i: usize, cost: &dyn Fn(usize, usize) -> f64| {
-            costs.usable.iter().filter(|&&j| j != i).map(|&j| cost(i, j)).fold(f64::INFINITY, f64::min)
-        };
-        let hop = least(&|i| apart(i, &|i, j| costs.hop_seconds(i, j)));
-        let back = least(&|i| apart(i, &|i, j| costs.back_seconds(i, j)));
-        round += (n_stages - 1) as f64 * hop + back;
-    }
-    round
+    low
 }
 
-/// The most layers a phone can hold in any place of a ring.
-fn most_layers(costs: &Costs<'_>, phone: usize) -> usize {
-    let n = costs.n_layers;
-    if costs.fits(phone, 0, n) {
-        return n;
+/// The best bound on the round that the subgradient steps find, and its multipliers in `ways`.
+fn dearest(knapsack: &mut Knapsack<'_, '_>, ways: &mut Ways, limit: f64, known: f64) -> f64 {
+    let Some(mut best) = knapsack.solve(ways, limit) else {
+        return f64::INFINITY;
+    };
+    let mut best_prices = ways.prices().to_vec();
+    let mut pace = 1.0;
+    let steps = if ways.can_be_priced() { MAX_STEPS } else { 0 };
+    for _ in 0..steps {
+        let slope = ways.slope(&knapsack.roles());
+        let length: f64 = slope.iter().map(|s| s * s).sum();
+        if length == 0.0 || best >= known {
+            break;
+        }
+        ways.move_prices(&slope, pace * (known - best).max(known * 1e-6) / length);
+        match knapsack.solve(ways, limit) {
+            Some(bound) if bound > best => {
+                best = bound;
+                best_prices.copy_from_slice(ways.prices());
+            }
+            _ => pace *= 0.9,
+        }
     }
-    let tail = (1..n).find(|&from| costs.fits(phone, from, n)).map_or(0, |from| n - from);
-    (0..n).map(|from| costs.reach(phone, from)).max().unwrap_or(0).max(tail)
+    ways.set_prices(best_prices);
+    best
 }

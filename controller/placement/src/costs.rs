@@ -1,11 +1,20 @@
 //! Costs: a problem's figures arranged for the solvers, and what one ring of phones costs.
 
+use std::rc::Rc;
+
 use crate::problem::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, Problem};
 
 /// Two objective values closer than this, relatively, are a tie.
 pub(crate) const TIE: f64 = 1e-9;
 
+/// The most groups that sessions are thought to travel in, other than each by itself.
+const MAX_GROUPS: u32 = 32;
+
 /// A problem with its sums done. Phones are indices into `Problem::phones`.
+///
+/// All seconds are those of a step of `rows` rows: sessions travel around the ring in groups, and a stage takes a
+/// group in one step. For Latency a step has one row.
+#[derive(Clone)]
 pub(crate) struct Costs<'a> {
     pub(crate) problem: &'a Problem,
     pub(crate) n_layers: usize,
@@ -15,6 +24,39 @@ pub(crate) struct Costs<'a> {
     pub(crate) budget: Vec<u64>,
     /// `prefix[l]`: bytes of weights and KV cache of layers `[0, l)`.
     prefix: Vec<u64>,
+    /// Sessions ÷ groups.
+    pub(crate) rows: f64,
+    /// Groups that the sessions travel in: a round gives each of them a token.
+    groups: f64,
+    /// By phone, seconds of a step: what it always takes, a layer, and the two ends.
+    step: Vec<f64>,
+    layer: Vec<f64>,
+    embedding: Vec<f64>,
+    head: Vec<f64>,
+    /// Of the usable phones, where they are not too many for one.
+    hops: Option<Rc<HopTable>>,
+    /// All layers take the same bytes.
+    pub(crate) has_even_layers: bool,
+}
+
+/// Usable phones up to which every hop is looked up once.
+pub(crate) const MAX_TABLE: usize = 128;
+
+/// What hops between usable phones take, to be asked for again and again.
+struct HopTable {
+    /// By phone, its row and column.
+    places: Vec<Option<usize>>,
+    n: usize,
+    hops: Vec<Hop>,
+}
+
+/// Seconds of one row's hop.
+#[derive(Clone, Copy)]
+struct Hop {
+    transfer: f64,
+    wire: f64,
+    /// Of the way back: a few bytes.
+    delay: f64,
 }
 
 /// A ring: phones in order, and where each one's layers end. `ends` rises strictly up to the number of layers.
@@ -27,7 +69,7 @@ pub(crate) struct Ring {
 /// What a ring costs, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Score {
-    /// What the problem's objective minimises.
+    /// What the problem's objective minimises, for a step.
     pub(crate) objective: f64,
     /// One token once around: decides among equal objectives.
     pub(crate) round: f64,
@@ -45,10 +87,81 @@ impl<'a> Costs<'a> {
             prefix.push(so_far.saturating_add(bytes).saturating_add(kv_bytes));
         }
         let budget = problem.phones.iter().map(|p| problem.demand.budget_bytes(p.allocatable_bytes)).collect();
-        let mut costs = Self { problem, n_layers: model.n_layers(), usable: Vec::new(), budget, prefix };
+        let none = Vec::new;
+        let mut costs = Self {
+            problem,
+            n_layers: model.n_layers(),
+            usable: Vec::new(),
+            budget,
+            prefix,
+            rows: 1.0,
+            groups: 1.0,
+            step: none(),
+            layer: none(),
+            embedding: none(),
+            head: none(),
+            hops: None,
+            has_even_layers: model.layer_bytes.windows(2).all(|pair| pair[0] == pair[1]),
+        };
         costs.usable =
             (0..problem.phones.len()).filter(|&i| costs.has_usable_figures(i) && costs.holds_something(i)).collect();
-        costs
+        costs.narrowed(costs.usable.clone()).in_groups(problem.demand.max_sessions.max(1))
+    }
+
+    /// The same over a part of the usable phones, rising.
+    pub(crate) fn narrowed(&self, usable: Vec<usize>) -> Self {
+        let hops = (usable.len() <= MAX_TABLE).then(|| Rc::new(HopTable::new(self, &usable)));
+        Self { usable, hops, ..self.clone() }
+    }
+
+    /// The same with the sessions in `groups`, at most one for each.
+    pub(crate) fn in_groups(mut self, groups: u32) -> Self {
+        let sessions = f64::from(self.problem.demand.max_sessions.max(1));
+        let is_latency = self.problem.demand.objective == Objective::Latency;
+        self.groups = f64::from(groups);
+        self.rows = if is_latency { 1.0 } else { sessions / self.groups };
+        let rows = self.rows;
+        let of = |first: f64, further: Option<f64>| first + (rows - 1.0) * further.unwrap_or(first);
+        let phones = &self.problem.phones;
+        self.step = phones.iter().map(|p| p.seconds_per_step).collect();
+        self.layer = phones.iter().map(|p| of(p.seconds_per_layer, p.seconds_per_layer_per_further_row)).collect();
+        self.embedding = phones.iter().map(|p| p.seconds_embedding).collect();
+        self.head = phones.iter().map(|p| of(p.seconds_head, p.seconds_head_per_further_row)).collect();
+        self
+    }
+
+    /// The numbers of groups that are worth a thought, the fewest first. Where a further row costs as much as the
+    /// first, and a step nothing by itself, a session does best alone.
+    pub(crate) fn groupings(&self) -> Vec<u32> {
+        let sessions = self.problem.demand.max_sessions.max(1);
+        let gains = |&i: &usize| {
+            let p = &self.problem.phones[i];
+            let less = |further: Option<f64>, first: f64| further.is_some_and(|further| further < first);
+            p.seconds_per_step + p.seconds_embedding > 0.0
+                || less(p.seconds_per_layer_per_further_row, p.seconds_per_layer)
+                || less(p.seconds_head_per_further_row, p.seconds_head)
+        };
+        if self.problem.demand.objective == Objective::Latency || !self.usable.iter().any(gains) {
+            return vec![sessions];
+        }
+        let mut groupings: Vec<u32> = (1..=sessions.min(MAX_GROUPS)).collect();
+        if sessions > MAX_GROUPS {
+            groupings.push(sessions);
+        }
+        groupings
+    }
+
+    /// Costs of every grouping in which `ring` does best, and its score there, the objective per token.
+    pub(crate) fn judge(&self, ring: &Ring) -> (Costs<'a>, Score) {
+        let mut best: Option<(Costs<'a>, Score)> = None;
+        for groups in self.groupings() {
+            let costs = self.clone().in_groups(groups);
+            let score = costs.score(ring);
+            if best.as_ref().is_none_or(|(at, known)| score.objective / costs.rows < known.objective / at.rows) {
+                best = Some((costs, score));
+            }
+        }
+        best.unwrap_or_else(|| (self.clone(), self.score(ring)))
     }
 
     pub(crate) fn has_usable_figures(&self, phone: usize) -> bool {
@@ -56,6 +169,11 @@ impl<'a> Costs<'a> {
         (MIN_LAYER_SECONDS..=MAX_SECONDS).contains(&p.seconds_per_layer)
             && (0.0..=MAX_SECONDS).contains(&p.seconds_embedding)
             && (0.0..=MAX_SECONDS).contains(&p.seconds_head)
+            && (0.0..=MAX_SECONDS).contains(&p.seconds_per_step)
+            && [p.seconds_per_layer_per_further_row, p.seconds_head_per_further_row]
+                .into_iter()
+                .flatten()
+                .all(|further| (0.0..=MAX_SECONDS).contains(&further))
     }
 
     fn holds_something(&self, phone: usize) -> bool {
@@ -110,39 +228,87 @@ impl<'a> Costs<'a> {
 
     /// The most layers `phone` can hold from `from` on without reaching the last layer.
     pub(crate) fn reach(&self, phone: usize, from: usize) -> usize {
-        let mut to = from;
-        while to + 1 < self.n_layers && self.fits(phone, from, to + 1) {
-            to += 1;
+        let mut besides = self.problem.model.activation_bytes;
+        if from == 0 {
+            besides = besides.saturating_add(self.problem.model.embedding_bytes);
         }
-        to - from
+        let Some(room) = self.budget[phone].checked_sub(besides) else {
+            return 0;
+        };
+        let limit = self.prefix[from].saturating_add(room);
+        // Boundaries after `from` and before the last layer's end, as far as they fit.
+        self.prefix[from + 1..self.n_layers.max(from + 1)].partition_point(|&bytes| bytes <= limit)
     }
 
-    /// Decode seconds of one token through layers `[from, to)` on `phone`.
+    /// The most layers `phone` can hold up to the last one, the first layer left out.
+    pub(crate) fn reach_back(&self, phone: usize) -> usize {
+        let model = &self.problem.model;
+        let besides = model.activation_bytes.saturating_add(model.head_bytes);
+        let Some(room) = self.budget[phone].checked_sub(besides) else {
+            return 0;
+        };
+        let n = self.n_layers;
+        let least = self.prefix[n].saturating_sub(room);
+        // Boundaries from which on everything fits.
+        n - (1 + self.prefix[1..n].partition_point(|&bytes| bytes < least)).min(n)
+    }
+
+    /// Decode seconds of a step through layers `[from, to)` on `phone`.
     pub(crate) fn stage_seconds(&self, phone: usize, from: usize, to: usize) -> f64 {
-        let p = &self.problem.phones[phone];
-        let mut seconds = (to - from) as f64 * p.seconds_per_layer;
+        let mut seconds = self.step[phone] + (to - from) as f64 * self.layer[phone];
         if from == 0 {
-            seconds += p.seconds_embedding;
+            seconds += self.embedding[phone];
         }
         if to == self.n_layers {
-            seconds += p.seconds_head;
+            seconds += self.head[phone];
         }
         seconds
     }
 
-    /// Seconds of a hidden state's hop.
-    pub(crate) fn hop_seconds(&self, from: usize, to: usize) -> f64 {
-        self.problem.links.between(from, to).transfer_seconds(self.problem.model.hop_bytes)
+    /// Seconds of a step whatever it holds.
+    pub(crate) fn step_seconds(&self, phone: usize) -> f64 {
+        self.step[phone]
     }
 
-    /// Seconds for which a hidden state's hop keeps the link busy.
+    /// Seconds of a step through one layer.
+    pub(crate) fn layer_seconds(&self, phone: usize) -> f64 {
+        self.layer[phone]
+    }
+
+    /// Seconds of a step through the embedding.
+    pub(crate) fn embedding_seconds(&self, phone: usize) -> f64 {
+        self.embedding[phone]
+    }
+
+    /// Seconds of a step through output norm and matrix, and sampling.
+    pub(crate) fn head_seconds(&self, phone: usize) -> f64 {
+        self.head[phone]
+    }
+
+    /// Seconds of the hop of a step's hidden states.
+    pub(crate) fn hop_seconds(&self, from: usize, to: usize) -> f64 {
+        let Hop { transfer, wire, .. } = self.hop(from, to);
+        if transfer.is_finite() { transfer + (self.rows - 1.0) * wire } else { f64::INFINITY }
+    }
+
+    /// Seconds for which that hop keeps the link busy.
     pub(crate) fn wire_seconds(&self, from: usize, to: usize) -> f64 {
-        self.problem.links.between(from, to).wire_seconds(self.problem.model.hop_bytes)
+        self.rows * self.hop(from, to).wire
     }
 
     /// Seconds of the token's way from tail to head: a few bytes, so the delay alone. None on one phone.
     pub(crate) fn back_seconds(&self, tail: usize, head: usize) -> f64 {
-        if tail == head { 0.0 } else { self.problem.links.between(tail, head).delay_seconds() }
+        if tail == head { 0.0 } else { self.hop(tail, head).delay }
+    }
+
+    fn hop(&self, from: usize, to: usize) -> Hop {
+        self.hops.as_ref().and_then(|table| table.get(from, to)).unwrap_or_else(|| self.looked_up_hop(from, to))
+    }
+
+    fn looked_up_hop(&self, from: usize, to: usize) -> Hop {
+        let link = self.problem.links.between(from, to);
+        let bytes = self.problem.model.hop_bytes;
+        Hop { transfer: link.transfer_seconds(bytes), wire: link.wire_seconds(bytes), delay: link.delay_seconds() }
     }
 
     /// All hops of a ring, the token's way back included; infinite when two neighbours cannot reach each other.
@@ -159,28 +325,26 @@ impl<'a> Costs<'a> {
         phones.windows(2).map(|pair| self.wire_seconds(pair[0], pair[1])).fold(0.0, f64::max)
     }
 
-    /// Sessions among which the ring's time is shared.
-    pub(crate) fn n_sessions(&self) -> f64 {
-        f64::from(self.problem.demand.max_sessions.max(1))
+    /// Groups of sessions among which the ring's time is shared.
+    pub(crate) fn n_groups(&self) -> f64 {
+        self.groups
     }
 
-    /// The objective from its parts.
+    /// The objective from its parts, in seconds of a step: that of a token is `rows` times shorter.
     pub(crate) fn objective(&self, round: f64, slowest_stage: f64, slowest_wire: f64) -> f64 {
         match self.problem.demand.objective {
             Objective::Latency => round,
-            Objective::Throughput => slowest_stage.max(slowest_wire).max(round / self.n_sessions()),
+            Objective::Throughput => slowest_stage.max(slowest_wire).max(round / self.groups),
         }
     }
 
     pub(crate) fn score(&self, ring: &Ring) -> Score {
         let mut stages = 0.0;
         let mut slowest = 0.0f64;
-        let mut from = 0;
-        for (&phone, &to) in ring.phones.iter().zip(&ring.ends) {
+        for (phone, from, to) in ring.stages() {
             let seconds = self.stage_seconds(phone, from, to);
             stages += seconds;
             slowest = slowest.max(seconds);
-            from = to;
         }
         let round = stages + self.hops_seconds(&ring.phones);
         Score { objective: self.objective(round, slowest, self.slowest_wire(&ring.phones)), round }
@@ -188,12 +352,7 @@ impl<'a> Costs<'a> {
 
     /// True when every stage of `ring` is within its phone's budget.
     pub(crate) fn ring_fits(&self, ring: &Ring) -> bool {
-        let mut from = 0;
-        ring.phones.iter().zip(&ring.ends).all(|(&phone, &to)| {
-            let fits = from < to && self.fits(phone, from, to);
-            from = to;
-            fits
-        })
+        ring.stages().all(|(phone, from, to)| from < to && self.fits(phone, from, to))
     }
 
     pub(crate) fn min_stages(&self) -> usize {
@@ -203,6 +362,24 @@ impl<'a> Costs<'a> {
     /// No more stages than layers, since each stage holds one at least.
     pub(crate) fn max_stages(&self) -> usize {
         (self.problem.demand.max_phones as usize).min(self.n_layers).min(self.usable.len())
+    }
+}
+
+// === impl HopTable ===
+
+impl HopTable {
+    fn new(costs: &Costs<'_>, usable: &[usize]) -> Self {
+        let mut places = vec![None; costs.problem.phones.len()];
+        for (place, &phone) in usable.iter().enumerate() {
+            places[phone] = Some(place);
+        }
+        let pairs = usable.iter().flat_map(|&from| usable.iter().map(move |&to| (from, to)));
+        let hops = pairs.map(|(from, to)| costs.looked_up_hop(from, to)).collect();
+        Self { places, n: usable.len(), hops }
+    }
+
+    fn get(&self, from: usize, to: usize) -> Option<Hop> {
+        Some(self.hops[self.places[from]? * self.n + self.places[to]?])
     }
 }
 

@@ -1,5 +1,7 @@
 //! The best cuts for phones in a given order, by dynamic programming over the layer boundaries.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use crate::costs::{Costs, Ring, Score, TIE};
 use crate::problem::Objective;
 
@@ -7,7 +9,7 @@ use crate::problem::Objective;
 /// neighbours cannot reach each other.
 ///
 /// Latency: a shortest path over boundaries. Throughput: the objective is max(slowest stage, slowest wire,
-/// round ÷ sessions); as the limit on the stages rises, the shortest round falls, so the best limit lies where
+/// round ÷ groups); as the limit on the stages rises, the shortest round falls, so the best limit lies where
 /// the two meet, which a binary search over the possible stage times finds.
 pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Score)> {
     if phones.is_empty() || phones.len() > costs.n_layers {
@@ -25,6 +27,60 @@ pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Sc
     let ring = Ring { phones: phones.to_vec(), ends };
     let score = costs.score(&ring);
     Some((ring, score))
+}
+
+/// The best cuts in this order with each stage within its span `[from, to)`; None when there is none. A layer may
+/// be wherever its span allows: memory is not asked for again.
+///
+/// For each time that the slowest stage may take, the shortest round: few boundaries are free, so all are tried.
+pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(usize, usize)]) -> Option<(Ring, Score)> {
+    let n = costs.n_layers;
+    let hops = costs.hops_seconds(phones);
+    let shortest = |limit: f64| {
+        let mut sums: BTreeMap<usize, (f64, Vec<usize>)> = BTreeMap::from([(0, (0.0, Vec::new()))]);
+        for (at, (&phone, &(span_from, span_to))) in phones.iter().zip(spans).enumerate() {
+            let mut next: BTreeMap<usize, (f64, Vec<usize>)> = BTreeMap::new();
+            for (&from, (sum, ends)) in sums.range(span_from..) {
+                let tos = if at + 1 == phones.len() { n..=n } else { from + 1..=span_to.min(n - 1) };
+                for to in tos.filter(|&to| from < to && to <= span_to) {
+                    let seconds = costs.stage_seconds(phone, from, to);
+                    let sum = sum + seconds;
+                    if seconds <= limit && next.get(&to).is_none_or(|(known, _)| sum < *known) {
+                        next.insert(to, (sum, [&ends[..], &[to]].concat()));
+                    }
+                }
+            }
+            sums = next;
+        }
+        let (sum, ends) = sums.remove(&n)?;
+        let ring = Ring { phones: phones.to_vec(), ends };
+        let score = costs.score(&ring);
+        (sum + hops).is_finite().then_some((ring, score))
+    };
+    let limits = match costs.problem.demand.objective {
+        Objective::Latency => vec![f64::INFINITY],
+        Objective::Throughput => {
+            let stage = |(&phone, &(from, to)): (&usize, &(usize, usize))| {
+                (from..to).flat_map(move |a| (a + 1..=to).map(move |b| costs.stage_seconds(phone, a, b)))
+            };
+            let mut limits: Vec<f64> = phones.iter().zip(spans).flat_map(stage).collect();
+            limits.sort_by(f64::total_cmp);
+            limits.dedup();
+            // The first limit that the shared round does not exceed, and the one before it.
+            let meet = limits.partition_point(|&limit| {
+                shortest(limit).is_none_or(|(_, score)| score.round / costs.n_groups() > limit)
+            });
+            let end = (meet + 1).min(limits.len());
+            limits[meet.saturating_sub(1)..end].to_vec()
+        }
+    };
+    let mut best: Option<(Ring, Score)> = None;
+    for (ring, score) in limits.into_iter().filter_map(shortest) {
+        if best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
+            best = Some((ring, score));
+        }
+    }
+    best
 }
 
 /// Of all cuts that make the round no longer than `ring`'s, the one whose slowest stage is the fastest: it
@@ -46,16 +102,16 @@ pub(crate) fn balance(costs: &Costs<'_>, ring: Ring) -> Ring {
 fn stage_times(costs: &Costs<'_>, phones: &[usize]) -> Vec<f64> {
     let mut times = Vec::new();
     for (stage, &phone) in phones.iter().enumerate() {
-        let p = &costs.problem.phones[phone];
-        let mut ends = 0.0;
-        if stage == 0 {
-            ends += p.seconds_embedding;
-        }
-        if stage + 1 == phones.len() {
-            ends += p.seconds_head;
-        }
+        let n = costs.n_layers;
         // Every other stage holds a layer at least.
-        times.extend((1..=costs.n_layers + 1 - phones.len()).map(|n| n as f64 * p.seconds_per_layer + ends));
+        let most = n + 1 - phones.len();
+        let first = if stage == 0 { 0 } else { 1 };
+        let is_last = stage + 1 == phones.len();
+        times.extend((1..=most).map(|count| match (first, is_last) {
+            (0, true) => costs.stage_seconds(phone, 0, n),
+            (_, true) => costs.stage_seconds(phone, n - count, n),
+            _ => costs.stage_seconds(phone, first, first + count),
+        }));
     }
     times.sort_by(f64::total_cmp);
     times.dedup();
@@ -65,8 +121,8 @@ fn stage_times(costs: &Costs<'_>, phones: &[usize]) -> Vec<f64> {
 /// The objective that can be reached, to be used as the limit of every stage.
 fn best_limit(costs: &Costs<'_>, phones: &[usize], hops: f64) -> Option<f64> {
     let times = stage_times(costs, phones);
-    let n_sessions = costs.n_sessions();
-    let shared_round = |limit: f64| shortest(costs, phones, limit * (1.0 + TIE)).map(|(_, s)| (s + hops) / n_sessions);
+    let n_groups = costs.n_groups();
+    let shared_round = |limit: f64| shortest(costs, phones, limit * (1.0 + TIE)).map(|(_, s)| (s + hops) / n_groups);
     // The first limit that the shared round does not exceed.
     let meet = times.partition_point(|&limit| shared_round(limit).is_none_or(|shared| shared > limit));
     let above = times.get(meet).copied();
@@ -79,42 +135,62 @@ fn best_limit(costs: &Costs<'_>, phones: &[usize], hops: f64) -> Option<f64> {
 }
 
 /// The cut with the least sum of stage times, no stage over `limit`, and that sum.
+///
+/// A stage's time is linear in its layers, and the layers that fit before a boundary are a window that slides with
+/// it; so a stage takes as many steps as there are layers.
 fn shortest(costs: &Costs<'_>, phones: &[usize], limit: f64) -> Option<(Vec<usize>, f64)> {
-    let n = costs.n_layers;
-    let k = phones.len();
+    let (n, k) = (costs.n_layers, phones.len());
     // sums[b]: the least sum when the stages so far end at boundary b; came[s][b]: where stage s then began.
     let mut sums = vec![f64::INFINITY; n + 1];
     sums[0] = 0.0;
-    let mut came = vec![vec![0usize; n + 1]; k];
+    let mut next = sums.clone();
+    let mut came = vec![0usize; k * (n + 1)];
+    let mut window: VecDeque<(usize, f64)> = VecDeque::new();
     for (stage, &phone) in phones.iter().enumerate() {
         let after = k - 1 - stage;
-        let mut next = vec![f64::INFINITY; n + 1];
-        for (from, &so_far) in sums.iter().enumerate().take(n).skip(stage) {
-            if so_far.is_infinite() {
-                continue;
-            }
-            // The last stage reaches the end in one piece; the others leave a layer for each that follows.
-            let ends = if after == 0 { n..=n } else { from + 1..=n - after };
-            for to in ends {
-                let seconds = costs.stage_seconds(phone, from, to);
-                if seconds > limit || !costs.fits(phone, from, to) {
-                    break;
+        let may = |from: usize, to: usize| costs.stage_seconds(phone, from, to) <= limit && costs.fits(phone, from, to);
+        let came = &mut came[stage * (n + 1)..(stage + 1) * (n + 1)];
+        next.fill(f64::INFINITY);
+        // The last stage reaches the end in one piece; the others leave a layer for each that follows.
+        if after == 0 {
+            let froms = (stage..n).filter(|&from| (stage == 0) == (from == 0) && sums[from].is_finite());
+            for from in froms.filter(|&from| may(from, n)) {
+                let sum = sums[from] + costs.stage_seconds(phone, from, n);
+                if sum < next[n] {
+                    (next[n], came[n]) = (sum, from);
                 }
-                let sum = so_far + seconds;
-                if sum < next[to] {
-                    next[to] = sum;
-                    came[stage][to] = from;
+            }
+        } else if stage == 0 {
+            for to in (1..=n - after).take_while(|&to| may(0, to)) {
+                (next[to], came[to]) = (costs.stage_seconds(phone, 0, to), 0);
+            }
+        } else {
+            window.clear();
+            let layer = costs.layer_seconds(phone);
+            for to in stage + 1..=n - after {
+                let value = sums[to - 1] - (to - 1) as f64 * layer;
+                if value.is_finite() {
+                    while window.back().is_some_and(|&(_, known)| known > value) {
+                        window.pop_back();
+                    }
+                    window.push_back((to - 1, value));
+                }
+                while window.front().is_some_and(|&(from, _)| !may(from, to)) {
+                    window.pop_front();
+                }
+                if let Some(&(from, _)) = window.front() {
+                    (next[to], came[to]) = (sums[from] + costs.stage_seconds(phone, from, to), from);
                 }
             }
         }
-        sums = next;
+        std::mem::swap(&mut sums, &mut next);
     }
     if sums[n].is_infinite() {
         return None;
     }
     let mut ends = vec![n; k];
     for stage in (1..k).rev() {
-        ends[stage - 1] = came[stage][ends[stage]];
+        ends[stage - 1] = came[stage * (n + 1) + ends[stage]];
     }
     Some((ends, sums[n]))
 }

@@ -5,7 +5,6 @@
 //! programme. Where layers differ in size the count is a relaxation: an order whose real cuts cost more than
 //! the programme believed is excluded and the programme solved again, until it has nothing better to offer.
 
-mod caps;
 mod programme;
 
 use crate::costs::{Costs, Ring, Score};
@@ -16,6 +15,8 @@ use programme::{Answer, Programme};
 const MAX_ROUNDS: usize = 200;
 /// Branch-and-bound nodes of all rounds together: the solver's limit, in place of a clock.
 const NODE_LIMIT: u64 = 4_000;
+/// The same where more phones are usable than the programme takes.
+const PARTIAL_NODE_LIMIT: u64 = 60;
 
 /// Phones the programme takes when any two links differ: it has a binary for each pair.
 const MAX_PHONES: usize = 10;
@@ -39,17 +40,32 @@ pub(crate) struct Outcome {
     pub(crate) proven: bool,
 }
 
-/// Improves on `incumbent` with rings over `candidates` until nothing better exists or a limit is met.
+/// Branch-and-bound nodes that one problem may take.
+pub(crate) fn node_limit(costs: &Costs<'_>) -> u64 {
+    // Over a part of the phones there is no proof to be had, only something better.
+    if costs.usable.len() > max_phones(costs) { PARTIAL_NODE_LIMIT } else { NODE_LIMIT }
+}
+
+/// [`solve_within`] the limit of a whole problem.
 pub(crate) fn solve(costs: &Costs<'_>, candidates: &[usize], incumbent: Option<(Ring, Score)>) -> Outcome {
+    solve_within(costs, candidates, incumbent, &mut node_limit(costs))
+}
+
+/// Improves on `incumbent` with rings over `candidates` until nothing better exists or a limit is met.
+pub(crate) fn solve_within(
+    costs: &Costs<'_>,
+    candidates: &[usize],
+    incumbent: Option<(Ring, Score)>,
+    nodes_left: &mut u64,
+) -> Outcome {
     let mut best = incumbent;
     if candidates.len() > max_phones(costs) {
         return Outcome { best, proven: false };
     }
     let mut excluded: Vec<Vec<usize>> = Vec::new();
-    let mut nodes_left = NODE_LIMIT;
     for _ in 0..MAX_ROUNDS {
         let cutoff = best.as_ref().map(|(_, score)| score.objective);
-        match Programme::new(costs, candidates, &excluded, cutoff).solve(&mut nodes_left) {
+        match Programme::new(costs, candidates, &excluded, cutoff).solve(nodes_left) {
             Answer::Nothing => return Outcome { best, proven: true },
             Answer::GaveUp => {
                 return Outcome { best, proven: false };

@@ -7,11 +7,13 @@ use crate::problem::{Objective, Problem};
 /// The plan that carries out `ring`.
 pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) -> Plan {
     let problem = costs.problem;
-    let score = costs.score(ring);
+    let (grouped, score) = costs.judge(ring);
+    // What a person sees of one session: steps of one row.
+    let costs = &costs.clone().in_groups(problem.demand.max_sessions.max(1));
+    let objective_value = score.objective / grouped.rows;
     let last = ring.phones.len() - 1;
-    let mut from = 0;
     let mut stages = Vec::new();
-    for (at, (&phone, &to)) in ring.phones.iter().zip(&ring.ends).enumerate() {
+    for (at, (phone, from, to)) in ring.stages().enumerate() {
         let predicted_hop_seconds = if at == last {
             costs.back_seconds(phone, ring.phones[0])
         } else {
@@ -26,14 +28,13 @@ pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) 
             predicted_seconds: costs.stage_seconds(phone, from, to),
             predicted_hop_seconds,
         });
-        from = to;
     }
     Plan {
         stages,
-        objective_value: score.objective,
-        predicted_tokens_per_second: 1.0 / score.objective,
-        predicted_inter_token_seconds: score.round,
-        bound: bound_of(costs, ring, score),
+        objective_value,
+        predicted_tokens_per_second: 1.0 / objective_value,
+        predicted_inter_token_seconds: costs.score(ring).round,
+        bound: bound_of(&grouped, ring, score),
         gap,
         method,
         left_out: left_out(costs, ring),
@@ -52,15 +53,16 @@ pub(crate) fn with_standby(costs: &Costs<'_>, mut plan: Plan, spans: &[(usize, u
 
 /// The plan of `ring`, whose stages are those of `plan` with other boundaries and keep the same layers in memory.
 pub(crate) fn shifted(costs: &Costs<'_>, ring: &Ring, plan: &Plan) -> Plan {
-    let spans: Vec<(usize, usize)> = ring
-        .stages()
-        .zip(&plan.stages)
-        .map(|((_, from, to), stage)| {
-            let (kept_from, kept_to) = stage.standby.unwrap_or((stage.holds.layers_from, stage.holds.layers_to));
-            (from.min(kept_from as usize), to.max(kept_to as usize))
-        })
-        .collect();
+    let kept = spans_of(plan);
+    let span = |((_, from, to), kept): ((usize, usize, usize), &(usize, usize))| (from.min(kept.0), to.max(kept.1));
+    let spans: Vec<(usize, usize)> = ring.stages().zip(&kept).map(span).collect();
     with_standby(costs, plan_of(costs, ring, plan.method, plan.gap), &spans)
+}
+
+/// The layers `[from, to)` that each stage of `plan` has in memory.
+pub(crate) fn spans_of(plan: &Plan) -> Vec<(usize, usize)> {
+    let kept = |stage: &Stage| stage.standby.unwrap_or((stage.holds.layers_from, stage.holds.layers_to));
+    plan.stages.iter().map(kept).map(|(from, to)| (from as usize, to as usize)).collect()
 }
 
 /// The ring that `plan` places, None when a phone is gone or the plan is not one of this problem.
@@ -86,8 +88,9 @@ pub(crate) fn ring_of(costs: &Costs<'_>, plan: &Plan) -> Option<Ring> {
 
 /// Seconds until the first token of a prompt, prefilled in chunks that keep all stages busy.
 ///
-/// The first chunk passes every stage and hop; each further chunk adds the slowest stage's time for a chunk, as
-/// in any pipeline; the last chunk may be short. The decode figures of embedding and head are added once.
+/// The last chunk passes every stage and hop; each chunk before it adds the slowest stage's, or wire's, time for a
+/// whole chunk, as in any pipeline; the last chunk may be short. A chunk is a step, so the fixed costs of stages and
+/// the embedding count for each. The head's time counts once, since the last token alone gets logits.
 pub fn time_to_first_token_seconds(problem: &Problem, plan: &Plan, prompt_tokens: u32, chunk_tokens: u32) -> f64 {
     if prompt_tokens == 0 {
         return 0.0;
@@ -96,30 +99,28 @@ pub fn time_to_first_token_seconds(problem: &Problem, plan: &Plan, prompt_tokens
     let n_chunks = prompt_tokens.div_ceil(chunk_tokens);
     let last_chunk = prompt_tokens - (n_chunks - 1) * chunk_tokens;
     let index = |name: &str| problem.phones.iter().position(|phone| phone.name == name);
-    let mut per_token = Vec::new();
-    let mut once = 0.0;
-    let mut hop_per_chunk = 0.0f64;
+    let (mut last_pass, mut slowest) = (0.0, 0.0f64);
     for (at, stage) in plan.stages.iter().enumerate() {
         let Some(here) = index(&stage.phone) else {
             return f64::INFINITY;
         };
         let phone = &problem.phones[here];
-        per_token.push(f64::from(stage.holds.n_layers()) * phone.prefill_seconds_per_layer_per_token);
-        if stage.holds.embedding {
-            once += phone.seconds_embedding;
-        }
+        let per_token = f64::from(stage.holds.n_layers()) * phone.prefill_seconds_per_layer_per_token;
+        let besides = phone.seconds_per_step + if stage.holds.embedding { phone.seconds_embedding } else { 0.0 };
+        let chunk = |n_tokens: u32| besides + f64::from(n_tokens) * per_token;
+        slowest = slowest.max(chunk(chunk_tokens));
+        last_pass += chunk(last_chunk);
         if stage.holds.head {
-            once += phone.seconds_head;
+            last_pass += phone.seconds_head;
         }
         if let Some(there) = plan.stages.get(at + 1).and_then(|next| index(&next.phone)) {
-            let bytes = problem.model.hop_bytes.saturating_mul(u64::from(chunk_tokens));
-            once += problem.links.between(here, there).transfer_seconds(bytes);
-            hop_per_chunk = hop_per_chunk.max(problem.links.between(here, there).wire_seconds(bytes));
+            let link = problem.links.between(here, there);
+            let bytes = |n_tokens: u32| problem.model.hop_bytes.saturating_mul(u64::from(n_tokens));
+            slowest = slowest.max(link.wire_seconds(bytes(chunk_tokens)));
+            last_pass += link.transfer_seconds(bytes(last_chunk));
         }
     }
-    let whole_pass: f64 = per_token.iter().sum::<f64>() * f64::from(last_chunk.max(1));
-    let slowest = per_token.iter().fold(0.0f64, |worst, &s| worst.max(s)) * f64::from(chunk_tokens);
-    whole_pass + once + f64::from(n_chunks - 1) * slowest.max(hop_per_chunk)
+    last_pass + f64::from(n_chunks - 1) * slowest
 }
 
 fn left_out(costs: &Costs<'_>, ring: &Ring) -> Vec<LeftOut> {
@@ -129,7 +130,7 @@ fn left_out(costs: &Costs<'_>, ring: &Ring) -> Vec<LeftOut> {
         .map(|phone| {
             let why = if !costs.has_usable_figures(phone) {
                 WhyLeftOut::UnusableFigures
-            } else if !costs.usable.contains(&phone) {
+            } else if costs.usable.binary_search(&phone).is_err() {
                 WhyLeftOut::TooLittleMemory
             } else {
                 WhyLeftOut::NoGain
@@ -185,7 +186,7 @@ fn slowest_stage(costs: &Costs<'_>, ring: &Ring) -> (usize, f64) {
 
 /// The fastest phone that is full while a slower one also holds layers.
 fn memory_bound(costs: &Costs<'_>, ring: &Ring) -> Option<Bound> {
-    let per_layer = |phone: usize| costs.problem.phones[phone].seconds_per_layer;
+    let per_layer = |phone: usize| costs.layer_seconds(phone);
     let slowest = ring.phones.iter().map(|&phone| per_layer(phone)).fold(0.0f64, f64::max);
     let mut from = 0;
     let mut full: Option<usize> = None;

@@ -73,7 +73,7 @@ pub struct PhoneCosts {
     /// Decode: what a step takes whatever it holds: frames read and written, threads woken, kernels sent off.
     #[serde(default)]
     pub seconds_per_step: f64,
-    /// Decode: one token's look-up in the embedding.
+    /// Decode: a step's look-ups in the embedding, however many rows it has.
     pub seconds_embedding: f64,
     /// Decode: one token through output norm, output matrix and sampling.
     pub seconds_head: f64,

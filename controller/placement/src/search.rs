@@ -1,28 +1,47 @@
 //! The heuristic: a deterministic local search over rings. It gives the start of the exact solver, and the
 //! plan itself where there are too many phones for that.
 
+mod counts;
+
 use std::collections::BTreeSet;
 
-use crate::costs::{Costs, Ring, Score};
+use crate::costs::{Costs, MAX_TABLE, Ring, Score};
 use crate::cuts::best_cuts;
+use counts::Counts;
 
 /// Rings tried at most: what bounds the search's time.
-const MAX_EVALUATIONS: usize = 6_000;
+const MAX_EVALUATIONS: usize = 12_000;
 /// Phones that the search moves among at least, where there are so many.
 const MIN_POOL: usize = 20;
 
 /// The best ring found, None when none was found that fits.
 pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring, Score)> {
-    let mut search = Search { costs, pool: pool(costs, previous), left: MAX_EVALUATIONS, best: None };
+    let pool = pool(costs, previous);
+    let counts = Counts::new(costs, &pool);
+    let mut search = Search { costs, pool, counts, left: MAX_EVALUATIONS, best: None };
     for start in search.starts(previous) {
         search.descend(start);
     }
-    search.best
+    let (order, _) = search.best?;
+    best_cuts(costs, &order)
 }
 
-/// The phones worth trying: all when they are few; else the fastest, the roomiest and those in use.
+/// The costs over the phones that a plan is looked for among: all unless they are very many.
+pub(crate) fn narrow<'a>(costs: &Costs<'a>, previous: Option<&Ring>) -> Costs<'a> {
+    if costs.usable.len() <= MAX_TABLE {
+        return costs.clone();
+    }
+    costs.narrowed(chosen(costs, previous, MAX_TABLE / 2))
+}
+
+/// The phones worth trying in a search: all when they are few.
 fn pool(costs: &Costs<'_>, previous: Option<&Ring>) -> Vec<usize> {
-    let wanted = MIN_POOL.max(costs.min_stages() * 3 / 2).max(phones_needed(costs) * 3 / 2);
+    chosen(costs, previous, MIN_POOL)
+}
+
+/// The fastest phones, the roomiest and those in use: at least so many, and enough of them.
+fn chosen(costs: &Costs<'_>, previous: Option<&Ring>, at_least: usize) -> Vec<usize> {
+    let wanted = at_least.max(costs.min_stages() * 3 / 2).max(phones_needed(costs) * 3 / 2);
     if costs.usable.len() <= wanted {
         return costs.usable.clone();
     }
@@ -55,7 +74,7 @@ fn phones_needed(costs: &Costs<'_>) -> usize {
 /// Usable phones, the fastest first.
 pub(crate) fn by_speed(costs: &Costs<'_>) -> Vec<usize> {
     let mut phones = costs.usable.clone();
-    let speed = |&i: &usize| costs.problem.phones[i].seconds_per_layer;
+    let speed = |&i: &usize| costs.layer_seconds(i);
     phones.sort_by(|a, b| speed(a).total_cmp(&speed(b)).then(a.cmp(b)));
     phones
 }
@@ -70,8 +89,9 @@ fn by_room(costs: &Costs<'_>) -> Vec<usize> {
 struct Search<'a, 'b> {
     costs: &'a Costs<'b>,
     pool: Vec<usize>,
+    counts: Counts<'a, 'b>,
     left: usize,
-    best: Option<(Ring, Score)>,
+    best: Option<(Vec<usize>, Score)>,
 }
 
 // === impl Search ===
@@ -95,7 +115,7 @@ impl Search<'_, '_> {
                     ends_roomy.push(tail);
                 }
                 for order in [ranked[..k].to_vec(), ends_roomy] {
-                    let Some(score) = self.evaluate(&order) else {
+                    let Some(score) = self.evaluate(&order, None) else {
                         continue;
                     };
                     if std::mem::take(&mut first) {
@@ -115,7 +135,7 @@ impl Search<'_, '_> {
     /// Takes the first better neighbour until there is none.
     fn descend(&mut self, start: Vec<usize>) {
         let mut here = start;
-        let Some(mut score) = self.evaluate(&here) else {
+        let Some(mut score) = self.evaluate(&here, None) else {
             return;
         };
         loop {
@@ -124,7 +144,7 @@ impl Search<'_, '_> {
                 if self.left == 0 {
                     return;
                 }
-                if let Some(better) = self.evaluate(&neighbour).filter(|s| s.beats(&score)) {
+                if let Some(better) = self.evaluate(&neighbour, Some(&score)).filter(|s| s.beats(&score)) {
                     (here, score, moved) = (neighbour, better, true);
                     break;
                 }
@@ -181,14 +201,18 @@ impl Search<'_, '_> {
         all
     }
 
-    fn evaluate(&mut self, phones: &[usize]) -> Option<Score> {
+    /// The score of the best cuts in this order; None when nothing fits, or nothing is as good as `known`.
+    fn evaluate(&mut self, phones: &[usize], known: Option<&Score>) -> Option<Score> {
         self.left = self.left.saturating_sub(1);
         if phones.len() < self.costs.min_stages() || phones.len() > self.costs.max_stages() {
             return None;
         }
-        let (ring, score) = best_cuts(self.costs, phones)?;
+        let mut score = self.counts.best(phones, known)?;
+        if !self.costs.has_even_layers {
+            score = best_cuts(self.costs, phones)?.1;
+        }
         if self.best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
-            self.best = Some((ring, score));
+            self.best = Some((phones.to_vec(), score));
         }
         Some(score)
     }

@@ -17,7 +17,14 @@ pub(crate) fn settle(costs: &Costs<'_>, ring: Ring) -> Ring {
     loop {
         let mut settled = true;
         for at in 0..ring.phones.len() {
-            for &phone in costs.usable.iter().filter(|&&phone| phone < ring.phones[at]).collect::<Vec<_>>() {
+            let now = ring.phones[at];
+            let alike = |phone: usize| {
+                costs.layer_seconds(phone) == costs.layer_seconds(now)
+                    && costs.step_seconds(phone) == costs.step_seconds(now)
+            };
+            // An unused phone costs the same only if it is alike, but for chance.
+            let may = |phone: usize| phone < now && (alike(phone) || ring.phones.contains(&phone));
+            for phone in costs.usable.iter().copied().filter(|&phone| may(phone)).collect::<Vec<_>>() {
                 let mut other = ring.clone();
                 match ring.phones.iter().position(|&p| p == phone) {
                     Some(earlier) if earlier < at => continue,

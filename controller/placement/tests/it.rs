@@ -2,12 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/baselines.rs"]
+mod baselines;
 #[path = "it/decisions.rs"]
 mod decisions;
 #[path = "it/exactness.rs"]
 mod exactness;
+#[path = "it/fleet.rs"]
+mod fleet;
 #[path = "it/judging.rs"]
 mod judging;
+#[path = "it/lingua_linked.rs"]
+mod lingua_linked;
 #[path = "it/oracle.rs"]
 mod oracle;
 #[path = "it/problems.rs"]
@@ -16,3 +22,5 @@ mod problems;
 mod refusals;
 #[path = "it/scale.rs"]
 mod scale;
+#[path = "it/shifting.rs"]
+mod shifting;

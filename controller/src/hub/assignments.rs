@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use polyphony_api::SegmentPlacement;
 use polyphony_api::inference_deployment::ActivationType as ApiActivationType;
-use polyphony_protocol::hub::{Assignment, Holds, Peer};
+use polyphony_protocol::hub::{Assignment, Followed, Holds, LayerSpan, Owner, Peer};
 use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
 use sha2::{Digest, Sha256};
 
@@ -55,6 +55,7 @@ pub fn derive<'a>(
     for peers in rings.values_mut() {
         peers.sort_by_key(|peer| peer.stage);
     }
+    let owners = owners(placements.clone(), &rings);
     let mut assigned = Assigned::new();
     for placement in placements {
         let spec = &placement.spec;
@@ -83,14 +84,52 @@ pub fn derive<'a>(
             max_sessions: spec.max_sessions,
             activation_type: wire_type(spec.activation_type),
             numerics_class: spec.numerics_class.clone(),
-            standby: None,
-            follows: None,
+            standby: spec.standby.as_ref().map(|kept| LayerSpan { from: kept.from, to: kept.to }),
+            follows: followed(placement, &owners, join_token),
         });
     }
     for segments in assigned.values_mut() {
         segments.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     }
     assigned
+}
+
+/// Who holds which layers of each whole generation, by stage.
+fn owners<'a>(
+    placements: impl IntoIterator<Item = &'a SegmentPlacement>,
+    rings: &BTreeMap<(RingId, PlanGeneration), Vec<Peer>>,
+) -> BTreeMap<(RingId, PlanGeneration), Vec<Owner>> {
+    let mut holds: BTreeMap<(RingId, PlanGeneration), BTreeMap<u32, &SegmentPlacement>> = BTreeMap::new();
+    for placement in placements {
+        holds.entry(ring_of(placement)).or_default().insert(placement.spec.stage, placement);
+    }
+    let owner = |(peer, placement): (&Peer, &SegmentPlacement)| Owner {
+        phone: peer.phone.clone(),
+        ring_address: peer.ring_address.clone(),
+        layers: LayerSpan { from: placement.spec.holds.from, to: placement.spec.holds.to },
+    };
+    let is_whole =
+        |stages: &BTreeMap<u32, &SegmentPlacement>| stages.values().all(|one| one.spec.stages as usize == stages.len());
+    holds
+        .into_iter()
+        .filter(|(_, stages)| is_whole(stages))
+        .map(|(ring, stages)| {
+            let peers = rings.get(&ring).map(Vec::as_slice).unwrap_or_default();
+            (ring, peers.iter().zip(stages.into_values()).map(owner).collect())
+        })
+        .collect()
+}
+
+/// The generation whose sessions move to that of `placement`, while it is there.
+fn followed(
+    placement: &SegmentPlacement,
+    owners: &BTreeMap<(RingId, PlanGeneration), Vec<Owner>>,
+    join_token: &Secret,
+) -> Option<Followed> {
+    let (ring, _) = ring_of(placement);
+    let generation = PlanGeneration(u32::try_from(placement.spec.follows?).ok()?);
+    let owners = owners.get(&(ring, generation))?.clone();
+    Some(Followed { generation, ring_secret: ring_secret(join_token, ring, generation), owners })
 }
 
 fn ring_secret(join_token: &Secret, ring: RingId, generation: PlanGeneration) -> String {

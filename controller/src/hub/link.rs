@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use polyphony_protocol::hub::{Assignment, Heartbeat, Join, ToAgent, ToHub, Welcome};
+use polyphony_protocol::hub::{Assignment, Heartbeat, Join, Neighbours, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, FrameError, codec, version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -203,7 +203,9 @@ async fn read_frames(
             }
             Frame::Pong { nonce } => hub.registry.pong(name, id, nonce, Instant::now()),
             Frame::ToHub(ToHub::Heartbeat(heartbeat)) => hub.registry.heartbeat(name, id, bounded(heartbeat)),
-            frame @ (Frame::Token(_) | Frame::Failed(_)) => hub.frames.deliver(name, frame),
+            frame @ (Frame::Token(_) | Frame::Failed(_) | Frame::Paused { .. } | Frame::Resumed { .. }) => {
+                hub.frames.deliver(name, frame);
+            }
             Frame::ToHub(ToHub::Join(_)) => {
                 return Err(LinkEnd::Unexpected("it has joined before"));
             }
@@ -219,8 +221,14 @@ fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
     heartbeat.segments.truncate(MAX_LISTED);
     heartbeat.links.truncate(MAX_LISTED);
     heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
+    let believed = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+    for link in &mut heartbeat.links {
+        link.bytes_per_second = believed(link.bytes_per_second);
+    }
     for segment in &mut heartbeat.segments {
-        segment.seconds_per_layer = segment.seconds_per_layer.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+        segment.seconds_per_layer = believed(segment.seconds_per_layer);
+        segment.prefill_seconds_per_layer_per_token = believed(segment.prefill_seconds_per_layer_per_token);
+        segment.seconds_besides_layers = believed(segment.seconds_besides_layers);
         if let Some(message) = &mut segment.message
             && message.len() > MAX_TEXT
         {
@@ -249,6 +257,9 @@ async fn write_queue(
     let mut assigned = hub.assigned.clone();
     assigned.mark_changed();
     let mut sent: Option<Vec<Assignment>> = None;
+    let mut neighbourhood = hub.neighbourhood.clone();
+    neighbourhood.mark_changed();
+    let mut told = Neighbours::default();
     let mut pings = tokio::time::interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -267,6 +278,17 @@ async fn write_queue(
                 let frame = Frame::ToAgent(ToAgent::Assignments { segments: own.clone() });
                 sent = Some(own);
                 frame
+            }
+            changed = neighbourhood.changed() => {
+                if changed.is_err() {
+                    return Err(LinkEnd::Stopping);
+                }
+                let own = neighbourhood.borrow_and_update().of(name);
+                if told == own {
+                    continue;
+                }
+                told = own.clone();
+                Frame::ToAgent(ToAgent::Neighbours(own))
             }
             _ = pings.tick() => match hub.registry.ping(name, id, Instant::now()) {
                 Some(nonce) => Frame::Ping { nonce },

@@ -12,6 +12,8 @@ use crate::reconcile::observe::{ObjectKey, Observed};
 
 /// The reason of the event that tells of a plan in place of another.
 const REPLANNED: &str = "Replanned";
+/// The reason of the event that tells of layers that moved because it pays.
+const REBALANCED: &str = "Rebalanced";
 
 pub(super) struct World {
     phones: IntGaugeVec,
@@ -19,6 +21,9 @@ pub(super) struct World {
     plan_generation: IntGaugeVec,
     predicted: GaugeVec,
     replacements: IntCounterVec,
+    rebalances: IntCounterVec,
+    cost_model: GaugeVec,
+    imbalanced: IntGaugeVec,
     /// Deployments that have labels.
     known: Mutex<BTreeSet<ObjectKey>>,
 }
@@ -42,6 +47,14 @@ impl World {
             "polyphony_replacements_total",
             "Plans that took the place of another, because a phone was lost, cordoned or failed, or the deployment changed.",
         );
+        let rebalances = Opts::new(
+            "polyphony_rebalances_total",
+            "Plans that the load balancer put in the place of one that served, because measured times promised more tokens/s.",
+        );
+        let cost_model = Opts::new(
+            "polyphony_predicted_to_measured_time",
+            "Time of a token as the cost model predicts it from what is measured of layers and links, divided by the measured one; 0 until there is one.",
+        );
         Self {
             phones: gauges(
                 "polyphony_phones",
@@ -60,6 +73,13 @@ impl World {
             ),
             predicted: register(registry, GaugeVec::new(predicted, &deployment)),
             replacements: register(registry, IntCounterVec::new(replacements, &deployment)),
+            rebalances: register(registry, IntCounterVec::new(rebalances, &deployment)),
+            cost_model: register(registry, GaugeVec::new(cost_model, &deployment)),
+            imbalanced: gauges(
+                "polyphony_imbalanced",
+                "1 while the load balancer knows a plan that is worth moving to, else 0.",
+                &deployment,
+            ),
             known: Mutex::default(),
         }
     }
@@ -86,8 +106,15 @@ impl World {
                 Some(predicted) => self.predicted.with_label_values(&labels).set(predicted),
                 None => drop(self.predicted.remove_label_values(&labels)),
             }
+            let speeds = status.predicted_tokens_per_second.zip(status.measured_tokens_per_second);
+            let quotient = speeds.filter(|(predicted, _)| *predicted > 0.0).map(|(predicted, measured)| measured / predicted);
+            self.cost_model.with_label_values(&labels).set(quotient.unwrap_or(0.0));
+            let balanced = condition::find(&status.conditions, "Balanced");
+            let is_imbalanced = balanced.is_some_and(|balanced| balanced.status == "False");
+            self.imbalanced.with_label_values(&labels).set(is_imbalanced.into());
             // A counter is there before it counts.
             self.replacements.with_label_values(&labels);
+            self.rebalances.with_label_values(&labels);
         }
         let present = observed.deployments.keys().cloned().collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,11 +123,12 @@ impl World {
     }
 
     pub(super) fn note_action(&self, action: &Action) {
-        if let Action::Tell(story) = action
-            && story.reason == REPLANNED
-            && let (Some(namespace), Some(name)) = (&story.about.namespace, &story.about.name)
-        {
-            self.replacements.with_label_values(&[namespace, name]).inc();
+        let Action::Tell(story) = action else { return };
+        let (Some(namespace), Some(name)) = (&story.about.namespace, &story.about.name) else { return };
+        match story.reason.as_str() {
+            REPLANNED => self.replacements.with_label_values(&[namespace, name]).inc(),
+            REBALANCED => self.rebalances.with_label_values(&[namespace, name]).inc(),
+            _ => {}
         }
     }
 
@@ -113,5 +141,8 @@ impl World {
         let _ = self.plan_generation.remove_label_values(&labels);
         let _ = self.predicted.remove_label_values(&labels);
         let _ = self.replacements.remove_label_values(&labels);
+        let _ = self.rebalances.remove_label_values(&labels);
+        let _ = self.cost_model.remove_label_values(&labels);
+        let _ = self.imbalanced.remove_label_values(&labels);
     }
 }

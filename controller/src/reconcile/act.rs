@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
-use polyphony_api::{InferenceDeployment, Model, Phone, PhoneSpec, SYSTEM_NAMESPACE, SegmentPlacement};
+use polyphony_api::{InferenceDeployment, Model, Phone, SYSTEM_NAMESPACE, SegmentPlacement};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -48,8 +48,12 @@ impl Actor {
     pub async fn carry_out(&self, action: Action, stores: &Stores) -> Result<Option<Written>, kube::Error> {
         match action {
             Action::CreatePhone { name } => {
+                // Applied without fields: who writes a default owns it, and a person's own `apply` would conflict with that.
                 let api = Api::<Phone>::all(self.client.clone());
-                let made = api.create(&post(), &Phone::new(&name, PhoneSpec::default())).await;
+                let empty = json!({
+                    "apiVersion": Phone::api_version(&()), "kind": Phone::kind(&()), "metadata": { "name": name }, "spec": {},
+                });
+                let made = api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(empty)).await;
                 created(WrittenKind::Phone, ObjectKey::new("", name), made)
             }
             Action::SetPhoneStatus { name, status } => {

@@ -1,5 +1,6 @@
 //! Decide: what to do about what was observed. Pure: no clock, no randomness, no network.
 
+pub mod balance;
 mod models;
 mod phones;
 mod placements;
@@ -8,12 +9,15 @@ pub mod story;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use polyphony_api::{InferenceDeploymentStatus, ModelStatus, PhoneStatus, SegmentPlacement, SegmentPlacementStatus};
-use polyphony_placement::{Infeasible, Plan, Problem};
+use polyphony_placement::{Infeasible, Plan, Problem, Strategy};
 
 use super::observe::{ObjectKey, Observed};
 use super::status;
 use crate::models::Wanted;
 pub use story::{Severity, Story};
+
+/// The planner as a function; the reconcile loop passes one that remembers what it was asked.
+pub type Planner<'a> = &'a dyn Fn(Strategy, &Problem) -> Result<Plan, Infeasible>;
 
 /// One thing to do. Whoever carries it out has no choice left.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,11 +87,11 @@ impl Action {
 
 /// What to do, in this order.
 pub fn decide(observed: &Observed) -> Vec<Action> {
-    decide_with(observed, &polyphony_placement::plan)
+    decide_with(observed, &polyphony_placement::plan_by)
 }
 
 /// As [`decide`], with a planner that remembers its answers.
-pub fn decide_with(observed: &Observed, planner: &dyn Fn(&Problem) -> Result<Plan, Infeasible>) -> Vec<Action> {
+pub fn decide_with(observed: &Observed, planner: Planner<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
     phones::decide(observed, &mut actions);
     models::decide(observed, &mut actions);

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
+use polyphony_api::inference_deployment::PowerPolicy;
 use polyphony_api::segment_placement::Phase;
-use polyphony_api::{InferenceDeployment, SegmentPlacement};
+use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
 use polyphony_protocol::hub::SegmentPhase;
 use polyphony_protocol::{PlanGeneration, RingId};
 
 use super::observe::{Health, ObjectKey, Observed};
+use super::power;
 use crate::hub::assignments::{owner, ring_of};
 
 /// One plan of one replica, as objects. Never empty.
@@ -100,10 +102,23 @@ impl<'a> Generation<'a> {
         self.phones().into_iter().filter(|phone| observed.health(phone).is_lost()).collect()
     }
 
-    /// Phones that a person wants to be empty.
-    pub fn drained_phones(&self, observed: &Observed) -> Vec<&'a str> {
-        let object = |phone: &str| observed.phones.get(phone).and_then(|seen| seen.object.as_ref());
-        self.phones().into_iter().filter(|phone| object(phone).is_some_and(|object| object.spec.drain)).collect()
+    /// Phones that have to be left while they still answer, and why: a person wants them empty, or heat, battery or the
+    /// deployment's power policy do.
+    pub fn drained_phones(&self, observed: &Observed, policy: &PowerPolicy) -> Vec<(&'a str, &'static str)> {
+        let why = |phone: &str| {
+            let object = observed.phones.get(phone).and_then(|seen| seen.object.as_ref())?;
+            let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            if object.spec.drain {
+                Some("is to be drained")
+            } else if condition::is_true(conditions, "ThermalPressure") {
+                Some("is too hot")
+            } else if condition::is_true(conditions, "BatteryLow") {
+                Some("is low on battery")
+            } else {
+                power::refusal(object, policy, power::Side::Inside).map(|_| "does not meet spec.placement.powerPolicy")
+            }
+        };
+        self.phones().into_iter().filter_map(|phone| Some((phone, why(phone)?))).collect()
     }
 
     /// Segments that their phones, though linked, could not load; with their phones' words.
@@ -118,6 +133,11 @@ impl<'a> Generation<'a> {
 
     pub fn ring(&self) -> (RingId, PlanGeneration) {
         self.segments.first().map_or((RingId(0), PlanGeneration(0)), |segment| ring_of(segment))
+    }
+
+    /// The generation whose sessions move to this one.
+    pub fn follows(&self) -> Option<u64> {
+        self.segments.first()?.spec.follows
     }
 
     pub fn numerics_class(&self) -> &'a str {

@@ -149,6 +149,12 @@ impl Observed {
         heartbeat.segments.iter().find(|report| report.name == key.name && report.namespace == key.namespace)
     }
 
+    /// Ring addresses of the phones that are linked now.
+    pub fn linked_addresses(&self) -> BTreeMap<String, String> {
+        let linked = self.phones.iter().filter(|(_, seen)| matches!(seen.link, PhoneLink::Up { .. }));
+        linked.filter_map(|(name, seen)| Some((name.clone(), seen.join.as_ref()?.ring_address.clone()))).collect()
+    }
+
     /// Ring addresses by phone: of those linked, and of those not back yet after a start, as they were.
     pub fn ring_addresses(&self) -> BTreeMap<String, String> {
         let address = |seen: &PhoneSeen| match seen.link {

@@ -1,16 +1,23 @@
 //! The problem: what the planner is asked, from what was observed. Pure.
 
+mod links;
+pub mod measured;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use polyphony_api::condition;
-use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
+use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective, Strategy};
 use polyphony_api::{InferenceDeployment, Phone};
 use polyphony_model::{Holds, LayerRange, Manifest, Room};
-use polyphony_placement::{Demand, Infeasible, Link, Links, ModelCosts, Objective, PhoneCosts, Plan, Problem};
+use polyphony_placement::{
+    Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Strategy as Rule,
+};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::observe::Observed;
+use super::power;
+use measured::Figures;
 
 /// The planner as a function; the reconcile loop passes one that remembers what it was asked.
 pub type Planner<'a> = &'a dyn Fn(&Problem) -> Result<Plan, Infeasible>;
@@ -20,6 +27,18 @@ pub type Planner<'a> = &'a dyn Fn(&Problem) -> Result<Plan, Infeasible>;
 pub struct Planned {
     pub plan: Plan,
     pub numerics_class: String,
+    /// What the plan was made from.
+    pub problem: Problem,
+}
+
+// === impl Planned ===
+
+impl Planned {
+    /// The time of a layer that the plan was made with.
+    pub fn seconds_per_layer(&self, phone: &str) -> Option<f64> {
+        let costs = self.problem.phones.iter().find(|costs| costs.name == phone)?;
+        Some(costs.seconds_per_layer).filter(|seconds| seconds.is_finite())
+    }
 }
 
 /// What one replica asks of the phones.
@@ -35,40 +54,19 @@ pub struct Request<'a> {
 
 /// What a segment needs besides, whatever the model.
 const SEGMENT_OVERHEAD_BYTES: u64 = 1 << 20;
-/// What is believed of a link that nobody has measured: a fair Wi-Fi.
-const DEFAULT_LINK: Link = Link { latency_seconds: 0.002, bytes_per_second: 12.5e6 };
-/// Measured latencies are rounded to this, so that noise makes no new problem.
-const LATENCY_STEP_SECONDS: f64 = 0.0005;
 
 /// The best plan over every numerics class that enough phones share.
 ///
 /// # Errors
 /// When no class has a plan: what the class with the most memory falls short of.
 pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) -> Result<Planned, Infeasible> {
-    let spec = &request.deployment.spec;
-    let room = Room { n_sessions: spec.max_sessions, context_length: spec.context_length };
-    let weights = model_costs(request.manifest, spec.transport.activation_type, room);
-    // Logits take memory as the output matrix does, but no time to read.
-    let of = &request.manifest.hyperparameters;
-    let logits = of.activation_bytes(true, room) - of.activation_bytes(false, room);
-    let model = ModelCosts { head_bytes: weights.head_bytes + logits, ..weights.clone() };
-    let mut classes: BTreeMap<String, Vec<PhoneCosts>> = BTreeMap::new();
-    for name in observed.phones.keys() {
-        if let Some((numerics, costs)) = phone_costs(observed, request, name, &weights) {
-            classes.entry(numerics).or_default().push(costs);
-        }
-    }
     let mut best: Option<Planned> = None;
     let mut shortfall: Option<(u64, Infeasible)> = None;
-    for (numerics, phones) in classes {
-        let memory = phones.iter().map(|phone| phone.allocatable_bytes).sum();
-        let links = links(observed, &phones);
-        let problem =
-            Problem { model: model.clone(), phones, links, demand: demand(request.deployment), previous: None };
+    for (numerics_class, problem) in problems(observed, request, Figures::Settled) {
+        let memory = problem.phones.iter().map(|phone| phone.allocatable_bytes).sum();
         match planner(&problem) {
             Ok(plan) if best.as_ref().is_none_or(|best| plan.objective_value < best.plan.objective_value) => {
-                let numerics_class = format!("{numerics}/{}/kv-f32", type_name(spec.transport.activation_type));
-                best = Some(Planned { plan, numerics_class });
+                best = Some(Planned { plan, numerics_class, problem });
             }
             Ok(_) => {}
             Err(error) if shortfall.as_ref().is_none_or(|(most, _)| memory > *most) => {
@@ -78,6 +76,42 @@ pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) ->
         }
     }
     best.ok_or_else(|| shortfall.map_or(Infeasible::NoPhones, |(_, error)| error))
+}
+
+/// What the planner is asked, by numerics class: phones of different arithmetic make no ring.
+pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) -> BTreeMap<String, Problem> {
+    let spec = &request.deployment.spec;
+    let room = Room { n_sessions: spec.max_sessions, context_length: spec.context_length };
+    let weights = model_costs(request.manifest, spec.transport.activation_type, room);
+    // Logits take memory as the output matrix does, but no time to read.
+    let of = &request.manifest.hyperparameters;
+    let logits = of.activation_bytes(true, room) - of.activation_bytes(false, room);
+    let model = ModelCosts { head_bytes: weights.head_bytes + logits, ..weights.clone() };
+    let mut classes: BTreeMap<String, Vec<PhoneCosts>> = BTreeMap::new();
+    for name in observed.phones.keys() {
+        if let Some((numerics, estimate)) = estimated_costs(observed, request, name, &weights) {
+            classes.entry(numerics).or_default().push(estimate);
+        }
+    }
+    let problem = |(numerics, estimates): (String, Vec<PhoneCosts>)| {
+        let phones = measured::costs(observed, request.manifest_digest, &estimates, figures);
+        let links = links::between(observed, &phones);
+        let numerics_class = format!("{numerics}/{}/kv-f32", type_name(spec.transport.activation_type));
+        let demand = demand(request.deployment);
+        (numerics_class, Problem { model: model.clone(), phones, links, demand, previous: None })
+    };
+    classes.into_iter().map(problem).collect()
+}
+
+/// The planner's name of a strategy.
+pub fn rule(strategy: Strategy) -> Rule {
+    match strategy {
+        Strategy::Optimal => Rule::Optimal,
+        Strategy::EqualSplit => Rule::EqualSplit,
+        Strategy::MemoryProportional => Rule::MemoryProportional,
+        Strategy::MinMax => Rule::MinMax,
+        Strategy::LinguaLinked => Rule::LinguaLinked,
+    }
 }
 
 /// What the model's weights cost, from its manifest.
@@ -105,8 +139,8 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> Mo
     }
 }
 
-/// A phone that may take a segment now, with its numerics.
-fn phone_costs(
+/// A phone that may take a segment now, with its numerics, as its speed test tells its times.
+fn estimated_costs(
     observed: &Observed,
     request: &Request<'_>,
     name: &str,
@@ -126,15 +160,12 @@ fn phone_costs(
     // The fraction is taken of the whole phone, and what others use comes off what is left.
     let used = (request.used.get(name).copied().unwrap_or(0) as f64 / fraction).ceil();
     let allocatable = (allocatable_bytes(object, join.allocatable_bytes) as f64 - used).max(0.0) as u64;
-    let mut costs = PhoneCosts::from_speed(name, allocatable, gflops * 1e9 / 2.0, gigabytes * 1e9, model);
-    if let Some(seconds) = measured_seconds_per_layer(observed, name, request.manifest_digest) {
-        costs.seconds_per_layer = seconds;
-    }
+    let costs = PhoneCosts::from_speed(name, allocatable, gflops * 1e9 / 2.0, gigabytes * 1e9, model);
     Some((join.numerics.clone(), costs))
 }
 
 /// Why a person, or its heat or battery, keeps segments of the deployment off this phone.
-pub(super) fn refusal(phone: &Phone, deployment: &InferenceDeployment) -> Option<&'static str> {
+pub fn refusal(phone: &Phone, deployment: &InferenceDeployment) -> Option<&'static str> {
     let conditions = phone.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let reasons = [
         (phone.metadata.deletion_timestamp.is_some(), "it is being deleted"),
@@ -144,7 +175,8 @@ pub(super) fn refusal(phone: &Phone, deployment: &InferenceDeployment) -> Option
         (condition::is_true(conditions, "ThermalPressure"), "it is too hot"),
         (condition::is_true(conditions, "BatteryLow"), "its battery is low"),
     ];
-    reasons.into_iter().find_map(|(holds, why)| holds.then_some(why))
+    let of_phone = reasons.into_iter().find_map(|(holds, why)| holds.then_some(why));
+    of_phone.or_else(|| power::refusal(phone, &deployment.spec.placement.power_policy, power::Side::Outside))
 }
 
 /// Whether the phone has every label that the deployment asks for.
@@ -157,34 +189,6 @@ pub fn matches_selector(phone: &Phone, deployment: &InferenceDeployment) -> bool
 pub fn allocatable_bytes(phone: &Phone, offered: u64) -> u64 {
     let limit = phone.spec.max_memory.as_deref().and_then(|text| polyphony_api::quantity::parse_bytes(text).ok());
     limit.map_or(offered, |limit| offered.min(limit))
-}
-
-/// The decode time of one layer of this model on this phone, where one was measured.
-fn measured_seconds_per_layer(observed: &Observed, phone: &str, manifest_digest: &str) -> Option<f64> {
-    observed
-        .placements
-        .values()
-        .filter(|placement| placement.spec.phone == phone && placement.spec.manifest_digest == manifest_digest)
-        .filter_map(|placement| observed.report_of(placement)?.seconds_per_layer)
-        .reduce(f64::min)
-}
-
-fn links(observed: &Observed, phones: &[PhoneCosts]) -> Links {
-    let index: BTreeMap<&str, usize> =
-        phones.iter().enumerate().map(|(index, phone)| (phone.name.as_str(), index)).collect();
-    let mut links = Links::uniform(DEFAULT_LINK);
-    for (from, phone) in phones.iter().enumerate() {
-        let reports =
-            observed.phones.get(&phone.name).and_then(|seen| seen.heartbeat.as_ref()).map(|heartbeat| &heartbeat.links);
-        for report in reports.into_iter().flatten() {
-            let one_way = report.round_trip_seconds / 2.0;
-            if let (Some(&to), true) = (index.get(report.peer.as_str()), one_way.is_finite() && one_way >= 0.0) {
-                let latency_seconds = (one_way / LATENCY_STEP_SECONDS).round() * LATENCY_STEP_SECONDS;
-                links.measured.insert((from, to), Link { latency_seconds, ..DEFAULT_LINK });
-            }
-        }
-    }
-    links
 }
 
 fn demand(deployment: &InferenceDeployment) -> Demand {
@@ -201,7 +205,7 @@ fn demand(deployment: &InferenceDeployment) -> Demand {
         min_phones: spec.placement.min_phones,
         max_phones: spec.placement.max_phones.unwrap_or(u32::MAX),
         memory_fraction: spec.placement.memory_fraction,
-        overlap: false,
+        overlap: spec.load_balancing.overlap,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
-use polyphony_api::segment_placement::{Edge, EdgeKind, Holds};
+use polyphony_api::segment_placement::{Edge, EdgeKind, Holds, Standby};
 use polyphony_api::{DEPLOYMENT_LABEL, DRAIN_FINALIZER, InferenceDeployment, SegmentPlacement, SegmentPlacementSpec};
 use sha2::{Digest, Sha256};
 
@@ -13,13 +13,14 @@ use super::problem::Planned;
 /// The longest value of a label.
 const MAX_LABEL: usize = 63;
 
-/// The objects of one generation, by stage.
+/// The objects of one generation, by stage. `follows` is the generation whose sessions move to this one.
 pub fn placements(
     deployment: &InferenceDeployment,
     replica: u32,
     generation: u64,
     planned: &Planned,
     manifest_digest: &str,
+    follows: Option<u64>,
 ) -> Vec<SegmentPlacement> {
     let name = deployment.name_any();
     let spec = &deployment.spec;
@@ -46,21 +47,25 @@ pub fn placements(
             stages: n_stages,
             phone: planned_stage.phone.clone(),
             holds: holds(&planned_stage.holds),
-            standby: None,
-            follows: None,
+            standby: planned_stage.standby.map(|(from, to)| Standby::new(from, to)),
+            follows,
             strategy: spec.placement.strategy,
             edges: to_next.into_iter().collect(),
             context_length: spec.context_length,
             max_sessions: spec.max_sessions,
             activation_type: spec.transport.activation_type,
             numerics_class: planned.numerics_class.clone(),
-            planned_bytes: planned_stage.bytes,
-            predicted_step_microseconds: (step_seconds * 1e6).round() as u64,
-            planned_layer_microseconds: 0,
+            planned_bytes: planned_stage.bytes.saturating_add(planned_stage.standby_bytes),
+            predicted_step_microseconds: microseconds(step_seconds),
+            planned_layer_microseconds: planned.seconds_per_layer(&planned_stage.phone).map_or(0, microseconds),
         };
         SegmentPlacement { metadata, spec, status: None }
     };
     (0..n_stages).zip(stages).map(of_stage).collect()
+}
+
+fn microseconds(seconds: f64) -> u64 {
+    (seconds * 1e6).round() as u64
 }
 
 /// What a stage holds, as the API says it.

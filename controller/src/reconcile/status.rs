@@ -45,13 +45,47 @@ fn status_of(
     status.phones =
         Some(u32::try_from(outcomes.iter().map(|outcome| outcome.phones.len()).sum::<usize>()).unwrap_or(u32::MAX));
     status.url = Some(format!("{}/v1", observed.settings.gateway_url));
-    status.predicted_tokens_per_second = predicted(outcomes);
+    status.predicted_tokens_per_second = steady(before.predicted_tokens_per_second, predicted(outcomes));
+    let id = model_id(&deployment.namespace().unwrap_or_default(), &deployment.name_any());
+    let measured = observed.tokens_per_second.get(&id).copied().filter(|measured| measured.is_finite());
+    let measured = measured.or(before.measured_tokens_per_second).map(|measured| (measured * 100.0).round() / 100.0);
+    status.measured_tokens_per_second = steady(before.measured_tokens_per_second, measured);
+    if let Some(newest) = outcomes.iter().filter(|outcome| outcome.summary.is_some()).max_by_key(|one| one.generation) {
+        status.plan = newest.summary.clone();
+        status.time_to_first_token_seconds = newest.time_to_first_token_seconds;
+    }
     status.tokens_per_second = tokens_per_second(observed, deployment, &status, before);
     let now = condition_time(observed);
     for statement in statements(deployment, outcomes, status.ready_replicas) {
         condition::set(&mut status.conditions, &statement, deployment.metadata.generation, &now);
     }
+    if let Some(mut statement) = balanced(outcomes) {
+        // Its figures change with each measurement; what was said first is said until the reason is another.
+        let said = condition::find(&before.conditions, statement.type_);
+        if let Some(said) = said.filter(|said| said.reason == statement.reason) {
+            statement.message.clone_from(&said.message);
+        }
+        condition::set(&mut status.conditions, &statement, deployment.metadata.generation, &now);
+    }
     status
+}
+
+/// What the balancer says of the replica that most needs it.
+fn balanced(outcomes: &[Outcome]) -> Option<Statement> {
+    let rank = |statement: &&Statement| match statement.status {
+        Truth::False => 2,
+        Truth::True => 1,
+        Truth::Unknown => 0,
+    };
+    outcomes.iter().filter_map(|outcome| outcome.balance.as_ref()).max_by_key(rank).cloned()
+}
+
+/// The earlier figure while the new one is near it.
+fn steady(before: Option<f64>, now: Option<f64>) -> Option<f64> {
+    match (before, now) {
+        (Some(before), Some(now)) if (now - before).abs() <= MEANINGFUL_PART * before => Some(before),
+        (_, now) => now,
+    }
 }
 
 /// What one session is expected to get from the best replica, to three figures.

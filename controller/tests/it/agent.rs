@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 pub struct Agent {
     pub welcome: Welcome,
     pub assigned: watch::Receiver<Vec<Assignment>>,
+    /// Seconds that it says a layer takes.
+    pace: watch::Sender<f64>,
     task: JoinHandle<()>,
 }
 
@@ -52,21 +54,39 @@ pub async fn start(hub: &str, join: Join) -> Result<Agent, String> {
         other => panic!("neither welcome nor refusal: {other:?}"),
     };
     let (seen, assigned) = watch::channel(Vec::new());
+    let (pace, mut told_pace) = watch::channel(0.001);
     let task = tokio::spawn(async move {
-        while let Some(frame) = next(&mut stream, &mut buffer).await {
+        let mut held: Vec<Assignment> = Vec::new();
+        loop {
+            let frame = tokio::select! {
+                frame = next(&mut stream, &mut buffer) => frame,
+                Ok(()) = told_pace.changed() => Some(Frame::Accepted),
+            };
             match frame {
-                Frame::Ping { nonce } => send(&mut stream, &Frame::Pong { nonce }).await,
-                Frame::ToAgent(ToAgent::Assignments { segments }) => {
-                    let heartbeat =
-                        Heartbeat { segments: segments.iter().map(ready).collect(), ..Heartbeat::default() };
-                    send(&mut stream, &Frame::ToHub(ToHub::Heartbeat(heartbeat))).await;
-                    seen.send_replace(segments);
+                None => return,
+                Some(Frame::Ping { nonce }) => {
+                    send(&mut stream, &Frame::Pong { nonce }).await;
+                    continue;
                 }
-                _ => {}
+                Some(Frame::ToAgent(ToAgent::Assignments { segments })) => held = segments,
+                // Its own pace has changed.
+                Some(Frame::Accepted) => {}
+                Some(_) => continue,
             }
+            let pace = *told_pace.borrow();
+            let segments = held.iter().map(|one| ready(one, pace)).collect();
+            send(&mut stream, &Frame::ToHub(ToHub::Heartbeat(Heartbeat { segments, ..Heartbeat::default() }))).await;
+            seen.send_replace(held.clone());
         }
     });
-    Ok(Agent { welcome, assigned, task })
+    Ok(Agent { welcome, assigned, pace, task })
+}
+
+impl Agent {
+    /// From now on a layer takes this long.
+    pub fn slow_down_to(&self, seconds_per_layer: f64) {
+        self.pace.send_replace(seconds_per_layer);
+    }
 }
 
 impl Drop for Agent {
@@ -75,14 +95,14 @@ impl Drop for Agent {
     }
 }
 
-fn ready(assignment: &Assignment) -> SegmentReport {
+fn ready(assignment: &Assignment, seconds_per_layer: f64) -> SegmentReport {
     SegmentReport {
         namespace: assignment.namespace.clone(),
         name: assignment.name.clone(),
         phase: SegmentPhase::Ready,
         bytes_loaded: 1 << 20,
         bytes_total: 1 << 20,
-        seconds_per_layer: Some(0.001),
+        seconds_per_layer: Some(seconds_per_layer),
         prefill_seconds_per_layer_per_token: None,
         seconds_besides_layers: None,
         queued_rows: 0,

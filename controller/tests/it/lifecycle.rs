@@ -40,6 +40,56 @@ async fn a_deployment_becomes_available_and_moves_from_a_lost_phone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_move_away_from_a_phone_that_slows_down_while_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(folder.path()).await;
+    let mut linked = BTreeMap::new();
+    for name in ["phone-1", "phone-2"] {
+        linked.insert(name.to_owned(), farm.agent(name).await);
+    }
+    farm.deploy(folder.path()).await;
+    let deployments = kube::Api::<polyphony_api::InferenceDeployment>::default_namespaced(farm.client.clone());
+    let quickly = serde_json::json!({ "spec": { "loadBalancing": { "coolDownSeconds": 1 } } });
+    deployments.patch("chat", &Default::default(), &kube::api::Patch::Merge(quickly)).await.unwrap();
+    let first = farm.available(1).await;
+    assert!(first.iter().any(|placement| placement.spec.standby.is_some()), "{first:#?}");
+
+    let (slow, fast) = (first[1].spec.phone.clone(), first[0].spec.phone.clone());
+    linked[&slow].slow_down_to(0.010);
+    let second = farm.available(2).await;
+    let layers = |of: &[polyphony_api::SegmentPlacement], phone: &str| {
+        let holds = &of.iter().find(|placement| placement.spec.phone == phone).unwrap().spec.holds;
+        holds.to - holds.from
+    };
+    assert!(layers(&second, &slow) < layers(&first, &slow) && layers(&second, &fast) > layers(&first, &fast));
+    assert!(second.iter().all(|placement| placement.spec.follows == Some(1)));
+    let told = farm.events("chat").await;
+    assert!(told.iter().any(|told| told == "Rebalanced"), "{told:?}");
+    // Its assignment said where the KV cache was, while that was there.
+    linked[&slow].assigned.clone().wait_for(|assigned| assigned.len() == 1).await.unwrap();
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_may_apply_a_phone_that_joined() {
+    let folder = tempfile::tempdir().unwrap();
+    let farm = Farm::start(folder.path()).await;
+    let _agent = farm.agent("phone-1").await;
+    farm.phone_condition("phone-1", "Ready", "True").await;
+    let phones = kube::Api::<polyphony_api::Phone>::all(farm.client.clone());
+    let manifest = serde_json::json!({
+        "apiVersion": "polyphony.dev/v1alpha1", "kind": "Phone", "metadata": { "name": "phone-1" },
+        "spec": { "unschedulable": true, "drain": true },
+    });
+    let applied = phones
+        .patch("phone-1", &kube::api::PatchParams::apply("somebody"), &kube::api::Patch::Apply(manifest))
+        .await
+        .expect("the controller owns no field of a phone's spec");
+    assert!(applied.spec.unschedulable && applied.spec.drain);
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_keeps_the_plan() {
     let folder = tempfile::tempdir().unwrap();
     let farm = Farm::start(folder.path()).await;

@@ -12,16 +12,19 @@ use super::exposition::{assert_documented, assert_promtool_has_nothing_to_say, f
 use super::farm::{Farm, until};
 
 /// Every name of the controller, and its type. The gateway's are in the same scrape.
-const NAMES: [(&str, &str); 11] = [
+const NAMES: [(&str, &str); 14] = [
     ("polyphony_actions_total", "counter"),
     ("polyphony_build_info", "gauge"),
     ("polyphony_deployment_replicas", "gauge"),
     ("polyphony_hub_links", "gauge"),
+    ("polyphony_imbalanced", "gauge"),
     ("polyphony_phones", "gauge"),
     ("polyphony_plan_generation", "gauge"),
     ("polyphony_plan_seconds", "histogram"),
     ("polyphony_plans_total", "counter"),
+    ("polyphony_predicted_to_measured_time", "gauge"),
     ("polyphony_predicted_tokens_per_second", "gauge"),
+    ("polyphony_rebalances_total", "counter"),
     ("polyphony_reconcile_seconds", "histogram"),
     ("polyphony_replacements_total", "counter"),
 ];

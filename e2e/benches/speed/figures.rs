@@ -70,7 +70,7 @@ impl Figures {
         for (&(backend, agents), samples) in &self.rings {
             let row = |what: &str, unit, samples: &[f64]| Row::of(what, backend, Some(agents), unit, samples.to_vec());
             let decode = row("decode", "tokens/s", &samples.decode).map(|row| match (backend, agents) {
-                ("cpu", 1) => row.with_goal(Goal::AtLeast(40.0), Some(75.0)),
+                ("cpu" | "cpu-int8", 1) => row.with_goal(Goal::AtLeast(40.0), Some(75.0)),
                 ("vulkan", 1) => row.with_goal(Goal::AtLeast(8.0), Some(0.47)),
                 _ => row,
             });
@@ -102,7 +102,7 @@ impl Figures {
                 Row::of(&format!("{what}, {agents} against 1"), backend, Some(agents), "×", ratios(over, under))
             };
             let decode = row("decode", &samples.decode, &alone.decode).map(|row| match backend {
-                "cpu" => row.with_goal(Goal::AtLeast(0.75), Some(0.76)),
+                "cpu" | "cpu-int8" => row.with_goal(Goal::AtLeast(0.75), Some(0.76)),
                 _ => row,
             });
             rows.extend(decode);

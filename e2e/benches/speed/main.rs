@@ -66,7 +66,7 @@ async fn measure(extent: &Extent) -> Result<Report> {
     let mut figures = Figures::default();
     kernels::measure(extent.quick, &mut figures);
 
-    let mut backends = vec!["cpu"];
+    let mut backends = vec!["cpu", "cpu-int8"];
     match vulkan_is_here() {
         true => backends.extend(["vulkan", "vulkan-int8"]),
         false => figures.leave_out("vulkan: no driver is installed; `make setup` installs one as root"),

@@ -3,7 +3,7 @@
 use rayon::ThreadPool;
 
 use crate::cpu::matmul::{self, Add, Residual};
-use crate::cpu::{Matrix, exponential, lanes};
+use crate::cpu::{Matrix, exponential, lanes, matmul_int8};
 
 const NOTHING: Add<'_> = Add { bias: None, residual: Residual::None };
 
@@ -21,6 +21,13 @@ pub fn reference(weight: Matrix<'_>, x: &[f32], out: &mut [f32]) {
 pub fn fast(weight: Matrix<'_>, x: &[f32], out: &mut [f32], pool: &ThreadPool) {
     let mut products = vec![0.0; out.len() * 2];
     matmul::fast(weight, x, &NOTHING, &mut products, pool);
+    gate(&products, out);
+}
+
+/// As [`fast()`], with activations of 8 bits.
+pub fn fast_int8(weight: Matrix<'_>, x: &[f32], out: &mut [f32], pool: &ThreadPool) {
+    let mut products = vec![0.0; out.len() * 2];
+    matmul_int8::fast(weight, x, &NOTHING, &mut products, pool);
     gate(&products, out);
 }
 

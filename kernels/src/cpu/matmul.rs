@@ -69,16 +69,29 @@ pub fn fast(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], pool:
         WeightType::Q4_1 => products::<Q4_1>,
         WeightType::Q8_0 => products::<Q8_0>,
     };
+    let n_in = weight.shape.n_cols;
+    spread(weight, x.len() / n_in, add, out, pool, |ggml, out| kernel(ggml, n_in, x, out));
+}
+
+/// Products of all of a matrix's rows with `n_rows` rows of activations, cut into pieces for the pool's threads; `products` makes
+/// those of some of the matrix's rows as `[output][row]`.
+pub(super) fn spread(
+    weight: Matrix<'_>,
+    n_rows: usize,
+    add: &Add<'_>,
+    out: &mut [f32],
+    pool: &ThreadPool,
+    products: impl Fn(&[u8], &mut [f32]) + Sync + Send,
+) {
     let (n_out, n_in) = (weight.shape.n_rows, weight.shape.n_cols);
-    let n_rows = x.len() / n_in;
     let row_bytes = weight.ggml.len() / n_out;
     // Outputs of a piece of work: enough that a hand-over to another thread (some µs) does not show.
     let piece = (1usize << 16).div_ceil(n_in * n_rows).clamp(8, n_out.max(8));
     // [output][row]: what one thread writes lies together.
     let mut transposed = vec![0.0; n_out * n_rows];
-    let pieces = |(ggml, out): (&[u8], &mut [f32])| kernel(ggml, n_in, x, out);
+    let pieces = |(ggml, out): (&[u8], &mut [f32])| products(ggml, out);
     if pool.current_num_threads() == 1 || n_out <= piece {
-        pieces((weight.ggml, &mut transposed));
+        products(weight.ggml, &mut transposed);
     } else {
         pool.install(|| {
             let ggml = weight.ggml.par_chunks(piece * row_bytes);
@@ -259,7 +272,7 @@ fn nibbles(bytes: &[u8]) -> [Lanes; 2] {
 
 /// Two bytes of f16 to f32 without a branch or a call, so that loops over it become SIMD. Exact, NaN and infinities included.
 #[inline(always)]
-fn half_to_f32(bytes: &[u8]) -> f32 {
+pub(super) fn half_to_f32(bytes: &[u8]) -> f32 {
     let bits = u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
     let magnitude = (bits & 0x7fff) << 13;
     // The exponent's bias goes from 15 to 127 by a multiplication, which sets subnormals right as well.

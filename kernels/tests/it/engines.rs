@@ -15,6 +15,11 @@ pub fn cpu(threads: usize) -> Box<dyn Engine> {
     Box::new(CpuEngine::new(threads).unwrap())
 }
 
+/// The processor with activations of 8 bits.
+pub fn cpu_int8(threads: usize) -> Box<dyn Engine> {
+    Box::new(CpuEngine::with_arithmetic(threads, Arithmetic::Int8).unwrap())
+}
+
 /// Vulkan with either source of weights, or nothing where there is no adapter.
 pub fn vulkan() -> Vec<Box<dyn Engine>> {
     vulkan_with(Arithmetic::F32)

@@ -3,7 +3,7 @@
 use polyphony_kernels::cpu::{CpuEngine, quantise_rows};
 use polyphony_kernels::{Arithmetic, Engine, GateUp, Matmul, Recording, RmsNorm, WeightType};
 
-use super::engines::vulkan_with;
+use super::engines::{cpu_int8, vulkan_with};
 use super::random::Random;
 
 const TYPES: [WeightType; 3] = [WeightType::Q4_0, WeightType::Q4_1, WeightType::Q8_0];
@@ -21,11 +21,16 @@ fn product(engine: &mut dyn Engine, weight_type: WeightType, [n_out, n_in]: [usi
     engine.run(&recording).unwrap()
 }
 
+/// Every engine of this arithmetic.
+fn engines() -> Vec<Box<dyn Engine>> {
+    [cpu_int8(1), cpu_int8(3)].into_iter().chain(vulkan_with(Arithmetic::Int8)).collect()
+}
+
 const SHAPES: [(usize, usize, usize); 5] = [(5, 32, 1), (96, 64, 9), (33, 576, 4), (8200, 96, 2), (4, 11_008, 5)];
 
 #[test]
 fn products_are_the_oracles_on_rounded_activations() {
-    for mut engine in vulkan_with(Arithmetic::Int8) {
+    for mut engine in engines() {
         for weight_type in TYPES {
             for (n_out, n_in, n_rows) in SHAPES {
                 let mut x = Random(22).values(n_in * n_rows);
@@ -44,7 +49,7 @@ fn products_are_the_oracles_on_rounded_activations() {
 
 #[test]
 fn products_are_within_their_bound_of_the_exact_ones() {
-    for mut engine in vulkan_with(Arithmetic::Int8) {
+    for mut engine in engines() {
         for weight_type in TYPES {
             let (n_out, n_in) = (64, 576);
             let x = Random(23).values(n_in);
@@ -73,7 +78,7 @@ fn products_are_within_their_bound_of_the_exact_ones() {
 
 #[test]
 fn zeros_and_tiny_values_give_zero() {
-    for mut engine in vulkan_with(Arithmetic::Int8) {
+    for mut engine in engines() {
         for value in [0.0, 1e-35] {
             let found = product(engine.as_mut(), WeightType::Q4_1, [8, 64], &[value; 64]);
             assert_eq!(found, [0.0; 8]);
@@ -83,7 +88,7 @@ fn zeros_and_tiny_values_give_zero() {
 
 #[test]
 fn a_norm_hands_on_the_activations_that_an_op_of_its_own_would_make() {
-    for mut engine in vulkan_with(Arithmetic::Int8) {
+    for mut engine in engines() {
         let (width, n_rows) = (96, 5);
         let mut random = Random(31);
         let weight = random.matrix(WeightType::Q4_0, 64, width);

@@ -28,6 +28,15 @@ impl Holds {
     pub fn all(n_layers: u32) -> Self {
         Self { embedding: true, layers: LayerRange { from: 0, to: n_layers }, head: true }
     }
+
+    /// Whether this is a part of `whole`, with at least one layer.
+    pub fn lies_within(&self, whole: &Self) -> bool {
+        let is_ordered = whole.layers.from <= self.layers.from && self.layers.from < self.layers.to;
+        is_ordered
+            && self.layers.to <= whole.layers.to
+            && (whole.embedding || !self.embedding)
+            && (whole.head || !self.head)
+    }
 }
 
 impl std::fmt::Display for Holds {

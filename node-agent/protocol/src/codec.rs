@@ -12,8 +12,9 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::activation::ActivationType;
-use crate::frame::{Failed, FailureCode, Finish, Frame, HEADER_BYTES, Hidden, Prompt, Token};
+use crate::frame::{Failed, FailureCode, Finish, Frame, HEADER_BYTES, Hidden, KvRows, Prompt, Resume, Token};
 use crate::ids::{Epoch, PlanGeneration, RingId, RouteKey, SessionId};
+use crate::session::SessionOptions;
 use crate::version;
 
 /// Why bytes are not a frame. The connection that sent them is closed.
@@ -53,6 +54,13 @@ const PING: u8 = 11;
 const PONG: u8 = 12;
 const TO_HUB: u8 = 13;
 const TO_AGENT: u8 = 14;
+const FILLER: u8 = 32;
+const PAUSE: u8 = 15;
+const PAUSED: u8 = 16;
+const RESUME: u8 = 17;
+const RESUMED: u8 = 18;
+const KV_REQUEST: u8 = 19;
+const KV_ROWS: u8 = 20;
 
 const NO_KEY: RouteKey =
     RouteKey { ring: RingId(0), generation: PlanGeneration(0), session: SessionId(0), epoch: Epoch(0) };
@@ -100,6 +108,14 @@ impl Header {
         let key = RouteKey { ring, generation, session, epoch };
         (Self { kind, flags, dtype, key, position: bytes.get_u32_le(), count: bytes.get_u32_le() }, minor)
     }
+}
+
+/// What of a resume its header has no room for.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ResumeBody {
+    options: SessionOptions,
+    from: PlanGeneration,
+    from_epoch: Epoch,
 }
 
 /// Appends a frame to `out`.
@@ -151,8 +167,26 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
             header.flags = failure_number(failed.code);
             with_bytes(header, failed.message.as_bytes(), out);
         }
+        Frame::Pause { key } => Header::new(PAUSE, *key).write(0, out),
+        Frame::Paused { key, position } => Header { position: *position, ..Header::new(PAUSED, *key) }.write(0, out),
+        Frame::Resume(resume) => {
+            let header = Header { position: resume.position, ..Header::new(RESUME, resume.key) };
+            let Resume { options, from, from_epoch, .. } = resume;
+            with_json(header, &ResumeBody { options: options.clone(), from: *from, from_epoch: *from_epoch }, out);
+        }
+        Frame::Resumed { key, stage, position } => {
+            Header { position: *position, count: *stage, ..Header::new(RESUMED, *key) }.write(0, out);
+        }
+        Frame::KvRequest(request) => with_json(Header::new(KV_REQUEST, request.key), request, out),
+        Frame::KvRows(rows) => {
+            let header = Header { position: rows.position, count: rows.n_positions, ..Header::new(KV_ROWS, rows.key) };
+            header.write(4 + rows.values.len(), out);
+            out.put_u32_le(rows.layer);
+            out.put_slice(&rows.values);
+        }
         Frame::Ping { nonce } => with_bytes(Header::new(PING, NO_KEY), &nonce.to_le_bytes(), out),
         Frame::Pong { nonce } => with_bytes(Header::new(PONG, NO_KEY), &nonce.to_le_bytes(), out),
+        Frame::Filler(bytes) => with_bytes(Header::new(FILLER, NO_KEY), bytes, out),
         Frame::ToHub(message) => with_json(Header::new(TO_HUB, NO_KEY), message, out),
         Frame::ToAgent(message) => with_json(Header::new(TO_AGENT, NO_KEY), message, out),
     }
@@ -242,11 +276,28 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
         CREDIT => Frame::Credit { key, steps: header.count },
         CLOSE => Frame::Close { key },
         FAILED => Frame::Failed(Failed { key, code: failure_of(kind, header.flags)?, message: text(kind, &body)? }),
+        PAUSE => Frame::Pause { key },
+        PAUSED => Frame::Paused { key, position: header.position },
+        RESUME => {
+            let ResumeBody { options, from, from_epoch } = json(kind, &body)?;
+            Frame::Resume(Resume { key, position: header.position, options, from, from_epoch })
+        }
+        RESUMED => Frame::Resumed { key, stage: header.count, position: header.position },
+        KV_REQUEST => Frame::KvRequest(json(kind, &body)?),
+        KV_ROWS => {
+            // A layer, then keys and as many values.
+            let expected = 4 + body.len().saturating_sub(4) / 8 * 8;
+            sized(expected, body.len())?;
+            let layer = body.get_u32_le();
+            let (position, n_positions) = (header.position, header.count);
+            Frame::KvRows(KvRows { key, layer, position, n_positions, values: body })
+        }
         PING | PONG => {
             sized(8, body.len())?;
             let nonce = body.get_u64_le();
             if kind == PING { Frame::Ping { nonce } } else { Frame::Pong { nonce } }
         }
+        FILLER => Frame::Filler(body),
         TO_HUB => Frame::ToHub(json(kind, &body)?),
         TO_AGENT => Frame::ToAgent(json(kind, &body)?),
         unknown => return Err(FrameError::UnknownKind(unknown)),
@@ -269,13 +320,14 @@ fn dtype_number(dtype: ActivationType) -> u8 {
     }
 }
 
-const FAILURES: [FailureCode; 6] = [
+const FAILURES: [FailureCode; 7] = [
     FailureCode::StaleGeneration,
     FailureCode::PeerGone,
     FailureCode::PeerSlow,
     FailureCode::Busy,
     FailureCode::Compute,
     FailureCode::BadFrame,
+    FailureCode::HandOver,
 ];
 
 fn failure_number(code: FailureCode) -> u8 {
@@ -290,8 +342,9 @@ fn failure_of(kind: u8, value: u8) -> Result<FailureCode, FrameError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::frame::{Hello, MAX_FRAME_BYTES};
-    use crate::session::{History, Sampling, SessionOptions};
+    use crate::frame::{Hello, KvRequest, MAX_FRAME_BYTES};
+    use crate::hub::LayerSpan;
+    use crate::session::{History, Sampling};
     use proptest::prelude::*;
 
     fn key() -> RouteKey {
@@ -345,6 +398,39 @@ mod tests {
             Frame::Failed(Failed { key: key(), code: FailureCode::PeerGone, message: "phone-2 is gone".into() }),
             Frame::Ping { nonce: 1 },
             Frame::Pong { nonce: 2 },
+            Frame::Filler(Bytes::from_static(&[7, 8])),
+            Frame::Pause { key: key() },
+            Frame::Paused { key: key(), position: 70 },
+            Frame::Resume(Resume {
+                key: key(),
+                position: 70,
+                options: SessionOptions {
+                    sampling: penalized.clone(),
+                    end_position: 90,
+                    end_tokens: vec![2],
+                    top_logprobs: 0,
+                    logprobs: false,
+                    history: History::new(&penalized, &[1], &[4]),
+                },
+                from: PlanGeneration(2),
+                from_epoch: Epoch(4),
+            }),
+            Frame::Resumed { key: key(), stage: 2, position: 70 },
+            Frame::KvRequest(KvRequest {
+                version: version::CURRENT,
+                phone: "phone-1".into(),
+                key: key(),
+                ring_secret: "s".into(),
+                layers: LayerSpan { from: 3, to: 5 },
+                n_positions: 70,
+            }),
+            Frame::KvRows(KvRows {
+                key: key(),
+                layer: 3,
+                position: 64,
+                n_positions: 1,
+                values: Bytes::from_static(&[1, 2, 3, 4, 5, 6, 7, 8]),
+            }),
         ]
     }
 
@@ -370,6 +456,32 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_hand_over_are_these() {
+        let key = [2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0];
+        let table: [(usize, u8, [u8; 8], &[u8]); 4] = [
+            (12, 15, [0; 8], &[]),
+            (13, 16, [70, 0, 0, 0, 0, 0, 0, 0], &[]),
+            (15, 18, [70, 0, 0, 0, 2, 0, 0, 0], &[]),
+            (17, 20, [64, 0, 0, 0, 1, 0, 0, 0], &[3, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        ];
+        for (index, kind, position_and_count, body) in table {
+            let mut buffer = BytesMut::new();
+            encode(&frames()[index], &mut buffer);
+            let length = [36 + body.len() as u8, 0, 0, 0, kind, 0, 0, 0];
+            assert_eq!(&buffer[..], [&length, &key[..], &position_and_count, body].concat());
+        }
+    }
+
+    #[test]
+    fn rows_of_a_cache_without_a_layer_or_with_half_a_value_are_refused() {
+        for n_bytes in [0, 3, 11, 13] {
+            let mut buffer = BytesMut::new();
+            with_bytes(Header::new(KV_ROWS, key()), &vec![0; n_bytes], &mut buffer);
+            assert!(matches!(decode(&mut buffer, 1024), Err(FrameError::BodySize { kind: KV_ROWS, .. })), "{n_bytes}");
+        }
+    }
+
+    #[test]
     fn a_frame_over_the_limit_is_refused_before_it_is_read() {
         let mut buffer = BytesMut::from(&[0xff, 0xff, 0xff, 0xff][..]);
         assert!(matches!(decode(&mut buffer, 1024), Err(FrameError::TooLarge { limit: 1024, .. })));
@@ -385,7 +497,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..16, len in 30u8..120) {
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..24, len in 30u8..120) {
             let mut raw = BytesMut::from(&bytes[..]);
             let _ = decode(&mut raw, 1 << 20);
             let mut framed = BytesMut::from(&[len, 0, 0, 0, kind, 0][..]);
@@ -394,7 +506,7 @@ mod tests {
         }
 
         #[test]
-        fn a_split_stream_gives_the_same_frames(cut in 0usize..900) {
+        fn a_split_stream_gives_the_same_frames(cut in 0usize..1800) {
             let mut whole = BytesMut::new();
             frames().iter().for_each(|frame| encode(frame, &mut whole));
             let cut = cut.min(whole.len());

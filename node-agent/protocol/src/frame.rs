@@ -3,13 +3,15 @@
 use bytes::Bytes;
 
 use crate::activation::ActivationType;
-use crate::hub::{ToAgent, ToHub};
-use crate::ids::{PlanGeneration, RingId, RouteKey};
+use crate::hub::{LayerSpan, ToAgent, ToHub};
+use crate::ids::{Epoch, PlanGeneration, RingId, RouteKey};
 use crate::session::SessionOptions;
 use crate::version::ProtocolVersion;
 
 /// Bytes before a frame's body, its length field included.
 pub const HEADER_BYTES: usize = 40;
+/// The ring of a hello that only measures; no ring has it.
+pub const NO_RING: RingId = RingId(0);
 /// The default limit of a whole frame.
 pub const MAX_FRAME_BYTES: usize = 16 << 20;
 
@@ -42,6 +44,27 @@ pub enum Frame {
     Close {
         key: RouteKey,
     },
+    /// The head stops when the step in flight is done and its prompt computed; gateway → head.
+    Pause {
+        key: RouteKey,
+    },
+    /// The head has stopped: every stage has computed the positions below `position`, and none of them more; head → gateway.
+    Paused {
+        key: RouteKey,
+        position: u32,
+    },
+    /// A session goes on that another generation computed until now; travels like `Open`.
+    Resume(Resume),
+    /// A stage has the KV cache of all positions below `position`, for each of its layers; each stage → gateway.
+    Resumed {
+        key: RouteKey,
+        stage: u32,
+        position: u32,
+    },
+    /// First on a connection of its own: asks a stage for a part of a session's KV cache.
+    KvRequest(KvRequest),
+    /// Answer to a KV request: one after the other, by layer and position, until all have come.
+    KvRows(KvRows),
     /// A stage cannot go on with a session; stage → gateway.
     Failed(Failed),
     /// Are you there? Answered by a pong with the same nonce.
@@ -51,13 +74,15 @@ pub enum Frame {
     Pong {
         nonce: u64,
     },
+    /// Bytes that mean nothing: they measure what a link carries.
+    Filler(Bytes),
     /// On the host link only.
     ToHub(ToHub),
     /// On the host link only.
     ToAgent(ToAgent),
 }
 
-/// Who dials a ring link, for which edge of which plan.
+/// Who dials a ring link, for which edge of which plan. One of [`NO_RING`] dials to measure the link, and no more.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hello {
     pub version: ProtocolVersion,
@@ -69,6 +94,46 @@ pub struct Hello {
     pub to_stage: u32,
     /// Proof that the controller put both ends into this ring.
     pub ring_secret: String,
+}
+
+/// A session that moves here from another generation of its ring, at a token boundary.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resume {
+    pub key: RouteKey,
+    /// The next position to compute: KV caches hold what is below.
+    pub position: u32,
+    pub options: SessionOptions,
+    /// Where it was computed until now: the same session in this generation and epoch.
+    pub from: PlanGeneration,
+    pub from_epoch: Epoch,
+}
+
+/// Who asks for which part of a session's KV cache.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KvRequest {
+    pub version: ProtocolVersion,
+    /// The dialling phone's name.
+    pub phone: String,
+    /// The session where it was computed.
+    pub key: RouteKey,
+    /// Proof that the controller gave the asking phone a part in what follows that generation.
+    pub ring_secret: String,
+    pub layers: LayerSpan,
+    /// All positions below this one.
+    pub n_positions: u32,
+}
+
+/// Rows of a session's KV cache: of one layer, for consecutive positions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvRows {
+    /// The session where it was computed.
+    pub key: RouteKey,
+    pub layer: u32,
+    /// The first position.
+    pub position: u32,
+    pub n_positions: u32,
+    /// `n_positions × kv_width` keys, then as many values, in little-endian f32 as they are stored.
+    pub values: Bytes,
 }
 
 /// Tokens of a session for the head to embed.
@@ -145,6 +210,8 @@ pub enum FailureCode {
     Compute,
     /// The frame does not fit the session.
     BadFrame,
+    /// The KV cache of a session that moves could not be had.
+    HandOver,
 }
 
 impl FailureCode {

@@ -28,6 +28,26 @@ pub enum ToAgent {
     Refused { reason: String },
     /// All that this phone is to hold.
     Assignments { segments: Vec<Assignment> },
+    /// Phones that a plan may put beside this one: it measures its links to them.
+    Neighbours(Neighbours),
+}
+
+/// Phones to measure links to. Each message holds all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Neighbours {
+    /// Proof, in a hello of no ring, that the dialling phone has joined the same hub.
+    pub probe_secret: String,
+    pub phones: Vec<Neighbour>,
+}
+
+/// A phone to measure a link to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Neighbour {
+    pub phone: String,
+    /// Where it is dialled.
+    pub ring_address: String,
 }
 
 /// An agent introduces itself.

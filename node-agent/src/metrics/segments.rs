@@ -21,9 +21,22 @@ pub(super) fn families(board: &Board) -> Vec<MetricFamily> {
     let mut families: Vec<MetricFamily> = entries.iter().map(AsRef::as_ref).flat_map(steps).collect();
     families.extend(placement(
         "polyphony_segment_layer_seconds",
-        "Median seconds a layer of recent decode steps of one row.",
+        "Median seconds a layer of one row in recent decode steps; from a trial until there is one.",
         &|segment| segment.report.seconds_per_layer,
     ));
+    families.extend(placement(
+        "polyphony_segment_prefill_layer_seconds",
+        "Median seconds a layer of recent prefill chunks, divided by their rows.",
+        &|segment| segment.report.prefill_seconds_per_layer_per_token,
+    ));
+    families.extend(placement(
+        "polyphony_segment_besides_layers_seconds",
+        "Median seconds of recent decode steps of one row that were no layers: embedding, output matrix, sampling, frames.",
+        &|segment| segment.report.seconds_besides_layers,
+    ));
+    families.extend(placement("polyphony_segment_queued_rows", "Token rows that wait to be computed.", &|segment| {
+        Some(f64::from(segment.report.queued_rows))
+    }));
     families.extend(placement(
         "polyphony_segment_sessions",
         "Sessions whose KV cache the segment holds.",
@@ -44,9 +57,15 @@ pub(super) fn families(board: &Board) -> Vec<MetricFamily> {
     }));
     families.extend(gauges(
         "polyphony_hop_round_trip_seconds",
-        "Last measured round trip to the phone of a next stage, while a link to it is up.",
+        "Median of the last round trips to another phone, while it is pinged: each second to a next stage.",
         "peer",
         board.fresh_links(FRESH),
+    ));
+    families.extend(gauges(
+        "polyphony_link_bytes_per_second",
+        "Median of what the last probes of the link to another phone carried.",
+        "peer",
+        board.links().into_iter().filter_map(|link| Some((link.peer, link.bytes_per_second?))),
     ));
     families
 }

@@ -14,19 +14,24 @@ use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, R
 
 use super::*;
 use crate::probe::Battery;
+use crate::sensors::Sensors;
 
 /// Every name of the agent, and its type.
-const NAMES: [(&str, &str); 16] = [
+const NAMES: [(&str, &str); 20] = [
     ("polyphony_agent_info", "gauge"),
     ("polyphony_backend_gflops", "gauge"),
     ("polyphony_battery_ratio", "gauge"),
     ("polyphony_hop_round_trip_seconds", "gauge"),
     ("polyphony_kv_cache_usage_ratio", "gauge"),
+    ("polyphony_link_bytes_per_second", "gauge"),
     ("polyphony_memory_allocatable_bytes", "gauge"),
     ("polyphony_memory_reserved_bytes", "gauge"),
+    ("polyphony_segment_besides_layers_seconds", "gauge"),
     ("polyphony_segment_bytes_loaded", "gauge"),
     ("polyphony_segment_layer_seconds", "gauge"),
     ("polyphony_segment_layers", "gauge"),
+    ("polyphony_segment_prefill_layer_seconds", "gauge"),
+    ("polyphony_segment_queued_rows", "gauge"),
     ("polyphony_segment_sessions", "gauge"),
     ("polyphony_segment_step_seconds", "histogram"),
     ("polyphony_sent_bytes_total", "counter"),
@@ -48,7 +53,7 @@ fn metrics(board: &Arc<Board>) -> Metrics {
         device: "a \"device\"".into(),
         speeds: vec![speed("cpu", 2.5), speed("vulkan", 1.5)],
     };
-    Metrics::new(identity, board.clone(), Budget::new(80 << 20))
+    Metrics::new(identity, board.clone(), Budget::new(80 << 20), Sensors::default())
 }
 
 /// A board with one of everything.
@@ -58,10 +63,15 @@ fn full_board() -> Arc<Board> {
     entry.set_progress(5, 10);
     entry.set_room(3, 4);
     entry.set_sessions(1);
-    entry.set_seconds_per_layer(0.5);
+    entry.set_figures(crate::pace::Figures {
+        seconds_per_layer: Some(0.5),
+        prefill_seconds_per_layer_per_token: Some(0.25),
+        seconds_besides_layers: Some(0.125),
+    });
     entry.steps().note(StepKind::Decode, Duration::from_millis(3));
     entry.steps().note(StepKind::Prefill, Duration::from_secs(2));
     board.note_link("phone-2", 0.001);
+    board.note_bandwidth("phone-2", 1e6);
     board
 }
 

@@ -10,6 +10,7 @@ use super::register;
 pub struct Traffic {
     hidden: Sent,
     token: Sent,
+    kv: Sent,
     control: Sent,
 }
 
@@ -25,7 +26,7 @@ impl Traffic {
     pub(super) fn new(registry: &Registry) -> Self {
         let frames = Opts::new(
             "polyphony_sent_frames_total",
-            "Frames sent over ring links and the host link: hidden states, tokens, and everything else as control.",
+            "Frames sent over ring links and the host link: hidden states, tokens, rows of KV caches as kv, and everything else as control.",
         );
         let bytes = Opts::new(
             "polyphony_sent_bytes_total",
@@ -35,7 +36,7 @@ impl Traffic {
         let bytes = register(registry, IntCounterVec::new(bytes, &["kind"]));
         let sent =
             |kind: &str| Sent { frames: frames.with_label_values(&[kind]), bytes: bytes.with_label_values(&[kind]) };
-        Self { hidden: sent("hidden"), token: sent("token"), control: sent("control") }
+        Self { hidden: sent("hidden"), token: sent("token"), kv: sent("kv"), control: sent("control") }
     }
 
     /// A frame of `n_bytes` goes out.
@@ -43,6 +44,7 @@ impl Traffic {
         let sent = match frame {
             Frame::Hidden(_) => &self.hidden,
             Frame::Token(_) => &self.token,
+            Frame::KvRows(_) => &self.kv,
             _ => &self.control,
         };
         sent.frames.inc();

@@ -229,7 +229,7 @@ impl Decoder {
     }
 
     /// Tokens into hidden states.
-    pub fn record_embedding(&self, recording: &mut Recording, embedding: &Embedding, tokens: Vec<u32>) {
+    pub fn record_embedding(&self, recording: &mut Recording, embedding: Embedding, tokens: Vec<u32>) {
         let Activations { hidden, normed, .. } = self.activations;
         let (table, n_rows) = (embedding.table, tokens.len());
         let out = if embedding.norm.is_some() { normed } else { hidden };

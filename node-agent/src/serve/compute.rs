@@ -1,16 +1,22 @@
-//! The compute thread of a segment: the one owner of its sessions and its engine.
+//! The compute thread of a resident segment: handles on it, and what it hears.
+//!
+//! One thread owns one loaded segment and every stage that runs a part of it: one, or two while sessions move from a
+//! generation to the next.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use polyphony_protocol::Frame;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use polyphony_protocol::frame::KvRows;
+use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::outlet::{NotConnected, Outlet};
-use super::stage::{Effect, Stage};
+use super::kv_transfer::Puller;
+use super::outlet::Outlet;
+use super::stage::StageShape;
+use super::worker::Worker;
 use crate::board::Entry;
-use crate::metrics::StepKind;
 use crate::segment::Segment;
 
 /// Where a frame came from.
@@ -22,177 +28,166 @@ pub enum Source {
     Previous,
 }
 
-/// What a compute thread hears.
+/// What a stage hears.
 #[derive(Debug)]
 pub enum Event {
-    Frame { frame: Frame, source: Source },
-    PeerLost { phone: String, why: String },
+    Frame {
+        frame: Frame,
+        source: Source,
+    },
+    PeerLost {
+        phone: String,
+        why: String,
+    },
+    /// Another phone asks for a part of a session's KV cache.
+    ReadKv {
+        key: RouteKey,
+        n_positions: u32,
+        /// One layer, and the positions wanted of it; as many of them come as make a piece.
+        layer: u32,
+        positions: Range<u32>,
+        answer: oneshot::Sender<Result<Vec<KvRows>, String>>,
+    },
+    /// Rows that were pulled for a session that moves here.
+    WriteKv {
+        key: RouteKey,
+        rows: KvRows,
+    },
+    /// All of them have come, or why they cannot.
+    Pulled {
+        key: RouteKey,
+        end: Result<(), String>,
+    },
+}
+
+/// What the thread hears.
+pub(super) enum Call {
+    Attach(Box<Attachment>),
+    Stage(PlanGeneration, Event),
+    Detach(PlanGeneration),
     Stop,
 }
 
-/// How many events wait at most; whoever sends more waits, and so does the ring behind it.
-const QUEUE_EVENTS: usize = 1024;
-/// How often deadlines are looked at while nothing happens.
-const TICK: Duration = Duration::from_millis(250);
-/// Decode times that the published median is taken of.
-const TIMES_KEPT: usize = 33;
-
-/// A handle on the thread. Dropping it does not stop the thread; sending [`Event::Stop`] does.
-#[derive(Clone)]
-pub struct Compute {
-    events: std_mpsc::SyncSender<Event>,
+/// A stage that is to run a part of the segment.
+pub struct Attachment {
+    pub shape: StageShape,
+    pub holds: polyphony_model::Holds,
+    pub next: Outlet,
+    pub entry: Arc<Entry>,
+    pub puller: Puller,
 }
 
-/// Why a compute thread does not take an event.
+/// How many calls wait at most; whoever sends more waits, and so does the ring behind it.
+const QUEUE_CALLS: usize = 1024;
+
+/// The thread. It ends when this is dropped, and the segment is freed.
+pub struct Thread {
+    calls: std_mpsc::SyncSender<Call>,
+}
+
+/// A handle on one stage of a thread. Dropping it changes nothing; [`Compute::detach`] ends the stage.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    generation: PlanGeneration,
+    calls: std_mpsc::SyncSender<Call>,
+}
+
+/// Why a stage does not take an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
     #[error("the segment no longer runs")]
     Ended,
-    #[error("{QUEUE_EVENTS} frames wait for the segment already")]
+    #[error("{QUEUE_CALLS} frames wait for the segment already")]
     Full,
 }
 
-// === impl Compute ===
+// === impl Thread ===
 
-impl Compute {
-    /// Starts the thread that owns `stage`, and a segment with its share of the memory budget.
+impl Thread {
+    /// Starts the thread that owns a segment with its share of the memory budget. Has to be called on a tokio runtime.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         name: &str,
         (segment, memory): (Segment, OwnedSemaphorePermit),
-        stage: Stage,
-        next: Outlet,
         host: mpsc::Sender<Frame>,
-        entry: Arc<Entry>,
     ) -> std::io::Result<Self> {
-        let (events, inbox) = std_mpsc::sync_channel(QUEUE_EVENTS);
-        let mut worker = Worker { segment, _memory: memory, stage, next, host, entry, times: Vec::new(), n_times: 0 };
+        let (calls, inbox) = std_mpsc::sync_channel(QUEUE_CALLS);
+        let mut worker = Worker::new((segment, memory), host, tokio::runtime::Handle::current(), calls.clone());
         std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run(&inbox))?;
-        Ok(Self { events })
+        Ok(Self { calls })
     }
 
-    /// Hands an event to the thread; never waits.
+    /// Gives the segment a stage more; waits while the thread's queue is full.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn attach(&self, attachment: Attachment) -> Result<Compute, Unavailable> {
+        let compute = Compute { generation: attachment.shape.generation, calls: self.calls.clone() };
+        compute.call(Call::Attach(Box::new(attachment))).await?;
+        Ok(compute)
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        send_at_last(self.calls.clone(), Call::Stop);
+    }
+}
+
+// === impl Compute ===
+
+impl Compute {
+    pub(super) fn new(generation: PlanGeneration, calls: std_mpsc::SyncSender<Call>) -> Self {
+        Self { generation, calls }
+    }
+
+    /// Hands an event to the stage; never waits.
     ///
     /// # Errors
     /// When the thread has ended or its queue is full.
     pub fn try_send(&self, event: Event) -> Result<(), Unavailable> {
-        self.events.try_send(event).map_err(|error| match error {
+        self.calls.try_send(Call::Stage(self.generation, event)).map_err(|error| match error {
             std_mpsc::TrySendError::Full(_) => Unavailable::Full,
             std_mpsc::TrySendError::Disconnected(_) => Unavailable::Ended,
         })
     }
 
-    /// Hands an event to the thread; waits on a blocking thread while the queue is full, so that the sender feels it.
+    /// Hands an event to the stage; waits on a blocking thread while the queue is full, so that the sender feels it.
     ///
     /// # Errors
     /// When the thread has ended.
     pub async fn send(&self, event: Event) -> Result<(), Unavailable> {
-        match self.events.try_send(event) {
+        self.call(Call::Stage(self.generation, event)).await
+    }
+
+    /// Ends the stage: its sessions are forgotten, without a word to anyone.
+    pub fn detach(&self) {
+        send_at_last(self.calls.clone(), Call::Detach(self.generation));
+    }
+
+    async fn call(&self, call: Call) -> Result<(), Unavailable> {
+        match self.calls.try_send(call) {
             Ok(()) => Ok(()),
             Err(std_mpsc::TrySendError::Disconnected(_)) => Err(Unavailable::Ended),
-            Err(std_mpsc::TrySendError::Full(event)) => {
-                let events = self.events.clone();
-                let sent = tokio::task::spawn_blocking(move || events.send(event).map_err(drop)).await;
+            Err(std_mpsc::TrySendError::Full(call)) => {
+                let calls = self.calls.clone();
+                let sent = tokio::task::spawn_blocking(move || calls.send(call).map_err(drop)).await;
                 sent.map_err(|_| Unavailable::Ended)?.map_err(|_| Unavailable::Ended)
             }
         }
     }
 }
 
-struct Worker {
-    segment: Segment,
-    /// Given back when the segment is freed: fields are dropped in this order.
-    _memory: OwnedSemaphorePermit,
-    stage: Stage,
-    next: Outlet,
-    host: mpsc::Sender<Frame>,
-    entry: Arc<Entry>,
-    /// Seconds a layer of the last decode steps, as a ring.
-    times: Vec<f64>,
-    n_times: usize,
-}
-
-// === impl Worker ===
-
-impl Worker {
-    fn run(&mut self, inbox: &std_mpsc::Receiver<Event>) {
-        loop {
-            let wait = if self.stage.has_work() { Duration::ZERO } else { TICK };
-            let mut event = match inbox.recv_timeout(wait) {
-                Ok(event) => Some(event),
-                Err(std_mpsc::RecvTimeoutError::Timeout) => None,
-                Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
-            };
-            while let Some(one) = event {
-                let effects = match one {
-                    Event::Frame { frame, source } => self.stage.accept(frame, source, Instant::now()),
-                    Event::PeerLost { phone, why } => self.stage.peer_lost(&phone, &why),
-                    Event::Stop => return,
-                };
-                self.deliver(effects);
-                event = inbox.try_recv().ok();
+/// Sends also from where nothing may wait: a full queue must not keep a thread or a stage alive.
+fn send_at_last(calls: std_mpsc::SyncSender<Call>, call: Call) {
+    if let Err(std_mpsc::TrySendError::Full(mut call)) = calls.try_send(call) {
+        std::thread::spawn(move || {
+            while let Err(std_mpsc::TrySendError::Full(unsent)) = calls.try_send(call) {
+                call = unsent;
+                std::thread::sleep(Duration::from_millis(50));
             }
-            let effects = self.stage.expire(Instant::now());
-            self.deliver(effects);
-            self.step();
-            self.entry.set_sessions(self.stage.n_sessions());
-        }
-    }
-
-    fn step(&mut self) {
-        let began = Instant::now();
-        let Some(batch) = self.stage.next_batch(began) else { return };
-        let effects = match self.segment.step(&batch.rows, batch.input.clone(), batch.n_logits) {
-            Ok(output) => {
-                let took = began.elapsed();
-                let is_decode = batch.jobs.len() == batch.rows.len();
-                self.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, took);
-                if batch.rows.len() == 1 {
-                    self.note_time(took);
-                }
-                self.stage.complete(batch, output, Instant::now())
-            }
-            Err(error) => {
-                tracing::error!(%error, "a step failed");
-                self.stage.fail(&batch, &error.to_string())
-            }
-        };
-        self.deliver(effects);
-    }
-
-    fn deliver(&mut self, effects: Vec<Effect>) {
-        let mut is_down = false;
-        for effect in effects {
-            match effect {
-                Effect::Next(frame) => is_down |= self.next.send(frame).is_err(),
-                // Without a host link the gateway knows that this phone is gone and replays.
-                Effect::Host(frame) => drop(self.host.blocking_send(frame)),
-            }
-        }
-        if is_down {
-            let phone = self.stage.next_phone().to_owned();
-            for effect in self.stage.peer_lost(&phone, &NotConnected.to_string()) {
-                if let Effect::Host(frame) = effect {
-                    drop(self.host.blocking_send(frame));
-                }
-            }
-        }
-    }
-
-    fn note_time(&mut self, elapsed: Duration) {
-        let seconds = elapsed.as_secs_f64() / self.segment.n_layers().max(1) as f64;
-        if self.times.len() < TIMES_KEPT {
-            self.times.push(seconds);
-        } else {
-            self.times[self.n_times % TIMES_KEPT] = seconds;
-        }
-        self.n_times += 1;
-        if self.n_times % 8 == 1 {
-            let mut sorted = self.times.clone();
-            sorted.sort_unstable_by(f64::total_cmp);
-            self.entry.set_seconds_per_layer(sorted[sorted.len() / 2]);
-        }
+        });
     }
 }

@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use polyphony_protocol::frame::Hello;
-use polyphony_protocol::hub::Assignment;
+use polyphony_protocol::frame::{Hello, NO_RING};
+use polyphony_protocol::hub::{Assignment, Neighbours};
 use polyphony_protocol::{Frame, PlanGeneration, RingId, version};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::compute::{Compute, Event, Source};
+use super::kv_transfer;
 use super::outlet::Outlet;
 use crate::board::{Board, Entry};
 use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
 use crate::metrics::Traffic;
+use crate::neighbours;
 
 /// A hello and its answer must come within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -78,7 +80,13 @@ impl Member {
 }
 
 /// Lets previous stages in until `shutdown`.
-pub async fn listen(listener: TcpListener, members: Members, traffic: Traffic, shutdown: CancellationToken) {
+pub async fn listen(
+    listener: TcpListener,
+    members: Members,
+    neighbours: watch::Receiver<Neighbours>,
+    traffic: Traffic,
+    shutdown: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -94,14 +102,14 @@ pub async fn listen(listener: TcpListener, members: Members, traffic: Traffic, s
             tracing::warn!(%address, "too many ring connections; one was turned away");
             continue;
         };
-        let members = members.clone();
+        let (members, neighbours) = (members.clone(), neighbours.clone());
         let traffic = traffic.clone();
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             let _place = place;
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                end = receive(stream, members, &traffic) => {
+                end = receive(stream, members, &neighbours, &traffic) => {
                     match end {
                         Ok(()) => {}
                         // The other end dials again; while this one still loads, that is how it goes.
@@ -114,14 +122,25 @@ pub async fn listen(listener: TcpListener, members: Members, traffic: Traffic, s
     }
 }
 
-async fn receive(mut stream: TcpStream, members: Members, traffic: &Traffic) -> Result<(), LinkError> {
+async fn receive(
+    mut stream: TcpStream,
+    members: Members,
+    neighbours: &watch::Receiver<Neighbours>,
+    traffic: &Traffic,
+) -> Result<(), LinkError> {
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.split();
     let mut reader = FrameReader::new(read);
     let hello = match reader.next_within(HANDSHAKE).await? {
         Frame::Hello(hello) => hello,
+        Frame::KvRequest(request) => {
+            return kv_transfer::answer(request, &members, &mut reader, &mut write, traffic).await;
+        }
         other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a hello" }),
     };
+    if hello.ring == NO_RING {
+        return neighbours::answer(&hello, neighbours, &mut reader, &mut write, traffic).await;
+    }
     let member = members.find(hello.ring, hello.generation);
     let checked = match &member {
         None => Err(format!("this phone holds no segment of ring {} generation {}", hello.ring, hello.generation)),
@@ -166,7 +185,7 @@ fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<(), String> {
 }
 
 /// Equality in a time that tells nothing of where the two differ.
-fn equal(a: &str, b: &str) -> bool {
+pub(crate) fn equal(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differences, (x, y)| differences | (x ^ y)) == 0
 }
 

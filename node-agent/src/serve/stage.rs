@@ -6,10 +6,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use polyphony_model::LayerRange;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use polyphony_protocol::frame::{Failed, FailureCode, Finish, Hidden, Prompt, Token};
 use polyphony_protocol::session::{History, SessionOptions};
 use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+
+mod hand_over;
 
 use super::batch::{Batch, Job, JobRows};
 use super::compute::Source;
@@ -18,11 +21,16 @@ use crate::kv_cache::Slots;
 use crate::sample;
 use crate::segment::{Capacity, Output};
 
+pub use hand_over::{Kept, Pull};
+
 /// What a stage is, once and for all.
 #[derive(Clone, Debug)]
 pub struct StageShape {
     pub ring: RingId,
     pub generation: PlanGeneration,
+    /// Its place in the ring, from 0.
+    pub stage: u32,
+    pub layers: LayerRange,
     pub phone: String,
     /// The phone that this stage sends to, for messages.
     pub next_phone: String,
@@ -46,6 +54,8 @@ pub enum Effect {
     Next(Frame),
     /// Over the host link: to the gateway.
     Host(Frame),
+    /// A part of a session's KV cache is to be fetched from who holds it.
+    Pull(Pull),
 }
 
 /// The sessions of one stage.
@@ -74,14 +84,29 @@ struct Session {
     credit: u32,
     /// Head: since when a sampled token is awaited.
     awaiting: Option<Instant>,
+    /// Head: where the last prompt ends; a pause waits until it is computed.
+    prompt_end: u32,
+    pause: Pause,
+    /// It moves here, and its KV cache has not come yet.
+    lacks_kv: bool,
     last_seen: Instant,
+}
+
+/// Head: whether a session is to stop at the next token boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    No,
+    /// When the step in flight is done.
+    Wanted,
+    /// It has stopped, and the gateway knows.
+    Told,
 }
 
 // === impl Stage ===
 
 impl Stage {
-    pub fn new(shape: StageShape) -> Self {
-        let slots = Slots::new(shape.capacity.n_slots);
+    /// A stage without sessions, which will take their slots from `slots`.
+    pub fn new(shape: StageShape, slots: Slots) -> Self {
         let (turns, arrived) = Default::default();
         Self { shape, sessions: HashMap::new(), slots, turns, arrived, is_chunks_turn: false }
     }
@@ -90,9 +115,20 @@ impl Stage {
         self.sessions.len()
     }
 
+    /// Token rows that wait to be computed.
+    pub fn n_queued_rows(&self) -> usize {
+        let pending: usize = self.sessions.values().map(|session| session.pending.len()).sum();
+        pending + self.arrived.iter().map(Job::n_rows).sum::<usize>()
+    }
+
     /// The phone that this stage sends to.
     pub fn next_phone(&self) -> &str {
         &self.shape.next_phone
+    }
+
+    /// Whether a session with this key may begin here when it comes from `source`.
+    pub fn takes_session(&self, key: RouteKey, source: Source) -> bool {
+        (source == Source::Host) == self.shape.is_head && self.refuse_foreign(key).is_none()
     }
 
     /// Takes a frame that came from `source`.
@@ -103,6 +139,8 @@ impl Stage {
             Frame::Prompt(prompt) if from_host && self.shape.is_head => self.prompt(prompt, now),
             Frame::Credit { key, steps } if from_host && self.shape.is_head => self.credit(key, steps, now),
             Frame::Close { key } if from_host == self.shape.is_head => self.close(key),
+            Frame::Pause { key } if from_host && self.shape.is_head => self.pause(key, now),
+            Frame::Resume(resume) if from_host == self.shape.is_head => self.resume(resume, None, now),
             Frame::Hidden(hidden) if !from_host && !self.shape.is_head => self.hidden(hidden, now),
             Frame::Token(token) if !from_host && self.shape.is_head => self.token(token, now),
             other => {
@@ -168,12 +206,24 @@ impl Stage {
     }
 
     fn open(&mut self, key: RouteKey, options: SessionOptions, now: Instant) -> Vec<Effect> {
+        if let Err(effect) = self.admit(key, &options) {
+            return vec![*effect];
+        }
+        let Some(slot) = self.slots.take() else {
+            return vec![self.busy(key)];
+        };
+        self.insert(key, slot, &options, now);
+        self.pass_on(Frame::Open { key, options })
+    }
+
+    /// Whether a session may begin or go on here; one of an older epoch is forgotten.
+    fn admit(&mut self, key: RouteKey, options: &SessionOptions) -> Result<(), Box<Effect>> {
         if let Some(effect) = self.refuse_foreign(key) {
-            return vec![effect];
+            return Err(Box::new(effect));
         }
         if let Err(error) = options.check() {
             let message = format!("{} cannot go by the session's options: {error}", self.shape.phone);
-            return vec![failed(key, FailureCode::BadFrame, message)];
+            return Err(Box::new(failed(key, FailureCode::BadFrame, message)));
         }
         let limit = self.shape.capacity.n_positions;
         if options.end_position as usize > limit {
@@ -181,22 +231,25 @@ impl Stage {
                 "the session ends at position {}, {} has room for {limit}",
                 options.end_position, self.shape.phone
             );
-            return vec![failed(key, FailureCode::BadFrame, message)];
+            return Err(Box::new(failed(key, FailureCode::BadFrame, message)));
         }
-        if let Some(known) = self.sessions.get(&key.session) {
-            if known.key.epoch >= key.epoch {
-                return vec![self.stale(key)];
-            }
-            self.forget(key.session);
+        if self.sessions.get(&key.session).is_some_and(|known| known.key.epoch >= key.epoch) {
+            return Err(Box::new(self.stale(key)));
         }
-        let Some(slot) = self.slots.take() else {
-            let message = format!(
-                "all {} session slots of {} are taken; raise maxSessions or wait",
-                self.slots.len(),
-                self.shape.phone
-            );
-            return vec![failed(key, FailureCode::Busy, message)];
-        };
+        self.forget(key.session);
+        Ok(())
+    }
+
+    fn busy(&self, key: RouteKey) -> Effect {
+        let message = format!(
+            "all {} session slots of {} are taken; raise maxSessions or wait",
+            self.slots.len(),
+            self.shape.phone
+        );
+        failed(key, FailureCode::Busy, message)
+    }
+
+    fn insert(&mut self, key: RouteKey, slot: u32, options: &SessionOptions, now: Instant) -> &mut Session {
         let mut kept = options.clone();
         if !self.shape.is_tail {
             kept.history = History::default();
@@ -209,10 +262,12 @@ impl Stage {
             pending: VecDeque::new(),
             credit: 0,
             awaiting: None,
+            prompt_end: 0,
+            pause: Pause::No,
+            lacks_kv: false,
             last_seen: now,
         };
-        self.sessions.insert(key.session, session);
-        self.pass_on(Frame::Open { key, options })
+        self.sessions.entry(key.session).insert_entry(session).into_mut()
     }
 
     fn close(&mut self, key: RouteKey) -> Vec<Effect> {
@@ -233,6 +288,7 @@ impl Stage {
         let expected = session.next_position as usize + session.pending.len();
         let end = prompt.position as usize + prompt.tokens.len();
         if prompt.position as usize != expected
+            || session.lacks_kv
             || prompt.tokens.is_empty()
             || end >= session.options.end_position as usize
         {
@@ -245,6 +301,7 @@ impl Stage {
             return self.drop_session(prompt.key, FailureCode::BadFrame, &message);
         }
         session.pending.extend(prompt.tokens);
+        session.prompt_end = end as u32;
         session.credit = session.credit.saturating_add(prompt.credit);
         self.turns.push_back(prompt.key.session);
         Vec::new()
@@ -269,6 +326,7 @@ impl Stage {
         };
         let end = hidden.position as usize + n_rows;
         let fits = hidden.position == session.next_position
+            && !session.lacks_kv
             && (1..=max_rows).contains(&n_rows)
             && end <= session.options.end_position as usize
             && hidden.dtype == wanted_type;
@@ -309,7 +367,7 @@ impl Stage {
             session.pending.push_back(token.token);
             self.take_turn(token.key.session);
         }
-        Vec::new()
+        self.tell_pause(token.key)
     }
 
     /// A step samples for no more than its share of the sessions that decode: a batch of all of them would keep one stage busy
@@ -491,7 +549,8 @@ impl Stage {
 
 impl Session {
     fn is_runnable(&self) -> bool {
-        !self.pending.is_empty() && self.credit > 0
+        let may_go_on = self.pause == Pause::No || self.next_position < self.prompt_end;
+        !self.pending.is_empty() && self.credit > 0 && may_go_on
     }
 
     /// Whether it takes its share of the ring now.

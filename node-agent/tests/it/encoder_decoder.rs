@@ -30,7 +30,7 @@ struct Step {
     top: Vec<(u32, f32)>,
 }
 
-const CPU: Backend = Backend::Cpu { threads: 1 };
+const CPU: Backend = Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 };
 const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
 /// f32 arithmetic; the golden file rounds to 5 decimals, and a right engine is well within.
 const BOUND: f32 = 2e-4;

@@ -83,6 +83,7 @@ fn row(name: &str, family: &Family) -> String {
     let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
     let stem = name.strip_suffix("_total").unwrap_or(name);
     let units = [
+        ("bytes_per_second", "B/s"),
         ("per_second", "1/s"),
         ("seconds", "s"),
         ("bytes", "B"),

@@ -148,7 +148,8 @@ fn compare(ring: &mut Ring, golden: &Golden, bound: f32, max_steps: usize) -> f3
     n_same as f32 / n_steps as f32
 }
 
-const CPU: Backend = Backend::Cpu { threads: 1 };
+const CPU: Backend = Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 };
+const CPU_INT8: Backend = Backend::Cpu { threads: 1, arithmetic: Arithmetic::Int8 };
 const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
 const VULKAN_INT8: Backend = Backend::Vulkan { arithmetic: Arithmetic::Int8 };
 /// f32 arithmetic on dequantised weights; the golden files round to 5 decimals (tiny) or 4 (real).
@@ -214,10 +215,17 @@ fn tiny_llamas_give_their_golden_logits_on_vulkan() {
     }
 }
 
+const TINY_OF_FEW_BITS: [&str; 3] = ["llama_q8_0", "llama_q4_0", "llama_q4_1"];
+
+#[test]
+fn tiny_llamas_are_within_the_bound_of_8_bits_on_the_cpu() {
+    compare_tiny(CPU_INT8, &TINY_OF_FEW_BITS, INT8_BOUND);
+}
+
 #[test]
 fn tiny_llamas_are_within_the_bound_of_8_bits_on_vulkan() {
     if vulkan_is_here() {
-        compare_tiny(VULKAN_INT8, &["llama_q8_0", "llama_q4_0", "llama_q4_1"], INT8_BOUND);
+        compare_tiny(VULKAN_INT8, &TINY_OF_FEW_BITS, INT8_BOUND);
     }
 }
 
@@ -255,6 +263,12 @@ fn smollm2_gives_its_golden_logits_on_vulkan() {
 }
 
 #[test]
+fn smollm2_is_within_the_bound_of_8_bits_on_the_cpu() {
+    let Some(path) = real_model() else { return };
+    compare(&mut Ring::load(&path, &[15], CPU_INT8, ActivationType::F32), &golden(SMOLLM2), INT8_BOUND, usize::MAX);
+}
+
+#[test]
 fn smollm2_is_within_the_bound_of_8_bits_on_vulkan() {
     let Some(path) = real_model() else { return };
     if vulkan_is_here() {
@@ -273,6 +287,18 @@ fn greedy(ring: &mut Ring, prompt: &[u32], chunk: usize, n: usize) -> (Vec<u32>,
         logits = ring.feed(0, &[best], chunk);
     }
     (tokens, bits)
+}
+
+#[test]
+fn positions_beyond_those_that_a_model_has_learned_are_refused() {
+    let manifest = Manifest::build(&golden_folder().join("tiny/gpt2.gguf")).unwrap();
+    let engine = polyphony_kernels::open(CPU, None).unwrap();
+    let capacity = Capacity { n_slots: 1, n_positions: 257, max_rows: 1 };
+    let load = Segment::load(engine, &manifest, Holds::all(4), capacity, ActivationType::F32, |_| {
+        Err::<Vec<u8>, _>(SegmentError::TooManyRows { rows: 0, limit: 0 })
+    });
+    let error = load.err().unwrap().to_string();
+    assert_eq!(error, "the model has learned 256 positions, 257 are wanted; set contextLength to at most 256");
 }
 
 /// Every split into 1, 2 and 3 segments, and three chunk sizes, give the same bits.
@@ -295,6 +321,7 @@ fn every_split_and_chunk_gives_the_same_bits_on_the_cpu() {
     every_split_agrees("llama_q4_1", CPU, ActivationType::Q8);
     every_split_agrees("bloom", CPU, ActivationType::F16);
     every_split_agrees("bloom", CPU, ActivationType::Q8);
+    every_split_agrees("llama_q4_1", CPU_INT8, ActivationType::F16);
 }
 
 #[test]

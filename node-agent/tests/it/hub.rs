@@ -44,9 +44,12 @@ pub struct Hub {
 /// An agent that has joined.
 pub struct Joined {
     pub join: Join,
-    reader: FrameReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    pub reader: FrameReader<OwnedReadHalf>,
+    pub writer: Writer,
 }
+
+/// The way to an agent.
+pub struct Writer(OwnedWriteHalf);
 
 // === impl Hub ===
 
@@ -84,7 +87,7 @@ impl Hub {
         let (read, writer) = stream.into_split();
         let mut reader = FrameReader::new(read);
         let Frame::ToHub(ToHub::Join(join)) = reader.next_within(PATIENCE).await.unwrap() else { panic!("no join") };
-        let mut joined = Joined { join, reader, writer };
+        let mut joined = Joined { join, reader, writer: Writer(writer) };
         let weights_url = self.weights_url.clone();
         let welcome = Welcome { version: version::CURRENT, weights_url, heartbeat_seconds: 0.1 };
         joined.send(Frame::ToAgent(ToAgent::Welcome(welcome))).await;
@@ -98,17 +101,29 @@ impl Drop for Hub {
     }
 }
 
-// === impl Joined ===
+// === impl Writer ===
 
-impl Joined {
+impl Writer {
     pub async fn send(&mut self, frame: Frame) {
         let mut bytes = BytesMut::new();
         encode(&frame, &mut bytes);
-        self.writer.write_all(&bytes).await.unwrap();
+        self.0.write_all(&bytes).await.unwrap();
     }
 
     pub async fn assign(&mut self, segments: Vec<Assignment>) {
         self.send(Frame::ToAgent(ToAgent::Assignments { segments })).await;
+    }
+}
+
+// === impl Joined ===
+
+impl Joined {
+    pub async fn send(&mut self, frame: Frame) {
+        self.writer.send(frame).await;
+    }
+
+    pub async fn assign(&mut self, segments: Vec<Assignment>) {
+        self.writer.assign(segments).await;
     }
 
     /// The next frame for which `pick` gives something.

@@ -1,7 +1,7 @@
 //! A deployment: what was asked, what runs, on which phones, and how it came to be so.
 
 use polyphony_api::InferenceDeployment;
-use polyphony_api::inference_deployment::{ActivationType, Objective, Placement};
+use polyphony_api::inference_deployment::{ActivationType, LoadBalancing, Objective, Placement, PlanSummary};
 
 use super::layout::Layout;
 use super::{Story, events, placement};
@@ -24,6 +24,7 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
         },
     );
     layout.field("Placement", wishes(&spec.placement));
+    layout.field_if("Balancing", balancing(&spec.load_balancing));
     layout.field(
         "Activation Type",
         match spec.transport.activation_type {
@@ -34,10 +35,13 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
     );
     layout.field_if("URL", status.url);
     layout.field_if("Plan Generation", status.plan_generation);
+    layout.field_if("Plan", status.plan.map(|plan| summary(&plan)));
     layout.field_if("Phones", status.phones);
     let predicted =
         status.predicted_tokens_per_second.map(|speed| format!(" (predicted {speed:.1})")).unwrap_or_default();
     layout.field_if("Tokens/s", status.tokens_per_second.map(|speed| format!("{speed}{predicted}")));
+    let prompt = |seconds: f64| format!("{seconds:.2} s expected of a prompt of 512 tokens");
+    layout.field_if("First Token", status.time_to_first_token_seconds.map(prompt));
     if let (Some(observed), Some(generation)) = (status.observed_generation, deployment.metadata.generation)
         && observed < generation
     {
@@ -60,7 +64,28 @@ fn wishes(placement: &Placement) -> String {
     };
     let labels: Vec<String> = placement.phone_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let selector = if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(",")) };
-    format!("{phones}{selector}, {:.0} % of their memory", placement.memory_fraction * 100.0)
+    let sharing = if placement.allow_sharing { "" } else { ", shared with no other deployment" };
+    format!("{phones}{selector}, {:.0} % of their memory{sharing}", placement.memory_fraction * 100.0)
+}
+
+/// What differs from the usual: nothing to say where it is on with its defaults.
+fn balancing(rules: &LoadBalancing) -> Option<String> {
+    if *rules == LoadBalancing::default() {
+        return None;
+    }
+    if !rules.enabled {
+        return Some("off".to_owned());
+    }
+    let overlap = if rules.overlap { "" } else { ", nothing on standby" };
+    Some(format!(
+        "from {} % more tokens/s, {} s apart at least{overlap}",
+        rules.minimum_gain_percent, rules.cool_down_seconds
+    ))
+}
+
+fn summary(plan: &PlanSummary) -> String {
+    let gap = if plan.gap_percent > 0.0 { format!(", at most {} % off the best", plan.gap_percent) } else { String::new() };
+    format!("{:?}, {}{gap}, limited by: {}", plan.strategy, plan.method, plan.limited_by)
 }
 
 #[cfg(test)]
@@ -94,9 +119,11 @@ mod tests {
         let object = json!({"apiVersion": "polyphony.dev/v1alpha1", "kind": "InferenceDeployment",
             "metadata": {"name": "smollm2", "namespace": "default", "generation": 2, "creationTimestamp": "2026-01-01T00:00:00Z",
                 "labels": {"a": "1", "b": "2"}},
-            "spec": {"model": "smollm2-135m-instruct", "contextLength": 512, "maxSessions": 2, "placement": {"maxPhones": 3}},
+            "spec": {"model": "smollm2-135m-instruct", "contextLength": 512, "maxSessions": 2, "placement": {"maxPhones": 3}, "loadBalancing": {"coolDownSeconds": 60, "overlap": false}},
             "status": {"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "planGeneration": 2, "phones": 2,
                 "url": "http://127.0.0.1:8080/v1", "tokensPerSecond": "~9.1", "predictedTokensPerSecond": 9.14,
+                "plan": {"generation": 2, "strategy": "Optimal", "method": "Exact", "gapPercent": 0, "limitedBy": "speed of phone-3"},
+                "timeToFirstTokenSeconds": 1.5,
                 "conditions": [{"type": "Available", "status": "True", "reason": "AllReady", "message": "1 of 1\nreplicas",
                     "lastTransitionTime": "2026-01-01T00:03:00Z"}]}});
         let placements = [
@@ -128,11 +155,14 @@ Context Length:     512 tokens
 Max Sessions:       2
 Objective:          Latency
 Placement:          1 to 3 phones, 90 % of their memory
+Balancing:          from 10 % more tokens/s, 60 s apart at least, nothing on standby
 Activation Type:    f16
 URL:                http://127.0.0.1:8080/v1
 Plan Generation:    2
+Plan:               Optimal, Exact, limited by: speed of phone-3
 Phones:             2
 Tokens/s:           ~9.1 (predicted 9.1)
+First Token:        1.50 s expected of a prompt of 512 tokens
 Observed:           generation 1 of 2: the newest change has not been acted on yet
 Conditions:
   Type       Status  Since  Reason    Message

@@ -21,6 +21,9 @@ pub(crate) struct ModelMetrics {
     pub(crate) failures: IntCounterVec,
     pub(crate) replays: IntCounter,
     pub(crate) replayed_tokens: IntCounter,
+    /// From the asking to stop until the next ring is asked to go on.
+    pub(crate) hand_over_seconds: Histogram,
+    pub(crate) hand_over_failures: IntCounter,
 }
 
 /// One more on a gauge until it is dropped.
@@ -34,6 +37,9 @@ const FIRST_TOKEN_BUCKETS: [f64; 14] =
 const BETWEEN_TOKENS_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const REQUEST_BUCKETS: [f64; 14] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0];
+
+/// From a cache that stays where it is to a long one over a poor link.
+const HAND_OVER_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0];
 
 // === impl ModelMetrics ===
 
@@ -89,6 +95,15 @@ impl ModelMetrics {
                 "polyphony_replayed_tokens_total",
                 "Tokens of prompt and answer that replays sent through a ring once more.",
             ),
+            hand_over_seconds: histogram(
+                "polyphony_hand_over_seconds",
+                "Seconds that sessions stood still while they moved to the next generation of their ring with their KV cache.",
+                &HAND_OVER_BUCKETS,
+            ),
+            hand_over_failures: counter(
+                "polyphony_hand_over_failures_total",
+                "Sessions that could not move with their KV cache, and were replayed instead.",
+            ),
         }
     }
 
@@ -103,7 +118,7 @@ impl ModelMetrics {
     }
 
     pub(super) fn families(&self) -> Vec<MetricFamily> {
-        let all: [&dyn Collector; 11] = [
+        let all: [&dyn Collector; 13] = [
             &self.running,
             &self.waiting,
             &self.first_token_seconds,
@@ -115,6 +130,8 @@ impl ModelMetrics {
             &self.failures,
             &self.replays,
             &self.replayed_tokens,
+            &self.hand_over_seconds,
+            &self.hand_over_failures,
         ];
         all.into_iter().flat_map(Collector::collect).collect()
     }

@@ -8,7 +8,8 @@ use polyphony_protocol::{Frame, SessionId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::seat::Slot;
+use super::moving::Move;
+use super::seat::{Slot, changed};
 use super::{Job, Sessions, lock};
 use crate::admission::Kind;
 use crate::answer::{End, FinishReason, Output, Piece};
@@ -16,7 +17,7 @@ use crate::errors::ApiError;
 use crate::failure::Failure;
 use crate::metrics::{Effort, ModelMetrics, Tally};
 use crate::model_text::AnswerText;
-use crate::registry::Event;
+use crate::registry::{Event, RESERVED};
 use crate::session::{AfterFailure, Arrival, Session};
 
 /// The longest pause between two replays.
@@ -24,20 +25,21 @@ const MAX_REPLAY_PAUSE: Duration = Duration::from_secs(5);
 
 /// A session with all that it needs to run.
 pub(super) struct Runner {
-    sessions: Arc<Sessions>,
-    id: SessionId,
-    session: Session,
-    model: String,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) id: SessionId,
+    pub(super) session: Session,
+    pub(super) model: String,
     text: Option<AnswerText>,
     events: mpsc::Receiver<Event>,
     outputs: mpsc::Sender<Output>,
     /// When the last token came, if the ring has had credit ever since.
-    last_token_at: Option<Instant>,
+    pub(super) last_token_at: Option<Instant>,
     /// The same, whatever rings the session has run on since.
     last_seen_at: Option<Instant>,
     tally: Arc<Tally>,
-    metrics: Arc<ModelMetrics>,
+    pub(super) metrics: Arc<ModelMetrics>,
     effort: Effort,
+    pub(super) moving: Option<Move>,
 }
 
 /// Why a session stops running on a ring.
@@ -57,8 +59,8 @@ enum Stop {
 impl Runner {
     pub(super) fn new(sessions: Arc<Sessions>, id: SessionId, job: Job, outputs: mpsc::Sender<Output>) -> Self {
         let Job { model, text, prompt, options, stops, tally } = job;
-        // All the tokens that credit allows, and a failure.
-        let (sender, events) = mpsc::channel(outputs.max_capacity() + 1);
+        // All the tokens that credit allows, and what comes once.
+        let (sender, events) = mpsc::channel(outputs.max_capacity() + RESERVED);
         lock(&sessions.registry).insert(id, sender);
         let text = Some(AnswerText::new(&text, stops));
         let metrics = sessions.metrics.model(&model);
@@ -79,6 +81,7 @@ impl Runner {
             tally,
             metrics,
             effort,
+            moving: None,
         }
     }
 
@@ -97,7 +100,7 @@ impl Runner {
 
     async fn answer(&mut self, mut slot: Slot) -> Option<Output> {
         loop {
-            let failure = match self.serve(&slot).await {
+            let failure = match self.serve(&mut slot).await {
                 Stop::Failed(failure) => failure,
                 stop => {
                     self.leave(&slot);
@@ -119,24 +122,38 @@ impl Runner {
         }
     }
 
-    /// Opens the session on a ring and passes its tokens on.
-    async fn serve(&mut self, slot: &Slot) -> Stop {
+    /// Opens the session on a ring and passes its tokens on; moves it when the ring's sessions are to be elsewhere.
+    async fn serve(&mut self, slot: &mut Slot) -> Stop {
         if let Err(failure) = self.open(slot) {
             return Stop::Failed(failure);
         }
         let sessions = Arc::clone(&self.sessions);
         let config = &sessions.config;
+        let mut routes = sessions.routes.clone();
+        // A table that changed since the place was found is looked at, too.
+        routes.mark_changed();
         // The prompt is everything so far.
         let first = config.first_token_deadline + config.prefill_allowance.saturating_mul(self.session.position());
         let mut waited_for = first;
         let mut since = Instant::now();
         loop {
+            let move_deadline = self.move_deadline();
             let event = tokio::select! {
                 biased;
                 () = self.outputs.closed() => return Stop::Unwanted,
                 () = sessions.closing() => return Stop::Closing,
                 event = self.events.recv() => event,
                 () = sleep_until(since + waited_for), if self.session.awaits_token() => None,
+                () = sleep_until(move_deadline.unwrap_or(since)), if move_deadline.is_some() => {
+                    return Stop::Failed(self.move_is_late(slot));
+                }
+                () = changed(&mut routes), if move_deadline.is_none() => {
+                    let patience = if self.session.awaits_token() { waited_for } else { Duration::ZERO };
+                    match self.begin_move(slot, patience) {
+                        Ok(()) => continue,
+                        Err(failure) => return Stop::Failed(failure),
+                    }
+                }
             };
             match event {
                 // The registry holds the sender as long as this runs, so nothing came in time.
@@ -149,6 +166,21 @@ impl Runner {
                         return Stop::Failed(failure);
                     }
                 }
+                Some(Event::Paused { key, position }) => {
+                    if let Err(failure) = self.paused(slot, key, position) {
+                        return Stop::Failed(failure);
+                    }
+                }
+                Some(Event::Resumed { key }) => match self.resumed(slot, key) {
+                    Ok(has_moved) => {
+                        if has_moved {
+                            (since, waited_for) = (Instant::now(), config.inter_token_deadline);
+                            // The next move may be due already.
+                            routes.mark_changed();
+                        }
+                    }
+                    Err(failure) => return Stop::Failed(failure),
+                },
                 Some(Event::Token { token, at }) => match self.session.take(&token) {
                     Arrival::Ignored => self.sessions.metrics.ignored_frames.inc(),
                     Arrival::Wrong(why) => return Stop::Failed(Failure::Disagreement(why)),
@@ -161,6 +193,9 @@ impl Runner {
                             && let Err(error) = self.send(slot, credit)
                         {
                             return Stop::Failed(error);
+                        }
+                        if let Err(failure) = self.go_over(slot) {
+                            return Stop::Failed(failure);
                         }
                         // What the client took to read is not held against the ring.
                         since = Instant::now();
@@ -179,7 +214,7 @@ impl Runner {
         frames.into_iter().try_for_each(|frame| self.send(slot, frame))
     }
 
-    fn send(&self, slot: &Slot, frame: Frame) -> Result<(), Failure> {
+    pub(super) fn send(&self, slot: &Slot, frame: Frame) -> Result<(), Failure> {
         // Only rings with phones are placed on.
         let head = slot.ring.phones.first().map_or("", String::as_str);
         Ok(self.sessions.links.send(head, frame)?)
@@ -243,6 +278,11 @@ impl Runner {
     async fn place_again(&mut self, slot: Slot, failure: Failure) -> Result<Option<Slot>, ApiError> {
         let sessions = Arc::clone(&self.sessions);
         let config = &sessions.config;
+        if self.moving.is_some() {
+            self.metrics.hand_over_failures.inc();
+        }
+        let moving_to = self.break_off_move(&slot);
+        let slot = moving_to.unwrap_or(slot);
         let place = (slot.ring.ring, slot.ring.generation);
         if failure.casts_suspicion() {
             let until = (Instant::now() + config.suspicion).into_std();
@@ -284,6 +324,8 @@ impl Runner {
 
     /// Nothing more is heard of the ring, and it may forget the session.
     fn leave(&mut self, slot: &Slot) {
+        let moving_to = self.break_off_move(slot);
+        let slot = moving_to.as_ref().unwrap_or(slot);
         lock(&self.sessions.registry).retire(self.id);
         while self.events.try_recv().is_ok() {}
         self.last_token_at = None;

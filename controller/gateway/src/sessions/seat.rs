@@ -19,7 +19,8 @@ const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 pub(super) struct Slot {
     pub(super) ring: RingRoute,
     sessions: Arc<Sessions>,
-    _running: Present,
+    /// Counts the session once, however many places it has while it moves.
+    running: Option<Present>,
 }
 
 /// A place in the queue; given up when dropped.
@@ -66,10 +67,10 @@ impl Sessions {
                         (placed, admission.n_before(model, seat.ticket))
                     };
                     if let Some(ring) = placed {
-                        return Ok(Slot { ring, sessions: Arc::clone(self), _running: metrics.run() });
+                        return Ok(Slot { ring, sessions: Arc::clone(self), running: Some(metrics.run()) });
                     }
                     if kind == Kind::New && is_first_look {
-                        if route.rings.is_empty() {
+                        if route.rings.is_empty() && !route.is_planned {
                             let reason = route.unavailable_reason.as_deref();
                             return Err(ApiError::not_ready(model, reason, config.retry_after));
                         }
@@ -103,8 +104,24 @@ impl Sessions {
     }
 }
 
+// === impl Slot ===
+
+impl Slot {
+    /// A place on the generation that follows this one: sessions of both are counted together, so there is one.
+    pub(super) fn on_next(&self, ring: RingRoute) -> Self {
+        lock(&self.sessions.admission).claim((ring.ring, ring.generation));
+        Self { ring, sessions: Arc::clone(&self.sessions), running: None }
+    }
+
+    /// The session has moved to `next`; the place here is given back.
+    pub(super) fn move_to(&mut self, mut next: Self) {
+        next.running = self.running.take();
+        *self = next;
+    }
+}
+
 /// Waits for a change; for ever where there is nobody left to make one.
-async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+pub(super) async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -68,6 +68,7 @@ pub fn deployment(rings: Vec<RingRoute>) -> DeploymentRoute {
         context_length: 256,
         max_sessions: 2,
         rings,
+        is_planned: false,
         unavailable_reason: Some("2 of 3 phones are Ready".into()),
     }
 }
@@ -83,6 +84,11 @@ pub fn ring_a() -> RingRoute {
 
 pub fn ring_a_next() -> RingRoute {
     ring(1, 2, &["a-head", "a-spare"])
+}
+
+/// The same ring, two plans on.
+pub fn ring_a_third() -> RingRoute {
+    ring(1, 3, &["a-tail", "a-spare"])
 }
 
 pub fn ring_b() -> RingRoute {
@@ -108,7 +114,8 @@ impl House {
         route: DeploymentRoute,
         hook: impl Fn(Step) -> Act + Send + Sync + 'static,
     ) -> Self {
-        let rings = [ring_a(), ring_a_next(), ring_b()].map(|ring| ((ring.ring, ring.generation), ring.phones));
+        let rings =
+            [ring_a(), ring_a_next(), ring_a_third(), ring_b()].map(|ring| ((ring.ring, ring.generation), ring.phones));
         let (phones, frames) = Phones::new(HashMap::from(rings), tokens(ANSWER), end_token(), Box::new(hook));
         let (routes, receiver) = watch::channel(table(route));
         let gateway = Gateway::new(config, phones.clone(), receiver);

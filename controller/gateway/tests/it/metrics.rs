@@ -15,6 +15,8 @@ use crate::phones::{Act, Step};
 const NAMES: [(&str, &str); 12] = [
     ("polyphony_e2e_request_latency_seconds", "histogram"),
     ("polyphony_generation_tokens_total", "counter"),
+    ("polyphony_hand_over_failures_total", "counter"),
+    ("polyphony_hand_over_seconds", "histogram"),
     ("polyphony_ignored_frames_total", "counter"),
     ("polyphony_inter_token_latency_seconds", "histogram"),
     ("polyphony_prompt_tokens_total", "counter"),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use polyphony_gateway::{Gateway, LinkError, PhoneLinks};
-use polyphony_protocol::frame::{Failed, FailureCode, Finish, Prompt, Token};
+use polyphony_protocol::frame::{Failed, FailureCode, Finish, Prompt, Resume, Token};
 use polyphony_protocol::session::SessionOptions;
 use polyphony_protocol::{Frame, PlanGeneration, RingId, RouteKey, SessionId};
 use tokio::sync::mpsc;
@@ -38,6 +38,19 @@ pub enum Act {
     Gone(&'static str),
 }
 
+/// Where a move gets stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// The head does not answer a pause.
+    Pausing,
+    /// This stage of the next ring does not say that it can go on.
+    Resuming(u32),
+    /// A stage of the next ring could not get the KV cache.
+    Failed,
+    /// This phone's link ends when the next ring is asked to take over.
+    Gone(&'static str),
+}
+
 type Hook = Box<dyn Fn(Step) -> Act + Send + Sync>;
 
 /// All phones of a test.
@@ -49,6 +62,7 @@ pub struct Phones {
     script: Vec<u32>,
     end_token: u32,
     hook: Hook,
+    pub stuck: Mutex<Option<Stuck>>,
     gateway: OnceLock<Arc<Gateway>>,
 }
 
@@ -58,6 +72,8 @@ struct Held {
     position: u32,
     granted_until: u32,
     is_over: bool,
+    /// Where it goes on, if it came here from elsewhere.
+    resumed_at: u32,
 }
 
 // === impl Phones ===
@@ -71,8 +87,8 @@ impl Phones {
         hook: Hook,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Frame>) {
         let (sent, frames) = mpsc::unbounded_channel();
-        let (log, gone, gateway) = Default::default();
-        (Arc::new(Self { sent, log, gone, rings, script, end_token, hook, gateway }), frames)
+        let (log, gone, stuck, gateway) = Default::default();
+        (Arc::new(Self { sent, log, gone, rings, script, end_token, hook, stuck, gateway }), frames)
     }
 
     pub fn serve(self: &Arc<Self>, gateway: Arc<Gateway>, mut frames: mpsc::UnboundedReceiver<Frame>) {
@@ -84,12 +100,26 @@ impl Phones {
             while let Some(frame) = frames.recv().await {
                 match frame {
                     Frame::Open { key, options } => {
-                        held.insert(key, Held { options, position: 0, granted_until: 0, is_over: false });
+                        held.insert(key, Held::new(options, 0));
+                    }
+                    Frame::Resume(resume) => {
+                        let old = RouteKey { generation: resume.from, epoch: resume.from_epoch, ..resume.key };
+                        assert_eq!(held[&old].position, resume.position + 1, "all but the last token is computed");
+                        held.insert(resume.key, Held::new(resume.options, resume.position));
+                        phones.resume(resume.key, resume.position);
+                    }
+                    Frame::Pause { key } => {
+                        let session = held.get_mut(&key).expect("a pause is for open sessions");
+                        session.is_over = true;
+                        if phones.stuck() != Some(Stuck::Pausing) {
+                            let position = session.position - 1;
+                            phones.from_stage(key, 0, Frame::Paused { key, position });
+                        }
                     }
                     Frame::Prompt(Prompt { key, position, tokens, credit }) => {
-                        assert_eq!(position, 0);
                         let session = held.get_mut(&key).expect("a prompt comes after its open");
-                        session.position = tokens.len() as u32;
+                        assert_eq!(position, session.resumed_at);
+                        session.position = position + tokens.len() as u32;
                         session.granted_until = session.position + credit;
                         begun.entry(key.session).or_insert(session.position);
                     }
@@ -106,6 +136,30 @@ impl Phones {
                 }
             }
         });
+    }
+
+    fn stuck(&self) -> Option<Stuck> {
+        *self.stuck.lock().unwrap()
+    }
+
+    fn from_stage(&self, key: RouteKey, stage: u32, frame: Frame) {
+        let phone = &self.rings[&(key.ring, key.generation)][stage as usize];
+        self.gateway.get().unwrap().deliver(phone, frame);
+    }
+
+    fn resume(&self, key: RouteKey, position: u32) {
+        for stage in 0..self.rings[&(key.ring, key.generation)].len() as u32 {
+            match self.stuck() {
+                Some(Stuck::Gone(phone)) => return self.lose(phone),
+                Some(Stuck::Failed) => {
+                    let message = "the owner is gone".to_owned();
+                    let failed = Failed { key, code: FailureCode::HandOver, message };
+                    return self.from_stage(key, stage, Frame::Failed(failed));
+                }
+                Some(Stuck::Resuming(silent)) if silent == stage => {}
+                _ => self.from_stage(key, stage, Frame::Resumed { key, stage, position }),
+            }
+        }
     }
 
     fn run(&self, key: RouteKey, begun: u32, session: &mut Held) {
@@ -177,6 +231,13 @@ impl Phones {
         })
     }
 
+    pub fn resumes(&self) -> Vec<Resume> {
+        self.frames(|frame| match frame {
+            Frame::Resume(resume) => Some(resume.clone()),
+            _ => None,
+        })
+    }
+
     pub fn options(&self) -> Vec<SessionOptions> {
         self.frames(|frame| match frame {
             Frame::Open { options, .. } => Some(options.clone()),
@@ -199,6 +260,12 @@ impl Phones {
             _ => None,
         };
         self.frames(steps).into_iter().sum()
+    }
+}
+
+impl Held {
+    fn new(options: SessionOptions, resumed_at: u32) -> Self {
+        Self { options, position: 0, granted_until: 0, is_over: false, resumed_at }
     }
 }
 

@@ -17,7 +17,7 @@ mod solving;
 
 use good_lp::{Expression, ProblemVariables, Variable, VariableDefinition, constraint, variable};
 
-use super::caps::Caps;
+use crate::caps::Caps;
 use crate::costs::Costs;
 use crate::problem::Objective;
 
@@ -82,7 +82,8 @@ impl<'a, 'b> Programme<'a, 'b> {
         let guess = || guess(costs, candidates);
         let limit_seconds = cutoff.map_or(f64::INFINITY, |seconds| seconds * (1.0 - CUTOFF));
         // A phone too slow for any layer below the cutoff would only bring large figures.
-        let roles = candidates.iter().map(|&phone| (phone, Caps::new(costs, phone, limit_seconds)));
+        let roles =
+            candidates.iter().map(|&phone| (phone, Caps::new(costs, phone).within(costs, phone, limit_seconds)));
         let (phones, caps): (Vec<usize>, Vec<Caps>) = roles.filter(|(_, caps)| caps.most(costs.n_layers) > 0).unzip();
         let mut programme = Self {
             costs,
@@ -111,7 +112,7 @@ impl<'a, 'b> Programme<'a, 'b> {
             programme.write_hops();
             programme.write_way_back();
         }
-        if !has_even_layers(costs) {
+        if !costs.has_even_layers {
             programme.write_bytes();
         }
         for order in excluded {
@@ -138,7 +139,7 @@ impl<'a, 'b> Programme<'a, 'b> {
     fn write_phones(&mut self) {
         let n_layers = self.costs.n_layers;
         // With layers of one size and a sum to minimise, whole orders give whole counts by themselves.
-        let whole_counts = self.costs.problem.demand.objective == Objective::Throughput || !has_even_layers(self.costs);
+        let whole_counts = self.costs.problem.demand.objective == Objective::Throughput || !self.costs.has_even_layers;
         for at in self.positions() {
             for role in [&mut self.used, &mut self.head, &mut self.tail] {
                 let index = self.n_columns;
@@ -158,10 +159,11 @@ impl<'a, 'b> Programme<'a, 'b> {
 
     /// Units of this phone's stage.
     fn stage(&self, at: usize) -> Expression {
-        let phone = &self.costs.problem.phones[self.phones[at]];
-        self.units(phone.seconds_per_layer) * self.count[at].variable
-            + self.units(phone.seconds_embedding) * self.head[at].variable
-            + self.units(phone.seconds_head) * self.tail[at].variable
+        let (costs, phone) = (self.costs, self.phones[at]);
+        self.units(costs.step_seconds(phone)) * self.used[at].variable
+            + self.units(costs.layer_seconds(phone)) * self.count[at].variable
+            + self.units(costs.embedding_seconds(phone)) * self.head[at].variable
+            + self.units(costs.head_seconds(phone)) * self.tail[at].variable
     }
 
     fn write_roles(&mut self) {
@@ -244,7 +246,7 @@ impl<'a, 'b> Programme<'a, 'b> {
                     let whole: Expression = self.whole.iter().flatten().map(|c| c.variable).sum();
                     self.rows.push(constraint!(worst >= wire * (1.0 - whole)));
                 }
-                self.rows.push(constraint!(worst >= round * (1.0 / self.costs.n_sessions())));
+                self.rows.push(constraint!(worst >= round * (1.0 / self.costs.n_groups())));
                 worst.into()
             }
         };
@@ -264,11 +266,7 @@ fn guess(costs: &Costs<'_>, candidates: &[usize]) -> f64 {
 
 /// True when the order of the inner phones changes nothing.
 pub(super) fn is_orderless(costs: &Costs<'_>, candidates: &[usize]) -> bool {
-    has_even_layers(costs) && has_even_links(costs, candidates)
-}
-
-fn has_even_layers(costs: &Costs<'_>) -> bool {
-    costs.problem.model.layer_bytes.windows(2).all(|pair| pair[0] == pair[1])
+    costs.has_even_layers && has_even_links(costs, candidates)
 }
 
 /// All pairs of candidates have one and the same link, and it works.

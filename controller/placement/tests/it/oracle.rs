@@ -52,13 +52,18 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
     let (model, demand) = (&problem.model, &problem.demand);
     let n_layers = model.layer_bytes.len();
     let kv = model.kv_bytes_per_token_per_layer * u64::from(demand.context_length) * u64::from(demand.max_sessions);
-    let (mut from, mut round, mut worst) = (0, 0.0, 0.0f64);
+    let (mut from, mut round) = (0, 0.0);
+    // Seconds of the first row and of each further one, of stages and wires alike.
+    let mut pieces: Vec<(f64, f64)> = Vec::new();
+    let mut further_round = 0.0;
     for (stage, (&phone, &to)) in order.iter().zip(ends).enumerate() {
         let costs = &problem.phones[phone];
         let layers = model.layer_bytes[from..to].iter();
         let mut bytes = layers.fold(model.activation_bytes, |sum, layer| sum.saturating_add(*layer).saturating_add(kv));
-        let mut seconds = (to - from) as f64 * costs.seconds_per_layer;
-        let times = [costs.seconds_per_layer, costs.seconds_embedding, costs.seconds_head];
+        let mut seconds = (to - from) as f64 * costs.seconds_per_layer + costs.seconds_per_step;
+        let mut further =
+            (to - from) as f64 * costs.seconds_per_layer_per_further_row.unwrap_or(costs.seconds_per_layer);
+        let times = [costs.seconds_per_layer, costs.seconds_embedding, costs.seconds_head, costs.seconds_per_step];
         if from >= to || costs.seconds_per_layer < MIN_LAYER_SECONDS || !times.into_iter().all(believed) {
             return None;
         }
@@ -69,6 +74,7 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         if to == n_layers {
             bytes = bytes.saturating_add(model.head_bytes);
             seconds += costs.seconds_head;
+            further += costs.seconds_head_per_further_row.unwrap_or(costs.seconds_head);
         }
         if from == 0 && to == n_layers {
             bytes -= model.shared_bytes;
@@ -78,7 +84,8 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
             return None;
         }
         round += seconds;
-        worst = worst.max(seconds);
+        further_round += further;
+        pieces.push((seconds, further));
         if stage + 1 < order.len() {
             let link = problem.links.between(phone, order[stage + 1]);
             let wire = model.hop_bytes as f64 / link.bytes_per_second;
@@ -86,7 +93,8 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
                 return None;
             }
             round += link.latency_seconds + wire;
-            worst = worst.max(wire);
+            further_round += wire;
+            pieces.push((wire, wire));
         } else if stage > 0 {
             let back = problem.links.between(phone, order[0]).latency_seconds;
             if !believed(back) {
@@ -98,7 +106,16 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
     }
     let value = match demand.objective {
         Objective::Latency => round,
-        Objective::Throughput => worst.max(round / f64::from(demand.max_sessions)),
+        Objective::Throughput => {
+            let n_sessions = f64::from(demand.max_sessions);
+            let in_groups = |groups: u32| {
+                let further_rows = n_sessions / f64::from(groups) - 1.0;
+                let worst = pieces.iter().map(|(first, further)| first + further_rows * further).fold(0.0, f64::max);
+                let shared = (round + further_rows * further_round) / f64::from(groups);
+                worst.max(shared) * f64::from(groups) / n_sessions
+            };
+            (1..=demand.max_sessions).map(in_groups).fold(f64::INFINITY, f64::min)
+        }
     };
     Some(value)
 }

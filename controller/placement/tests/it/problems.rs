@@ -113,6 +113,13 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
             let mut phone = phone(&format!("phone-{i}"), random.within(total_mib / 6, total_mib * 5 / 4), speed);
             phone.seconds_embedding = random.between(0.0, 1e-3);
             phone.seconds_head = random.between(0.0, 2e-2);
+            if random.chance(2) {
+                phone.seconds_per_step = random.between(0.0, 3e-3);
+            }
+            if random.chance(2) {
+                phone.seconds_per_layer_per_further_row = Some(phone.seconds_per_layer * random.between(0.1, 1.0));
+                phone.seconds_head_per_further_row = Some(phone.seconds_head * random.between(0.1, 1.0));
+            }
             phone
         })
         .collect();
@@ -140,7 +147,7 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
         min_phones,
         max_phones,
         memory_fraction: if random.chance(3) { 0.8 } else { 1.0 },
-        overlap: false,
+        overlap: random.chance(2),
     };
     Problem { model, phones, links, demand, previous: None }
 }

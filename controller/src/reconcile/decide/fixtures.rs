@@ -59,6 +59,11 @@ fn manifest() -> Manifest {
     .unwrap()
 }
 
+/// What the phone measured of a layer last, on any of its segments.
+fn measured(seen: &PhoneSeen) -> Option<f64> {
+    seen.heartbeat.as_ref()?.segments.iter().find_map(|report| report.seconds_per_layer)
+}
+
 impl World {
     /// A world with a resolved model `m`, an empty set of phones, and a controller that has run for an hour.
     pub(super) fn new() -> Self {
@@ -203,7 +208,7 @@ impl World {
                 phase,
                 bytes_loaded: 1,
                 bytes_total: 1,
-                seconds_per_layer: None,
+                seconds_per_layer: measured(seen),
                 prefill_seconds_per_layer_per_token: None,
                 seconds_besides_layers: None,
                 queued_rows: 0,
@@ -214,6 +219,22 @@ impl World {
             heartbeat.segments.retain(|other| other.name != report.name);
             heartbeat.segments.push(report);
         }
+    }
+
+    /// A phone reports this time of a layer, with all that it reports from now on.
+    pub(super) fn measure(&mut self, name: &str, seconds_per_layer: f64) {
+        for report in &mut self.phone(name).heartbeat.get_or_insert_default().segments {
+            report.seconds_per_layer = Some(seconds_per_layer);
+        }
+    }
+
+    /// Placements of that generation, by stage.
+    pub(super) fn generation(&self, number: u64) -> Vec<&SegmentPlacement> {
+        let placements = self.observed.placements.values().map(AsRef::as_ref);
+        let mut found: Vec<_> =
+            placements.filter(|placement| placement.spec.plan_generation == number).collect();
+        found.sort_by_key(|placement| placement.spec.stage);
+        found
     }
 
     /// Rounds until nothing is left to do; gives all actions but statuses and stories.

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use polyphony_api::Phone;
 use polyphony_api::condition::{self, Statement, Truth};
-use polyphony_api::phone::{BackendSpeed, Link, Memory, PhoneStatus};
+use polyphony_api::phone::{BackendSpeed, LayerTime, Link, Memory, PhoneStatus};
 use polyphony_api::quantity::format_bytes;
 use polyphony_protocol::hub::{Heartbeat, Join};
 
@@ -22,6 +22,14 @@ const LOW_BATTERY_PERCENT: u8 = 15;
 /// Smaller changes are not written.
 const MEANINGFUL_CELSIUS: f64 = 1.0;
 const MEANINGFUL_ROUND_TRIP: f64 = 0.5;
+const MEANINGFUL_BANDWIDTH: f64 = 0.25;
+const MEANINGFUL_LAYER_TIME: f64 = 0.2;
+/// A layer's time that stays the same is dated anew after this.
+const REMEMBER_EVERY_SECONDS: i64 = 60;
+/// Models whose layer times are kept.
+const MAX_LAYER_TIMES: usize = 8;
+/// A battery that was low is low until it is so far above its limit.
+const BACK_PERCENT: u8 = 5;
 
 pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
     for (name, seen) in &observed.phones {
@@ -66,6 +74,7 @@ fn status_of(
     }
     if let Some(heartbeat) = &seen.heartbeat {
         measure(&mut status, heartbeat);
+        remember(&mut status.layer_times, observed, &phone.name_any());
     }
     let now = condition_time(observed);
     for statement in statements(phone, health, &status) {
@@ -113,17 +122,52 @@ fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
         .map(|link| Link {
             peer: link.peer.clone(),
             round_trip_milliseconds: rounded(link.round_trip_seconds * 1e3),
-            megabits_per_second: None,
+            megabits_per_second: link.bytes_per_second.map(|speed| rounded(speed * 8.0 / 1e6)),
         })
         .collect();
     links.sort_by(|a, b| a.peer.cmp(&b.peer));
     let is_alike = links.len() == status.links.len()
         && links.iter().zip(&status.links).all(|(new, old)| {
             let (new_ms, old_ms) = (new.round_trip_milliseconds, old.round_trip_milliseconds);
-            new.peer == old.peer && (new_ms - old_ms).abs() <= (MEANINGFUL_ROUND_TRIP * old_ms).max(1.0)
+            let is_as_wide = match (new.megabits_per_second, old.megabits_per_second) {
+                (Some(new), Some(old)) => (new - old).abs() <= MEANINGFUL_BANDWIDTH * old,
+                (new, old) => new.is_some() == old.is_some(),
+            };
+            new.peer == old.peer
+                && is_as_wide
+                && (new_ms - old_ms).abs() <= (MEANINGFUL_ROUND_TRIP * old_ms).max(1.0)
         });
     if !is_alike {
         status.links = links;
+    }
+}
+
+/// Keeps the times of a layer that the phone reports now, one entry a model, the newest first.
+fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
+    let now = observed.now.as_second();
+    for placement in observed.placements.values().filter(|placement| placement.spec.phone == phone) {
+        let digest = &placement.spec.manifest_digest;
+        let Some(seconds) = observed.report_of(placement).and_then(|report| report.seconds_per_layer) else { continue };
+        let milliseconds = rounded(seconds * 1e3);
+        let known = times.iter().position(|time| time.manifest_digest == *digest);
+        let fastest = known.map_or(milliseconds, |at| times[at].fastest_milliseconds_per_layer.min(milliseconds));
+        if let Some(old) = known.map(|at| &times[at])
+            && (old.milliseconds_per_layer - milliseconds).abs() <= MEANINGFUL_LAYER_TIME * old.milliseconds_per_layer
+            && now - old.at_seconds < REMEMBER_EVERY_SECONDS
+        {
+            continue;
+        }
+        if let Some(at) = known {
+            times.remove(at);
+        }
+        let time = LayerTime {
+            manifest_digest: digest.clone(),
+            milliseconds_per_layer: milliseconds,
+            fastest_milliseconds_per_layer: fastest,
+            at_seconds: now,
+        };
+        times.insert(0, time);
+        times.truncate(MAX_LAYER_TIMES);
     }
 }
 
@@ -147,18 +191,20 @@ fn statements(phone: &Phone, health: Health, status: &PhoneStatus) -> [Statement
         Some(celsius) => celsius >= HOT_CELSIUS,
         None => false,
     };
+    let back = if condition::is_true(&status.conditions, "BatteryLow") { BACK_PERCENT } else { 0 };
+    let is_below = |percent: u8, minimum: u8| percent < minimum.saturating_add(back).min(100);
     let low = match (status.battery_percent, phone.spec.min_battery_percent) {
         (None, _) => false,
-        (Some(percent), Some(minimum)) => percent < minimum,
-        (Some(percent), None) => percent < LOW_BATTERY_PERCENT && status.charging != Some(true),
+        (Some(percent), Some(minimum)) => is_below(percent, minimum),
+        (Some(percent), None) => is_below(percent, LOW_BATTERY_PERCENT) && status.charging != Some(true),
     };
     let hot_message = if hot {
-        format!("{HOT_CELSIUS} °C or more were measured: no new segments until it is below {COOL_CELSIUS} °C")
+        format!("{HOT_CELSIUS} °C or more were measured: its layers move to others until it is below {COOL_CELSIUS} °C")
     } else {
         String::new()
     };
     let low_message = if low {
-        "the charge is below its limit: no new segments until it is charged".to_owned()
+        "the charge is below its limit: its layers move to others until it is 5 points above".to_owned()
     } else {
         String::new()
     };

@@ -96,11 +96,14 @@ fn status_of(
             (SegmentPhase::Loading, None) => None,
             (SegmentPhase::Failed, None) => Some("its agent does not say why: see its log".to_owned()),
         };
-        if let Some(seconds) = report.seconds_per_layer {
-            let written = status.milliseconds_per_layer.as_deref().and_then(|text| text.parse::<f64>().ok());
-            let milliseconds = seconds * 1e3;
-            if written.is_none_or(|written| (written - milliseconds).abs() > MEANINGFUL_PART * written) {
-                status.milliseconds_per_layer = Some(format!("{milliseconds:.2}"));
+        let figures = [
+            (&mut status.milliseconds_per_layer, report.seconds_per_layer, 2),
+            (&mut status.milliseconds_besides_layers, report.seconds_besides_layers, 2),
+            (&mut status.prefill_milliseconds_per_layer_per_token, report.prefill_seconds_per_layer_per_token, 4),
+        ];
+        for (written, seconds, n_decimals) in figures {
+            if let Some(seconds) = seconds {
+                note_milliseconds(written, seconds, n_decimals);
             }
         }
     } else if health != Health::Awaited && status.phase == Phase::Pending {
@@ -118,6 +121,15 @@ fn status_of(
     };
     condition::set(&mut status.conditions, &statement, None, &condition_time(observed));
     status
+}
+
+/// Writes a measured time anew when it has moved.
+fn note_milliseconds(written: &mut Option<String>, seconds: f64, n_decimals: usize) {
+    let milliseconds = seconds * 1e3;
+    let before = written.as_deref().and_then(|text| text.parse::<f64>().ok());
+    if before.is_none_or(|before| (before - milliseconds).abs() > MEANINGFUL_PART * before) {
+        *written = Some(format!("{milliseconds:.n_decimals$}"));
+    }
 }
 
 /// Whole MiB, or KiB of what is small: `31 of 64 MiB`.

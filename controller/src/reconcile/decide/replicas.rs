@@ -4,19 +4,21 @@
 
 mod ledger;
 mod model_state;
+mod moves;
 mod plan;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use polyphony_api::InferenceDeployment;
+use polyphony_api::condition::Statement;
+use polyphony_api::inference_deployment::PlanSummary;
 use polyphony_api::segment_placement::Phase;
 
-use super::Action;
 use super::placements::release;
+use super::{Action, Planner};
 use crate::reconcile::generations::{Generation, of_deployment, phase_of};
 use crate::reconcile::observe::{ObjectKey, Observed};
-use crate::reconcile::problem::Planner;
 use ledger::Ledger;
 use model_state::ModelState;
 use verdict::Verdict;
@@ -35,6 +37,11 @@ pub struct Outcome {
     pub waits_for: Vec<String>,
     /// Why it is not as it should be.
     pub trouble: Option<Trouble>,
+    /// How a plan of this round came about, and what a prompt is expected to wait on it.
+    pub summary: Option<PlanSummary>,
+    pub time_to_first_token_seconds: Option<f64>,
+    /// What the balancer says of it; `None` while it is not asked.
+    pub balance: Option<Statement>,
 }
 
 /// A reason for machines, a sentence for people.
@@ -50,7 +57,10 @@ pub type Outcomes = BTreeMap<ObjectKey, Vec<Outcome>>;
 pub(super) fn decide(observed: &Observed, planner: Planner<'_>, actions: &mut Vec<Action>) -> Outcomes {
     let mut ledger = Ledger::of(observed, actions);
     let mut outcomes = Outcomes::new();
-    for (key, deployment) in &observed.deployments {
+    // Who matters more chooses first.
+    let mut deployments: Vec<_> = observed.deployments.iter().collect();
+    deployments.sort_by_key(|(_, deployment)| std::cmp::Reverse(deployment.spec.priority));
+    for (key, deployment) in deployments {
         if deployment.metadata.deletion_timestamp.is_some() {
             continue;
         }
@@ -123,7 +133,7 @@ impl<'a> Round<'a, '_> {
         match self.verdict(newest) {
             Verdict::Works if newest.is_ready(self.observed) => {
                 older.iter().for_each(|generation| self.drain(generation));
-                self.outcome(newest, None)
+                self.balance(newest)
             }
             Verdict::Works => {
                 let (serving, broken): (Vec<_>, Vec<_>) =
@@ -154,6 +164,7 @@ impl<'a> Round<'a, '_> {
             is_ready: generation.is_ready(self.observed),
             waits_for: generation.segments.iter().filter(waiting).map(describe).collect(),
             trouble,
+            ..Outcome::default()
         }
     }
 

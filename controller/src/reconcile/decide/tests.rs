@@ -1,5 +1,6 @@
 //! Tables of decisions: what happens in which world.
 
+mod balancing;
 mod change;
 mod loss;
 mod phones;

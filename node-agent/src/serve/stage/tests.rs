@@ -1,6 +1,8 @@
 //! Stages without engines: a toy model whose next token is the sum of all tokens so far, modulo 97.
 #![allow(clippy::unwrap_used)]
 
+mod hand_over;
+
 use super::*;
 use crate::segment::Input;
 use polyphony_protocol::Epoch;
@@ -27,6 +29,8 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
     StageShape {
         ring: RingId(5),
         generation: PlanGeneration(2),
+        stage: stage as u32,
+        layers: LayerRange { from: stage as u32, to: stage as u32 + 1 },
         phone: format!("phone-{stage}"),
         next_phone: format!("phone-{}", (stage + 1) % n_stages),
         n_stages,
@@ -38,6 +42,12 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
         step_deadline: Duration::from_secs(10),
         idle_deadline: Duration::from_secs(100),
     }
+}
+
+/// A stage with slots of its own.
+fn stage_of(shape: StageShape) -> Stage {
+    let slots = Slots::new(shape.capacity.n_slots);
+    Stage::new(shape, slots)
 }
 
 /// A ring of stages whose frames are handed over at once.
@@ -52,7 +62,7 @@ struct Ring {
 
 impl Ring {
     fn new(n_stages: usize) -> Self {
-        let stages = (0..n_stages).map(|stage| Stage::new(shape(stage, n_stages))).collect();
+        let stages = (0..n_stages).map(|stage| stage_of(shape(stage, n_stages))).collect();
         Self { stages, cache: HashMap::new(), to_gateway: Vec::new(), now: Instant::now(), largest_batch: 0 }
     }
 
@@ -65,6 +75,7 @@ impl Ring {
         for effect in effects {
             match effect {
                 Effect::Host(frame) => self.to_gateway.push(frame),
+                Effect::Pull(pull) => panic!("nothing is to be pulled: {pull:?}"),
                 Effect::Next(frame) => {
                     let to = (from + 1) % self.stages.len();
                     let effects = self.stages[to].accept(frame, Source::Previous, self.now);
@@ -79,19 +90,23 @@ impl Ring {
         while let Some((at, batch)) =
             (0..self.stages.len()).find_map(|at| Some((at, self.stages[at].next_batch(self.now)?)))
         {
-            self.largest_batch = self.largest_batch.max(batch.jobs.len());
-            let values: Vec<f32> = match &batch.input {
-                Input::Tokens(tokens) => tokens.iter().map(|token| *token as f32).collect(),
-                Input::Hidden(values) => values.clone(),
-            };
-            let output = if at + 1 == self.stages.len() {
-                Output::Logits(self.logits(&batch, &values))
-            } else {
-                Output::Hidden(values)
-            };
-            let effects = self.stages[at].complete(batch, output, self.now);
-            self.carry(at, effects);
+            self.complete(at, batch);
         }
+    }
+
+    fn complete(&mut self, at: usize, batch: Batch) {
+        self.largest_batch = self.largest_batch.max(batch.jobs.len());
+        let values: Vec<f32> = match &batch.input {
+            Input::Tokens(tokens) => tokens.iter().map(|token| *token as f32).collect(),
+            Input::Hidden(values) => values.clone(),
+        };
+        let output = if at + 1 == self.stages.len() {
+            Output::Logits(self.logits(&batch, &values))
+        } else {
+            Output::Hidden(values)
+        };
+        let effects = self.stages[at].complete(batch, output, self.now);
+        self.carry(at, effects);
     }
 
     fn logits(&mut self, batch: &Batch, values: &[f32]) -> Vec<f32> {
@@ -353,7 +368,7 @@ fn options_that_no_stage_can_go_by_are_refused() {
 /// A stage with room for many sessions.
 fn wide(stage: usize, n_stages: usize) -> Stage {
     let capacity = Capacity { n_slots: 8, n_positions: 64, max_rows: 8 };
-    Stage::new(StageShape { capacity, ..shape(stage, n_stages) })
+    stage_of(StageShape { capacity, ..shape(stage, n_stages) })
 }
 
 fn sessions_of(batch: &Batch) -> Vec<u64> {

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use polyphony_api::{InferenceDeployment, condition};
-use polyphony_placement::Infeasible;
+use polyphony_api::inference_deployment::PlanSummary;
+use polyphony_api::segment_placement::Standby;
+use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
+use polyphony_model::STEP_ROWS;
+use polyphony_placement::{Infeasible, Problem, Strategy, published_overlap, time_to_first_token_seconds};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, covers, loaded};
 use super::model_state::ModelState;
 use super::{Outcome, Round, Trouble};
 use crate::models::Resolved;
@@ -15,6 +18,9 @@ use crate::reconcile::generations::Generation;
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
 use crate::reconcile::problem::{self, Planned, Request};
 use crate::reconcile::segments;
+
+/// The prompt whose time to first token the status tells.
+const PROMPT_TOKENS: u32 = 512;
 
 impl<'a> Round<'a, '_> {
     /// Makes a new generation, or says why there is none. `staying` are the generations that the replica has.
@@ -47,15 +53,24 @@ impl<'a> Round<'a, '_> {
         let mut excluded: BTreeSet<String> =
             self.taken.iter().filter(|(other, _)| *other != replica).map(|(_, phone)| phone.clone()).collect();
         excluded.extend(avoid);
+        excluded.extend(self.ledger.not_shared(self.observed, self.deployment));
+        let rule = problem::rule(self.deployment.spec.placement.strategy);
+        let planner = |problem: &Problem| {
+            let plan = (self.planner)(rule, problem)?;
+            // The published programme has an overlap of its own.
+            let has_overlap = rule == Strategy::LinguaLinked && problem.demand.overlap;
+            let overlapped = if has_overlap { published_overlap(problem, &plan) } else { None };
+            Ok(overlapped.unwrap_or(plan))
+        };
         let ask = |ledger: &Ledger| {
             let request = Request {
                 deployment: self.deployment,
                 manifest: &resolved.manifest,
                 manifest_digest: &resolved.digest,
                 excluded: &excluded,
-                used: &ledger.0,
+                used: &ledger.bytes(),
             };
-            problem::plan(self.observed, &request, self.planner)
+            problem::plan(self.observed, &request, &planner)
         };
         let beside = ask(&self.ledger.without(useless.iter().copied()));
         // Where two generations do not fit side by side, the serving one makes room.
@@ -71,7 +86,8 @@ impl<'a> Round<'a, '_> {
             Ok(planned) => {
                 let leaving = if makes_room { staying.iter().collect() } else { useless };
                 leaving.into_iter().for_each(|generation| self.drop_now(generation));
-                self.create(replica, cause, &planned, resolved, if makes_room { None } else { serving.last().copied() })
+                let told = if cause.is_empty() { Told::Planned } else { Told::Replanned(cause.to_owned()) };
+                self.create(replica, &told, &planned, resolved, if makes_room { None } else { serving.last().copied() })
             }
         }
     }
@@ -101,29 +117,46 @@ impl<'a> Round<'a, '_> {
         Trouble { reason: infeasible.reason().into(), message }
     }
 
-    fn create(
+    /// Writes a new generation. `serving` goes on until it is ready, and its sessions move to it.
+    pub(super) fn create(
         &mut self,
         replica: u32,
-        cause: &str,
+        told: &Told,
         planned: &Planned,
         resolved: &Resolved,
         serving: Option<&Generation<'a>>,
     ) -> Outcome {
         let number = self.next_generation;
         self.next_generation += 1;
-        let (severity, reason) =
-            if cause.is_empty() { (Severity::Normal, "Planned") } else { (Severity::Warning, "Replanned") };
-        let made = segments::placements(self.deployment, replica, number, planned, &resolved.digest);
+        let follows = serving.filter(|serving| self.can_take_over(serving, planned, &resolved.digest));
+        let follows = follows.map(|serving| serving.number);
+        let mut made = segments::placements(self.deployment, replica, number, planned, &resolved.digest, follows);
+        if let Some(serving) = serving.filter(|_| follows.is_some()) {
+            made.iter_mut().for_each(|placement| keep_loaded(placement, serving));
+        }
         let phones: Vec<_> = made.iter().map(|placement| placement.spec.phone.clone()).collect();
         for placement in made {
-            *self.ledger.0.entry(placement.spec.phone.clone()).or_default() += placement.spec.planned_bytes;
+            self.ledger.add(&placement);
             self.taken.insert((replica, placement.spec.phone.clone()));
             self.actions.push(Action::CreatePlacement(Box::new(placement)));
         }
-        self.actions.push(tell(self.deployment, severity, reason, story(number, replica, cause, planned)));
+        let (severity, reason, note) = match told {
+            Told::Planned => (Severity::Normal, "Planned", story(number, replica, planned)),
+            Told::Replanned(cause) => {
+                (Severity::Warning, "Replanned", format!("{cause}: {}", story(number, replica, planned)))
+            }
+            Told::Rebalanced(why) => {
+                (Severity::Normal, "Rebalanced", format!("{why}: {}", story(number, replica, planned)))
+            }
+        };
+        self.actions.push(tell(self.deployment, severity, reason, note));
         let waits_for = phones.iter().map(|phone| format!("{phone} (Pending)")).collect();
+        let summary = Some(summary(self.deployment, number, planned));
+        let time_to_first_token_seconds = time_to_first_token(planned);
         match serving {
-            Some(serving) => Outcome { waits_for, ..self.outcome(serving, None) },
+            Some(serving) => {
+                Outcome { waits_for, summary, time_to_first_token_seconds, ..self.outcome(serving, None) }
+            }
             None => Outcome {
                 replica,
                 generation: Some(number),
@@ -131,12 +164,68 @@ impl<'a> Round<'a, '_> {
                 predicted_tokens_per_second: Some(planned.plan.predicted_inter_token_seconds)
                     .filter(|seconds| *seconds > 0.0)
                     .map(|seconds| 1.0 / seconds),
-                is_ready: false,
                 waits_for,
-                trouble: None,
+                summary,
+                time_to_first_token_seconds,
+                ..Outcome::default()
             },
         }
     }
+
+    /// Whether a KV cache of the serving generation is one of the planned generation too.
+    fn can_take_over(&self, serving: &Generation<'a>, planned: &Planned, digest: &str) -> bool {
+        let wanted = &self.deployment.spec;
+        // The published system moves no session: who is in the middle of an answer stays where he is.
+        let moves_sessions = problem::rule(wanted.placement.strategy) != Strategy::LinguaLinked;
+        moves_sessions
+            && serving.is_ready(self.observed)
+            && serving.segments.iter().all(|segment| {
+                let spec = &segment.spec;
+                spec.manifest_digest == digest
+                    && spec.context_length == wanted.context_length
+                    && spec.max_sessions == wanted.max_sessions
+                    && spec.activation_type == wanted.transport.activation_type
+                    && spec.numerics_class == planned.numerics_class
+            })
+    }
+}
+
+/// What is loaded stays loaded: a placement within what its phone holds of the serving generation shares that.
+fn keep_loaded(placement: &mut SegmentPlacement, serving: &Generation<'_>) {
+    let on_phone = |segment: &&&SegmentPlacement| segment.spec.phone == placement.spec.phone;
+    let Some(held) = serving.segments.iter().find(on_phone) else { return };
+    if !covers(held, placement) {
+        return;
+    }
+    let (from, to) = loaded(held);
+    let own = &placement.spec.holds;
+    placement.spec.standby = ((from, to) != (own.from, own.to)).then(|| Standby::new(from, to));
+    placement.spec.planned_bytes = held.spec.planned_bytes;
+}
+
+/// Why a generation is made, as its event tells it.
+pub(super) enum Told {
+    Planned,
+    Replanned(String),
+    Rebalanced(String),
+}
+
+/// How a plan came about, for the status.
+fn summary(deployment: &InferenceDeployment, generation: u64, planned: &Planned) -> PlanSummary {
+    let plan = &planned.plan;
+    PlanSummary {
+        generation,
+        strategy: deployment.spec.placement.strategy,
+        method: format!("{:?}", plan.method),
+        gap_percent: if plan.gap.is_finite() { (plan.gap * 1000.0).round() / 10.0 } else { 0.0 },
+        limited_by: plan.bound.to_string(),
+    }
+}
+
+/// What a prompt of some length is expected to wait for its first token, to three decimals.
+fn time_to_first_token(planned: &Planned) -> Option<f64> {
+    let seconds = time_to_first_token_seconds(&planned.problem, &planned.plan, PROMPT_TOKENS, STEP_ROWS);
+    seconds.is_finite().then(|| (seconds * 1e3).round() / 1e3)
 }
 
 /// Counts up over all plans that the deployment ever had.
@@ -149,7 +238,7 @@ pub(super) fn next_generation(observed: &Observed, deployment: &InferenceDeploym
     own.map(|(_, placement)| placement.spec.plan_generation).max().unwrap_or(0).max(written) + 1
 }
 
-fn story(number: u64, replica: u32, cause: &str, planned: &Planned) -> String {
+fn story(number: u64, replica: u32, planned: &Planned) -> String {
     let plan = &planned.plan;
     let stages =
         plan.stages.iter().map(|stage| format!("{} holds {}", stage.phone, segments::holds(&stage.holds).summary));
@@ -164,5 +253,5 @@ fn story(number: u64, replica: u32, cause: &str, planned: &Planned) -> String {
     for left_out in &plan.left_out {
         note.push_str(&format!("; {} is left out: {}", left_out.phone, left_out.why));
     }
-    if cause.is_empty() { note } else { format!("{cause}: {note}") }
+    note
 }

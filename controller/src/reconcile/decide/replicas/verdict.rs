@@ -39,10 +39,10 @@ impl Round<'_, '_> {
             let verb = if lost.len() == 1 { "is" } else { "are" };
             return needs(format!("{} {verb} lost", lost.join(" and ")));
         }
-        let drained = newest.drained_phones(self.observed);
+        let drained = newest.drained_phones(self.observed, &self.deployment.spec.placement.power_policy);
         if !drained.is_empty() {
-            let verb = if drained.len() == 1 { "is" } else { "are" };
-            return needs(format!("{} {verb} to be drained", drained.join(" and ")));
+            let stories: Vec<_> = drained.iter().map(|(phone, why)| format!("{phone} {why}")).collect();
+            return needs(stories.join(" and "));
         }
         let failures = newest.failures(self.observed);
         if failures.is_empty() {
@@ -83,6 +83,9 @@ impl Round<'_, '_> {
         }
         if planned.activation_type != wanted.transport.activation_type {
             return Some("spec.transport.activationType has changed".into());
+        }
+        if planned.strategy != wanted.placement.strategy {
+            return Some(format!("spec.placement.strategy is now {:?}", wanted.placement.strategy));
         }
         if n_phones < wanted.placement.min_phones {
             return Some(format!("spec.placement.minPhones is now {}", wanted.placement.min_phones));

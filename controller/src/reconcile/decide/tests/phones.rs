@@ -57,6 +57,40 @@ fn a_cordon_moves_nothing_and_a_drain_moves_what_runs() {
 }
 
 #[test]
+fn heat_charge_and_the_power_policy_drain_a_phone_that_serves() {
+    type Edit = fn(&mut World, &str);
+    let hot: Edit = |world, name| world.phone(name).heartbeat.as_mut().unwrap().temperature_celsius = Some(50.0);
+    let low: Edit = |world, name| world.phone(name).heartbeat.as_mut().unwrap().battery_percent = Some(5);
+    let warm: Edit = |world, name| {
+        world.edit_deployment(|one| one.spec.placement.power_policy.max_temperature_celsius = Some(40.0));
+        world.phone(name).heartbeat.as_mut().unwrap().temperature_celsius = Some(41.0);
+    };
+    let table = [(hot, "is too hot"), (low, "is low on battery"), (warm, "does not meet spec.placement.powerPolicy")];
+    for (set, why) in table {
+        let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
+        let holder = world.generations()[0].split(' ').nth(1).unwrap().to_owned();
+        set(&mut world, &holder);
+        world.settle();
+        let generations = world.generations();
+        assert!(generations.len() == 2 && !generations[1].contains(&holder), "{why}: {generations:?}");
+        assert_eq!(world.condition("Available"), "True Serving", "{why}");
+        let told = world.told.iter().any(|(reason, note)| reason == "Replanned" && note.contains(why));
+        assert!(told, "{why}: {:?}", world.told);
+    }
+}
+
+#[test]
+fn a_battery_that_was_low_comes_back_five_points_above() {
+    let mut world = World::new().with_phones(&[60]);
+    for (percent, low) in [(15, false), (14, true), (15, true), (19, true), (20, false), (15, false)] {
+        world.phone("a").heartbeat.as_mut().unwrap().battery_percent = Some(percent);
+        world.settle();
+        let status = world.observed.phones["a"].object.as_ref().unwrap().status.clone().unwrap();
+        assert_eq!(polyphony_api::condition::is_true(&status.conditions, "BatteryLow"), low, "at {percent} %");
+    }
+}
+
+#[test]
 fn a_drain_that_no_other_phone_can_take_leaves_the_segment_and_says_so() {
     let mut world = World::new().with_phones(&[60, 60]).with_deployment(|_| ()).serving();
     let before = world.generations();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use polyphony_api::condition;
+use polyphony_api::inference_deployment::Strategy;
 use polyphony_protocol::hub::SegmentPhase;
 
 use super::super::fixtures::{World, key};
@@ -109,6 +110,50 @@ fn two_deployments_share_a_phone_within_its_memory() {
     let status = world.observed.deployments[&key("e")].status.clone().unwrap();
     assert_eq!(condition::find(&status.conditions, "Available").unwrap().reason, "InsufficientMemory");
     assert_eq!(world.generations(), vec!["g1: a"]);
+}
+
+#[test]
+fn the_deployment_that_matters_more_chooses_first() {
+    for (priority, planned) in [(0, "d"), (1, "e")] {
+        let mut world = World::new().with_phones(&[100]).with_deployment(|_| ());
+        let mut second = world.observed.deployments[&key("d")].as_ref().clone();
+        second.metadata.name = Some("e".into());
+        second.metadata.uid = Some("e-uid".into());
+        second.spec.priority = priority;
+        world.observed.deployments.insert(key("e"), second.into());
+        world.settle();
+        let of: Vec<_> = world.observed.placements.values().map(|one| one.spec.deployment.as_str()).collect();
+        assert_eq!(of, vec![planned], "priority {priority}");
+    }
+}
+
+#[test]
+fn deployments_share_a_phone_only_when_both_allow_it() {
+    for (first, second, reason) in [(true, true, "Loading"), (false, true, "NoPhones"), (true, false, "NoPhones")] {
+        let mut world =
+            World::new().with_phones(&[300]).with_deployment(|spec| spec.placement.allow_sharing = first).serving();
+        let mut other = world.observed.deployments[&key("d")].as_ref().clone();
+        other.metadata.name = Some("e".into());
+        other.metadata.uid = Some("e-uid".into());
+        other.spec.placement.allow_sharing = second;
+        other.status = None;
+        world.observed.deployments.insert(key("e"), other.into());
+        world.settle();
+        let status = world.observed.deployments[&key("e")].status.clone().unwrap();
+        let found = condition::find(&status.conditions, "Available").unwrap().reason.clone();
+        assert_eq!(found, reason, "{first} {second}");
+    }
+}
+
+#[test]
+fn a_changed_strategy_is_planned_anew() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
+    assert_eq!(world.generations(), vec!["g1: a"]);
+    world.edit_deployment(|one| one.spec.placement.strategy = Strategy::EqualSplit);
+    world.settle();
+    assert_eq!(world.generations(), vec!["g1: a", "g2: a b"]);
+    let status = world.observed.deployments[&key("d")].status.clone().unwrap();
+    assert_eq!(status.plan.as_ref().map(|plan| (plan.generation, plan.strategy)), Some((2, Strategy::EqualSplit)));
 }
 
 #[test]

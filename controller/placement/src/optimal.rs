@@ -1,0 +1,170 @@
+//! The optimal plan: the search for a good ring, the programme that improves on it, and the proof.
+
+use crate::bound;
+use crate::check::check;
+use crate::costs::{Costs, Ring, Score, TIE};
+use crate::infeasible::Infeasible;
+use crate::plan::{Method, Plan};
+use crate::problem::Problem;
+use crate::{diagnose, exact, predict, search, standby, tie};
+
+/// A plan this near to a bound is proven best: bounds are found by halving.
+const PROVEN: f64 = 1e-8;
+/// Searches with other groupings of the sessions at most, each from the best ring so far.
+const MAX_SEARCHES: usize = 4;
+
+/// Finds the best plan.
+///
+/// Among plans of equal objective the previous one is kept, else one with a short round and even stages. All
+/// sums are in seconds and bytes; the objective of the plan is computed anew from its whole layers. Where
+/// `Demand::overlap` asks for it, memory that is left holds layers of neighbours on standby.
+///
+/// # Errors
+/// The constraint that leaves no plan, with its shortfall and what to do.
+pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
+    if let Some(reason) = diagnose::refuse(problem) {
+        return Err(reason);
+    }
+    let all = Costs::new(problem);
+    let previous = problem.previous.as_ref().and_then(|plan| predict::ring_of(&all, plan));
+    let costs = search::narrow(&all, previous.as_ref());
+    let Some(found) = heuristic(&costs, previous.as_ref()).or_else(|| first(&costs)) else {
+        return Err(diagnose::explain(&all));
+    };
+    let (best, is_proven) = proven(&costs, found, costs.usable.len() == all.usable.len());
+    let gap = if is_proven { 0.0 } else { gap_of(&all, best.objective) };
+    let kept = previous.map(|ring| Found::of(&costs, ring)).filter(|previous| previous.ties(&best));
+    let ring = match kept {
+        Some(previous) => previous.ring,
+        None => tie::settle(&best.costs, best.ring),
+    };
+    let method = if gap == 0.0 { Method::Exact } else { Method::Heuristic };
+    let plan = standby::keep_ready(&all, predict::plan_of(&all, &ring, method, gap));
+    match check(problem, &plan) {
+        Ok(()) => Ok(plan),
+        Err(_) => Err(diagnose::explain(&all)),
+    }
+}
+
+/// How far an objective, in seconds a token, may be from the best; 0 when it meets a bound.
+pub(crate) fn gap_of(costs: &Costs<'_>, objective: f64) -> f64 {
+    if !objective.is_finite() {
+        return f64::INFINITY;
+    }
+    let gap = objective / bound::lower_bound(costs, objective) - 1.0;
+    if gap <= PROVEN { 0.0 } else { gap }
+}
+
+/// A ring, and the grouping of the sessions that suits it best.
+struct Found<'a> {
+    costs: Costs<'a>,
+    ring: Ring,
+    score: Score,
+    /// Seconds a token.
+    objective: f64,
+}
+
+// === impl Found ===
+
+impl<'a> Found<'a> {
+    fn of(costs: &Costs<'a>, ring: Ring) -> Self {
+        let (costs, score) = costs.judge(&ring);
+        let objective = score.objective / costs.rows;
+        Self { costs, ring, score, objective }
+    }
+
+    fn beats(&self, other: &Found<'_>) -> bool {
+        if self.costs.rows == other.costs.rows {
+            return self.score.beats(&other.score);
+        }
+        self.objective < other.objective * (1.0 - TIE)
+    }
+
+    fn ties(&self, other: &Found<'_>) -> bool {
+        (self.objective - other.objective).abs() <= TIE * other.objective
+    }
+}
+
+/// The best ring of local searches, from one grouping to the one that suits what was found.
+fn heuristic<'a>(costs: &Costs<'a>, previous: Option<&Ring>) -> Option<Found<'a>> {
+    let groupings = costs.groupings();
+    // A round takes some two steps of its slowest stage at least.
+    let mut groups = *groupings.get(1).or(groupings.first())?;
+    let mut best: Option<Found<'a>> = None;
+    let mut tried = Vec::new();
+    while tried.len() < MAX_SEARCHES && !tried.contains(&groups) {
+        tried.push(groups);
+        let at = costs.clone().in_groups(groups);
+        let start = best.as_ref().map(|found| &found.ring).or(previous);
+        let Some((ring, _)) = search::search(&at, start) else { break };
+        let found = Found::of(costs, ring);
+        groups = found.costs.n_groups() as u32;
+        if best.as_ref().is_none_or(|best| found.beats(best)) {
+            best = Some(found);
+        }
+    }
+    best
+}
+
+/// Any ring at all, where the search found none.
+fn first<'a>(costs: &Costs<'a>) -> Option<Found<'a>> {
+    let groups = *costs.groupings().first()?;
+    let at = costs.clone().in_groups(groups);
+    let outcome = exact::solve(&at, &candidates(&at, None), None);
+    outcome.best.map(|(ring, _)| Found::of(costs, ring))
+}
+
+/// Improves on `found` in every grouping, as far as the exact solver can; and whether nothing is better over these
+/// phones, and they `are_all` there are.
+fn proven<'a>(costs: &Costs<'a>, found: Found<'a>, are_all: bool) -> (Found<'a>, bool) {
+    let mut best = found;
+    let mut all_proven = are_all;
+    let mut groupings = costs.groupings();
+    // Where the best so far is, something better is likeliest.
+    let home = best.costs.n_groups() as u32;
+    groupings.sort_by_key(|&groups| (groups.abs_diff(home), groups));
+    let mut nodes_left = exact::node_limit(costs);
+    for groups in groupings {
+        let at = costs.clone().in_groups(groups);
+        let known = best.objective * at.rows;
+        if nodes_left == 0 {
+            all_proven = false;
+            break;
+        }
+        if bound::bound_at(&at, known) >= known * (1.0 - PROVEN) {
+            continue;
+        }
+        let candidates = candidates(&at, Some(&best.ring));
+        let is_home = at.rows == best.costs.rows;
+        let score = if is_home { best.score } else { Score { objective: known, round: at.score(&best.ring).round } };
+        let outcome = exact::solve_within(&at, &candidates, Some((best.ring.clone(), score)), &mut nodes_left);
+        all_proven &= outcome.proven && candidates.len() == costs.usable.len();
+        if let Some((ring, _)) = outcome.best {
+            let found = Found::of(costs, ring);
+            if found.beats(&best) {
+                best = found;
+            }
+        }
+    }
+    (best, all_proven)
+}
+
+/// The phones the exact solver works on: all when they are few, else those of the best ring known and the
+/// fastest of the others.
+fn candidates(costs: &Costs<'_>, found: Option<&Ring>) -> Vec<usize> {
+    let max_phones = exact::max_phones(costs);
+    if costs.usable.len() <= max_phones {
+        return costs.usable.clone();
+    }
+    let mut chosen = found.map(|ring| ring.phones.clone()).unwrap_or_default();
+    for phone in search::by_speed(costs) {
+        if chosen.len() >= max_phones {
+            break;
+        }
+        if !chosen.contains(&phone) {
+            chosen.push(phone);
+        }
+    }
+    chosen.sort_unstable();
+    chosen
+}

@@ -1,0 +1,105 @@
+//! How many layers each phone of an order should have, not which: fast enough to ask of thousands of orders.
+//!
+//! Where all layers take the same bytes this is exact. Where they differ it is a relaxation: no cut of that order is
+//! better, and a dynamic programme has the last word.
+
+use crate::caps::Caps;
+use crate::costs::{Costs, Score, TIE};
+use crate::problem::Objective;
+
+/// Halvings of the interval of the slowest stage's time: more than rounding can tell apart.
+const HALVINGS: usize = 36;
+
+pub(super) struct Counts<'a, 'b> {
+    costs: &'a Costs<'b>,
+    /// By phone, for those that are searched.
+    caps: Vec<Option<Caps>>,
+    /// Places of an order, the fastest first; and what each may hold.
+    fastest: Vec<usize>,
+    most: Vec<usize>,
+}
+
+// === impl Counts ===
+
+impl<'a, 'b> Counts<'a, 'b> {
+    pub(super) fn new(costs: &'a Costs<'b>, pool: &[usize]) -> Self {
+        let mut caps = vec![None; costs.problem.phones.len()];
+        for &phone in pool {
+            caps[phone] = Some(Caps::new(costs, phone));
+        }
+        Self { costs, caps, fastest: Vec::new(), most: Vec::new() }
+    }
+
+    /// The best score of any counts in this order; None when there are none, or none as good as `known`.
+    pub(super) fn best(&mut self, phones: &[usize], known: Option<&Score>) -> Option<Score> {
+        let costs = self.costs;
+        let hops = costs.hops_seconds(phones);
+        let limit = known.map_or(f64::INFINITY, |known| known.objective * (1.0 + TIE));
+        if !hops.is_finite() || hops > limit * self.round_share() {
+            return None;
+        }
+        self.fastest.clear();
+        self.fastest.extend(0..phones.len());
+        self.fastest.sort_by(|&a, &b| costs.layer_seconds(phones[a]).total_cmp(&costs.layer_seconds(phones[b])));
+        if costs.problem.demand.objective == Objective::Latency {
+            let round = self.stages(phones, f64::INFINITY)? + hops;
+            return (round <= limit).then_some(Score { objective: round, round });
+        }
+        let wire = costs.slowest_wire(phones);
+        let slowest = |&phone: &usize| costs.stage_seconds(phone, 0, costs.n_layers);
+        let mut high = phones.iter().map(slowest).fold(wire, f64::max).max(hops).min(limit);
+        let mut round = self.stages(phones, high)? + hops;
+        if wire > high || (round / costs.n_groups() > high && limit < f64::INFINITY) {
+            return None;
+        }
+        // What the objective cannot be below; where the two meet is what is looked for.
+        let mut low = wire;
+        for _ in 0..HALVINGS {
+            let middle = (low + high) / 2.0;
+            match self.stages(phones, middle) {
+                Some(stages) if (stages + hops) / costs.n_groups() <= middle => {
+                    high = middle;
+                    round = stages + hops;
+                }
+                _ => low = middle,
+            }
+        }
+        // With few sessions it is the shared round, which a slower stage may shorten.
+        let objective = high.max(round / costs.n_groups()).max(wire);
+        Some(Score { objective, round })
+    }
+
+    /// Rounds in the time of one objective.
+    fn round_share(&self) -> f64 {
+        match self.costs.problem.demand.objective {
+            Objective::Latency => 1.0,
+            Objective::Throughput => self.costs.n_groups(),
+        }
+    }
+
+    /// The least sum of stage times with none over `limit`: a layer for each phone, the others to the fastest.
+    fn stages(&mut self, phones: &[usize], limit: f64) -> Option<f64> {
+        let (costs, k) = (self.costs, phones.len());
+        let mut left = costs.n_layers.checked_sub(k)?;
+        let mut sum = costs.embedding_seconds(phones[0]) + costs.head_seconds(phones[k - 1]);
+        self.most.clear();
+        for (at, &phone) in phones.iter().enumerate() {
+            let caps = self.caps[phone]?.within(costs, phone, limit * (1.0 + TIE));
+            let most = match (k, at) {
+                (1, _) if caps.whole => costs.n_layers,
+                (1, _) => 0,
+                (_, 0) => caps.head,
+                _ if at + 1 == k => caps.tail,
+                _ => caps.inner,
+            };
+            self.most.push(most.checked_sub(1)?);
+            sum += costs.step_seconds(phone) + costs.layer_seconds(phone);
+        }
+        for &at in &self.fastest {
+            let here = self.most[at].min(left);
+            sum += here as f64 * costs.layer_seconds(phones[at]);
+            left -= here;
+        }
+        (left == 0).then_some(sum)
+    }
+}

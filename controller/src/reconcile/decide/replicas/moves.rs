@@ -1,0 +1,283 @@
+//! Moves: what the balancer is shown of a replica that serves, and how its answer becomes a new generation. Pure.
+
+use std::collections::BTreeSet;
+
+use polyphony_api::condition::{self, Statement, Truth};
+use polyphony_api::inference_deployment::Strategy;
+use polyphony_placement::shift::{best_shift, cost_of_move, reprice};
+use polyphony_placement::{Bound, Holds, Infeasible, Method, Plan, Problem, Stage, published_balancer_step};
+
+use super::ledger::Ledger;
+use super::model_state::ModelState;
+use super::plan::Told;
+use super::{Outcome, Round};
+use crate::models::Resolved;
+use crate::reconcile::decide::balance::{Move, Offer, Scene, weigh};
+use crate::reconcile::generations::Generation;
+use crate::reconcile::observe::{Health, Observed};
+use crate::reconcile::problem::measured::Figures;
+use crate::reconcile::problem::{self, Planned, Request, allocatable_bytes};
+use crate::reconcile::segments;
+
+/// What a move takes at least, whatever travels for it.
+const LEAST_SECONDS: f64 = 0.1;
+
+impl<'a> Round<'a, '_> {
+    /// Judges a generation that serves, and replaces it where that pays.
+    pub(super) fn balance(&mut self, serving: &Generation<'a>) -> Outcome {
+        let mut outcome = self.outcome(serving, None);
+        // Whoever has just come back after a start has not spoken yet; and a phone holds two generations at most.
+        let is_awaited = |phone: &&str| self.observed.health(phone) == Health::Awaited;
+        let is_leaving = |other: &Generation<'_>| other.replica == serving.replica && other.is_leaving();
+        if serving.phones().iter().any(is_awaited) || self.generations.iter().any(is_leaving) {
+            return outcome;
+        }
+        let ModelState::Resolved(resolved) = &self.model else { return outcome };
+        let resolved = *resolved;
+        let rules = &self.deployment.spec.load_balancing;
+        let strategy = self.deployment.spec.placement.strategy;
+        let not_asked = |reason: &str, message: String| {
+            Some(Statement { type_: "Balanced", status: Truth::Unknown, reason: reason.to_owned(), message })
+        };
+        let others: BTreeSet<String> =
+            self.taken.iter().filter(|(other, _)| *other != serving.replica).map(|(_, phone)| phone.clone()).collect();
+        let mut excluded = self.ledger.not_shared(self.observed, self.deployment);
+        excluded.extend(others);
+        let without = self.ledger.without([serving]);
+        let ask = |ledger: &Ledger, figures| self.problem(resolved, &excluded, ledger, serving, figures);
+        let settled = ask(&without, Figures::Settled);
+        let current = plan_of(serving);
+        // By the last figures of all, the cost model says what the plan is worth now.
+        let raw = ask(&without, Figures::Raw).and_then(|raw| reprice(&raw, &current));
+        if self.is_measured(serving)
+            && let Some(raw) = raw
+            && raw.predicted_inter_token_seconds > 0.0
+        {
+            outcome.predicted_tokens_per_second = Some(1.0 / raw.predicted_inter_token_seconds);
+        }
+        if rules.enabled && !matches!(strategy, Strategy::Optimal | Strategy::LinguaLinked) {
+            outcome.balance = not_asked("Disabled", format!("the strategy {strategy:?} is kept as it is"));
+            return outcome;
+        }
+        let priced = settled.as_ref().and_then(|problem| reprice(problem, &current));
+        let (Some(settled), Some(priced), true) = (settled, priced, self.is_measured(serving)) else {
+            let message = "not every phone of the plan is measured and may take segments now".to_owned();
+            outcome.balance = not_asked("NotMeasured", message);
+            return outcome;
+        };
+        let shifted = if strategy == Strategy::LinguaLinked {
+            published_balancer_step(&settled, &current)
+        } else {
+            Some(best_shift(&settled, &current)).filter(|plan| !plan.places_like(&current))
+        };
+        let whole = if rules.enabled && strategy == Strategy::Optimal {
+            self.whole_plan(resolved, &excluded, serving, &settled, &current)
+        } else {
+            None
+        };
+        // Sessions are half-way through what they may hold, as a rule.
+        let live_tokens = settled.demand.kv_tokens() / 2;
+        let offer = |(plan, fits): (&Plan, bool)| Offer {
+            objective_seconds: plan.objective_value,
+            fits,
+            move_seconds: LEAST_SECONDS + cost_of_move(&settled, &priced, plan.clone(), live_tokens).seconds,
+        };
+        let mut rules = rules.clone();
+        if strategy == Strategy::LinguaLinked {
+            // The published balancer asks for no gain.
+            rules.minimum_gain_percent = 0;
+        }
+        let scene = Scene {
+            rules,
+            age_seconds: self.age_seconds(serving),
+            imbalanced_seconds: self.imbalanced_seconds(),
+            serving_seconds: priced.objective_value,
+            shift: shifted.as_ref().map(|plan| offer((plan, true))),
+            whole: whole.as_ref().map(|(plan, fits)| offer((plan, *fits))),
+        };
+        let judgement = weigh(&scene);
+        outcome.balance = Some(judgement.statement);
+        let chosen = match judgement.to_do {
+            None => return outcome,
+            Some(Move::Shift) => shifted,
+            Some(Move::Whole) => whole.map(|(plan, _)| plan),
+        };
+        let Some(plan) = chosen else { return outcome };
+        let why = cause(&current, &priced, &plan, &settled, serving);
+        let numerics_class = serving.numerics_class().to_owned();
+        let planned = Planned { plan, numerics_class, problem: settled };
+        let created = self.create(serving.replica, &Told::Rebalanced(why), &planned, resolved, Some(serving));
+        Outcome { balance: outcome.balance, predicted_tokens_per_second: outcome.predicted_tokens_per_second, ..created }
+    }
+
+    /// What the planner is asked for phones of the serving plan's arithmetic; `None` when one of its phones takes nothing.
+    fn problem(
+        &self,
+        resolved: &Resolved,
+        excluded: &BTreeSet<String>,
+        ledger: &Ledger,
+        serving: &Generation<'_>,
+        figures: Figures,
+    ) -> Option<Problem> {
+        let request = Request {
+            deployment: self.deployment,
+            manifest: &resolved.manifest,
+            manifest_digest: &resolved.digest,
+            excluded,
+            used: &ledger.bytes(),
+        };
+        let mut problems = problem::problems(self.observed, &request, figures);
+        let problem = problems.remove(serving.numerics_class())?;
+        let is_there = |phone: &&str| problem.phones.iter().any(|costs| costs.name == **phone);
+        serving.phones().iter().all(is_there).then_some(problem)
+    }
+
+    /// The best plan of all: with the serving plan's memory where it fits beside that all the same, else without.
+    fn whole_plan(
+        &self,
+        resolved: &Resolved,
+        excluded: &BTreeSet<String>,
+        serving: &Generation<'a>,
+        settled: &Problem,
+        current: &Plan,
+    ) -> Option<(Plan, bool)> {
+        let ask = |problem: &Problem| -> Result<Plan, Infeasible> {
+            let rule = problem::rule(self.deployment.spec.placement.strategy);
+            let previous = Some(current.clone());
+            (self.planner)(rule, &Problem { previous, ..problem.clone() })
+        };
+        let ideal = ask(settled).ok().filter(|plan| !plan.places_like(current))?;
+        if let Some(ideal) = self.beside(resolved, serving, settled, ideal.clone()) {
+            return Some((ideal, true));
+        }
+        let beside = self.problem(resolved, excluded, self.ledger, serving, Figures::Settled);
+        match beside.and_then(|problem| ask(&problem).ok()) {
+            Some(plan) if !plan.places_like(current) => Some((plan, true)),
+            _ => Some((ideal, false)),
+        }
+    }
+
+    /// The plan, without what stands by where there is no room for that; `None` when it does not fit beside the serving one.
+    fn beside(
+        &self,
+        resolved: &Resolved,
+        serving: &Generation<'a>,
+        problem: &Problem,
+        mut plan: Plan,
+    ) -> Option<Plan> {
+        for _ in 0..=plan.stages.len() {
+            let planned = Planned {
+                plan: plan.clone(),
+                numerics_class: serving.numerics_class().to_owned(),
+                problem: problem.clone(),
+            };
+            let number = self.next_generation;
+            let mut ledger = self.ledger.clone();
+            let made =
+                segments::placements(self.deployment, serving.replica, number, &planned, &resolved.digest, None);
+            made.iter().for_each(|placement| ledger.add(placement));
+            let used = ledger.bytes();
+            let is_over = |stage: &&mut Stage| {
+                let used = used.get(&stage.phone).copied().unwrap_or(0);
+                used > budget_bytes(self.observed, &stage.phone, problem.demand.memory_fraction)
+            };
+            let over: Vec<&mut Stage> = plan.stages.iter_mut().filter(|stage| is_over(&stage)).collect();
+            if over.is_empty() {
+                return Some(plan);
+            }
+            for stage in over {
+                stage.standby.take()?;
+                stage.standby_bytes = 0;
+            }
+        }
+        None
+    }
+
+    /// Whether every phone of the generation has timed its layers.
+    fn is_measured(&self, generation: &Generation<'_>) -> bool {
+        let report = |segment: &&polyphony_api::SegmentPlacement| self.observed.report_of(segment);
+        generation
+            .segments
+            .iter()
+            .all(|segment| report(&segment).is_some_and(|report| report.seconds_per_layer.is_some()))
+    }
+
+    fn age_seconds(&self, generation: &Generation<'_>) -> i64 {
+        let made = generation.segments.iter().filter_map(|segment| segment.metadata.creation_timestamp.as_ref()).max();
+        made.map_or(0, |made| self.observed.now.duration_since(made.0).as_secs())
+    }
+
+    /// Since when a better plan has been known; the condition remembers it.
+    fn imbalanced_seconds(&self) -> Option<i64> {
+        let status = self.deployment.status.as_ref()?;
+        let balanced = condition::find(&status.conditions, "Balanced").filter(|found| found.status == "False")?;
+        Some(self.observed.now.duration_since(balanced.last_transition_time.0).as_secs())
+    }
+}
+
+/// What a phone's segments may take together.
+fn budget_bytes(observed: &Observed, phone: &str, fraction: f64) -> u64 {
+    let seen = observed.phones.get(phone);
+    let parts = seen.and_then(|seen| Some((seen.object.as_ref()?, seen.join.as_ref()?)));
+    parts.map_or(0, |(object, join)| (allocatable_bytes(object, join.allocatable_bytes) as f64 * fraction) as u64)
+}
+
+/// A generation as the planner would have written it; what it predicts is for [`reprice`] to say.
+fn plan_of(generation: &Generation<'_>) -> Plan {
+    let stage = |segment: &&polyphony_api::SegmentPlacement| {
+        let spec = &segment.spec;
+        Stage {
+            phone: spec.phone.clone(),
+            holds: Holds {
+                embedding: spec.holds.embedding,
+                layers_from: spec.holds.from,
+                layers_to: spec.holds.to,
+                head: spec.holds.head,
+            },
+            bytes: spec.planned_bytes,
+            standby: spec.standby.as_ref().map(|kept| (kept.from, kept.to)),
+            standby_bytes: 0,
+            predicted_seconds: 0.0,
+            predicted_hop_seconds: 0.0,
+        }
+    };
+    Plan {
+        stages: generation.segments.iter().map(stage).collect(),
+        objective_value: 0.0,
+        predicted_tokens_per_second: 0.0,
+        predicted_inter_token_seconds: 0.0,
+        bound: Bound::Sessions { max_sessions: 0 },
+        gap: 0.0,
+        method: Method::Heuristic,
+        left_out: Vec::new(),
+    }
+}
+
+/// Why layers move, for people: who became slower or faster, and what is expected.
+fn cause(from: &Plan, priced: &Plan, to: &Plan, problem: &Problem, serving: &Generation<'_>) -> String {
+    let changed = serving.segments.iter().filter_map(|segment| {
+        let planned = segment.spec.planned_layer_microseconds as f64 / 1e3;
+        let costs = problem.phones.iter().find(|costs| costs.name == segment.spec.phone)?;
+        let now = costs.seconds_per_layer * 1e3;
+        let is_news = planned > 0.0 && (now - planned).abs() > 0.01 * planned;
+        is_news.then(|| format!("{} takes {now:.2} ms a layer, {planned:.2} were planned", segment.spec.phone))
+    });
+    let mut parts: Vec<String> = changed.collect();
+    if parts.is_empty() {
+        parts.push("there is a better plan now".to_owned());
+    }
+    let spans = |plan: &Plan| {
+        let span = |stage: &Stage| {
+            format!("{} {}-{}", stage.phone, stage.holds.layers_from, stage.holds.layers_to.saturating_sub(1))
+        };
+        plan.stages.iter().map(span).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "{}; layers of {} become {}: {:.1} tokens/s expected instead of {:.1}",
+        parts.join(", "),
+        spans(from),
+        spans(to),
+        1.0 / to.predicted_inter_token_seconds.max(1e-9),
+        1.0 / priced.predicted_inter_token_seconds.max(1e-9),
+    )
+}

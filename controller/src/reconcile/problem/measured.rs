@@ -1,0 +1,177 @@
+//! Measured: what phones take for a layer, held against what their plan was made with. Pure.
+//!
+//! Measurements are noisy, and a plan must not change with noise. A time that is near the one that the serving plan was
+//! made with counts as that one; only what differs clearly is news. What a phone measured of a model stays known for a
+//! while after it holds nothing of it.
+
+use std::collections::BTreeMap;
+
+use polyphony_api::phone::LayerTime;
+use polyphony_placement::PhoneCosts;
+use polyphony_protocol::hub::SegmentReport;
+
+use crate::reconcile::observe::Observed;
+
+/// A measured time within this factor of the planned one is the planned one.
+const NEAR: f64 = 1.2;
+/// Times that are news are rounded to powers of this.
+const STEP: f64 = 1.05;
+/// What is besides layers is rounded to this.
+const BESIDES_STEP_SECONDS: f64 = 0.0001;
+/// How long a time counts that nobody measures any more.
+const REMEMBERED_SECONDS: i64 = 600;
+/// A speed test tells the time of a layer within such a factor; a tiny model's layers are all but arithmetic.
+const PLAUSIBLE: std::ops::RangeInclusive<f64> = 0.01..=1e6;
+
+/// Which measurements count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figures {
+    /// Those of plans: near the planned ones they are the planned ones, and elsewhere rounded.
+    Settled,
+    /// As they were reported last.
+    Raw,
+}
+
+/// The times of `phones`, all of one arithmetic: measured where they can be, else from their speed tests.
+pub(super) fn costs(
+    observed: &Observed,
+    manifest_digest: &str,
+    estimates: &[PhoneCosts],
+    figures: Figures,
+) -> Vec<PhoneCosts> {
+    let typical = typical_factor(observed, manifest_digest, estimates);
+    let known = known(observed, manifest_digest);
+    let cost = |estimate: &PhoneCosts| {
+        let known = known.get(estimate.name.as_str()).copied().unwrap_or_default();
+        cost(observed, manifest_digest, estimate, known, typical, figures)
+    };
+    estimates.iter().map(cost).collect()
+}
+
+/// What is known of a phone and a model.
+#[derive(Clone, Copy, Default)]
+struct Known<'a> {
+    /// What it says of its newest segment that has a time, and whether that is a tail.
+    report: Option<(&'a SegmentReport, bool)>,
+    /// The time of a layer that its newest plan was made with.
+    planned_seconds: Option<f64>,
+}
+
+/// By phone; later generations say more.
+fn known<'a>(observed: &'a Observed, digest: &str) -> BTreeMap<&'a str, Known<'a>> {
+    let mut placements: Vec<_> =
+        observed.placements.values().filter(|placement| placement.spec.manifest_digest == digest).collect();
+    placements.sort_by_key(|placement| placement.spec.plan_generation);
+    let mut known: BTreeMap<&str, Known<'_>> = BTreeMap::new();
+    for placement in placements {
+        let spec = &placement.spec;
+        let of_phone = known.entry(spec.phone.as_str()).or_default();
+        if let Some(report) = observed.report_of(placement).filter(|report| report.seconds_per_layer.is_some()) {
+            of_phone.report = Some((report, spec.holds.head));
+        }
+        if spec.planned_layer_microseconds > 0 {
+            of_phone.planned_seconds = Some(spec.planned_layer_microseconds as f64 / 1e6);
+        }
+    }
+    known
+}
+
+fn cost(
+    observed: &Observed,
+    digest: &str,
+    estimate: &PhoneCosts,
+    known: Known<'_>,
+    typical: f64,
+    figures: Figures,
+) -> PhoneCosts {
+    let measured = known.report.and_then(|(report, _)| report.seconds_per_layer);
+    let layer = match (measured, figures) {
+        (Some(measured), Figures::Raw) => Some(measured),
+        (Some(measured), Figures::Settled) => Some(settled(measured, known.planned_seconds)),
+        (None, _) => remembered(observed, &estimate.name, digest).map(|time| time.milliseconds_per_layer / 1e3),
+    };
+    let layer = layer.unwrap_or(estimate.seconds_per_layer * typical);
+    // All times of a phone go with its speed, of which a layer's is the best measure.
+    let pace = if estimate.seconds_per_layer > 0.0 && estimate.seconds_per_layer.is_finite() {
+        layer / estimate.seconds_per_layer
+    } else {
+        1.0
+    };
+    let mut costs = PhoneCosts {
+        seconds_per_layer: layer,
+        seconds_per_layer_per_further_row: estimate.seconds_per_layer_per_further_row.map(|further| further * pace),
+        seconds_embedding: estimate.seconds_embedding * pace,
+        seconds_head: estimate.seconds_head * pace,
+        seconds_head_per_further_row: estimate.seconds_head_per_further_row.map(|further| further * pace),
+        prefill_seconds_per_layer_per_token: estimate.prefill_seconds_per_layer_per_token * pace,
+        ..estimate.clone()
+    };
+    if let Some((report, is_tail)) = known.report {
+        if let Some(prefill) = report.prefill_seconds_per_layer_per_token {
+            costs.prefill_seconds_per_layer_per_token = rounded(prefill);
+        }
+        match report.seconds_besides_layers {
+            // Of the same steps as the layer's time, and as far from the planned one.
+            Some(besides) if is_tail => {
+                let head = besides * measured.map_or(1.0, |measured| layer / measured);
+                let further = costs.seconds_head_per_further_row;
+                costs.seconds_head_per_further_row = further.map(|further| further.min(head));
+                costs.seconds_head = to_step(head);
+            }
+            Some(besides) => costs.seconds_per_step = to_step(besides),
+            None => {}
+        }
+    }
+    costs
+}
+
+/// What the phone measured of the model not long ago.
+fn remembered<'a>(observed: &'a Observed, phone: &str, digest: &str) -> Option<&'a LayerTime> {
+    let time = layer_time(observed, phone, digest)?;
+    (observed.now.as_second() - time.at_seconds <= REMEMBERED_SECONDS).then_some(time)
+}
+
+fn layer_time<'a>(observed: &'a Observed, phone: &str, digest: &str) -> Option<&'a LayerTime> {
+    let status = observed.phones.get(phone)?.object.as_ref()?.status.as_ref()?;
+    status.layer_times.iter().find(|time| time.manifest_digest == digest && time.milliseconds_per_layer > 0.0)
+}
+
+/// How much longer a layer takes than a speed test promises, by the phone that keeps its promise best. Without it,
+/// phones that have held nothing of the model would look faster than they are.
+fn typical_factor(observed: &Observed, digest: &str, estimates: &[PhoneCosts]) -> f64 {
+    let factor = |estimate: &PhoneCosts| {
+        let fastest = layer_time(observed, &estimate.name, digest)?.fastest_milliseconds_per_layer / 1e3;
+        Some(fastest / estimate.seconds_per_layer).filter(|factor| PLAUSIBLE.contains(factor))
+    };
+    estimates.iter().filter_map(factor).reduce(f64::min).unwrap_or(1.0)
+}
+
+fn settled(measured: f64, planned: Option<f64>) -> f64 {
+    match planned {
+        Some(planned) if measured <= planned * NEAR && measured >= planned / NEAR => planned,
+        _ => rounded(measured),
+    }
+}
+
+fn rounded(seconds: f64) -> f64 {
+    if seconds > 0.0 && seconds.is_finite() { STEP.powf((seconds.ln() / STEP.ln()).round()) } else { seconds }
+}
+
+fn to_step(seconds: f64) -> f64 {
+    (seconds / BESIDES_STEP_SECONDS).round() * BESIDES_STEP_SECONDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_the_plan_and_a_change_is_news() {
+        let table = [(0.011, 0.010), (0.0085, 0.010), (0.030, 0.0296), (0.005, 0.005)];
+        for (measured, expected) in table {
+            let settled = settled(measured, Some(0.010));
+            assert!((settled - expected).abs() < 0.05 * expected, "{measured}: {settled}");
+        }
+        assert_eq!(settled(0.030, Some(0.010)), settled(0.0303, Some(0.010)), "news are rounded");
+    }
+}

@@ -1,0 +1,240 @@
+//! A session's KV cache on its way from the phones that computed it to the one that goes on with it, over connections of their own.
+//!
+//! Who asks shows the secret of the generation that computed it; who is asked gives only what it holds of that generation.
+
+use std::time::Duration;
+
+use polyphony_model::LayerRange;
+use polyphony_protocol::frame::{KvRequest, KvRows};
+use polyphony_protocol::hub::{Assignment, Followed, LayerSpan, Owner};
+use polyphony_protocol::{Frame, version};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::{oneshot, watch};
+
+use super::compute::{Compute, Event, Unavailable};
+use super::ring::{Members, equal};
+use super::stage::Pull;
+use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame};
+use crate::metrics::Traffic;
+
+/// Bytes of the values in one frame of rows: a step of others waits for no more than reading a few of them.
+pub const PIECE_BYTES: usize = 256 << 10;
+/// The next frame, or a connection, must come within this.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Fetches what a session lacks that moves to this phone.
+#[derive(Clone)]
+pub struct Puller {
+    pub phone: String,
+    pub assignment: watch::Receiver<Assignment>,
+    pub traffic: Traffic,
+}
+
+/// Why a part of a KV cache did not come.
+#[derive(Debug, thiserror::Error)]
+enum PullError {
+    #[error("the plan does not say who held the KV cache of layers {from} to {to} in generation {generation}")]
+    Unknown { from: u32, to: u32, generation: polyphony_protocol::PlanGeneration },
+    #[error("{phone} at {address}: {source}")]
+    Owner { phone: String, address: String, source: LinkError },
+    #[error("{phone} sent layer {layer} from position {position}, layer {expected_layer} from {expected} was due")]
+    Order { phone: String, layer: u32, position: u32, expected_layer: u32, expected: u32 },
+    #[error("the segment takes no more: {0}")]
+    Segment(#[from] Unavailable),
+}
+
+// === impl Puller ===
+
+impl Puller {
+    /// Fetches all of it into the cache, and tells the stage how it went.
+    pub async fn run(self, pull: Pull, compute: Compute) {
+        let end = self.fetch(&pull, &compute).await.map_err(|error| error.to_string());
+        if let Err(why) = &end {
+            tracing::warn!(session = %pull.key.session, %why, "a session's KV cache could not be fetched");
+        }
+        // A thread that has ended has nobody left to tell.
+        let _ = compute.send(Event::Pulled { key: pull.key, end }).await;
+    }
+
+    async fn fetch(&self, pull: &Pull, compute: &Compute) -> Result<(), PullError> {
+        // The addresses as they are now.
+        let followed = self.assignment.borrow().follows.clone();
+        let parts = sources(pull, followed.as_ref())?;
+        let secret = followed.map(|followed| followed.ring_secret).unwrap_or_default();
+        // Owners are different phones mostly: each sends as fast as it can.
+        let fetching = parts.into_iter().map(|(owner, layers)| self.fetch_from(owner, layers, &secret, pull, compute));
+        futures::future::try_join_all(fetching).await.map(drop)
+    }
+
+    async fn fetch_from(
+        &self,
+        owner: Owner,
+        layers: LayerSpan,
+        ring_secret: &str,
+        pull: &Pull,
+        compute: &Compute,
+    ) -> Result<(), PullError> {
+        let failed =
+            |source| PullError::Owner { phone: owner.phone.clone(), address: owner.ring_address.clone(), source };
+        let request = KvRequest {
+            version: version::CURRENT,
+            phone: self.phone.clone(),
+            key: pull.from,
+            ring_secret: ring_secret.to_owned(),
+            layers,
+            n_positions: pull.n_positions,
+        };
+        if owner.ring_address.is_empty() {
+            return Err(failed(LinkError::Refused("it is not connected to the host".to_owned())));
+        }
+        let connecting = tokio::time::timeout(PATIENCE, TcpStream::connect(&owner.ring_address)).await;
+        let mut stream =
+            connecting.map_err(|_| failed(LinkError::Silent(PATIENCE)))?.map_err(|error| failed(error.into()))?;
+        stream.set_nodelay(true).map_err(|error| failed(error.into()))?;
+        let (read, mut write) = stream.split();
+        write_frame(&mut write, &Frame::KvRequest(request), &self.traffic).await.map_err(failed)?;
+        let mut reader = FrameReader::new(read);
+        let mut due = (layers.from, 0);
+        while due.0 < layers.to {
+            let rows = match reader.next_within(PATIENCE).await.map_err(failed)? {
+                Frame::KvRows(rows) => rows,
+                Frame::Refused(why) => return Err(failed(LinkError::Refused(why))),
+                other => {
+                    let expected = "rows of a KV cache";
+                    return Err(failed(LinkError::Unexpected { found: kind_of(&other), expected }));
+                }
+            };
+            due = after(due, &rows, pull.n_positions).ok_or_else(|| PullError::Order {
+                phone: owner.phone.clone(),
+                layer: rows.layer,
+                position: rows.position,
+                expected_layer: due.0,
+                expected: due.1,
+            })?;
+            compute.send(Event::WriteKv { key: pull.key, rows }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Which layer and position are due after `rows`; `None` if these were not due.
+fn after(due: (u32, u32), rows: &KvRows, n_positions: u32) -> Option<(u32, u32)> {
+    let end = rows.position.checked_add(rows.n_positions).filter(|end| *end <= n_positions)?;
+    if (rows.layer, rows.position) != due || rows.n_positions == 0 {
+        return None;
+    }
+    Some(if end == n_positions { (rows.layer + 1, 0) } else { (rows.layer, end) })
+}
+
+/// Who has which of the layers to pull.
+fn sources(pull: &Pull, followed: Option<&Followed>) -> Result<Vec<(Owner, LayerSpan)>, PullError> {
+    let followed = followed.filter(|followed| followed.generation == pull.from.generation);
+    let owners = followed.map(|followed| followed.owners.as_slice()).unwrap_or_default();
+    let mut parts = Vec::new();
+    for &LayerRange { mut from, to } in &pull.layers {
+        while from < to {
+            let owner = owners.iter().find(|owner| (owner.layers.from..owner.layers.to).contains(&from));
+            let generation = pull.from.generation;
+            let owner = owner.ok_or(PullError::Unknown { from, to, generation })?;
+            let end = owner.layers.to.min(to);
+            parts.push((owner.clone(), LayerSpan { from, to: end }));
+            from = end;
+        }
+    }
+    Ok(parts)
+}
+
+/// Answers who asks for a part of a KV cache: all of it, or why not.
+///
+/// # Errors
+/// When the connection breaks, or the request was refused.
+pub async fn answer(
+    request: KvRequest,
+    members: &Members,
+    reader: &mut FrameReader<ReadHalf<'_>>,
+    write: &mut WriteHalf<'_>,
+    traffic: &Traffic,
+) -> Result<(), LinkError> {
+    let member = members.find(request.key.ring, request.key.generation);
+    let checked = match &member {
+        None => Err(format!("no generation {} of ring {} is here", request.key.generation, request.key.ring)),
+        Some(member) => check(&request, &member.assignment.borrow()),
+    };
+    let end = match (member, checked) {
+        (Some(member), Ok(())) => tokio::select! {
+            end = send_all(&request, &member.compute, write, traffic) => end?,
+            // Nothing more is to come: an end, most likely.
+            _ = reader.next() => return Err(LinkError::Closed),
+        },
+        (_, checked) => checked,
+    };
+    if let Err(why) = end {
+        write_frame(write, &Frame::Refused(why.clone()), traffic).await?;
+        return Err(LinkError::Refused(why));
+    }
+    // The other end closes when it has all: to close first could cut off what it has not read.
+    let _ = reader.next_within(PATIENCE).await;
+    Ok(())
+}
+
+/// The next layer is read while the last is sent.
+async fn send_all(
+    request: &KvRequest,
+    compute: &Compute,
+    write: &mut WriteHalf<'_>,
+    traffic: &Traffic,
+) -> Result<Result<(), String>, LinkError> {
+    let ask = async |layer: u32| {
+        let (answer, answered) = oneshot::channel();
+        let (key, n_positions) = (request.key, request.n_positions);
+        let event = Event::ReadKv { key, n_positions, layer, positions: 0..n_positions, answer };
+        compute.send(event).await.map_err(|error| error.to_string())?;
+        Ok(answered)
+    };
+    let mut next = match ask(request.layers.from).await {
+        Ok(answered) => Some(answered),
+        Err(why) => return Ok(Err(why)),
+    };
+    for layer in request.layers.from + 1..=request.layers.to {
+        let Some(answered) = next.take() else { break };
+        let rows = match answered.await.unwrap_or_else(|_| Err("the segment was released".to_owned())) {
+            Ok(rows) => rows,
+            Err(why) => return Ok(Err(why)),
+        };
+        if layer < request.layers.to {
+            next = match ask(layer).await {
+                Ok(answered) => Some(answered),
+                Err(why) => return Ok(Err(why)),
+            };
+        }
+        for one in rows {
+            write_frame(write, &Frame::KvRows(one), traffic).await?;
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Whether a request is for what this stage holds, and of one who may have it.
+fn check(request: &KvRequest, assignment: &Assignment) -> Result<(), String> {
+    if !version::CURRENT.speaks_with(request.version) {
+        return Err(format!("protocol {} and {} do not talk; update the older", request.version, version::CURRENT));
+    }
+    if !equal(&request.ring_secret, &assignment.ring_secret) {
+        return Err(format!("{} has no part in what follows this generation", request.phone));
+    }
+    let (asked, held) = (request.layers, assignment.holds);
+    if asked.from < held.from || held.to < asked.to || asked.from >= asked.to {
+        return Err(format!("layers {} to {} are not this stage's {} to {}", asked.from, asked.to, held.from, held.to));
+    }
+    if !(1..=assignment.context_length).contains(&request.n_positions) {
+        return Err(format!(
+            "{} positions were asked for, a session has {} at most",
+            request.n_positions, assignment.context_length
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! The worker: what runs on a compute thread. The one owner of a segment, its engine, and the sessions of its stages.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use polyphony_model::Holds;
+use polyphony_protocol::frame::KvRows;
+use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::compute::{Attachment, Call, Compute, Event, Source};
+use super::kv_transfer::{PIECE_BYTES, Puller};
+use super::outlet::{NotConnected, Outlet};
+use super::stage::{Effect, Stage};
+use crate::board::Entry;
+use crate::kv_cache::Slots;
+use crate::metrics::StepKind;
+use crate::pace::{Figures, Pace, Shares, Step};
+use crate::segment::Segment;
+use crate::trial;
+
+/// How often deadlines are looked at while nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+
+pub(super) struct Worker {
+    segment: Segment,
+    /// Given back when the segment is freed: fields are dropped in this order.
+    _memory: OwnedSemaphorePermit,
+    slots: Slots,
+    stages: Vec<Attached>,
+    /// Which of the stages may step first.
+    turn: usize,
+    host: mpsc::Sender<Frame>,
+    runtime: Handle,
+    /// For handles that others call back on.
+    calls: std_mpsc::SyncSender<Call>,
+    /// Of the segment, whichever stage runs on it.
+    pace: Pace,
+}
+
+/// A stage and what belongs to it.
+struct Attached {
+    generation: PlanGeneration,
+    stage: Stage,
+    holds: Holds,
+    next: Outlet,
+    entry: Arc<Entry>,
+    puller: Puller,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) fn new(
+        (segment, memory): (Segment, OwnedSemaphorePermit),
+        host: mpsc::Sender<Frame>,
+        runtime: Handle,
+        calls: std_mpsc::SyncSender<Call>,
+    ) -> Self {
+        let slots = Slots::new(segment.capacity().n_slots);
+        let pace = Pace::new(Shares::default(), Figures::default());
+        Self { segment, _memory: memory, slots, stages: Vec::new(), turn: 0, host, runtime, calls, pace }
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) fn run(&mut self, inbox: &std_mpsc::Receiver<Call>) {
+        self.time_trial();
+        loop {
+            let has_work = self.stages.iter().any(|it| it.stage.has_work());
+            let wait = if has_work { Duration::ZERO } else { TICK };
+            let mut call = match inbox.recv_timeout(wait) {
+                Ok(call) => Some(call),
+                Err(std_mpsc::RecvTimeoutError::Timeout) => None,
+                Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            while let Some(one) = call {
+                match one {
+                    Call::Attach(attachment) => self.attach(*attachment),
+                    Call::Detach(generation) => self.detach(generation),
+                    Call::Stage(generation, event) => self.hear(generation, event),
+                    Call::Stop => return,
+                }
+                call = inbox.try_recv().ok();
+            }
+            for index in 0..self.stages.len() {
+                let effects = self.stages[index].stage.expire(Instant::now());
+                self.deliver(index, effects);
+            }
+            self.step();
+            for it in &self.stages {
+                it.entry.set_sessions(it.stage.n_sessions());
+                it.entry.set_queued_rows(it.stage.n_queued_rows());
+            }
+        }
+    }
+
+    fn attach(&mut self, attachment: Attachment) {
+        let Attachment { shape, holds, next, entry, puller } = attachment;
+        let generation = shape.generation;
+        // One of the same generation is gone: its own end is on its way behind this.
+        self.detach(generation);
+        let stage = Stage::new(shape, self.slots.clone());
+        entry.set_figures(self.pace.figures());
+        self.stages.push(Attached { generation, stage, holds, next, entry, puller });
+    }
+
+    fn detach(&mut self, generation: PlanGeneration) {
+        if let Some(index) = self.find(generation) {
+            self.stages.remove(index).stage.release();
+        }
+    }
+
+    fn find(&self, generation: PlanGeneration) -> Option<usize> {
+        self.stages.iter().position(|it| it.generation == generation)
+    }
+
+    fn hear(&mut self, generation: PlanGeneration, event: Event) {
+        let Some(index) = self.find(generation) else {
+            // The stage ended with this on its way; whoever waits for an answer is told by its absence.
+            return;
+        };
+        let now = Instant::now();
+        let effects = match event {
+            Event::Frame { frame, source } => self.accept(index, frame, source, now),
+            Event::PeerLost { phone, why } => self.stages[index].stage.peer_lost(&phone, &why),
+            Event::ReadKv { key, n_positions, layer, positions, answer } => {
+                // Who asked may have gone.
+                let _ = answer.send(self.read_kv(index, key, n_positions, layer, positions));
+                Vec::new()
+            }
+            Event::WriteKv { key, rows } => match self.write_kv(index, key, &rows) {
+                Ok(()) => Vec::new(),
+                Err(why) => self.stages[index].stage.kv_failed(key, &why),
+            },
+            Event::Pulled { key, end: Ok(()) } => self.stages[index].stage.kv_arrived(key, now),
+            Event::Pulled { key, end: Err(why) } => self.stages[index].stage.kv_failed(key, &why),
+        };
+        self.deliver(index, effects);
+    }
+
+    /// A session is in one generation alone: who opens it anew ends it elsewhere, who resumes it takes what is there.
+    fn accept(&mut self, index: usize, frame: Frame, source: Source, now: Instant) -> Vec<Effect> {
+        match frame {
+            Frame::Open { key, .. } if self.stages[index].stage.takes_session(key, source) => {
+                let others = self.stages.iter_mut().enumerate().filter(|(other, _)| *other != index);
+                others.for_each(|(_, it)| it.stage.forget_before(key));
+                self.stages[index].stage.accept(frame, source, now)
+            }
+            Frame::Resume(resume) if self.stages[index].stage.takes_session(resume.key, source) => {
+                let from = RouteKey { generation: resume.from, epoch: resume.from_epoch, ..resume.key };
+                let old = self.find(resume.from).filter(|old| *old != index);
+                let kept = old.and_then(|old| self.stages[old].stage.kept(from, resume.position));
+                self.stages[index].stage.resume(resume, kept, now)
+            }
+            frame => self.stages[index].stage.accept(frame, source, now),
+        }
+    }
+
+    /// The stages take turns, so that none waits for more than one step of each other.
+    fn step(&mut self) {
+        let n_stages = self.stages.len();
+        let began = Instant::now();
+        for offset in 0..n_stages {
+            let index = (self.turn + offset) % n_stages;
+            let Some(batch) = self.stages[index].stage.next_batch(began) else { continue };
+            self.turn = index + 1;
+            let it = &mut self.stages[index];
+            let (n_rows, n_logits) = (batch.rows.len(), batch.n_logits);
+            let is_decode = batch.jobs.len() == n_rows;
+            let mut computing = None;
+            let effects = match self.segment.step_of(it.holds, &batch.rows, batch.input.clone(), n_logits) {
+                Ok(output) => {
+                    let took = began.elapsed();
+                    computing = Some(took);
+                    it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, took);
+                    it.stage.complete(batch, output, Instant::now())
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a step failed");
+                    it.stage.fail(&batch, &error.to_string())
+                }
+            };
+            let n_layers = it.holds.layers.len() as usize;
+            self.deliver(index, effects);
+            if let Some(computing) = computing {
+                let step = Step { n_rows, n_logits, n_layers, is_decode, computing, whole: began.elapsed() };
+                self.note(&step);
+            }
+            return;
+        }
+    }
+
+    /// Times the segment before its first session comes.
+    fn time_trial(&mut self) {
+        match trial::run(&mut self.segment) {
+            Ok((shares, figures)) => self.pace = Pace::new(shares, figures),
+            // The first real step will say the same to the session that it fails.
+            Err(error) => tracing::error!(%error, "a trial step failed"),
+        }
+    }
+
+    fn note(&mut self, step: &Step) {
+        if let Some(figures) = self.pace.note(step, Instant::now()) {
+            self.stages.iter().for_each(|it| it.entry.set_figures(figures));
+        }
+    }
+
+    fn deliver(&mut self, index: usize, effects: Vec<Effect>) {
+        let mut is_down = false;
+        let it = &mut self.stages[index];
+        for effect in effects {
+            match effect {
+                Effect::Next(frame) => is_down |= it.next.send(frame).is_err(),
+                // Without a host link the gateway knows that this phone is gone and replays.
+                Effect::Host(frame) => drop(self.host.blocking_send(frame)),
+                Effect::Pull(pull) => {
+                    let compute = Compute::new(it.generation, self.calls.clone());
+                    self.runtime.spawn(it.puller.clone().run(pull, compute));
+                }
+            }
+        }
+        if is_down {
+            let phone = it.stage.next_phone().to_owned();
+            for effect in it.stage.peer_lost(&phone, &NotConnected.to_string()) {
+                if let Effect::Host(frame) = effect {
+                    drop(self.host.blocking_send(frame));
+                }
+            }
+        }
+    }
+
+    /// As many of the positions as make a piece, if this stage has computed all that is asked for.
+    fn read_kv(
+        &mut self,
+        index: usize,
+        key: RouteKey,
+        n_positions: u32,
+        layer: u32,
+        positions: Range<u32>,
+    ) -> Result<Vec<KvRows>, String> {
+        let it = &self.stages[index];
+        let Some(kept) = it.stage.kept(key, n_positions) else {
+            return Err(format!("it has not computed {n_positions} positions of session {}", key.session));
+        };
+        if !kept.layers.contains(layer) || positions.end > n_positions {
+            return Err(format!("layer {layer} up to position {} is not this stage's", positions.end));
+        }
+        let bytes_per_position = self.segment.kv_values_per_position() * 4;
+        let per_frame = u32::try_from((PIECE_BYTES / bytes_per_position).max(1)).unwrap_or(u32::MAX);
+        let mut all = Vec::new();
+        let mut position = positions.start;
+        while position < positions.end {
+            let end = positions.end.min(position.saturating_add(per_frame));
+            let values = self.segment.read_kv(layer, kept.slot, position..end).map_err(|error| error.to_string())?;
+            all.push(KvRows { key, layer, position, n_positions: end - position, values: bytes_of(&values) });
+            position = end;
+        }
+        Ok(all)
+    }
+
+    fn write_kv(&mut self, index: usize, key: RouteKey, rows: &KvRows) -> Result<(), String> {
+        // A session that ended meanwhile needs nothing.
+        let Some(slot) = self.stages[index].stage.slot_to_fill(key) else { return Ok(()) };
+        let values: Vec<f32> = rows.values.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
+        let written = self.segment.write_kv(rows.layer, slot, (rows.position, rows.n_positions), &values);
+        written.map_err(|error| error.to_string())
+    }
+}
+
+fn bytes_of(values: &[f32]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(values.len() * 4);
+    values.iter().for_each(|value| bytes.put_f32_le(*value));
+    bytes.freeze()
+}

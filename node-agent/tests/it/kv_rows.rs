@@ -1,0 +1,96 @@
+//! A session's KV cache, taken out of one segment and put into another: what follows is the same to the bit.
+
+use std::path::Path;
+
+use polyphony_agent::segment::{Capacity, Input, Output, Segment, SegmentError};
+use polyphony_kernels::{Arithmetic, Backend, Row};
+use polyphony_model::{Holds, LayerRange, Manifest};
+use polyphony_protocol::ActivationType;
+
+const CPU: Backend = Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 };
+const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
+
+fn load(backend: Backend, layers: LayerRange) -> Segment {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf");
+    let manifest = Manifest::build(&path).unwrap();
+    let file = std::fs::read(&path).unwrap();
+    let holds = Holds { layers, ..Holds::all(manifest.hyperparameters.n_layers) };
+    let capacity = Capacity { n_slots: 3, n_positions: 32, max_rows: 8 };
+    let engine = polyphony_kernels::open(backend, None).unwrap();
+    Segment::load::<SegmentError>(engine, &manifest, holds, capacity, ActivationType::F16, |tensor| {
+        let from = tensor.offset as usize;
+        Ok(file[from..from + tensor.n_bytes as usize].to_vec())
+    })
+    .unwrap()
+}
+
+fn step(segment: &mut Segment, slot: u32, position: u32, tokens: &[u32]) -> Vec<f32> {
+    let rows: Vec<Row> = (0..tokens.len() as u32).map(|row| Row { slot, position: position + row }).collect();
+    match segment.step(&rows, Input::Tokens(tokens.to_vec()), 1).unwrap() {
+        Output::Logits(logits) => logits,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn move_a_session(backend: Backend) {
+    let whole = LayerRange { from: 0, to: 4 };
+    let (mut old, mut new) = (load(backend, whole), load(backend, whole));
+    step(&mut old, 1, 0, &[7, 100, 42, 9, 300]);
+    // Another session's rows lie beside.
+    step(&mut new, 1, 0, &[1, 2, 3]);
+    for layer in 0..4 {
+        for (from, to) in [(0, 2), (2, 5)] {
+            let values = old.read_kv(layer, 1, from..to).unwrap();
+            assert_eq!(values.len(), (to - from) as usize * old.kv_values_per_position());
+            new.write_kv(layer, 2, (from, to - from), &values).unwrap();
+            assert_eq!(new.read_kv(layer, 2, from..to).unwrap(), values);
+        }
+    }
+    let expected = step(&mut old, 1, 5, &[11]);
+    assert_eq!(step(&mut new, 2, 5, &[11]), expected);
+    assert_ne!(step(&mut new, 0, 5, &[11]), expected, "without the cache it says something else");
+}
+
+#[test]
+fn a_kv_cache_moves_to_the_bit_on_the_cpu() {
+    move_a_session(CPU);
+}
+
+#[test]
+fn a_kv_cache_moves_to_the_bit_on_vulkan() {
+    match polyphony_kernels::open(VULKAN, None) {
+        Ok(_) => move_a_session(VULKAN),
+        Err(error) => println!("skipped: {error}"),
+    }
+}
+
+#[test]
+fn a_part_of_what_is_loaded_runs_as_if_it_were_alone() {
+    let (mut all, mut first) = (load(CPU, LayerRange { from: 0, to: 4 }), load(CPU, LayerRange { from: 0, to: 2 }));
+    let rows = [Row { slot: 0, position: 0 }];
+    let part = Holds { embedding: true, layers: LayerRange { from: 0, to: 2 }, head: false };
+    let Ok(Output::Hidden(hidden)) = all.step_of(part, &rows, Input::Tokens(vec![7]), 0) else {
+        panic!("no head runs")
+    };
+    let alone = first.step_of(part, &rows, Input::Tokens(vec![7]), 0).unwrap();
+    assert_eq!(alone, Output::Hidden(hidden.clone()));
+    let rest = Holds { embedding: false, layers: LayerRange { from: 2, to: 4 }, head: true };
+    let halves = all.step_of(rest, &rows, Input::Hidden(hidden), 1).unwrap();
+    assert_eq!(halves, all.step(&rows, Input::Tokens(vec![7]), 1).unwrap());
+    let missing = first.step_of(rest, &rows, Input::Hidden(vec![0.0; 64]), 1);
+    assert!(matches!(missing, Err(SegmentError::NotLoaded { from: 2, to: 4 })));
+}
+
+#[test]
+fn rows_that_are_not_in_the_cache_are_refused() {
+    let mut segment = load(CPU, LayerRange { from: 1, to: 3 });
+    let width = segment.kv_values_per_position();
+    for (layer, slot, from, to) in [(0, 0, 0, 1), (3, 0, 0, 1), (u32::MAX, 0, 0, 1)] {
+        assert!(matches!(segment.read_kv(layer, slot, from..to), Err(SegmentError::NotLoaded { .. })));
+    }
+    for (slot, from, to) in [(3, 0, 1), (0, 31, 33), (0, 1, 1), (0, u32::MAX - 1, u32::MAX)] {
+        assert!(matches!(segment.read_kv(1, slot, from..to), Err(SegmentError::NotCached { .. })));
+    }
+    assert!(matches!(segment.write_kv(1, 0, (u32::MAX, 2), &[]), Err(SegmentError::NotCached { .. })));
+    assert!(matches!(segment.write_kv(1, 0, (0, 2), &vec![0.0; width]), Err(SegmentError::KvSize { .. })));
+}

@@ -1,0 +1,253 @@
+//! Real agents: sessions move from plan to plan in the middle of an answer, and say what they would have said.
+
+use std::path::{Path, PathBuf};
+
+use bytes::BytesMut;
+use polyphony_agent::frame_io::FrameReader;
+use polyphony_protocol::frame::{FailureCode, KvRequest};
+use polyphony_protocol::hub::LayerSpan;
+use polyphony_protocol::session::Sampling;
+use polyphony_protocol::{Frame, PlanGeneration, RouteKey, SessionId, encode, version};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::floor::{CONTEXT_LENGTH, Cut, Floor};
+use crate::hub::PATIENCE;
+
+const PROMPT: [u32; 5] = [7, 100, 42, 9, 300];
+/// Tokens of a whole session: to its end.
+const ALL: usize = CONTEXT_LENGTH as usize;
+const PLENTY: u32 = 1000;
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf")
+}
+
+fn greedy() -> Sampling {
+    Sampling::default()
+}
+
+/// Draws that depend on all that was said before.
+fn seeded() -> Sampling {
+    Sampling {
+        temperature: 1.0,
+        seed: 5,
+        repetition_penalty: 1.3,
+        presence_penalty: 0.5,
+        frequency_penalty: 0.25,
+        ..Sampling::default()
+    }
+}
+
+/// What a session says that stays where it is.
+async fn undisturbed(floor: &mut Floor, generation: u32, prompt: &[u32], sampling: Sampling) -> Vec<u32> {
+    let session = floor.next_session();
+    floor.start(session, generation, prompt, sampling, PLENTY).await;
+    floor.until_tokens(session, ALL).await;
+    floor.close(session).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boundary_layer_moves_there_and_back_and_the_answer_is_the_same() {
+    let mut floor = Floor::open(&model(), 2).await;
+    let (wide, narrow): ([Cut; 2], [Cut; 2]) =
+        ([(0, 0, 2, Some((0, 3))), (1, 2, 4, Some((1, 4)))], [(0, 0, 1, Some((0, 3))), (1, 1, 4, Some((1, 4)))]);
+    floor.plan(1, &wide, None).await;
+    for sampling in [greedy(), seeded()] {
+        let newest = *floor.plans.keys().next_back().unwrap();
+        let expected = undisturbed(&mut floor, newest, &PROMPT, sampling.clone()).await;
+        assert_eq!(expected.len(), ALL);
+        // Plans that follow one another take the same memory and load nothing.
+        let taken = "polyphony_memory_reserved_bytes";
+        let fetched = "polyphony_weights_fetched_bytes_total";
+        let before = [floor.metric(0, taken).await, floor.metric(1, taken).await, floor.metric(1, fetched).await];
+        for n_answered in [1, 2, 40] {
+            let first = *floor.plans.keys().next_back().unwrap();
+            let session = floor.next_session();
+            floor.start(session, first, &PROMPT, sampling.clone(), n_answered).await;
+            floor.until_tokens(session, PROMPT.len() + n_answered as usize).await;
+            let mut generation = first;
+            for cuts in [narrow, wide] {
+                floor.plan(generation + 1, &cuts, Some(generation)).await;
+                // The head runs ahead of what is heard, and is stopped somewhere.
+                let position = floor.move_to(session, generation + 1, 3).await.unwrap();
+                assert!(position >= (PROMPT.len() as u32 + n_answered - 1));
+                floor.drop_plan(generation).await;
+                floor.until_tokens(session, position as usize + 4).await;
+                generation += 1;
+            }
+            floor.credit(session, PLENTY).await;
+            floor.until_tokens(session, ALL).await;
+            assert_eq!(floor.close(session).await, expected, "moved after {n_answered}");
+        }
+        let after = [floor.metric(0, taken).await, floor.metric(1, taken).await, floor.metric(1, fetched).await];
+        assert_eq!(before, after);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_leave_a_phone_for_another_that_holds_nothing_yet() {
+    let mut floor = Floor::open(&model(), 3).await;
+    floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
+    let prompts: [&[u32]; 3] = [&PROMPT, &[11], &[3; 40]];
+    let mut expected = Vec::new();
+    for prompt in prompts {
+        expected.push(undisturbed(&mut floor, 1, prompt, seeded()).await);
+    }
+    // All at once, and still running when they are stopped.
+    for (session, prompt) in (1..).zip(prompts) {
+        floor.start(session, 1, prompt, seeded(), 25).await;
+    }
+    floor.until_tokens(1, PROMPT.len() + 3).await;
+    // The tail's layers go to the third phone, then the head's too, then all to one phone, in another order of phones.
+    let plans: [&[Cut]; 3] =
+        [&[(0, 0, 2, None), (2, 2, 4, None)], &[(1, 0, 1, None), (2, 1, 4, None)], &[(0, 0, 4, None)]];
+    for (before, cuts) in (1..).zip(plans) {
+        floor.plan(before + 1, cuts, Some(before)).await;
+        let mut positions = Vec::new();
+        for session in 1..=3 {
+            positions.push(floor.move_to(session, before + 1, 5).await.unwrap());
+        }
+        floor.drop_plan(before).await;
+        for (session, position) in (1..).zip(positions) {
+            floor.until_tokens(session, position as usize + 2).await;
+        }
+    }
+    for session in 1..=3 {
+        floor.credit(session, PLENTY).await;
+        floor.until_tokens(session, ALL).await;
+        assert_eq!(floor.sessions[&session].tokens, expected[session as usize - 1], "session {session}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_stopped_in_its_prompt_moves_with_its_first_token() {
+    let mut floor = Floor::open(&model(), 2).await;
+    floor.plan(1, &[(0, 0, 3, None), (1, 3, 4, Some((1, 4)))], None).await;
+    let prompt = [5; 80];
+    let expected = undisturbed(&mut floor, 1, &prompt, seeded()).await;
+    floor.plan(2, &[(0, 0, 1, None), (1, 1, 4, None)], Some(1)).await;
+    floor.start(1, 1, &prompt, seeded(), PLENTY).await;
+    let position = floor.move_to(1, 2, PLENTY).await.unwrap();
+    assert!(position >= 80);
+    floor.until_tokens(1, ALL).await;
+    assert_eq!(floor.sessions[&1].tokens, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_kv_cache_of_an_owner_the_session_is_replayed_and_nothing_changes() {
+    let mut floor = Floor::open(&model(), 3).await;
+    floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
+    let expected = undisturbed(&mut floor, 1, &PROMPT, seeded()).await;
+    let good = floor.followed(1);
+    let mut gone = good.clone();
+    // A port on which nobody listens any more.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    gone.owners[1].ring_address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let mut outsider = good.clone();
+    outsider.ring_secret = "guessed".into();
+    let mut unknown = good.clone();
+    unknown.owners.pop();
+    let mut wrong_owner = good;
+    wrong_owner.owners[1].ring_address = wrong_owner.owners[0].ring_address.clone();
+    let table =
+        [(gone, "phone-1"), (outsider, "has no part"), (unknown, "layers 2 to 4"), (wrong_owner, "layers 2 to 4")];
+    for (generation, (follows, why)) in (2..).zip(table) {
+        let session = u64::from(generation);
+        floor.start(session, 1, &PROMPT, seeded(), 9).await;
+        floor.until_tokens(session, PROMPT.len() + 9).await;
+        floor.plan_after(generation, &[(0, 0, 2, None), (2, 2, 4, None)], Some(follows)).await;
+        let old = floor.sessions[&session].key;
+        let failed = floor.move_to(session, generation, PLENTY).await.unwrap_err();
+        assert_eq!(failed.code, FailureCode::HandOver, "{failed:?}");
+        assert!(failed.message.contains(why) && failed.message.contains("phone-2"), "{}", failed.message);
+        // As the gateway does: both are left, and the next epoch begins anew.
+        let key = floor.sessions[&session].key;
+        floor.to_head(key, Frame::Close { key }).await;
+        floor.to_head(old, Frame::Close { key: old }).await;
+        floor.open_at(session, generation, 3, PLENTY).await;
+        floor.until_tokens(session, ALL).await;
+        assert_eq!(floor.close(session).await, expected, "{why}");
+        floor.drop_plan(generation).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_opens_anew_is_not_disturbed_by_what_it_left_on_the_same_phone() {
+    let mut floor = Floor::open(&model(), 2).await;
+    floor.plan(1, &[(0, 0, 2, Some((0, 3))), (1, 2, 4, Some((1, 4)))], None).await;
+    let expected = undisturbed(&mut floor, 1, &PROMPT, seeded()).await;
+    floor.plan(2, &[(0, 0, 1, None), (1, 1, 4, None)], Some(1)).await;
+    // It runs on, unclosed, while its next epoch begins on the same phones.
+    floor.start(1, 1, &PROMPT, seeded(), PLENTY).await;
+    floor.until_tokens(1, PROMPT.len() + 4).await;
+    floor.open_at(1, 2, 2, PLENTY).await;
+    floor.until("the answer is whole", |floor| floor.sessions[&1].is_over).await;
+    assert_eq!(floor.sessions[&1].tokens, expected);
+    assert_eq!(floor.failures, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
+    let mut floor = Floor::open(&model(), 2).await;
+    floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
+    floor.start(1, 1, &PROMPT, seeded(), 3).await;
+    floor.until_tokens(1, PROMPT.len() + 3).await;
+    let key = floor.sessions[&1].key;
+    let good = KvRequest {
+        version: version::CURRENT,
+        phone: "phone-9".into(),
+        key,
+        ring_secret: "secret of 1".into(),
+        layers: LayerSpan { from: 2, to: 4 },
+        n_positions: 7,
+    };
+    let address = floor.phones[1].ring_address.clone();
+    let rows = ask(&address, &good).await;
+    let Ok(rows) = rows else { panic!("{rows:?}") };
+    // 2 key heads of 16 values: 64 values of 4 bytes a position.
+    assert_eq!(rows, [(2, 0, 7, 7 * 64 * 4), (3, 0, 7, 7 * 64 * 4)]);
+    let span = |from, to| LayerSpan { from, to };
+    let table = [
+        (KvRequest { ring_secret: "secret of 2".into(), ..good.clone() }, "has no part"),
+        (KvRequest { ring_secret: String::new(), ..good.clone() }, "has no part"),
+        (KvRequest { layers: span(1, 3), ..good.clone() }, "layers 1 to 3"),
+        (KvRequest { layers: span(3, 3), ..good.clone() }, "layers 3 to 3"),
+        (KvRequest { layers: span(2, u32::MAX), ..good.clone() }, "are not this stage's"),
+        (KvRequest { n_positions: 0, ..good.clone() }, "0 positions"),
+        (KvRequest { n_positions: u32::MAX, ..good.clone() }, "positions were asked for"),
+        (KvRequest { n_positions: 60, ..good.clone() }, "has not computed 60 positions"),
+        (KvRequest { key: RouteKey { session: SessionId(9), ..key }, ..good.clone() }, "has not computed"),
+        (
+            KvRequest { key: RouteKey { epoch: polyphony_protocol::Epoch(2), ..key }, ..good.clone() },
+            "has not computed",
+        ),
+        (KvRequest { key: RouteKey { generation: PlanGeneration(2), ..key }, ..good.clone() }, "no generation g2"),
+        (KvRequest { version: version::ProtocolVersion { major: 9, minor: 0 }, ..good.clone() }, "do not talk"),
+    ];
+    for (request, why) in table {
+        let refused = ask(&address, &request).await.expect_err(why);
+        assert!(refused.contains(why), "{refused}, {why} expected");
+    }
+    // And the session goes on as if nothing had been asked.
+    floor.credit(1, PLENTY).await;
+    floor.until_tokens(1, ALL).await;
+}
+
+/// Asks a phone as another would: layer, position, positions and bytes of each frame of rows, or the refusal.
+async fn ask(address: &str, request: &KvRequest) -> Result<Vec<(u32, u32, u32, usize)>, String> {
+    let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+    let mut bytes = BytesMut::new();
+    encode(&Frame::KvRequest(request.clone()), &mut bytes);
+    write.write_all(&bytes).await.unwrap();
+    let (mut reader, mut rows) = (FrameReader::new(read), Vec::new());
+    while rows.len() < request.layers.to.saturating_sub(request.layers.from).max(1) as usize {
+        match reader.next_within(PATIENCE).await.unwrap() {
+            Frame::KvRows(one) => rows.push((one.layer, one.position, one.n_positions, one.values.len())),
+            Frame::Refused(why) => return Err(why),
+            other => panic!("{other:?}"),
+        }
+    }
+    Ok(rows)
+}
