@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds help setup setup-tests build demo bench test check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds help setup setup-tests build demo bench bench-lab test check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -34,6 +34,9 @@ demo: setup build ## run a real model over three agents and ask it a question
 bench: setup build ## measure speed in under ten minutes: a table and target/bench/report.json; BENCH_QUICK=1 is short
 	cargo build --workspace --example matvec_speed
 	cargo bench --workspace --bench speed --profile dev
+
+bench-lab: setup build ## measure the strategies on labs of uneven phones, as root, in under 25 minutes; BENCH_LAB_QUICK=1 is short
+	cargo bench -p polyphony-e2e --bench lab --profile dev
 
 test: setup-tests build ## run every test
 	cargo test --workspace

@@ -13,6 +13,8 @@ mod errors;
 mod guide;
 #[path = "it/joining.rs"]
 mod joining;
+#[path = "it/lab.rs"]
+mod lab;
 #[path = "it/losses.rs"]
 mod losses;
 #[path = "it/manifests.rs"]
