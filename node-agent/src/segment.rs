@@ -101,7 +101,6 @@ pub struct Segment {
     engine: Box<dyn Engine>,
     hyperparameters: Hyperparameters,
     capacity: Capacity,
-    layout: KvLayout,
     /// All that is loaded; a step runs a part of it.
     holds: Holds,
     embedding: Option<Embedding>,
@@ -176,7 +175,7 @@ impl Segment {
             None
         };
         let embedding = holds.embedding.then(|| Embedding::build(loaded, &hyperparameters)).transpose()?;
-        Ok(Self { engine, hyperparameters, capacity, layout, holds, embedding, layers, decoder, head })
+        Ok(Self { engine, hyperparameters, capacity, holds, embedding, layers, decoder, head })
     }
 
     pub fn capacity(&self) -> Capacity {
@@ -238,7 +237,7 @@ impl Segment {
             return Err(SegmentError::TooManyRows { rows: n_logits, limit: self.capacity.max_logits() });
         }
         let mut recording = Recording::new(rows.to_vec());
-        self.record_input(&mut recording, n_rows, input, self.embedding.filter(|_| part.embedding))?;
+        self.record_input(&mut recording, n_rows, input, self.embedding.as_ref().filter(|_| part.embedding))?;
         let first = self.holds.layers.from;
         let layers = (part.layers.from - first) as usize..(part.layers.to - first) as usize;
         for layer in &self.layers[layers] {
@@ -264,7 +263,7 @@ impl Segment {
         recording: &mut Recording,
         n_rows: usize,
         input: Input,
-        embedding: Option<Embedding>,
+        embedding: Option<&Embedding>,
     ) -> Result<(), SegmentError> {
         let size = |values: usize, expected: usize| {
             if values == expected { Ok(()) } else { Err(SegmentError::InputSize { rows: n_rows, values, expected }) }

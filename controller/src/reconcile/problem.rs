@@ -10,9 +10,7 @@ use polyphony_api::condition;
 use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective, Strategy};
 use polyphony_api::{InferenceDeployment, Phone};
 use polyphony_model::{Holds, LayerRange, Manifest, Room};
-use polyphony_placement::{
-    Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Strategy as Rule,
-};
+use polyphony_placement::{Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Strategy as Rule};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::observe::Observed;

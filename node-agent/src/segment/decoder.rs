@@ -223,13 +223,17 @@ impl Decoder {
         Ok(Self { hyperparameters, activation_type, layout, turn, bias, activations })
     }
 
+    pub fn layout(&self) -> KvLayout {
+        self.layout
+    }
+
     /// Where a step's hidden states come in, and where they are after each layer.
     pub fn hidden(&self) -> BufferId {
         self.activations.hidden
     }
 
     /// Tokens into hidden states.
-    pub fn record_embedding(&self, recording: &mut Recording, embedding: Embedding, tokens: Vec<u32>) {
+    pub fn record_embedding(&self, recording: &mut Recording, embedding: &Embedding, tokens: Vec<u32>) {
         let Activations { hidden, normed, .. } = self.activations;
         let (table, n_rows) = (embedding.table, tokens.len());
         let out = if embedding.norm.is_some() { normed } else { hidden };

@@ -84,7 +84,8 @@ fn balancing(rules: &LoadBalancing) -> Option<String> {
 }
 
 fn summary(plan: &PlanSummary) -> String {
-    let gap = if plan.gap_percent > 0.0 { format!(", at most {} % off the best", plan.gap_percent) } else { String::new() };
+    let gap =
+        if plan.gap_percent > 0.0 { format!(", at most {} % off the best", plan.gap_percent) } else { String::new() };
     format!("{:?}, {}{gap}, limited by: {}", plan.strategy, plan.method, plan.limited_by)
 }
 

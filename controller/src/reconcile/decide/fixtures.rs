@@ -231,8 +231,7 @@ impl World {
     /// Placements of that generation, by stage.
     pub(super) fn generation(&self, number: u64) -> Vec<&SegmentPlacement> {
         let placements = self.observed.placements.values().map(AsRef::as_ref);
-        let mut found: Vec<_> =
-            placements.filter(|placement| placement.spec.plan_generation == number).collect();
+        let mut found: Vec<_> = placements.filter(|placement| placement.spec.plan_generation == number).collect();
         found.sort_by_key(|placement| placement.spec.stage);
         found
     }
