@@ -3,5 +3,6 @@
 pub mod budget;
 pub mod goal;
 pub mod kernel_line;
+pub mod lab_report;
 pub mod report;
 pub mod statistics;

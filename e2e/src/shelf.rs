@@ -1,5 +1,6 @@
 //! A shelf of phones: a control plane in a folder of its own and agents on a farm's devices, taken down when it is dropped.
 
+mod lab;
 mod phones;
 
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ pub struct Endpoints {
     pub api: String,
     pub gateway: String,
     pub hub: String,
+    pub weights: String,
     pub pid: u32,
 }
 
@@ -74,11 +76,15 @@ impl Shelf {
     ) -> Result<Self> {
         let shelf = Self::planned(backend, 0, phone_memory)?;
         shelf.start()?;
-        let hub: SocketAddr = shelf.endpoints()?.hub.parse().context("the hub's address in endpoints.json")?;
+        let endpoints = shelf.endpoints()?;
+        let hub: SocketAddr = endpoints.hub.parse().context("the hub's address in endpoints.json")?;
+        let weights = endpoints.weights.trim_start_matches("http://").trim_end_matches('/');
+        let weights: SocketAddr = weights.parse().context("the weights' address in endpoints.json")?;
         let settings = AgentSettings {
             backend: backend.to_owned(),
             memory: phone_memory.to_owned(),
             hub_port: hub.port(),
+            weights_port: weights.port(),
             join_token: std::fs::read(shelf.data_dir().join("join-token"))?,
         };
         *shelf.phones() = Some(Phones::take(farm(shelf.data_dir().join("farm")), phones, &settings)?);
@@ -232,6 +238,8 @@ impl Shelf {
 
     /// What a phone's agent answers to a scrape at the address that its Phone names.
     ///
+    /// Phones of a lab are asked through their keeper, since nothing else reaches them.
+    ///
     /// # Errors
     /// When the Phone names none, or nothing answers there.
     pub fn metrics(&self, phone: &str) -> Result<String> {
@@ -239,6 +247,9 @@ impl Shelf {
         let address =
             object["status"]["metricsAddress"].as_str().with_context(|| format!("{phone} names no metrics"))?;
         let address: SocketAddr = address.parse().with_context(|| format!("{phone} has its metrics at {address}"))?;
+        if self.is_lab() {
+            return Ok(self.polyctl(&["lab", "metrics", phone, &address.port().to_string()])?.ok()?.stdout);
+        }
         self.phones().as_mut().with_context(|| format!("{phone} is no phone of a farm"))?.metrics(phone, address.port())
     }
 

@@ -13,9 +13,13 @@ mod errors;
 mod guide;
 #[path = "it/joining.rs"]
 mod joining;
+#[path = "it/lab.rs"]
+mod lab;
 #[path = "it/losses.rs"]
 mod losses;
 #[path = "it/manifests.rs"]
 mod manifests;
+#[path = "it/moves.rs"]
+mod moves;
 #[path = "it/tidy.rs"]
 mod tidy;

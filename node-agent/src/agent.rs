@@ -23,6 +23,7 @@ use crate::neighbours;
 use crate::probe;
 use crate::sensors::Sensors;
 use crate::serve::ring::{self, Members};
+use crate::throttle::Throttle;
 use crate::weights::Cache;
 
 /// A session that nobody closes is forgotten after this.
@@ -62,7 +63,9 @@ async fn run_to_the_end(
     let metrics_listener = metrics::bind(flags.metrics_address, flags.insecure).await?;
     let metrics_address = metrics_listener.local_addr()?;
     let (choice, threads, data_dir) = (flags.backend, flags.threads, flags.data_dir.clone());
-    let chosen = tokio::task::spawn_blocking(move || backend::choose(choice, threads, &data_dir)).await??;
+    let throttle = flags.pace_file.as_deref().map(Throttle::open).transpose()?;
+    let chosen =
+        tokio::task::spawn_blocking(move || backend::choose(choice, threads, throttle.as_ref(), &data_dir)).await??;
     for speed in &chosen.speeds {
         tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }

@@ -7,6 +7,7 @@ use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Matmul, Record
 use polyphony_protocol::hub::Speed;
 
 use crate::flags::BackendChoice;
+use crate::throttle::Throttle;
 
 /// The backend that segments run on, and what was measured of all.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Chosen {
     pub speeds: Vec<Speed>,
     /// Where engines keep what only saves time: compiled pipelines, measurements.
     cache: PathBuf,
+    /// A lab's phone keeps one.
+    throttle: Option<Throttle>,
 }
 
 const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
@@ -39,25 +42,42 @@ impl Chosen {
     /// # Errors
     /// When the device does not open any more.
     pub fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
-        polyphony_kernels::open(self.backend, Some(&self.cache))
+        open(self.backend, &self.cache, self.throttle.as_ref())
     }
+}
+
+fn open(backend: Backend, cache: &Path, throttle: Option<&Throttle>) -> Result<Box<dyn Engine>, EngineError> {
+    let engine = polyphony_kernels::open(backend, Some(cache))?;
+    Ok(match throttle {
+        Some(throttle) => throttle.clone().keep(engine),
+        None => engine,
+    })
 }
 
 /// Opens and measures the backends that `choice` allows; what was measured before, as `data_dir` remembers, is not measured again.
 ///
+/// With a `throttle` all is measured at its pace, and nothing remembered.
+///
 /// # Errors
 /// When the one that was asked for does not open; with `auto` only when not even the processor does.
-pub fn choose(choice: BackendChoice, threads: usize, data_dir: &Path) -> Result<Chosen, EngineError> {
+pub fn choose(
+    choice: BackendChoice,
+    threads: usize,
+    throttle: Option<&Throttle>,
+    data_dir: &Path,
+) -> Result<Chosen, EngineError> {
     let cache = data_dir.join("kernels");
     let cpu = Backend::Cpu { threads, arithmetic: Arithmetic::F32 };
     match choice {
-        BackendChoice::Cpu => candidate(cpu, "cpu", &cache),
-        BackendChoice::CpuInt8 => candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu", &cache),
-        BackendChoice::Vulkan => candidate(VULKAN, "vulkan", &cache),
-        BackendChoice::VulkanInt8 => candidate(VULKAN_INT8, "vulkan", &cache),
+        BackendChoice::Cpu => candidate(cpu, "cpu", &cache, throttle),
+        BackendChoice::CpuInt8 => {
+            candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu", &cache, throttle)
+        }
+        BackendChoice::Vulkan => candidate(VULKAN, "vulkan", &cache, throttle),
+        BackendChoice::VulkanInt8 => candidate(VULKAN_INT8, "vulkan", &cache, throttle),
         BackendChoice::Auto => {
-            let cpu = candidate(cpu, "cpu", &cache)?;
-            let vulkan = match candidate(VULKAN, "vulkan", &cache) {
+            let cpu = candidate(cpu, "cpu", &cache, throttle)?;
+            let vulkan = match candidate(VULKAN, "vulkan", &cache, throttle) {
                 Ok(vulkan) => vulkan,
                 Err(error) => {
                     tracing::info!(%error, "going on with the CPU backend");
@@ -71,20 +91,35 @@ pub fn choose(choice: BackendChoice, threads: usize, data_dir: &Path) -> Result<
     }
 }
 
-fn candidate(backend: Backend, name: &'static str, cache: &Path) -> Result<Chosen, EngineError> {
-    let mut engine = polyphony_kernels::open(backend, Some(cache))?;
+fn candidate(
+    backend: Backend,
+    name: &'static str,
+    cache: &Path,
+    throttle: Option<&Throttle>,
+) -> Result<Chosen, EngineError> {
+    let mut engine = open(backend, cache, throttle)?;
     let (device, numerics) = (engine.device(), engine.numerics());
     let place = cache.join(remembered_name(&format!("{device} {numerics}")));
-    let speed = match remembered(&place, name, &device) {
+    let speed = match remembered(&place, name, &device).filter(|_| throttle.is_none()) {
         Some(speed) => speed,
         None => {
             let (gflops, gigabytes_per_second) = measure(engine.as_mut())?;
             let speed = Speed { backend: name.to_owned(), device: device.clone(), gflops, gigabytes_per_second };
-            remember(&place, &speed);
+            if throttle.is_none() {
+                remember(&place, &speed);
+            }
             speed
         }
     };
-    Ok(Chosen { backend, name, device, numerics, speeds: vec![speed], cache: cache.to_owned() })
+    Ok(Chosen {
+        backend,
+        name,
+        device,
+        numerics,
+        speeds: vec![speed],
+        cache: cache.to_owned(),
+        throttle: throttle.cloned(),
+    })
 }
 
 /// A file for each device, driver and arithmetic, and for the measured shapes: others would be other figures.
@@ -147,16 +182,16 @@ mod tests {
     #[test]
     fn a_speed_is_measured_once_and_again_when_its_file_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let chosen = choose(BackendChoice::Cpu, 1, folder.path()).unwrap();
+        let chosen = choose(BackendChoice::Cpu, 1, None, folder.path()).unwrap();
         assert!(chosen.speeds[0].gflops > 0.0);
         let file = std::fs::read_dir(folder.path().join("kernels")).unwrap().next().unwrap().unwrap().path();
         let known = Speed { gflops: 1e6, ..chosen.speeds[0].clone() };
         std::fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
-        assert_eq!(choose(BackendChoice::Cpu, 1, folder.path()).unwrap().speeds, [known]);
+        assert_eq!(choose(BackendChoice::Cpu, 1, None, folder.path()).unwrap().speeds, [known]);
         std::fs::write(&file, b"{").unwrap();
-        assert!(choose(BackendChoice::Cpu, 1, folder.path()).unwrap().speeds[0].gflops < 1e6);
+        assert!(choose(BackendChoice::Cpu, 1, None, folder.path()).unwrap().speeds[0].gflops < 1e6);
         // Another number of threads is another device.
-        choose(BackendChoice::Cpu, 2, folder.path()).unwrap();
+        choose(BackendChoice::Cpu, 2, None, folder.path()).unwrap();
         assert_eq!(std::fs::read_dir(folder.path().join("kernels")).unwrap().count(), 2);
     }
 }

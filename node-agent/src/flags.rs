@@ -48,6 +48,9 @@ pub struct Flags {
     /// Seconds that a ring may take for one step before its session is given back to the host
     #[arg(long, default_value_t = 60.0)]
     pub step_deadline_seconds: f64,
+    /// File with the share of one core that this phone is, such as 0.25, read before each step; for a lab only
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub pace_file: Option<PathBuf>,
     /// Allow plain TCP beyond loopback; for a closed lab only
     #[arg(long)]
     pub insecure: bool,

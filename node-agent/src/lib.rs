@@ -22,5 +22,6 @@ pub mod sample;
 pub mod segment;
 pub mod sensors;
 pub mod serve;
+pub mod throttle;
 pub mod trial;
 pub mod weights;

@@ -64,6 +64,8 @@ pub enum Verb {
     Drain(verbs::drain::Drain),
     /// Print the line, and a QR code of it, that lets another machine join as a phone
     JoinCommand(verbs::join_command::JoinCommand),
+    /// Play with uneven phones on this machine
+    Lab(verbs::lab::LabVerb),
     /// Explain a kind and its fields
     Explain(verbs::explain::Explain),
     /// Show the kinds that the server has
@@ -116,6 +118,7 @@ impl Options {
             Verb::Cordon(verb) => verb.run(cluster).await,
             Verb::Uncordon(verb) => verb.run(cluster).await,
             Verb::Drain(verb) => verb.run(cluster).await,
+            Verb::Lab(verb) => verb.run(cluster).await,
             Verb::Explain(verb) => verb.run(cluster).await,
             Verb::ApiResources(verb) => verb.run(cluster).await,
             Verb::Completion(verb) => verb.run(cluster).await,

@@ -13,6 +13,7 @@ pub mod edit;
 pub mod explain;
 pub mod get;
 pub mod join_command;
+pub mod lab;
 pub mod logs;
 pub mod model;
 pub mod plan;

@@ -8,6 +8,7 @@
 //! A device that is dropped is given back: what was run on it ends, and so does a farm with its devices.
 
 pub mod error;
+pub mod lab;
 pub mod namespaces;
 pub mod process;
 mod programs;

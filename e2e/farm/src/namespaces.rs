@@ -13,6 +13,7 @@ mod tap;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::programs::{Programs, check_name};
-use crate::scrape::scrape;
+use crate::scrape::{ask, connect};
 use crate::{Device, Farm, FarmError, Launch, Link, Package, Shape, State, Wish};
 
 use cgroup::{Group, Hierarchy, LEAST_CORES};
@@ -31,6 +32,8 @@ pub use switch::Carried;
 use switch::{Switch, Wiring};
 
 const KIND: &str = "namespace";
+/// The file in a device's folder that holds its share of one core; it is written anew when the share changes.
+pub const SHARE_FILE: &str = "cpu-share";
 /// This machine's own port of the switch.
 const HOST_PORT: u8 = 1;
 const LAST_PORT: u8 = 254;
@@ -156,7 +159,7 @@ impl NamespaceFarm {
         let kernel = |what, source| FarmError::Kernel { device: name.to_owned(), what, source };
         let programs = Programs::new(name, &self.folder)?;
         let group = self.lab.group.inner(name).map_err(|source| kernel("a control group", source))?;
-        group.limit(shape).map_err(|source| kernel("its limits", source))?;
+        limit(&group, programs.folder(), shape).map_err(|source| kernel("its limits", source))?;
         let (namespace, tap) = Namespace::new(port).map_err(|source| kernel("a network namespace", source))?;
         self.lab.switch.attach(port, tap);
         let (lab, namespace) = (Arc::clone(&self.lab), Arc::new(namespace));
@@ -200,15 +203,12 @@ impl Lab {
         Ok(())
     }
 
-    fn reshape(&self, name: &str, shape: &Shape, group: &Group) -> Result<(), FarmError> {
+    fn reshape(&self, name: &str, shape: &Shape, group: &Group, folder: &Path) -> Result<(), FarmError> {
         let mut members = self.members();
         check_shape(name, shape)?;
         self.check_cores(&members, name, shape)?;
-        group.limit(shape).map_err(|source| FarmError::Kernel {
-            device: name.to_owned(),
-            what: "its limits",
-            source,
-        })?;
+        let kernel = |source| FarmError::Kernel { device: name.to_owned(), what: "its limits", source };
+        limit(group, folder, shape).map_err(kernel)?;
         if let Some(member) = members.get_mut(name) {
             member.shape = shape.clone();
         }
@@ -243,6 +243,15 @@ impl Drop for Lab {
             eprintln!("the lab's control group was not removed: {error}");
         }
     }
+}
+
+/// Limits a device's programs, and tells its share to those that keep it in bursts shorter than the kernel's ticks as well.
+fn limit(group: &Group, folder: &Path, shape: &Shape) -> io::Result<()> {
+    group.limit(shape)?;
+    // Put in place at once: a program may read it at any moment.
+    let (file, fresh) = (folder.join(SHARE_FILE), folder.join(".cpu-share"));
+    fs::write(&fresh, shape.cpu_cores.unwrap_or(1.0).to_string())?;
+    fs::rename(fresh, file)
 }
 
 /// What a shape must be to mean anything.
@@ -358,18 +367,20 @@ impl Device for NamespaceDevice {
         self.programs.logs(program)
     }
 
-    /// Asked inside the namespace, so that neither the question nor the answer takes a link.
+    /// Asked inside the namespace, so that neither the question nor the answer takes a link: at the device's address, else
+    /// at its loopback.
     fn metrics(&mut self, port: u16) -> Result<String, FarmError> {
         let addresses = [self.address(), Ipv4Addr::LOCALHOST.into()].map(|ip| SocketAddr::new(ip, port));
-        let ask = move || Ok(addresses.map(scrape));
         let url = format!("http://{}/metrics", addresses[0]);
         let error = |detail| FarmError::Metrics { device: self.name().to_owned(), url: url.clone(), detail };
-        let [own, loopback] = self.namespace.within(ask).map_err(|source| error(source.to_string()))?;
-        loopback.or(own).map_err(error)
+        // Only dialled there: the thread inside is needed by the device's relays meanwhile.
+        let dial = move || connect(addresses[0]).or_else(|_| connect(addresses[1]));
+        let stream = self.namespace.within(dial).map_err(|source| error(source.to_string()))?;
+        ask(stream).map_err(error)
     }
 
     fn reshape(&mut self, shape: &Shape) -> Result<(), FarmError> {
-        self.lab.reshape(self.programs.device(), shape, &self.group)
+        self.lab.reshape(self.name(), shape, &self.group, self.folder())
     }
 
     fn give_back(mut self: Box<Self>) -> Result<(), FarmError> {

@@ -10,7 +10,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The body of the answer, or what is wrong with it.
 pub(crate) fn scrape(address: SocketAddr) -> Result<String, String> {
-    let answer = exchange(address).map_err(|error| error.to_string())?;
+    connect(address).map_err(|error| error.to_string()).and_then(ask)
+}
+
+/// # Errors
+/// When nothing listens there.
+pub(crate) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    TcpStream::connect_timeout(&address, PATIENCE)
+}
+
+/// The body of the answer over a connection, or what is wrong with it.
+pub(crate) fn ask(stream: TcpStream) -> Result<String, String> {
+    let answer = exchange(stream).map_err(|error| error.to_string())?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer is no HTTP")?;
     let status = head.lines().next().unwrap_or_default();
     match status.split(' ').nth(1) {
@@ -19,8 +30,8 @@ pub(crate) fn scrape(address: SocketAddr) -> Result<String, String> {
     }
 }
 
-fn exchange(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn exchange(mut stream: TcpStream) -> std::io::Result<String> {
+    let address = stream.peer_addr()?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     // HTTP/1.0: the answer is neither chunked nor kept open.

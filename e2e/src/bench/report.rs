@@ -157,7 +157,7 @@ const HEADER: [&str; 9] =
     ["what", "backend", "agents", "median", "interval", "unit", "to reach", "llama.cpp", "verdict"];
 
 /// Columns as wide as their widest cell; figures to the right.
-fn grid(rows: &[Row]) -> String {
+pub fn grid(rows: &[Row]) -> String {
     let lines: Vec<[String; 9]> =
         std::iter::once(HEADER.map(str::to_owned)).chain(rows.iter().map(Row::cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);

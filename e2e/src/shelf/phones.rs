@@ -17,6 +17,8 @@ pub(super) struct AgentSettings {
     pub memory: String,
     /// The hub's port on this machine's loopback.
     pub hub_port: u16,
+    /// That of manifests and weights, which the hub names by its loopback address.
+    pub weights_port: u16,
     pub join_token: Vec<u8>,
 }
 
@@ -40,6 +42,7 @@ impl Phones {
             let mut device = farm.take(&Wish::named(&name))?;
             device.install(&package)?;
             let hub = device.host_port(settings.hub_port)?;
+            device.host_port(settings.weights_port)?;
             device.run(&launch(device.as_ref(), hub, settings))?;
             devices.insert(name, device);
         }

@@ -76,7 +76,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "polyphony-protocol",
         ],
     ),
-    ("controller/cli", &["polyphony-api", "polyphony-controller", "polyphony-model"]),
+    ("controller/cli", &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-model"]),
     ("node-agent/protocol", &[]),
     ("node-agent/model", &[]),
     ("node-agent", &["polyphony-kernels", "polyphony-model", "polyphony-protocol"]),

@@ -13,6 +13,9 @@ pub struct Endpoints {
     pub gateway: String,
     /// Address that agents dial.
     pub hub: String,
+    /// Base URL of manifests and weights.
+    #[serde(default)]
+    pub weights: String,
     /// Where the controller serves its metrics, and the list of those who serve theirs.
     #[serde(default)]
     pub metrics: Option<String>,

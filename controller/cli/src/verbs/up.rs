@@ -2,7 +2,7 @@
 
 pub(crate) mod farm;
 mod prometheus;
-mod readiness;
+pub(crate) mod readiness;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -168,8 +168,10 @@ fn a_share_of_the_processor_slows_a_loop_in_proportion() {
     phone.reshape(&share(0.25)).unwrap();
     let slow = next(phone.as_ref());
     println!("a loop takes {fast} us of 0.8 cores, {slow} us of 0.25: {:.2} times", slow / fast);
-    // 3.2 times by the shares; wide, for a machine on which others build.
-    assert!((2.0..5.0).contains(&(slow / fast)), "{fast} us, then {slow} us");
+    assert_eq!(std::fs::read_to_string(phone.folder().join("cpu-share")).unwrap(), "0.25");
+    // 3.2 times by the shares. Wide, for a machine on which others build: they slow what has the larger share, so that it is
+    // less, and may take a turn of the other's, so that it is more.
+    assert!((1.3..6.0).contains(&(slow / fast)), "{fast} us, then {slow} us");
 }
 
 #[test]

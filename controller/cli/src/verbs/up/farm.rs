@@ -21,8 +21,8 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The processes while they are brought up.
-pub(super) struct Farm {
-    pub(super) processes: Processes,
+pub(crate) struct Farm {
+    pub(crate) processes: Processes,
     data_dir: PathBuf,
 }
 
@@ -59,7 +59,7 @@ fn phone_name(idx: u32) -> String {
 impl Farm {
     /// # Errors
     /// When another `up` or `down` is at work there, or the folder cannot be used.
-    pub(super) fn open(data_dir: PathBuf) -> Result<Self, UpError> {
+    pub(crate) fn open(data_dir: PathBuf) -> Result<Self, UpError> {
         Ok(Self { processes: Processes::open(&data_dir)?, data_dir })
     }
 
@@ -73,7 +73,7 @@ impl Farm {
     }
 
     /// Starts the controller unless it runs as asked; `settings` gets the ports that it has then.
-    pub(super) async fn start_controller(
+    pub(crate) async fn start_controller(
         &mut self,
         program: &Path,
         settings: &mut Settings,
@@ -147,14 +147,14 @@ impl Farm {
         }
     }
 
-    pub(super) fn check_alive(&mut self, name: &str) -> Result<(), UpError> {
+    pub(crate) fn check_alive(&mut self, name: &str) -> Result<(), UpError> {
         let Some(how) = self.processes.ended(name) else { return Ok(()) };
         let log = self.processes.log(name).path().to_owned();
         Err(UpError::Ended { name: name.to_owned(), how, log, words: self.processes.last_words(name, LAST_WORDS) })
     }
 
     /// Makes the phones those that are asked for: starts the missing, restarts the different, stops the surplus.
-    pub(super) async fn start_agents(
+    pub(crate) async fn start_agents(
         &mut self,
         program: &Path,
         settings: &Settings,

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::server::Server;
 
 /// All Phones, and the Leases by which they are heard of.
-pub(super) async fn fetch_phones(server: &Server) -> Result<(Vec<Value>, Vec<Value>), Failure> {
+pub(crate) async fn fetch_phones(server: &Server) -> Result<(Vec<Value>, Vec<Value>), Failure> {
     let phones = server.list(&format!("/apis/{}/{}/phones", polyphony_api::GROUP, polyphony_api::VERSION)).await?;
     let leases = server
         .list(&format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", polyphony_api::SYSTEM_NAMESPACE))
@@ -15,7 +15,7 @@ pub(super) async fn fetch_phones(server: &Server) -> Result<(Vec<Value>, Vec<Val
 }
 
 /// Whether a phone is Ready by what it said after `since`: a control plane that was killed remembers phones as Ready.
-pub(super) fn readiness(
+pub(crate) fn readiness(
     name: &str,
     phones: &[Value],
     leases: &[Value],

@@ -1,0 +1,84 @@
+//! `lab keep`: the process that holds a lab. It has the phones, and ends with them when it is told to.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use polyphony_farm::lab::Lab;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::keeper::{AGENT, ControlPlane, Keeper};
+use super::question::{answer, socket};
+use crate::connection::ClusterFlags;
+use crate::processes::endpoints::{Endpoints, port_of};
+use crate::processes::program;
+
+#[derive(Debug, Args)]
+pub(super) struct Keep {
+    #[arg(short, long)]
+    file: PathBuf,
+    #[command(flatten)]
+    terms: Terms,
+}
+
+/// On what terms a lab is held; `lab up` passes them on.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Terms {
+    /// How far a phone's measured time for one layer may be off its profile
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    pub(super) tolerance: f64,
+    /// Give agents so many times the memory of the file: for a bench that holds several deployments at once
+    #[arg(long, value_name = "TIMES", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(super) room: u64,
+    /// A folder of weights, named by their digests, that every phone has already
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(super) weights: Option<PathBuf>,
+}
+
+impl Terms {
+    /// As they are written on a command line.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![format!("--tolerance={}", self.tolerance), format!("--room={}", self.room)];
+        arguments.extend(self.weights.as_ref().map(|folder| format!("--weights={}", folder.display())));
+        arguments
+    }
+}
+
+// === impl Keep ===
+
+impl Keep {
+    pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        let data_dir = super::data_dir(&cluster)?;
+        let lab = Lab::read(&self.file)?;
+        let endpoints =
+            Endpoints::read(&data_dir).context("no control plane runs here: start it with `polyctl lab up`")?;
+        let (Some(hub_port), Some(weights_port)) = (port_of(&endpoints.hub), port_of(&endpoints.weights)) else {
+            bail!("the control plane does not say where its hub and its weights are: is it of another version?");
+        };
+        let token = data_dir.join("join-token");
+        let join_token = std::fs::read(&token).with_context(|| format!("cannot read {}", token.display()))?;
+        let control_plane = ControlPlane { hub_port, weights_port, join_token };
+        let agent = program::find(AGENT)?;
+        // Asked for now, so that one that comes while phones are measured ends it in order.
+        let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut keeper = Keeper::start((lab, &self.file), &data_dir, agent, &control_plane, &self.terms)?;
+        let place = socket(&data_dir);
+        // Of a keeper that was killed.
+        let _ = std::fs::remove_file(&place);
+        let listener = UnixListener::bind(&place).with_context(|| format!("cannot listen at {}", place.display()))?;
+        println!("the lab runs");
+        loop {
+            tokio::select! {
+                // Whoever asks and goes away before the answer has it no more.
+                _ = answer(&listener, |question| keeper.answer(question)) => {}
+                _ = terminated.recv() => break,
+                _ = interrupted.recv() => break,
+            }
+        }
+        let _ = std::fs::remove_file(&place);
+        drop(keeper);
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,203 @@
+//! Assignment: the plan of ours beside those of others, on every committed lab.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use polyphony_e2e::bench::goal::Goal;
+use polyphony_e2e::bench::lab_report::{LabFigures, LabReport, least};
+use polyphony_e2e::bench::report::Row;
+use polyphony_e2e::bench::statistics::{ratios, summary};
+
+use crate::deployments::Wanted;
+use crate::question::{PROMPT_TOKENS, ask, ask_together};
+use crate::workbench::{Running, Workbench, lab_file};
+use crate::{Extent, progress};
+
+/// The committed labs; in a quick run only the first.
+const LABS: [&str; 10] = [
+    "four-kinds",
+    "alone",
+    "two-rooms",
+    "memory-where-it-is-slow",
+    "hotspot",
+    "small-memory",
+    "crowded",
+    "two-and-two",
+    "alone-behind-hotspots",
+    "nearly-even",
+];
+const QUICK_LABS: usize = 2;
+/// Where one phone is best alone, and which.
+const BEST_ALONE: [(&str, &str); 2] = [("alone", "phone-1"), ("alone-behind-hotspots", "phone-2")];
+/// Where links decide.
+const SLOW_LINKS: [&str; 4] = ["two-rooms", "hotspot", "crowded", "alone-behind-hotspots"];
+/// Where four sessions are asked for as well.
+const TOGETHER: [&str; 5] = ["four-kinds", "two-rooms", "memory-where-it-is-slow", "two-and-two", "nearly-even"];
+const SESSIONS: usize = 4;
+
+const OURS: &str = "Optimal";
+/// In the order in which they are applied. Ours is the last: by then every phone has been measured.
+const STRATEGIES: [&str; 5] = ["EqualSplit", "MemoryProportional", "MinMax", "LinguaLinked", OURS];
+
+/// Samples of what was asked in turn, by deployment.
+type Samples = BTreeMap<String, Vec<f64>>;
+
+pub async fn measure(bench: &Workbench, extent: &Extent, report: &mut LabReport) -> Result<()> {
+    let n_labs = if extent.quick { QUICK_LABS } else { LABS.len() };
+    for name in &LABS[..n_labs] {
+        if extent.is_over() {
+            report.left_out.push(format!("{name}: the time was over"));
+            continue;
+        }
+        match measure_lab(bench, name, extent, &mut report.left_out).await {
+            Ok(figures) => report.labs.push(figures),
+            Err(error) => {
+                progress(&format!("{name} failed: {error:#}"));
+                report.left_out.push(format!("{name}: {error:#}"));
+            }
+        }
+    }
+    let rows = rows(&report.labs);
+    report.rows.extend(rows);
+    Ok(())
+}
+
+async fn measure_lab(bench: &Workbench, name: &str, extent: &Extent, left_out: &mut Vec<String>) -> Result<LabFigures> {
+    progress(&format!("{name}: starting"));
+    let running = bench.start(&lab_file(name)).await?;
+    let mut wanted: Vec<Wanted> =
+        STRATEGIES.into_iter().map(|strategy| Wanted::new(&strategy.to_lowercase(), strategy)).collect();
+    if TOGETHER.contains(&name) {
+        for strategy in ["LinguaLinked", OURS] {
+            let together = Wanted {
+                objective: "Throughput",
+                max_sessions: u32::try_from(SESSIONS)?,
+                ..Wanted::new(&together(strategy), strategy)
+            };
+            wanted.push(together);
+        }
+    }
+    let mut deployed = Vec::new();
+    for one in wanted {
+        match one.deploy(&running.shelf, &running.lab).await {
+            Ok(()) => {
+                // What is measured of a phone here counts for the plans after it.
+                ask(&running.gateway, &one.name, PROMPT_TOKENS, 6).await?;
+                deployed.push(one);
+            }
+            Err(error) => {
+                left_out.push(format!("{name}, {}: {error:#}", one.name));
+                one.delete(&running.shelf)?;
+            }
+        }
+    }
+    let samples = take_turns(&running, &deployed, extent, name).await?;
+    let mut figures = LabFigures { lab: name.to_owned(), ..LabFigures::default() };
+    for one in &deployed {
+        figures.plans.insert(one.name.clone(), one.plan(&running.shelf)?);
+    }
+    figures.tokens_per_second =
+        samples.iter().filter_map(|(name, samples)| Some((name.clone(), summary(samples)?))).collect();
+    for (name, theirs) in &samples {
+        let (ours, is_together) = match name.strip_suffix(TOGETHER_SUFFIX) {
+            Some(_) => (together(OURS), true),
+            None => (OURS.to_lowercase(), false),
+        };
+        let Some(ours) = samples.get(&ours).filter(|_| !name.starts_with(&OURS.to_lowercase())) else { continue };
+        debug_assert!(is_together == name.ends_with(TOGETHER_SUFFIX));
+        if let Some(ratio) = summary(&ratios(ours, theirs)) {
+            figures.ratios.insert(name.clone(), ratio);
+        }
+    }
+    if let Some(ours) = deployed.iter().find(|one| one.name == OURS.to_lowercase()) {
+        let measured = figures.tokens_per_second.get(&ours.name).map(|speed| 1.0 / speed.median);
+        let predicted = ours.predicted_seconds_per_token(&running.shelf).ok();
+        figures.predicted_over_measured = predicted.zip(measured).map(|(predicted, measured)| predicted / measured);
+    }
+    for (what, plan) in &figures.plans {
+        let speed = figures.tokens_per_second.get(what).map_or(0.0, |speed| speed.median);
+        progress(&format!("{name}: {what} {speed:.2} tokens/s: {plan}"));
+    }
+    Ok(figures)
+}
+
+const TOGETHER_SUFFIX: &str = "-together";
+
+fn together(strategy: &str) -> String {
+    strategy.to_lowercase() + TOGETHER_SUFFIX
+}
+
+/// Tokens a second of each deployment, asked in turn, forth and back.
+async fn take_turns(running: &Running, deployed: &[Wanted], extent: &Extent, name: &str) -> Result<Samples> {
+    let mut samples = Samples::new();
+    for round in 0..extent.pairs {
+        progress(&format!("{name}: round {} of {}", round + 1, extent.pairs));
+        let mut order: Vec<&Wanted> = deployed.iter().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for one in order {
+            let speed = if one.max_sessions > 1 {
+                ask_together(&running.gateway, &one.name, SESSIONS, extent.tokens).await?
+            } else {
+                1.0 / ask(&running.gateway, &one.name, PROMPT_TOKENS, extent.tokens + 1).await?.seconds_per_token()
+            };
+            samples.entry(one.name.clone()).or_default().push(speed);
+        }
+    }
+    Ok(samples)
+}
+
+/// What the labs say together: a row's samples are one median a lab.
+fn rows(labs: &[LabFigures]) -> Vec<Row> {
+    let medians = |against: &str, only: &dyn Fn(&str) -> bool| -> Vec<f64> {
+        let of_lab = |lab: &LabFigures| lab.ratios.get(against).map(|ratio| ratio.median);
+        labs.iter().filter(|lab| only(&lab.lab)).filter_map(of_lab).collect()
+    };
+    let any = |_: &str| true;
+    let slow = |lab: &str| SLOW_LINKS.contains(&lab);
+    let (equal, memory, minmax) = ("equalsplit", "memoryproportional", "minmax");
+    let lingua = together("LinguaLinked");
+    let row = |what: &str, samples: Vec<f64>, goal| {
+        Row::of(what, "cpu", Some(4), "times", samples).map(|row| row.with_goal(goal, None))
+    };
+    let worst = |what: &str, samples: Vec<f64>| row(what, least(&samples).into_iter().collect(), Goal::AtLeast(0.97));
+    let alone: Vec<f64> = BEST_ALONE
+        .iter()
+        .filter_map(|(lab, phone)| {
+            let plan = labs.iter().find(|figures| figures.lab == *lab)?.plans.get(&OURS.to_lowercase())?;
+            Some(f64::from(u8::from(plan.starts_with(&format!("{phone} 0-")) && !plan.contains(','))))
+        })
+        .collect();
+    let errors: Vec<f64> = labs.iter().filter_map(|lab| Some((lab.predicted_over_measured? - 1.0).abs())).collect();
+    let largest = errors.iter().copied().max_by(f64::total_cmp);
+    [
+        row("decode, ours over equal split, median of labs", medians(equal, &any), Goal::AtLeast(1.6)),
+        row("decode, ours over memory-proportional, median of labs", medians(memory, &any), Goal::AtLeast(1.3)),
+        worst("decode, ours over memory-proportional, worst lab", medians(memory, &any)),
+        row("decode, ours over min-max, labs with slow links", medians(minmax, &slow), Goal::AtLeast(1.2)),
+        worst("decode, ours over min-max, worst lab", medians(minmax, &any)),
+        row("4 sessions, ours over the published program, median", medians(&lingua, &any), Goal::AtLeast(1.15)),
+        worst("4 sessions, ours over the published program, worst lab", medians(&lingua, &any)),
+        Row::of(
+            "one phone is best alone: the plan is that phone",
+            "cpu",
+            Some(4),
+            "of 1",
+            least(&alone).into_iter().collect(),
+        )
+        .map(|row| row.with_goal(Goal::AtLeast(1.0), None)),
+        Row::of("predicted token time off the measured, median lab", "cpu", Some(4), "part", errors),
+        Row::of(
+            "predicted token time off the measured, worst lab",
+            "cpu",
+            Some(4),
+            "part",
+            largest.into_iter().collect(),
+        )
+        .map(|row| row.with_goal(Goal::AtMost(0.15), None)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

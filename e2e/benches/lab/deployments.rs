@@ -1,0 +1,163 @@
+//! Deployments: what is applied to a lab, one beside the other, each seeing the memory that the lab's file names.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use polyphony_e2e::shelf::Shelf;
+use polyphony_farm::lab::Lab;
+use serde_json::Value;
+
+/// How long a deployment may take to be there.
+const PATIENCE: Duration = Duration::from_secs(100);
+/// How long trouble may last that goes away by itself, such as a phone that is just joining.
+const TROUBLE_PATIENCE: Duration = Duration::from_secs(12);
+const POLL: Duration = Duration::from_millis(200);
+
+/// What a deployment is to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub name: String,
+    pub strategy: &'static str,
+    pub objective: &'static str,
+    pub context_length: u32,
+    pub max_sessions: u32,
+    /// Exactly so many phones; none for as many as are best.
+    pub phones: Option<usize>,
+    pub is_balanced: bool,
+}
+
+pub fn model_manifest(file: &Path) -> String {
+    format!(
+        "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: smollm2}}\nspec: {{source: \"file://{}\"}}\n",
+        file.display()
+    )
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// One session of the best plan, on whatever phones.
+    pub fn new(name: &str, strategy: &'static str) -> Self {
+        Self {
+            name: name.to_owned(),
+            strategy,
+            objective: "Latency",
+            context_length: 128,
+            max_sessions: 1,
+            phones: None,
+            is_balanced: false,
+        }
+    }
+
+    fn manifest(&self) -> String {
+        let Self { name, strategy, objective, context_length, max_sessions, phones, is_balanced } = self;
+        let phones = phones.map_or_else(String::new, |n| format!(", minPhones: {n}, maxPhones: {n}"));
+        format!(
+            "apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {{name: {name}}}\nspec:\n  model: \
+             smollm2\n  contextLength: {context_length}\n  maxSessions: {max_sessions}\n  objective: {objective}\n  placement: \
+             {{strategy: {strategy}, memoryFraction: 1.0{phones}}}\n  loadBalancing: {{enabled: {is_balanced}}}\n  transport: \
+             {{activationType: f16}}\n"
+        )
+    }
+
+    /// Applies it and waits until it answers. It is planned as if it were alone on the phones of the lab's file: their agents
+    /// have more memory, and what others take of it comes on top of what a phone may give.
+    ///
+    /// # Errors
+    /// When it does not become available; with what its conditions say.
+    pub async fn deploy(&self, shelf: &Shelf, lab: &Lab) -> Result<()> {
+        let used = used_bytes(shelf)?;
+        let mut manifest = String::new();
+        for phone in &lab.phones {
+            let bytes = phone.segment_bytes + used.get(&phone.name).copied().unwrap_or(0);
+            let name = &phone.name;
+            // Writing into a string cannot fail.
+            let _ = write!(
+                manifest,
+                "apiVersion: polyphony.dev/v1alpha1\nkind: Phone\nmetadata: {{name: {name}}}\nspec: {{maxMemory: \
+                 \"{bytes}\"}}\n---\n"
+            );
+        }
+        let file = shelf.data_dir().join("phones.yaml");
+        std::fs::write(&file, &manifest)?;
+        shelf.polyctl(&["apply", "--force-conflicts", "-f", &file.to_string_lossy()])?.ok()?;
+        shelf.apply(&self.manifest())?.ok()?;
+        self.await_available(shelf).await
+    }
+
+    /// # Errors
+    /// When it is in trouble that lasts; with what its conditions say.
+    pub async fn await_available(&self, shelf: &Shelf) -> Result<()> {
+        let (began, mut in_trouble_since) = (Instant::now(), None);
+        loop {
+            let object = shelf.get(&format!("inferencedeployment/{}", self.name))?;
+            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let condition =
+                |type_: &str| conditions.iter().find(|one| one["type"] == type_).cloned().unwrap_or_default();
+            if condition("Available")["status"] == "True" {
+                return Ok(());
+            }
+            let degraded = condition("Degraded");
+            let words = degraded["message"].as_str().unwrap_or_default().to_owned();
+            match degraded["status"] == "True" && degraded["reason"] != "ModelNotResolved" {
+                true => drop(in_trouble_since.get_or_insert_with(Instant::now)),
+                false => in_trouble_since = None,
+            }
+            if in_trouble_since.is_some_and(|since: Instant| since.elapsed() > TROUBLE_PATIENCE) {
+                bail!("{}: {words}", degraded["reason"].as_str().unwrap_or("in trouble"));
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("not available after {} s: {}", PATIENCE.as_secs(), condition("Available")["message"]);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// # Errors
+    /// When the API does not answer.
+    pub fn delete(&self, shelf: &Shelf) -> Result<()> {
+        shelf.polyctl(&["delete", "inferencedeployment", &self.name])?.ok().map(drop)
+    }
+
+    /// The phones of its newest generation with what each holds: `phone-4 0-13, phone-3 14-29`.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn plan(&self, shelf: &Shelf) -> Result<String> {
+        let mut stages = shelf.list("segmentplacements")?;
+        stages.retain(|stage| stage["spec"]["deployment"] == self.name.as_str());
+        let generation = |stage: &Value| stage["spec"]["planGeneration"].as_u64();
+        let newest = stages.iter().map(generation).max().flatten();
+        stages.retain(|stage| generation(stage) == newest);
+        stages.sort_by_key(|stage| stage["spec"]["stage"].as_u64());
+        let words = |stage: &Value| {
+            let at = |field: &str| stage["spec"]["holds"][field].as_u64().unwrap_or(0);
+            let last = at("to").saturating_sub(1);
+            format!("{} {}-{last}", stage["spec"]["phone"].as_str().unwrap_or_default(), at("from"))
+        };
+        Ok(stages.iter().map(words).collect::<Vec<_>>().join(", "))
+    }
+
+    /// What the controller expects of it.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn predicted_seconds_per_token(&self, shelf: &Shelf) -> Result<f64> {
+        let object = shelf.get(&format!("inferencedeployment/{}", self.name))?;
+        let predicted = object["status"]["predictedTokensPerSecond"].as_f64().filter(|speed| *speed > 0.0);
+        Ok(1.0 / predicted.with_context(|| format!("{} predicts no speed", self.name))?)
+    }
+}
+
+/// What the segments on each phone take.
+fn used_bytes(shelf: &Shelf) -> Result<BTreeMap<String, u64>> {
+    let mut used = BTreeMap::new();
+    for placement in shelf.list("segmentplacements")? {
+        let phone = placement["spec"]["phone"].as_str().unwrap_or_default().to_owned();
+        *used.entry(phone).or_insert(0) += placement["spec"]["plannedBytes"].as_u64().unwrap_or(0);
+    }
+    Ok(used)
+}

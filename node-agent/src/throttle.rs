@@ -1,0 +1,170 @@
+//! Throttle: a lab's phone computes as slowly as its share of the processor says, in bursts of any length.
+//!
+//! The kernel keeps a control group's share only over several of its ticks: a step of a few milliseconds is over before it
+//! is slowed. What the kernel did not take is waited for here, after each run of the engine. Real phones have no pace.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use polyphony_kernels::{BufferId, Engine, EngineError, MatrixId, Recording, VectorId, WeightType};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The share of one core that this phone is, in a file that may change while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    file: PathBuf,
+}
+
+/// Why a file gives no pace.
+#[derive(Debug, thiserror::Error)]
+pub enum ThrottleError {
+    #[error("--pace-file {} cannot be read: {source}", .file.display())]
+    Unreadable { file: PathBuf, source: std::io::Error },
+    #[error("--pace-file {} holds {found:?}: write a share of one core, such as 0.25", .file.display())]
+    NoShare { file: PathBuf, found: String },
+}
+
+/// An engine that keeps a pace. It counts the processor time of the thread that runs it: of a CPU backend with one thread.
+pub struct Throttled {
+    engine: Box<dyn Engine>,
+    throttle: Throttle,
+}
+
+// === impl Throttle ===
+
+impl Throttle {
+    /// # Errors
+    /// When the file does not hold a share above 0 and at most 1.
+    pub fn open(file: &Path) -> Result<Self, ThrottleError> {
+        let throttle = Self { file: file.to_owned() };
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| ThrottleError::Unreadable { file: file.to_owned(), source })?;
+        match parse_share(&text) {
+            Some(_) => Ok(throttle),
+            None => Err(ThrottleError::NoShare { file: file.to_owned(), found: text.trim().to_owned() }),
+        }
+    }
+
+    /// The share now; a whole core where the file has gone or is just being written.
+    fn share(&self) -> f64 {
+        std::fs::read_to_string(&self.file).ok().and_then(|text| parse_share(&text)).unwrap_or(1.0)
+    }
+
+    /// The engine at this pace.
+    pub fn keep(self, engine: Box<dyn Engine>) -> Box<dyn Engine> {
+        Box::new(Throttled { engine, throttle: self })
+    }
+}
+
+fn parse_share(text: &str) -> Option<f64> {
+    text.trim().parse::<f64>().ok().filter(|share| *share > 0.0 && *share <= 1.0)
+}
+
+/// What is left to wait so that work of `processor_time`, which has taken `elapsed`, takes as long as on a core of `share`.
+fn rest(processor_time: Duration, elapsed: Duration, share: f64) -> Duration {
+    processor_time.div_f64(share).saturating_sub(elapsed)
+}
+
+/// The time that this thread has had of a processor.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+// === impl Throttled ===
+
+impl Engine for Throttled {
+    fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
+        let (began, before) = (Instant::now(), thread_time());
+        let outcome = self.engine.run(recording);
+        std::thread::sleep(rest(thread_time().saturating_sub(before), began.elapsed(), self.throttle.share()));
+        outcome
+    }
+
+    fn numerics(&self) -> String {
+        self.engine.numerics()
+    }
+
+    fn device(&self) -> String {
+        self.engine.device()
+    }
+
+    fn load_matrix(
+        &mut self,
+        weight_type: WeightType,
+        n_rows: usize,
+        n_cols: usize,
+        ggml: &[u8],
+    ) -> Result<MatrixId, EngineError> {
+        self.engine.load_matrix(weight_type, n_rows, n_cols, ggml)
+    }
+
+    fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
+        self.engine.load_vector(values)
+    }
+
+    fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
+        self.engine.alloc(len)
+    }
+
+    fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
+        self.engine.write(buffer, offset, values)
+    }
+
+    fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
+        self.engine.read(buffer, range)
+    }
+
+    fn bytes_used(&self) -> u64 {
+        self.engine.bytes_used()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn what_the_kernel_did_not_slow_is_waited_for() {
+        for (processor_time, elapsed, share, expected) in [
+            (2 * MS, 2 * MS, 0.25, 6 * MS),
+            // The kernel has slowed it already, in part, in full, and by more.
+            (2 * MS, 5 * MS, 0.25, 3 * MS),
+            (2 * MS, 8 * MS, 0.25, Duration::ZERO),
+            (2 * MS, 9 * MS, 0.25, Duration::ZERO),
+            (2 * MS, 2 * MS, 1.0, Duration::ZERO),
+        ] {
+            assert_eq!(rest(processor_time, elapsed, share), expected, "{processor_time:?} in {elapsed:?} of {share}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_read_anew_and_a_bad_one_refused_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("share");
+        assert!(Throttle::open(&file).unwrap_err().to_string().contains("--pace-file"));
+        for bad in ["", "0", "-1", "1.5", "slow", "NaN"] {
+            std::fs::write(&file, bad).unwrap();
+            assert!(Throttle::open(&file).unwrap_err().to_string().contains("such as 0.25"), "{bad}");
+        }
+        std::fs::write(&file, "0.5\n").unwrap();
+        let throttle = Throttle::open(&file).unwrap();
+        assert_eq!(throttle.share(), 0.5);
+        std::fs::write(&file, "0.25").unwrap();
+        assert_eq!(throttle.share(), 0.25);
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(throttle.share(), 1.0);
+    }
+
+    #[test]
+    fn the_time_of_a_thread_is_its_own() {
+        let before = thread_time();
+        std::thread::sleep(20 * MS);
+        // Sleeping costs it next to nothing.
+        assert!(thread_time() - before < 10 * MS);
+    }
+}
