@@ -104,9 +104,7 @@ impl fmt::Display for Strategy {
 
 /// A name that is no strategy's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no strategy is called {found}: expected one of Optimal, EqualSplit, MemoryProportional, MinMax, LinguaLinked"
-)]
+#[error("no strategy is called {found}: expected one of Optimal, EqualSplit, MemoryProportional, MinMax, LinguaLinked")]
 pub struct UnknownStrategy {
     pub found: String,
 }

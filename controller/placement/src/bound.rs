@@ -16,7 +16,7 @@ use knapsack::Knapsack;
 use ways::Ways;
 
 /// Subgradient steps.
-const MAX_STEPS: usize = 60;
+const MAX_STEPS: usize = 40;
 /// Halvings at most of the interval in which the objective of Throughput lies.
 const HALVINGS: usize = 40;
 /// The part of the objective to which that interval is narrowed.

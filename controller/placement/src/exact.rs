@@ -15,8 +15,12 @@ use programme::{Answer, Programme};
 const MAX_ROUNDS: usize = 200;
 /// Branch-and-bound nodes of all rounds together: the solver's limit, in place of a clock.
 const NODE_LIMIT: u64 = 2_000;
+/// Usable phones up to which that limit holds; over more a proof may take longer than it is worth.
+const MAX_PHONES_PROVEN: usize = 7;
+/// The limit beyond.
+const SHORT_NODE_LIMIT: u64 = 200;
 /// The same where more phones are usable than the programme takes.
-const PARTIAL_NODE_LIMIT: u64 = 20;
+const PARTIAL_NODE_LIMIT: u64 = 10;
 
 /// Phones the programme takes when any two links differ: it has a binary for each pair.
 const MAX_PHONES: usize = 10;
@@ -47,7 +51,8 @@ pub(crate) struct Outcome {
 pub(crate) fn node_limit(costs: &Costs<'_>) -> u64 {
     // Over a part of the phones there is no proof to be had, only something better.
     match costs.usable.len() {
-        n if n <= max_phones(costs) => NODE_LIMIT,
+        n if n <= MAX_PHONES_PROVEN => NODE_LIMIT,
+        n if n <= max_phones(costs) => SHORT_NODE_LIMIT,
         n if n <= MAX_PHONES_PARTIAL => PARTIAL_NODE_LIMIT,
         _ => 0,
     }

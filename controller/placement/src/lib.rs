@@ -4,9 +4,13 @@
 //! A plan is a ring of stages: contiguous layers, the embedding with the first, the output matrix with the
 //! last. [`plan`] minimises the time of a token around the ring (Latency) or between tokens of many sessions
 //! (Throughput) within every phone's memory; phones that do not help are left out. A local search finds a good
-//! ring, an integer linear programme improves it and proves that none is better; with more than ten phones
-//! (forty where all links and layers are alike) it does so over the most promising ones only, and the plan
-//! states its gap. [`check`] judges plans with code of its own, and no plan that it rejects is ever returned.
+//! ring; a bound over all phones, or an integer linear programme, proves that none is better. With more than ten
+//! phones (forty where all links and layers are alike) the programme looks at the most promising ones only, and
+//! what is not proven states its gap. [`check`] judges plans with code of its own, and no plan that it rejects is
+//! ever returned.
+//!
+//! Beside it: [`plan_by`] places layers by the rules of others, to compare; [`plan_fleet`] plans many deployments;
+//! [`shift`] is what the balancer can reach from a plan in force.
 
 mod baselines;
 mod bound;

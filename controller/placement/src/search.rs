@@ -12,7 +12,7 @@ use counts::Counts;
 /// Rings tried at most: what bounds the search's time.
 const MAX_EVALUATIONS: usize = 5_000;
 /// The same for descents from shaken rings.
-const MAX_SHAKEN: usize = 15_000;
+const MAX_SHAKEN: usize = 10_000;
 /// Phones that the search moves among at least, where there are so many.
 const MIN_POOL: usize = 20;
 

@@ -64,6 +64,10 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         let mut further =
             (to - from) as f64 * costs.seconds_per_layer_per_further_row.unwrap_or(costs.seconds_per_layer);
         let times = [costs.seconds_per_layer, costs.seconds_embedding, costs.seconds_head, costs.seconds_per_step];
+        let further_times = [costs.seconds_per_layer_per_further_row, costs.seconds_head_per_further_row];
+        if !further_times.into_iter().flatten().all(believed) {
+            return None;
+        }
         if from >= to || costs.seconds_per_layer < MIN_LAYER_SECONDS || !times.into_iter().all(believed) {
             return None;
         }

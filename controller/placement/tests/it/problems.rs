@@ -161,12 +161,15 @@ pub(crate) fn spoil(problem: &mut Problem, random: &mut Random) {
         let size = sizes[random.within(0, sizes.len() as u64 - 1) as usize];
         let last = problem.phones.len() as u64 - 1;
         let (i, j) = (random.within(0, last) as usize, random.within(0, last) as usize);
-        match random.within(0, 5) {
+        match random.within(0, 8) {
             0 => problem.phones[i].seconds_per_layer = figure,
             1 => problem.phones[i].seconds_embedding = figure,
             2 => problem.phones[i].seconds_head = figure,
             3 => drop(problem.links.measured.insert((i, j), Link { latency_seconds: figure, ..link(1.0) })),
             4 => drop(problem.links.measured.insert((i, j), Link { bytes_per_second: figure, ..link(1.0) })),
+            5 => problem.phones[i].seconds_per_step = figure,
+            6 => problem.phones[i].seconds_per_layer_per_further_row = Some(figure),
+            7 => problem.phones[i].seconds_head_per_further_row = Some(figure),
             _ => problem.phones[i].allocatable_bytes = size,
         }
     }
