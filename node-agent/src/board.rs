@@ -76,6 +76,7 @@ impl Board {
             seconds_per_layer: None,
             prefill_seconds_per_layer_per_token: None,
             seconds_besides_layers: None,
+            layers_timed: 0,
             queued_rows: 0,
             sessions: 0,
             message: None,
@@ -230,6 +231,7 @@ impl Entry {
     pub fn set_figures(&self, figures: Figures) {
         let mut state = lock(&self.state);
         state.report.seconds_per_layer = figures.seconds_per_layer;
+        state.report.layers_timed = figures.layers_timed;
         state.report.prefill_seconds_per_layer_per_token = figures.prefill_seconds_per_layer_per_token;
         state.report.seconds_besides_layers = figures.seconds_besides_layers;
         let is_news = match (state.told_seconds_per_layer, figures.seconds_per_layer) {

@@ -42,6 +42,8 @@ pub struct Step {
 pub struct Figures {
     /// One row through one layer, in decode.
     pub seconds_per_layer: Option<f64>,
+    /// Layers of the steps that this was measured by.
+    pub layers_timed: u32,
     /// One layer of a prefill chunk, divided by its rows.
     pub prefill_seconds_per_layer_per_token: Option<f64>,
     /// What a decode step costs besides its layers.
@@ -121,8 +123,11 @@ impl Pace {
         }
         self.published_at = Some(now);
         // What was not measured of late is as it was.
+        let layer = self.layer.median(now);
+        let layers_timed = if step.is_decode { step.n_layers as u32 } else { self.figures.layers_timed };
         let figures = Figures {
-            seconds_per_layer: self.layer.median(now).or(self.figures.seconds_per_layer),
+            seconds_per_layer: layer.or(self.figures.seconds_per_layer),
+            layers_timed,
             prefill_seconds_per_layer_per_token: self
                 .prefill
                 .median(now)

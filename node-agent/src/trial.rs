@@ -49,6 +49,7 @@ pub fn run(segment: &mut Segment) -> Result<(Shares, Figures), SegmentError> {
     };
     let figures = Figures {
         seconds_per_layer: layer,
+        layers_timed: segment.n_layers() as u32,
         prefill_seconds_per_layer_per_token: chunk.map(|seconds| seconds / (n_layers * capacity.max_rows as f64)),
         seconds_besides_layers: if segment.holds_head() { head } else { None },
     };

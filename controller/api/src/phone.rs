@@ -180,6 +180,10 @@ pub struct LayerTime {
     pub milliseconds_per_layer: f64,
     /// The least that it ever was: the phone when it is cool and has nothing else to do.
     pub fastest_milliseconds_per_layer: f64,
+    /// Layers that a step went through when it was measured. A phone that runs few is faster than one that runs many, so a
+    /// later time of far fewer layers does not replace a longer one.
+    #[serde(default)]
+    pub layers: u32,
     /// Unix time of the last measurement that changed it, in seconds.
     pub at_seconds: i64,
 }

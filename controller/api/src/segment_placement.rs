@@ -83,6 +83,9 @@ pub struct SegmentPlacementSpec {
     /// sessions end where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<u64>,
+    /// Moves of the load balancer that led here one soon after the other; each makes the next one wait twice as long.
+    #[serde(default)]
+    pub moves: u32,
     /// How the layers were divided.
     #[serde(default)]
     pub strategy: Strategy,

@@ -221,6 +221,7 @@ fn report(placement: &SegmentPlacement) -> Option<SegmentReport> {
         seconds_per_layer: Some(milliseconds / 1e3),
         prefill_seconds_per_layer_per_token: None,
         seconds_besides_layers: None,
+        layers_timed: 0,
         queued_rows: 0,
         sessions: status.sessions.unwrap_or(0),
         message: None,

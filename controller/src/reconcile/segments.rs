@@ -49,6 +49,7 @@ pub fn placements(
             holds: holds(&planned_stage.holds),
             standby: planned_stage.standby.map(|(from, to)| Standby::new(from, to)),
             follows,
+            moves: 0,
             strategy: spec.placement.strategy,
             edges: to_next.into_iter().collect(),
             context_length: spec.context_length,

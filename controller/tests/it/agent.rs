@@ -105,6 +105,7 @@ fn ready(assignment: &Assignment, seconds_per_layer: f64) -> SegmentReport {
         seconds_per_layer: Some(seconds_per_layer),
         prefill_seconds_per_layer_per_token: None,
         seconds_besides_layers: None,
+        layers_timed: 0,
         queued_rows: 0,
         sessions: 0,
         message: None,

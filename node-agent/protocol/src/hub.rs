@@ -136,6 +136,9 @@ pub struct SegmentReport {
     pub bytes_total: u64,
     /// Median decode time of one layer, when measured.
     pub seconds_per_layer: Option<f64>,
+    /// Layers that the timed steps went through; 0 when nothing is measured.
+    #[serde(default)]
+    pub layers_timed: u32,
     /// Median prefill time of one layer, divided by the tokens of the chunk, when measured.
     #[serde(default)]
     pub prefill_seconds_per_layer_per_token: Option<f64>,

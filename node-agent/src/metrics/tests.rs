@@ -65,6 +65,7 @@ fn full_board() -> Arc<Board> {
     entry.set_sessions(1);
     entry.set_figures(crate::pace::Figures {
         seconds_per_layer: Some(0.5),
+        layers_timed: 3,
         prefill_seconds_per_layer_per_token: Some(0.25),
         seconds_besides_layers: Some(0.125),
     });

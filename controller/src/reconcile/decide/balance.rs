@@ -9,6 +9,10 @@ use polyphony_api::inference_deployment::LoadBalancing;
 
 /// A better plan has to be better for this long before layers move.
 pub const LASTING_SECONDS: i64 = 2;
+/// The cool-down doubles with each move in a row, at most this often.
+const MOST_DOUBLINGS: u32 = 6;
+/// A plan that has served so many cool-downs ends the row.
+pub const QUIET_COOL_DOWNS: i64 = 4;
 /// A move has to save the time that it takes within this.
 const PAYBACK_SECONDS: f64 = 60.0;
 
@@ -18,6 +22,8 @@ pub struct Scene {
     pub rules: LoadBalancing,
     /// Since the serving plan was made.
     pub age_seconds: i64,
+    /// Moves that led to it one soon after the other.
+    pub moves: u32,
     /// Since a better plan has been known without a break.
     pub imbalanced_seconds: Option<i64>,
     /// The objective of the serving plan, by what is measured now.
@@ -55,6 +61,11 @@ pub struct Judgement {
     pub to_do: Option<Move>,
 }
 
+/// How long a plan stays that so many moves led to. What swings back and forth swings ever more slowly.
+pub fn cool_down_seconds(rules: &LoadBalancing, moves: u32) -> i64 {
+    i64::from(rules.cool_down_seconds) << moves.saturating_sub(1).min(MOST_DOUBLINGS)
+}
+
 /// Weighs what could be had against what is.
 pub fn weigh(scene: &Scene) -> Judgement {
     let rest = |status, reason: &str, message: String| Judgement {
@@ -90,8 +101,9 @@ pub fn weigh(scene: &Scene) -> Judgement {
             format!("{promised}, but the phones have no room for it beside the serving one: free some memory");
         return rest(Truth::False, "NoRoom", message);
     }
-    if scene.age_seconds < i64::from(scene.rules.cool_down_seconds) {
-        let message = format!("{promised}; moves come at least {} s apart", scene.rules.cool_down_seconds);
+    let cool_down = cool_down_seconds(&scene.rules, scene.moves);
+    if scene.age_seconds < cool_down {
+        let message = format!("{promised}; the next move comes {cool_down} s after the last plan at the soonest");
         return rest(Truth::False, "CoolingDown", message);
     }
     if scene.imbalanced_seconds.is_none_or(|seconds| seconds < LASTING_SECONDS) {
@@ -114,6 +126,7 @@ mod tests {
         Scene {
             rules: LoadBalancing::default(),
             age_seconds: 60,
+            moves: 0,
             imbalanced_seconds: Some(5),
             serving_seconds: 0.100,
             shift: offer(0.070),
@@ -124,10 +137,12 @@ mod tests {
     #[test]
     fn a_move_is_made_when_it_pays_and_else_the_reason_is_said() {
         type Edit = fn(&mut Scene);
-        let table: [(&str, Edit, Truth, &str, Option<Move>); 12] = [
+        let table: [(&str, Edit, Truth, &str, Option<Move>); 14] = [
             ("as it is", |_| (), Truth::False, "Rebalancing", Some(Move::Shift)),
             ("disabled", |s| s.rules.enabled = false, Truth::Unknown, "Disabled", None),
             ("young", |s| s.age_seconds = 29, Truth::False, "CoolingDown", None),
+            ("after one move", |s| s.moves = 1, Truth::False, "Rebalancing", Some(Move::Shift)),
+            ("after three in a row", |s| s.moves = 3, Truth::False, "CoolingDown", None),
             ("first seen", |s| s.imbalanced_seconds = None, Truth::False, "Imbalanced", None),
             ("seen shortly", |s| s.imbalanced_seconds = Some(1), Truth::False, "Imbalanced", None),
             ("small gain", |s| (s.shift, s.whole) = (offer(0.095), offer(0.092)), Truth::True, "NoGain", None),

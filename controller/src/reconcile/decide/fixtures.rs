@@ -211,6 +211,7 @@ impl World {
                 seconds_per_layer: measured(seen),
                 prefill_seconds_per_layer_per_token: None,
                 seconds_besides_layers: None,
+                layers_timed: 0,
                 queued_rows: 0,
                 sessions: 0,
                 message: (phase == SegmentPhase::Failed).then(|| "no memory".to_owned()),

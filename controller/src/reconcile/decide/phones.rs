@@ -11,6 +11,7 @@ use super::story::{Severity, tell};
 use super::{Action, condition_time};
 use crate::reconcile::observe::{Health, Observed, PhoneLink, PhoneSeen};
 use crate::reconcile::problem::allocatable_bytes;
+use crate::reconcile::problem::measured::BUSY_REMEMBERED_SECONDS;
 
 /// A lease is renewed after this.
 const LEASE_SECONDS: i64 = 10;
@@ -145,15 +146,26 @@ fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
     let now = observed.now.as_second();
     for placement in observed.placements.values().filter(|placement| placement.spec.phone == phone) {
         let digest = &placement.spec.manifest_digest;
-        let Some(seconds) = observed.report_of(placement).and_then(|report| report.seconds_per_layer) else { continue };
+        let Some(report) = observed.report_of(placement) else { continue };
+        let Some(seconds) = report.seconds_per_layer else { continue };
+        let held = placement.spec.holds.to.saturating_sub(placement.spec.holds.from);
+        let layers = if report.layers_timed > 0 { report.layers_timed } else { held };
         let milliseconds = rounded(seconds * 1e3);
         let known = times.iter().position(|time| time.manifest_digest == *digest);
         let fastest = known.map_or(milliseconds, |at| times[at].fastest_milliseconds_per_layer.min(milliseconds));
-        if let Some(old) = known.map(|at| &times[at])
-            && (old.milliseconds_per_layer - milliseconds).abs() <= MEANINGFUL_LAYER_TIME * old.milliseconds_per_layer
-            && now - old.at_seconds < REMEMBER_EVERY_SECONDS
-        {
-            continue;
+        if let Some(old) = known.map(|at| &times[at]) {
+            let age = now - old.at_seconds;
+            let is_alike =
+                (old.milliseconds_per_layer - milliseconds).abs() <= MEANINGFUL_LAYER_TIME * old.milliseconds_per_layer;
+            let says_less = layers * 2 < old.layers && milliseconds < old.milliseconds_per_layer;
+            let is_kept = if says_less {
+                age <= BUSY_REMEMBERED_SECONDS
+            } else {
+                is_alike && old.layers == layers && age < REMEMBER_EVERY_SECONDS
+            };
+            if is_kept {
+                continue;
+            }
         }
         if let Some(at) = known {
             times.remove(at);
@@ -162,6 +174,7 @@ fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
             manifest_digest: digest.clone(),
             milliseconds_per_layer: milliseconds,
             fastest_milliseconds_per_layer: fastest,
+            layers,
             at_seconds: now,
         };
         times.insert(0, time);

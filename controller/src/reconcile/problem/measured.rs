@@ -20,6 +20,8 @@ const STEP: f64 = 1.05;
 const BESIDES_STEP_SECONDS: f64 = 0.0001;
 /// How long a time counts that nobody measures any more.
 const REMEMBERED_SECONDS: i64 = 600;
+/// How long a time of many layers counts on a phone that now runs few, and is faster for that.
+pub const BUSY_REMEMBERED_SECONDS: i64 = 120;
 /// A speed test tells the time of a layer within such a factor; a tiny model's layers are all but arithmetic.
 const PLAUSIBLE: std::ops::RangeInclusive<f64> = 0.01..=1e6;
 
@@ -53,6 +55,8 @@ pub(super) fn costs(
 struct Known<'a> {
     /// What it says of its newest segment that has a time, and whether that is a tail.
     report: Option<(&'a SegmentReport, bool)>,
+    /// Whether it runs far fewer layers now than when its remembered time was measured, and is faster for that alone.
+    is_light: bool,
     /// The time of a layer that its newest plan was made with.
     planned_seconds: Option<f64>,
 }
@@ -68,6 +72,11 @@ fn known<'a>(observed: &'a Observed, digest: &str) -> BTreeMap<&'a str, Known<'a
         let of_phone = known.entry(spec.phone.as_str()).or_default();
         if let Some(report) = observed.report_of(placement).filter(|report| report.seconds_per_layer.is_some()) {
             of_phone.report = Some((report, spec.holds.head));
+            let held = spec.holds.to.saturating_sub(spec.holds.from);
+            let timed = if report.layers_timed > 0 { report.layers_timed } else { held };
+            let busy = remembered(observed, &spec.phone, digest)
+                .filter(|time| observed.now.as_second() - time.at_seconds <= BUSY_REMEMBERED_SECONDS);
+            of_phone.is_light = busy.is_some_and(|busy| timed * 2 < busy.layers);
         }
         if spec.planned_layer_microseconds > 0 {
             of_phone.planned_seconds = Some(spec.planned_layer_microseconds as f64 / 1e6);
@@ -85,10 +94,15 @@ fn cost(
     figures: Figures,
 ) -> PhoneCosts {
     let measured = known.report.and_then(|(report, _)| report.seconds_per_layer);
+    let remembered = remembered(observed, &estimate.name, digest).map(|time| time.milliseconds_per_layer / 1e3);
     let layer = match (measured, figures) {
         (Some(measured), Figures::Raw) => Some(measured),
-        (Some(measured), Figures::Settled) => Some(settled(measured, known.planned_seconds)),
-        (None, _) => remembered(observed, &estimate.name, digest).map(|time| time.milliseconds_per_layer / 1e3),
+        (Some(measured), Figures::Settled) => {
+            let is_busier = known.is_light && remembered.is_some_and(|busy| busy > measured);
+            let counted = if is_busier { remembered.unwrap_or(measured) } else { measured };
+            Some(settled(counted, known.planned_seconds))
+        }
+        (None, _) => remembered,
     };
     let layer = layer.unwrap_or(estimate.seconds_per_layer * typical);
     // All times of a phone go with its speed, of which a layer's is the best measure.

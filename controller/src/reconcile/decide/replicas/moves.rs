@@ -12,7 +12,7 @@ use super::model_state::ModelState;
 use super::plan::Told;
 use super::{Outcome, Round};
 use crate::models::Resolved;
-use crate::reconcile::decide::balance::{Move, Offer, Scene, weigh};
+use crate::reconcile::decide::balance::{Move, Offer, QUIET_COOL_DOWNS, Scene, cool_down_seconds, weigh};
 use crate::reconcile::generations::Generation;
 use crate::reconcile::observe::{Health, Observed};
 use crate::reconcile::problem::measured::Figures;
@@ -90,6 +90,7 @@ impl<'a> Round<'a, '_> {
         let scene = Scene {
             rules,
             age_seconds: self.age_seconds(serving),
+            moves: moves(serving),
             imbalanced_seconds: self.imbalanced_seconds(),
             serving_seconds: priced.objective_value,
             shift: shifted.as_ref().map(|plan| offer((plan, true))),
@@ -199,6 +200,12 @@ impl<'a> Round<'a, '_> {
             .all(|segment| report(segment).is_some_and(|report| report.seconds_per_layer.is_some()))
     }
 
+    /// Moves in a row, with one from the serving plan.
+    pub(super) fn moves_with_one_more(&self, serving: &Generation<'_>) -> u32 {
+        let cool_down = cool_down_seconds(&self.deployment.spec.load_balancing, moves(serving));
+        if self.age_seconds(serving) >= cool_down * QUIET_COOL_DOWNS { 1 } else { moves(serving).saturating_add(1) }
+    }
+
     fn age_seconds(&self, generation: &Generation<'_>) -> i64 {
         let made = generation.segments.iter().filter_map(|segment| segment.metadata.creation_timestamp.as_ref()).max();
         made.map_or(0, |made| self.observed.now.duration_since(made.0).as_secs())
@@ -210,6 +217,11 @@ impl<'a> Round<'a, '_> {
         let balanced = condition::find(&status.conditions, "Balanced").filter(|found| found.status == "False")?;
         Some(self.observed.now.duration_since(balanced.last_transition_time.0).as_secs())
     }
+}
+
+/// Moves that led to the generation one soon after the other.
+fn moves(generation: &Generation<'_>) -> u32 {
+    generation.segments.iter().map(|segment| segment.spec.moves).max().unwrap_or(0)
 }
 
 /// What a phone's segments may take together.

@@ -134,6 +134,10 @@ impl<'a> Round<'a, '_> {
         if let Some(serving) = serving.filter(|_| follows.is_some()) {
             made.iter_mut().for_each(|placement| keep_loaded(placement, serving));
         }
+        if let (Told::Rebalanced(_), Some(serving)) = (told, serving) {
+            let moves = self.moves_with_one_more(serving);
+            made.iter_mut().for_each(|placement| placement.spec.moves = moves);
+        }
         let phones: Vec<_> = made.iter().map(|placement| placement.spec.phone.clone()).collect();
         for placement in made {
             self.ledger.add(&placement);

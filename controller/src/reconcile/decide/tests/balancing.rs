@@ -164,13 +164,31 @@ fn layers_come_back_when_the_other_phone_becomes_the_slow_one() {
     persist(&mut world);
     world.report(SegmentPhase::Ready);
     world.settle();
-    world.wait(31);
     world.measure("b", 0.002);
+    world.wait(130);
     persist(&mut world);
     assert_eq!(layers(&world, 3), vec![], "for one session equal phones are as good either way");
     world.measure("a", 0.006);
     persist(&mut world);
     assert_eq!(layers(&world, 3), vec![("a".to_owned(), 0, 1), ("b".to_owned(), 1, 6)]);
+}
+
+#[test]
+fn phones_that_are_slow_only_while_they_hold_much_do_not_make_layers_swing() {
+    let mut world = steady();
+    let newest = |world: &World| world.observed.placements.values().map(|one| one.spec.plan_generation).max().unwrap();
+    world.measure("b", 0.006);
+    for _ in 0..600 {
+        let held = layers(&world, newest(&world));
+        for (phone, from, to) in held {
+            world.measure(&phone, if to - from > 2 { 0.006 } else { 0.002 });
+        }
+        world.wait(1);
+        world.settle();
+        world.report(SegmentPhase::Ready);
+        world.settle();
+    }
+    assert!(newest(&world) <= 6, "{} plans in ten minutes", newest(&world));
 }
 
 #[test]
