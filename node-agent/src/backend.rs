@@ -91,7 +91,12 @@ pub fn choose(
     }
 }
 
-fn candidate(backend: Backend, name: &'static str, cache: &Path, throttle: Option<&Throttle>) -> Result<Chosen, EngineError> {
+fn candidate(
+    backend: Backend,
+    name: &'static str,
+    cache: &Path,
+    throttle: Option<&Throttle>,
+) -> Result<Chosen, EngineError> {
     let mut engine = open(backend, cache, throttle)?;
     let (device, numerics) = (engine.device(), engine.numerics());
     let place = cache.join(remembered_name(&format!("{device} {numerics}")));
@@ -106,7 +111,15 @@ fn candidate(backend: Backend, name: &'static str, cache: &Path, throttle: Optio
             speed
         }
     };
-    Ok(Chosen { backend, name, device, numerics, speeds: vec![speed], cache: cache.to_owned(), throttle: throttle.cloned() })
+    Ok(Chosen {
+        backend,
+        name,
+        device,
+        numerics,
+        speeds: vec![speed],
+        cache: cache.to_owned(),
+        throttle: throttle.cloned(),
+    })
 }
 
 /// A file for each device, driver and arithmetic, and for the measured shapes: others would be other figures.

@@ -80,7 +80,15 @@ impl Board {
             sessions: 0,
             message: None,
         };
-        let state = State { report, n_layers: 0, n_slots: 0, is_loaded: false, has_previous: false, has_next: false, told_seconds_per_layer: None };
+        let state = State {
+            report,
+            n_layers: 0,
+            n_slots: 0,
+            is_loaded: false,
+            has_previous: false,
+            has_next: false,
+            told_seconds_per_layer: None,
+        };
         let steps = Steps::new(&placement_of(namespace, name));
         let entry = Arc::new(Entry { state: Mutex::new(state), steps, changed: self.changed.clone() });
         lock(&self.entries).insert((namespace.to_owned(), name.to_owned()), entry.clone());

@@ -147,9 +147,7 @@ impl Window {
 
     /// Of the samples of the window; where there are fewer than three, of the last three.
     fn median(&mut self, now: Instant) -> Option<f64> {
-        while self.samples.len() > 3
-            && self.samples.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW)
-        {
+        while self.samples.len() > 3 && self.samples.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
             self.samples.pop_front();
         }
         let mut sorted: Vec<f64> = self.samples.iter().map(|(_, seconds)| *seconds).collect();

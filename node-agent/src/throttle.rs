@@ -38,8 +38,8 @@ impl Throttle {
     /// When the file does not hold a share above 0 and at most 1.
     pub fn open(file: &Path) -> Result<Self, ThrottleError> {
         let throttle = Self { file: file.to_owned() };
-        let text =
-            std::fs::read_to_string(file).map_err(|source| ThrottleError::Unreadable { file: file.to_owned(), source })?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| ThrottleError::Unreadable { file: file.to_owned(), source })?;
         match parse_share(&text) {
             Some(_) => Ok(throttle),
             None => Err(ThrottleError::NoShare { file: file.to_owned(), found: text.trim().to_owned() }),

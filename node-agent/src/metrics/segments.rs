@@ -34,11 +34,9 @@ pub(super) fn families(board: &Board) -> Vec<MetricFamily> {
         "Median seconds of recent decode steps of one row that were no layers: embedding, output matrix, sampling, frames.",
         &|segment| segment.report.seconds_besides_layers,
     ));
-    families.extend(placement(
-        "polyphony_segment_queued_rows",
-        "Token rows that wait to be computed.",
-        &|segment| Some(f64::from(segment.report.queued_rows)),
-    ));
+    families.extend(placement("polyphony_segment_queued_rows", "Token rows that wait to be computed.", &|segment| {
+        Some(f64::from(segment.report.queued_rows))
+    }));
     families.extend(placement(
         "polyphony_segment_sessions",
         "Sessions whose KV cache the segment holds.",
