@@ -254,6 +254,7 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
             dtype: match header.dtype {
                 0 => ActivationType::F32,
                 1 => ActivationType::F16,
+                2 => ActivationType::Q8,
                 value => return Err(FrameError::UnknownValue { kind, field: "activation type", value }),
             },
             sample: header.flags & 1 == 1,
@@ -315,6 +316,7 @@ fn dtype_number(dtype: ActivationType) -> u8 {
     match dtype {
         ActivationType::F32 => 0,
         ActivationType::F16 => 1,
+        ActivationType::Q8 => 2,
     }
 }
 
@@ -451,6 +453,15 @@ mod tests {
             0, 1, 0, 0, 0, 1, 2, 3, 4,
         ];
         assert_eq!(&buffer[..], expected);
+    }
+
+    #[test]
+    fn the_bytes_of_a_filler_are_these() {
+        let mut bytes = BytesMut::new();
+        encode(&Frame::Filler(Bytes::from_static(&[7, 8])), &mut bytes);
+        let mut expected = [0; 42];
+        (expected[0], expected[4], expected[40], expected[41]) = (38, FILLER, 7, 8);
+        assert_eq!(bytes[..], expected);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
         match spec.transport.activation_type {
             ActivationType::F32 => "f32",
             ActivationType::F16 => "f16",
+            ActivationType::Q8 => "q8",
         },
     );
     layout.field_if("URL", status.url);
@@ -83,7 +84,8 @@ fn balancing(rules: &LoadBalancing) -> Option<String> {
 }
 
 fn summary(plan: &PlanSummary) -> String {
-    let gap = if plan.gap_percent > 0.0 { format!(", at most {} % off the best", plan.gap_percent) } else { String::new() };
+    let gap =
+        if plan.gap_percent > 0.0 { format!(", at most {} % off the best", plan.gap_percent) } else { String::new() };
     format!("{:?}, {}{gap}, limited by: {}", plan.strategy, plan.method, plan.limited_by)
 }
 

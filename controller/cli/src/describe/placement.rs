@@ -27,7 +27,10 @@ pub(super) fn write(layout: &mut Layout, placement: &SegmentPlacement, story: &S
     layout.field("Manifest Digest", &spec.manifest_digest);
     layout.field("Holds", &spec.holds.summary);
     layout.field_if("Standby", spec.standby.as_ref().map(|kept| kept.summary.as_str()));
-    layout.field_if("Follows", spec.follows.map(|generation| format!("generation {generation}, whose sessions move here")));
+    layout.field_if(
+        "Follows",
+        spec.follows.map(|generation| format!("generation {generation}, whose sessions move here")),
+    );
     let edges = spec.edges.iter().map(|edge| match edge.kind {
         EdgeKind::Sequential => format!("stage {}", edge.to),
         EdgeKind::Skip => format!("stage {} (skip)", edge.to),
@@ -43,6 +46,7 @@ pub(super) fn write(layout: &mut Layout, placement: &SegmentPlacement, story: &S
         match spec.activation_type {
             ActivationType::F32 => "f32",
             ActivationType::F16 => "f16",
+            ActivationType::Q8 => "q8",
         },
     );
     layout.field("Numerics Class", &spec.numerics_class);

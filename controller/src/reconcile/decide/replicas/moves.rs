@@ -107,7 +107,11 @@ impl<'a> Round<'a, '_> {
         let numerics_class = serving.numerics_class().to_owned();
         let planned = Planned { plan, numerics_class, problem: settled };
         let created = self.create(serving.replica, &Told::Rebalanced(why), &planned, resolved, Some(serving));
-        Outcome { balance: outcome.balance, predicted_tokens_per_second: outcome.predicted_tokens_per_second, ..created }
+        Outcome {
+            balance: outcome.balance,
+            predicted_tokens_per_second: outcome.predicted_tokens_per_second,
+            ..created
+        }
     }
 
     /// What the planner is asked for phones of the serving plan's arithmetic; `None` when one of its phones takes nothing.
@@ -158,13 +162,7 @@ impl<'a> Round<'a, '_> {
     }
 
     /// The plan, without what stands by where there is no room for that; `None` when it does not fit beside the serving one.
-    fn beside(
-        &self,
-        resolved: &Resolved,
-        serving: &Generation<'a>,
-        problem: &Problem,
-        mut plan: Plan,
-    ) -> Option<Plan> {
+    fn beside(&self, resolved: &Resolved, serving: &Generation<'a>, problem: &Problem, mut plan: Plan) -> Option<Plan> {
         for _ in 0..=plan.stages.len() {
             let planned = Planned {
                 plan: plan.clone(),
@@ -173,8 +171,7 @@ impl<'a> Round<'a, '_> {
             };
             let number = self.next_generation;
             let mut ledger = self.ledger.clone();
-            let made =
-                segments::placements(self.deployment, serving.replica, number, &planned, &resolved.digest, None);
+            let made = segments::placements(self.deployment, serving.replica, number, &planned, &resolved.digest, None);
             made.iter().for_each(|placement| ledger.add(placement));
             let used = ledger.bytes();
             let is_over = |stage: &&mut Stage| {
