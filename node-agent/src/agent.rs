@@ -16,6 +16,7 @@ use crate::assignment::{Assignments, Context, Residents};
 use crate::backend;
 use crate::board::Board;
 use crate::budget::Budget;
+use crate::cpu_share::CpuShare;
 use crate::flags::Flags;
 use crate::hub_link::HubLink;
 use crate::metrics::{self, Identity, Metrics};
@@ -23,7 +24,6 @@ use crate::neighbours;
 use crate::probe;
 use crate::sensors::Sensors;
 use crate::serve::ring::{self, Members};
-use crate::throttle::Throttle;
 use crate::weights::Cache;
 
 /// A session that nobody closes is forgotten after this.
@@ -63,9 +63,9 @@ async fn run_to_the_end(
     let metrics_listener = metrics::bind(flags.metrics_address, flags.insecure).await?;
     let metrics_address = metrics_listener.local_addr()?;
     let (choice, threads, data_dir) = (flags.backend, flags.threads, flags.data_dir.clone());
-    let throttle = flags.pace_file.as_deref().map(Throttle::open).transpose()?;
+    let share = flags.cpu_share_file.as_deref().map(CpuShare::open).transpose()?;
     let chosen =
-        tokio::task::spawn_blocking(move || backend::choose(choice, threads, throttle.as_ref(), &data_dir)).await??;
+        tokio::task::spawn_blocking(move || backend::choose(choice, threads, share.as_ref(), &data_dir)).await??;
     for speed in &chosen.speeds {
         tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }

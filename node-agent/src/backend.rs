@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Matmul, Recording, WeightType};
 use polyphony_protocol::hub::Speed;
 
+use crate::cpu_share::CpuShare;
 use crate::flags::BackendChoice;
-use crate::throttle::Throttle;
 
 /// The backend that segments run on, and what was measured of all.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub struct Chosen {
     pub speeds: Vec<Speed>,
     /// Where engines keep what only saves time: compiled pipelines, measurements.
     cache: PathBuf,
-    /// A lab's phone keeps one.
-    throttle: Option<Throttle>,
+    /// A lab's phone keeps to one.
+    share: Option<CpuShare>,
 }
 
 const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
@@ -42,42 +42,42 @@ impl Chosen {
     /// # Errors
     /// When the device does not open any more.
     pub fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
-        open(self.backend, &self.cache, self.throttle.as_ref())
+        open(self.backend, &self.cache, self.share.as_ref())
     }
 }
 
-fn open(backend: Backend, cache: &Path, throttle: Option<&Throttle>) -> Result<Box<dyn Engine>, EngineError> {
+fn open(backend: Backend, cache: &Path, share: Option<&CpuShare>) -> Result<Box<dyn Engine>, EngineError> {
     let engine = polyphony_kernels::open(backend, Some(cache))?;
-    Ok(match throttle {
-        Some(throttle) => throttle.clone().keep(engine),
+    Ok(match share {
+        Some(share) => share.clone().keep(engine),
         None => engine,
     })
 }
 
 /// Opens and measures the backends that `choice` allows; what was measured before, as `data_dir` remembers, is not measured again.
 ///
-/// With a `throttle` all is measured at its pace, and nothing remembered.
+/// With a `share` all is measured at that share, and nothing remembered.
 ///
 /// # Errors
 /// When the one that was asked for does not open; with `auto` only when not even the processor does.
 pub fn choose(
     choice: BackendChoice,
     threads: usize,
-    throttle: Option<&Throttle>,
+    share: Option<&CpuShare>,
     data_dir: &Path,
 ) -> Result<Chosen, EngineError> {
     let cache = data_dir.join("kernels");
     let cpu = Backend::Cpu { threads, arithmetic: Arithmetic::F32 };
     match choice {
-        BackendChoice::Cpu => candidate(cpu, "cpu", &cache, throttle),
+        BackendChoice::Cpu => candidate(cpu, "cpu", &cache, share),
         BackendChoice::CpuInt8 => {
-            candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu", &cache, throttle)
+            candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu", &cache, share)
         }
-        BackendChoice::Vulkan => candidate(VULKAN, "vulkan", &cache, throttle),
-        BackendChoice::VulkanInt8 => candidate(VULKAN_INT8, "vulkan", &cache, throttle),
+        BackendChoice::Vulkan => candidate(VULKAN, "vulkan", &cache, share),
+        BackendChoice::VulkanInt8 => candidate(VULKAN_INT8, "vulkan", &cache, share),
         BackendChoice::Auto => {
-            let cpu = candidate(cpu, "cpu", &cache, throttle)?;
-            let vulkan = match candidate(VULKAN, "vulkan", &cache, throttle) {
+            let cpu = candidate(cpu, "cpu", &cache, share)?;
+            let vulkan = match candidate(VULKAN, "vulkan", &cache, share) {
                 Ok(vulkan) => vulkan,
                 Err(error) => {
                     tracing::info!(%error, "going on with the CPU backend");
@@ -95,31 +95,23 @@ fn candidate(
     backend: Backend,
     name: &'static str,
     cache: &Path,
-    throttle: Option<&Throttle>,
+    share: Option<&CpuShare>,
 ) -> Result<Chosen, EngineError> {
-    let mut engine = open(backend, cache, throttle)?;
+    let mut engine = open(backend, cache, share)?;
     let (device, numerics) = (engine.device(), engine.numerics());
     let place = cache.join(remembered_name(&format!("{device} {numerics}")));
-    let speed = match remembered(&place, name, &device).filter(|_| throttle.is_none()) {
+    let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
         Some(speed) => speed,
         None => {
             let (gflops, gigabytes_per_second) = measure(engine.as_mut())?;
             let speed = Speed { backend: name.to_owned(), device: device.clone(), gflops, gigabytes_per_second };
-            if throttle.is_none() {
+            if share.is_none() {
                 remember(&place, &speed);
             }
             speed
         }
     };
-    Ok(Chosen {
-        backend,
-        name,
-        device,
-        numerics,
-        speeds: vec![speed],
-        cache: cache.to_owned(),
-        throttle: throttle.cloned(),
-    })
+    Ok(Chosen { backend, name, device, numerics, speeds: vec![speed], cache: cache.to_owned(), share: share.cloned() })
 }
 
 /// A file for each device, driver and arithmetic, and for the measured shapes: others would be other figures.

@@ -50,7 +50,7 @@ pub struct Flags {
     pub step_deadline_seconds: f64,
     /// File with the share of one core that this phone is, such as 0.25, read before each step; for a lab only
     #[arg(long, value_name = "FILE", hide = true)]
-    pub pace_file: Option<PathBuf>,
+    pub cpu_share_file: Option<PathBuf>,
     /// Allow plain TCP beyond loopback; for a closed lab only
     #[arg(long)]
     pub insecure: bool,

@@ -4,7 +4,7 @@
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
 use polyphony_kernels::{BufferId, Engine, EngineError, KvLayout, Matmul, MatrixId, Recording, Row};
-use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Role, TensorEntry, TensorType};
+use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Positions, Role, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
 
 mod alibi;
@@ -76,6 +76,8 @@ pub enum SegmentError {
         "a {architecture} model has an encoder besides its decoder, which stages of a ring do not serve yet; take a model without one"
     )]
     HasEncoder { architecture: Architecture },
+    #[error("the model has learned {learned} positions, {wanted} are wanted; set contextLength to at most {learned}")]
+    TooManyPositions { learned: usize, wanted: usize },
     #[error("a {architecture} model has no encoder")]
     NoEncoder { architecture: Architecture },
     #[error("the {given} were given to a segment that takes {wanted}")]
@@ -126,6 +128,10 @@ impl Segment {
         let hyperparameters = manifest.hyperparameters.clone();
         if hyperparameters.encoder.is_some() {
             return Err(SegmentError::HasEncoder { architecture: hyperparameters.architecture }.into());
+        }
+        let learned = hyperparameters.context_length as usize;
+        if hyperparameters.architecture.positions() == Positions::Learned && capacity.n_positions > learned {
+            return Err(SegmentError::TooManyPositions { learned, wanted: capacity.n_positions }.into());
         }
         let mut loaded = Loaded::new(hyperparameters.architecture);
         for tensor in manifest.tensors_of(&holds) {

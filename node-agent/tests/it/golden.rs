@@ -289,6 +289,18 @@ fn greedy(ring: &mut Ring, prompt: &[u32], chunk: usize, n: usize) -> (Vec<u32>,
     (tokens, bits)
 }
 
+#[test]
+fn positions_beyond_those_that_a_model_has_learned_are_refused() {
+    let manifest = Manifest::build(&golden_folder().join("tiny/gpt2.gguf")).unwrap();
+    let engine = polyphony_kernels::open(CPU, None).unwrap();
+    let capacity = Capacity { n_slots: 1, n_positions: 257, max_rows: 1 };
+    let load = Segment::load(engine, &manifest, Holds::all(4), capacity, ActivationType::F32, |_| {
+        Err::<Vec<u8>, _>(SegmentError::TooManyRows { rows: 0, limit: 0 })
+    });
+    let error = load.err().unwrap().to_string();
+    assert_eq!(error, "the model has learned 256 positions, 257 are wanted; set contextLength to at most 256");
+}
+
 /// Every split into 1, 2 and 3 segments, and three chunk sizes, give the same bits.
 fn every_split_agrees(name: &str, backend: Backend, activation_type: ActivationType) {
     let path = golden_folder().join(format!("tiny/{name}.gguf"));

@@ -88,7 +88,7 @@ pub(super) fn judge(
 pub(super) fn measure(device: &mut dyn Device) -> anyhow::Result<f64> {
     // It measures itself before it dials; nothing listens there.
     let arguments = ["--name", "calibration", "--hub", "127.0.0.1:1", "--token", "none", "--data-dir", "calibration"];
-    let device_flags = ["--memory", "1Mi", "--backend", "cpu", "--threads", "1", "--pace-file", SHARE_FILE];
+    let device_flags = ["--memory", "1Mi", "--backend", "cpu", "--threads", "1", "--cpu-share-file", SHARE_FILE];
     let earlier = device.logs(AGENT).map_or(0, |log| log.len());
     device.run(&Launch::of(AGENT, arguments.into_iter().chain(device_flags)))?;
     let gflops = await_speed(device, earlier)?;

@@ -190,7 +190,7 @@ impl Kept {
         ];
         // Only what computes on the processor is slowed by a share of it.
         if phone.backend == "cpu" {
-            arguments.push(("--pace-file", SHARE_FILE));
+            arguments.push(("--cpu-share-file", SHARE_FILE));
         }
         if phone.sensors.is_some() {
             arguments.push(("--sensors", SENSORS_FILE));

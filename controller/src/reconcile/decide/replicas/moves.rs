@@ -178,7 +178,7 @@ impl<'a> Round<'a, '_> {
                 let used = used.get(&stage.phone).copied().unwrap_or(0);
                 used > budget_bytes(self.observed, &stage.phone, problem.demand.memory_fraction)
             };
-            let over: Vec<&mut Stage> = plan.stages.iter_mut().filter(|stage| is_over(&stage)).collect();
+            let over: Vec<&mut Stage> = plan.stages.iter_mut().filter(is_over).collect();
             if over.is_empty() {
                 return Some(plan);
             }
@@ -192,11 +192,11 @@ impl<'a> Round<'a, '_> {
 
     /// Whether every phone of the generation has timed its layers.
     fn is_measured(&self, generation: &Generation<'_>) -> bool {
-        let report = |segment: &&polyphony_api::SegmentPlacement| self.observed.report_of(segment);
+        let report = |segment: &polyphony_api::SegmentPlacement| self.observed.report_of(segment);
         generation
             .segments
             .iter()
-            .all(|segment| report(&segment).is_some_and(|report| report.seconds_per_layer.is_some()))
+            .all(|segment| report(segment).is_some_and(|report| report.seconds_per_layer.is_some()))
     }
 
     fn age_seconds(&self, generation: &Generation<'_>) -> i64 {

@@ -1,7 +1,7 @@
-//! Throttle: a lab's phone computes as slowly as its share of the processor says, in bursts of any length.
+//! CPU share: a lab's phone computes as slowly as its share of the processor says, in bursts of any length.
 //!
 //! The kernel keeps a control group's share only over several of its ticks: a step of a few milliseconds is over before it
-//! is slowed. What the kernel did not take is waited for here, after each run of the engine. Real phones have no pace.
+//! is slowed. What the kernel did not take is waited for here, after each run of the engine. Real phones have none to keep.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,48 +12,48 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The share of one core that this phone is, in a file that may change while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Throttle {
+pub struct CpuShare {
     file: PathBuf,
 }
 
-/// Why a file gives no pace.
+/// Why a file gives no share.
 #[derive(Debug, thiserror::Error)]
-pub enum ThrottleError {
-    #[error("--pace-file {} cannot be read: {source}", .file.display())]
+pub enum ShareError {
+    #[error("--cpu-share-file {} cannot be read: {source}", .file.display())]
     Unreadable { file: PathBuf, source: std::io::Error },
-    #[error("--pace-file {} holds {found:?}: write a share of one core, such as 0.25", .file.display())]
+    #[error("--cpu-share-file {} holds {found:?}: write a share of one core, such as 0.25", .file.display())]
     NoShare { file: PathBuf, found: String },
 }
 
-/// An engine that keeps a pace. It counts the processor time of the thread that runs it: of a CPU backend with one thread.
-pub struct Throttled {
+/// An engine that keeps to a share. It counts the processor time of the thread that runs it: of a CPU backend with one thread.
+pub struct Slowed {
     engine: Box<dyn Engine>,
-    throttle: Throttle,
+    share: CpuShare,
 }
 
-// === impl Throttle ===
+// === impl CpuShare ===
 
-impl Throttle {
+impl CpuShare {
     /// # Errors
     /// When the file does not hold a share above 0 and at most 1.
-    pub fn open(file: &Path) -> Result<Self, ThrottleError> {
-        let throttle = Self { file: file.to_owned() };
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| ThrottleError::Unreadable { file: file.to_owned(), source })?;
+    pub fn open(file: &Path) -> Result<Self, ShareError> {
+        let share = Self { file: file.to_owned() };
+        let text =
+            std::fs::read_to_string(file).map_err(|source| ShareError::Unreadable { file: file.to_owned(), source })?;
         match parse_share(&text) {
-            Some(_) => Ok(throttle),
-            None => Err(ThrottleError::NoShare { file: file.to_owned(), found: text.trim().to_owned() }),
+            Some(_) => Ok(share),
+            None => Err(ShareError::NoShare { file: file.to_owned(), found: text.trim().to_owned() }),
         }
     }
 
     /// The share now; a whole core where the file has gone or is just being written.
-    fn share(&self) -> f64 {
+    fn now(&self) -> f64 {
         std::fs::read_to_string(&self.file).ok().and_then(|text| parse_share(&text)).unwrap_or(1.0)
     }
 
-    /// The engine at this pace.
+    /// The engine at this share.
     pub fn keep(self, engine: Box<dyn Engine>) -> Box<dyn Engine> {
-        Box::new(Throttled { engine, throttle: self })
+        Box::new(Slowed { engine, share: self })
     }
 }
 
@@ -72,13 +72,13 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
-// === impl Throttled ===
+// === impl Slowed ===
 
-impl Engine for Throttled {
+impl Engine for Slowed {
     fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
         let (began, before) = (Instant::now(), thread_time());
         let outcome = self.engine.run(recording);
-        std::thread::sleep(rest(thread_time().saturating_sub(before), began.elapsed(), self.throttle.share()));
+        std::thread::sleep(rest(thread_time().saturating_sub(before), began.elapsed(), self.share.now()));
         outcome
     }
 
@@ -146,18 +146,18 @@ mod tests {
     fn a_share_is_read_anew_and_a_bad_one_refused_at_the_start() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("share");
-        assert!(Throttle::open(&file).unwrap_err().to_string().contains("--pace-file"));
+        assert!(CpuShare::open(&file).unwrap_err().to_string().contains("--cpu-share-file"));
         for bad in ["", "0", "-1", "1.5", "slow", "NaN"] {
             std::fs::write(&file, bad).unwrap();
-            assert!(Throttle::open(&file).unwrap_err().to_string().contains("such as 0.25"), "{bad}");
+            assert!(CpuShare::open(&file).unwrap_err().to_string().contains("such as 0.25"), "{bad}");
         }
         std::fs::write(&file, "0.5\n").unwrap();
-        let throttle = Throttle::open(&file).unwrap();
-        assert_eq!(throttle.share(), 0.5);
+        let share = CpuShare::open(&file).unwrap();
+        assert_eq!(share.now(), 0.5);
         std::fs::write(&file, "0.25").unwrap();
-        assert_eq!(throttle.share(), 0.25);
+        assert_eq!(share.now(), 0.25);
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(throttle.share(), 1.0);
+        assert_eq!(share.now(), 1.0);
     }
 
     #[test]
