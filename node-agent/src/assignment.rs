@@ -10,6 +10,7 @@ use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS};
 use polyphony_protocol::Frame;
 use polyphony_protocol::hub::{self, Assignment};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -53,12 +54,18 @@ pub struct Context {
 /// The segments that this phone holds or is loading.
 pub struct Assignments {
     context: Arc<Context>,
-    running: HashMap<(String, String), Running>,
+    running: HashMap<Key, Running>,
+    /// Those that were taken away and have not let go of everything yet.
+    ending: HashMap<Key, JoinHandle<()>>,
 }
+
+/// Namespace and name.
+type Key = (String, String);
 
 struct Running {
     assignment: watch::Sender<Assignment>,
     cancel: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 /// Why a segment is not in memory.
@@ -94,20 +101,21 @@ enum LoadError {
 
 impl Assignments {
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, running: HashMap::new() }
+        Self { context, running: HashMap::new(), ending: HashMap::new() }
     }
 
     /// Starts what is new, stops what is gone, and tells the rest where its neighbours are now.
     pub fn apply(&mut self, wanted: Vec<Assignment>) {
         let wanted: HashMap<_, _> =
             wanted.into_iter().map(|one| ((one.namespace.clone(), one.name.clone()), one)).collect();
-        self.running.retain(|key, running| {
-            let stays = wanted.get(key).is_some_and(|one| is_same_segment(one, &running.assignment.borrow()));
-            if !stays {
-                running.cancel.cancel();
-            }
-            stays
-        });
+        self.ending.retain(|_, task| !task.is_finished());
+        let ends = |key: &Key, running: &mut Running| {
+            !wanted.get(key).is_some_and(|one| is_same_segment(one, &running.assignment.borrow()))
+        };
+        for (key, running) in self.running.extract_if(ends) {
+            running.cancel.cancel();
+            self.ending.insert(key, running.task);
+        }
         for (key, assignment) in wanted {
             if let Some(running) = self.running.get(&key) {
                 running.assignment.send_if_modified(|current| {
@@ -119,8 +127,17 @@ impl Assignments {
             }
             let cancel = CancellationToken::new();
             let (sender, receiver) = watch::channel(assignment);
-            tokio::spawn(run(self.context.clone(), receiver, cancel.clone()));
-            self.running.insert(key, Running { assignment: sender, cancel });
+            // One of the same name must not take away with it what this one puts in place.
+            let before = self.ending.remove(&key);
+            let running = run(self.context.clone(), receiver, cancel.clone());
+            let task = tokio::spawn(async {
+                if let Some(before) = before {
+                    // It ends either way.
+                    let _ = before.await;
+                }
+                running.await;
+            });
+            self.running.insert(key, Running { assignment: sender, cancel, task });
         }
     }
 }

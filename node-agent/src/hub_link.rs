@@ -185,7 +185,8 @@ async fn hand_over(frame: Frame, key: RouteKey, members: &Members) -> Option<Fai
     (!is_close).then_some(Failed { key, code: FailureCode::StaleGeneration, message: why })
 }
 
-fn key_of(frame: &Frame) -> Option<RouteKey> {
+/// The session of a frame that a gateway sends.
+pub(crate) fn key_of(frame: &Frame) -> Option<RouteKey> {
     match frame {
         Frame::Open { key, .. } | Frame::Credit { key, .. } | Frame::Close { key } | Frame::Pause { key } => Some(*key),
         Frame::Prompt(prompt) => Some(prompt.key),

@@ -61,6 +61,7 @@ pub enum Event {
 }
 
 /// What the thread hears.
+#[expect(clippy::large_enum_variant, reason = "nearly every call is an event: a box for each would save nothing")]
 pub(super) enum Call {
     Attach(Box<Attachment>),
     Stage(PlanGeneration, Event),

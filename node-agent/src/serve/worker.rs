@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use polyphony_model::Holds;
-use polyphony_protocol::frame::KvRows;
+use polyphony_protocol::frame::{Failed, FailureCode, KvRows};
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -17,6 +17,7 @@ use super::kv_transfer::{PIECE_BYTES, Puller};
 use super::outlet::{NotConnected, Outlet};
 use super::stage::{Effect, Stage};
 use crate::board::Entry;
+use crate::hub_link::key_of;
 use crate::kv_cache::Slots;
 use crate::metrics::StepKind;
 use crate::pace::{Figures, Pace, Shares, Step};
@@ -120,8 +121,7 @@ impl Worker {
 
     fn hear(&mut self, generation: PlanGeneration, event: Event) {
         let Some(index) = self.find(generation) else {
-            // The stage ended with this on its way; whoever waits for an answer is told by its absence.
-            return;
+            return self.refuse_late(event);
         };
         let now = Instant::now();
         let effects = match event {
@@ -140,6 +140,16 @@ impl Worker {
             Event::Pulled { key, end: Err(why) } => self.stages[index].stage.kv_failed(key, &why),
         };
         self.deliver(index, effects);
+    }
+
+    /// The stage ended with this on its way. The gateway is told; whoever else waits for an answer sees that none comes.
+    fn refuse_late(&self, event: Event) {
+        let Event::Frame { frame, source: Source::Host } = event else { return };
+        if let Some(key) = key_of(&frame).filter(|_| !matches!(frame, Frame::Close { .. })) {
+            let message = format!("generation {} of ring {} was released", key.generation, key.ring);
+            let failed = Failed { key, code: FailureCode::StaleGeneration, message };
+            drop(self.host.blocking_send(Frame::Failed(failed)));
+        }
     }
 
     /// A session is in one generation alone: who opens it anew ends it elsewhere, who resumes it takes what is there.

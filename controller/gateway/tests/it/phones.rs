@@ -113,7 +113,7 @@ impl Phones {
                         session.is_over = true;
                         if phones.stuck() != Some(Stuck::Pausing) {
                             let position = session.position - 1;
-                            phones.from_stage(key, 0, Frame::Paused { key, position });
+                            phones.said_by(key, 0, Frame::Paused { key, position });
                         }
                     }
                     Frame::Prompt(Prompt { key, position, tokens, credit }) => {
@@ -142,7 +142,7 @@ impl Phones {
         *self.stuck.lock().unwrap()
     }
 
-    fn from_stage(&self, key: RouteKey, stage: u32, frame: Frame) {
+    fn said_by(&self, key: RouteKey, stage: u32, frame: Frame) {
         let phone = &self.rings[&(key.ring, key.generation)][stage as usize];
         self.gateway.get().unwrap().deliver(phone, frame);
     }
@@ -154,10 +154,10 @@ impl Phones {
                 Some(Stuck::Failed) => {
                     let message = "the owner is gone".to_owned();
                     let failed = Failed { key, code: FailureCode::HandOver, message };
-                    return self.from_stage(key, stage, Frame::Failed(failed));
+                    return self.said_by(key, stage, Frame::Failed(failed));
                 }
                 Some(Stuck::Resuming(silent)) if silent == stage => {}
-                _ => self.from_stage(key, stage, Frame::Resumed { key, stage, position }),
+                _ => self.said_by(key, stage, Frame::Resumed { key, stage, position }),
             }
         }
     }
