@@ -96,10 +96,8 @@ async fn await_links(shelf: &Shelf, n_phones: usize) -> Result<()> {
     loop {
         let phones = shelf.list("phones")?;
         let has_links = |phone: &Value| {
-            let links = phone["status"]["links"].as_array();
-            links.is_some_and(|links| {
-                links.iter().filter(|link| link["megabitsPerSecond"].is_number()).count() + 1 >= n_phones
-            })
+            let links = phone["status"]["links"].as_array().into_iter().flatten();
+            links.filter(|link| link["megabitsPerSecond"].is_number()).count() + 1 >= n_phones
         };
         if phones.iter().filter(|phone| has_links(phone)).count() >= n_phones {
             return Ok(());
