@@ -2,11 +2,13 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: crds help setup setup-tests build demo bench bench-lab test check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds help setup setup-tests build demo bench bench-lab test check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 export POLYPHONY_CACHE ?= $(CACHE_HOME)/polyphony
+# A BLOOM of random weights, to try that family's sizes with.
+RANDOM_BLOOM = $(POLYPHONY_CACHE)/models/random-bloom-12x512.Q8_0.gguf
 # Mesa's device picker complains about missing desktops; nothing here has one.
 export NODEVICE_SELECT := 1
 
@@ -18,6 +20,10 @@ setup: ## fetch what the demo needs: a Vulkan driver and the model; quick when n
 
 setup-tests: ## setup, and what only tests need: kubectl, Prometheus and the openai package
 	@scripts/setup.sh tests
+
+bloom: ## write a BLOOM of random weights (12 layers, hidden 512) beside the fetched models
+	@mkdir -p $(dir $(RANDOM_BLOOM))
+	cargo run -p polyphony-model --example bloom -- $(RANDOM_BLOOM)
 
 build: ## build the three programs
 	cargo build --workspace --bins

@@ -19,5 +19,7 @@ mod lab;
 mod losses;
 #[path = "it/manifests.rs"]
 mod manifests;
+#[path = "it/moves.rs"]
+mod moves;
 #[path = "it/tidy.rs"]
 mod tidy;

@@ -5,17 +5,22 @@ use std::ops::Range;
 use rayon::ThreadPool;
 
 use crate::engine::{self, Engine, EngineError};
-use crate::ops::{Attention, EmbedRows, GateUp, KvWrite, Matmul, RmsNorm, Rope, RopeKvWrite, RoundRows, SiluMul, Turn};
+use crate::ops::{
+    Activate, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, PositionBias, RmsNorm, Rope, RopeKvWrite,
+    RoundRows, SiluMul, Turn,
+};
 use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
 use crate::shapes::{MatrixShape, Shapes};
 use crate::weight_type::WeightType;
 
+pub mod activate;
 pub mod attention;
 pub mod embed_rows;
 pub mod exponential;
 pub mod gate_up;
 pub mod kv_write;
 mod lanes;
+pub mod layer_norm;
 pub mod matmul;
 pub mod matmul_int8;
 pub mod quantise_rows;
@@ -108,6 +113,7 @@ impl CpuEngine {
         match op {
             Op::EmbedRows(op) => return self.embed_rows(op),
             Op::RmsNorm(op) => self.rms_norm(op),
+            Op::LayerNorm(op) => self.layer_norm(op),
             Op::Matmul(op) => return self.matmul(op),
             Op::GateUp(op) => return self.gate_up(op),
             Op::Rope(op) => self.rope(op, rows),
@@ -115,6 +121,7 @@ impl CpuEngine {
             Op::KvWrite(op) => self.kv_write(op, rows),
             Op::Attention(op) => self.attention(op, rows),
             Op::SiluMul(op) => self.silu_mul(op),
+            Op::Activate(op) => self.activate(op),
             Op::RoundRows(op) => self.round_rows(op),
         }
         Ok(())
@@ -122,7 +129,7 @@ impl CpuEngine {
 
     fn embed_rows(&mut self, op: &EmbedRows) -> Result<(), crate::ShapeError> {
         self.update(op.out, |engine, out| {
-            embed_rows::reference(engine.matrix(op.table)?, &op.tokens, out);
+            embed_rows::reference(engine.matrix(op.table)?, &op.tokens, op.adds, out);
             Ok(())
         })
     }
@@ -136,6 +143,18 @@ impl CpuEngine {
                 Arithmetic::Fast(_) | Arithmetic::Int8(_) => rms_norm::fast,
             };
             kernel(x, engine.vector(op.weight), op.eps, &mut out[..x.len()]);
+        });
+    }
+
+    fn layer_norm(&mut self, op: &LayerNorm) {
+        self.update(op.out, |engine, out| {
+            let first = op.first_row * op.width;
+            let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => layer_norm::reference,
+                Arithmetic::Fast(_) | Arithmetic::Int8(_) => layer_norm::fast,
+            };
+            kernel(x, engine.vector(op.weight), engine.vector(op.bias), op.eps, &mut out[..x.len()]);
         });
     }
 
@@ -185,7 +204,7 @@ impl CpuEngine {
 
     fn rope_kv_write(&mut self, op: &RopeKvWrite, rows: &[Row]) {
         use rope_kv_write::Part;
-        let angles = self.angles(&op.turn, rows);
+        let angles = op.turn.map_or(Vec::new(), |turn| self.angles(&turn, rows));
         for (part, to) in [(Part::Queries, op.q), (Part::Keys, op.k_cache), (Part::Values, op.v_cache)] {
             self.update(to, |engine, to| {
                 let kernel = match engine.arithmetic {
@@ -223,7 +242,14 @@ impl CpuEngine {
 
     fn attention(&mut self, op: &Attention, rows: &[Row]) {
         self.update(op.out, |engine, out| {
-            let caches = attention::Caches { k: engine.buffer(op.k_cache), v: engine.buffer(op.v_cache) };
+            let bias = match op.bias {
+                None => &[],
+                Some(PositionBias::Slopes(vector) | PositionBias::Distances { table: vector, .. }) => {
+                    engine.vector(vector)
+                }
+            };
+            let (k, v) = (engine.buffer(op.k_cache), engine.buffer(op.v_cache));
+            let caches = attention::Caches { k, v, bias };
             let out = &mut out[..rows.len() * op.n_heads * op.head_size];
             match &engine.arithmetic {
                 Arithmetic::Reference => attention::reference(op, rows, engine.buffer(op.q), caches, out),
@@ -243,6 +269,18 @@ impl CpuEngine {
                 Arithmetic::Fast(_) | Arithmetic::Int8(_) => silu_mul::fast,
             };
             kernel(gate, up, &mut out[..len]);
+        });
+    }
+
+    fn activate(&mut self, op: &Activate) {
+        self.update(op.out, |engine, out| {
+            let len = op.n_rows * op.width;
+            let factor = op.factor.map(|factor| &engine.buffer(factor)[..len]);
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => activate::reference,
+                Arithmetic::Fast(_) | Arithmetic::Int8(_) => activate::fast,
+            };
+            kernel(op.function, &engine.buffer(op.x)[..len], factor, &mut out[..len]);
         });
     }
 

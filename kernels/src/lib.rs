@@ -17,8 +17,8 @@ mod wgsl;
 
 pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
 pub use ops::{
-    ActivationRounding, Attention, EmbedRows, GateUp, KvWrite, Matmul, RmsNorm, Rope, RopeKvWrite, RopeStyle,
-    RoundRows, SiluMul, Turn,
+    Activate, Activation, ActivationRounding, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, PositionBias,
+    RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, SiluMul, Turn,
 };
 pub use recording::{BufferId, KvLayout, MatrixId, Op, Readback, Recording, Row, Upload, VectorId};
 pub use shapes::ShapeError;

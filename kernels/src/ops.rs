@@ -1,9 +1,11 @@
 //! Operations: the arguments of each, its shape checks and its GPU dispatches. Computes nothing itself.
 
+pub mod activate;
 pub mod attention;
 pub mod embed_rows;
 pub mod gate_up;
 pub mod kv_write;
+pub mod layer_norm;
 pub mod matmul;
 pub mod quantise_rows;
 pub mod rms_norm;
@@ -12,10 +14,12 @@ pub mod rope_kv_write;
 pub mod round_rows;
 pub mod silu_mul;
 
-pub use attention::Attention;
+pub use activate::{Activate, Activation};
+pub use attention::{Attention, PositionBias};
 pub use embed_rows::EmbedRows;
 pub use gate_up::GateUp;
 pub use kv_write::KvWrite;
+pub use layer_norm::LayerNorm;
 pub use matmul::Matmul;
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeStyle, Turn};

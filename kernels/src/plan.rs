@@ -104,6 +104,8 @@ pub(crate) struct Plan<'a> {
     /// f32 values of scratch that some dispatch needs.
     pub scratch_len: usize,
     angles: HashMap<AnglesKey, u32>,
+    /// Where vectors lie in the data that kernels with no binding to spare read there.
+    vector_data: HashMap<VectorId, u32>,
     /// The rows of buffers whose activations of 8 bits are what the buffer holds.
     quantised: HashMap<BufferId, QuantiseRows>,
 }
@@ -129,6 +131,7 @@ impl<'a> Plan<'a> {
             dispatches: Vec::new(),
             scratch_len: 0,
             angles: HashMap::new(),
+            vector_data: HashMap::new(),
             quantised: HashMap::new(),
         };
         for (index, op) in recording.ops.iter().enumerate() {
@@ -143,11 +146,13 @@ impl<'a> Plan<'a> {
             Op::GateUp(op) => return op.plan(self),
             Op::Matmul(op) => return op.plan(self),
             Op::RmsNorm(op) => op.plan(self),
+            Op::LayerNorm(op) => op.plan(self),
             Op::Rope(op) => op.plan(self),
             Op::RopeKvWrite(op) => op.plan(self),
             Op::KvWrite(op) => op.plan(self),
             Op::Attention(op) => op.plan(self),
             Op::SiluMul(op) => op.plan(self),
+            Op::Activate(op) => op.plan(self),
             Op::RoundRows(op) => op.plan(self),
         }
         Ok(())
@@ -157,6 +162,17 @@ impl<'a> Plan<'a> {
     pub fn put(&mut self, data: impl IntoIterator<Item = u32>) -> u32 {
         let at = self.data.len() as u32;
         self.data.extend(data);
+        at
+    }
+
+    /// Where the values of a vector lie in the data, put there once for all layers alike.
+    pub fn vector_data(&mut self, vector: VectorId) -> u32 {
+        if let Some(at) = self.vector_data.get(&vector) {
+            return *at;
+        }
+        let values = self.vectors[vector.0 as usize].iter();
+        let at = self.put(values.map(|value| value.to_bits()));
+        self.vector_data.insert(vector, at);
         at
     }
 

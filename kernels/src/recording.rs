@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::ops::{Attention, EmbedRows, GateUp, KvWrite, Matmul, RmsNorm, Rope, RopeKvWrite, RoundRows, SiluMul};
+use crate::ops::{
+    Activate, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, RmsNorm, Rope, RopeKvWrite, RoundRows, SiluMul,
+};
 
 /// A matrix that an engine holds. Valid only in the engine that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +106,7 @@ impl Recording {
 pub enum Op {
     EmbedRows(EmbedRows),
     RmsNorm(RmsNorm),
+    LayerNorm(LayerNorm),
     Matmul(Matmul),
     GateUp(GateUp),
     Rope(Rope),
@@ -111,6 +114,7 @@ pub enum Op {
     KvWrite(KvWrite),
     Attention(Attention),
     SiluMul(SiluMul),
+    Activate(Activate),
     RoundRows(RoundRows),
 }
 
@@ -133,4 +137,17 @@ macro_rules! op_from {
     };
 }
 
-op_from!(EmbedRows, RmsNorm, Matmul, GateUp, Rope, RopeKvWrite, KvWrite, Attention, SiluMul, RoundRows);
+op_from!(
+    EmbedRows,
+    RmsNorm,
+    LayerNorm,
+    Matmul,
+    GateUp,
+    Rope,
+    RopeKvWrite,
+    KvWrite,
+    Attention,
+    SiluMul,
+    Activate,
+    RoundRows
+);

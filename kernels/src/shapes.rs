@@ -161,6 +161,7 @@ impl Shapes {
         match op {
             Op::EmbedRows(op) => op.check(self),
             Op::RmsNorm(op) => op.check(self),
+            Op::LayerNorm(op) => op.check(self),
             Op::Matmul(op) => op.check(self),
             Op::GateUp(op) => op.check(self),
             Op::Rope(op) => op.check(self, rows),
@@ -168,6 +169,7 @@ impl Shapes {
             Op::KvWrite(op) => op.check(self, rows),
             Op::Attention(op) => op.check(self, rows),
             Op::SiluMul(op) => op.check(self),
+            Op::Activate(op) => op.check(self),
             Op::RoundRows(op) => op.check(self),
         }
     }

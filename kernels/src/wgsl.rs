@@ -8,12 +8,14 @@
 /// A kernel and the switches of its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
+    Activate,
     Attention,
     EmbedRows {
         weights: Weights,
     },
     GateUp(Product),
     KvWrite,
+    LayerNorm,
     Matmul(Product),
     QuantiseRows,
     RmsNorm {
@@ -22,7 +24,10 @@ pub enum Variant {
     },
     Rope,
     RopeKvWrite,
-    RoundRows,
+    RoundRows {
+        /// To 8 bits rather than f16.
+        q8: bool,
+    },
     SiluMul,
 }
 
@@ -98,8 +103,9 @@ impl Variant {
     pub fn all() -> Vec<Variant> {
         use Variant::*;
         let norms = [true, false].map(|quantised| RmsNorm { quantised });
-        let mut all = vec![Attention, KvWrite, QuantiseRows, Rope, RopeKvWrite, RoundRows, SiluMul];
+        let mut all = vec![Activate, Attention, KvWrite, LayerNorm, QuantiseRows, Rope, RopeKvWrite, SiluMul];
         all.extend(norms);
+        all.extend([true, false].map(|q8| RoundRows { q8 }));
         for (weight_type, _) in WEIGHT_TYPES {
             for source in [WeightSource::Texture, WeightSource::Storage] {
                 let weights = Weights { weight_type, source };
@@ -123,6 +129,7 @@ impl Variant {
         let mut files = vec![];
         let mut form = Form { workgroup, n_tokens: 1, n_rows: 1, switches: vec![] };
         match self {
+            Variant::Activate => files.extend([EXPONENTIAL, file!("activate.wgsl")]),
             Variant::Attention => files.extend([EXPONENTIAL, file!("attention.wgsl")]),
             Variant::EmbedRows { weights } => {
                 files.extend(weights.files());
@@ -134,6 +141,7 @@ impl Variant {
                 files.extend([EXPONENTIAL, file!("gate_up.wgsl"), PRODUCTS]);
             }
             Variant::KvWrite => files.push(file!("kv_write.wgsl")),
+            Variant::LayerNorm => files.push(file!("layer_norm.wgsl")),
             Variant::Matmul(product) => {
                 form = product.form();
                 files.extend(product.weights.files());
@@ -149,7 +157,10 @@ impl Variant {
             }
             Variant::Rope => files.push(file!("rope.wgsl")),
             Variant::RopeKvWrite => files.push(file!("rope_kv_write.wgsl")),
-            Variant::RoundRows => files.push(file!("round_rows.wgsl")),
+            Variant::RoundRows { q8 } => {
+                files.push(if q8 { file!("parts/round_q8.wgsl") } else { file!("parts/round_f16.wgsl") });
+                files.push(file!("round_rows.wgsl"));
+            }
             Variant::SiluMul => files.extend([EXPONENTIAL, file!("silu_mul.wgsl")]),
         }
         let sizes =

@@ -1,5 +1,5 @@
-// Causal attention: a workgroup a head of a token row. Goes through the positions in blocks of 64 that are counted from position 0, with
-// a running largest score and sum (Milakov & Gimelshein 2018, arXiv 1805.02867), so the order depends on the row's position alone.
+// Attention: a workgroup a head of a token row. Goes through the positions in blocks of 64 that are counted from position 0, with
+// a running largest score and sum (Milakov & Gimelshein 2018, arXiv 1805.02867), so the order depends on the positions that the row sees alone.
 
 struct Params {
     n_heads: u32,
@@ -14,10 +14,18 @@ struct Params {
     scale: f32,
     // Where the token rows lie in `data`.
     rows_at: u32,
+    // Where the positions seen by each row lie in `data`; 0: those up to its own.
+    lengths_at: u32,
+    // 0: none, 1: slopes, 2: by distance, from -n_before to n_after.
+    bias_kind: u32,
+    n_before: u32,
+    n_after: u32,
+    // Where the bias lies in `data`: [n_heads] or [n_heads][n_before + 1 + n_after], the bits of f32.
+    bias_at: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-// [token row][slot, position], u32.
+// [token row][slot, position], u32, and what the parameters say.
 @group(0) @binding(1) var<storage, read> data: array<u32>;
 // [token row][n_heads][head_quads], f32.
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
@@ -32,11 +40,25 @@ const LOWEST: f32 = -3.0e38;
 var<workgroup> weights: array<f32, 64>;
 var<workgroup> maxima: array<f32, 64>;
 
+// What a score is raised by where `distance` is the position seen less the row's own.
+fn bias_of(head: u32, distance: i32) -> f32 {
+    if params.bias_kind == 1u {
+        return bitcast<f32>(data[params.bias_at + head]) * f32(distance);
+    }
+    let before = i32(params.n_before);
+    let column = u32(clamp(distance, -before, i32(params.n_after)) + before);
+    return bitcast<f32>(data[params.bias_at + head * (params.n_before + 1u + params.n_after) + column]);
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = params.rows_at + workgroup.y * 2u;
     let slot = data[row];
-    let position = data[row + 1u];
+    let own_position = data[row + 1u];
+    var position = own_position;
+    if params.lengths_at > 0u {
+        position = data[params.lengths_at + workgroup.y] - 1u;
+    }
     var first = 0u;
     if params.window > 0u && position + 1u > params.window {
         first = position + 1u - params.window;
@@ -58,6 +80,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 dots = dots + q[head_at + i] * k_cache[key_at + i];
             }
             score = ((dots.x + dots.y) + (dots.z + dots.w)) * params.scale;
+            if params.bias_kind > 0u {
+                score = score + bias_of(workgroup.x, i32(own) - i32(own_position));
+            }
         }
         maxima[lane] = score;
         for (var half = 32u; half > 0u; half = half / 2u) {

@@ -249,6 +249,7 @@ fn default_memory_fraction() -> f64 {
 pub struct Transport {
     /// The type of a hidden state on the wire, and the rounding of the residual stream after every layer. `f32`: 4 bytes a
     /// value. `f16`: 2 bytes a value, with one power-of-two exponent a row.
+    /// `q8`: 1 byte a value, with one scale for 32 values; the least to send, and lossy: see docs/numerics.md.
     #[serde(default)]
     pub activation_type: ActivationType,
 }
@@ -261,6 +262,8 @@ pub enum ActivationType {
     /// Half precision with one power-of-two exponent a row.
     #[default]
     F16,
+    /// 8-bit integers with one scale for 32 values; lossy.
+    Q8,
 }
 
 /// What runs now.

@@ -1,9 +1,11 @@
-//! Plans told to a person: which phone would hold what, how fast that would be, and what limits it. Pure.
+//! Plans told to a person or a program: which phone would hold what, how fast that would be, what limits it, and what
+//! the rules of others would make of the same phones. Pure.
 
 use polyphony_api::InferenceDeployment;
 use polyphony_api::inference_deployment::Objective;
-use polyphony_controller::reconcile::preview::Preview;
+use polyphony_controller::reconcile::preview::{Compared, Preview};
 use polyphony_controller::reconcile::segments;
+use serde_json::{Value, json};
 
 use crate::describe::layout::Layout;
 
@@ -50,12 +52,7 @@ fn replica(layout: &mut Layout, preview: &Preview, prompt_tokens: u32) {
                 layout.field_at(1, "First Token", format!("{seconds:.2} s after a prompt of {prompt_tokens} tokens"));
             }
             layout.field_at(1, "Limited By", &plan.bound);
-            let proof = if plan.gap > 0.0 {
-                format!("at most {:.0} % from the best", plan.gap * 100.0)
-            } else {
-                "no plan is better".to_owned()
-            };
-            layout.field_at(1, "Quality", proof);
+            layout.field_at(1, "Quality", quality(plan.gap, plan.is_by_rule()));
             layout.field_at(1, "Arithmetic", &planned.numerics_class);
             let n_stages = plan.stages.len();
             let rows = plan.stages.iter().enumerate().map(|(idx, stage)| {
@@ -63,7 +60,8 @@ fn replica(layout: &mut Layout, preview: &Preview, prompt_tokens: u32) {
                     format!("{} of {n_stages}", idx + 1),
                     stage.phone.clone(),
                     segments::holds(&stage.holds).summary,
-                    format!("{} MiB", stage.bytes.div_ceil(1 << 20)),
+                    format!("{} MiB", (stage.bytes + stage.standby_bytes).div_ceil(1 << 20)),
+                    stage.standby.map_or_else(|| "-".to_owned(), |(from, to)| format!("{from}..{to}")),
                     format!("{:.2}", stage.predicted_seconds * 1e3),
                     format!("{:.2}", stage.predicted_hop_seconds * 1e3),
                 ]
@@ -71,7 +69,7 @@ fn replica(layout: &mut Layout, preview: &Preview, prompt_tokens: u32) {
             layout.table_at(
                 1,
                 "Stages",
-                &["Stage", "Phone", "Holds", "Memory", "Step (ms)", "Hop (ms)"],
+                &["Stage", "Phone", "Holds", "Memory", "Ready", "Step (ms)", "Hop (ms)"],
                 rows.collect(),
             );
         }
@@ -79,5 +77,185 @@ fn replica(layout: &mut Layout, preview: &Preview, prompt_tokens: u32) {
     if !preview.left_out.is_empty() {
         let rows = preview.left_out.iter().map(|(phone, why)| vec![phone.clone(), why.clone()]);
         layout.table_at(1, "Left Out", &["Phone", "Why"], rows.collect());
+    }
+    if !preview.comparison.is_empty() {
+        let headers = ["Strategy", "Tokens/s", "Ratio", "First Token", "Stages"];
+        layout.table_at(1, "Strategies", &headers, preview.comparison.iter().map(compared).collect());
+    }
+}
+
+/// What is known of how good a plan is.
+fn quality(gap: f64, is_by_rule: bool) -> String {
+    match gap {
+        gap if gap <= 0.0 && is_by_rule => "by a rule, and no plan is better".to_owned(),
+        gap if gap <= 0.0 => "proven: no plan is better".to_owned(),
+        gap if is_by_rule => format!("by a rule, at most {:.1} % from the best", gap * 100.0),
+        gap => format!("the best that was found, at most {:.1} % from the best there is", gap * 100.0),
+    }
+}
+
+fn compared(one: &Compared) -> Vec<String> {
+    let name = format!("{}{}", one.strategy, if one.is_chosen { " *" } else { "" });
+    match &one.planned {
+        Ok(plan) => {
+            let stages = plan.placed();
+            let ratio = one.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}×"));
+            let first = one.time_to_first_token_seconds.map_or_else(|| "-".to_owned(), |s| format!("{s:.2} s"));
+            vec![name, format!("{:.1}", plan.predicted_tokens_per_second), ratio, first, stages]
+        }
+        Err(why) => vec![name, "-".to_owned(), "-".to_owned(), "-".to_owned(), format!("none: {why}")],
+    }
+}
+
+/// The same for programs. Figures are seconds, bytes and tokens a second, as they were predicted.
+pub fn value(deployment: &InferenceDeployment, previews: &[Preview], prompt_tokens: u32) -> Value {
+    let replica = |preview: &Preview| {
+        let mut value = json!({
+            "replica": preview.replica,
+            "leftOut": preview.left_out.iter().map(|(phone, why)| json!({"phone": phone, "why": why})).collect::<Vec<_>>(),
+        });
+        match &preview.planned {
+            Ok(planned) => {
+                value["plan"] = json!(planned.plan);
+                value["numericsClass"] = json!(planned.numerics_class);
+                value["timeToFirstTokenSeconds"] = json!(preview.time_to_first_token_seconds);
+                value["strategies"] = preview.comparison.iter().map(compared_value).collect();
+            }
+            Err(why) => value["noPlan"] = json!({"reason": why.reason(), "message": why.to_string()}),
+        }
+        value
+    };
+    json!({
+        "deployment": deployment.metadata.name,
+        "namespace": deployment.metadata.namespace,
+        "promptTokens": prompt_tokens,
+        "replicas": previews.iter().map(replica).collect::<Vec<_>>(),
+    })
+}
+
+fn compared_value(one: &Compared) -> Value {
+    let mut value = json!({"strategy": one.strategy, "isChosen": one.is_chosen});
+    match &one.planned {
+        Ok(plan) => {
+            value["stages"] = json!(plan.placed());
+            value["predictedTokensPerSecond"] = json!(plan.predicted_tokens_per_second);
+            value["predictedInterTokenSeconds"] = json!(plan.predicted_inter_token_seconds);
+            value["timeToFirstTokenSeconds"] = json!(one.time_to_first_token_seconds);
+            value["ratio"] = json!(one.ratio);
+        }
+        Err(why) => value["noPlan"] = json!({"reason": why.reason(), "message": why.to_string()}),
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use polyphony_api::Phone;
+    use polyphony_controller::reconcile::preview::{Prompt, World, preview};
+    use polyphony_model::Manifest;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Six layers of 10 MiB, an embedding and a head of 4 MiB.
+    fn manifest() -> Manifest {
+        let entry = |name: &str, role: &str, layer: Option<u32>, offset: u64, mib: u64| {
+            json!({"name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "offset": offset, "nBytes": mib * MIB,
+                "sha256": "0".repeat(64)})
+        };
+        let mut tensors = vec![
+            entry("token_embd.weight", "tokenEmbedding", None, 0, 4),
+            entry("output.weight", "output", None, 4 * MIB, 4),
+        ];
+        for layer in 0..6 {
+            let offset = (8 + u64::from(layer) * 10) * MIB;
+            tensors.push(entry(&format!("blk.{layer}.ffn_up.weight"), "ffnUp", Some(layer), offset, 10));
+        }
+        serde_json::from_value(json!({
+            "hyperparameters": {
+                "architecture": "llama", "nLayers": 6, "hiddenSize": 64, "nHeads": 4, "nKvHeads": 2, "headSize": 16, "ffnSize": 128,
+                "vocabSize": 256, "contextLength": 512, "rmsEpsilon": 1e-5, "tiedEmbedding": false,
+                "rope": {"style": "pairs", "base": 10000.0, "nRotated": 16, "positionScale": 1.0, "hasFrequencyFactors": false},
+            },
+            "endTokens": [], "fileLen": 100 * MIB, "fileSha256": "0".repeat(64), "tensors": tensors,
+        }))
+        .unwrap()
+    }
+
+    fn phone(name: &str, memory_mib: u64, gigabytes_per_second: f64) -> Phone {
+        serde_json::from_value(json!({
+            "apiVersion": "polyphony.dev/v1alpha1", "kind": "Phone", "metadata": {"name": name}, "spec": {},
+            "status": {
+                "capacity": {"memory": format!("{memory_mib}Mi")}, "allocatable": {"memory": format!("{memory_mib}Mi")},
+                "backend": "cpu", "numerics": "cpu-f32", "ringAddress": "127.0.0.1:1",
+                "backends": [{"name": "cpu", "device": "cpu", "gflops": 100.0, "gigabytesPerSecond": gigabytes_per_second}],
+                "conditions": [{"type": "Ready", "status": "True", "reason": "Heartbeat", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn deployment(strategy: &str) -> InferenceDeployment {
+        serde_json::from_value(json!({
+            "apiVersion": "polyphony.dev/v1alpha1", "kind": "InferenceDeployment", "metadata": {"name": "d", "namespace": "default"},
+            "spec": {"model": "m", "contextLength": 64, "maxSessions": 1, "placement": {"memoryFraction": 1.0, "strategy": strategy}},
+        }))
+        .unwrap()
+    }
+
+    fn previews(phones: Vec<Phone>, strategy: &str) -> Vec<Preview> {
+        let world = World { phones, placements: Vec::new() };
+        let prompt = Prompt { n_tokens: 128, chunk_tokens: 32 };
+        preview(&world, &deployment(strategy), &manifest(), "digest", prompt)
+    }
+
+    fn uneven() -> Vec<Phone> {
+        vec![phone("slow", 60, 1.0), phone("fast", 60, 10.0), phone("small", 30, 5.0)]
+    }
+
+    #[test]
+    fn a_plan_is_told_beside_what_other_rules_would_make_of_the_phones() {
+        let text = text(&deployment("Optimal"), &previews(uneven(), "Optimal"), 128);
+        for expected in [
+            "Quality:      proven: no plan is better\n",
+            "Strategies:\n",
+            "Optimal *",
+            "fast 0..2, slow 2..4, small 4..6",
+            "1.00×",
+            "Nothing was changed.\n",
+        ] {
+            assert!(text.contains(expected), "no {expected:?} in:\n{text}");
+        }
+        let row = text.lines().find(|line| line.trim_start().starts_with("EqualSplit")).unwrap();
+        let ratio: f64 = row.split('×').next().unwrap().split_whitespace().last().unwrap().parse().unwrap();
+        assert!(ratio < 1.0, "{row}");
+    }
+
+    #[test]
+    fn a_deployment_with_a_rule_of_its_own_is_told_by_that_rule() {
+        let previews = previews(uneven(), "EqualSplit");
+        let text = text(&deployment("EqualSplit"), &previews, 128);
+        assert!(text.contains("EqualSplit *") && !text.contains("Optimal *"), "{text}");
+        assert!(text.contains("by a rule, at most "), "{text}");
+        assert_eq!(previews[0].planned.as_ref().unwrap().plan.placed(), "fast 0..2, slow 2..4, small 4..6");
+    }
+
+    #[test]
+    fn programs_get_the_same_figures_and_a_reason_where_there_is_no_plan() {
+        let deployment = deployment("Optimal");
+        let found = value(&deployment, &previews(uneven(), "Optimal"), 128);
+        let replica = &found["replicas"][0];
+        assert_eq!(replica["strategies"][0]["ratio"], 1.0);
+        assert_eq!(replica["strategies"][0]["predictedTokensPerSecond"], replica["plan"]["predictedTokensPerSecond"]);
+        assert_eq!(replica["strategies"].as_array().unwrap().len(), 5);
+        assert!(replica["timeToFirstTokenSeconds"].as_f64().unwrap() > 0.0);
+        assert_eq!(replica["plan"]["method"], "Exact");
+
+        let short = value(&deployment, &previews(vec![phone("tiny", 20, 1.0)], "Optimal"), 128);
+        assert_eq!(short["replicas"][0]["noPlan"]["reason"], "InsufficientMemory");
     }
 }

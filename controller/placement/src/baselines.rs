@@ -25,7 +25,6 @@ pub use overlap::published_overlap;
 
 /// A way to place layers on phones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// Ours: [`crate::plan`].
     #[default]
@@ -85,14 +84,14 @@ impl Strategy {
         Strategy::LinguaLinked,
     ];
 
-    /// As it is written in JSON and on command lines.
+    /// As manifests write it.
     pub fn name(self) -> &'static str {
         match self {
-            Strategy::Optimal => "optimal",
-            Strategy::EqualSplit => "equal-split",
-            Strategy::MemoryProportional => "memory-proportional",
-            Strategy::MinMax => "min-max",
-            Strategy::LinguaLinked => "lingua-linked",
+            Strategy::Optimal => "Optimal",
+            Strategy::EqualSplit => "EqualSplit",
+            Strategy::MemoryProportional => "MemoryProportional",
+            Strategy::MinMax => "MinMax",
+            Strategy::LinguaLinked => "LinguaLinked",
         }
     }
 }
@@ -106,7 +105,7 @@ impl fmt::Display for Strategy {
 /// A name that is no strategy's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no strategy is called {found}: expected one of optimal, equal-split, memory-proportional, min-max, lingua-linked"
+    "no strategy is called {found}: expected one of Optimal, EqualSplit, MemoryProportional, MinMax, LinguaLinked"
 )]
 pub struct UnknownStrategy {
     pub found: String,

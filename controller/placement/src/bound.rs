@@ -20,7 +20,7 @@ const MAX_STEPS: usize = 60;
 /// Halvings at most of the interval in which the objective of Throughput lies.
 const HALVINGS: usize = 40;
 /// The part of the objective to which that interval is narrowed.
-const PRECISION: f64 = 1e-10;
+const PRECISION: f64 = 1e-9;
 /// The same over more phones than a table of hops is made of.
 const PRECISION_OF_MANY: f64 = 1e-3;
 

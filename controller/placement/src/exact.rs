@@ -14,14 +14,17 @@ use programme::{Answer, Programme};
 /// Orders tried before giving up on a proof.
 const MAX_ROUNDS: usize = 200;
 /// Branch-and-bound nodes of all rounds together: the solver's limit, in place of a clock.
-const NODE_LIMIT: u64 = 4_000;
+const NODE_LIMIT: u64 = 2_000;
 /// The same where more phones are usable than the programme takes.
-const PARTIAL_NODE_LIMIT: u64 = 60;
+const PARTIAL_NODE_LIMIT: u64 = 20;
 
 /// Phones the programme takes when any two links differ: it has a binary for each pair.
 const MAX_PHONES: usize = 10;
 /// Phones it takes when links and layers are alike and only the set and the ends matter.
 const MAX_PHONES_ORDERLESS: usize = 40;
+
+/// Phones of which a part is solved.
+const MAX_PHONES_PARTIAL: usize = 48;
 
 /// How many of the usable phones can be solved exactly.
 pub(crate) fn max_phones(costs: &Costs<'_>) -> usize {
@@ -43,7 +46,11 @@ pub(crate) struct Outcome {
 /// Branch-and-bound nodes that one problem may take.
 pub(crate) fn node_limit(costs: &Costs<'_>) -> u64 {
     // Over a part of the phones there is no proof to be had, only something better.
-    if costs.usable.len() > max_phones(costs) { PARTIAL_NODE_LIMIT } else { NODE_LIMIT }
+    match costs.usable.len() {
+        n if n <= max_phones(costs) => NODE_LIMIT,
+        n if n <= MAX_PHONES_PARTIAL => PARTIAL_NODE_LIMIT,
+        _ => 0,
+    }
 }
 
 /// [`solve_within`] the limit of a whole problem.
@@ -59,7 +66,7 @@ pub(crate) fn solve_within(
     nodes_left: &mut u64,
 ) -> Outcome {
     let mut best = incumbent;
-    if candidates.len() > max_phones(costs) {
+    if candidates.len() > max_phones(costs) || *nodes_left == 0 {
         return Outcome { best, proven: false };
     }
     let mut excluded: Vec<Vec<usize>> = Vec::new();

@@ -10,8 +10,8 @@ use crate::{diagnose, exact, predict, search, standby, tie};
 
 /// A plan this near to a bound is proven best: bounds are found by halving.
 const PROVEN: f64 = 1e-8;
-/// Searches with other groupings of the sessions at most, each from the best ring so far.
-const MAX_SEARCHES: usize = 4;
+/// Searches at most, each with the sessions in other groups and from the best ring so far.
+const MAX_SEARCHES: usize = 8;
 
 /// Finds the best plan.
 ///
@@ -31,8 +31,15 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     let Some(found) = heuristic(&costs, previous.as_ref()).or_else(|| first(&costs)) else {
         return Err(diagnose::explain(&all));
     };
-    let (best, is_proven) = proven(&costs, found, costs.usable.len() == all.usable.len());
-    let gap = if is_proven { 0.0 } else { gap_of(&all, best.objective) };
+    let are_all = costs.usable.len() == all.usable.len();
+    let (best, gap) = if are_all {
+        let (best, least) = proven(&costs, found);
+        let gap = gap_above(least, best.objective);
+        (best, gap)
+    } else {
+        let gap = gap_of(&all, found.objective);
+        (found, gap)
+    };
     let kept = previous.map(|ring| Found::of(&costs, ring)).filter(|previous| previous.ties(&best));
     let ring = match kept {
         Some(previous) => previous.ring,
@@ -51,7 +58,11 @@ pub(crate) fn gap_of(costs: &Costs<'_>, objective: f64) -> f64 {
     if !objective.is_finite() {
         return f64::INFINITY;
     }
-    let gap = objective / bound::lower_bound(costs, objective) - 1.0;
+    gap_above(bound::lower_bound(costs, objective), objective)
+}
+
+fn gap_above(bound: f64, objective: f64) -> f64 {
+    let gap = objective / bound - 1.0;
     if gap <= PROVEN { 0.0 } else { gap }
 }
 
@@ -85,21 +96,27 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The best ring of local searches, from one grouping to the one that suits what was found.
+/// The best ring of local searches: in one, two, four, … groups, and in those that suit what was found.
 fn heuristic<'a>(costs: &Costs<'a>, previous: Option<&Ring>) -> Option<Found<'a>> {
     let groupings = costs.groupings();
-    // A round takes some two steps of its slowest stage at least.
-    let mut groups = *groupings.get(1).or(groupings.first())?;
+    let mut to_try: Vec<u32> = groupings.iter().copied().filter(|groups| groups.is_power_of_two()).collect();
+    if to_try.is_empty() {
+        to_try = groupings;
+    }
+    to_try.reverse();
     let mut best: Option<Found<'a>> = None;
     let mut tried = Vec::new();
-    while tried.len() < MAX_SEARCHES && !tried.contains(&groups) {
+    while let Some(groups) = to_try.pop() {
+        if tried.contains(&groups) || tried.len() == MAX_SEARCHES {
+            continue;
+        }
         tried.push(groups);
         let at = costs.clone().in_groups(groups);
         let start = best.as_ref().map(|found| &found.ring).or(previous);
-        let Some((ring, _)) = search::search(&at, start) else { break };
+        let Some((ring, _)) = search::search(&at, start) else { continue };
         let found = Found::of(costs, ring);
-        groups = found.costs.n_groups() as u32;
         if best.as_ref().is_none_or(|best| found.beats(best)) {
+            to_try.push(found.costs.n_groups() as u32);
             best = Some(found);
         }
     }
@@ -114,31 +131,40 @@ fn first<'a>(costs: &Costs<'a>) -> Option<Found<'a>> {
     outcome.best.map(|(ring, _)| Found::of(costs, ring))
 }
 
-/// Improves on `found` in every grouping, as far as the exact solver can; and whether nothing is better over these
-/// phones, and they `are_all` there are.
-fn proven<'a>(costs: &Costs<'a>, found: Found<'a>, are_all: bool) -> (Found<'a>, bool) {
+/// Improves on `found` in every grouping, as far as there are means; with the objective, in seconds a token, that
+/// nothing over these phones is below.
+fn proven<'a>(costs: &Costs<'a>, found: Found<'a>) -> (Found<'a>, f64) {
     let mut best = found;
-    let mut all_proven = are_all;
+    let n_exact = exact::max_phones(costs);
+    if costs.usable.len() > n_exact
+        && bound::bound_at(&best.costs, best.score.objective) < best.score.objective * (1.0 - PROVEN)
+        && let Some((ring, _)) = search::shake(&best.costs, &best.ring)
+    {
+        let shaken = Found::of(costs, ring);
+        if shaken.beats(&best) {
+            best = shaken;
+        }
+    }
     let mut groupings = costs.groupings();
     // Where the best so far is, something better is likeliest.
     let home = best.costs.n_groups() as u32;
     groupings.sort_by_key(|&groups| (groups.abs_diff(home), groups));
     let mut nodes_left = exact::node_limit(costs);
+    let mut least = f64::INFINITY;
     for groups in groupings {
         let at = costs.clone().in_groups(groups);
         let known = best.objective * at.rows;
-        if nodes_left == 0 {
-            all_proven = false;
-            break;
-        }
-        if bound::bound_at(&at, known) >= known * (1.0 - PROVEN) {
+        let bound = bound::bound_at(&at, known);
+        if bound >= known * (1.0 - PROVEN) {
             continue;
         }
         let candidates = candidates(&at, Some(&best.ring));
         let is_home = at.rows == best.costs.rows;
         let score = if is_home { best.score } else { Score { objective: known, round: at.score(&best.ring).round } };
         let outcome = exact::solve_within(&at, &candidates, Some((best.ring.clone(), score)), &mut nodes_left);
-        all_proven &= outcome.proven && candidates.len() == costs.usable.len();
+        if !(outcome.proven && candidates.len() == costs.usable.len()) {
+            least = least.min(bound / at.rows);
+        }
         if let Some((ring, _)) = outcome.best {
             let found = Found::of(costs, ring);
             if found.beats(&best) {
@@ -146,7 +172,8 @@ fn proven<'a>(costs: &Costs<'a>, found: Found<'a>, are_all: bool) -> (Found<'a>,
             }
         }
     }
-    (best, all_proven)
+    let least = least.min(best.objective);
+    (best, least)
 }
 
 /// The phones the exact solver works on: all when they are few, else those of the best ring known and the

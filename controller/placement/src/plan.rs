@@ -113,6 +113,17 @@ impl Plan {
         self.stages.iter().find(|stage| stage.phone == phone)
     }
 
+    /// "a 0..4, b 4..10": phones and their layers in ring order.
+    pub fn placed(&self) -> String {
+        let stage = |stage: &Stage| format!("{} {}..{}", stage.phone, stage.holds.layers_from, stage.holds.layers_to);
+        self.stages.iter().map(stage).collect::<Vec<_>>().join(", ")
+    }
+
+    /// True when a rule of others made it, not the planner.
+    pub fn is_by_rule(&self) -> bool {
+        self.method == Method::Rule
+    }
+
     /// True when both place the same layers on the same phones in the same order, whatever they predict.
     pub fn places_like(&self, other: &Plan) -> bool {
         self.stages.len() == other.stages.len()

@@ -10,7 +10,9 @@ use crate::cuts::best_cuts;
 use counts::Counts;
 
 /// Rings tried at most: what bounds the search's time.
-const MAX_EVALUATIONS: usize = 12_000;
+const MAX_EVALUATIONS: usize = 5_000;
+/// The same for descents from shaken rings.
+const MAX_SHAKEN: usize = 15_000;
 /// Phones that the search moves among at least, where there are so many.
 const MIN_POOL: usize = 20;
 
@@ -24,6 +26,43 @@ pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring
     }
     let (order, _) = search.best?;
     best_cuts(costs, &order)
+}
+
+/// A better ring than `known`, if descents from its surroundings find one: some phones taken out of it, others put in,
+/// by a fixed sequence of choices.
+pub(crate) fn shake(costs: &Costs<'_>, known: &Ring) -> Option<(Ring, Score)> {
+    let pool = pool(costs, Some(known));
+    let counts = Counts::new(costs, &pool);
+    let mut search = Search { costs, pool, counts, left: MAX_SHAKEN, best: None };
+    search.evaluate(&known.phones, None)?;
+    let mut choices = Choices(1);
+    while search.left > 0 {
+        let mut order = search.best.as_ref()?.0.clone();
+        for _ in 0..2 {
+            if order.len() > 1 {
+                order.remove(choices.below(order.len()));
+            }
+        }
+        for _ in 0..choices.below(4) {
+            let phone = search.pool[choices.below(search.pool.len())];
+            if !order.contains(&phone) {
+                order.insert(choices.below(order.len() + 1), phone);
+            }
+        }
+        search.descend(order);
+    }
+    let (order, _) = search.best?;
+    best_cuts(costs, &order)
+}
+
+/// A sequence of numbers that is the same for everyone (a linear congruential one, Knuth's MMIX).
+struct Choices(u64);
+
+impl Choices {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % n.max(1) as u64) as usize
+    }
 }
 
 /// The costs over the phones that a plan is looked for among: all unless they are very many.

@@ -140,5 +140,6 @@ fn wire_type(dtype: ApiActivationType) -> ActivationType {
     match dtype {
         ApiActivationType::F32 => ActivationType::F32,
         ApiActivationType::F16 => ActivationType::F16,
+        ApiActivationType::Q8 => ActivationType::Q8,
     }
 }

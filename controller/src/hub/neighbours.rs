@@ -33,10 +33,8 @@ impl Neighbourhood {
     pub fn of(&self, phone: &str) -> Neighbours {
         let after = self.addresses.range::<str, _>((Bound::Excluded(phone), Bound::Unbounded));
         let before = self.addresses.range::<str, _>((Bound::Unbounded, Bound::Excluded(phone)));
-        let neighbour = |(phone, address): (&String, &String)| Neighbour {
-            phone: phone.clone(),
-            ring_address: address.clone(),
-        };
+        let neighbour =
+            |(phone, address): (&String, &String)| Neighbour { phone: phone.clone(), ring_address: address.clone() };
         let phones = after.chain(before).take(MAX_NEIGHBOURS).map(neighbour).collect();
         Neighbours { probe_secret: self.probe_secret.clone(), phones }
     }
@@ -54,7 +52,10 @@ mod tests {
         let few = Neighbourhood::new((0..3).map(address).collect(), &token);
         assert_eq!(names(&few.of("phone-01")), ["phone-02", "phone-00"]);
         assert_eq!(few.of("phone-01").probe_secret.len(), 64);
-        assert_ne!(few.of("phone-01").probe_secret, Neighbourhood::new(BTreeMap::new(), &Secret::new("u")).probe_secret);
+        assert_ne!(
+            few.of("phone-01").probe_secret,
+            Neighbourhood::new(BTreeMap::new(), &Secret::new("u")).probe_secret
+        );
         let many = Neighbourhood::new((0..40).map(address).collect(), &token);
         let of_last = names(&many.of("phone-39"));
         assert_eq!((of_last.len(), of_last[0].as_str()), (MAX_NEIGHBOURS, "phone-00"));

@@ -107,7 +107,8 @@ impl World {
                 None => drop(self.predicted.remove_label_values(&labels)),
             }
             let speeds = status.predicted_tokens_per_second.zip(status.measured_tokens_per_second);
-            let quotient = speeds.filter(|(predicted, _)| *predicted > 0.0).map(|(predicted, measured)| measured / predicted);
+            let quotient =
+                speeds.filter(|(predicted, _)| *predicted > 0.0).map(|(predicted, measured)| measured / predicted);
             self.cost_model.with_label_values(&labels).set(quotient.unwrap_or(0.0));
             let balanced = condition::find(&status.conditions, "Balanced");
             let is_imbalanced = balanced.is_some_and(|balanced| balanced.status == "False");

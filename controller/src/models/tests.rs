@@ -84,3 +84,13 @@ async fn a_verified_file_is_not_read_again_after_a_restart() {
     let store = Arc::new(ModelStore::new(folder.path().join("models")).unwrap());
     assert_eq!(outcome(&store, &path).await, before);
 }
+
+#[tokio::test]
+async fn a_model_with_an_encoder_is_refused_and_told_what_is_served() {
+    let (_folder, store) = store();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/t5.gguf");
+    let Progress::Refused(refused) = outcome(&store, &path).await else { panic!("resolved") };
+    assert_eq!(refused.reason, "Unsupported");
+    let expected = "a t5 model has an encoder besides its decoder, which rings do not serve yet; served are: llama, qwen2, qwen3, gpt2, bloom";
+    assert!(refused.message.contains(expected), "{}", refused.message);
+}

@@ -3,7 +3,6 @@
 //! Speeds, links and measured times are those that phones and placements carry in their status, to three figures; the
 //! controller itself plans with what its hub heard last.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use polyphony_api::{InferenceDeployment, Phone, SegmentPlacement, condition, quantity};
 use polyphony_model::Manifest;
-use polyphony_placement::{Infeasible, Problem, time_to_first_token_seconds};
+use polyphony_placement::{Infeasible, Plan, Problem, Strategy, plan_by, time_to_first_token_seconds};
 use polyphony_protocol::hub::{Heartbeat, Join, LinkReport, SegmentPhase, SegmentReport, Speed};
 use polyphony_protocol::version;
 
@@ -36,6 +35,22 @@ pub struct Preview {
     pub time_to_first_token_seconds: Option<f64>,
     /// Phones that hold nothing, and why: those that the planner leaves out, and those that it was not asked about.
     pub left_out: Vec<(String, String)>,
+    /// What every strategy makes of the same phones, ours first; empty when there is no plan.
+    pub comparison: Vec<Compared>,
+}
+
+/// A strategy's plan for the same phones, links and memory, by the same predictions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// As `spec.placement.strategy` names it.
+    pub strategy: &'static str,
+    /// Whether it is the deployment's own.
+    pub is_chosen: bool,
+    /// Or why the strategy has none.
+    pub planned: Result<Plan, Infeasible>,
+    pub time_to_first_token_seconds: Option<f64>,
+    /// By the deployment's objective, how fast it is beside the optimal plan; 1 is as fast.
+    pub ratio: Option<f64>,
 }
 
 /// A prompt whose time to first token is predicted.
@@ -67,27 +82,39 @@ pub fn preview(
     let mut previews = Vec::new();
     for replica in 0..deployment.spec.replicas {
         let request = Request { deployment, manifest, manifest_digest, excluded: &taken, used: &used };
-        let asked: RefCell<Vec<Problem>> = RefCell::default();
-        let planner = |problem: &Problem| {
-            asked.borrow_mut().push(problem.clone());
-            polyphony_placement::plan(problem)
-        };
-        let planned = problem::plan(&observed, &request, &planner);
-        let asked = asked.into_inner();
+        let strategy = problem::rule(deployment.spec.placement.strategy);
+        let planned = problem::plan(&observed, &request, &|problem: &Problem| plan_by(strategy, problem));
         let left_out = left_out(&observed, &request, planned.as_ref().ok());
         let mut time_to_first_token = None;
-        if let Ok(Planned { plan, .. }) = &planned {
-            let phones: BTreeSet<&str> = plan.stages.iter().map(|stage| stage.phone.as_str()).collect();
-            let knows = |problem: &&Problem| problem.phones.iter().any(|phone| phones.contains(phone.name.as_str()));
-            time_to_first_token = asked
-                .iter()
-                .find(knows)
-                .map(|problem| time_to_first_token_seconds(problem, plan, prompt.n_tokens, prompt.chunk_tokens));
+        let mut comparison = Vec::new();
+        if let Ok(Planned { plan, problem, .. }) = &planned {
+            let seconds = time_to_first_token_seconds(problem, plan, prompt.n_tokens, prompt.chunk_tokens);
+            time_to_first_token = Some(seconds);
+            comparison = compare(problem, strategy, prompt);
             taken.extend(plan.stages.iter().map(|stage| stage.phone.clone()));
         }
-        previews.push(Preview { replica, planned, time_to_first_token_seconds: time_to_first_token, left_out });
+        let time_to_first_token_seconds = time_to_first_token;
+        previews.push(Preview { replica, planned, time_to_first_token_seconds, left_out, comparison });
     }
     previews
+}
+
+/// Every strategy on the same problem.
+fn compare(problem: &Problem, chosen: Strategy, prompt: Prompt) -> Vec<Compared> {
+    let plans: Vec<_> = Strategy::ALL.into_iter().map(|strategy| (strategy, plan_by(strategy, problem))).collect();
+    let best = plans.iter().find_map(|(strategy, planned)| match planned {
+        Ok(plan) if *strategy == Strategy::Optimal => Some(plan.objective_value),
+        _ => None,
+    });
+    let compared = |(strategy, planned): (Strategy, Result<Plan, Infeasible>)| Compared {
+        strategy: strategy.name(),
+        is_chosen: strategy == chosen,
+        time_to_first_token_seconds: (planned.as_ref().ok())
+            .map(|plan| time_to_first_token_seconds(problem, plan, prompt.n_tokens, prompt.chunk_tokens)),
+        ratio: planned.as_ref().ok().and_then(|plan| Some(best? / plan.objective_value)),
+        planned,
+    };
+    plans.into_iter().map(compared).collect()
 }
 
 fn left_out(observed: &Observed, request: &Request<'_>, planned: Option<&Planned>) -> Vec<(String, String)> {

@@ -10,9 +10,7 @@ use polyphony_api::condition;
 use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective, Strategy};
 use polyphony_api::{InferenceDeployment, Phone};
 use polyphony_model::{Holds, LayerRange, Manifest, Room};
-use polyphony_placement::{
-    Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Strategy as Rule,
-};
+use polyphony_placement::{Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Strategy as Rule};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::observe::Observed;
@@ -118,13 +116,12 @@ pub fn rule(strategy: Strategy) -> Rule {
 pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelCosts {
     let of = &manifest.hyperparameters;
     let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
-    let (hidden, ffn, vocab) = (u64::from(of.hidden_size), u64::from(of.ffn_size), u64::from(of.vocab_size));
-    let query = u64::from(of.n_heads) * u64::from(of.head_size);
-    let key_value = u64::from(of.n_kv_heads) * u64::from(of.head_size);
+    let hidden = u64::from(of.hidden_size);
     let (embedding_bytes, head_bytes) = (part(true, false), part(false, true));
     let row_bytes = match dtype {
         ActivationType::F32 => 4 * hidden,
         ActivationType::F16 => 2 + 2 * hidden,
+        ActivationType::Q8 => hidden + 2 * hidden.div_ceil(32),
     };
     ModelCosts {
         layer_bytes: crate::models::layer_bytes(manifest),
@@ -134,9 +131,9 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> Mo
         kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }),
         activation_bytes: SEGMENT_OVERHEAD_BYTES + of.activation_bytes(false, room),
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
-        layer_multiply_adds: hidden * (2 * query + 2 * key_value + 3 * ffn),
-        head_multiply_adds: hidden * vocab,
-        logits_bytes: 4 * vocab,
+        layer_multiply_adds: of.multiply_adds_per_layer(),
+        head_multiply_adds: of.multiply_adds_of_head(),
+        logits_bytes: 4 * u64::from(of.vocab_size),
     }
 }
 
@@ -214,5 +211,6 @@ fn type_name(dtype: ActivationType) -> &'static str {
     match dtype {
         ActivationType::F32 => "f32",
         ActivationType::F16 => "f16",
+        ActivationType::Q8 => "q8",
     }
 }

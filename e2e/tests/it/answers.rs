@@ -1,7 +1,7 @@
 //! What three phones say together is what one says alone, and what the reference says.
 
 use polyphony_e2e::golden::{Case, Golden};
-use polyphony_e2e::shelf::{Shelf, real_model, vulkan_is_here};
+use polyphony_e2e::shelf::{Shelf, golden_file, real_model, vulkan_is_here};
 use polyphony_e2e::stream::Gateway;
 use serde_json::{Value, json};
 
@@ -93,6 +93,37 @@ async fn one_two_and_three_phones_answer_as_the_reference_does() {
     every_split_gives_the_same_64_tokens(&gateway, &golden).await;
     two_chats_at_once_say_what_each_says_alone(&gateway, &golden).await;
     a_seed_draws_the_same_tokens_on_any_split(&gateway, &golden).await;
+}
+
+#[tokio::test]
+async fn models_of_other_families_answer_as_the_reference_does_over_three_phones() {
+    let families = ["qwen2", "qwen3", "gpt2", "bloom"];
+    let shelf = Shelf::up(3, "1Gi").unwrap();
+    let mut manifests = Vec::new();
+    for family in families {
+        manifests.push(model(family, &golden_file(&format!("tiny/{family}.gguf")).canonicalize().unwrap()));
+        manifests.push(deployment(&format!("{family}-3"), family, 3, "f32", 128));
+    }
+    manifests.push(deployment("bloom-q8-1", "bloom", 1, "q8", 128));
+    manifests.push(deployment("bloom-q8-3", "bloom", 3, "q8", 128));
+    shelf.apply(&manifests.join("---\n")).unwrap().ok().unwrap();
+    let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
+    for family in families {
+        shelf.wait_available(&format!("{family}-3")).unwrap();
+        for case in &Golden::read(&format!("tiny/{family}.json")).unwrap().cases {
+            compare(&gateway, &format!("{family}-3"), case, F32_BOUND).await;
+        }
+    }
+    // Lossy, but the same loss however the model is cut.
+    for phones in [1, 3] {
+        shelf.wait_available(&format!("bloom-q8-{phones}")).unwrap();
+    }
+    for case in &Golden::read("tiny/bloom.json").unwrap().cases {
+        let whole = complete(&gateway, "bloom-q8-1", &case.prompt_ids, 24, json!({})).await;
+        let split = complete(&gateway, "bloom-q8-3", &case.prompt_ids, 24, json!({})).await;
+        assert_eq!(whole.tokens, split.tokens);
+        assert_eq!(whole.top, split.top);
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
-//! Causal attention of the step's rows over their slots' caches.
+//! Attention of the step's rows over their slots' caches.
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::cpu::{exponential, lanes};
-use crate::ops::Attention;
+use crate::ops::{Attention, PositionBias};
 use crate::recording::Row;
 
 /// The caches of one layer, each as the op's layout says.
@@ -12,6 +12,8 @@ use crate::recording::Row;
 pub struct Caches<'a> {
     pub k: &'a [f32],
     pub v: &'a [f32],
+    /// The op's bias: nothing where it has none.
+    pub bias: &'a [f32],
 }
 
 /// What one head of one row sees: its positions' keys and values, at a stride.
@@ -24,20 +26,47 @@ struct Seen<'a> {
     stride: usize,
     n_positions: usize,
     scale: f32,
+    bias: Bias<'a>,
+}
+
+/// What raises the scores of one head of one row; `first` is the first position seen less the row's own.
+#[derive(Clone, Copy)]
+enum Bias<'a> {
+    None,
+    Slope { slope: f32, first: i64 },
+    Distances { table: &'a [f32], n_before: i64, n_after: i64, first: i64 },
 }
 
 impl<'a> Seen<'a> {
-    fn new(op: &Attention, row: Row, head: usize, caches: Caches<'a>) -> Self {
-        let first = op.first_position(row.position);
-        let range = op.layout.range(row.slot, first..row.position + 1);
+    fn new(op: &Attention, rows: &[Row], index: usize, caches: Caches<'a>) -> Self {
+        let (row, head) = (rows[index / op.n_heads], index % op.n_heads);
+        let positions = op.seen(index / op.n_heads, row);
+        let first = i64::from(positions.start) - i64::from(row.position);
+        let n_positions = positions.len();
+        let range = op.layout.range(row.slot, positions);
+        let bias = match op.bias {
+            None => Bias::None,
+            Some(PositionBias::Slopes(_)) => Bias::Slope { slope: caches.bias[head], first },
+            Some(PositionBias::Distances { n_before, n_after, .. }) => {
+                let n_distances = (n_before + 1 + n_after) as usize;
+                let table = &caches.bias[head * n_distances..][..n_distances];
+                Bias::Distances { table, n_before: n_before.into(), n_after: n_after.into(), first }
+            }
+        };
         let kv_head = head / (op.n_heads / op.n_kv_heads) * op.head_size;
         Seen {
             k: &caches.k[range.start + kv_head..range.end],
             v: &caches.v[range.start + kv_head..range.end],
             stride: op.layout.kv_width,
-            n_positions: (row.position + 1 - first) as usize,
+            n_positions,
             scale: op.scale,
+            bias,
         }
+    }
+
+    #[inline(always)]
+    fn is_biased(&self) -> bool {
+        !matches!(self.bias, Bias::None)
     }
 
     #[inline(always)]
@@ -51,16 +80,30 @@ impl<'a> Seen<'a> {
     }
 }
 
+impl Bias<'_> {
+    /// For position number `index` of those seen.
+    #[inline(always)]
+    fn of(&self, index: usize) -> f32 {
+        match *self {
+            Bias::None => 0.0,
+            Bias::Slope { slope, first } => slope * (first + index as i64) as f32,
+            Bias::Distances { table, n_before, n_after, first } => {
+                table[((first + index as i64).clamp(-n_before, n_after) + n_before) as usize]
+            }
+        }
+    }
+}
+
 /// As [`Attention`] says; `q` and `out` are `[rows][n_heads][head_size]`.
 pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32]) {
     let heads = q.chunks_exact(op.head_size).zip(out.chunks_exact_mut(op.head_size));
     for (index, (q, out)) in heads.enumerate().take(rows.len() * op.n_heads) {
-        let seen = Seen::new(op, rows[index / op.n_heads], index % op.n_heads, caches);
+        let seen = Seen::new(op, rows, index, caches);
         let scores: Vec<f64> = (0..seen.n_positions)
             .map(|p| {
                 let k = seen.k(p, op.head_size);
                 let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-                dot * f64::from(op.scale)
+                dot * f64::from(op.scale) + f64::from(seen.bias.of(p))
             })
             .collect();
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -76,11 +119,12 @@ pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, ou
 /// As [`reference()`], in f32; positions are added from the first seen upward, whatever else is in the step.
 pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32], pool: &ThreadPool) {
     let head = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
-        let seen = Seen::new(op, rows[index / op.n_heads], index % op.n_heads, caches);
+        let seen = Seen::new(op, rows, index, caches);
         scores.resize(seen.n_positions, 0.0);
         attend(seen, &q[index * op.head_size..][..op.head_size], scores, out);
     };
-    let work: usize = rows.iter().map(|row| row.position as usize + 1).sum::<usize>() * op.n_heads * op.head_size;
+    let n_seen: usize = rows.iter().enumerate().map(|(index, row)| op.seen(index, *row).len()).sum();
+    let work = n_seen * op.n_heads * op.head_size;
     // Below this a hand-over to other threads costs more than it saves (about 20 µs of work).
     if pool.current_num_threads() == 1 || work < 1 << 16 {
         let mut scores = Vec::new();
@@ -96,6 +140,9 @@ lanes::simd! {
         let mut largest = f32::NEG_INFINITY;
         for (position, score) in scores.iter_mut().enumerate() {
             *score = lanes::dot(q, seen.k(position, q.len())) * seen.scale;
+            if seen.is_biased() {
+                *score += seen.bias.of(position);
+            }
             largest = if *score > largest { *score } else { largest };
         }
         for score in scores.iter_mut() {

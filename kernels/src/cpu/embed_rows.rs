@@ -2,11 +2,18 @@
 
 use crate::cpu::Matrix;
 
-/// `out[r] = table[tokens[r]]`, `out` being `[tokens.len()][n_cols]` and maybe more.
+/// `out[r] = table[tokens[r]]`, added to what it held where `adds`; `out` being `[tokens.len()][n_cols]` and maybe more.
 ///
-/// Serves as `fast` too: a few rows a step are copied, nothing is summed.
-pub fn reference(table: Matrix<'_>, tokens: &[u32], out: &mut [f32]) {
+/// Serves as `fast` too: a few rows a step are copied or added once.
+pub fn reference(table: Matrix<'_>, tokens: &[u32], adds: bool, out: &mut [f32]) {
+    let mut added = vec![0.0; if adds { table.shape.n_cols } else { 0 }];
     for (token, out) in tokens.iter().zip(out.chunks_exact_mut(table.shape.n_cols)) {
-        table.shape.weight_type.dequantise(table.row(*token as usize), out);
+        let row = table.row(*token as usize);
+        if !adds {
+            table.shape.weight_type.dequantise(row, out);
+            continue;
+        }
+        table.shape.weight_type.dequantise(row, &mut added);
+        out.iter_mut().zip(&added).for_each(|(out, added)| *out += added);
     }
 }

@@ -43,6 +43,23 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     tree(&lanes)
 }
 
+/// The sum of the values.
+#[inline(always)]
+pub(crate) fn sum(values: &[f32]) -> f32 {
+    let mut lanes = [0.0; 16];
+    let chunks = values.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..16 {
+            lanes[lane] += chunk[lane];
+        }
+    }
+    for (lane, value) in rest.iter().enumerate() {
+        lanes[lane] += value;
+    }
+    tree(&lanes)
+}
+
 /// Defines a function whose body is compiled once for the target's base and once for AVX2, chosen as the program runs.
 /// Both do the same operations in the same order, so their bits are equal.
 macro_rules! simd {

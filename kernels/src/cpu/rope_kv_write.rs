@@ -12,7 +12,8 @@ pub enum Part {
     Values,
 }
 
-/// As [`RopeKvWrite`] says, for one part: `to` is `q`, or the cache of the part. `angles` is `[rows][n_rotated / 2][cos, sin]`.
+/// As [`RopeKvWrite`] says, for one part: `to` is `q`, or the cache of the part. `angles` is `[rows][n_rotated / 2][cos, sin]`, or nothing without a
+/// turn.
 pub fn reference(op: &RopeKvWrite, rows: &[Row], qkv: &[f32], angles: &[f32], part: Part, to: &mut [f32]) {
     write(op, rows, qkv, angles, part, to, rope::reference);
 }
@@ -32,9 +33,9 @@ fn write(
     turn: fn(&mut [f32], &[f32], Heads),
 ) {
     let (q_width, kv_width) = (op.n_heads * op.head_size, op.layout.kv_width);
-    let heads = Heads { head_size: op.head_size, n_rotated: op.turn.n_rotated, style: op.turn.style };
+    let heads = op.turn.map(|turn| Heads { head_size: op.head_size, n_rotated: turn.n_rotated, style: turn.style });
     let qkv = qkv.chunks_exact(q_width + 2 * kv_width);
-    for (r, ((row, qkv), angles)) in rows.iter().zip(qkv).zip(angles.chunks_exact(op.turn.n_rotated)).enumerate() {
+    for (r, (row, qkv)) in rows.iter().zip(qkv).enumerate() {
         let cached = op.layout.range(row.slot, row.position..row.position + 1);
         let (from, to) = match part {
             Part::Queries => (&qkv[..q_width], &mut to[r * q_width..(r + 1) * q_width]),
@@ -42,8 +43,8 @@ fn write(
             Part::Values => (&qkv[q_width + kv_width..], &mut to[cached]),
         };
         to.copy_from_slice(from);
-        if part != Part::Values {
-            turn(to, angles, heads);
+        if let (Some(heads), Part::Queries | Part::Keys) = (heads, part) {
+            turn(to, &angles[r * heads.n_rotated..(r + 1) * heads.n_rotated], heads);
         }
     }
 }

@@ -5,9 +5,70 @@ use half::f16;
 use crate::cpu::lanes;
 use crate::ops::ActivationRounding;
 
+/// Values that share a scale in 8 bits.
+const GROUP: usize = 32;
+/// The least scale in 8 bits but 0: 2^-125.
+const LEAST_SCALE: f64 = f32::from_bits(2 << 23) as f64;
+
 /// Rounds one row, word for word as the definition reads.
 pub fn reference(row: &mut [f32], to: ActivationRounding) {
-    let ActivationRounding::F16 = to;
+    match to {
+        ActivationRounding::F16 => reference_f16(row),
+        ActivationRounding::Q8 => row.chunks_mut(GROUP).for_each(reference_q8),
+    }
+}
+
+/// As [`reference()`], bit for bit, by operations that become SIMD.
+pub fn fast(row: &mut [f32], to: ActivationRounding) {
+    match to {
+        ActivationRounding::F16 => fast_f16(row),
+        ActivationRounding::Q8 => fast_q8(row),
+    }
+}
+
+fn reference_q8(group: &mut [f32]) {
+    if group.iter().any(|x| !x.is_finite()) {
+        group.fill(f32::NAN);
+        return;
+    }
+    let m = group.iter().fold(0.0, |m: f64, x| m.max(f64::from(x.abs())));
+    // 8 significant bits: scale to [128, 256), round, scale back.
+    let exponent = if m == 0.0 { 0 } else { (m / 127.0).log2().floor() as i32 - 7 };
+    let d = (m / 127.0 * 2f64.powi(-exponent)).round_ties_even() * 2f64.powi(exponent);
+    for x in group {
+        let q = if d < LEAST_SCALE { 0.0 } else { (f64::from(*x) / d).round_ties_even() };
+        // A zero is positive.
+        *x = (d * q) as f32 + 0.0;
+    }
+}
+
+lanes::simd! {
+    /// In f64, whose quotients of f32 values are never so near to a tie that their own rounding matters.
+    fn fast_q8(row: &mut [f32]) {
+        // Adding this rounds to the nearest integer.
+        const ROUND: f64 = 6_755_399_441_055_744.0;
+        for group in row.chunks_mut(GROUP) {
+            let largest = group.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & MAGNITUDE));
+            if largest >= INFINITY {
+                group.fill(f32::NAN);
+                continue;
+            }
+            let bits = (f64::from(f32::from_bits(largest)) / 127.0).to_bits();
+            let d = f64::from_bits((bits + ((1 << 44) - 1) + ((bits >> 45) & 1)) >> 45 << 45);
+            if d < LEAST_SCALE {
+                group.fill(0.0);
+                continue;
+            }
+            for x in group {
+                // The sum of the rounding leaves no negative zero.
+                let q = (f64::from(*x) / d + ROUND) - ROUND;
+                *x = (d * q) as f32;
+            }
+        }
+    }
+}
+
+fn reference_f16(row: &mut [f32]) {
     if row.iter().any(|x| !x.is_finite()) {
         return;
     }
@@ -32,9 +93,8 @@ pub fn reference(row: &mut [f32], to: ActivationRounding) {
 }
 
 lanes::simd! {
-    /// As [`reference()`], bit for bit, by integers alone: x is rounded to a multiple of 2^max(⌊log₂ |x|⌋ − 10, e − 24).
-    pub fn fast(row: &mut [f32], to: ActivationRounding) {
-        let ActivationRounding::F16 = to;
+    /// By integers alone: x is rounded to a multiple of 2^max(⌊log₂ |x|⌋ − 10, e − 24).
+    fn fast_f16(row: &mut [f32]) {
         let largest = row.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & MAGNITUDE));
         if largest >= INFINITY {
             return;

@@ -1,16 +1,29 @@
-//! Causal attention of the step's rows over their slots' caches (Vaswani et al. 2017; grouped heads: arXiv 2305.13245).
+//! Attention of the step's rows over their slots' caches (Vaswani et al. 2017; grouped heads: arXiv 2305.13245).
+
+use std::ops::Range;
 
 use crate::ops::kv_write::check_caches;
 use crate::plan::{Binding, Plan};
-use crate::recording::{BufferId, KvLayout, Row};
+use crate::recording::{BufferId, KvLayout, Row, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
 use crate::wgsl::Variant;
 
 /// The largest head size that the kernels hold in registers.
 pub const MAX_HEAD_SIZE: usize = 256;
 
+/// What is added to a scaled score, by head h, position seen p and the row's own position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PositionBias {
+    /// slopes\[h\] · (p − position): ALiBi (Press et al. 2021, arXiv 2108.12409), a vector of `n_heads`.
+    Slopes(VectorId),
+    /// table\[h\]\[clamp(p − position, −`n_before`, `n_after`) + `n_before`\]: biases learned for distances (Raffel et al. 2019, arXiv
+    /// 1910.10683, whose buckets have an end), a vector of `n_heads` × (`n_before` + 1 + `n_after`).
+    Distances { table: VectorId, n_before: u32, n_after: u32 },
+}
+
 /// `out[r][h] = Σₚ softmaxₚ(scale · q[r][h] · k_cache[slot][p][g]) · v_cache[slot][p][g]`, where g = h ÷ (n_heads ÷ n_kv_heads)
-/// and p runs over the positions 0 to the row's own, or the last `window` of them.
+/// and p runs over the positions 0 to the row's own, or the last `window` of them, or those that `lengths` says. With a `bias` the score
+/// of each position is what it says higher.
 ///
 /// `q` and `out` are `[rows][n_heads][head_size]`. Rows see what a `KvWrite` before it in the recording wrote.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +40,9 @@ pub struct Attention {
     pub scale: f32,
     /// Positions seen, the row's own included; `None`: all.
     pub window: Option<u32>,
+    /// For every row how many positions it sees, from 0 on, whatever its own: for encoders and for attention to what they put out.
+    pub lengths: Option<Vec<u32>>,
+    pub bias: Option<PositionBias>,
     /// Not `q`.
     pub out: BufferId,
 }
@@ -51,21 +67,56 @@ impl Attention {
         require(self.layout.kv_width == kv_width, "layout.kv_width", kv_width, self.layout.kv_width)?;
         require(self.window != Some(0), "window", "at least 1", 0)?;
         require(self.scale.is_finite(), "scale", "finite", self.scale)?;
-        check_caches(shapes, self.layout, rows, self.k_cache, self.v_cache)?;
+        match &self.lengths {
+            // Only the slots count: a row's own position may be beyond what it sees.
+            Some(lengths) => {
+                require(self.window.is_none(), "window", "none beside lengths", "one")?;
+                require(lengths.len() == rows.len(), "lengths", format!("one of {} rows", rows.len()), lengths.len())?;
+                for &length in lengths {
+                    let held = length > 0 && length as usize <= self.layout.n_positions;
+                    require(held, "lengths", format!("1 to {}", self.layout.n_positions), length)?;
+                }
+                let firsts: Vec<Row> = rows.iter().map(|row| Row { slot: row.slot, position: 0 }).collect();
+                check_caches(shapes, self.layout, &firsts, self.k_cache, self.v_cache)?;
+            }
+            None => check_caches(shapes, self.layout, rows, self.k_cache, self.v_cache)?,
+        }
+        match self.bias {
+            None => {}
+            Some(PositionBias::Slopes(slopes)) => shapes.require_vector("bias", slopes, n_heads)?,
+            Some(PositionBias::Distances { table, n_before, n_after }) => {
+                let n_distances = (n_before as usize).saturating_add(n_after as usize).saturating_add(1);
+                shapes.require_vector("bias", table, n_heads.saturating_mul(n_distances))?;
+            }
+        }
         shapes.require_rows("q", self.q, rows.len(), n_heads.saturating_mul(head_size))?;
         shapes.require_rows("out", self.out, rows.len(), n_heads.saturating_mul(head_size))?;
         require_apart(self.out, &[self.q, self.k_cache, self.v_cache])
     }
 
-    /// The first position that a row at `position` sees.
-    pub(crate) fn first_position(&self, position: u32) -> u32 {
-        self.window.map_or(0, |window| position.saturating_add(1).saturating_sub(window))
+    /// The positions that row number `index` of the step sees.
+    pub(crate) fn seen(&self, index: usize, row: Row) -> Range<u32> {
+        match &self.lengths {
+            Some(lengths) => 0..lengths[index],
+            None => {
+                let end = row.position + 1;
+                self.window.map_or(0, |window| end.saturating_sub(window))..end
+            }
+        }
     }
 }
 
 impl Attention {
     /// A workgroup a head of a row.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+        let lengths_at = self.lengths.as_ref().map_or(0, |lengths| plan.put(lengths.iter().copied()));
+        let (bias_kind, n_before, n_after, bias_at) = match self.bias {
+            None => (0, 0, 0, 0),
+            Some(PositionBias::Slopes(slopes)) => (1, 0, 0, plan.vector_data(slopes)),
+            Some(PositionBias::Distances { table, n_before, n_after }) => {
+                (2, n_before, n_after, plan.vector_data(table))
+            }
+        };
         plan.dispatch(
             Variant::Attention,
             &[
@@ -77,6 +128,11 @@ impl Attention {
                 self.window.unwrap_or(0),
                 self.scale.to_bits(),
                 0,
+                lengths_at,
+                bias_kind,
+                n_before,
+                n_after,
+                bias_at,
             ],
             &[
                 (1, Binding::Data),

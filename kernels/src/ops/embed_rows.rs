@@ -6,7 +6,7 @@ use crate::shapes::{ShapeError, Shapes, require};
 use crate::weight_type::GROUP;
 use crate::wgsl::Variant;
 
-/// `out[r] = table[tokens[r]]`.
+/// `out[r] = table[tokens[r]]`, or that added to what `out` held.
 ///
 /// `table` is `[n_vocabulary][width]`, `out` at least `[tokens.len()][width]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,8 @@ pub struct EmbedRows {
     pub table: MatrixId,
     /// One token a row, each less than the table's rows.
     pub tokens: Vec<u32>,
+    /// Whether the rows are added to those of `out`.
+    pub adds: bool,
     pub out: BufferId,
 }
 
@@ -43,7 +45,7 @@ impl EmbedRows {
             let n_part_rows = part_rows.min(shape.n_rows - first);
             plan.dispatch_lanes(
                 Variant::EmbedRows { weights: plan.weights(shape) },
-                &[n_groups as u32, first as u32, n_part_rows as u32, tokens_at],
+                &[n_groups as u32, first as u32, n_part_rows as u32, tokens_at, u32::from(self.adds)],
                 &[(1, Binding::Weights(self.table, part as u32)), (2, Binding::Data), (3, Binding::Write(self.out))],
                 n_groups,
                 self.tokens.len(),

@@ -18,7 +18,8 @@ pub struct RopeKvWrite {
     pub n_kv_heads: usize,
     /// Even.
     pub head_size: usize,
-    pub turn: Turn,
+    /// `None` where positions are not rotary: queries and keys only move.
+    pub turn: Option<Turn>,
     /// At least `[rows][n_heads][head_size]`; not `qkv`.
     pub q: BufferId,
     pub k_cache: BufferId,
@@ -31,7 +32,9 @@ impl RopeKvWrite {
     pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
         let Self { n_heads, n_kv_heads, head_size, .. } = *self;
         require(head_size.is_multiple_of(2), "head_size", "even", head_size)?;
-        self.turn.check(shapes, head_size)?;
+        if let Some(turn) = self.turn {
+            turn.check(shapes, head_size)?;
+        }
         let kv_width = n_kv_heads.saturating_mul(head_size);
         require(self.layout.kv_width == kv_width, "layout.kv_width", kv_width, self.layout.kv_width)?;
         check_caches(shapes, self.layout, rows, self.k_cache, self.v_cache)?;
@@ -47,15 +50,15 @@ impl RopeKvWrite {
 impl RopeKvWrite {
     /// A lane two values.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
-        let (within, between) = self.turn.strides();
-        let angles_at = plan.angles(&self.turn);
+        let (within, between) = self.turn.map_or((1, 2), |turn| turn.strides());
+        let angles_at = self.turn.map_or(0, |turn| plan.angles(&turn));
         plan.dispatch_lanes(
             Variant::RopeKvWrite,
             &[
                 self.n_heads as u32,
                 self.n_kv_heads as u32,
                 self.head_size as u32,
-                self.turn.n_rotated as u32 / 2,
+                self.turn.map_or(0, |turn| turn.n_rotated as u32 / 2),
                 within,
                 between,
                 self.layout.n_positions as u32,

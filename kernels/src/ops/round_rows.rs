@@ -15,6 +15,16 @@ pub enum ActivationRounding {
     /// scaled values stay under 2¹⁵. f32 subnormals count as zero of their sign. A row of zeros has e = 0; a row with a value that
     /// is not finite, or whose m overflows, stays as it is. Rounding twice is rounding once.
     F16,
+    /// 8 bits with one scale for each 32 values; the last group of a row may be shorter.
+    ///
+    /// Let m be the largest |xᵢ| of the group and d = m / 127 rounded to 8 significant bits (nearest, ties to even), so that bf16 holds
+    /// it. Then yᵢ = d · qᵢ with qᵢ = xᵢ / d rounded to the nearest integer, ties to even. A group whose d is under 2⁻¹²⁵ becomes zeros, one
+    /// that holds a value that is not finite becomes NaN, as on the wire. Zeros are positive.
+    ///
+    /// Rounding twice is rounding once: d is off by at most one part in 257, so m / d is from 126.508 to 127.496 and becomes 127; 127 · d is
+    /// exact in f32 and gives the same d again, and each yᵢ / d is qᵢ itself. A scale of more freedom (f16 with its subnormals) or a quantiser
+    /// that multiplies by a rounded reciprocal would not promise that; powers of two would, at up to twice the error.
+    Q8,
 }
 
 /// Rounds `n_rows` rows of `width` in place.
@@ -35,9 +45,8 @@ impl RoundRows {
 impl RoundRows {
     /// A workgroup a row.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
-        let ActivationRounding::F16 = self.to;
         plan.dispatch(
-            Variant::RoundRows,
+            Variant::RoundRows { q8: self.to == ActivationRounding::Q8 },
             &[self.width as u32],
             &[(1, Binding::Write(self.x))],
             [self.n_rows as u32, 1],

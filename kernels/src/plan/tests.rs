@@ -52,7 +52,7 @@ fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {
             n_heads: 9,
             n_kv_heads: 3,
             head_size: 64,
-            turn,
+            turn: Some(turn),
             q,
             k_cache,
             v_cache,
@@ -68,6 +68,8 @@ fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {
             head_size: 64,
             scale: 0.125,
             window: None,
+            lengths: None,
+            bias: None,
             out: attended,
         });
         recording.push(product(output, attended, Some(hidden), hidden));

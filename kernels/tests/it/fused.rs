@@ -110,7 +110,7 @@ fn rope_and_kv_write_in_one_have_the_bits_of_three_ops() {
                     n_heads,
                     n_kv_heads,
                     head_size,
-                    turn,
+                    turn: Some(turn),
                     q: q_fused,
                     k_cache: k_fused,
                     v_cache: v_fused,

@@ -36,8 +36,9 @@ const ROW: Row = Row { slot: 0, position: 0 };
 
 #[test]
 fn a_token_beyond_the_table_is_refused() {
-    let text =
-        refusal(ROW, |engine, _, out| EmbedRows { table: f32_matrix(engine, 10, 32), tokens: vec![9, 10], out }.into());
+    let text = refusal(ROW, |engine, _, out| {
+        EmbedRows { table: f32_matrix(engine, 10, 32), tokens: vec![9, 10], adds: false, out }.into()
+    });
     assert_eq!(text, "op 0 (EmbedRows): tokens: expected less than 10 each, found 10");
 }
 
@@ -85,7 +86,21 @@ fn heads_that_do_not_fit_are_refused() {
         refusal(ROW, move |engine, x, out| {
             let (k_cache, v_cache) = (engine.alloc(LAYOUT.len()).unwrap(), engine.alloc(LAYOUT.len()).unwrap());
             let (layout, scale, window) = (LAYOUT, 1.0, None);
-            Attention { q: x, k_cache, v_cache, layout, n_heads, n_kv_heads, head_size, scale, window, out }.into()
+            Attention {
+                q: x,
+                k_cache,
+                v_cache,
+                layout,
+                n_heads,
+                n_kv_heads,
+                head_size,
+                scale,
+                window,
+                lengths: None,
+                bias: None,
+                out,
+            }
+            .into()
         })
     };
     assert_eq!(attention(3, 2, 16), "op 0 (Attention): n_heads: expected a multiple of 2 key heads, found 3");

@@ -29,20 +29,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn integers_round_to_the_bits_of_the_definition(row in rows()) {
-        let (mut by_definition, mut by_integers) = (row.clone(), row);
-        reference(&mut by_definition, ActivationRounding::F16);
-        fast(&mut by_integers, ActivationRounding::F16);
-        prop_assert_eq!(bits(&by_integers), bits(&by_definition));
+    fn fast_rounding_gives_the_bits_of_the_definition(row in rows()) {
+        for to in [ActivationRounding::F16, ActivationRounding::Q8] {
+            let (mut by_definition, mut by_integers) = (row.clone(), row.clone());
+            reference(&mut by_definition, to);
+            fast(&mut by_integers, to);
+            prop_assert_eq!(bits(&by_integers), bits(&by_definition), "{:?}", to);
+        }
     }
 
     #[test]
     fn rounding_twice_is_rounding_once(row in rows()) {
-        let mut once = row;
-        fast(&mut once, ActivationRounding::F16);
-        let mut twice = once.clone();
-        fast(&mut twice, ActivationRounding::F16);
-        prop_assert_eq!(bits(&twice), bits(&once));
+        for to in [ActivationRounding::F16, ActivationRounding::Q8] {
+            let mut once = row.clone();
+            fast(&mut once, to);
+            let mut twice = once.clone();
+            fast(&mut twice, to);
+            prop_assert_eq!(bits(&twice), bits(&once), "{:?}", to);
+        }
     }
 }
 
@@ -57,6 +61,24 @@ fn known_values_round_to_known_values() {
     let mut row = [103_795.0, 131_071.0];
     fast(&mut row, ActivationRounding::F16);
     assert_eq!(row, [103_808.0, 131_072.0]);
+}
+
+#[test]
+fn groups_of_32_have_each_its_own_scale_of_8_bits() {
+    let mut row = vec![0.0; 34];
+    row[..3].copy_from_slice(&[254.0, -3.0, 1.0]);
+    // 2^-119 / 127 is under 2^-125.
+    row[32..].copy_from_slice(&[2f32.powi(-119), -(2f32.powi(-120))]);
+    fast(&mut row, ActivationRounding::Q8);
+    assert_eq!((row[0], row[1], bits(&row[2..3])), (254.0, -4.0, vec![0]));
+    assert_eq!(bits(&row[32..]), [0, 0]);
+    let mut largest = [f32::MAX, -f32::MAX];
+    fast(&mut largest, ActivationRounding::Q8);
+    assert!(largest[0] == 16383.0 * 2f32.powi(114) && largest[1] == -largest[0]);
+    let mut spoiled = vec![1.0; 33];
+    spoiled[7] = f32::NEG_INFINITY;
+    fast(&mut spoiled, ActivationRounding::Q8);
+    assert!(spoiled[..32].iter().all(|x| x.is_nan()) && spoiled[32].is_finite());
 }
 
 #[test]

@@ -93,6 +93,8 @@ impl Layer {
             head_size: HEAD_SIZE,
             scale: 0.2,
             window: None,
+            lengths: None,
+            bias: None,
             out: attended,
         });
         recording.push(matmul(self.attention_out, attended, Some(hidden), hidden));

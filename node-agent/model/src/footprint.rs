@@ -20,22 +20,25 @@ pub struct Room {
 // === impl Hyperparameters ===
 
 impl Hyperparameters {
-    /// Bytes of one layer's KV cache for all sessions.
+    /// Bytes of one layer's KV cache for all sessions; in an encoder–decoder model as much again for the encoder's output.
     pub fn kv_bytes_per_layer(&self, room: Room) -> u64 {
+        let n_caches = if self.encoder.is_some() { 2 } else { 1 };
         self.kv_bytes_per_token_per_layer(VALUE_BYTES)
+            .saturating_mul(n_caches)
             .saturating_mul(u64::from(room.n_sessions))
             .saturating_mul(u64::from(room.context_length))
     }
 
     /// Bytes of the activations of one step: hidden state, its norm, query and its result, key, value, gate, up and their
-    /// product for [`STEP_ROWS`] rows; on the tail the logits of one row a session.
+    /// product for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the logits of one row a session.
     pub fn activation_bytes(&self, is_tail: bool, room: Room) -> u64 {
         let row = 2 * u64::from(self.hidden_size)
             + 2 * u64::from(self.n_heads) * u64::from(self.head_size)
             + 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size)
             + 3 * u64::from(self.ffn_size);
         let logits = if is_tail { u64::from(self.vocab_size) * u64::from(room.n_sessions.min(STEP_ROWS)) } else { 0 };
-        (row * u64::from(STEP_ROWS) + logits) * u64::from(VALUE_BYTES)
+        let n_rows = if self.encoder.is_some() { STEP_ROWS.saturating_add(room.context_length) } else { STEP_ROWS };
+        row.saturating_mul(u64::from(n_rows)).saturating_add(logits).saturating_mul(u64::from(VALUE_BYTES))
     }
 
     /// Bytes that a segment takes besides its weights.

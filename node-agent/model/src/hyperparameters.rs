@@ -27,8 +27,13 @@ pub struct Hyperparameters {
     /// Tokens the model was trained to see at once.
     pub context_length: u32,
     /// Added to the mean square under the root of every norm.
-    pub rms_epsilon: f32,
-    pub rope: Rope,
+    pub norm_epsilon: f32,
+    /// `None` where positions are not rotary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope: Option<Rope>,
+    /// Of an encoder–decoder model only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<Encoder>,
     /// The embedding serves as output matrix as well.
     pub tied_embedding: bool,
 }
@@ -39,6 +44,43 @@ pub struct Hyperparameters {
 pub enum Architecture {
     /// Norm, attention with rotary positions, norm, SwiGLU; no biases.
     Llama,
+    /// As Llama, with biases on queries, keys and values; rotation by halves.
+    Qwen2,
+    /// As Llama, with a norm of each query and key head; rotation by halves.
+    Qwen3,
+    /// Layer norm with bias, attention with learned positions, layer norm, GELU; biases throughout (Radford et al. 2019).
+    Gpt2,
+    /// As GPT-2, with ALiBi for positions and a norm of the embedding (arXiv 2211.05100).
+    Bloom,
+    /// An encoder and a decoder with biases by distance, feed-forward by ReLU or GELU with a gate; no biases otherwise
+    /// (arXiv 1910.10683).
+    T5,
+}
+
+/// How a model tells positions apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    Rotary(RopeStyle),
+    /// A bias on attention scores that grows with distance (arXiv 2108.12409).
+    Alibi,
+    /// A vector for each, added to the embedding.
+    Learned,
+    /// A learned bias on attention scores for each bucket of distances.
+    Buckets,
+}
+
+/// The half of a model that reads the prompt, all positions at once. The decoder attends to what it puts out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Encoder {
+    /// The first so many of the model's layers; the others are the decoder's.
+    pub n_layers: u32,
+    /// Buckets of distances that have a bias each: even, at least 4.
+    pub n_buckets: u32,
+    /// The token that decoding starts from.
+    pub start_token: u32,
+    /// GELU with a gate; otherwise ReLU without.
+    pub is_gated: bool,
 }
 
 /// Rotary position embedding (arXiv 2104.09864): the pair with index j at position p turns by
@@ -89,20 +131,53 @@ const MAX_CONTEXT: u32 = 1 << 26;
 
 impl Architecture {
     /// Every architecture that a model file may have.
-    pub const SUPPORTED: [Architecture; 1] = [Architecture::Llama];
+    pub const SUPPORTED: [Architecture; 6] = [
+        Architecture::Llama,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+        Architecture::Gpt2,
+        Architecture::Bloom,
+        Architecture::T5,
+    ];
+
+    /// Those without an encoder: what a ring serves.
+    pub const DECODER_ONLY: [Architecture; 5] =
+        [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3, Architecture::Gpt2, Architecture::Bloom];
 
     /// The name in `general.architecture`, which also begins the other keys.
     pub fn name(self) -> &'static str {
         match self {
             Architecture::Llama => "llama",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::Gpt2 => "gpt2",
+            Architecture::Bloom => "bloom",
+            Architecture::T5 => "t5",
         }
     }
 
-    /// Which pairs turn; goes by architecture, no key of the file says it.
-    pub fn rope_style(self) -> RopeStyle {
+    /// How positions are told apart; goes by architecture, no key of the file says it.
+    pub fn positions(self) -> Positions {
         match self {
-            Architecture::Llama => RopeStyle::Pairs,
+            Architecture::Llama => Positions::Rotary(RopeStyle::Pairs),
+            Architecture::Qwen2 | Architecture::Qwen3 => Positions::Rotary(RopeStyle::Halves),
+            Architecture::Gpt2 => Positions::Learned,
+            Architecture::Bloom => Positions::Alibi,
+            Architecture::T5 => Positions::Buckets,
         }
+    }
+
+    /// Which pairs turn; `None` where positions are not rotary.
+    pub fn rope_style(self) -> Option<RopeStyle> {
+        match self.positions() {
+            Positions::Rotary(style) => Some(style),
+            Positions::Alibi | Positions::Learned | Positions::Buckets => None,
+        }
+    }
+
+    /// Whether norms subtract the mean and add a bias, and every matrix has a bias, too.
+    pub fn has_layer_norms(self) -> bool {
+        matches!(self, Architecture::Gpt2 | Architecture::Bloom)
     }
 }
 
@@ -146,13 +221,13 @@ impl Hyperparameters {
         let context_length = metadata.u32(&keys.name("context_length"))?;
         let n_kv_heads = metadata.optional_u32(&keys.name("attention.head_count_kv"))?.unwrap_or(n_heads);
         let head_size = keys.head_size(hidden_size, n_heads)?;
-        let n_rotated = metadata.optional_u32(&keys.name("rope.dimension_count"))?.unwrap_or(head_size);
-        let base = metadata.optional_f32(&keys.name("rope.freq_base"))?.unwrap_or(10_000.0);
-        let tensor = |role: Role| gguf.tensor(&role.tensor_name(None));
+
+        let encoder = (architecture == Architecture::T5).then(|| keys.encoder(gguf)).transpose()?;
+        let n_decoder_layers = keys.n_decoder_layers(encoder)?;
 
         let found = Self {
             architecture,
-            n_layers: metadata.u32(&keys.name("block_count"))?,
+            n_layers: encoder.map_or(0, |encoder| encoder.n_layers).saturating_add(n_decoder_layers),
             hidden_size,
             n_heads,
             n_kv_heads,
@@ -160,15 +235,10 @@ impl Hyperparameters {
             ffn_size: metadata.u32(&keys.name("feed_forward_length"))?,
             vocab_size: vocab_size(gguf)?,
             context_length,
-            rms_epsilon: metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?,
-            rope: Rope {
-                style: architecture.rope_style(),
-                base,
-                n_rotated,
-                position_scale: keys.position_scale()?,
-                has_frequency_factors: tensor(Role::RopeFrequencies).is_some(),
-            },
-            tied_embedding: tensor(Role::Output).is_none(),
+            norm_epsilon: metadata.f32(&keys.name(epsilon_key(architecture)))?,
+            rope: architecture.rope_style().map(|style| keys.rope(style, head_size, gguf)).transpose()?,
+            encoder,
+            tied_embedding: gguf.tensor("output.weight").is_none(),
         };
         found.check()?;
         Ok(found)
@@ -198,26 +268,62 @@ impl Hyperparameters {
             let why = format!("the {} heads cannot share it evenly", self.n_heads);
             return Err(self.unusable("attention.head_count_kv", self.n_kv_heads, why));
         }
-        let n_rotated = self.rope.n_rotated;
+        self.check_real(epsilon_key(self.architecture), self.norm_epsilon)?;
+        if self.rope.map(|rope| rope.style) != self.architecture.rope_style() {
+            let why = format!("{} has {:?}", self.architecture, self.architecture.rope_style());
+            return Err(self.unusable("rope.style", format!("{:?}", self.rope.map(|rope| rope.style)), why));
+        }
+        self.check_encoder()?;
+        let Some(rope) = self.rope else { return Ok(()) };
+        let n_rotated = rope.n_rotated;
         if n_rotated == 0 || n_rotated > self.head_size || !n_rotated.is_multiple_of(2) {
             let why = format!("it has to be even, above 0 and at most the head size {}", self.head_size);
             return Err(self.unusable("rope.dimension_count", n_rotated, why));
         }
-        let reals = [
-            ("attention.layer_norm_rms_epsilon", self.rms_epsilon),
-            ("rope.freq_base", self.rope.base),
-            ("rope.scaling.factor", self.rope.position_scale),
-        ];
-        for (key, found) in reals {
-            if !(found.is_finite() && found > 0.0) {
-                return Err(self.unusable(key, found, "it has to be a finite number above 0".to_owned()));
+        self.check_real("rope.freq_base", rope.base)?;
+        self.check_real("rope.scaling.factor", rope.position_scale)
+    }
+
+    fn check_encoder(&self) -> Result<(), HyperparameterError> {
+        let Some(encoder) = self.encoder else {
+            if self.architecture == Architecture::T5 {
+                return Err(self.unusable("block_count", 0, "it has an encoder".to_owned()));
             }
+            return Ok(());
+        };
+        if self.architecture != Architecture::T5 {
+            return Err(self.unusable("block_count", encoder.n_layers, "it has no encoder".to_owned()));
         }
-        if self.rope.style != self.architecture.rope_style() {
-            let why = format!("{} turns {:?}", self.architecture, self.architecture.rope_style());
-            return Err(self.unusable("rope.style", format!("{:?}", self.rope.style), why));
+        if encoder.n_layers == 0 || encoder.n_layers >= self.n_layers {
+            let why = format!("it has to be from 1 to less than the {} layers of both halves", self.n_layers);
+            return Err(self.unusable("block_count", encoder.n_layers, why));
+        }
+        if !(4..=128).contains(&encoder.n_buckets) || !encoder.n_buckets.is_multiple_of(2) {
+            let why = "it has to be even, from 4 to 128".to_owned();
+            return Err(self.unusable("attention.relative_buckets_count", encoder.n_buckets, why));
+        }
+        if encoder.start_token >= self.vocab_size {
+            let why = format!("the vocabulary has {} tokens", self.vocab_size);
+            return Err(self.unusable("decoder_start_token_id", encoder.start_token, why));
         }
         Ok(())
+    }
+
+    /// Whether the feed-forward network has a gate beside its way up.
+    pub fn is_gated(&self) -> bool {
+        self.encoder.map_or(!self.architecture.has_layer_norms(), |encoder| encoder.is_gated)
+    }
+
+    /// Whether `layer` is one of the decoder's that attend to an encoder's output.
+    pub fn attends_to_encoder(&self, layer: u32) -> bool {
+        self.encoder.is_some_and(|encoder| layer >= encoder.n_layers)
+    }
+
+    fn check_real(&self, key: &str, found: f32) -> Result<(), HyperparameterError> {
+        if found.is_finite() && found > 0.0 {
+            return Ok(());
+        }
+        Err(self.unusable(key, found, "it has to be a finite number above 0".to_owned()))
     }
 
     /// Bytes that one layer's KV cache takes for one token, at `value_bytes` a value (2 for f16, 4 for f32).
@@ -225,9 +331,10 @@ impl Hyperparameters {
         2 * u64::from(self.n_kv_heads) * u64::from(self.head_size) * u64::from(value_bytes)
     }
 
-    /// Multiply-adds of one layer's matrices for one token, without attention over the cache.
+    /// Multiply-adds of one layer's matrices for one token, without attention over the cache; where layers differ, of the largest.
     pub fn multiply_adds_per_layer(&self) -> u64 {
-        self.multiply_adds(Role::all().filter(|role| role.is_of_a_layer() && !role.is_vector()))
+        // Decoder layers, which come last, have all that encoder layers have.
+        self.multiply_adds(Role::of_layer(self, self.n_layers - 1).filter(|role| !role.is_vector()))
     }
 
     /// Multiply-adds of the output matrix for one token.
@@ -244,8 +351,13 @@ impl Hyperparameters {
     }
 }
 
+/// The key of the number that norms add under the root.
+fn epsilon_key(architecture: Architecture) -> &'static str {
+    if architecture.has_layer_norms() { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" }
+}
+
 fn vocab_size(gguf: &Gguf) -> Result<u32, HyperparameterError> {
-    let name = Role::TokenEmbedding.tensor_name(None);
+    let name = "token_embd.weight".to_owned();
     // The embedding decides, not `vocab_size`: a file may pad its rows past the tokens that its key counts.
     let rows = gguf.tensor(&name).and_then(|tensor| tensor.shape.get(1).copied());
     rows.and_then(|rows| u32::try_from(rows).ok()).ok_or(HyperparameterError::MissingTensor { tensor: name })
@@ -281,6 +393,35 @@ impl Keys<'_> {
             }
             _ => Ok(head_size),
         }
+    }
+
+    fn encoder(&self, gguf: &Gguf) -> Result<Encoder, HyperparameterError> {
+        let start_key = self.name("decoder_start_token_id");
+        Ok(Encoder {
+            n_layers: self.metadata.u32(&self.name("block_count"))?,
+            n_buckets: self.metadata.u32(&self.name("attention.relative_buckets_count"))?,
+            start_token: self.metadata.u32(&start_key)?,
+            is_gated: gguf.tensor("enc.blk.0.ffn_gate.weight").is_some(),
+        })
+    }
+
+    /// As many as the encoder's, where the file does not say.
+    fn n_decoder_layers(&self, encoder: Option<Encoder>) -> Result<u32, HyperparameterError> {
+        Ok(match encoder {
+            None => self.metadata.u32(&self.name("block_count"))?,
+            Some(encoder) => self.metadata.optional_u32(&self.name("decoder_block_count"))?.unwrap_or(encoder.n_layers),
+        })
+    }
+
+    fn rope(&self, style: RopeStyle, head_size: u32, gguf: &Gguf) -> Result<Rope, HyperparameterError> {
+        let n_rotated = self.metadata.optional_u32(&self.name("rope.dimension_count"))?.unwrap_or(head_size);
+        Ok(Rope {
+            style,
+            base: self.metadata.optional_f32(&self.name("rope.freq_base"))?.unwrap_or(10_000.0),
+            n_rotated,
+            position_scale: self.position_scale()?,
+            has_frequency_factors: gguf.tensor("rope_freqs.weight").is_some(),
+        })
     }
 
     /// 1 ÷ the factor of linear scaling; a factor without a type means linear, as in llama.cpp.

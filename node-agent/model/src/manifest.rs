@@ -108,7 +108,7 @@ impl Manifest {
             }
         }
         for (role, layer) in Role::expected(of) {
-            let tensor = role.tensor_name(layer);
+            let tensor = role.tensor_name(of, layer);
             match unclaimed.remove(tensor.as_str()) {
                 Some(entry) if (entry.role, entry.layer) == (role, layer) => entry.check(of)?,
                 _ => return Err(ManifestError::MissingTensor { tensor }),
@@ -123,15 +123,26 @@ impl Manifest {
 
     /// The tensors that a segment needs, by offset in the file: no more, no fewer.
     ///
-    /// The embedding is `token_embd`; the head is `output_norm` with `output`, or `token_embd` where they are tied;
-    /// any layer brings `rope_freqs` where the model has it.
+    /// The embedding is `token_embd` with its norm and `position_embd` where the model has them; the head is `output_norm` with
+    /// `output`, or `token_embd` where they are tied;
+    /// any layer brings `rope_freqs` where the model has it. Of an encoder–decoder model any layer of a half brings that half's biases,
+    /// the last of the encoder its norm, the first of the decoder the embedding.
     pub fn tensors_of(&self, holds: &Holds) -> Vec<&TensorEntry> {
-        let tied = self.hyperparameters.tied_embedding;
+        let of = &self.hyperparameters;
+        let n_encoder_layers = of.encoder.map_or(0, |encoder| encoder.n_layers);
+        let layers = holds.layers;
+        let encodes = !layers.is_empty() && layers.from < n_encoder_layers;
+        // The decoder's first layer embeds the tokens that it goes on from.
+        let begins_to_decode = n_encoder_layers > 0 && layers.contains(n_encoder_layers);
         let is_needed = |entry: &&TensorEntry| match entry.role {
-            Role::TokenEmbedding => holds.embedding || (holds.head && tied),
-            Role::OutputNorm | Role::Output => holds.head,
-            Role::RopeFrequencies => !holds.layers.is_empty(),
-            _ => entry.layer.is_some_and(|layer| holds.layers.contains(layer)),
+            Role::TokenEmbedding => holds.embedding || (holds.head && of.tied_embedding) || begins_to_decode,
+            Role::TokenEmbeddingNorm | Role::TokenEmbeddingNormBias | Role::PositionEmbedding => holds.embedding,
+            Role::OutputNorm | Role::OutputNormBias | Role::Output => holds.head,
+            Role::RopeFrequencies => !layers.is_empty(),
+            Role::EncoderRelativeBias => encodes,
+            Role::EncoderOutputNorm => encodes && layers.to >= n_encoder_layers,
+            Role::DecoderRelativeBias => !layers.is_empty() && layers.to > n_encoder_layers,
+            _ => entry.layer.is_some_and(|layer| layers.contains(layer)),
         };
         self.tensors.iter().filter(is_needed).collect()
     }

@@ -5,6 +5,8 @@
 mod files;
 #[path = "it/gguf_writer.rs"]
 mod gguf_writer;
+#[path = "it/graph.rs"]
+mod graph;
 #[path = "it/hostile_files.rs"]
 mod hostile_files;
 #[path = "it/hyperparameters.rs"]

@@ -54,13 +54,13 @@ const PING: u8 = 11;
 const PONG: u8 = 12;
 const TO_HUB: u8 = 13;
 const TO_AGENT: u8 = 14;
-const FILLER: u8 = 32;
 const PAUSE: u8 = 15;
 const PAUSED: u8 = 16;
 const RESUME: u8 = 17;
 const RESUMED: u8 = 18;
 const KV_REQUEST: u8 = 19;
 const KV_ROWS: u8 = 20;
+const FILLER: u8 = 32;
 
 const NO_KEY: RouteKey =
     RouteKey { ring: RingId(0), generation: PlanGeneration(0), session: SessionId(0), epoch: Epoch(0) };
@@ -254,6 +254,7 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
             dtype: match header.dtype {
                 0 => ActivationType::F32,
                 1 => ActivationType::F16,
+                2 => ActivationType::Q8,
                 value => return Err(FrameError::UnknownValue { kind, field: "activation type", value }),
             },
             sample: header.flags & 1 == 1,
@@ -315,6 +316,7 @@ fn dtype_number(dtype: ActivationType) -> u8 {
     match dtype {
         ActivationType::F32 => 0,
         ActivationType::F16 => 1,
+        ActivationType::Q8 => 2,
     }
 }
 
@@ -396,7 +398,6 @@ mod tests {
             Frame::Failed(Failed { key: key(), code: FailureCode::PeerGone, message: "phone-2 is gone".into() }),
             Frame::Ping { nonce: 1 },
             Frame::Pong { nonce: 2 },
-            Frame::Filler(Bytes::from_static(&[7, 8])),
             Frame::Pause { key: key() },
             Frame::Paused { key: key(), position: 70 },
             Frame::Resume(Resume {
@@ -429,6 +430,7 @@ mod tests {
                 n_positions: 1,
                 values: Bytes::from_static(&[1, 2, 3, 4, 5, 6, 7, 8]),
             }),
+            Frame::Filler(Bytes::from_static(&[7, 8])),
         ]
     }
 
@@ -451,6 +453,15 @@ mod tests {
             0, 1, 0, 0, 0, 1, 2, 3, 4,
         ];
         assert_eq!(&buffer[..], expected);
+    }
+
+    #[test]
+    fn the_bytes_of_a_filler_are_these() {
+        let mut bytes = BytesMut::new();
+        encode(&Frame::Filler(Bytes::from_static(&[7, 8])), &mut bytes);
+        let mut expected = [0; 42];
+        (expected[0], expected[4], expected[40], expected[41]) = (38, FILLER, 7, 8);
+        assert_eq!(bytes[..], expected);
     }
 
     #[test]

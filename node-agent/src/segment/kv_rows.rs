@@ -9,7 +9,7 @@ use super::{Segment, SegmentError};
 impl Segment {
     /// Values of one position of one layer: a key row and a value row.
     pub fn kv_values_per_position(&self) -> usize {
-        2 * self.layout.kv_width
+        2 * self.decoder.layout().kv_width
     }
 
     /// What one layer has cached for these positions of a slot: the keys of all, then the values of all.
@@ -52,13 +52,13 @@ impl Segment {
         if !(held.from..held.to).contains(&layer) {
             return Err(SegmentError::NotLoaded { from: layer, to: layer.saturating_add(1) });
         }
-        let (n_slots, n_positions) = (self.layout.n_slots, self.layout.n_positions);
+        let (n_slots, n_positions) = (self.decoder.layout().n_slots, self.decoder.layout().n_positions);
         let is_there =
             (slot as usize) < n_slots && positions.start < positions.end && positions.end as usize <= n_positions;
         if !is_there {
             let (from, to) = (positions.start, positions.end);
             return Err(SegmentError::NotCached { slot, from, to, n_slots, n_positions });
         }
-        Ok(((layer - held.from) as usize, self.layout.range(slot, positions.clone())))
+        Ok(((layer - held.from) as usize, self.decoder.layout().range(slot, positions.clone())))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use polyphony_kernels::{Engine, MatrixId, VectorId, WeightType};
-use polyphony_model::{Role, TensorEntry, TensorType};
+use polyphony_model::{Architecture, Role, TensorEntry, TensorType};
 
 use super::SegmentError;
 
@@ -14,6 +14,13 @@ pub(super) struct Loaded {
     vectors: BTreeMap<(Role, Option<u32>), VectorId>,
     /// By the first role of the join.
     joined: BTreeMap<(Role, u32), MatrixId>,
+    joined_biases: BTreeMap<(Role, u32), VectorId>,
+    /// Biases of matrices that are joined, until the others of their join are there.
+    biases: BTreeMap<(Role, u32), Vec<f32>>,
+    /// What is joined in this family.
+    joins: &'static [Join],
+    /// The values of tables that are loaded in another form.
+    tables: BTreeMap<Role, Vec<f32>>,
     /// Wait for the others of their join.
     waiting: BTreeMap<(Role, Option<u32>), Rows>,
 }
@@ -38,15 +45,38 @@ const JOINS: [Join; 2] = [
     Join { roles: &[Role::FfnGate, Role::FfnUp], takes_turns: true },
 ];
 
+/// Biases of the first join, in its order.
+const BIASES: [Role; 3] = [Role::QueryBias, Role::KeyBias, Role::ValueBias];
+
 // === impl Loaded ===
 
 impl Loaded {
+    /// Nothing yet, of a model of this family.
+    pub fn new(family: Architecture) -> Self {
+        let joins = match family {
+            // Each head of queries and of keys is normed before they are used.
+            Architecture::Qwen3 => &JOINS[1..],
+            // Gates are of another function than the joined kernel's.
+            Architecture::T5 => &[],
+            _ => &JOINS[..],
+        };
+        Self { joins, ..Self::default() }
+    }
+
     /// Takes one tensor to the engine, or keeps it until the others of its join are there.
     pub fn take(&mut self, engine: &mut dyn Engine, tensor: &TensorEntry, bytes: Vec<u8>) -> Result<(), SegmentError> {
         let place = (tensor.role, tensor.layer);
         if tensor.role.is_vector() {
             let values = vector_values(tensor, &bytes)?;
+            if matches!(tensor.role, Role::EncoderRelativeBias | Role::DecoderRelativeBias) {
+                self.tables.insert(tensor.role, values);
+                return Ok(());
+            }
             self.vectors.insert(place, engine.load_vector(&values)?);
+            if let (Some(layer), true) = (tensor.layer, BIASES.contains(&tensor.role)) {
+                self.biases.insert((tensor.role, layer), values);
+                self.join_biases(engine, layer)?;
+            }
             return Ok(());
         }
         let not_a_matrix = || SegmentError::NotAMatrix { name: tensor.name.clone(), shape: tensor.shape.clone() };
@@ -54,7 +84,7 @@ impl Loaded {
         let n_cols = usize::try_from(n_cols).map_err(|_| not_a_matrix())?;
         let n_rows = usize::try_from(n_rows).map_err(|_| not_a_matrix())?;
         let rows = Rows { weight_type: weight_type(tensor)?, n_rows, n_cols, ggml: bytes };
-        let join = JOINS.iter().find(|join| join.roles.contains(&tensor.role));
+        let join = self.joins.iter().find(|join| join.roles.contains(&tensor.role));
         let (Some(join), Some(layer)) = (join, tensor.layer) else {
             self.matrices.insert(place, rows.load(engine)?);
             return Ok(());
@@ -67,6 +97,16 @@ impl Loaded {
         if let Some(whole) = join.whole(&parts) {
             self.joined.insert((join.roles[0], layer), whole.load(engine)?);
             self.waiting.retain(|(role, of), _| *of != Some(layer) || !join.roles.contains(role));
+        }
+        Ok(())
+    }
+
+    fn join_biases(&mut self, engine: &mut dyn Engine, layer: u32) -> Result<(), SegmentError> {
+        let parts: Vec<&Vec<f32>> = BIASES.iter().filter_map(|role| self.biases.get(&(*role, layer))).collect();
+        if parts.len() == BIASES.len() {
+            let whole: Vec<f32> = parts.into_iter().flatten().copied().collect();
+            self.joined_biases.insert((BIASES[0], layer), engine.load_vector(&whole)?);
+            self.biases.retain(|(_, of), _| *of != layer);
         }
         Ok(())
     }
@@ -85,6 +125,21 @@ impl Loaded {
 
     pub fn vector(&self, role: Role, layer: Option<u32>) -> Result<VectorId, SegmentError> {
         self.vectors.get(&(role, layer)).copied().ok_or(SegmentError::Missing(role))
+    }
+
+    /// The values of a table.
+    pub fn table(&self, role: Role) -> Result<&[f32], SegmentError> {
+        self.tables.get(&role).map(Vec::as_slice).ok_or(SegmentError::Missing(role))
+    }
+
+    /// The vector of `role`, where the model has one.
+    pub fn vector_if_any(&self, role: Role, layer: Option<u32>) -> Option<VectorId> {
+        self.vectors.get(&(role, layer)).copied()
+    }
+
+    /// The biases of queries, keys and values one after another, where the model has them.
+    pub fn joined_bias(&self, layer: u32) -> Option<VectorId> {
+        self.joined_biases.get(&(BIASES[0], layer)).copied()
     }
 
     /// The join that begins with `role`, if it was made.

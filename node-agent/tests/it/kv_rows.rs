@@ -7,7 +7,7 @@ use polyphony_kernels::{Arithmetic, Backend, Row};
 use polyphony_model::{Holds, LayerRange, Manifest};
 use polyphony_protocol::ActivationType;
 
-const CPU: Backend = Backend::Cpu { threads: 1 };
+const CPU: Backend = Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 };
 const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
 
 fn load(backend: Backend, layers: LayerRange) -> Segment {

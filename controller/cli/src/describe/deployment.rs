@@ -30,6 +30,7 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
         match spec.transport.activation_type {
             ActivationType::F32 => "f32",
             ActivationType::F16 => "f16",
+            ActivationType::Q8 => "q8",
         },
     );
     layout.field_if("URL", status.url);

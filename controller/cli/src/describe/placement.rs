@@ -46,6 +46,7 @@ pub(super) fn write(layout: &mut Layout, placement: &SegmentPlacement, story: &S
         match spec.activation_type {
             ActivationType::F32 => "f32",
             ActivationType::F16 => "f16",
+            ActivationType::Q8 => "q8",
         },
     );
     layout.field("Numerics Class", &spec.numerics_class);

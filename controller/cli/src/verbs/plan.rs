@@ -20,10 +20,12 @@ use crate::discovery::Catalogue;
 use crate::failure::Failure;
 use crate::manifest::{self, Document};
 use crate::plan;
+use crate::printing::{self, Format};
 use crate::server::{path_segment, with_query};
 use crate::verbs::apply::{namespace_of, told_with_places, unmapped};
 
-/// Show where the layers of a deployment would go, how fast it would be, and what limits it: `plan -f smollm2.yaml`.
+/// Show where the layers of a deployment would go, how fast it would be, what limits it, and what other ways to place
+/// them would give: `plan -f smollm2.yaml`.
 #[derive(Debug, Args)]
 pub struct PlanVerb {
     /// A file of YAML or JSON, a folder of such files, or - for standard input; may be repeated
@@ -35,6 +37,16 @@ pub struct PlanVerb {
     /// Tokens of the prompt whose time to first token is predicted
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     prompt_tokens: u32,
+    /// json, yaml or jsonpath=TEMPLATE
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    output: Option<Format>,
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    match printing::parse_format(text) {
+        Ok(format @ (Format::Json | Format::Yaml | Format::JsonPath(_))) => Ok(format),
+        _ => Err("allowed formats are: json, yaml, jsonpath=TEMPLATE".to_owned()),
+    }
 }
 
 // === impl PlanVerb ===
@@ -60,21 +72,30 @@ impl PlanVerb {
             phones: read(&connection, "phones").await?,
             placements: read(&connection, "segmentplacements").await?,
         };
-        let mut short = Vec::new();
+        let (mut short, mut values) = (Vec::new(), Vec::new());
         for (n_shown, deployment) in deployments.iter().enumerate() {
             let (model, outline) = self.model_of(&connection, deployment, &models).await?;
             let digest = model.status.as_ref().and_then(|status| status.manifest_digest.clone()).unwrap_or_default();
             let prompt = Prompt { n_tokens: self.prompt_tokens, chunk_tokens: STEP_ROWS };
             let previews = preview(&world, deployment, &outline, &digest, prompt);
-            let mut out = io::stdout().lock();
-            if n_shown > 0 {
-                writeln!(out)?;
+            if self.output.is_some() {
+                values.push(plan::value(deployment, &previews, self.prompt_tokens));
+            } else {
+                let mut out = io::stdout().lock();
+                if n_shown > 0 {
+                    writeln!(out)?;
+                }
+                write!(out, "{}", plan::text(deployment, &previews, self.prompt_tokens))?;
             }
-            write!(out, "{}", plan::text(deployment, &previews, self.prompt_tokens))?;
             short.extend(previews.into_iter().filter_map(|Preview { replica, planned, .. }| {
                 let name = deployment.metadata.name.as_deref().unwrap_or_default();
                 planned.err().map(|why| Failure::Request(format!("{name}, replica {replica}: no plan: {why}")))
             }));
+        }
+        if let Some(format) = &self.output {
+            // One deployment is itself, several are a list.
+            let value = if values.len() == 1 { values.remove(0) } else { Value::Array(values) };
+            printing::write_value(&mut io::stdout().lock(), format, &value)?;
         }
         Failure::collect(short)?;
         Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use crate::house::{ANSWER, House, PROMPT, config, deployment, request, ring_a, t
 use crate::phones::{Act, Step};
 
 /// Every name of the gateway, and its type.
-const NAMES: [(&str, &str); 12] = [
+const NAMES: [(&str, &str); 14] = [
     ("polyphony_e2e_request_latency_seconds", "histogram"),
     ("polyphony_generation_tokens_total", "counter"),
     ("polyphony_hand_over_failures_total", "counter"),

@@ -32,17 +32,17 @@ fn spans(costs: &Costs<'_>, ring: &Ring) -> Vec<(usize, usize)> {
     // far and how it was reached. What a stage takes on its left is the most that is left to take: nothing else of it
     // depends on that.
     let mut states = vec![State { taken: 0, right: 0, weight: 0, spans: Vec::new() }];
-    for at in 0..k {
+    for (at, &mine) in own.iter().enumerate() {
         let mut next: Vec<State> = Vec::new();
         for state in &states {
             let most_right = if at + 1 < k { count(at + 1) - 1 } else { 0 };
             for right in 0..=most_right {
-                let to = own[at].1 + right;
+                let to = mine.1 + right;
                 let most_left = if at > 0 { (count(at - 1) - 1).saturating_sub(state.taken) } else { 0 };
-                let fits = |from: usize| fits(costs, ring.phones[at], own[at], (from, to));
-                let Some(from) = (own[at].0 - most_left..=own[at].0).find(|&from| fits(from)) else { break };
+                let fits = |from: usize| fits(costs, ring.phones[at], mine, (from, to));
+                let Some(from) = (mine.0 - most_left..=mine.0).find(|&from| fits(from)) else { break };
                 let bytes = |from, to| costs.layer_weight_bytes(from, to);
-                let weight = state.weight + bytes(from, own[at].0) + bytes(own[at].1, to);
+                let weight = state.weight + bytes(from, mine.0) + bytes(mine.1, to);
                 let mut spans = state.spans.clone();
                 spans.push((from, to));
                 next.push(State { taken: state.right, right, weight, spans });

@@ -57,7 +57,7 @@ fn a_rule_that_asks_nobody_about_memory_is_capped_to_the_nearest_plan_that_fits(
     assert_eq!(refused.reason(), "RuleHasNoPlan");
     assert_eq!(
         refused.to_string(),
-        "the rule equal-split gives no plan here, since no cut among its 4 phones in the order given fits their \
+        "the rule EqualSplit gives no plan here, since no cut among its 4 phones in the order given fits their \
          memory: plan with another strategy"
     );
 }
@@ -91,7 +91,7 @@ fn names_of_strategies_are_read_as_they_are_written() {
         assert_eq!(strategy.name().parse(), Ok(strategy));
     }
     let unknown = "best".parse::<Strategy>().unwrap_err();
-    assert!(unknown.to_string().starts_with("no strategy is called best: expected one of optimal, equal-split"));
+    assert!(unknown.to_string().starts_with("no strategy is called best: expected one of Optimal, EqualSplit"));
 }
 
 #[test]

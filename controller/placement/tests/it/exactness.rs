@@ -7,7 +7,7 @@ use crate::oracle::brute_force;
 use crate::problems::{Random, random_problem, spoil};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_objective_equals_brute_force(seed: u64) {
@@ -17,6 +17,22 @@ proptest! {
                 prop_assert_eq!(found.method, Method::Exact);
                 prop_assert_eq!(found.gap, 0.0);
                 // The solver's cutoff is 1e-7 of the objective.
+                prop_assert!((found.objective_value - best).abs() <= 2e-7 * best,
+                    "found {}, best {best}, seed {seed}", found.objective_value);
+            }
+            (Err(_), None) => {}
+            (found, best) => prop_assert!(false, "found {found:?}, best {best:?}, seed {seed}"),
+        }
+    }
+
+    #[test]
+    fn seven_phones_are_solved_exactly_too(seed: u64) {
+        // Every phone may take part: as many orders as there are, and few layers to cut.
+        let mut problem = random_problem(seed, 7, 7);
+        problem.demand.max_sessions = problem.demand.max_sessions.min(3);
+        match (plan(&problem), brute_force(&problem)) {
+            (Ok(found), Some(best)) => {
+                prop_assert_eq!(found.gap, 0.0, "seed {}", seed);
                 prop_assert!((found.objective_value - best).abs() <= 2e-7 * best,
                     "found {}, best {best}, seed {seed}", found.objective_value);
             }

@@ -86,7 +86,8 @@ pub fn weigh(scene: &Scene) -> Judgement {
     };
     let promised = format!("another plan promises {:.0} % more tokens/s by what is measured now", gain(offer) * 100.0);
     if !offer.fits {
-        let message = format!("{promised}, but the phones have no room for it beside the serving one: free some memory");
+        let message =
+            format!("{promised}, but the phones have no room for it beside the serving one: free some memory");
         return rest(Truth::False, "NoRoom", message);
     }
     if scene.age_seconds < i64::from(scene.rules.cool_down_seconds) {
@@ -129,13 +130,7 @@ mod tests {
             ("young", |s| s.age_seconds = 29, Truth::False, "CoolingDown", None),
             ("first seen", |s| s.imbalanced_seconds = None, Truth::False, "Imbalanced", None),
             ("seen shortly", |s| s.imbalanced_seconds = Some(1), Truth::False, "Imbalanced", None),
-            (
-                "small gain",
-                |s| (s.shift, s.whole) = (offer(0.095), offer(0.092)),
-                Truth::True,
-                "NoGain",
-                None,
-            ),
+            ("small gain", |s| (s.shift, s.whole) = (offer(0.095), offer(0.092)), Truth::True, "NoGain", None),
             ("higher wish", |s| s.rules.minimum_gain_percent = 60, Truth::True, "NoGain", None),
             ("no shift", |s| s.shift = None, Truth::False, "Rebalancing", Some(Move::Whole)),
             ("a far better plan", |s| s.whole = offer(0.050), Truth::False, "Rebalancing", Some(Move::Whole)),

@@ -50,7 +50,7 @@ fn manifest() -> Manifest {
     serde_json::from_value(json!({
         "hyperparameters": {
             "architecture": "llama", "nLayers": LAYERS, "hiddenSize": 64, "nHeads": 4, "nKvHeads": 2, "headSize": 16, "ffnSize": 128,
-            "vocabSize": 256, "contextLength": 512, "rmsEpsilon": 1e-5,
+            "vocabSize": 256, "contextLength": 512, "normEpsilon": 1e-5,
             "rope": { "style": "pairs", "base": 10000.0, "nRotated": 16, "positionScale": 1.0, "hasFrequencyFactors": false },
             "tiedEmbedding": false,
         },
@@ -231,8 +231,7 @@ impl World {
     /// Placements of that generation, by stage.
     pub(super) fn generation(&self, number: u64) -> Vec<&SegmentPlacement> {
         let placements = self.observed.placements.values().map(AsRef::as_ref);
-        let mut found: Vec<_> =
-            placements.filter(|placement| placement.spec.plan_generation == number).collect();
+        let mut found: Vec<_> = placements.filter(|placement| placement.spec.plan_generation == number).collect();
         found.sort_by_key(|placement| placement.spec.stage);
         found
     }

@@ -133,9 +133,7 @@ fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
                 (Some(new), Some(old)) => (new - old).abs() <= MEANINGFUL_BANDWIDTH * old,
                 (new, old) => new.is_some() == old.is_some(),
             };
-            new.peer == old.peer
-                && is_as_wide
-                && (new_ms - old_ms).abs() <= (MEANINGFUL_ROUND_TRIP * old_ms).max(1.0)
+            new.peer == old.peer && is_as_wide && (new_ms - old_ms).abs() <= (MEANINGFUL_ROUND_TRIP * old_ms).max(1.0)
         });
     if !is_alike {
         status.links = links;

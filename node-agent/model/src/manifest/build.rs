@@ -1,5 +1,6 @@
 //! Building a manifest: one pass over the model file, all digests.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -118,8 +119,11 @@ impl Manifest {
 
 /// The tensors by offset, digests still to come.
 fn entries(gguf: &Gguf, hyperparameters: &Hyperparameters) -> Result<Vec<TensorEntry>, ManifestError> {
-    let entry = |tensor: &GgufTensor| match Role::of_tensor(&tensor.name) {
-        Some((role, layer)) => Ok(TensorEntry {
+    let places: HashMap<String, (Role, Option<u32>)> = Role::expected(hyperparameters)
+        .map(|(role, layer)| (role.tensor_name(hyperparameters, layer), (role, layer)))
+        .collect();
+    let entry = |tensor: &GgufTensor| match places.get(&tensor.name) {
+        Some(&(role, layer)) => Ok(TensorEntry {
             name: tensor.name.clone(),
             role,
             layer,

@@ -33,8 +33,11 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// From the `tokenizer.json` of GPT-2, SmolLM2, Llama 3 and Qwen2; names as in llama.cpp's `llama-vocab.cpp`.
-const TABLE: [PreTokenizer; 4] = [
+/// Runs of what is none of these signs, each with at most one space before it; what lies between them stays together.
+const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
+
+/// From the `tokenizer.json` of GPT-2, SmolLM2, Llama 3, Qwen2 and BLOOM; names as in llama.cpp's `llama-vocab.cpp`.
+const TABLE: [PreTokenizer; 5] = [
     PreTokenizer { names: &["gpt-2"], cut: Cut::Gpt2, ignores_merges: false, normalizes: false, adds_bos: false },
     PreTokenizer {
         names: &["smollm"],
@@ -55,6 +58,13 @@ const TABLE: [PreTokenizer; 4] = [
         cut: Cut::Expression(QWEN2),
         ignores_merges: false,
         normalizes: true,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["bloom"],
+        cut: Cut::Expression(BLOOM),
+        ignores_merges: false,
+        normalizes: false,
         adds_bos: false,
     },
 ];
@@ -110,12 +120,14 @@ mod tests {
         assert_eq!(cut("gpt-2", text), ["It", "'", "S", "Ġ1234", "ĊĊĠ", "Ġok"]);
         assert_eq!(cut("smollm", text), ["It", "'", "S", "Ġ", "1", "2", "3", "4", "ĊĊĠ", "Ġok"]);
         assert_eq!(cut("llama-bpe", text), ["It", "'S", "Ġ", "123", "4", "ĊĊ", "Ġ", "Ġok"]);
+        assert_eq!(cut("bloom", text), ["It'S", "Ġ1234", "ĊĊĠ", "Ġok"]);
+        assert_eq!(cut("bloom", "Hi, you. (x|y)"), ["Hi", ",", "Ġyou", ".Ġ(", "x", "|", "y", ")"]);
         assert_eq!(cut("qwen2", text), ["It", "'S", "Ġ", "1", "2", "3", "4", "ĊĊ", "Ġ", "Ġok"]);
     }
 
     #[test]
     fn an_unknown_family_is_refused_with_the_known_ones() {
         let error = named("tekken").err().unwrap().to_string();
-        assert!(error.contains("`tekken`") && error.contains("gpt-2, smollm, llama-bpe, qwen2"), "{error}");
+        assert!(error.contains("`tekken`") && error.contains("gpt-2, smollm, llama-bpe, qwen2, bloom"), "{error}");
     }
 }

@@ -2,9 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-/// The tiny Llama models of the golden data.
-pub const TINY: [&str; 7] =
-    ["llama", "llama_f16", "llama_q8_0", "llama_q4_0", "llama_q4_1", "llama_freqs", "llama_linear"];
+/// The tiny models of the golden data.
+pub const TINY: [&str; 12] = [
+    "llama",
+    "llama_f16",
+    "llama_q8_0",
+    "llama_q4_0",
+    "llama_q4_1",
+    "llama_freqs",
+    "llama_linear",
+    "qwen2",
+    "qwen3",
+    "gpt2",
+    "bloom",
+    "t5",
+];
 
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/golden").join(name)

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use polyphony_model::{Architecture, Gguf, Hyperparameters, RopeStyle};
+use polyphony_model::{Architecture, Encoder, Gguf, Hyperparameters, RopeStyle};
 
 use crate::files;
 use crate::gguf_writer::{self, File, Value};
@@ -24,15 +24,40 @@ fn the_tiny_models_have_the_numbers_of_their_readme() {
     assert_eq!(llama.architecture, Architecture::Llama);
     assert_eq!((llama.n_layers, llama.hidden_size, llama.ffn_size), (4, 64, 192));
     assert_eq!((llama.n_heads, llama.n_kv_heads, llama.head_size), (4, 2, 16));
-    assert_eq!((llama.vocab_size, llama.context_length, llama.rms_epsilon), (384, 256, 1e-5));
-    assert_eq!((llama.rope.style, llama.rope.base, llama.rope.n_rotated), (RopeStyle::Pairs, 10_000.0, 16));
-    assert_eq!((llama.rope.position_scale, llama.rope.has_frequency_factors), (1.0, false));
+    assert_eq!((llama.vocab_size, llama.context_length, llama.norm_epsilon), (384, 256, 1e-5));
+    let rope = llama.rope.unwrap();
+    assert_eq!((rope.style, rope.base, rope.n_rotated), (RopeStyle::Pairs, 10_000.0, 16));
+    assert_eq!((rope.position_scale, rope.has_frequency_factors), (1.0, false));
     assert!(!llama.tied_embedding);
 
     let freqs = of_tiny("llama_freqs");
-    assert!(freqs.rope.has_frequency_factors && freqs.tied_embedding && freqs.rope.base == 500_000.0);
+    let rope = freqs.rope.unwrap();
+    assert!(rope.has_frequency_factors && freqs.tied_embedding && rope.base == 500_000.0);
     let linear = of_tiny("llama_linear");
-    assert!(linear.rope.position_scale == 0.25 && linear.n_kv_heads == 4 && linear.tied_embedding);
+    assert!(linear.rope.unwrap().position_scale == 0.25 && linear.n_kv_heads == 4 && linear.tied_embedding);
+}
+
+#[test]
+fn other_families_have_positions_of_their_own_kind() {
+    let bloom = of_tiny("bloom");
+    assert_eq!((bloom.architecture, bloom.rope, bloom.norm_epsilon), (Architecture::Bloom, None, 1e-5));
+    assert_eq!((bloom.n_kv_heads, bloom.head_size, bloom.tied_embedding), (4, 16, false));
+    assert!(of_tiny("gpt2").tied_embedding && of_tiny("gpt2").rope.is_none());
+    for name in ["qwen2", "qwen3"] {
+        let rope = of_tiny(name).rope.unwrap();
+        assert_eq!((rope.style, rope.base), (RopeStyle::Halves, 1_000_000.0), "{name}");
+    }
+    assert_eq!(of_tiny("qwen3").head_size, 32);
+}
+
+#[test]
+fn a_t5_counts_the_layers_of_both_halves() {
+    let t5 = of_tiny("t5");
+    assert_eq!((t5.architecture, t5.n_layers, t5.rope), (Architecture::T5, 8, None));
+    assert_eq!(t5.encoder, Some(Encoder { n_layers: 4, n_buckets: 8, start_token: 382, is_gated: true }));
+    assert!((0..8).all(|layer| t5.attends_to_encoder(layer) == (layer >= 4)));
+    // A decoder layer: 2 x 4 square matrices and three of the feed-forward network.
+    assert_eq!(t5.multiply_adds_per_layer(), 8 * 64 * 64 + 3 * 64 * 128);
 }
 
 #[test]
@@ -41,6 +66,8 @@ fn sizes_follow_from_the_numbers() {
     assert_eq!(llama.kv_bytes_per_token_per_layer(2), 2 * 2 * 16 * 2);
     assert_eq!(llama.multiply_adds_per_layer(), 64 * 64 * 2 + 64 * 32 * 2 + 64 * 192 * 3);
     assert_eq!(llama.multiply_adds_of_head(), 64 * 384);
+    // Fused queries, keys and values; two matrices of the feed-forward network.
+    assert_eq!(of_tiny("bloom").multiply_adds_per_layer(), 64 * 192 + 64 * 64 + 64 * 256 * 2);
 }
 
 #[test]
@@ -52,12 +79,13 @@ fn what_a_file_leaves_out_has_the_usual_value() {
         }
     })
     .unwrap();
-    assert_eq!((found.n_kv_heads, found.head_size, found.rope.n_rotated), (2, 4, 4));
-    assert_eq!((found.rope.base, found.vocab_size), (10_000.0, 8));
+    let rope = found.rope.unwrap();
+    assert_eq!((found.n_kv_heads, found.head_size, rope.n_rotated), (2, 4, 4));
+    assert_eq!((rope.base, found.vocab_size), (10_000.0, 8));
     let factor_alone = with(|file| {
         file.set("llama.rope.scaling.factor", Value::F32(2.0));
     });
-    assert_eq!(factor_alone.unwrap().rope.position_scale, 0.5, "a factor without a type is linear");
+    assert_eq!(factor_alone.unwrap().rope.unwrap().position_scale, 0.5, "a factor without a type is linear");
 }
 
 #[test]
@@ -71,7 +99,7 @@ fn the_head_size_may_differ_from_hidden_by_heads() {
 #[test]
 fn what_cannot_be_computed_is_refused_with_its_key() {
     let table: [(&str, Value, &str); 16] = [
-        ("general.architecture", gguf_writer::text("mamba"), "supported are: llama"),
+        ("general.architecture", gguf_writer::text("mamba"), "supported are: llama, qwen2, qwen3, gpt2, bloom, t5"),
         ("llama.block_count", Value::U32(0), "`llama.block_count` is 0"),
         ("llama.block_count", Value::U32(1 << 31), "`llama.block_count`"),
         ("llama.block_count", gguf_writer::text("one"), "`llama.block_count` is the string \"one\""),

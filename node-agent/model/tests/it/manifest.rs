@@ -102,11 +102,21 @@ fn a_segment_needs_its_own_tensors_and_no_others() {
     let manifest = Manifest::build(&files::tiny("llama")).unwrap();
     let first = Holds { embedding: true, layers: LayerRange::from(0..1), head: false };
     let mut expected = vec!["token_embd.weight".to_owned()];
-    expected.extend(Role::all().filter(|role| role.is_of_a_layer()).map(|role| role.tensor_name(Some(0))));
+    let of = &manifest.hyperparameters;
+    expected.extend(Role::of_layer(of, 0).map(|role| role.tensor_name(of, Some(0))));
     let mut found = names(&manifest.tensors_of(&first));
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
+
+    // What stands at either end goes with it.
+    let bloom = Manifest::build(&files::tiny("bloom")).unwrap();
+    let ends = |embedding, head| names(&bloom.tensors_of(&Holds { embedding, layers: LayerRange::from(2..2), head }));
+    assert_eq!(ends(true, false), ["token_embd.weight", "token_embd_norm.weight", "token_embd_norm.bias"]);
+    assert_eq!(ends(false, true), ["output_norm.weight", "output_norm.bias", "output.weight"]);
+    let gpt2 = Manifest::build(&files::tiny("gpt2")).unwrap();
+    let first = Holds { embedding: true, layers: LayerRange::from(2..2), head: false };
+    assert_eq!(names(&gpt2.tensors_of(&first)), ["token_embd.weight", "position_embd.weight"]);
 
     let last = Holds { embedding: false, layers: LayerRange::from(4..4), head: true };
     assert_eq!(names(&manifest.tensors_of(&last)), ["output_norm.weight", "output.weight"]);

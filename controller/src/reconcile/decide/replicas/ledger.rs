@@ -72,9 +72,8 @@ impl Ledger {
     /// Phones that other deployments use, where they or this one share none.
     pub(super) fn not_shared(&self, observed: &Observed, deployment: &InferenceDeployment) -> BTreeSet<String> {
         let own = ObjectKey::of(deployment);
-        let allows = |key: &ObjectKey| {
-            observed.deployments.get(key).is_none_or(|other| other.spec.placement.allow_sharing)
-        };
+        let allows =
+            |key: &ObjectKey| observed.deployments.get(key).is_none_or(|other| other.spec.placement.allow_sharing);
         let shares = deployment.spec.placement.allow_sharing;
         let others = self.entries.iter().filter(|entry| entry.deployment != own);
         others
@@ -86,7 +85,9 @@ impl Ledger {
 
 impl Entry {
     fn covers(&self, other: &Self) -> bool {
-        self.ring == other.ring && self.placement.spec.phone == other.placement.spec.phone && covers(&self.placement, &other.placement)
+        self.ring == other.ring
+            && self.placement.spec.phone == other.placement.spec.phone
+            && covers(&self.placement, &other.placement)
     }
 }
 

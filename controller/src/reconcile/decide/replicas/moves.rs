@@ -107,7 +107,11 @@ impl<'a> Round<'a, '_> {
         let numerics_class = serving.numerics_class().to_owned();
         let planned = Planned { plan, numerics_class, problem: settled };
         let created = self.create(serving.replica, &Told::Rebalanced(why), &planned, resolved, Some(serving));
-        Outcome { balance: outcome.balance, predicted_tokens_per_second: outcome.predicted_tokens_per_second, ..created }
+        Outcome {
+            balance: outcome.balance,
+            predicted_tokens_per_second: outcome.predicted_tokens_per_second,
+            ..created
+        }
     }
 
     /// What the planner is asked for phones of the serving plan's arithmetic; `None` when one of its phones takes nothing.
@@ -158,13 +162,7 @@ impl<'a> Round<'a, '_> {
     }
 
     /// The plan, without what stands by where there is no room for that; `None` when it does not fit beside the serving one.
-    fn beside(
-        &self,
-        resolved: &Resolved,
-        serving: &Generation<'a>,
-        problem: &Problem,
-        mut plan: Plan,
-    ) -> Option<Plan> {
+    fn beside(&self, resolved: &Resolved, serving: &Generation<'a>, problem: &Problem, mut plan: Plan) -> Option<Plan> {
         for _ in 0..=plan.stages.len() {
             let planned = Planned {
                 plan: plan.clone(),
@@ -173,15 +171,14 @@ impl<'a> Round<'a, '_> {
             };
             let number = self.next_generation;
             let mut ledger = self.ledger.clone();
-            let made =
-                segments::placements(self.deployment, serving.replica, number, &planned, &resolved.digest, None);
+            let made = segments::placements(self.deployment, serving.replica, number, &planned, &resolved.digest, None);
             made.iter().for_each(|placement| ledger.add(placement));
             let used = ledger.bytes();
             let is_over = |stage: &&mut Stage| {
                 let used = used.get(&stage.phone).copied().unwrap_or(0);
                 used > budget_bytes(self.observed, &stage.phone, problem.demand.memory_fraction)
             };
-            let over: Vec<&mut Stage> = plan.stages.iter_mut().filter(|stage| is_over(&stage)).collect();
+            let over: Vec<&mut Stage> = plan.stages.iter_mut().filter(is_over).collect();
             if over.is_empty() {
                 return Some(plan);
             }
@@ -195,11 +192,11 @@ impl<'a> Round<'a, '_> {
 
     /// Whether every phone of the generation has timed its layers.
     fn is_measured(&self, generation: &Generation<'_>) -> bool {
-        let report = |segment: &&polyphony_api::SegmentPlacement| self.observed.report_of(segment);
+        let report = |segment: &polyphony_api::SegmentPlacement| self.observed.report_of(segment);
         generation
             .segments
             .iter()
-            .all(|segment| report(&segment).is_some_and(|report| report.seconds_per_layer.is_some()))
+            .all(|segment| report(segment).is_some_and(|report| report.seconds_per_layer.is_some()))
     }
 
     fn age_seconds(&self, generation: &Generation<'_>) -> i64 {

@@ -154,9 +154,7 @@ impl<'a> Round<'a, '_> {
         let summary = Some(summary(self.deployment, number, planned));
         let time_to_first_token_seconds = time_to_first_token(planned);
         match serving {
-            Some(serving) => {
-                Outcome { waits_for, summary, time_to_first_token_seconds, ..self.outcome(serving, None) }
-            }
+            Some(serving) => Outcome { waits_for, summary, time_to_first_token_seconds, ..self.outcome(serving, None) },
             None => Outcome {
                 replica,
                 generation: Some(number),

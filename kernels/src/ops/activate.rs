@@ -1,0 +1,60 @@
+//! Activation functions of feed-forward layers, with or without a gate's other factor (Shazeer 2020, arXiv 2002.05202).
+
+use crate::plan::{Binding, Plan};
+use crate::recording::BufferId;
+use crate::shapes::{ShapeError, Shapes, require_apart};
+use crate::wgsl::Variant;
+
+/// The function of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// x / (1 + e^(−2u)) with u = √(2/π) · (x + 0.044715 x³): the tanh form of x · Φ(x) (Hendrycks & Gimpel 2016, arXiv 1606.08415), since
+    /// ½ (1 + tanh u) is 1 / (1 + e^(−2u)).
+    Gelu,
+    /// max(x, 0).
+    Relu,
+}
+
+/// `out[i] = f(x[i])`, times `factor[i]` where there is one, for `n_rows` rows of `width`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Activate {
+    pub function: Activation,
+    pub x: BufferId,
+    pub factor: Option<BufferId>,
+    pub width: usize,
+    pub n_rows: usize,
+    /// Neither `x` nor `factor`.
+    pub out: BufferId,
+}
+
+impl Activate {
+    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+        shapes.require_rows("x", self.x, self.n_rows, self.width)?;
+        if let Some(factor) = self.factor {
+            shapes.require_rows("factor", factor, self.n_rows, self.width)?;
+        }
+        shapes.require_rows("out", self.out, self.n_rows, self.width)?;
+        require_apart(self.out, &[self.x, self.factor.unwrap_or(self.x)])
+    }
+}
+
+impl Activate {
+    /// A lane a value.
+    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+        let function = match self.function {
+            Activation::Gelu => 0,
+            Activation::Relu => 1,
+        };
+        plan.dispatch_lanes(
+            Variant::Activate,
+            &[self.width as u32, function, u32::from(self.factor.is_some())],
+            &[
+                (1, Binding::Read(self.x)),
+                (2, self.factor.map_or(Binding::Unread, Binding::Read)),
+                (3, Binding::Write(self.out)),
+            ],
+            self.width,
+            self.n_rows,
+        );
+    }
+}
