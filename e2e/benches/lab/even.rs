@@ -34,6 +34,8 @@ pub async fn measure(bench: &Workbench, extent: &Extent, report: &mut LabReport)
     let long = Wanted {
         phones: Some(3),
         objective: "Throughput",
+        // One session would be as well off with nearly all layers on one phone.
+        max_sessions: 4,
         context_length: n_prompt + 64,
         ..Wanted::new("long", "Optimal")
     };

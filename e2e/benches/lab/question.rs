@@ -19,26 +19,44 @@ pub struct Answered {
 /// # Errors
 /// When the answer is no stream, breaks off, or has another number of tokens.
 pub async fn ask(gateway: &Gateway, deployment: &str, n_prompt: u32, n: u32) -> Result<Answered> {
-    let body = json!({
-        "model": deployment, "prompt": prompt(n_prompt), "max_tokens": n, "temperature": 0,
-        "ignore_eos": true, "return_token_ids": true, "stream": true,
-    });
     let sent = Instant::now();
-    let mut pieces = gateway.stream("/v1/completions", &body).await.with_context(|| deployment.to_owned())?;
     let mut answered = Answered { tokens: Vec::new(), arrivals: Vec::new() };
-    while let Some(piece) = pieces.next().await? {
-        if let Some(error) = piece.get("error") {
-            bail!("{deployment} broke off after {} tokens: {error}", answered.tokens.len());
-        }
-        for token in piece["choices"][0]["token_ids"].as_array().into_iter().flatten() {
-            answered.tokens.push(token.as_u64().context("a token that is no number")?);
-            answered.arrivals.push(sent.elapsed());
-        }
-    }
+    let note = |token| {
+        answered.tokens.push(token);
+        answered.arrivals.push(sent.elapsed());
+    };
+    stream(gateway, deployment, n_prompt, n, note).await?;
     if answered.tokens.len() != n as usize {
         bail!("{deployment} gave {} tokens, {n} were asked for", answered.tokens.len());
     }
     Ok(answered)
+}
+
+/// Asks `deployment` for `n` tokens after a prompt, and tells each as it comes.
+///
+/// # Errors
+/// When the answer is no stream, or breaks off.
+pub async fn stream(
+    gateway: &Gateway,
+    deployment: &str,
+    n_prompt: u32,
+    n: u32,
+    mut note: impl FnMut(u64),
+) -> Result<()> {
+    let body = json!({
+        "model": deployment, "prompt": prompt(n_prompt), "max_tokens": n, "temperature": 0,
+        "ignore_eos": true, "return_token_ids": true, "stream": true,
+    });
+    let mut pieces = gateway.stream("/v1/completions", &body).await.with_context(|| deployment.to_owned())?;
+    while let Some(piece) = pieces.next().await? {
+        if let Some(error) = piece.get("error") {
+            bail!("{deployment} broke off: {error}");
+        }
+        for token in piece["choices"][0]["token_ids"].as_array().into_iter().flatten() {
+            note(token.as_u64().context("a token that is no number")?);
+        }
+    }
+    Ok(())
 }
 
 /// Asks for `n_sessions` answers at once; tokens a second of all together, from the moment each had its first.

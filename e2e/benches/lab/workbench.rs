@@ -1,11 +1,13 @@
 //! The workbench: labs with the model on them, whose weights were fetched once for all.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use polyphony_e2e::shelf::Shelf;
 use polyphony_e2e::stream::Gateway;
 use polyphony_farm::lab::Lab;
+use serde_json::Value;
 
 use crate::deployments::{Wanted, model_manifest};
 use crate::progress;
@@ -14,6 +16,8 @@ use crate::progress;
 const ROOM: &str = "--room=10";
 /// A lab that is measured while something else runs for a moment is measured again.
 const ATTEMPTS: usize = 4;
+/// How long phones may take to probe each other.
+const LINKS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What all labs of the bench have in common.
 pub struct Workbench {
@@ -80,7 +84,28 @@ impl Workbench {
         let lab = Lab::read(file)?;
         let shelf = Shelf::lab(file, terms)?;
         shelf.apply(&model_manifest(&self.model))?.ok()?;
+        await_links(&shelf, lab.phones.len()).await?;
         let gateway = Gateway::new(&shelf.endpoints()?.gateway)?;
         Ok(Running { lab, shelf, gateway })
+    }
+}
+
+/// Waits until phones have measured the links between them: plans made before are made on guesses.
+async fn await_links(shelf: &Shelf, n_phones: usize) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let phones = shelf.list("phones")?;
+        let has_links = |phone: &Value| {
+            let links = phone["status"]["links"].as_array().into_iter().flatten();
+            links.filter(|link| link["megabitsPerSecond"].is_number()).count() + 1 >= n_phones
+        };
+        if phones.iter().filter(|phone| has_links(phone)).count() >= n_phones {
+            return Ok(());
+        }
+        if began.elapsed() > LINKS_PATIENCE {
+            progress("not every link was measured: plans go by what is known");
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }

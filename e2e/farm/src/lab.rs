@@ -174,8 +174,8 @@ fn resolve_phone(
     let memory = memory.ok_or_else(|| fault(field("memory"), &phone.name, "give a quantity such as 96Mi"))?;
     let segment_bytes = parse_bytes(memory).map_err(|what| fault(field("memory"), memory, what))?;
     let backend = own.backend.or(profile.backend).unwrap_or_else(|| "cpu".to_owned());
-    if !["auto", "cpu", "vulkan", "vulkan-int8"].contains(&backend.as_str()) {
-        let what = format!("no backend {backend}: there are auto, cpu, vulkan, vulkan-int8");
+    if !["auto", "cpu", "cpu-int8", "vulkan", "vulkan-int8"].contains(&backend.as_str()) {
+        let what = format!("no backend {backend}: there are auto, cpu, cpu-int8, vulkan, vulkan-int8");
         return Err(fault(field("backend"), &backend, what));
     }
     let link = match &phone.link {

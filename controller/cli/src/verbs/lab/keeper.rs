@@ -189,7 +189,7 @@ impl Kept {
             ("--ring-address", &ring_address),
         ];
         // Only what computes on the processor is slowed by a share of it.
-        if phone.backend == "cpu" {
+        if phone.backend.starts_with("cpu") {
             arguments.push(("--cpu-share-file", SHARE_FILE));
         }
         if phone.sensors.is_some() {
