@@ -203,7 +203,8 @@ fn demand(deployment: &InferenceDeployment) -> Demand {
         min_phones: spec.placement.min_phones,
         max_phones: spec.placement.max_phones.unwrap_or(u32::MAX),
         memory_fraction: spec.placement.memory_fraction,
-        overlap: spec.load_balancing.overlap,
+        // Nobody shifts layers of a deployment that is not balanced.
+        overlap: spec.load_balancing.enabled && spec.load_balancing.overlap,
     }
 }
 
