@@ -156,7 +156,7 @@ impl Floor {
     }
 
     /// Sends a frame to the head of the plan that its key names.
-    pub async fn to_head(&mut self, key: RouteKey, frame: Frame) {
+    pub async fn tell_head(&mut self, key: RouteKey, frame: Frame) {
         let head = self.plans[&key.generation.0][0].peers[0].phone.clone();
         let phone = self.phones.iter_mut().find(|phone| phone.name == head).unwrap();
         phone.writer.send(frame).await;
@@ -193,13 +193,13 @@ impl Floor {
         let one = self.sessions.get_mut(&session).unwrap();
         one.key = RouteKey { generation: PlanGeneration(generation), epoch: Epoch(epoch), ..one.key };
         let (key, options, tokens) = (one.key, one.options_so_far(), one.tokens.clone());
-        self.to_head(key, Frame::Open { key, options }).await;
-        self.to_head(key, Frame::Prompt(Prompt { key, position: 0, tokens, credit })).await;
+        self.tell_head(key, Frame::Open { key, options }).await;
+        self.tell_head(key, Frame::Prompt(Prompt { key, position: 0, tokens, credit })).await;
     }
 
     pub async fn credit(&mut self, session: u64, steps: u32) {
         let key = self.sessions[&session].key;
-        self.to_head(key, Frame::Credit { key, steps }).await;
+        self.tell_head(key, Frame::Credit { key, steps }).await;
     }
 
     /// Waits until the session has so many tokens, prompt included, or is over.
@@ -215,7 +215,7 @@ impl Floor {
     /// Moves a session as the gateway does; `Err` with the failure when the new ring cannot take it over.
     pub async fn move_to(&mut self, session: u64, generation: u32, credit: u32) -> Result<u32, Failed> {
         let old = self.sessions[&session].key;
-        self.to_head(old, Frame::Pause { key: old }).await;
+        self.tell_head(old, Frame::Pause { key: old }).await;
         self.until("the head stops", |floor| floor.paused.contains_key(&old)).await;
         let position = self.paused[&old];
         self.until_tokens(session, position as usize + 1).await;
@@ -223,7 +223,7 @@ impl Floor {
         one.key = RouteKey { generation: PlanGeneration(generation), epoch: Epoch(old.epoch.0 + 1), ..old };
         let (key, options) = (one.key, one.options_so_far());
         let resume = Resume { key, position, options, from: old.generation, from_epoch: old.epoch };
-        self.to_head(key, Frame::Resume(resume)).await;
+        self.tell_head(key, Frame::Resume(resume)).await;
         let n_stages = self.plans[&generation].len();
         self.until("all stages go on", |floor| {
             !floor.failures.is_empty() || floor.resumed.get(&key).is_some_and(|stages| stages.len() == n_stages)
@@ -235,16 +235,16 @@ impl Floor {
         let mut stages = self.resumed[&key].clone();
         stages.sort_unstable();
         assert_eq!(stages, (0..n_stages as u32).map(|stage| (stage, position)).collect::<Vec<_>>());
-        self.to_head(old, Frame::Close { key: old }).await;
+        self.tell_head(old, Frame::Close { key: old }).await;
         let tokens = self.sessions[&session].tokens[position as usize..].to_vec();
-        self.to_head(key, Frame::Prompt(Prompt { key, position, tokens, credit })).await;
+        self.tell_head(key, Frame::Prompt(Prompt { key, position, tokens, credit })).await;
         Ok(position)
     }
 
     /// Ends a session; its tokens.
     pub async fn close(&mut self, session: u64) -> Vec<u32> {
         let Session { key, tokens, .. } = self.sessions.remove(&session).unwrap();
-        self.to_head(key, Frame::Close { key }).await;
+        self.tell_head(key, Frame::Close { key }).await;
         tokens
     }
 

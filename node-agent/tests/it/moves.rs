@@ -66,15 +66,13 @@ async fn a_boundary_layer_moves_there_and_back_and_the_answer_is_the_same() {
             let session = floor.next_session();
             floor.start(session, first, &PROMPT, sampling.clone(), n_answered).await;
             floor.until_tokens(session, PROMPT.len() + n_answered as usize).await;
-            let mut generation = first;
-            for cuts in [narrow, wide] {
+            for (generation, cuts) in (first..).zip([narrow, wide]) {
                 floor.plan(generation + 1, &cuts, Some(generation)).await;
                 // The head runs ahead of what is heard, and is stopped somewhere.
                 let position = floor.move_to(session, generation + 1, 3).await.unwrap();
                 assert!(position >= (PROMPT.len() as u32 + n_answered - 1));
                 floor.drop_plan(generation).await;
                 floor.until_tokens(session, position as usize + 4).await;
-                generation += 1;
             }
             floor.credit(session, PLENTY).await;
             floor.until_tokens(session, ALL).await;
@@ -164,8 +162,8 @@ async fn without_the_kv_cache_of_an_owner_the_session_is_replayed_and_nothing_ch
         assert!(failed.message.contains(why) && failed.message.contains("phone-2"), "{}", failed.message);
         // As the gateway does: both are left, and the next epoch begins anew.
         let key = floor.sessions[&session].key;
-        floor.to_head(key, Frame::Close { key }).await;
-        floor.to_head(old, Frame::Close { key: old }).await;
+        floor.tell_head(key, Frame::Close { key }).await;
+        floor.tell_head(old, Frame::Close { key: old }).await;
         floor.open_at(session, generation, 3, PLENTY).await;
         floor.until_tokens(session, ALL).await;
         assert_eq!(floor.close(session).await, expected, "{why}");

@@ -32,7 +32,9 @@ fn pull(layers: &[(u32, u32)]) -> Pull {
 
 #[test]
 fn each_layer_comes_from_who_held_it() {
-    let table: [(&[(u32, u32)], &[(&str, u32, u32)]); 4] = [
+    type Layers = &'static [(u32, u32)];
+    type Parts = &'static [(&'static str, u32, u32)];
+    let table: [(Layers, Parts); 4] = [
         (&[(0, 4)], &[("a", 0, 4)]),
         (&[(3, 5)], &[("a", 3, 4), ("b", 4, 5)]),
         (&[(2, 10)], &[("a", 2, 4), ("b", 4, 9), ("c", 9, 10)]),

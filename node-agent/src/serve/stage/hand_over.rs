@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_not_pulled() {
-        let table: [((u32, u32), (u32, u32), &[(u32, u32)]); 8] = [
+        type Span = (u32, u32);
+        let table: [(Span, Span, &[Span]); 8] = [
             ((4, 8), (0, 0), &[(4, 8)]),
             ((4, 8), (4, 8), &[]),
             ((4, 8), (0, 9), &[]),
