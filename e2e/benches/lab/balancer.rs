@@ -24,6 +24,8 @@ const SESSIONS: usize = 4;
 const WARM_TOKENS: usize = 8;
 /// Tokens of a session in all.
 const MOST_TOKENS: u32 = 480;
+/// So many that what a phone's segments report is of after the drop.
+const REMEASURED_TOKENS: u32 = 48;
 /// How long the sessions may take to get going.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -120,8 +122,10 @@ async fn drop_once(running: &Running, extent: &Extent, is_balanced: bool) -> Res
     if is_balanced {
         progress(&format!("one phone drops: balanced to {}", one.plan(&running.shelf)?));
     }
-    one.delete(&running.shelf)?;
     running.shelf.set(phone, &["--cpu", full])?;
+    // The phone is measured at its full speed again, or the next plan would go by what it was when it was slow.
+    ask(&running.gateway, &one.name, PROMPT_TOKENS, REMEASURED_TOKENS).await?;
+    one.delete(&running.shelf)?;
     dropped
 }
 

@@ -44,7 +44,7 @@ impl Hierarchy {
     /// When neither version has both processors and memory.
     pub(super) fn find(mount: &Path) -> io::Result<Self> {
         let (cpu, memory) = (mount.join("cpu"), mount.join("memory"));
-        if cpu.join("cpu.cfs_quota_us").exists() || cpu.join("cgroup.procs").exists() && memory.exists() {
+        if cpu.join("cgroup.procs").exists() && memory.join("cgroup.procs").exists() {
             return Ok(Self::One { cpu, memory });
         }
         let controllers = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();

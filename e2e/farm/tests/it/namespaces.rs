@@ -158,7 +158,7 @@ fn a_share_of_the_processor_slows_a_loop_in_proportion() {
     let share = |cores| Shape { cpu_cores: Some(cores), ..Shape::default() };
     let mut phone = take(&mut farm, "phone-1", share(0.8));
     phone.run(&part(&["spin"])).unwrap();
-    let mut next = |phone: &dyn Device| {
+    let next = |phone: &dyn Device| {
         // The first may have begun under the share before.
         let seen = figures(phone).len() + 1;
         wait_until("loops", || figures(phone).len() >= seen + 3);
