@@ -2,12 +2,19 @@
 
 use polyphony_placement::{Method, check, plan};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use crate::oracle::brute_force;
 use crate::problems::{Random, random_problem, spoil};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    // The same instances each time; `PROPTEST_RNG_SEED` does not reach them, another number here does.
+    #![proptest_config(ProptestConfig {
+        cases: 1_000,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(20_261_124),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_objective_equals_brute_force(seed: u64) {
