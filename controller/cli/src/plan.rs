@@ -177,7 +177,7 @@ mod tests {
         serde_json::from_value(json!({
             "hyperparameters": {
                 "architecture": "llama", "nLayers": 6, "hiddenSize": 64, "nHeads": 4, "nKvHeads": 2, "headSize": 16, "ffnSize": 128,
-                "vocabSize": 256, "contextLength": 512, "rmsEpsilon": 1e-5, "tiedEmbedding": false,
+                "vocabSize": 256, "contextLength": 512, "normEpsilon": 1e-5, "tiedEmbedding": false,
                 "rope": {"style": "pairs", "base": 10000.0, "nRotated": 16, "positionScale": 1.0, "hasFrequencyFactors": false},
             },
             "endTokens": [], "fileLen": 100 * MIB, "fileSha256": "0".repeat(64), "tensors": tensors,

@@ -280,7 +280,7 @@ fn words(link: Option<&Link>) -> String {
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     let jitter = if link.jitter.is_zero() { String::new() } else { format!(" ± {}", milliseconds(link.jitter)) };
     let delay = format!("{}{jitter} ms", milliseconds(link.delay));
-    let loss = (link.loss > 0.0).then(|| format!("{} % lost", link.loss * 100.0));
+    let loss = (link.loss > 0.0).then(|| format!("{} % lost", (link.loss * 1e6).round() / 1e4));
     rate.into_iter().chain([delay]).chain(loss).collect::<Vec<_>>().join(", ")
 }
 
