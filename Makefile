@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 export POLYPHONY_CACHE ?= $(CACHE_HOME)/polyphony
 # A BLOOM of random weights, to try that family's sizes with.
-RANDOM_BLOOM = $(POLYPHONY_CACHE)/models/random-bloom-12x512.Q8_0.gguf
+RANDOM_BLOOM = $(POLYPHONY_CACHE)/models/random-bloom-24x512.Q8_0.gguf
 # Mesa's device picker complains about missing desktops; nothing here has one.
 export NODEVICE_SELECT := 1
 
@@ -21,9 +21,9 @@ setup: ## fetch what the demo needs: a Vulkan driver and the model; quick when n
 setup-tests: ## setup, and what only tests need: kubectl, Prometheus and the openai package
 	@scripts/setup.sh tests
 
-bloom: ## write a BLOOM of random weights (12 layers, hidden 512) beside the fetched models
+bloom: ## write a BLOOM of random weights (24 layers, hidden 512) beside the fetched models
 	@mkdir -p $(dir $(RANDOM_BLOOM))
-	cargo run -p polyphony-model --example bloom -- $(RANDOM_BLOOM)
+	cargo run --example bloom -- $(RANDOM_BLOOM) 24 512 8 8192
 
 build: ## build the three programs
 	cargo build --workspace --bins
@@ -35,8 +35,8 @@ bench: setup build ## measure speed in under ten minutes: a table and target/ben
 	cargo build --workspace --example matvec_speed
 	cargo bench --workspace --bench speed --profile dev
 
-bench-lab: setup build ## measure the strategies on labs of uneven phones, as root, in under 25 minutes; BENCH_LAB_QUICK=1 is short
-	cargo bench -p polyphony-e2e --bench lab --profile dev
+bench-lab: setup build bloom ## measure the strategies on labs of uneven phones, as root, in under 75 minutes; BENCH_LAB_QUICK=1 is short
+	cargo bench --workspace --bench lab --profile dev
 
 test: setup-tests build ## run every test
 	cargo test --workspace
@@ -60,7 +60,7 @@ check-android: ## do the kernels and the agent type-check for Android? slow the 
 	@scripts/check-android.sh
 
 crds: docs-fields ## write manifests/crds and the field reference from the resource types
-	cargo run -p polyphony-api --example crds manifests/crds
+	cargo run --example crds manifests/crds
 
 docs-fields: ## write docs/manifests.md from the resource types
-	cargo run -p polyphony-api --example fields docs/manifests.md manifests/smollm2.yaml
+	cargo run --example fields docs/manifests.md manifests/smollm2.yaml

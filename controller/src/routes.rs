@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use polyphony_api::InferenceDeployment;
 use polyphony_api::condition;
+use polyphony_api::inference_deployment::BalancingStrategy;
 use polyphony_gateway::{DeploymentRoute, RingRoute, RouteTable};
 
 use crate::models::Progress;
 use crate::reconcile::generations::{Generation, of_deployment};
 use crate::reconcile::observe::{Health, ObjectKey, Observed, model_id};
+use crate::reconcile::problem::balancer;
 
 /// Every deployment with the rings that can take its sessions.
 pub fn table(observed: &Observed) -> RouteTable {
@@ -66,11 +68,11 @@ fn rings(observed: &Observed, deployment: &InferenceDeployment) -> Vec<RingRoute
     rings
         .into_iter()
         .filter(|generation| !some_are_well || is_well(generation))
-        .map(|generation| ring(generation, &generations))
+        .map(|generation| ring(generation, &generations, deployment))
         .collect()
 }
 
-fn ring(generation: &Generation<'_>, all: &[Generation<'_>]) -> RingRoute {
+fn ring(generation: &Generation<'_>, all: &[Generation<'_>], deployment: &InferenceDeployment) -> RingRoute {
     let (ring, number) = generation.ring();
     // Sessions can be fetched from it for as long as all of it is there.
     let is_followed = |other: &&Generation<'_>| {
@@ -83,5 +85,7 @@ fn ring(generation: &Generation<'_>, all: &[Generation<'_>]) -> RingRoute {
         phones: generation.phones().into_iter().map(str::to_owned).collect(),
         numerics_class: generation.numerics_class().to_owned(),
         follows: all.iter().find(is_followed).map(|followed| followed.ring().1),
+        // The published balancer moves no session: who is in the middle of an answer stays where he is.
+        moves_sessions: balancer(&deployment.spec) != BalancingStrategy::LinguaLinked,
     }
 }

@@ -339,6 +339,11 @@ pub fn real_model() -> Option<PathBuf> {
     Some(path)
 }
 
+/// A BLOOM of random weights, where `make bloom` has written one.
+pub fn random_bloom() -> Option<PathBuf> {
+    Some(cache_dir().join("models/random-bloom-24x512.Q8_0.gguf")).filter(|path| path.exists())
+}
+
 /// Whether a Vulkan driver is installed, as the loader looks for one.
 pub fn vulkan_is_here() -> bool {
     let folders = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];

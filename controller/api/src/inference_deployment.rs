@@ -218,6 +218,22 @@ pub struct LoadBalancing {
     /// fetching weights. Costs memory only.
     #[serde(default = "yes")]
     pub overlap: bool,
+    /// Who moves layers. `Optimal` is what you want; `LinguaLinked` is the published balancer, so that it can be compared on
+    /// your phones.
+    #[serde(default)]
+    pub strategy: BalancingStrategy,
+}
+
+/// Who moves layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum BalancingStrategy {
+    /// Whatever plan pays by measured times; sessions move with their KV cache, in the middle of an answer.
+    #[default]
+    Optimal,
+    /// The balancer published with LinguaLinked (ACL 2024): the slowest stage gives one layer that stands by to its faster
+    /// neighbour, and only answers that begin afterwards notice. It acts where `placement.strategy` is `Optimal` or
+    /// `LinguaLinked`, and always under the latter.
+    LinguaLinked,
 }
 
 impl Default for LoadBalancing {
@@ -227,6 +243,7 @@ impl Default for LoadBalancing {
             minimum_gain_percent: default_minimum_gain(),
             cool_down_seconds: default_cool_down(),
             overlap: true,
+            strategy: BalancingStrategy::default(),
         }
     }
 }

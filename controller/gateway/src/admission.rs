@@ -154,6 +154,7 @@ mod tests {
             phones: vec!["a".into()],
             numerics_class: String::new(),
             follows: None,
+            moves_sessions: true,
         }
     }
 

@@ -43,8 +43,10 @@ pub struct RingRoute {
     /// Names by stage: the first is the head, the last the tail.
     pub phones: Vec<String>,
     pub numerics_class: String,
-    /// The generation whose sessions may move here with their KV cache; `None` where they end where they are.
+    /// The generation before, whose sessions hold their part of what this one has room for; `None` where they do not.
     pub follows: Option<PlanGeneration>,
+    /// Whether the sessions of the generation before move here with their KV cache, or end where they are.
+    pub moves_sessions: bool,
 }
 
 /// The gateway's way to phones: the hub's links. Sending never blocks.

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use polyphony_api::condition;
-use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective, Strategy};
+use polyphony_api::inference_deployment::{
+    ActivationType, BalancingStrategy, InferenceDeploymentSpec, Objective as ApiObjective, Strategy,
+};
 use polyphony_api::{InferenceDeployment, Phone};
 use polyphony_model::{Holds, LayerRange, Manifest, Room};
 use polyphony_placement::{Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Strategy as Rule};
@@ -109,6 +111,14 @@ pub fn rule(strategy: Strategy) -> Rule {
         Strategy::MemoryProportional => Rule::MemoryProportional,
         Strategy::MinMax => Rule::MinMax,
         Strategy::LinguaLinked => Rule::LinguaLinked,
+    }
+}
+
+/// Who moves layers of a deployment: under the published programme, the balancer that was published with it.
+pub fn balancer(spec: &InferenceDeploymentSpec) -> BalancingStrategy {
+    match spec.placement.strategy {
+        Strategy::LinguaLinked => BalancingStrategy::LinguaLinked,
+        _ => spec.load_balancing.strategy,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Assignment: the plan of ours beside those of others, on every committed lab.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Result;
 use polyphony_e2e::bench::goal::Goal;
@@ -59,6 +60,39 @@ pub async fn measure(bench: &Workbench, extent: &Extent, report: &mut LabReport)
     }
     let rows = rows(&report.labs);
     report.rows.extend(rows);
+    Ok(())
+}
+
+/// Labs that a model of the published family is measured on, once.
+const BLOOM_LABS: [&str; 2] = ["four-kinds", "two-rooms"];
+
+/// The same with a BLOOM of random weights, which takes the time of a real one.
+pub async fn measure_bloom(model: &Path, extent: &Extent, report: &mut LabReport) -> Result<()> {
+    progress("fetching BLOOM's weights once");
+    let bench = Workbench::new(model).await?;
+    let mut labs = Vec::new();
+    for name in BLOOM_LABS {
+        match measure_lab(&bench, name, extent, &mut report.left_out).await {
+            Ok(figures) => labs.push(figures),
+            Err(error) => report.left_out.push(format!("BLOOM on {name}: {error:#}")),
+        }
+    }
+    let ours_over = |theirs: &str| -> Vec<f64> {
+        labs.iter().filter_map(|lab| Some(lab.ratios.get(theirs)?.median)).collect()
+    };
+    for theirs in STRATEGIES.into_iter().filter(|theirs| *theirs != OURS) {
+        let what = format!("BLOOM 24 × 512, decode, ours over {theirs}");
+        report.rows.extend(Row::of(&what, "cpu", Some(4), "times", ours_over(&theirs.to_lowercase())));
+    }
+    report.rows.extend(Row::of(
+        "BLOOM 24 × 512, 4 sessions, ours over the published program",
+        "cpu",
+        Some(4),
+        "times",
+        ours_over(&together("LinguaLinked")),
+    ));
+    let named = labs.into_iter().map(|lab| LabFigures { lab: format!("{}, BLOOM 24 × 512", lab.lab), ..lab });
+    report.labs.extend(named);
     Ok(())
 }
 

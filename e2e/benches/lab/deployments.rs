@@ -26,12 +26,21 @@ pub struct Wanted {
     pub max_sessions: u32,
     /// Exactly so many phones; none for as many as are best.
     pub phones: Option<usize>,
-    pub is_balanced: bool,
+    pub balancer: Balancer,
+}
+
+/// Who moves layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balancer {
+    Off,
+    Ours,
+    /// One layer that stands by, between answers.
+    Published,
 }
 
 pub fn model_manifest(file: &Path) -> String {
     format!(
-        "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: smollm2}}\nspec: {{source: \"file://{}\"}}\n",
+        "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: model}}\nspec: {{source: \"file://{}\"}}\n",
         file.display()
     )
 }
@@ -48,17 +57,18 @@ impl Wanted {
             context_length: 128,
             max_sessions: 1,
             phones: None,
-            is_balanced: false,
+            balancer: Balancer::Off,
         }
     }
 
     fn manifest(&self) -> String {
-        let Self { name, strategy, objective, context_length, max_sessions, phones, is_balanced } = self;
+        let Self { name, strategy, objective, context_length, max_sessions, phones, balancer } = self;
+        let balancing = balancer.fields();
         let phones = phones.map_or_else(String::new, |n| format!(", minPhones: {n}, maxPhones: {n}"));
         format!(
             "apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {{name: {name}}}\nspec:\n  model: \
-             smollm2\n  contextLength: {context_length}\n  maxSessions: {max_sessions}\n  objective: {objective}\n  placement: \
-             {{strategy: {strategy}, memoryFraction: 1.0{phones}}}\n  loadBalancing: {{enabled: {is_balanced}}}\n  transport: \
+             model\n  contextLength: {context_length}\n  maxSessions: {max_sessions}\n  objective: {objective}\n  placement: \
+             {{strategy: {strategy}, memoryFraction: 1.0{phones}}}\n  loadBalancing: {{{balancing}}}\n  transport: \
              {{activationType: f16}}\n"
         )
     }
@@ -149,6 +159,20 @@ impl Wanted {
         let object = shelf.get(&format!("inferencedeployment/{}", self.name))?;
         let predicted = object["status"]["predictedTokensPerSecond"].as_f64().filter(|speed| *speed > 0.0);
         Ok(1.0 / predicted.with_context(|| format!("{} predicts no speed", self.name))?)
+    }
+}
+
+// === impl Balancer ===
+
+impl Balancer {
+    /// Of `spec.loadBalancing`. A plan here is seconds old when its phone drops; one that has served for a while has its
+    /// cool-down behind it.
+    fn fields(self) -> &'static str {
+        match self {
+            Self::Off => "enabled: false",
+            Self::Ours => "coolDownSeconds: 1",
+            Self::Published => "coolDownSeconds: 1, strategy: LinguaLinked",
+        }
     }
 }
 

@@ -17,9 +17,9 @@ mod workbench;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use polyphony_e2e::bench::lab_report::LabReport;
-use polyphony_e2e::shelf::{program, real_model};
+use polyphony_e2e::shelf::{program, random_bloom, real_model};
 use polyphony_farm::NamespaceFarm;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,8 +33,7 @@ pub struct Extent {
     pub pairs: usize,
     /// Tokens of an answer after the first.
     pub tokens: u32,
-    /// How long after a phone has dropped tokens are counted. Shorter than the minute that issue 4 asks for, for seven pairs of it
-    /// to fit: what the balancer needs to see the drop and to act weighs the more.
+    /// How long after a phone has dropped tokens are counted.
     pub window: Duration,
     only: Option<Vec<String>>,
     /// All of it is over by then; what is not measured by then is left out.
@@ -42,7 +41,7 @@ pub struct Extent {
 }
 
 /// The parts, in the order in which they are run: what a short time leaves out is the last.
-const PARTS: [&str; 3] = ["even", "assignment", "balancer"];
+const PARTS: [&str; 4] = ["even", "assignment", "balancer", "bloom"];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -99,7 +98,11 @@ async fn measure(extent: &Extent) -> Result<LabReport> {
         let outcome = match part {
             "even" => even::measure(&bench, extent, &mut report).await,
             "assignment" => assignment::measure(&bench, extent, &mut report).await,
-            _ => balancer::measure(&bench, extent, &mut report).await,
+            "balancer" => balancer::measure(&bench, extent, &mut report).await,
+            _ => match random_bloom() {
+                Some(model) => assignment::measure_bloom(&model, extent, &mut report).await,
+                None => Err(anyhow!("its file is missing: `make bloom` writes it")),
+            },
         };
         // One part that cannot be measured takes none of the others with it.
         if let Err(error) = outcome {
@@ -127,7 +130,7 @@ impl Extent {
         if let Some(stranger) = only.iter().flatten().find(|part| !PARTS.contains(&part.as_str())) {
             bail!("BENCH_LAB_ONLY names {stranger}: there are {}", PARTS.join(", "));
         }
-        let (pairs, tokens, window, limit) = if quick { (3, 6, 10, 420) } else { (7, 8, 20, 1_440) };
+        let (pairs, tokens, window, limit) = if quick { (3, 6, 10, 600) } else { (7, 8, 60, 4_500) };
         let (window, deadline) = (Duration::from_secs(window), Instant::now() + Duration::from_secs(limit));
         Ok(Self { quick, pairs, tokens, window, only, deadline })
     }

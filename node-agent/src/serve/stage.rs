@@ -3,23 +3,24 @@
 //! A frame is taken only for this stage's ring and generation, from where such a frame can come, with the session's current
 //! epoch, and in the order of positions; all else is refused with a failure that the gateway can act on.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use polyphony_model::LayerRange;
-use polyphony_protocol::activation::{decode_rows, encode_rows};
-use polyphony_protocol::frame::{Failed, FailureCode, Finish, Hidden, Prompt, Token};
+use polyphony_protocol::activation::decode_rows;
+use polyphony_protocol::frame::{Failed, FailureCode, Hidden, Prompt, Token};
 use polyphony_protocol::session::{History, SessionOptions};
 use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId, RouteKey, SessionId};
 
+mod choice;
 mod hand_over;
+mod output;
 
 use super::batch::{Batch, Job, JobRows};
 use super::compute::Source;
 use crate::frame_io::kind_of;
 use crate::kv_cache::Slots;
-use crate::sample;
-use crate::segment::{Capacity, Output};
+use crate::segment::Capacity;
 
 pub use hand_over::{Kept, Pull};
 
@@ -150,20 +151,6 @@ impl Stage {
         }
     }
 
-    /// The next step's rows; `None` when nothing is ready.
-    pub fn next_batch(&mut self, now: Instant) -> Option<Batch> {
-        let jobs = if self.shape.is_head { self.jobs_of_turns(now) } else { self.jobs_of_arrivals() };
-        (!jobs.is_empty()).then(|| Batch::new(jobs, self.shape.is_tail, self.shape.hidden_size, now))
-    }
-
-    /// Turns a step's output into frames.
-    pub fn complete(&mut self, batch: Batch, output: Output, now: Instant) -> Vec<Effect> {
-        match output {
-            Output::Hidden(values) => self.send_hidden(&batch, &values),
-            Output::Logits(logits) => self.send_tokens(&batch, &logits, now),
-        }
-    }
-
     /// The step failed on this phone: its sessions cannot go on here.
     pub fn fail(&mut self, batch: &Batch, message: &str) -> Vec<Effect> {
         let message = format!("{} could not compute a step: {message}", self.shape.phone);
@@ -198,11 +185,6 @@ impl Stage {
         let message = format!("{} heard nothing of the session for {idle_deadline:?}", self.shape.phone);
         effects.extend(idle.into_iter().flat_map(|key| self.drop_session(key, FailureCode::PeerSlow, &message)));
         effects
-    }
-
-    /// Whether a step can be run now.
-    pub fn has_work(&self) -> bool {
-        !self.arrived.is_empty() || self.turns.iter().any(|id| self.sessions.get(id).is_some_and(Session::is_runnable))
     }
 
     fn open(&mut self, key: RouteKey, options: SessionOptions, now: Instant) -> Vec<Effect> {
@@ -368,123 +350,6 @@ impl Stage {
             self.take_turn(token.key.session);
         }
         self.tell_pause(token.key)
-    }
-
-    /// A step samples for no more than its share of the sessions that decode: a batch of all of them would keep one stage busy
-    /// and every other idle, and once together they come back together.
-    fn jobs_of_turns(&mut self, now: Instant) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        let mut passed_over = VecDeque::new();
-        let mut room = self.shape.capacity.max_rows;
-        let n_active = self.sessions.values().filter(|session| session.is_active()).count();
-        let mut samples = n_active.div_ceil(self.shape.n_stages.max(1));
-        for _ in 0..self.turns.len() {
-            let Some(id) = self.turns.pop_front() else { break };
-            let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_runnable()) else { continue };
-            let n_rows = room.min(session.pending.len());
-            let sample = n_rows == session.pending.len();
-            if n_rows == 0 || (sample && samples == 0) {
-                passed_over.push_back(id);
-                continue;
-            }
-            let tokens: Vec<u32> = session.pending.drain(..n_rows).collect();
-            room -= n_rows;
-            let position = session.next_position;
-            session.next_position += n_rows as u32;
-            if sample {
-                samples -= 1;
-                session.credit -= 1;
-                session.awaiting = Some(now);
-            } else {
-                self.turns.push_back(id);
-            }
-            jobs.push(Job { key: session.key, slot: session.slot, position, rows: JobRows::Tokens(tokens), sample });
-        }
-        // Who was passed over comes before who had a turn.
-        while let Some(id) = passed_over.pop_back() {
-            self.turns.push_front(id);
-        }
-        jobs
-    }
-
-    /// Single rows, which decode, and chunks of prompts go first in turn, so that neither waits for more than one step of the
-    /// other; what goes second fills the step up. The jobs of one session stay in order.
-    fn jobs_of_arrivals(&mut self) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        let mut room = self.shape.capacity.max_rows;
-        let is_chunk = |job: &Job| job.n_rows() > 1;
-        for takes_chunks in [self.is_chunks_turn, !self.is_chunks_turn] {
-            let mut left = VecDeque::with_capacity(self.arrived.len());
-            let mut waiting = HashSet::new();
-            let mut is_full = false;
-            for job in self.arrived.drain(..) {
-                let is_next = is_chunk(&job) == takes_chunks && !waiting.contains(&job.key.session);
-                is_full |= is_next && job.n_rows() > room;
-                if is_next && !is_full {
-                    room -= job.n_rows();
-                    jobs.push(job);
-                } else {
-                    waiting.insert(job.key.session);
-                    left.push_back(job);
-                }
-            }
-            self.arrived = left;
-        }
-        self.is_chunks_turn = !jobs.iter().any(is_chunk) && self.arrived.iter().any(is_chunk);
-        jobs
-    }
-
-    fn send_hidden(&mut self, batch: &Batch, values: &[f32]) -> Vec<Effect> {
-        let mut rest = values;
-        let mut effects = Vec::new();
-        for job in &batch.jobs {
-            let (mine, others) = rest.split_at((job.n_rows() * self.shape.hidden_size).min(rest.len()));
-            rest = others;
-            if self.is_current(job.key) {
-                effects.push(Effect::Next(Frame::Hidden(Hidden {
-                    key: job.key,
-                    position: job.position,
-                    n_tokens: job.n_rows() as u32,
-                    dtype: self.shape.activation_type,
-                    sample: job.sample,
-                    payload: encode_rows(self.shape.activation_type, self.shape.hidden_size, mine),
-                })));
-            }
-        }
-        effects
-    }
-
-    fn send_tokens(&mut self, batch: &Batch, logits: &[f32], now: Instant) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let vocab_size = logits.len().checked_div(batch.n_logits).unwrap_or(0);
-        let rows = logits.chunks_exact(vocab_size.max(1));
-        for (job, logits) in batch.jobs.iter().filter(|job| job.sample).zip(rows) {
-            let Some(session) = self.sessions.get_mut(&job.key.session).filter(|session| session.key == job.key) else {
-                continue;
-            };
-            let position = job.position + job.n_rows() as u32;
-            let options = &mut session.options;
-            let drawn = sample::draw(logits, options, position);
-            if options.sampling.minds_output() {
-                options.history.push(drawn.token);
-            }
-            let finish = if options.end_tokens.contains(&drawn.token) {
-                Some(Finish::Stop)
-            } else if position + 1 >= options.end_position {
-                Some(Finish::Length)
-            } else {
-                None
-            };
-            let token =
-                Token { key: job.key, position, token: drawn.token, finish, logprob: drawn.logprob, top: drawn.top };
-            effects.push(Effect::Host(Frame::Token(token.clone())));
-            if self.shape.is_head {
-                effects.extend(self.token(token, now));
-            } else {
-                effects.push(Effect::Next(Frame::Token(Token { top: Vec::new(), ..token })));
-            }
-        }
-        effects
     }
 
     /// The session of a frame, if the frame is current.

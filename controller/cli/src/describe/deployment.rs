@@ -1,7 +1,9 @@
 //! A deployment: what was asked, what runs, on which phones, and how it came to be so.
 
 use polyphony_api::InferenceDeployment;
-use polyphony_api::inference_deployment::{ActivationType, LoadBalancing, Objective, Placement, PlanSummary};
+use polyphony_api::inference_deployment::{
+    ActivationType, BalancingStrategy, LoadBalancing, Objective, Placement, PlanSummary,
+};
 
 use super::layout::Layout;
 use super::{Story, events, placement};
@@ -77,10 +79,15 @@ fn balancing(rules: &LoadBalancing) -> Option<String> {
         return Some("off".to_owned());
     }
     let overlap = if rules.overlap { "" } else { ", nothing on standby" };
-    Some(format!(
-        "from {} % more tokens/s, {} s apart at least{overlap}",
-        rules.minimum_gain_percent, rules.cool_down_seconds
-    ))
+    Some(match rules.strategy {
+        BalancingStrategy::Optimal => format!(
+            "from {} % more tokens/s, {} s apart at least{overlap}",
+            rules.minimum_gain_percent, rules.cool_down_seconds
+        ),
+        BalancingStrategy::LinguaLinked => {
+            format!("as published, one layer, {} s apart at least{overlap}", rules.cool_down_seconds)
+        }
+    })
 }
 
 fn summary(plan: &PlanSummary) -> String {

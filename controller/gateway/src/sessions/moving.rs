@@ -117,7 +117,10 @@ impl Runner {
     fn next_ring(&self, slot: &Slot, table: &RouteTable) -> Option<RingRoute> {
         let route = table.deployments.get(&self.model)?;
         let follows = |ring: &&RingRoute| {
-            ring.ring == slot.ring.ring && ring.follows == Some(slot.ring.generation) && !ring.phones.is_empty()
+            ring.ring == slot.ring.ring
+                && ring.moves_sessions
+                && ring.follows == Some(slot.ring.generation)
+                && !ring.phones.is_empty()
         };
         route.rings.iter().find(follows).cloned()
     }

@@ -55,6 +55,7 @@ pub fn ring(number: u64, generation: u32, phones: &[&str]) -> RingRoute {
         phones: phones.iter().map(|&phone| phone.to_owned()).collect(),
         numerics_class: "cpu-f32".into(),
         follows: None,
+        moves_sessions: true,
     }
 }
 

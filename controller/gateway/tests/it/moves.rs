@@ -141,28 +141,31 @@ async fn sessions_do_not_take_a_kv_cache_into_another_numerics_class() {
 }
 
 #[tokio::test]
-async fn a_generation_that_does_not_follow_leaves_sessions_where_they_are() {
-    let is_free = Arc::new(AtomicBool::new(false));
-    let hook = {
-        let is_free = is_free.clone();
-        move |step: crate::phones::Step| {
-            if step.idx == AT && !is_free.load(Ordering::Relaxed) { Act::Hold } else { Act::Token }
-        }
-    };
-    let house = House::with(config(), deployment(vec![ring_a()]), hook);
-    let second = async {
-        house
-            .until("the ring has a session", |house| house.gateway.sessions_in(RingId(1), PlanGeneration(1)) == 1)
-            .await;
-        house.routes.send_replace(table(deployment(vec![ring_a_next()])));
-        is_free.store(true, Ordering::Relaxed);
-        house.complete(json!({})).await;
-    };
-    let (streamed, ()) = tokio::join!(house.stream(json!({"return_token_ids": true})), second);
-    assert_unbroken(&streamed);
-    let pauses = house.phones.frames(|frame| matches!(frame, Frame::Pause { .. }).then_some(()));
-    let generations: Vec<_> = house.phones.prompts().iter().map(|prompt| prompt.key.generation.0).collect();
-    assert_eq!((pauses.len(), generations), (0, vec![1, 2]));
+async fn a_generation_that_moves_no_sessions_leaves_them_where_they_are() {
+    let published = RingRoute { moves_sessions: false, ..following(ring_a_next(), 1) };
+    for next in [ring_a_next(), published] {
+        let is_free = Arc::new(AtomicBool::new(false));
+        let hook = {
+            let is_free = is_free.clone();
+            move |step: crate::phones::Step| {
+                if step.idx == AT && !is_free.load(Ordering::Relaxed) { Act::Hold } else { Act::Token }
+            }
+        };
+        let house = House::with(config(), deployment(vec![ring_a()]), hook);
+        let second = async {
+            house
+                .until("the ring has a session", |house| house.gateway.sessions_in(RingId(1), PlanGeneration(1)) == 1)
+                .await;
+            house.routes.send_replace(table(deployment(vec![next.clone()])));
+            is_free.store(true, Ordering::Relaxed);
+            house.complete(json!({})).await;
+        };
+        let (streamed, ()) = tokio::join!(house.stream(json!({"return_token_ids": true})), second);
+        assert_unbroken(&streamed);
+        let pauses = house.phones.frames(|frame| matches!(frame, Frame::Pause { .. }).then_some(()));
+        let generations: Vec<_> = house.phones.prompts().iter().map(|prompt| prompt.key.generation.0).collect();
+        assert_eq!((pauses.len(), generations), (0, vec![1, 2]), "{next:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,8 +4,9 @@
 mod hand_over;
 
 use super::*;
-use crate::segment::Input;
+use crate::segment::{Input, Output};
 use polyphony_protocol::Epoch;
+use polyphony_protocol::frame::Finish;
 use polyphony_protocol::session::Sampling;
 
 const VOCABULARY: usize = 97;

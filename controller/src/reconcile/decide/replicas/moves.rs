@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use polyphony_api::condition::{self, Statement, Truth};
-use polyphony_api::inference_deployment::Strategy;
+use polyphony_api::inference_deployment::{BalancingStrategy, Strategy};
 use polyphony_placement::shift::{best_shift, cost_of_move, reprice};
 use polyphony_placement::{Bound, Holds, Infeasible, Method, Plan, Problem, Stage, published_balancer_step};
 
@@ -65,12 +65,13 @@ impl<'a> Round<'a, '_> {
             outcome.balance = not_asked("NotMeasured", message);
             return outcome;
         };
-        let shifted = if strategy == Strategy::LinguaLinked {
+        let is_published = problem::balancer(&self.deployment.spec) == BalancingStrategy::LinguaLinked;
+        let shifted = if is_published {
             published_balancer_step(&settled, &current)
         } else {
             Some(best_shift(&settled, &current)).filter(|plan| !plan.places_like(&current))
         };
-        let whole = if rules.enabled && strategy == Strategy::Optimal {
+        let whole = if rules.enabled && !is_published {
             self.whole_plan(resolved, &excluded, serving, &settled, &current)
         } else {
             None
@@ -83,14 +84,15 @@ impl<'a> Round<'a, '_> {
             move_seconds: LEAST_SECONDS + cost_of_move(&settled, &priced, plan.clone(), live_tokens).seconds,
         };
         let mut rules = rules.clone();
-        if strategy == Strategy::LinguaLinked {
+        if is_published {
             // The published balancer asks for no gain.
             rules.minimum_gain_percent = 0;
         }
         let scene = Scene {
             rules,
             age_seconds: self.age_seconds(serving),
-            moves: moves(serving),
+            // Nor does it wait longer each time.
+            moves: if is_published { 0 } else { moves(serving) },
             imbalanced_seconds: self.imbalanced_seconds(),
             serving_seconds: priced.objective_value,
             shift: shifted.as_ref().map(|plan| offer((plan, true))),

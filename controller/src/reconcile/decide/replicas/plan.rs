@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use polyphony_api::inference_deployment::PlanSummary;
+use polyphony_api::inference_deployment::{BalancingStrategy, PlanSummary};
 use polyphony_api::segment_placement::Standby;
 use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
 use polyphony_model::STEP_ROWS;
-use polyphony_placement::{Infeasible, Problem, Strategy, published_overlap, time_to_first_token_seconds};
+use polyphony_placement::{Infeasible, Problem, published_overlap, time_to_first_token_seconds};
 
 use super::ledger::{Ledger, covers, loaded};
 use super::model_state::ModelState;
@@ -57,8 +57,9 @@ impl<'a> Round<'a, '_> {
         let rule = problem::rule(self.deployment.spec.placement.strategy);
         let planner = |problem: &Problem| {
             let plan = (self.planner)(rule, problem)?;
-            // The published programme has an overlap of its own.
-            let has_overlap = rule == Strategy::LinguaLinked && problem.demand.overlap;
+            // The published balancer has an overlap of its own.
+            let is_published = problem::balancer(&self.deployment.spec) == BalancingStrategy::LinguaLinked;
+            let has_overlap = is_published && problem.demand.overlap;
             let overlapped = if has_overlap { published_overlap(problem, &plan) } else { None };
             Ok(overlapped.unwrap_or(plan))
         };
@@ -177,10 +178,7 @@ impl<'a> Round<'a, '_> {
     /// Whether a KV cache of the serving generation is one of the planned generation too.
     fn can_take_over(&self, serving: &Generation<'a>, planned: &Planned, digest: &str) -> bool {
         let wanted = &self.deployment.spec;
-        // The published system moves no session: who is in the middle of an answer stays where he is.
-        let moves_sessions = problem::rule(wanted.placement.strategy) != Strategy::LinguaLinked;
-        moves_sessions
-            && serving.is_ready(self.observed)
+        serving.is_ready(self.observed)
             && serving.segments.iter().all(|segment| {
                 let spec = &segment.spec;
                 spec.manifest_digest == digest

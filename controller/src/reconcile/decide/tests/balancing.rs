@@ -1,7 +1,7 @@
 //! Tables of decisions: layers that move because it pays, and those that stay.
 #![allow(clippy::unwrap_used)]
 
-use polyphony_api::inference_deployment::Strategy;
+use polyphony_api::inference_deployment::{BalancingStrategy, InferenceDeploymentSpec, Strategy};
 use polyphony_protocol::PlanGeneration;
 use polyphony_protocol::hub::{Assignment, SegmentPhase};
 
@@ -226,10 +226,16 @@ fn a_drained_phones_sessions_move_with_their_kv_cache() {
 
 #[test]
 fn the_published_balancer_gives_one_layer_away_and_moves_no_session() {
-    let mut world = World::new()
-        .with_phones(&[80, 80])
-        .with_deployment(|spec| spec.placement.strategy = Strategy::LinguaLinked)
-        .serving();
+    type Edit = fn(&mut InferenceDeploymentSpec);
+    let ways: [Edit; 2] = [
+        |spec| spec.placement.strategy = Strategy::LinguaLinked,
+        |spec| spec.load_balancing.strategy = BalancingStrategy::LinguaLinked,
+    ];
+    ways.into_iter().for_each(gives_one_layer_away);
+}
+
+fn gives_one_layer_away(is_published: fn(&mut InferenceDeploymentSpec)) {
+    let mut world = World::new().with_phones(&[80, 80]).with_deployment(is_published).serving();
     world.measure("a", 0.002);
     world.measure("b", 0.006);
     world.wait(60);
@@ -240,7 +246,13 @@ fn the_published_balancer_gives_one_layer_away_and_moves_no_session() {
     persist(&mut world);
     let after = count(&world, 2);
     assert_eq!((before[0] + 1, before[1] - 1), (after[0], after[1]), "{before:?} {after:?}");
-    assert!(world.generation(2).iter().all(|one| one.spec.follows.is_none()));
+    // What is loaded is shared, and so is its room for sessions; yet none of them moves.
+    assert!(world.generation(2).iter().all(|one| one.spec.follows == Some(1)));
+    world.report(SegmentPhase::Ready);
+    world.settle();
+    let table = routes::table(&world.observed);
+    let rings: Vec<_> = table.deployments.values().flat_map(|route| &route.rings).collect();
+    assert!(rings.iter().all(|ring| ring.generation.0 == 2 && !ring.moves_sessions), "{rings:?}");
 }
 
 /// A small generator of numbers in [0, 1) (SplitMix64), so that a failure can be repeated.
