@@ -15,6 +15,7 @@ use crate::weight_type::WeightType;
 
 pub mod activate;
 pub mod attention;
+mod blocks;
 pub mod embed_rows;
 pub mod exponential;
 pub mod gate_up;

@@ -77,9 +77,8 @@ pub async fn measure_bloom(model: &Path, extent: &Extent, report: &mut LabReport
             Err(error) => report.left_out.push(format!("BLOOM on {name}: {error:#}")),
         }
     }
-    let ours_over = |theirs: &str| -> Vec<f64> {
-        labs.iter().filter_map(|lab| Some(lab.ratios.get(theirs)?.median)).collect()
-    };
+    let ours_over =
+        |theirs: &str| -> Vec<f64> { labs.iter().filter_map(|lab| Some(lab.ratios.get(theirs)?.median)).collect() };
     for theirs in STRATEGIES.into_iter().filter(|theirs| *theirs != OURS) {
         let what = format!("BLOOM 24 × 512, decode, ours over {theirs}");
         report.rows.extend(Row::of(&what, "cpu", Some(4), "times", ours_over(&theirs.to_lowercase())));

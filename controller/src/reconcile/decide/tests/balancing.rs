@@ -1,7 +1,7 @@
 //! Tables of decisions: layers that move because it pays, and those that stay.
 #![allow(clippy::unwrap_used)]
 
-use polyphony_api::inference_deployment::{BalancingStrategy, InferenceDeploymentSpec, Strategy};
+use polyphony_api::inference_deployment::{BalancingStrategy, InferenceDeploymentSpec, Objective, Strategy};
 use polyphony_protocol::PlanGeneration;
 use polyphony_protocol::hub::{Assignment, SegmentPhase};
 
@@ -227,15 +227,18 @@ fn a_drained_phones_sessions_move_with_their_kv_cache() {
 #[test]
 fn the_published_balancer_gives_one_layer_away_and_moves_no_session() {
     type Edit = fn(&mut InferenceDeploymentSpec);
-    let ways: [Edit; 2] = [
-        |spec| spec.placement.strategy = Strategy::LinguaLinked,
-        |spec| spec.load_balancing.strategy = BalancingStrategy::LinguaLinked,
-    ];
-    ways.into_iter().for_each(gives_one_layer_away);
+    let published_plan: Edit = |spec| spec.placement.strategy = Strategy::LinguaLinked;
+    let optimal_plan: Edit = |spec| {
+        spec.placement.min_phones = 2;
+        spec.objective = Objective::Throughput;
+        spec.load_balancing.strategy = BalancingStrategy::LinguaLinked;
+    };
+    gives_one_layer_away(80, published_plan);
+    gives_one_layer_away(100, optimal_plan);
 }
 
-fn gives_one_layer_away(is_published: fn(&mut InferenceDeploymentSpec)) {
-    let mut world = World::new().with_phones(&[80, 80]).with_deployment(is_published).serving();
+fn gives_one_layer_away(mib: u64, is_published: fn(&mut InferenceDeploymentSpec)) {
+    let mut world = World::new().with_phones(&[mib, mib]).with_deployment(is_published).serving();
     world.measure("a", 0.002);
     world.measure("b", 0.006);
     world.wait(60);

@@ -1,0 +1,130 @@
+//! Blocks: 32 weights of 4 or 8 bits, as a file has them, each d · q + m. What the kernels of both arithmetics share.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::weight_type::GROUP;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+
+/// A type of blocks. Its bytes are the scales, then the integers.
+pub(crate) trait Block: Pod {
+    /// Bytes of d, and of m where a block has one of its own.
+    const SCALE_BYTES: usize;
+    /// m, where a block has none of its own, is this times d; 0 where there is no m.
+    const MINIMUM: f32;
+    /// Integers of 8 bits with a sign; else two of 4 bits without one share a byte, those of the first 16 weights below those of the last.
+    const IS_SIGNED: bool;
+    /// Whether m is not always 0.
+    const HAS_MINIMUM: bool = Self::SCALE_BYTES == 4 || Self::MINIMUM != 0.0;
+
+    fn bytes(&self) -> &[u8] {
+        bytemuck::bytes_of(self)
+    }
+
+    /// d and m.
+    #[inline(always)]
+    fn scales(&self) -> (f32, f32) {
+        let bytes = self.bytes();
+        let d = half_to_f32(&bytes[..2]);
+        if Self::SCALE_BYTES == 4 { (d, half_to_f32(&bytes[2..4])) } else { (d, Self::MINIMUM * d) }
+    }
+
+    /// The integers, in the order of the weights.
+    #[inline(always)]
+    fn integers(&self) -> [i8; GROUP] {
+        let bytes = &self.bytes()[Self::SCALE_BYTES..];
+        std::array::from_fn(|i| match i {
+            _ if Self::IS_SIGNED => bytes[i].cast_signed(),
+            0..16 => (bytes[i] & 15).cast_signed(),
+            _ => (bytes[i - 16] >> 4).cast_signed(),
+        })
+    }
+}
+
+/// d · (q − 8).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Q4_0 {
+    d: [u8; 2],
+    q: [u8; 16],
+}
+
+/// d · q + m.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Q4_1 {
+    d: [u8; 2],
+    m: [u8; 2],
+    q: [u8; 16],
+}
+
+/// d · q.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Q8_0 {
+    d: [u8; 2],
+    q: [i8; 32],
+}
+
+impl Block for Q4_0 {
+    const SCALE_BYTES: usize = 2;
+    const MINIMUM: f32 = -8.0;
+    const IS_SIGNED: bool = false;
+}
+
+impl Block for Q4_1 {
+    const SCALE_BYTES: usize = 4;
+    const MINIMUM: f32 = 0.0;
+    const IS_SIGNED: bool = false;
+}
+
+impl Block for Q8_0 {
+    const SCALE_BYTES: usize = 2;
+    const MINIMUM: f32 = 0.0;
+    const IS_SIGNED: bool = true;
+}
+
+/// Two bytes of f16 to f32 without a branch or a call, so that loops over it become SIMD. Exact, NaN and infinities included.
+#[inline(always)]
+pub(crate) fn half_to_f32(bytes: &[u8]) -> f32 {
+    let bits = u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+    let magnitude = (bits & 0x7fff) << 13;
+    // The exponent's bias goes from 15 to 127 by a multiplication, which sets subnormals right as well.
+    let scaled = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
+    let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(scaled.to_bits() | special | (bits & 0x8000) << 16)
+}
+
+/// Whether this processor has what the functions of [`avx2`] are compiled for.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Blocks with every byte there is in every place, and scales that are finite.
+    pub(crate) fn blocks<B: Block>(n: usize) -> Vec<B> {
+        let byte = |i: usize| match i % size_of::<B>() {
+            at if at < B::SCALE_BYTES => [0x5a, 0x2c + (i % 5) as u8][at % 2],
+            _ => (i * 97 + i / 7) as u8,
+        };
+        let bytes: Vec<u8> = (0..n * size_of::<B>()).map(byte).collect();
+        bytemuck::cast_slice(&bytes).to_vec()
+    }
+
+    #[test]
+    fn every_half_becomes_the_f32_of_its_value() {
+        for bits in 0..=u16::MAX {
+            let expected = half::f16::from_bits(bits).to_f32();
+            let found = half_to_f32(&bits.to_le_bytes());
+            assert!(
+                found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()),
+                "{bits:#06x}: {found} instead of {expected}"
+            );
+        }
+    }
+}
