@@ -78,6 +78,10 @@ impl VulkanEngine {
         let tuning = match (options.lanes, &options.cache) {
             (Some(lanes), _) => Tuning::all(lanes),
             (None, Some(folder)) => Tuning::of(&gpu.words(), options.arithmetic, source, folder)?,
+            // Groups of 8 bits leave registers for more outputs, which share what fetching the activations costs.
+            (None, None) if software && options.arithmetic == Arithmetic::Int8 => {
+                Tuning::all(Lanes { n_rows: 4, workgroup: 32 })
+            }
             (None, None) if software => Tuning::all(Lanes { n_rows: 2, workgroup: 32 }),
             (None, None) => Tuning::all(Lanes { n_rows: 1, workgroup: 64 }),
         };
