@@ -73,7 +73,7 @@ impl Failure {
 pub fn describe(error: &anyhow::Error) -> String {
     match error.downcast_ref::<Failure>() {
         Some(failure) => failure.to_string(),
-        None => format!("error: {error:#}"),
+        None => format!("error: {}", causes(error.as_ref())),
     }
 }
 
@@ -84,7 +84,7 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
 }
 
-/// The innermost causes of `error`, joined: outer layers of an HTTP client say only that something failed.
+/// `error` and its causes, joined; one that the text before it has already told is left out.
 pub fn causes(error: &dyn Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
@@ -189,5 +189,13 @@ mod tests {
         let two = json!({"reason": "Invalid", "code": 422, "message": "m", "details": {"kind": "Model", "name": "x",
             "causes": [{"field": "spec.a", "message": "A"}, {"field": "spec.b", "message": "B"}]}});
         assert_eq!(text(two), "The Model \"x\" is invalid: \n* spec.a: A\n* spec.b: B");
+    }
+
+    #[test]
+    fn a_cause_that_was_told_already_is_not_told_again() {
+        let inner = io::Error::new(io::ErrorKind::NotFound, "no such file");
+        let told = anyhow::Error::new(inner).context("a.yaml: no such file").context("cannot read a.yaml: no such file");
+        assert_eq!(describe(&told), "error: cannot read a.yaml: no such file");
+        assert_eq!(describe(&anyhow::anyhow!("no such file").context("a.yaml")), "error: a.yaml: no such file");
     }
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
-use crate::failure::Failure;
+use crate::failure::{Failure, describe};
 use crate::openai::{self, Answer, Sampling};
 use crate::progress;
 use crate::server::path_segment;
@@ -155,7 +155,7 @@ impl Chat {
                         Some(Ok(_)) => {}
                         // A conversation outlives an answer that failed.
                         Some(Err(error)) if is_person => {
-                            eprintln!("error: {error:#}");
+                            eprintln!("{}", describe(&error));
                             said.clear();
                         }
                         Some(Err(error)) => return Err(error),
