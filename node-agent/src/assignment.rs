@@ -227,9 +227,9 @@ async fn serve(
     };
     context.members.add(first.ring, first.generation, member);
     entry.set_loaded(links);
-    let keep = |(to, outlet)| {
+    let keep = |way| {
         let (phone, board) = (context.phone.clone(), context.board.clone());
-        keep_link(phone, to, assignment.clone(), outlet, compute.clone(), entry.clone(), board, cancel.clone())
+        keep_link(phone, way, assignment.clone(), compute.clone(), entry.clone(), board, cancel.clone())
     };
     futures::future::join_all(ways.into_iter().map(keep)).await;
     cancel.cancelled().await;

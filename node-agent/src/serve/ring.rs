@@ -213,9 +213,8 @@ async fn pump_in(
 /// Keeps a link to another stage until `cancel`: dials, greets, pumps, and dials again.
 pub async fn keep_link(
     phone: String,
-    to_stage: u32,
+    (to_stage, outlet): (u32, Outlet),
     mut assignment: watch::Receiver<Assignment>,
-    outlet: Outlet,
     compute: Compute,
     entry: Arc<Entry>,
     board: Arc<Board>,
