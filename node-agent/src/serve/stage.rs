@@ -4,13 +4,12 @@
 //! epoch, and in the order of positions; all else is refused with a failure that the gateway can act on.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use polyphony_model::LayerRange;
 use polyphony_protocol::activation::decode_rows;
 use polyphony_protocol::frame::{Failed, FailureCode, Hidden, HiddenKind};
 use polyphony_protocol::session::{History, SessionOptions};
-use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+use polyphony_protocol::{Frame, RouteKey, SessionId};
 
 mod choice;
 mod early;
@@ -18,45 +17,19 @@ mod encoder;
 mod hand_over;
 mod head;
 mod output;
+mod shape;
 
 use super::batch::{Batch, Job, JobRows};
 use super::compute::Source;
 use crate::frame_io::kind_of;
 use crate::kv_cache::Slots;
-use crate::segment::Capacity;
 
-pub use encoder::{EncoderJob, EncoderShape, EncoderStep};
+pub use encoder::{EncoderJob, EncoderStep};
 pub use hand_over::{Kept, Pull};
+pub use shape::{EncoderShape, StageShape};
 
 use early::Early;
 use encoder::Encoded;
-
-/// What a stage is, once and for all.
-#[derive(Clone, Debug)]
-pub struct StageShape {
-    pub ring: RingId,
-    pub generation: PlanGeneration,
-    /// Its place in the ring, from 0.
-    pub stage: u32,
-    pub layers: LayerRange,
-    pub phone: String,
-    /// The phone that this stage sends to, for messages.
-    pub next_phone: String,
-    /// Stages of the ring, this one included; at least 1.
-    pub n_stages: usize,
-    /// The gateway's frames come here.
-    pub is_head: bool,
-    pub is_tail: bool,
-    /// Of an encoder–decoder model only.
-    pub encoder: Option<EncoderShape>,
-    pub hidden_size: usize,
-    pub activation_type: ActivationType,
-    pub capacity: Capacity,
-    /// The ring's answer to a step must come within this.
-    pub step_deadline: Duration,
-    /// A session that nobody closes is forgotten after this.
-    pub idle_deadline: Duration,
-}
 
 /// A frame to send, and which way.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,21 +8,11 @@ use std::time::Instant;
 
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use polyphony_protocol::frame::{FailureCode, Hidden, HiddenKind, Prompt};
-use polyphony_protocol::hub::EncoderStages;
 use polyphony_protocol::{Frame, RouteKey};
 
 use super::{Effect, Stage};
 use crate::segment::Input;
 use crate::serve::kv_transfer::PIECE_BYTES;
-use crate::serve::links::Links;
-
-/// What a stage has to know of its model's encoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EncoderShape {
-    /// The token that decoding starts from.
-    pub start_token: u32,
-    pub stages: EncoderStages,
-}
 
 /// A step of one session that decodes nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,34 +165,5 @@ impl Stage {
             Frame::Hidden(Hidden { key, position, n_tokens, dtype, kind, sample: false, payload })
         };
         values.chunks(per_frame * width).enumerate().map(piece).collect()
-    }
-}
-
-// === impl StageShape ===
-
-impl super::StageShape {
-    /// The first stage with layers that decode.
-    pub(super) fn first_decoder(&self) -> u32 {
-        self.encoder.map_or(0, |encoder| encoder.stages.first_decoder)
-    }
-
-    /// Whether decoding begins here: the gateway's tokens and those of the tail come to this stage.
-    pub(super) fn leads(&self) -> bool {
-        self.stage == self.first_decoder()
-    }
-
-    pub(super) fn decodes(&self) -> bool {
-        self.stage >= self.first_decoder()
-    }
-
-    /// Stages that a token goes through: those that decode.
-    pub(super) fn n_decoding_stages(&self) -> usize {
-        self.n_stages.saturating_sub(self.first_decoder() as usize).max(1)
-    }
-
-    /// Where the encoder's output goes besides the next stage.
-    fn skips(&self) -> Vec<u32> {
-        let n_stages = u32::try_from(self.n_stages).unwrap_or(u32::MAX);
-        Links::of(self.stage, n_stages, self.encoder.map(|encoder| encoder.stages)).skips
     }
 }

@@ -4,9 +4,13 @@
 mod encoder;
 mod hand_over;
 
+use std::time::Duration;
+
+use polyphony_model::LayerRange;
+use polyphony_protocol::{ActivationType, Epoch, PlanGeneration, RingId};
+
 use super::*;
-use crate::segment::{Input, Output};
-use polyphony_protocol::Epoch;
+use crate::segment::{Capacity, Input, Output};
 use polyphony_protocol::frame::{Finish, Prompt, Resume, Token};
 use polyphony_protocol::session::Sampling;
 
