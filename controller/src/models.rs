@@ -159,9 +159,6 @@ impl ModelStore {
             Some(manifest) => manifest,
             None => Manifest::build(path).map_err(|error| Refusal::of_file(path, &error))?,
         };
-        if manifest.hyperparameters.encoder.is_some() {
-            return Err(Refusal::of_encoder(path, &manifest));
-        }
         let manifest_json = serde_json::to_vec(&manifest).map_err(|error| Refusal {
             reason: "InvalidFile",
             message: format!("{} gives no manifest: {error}; convert the model anew", path.display()),
@@ -267,17 +264,6 @@ impl Refusal {
                 Self { reason: "InvalidFile", message: error.to_string() }
             }
         }
-    }
-
-    /// Segments compute such models, but the stages of a ring have no edge from the encoder to each of the decoder yet.
-    fn of_encoder(path: &Path, manifest: &Manifest) -> Self {
-        let architecture = manifest.hyperparameters.architecture;
-        let supported = polyphony_model::Architecture::DECODER_ONLY.map(|family| family.name()).join(", ");
-        let message = format!(
-            "{}: a {architecture} model has an encoder besides its decoder, which rings do not serve yet; served are: {supported}",
-            path.display()
-        );
-        Self { reason: "Unsupported", message }
     }
 
     fn of_panic(source: &str) -> Self {

@@ -7,6 +7,8 @@ mod answers;
 mod clients;
 #[path = "it/dashboards.rs"]
 mod dashboards;
+#[path = "it/encoder_decoder.rs"]
+mod encoder_decoder;
 #[path = "it/errors.rs"]
 mod errors;
 #[path = "it/guide.rs"]

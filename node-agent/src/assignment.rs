@@ -2,13 +2,13 @@
 
 mod residents;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS};
 use polyphony_protocol::Frame;
-use polyphony_protocol::hub::{self, Assignment};
+use polyphony_protocol::hub::{self, Assignment, EncoderStages};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,12 +18,13 @@ use crate::backend::Chosen;
 use crate::board::{Board, Entry};
 use crate::budget::Budget;
 use crate::metrics::Metrics;
-use crate::segment::{Capacity, Segment, SegmentError};
-use crate::serve::compute::{Attachment, Compute, Thread};
+use crate::segment::{AnySegment, Capacity, SegmentError};
+use crate::serve::compute::{Attachment, Compute, Skip, Thread};
 use crate::serve::kv_transfer::Puller;
+use crate::serve::links::Links;
 use crate::serve::outlet::Outlet;
 use crate::serve::ring::{Member, Members, keep_link};
-use crate::serve::stage::StageShape;
+use crate::serve::stage::{EncoderShape, StageShape};
 use crate::weights::{Cache, CacheError, FetchError, Host};
 
 use residents::{Kind, Resident};
@@ -93,6 +94,10 @@ enum LoadError {
         "this phone computes in {ours}, the plan wants {wanted}; it is planned anew when the agent reports its backend"
     )]
     Numerics { ours: String, wanted: String },
+    #[error(
+        "the plan puts the encoder's end and the decoder's begin at {planned:?}, and layers {from} to {to} of stage {stage} do not fit that; update the controller"
+    )]
+    Encoder { planned: Option<EncoderStages>, stage: u32, from: u32, to: u32 },
     #[error("loading stopped: {0}")]
     Thread(String),
 }
@@ -189,11 +194,18 @@ async fn serve(
         pause = (pause * 2).min(Duration::from_secs(60));
         entry.set_loading();
     };
-    let outlet = Outlet::new(context.metrics.traffic.clone());
+    let links = Links::of_assignment(&first);
+    let new_outlet = || Outlet::new(context.metrics.traffic.clone());
+    let outlet = new_outlet();
+    let to_skip = |to: &u32| (*to, Skip { phone: phone_of(&first, Some(*to)), outlet: new_outlet() });
+    let skips: BTreeMap<u32, Skip> = links.skips.iter().map(to_skip).collect();
+    let mut ways: Vec<(u32, Outlet)> = links.next.map(|next| (next, outlet.clone())).into_iter().collect();
+    ways.extend(skips.iter().map(|(to, skip)| (*to, skip.outlet.clone())));
     let attachment = Attachment {
         shape: shape_of(context, &first, &resident),
         holds: holds_of(&first),
-        next: outlet.clone(),
+        next: outlet,
+        skips,
         entry: entry.clone(),
         puller: Puller {
             phone: context.phone.clone(),
@@ -214,29 +226,34 @@ async fn serve(
         incoming: Arc::default(),
     };
     context.members.add(first.ring, first.generation, member);
-    let n_stages = first.peers.len();
-    entry.set_loaded(n_stages == 1);
-    if n_stages == 1 {
-        cancel.cancelled().await;
-    } else {
+    entry.set_loaded(links);
+    let keep = |way| {
         let (phone, board) = (context.phone.clone(), context.board.clone());
-        keep_link(phone, assignment.clone(), outlet, compute, entry.clone(), board, cancel.clone()).await;
-    }
+        keep_link(phone, way, assignment.clone(), compute.clone(), entry.clone(), board, cancel.clone())
+    };
+    futures::future::join_all(ways.into_iter().map(keep)).await;
+    cancel.cancelled().await;
+}
+
+/// The phone of a stage; empty where the plan names none.
+fn phone_of(assignment: &Assignment, stage: Option<u32>) -> String {
+    let peer = assignment.peers.iter().find(|peer| Some(peer.stage) == stage);
+    peer.map(|peer| peer.phone.clone()).unwrap_or_default()
 }
 
 fn shape_of(context: &Context, assignment: &Assignment, resident: &Resident) -> StageShape {
-    let n_stages = assignment.peers.len();
-    let next = assignment.peers.iter().find(|peer| peer.stage == (assignment.stage + 1) % (n_stages as u32).max(1));
+    let encoder = assignment.encoder.zip(resident.start_token);
     StageShape {
         ring: assignment.ring,
         generation: assignment.generation,
         stage: assignment.stage,
         layers: holds_of(assignment).layers,
         phone: context.phone.clone(),
-        next_phone: next.map(|peer| peer.phone.clone()).unwrap_or_default(),
-        n_stages,
+        next_phone: phone_of(assignment, Links::of_assignment(assignment).next),
+        n_stages: assignment.peers.len(),
         is_head: assignment.holds.embedding,
         is_tail: assignment.holds.head,
+        encoder: encoder.map(|(stages, start_token)| EncoderShape { start_token, stages }),
         hidden_size: resident.hidden_size,
         activation_type: assignment.activation_type,
         capacity: resident.capacity,
@@ -257,11 +274,12 @@ async fn settle(
         tracing::info!(loaded = %resident.holds, "segment found among the loaded ones");
         return Ok(resident);
     }
-    let (segment, memory, weight_bytes) = load(context, assignment, entry).await?;
+    let (segment, memory, (weight_bytes, start_token)) = load(context, assignment, entry).await?;
     let (holds, capacity, hidden_size) = (segment.holds(), segment.capacity(), segment.hidden_size());
     let thread = Thread::start(&assignment.name, (segment, memory), context.to_host.clone());
     let thread = thread.map_err(|error| LoadError::Thread(format!("no thread for the segment: {error}")))?;
-    let resident = Resident { thread, holds, capacity, hidden_size, weight_bytes, kind: Kind::of(assignment) };
+    let resident =
+        Resident { thread, holds, capacity, hidden_size, start_token, weight_bytes, kind: Kind::of(assignment) };
     Ok(context.residents.add(resident))
 }
 
@@ -278,7 +296,7 @@ async fn load(
     context: &Arc<Context>,
     assignment: &Assignment,
     entry: &Arc<Entry>,
-) -> Result<(Segment, OwnedSemaphorePermit, u64), LoadError> {
+) -> Result<(AnySegment, OwnedSemaphorePermit, (u64, Option<u32>)), LoadError> {
     let began = Instant::now();
     let host = wait_for_host(context).await?;
     let manifest = {
@@ -286,6 +304,8 @@ async fn load(
         host.manifest(&context.cache, &assignment.manifest_digest).await?
     };
     let holds = checked_holds(assignment, &manifest)?;
+    check_encoder(assignment, &manifest)?;
+    let start_token = manifest.hyperparameters.encoder.map(|encoder| encoder.start_token);
     let capacity = Capacity {
         n_slots: assignment.max_sessions as usize,
         n_positions: assignment.context_length as usize,
@@ -311,7 +331,7 @@ async fn load(
     let loading = tokio::task::spawn_blocking(move || {
         let engine = context.chosen.open().map_err(SegmentError::from)?;
         let mut loaded = 0;
-        Segment::load::<LoadError>(engine, &manifest, holds, capacity, activation_type, |tensor| {
+        AnySegment::load::<LoadError>(engine, &manifest, holds, capacity, activation_type, |tensor| {
             let bytes = context.cache.get(&tensor.sha256)?;
             loaded += tensor.n_bytes;
             entry.set_progress(loaded, total);
@@ -321,7 +341,7 @@ async fn load(
     let segment = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
     let seconds = began.elapsed().as_secs_f64();
     tracing::info!(seconds, weight_bytes = total, reserved_bytes = needed, "segment loaded");
-    Ok((segment, memory, total))
+    Ok((segment, memory, (total, start_token)))
 }
 
 fn check_numerics(context: &Context, assignment: &Assignment) -> Result<(), LoadError> {
@@ -362,6 +382,21 @@ fn checked_holds(assignment: &Assignment, manifest: &Manifest) -> Result<Holds, 
         return Err(LoadError::Layers { from: standby.from, to: standby.to, n_layers });
     }
     Ok(all)
+}
+
+/// Whether the plan and the model agree on which stages have layers of which half.
+fn check_encoder(assignment: &Assignment, manifest: &Manifest) -> Result<(), LoadError> {
+    let hub::Holds { from, to, .. } = assignment.holds;
+    let (stage, planned) = (assignment.stage, assignment.encoder);
+    let fits = match (planned, manifest.hyperparameters.encoder) {
+        (None, None) => true,
+        (Some(stages), Some(encoder)) => {
+            let (encodes, decodes) = (from < encoder.n_layers, to > encoder.n_layers);
+            encodes == (stage <= stages.last) && decodes == (stage >= stages.first_decoder)
+        }
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(LoadError::Encoder { planned, stage, from, to }) }
 }
 
 /// Fetches what the cache lacks of exactly this segment's tensors.

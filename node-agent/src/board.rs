@@ -1,6 +1,6 @@
 //! The board: what the agent knows of its segments and links, for heartbeats and `/metrics`. One entry a segment.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::metrics::Steps;
 use crate::pace::Figures;
+use crate::serve::links::Links;
 
 /// Peers whose links are remembered; beyond that the one measured longest ago is forgotten.
 const MAX_PEERS: usize = 256;
@@ -55,9 +56,11 @@ struct State {
     report: SegmentReport,
     n_layers: u32,
     n_slots: u32,
-    is_loaded: bool,
-    has_previous: bool,
-    has_next: bool,
+    /// The links that it needs, once it is loaded.
+    links: Option<Links>,
+    /// Stages whose links to this one are up, and those that this one has a link to.
+    incoming: BTreeSet<u32>,
+    outgoing: BTreeSet<u32>,
     /// The time of a layer that somebody was woken for last.
     told_seconds_per_layer: Option<f64>,
 }
@@ -85,9 +88,9 @@ impl Board {
             report,
             n_layers: 0,
             n_slots: 0,
-            is_loaded: false,
-            has_previous: false,
-            has_next: false,
+            links: None,
+            incoming: BTreeSet::new(),
+            outgoing: BTreeSet::new(),
             told_seconds_per_layer: None,
         };
         let steps = Steps::new(&placement_of(namespace, name));
@@ -169,7 +172,7 @@ impl Entry {
     /// The segment could not be loaded; `message` says cause, place and remedy.
     pub fn set_failed(&self, message: String) {
         self.change(|state| {
-            state.is_loaded = false;
+            state.links = None;
             state.report.phase = SegmentPhase::Failed;
             state.report.message = Some(message);
         });
@@ -188,31 +191,29 @@ impl Entry {
         self.change(|state| state.report.message = Some(message));
     }
 
-    /// The segment is in memory; `alone` when the ring has no other stage.
-    pub fn set_loaded(&self, alone: bool) {
+    /// The segment is in memory, and ready when all of `links` are up.
+    pub fn set_loaded(&self, links: Links) {
         self.change(|state| {
-            state.is_loaded = true;
-            state.has_previous |= alone;
-            state.has_next |= alone;
+            state.links = Some(links);
             state.settle();
         });
     }
 
-    /// The link from the previous stage is up or down.
-    pub fn set_previous(&self, is_up: bool) {
+    /// The link that `stage` dials is up or down.
+    pub fn set_incoming(&self, stage: u32, is_up: bool) {
         self.change(|state| {
-            state.has_previous = is_up;
+            let _ = if is_up { state.incoming.insert(stage) } else { state.incoming.remove(&stage) };
             state.settle();
         });
     }
 
-    /// The link to the next stage is up, or down and why.
-    pub fn set_next(&self, link: Result<(), String>) {
+    /// The link to `stage` is up, or down and why.
+    pub fn set_outgoing(&self, stage: u32, link: Result<(), String>) {
         self.change(|state| {
-            state.has_next = link.is_ok();
+            let _ = if link.is_ok() { state.outgoing.insert(stage) } else { state.outgoing.remove(&stage) };
             state.settle();
             if let Err(why) = link
-                && state.is_loaded
+                && state.links.is_some()
             {
                 state.report.message = Some(why);
             }
@@ -292,10 +293,10 @@ fn placement_of(namespace: &str, name: &str) -> String {
 
 impl State {
     fn settle(&mut self) {
-        if !self.is_loaded {
-            return;
-        }
-        let (phase, message) = match (self.has_previous, self.has_next) {
+        let Some(links) = &self.links else { return };
+        let has_incoming = links.incoming.iter().all(|stage| self.incoming.contains(stage));
+        let has_outgoing = links.outgoing().all(|stage| self.outgoing.contains(&stage));
+        let (phase, message) = match (has_incoming, has_outgoing) {
             (true, true) => (SegmentPhase::Ready, None),
             (false, _) => (SegmentPhase::Connecting, Some("waiting for the previous stage to connect".to_owned())),
             (true, false) => (SegmentPhase::Connecting, Some("connecting to the next stage".to_owned())),
@@ -327,6 +328,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use polyphony_protocol::hub::EncoderStages;
 
     #[test]
     fn links_are_remembered_up_to_a_bound_and_the_oldest_is_forgotten_first() {
@@ -342,18 +344,31 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_ready_when_it_is_loaded_and_both_links_are_up() {
+    fn a_segment_is_ready_when_it_is_loaded_and_all_its_links_are_up() {
         let board = Board::default();
         let entry = board.add("default", "a");
         let phase = || board.segments()[0].phase;
-        entry.set_previous(true);
+        // It dials the stages 2, 3 and 4, and stage 0 dials it.
+        let links = Links::of(1, 5, Some(EncoderStages { last: 1, first_decoder: 2 }));
+        entry.set_incoming(0, true);
         assert_eq!(phase(), SegmentPhase::Loading);
-        entry.set_loaded(false);
+        entry.set_loaded(links);
         assert_eq!(phase(), SegmentPhase::Connecting);
-        entry.set_next(Ok(()));
+        for stage in [2, 3] {
+            entry.set_outgoing(stage, Ok(()));
+        }
+        assert_eq!(phase(), SegmentPhase::Connecting);
+        entry.set_outgoing(4, Ok(()));
         assert_eq!(phase(), SegmentPhase::Ready);
-        entry.set_next(Err("gone".into()));
+        entry.set_outgoing(3, Err("gone".into()));
         assert_eq!(phase(), SegmentPhase::Connecting);
         assert_eq!(board.segments()[0].message.as_deref(), Some("gone"));
+    }
+
+    #[test]
+    fn a_segment_that_is_a_ring_by_itself_is_ready_when_it_is_loaded() {
+        let board = Board::default();
+        board.add("default", "a").set_loaded(Links::of(0, 1, None));
+        assert_eq!(board.segments()[0].phase, SegmentPhase::Ready);
     }
 }

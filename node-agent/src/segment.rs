@@ -8,12 +8,14 @@ use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Positions,
 use polyphony_protocol::ActivationType;
 
 mod alibi;
+mod any;
 mod buckets;
 mod decoder;
 mod encoder_decoder;
 mod kv_rows;
 mod loaded;
 
+pub use any::AnySegment;
 pub use encoder_decoder::{DecoderRow, EncoderDecoderSegment};
 
 use decoder::{Decoder, Embedding, Layer, Norm};
@@ -72,10 +74,10 @@ pub enum SegmentError {
     TooManyRows { rows: usize, limit: usize },
     #[error("step of {rows} rows got {values} input values, {expected} expected")]
     InputSize { rows: usize, values: usize, expected: usize },
-    #[error(
-        "a {architecture} model has an encoder besides its decoder, which stages of a ring do not serve yet; take a model without one"
-    )]
+    #[error("a {architecture} model has an encoder besides its decoder, and is no decoder alone")]
     HasEncoder { architecture: Architecture },
+    #[error("the KV cache of an encoder–decoder model is not handed over; its sessions are replayed")]
+    CacheStays,
     #[error("the model has learned {learned} positions, {wanted} are wanted; set contextLength to at most {learned}")]
     TooManyPositions { learned: usize, wanted: usize },
     #[error("a {architecture} model has no encoder")]
@@ -184,6 +186,10 @@ impl Segment {
 
     pub fn hidden_size(&self) -> usize {
         self.hyperparameters.hidden_size as usize
+    }
+
+    pub fn architecture(&self) -> Architecture {
+        self.hyperparameters.architecture
     }
 
     pub fn vocab_size(&self) -> usize {

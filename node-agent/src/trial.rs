@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use polyphony_kernels::Row;
 
 use crate::pace::{Figures, Shares};
-use crate::segment::{Input, Segment, SegmentError};
+use crate::segment::{AnySegment, DecoderRow, Input, SegmentError};
 
 /// A trial ends when it has taken this long, with what it knows by then.
 const BUDGET: Duration = Duration::from_millis(800);
@@ -16,15 +16,16 @@ const RUNS: usize = 5;
 /// Rows of a decode step that further rows are timed by, and of a prefill chunk.
 const BATCH_ROWS: usize = 4;
 
-/// Runs steps of one row, of a few, and of a whole chunk, without and with logits.
+/// Runs steps of one row, of a few, and of a whole chunk, without and with logits. Where nothing decodes, prompts of as many tokens.
 ///
 /// # Errors
 /// When a step fails: the segment could not serve either.
-pub fn run(segment: &mut Segment) -> Result<(Shares, Figures), SegmentError> {
+pub fn run(segment: &mut AnySegment) -> Result<(Shares, Figures), SegmentError> {
     let began = Instant::now();
-    let n_layers = segment.n_layers().max(1) as f64;
+    let timed = n_layers_timed(segment);
+    let n_layers = timed.max(1) as f64;
     let capacity = segment.capacity();
-    let mean = |segment: &mut Segment, n_rows: usize, n_logits: usize| -> Result<Option<f64>, SegmentError> {
+    let mean = |segment: &mut AnySegment, n_rows: usize, n_logits: usize| -> Result<Option<f64>, SegmentError> {
         let mut runs = Vec::with_capacity(RUNS);
         if n_rows <= capacity.max_rows.min(capacity.n_positions) {
             while runs.len() < RUNS && began.elapsed() <= BUDGET {
@@ -33,10 +34,17 @@ pub fn run(segment: &mut Segment) -> Result<(Shares, Figures), SegmentError> {
         }
         Ok(mean_but_the_slowest(runs))
     };
+    if let AnySegment::EncoderDecoder(segment) = segment
+        && segment.decodes()
+    {
+        // A step attends to one position of an encoder's output at least.
+        segment.take_encoded(0, values(segment.hidden_size()))?;
+    }
     // The first step of all touches weights that nothing has touched yet.
     seconds_of(segment, 1, 0)?;
     let one = mean(segment, 1, 0)?;
-    let with_head = if segment.holds_head() { mean(segment, 1, 1)? } else { None };
+    let has_head = segment.holds().head;
+    let with_head = if has_head { mean(segment, 1, 1)? } else { None };
     let few = mean(segment, BATCH_ROWS, 0)?;
     let chunk = mean(segment, capacity.max_rows, 0)?;
     let layer = one.map(|seconds| seconds / n_layers);
@@ -49,9 +57,9 @@ pub fn run(segment: &mut Segment) -> Result<(Shares, Figures), SegmentError> {
     };
     let figures = Figures {
         seconds_per_layer: layer,
-        layers_timed: segment.n_layers() as u32,
+        layers_timed: timed as u32,
         prefill_seconds_per_layer_per_token: chunk.map(|seconds| seconds / (n_layers * capacity.max_rows as f64)),
-        seconds_besides_layers: if segment.holds_head() { head } else { None },
+        seconds_besides_layers: if has_head { head } else { None },
     };
     Ok((shares, figures))
 }
@@ -62,16 +70,39 @@ fn mean_but_the_slowest(mut runs: Vec<f64>) -> Option<f64> {
     (!kept.is_empty()).then(|| kept.iter().sum::<f64>() / kept.len() as f64)
 }
 
-fn seconds_of(segment: &mut Segment, n_rows: usize, n_logits: usize) -> Result<f64, SegmentError> {
-    let rows: Vec<Row> = (0..n_rows as u32).map(|position| Row { slot: 0, position }).collect();
-    let input = if segment.holds_embedding() {
+/// Layers that a step of the trial goes through: of both halves of a model, those that decode.
+fn n_layers_timed(segment: &AnySegment) -> usize {
+    match segment.n_decoding_layers(segment.holds()) {
+        0 => segment.n_encoding_layers(segment.holds()),
+        n_layers => n_layers,
+    }
+}
+
+/// Not zeros: a norm of zeros would make every product one with zero.
+fn values(n: usize) -> Vec<f32> {
+    (0..n).map(|at| (at % 7) as f32 - 3.0).collect()
+}
+
+fn seconds_of(segment: &mut AnySegment, n_rows: usize, n_logits: usize) -> Result<f64, SegmentError> {
+    let rows = (0..n_rows as u32).map(|position| Row { slot: 0, position });
+    let takes_tokens = match segment {
+        AnySegment::DecoderOnly(segment) => segment.holds_embedding(),
+        AnySegment::EncoderDecoder(segment) => segment.takes_tokens(),
+    };
+    let input = if takes_tokens {
         Input::Tokens(vec![0; n_rows])
     } else {
-        // Not zeros: a norm of zeros would make every product one with zero.
-        Input::Hidden((0..n_rows * segment.hidden_size()).map(|at| (at % 7) as f32 - 3.0).collect())
+        Input::Hidden(values(n_rows * segment.hidden_size()))
     };
     let began = Instant::now();
-    segment.step(&rows, input, n_logits)?;
+    match segment {
+        AnySegment::DecoderOnly(segment) => drop(segment.step(&rows.collect::<Vec<_>>(), input, n_logits)?),
+        AnySegment::EncoderDecoder(segment) if segment.decodes() => {
+            let rows: Vec<_> = rows.map(|row| DecoderRow { row, n_encoded: 1 }).collect();
+            drop(segment.step(&rows, input, n_logits)?);
+        }
+        AnySegment::EncoderDecoder(segment) => drop(segment.encode(n_rows, input)?),
+    }
     Ok(began.elapsed().as_secs_f64())
 }
 

@@ -91,6 +91,10 @@ pub struct SegmentPlacementSpec {
     pub strategy: Strategy,
     /// Where this segment's output goes.
     pub edges: Vec<Edge>,
+    /// Of an encoder–decoder model: so many of its layers are the encoder's, the first ones. The output of the last of these goes straight
+    /// to every segment with layers of the decoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder_layers: Option<u32>,
     /// Tokens of prompt and answer that one session may have.
     pub context_length: u32,
     /// Sessions held at a time.

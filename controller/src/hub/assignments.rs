@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use polyphony_api::SegmentPlacement;
 use polyphony_api::inference_deployment::ActivationType as ApiActivationType;
-use polyphony_protocol::hub::{Assignment, Followed, Holds, LayerSpan, Owner, Peer};
+use polyphony_protocol::hub::{Assignment, EncoderStages, Followed, Holds, LayerSpan, Owner, Peer};
 use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
 use sha2::{Digest, Sha256};
 
@@ -56,6 +56,7 @@ pub fn derive<'a>(
         peers.sort_by_key(|peer| peer.stage);
     }
     let owners = owners(placements.clone(), &rings);
+    let encoders = encoders(placements.clone());
     let mut assigned = Assigned::new();
     for placement in placements {
         let spec = &placement.spec;
@@ -86,12 +87,35 @@ pub fn derive<'a>(
             numerics_class: spec.numerics_class.clone(),
             standby: spec.standby.as_ref().map(|kept| LayerSpan { from: kept.from, to: kept.to }),
             follows: followed(placement, &owners, join_token),
+            encoder: encoders.get(&(ring, generation)).copied(),
         });
     }
     for segments in assigned.values_mut() {
         segments.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     }
     assigned
+}
+
+/// The stages at which encoders end and decoding begins, of generations whose placements tell both.
+fn encoders<'a>(
+    placements: impl IntoIterator<Item = &'a SegmentPlacement>,
+) -> BTreeMap<(RingId, PlanGeneration), EncoderStages> {
+    let mut ends: BTreeMap<(RingId, PlanGeneration), (Option<u32>, Option<u32>)> = BTreeMap::new();
+    for placement in placements {
+        let spec = &placement.spec;
+        let Some(n_layers) = spec.encoder_layers else { continue };
+        let (last, first_decoder) = ends.entry(ring_of(placement)).or_default();
+        if spec.holds.from < n_layers {
+            *last = (*last).max(Some(spec.stage));
+        }
+        if spec.holds.to > n_layers {
+            *first_decoder = Some(first_decoder.map_or(spec.stage, |first| first.min(spec.stage)));
+        }
+    }
+    let whole = |(ring, (last, first_decoder)): (_, (Option<u32>, Option<u32>))| {
+        Some((ring, EncoderStages { last: last?, first_decoder: first_decoder? }))
+    };
+    ends.into_iter().filter_map(whole).collect()
 }
 
 /// Who holds which layers of each whole generation, by stage.

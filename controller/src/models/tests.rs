@@ -86,11 +86,10 @@ async fn a_verified_file_is_not_read_again_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_model_with_an_encoder_is_refused_and_told_what_is_served() {
+async fn a_model_with_an_encoder_is_served_as_any_other() {
     let (_folder, store) = store();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/t5.gguf");
-    let Progress::Refused(refused) = outcome(&store, &path).await else { panic!("resolved") };
-    assert_eq!(refused.reason, "Unsupported");
-    let expected = "a t5 model has an encoder besides its decoder, which rings do not serve yet; served are: llama, qwen2, qwen3, gpt2, bloom";
-    assert!(refused.message.contains(expected), "{}", refused.message);
+    let Progress::Resolved(resolved) = outcome(&store, &path).await else { panic!("refused") };
+    let encoder = resolved.manifest.hyperparameters.encoder.unwrap();
+    assert_eq!((encoder.n_layers, layer_bytes(&resolved.manifest).len()), (4, 8));
 }

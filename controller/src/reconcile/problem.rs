@@ -86,7 +86,12 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
     // Logits take memory as the output matrix does, but no time to read.
     let of = &request.manifest.hyperparameters;
     let logits = of.activation_bytes(true, room) - of.activation_bytes(false, room);
-    let model = ModelCosts { head_bytes: weights.head_bytes + logits, ..weights.clone() };
+    let mut model = ModelCosts { head_bytes: weights.head_bytes + logits, ..weights.clone() };
+    // A decoder after an encoder embeds its tokens itself, wherever its first layer is.
+    let first_decoding = of.encoder.and_then(|encoder| model.layer_bytes.get_mut(encoder.n_layers as usize));
+    if let Some(bytes) = first_decoding {
+        *bytes += weights.embedding_bytes;
+    }
     let mut classes: BTreeMap<String, Vec<PhoneCosts>> = BTreeMap::new();
     for name in observed.phones.keys() {
         if let Some((numerics, estimate)) = estimated_costs(observed, request, name, &weights) {
@@ -97,7 +102,7 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         let phones = measured::costs(observed, request.manifest_digest, &estimates, figures);
         let links = links::between(observed, &phones);
         let numerics_class = format!("{numerics}/{}/kv-f32", type_name(spec.transport.activation_type));
-        let demand = demand(request.deployment);
+        let demand = demand(request.deployment, request.manifest);
         (numerics_class, Problem { model: model.clone(), phones, links, demand, previous: None })
     };
     classes.into_iter().map(problem).collect()
@@ -199,7 +204,7 @@ pub fn allocatable_bytes(phone: &Phone, offered: u64) -> u64 {
     limit.map_or(offered, |limit| offered.min(limit))
 }
 
-fn demand(deployment: &InferenceDeployment) -> Demand {
+fn demand(deployment: &InferenceDeployment, manifest: &Manifest) -> Demand {
     let spec = &deployment.spec;
     Demand {
         context_length: spec.context_length,
@@ -213,8 +218,10 @@ fn demand(deployment: &InferenceDeployment) -> Demand {
         min_phones: spec.placement.min_phones,
         max_phones: spec.placement.max_phones.unwrap_or(u32::MAX),
         memory_fraction: spec.placement.memory_fraction,
-        // Nobody shifts layers of a deployment that is not balanced.
-        overlap: spec.load_balancing.enabled && spec.load_balancing.overlap,
+        // Nobody shifts layers of a deployment that is not balanced, or whose sessions do not move.
+        overlap: spec.load_balancing.enabled
+            && spec.load_balancing.overlap
+            && manifest.hyperparameters.encoder.is_none(),
     }
 }
 

@@ -6,9 +6,11 @@ use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use polyphony_api::segment_placement::{Edge, EdgeKind, Holds, Standby};
 use polyphony_api::{DEPLOYMENT_LABEL, DRAIN_FINALIZER, InferenceDeployment, SegmentPlacement, SegmentPlacementSpec};
+use polyphony_model::LayerRange;
 use sha2::{Digest, Sha256};
 
 use super::problem::Planned;
+use crate::models::Resolved;
 
 /// The longest value of a label.
 const MAX_LABEL: usize = 63;
@@ -19,15 +21,16 @@ pub fn placements(
     replica: u32,
     generation: u64,
     planned: &Planned,
-    manifest_digest: &str,
+    resolved: &Resolved,
     follows: Option<u64>,
 ) -> Vec<SegmentPlacement> {
     let name = deployment.name_any();
     let spec = &deployment.spec;
     let stages = &planned.plan.stages;
     let n_stages = u32::try_from(stages.len()).unwrap_or(u32::MAX);
+    let of = &resolved.manifest.hyperparameters;
+    let edges = of.edges(&stages.iter().map(|stage| model_holds(&stage.holds)).collect::<Vec<_>>());
     let of_stage = |(stage, planned_stage): (u32, &polyphony_placement::Stage)| {
-        let to_next = (stage + 1 < n_stages).then_some(Edge { to: stage + 1, kind: EdgeKind::Sequential });
         let step_seconds = planned_stage.predicted_seconds + planned_stage.predicted_hop_seconds;
         let metadata = ObjectMeta {
             name: Some(format!("{name}-{replica}-g{generation}-{stage}")),
@@ -40,7 +43,7 @@ pub fn placements(
         let spec = SegmentPlacementSpec {
             deployment: name.clone(),
             model: spec.model.clone(),
-            manifest_digest: manifest_digest.to_owned(),
+            manifest_digest: resolved.digest.clone(),
             replica,
             plan_generation: generation,
             stage,
@@ -51,7 +54,8 @@ pub fn placements(
             follows,
             moves: 0,
             strategy: spec.placement.strategy,
-            edges: to_next.into_iter().collect(),
+            edges: edges.iter().filter(|edge| edge.from == stage as usize).map(edge_of).collect(),
+            encoder_layers: of.encoder.map(|encoder| encoder.n_layers),
             context_length: spec.context_length,
             max_sessions: spec.max_sessions,
             activation_type: spec.transport.activation_type,
@@ -63,6 +67,19 @@ pub fn placements(
         SegmentPlacement { metadata, spec, status: None }
     };
     (0..n_stages).zip(stages).map(of_stage).collect()
+}
+
+fn model_holds(planned: &polyphony_placement::Holds) -> polyphony_model::Holds {
+    let layers = LayerRange { from: planned.layers_from, to: planned.layers_to };
+    polyphony_model::Holds { embedding: planned.embedding, layers, head: planned.head }
+}
+
+fn edge_of(edge: &polyphony_model::Edge) -> Edge {
+    let kind = match edge.kind {
+        polyphony_model::EdgeKind::Sequential => EdgeKind::Sequential,
+        polyphony_model::EdgeKind::Skip => EdgeKind::Skip,
+    };
+    Edge { to: u32::try_from(edge.to).unwrap_or(u32::MAX), kind }
 }
 
 fn microseconds(seconds: f64) -> u64 {

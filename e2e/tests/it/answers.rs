@@ -13,12 +13,12 @@ const F32_BOUND: f32 = 1e-3;
 const F16_BOUND: f32 = 0.1;
 
 /// Tokens and, for each, the log-probabilities of the likeliest by token.
-struct Answer {
-    tokens: Vec<u32>,
-    top: Vec<Vec<(u32, f32)>>,
+pub(crate) struct Answer {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) top: Vec<Vec<(u32, f32)>>,
 }
 
-async fn complete(gateway: &Gateway, deployment: &str, prompt: &[u32], n: usize, extra: Value) -> Answer {
+pub(crate) async fn complete(gateway: &Gateway, deployment: &str, prompt: &[u32], n: usize, extra: Value) -> Answer {
     let mut body = json!({
         "model": deployment, "prompt": prompt, "max_tokens": n, "temperature": 0, "ignore_eos": true,
         "logprobs": 20, "return_token_ids": true, "return_tokens_as_token_ids": true,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::manifests::{deployment, model};
 
 /// The sum of a metric's values on the gateway.
-async fn metric(gateway: &Gateway, name: &str) -> f64 {
+pub(crate) async fn metric(gateway: &Gateway, name: &str) -> f64 {
     let (status, text) = gateway.get("/metrics").await.unwrap();
     assert_eq!(status, 200, "{text}");
     let is_wanted = |line: &&str| line.split(['{', ' ']).next() == Some(name);

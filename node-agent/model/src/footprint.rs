@@ -30,7 +30,8 @@ impl Hyperparameters {
     }
 
     /// Bytes of the activations of one step: hidden state, its norm, query and its result, key, value, gate, up and their
-    /// product for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the logits of one row a session.
+    /// product for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the logits of one row a session. In an
+    /// encoder–decoder model the encoder's output besides: of one prompt with its keys and values, and of each session that it waits for.
     pub fn activation_bytes(&self, is_tail: bool, room: Room) -> u64 {
         let row = 2 * u64::from(self.hidden_size)
             + 2 * u64::from(self.n_heads) * u64::from(self.head_size)
@@ -38,7 +39,17 @@ impl Hyperparameters {
             + 3 * u64::from(self.ffn_size);
         let logits = if is_tail { u64::from(self.vocab_size) * u64::from(room.n_sessions.min(STEP_ROWS)) } else { 0 };
         let n_rows = if self.encoder.is_some() { STEP_ROWS.saturating_add(room.context_length) } else { STEP_ROWS };
-        row.saturating_mul(u64::from(n_rows)).saturating_add(logits).saturating_mul(u64::from(VALUE_BYTES))
+        let rows = row.saturating_mul(u64::from(n_rows)).saturating_add(self.encoded_values(room));
+        rows.saturating_add(logits).saturating_mul(u64::from(VALUE_BYTES))
+    }
+
+    fn encoded_values(&self, room: Room) -> u64 {
+        if self.encoder.is_none() {
+            return 0;
+        }
+        let hidden = u64::from(self.hidden_size).saturating_mul(u64::from(room.n_sessions).saturating_add(1));
+        let key_and_value = 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size);
+        hidden.saturating_add(key_and_value).saturating_mul(u64::from(room.context_length))
     }
 
     /// Bytes that a segment takes besides its weights.

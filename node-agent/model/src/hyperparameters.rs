@@ -140,10 +140,6 @@ impl Architecture {
         Architecture::T5,
     ];
 
-    /// Those without an encoder: what a ring serves.
-    pub const DECODER_ONLY: [Architecture; 5] =
-        [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3, Architecture::Gpt2, Architecture::Bloom];
-
     /// The name in `general.architecture`, which also begins the other keys.
     pub fn name(self) -> &'static str {
         match self {

@@ -12,7 +12,9 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::activation::ActivationType;
-use crate::frame::{Failed, FailureCode, Finish, Frame, HEADER_BYTES, Hidden, KvRows, Prompt, Resume, Token};
+use crate::frame::{
+    Failed, FailureCode, Finish, Frame, HEADER_BYTES, Hidden, HiddenKind, KvRows, Prompt, Resume, Token,
+};
 use crate::ids::{Epoch, PlanGeneration, RingId, RouteKey, SessionId};
 use crate::session::SessionOptions;
 use crate::version;
@@ -134,7 +136,7 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
         }
         Frame::Hidden(hidden) => {
             let mut header = Header::new(HIDDEN, hidden.key);
-            header.flags = u8::from(hidden.sample);
+            header.flags = u8::from(hidden.sample) | hidden_kind_number(hidden.kind) << 1;
             header.dtype = dtype_number(hidden.dtype);
             header.position = hidden.position;
             header.count = hidden.n_tokens;
@@ -257,6 +259,7 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
                 2 => ActivationType::Q8,
                 value => return Err(FrameError::UnknownValue { kind, field: "activation type", value }),
             },
+            kind: hidden_kind_of(kind, header.flags >> 1)?,
             sample: header.flags & 1 == 1,
             payload: body,
         }),
@@ -320,6 +323,24 @@ fn dtype_number(dtype: ActivationType) -> u8 {
     }
 }
 
+/// After the bit that says whether to sample.
+fn hidden_kind_number(of: HiddenKind) -> u8 {
+    match of {
+        HiddenKind::Decoding => 0,
+        HiddenKind::Encoding => 1,
+        HiddenKind::Encoded => 2,
+    }
+}
+
+fn hidden_kind_of(kind: u8, value: u8) -> Result<HiddenKind, FrameError> {
+    Ok(match value {
+        0 => HiddenKind::Decoding,
+        1 => HiddenKind::Encoding,
+        2 => HiddenKind::Encoded,
+        value => return Err(FrameError::UnknownValue { kind, field: "kind of hidden states", value }),
+    })
+}
+
 const FAILURES: [FailureCode; 7] = [
     FailureCode::StaleGeneration,
     FailureCode::PeerGone,
@@ -351,6 +372,11 @@ mod tests {
         RouteKey { ring: RingId(0x0102), generation: PlanGeneration(3), session: SessionId(4), epoch: Epoch(5) }
     }
 
+    fn of_encoder(kind: HiddenKind) -> Frame {
+        let (dtype, payload) = (ActivationType::F32, Bytes::from_static(&[1, 2, 3, 4]));
+        Frame::Hidden(Hidden { key: key(), position: 7, n_tokens: 1, dtype, kind, sample: false, payload })
+    }
+
     fn frames() -> Vec<Frame> {
         let penalized = Sampling { repetition_penalty: 1.5, logit_bias: [(3, -1.0)].into(), ..Sampling::default() };
         vec![
@@ -373,6 +399,7 @@ mod tests {
                     end_tokens: vec![2],
                     top_logprobs: 3,
                     logprobs: true,
+                    n_prompt: 2,
                     history: History::new(&penalized, &[1, 70_000], &[4, 4]),
                 },
             },
@@ -382,6 +409,7 @@ mod tests {
                 position: 7,
                 n_tokens: 1,
                 dtype: ActivationType::F16,
+                kind: HiddenKind::Decoding,
                 sample: true,
                 payload: Bytes::from_static(&[1, 2, 3, 4]),
             }),
@@ -409,6 +437,7 @@ mod tests {
                     end_tokens: vec![2],
                     top_logprobs: 0,
                     logprobs: false,
+                    n_prompt: 1,
                     history: History::new(&penalized, &[1], &[4]),
                 },
                 from: PlanGeneration(2),
@@ -431,6 +460,8 @@ mod tests {
                 values: Bytes::from_static(&[1, 2, 3, 4, 5, 6, 7, 8]),
             }),
             Frame::Filler(Bytes::from_static(&[7, 8])),
+            of_encoder(HiddenKind::Encoding),
+            of_encoder(HiddenKind::Encoded),
         ]
     }
 
@@ -453,6 +484,27 @@ mod tests {
             0, 1, 0, 0, 0, 1, 2, 3, 4,
         ];
         assert_eq!(&buffer[..], expected);
+    }
+
+    #[test]
+    fn the_bytes_of_an_encoders_hidden_frames_are_these() {
+        for (kind, flags) in [(HiddenKind::Encoding, 2), (HiddenKind::Encoded, 4)] {
+            let mut buffer = BytesMut::new();
+            encode(&of_encoder(kind), &mut buffer);
+            let expected = [
+                40, 0, 0, 0, 6, 0, flags, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7,
+                0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4,
+            ];
+            assert_eq!(&buffer[..], expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn hidden_states_of_an_unknown_kind_are_refused() {
+        let mut buffer = BytesMut::new();
+        encode(&of_encoder(HiddenKind::Encoded), &mut buffer);
+        buffer[6] = 6;
+        assert!(matches!(decode(&mut buffer, 1024), Err(FrameError::UnknownValue { kind: HIDDEN, value: 3, .. })));
     }
 
     #[test]
@@ -515,7 +567,7 @@ mod tests {
         }
 
         #[test]
-        fn a_split_stream_gives_the_same_frames(cut in 0usize..1800) {
+        fn a_split_stream_gives_the_same_frames(cut in 0usize..1900) {
             let mut whole = BytesMut::new();
             frames().iter().for_each(|frame| encode(frame, &mut whole));
             let cut = cut.min(whole.len());

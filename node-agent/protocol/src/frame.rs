@@ -29,13 +29,13 @@ pub enum Frame {
         key: RouteKey,
         options: SessionOptions,
     },
-    /// Tokens for the head to embed; gateway → head.
+    /// Tokens for the head to embed; gateway → head, and in an encoder–decoder model on to the stage that decoding begins at.
     Prompt(Prompt),
     /// Hidden states; stage → next stage.
     Hidden(Hidden),
     /// A sampled token; tail → head (next step) and tail → gateway (stream).
     Token(Token),
-    /// The head may run this many steps further; gateway → head.
+    /// The head may run this many steps further; travels like `Prompt`.
     Credit {
         key: RouteKey,
         steps: u32,
@@ -157,9 +157,22 @@ pub struct Hidden {
     pub position: u32,
     pub n_tokens: u32,
     pub dtype: ActivationType,
+    pub kind: HiddenKind,
     /// The tail samples the token that follows the last row.
     pub sample: bool,
     pub payload: Bytes,
+}
+
+/// What hidden states are of, and so where they go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HiddenKind {
+    /// Of tokens that are decoded: to the next layers.
+    #[default]
+    Decoding,
+    /// Of a prompt in the midst of an encoder: to its next layers. Positions are counted from the prompt's first token.
+    Encoding,
+    /// Of a prompt that an encoder is done with: straight to every stage with layers that attend to it.
+    Encoded,
 }
 
 /// A sampled token.

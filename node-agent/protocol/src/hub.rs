@@ -195,6 +195,19 @@ pub struct Assignment {
     /// The generation that this one replaces while sessions run on it: its KV cache can be fetched from these.
     #[serde(default)]
     pub follows: Option<Followed>,
+    /// Where the halves of an encoder–decoder model meet in this ring; absent for other models.
+    #[serde(default)]
+    pub encoder: Option<EncoderStages>,
+}
+
+/// The stages at which an encoder ends and decoding begins: the same one, or one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EncoderStages {
+    /// The stage with the encoder's last layer.
+    pub last: u32,
+    /// The first stage with layers of the decoder.
+    pub first_decoder: u32,
 }
 
 /// Consecutive layers: `[from, to)`.

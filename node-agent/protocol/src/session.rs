@@ -20,9 +20,17 @@ pub struct SessionOptions {
     pub top_logprobs: u8,
     /// Whether the log-probability of the sampled token is wanted.
     pub logprobs: bool,
+    /// Tokens of the prompt as it was asked, however often the session is replayed: what an encoder reads. 0 where the gateway does not
+    /// say, as older ones do not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_prompt: u32,
     /// What penalties look back on; the tail goes on with it.
     #[serde(default, skip_serializing_if = "History::is_empty")]
     pub history: History,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// The most alternatives that a token can be reported with.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use exposition::{assert_documented, assert_promtool_has_nothing_to_say, families, value};
-use polyphony_protocol::frame::Hidden;
+use polyphony_protocol::frame::{Hidden, HiddenKind};
 use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
 
 use super::*;
@@ -121,6 +121,7 @@ fn frames_and_bytes_are_counted_by_kind_in_every_clone() {
     let metrics = metrics(&Arc::default());
     let key = RouteKey { ring: RingId(1), generation: PlanGeneration(1), session: SessionId(1), epoch: Epoch(1) };
     let hidden = Frame::Hidden(Hidden {
+        kind: HiddenKind::Decoding,
         key,
         position: 0,
         n_tokens: 1,

@@ -24,6 +24,7 @@ fn options(sampling: &Sampling) -> SessionOptions {
         end_tokens: vec![],
         top_logprobs: 0,
         logprobs: false,
+        n_prompt: 0,
         history: History::default(),
     }
 }

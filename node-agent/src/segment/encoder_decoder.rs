@@ -4,23 +4,31 @@
 //! goes straight to every segment that holds layers of the decoder, which keeps the keys and values that its layers make of it. From then
 //! on tokens go through the decoder's layers, as through those of any other model, and end as logits.
 
+mod halves;
+
+use std::ops::Range;
+
 use polyphony_kernels::{
     Activate, Activation, Attention, BufferId, EmbedRows, Engine, KvLayout, KvWrite, Matmul, MatrixId, PositionBias,
     Recording, RmsNorm, RoundRows, Row, VectorId,
 };
-use polyphony_model::{Encoder, Holds, Hyperparameters, Manifest, Role, TensorEntry};
+use polyphony_model::{Holds, Hyperparameters, LayerRange, Manifest, Role, TensorEntry};
 use polyphony_protocol::ActivationType;
 
-use super::buckets;
 use super::decoder::rounding;
 use super::loaded::Loaded;
 use super::{Capacity, Input, Output, SegmentError};
+use halves::{Activations, AttentionWeights, Cache, DecoderHalf, EncoderHalf, FeedForward};
 
 /// The layers that a phone holds of an encoder–decoder model, loaded.
 pub struct EncoderDecoderSegment {
     engine: Box<dyn Engine>,
     hyperparameters: Hyperparameters,
+    /// Layers of the encoder in the whole model.
+    n_encoder_layers: u32,
     capacity: Capacity,
+    /// All that is loaded; a step runs a part of it.
+    holds: Holds,
     activation_type: ActivationType,
     /// Of the first segment of either half.
     embedding: Option<MatrixId>,
@@ -34,89 +42,6 @@ pub struct DecoderRow {
     pub row: Row,
     /// Tokens of the session's prompt: positions of the encoder's output.
     pub n_encoded: u32,
-}
-
-/// Attention over one set of keys and values: its norm and its four matrices.
-struct AttentionWeights {
-    norm: VectorId,
-    query: MatrixId,
-    key: MatrixId,
-    value: MatrixId,
-    output: MatrixId,
-}
-
-struct FeedForward {
-    norm: VectorId,
-    gate: Option<MatrixId>,
-    up: MatrixId,
-    down: MatrixId,
-}
-
-struct EncoderLayer {
-    attention: AttentionWeights,
-    ffn: FeedForward,
-}
-
-struct DecoderLayer {
-    attention: AttentionWeights,
-    cache: Cache,
-    cross: AttentionWeights,
-    /// Of the encoder's output.
-    cross_cache: Cache,
-    ffn: FeedForward,
-}
-
-#[derive(Clone, Copy)]
-struct Cache {
-    k: BufferId,
-    v: BufferId,
-}
-
-/// The encoder's layers here. A prompt is encoded at one go, so its keys and values need no place of their own in each layer.
-struct EncoderHalf {
-    layers: Vec<EncoderLayer>,
-    /// Whether the encoder's first layer is here, which tokens come to.
-    begins: bool,
-    bias: PositionBias,
-    /// Of the last of them.
-    output_norm: Option<VectorId>,
-    cache: Cache,
-    layout: KvLayout,
-    activations: Activations,
-}
-
-/// The decoder's layers here.
-struct DecoderHalf {
-    layers: Vec<DecoderLayer>,
-    /// Whether the decoder's first layer is here, which tokens come to.
-    begins: bool,
-    bias: PositionBias,
-    layout: KvLayout,
-    /// The encoder's output of one session, until keys and values are made of it.
-    encoded: BufferId,
-    encoded_key: BufferId,
-    encoded_value: BufferId,
-    head: Option<Head>,
-    activations: Activations,
-}
-
-struct Head {
-    norm: VectorId,
-    output: MatrixId,
-    logits: BufferId,
-}
-
-/// Activations of so many rows.
-struct Activations {
-    hidden: BufferId,
-    normed: BufferId,
-    query: BufferId,
-    key: BufferId,
-    value: BufferId,
-    attended: BufferId,
-    gate: BufferId,
-    up: BufferId,
-    ffn: BufferId,
 }
 
 // === impl EncoderDecoderSegment ===
@@ -146,10 +71,42 @@ impl EncoderDecoderSegment {
         loaded.take_rest(engine.as_mut())?;
         let encoder = EncoderHalf::build(engine.as_mut(), &loaded, of, shape, holds, capacity)?;
         let decoder = DecoderHalf::build(engine.as_mut(), &loaded, of, shape, holds, capacity)?;
-        let has_embedding = holds.embedding || decoder.as_ref().is_some_and(|decoder| decoder.begins);
+        let has_embedding = holds.embedding || holds.layers.contains(shape.n_layers);
         let embedding = has_embedding.then(|| loaded.matrix(Role::TokenEmbedding, None)).transpose()?;
         let hyperparameters = of.clone();
-        Ok(Self { engine, hyperparameters, capacity, activation_type, embedding, encoder, decoder })
+        let n_encoder_layers = shape.n_layers;
+        Ok(Self {
+            engine,
+            hyperparameters,
+            n_encoder_layers,
+            capacity,
+            holds,
+            activation_type,
+            embedding,
+            encoder,
+            decoder,
+        })
+    }
+
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// All that is loaded.
+    pub fn holds(&self) -> Holds {
+        self.holds
+    }
+
+    /// Whether tokens and not hidden states come to what is loaded: prompts to the encoder's first layer, others to the decoder's.
+    pub fn takes_tokens(&self) -> bool {
+        let first = if self.decodes() { self.n_encoder_layers } else { 0 };
+        self.holds.layers.contains(first)
+    }
+
+    /// Layers of `part` that a prompt is encoded by; rows of decoding go through the others.
+    pub fn n_encoding_layers(&self, part: Holds) -> usize {
+        let LayerRange { from, to } = part.layers;
+        to.min(self.n_encoder_layers).saturating_sub(from) as usize
     }
 
     pub fn hidden_size(&self) -> usize {
@@ -176,17 +133,27 @@ impl EncoderDecoderSegment {
     /// # Errors
     /// When input and rows do not fit, no layer of the encoder is here, or the device fails.
     pub fn encode(&mut self, n_tokens: usize, input: Input) -> Result<Vec<f32>, SegmentError> {
-        let Some(half) = &self.encoder else {
+        self.encode_of(self.holds, n_tokens, input)
+    }
+
+    /// As [`encode`](Self::encode), by a part of what is loaded.
+    ///
+    /// # Errors
+    /// The same, and when not all of the part is loaded.
+    pub fn encode_of(&mut self, part: Holds, n_tokens: usize, input: Input) -> Result<Vec<f32>, SegmentError> {
+        self.check_part(part)?;
+        let layers = self.encoder.as_ref().map(|half| &half.layers[within(half.first, half.layers.len(), part)]);
+        let (Some(half), Some(layers @ [_, ..])) = (&self.encoder, layers) else {
             return Err(SegmentError::InputKind { given: "a prompt", wanted: "the encoder's output" });
         };
         self.check_rows(n_tokens, self.capacity.n_positions)?;
         let rows = (0..n_tokens as u32).map(|position| Row { slot: 0, position }).collect();
         let mut recording = Recording::new(rows);
-        let embedding = self.embedding.filter(|_| half.begins);
+        let embedding = self.embedding.filter(|_| part.layers.contains(0));
         self.record_input(&mut recording, n_tokens, input, embedding, half.activations.hidden)?;
         let lengths = vec![n_tokens as u32; n_tokens];
         let it = &half.activations;
-        for layer in &half.layers {
+        for layer in layers {
             self.record_self_attention(
                 &mut recording,
                 &layer.attention,
@@ -199,7 +166,8 @@ impl EncoderDecoderSegment {
             self.record_feed_forward(&mut recording, &layer.ffn, it, n_tokens);
         }
         let mut out = it.hidden;
-        if let Some(weight) = half.output_norm {
+        let ends = part.layers.contains(self.n_encoder_layers - 1);
+        if let Some(weight) = half.output_norm.filter(|_| ends) {
             recording.push(self.norm(it.hidden, weight, n_tokens, it.normed));
             // As any hidden state that travels, so that it is the same whether it does or not.
             self.record_rounding(&mut recording, it.normed, n_tokens);
@@ -215,7 +183,17 @@ impl EncoderDecoderSegment {
     /// # Errors
     /// When the values are no rows or too many, no layer of the decoder is here, or the device fails.
     pub fn take_encoded(&mut self, slot: u32, encoded: Vec<f32>) -> Result<(), SegmentError> {
-        let Some(half) = &self.decoder else {
+        self.take_encoded_of(self.holds, slot, encoded)
+    }
+
+    /// As [`take_encoded`](Self::take_encoded), for a part of what is loaded.
+    ///
+    /// # Errors
+    /// The same, and when not all of the part is loaded.
+    pub fn take_encoded_of(&mut self, part: Holds, slot: u32, encoded: Vec<f32>) -> Result<(), SegmentError> {
+        self.check_part(part)?;
+        let layers = self.decoder.as_ref().map(|half| &half.layers[within(half.first, half.layers.len(), part)]);
+        let (Some(half), Some(layers @ [_, ..])) = (&self.decoder, layers) else {
             return Err(SegmentError::InputKind { given: "the encoder's output", wanted: "a prompt" });
         };
         let n_rows = encoded.len() / self.hidden_size();
@@ -227,7 +205,7 @@ impl EncoderDecoderSegment {
         let rows = (0..n_rows as u32).map(|position| Row { slot, position }).collect();
         let mut recording = Recording::new(rows);
         recording.upload(half.encoded, 0, encoded);
-        for layer in &half.layers {
+        for layer in layers {
             recording.push(product(layer.cross.key, half.encoded, n_rows, None, half.encoded_key));
             recording.push(product(layer.cross.value, half.encoded, n_rows, None, half.encoded_value));
             let (k, v, Cache { k: k_cache, v: v_cache }) = (half.encoded_key, half.encoded_value, layer.cross_cache);
@@ -242,7 +220,23 @@ impl EncoderDecoderSegment {
     /// # Errors
     /// When input and rows do not fit, no layer of the decoder is here, or the device fails.
     pub fn step(&mut self, rows: &[DecoderRow], input: Input, n_logits: usize) -> Result<Output, SegmentError> {
-        let Some(half) = &self.decoder else {
+        self.step_of(self.holds, rows, input, n_logits)
+    }
+
+    /// As [`step`](Self::step), by a part of what is loaded.
+    ///
+    /// # Errors
+    /// The same, and when not all of the part is loaded.
+    pub fn step_of(
+        &mut self,
+        part: Holds,
+        rows: &[DecoderRow],
+        input: Input,
+        n_logits: usize,
+    ) -> Result<Output, SegmentError> {
+        self.check_part(part)?;
+        let layers = self.decoder.as_ref().map(|half| &half.layers[within(half.first, half.layers.len(), part)]);
+        let (Some(half), Some(layers @ [_, ..])) = (&self.decoder, layers) else {
             return Err(SegmentError::InputKind { given: "a decoding step", wanted: "a prompt" });
         };
         let n_rows = rows.len();
@@ -251,9 +245,9 @@ impl EncoderDecoderSegment {
         let lengths: Vec<u32> = rows.iter().map(|row| row.n_encoded).collect();
         let mut recording = Recording::new(rows.iter().map(|row| row.row).collect());
         let it = &half.activations;
-        let embedding = self.embedding.filter(|_| half.begins);
+        let embedding = self.embedding.filter(|_| part.layers.contains(self.n_encoder_layers));
         self.record_input(&mut recording, n_rows, input, embedding, it.hidden)?;
-        for layer in &half.layers {
+        for layer in layers {
             self.record_self_attention(&mut recording, &layer.attention, it, layer.cache, half.layout, half.bias, None);
             recording.push(self.norm(it.hidden, layer.cross.norm, n_rows, it.normed));
             recording.push(product(layer.cross.query, it.normed, n_rows, None, it.query));
@@ -261,7 +255,7 @@ impl EncoderDecoderSegment {
             recording.push(product(layer.cross.output, it.attended, n_rows, Some(it.hidden), it.hidden));
             self.record_feed_forward(&mut recording, &layer.ffn, it, n_rows);
         }
-        let Some(head) = &half.head else {
+        let Some(head) = half.head.as_ref().filter(|_| part.head) else {
             recording.readback(it.hidden, 0..n_rows * self.hidden_size());
             return Ok(Output::Hidden(self.engine.run(&recording)?));
         };
@@ -272,6 +266,11 @@ impl EncoderDecoderSegment {
             recording.readback(head.logits, 0..n_logits * self.vocab_size());
         }
         Ok(Output::Logits(self.engine.run(&recording)?))
+    }
+
+    fn check_part(&self, part: Holds) -> Result<(), SegmentError> {
+        let LayerRange { from, to } = part.layers;
+        if part.lies_within(&self.holds) { Ok(()) } else { Err(SegmentError::NotLoaded { from, to }) }
     }
 
     fn check_rows(&self, rows: usize, limit: usize) -> Result<(), SegmentError> {
@@ -383,163 +382,12 @@ impl EncoderDecoderSegment {
     }
 }
 
+/// Where the layers of `part` are among `n_layers` from the model's layer `first` on.
+fn within(first: u32, n_layers: usize, part: Holds) -> Range<usize> {
+    let index = |layer: u32| (layer.saturating_sub(first) as usize).min(n_layers);
+    index(part.layers.from)..index(part.layers.to)
+}
+
 fn product(weight: MatrixId, x: BufferId, n_rows: usize, residual: Option<BufferId>, out: BufferId) -> Matmul {
     Matmul { weight, x, first_row: 0, n_rows, bias: None, residual, out }
-}
-
-// === impl EncoderHalf ===
-
-impl EncoderHalf {
-    fn build(
-        engine: &mut dyn Engine,
-        loaded: &Loaded,
-        of: &Hyperparameters,
-        shape: Encoder,
-        holds: Holds,
-        capacity: Capacity,
-    ) -> Result<Option<Self>, SegmentError> {
-        let here: Vec<u32> = holds.layers.iter().filter(|layer| *layer < shape.n_layers).collect();
-        if here.is_empty() {
-            return Ok(None);
-        }
-        let layers = here.iter().map(|&layer| {
-            Ok(EncoderLayer {
-                attention: AttentionWeights::of_self(loaded, layer)?,
-                ffn: FeedForward::build(loaded, layer)?,
-            })
-        });
-        let layers = layers.collect::<Result<Vec<_>, SegmentError>>()?;
-        let layout = KvLayout { n_slots: 1, ..layout(of, capacity) };
-        let is_last = here.last() == Some(&(shape.n_layers - 1));
-        Ok(Some(Self {
-            layers,
-            begins: here.first() == Some(&0),
-            bias: buckets::of_encoder(engine, loaded, of, shape)?,
-            output_norm: is_last.then(|| loaded.vector(Role::EncoderOutputNorm, None)).transpose()?,
-            cache: Cache::alloc(engine, layout)?,
-            layout,
-            activations: Activations::alloc(engine, of, capacity.n_positions)?,
-        }))
-    }
-}
-
-// === impl DecoderHalf ===
-
-impl DecoderHalf {
-    fn build(
-        engine: &mut dyn Engine,
-        loaded: &Loaded,
-        of: &Hyperparameters,
-        shape: Encoder,
-        holds: Holds,
-        capacity: Capacity,
-    ) -> Result<Option<Self>, SegmentError> {
-        let here: Vec<u32> = holds.layers.iter().filter(|layer| *layer >= shape.n_layers).collect();
-        if here.is_empty() {
-            return Ok(None);
-        }
-        let layout = layout(of, capacity);
-        let layers = here.iter().map(|&layer| {
-            Ok(DecoderLayer {
-                attention: AttentionWeights::of_self(loaded, layer)?,
-                cache: Cache::alloc(engine, layout)?,
-                cross: AttentionWeights::of_cross(loaded, layer)?,
-                cross_cache: Cache::alloc(engine, layout)?,
-                ffn: FeedForward::build(loaded, layer)?,
-            })
-        });
-        let layers = layers.collect::<Result<Vec<_>, SegmentError>>()?;
-        let output = if of.tied_embedding { Role::TokenEmbedding } else { Role::Output };
-        let head = match holds.head {
-            false => None,
-            true => Some(Head {
-                norm: loaded.vector(Role::OutputNorm, None)?,
-                output: loaded.matrix(output, None)?,
-                logits: engine.alloc(capacity.max_logits() * of.vocab_size as usize)?,
-            }),
-        };
-        Ok(Some(Self {
-            layers,
-            begins: here.first() == Some(&shape.n_layers),
-            bias: buckets::of_decoder(engine, loaded, of, shape)?,
-            layout,
-            encoded: engine.alloc(capacity.n_positions * of.hidden_size as usize)?,
-            encoded_key: engine.alloc(capacity.n_positions * layout.kv_width)?,
-            encoded_value: engine.alloc(capacity.n_positions * layout.kv_width)?,
-            head,
-            activations: Activations::alloc(engine, of, capacity.max_rows)?,
-        }))
-    }
-}
-
-fn layout(of: &Hyperparameters, capacity: Capacity) -> KvLayout {
-    let kv_width = (of.n_kv_heads * of.head_size) as usize;
-    KvLayout { n_slots: capacity.n_slots, n_positions: capacity.n_positions, kv_width }
-}
-
-// === impl AttentionWeights ===
-
-impl AttentionWeights {
-    fn of_self(loaded: &Loaded, layer: u32) -> Result<Self, SegmentError> {
-        let matrix = |role| loaded.matrix(role, Some(layer));
-        Ok(Self {
-            norm: loaded.vector(Role::AttentionNorm, Some(layer))?,
-            query: matrix(Role::Query)?,
-            key: matrix(Role::Key)?,
-            value: matrix(Role::Value)?,
-            output: matrix(Role::AttentionOutput)?,
-        })
-    }
-
-    fn of_cross(loaded: &Loaded, layer: u32) -> Result<Self, SegmentError> {
-        let matrix = |role| loaded.matrix(role, Some(layer));
-        Ok(Self {
-            norm: loaded.vector(Role::CrossNorm, Some(layer))?,
-            query: matrix(Role::CrossQuery)?,
-            key: matrix(Role::CrossKey)?,
-            value: matrix(Role::CrossValue)?,
-            output: matrix(Role::CrossOutput)?,
-        })
-    }
-}
-
-// === impl FeedForward ===
-
-impl FeedForward {
-    fn build(loaded: &Loaded, layer: u32) -> Result<Self, SegmentError> {
-        Ok(Self {
-            norm: loaded.vector(Role::FfnNorm, Some(layer))?,
-            gate: loaded.matrix(Role::FfnGate, Some(layer)).ok(),
-            up: loaded.matrix(Role::FfnUp, Some(layer))?,
-            down: loaded.matrix(Role::FfnDown, Some(layer))?,
-        })
-    }
-}
-
-// === impl Cache ===
-
-impl Cache {
-    fn alloc(engine: &mut dyn Engine, layout: KvLayout) -> Result<Self, SegmentError> {
-        Ok(Self { k: engine.alloc(layout.len())?, v: engine.alloc(layout.len())? })
-    }
-}
-
-// === impl Activations ===
-
-impl Activations {
-    fn alloc(engine: &mut dyn Engine, of: &Hyperparameters, n_rows: usize) -> Result<Self, SegmentError> {
-        let mut rows_of = |width: u32| engine.alloc(n_rows * width as usize);
-        let (query, kv) = (of.n_heads * of.head_size, of.n_kv_heads * of.head_size);
-        Ok(Self {
-            hidden: rows_of(of.hidden_size)?,
-            normed: rows_of(of.hidden_size)?,
-            query: rows_of(query)?,
-            key: rows_of(kv)?,
-            value: rows_of(kv)?,
-            attended: rows_of(query)?,
-            gate: rows_of(of.ffn_size)?,
-            up: rows_of(of.ffn_size)?,
-            ffn: rows_of(of.ffn_size)?,
-        })
-    }
 }

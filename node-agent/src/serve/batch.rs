@@ -14,6 +14,8 @@ pub struct Job {
     pub slot: u32,
     /// Position of the first row.
     pub position: u32,
+    /// Positions of the encoder's output that the rows attend to, in whose stead the decoder sees a start token; 0 without an encoder.
+    pub n_encoded: u32,
     pub rows: JobRows,
     /// The tail samples the token after the last row.
     pub sample: bool,
@@ -35,6 +37,8 @@ pub enum JobRows {
 pub struct Batch {
     pub jobs: Vec<Job>,
     pub rows: Vec<Row>,
+    /// By row, as its job has it.
+    pub n_encoded: Vec<u32>,
     pub input: Input,
     /// The last so many rows give logits, one for each sampling job in order; 0 but on the tail.
     pub n_logits: usize,
@@ -52,7 +56,8 @@ impl Job {
     }
 
     fn row(&self, index: usize) -> Row {
-        Row { slot: self.slot, position: self.position + index as u32 }
+        let first = self.position.saturating_sub(self.n_encoded.saturating_sub(1));
+        Row { slot: self.slot, position: first + index as u32 }
     }
 }
 
@@ -65,6 +70,7 @@ impl Batch {
         let samples = |&(j, row): &(usize, usize)| is_tail && jobs[j].sample && row + 1 == jobs[j].n_rows();
         let order: Vec<(usize, usize)> = all().filter(|at| !samples(at)).chain(all().filter(samples)).collect();
         let rows = order.iter().map(|&(j, row)| jobs[j].row(row)).collect();
+        let n_encoded = order.iter().map(|&(j, _)| jobs[j].n_encoded).collect();
         let n_logits = all().filter(samples).count();
         let input = match jobs.first().map(|job| &job.rows) {
             Some(JobRows::Hidden { .. }) => Input::Hidden(
@@ -87,7 +93,7 @@ impl Batch {
                     .collect(),
             ),
         };
-        Self { jobs, rows, input, n_logits, began: now }
+        Self { jobs, rows, n_encoded, input, n_logits, began: now }
     }
 }
 
@@ -99,7 +105,7 @@ mod tests {
     fn job(session: u64, position: u32, tokens: &[u32], sample: bool) -> Job {
         let key =
             RouteKey { ring: RingId(1), generation: PlanGeneration(1), session: SessionId(session), epoch: Epoch(0) };
-        Job { key, slot: session as u32, position, rows: JobRows::Tokens(tokens.to_vec()), sample }
+        Job { key, slot: session as u32, position, n_encoded: 0, rows: JobRows::Tokens(tokens.to_vec()), sample }
     }
 
     #[test]
@@ -109,8 +115,17 @@ mod tests {
         assert_eq!(batch.input, Input::Tokens(vec![10, 20, 21, 11, 30]));
         assert_eq!(batch.rows[3..], [Row { slot: 0, position: 4 }, Row { slot: 2, position: 7 }]);
         assert_eq!(batch.n_logits, 2);
+        assert_eq!(batch.n_encoded, [0; 5]);
         let elsewhere = Batch::new(jobs, false, 4, Instant::now());
         assert_eq!(elsewhere.input, Input::Tokens(vec![10, 11, 20, 21, 30]));
         assert_eq!(elsewhere.n_logits, 0);
+    }
+
+    #[test]
+    fn a_decoder_counts_from_its_start_token() {
+        let asked_with_four = Job { n_encoded: 4, ..job(1, 3, &[0, 20, 21], true) };
+        let batch = Batch::new(vec![asked_with_four, job(0, 3, &[10], false)], false, 4, Instant::now());
+        let positions: Vec<_> = batch.rows.iter().map(|row| row.position).collect();
+        assert_eq!((positions, batch.n_encoded), (vec![0, 1, 2, 3], vec![4, 4, 4, 0]));
     }
 }

@@ -3,6 +3,7 @@
 //! One thread owns one loaded segment and every stage that runs a part of it: one, or two while sessions move from a
 //! generation to the next.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -17,15 +18,19 @@ use super::outlet::Outlet;
 use super::stage::StageShape;
 use super::worker::Worker;
 use crate::board::Entry;
-use crate::segment::Segment;
+use crate::segment::AnySegment;
 
 /// Where a frame came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The host link: the gateway.
     Host,
-    /// The ring link of the previous stage; the head's previous stage is the tail.
+    /// The ring link of the stage before, in the order of layers.
     Previous,
+    /// The ring link of the last stage, where decoding begins.
+    Tail,
+    /// The ring link of the stage with the encoder's last layer, where that is not the one before.
+    Encoder,
 }
 
 /// What a stage hears.
@@ -74,8 +79,17 @@ pub struct Attachment {
     pub shape: StageShape,
     pub holds: polyphony_model::Holds,
     pub next: Outlet,
+    /// The ways to stages that are not the next one.
+    pub skips: BTreeMap<u32, Skip>,
     pub entry: Arc<Entry>,
     pub puller: Puller,
+}
+
+/// The way to a stage that is not the next one.
+pub struct Skip {
+    /// Who has that stage, for messages.
+    pub phone: String,
+    pub outlet: Outlet,
 }
 
 /// How many calls wait at most; whoever sends more waits, and so does the ring behind it.
@@ -111,7 +125,7 @@ impl Thread {
     /// When the system gives no thread.
     pub fn start(
         name: &str,
-        (segment, memory): (Segment, OwnedSemaphorePermit),
+        (segment, memory): (AnySegment, OwnedSemaphorePermit),
         host: mpsc::Sender<Frame>,
     ) -> std::io::Result<Self> {
         let (calls, inbox) = std_mpsc::sync_channel(QUEUE_CALLS);

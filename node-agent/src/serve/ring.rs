@@ -1,4 +1,4 @@
-//! Ring links: a stage dials the next one and keeps the connection; frames flow one way, pongs the other.
+//! Ring links: a stage dials those that it sends to and keeps the connections; frames flow one way, pongs the other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compute::{Compute, Event, Source};
 use super::kv_transfer;
+use super::links::Links;
 use super::outlet::Outlet;
 use crate::board::{Board, Entry};
 use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
@@ -41,8 +42,8 @@ pub struct Member {
     pub assignment: watch::Receiver<Assignment>,
     pub compute: Compute,
     pub entry: Arc<Entry>,
-    /// Ends the connection that now comes from the previous stage.
-    pub incoming: Arc<Mutex<CancellationToken>>,
+    /// By stage: what ends the connection that now comes from there.
+    pub incoming: Arc<Mutex<HashMap<u32, CancellationToken>>>,
 }
 
 // === impl Members ===
@@ -54,7 +55,8 @@ impl Members {
 
     pub fn remove(&self, ring: RingId, generation: PlanGeneration) {
         if let Some(member) = self.lock().remove(&(ring, generation)) {
-            member.incoming.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+            let incoming = member.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            incoming.values().for_each(CancellationToken::cancel);
         }
     }
 
@@ -70,16 +72,18 @@ impl Members {
 // === impl Member ===
 
 impl Member {
-    /// A fresh token for a new connection; the one before it ends.
-    fn take_over(&self) -> CancellationToken {
+    /// A fresh token for a new connection from a stage; the one before it ends.
+    fn take_over(&self, from_stage: u32) -> CancellationToken {
         let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-        incoming.cancel();
-        *incoming = CancellationToken::new();
-        incoming.clone()
+        let fresh = CancellationToken::new();
+        if let Some(before) = incoming.insert(from_stage, fresh.clone()) {
+            before.cancel();
+        }
+        fresh
     }
 }
 
-/// Lets previous stages in until `shutdown`.
+/// Lets other stages in until `shutdown`.
 pub async fn listen(
     listener: TcpListener,
     members: Members,
@@ -146,42 +150,41 @@ async fn receive(
         None => Err(format!("this phone holds no segment of ring {} generation {}", hello.ring, hello.generation)),
         Some(member) => check_hello(&hello, &member.assignment.borrow()),
     };
-    let member = match (member, checked) {
-        (Some(member), Ok(())) => member,
+    let (member, source) = match (member, checked) {
+        (Some(member), Ok(source)) => (member, source),
         (_, checked) => {
             let why = checked.err().unwrap_or_default();
             write_frame(&mut write, &Frame::Refused(why.clone()), traffic).await?;
             return Err(LinkError::Refused(why));
         }
     };
-    let replaced = member.take_over();
+    let replaced = member.take_over(hello.from_stage);
     write_frame(&mut write, &Frame::Accepted, traffic).await?;
-    member.entry.set_previous(true);
+    member.entry.set_incoming(hello.from_stage, true);
     let end = tokio::select! {
         () = replaced.cancelled() => return Ok(()),
-        end = pump_in(&mut reader, &mut write, &member.compute, traffic) => end,
+        end = pump_in(&mut reader, &mut write, (&member.compute, source), traffic) => end,
     };
-    member.entry.set_previous(false);
+    member.entry.set_incoming(hello.from_stage, false);
     let why = end.as_ref().err().map_or_else(|| "closed".to_owned(), ToString::to_string);
     let _ = member.compute.send(Event::PeerLost { phone: hello.phone, why }).await;
     end
 }
 
-/// Whether a hello is the previous stage's of this very plan.
-fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<(), String> {
+/// Whether a hello is of a stage that dials this one in this very plan, and what its frames are taken for.
+fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<Source, String> {
     if !version::CURRENT.speaks_with(hello.version) {
         return Err(format!("protocol {} and {} do not talk; update the older", hello.version, version::CURRENT));
     }
-    let n_stages = assignment.peers.len() as u32;
-    let previous = (assignment.stage + n_stages.saturating_sub(1)).checked_rem(n_stages).unwrap_or(0);
-    let expected = assignment.peers.iter().find(|peer| peer.stage == previous);
-    if hello.to_stage != assignment.stage || hello.from_stage != previous {
-        return Err(format!("stage {} does not come before stage {}", hello.from_stage, assignment.stage));
+    let (links, from) = (Links::of_assignment(assignment), hello.from_stage);
+    let expected = assignment.peers.iter().find(|peer| peer.stage == from);
+    if hello.to_stage != assignment.stage || !links.incoming.contains(&from) {
+        return Err(format!("stage {from} sends nothing to stage {}", assignment.stage));
     }
     if expected.is_none_or(|peer| peer.phone != hello.phone) || !equal(&hello.ring_secret, &assignment.ring_secret) {
-        return Err(format!("{} is not the phone of stage {previous} in this plan", hello.phone));
+        return Err(format!("{} is not the phone of stage {from} in this plan", hello.phone));
     }
-    Ok(())
+    Ok(links.source(from))
 }
 
 /// Equality in a time that tells nothing of where the two differ.
@@ -192,14 +195,14 @@ pub(crate) fn equal(a: &str, b: &str) -> bool {
 async fn pump_in(
     reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
     write: &mut tokio::net::tcp::WriteHalf<'_>,
-    compute: &Compute,
+    (compute, source): (&Compute, Source),
     traffic: &Traffic,
 ) -> Result<(), LinkError> {
     loop {
         match reader.next_within(SILENCE).await? {
             Frame::Ping { nonce } => write_frame(write, &Frame::Pong { nonce }, traffic).await?,
             frame => {
-                if compute.send(Event::Frame { frame, source: Source::Previous }).await.is_err() {
+                if compute.send(Event::Frame { frame, source }).await.is_err() {
                     return Err(LinkError::Closed);
                 }
             }
@@ -207,11 +210,11 @@ async fn pump_in(
     }
 }
 
-/// Keeps a link to the next stage until `cancel`: dials, greets, pumps, and dials again.
+/// Keeps a link to another stage until `cancel`: dials, greets, pumps, and dials again.
 pub async fn keep_link(
     phone: String,
+    (to_stage, outlet): (u32, Outlet),
     mut assignment: watch::Receiver<Assignment>,
-    outlet: Outlet,
     compute: Compute,
     entry: Arc<Entry>,
     board: Arc<Board>,
@@ -223,12 +226,12 @@ pub async fn keep_link(
         let began = Instant::now();
         let (next_phone, end) = tokio::select! {
             () = cancel.cancelled() => break,
-            end = link_once(&phone, &now, &outlet, &entry, &board) => end,
+            end = link_once(&phone, to_stage, &now, &outlet, &entry, &board) => end,
         };
         let was_up = outlet.is_connected();
         outlet.disconnect();
         let why = end.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
-        entry.set_next(Err(format!("no ring link to {next_phone}: {why}")));
+        entry.set_outgoing(to_stage, Err(format!("no ring link to {next_phone}: {why}")));
         if was_up {
             tracing::warn!(peer = %next_phone, %why, "ring link lost");
             let _ = compute.send(Event::PeerLost { phone: next_phone, why }).await;
@@ -250,12 +253,12 @@ pub async fn keep_link(
 
 async fn link_once(
     phone: &str,
+    to_stage: u32,
     assignment: &Assignment,
     outlet: &Outlet,
     entry: &Entry,
     board: &Board,
 ) -> (String, Result<(), LinkError>) {
-    let to_stage = (assignment.stage + 1) % (assignment.peers.len() as u32).max(1);
     let Some(peer) = assignment.peers.iter().find(|peer| peer.stage == to_stage) else {
         return (format!("stage {to_stage}"), Err(LinkError::Refused("the plan names no such stage".to_owned())));
     };
@@ -288,6 +291,7 @@ async fn dial(
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.split();
     let mut reader = FrameReader::new(read);
+    let to_stage = hello.to_stage;
     write_frame(&mut write, &Frame::Hello(hello), outlet.traffic()).await?;
     match reader.next_within(HANDSHAKE).await? {
         Frame::Accepted => {}
@@ -296,7 +300,7 @@ async fn dial(
     }
     let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
     outlet.connect(queue.clone());
-    entry.set_next(Ok(()));
+    entry.set_outgoing(to_stage, Ok(()));
     tracing::info!(%peer, %address, "ring link up");
     tokio::select! {
         end = write_queue(&mut write, &mut waiting, outlet.traffic()) => end,

@@ -4,59 +4,52 @@
 //! epoch, and in the order of positions; all else is refused with a failure that the gateway can act on.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use polyphony_model::LayerRange;
 use polyphony_protocol::activation::decode_rows;
-use polyphony_protocol::frame::{Failed, FailureCode, Hidden, Prompt, Token};
+use polyphony_protocol::frame::{Failed, FailureCode, Hidden, HiddenKind};
 use polyphony_protocol::session::{History, SessionOptions};
-use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+use polyphony_protocol::{Frame, RouteKey, SessionId};
 
 mod choice;
+mod early;
+mod encoder;
 mod hand_over;
+mod head;
 mod output;
+mod shape;
 
 use super::batch::{Batch, Job, JobRows};
 use super::compute::Source;
 use crate::frame_io::kind_of;
 use crate::kv_cache::Slots;
-use crate::segment::Capacity;
 
+pub use encoder::{EncoderJob, EncoderStep};
 pub use hand_over::{Kept, Pull};
+pub use shape::{EncoderShape, StageShape};
 
-/// What a stage is, once and for all.
-#[derive(Clone, Debug)]
-pub struct StageShape {
-    pub ring: RingId,
-    pub generation: PlanGeneration,
-    /// Its place in the ring, from 0.
-    pub stage: u32,
-    pub layers: LayerRange,
-    pub phone: String,
-    /// The phone that this stage sends to, for messages.
-    pub next_phone: String,
-    /// Stages of the ring, this one included; at least 1.
-    pub n_stages: usize,
-    pub is_head: bool,
-    pub is_tail: bool,
-    pub hidden_size: usize,
-    pub activation_type: ActivationType,
-    pub capacity: Capacity,
-    /// The ring's answer to a step must come within this.
-    pub step_deadline: Duration,
-    /// A session that nobody closes is forgotten after this.
-    pub idle_deadline: Duration,
-}
+use early::Early;
+use encoder::Encoded;
 
 /// A frame to send, and which way.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Over the ring link: to the next stage; from the tail to the head.
+    /// Over the ring link: to the next stage; from the tail to the stage that decoding begins at.
     Next(Frame),
+    /// Over the ring link to a stage that is not the next one.
+    Skip { to: u32, frame: Frame },
     /// Over the host link: to the gateway.
     Host(Frame),
     /// A part of a session's KV cache is to be fetched from who holds it.
     Pull(Pull),
+}
+
+/// What a stage computes next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// Rows of one or several sessions, in a model without an encoder or for its decoder.
+    Batch(Batch),
+    Encoder(EncoderJob),
 }
 
 /// The sessions of one stage.
@@ -64,12 +57,17 @@ pub struct Stage {
     shape: StageShape,
     sessions: HashMap<SessionId, Session>,
     slots: Slots,
-    /// Head: sessions that may have tokens to run, in turn.
+    /// Where decoding begins: sessions that may have tokens to run, in turn.
     turns: VecDeque<SessionId>,
     /// Other stages: hidden states in order of arrival.
     arrived: VecDeque<Job>,
     /// Other stages: whether a prompt's chunk goes before single rows, since one waited in the last step.
     is_chunks_turn: bool,
+    /// Prompts that are encoded or taken in, in order of arrival.
+    encoder_jobs: VecDeque<EncoderJob>,
+    /// Whether one of these goes before rows that are decoded, since one waited in the last step.
+    is_encoders_turn: bool,
+    early: Early,
 }
 
 struct Session {
@@ -79,6 +77,9 @@ struct Session {
     options: SessionOptions,
     /// Position of the next row to compute.
     next_position: u32,
+    /// Positions of the encoder's output; 0 in a model without an encoder.
+    n_encoded: u32,
+    encoded: Encoded,
     /// Head: tokens that are not computed yet.
     pending: VecDeque<u32>,
     /// Head: tokens that may still be sampled.
@@ -108,8 +109,20 @@ enum Pause {
 impl Stage {
     /// A stage without sessions, which will take their slots from `slots`.
     pub fn new(shape: StageShape, slots: Slots) -> Self {
-        let (turns, arrived) = Default::default();
-        Self { shape, sessions: HashMap::new(), slots, turns, arrived, is_chunks_turn: false }
+        let (turns, arrived, encoder_jobs) = Default::default();
+        // A session that ends leaves its place to one that begins before both are known here.
+        let early = Early::new(2 * shape.capacity.n_slots, shape.capacity.n_positions);
+        Self {
+            shape,
+            sessions: HashMap::new(),
+            slots,
+            turns,
+            arrived,
+            is_chunks_turn: false,
+            encoder_jobs,
+            is_encoders_turn: false,
+            early,
+        }
     }
 
     pub fn n_sessions(&self) -> usize {
@@ -119,7 +132,8 @@ impl Stage {
     /// Token rows that wait to be computed.
     pub fn n_queued_rows(&self) -> usize {
         let pending: usize = self.sessions.values().map(|session| session.pending.len()).sum();
-        pending + self.arrived.iter().map(Job::n_rows).sum::<usize>()
+        let arrived: usize = self.arrived.iter().map(Job::n_rows).sum();
+        pending + arrived + self.encoder_jobs.iter().map(|job| job.n_rows).sum::<usize>()
     }
 
     /// The phone that this stage sends to.
@@ -129,21 +143,26 @@ impl Stage {
 
     /// Whether a session with this key may begin here when it comes from `source`.
     pub fn takes_session(&self, key: RouteKey, source: Source) -> bool {
-        (source == Source::Host) == self.shape.is_head && self.refuse_foreign(key).is_none()
+        source == self.source_of_sessions() && self.refuse_foreign(key).is_none()
     }
 
     /// Takes a frame that came from `source`.
     pub fn accept(&mut self, frame: Frame, source: Source, now: Instant) -> Vec<Effect> {
         let from_host = source == Source::Host;
+        let is_of_sessions = source == self.source_of_sessions();
+        let comes_to_decode = is_of_sessions && self.shape.stage <= self.shape.first_decoder();
         match frame {
-            Frame::Open { key, options } if from_host == self.shape.is_head => self.open(key, options, now),
-            Frame::Prompt(prompt) if from_host && self.shape.is_head => self.prompt(prompt, now),
-            Frame::Credit { key, steps } if from_host && self.shape.is_head => self.credit(key, steps, now),
-            Frame::Close { key } if from_host == self.shape.is_head => self.close(key),
+            Frame::Open { key, options } if is_of_sessions => self.open(key, options, now),
+            Frame::Prompt(prompt) if comes_to_decode => self.prompt(prompt, now),
+            Frame::Credit { key, steps } if comes_to_decode => self.credit(key, steps, now),
+            Frame::Close { key } if is_of_sessions => self.close(key),
             Frame::Pause { key } if from_host && self.shape.is_head => self.pause(key, now),
-            Frame::Resume(resume) if from_host == self.shape.is_head => self.resume(resume, None, now),
-            Frame::Hidden(hidden) if !from_host && !self.shape.is_head => self.hidden(hidden, now),
-            Frame::Token(token) if !from_host && self.shape.is_head => self.token(token, now),
+            Frame::Resume(resume) if is_of_sessions => self.resume(resume, None, now),
+            Frame::Hidden(hidden) if Some(source) == self.source_of(hidden.kind) => match hidden.kind {
+                HiddenKind::Decoding => self.hidden(hidden, now),
+                HiddenKind::Encoding | HiddenKind::Encoded => self.encoder_rows(hidden, now),
+            },
+            Frame::Token(token) if source == Source::Tail && self.shape.leads() => self.token(token, now),
             other => {
                 tracing::warn!(kind = kind_of(&other), ?source, "a frame that cannot come this way was dropped");
                 Vec::new()
@@ -151,10 +170,29 @@ impl Stage {
         }
     }
 
-    /// The step failed on this phone: its sessions cannot go on here.
-    pub fn fail(&mut self, batch: &Batch, message: &str) -> Vec<Effect> {
+    /// Where sessions begin and end from.
+    fn source_of_sessions(&self) -> Source {
+        if self.shape.is_head { Source::Host } else { Source::Previous }
+    }
+
+    /// Where hidden states of a kind come from; `None` where none come.
+    fn source_of(&self, kind: HiddenKind) -> Option<Source> {
+        let stage = self.shape.stage;
+        let last = self.shape.encoder.map(|encoder| encoder.stages.last);
+        match kind {
+            HiddenKind::Decoding => (stage > self.shape.first_decoder()).then_some(Source::Previous),
+            HiddenKind::Encoding => last.filter(|last| (1..=*last).contains(&stage)).map(|_| Source::Previous),
+            HiddenKind::Encoded => last.filter(|last| stage > *last).map(|last| {
+                let is_next = stage == last + 1;
+                if is_next { Source::Previous } else { Source::Encoder }
+            }),
+        }
+    }
+
+    /// A step of these sessions failed on this phone: they cannot go on here.
+    pub fn fail(&mut self, keys: &[RouteKey], message: &str) -> Vec<Effect> {
         let message = format!("{} could not compute a step: {message}", self.shape.phone);
-        batch.jobs.iter().flat_map(|job| self.drop_session(job.key, FailureCode::Compute, &message)).collect()
+        keys.iter().flat_map(|key| self.drop_session(*key, FailureCode::Compute, &message)).collect()
     }
 
     /// A neighbour's link ended: no session can go on.
@@ -168,6 +206,7 @@ impl Stage {
     pub fn expire(&mut self, now: Instant) -> Vec<Effect> {
         let step_deadline = self.shape.step_deadline;
         let idle_deadline = self.shape.idle_deadline;
+        self.early.expire(now, idle_deadline);
         let slow = |since: Instant| now.duration_since(since) > step_deadline;
         let late: Vec<_> = self.sessions.values().filter(|s| s.awaiting.is_some_and(slow)).map(|s| s.key).collect();
         let idle: Vec<_> = self
@@ -195,7 +234,11 @@ impl Stage {
             return vec![self.busy(key)];
         };
         self.insert(key, slot, &options, now);
-        self.pass_on(Frame::Open { key, options })
+        let mut effects = self.pass_on(Frame::Open { key, options });
+        for hidden in self.early.take(key) {
+            effects.extend(self.encoder_rows(hidden, now));
+        }
+        effects
     }
 
     /// Whether a session may begin or go on here; one of an older epoch is forgotten.
@@ -212,6 +255,13 @@ impl Stage {
             let message = format!(
                 "the session ends at position {}, {} has room for {limit}",
                 options.end_position, self.shape.phone
+            );
+            return Err(Box::new(failed(key, FailureCode::BadFrame, message)));
+        }
+        if self.shape.encoder.is_some() && !(1..options.end_position).contains(&options.n_prompt) {
+            let message = format!(
+                "the prompt has {} tokens, at least one and less than the end position {} expected; update the gateway",
+                options.n_prompt, options.end_position
             );
             return Err(Box::new(failed(key, FailureCode::BadFrame, message)));
         }
@@ -236,11 +286,17 @@ impl Stage {
         if !self.shape.is_tail {
             kept.history = History::default();
         }
+        let (n_encoded, encoded) = match self.shape.encoder {
+            None => (0, Encoded::Taken),
+            Some(_) => (options.n_prompt, Encoded::Arriving(Vec::new())),
+        };
         let session = Session {
             key,
             slot,
             options: kept,
-            next_position: 0,
+            next_position: n_encoded.saturating_sub(1),
+            n_encoded,
+            encoded,
             pending: VecDeque::new(),
             credit: 0,
             awaiting: None,
@@ -253,6 +309,7 @@ impl Stage {
     }
 
     fn close(&mut self, key: RouteKey) -> Vec<Effect> {
+        self.early.forget(key);
         match self.sessions.get(&key.session) {
             Some(session) if session.key.epoch <= key.epoch => {
                 self.forget(key.session);
@@ -260,42 +317,6 @@ impl Stage {
             }
             _ => Vec::new(),
         }
-    }
-
-    fn prompt(&mut self, prompt: Prompt, now: Instant) -> Vec<Effect> {
-        let session = match self.current(prompt.key, now) {
-            Ok(session) => session,
-            Err(effect) => return vec![*effect],
-        };
-        let expected = session.next_position as usize + session.pending.len();
-        let end = prompt.position as usize + prompt.tokens.len();
-        if prompt.position as usize != expected
-            || session.lacks_kv
-            || prompt.tokens.is_empty()
-            || end >= session.options.end_position as usize
-        {
-            let message = format!(
-                "prompt of {} tokens at position {}, {expected} expected and less than {} in all",
-                prompt.tokens.len(),
-                prompt.position,
-                session.options.end_position
-            );
-            return self.drop_session(prompt.key, FailureCode::BadFrame, &message);
-        }
-        session.pending.extend(prompt.tokens);
-        session.prompt_end = end as u32;
-        session.credit = session.credit.saturating_add(prompt.credit);
-        self.turns.push_back(prompt.key.session);
-        Vec::new()
-    }
-
-    fn credit(&mut self, key: RouteKey, steps: u32, now: Instant) -> Vec<Effect> {
-        // A session that ended while the credit was on its way is no failure.
-        if let Ok(session) = self.current(key, now) {
-            session.credit = session.credit.saturating_add(steps);
-            self.take_turn(key.session);
-        }
-        Vec::new()
     }
 
     fn hidden(&mut self, hidden: Hidden, now: Instant) -> Vec<Effect> {
@@ -319,7 +340,7 @@ impl Stage {
             );
             return self.drop_session(hidden.key, FailureCode::BadFrame, &message);
         }
-        let slot = session.slot;
+        let (slot, n_encoded) = (session.slot, session.n_encoded);
         session.next_position = end as u32;
         match decode_rows(hidden.dtype, hidden_size, n_rows, &hidden.payload) {
             Ok(values) => {
@@ -328,6 +349,7 @@ impl Stage {
                     key: hidden.key,
                     slot,
                     position: hidden.position,
+                    n_encoded,
                     rows,
                     sample: hidden.sample,
                 });
@@ -335,21 +357,6 @@ impl Stage {
             }
             Err(error) => self.drop_session(hidden.key, FailureCode::BadFrame, &error.to_string()),
         }
-    }
-
-    fn token(&mut self, token: Token, now: Instant) -> Vec<Effect> {
-        // A token of a session that was closed meanwhile is surplus, not a failure.
-        let Ok(session) = self.current(token.key, now) else { return Vec::new() };
-        if token.position as usize != session.next_position as usize + session.pending.len() {
-            let message = format!("token at position {}, {} expected", token.position, session.next_position);
-            return self.drop_session(token.key, FailureCode::BadFrame, &message);
-        }
-        session.awaiting = None;
-        if token.finish.is_none() {
-            session.pending.push_back(token.token);
-            self.take_turn(token.key.session);
-        }
-        self.tell_pause(token.key)
     }
 
     /// The session of a frame, if the frame is current.
@@ -380,16 +387,11 @@ impl Stage {
         failed(key, FailureCode::StaleGeneration, message)
     }
 
-    fn take_turn(&mut self, id: SessionId) {
-        if !self.turns.contains(&id) {
-            self.turns.push_back(id);
-        }
-    }
-
     fn forget(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.remove(&id) {
             self.slots.give_back(session.slot);
             self.arrived.retain(|job| job.key != session.key);
+            self.encoder_jobs.retain(|job| job.key != session.key);
             self.turns.retain(|turn| *turn != id);
         }
     }
@@ -415,7 +417,12 @@ impl Stage {
 impl Session {
     fn is_runnable(&self) -> bool {
         let may_go_on = self.pause == Pause::No || self.next_position < self.prompt_end;
-        !self.pending.is_empty() && self.credit > 0 && may_go_on
+        !self.pending.is_empty() && self.credit > 0 && may_go_on && self.may_decode()
+    }
+
+    /// Whether all that rows attend to is here.
+    fn may_decode(&self) -> bool {
+        self.encoded == Encoded::Taken
     }
 
     /// Whether it takes its share of the ring now.

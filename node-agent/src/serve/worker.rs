@@ -1,5 +1,6 @@
 //! The worker: what runs on a compute thread. The one owner of a segment, its engine, and the sessions of its stages.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -12,23 +13,24 @@ use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::compute::{Attachment, Call, Compute, Event, Source};
+use super::batch::Batch;
+use super::compute::{Attachment, Call, Compute, Event, Skip, Source};
 use super::kv_transfer::{PIECE_BYTES, Puller};
 use super::outlet::{NotConnected, Outlet};
-use super::stage::{Effect, Stage};
+use super::stage::{Effect, EncoderJob, EncoderStep, Stage, Work};
 use crate::board::Entry;
 use crate::hub_link::key_of;
 use crate::kv_cache::Slots;
 use crate::metrics::StepKind;
 use crate::pace::{Figures, Pace, Shares, Step};
-use crate::segment::Segment;
+use crate::segment::{AnySegment, SegmentError};
 use crate::trial;
 
 /// How often deadlines are looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(250);
 
 pub(super) struct Worker {
-    segment: Segment,
+    segment: AnySegment,
     /// Given back when the segment is freed: fields are dropped in this order.
     _memory: OwnedSemaphorePermit,
     slots: Slots,
@@ -49,6 +51,7 @@ struct Attached {
     stage: Stage,
     holds: Holds,
     next: Outlet,
+    skips: BTreeMap<u32, Skip>,
     entry: Arc<Entry>,
     puller: Puller,
 }
@@ -57,7 +60,7 @@ struct Attached {
 
 impl Worker {
     pub(super) fn new(
-        (segment, memory): (Segment, OwnedSemaphorePermit),
+        (segment, memory): (AnySegment, OwnedSemaphorePermit),
         host: mpsc::Sender<Frame>,
         runtime: Handle,
         calls: std_mpsc::SyncSender<Call>,
@@ -100,13 +103,13 @@ impl Worker {
     }
 
     fn attach(&mut self, attachment: Attachment) {
-        let Attachment { shape, holds, next, entry, puller } = attachment;
+        let Attachment { shape, holds, next, skips, entry, puller } = attachment;
         let generation = shape.generation;
         // One of the same generation is gone: its own end is on its way behind this.
         self.detach(generation);
         let stage = Stage::new(shape, self.slots.clone());
         entry.set_figures(self.pace.figures());
-        self.stages.push(Attached { generation, stage, holds, next, entry, puller });
+        self.stages.push(Attached { generation, stage, holds, next, skips, entry, puller });
     }
 
     fn detach(&mut self, generation: PlanGeneration) {
@@ -176,32 +179,68 @@ impl Worker {
         let began = Instant::now();
         for offset in 0..n_stages {
             let index = (self.turn + offset) % n_stages;
-            let Some(batch) = self.stages[index].stage.next_batch(began) else { continue };
+            let Some(work) = self.stages[index].stage.next_work(began) else { continue };
             self.turn = index + 1;
-            let it = &mut self.stages[index];
-            let (n_rows, n_logits) = (batch.rows.len(), batch.n_logits);
-            let is_decode = batch.jobs.len() == n_rows;
-            let mut computing = None;
-            let effects = match self.segment.step_of(it.holds, &batch.rows, batch.input.clone(), n_logits) {
-                Ok(output) => {
-                    let took = began.elapsed();
-                    computing = Some(took);
-                    it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, took);
-                    it.stage.complete(batch, output, Instant::now())
+            let keys: Vec<RouteKey> = match &work {
+                Work::Batch(batch) => batch.jobs.iter().map(|job| job.key).collect(),
+                Work::Encoder(job) => vec![job.key],
+            };
+            let done = match work {
+                Work::Batch(batch) => self.run_batch(index, batch, began),
+                Work::Encoder(job) => self.run_encoder(index, job, began),
+            };
+            match done {
+                Ok((effects, step)) => {
+                    self.deliver(index, effects);
+                    self.note(&Step { whole: began.elapsed(), ..step });
                 }
                 Err(error) => {
                     tracing::error!(%error, "a step failed");
-                    it.stage.fail(&batch, &error.to_string())
+                    let effects = self.stages[index].stage.fail(&keys, &error.to_string());
+                    self.deliver(index, effects);
                 }
-            };
-            let n_layers = it.holds.layers.len() as usize;
-            self.deliver(index, effects);
-            if let Some(computing) = computing {
-                let step = Step { n_rows, n_logits, n_layers, is_decode, computing, whole: began.elapsed() };
-                self.note(&step);
             }
             return;
         }
+    }
+
+    fn run_batch(&mut self, index: usize, batch: Batch, began: Instant) -> Result<(Vec<Effect>, Step), SegmentError> {
+        let it = &mut self.stages[index];
+        let (n_rows, n_logits) = (batch.rows.len(), batch.n_logits);
+        let is_decode = batch.jobs.len() == n_rows;
+        let rows = (&batch.rows[..], &batch.n_encoded[..]);
+        let output = self.segment.step_of(it.holds, rows, batch.input.clone(), n_logits)?;
+        let computing = began.elapsed();
+        it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, computing);
+        let n_layers = self.segment.n_decoding_layers(it.holds);
+        let step = Step { n_rows, n_logits, n_layers, is_decode, computing, whole: computing };
+        Ok((it.stage.complete(batch, output, Instant::now()), step))
+    }
+
+    fn run_encoder(
+        &mut self,
+        index: usize,
+        job: EncoderJob,
+        began: Instant,
+    ) -> Result<(Vec<Effect>, Step), SegmentError> {
+        let it = &mut self.stages[index];
+        let EncoderJob { key, slot, n_rows, step } = job;
+        let segment = self.segment.with_encoder()?;
+        let (effects, n_layers) = match step {
+            EncoderStep::Encode(input) => {
+                let values = segment.encode_of(it.holds, n_rows, input)?;
+                (it.stage.encoded((key, slot), values), segment.n_encoding_layers(it.holds))
+            }
+            EncoderStep::TakeEncoded(values) => {
+                segment.take_encoded_of(it.holds, slot, values)?;
+                it.stage.taken(key);
+                // Two products a layer are no pass through it.
+                (Vec::new(), 0)
+            }
+        };
+        let computing = began.elapsed();
+        it.entry.steps().note(StepKind::Prefill, computing);
+        Ok((effects, Step { n_rows, n_logits: 0, n_layers, is_decode: false, computing, whole: computing }))
     }
 
     /// Times the segment before its first session comes.
@@ -220,11 +259,21 @@ impl Worker {
     }
 
     fn deliver(&mut self, index: usize, effects: Vec<Effect>) {
-        let mut is_down = false;
+        let mut lost: Option<String> = None;
         let it = &mut self.stages[index];
         for effect in effects {
             match effect {
-                Effect::Next(frame) => is_down |= it.next.send(frame).is_err(),
+                Effect::Next(frame) => {
+                    if it.next.send(frame).is_err() {
+                        lost = Some(it.stage.next_phone().to_owned());
+                    }
+                }
+                Effect::Skip { to, frame } => {
+                    let sent = it.skips.get(&to).map(|skip| skip.outlet.send(frame));
+                    if sent != Some(Ok(())) {
+                        lost = Some(it.skips.get(&to).map_or_else(|| format!("stage {to}"), |skip| skip.phone.clone()));
+                    }
+                }
                 // Without a host link the gateway knows that this phone is gone and replays.
                 Effect::Host(frame) => drop(self.host.blocking_send(frame)),
                 Effect::Pull(pull) => {
@@ -233,8 +282,7 @@ impl Worker {
                 }
             }
         }
-        if is_down {
-            let phone = it.stage.next_phone().to_owned();
+        if let Some(phone) = lost {
             for effect in it.stage.peer_lost(&phone, &NotConnected.to_string()) {
                 if let Effect::Host(frame) = effect {
                     drop(self.host.blocking_send(frame));
@@ -252,6 +300,7 @@ impl Worker {
         layer: u32,
         positions: Range<u32>,
     ) -> Result<Vec<KvRows>, String> {
+        let segment = self.segment.with_movable_cache().map_err(|error| error.to_string())?;
         let it = &self.stages[index];
         let Some(kept) = it.stage.kept(key, n_positions) else {
             return Err(format!("it has not computed {n_positions} positions of session {}", key.session));
@@ -259,13 +308,13 @@ impl Worker {
         if !kept.layers.contains(layer) || positions.end > n_positions {
             return Err(format!("layer {layer} up to position {} is not this stage's", positions.end));
         }
-        let bytes_per_position = self.segment.kv_values_per_position() * 4;
+        let bytes_per_position = segment.kv_values_per_position() * 4;
         let per_frame = u32::try_from((PIECE_BYTES / bytes_per_position).max(1)).unwrap_or(u32::MAX);
         let mut all = Vec::new();
         let mut position = positions.start;
         while position < positions.end {
             let end = positions.end.min(position.saturating_add(per_frame));
-            let values = self.segment.read_kv(layer, kept.slot, position..end).map_err(|error| error.to_string())?;
+            let values = segment.read_kv(layer, kept.slot, position..end).map_err(|error| error.to_string())?;
             all.push(KvRows { key, layer, position, n_positions: end - position, values: bytes_of(&values) });
             position = end;
         }
@@ -276,7 +325,8 @@ impl Worker {
         // A session that ended meanwhile needs nothing.
         let Some(slot) = self.stages[index].stage.slot_to_fill(key) else { return Ok(()) };
         let values: Vec<f32> = rows.values.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
-        let written = self.segment.write_kv(rows.layer, slot, (rows.position, rows.n_positions), &values);
+        let segment = self.segment.with_movable_cache().map_err(|error| error.to_string())?;
+        let written = segment.write_kv(rows.layer, slot, (rows.position, rows.n_positions), &values);
         written.map_err(|error| error.to_string())
     }
 }

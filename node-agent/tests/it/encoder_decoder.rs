@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use polyphony_agent::segment::{Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Segment, SegmentError};
+use polyphony_agent::segment::{
+    AnySegment, Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Segment, SegmentError,
+};
 use polyphony_kernels::{Arithmetic, Backend, Row};
 use polyphony_model::{Edge, EdgeKind, Holds, LayerRange, Manifest, TensorEntry};
 use polyphony_protocol::ActivationType;
@@ -213,16 +215,79 @@ fn every_split_of_a_t5_gives_the_same_bits_whatever_travels() {
     }
 }
 
+/// A segment as a phone loads it.
+fn any_segment(model: &str, holds: Option<Holds>) -> AnySegment {
+    let path = folder().join(model);
+    let manifest = Manifest::build(&path).unwrap();
+    let file = fs::read(&path).unwrap();
+    let engine = polyphony_kernels::open(CPU, None).unwrap();
+    let holds = holds.unwrap_or(Holds::all(manifest.hyperparameters.n_layers));
+    AnySegment::load(engine, &manifest, holds, CAPACITY, ActivationType::F16, |tensor| {
+        Ok::<_, SegmentError>(file[tensor.offset as usize..(tensor.offset + tensor.n_bytes) as usize].to_vec())
+    })
+    .unwrap()
+}
+
 #[test]
-fn a_t5_is_refused_where_a_ring_would_serve_it_and_says_why() {
+fn a_model_is_loaded_as_what_it_is_and_refuses_what_the_other_kind_does() {
+    let mut t5 = any_segment("t5.gguf", None);
+    assert!(matches!(t5, AnySegment::EncoderDecoder(_)));
+    assert_eq!((t5.n_encoding_layers(t5.holds()), t5.n_decoding_layers(t5.holds())), (4, 4));
+    let error = t5.with_movable_cache().err().unwrap().to_string();
+    assert!(error.contains("is not handed over; its sessions are replayed"), "{error}");
+    let mut llama = any_segment("llama.gguf", None);
+    assert!(matches!(llama, AnySegment::DecoderOnly(_)));
+    assert!(matches!(llama.with_encoder(), Err(SegmentError::NoEncoder { .. })));
     let manifest = Manifest::build(&folder().join("t5.gguf")).unwrap();
     let engine = polyphony_kernels::open(CPU, None).unwrap();
-    let holds = Holds::all(manifest.hyperparameters.n_layers);
-    let load = Segment::load(engine, &manifest, holds, CAPACITY, ActivationType::F32, |_| {
+    let load = Segment::load(engine, &manifest, Holds::all(8), CAPACITY, ActivationType::F32, |_| {
         Err::<Vec<u8>, _>(SegmentError::TooManyRows { rows: 0, limit: 0 })
     });
-    let error = load.err().unwrap().to_string();
-    assert!(error.contains("a t5 model has an encoder"), "{error}");
+    assert!(matches!(load, Err(SegmentError::HasEncoder { .. })));
+}
+
+#[test]
+fn a_trial_times_the_layers_that_decode_or_else_those_that_encode() {
+    let part = |from, to| Holds { embedding: from == 0, layers: LayerRange { from, to }, head: to == 8 };
+    for (from, to, n_timed) in [(0, 8, 4), (0, 3, 3), (2, 4, 2), (3, 6, 2), (4, 7, 3), (6, 8, 2)] {
+        let (_, figures) = polyphony_agent::trial::run(&mut any_segment("t5.gguf", Some(part(from, to)))).unwrap();
+        assert_eq!(figures.layers_timed, n_timed, "layers {from} to {to}");
+        assert!(figures.seconds_per_layer.is_some_and(|seconds| seconds > 0.0), "layers {from} to {to}: {figures:?}");
+    }
+}
+
+/// A later plan runs a part of what an earlier one has loaded.
+#[test]
+fn a_part_of_what_is_loaded_computes_what_it_would_alone() {
+    let mut graph = Graph::load(&[3, 6], CPU, ActivationType::F16);
+    let expected = greedy(&mut graph);
+    let mut whole: Vec<EncoderDecoderSegment> = Graph::load(&[], CPU, ActivationType::F16).segments;
+    let segment = &mut whole[0];
+    let parts = [(0, 3), (3, 6), (6, 8)].map(|(from, to)| Holds {
+        embedding: from == 0,
+        layers: LayerRange { from, to },
+        head: to == 8,
+    });
+    let case = &golden().cases[0];
+    let n_encoded = case.prompt_ids.len();
+    let values = segment.encode_of(parts[0], n_encoded, Input::Tokens(case.prompt_ids.clone())).unwrap();
+    let encoded = segment.encode_of(parts[1], n_encoded, Input::Hidden(values)).unwrap();
+    segment.take_encoded_of(parts[1], 1, encoded.clone()).unwrap();
+    segment.take_encoded_of(parts[2], 1, encoded).unwrap();
+    let mut token = golden().decoder_start;
+    for (position, expected) in (0..20).zip(expected) {
+        let row = DecoderRow { row: Row { slot: 1, position }, n_encoded: n_encoded as u32 };
+        let Output::Hidden(values) = segment.step_of(parts[1], &[row], Input::Tokens(vec![token]), 1).unwrap() else {
+            panic!("the second part has no head")
+        };
+        let Output::Logits(logits) = segment.step_of(parts[2], &[row], Input::Hidden(values), 1).unwrap() else {
+            panic!("the third part has the head")
+        };
+        token = best(&logits);
+        assert_eq!((token, logits[7].to_bits()), expected);
+    }
+    let beyond = Holds { layers: LayerRange { from: 3, to: 9 }, ..parts[1] };
+    assert!(matches!(segment.encode_of(beyond, 1, Input::Tokens(vec![1])), Err(SegmentError::NotLoaded { .. })));
 }
 
 #[test]

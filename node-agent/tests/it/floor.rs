@@ -120,6 +120,7 @@ impl Floor {
             numerics_class: format!("{}/f16", self.phones[phone].numerics),
             standby: standby.map(|(from, to)| LayerSpan { from, to }),
             follows: follows.clone(),
+            encoder: None,
         });
         let stages: Vec<_> = stages.collect();
         self.plans.insert(generation, stages);
@@ -175,6 +176,7 @@ impl Floor {
             end_tokens: vec![],
             top_logprobs: 0,
             logprobs: false,
+            n_prompt: 0,
             history: History::default(),
         };
         let key = RouteKey {

@@ -42,6 +42,7 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
         numerics_class: format!("{}/f16", agents[0].join.numerics),
         standby: None,
         follows: None,
+        encoder: None,
     }
 }
 
@@ -71,6 +72,7 @@ async fn steps_frames_bytes_and_weights_are_counted_as_they_happened() {
         end_tokens: vec![],
         top_logprobs: 0,
         logprobs: false,
+        n_prompt: 0,
         history: Default::default(),
     };
     head.send(Frame::Open { key, options }).await;

@@ -104,6 +104,7 @@ impl Generation {
             end_tokens: if self.ignore_eos { Vec::new() } else { end_tokens.to_vec() },
             top_logprobs: self.logprobs.unwrap_or(0),
             logprobs: self.logprobs.is_some(),
+            n_prompt: position,
             // The session fills it each time that it opens.
             history: History::default(),
         })

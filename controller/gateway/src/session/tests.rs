@@ -15,6 +15,7 @@ fn options(end_position: u32) -> SessionOptions {
         end_position,
         end_tokens: vec![99],
         top_logprobs: 0,
+        n_prompt: 3,
         logprobs: false,
         history: Default::default(),
     }

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use polyphony_api::{
     InferenceDeployment, InferenceDeploymentSpec, Model, ModelSpec, Phone, PhoneSpec, SegmentPlacement,
 };
-use polyphony_model::Manifest;
+use polyphony_model::{Encoder, Manifest};
 use polyphony_protocol::hub::{Heartbeat, Join, SegmentPhase, SegmentReport, Speed};
 use polyphony_protocol::version;
 use serde_json::json;
@@ -97,6 +97,19 @@ impl World {
             tokens_per_second: BTreeMap::new(),
         };
         Self { observed, told: Vec::new() }
+    }
+
+    /// The first half of the model's layers is an encoder.
+    pub(super) fn with_encoder(mut self) -> Self {
+        let progress = &mut self.observed.models.get_mut(&key("m")).unwrap().progress;
+        let mut manifest = manifest();
+        let encoder = Encoder { n_layers: LAYERS / 2, n_buckets: 8, start_token: 0, is_gated: true };
+        manifest.hyperparameters.encoder = Some(encoder);
+        let manifest_json = serde_json::to_vec(&manifest).unwrap().into();
+        let digest = manifest.digest();
+        let resolved = Resolved { path: "/m.gguf".into(), manifest_json, manifest, digest };
+        *progress = Some(Progress::Resolved(Arc::new(resolved)));
+        self
     }
 
     /// With phones of so many MiB each, named `a`, `b`, `c` …

@@ -2,6 +2,7 @@
 
 mod balancing;
 mod change;
+mod encoder;
 mod loss;
 mod phones;
 mod planning;

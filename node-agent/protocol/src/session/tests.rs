@@ -15,6 +15,7 @@ fn old() -> SessionOptions {
         end_tokens: vec![2],
         top_logprobs: 3,
         logprobs: true,
+        n_prompt: 0,
         history: History::default(),
     }
 }
@@ -34,8 +35,8 @@ fn options_with_penalties_are_these_bytes() {
     let mut sampling = penalized();
     sampling.logit_bias = [(70_000, -100.0), (5, 2.5)].into();
     let history = History::new(&sampling, &[8, 3, 8], &[3, 9, 9]);
-    let options = SessionOptions { sampling, history, ..old() };
-    let expected = r#"{"sampling":{"temperature":0.5,"top_k":3,"top_p":0.25,"seed":7,"min_p":0.1,"repetition_penalty":1.5,"presence_penalty":0.25,"frequency_penalty":-0.5,"logit_bias":{"5":2.5,"70000":-100.0}},"end_position":9,"end_tokens":[2],"top_logprobs":3,"logprobs":true,"history":{"prompt":[3,8],"output":{"3":1,"9":2}}}"#;
+    let options = SessionOptions { sampling, history, n_prompt: 3, ..old() };
+    let expected = r#"{"sampling":{"temperature":0.5,"top_k":3,"top_p":0.25,"seed":7,"min_p":0.1,"repetition_penalty":1.5,"presence_penalty":0.25,"frequency_penalty":-0.5,"logit_bias":{"5":2.5,"70000":-100.0}},"end_position":9,"end_tokens":[2],"top_logprobs":3,"logprobs":true,"n_prompt":3,"history":{"prompt":[3,8],"output":{"3":1,"9":2}}}"#;
     assert_eq!(serde_json::to_string(&options).unwrap(), expected);
     assert_eq!(serde_json::from_str::<SessionOptions>(expected).unwrap(), options);
 }

@@ -3,18 +3,36 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
-use super::{Batch, Job, JobRows, Session, Stage};
+use super::{Batch, Job, JobRows, Session, Stage, Work};
 
 impl Stage {
-    /// The next step's rows; `None` when nothing is ready.
+    /// The next step; `None` when nothing is ready. Prompts that are encoded and rows that are decoded go first in turn.
+    pub fn next_work(&mut self, now: Instant) -> Option<Work> {
+        if self.is_encoders_turn
+            && let Some(job) = self.encoder_jobs.pop_front()
+        {
+            self.is_encoders_turn = false;
+            return Some(Work::Encoder(job));
+        }
+        if let Some(batch) = self.next_batch(now) {
+            self.is_encoders_turn = !self.encoder_jobs.is_empty();
+            return Some(Work::Batch(batch));
+        }
+        self.encoder_jobs.pop_front().map(Work::Encoder)
+    }
+
+    /// The next step's rows of decoding; `None` when none are ready.
     pub fn next_batch(&mut self, now: Instant) -> Option<Batch> {
-        let jobs = if self.shape.is_head { self.jobs_of_turns(now) } else { self.jobs_of_arrivals() };
+        let jobs = if self.shape.leads() { self.jobs_of_turns(now) } else { self.jobs_of_arrivals() };
         (!jobs.is_empty()).then(|| Batch::new(jobs, self.shape.is_tail, self.shape.hidden_size, now))
     }
 
     /// Whether a step can be run now.
     pub fn has_work(&self) -> bool {
-        !self.arrived.is_empty() || self.turns.iter().any(|id| self.sessions.get(id).is_some_and(Session::is_runnable))
+        let may_decode = |job: &Job| self.sessions.get(&job.key.session).is_some_and(Session::may_decode);
+        !self.encoder_jobs.is_empty()
+            || self.arrived.iter().any(may_decode)
+            || self.turns.iter().any(|id| self.sessions.get(id).is_some_and(Session::is_runnable))
     }
 
     /// A step samples for no more than its share of the sessions that decode: a batch of all of them would keep one stage busy
@@ -24,7 +42,7 @@ impl Stage {
         let mut passed_over = VecDeque::new();
         let mut room = self.shape.capacity.max_rows;
         let n_active = self.sessions.values().filter(|session| session.is_active()).count();
-        let mut samples = n_active.div_ceil(self.shape.n_stages.max(1));
+        let mut samples = n_active.div_ceil(self.shape.n_decoding_stages());
         for _ in 0..self.turns.len() {
             let Some(id) = self.turns.pop_front() else { break };
             let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_runnable()) else { continue };
@@ -45,7 +63,8 @@ impl Stage {
             } else {
                 self.turns.push_back(id);
             }
-            jobs.push(Job { key: session.key, slot: session.slot, position, rows: JobRows::Tokens(tokens), sample });
+            let (key, slot, n_encoded) = (session.key, session.slot, session.n_encoded);
+            jobs.push(Job { key, slot, position, n_encoded, rows: JobRows::Tokens(tokens), sample });
         }
         // Who was passed over comes before who had a turn.
         while let Some(id) = passed_over.pop_back() {
@@ -55,17 +74,20 @@ impl Stage {
     }
 
     /// Single rows, which decode, and chunks of prompts go first in turn, so that neither waits for more than one step of the
-    /// other; what goes second fills the step up. The jobs of one session stay in order.
+    /// other; what goes second fills the step up. The jobs of one session stay in order, and wait for the encoder's output where there is
+    /// one.
     fn jobs_of_arrivals(&mut self) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut room = self.shape.capacity.max_rows;
         let is_chunk = |job: &Job| job.n_rows() > 1;
+        let sessions = &self.sessions;
+        let may_decode = |job: &Job| sessions.get(&job.key.session).is_some_and(Session::may_decode);
         for takes_chunks in [self.is_chunks_turn, !self.is_chunks_turn] {
             let mut left = VecDeque::with_capacity(self.arrived.len());
             let mut waiting = HashSet::new();
             let mut is_full = false;
             for job in self.arrived.drain(..) {
-                let is_next = is_chunk(&job) == takes_chunks && !waiting.contains(&job.key.session);
+                let is_next = is_chunk(&job) == takes_chunks && !waiting.contains(&job.key.session) && may_decode(&job);
                 is_full |= is_next && job.n_rows() > room;
                 if is_next && !is_full {
                     room -= job.n_rows();

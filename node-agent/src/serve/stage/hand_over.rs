@@ -35,6 +35,9 @@ impl Stage {
     /// Takes a session over. What the same segment `kept` of it stays where it is; the rest has to be pulled.
     pub fn resume(&mut self, resume: Resume, kept: Option<Kept>, now: Instant) -> Vec<Effect> {
         let Resume { key, position, from, from_epoch, .. } = resume;
+        if self.shape.encoder.is_some() {
+            return vec![failed(key, FailureCode::HandOver, self.stays())];
+        }
         if let Err(effect) = self.admit(key, &resume.options) {
             return vec![*effect];
         }
@@ -92,6 +95,9 @@ impl Stage {
     /// What this stage has of a session's positions below `n_positions`.
     pub fn kept(&self, key: RouteKey, n_positions: u32) -> Option<Kept> {
         let session = self.sessions.get(&key.session).filter(|session| session.key == key)?;
+        if self.shape.encoder.is_some() {
+            return None;
+        }
         let has_all = !session.lacks_kv && n_positions <= session.next_position;
         has_all.then_some(Kept { slot: session.slot, layers: self.shape.layers })
     }
@@ -109,7 +115,18 @@ impl Stage {
         sessions.into_iter().for_each(|session| self.forget(session));
     }
 
+    /// Why no session moves from or to this stage.
+    fn stays(&self) -> String {
+        format!(
+            "{} has a part of an encoder–decoder model, whose sessions are replayed instead of moved",
+            self.shape.phone
+        )
+    }
+
     pub(super) fn pause(&mut self, key: RouteKey, now: Instant) -> Vec<Effect> {
+        if self.shape.encoder.is_some() && self.is_current(key) {
+            return self.drop_session(key, FailureCode::HandOver, &self.stays());
+        }
         match self.current(key, now) {
             Ok(session) => session.pause = Pause::Wanted,
             Err(effect) => return vec![*effect],

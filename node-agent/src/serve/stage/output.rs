@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use polyphony_protocol::Frame;
 use polyphony_protocol::activation::encode_rows;
-use polyphony_protocol::frame::{Finish, Hidden, Token};
+use polyphony_protocol::frame::{Finish, Hidden, HiddenKind, Token};
 
 use super::{Batch, Effect, Stage};
 use crate::sample;
@@ -31,6 +31,7 @@ impl Stage {
                     position: job.position,
                     n_tokens: job.n_rows() as u32,
                     dtype: self.shape.activation_type,
+                    kind: HiddenKind::Decoding,
                     sample: job.sample,
                     payload: encode_rows(self.shape.activation_type, self.shape.hidden_size, mine),
                 })));
@@ -63,7 +64,7 @@ impl Stage {
             let token =
                 Token { key: job.key, position, token: drawn.token, finish, logprob: drawn.logprob, top: drawn.top };
             effects.push(Effect::Host(Frame::Token(token.clone())));
-            if self.shape.is_head {
+            if self.shape.leads() {
                 effects.extend(self.token(token, now));
             } else {
                 effects.push(Effect::Next(Frame::Token(Token { top: Vec::new(), ..token })));

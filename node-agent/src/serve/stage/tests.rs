@@ -1,12 +1,17 @@
 //! Stages without engines: a toy model whose next token is the sum of all tokens so far, modulo 97.
 #![allow(clippy::unwrap_used)]
 
+mod encoder;
 mod hand_over;
 
+use std::time::Duration;
+
+use polyphony_model::LayerRange;
+use polyphony_protocol::{ActivationType, Epoch, PlanGeneration, RingId};
+
 use super::*;
-use crate::segment::{Input, Output};
-use polyphony_protocol::Epoch;
-use polyphony_protocol::frame::Finish;
+use crate::segment::{Capacity, Input, Output};
+use polyphony_protocol::frame::{Finish, Prompt, Resume, Token};
 use polyphony_protocol::session::Sampling;
 
 const VOCABULARY: usize = 97;
@@ -22,6 +27,7 @@ fn options(end_position: u32) -> SessionOptions {
         end_tokens: vec![96],
         top_logprobs: 0,
         logprobs: false,
+        n_prompt: 0,
         history: Default::default(),
     }
 }
@@ -37,6 +43,7 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
         n_stages,
         is_head: stage == 0,
         is_tail: stage + 1 == n_stages,
+        encoder: None,
         hidden_size: 1,
         activation_type: ActivationType::F32,
         capacity: Capacity { n_slots: 2, n_positions: 64, max_rows: 4 },
@@ -77,9 +84,11 @@ impl Ring {
             match effect {
                 Effect::Host(frame) => self.to_gateway.push(frame),
                 Effect::Pull(pull) => panic!("nothing is to be pulled: {pull:?}"),
+                Effect::Skip { to, .. } => panic!("nothing skips to {to} in a model without an encoder"),
                 Effect::Next(frame) => {
                     let to = (from + 1) % self.stages.len();
-                    let effects = self.stages[to].accept(frame, Source::Previous, self.now);
+                    let source = if to == 0 { Source::Tail } else { Source::Previous };
+                    let effects = self.stages[to].accept(frame, source, self.now);
                     self.carry(to, effects);
                 }
             }
@@ -246,6 +255,7 @@ fn hidden_states_out_of_order_or_of_the_wrong_size_end_the_session() {
             position,
             n_tokens,
             dtype: ActivationType::F32,
+            kind: HiddenKind::Decoding,
             sample: true,
             payload: vec![0; bytes].into(),
         };
@@ -396,7 +406,7 @@ fn a_step_samples_for_its_share_of_the_sessions_so_that_every_stage_has_work() {
         for session in 1..=n_sessions {
             let token =
                 Token { key: key(session, 0), position: 1, token: 1, finish: None, logprob: 0.0, top: Vec::new() };
-            head.accept(Frame::Token(token), Source::Previous, now);
+            head.accept(Frame::Token(token), Source::Tail, now);
         }
         let batch = head.next_batch(now).unwrap();
         assert_eq!(sessions_of(&batch), (1..=share as u64).collect::<Vec<_>>());
@@ -437,7 +447,15 @@ fn a_decode_row_waits_for_one_chunk_of_a_prompt_at_most_and_so_does_a_chunk_for_
         let position = positions.entry(session).or_insert(0);
         let payload = vec![0; n_tokens * 4].into();
         let (key, dtype) = (key(session, 0), ActivationType::F32);
-        let hidden = Hidden { key, position: *position, n_tokens: n_tokens as u32, dtype, sample, payload };
+        let hidden = Hidden {
+            key,
+            position: *position,
+            n_tokens: n_tokens as u32,
+            dtype,
+            kind: HiddenKind::Decoding,
+            sample,
+            payload,
+        };
         *position += n_tokens as u32;
         assert_eq!(stage.accept(Frame::Hidden(hidden), Source::Previous, now), []);
     };

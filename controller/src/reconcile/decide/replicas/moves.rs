@@ -55,6 +55,12 @@ impl<'a> Round<'a, '_> {
         {
             outcome.predicted_tokens_per_second = Some(1.0 / raw.predicted_inter_token_seconds);
         }
+        if rules.enabled && resolved.manifest.hyperparameters.encoder.is_some() {
+            let message =
+                "layers of an encoder–decoder model stay where they are: its sessions do not move yet".to_owned();
+            outcome.balance = not_asked("Disabled", message);
+            return outcome;
+        }
         if rules.enabled && !matches!(strategy, Strategy::Optimal | Strategy::LinguaLinked) {
             outcome.balance = not_asked("Disabled", format!("the strategy {strategy:?} is kept as it is"));
             return outcome;
@@ -174,7 +180,7 @@ impl<'a> Round<'a, '_> {
             };
             let number = self.next_generation;
             let mut ledger = self.ledger.clone();
-            let made = segments::placements(self.deployment, serving.replica, number, &planned, &resolved.digest, None);
+            let made = segments::placements(self.deployment, serving.replica, number, &planned, resolved, None);
             made.iter().for_each(|placement| ledger.add(placement));
             let used = ledger.bytes();
             let is_over = |stage: &&mut Stage| {

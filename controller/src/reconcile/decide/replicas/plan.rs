@@ -129,9 +129,9 @@ impl<'a> Round<'a, '_> {
     ) -> Outcome {
         let number = self.next_generation;
         self.next_generation += 1;
-        let follows = serving.filter(|serving| self.can_take_over(serving, planned, &resolved.digest));
+        let follows = serving.filter(|serving| self.can_take_over(serving, planned, resolved));
         let follows = follows.map(|serving| serving.number);
-        let mut made = segments::placements(self.deployment, replica, number, planned, &resolved.digest, follows);
+        let mut made = segments::placements(self.deployment, replica, number, planned, resolved, follows);
         if let Some(serving) = serving.filter(|_| follows.is_some()) {
             made.iter_mut().for_each(|placement| keep_loaded(placement, serving));
         }
@@ -175,13 +175,14 @@ impl<'a> Round<'a, '_> {
         }
     }
 
-    /// Whether a KV cache of the serving generation is one of the planned generation too.
-    fn can_take_over(&self, serving: &Generation<'a>, planned: &Planned, digest: &str) -> bool {
+    /// Whether a KV cache of the serving generation is one of the planned generation too, in a model whose sessions move.
+    fn can_take_over(&self, serving: &Generation<'a>, planned: &Planned, resolved: &Resolved) -> bool {
         let wanted = &self.deployment.spec;
-        serving.is_ready(self.observed)
+        resolved.manifest.hyperparameters.encoder.is_none()
+            && serving.is_ready(self.observed)
             && serving.segments.iter().all(|segment| {
                 let spec = &segment.spec;
-                spec.manifest_digest == digest
+                spec.manifest_digest == resolved.digest
                     && spec.context_length == wanted.context_length
                     && spec.max_sessions == wanted.max_sessions
                     && spec.activation_type == wanted.transport.activation_type

@@ -96,8 +96,15 @@ fn a_stage_pulls_what_it_lacks_and_takes_no_rows_before_it_has_come() {
     let layers = vec![LayerRange { from: 2, to: 6 }];
     assert_eq!(effects, [Effect::Pull(Pull { key, from: old(1), layers, n_positions: 9 })]);
     assert_eq!((stage.slot_to_fill(key), stage.kept(key, 9)), (Some(0), None));
-    let hidden =
-        Hidden { key, position: 9, n_tokens: 1, dtype: ActivationType::F32, sample: true, payload: vec![0; 4].into() };
+    let hidden = Hidden {
+        key,
+        position: 9,
+        n_tokens: 1,
+        dtype: ActivationType::F32,
+        kind: HiddenKind::Decoding,
+        sample: true,
+        payload: vec![0; 4].into(),
+    };
     let mut early = stage_of(shape(1, 2));
     early.accept(Frame::Resume(resume(1, 9)), Source::Previous, now);
     let effects = early.accept(Frame::Hidden(hidden.clone()), Source::Previous, now);
