@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn a_cause_that_was_told_already_is_not_told_again() {
         let inner = io::Error::new(io::ErrorKind::NotFound, "no such file");
-        let told = anyhow::Error::new(inner).context("a.yaml: no such file").context("cannot read a.yaml: no such file");
+        let told =
+            anyhow::Error::new(inner).context("a.yaml: no such file").context("cannot read a.yaml: no such file");
         assert_eq!(describe(&told), "error: cannot read a.yaml: no such file");
         assert_eq!(describe(&anyhow::anyhow!("no such file").context("a.yaml")), "error: a.yaml: no such file");
     }
