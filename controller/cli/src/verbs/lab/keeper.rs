@@ -11,7 +11,7 @@ use polyphony_farm::lab::{Lab, Phone, Sensors, link_profile};
 use polyphony_farm::namespaces::SHARE_FILE;
 use polyphony_farm::{Content, Device, Farm, Launch, Link, NamespaceFarm, Package, Shape, State, Wish};
 
-use super::calibration::{Calibration, await_speed, judge, measure};
+use super::calibration::{Calibration, await_speed, calibrate};
 use super::keep::Terms;
 use super::question::{Answer, Change, PhoneStatus, Question, Status};
 
@@ -75,13 +75,7 @@ impl Keeper {
             format!("no phone of a lab may be named {REFERENCE}: that is the device that phones are measured by")
         })?;
         reference.install(&package)?;
-        let before = measure(reference.as_mut())?;
-        let mut found = Vec::new();
-        for (phone, device) in lab.phones.iter().zip(&mut devices) {
-            let share = phone.shape.cpu_cores.unwrap_or(1.0);
-            found.push((phone.name.clone(), share, measure(device.as_mut())?));
-        }
-        let calibrations = judge([before, measure(reference.as_mut())?], &found, terms.tolerance)?;
+        let calibrations = calibrate(&lab.phones, &mut devices, reference.as_mut(), terms.tolerance)?;
         reference.give_back()?;
         let mut phones = BTreeMap::new();
         for ((phone, mut device), (name, calibration)) in lab.phones.into_iter().zip(devices).zip(calibrations) {
