@@ -47,7 +47,7 @@ impl CpuShare {
     }
 
     /// The share now; a whole core where the file has gone or is just being written.
-    fn now(&self) -> f64 {
+    pub fn now(&self) -> f64 {
         std::fs::read_to_string(&self.file).ok().and_then(|text| parse_share(&text)).unwrap_or(1.0)
     }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use polyphony_farm::namespaces::SHARE_FILE;
 use polyphony_farm::lab::Phone;
+use polyphony_farm::namespaces::SHARE_FILE;
 use polyphony_farm::{Device, Launch, State};
 use serde::{Deserialize, Serialize};
 
@@ -174,8 +174,7 @@ mod tests {
 
     #[test]
     fn a_phone_that_is_off_is_named_with_by_how_much() {
-        let phone =
-            |name: &str, share, ms: f64| Measured { phone: name.to_owned(), share, layer_seconds: ms / 1000.0 };
+        let phone = |name: &str, share, ms: f64| Measured { phone: name.to_owned(), share, layer_seconds: ms / 1000.0 };
         let fit = [phone("a", 0.5, 2.1), phone("b", 0.25, 3.7)];
         let judged = judge(&[0.001, 0.001], &fit, 10.0).unwrap();
         assert_eq!(judged[1].0, "b");
