@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::cpu::lanes::Lanes;
 use crate::weight_type::GROUP;
 
 #[cfg(target_arch = "x86_64")]
@@ -34,12 +35,48 @@ pub(crate) trait Block: Pod {
     #[inline(always)]
     fn integers(&self) -> [i8; GROUP] {
         let bytes = &self.bytes()[Self::SCALE_BYTES..];
-        std::array::from_fn(|i| match i {
-            _ if Self::IS_SIGNED => bytes[i].cast_signed(),
-            0..16 => (bytes[i] & 15).cast_signed(),
-            _ => (bytes[i - 16] >> 4).cast_signed(),
-        })
+        let mut integers = [0; GROUP];
+        // Two plain loops rather than one with a choice in it: those become SIMD on any processor.
+        if Self::IS_SIGNED {
+            for (integer, byte) in integers.iter_mut().zip(bytes) {
+                *integer = byte.cast_signed();
+            }
+        } else {
+            let (first, last) = integers.split_at_mut(GROUP / 2);
+            for (integer, byte) in first.iter_mut().zip(bytes) {
+                *integer = (byte & 15).cast_signed();
+            }
+            for (integer, byte) in last.iter_mut().zip(bytes) {
+                *integer = (byte >> 4).cast_signed();
+            }
+        }
+        integers
     }
+}
+
+/// The integers of a block as f32: the first 16, then the last. Plain loops of 16, which become SIMD on any processor.
+#[inline(always)]
+pub(crate) fn lanes<B: Block>(block: &B) -> [Lanes; 2] {
+    let bytes = &block.bytes()[B::SCALE_BYTES..];
+    let (mut first, mut last): (Lanes, Lanes) = ([0.0; 16], [0.0; 16]);
+    if B::IS_SIGNED {
+        let [low, high] = bytes.as_chunks::<16>().0.first_chunk().expect("a block of 8 bits has 32 bytes");
+        for lane in 0..16 {
+            first[lane] = f32::from(low[lane].cast_signed());
+        }
+        for lane in 0..16 {
+            last[lane] = f32::from(high[lane].cast_signed());
+        }
+    } else {
+        let nibbles: &[u8; 16] = bytes.first_chunk().expect("a block of 4 bits has 16 bytes");
+        for lane in 0..16 {
+            first[lane] = (i32::from(nibbles[lane]) & 15) as f32;
+        }
+        for lane in 0..16 {
+            last[lane] = (i32::from(nibbles[lane]) >> 4) as f32;
+        }
+    }
+    [first, last]
 }
 
 /// d · (q − 8).

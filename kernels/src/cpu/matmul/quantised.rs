@@ -4,11 +4,13 @@
 //! sum grows by d · t, and the block's minimum counts once, times the sum of its 32 activations. Every processor does this in the
 //! same order, so all give the same bits.
 
+use std::borrow::Borrow;
+
 use rayon::ThreadPool;
 
 use super::{Add, spread};
 use crate::cpu::Matrix;
-use crate::cpu::blocks::Block;
+use crate::cpu::blocks::{self, Block};
 use crate::cpu::lanes::{self, Lanes};
 use crate::weight_type::GROUP;
 
@@ -45,21 +47,60 @@ fn products<B: Block>(matrix: &[B], x: &[Activations<'_>], out: &mut [f32]) {
 fn portable<B: Block>(matrix: &[B], x: &[Activations<'_>], out: &mut [f32]) {
     let n_groups = x.first().map_or(1, |x| x.groups.len());
     for (row, out) in matrix.chunks_exact(n_groups).zip(out.chunks_exact_mut(x.len())) {
-        for (x, out) in x.iter().zip(out) {
-            let (mut sums, mut minimums): (Lanes, f32) = ([0.0; 16], 0.0);
-            for ((block, x), x_sum) in row.iter().zip(x.groups).zip(&x.sums) {
-                let (d, m) = block.scales();
-                let q = block.integers();
-                for lane in 0..16 {
-                    let t = f32::from(q[lane]) * x[lane] + f32::from(q[lane + 16]) * x[lane + 16];
-                    sums[lane] += d * t;
-                }
-                if B::HAS_MINIMUM {
-                    minimums += m * x_sum;
-                }
-            }
-            *out = lanes::tree(&sums) + minimums;
+        if let ([x], [out]) = (x, &mut *out) {
+            *out = product::<B>(row.iter().map(Weights::of), x);
+            continue;
         }
+        // Unpacked once for all rows of activations.
+        let weights: Vec<Weights> = row.iter().map(Weights::of).collect();
+        for (x, out) in x.iter().zip(out) {
+            *out = product::<B>(weights.iter(), x);
+        }
+    }
+}
+
+/// A block, unpacked.
+#[derive(Clone, Copy)]
+struct Weights {
+    d: f32,
+    m: f32,
+    q: [Lanes; 2],
+}
+
+impl Weights {
+    #[inline(always)]
+    fn of<B: Block>(block: &B) -> Self {
+        let (d, m) = block.scales();
+        Self { d, m, q: blocks::lanes(block) }
+    }
+}
+
+#[inline(always)]
+fn product<B: Block>(row: impl Iterator<Item = impl Borrow<Weights>>, x: &Activations<'_>) -> f32 {
+    let (mut sums, mut minimums): (Lanes, f32) = ([0.0; 16], 0.0);
+    for ((weights, x), x_sum) in row.zip(x.groups).zip(&x.sums) {
+        let Weights { d, m, q } = weights.borrow();
+        add_block(&mut sums, *d, q, x);
+        if B::HAS_MINIMUM {
+            minimums += m * x_sum;
+        }
+    }
+    lanes::tree(&sums) + minimums
+}
+
+/// `sums[l] += d · t[l]`, in loops of 16 that become SIMD on any processor.
+#[inline(always)]
+fn add_block(sums: &mut Lanes, d: f32, [q_first, q_last]: &[Lanes; 2], x: &[f32; GROUP]) {
+    let [x_first, x_last] = x.as_chunks::<16>().0 else { unreachable!("32 are twice 16") };
+    let mut t: Lanes = [0.0; 16];
+    for lane in 0..16 {
+        t[lane] = q_first[lane] * x_first[lane];
+    }
+    for lane in 0..16 {
+        t[lane] += q_last[lane] * x_last[lane];
+    }
+    for lane in 0..16 {
+        sums[lane] += d * t[lane];
     }
 }
 
