@@ -36,7 +36,6 @@ pub(crate) trait Block: Pod {
     fn integers(&self) -> [i8; GROUP] {
         let bytes = &self.bytes()[Self::SCALE_BYTES..];
         let mut integers = [0; GROUP];
-        // Two plain loops rather than one with a choice in it: those become SIMD on any processor.
         if Self::IS_SIGNED {
             for (integer, byte) in integers.iter_mut().zip(bytes) {
                 *integer = byte.cast_signed();
