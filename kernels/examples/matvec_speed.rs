@@ -1,7 +1,7 @@
 //! Speed of matrix times rows on the shapes of SmolLM2-135M, on every engine: nanoseconds a multiply-add, by the wall and of processor time,
 //! and 10^9 weight bytes a second.
 //!
-//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [cpu|cpu-int8|texture|texture-int8|lanes|storage]…`; with `--json` one object a line.
+//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [cpu|cpu-int8|image|image-int8|texture|texture-int8|storage|storage-int8]…`; with `--json` one object a line.
 
 #![allow(clippy::unwrap_used)]
 
@@ -38,6 +38,8 @@ fn main() -> Result<(), EngineError> {
         measure(&mut CpuEngine::with_arithmetic(1, Arithmetic::Int8)?, "cpu-int8", json)?;
     }
     for (name, source, arithmetic) in [
+        ("image", WeightSource::Image, Arithmetic::F32),
+        ("image-int8", WeightSource::Image, Arithmetic::Int8),
         ("texture", WeightSource::Texture, Arithmetic::F32),
         ("texture-int8", WeightSource::Texture, Arithmetic::Int8),
         ("storage", WeightSource::Storage, Arithmetic::F32),

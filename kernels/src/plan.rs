@@ -20,6 +20,8 @@ pub(crate) struct Facts {
     pub tuning: Tuning,
     pub arithmetic: Arithmetic,
     pub source: WeightSource,
+    /// Whether two rows of 4 bits share a multiplication: the device has none of four bytes at once.
+    pub pairs: bool,
     /// Lanes of a workgroup that shares nothing.
     pub workgroup: u32,
     /// Bytes: where a window of a uniform buffer may start.
@@ -35,8 +37,8 @@ impl Facts {
     pub fn part_rows(&self, shape: MatrixShape) -> usize {
         let words = packing::row_words(shape);
         match self.source {
-            WeightSource::Texture if words > self.max_texture as usize => 0,
-            WeightSource::Texture => shape.n_rows.min(self.max_texture as usize),
+            WeightSource::Image | WeightSource::Texture if words > self.max_texture as usize => 0,
+            WeightSource::Image | WeightSource::Texture => shape.n_rows.min(self.max_texture as usize),
             // A grid of at most 65,535 workgroups has no room for much more than a million lanes.
             // Whole fours, so that no lane's rows lie in two parts.
             WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * 16) / 4 * 4).min(1 << 20),

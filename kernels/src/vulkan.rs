@@ -74,21 +74,19 @@ impl VulkanEngine {
     pub fn new(options: Options) -> Result<Self, EngineError> {
         let gpu = Gpu::open(options.cache.as_deref())?;
         let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
-        let source = options.source.unwrap_or(if software { WeightSource::Texture } else { WeightSource::Storage });
+        let source = options.source.unwrap_or(if software { WeightSource::Image } else { WeightSource::Storage });
         let tuning = match (options.lanes, &options.cache) {
             (Some(lanes), _) => Tuning::all(lanes),
             (None, Some(folder)) => Tuning::of(&gpu.words(), options.arithmetic, source, folder)?,
-            // Groups of 8 bits leave registers for more outputs, which share what fetching the activations costs.
-            (None, None) if software && options.arithmetic == Arithmetic::Int8 => {
-                Tuning::all(Lanes { n_rows: 4, workgroup: 32 })
-            }
-            (None, None) if software => Tuning::all(Lanes { n_rows: 2, workgroup: 32 }),
+            // Outputs of a lane share what fetching the activations costs.
+            (None, None) if software => Tuning::all(Lanes { n_rows: 4, workgroup: 32 }),
             (None, None) => Tuning::all(Lanes { n_rows: 1, workgroup: 64 }),
         };
         let facts = Facts {
             tuning,
             arithmetic: options.arithmetic,
             source,
+            pairs: software,
             workgroup: if software { 32 } else { 64 },
             uniform_alignment: gpu.limits.min_uniform_buffer_offset_alignment,
             max_storage: gpu.limits.max_storage_buffer_binding_size,

@@ -37,6 +37,8 @@ pub struct Product {
     pub weights: Weights,
     /// Activations of 8 bits instead of f32.
     pub int8: bool,
+    /// Whether one multiplication of integers does for two rows of a lane, where the device has none of four bytes at once.
+    pub pairs: bool,
     /// Rows of activations, 1 or 4.
     pub n_tokens: u32,
     pub lanes: Lanes,
@@ -59,9 +61,11 @@ pub struct Weights {
     pub source: WeightSource,
 }
 
-/// What weights are read from. Software drivers read textures many times faster; the sums are the same, bit for bit.
+/// What weights are read from. Software drivers read images many times faster; the sums are the same, bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightSource {
+    /// A read-only `texture_storage_2d<rgba32uint>`: a texture without the levels of detail that software drivers look up for each texel.
+    Image,
     /// `texture_2d<u32>`, 16 bytes a texel.
     Texture,
     /// A storage buffer of `vec4<u32>`.
@@ -107,12 +111,16 @@ impl Variant {
         all.extend(norms);
         all.extend([true, false].map(|q8| RoundRows { q8 }));
         for (weight_type, _) in WEIGHT_TYPES {
-            for source in [WeightSource::Texture, WeightSource::Storage] {
+            for source in [WeightSource::Image, WeightSource::Texture, WeightSource::Storage] {
                 let weights = Weights { weight_type, source };
                 all.push(EmbedRows { weights });
-                for int8 in if weights.may_be_int8() { vec![false, true] } else { vec![false] } {
+                for (int8, pairs) in [(false, false), (true, false), (true, true)] {
                     for (n_tokens, n_rows) in [(1, 1), (1, 2), (1, 4), (4, 1), (4, 2), (4, 4)] {
-                        let product = Product { weights, int8, n_tokens, lanes: Lanes { n_rows, workgroup: 64 } };
+                        let may_be = (!int8 || weights.may_be_int8()) && (!pairs || weights.may_be_paired(n_rows));
+                        if !may_be {
+                            continue;
+                        }
+                        let product = Product { weights, int8, pairs, n_tokens, lanes: Lanes { n_rows, workgroup: 64 } };
                         all.push(Matmul(product));
                         if n_rows > 1 {
                             all.push(GateUp(product));
@@ -180,7 +188,11 @@ impl Variant {
 impl Product {
     fn form(self) -> Form {
         let Lanes { n_rows, workgroup } = self.lanes;
-        let switches = vec![if self.int8 { "int8" } else { "f32" }];
+        let switches = match (self.int8, self.pairs) {
+            (true, true) => vec!["int8", "pairs"],
+            (true, false) => vec!["int8", "dots"],
+            (false, _) => vec!["f32"],
+        };
         Form { workgroup, n_tokens: self.n_tokens, n_rows, switches }
     }
 }
@@ -191,8 +203,14 @@ impl Weights {
         self.weight_type.starts_with('q')
     }
 
+    /// Whether two rows of a lane's can share a multiplication: sums of products of 4 bits and 8 leave room for it.
+    pub fn may_be_paired(self, n_rows: u32) -> bool {
+        self.weight_type.starts_with("q4") && n_rows > 1
+    }
+
     fn files(self) -> Vec<File> {
         let source = match self.source {
+            WeightSource::Image => file!("parts/image.wgsl"),
             WeightSource::Texture => file!("parts/texture.wgsl"),
             WeightSource::Storage => file!("parts/storage.wgsl"),
         };
@@ -228,10 +246,12 @@ impl Form {
 
     fn repeat(&self, line: &str) -> String {
         let count = |mark: &str, n: u32| if line.contains(mark) { n } else { 1 };
+        let of_pairs = ["$p", "$e", "$o"].iter().any(|mark| line.contains(mark));
+        let pairs = if of_pairs { self.n_rows / 2 } else { 1 };
         let mut repeated = String::new();
         for token in 0..count("$t", self.n_tokens) {
             for row in 0..count("$r", self.n_rows) {
-                for pair in 0..count("$e", self.n_rows / 2) {
+                for pair in 0..pairs {
                     let number = |line: String, mark: &str, n: u32| line.replace(mark, &n.to_string());
                     let line = number(number(line.to_string(), "$t", token), "$r", row);
                     repeated.push_str(&number(number(number(line, "$p", pair), "$e", 2 * pair), "$o", 2 * pair + 1));

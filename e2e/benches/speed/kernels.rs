@@ -15,7 +15,7 @@ use crate::progress;
 
 /// Engines by the example's names for them, and what the table calls them.
 const ENGINES: [(&str, &str); 4] =
-    [("cpu", "cpu"), ("cpu-int8", "cpu, int8"), ("texture", "vulkan"), ("texture-int8", "vulkan, int8")];
+    [("cpu", "cpu"), ("cpu-int8", "cpu, int8"), ("image", "vulkan"), ("image-int8", "vulkan, int8")];
 const RUNS: usize = 7;
 /// No further run is begun after this.
 const PATIENCE: Duration = Duration::from_secs(180);

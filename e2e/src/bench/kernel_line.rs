@@ -46,13 +46,13 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_the_example_writes_them() {
-        let text = r#"{"kernel":"matmul","matrix":"down","type":"Q4_1","rows":1,"engine":"texture-int8","cpu_ns_per_multiply_add":0.4021,"wall_ns_per_multiply_add":0.2104,"gigabytes_per_second":2.970}
+        let text = r#"{"kernel":"matmul","matrix":"down","type":"Q4_1","rows":1,"engine":"image-int8","cpu_ns_per_multiply_add":0.4021,"wall_ns_per_multiply_add":0.2104,"gigabytes_per_second":2.970}
 "#;
         let expected = KernelLine {
             matrix: "down".into(),
             weight_type: "Q4_1".into(),
             rows: 1,
-            engine: "texture-int8".into(),
+            engine: "image-int8".into(),
             cpu_ns_per_multiply_add: 0.4021,
             gigabytes_per_second: 2.97,
         };

@@ -6,7 +6,7 @@ use crate::plan::{Binding, Plan, WINDOW_BYTES};
 use crate::recording::{BufferId, MatrixId};
 use crate::shapes::{MatrixShape, ShapeError};
 use crate::weight_type::GROUP;
-use crate::wgsl::{Product, Variant};
+use crate::wgsl::{Lanes, Product, Variant};
 
 /// A product and what becomes of its sums.
 pub(crate) struct Products {
@@ -71,7 +71,11 @@ impl Products {
         let n_tokens = if piece.n_rows > 1 { 4 } else { 1 };
         let int8 = is_int8(plan, shape);
         let dispatch_groups = dispatch_groups(if int8 { QUANTISED_GROUP_BYTES } else { GROUP * 4 });
-        let kernel = |lanes| (self.kernel)(Product { weights: plan.weights(shape), int8, n_tokens, lanes });
+        let weights = plan.weights(shape);
+        let kernel = |lanes: Lanes| {
+            let pairs = int8 && plan.facts.pairs && weights.may_be_paired(lanes.n_rows);
+            (self.kernel)(Product { weights, int8, pairs, n_tokens, lanes })
+        };
         let lanes = plan.facts.lanes(kernel, n_tokens, piece.n_part_rows);
         let variant = kernel(lanes);
         for first_group in (0..n_groups).step_by(dispatch_groups) {

@@ -148,6 +148,11 @@ fn binding_type(variant: Variant, binding: Binding) -> BindingType {
         _ => WeightSource::Storage,
     };
     match (binding, source) {
+        (Binding::Weights(..), WeightSource::Image) => BindingType::StorageTexture {
+            access: wgpu::StorageTextureAccess::ReadOnly,
+            format: wgpu::TextureFormat::Rgba32Uint,
+            view_dimension: wgpu::TextureViewDimension::D2,
+        },
         (Binding::Weights(..), WeightSource::Texture) => BindingType::Texture {
             sample_type: wgpu::TextureSampleType::Uint,
             view_dimension: wgpu::TextureViewDimension::D2,

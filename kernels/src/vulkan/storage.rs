@@ -31,7 +31,11 @@ impl Part {
     /// Takes packed words to the device.
     pub fn upload(gpu: &Gpu, source: WeightSource, n_rows: usize, words: &[u8]) -> Part {
         match source {
-            WeightSource::Texture => {
+            WeightSource::Image | WeightSource::Texture => {
+                let bound = match source {
+                    WeightSource::Image => TextureUsages::STORAGE_BINDING,
+                    _ => TextureUsages::TEXTURE_BINDING,
+                };
                 let size = wgpu::Extent3d {
                     width: n_rows as u32,
                     height: (words.len() / 16 / n_rows) as u32,
@@ -44,7 +48,7 @@ impl Part {
                     sample_count: 1,
                     dimension: wgpu::TextureDimension::D2,
                     format: wgpu::TextureFormat::Rgba32Uint,
-                    usage: TextureUsages::TEXTURE_BINDING | TextureUsages::COPY_DST,
+                    usage: bound | TextureUsages::COPY_DST,
                     view_formats: &[],
                 });
                 let layout = wgpu::TexelCopyBufferLayout {

@@ -61,7 +61,7 @@ impl Tuning {
 
 fn candidates() -> Vec<Lanes> {
     // Those that won most often come first.
-    [32, 64].into_iter().flat_map(|workgroup| [2, 4, 1].map(|n_rows| Lanes { n_rows, workgroup })).collect()
+    [32, 64].into_iter().flat_map(|workgroup| [4, 2, 1].map(|n_rows| Lanes { n_rows, workgroup })).collect()
 }
 
 /// Times every candidate that gives the oracle's values and the bits of the first one.

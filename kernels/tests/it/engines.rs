@@ -4,7 +4,7 @@ use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::vulkan::{Options, VulkanEngine, WeightSource};
 use polyphony_kernels::{Arithmetic, Engine, EngineError};
 
-/// Every engine that this machine can open: the processor with one and with three threads, Vulkan with either source of weights.
+/// Every engine that this machine can open: the processor with one and with three threads, Vulkan with every source of weights.
 pub fn engines() -> Vec<Box<dyn Engine>> {
     let mut engines: Vec<Box<dyn Engine>> = vec![cpu(1), cpu(3)];
     engines.extend(vulkan());
@@ -20,7 +20,7 @@ pub fn cpu_int8(threads: usize) -> Box<dyn Engine> {
     Box::new(CpuEngine::with_arithmetic(threads, Arithmetic::Int8).unwrap())
 }
 
-/// Vulkan with either source of weights, or nothing where there is no adapter.
+/// Vulkan with every source of weights, or nothing where there is no adapter.
 pub fn vulkan() -> Vec<Box<dyn Engine>> {
     vulkan_with(Arithmetic::F32)
 }
@@ -28,7 +28,7 @@ pub fn vulkan() -> Vec<Box<dyn Engine>> {
 /// As [`vulkan`] with an arithmetic of choice.
 pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
-    for source in [WeightSource::Texture, WeightSource::Storage] {
+    for source in [WeightSource::Image, WeightSource::Texture, WeightSource::Storage] {
         match VulkanEngine::new(Options { source: Some(source), arithmetic, ..Options::default() }) {
             Ok(engine) => engines.push(Box::new(engine)),
             Err(EngineError::NoAdapter { .. }) => {

@@ -1,7 +1,10 @@
 //! Activations of 8 bits: near to the oracle on what they become, within their bound of the oracle on what they were.
 
 use polyphony_kernels::cpu::{CpuEngine, quantise_rows};
-use polyphony_kernels::{Arithmetic, Engine, GateUp, Matmul, Recording, RmsNorm, WeightType};
+use polyphony_kernels::vulkan::{Lanes, Options, VulkanEngine};
+use polyphony_kernels::{
+    Arithmetic, Engine, EngineError, GateUp, Matmul, MatrixId, Recording, RmsNorm, WeightType,
+};
 
 use super::engines::{cpu_int8, vulkan_with};
 use super::random::Random;
@@ -12,6 +15,11 @@ const TYPES: [WeightType; 3] = [WeightType::Q4_0, WeightType::Q4_1, WeightType::
 fn product(engine: &mut dyn Engine, weight_type: WeightType, [n_out, n_in]: [usize; 2], x: &[f32]) -> Vec<f32> {
     let weight = Random(21).matrix(weight_type, n_out, n_in);
     let weight = engine.load_matrix(weight_type, n_out, n_in, &weight).unwrap();
+    times(engine, weight, [n_out, n_in], x)
+}
+
+/// The product of a matrix with these rows.
+fn times(engine: &mut dyn Engine, weight: MatrixId, [n_out, n_in]: [usize; 2], x: &[f32]) -> Vec<f32> {
     let n_rows = x.len() / n_in;
     let (input, out) = (engine.alloc(x.len()).unwrap(), engine.alloc(n_rows * n_out).unwrap());
     let mut recording = Recording::default();
@@ -71,6 +79,43 @@ fn products_are_within_their_bound_of_the_exact_ones() {
                     })
                     .sum();
                 assert!((found - expected).abs() <= bound * 1.001 + 1e-4, "{found}, {expected}, bound {bound}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_share_a_lane_or_a_multiplication_have_the_bits_of_rows_apart_even_at_the_ends() {
+    let (n_out, n_in) = (9, 96);
+    for weight_type in TYPES {
+        let mut weight = Random(24).matrix(weight_type, n_out, n_in);
+        // Rows of the least and of the greatest bytes beside each other, and beside random ones.
+        let (_, block_bytes) = weight_type.block();
+        let row_bytes = weight.len() / n_out;
+        for (row, byte) in [(1, 0xff), (2, 0xff), (3, 0x00), (5, 0xf0), (6, 0x80), (8, 0xff)] {
+            for block in weight[row * row_bytes..(row + 1) * row_bytes].chunks_exact_mut(block_bytes) {
+                let head = if weight_type == WeightType::Q4_1 { 4 } else { 2 };
+                block[head..].fill(byte);
+            }
+        }
+        let alternating = (0..n_in).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 });
+        for x in [vec![1.0; n_in], vec![-1.0; n_in], alternating.collect(), Random(25).values(n_in)] {
+            // All four rows of activations too.
+            let x: Vec<f32> = x.iter().cycle().take(5 * n_in).copied().collect();
+            let found = |n_rows| {
+                let lanes = Some(Lanes { n_rows, workgroup: 32 });
+                let options = Options { arithmetic: Arithmetic::Int8, lanes, ..Options::default() };
+                let mut engine = match VulkanEngine::new(options) {
+                    Err(EngineError::NoAdapter { .. }) => return vec![],
+                    engine => engine.unwrap(),
+                };
+                let weight = engine.load_matrix(weight_type, n_out, n_in, &weight).unwrap();
+                let bits = times(&mut engine, weight, [n_out, n_in], &x).into_iter().map(f32::to_bits);
+                bits.collect::<Vec<u32>>()
+            };
+            let apart = found(1);
+            for n_rows in [2, 4] {
+                assert_eq!(found(n_rows), apart, "{weight_type:?}, {n_rows} rows a lane");
             }
         }
     }

@@ -21,6 +21,35 @@ fn dot_bytes(a: vec4<u32>, b: vec4<u32>) -> i32 {
     return (dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y)) + (dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w));
 }
 
+// Words of nibbles of two rows side by side: the halves of each word are two bytes of the even row and the same two of the odd one.
+struct Pair {
+    // The first two bytes of each word.
+    front: vec4<u32>,
+    // The last two.
+    back: vec4<u32>,
+}
+
+fn pair_of(even: vec4<u32>, odd: vec4<u32>) -> Pair {
+    let front = (even & vec4<u32>(0xffffu)) | (odd << vec4<u32>(16u));
+    let back = (even >> vec4<u32>(16u)) | (odd & vec4<u32>(0xffff0000u));
+    return Pair(front, back);
+}
+
+// The sums of the low nibbles of both rows times 16 activations of 8 bits, one multiplication for two: the even row's is at most
+// 16 * 15 * 127 = 30480, so the lower 16 bits hold it with its sign, and what it borrows from the odd row's is given back.
+fn dot_pair(front: vec4<u32>, back: vec4<u32>, x: vec4<u32>) -> vec2<i32> {
+    let nibbles = vec4<u32>(0x000f000fu);
+    let x0 = vec4<u32>(vec4<i32>(x << vec4<u32>(24u)) >> vec4<u32>(24u));
+    let x1 = vec4<u32>(vec4<i32>(x << vec4<u32>(16u)) >> vec4<u32>(24u));
+    let x2 = vec4<u32>(vec4<i32>(x << vec4<u32>(8u)) >> vec4<u32>(24u));
+    let x3 = vec4<u32>(vec4<i32>(x) >> vec4<u32>(24u));
+    let s = ((front & nibbles) * x0 + ((front >> vec4<u32>(8u)) & nibbles) * x1)
+        + ((back & nibbles) * x2 + ((back >> vec4<u32>(8u)) & nibbles) * x3);
+    let both = bitcast<i32>((s.x + s.y) + (s.z + s.w));
+    let even = (both << 16u) >> 16u;
+    return vec2<i32>(even, (both - even) >> 16u);
+}
+
 // The word that holds the scales of `group`; all groups of the same group / GROUPS_A_SCALE share it.
 fn scales_of(group: u32, row: u32) -> vec4<u32> {
     if HAS_SCALES {
