@@ -120,7 +120,8 @@ impl Variant {
                         if !may_be {
                             continue;
                         }
-                        let product = Product { weights, int8, pairs, n_tokens, lanes: Lanes { n_rows, workgroup: 64 } };
+                        let product =
+                            Product { weights, int8, pairs, n_tokens, lanes: Lanes { n_rows, workgroup: 64 } };
                         all.push(Matmul(product));
                         if n_rows > 1 {
                             all.push(GateUp(product));

@@ -31,6 +31,8 @@ const VULKAN_INT8: Backend = Backend::Vulkan { arithmetic: Arithmetic::Int8 };
 /// The measured products, outputs and inputs: query, key and value, gate and up, and down of a small model.
 const SHAPES: [(usize, usize); 3] = [(960, 576), (3072, 576), (576, 1536)];
 const MEASURE_FOR: Duration = Duration::from_millis(60);
+/// The smallest share of a core that a phone of a lab has.
+const LEAST_SHARE: f64 = 0.1;
 /// Bytes of 32 weights of Q4_0.
 const GROUP_BYTES: usize = 18;
 
@@ -103,9 +105,7 @@ fn candidate(
     let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
         Some(speed) => speed,
         None => {
-            // A phone with a share of a core gets as many tries as a whole core does: the fastest of few is no match for that of many.
-            let window = share.map_or(MEASURE_FOR, |share| MEASURE_FOR.div_f64(share.now()));
-            let (gflops, gigabytes_per_second) = measure(engine.as_mut(), window)?;
+            let (gflops, gigabytes_per_second) = measure(engine.as_mut(), share.map(CpuShare::now))?;
             let speed = Speed { backend: name.to_owned(), device: device.clone(), gflops, gigabytes_per_second };
             if share.is_none() {
                 remember(&place, &speed);
@@ -140,8 +140,11 @@ fn remember(place: &Path, speed: &Speed) {
     }
 }
 
-/// 10^9 operations and 10^9 weight bytes a second of Q4_0 matrix-vector products, the fastest of the repetitions that `window` has time for.
-fn measure(engine: &mut dyn Engine, window: Duration) -> Result<(f64, f64), EngineError> {
+/// 10^9 operations and 10^9 weight bytes a second of Q4_0 matrix-vector products, the fastest of some repetitions.
+///
+/// With a share there are rests between, as the turns of others are in a ring, so that every phone of a lab, and a whole core too,
+/// computes in the rhythm of the least: equally cold, equally often, and seldom at the same moment as another.
+fn measure(engine: &mut dyn Engine, share: Option<f64>) -> Result<(f64, f64), EngineError> {
     const REPEATS: usize = 4;
     let mut recording = Recording::new(Vec::new());
     let mut n_weights = 0;
@@ -157,12 +160,17 @@ fn measure(engine: &mut dyn Engine, window: Duration) -> Result<(f64, f64), Engi
     }
     // Compiles the kernels; not counted.
     engine.run(&recording)?;
+    let window = share.map_or(MEASURE_FOR, |_| MEASURE_FOR.div_f64(LEAST_SHARE));
     let began = Instant::now();
     let mut fastest = Duration::MAX;
     while began.elapsed() < window {
         let step = Instant::now();
         engine.run(&recording)?;
-        fastest = fastest.min(step.elapsed());
+        let took = step.elapsed();
+        fastest = fastest.min(took);
+        if let Some(share) = share {
+            std::thread::sleep(took.mul_f64((share / LEAST_SHARE - 1.0).max(0.0)));
+        }
     }
     let seconds = fastest.as_secs_f64();
     Ok(((2 * n_weights) as f64 / seconds / 1e9, (n_weights / 32 * GROUP_BYTES) as f64 / seconds / 1e9))

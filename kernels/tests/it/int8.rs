@@ -2,9 +2,7 @@
 
 use polyphony_kernels::cpu::{CpuEngine, quantise_rows};
 use polyphony_kernels::vulkan::{Lanes, Options, VulkanEngine};
-use polyphony_kernels::{
-    Arithmetic, Engine, EngineError, GateUp, Matmul, MatrixId, Recording, RmsNorm, WeightType,
-};
+use polyphony_kernels::{Arithmetic, Engine, EngineError, GateUp, Matmul, MatrixId, Recording, RmsNorm, WeightType};
 
 use super::engines::{cpu_int8, vulkan_with};
 use super::random::Random;

@@ -15,6 +15,9 @@ use crate::Shape;
 const QUOTA_MICROSECONDS: f64 = 1000.0;
 /// Smaller shares would need longer periods than this, over which a step of a model is not slowed evenly any more.
 const LONGEST_PERIOD_MICROSECONDS: f64 = 10_000.0;
+/// What a group may use over its share. An agent keeps to the share itself, to the microsecond (node-agent/src/cpu_share.rs), and what
+/// else a device does comes out of this; with none, a step that needs but a little more than the quota waits for a whole period.
+const HEADROOM: f64 = 1.25;
 /// The smallest share that a device can have.
 pub(super) const LEAST_CORES: f64 = QUOTA_MICROSECONDS / LONGEST_PERIOD_MICROSECONDS;
 /// How long processes may take to be gone once they were killed.
@@ -204,9 +207,9 @@ fn set(folder: &Path, file: &str, value: &str) -> io::Result<()> {
         .map_err(|error| io::Error::new(error.kind(), format!("{} to {}: {error}", value, path.display())))
 }
 
-/// The period of which the quota is `cores`.
+/// The period of which the quota is `cores` and the headroom, a whole core at most.
 fn period_microseconds(cores: f64) -> u64 {
-    (QUOTA_MICROSECONDS / cores).round().clamp(QUOTA_MICROSECONDS, LONGEST_PERIOD_MICROSECONDS) as u64
+    (QUOTA_MICROSECONDS / (cores * HEADROOM)).round().clamp(QUOTA_MICROSECONDS, LONGEST_PERIOD_MICROSECONDS) as u64
 }
 
 #[cfg(test)]
@@ -215,8 +218,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_a_millisecond_of_a_period() {
-        for (cores, period) in [(1.0, 1000), (0.8, 1250), (0.5, 2000), (0.25, 4000), (0.1, 10_000)] {
+    fn a_share_and_its_headroom_are_a_millisecond_of_a_period() {
+        for (cores, period) in [(1.0, 1000), (0.8, 1000), (0.5, 1600), (0.25, 3200), (0.1, 8000)] {
             assert_eq!(period_microseconds(cores), period, "{cores}");
         }
     }
@@ -236,7 +239,7 @@ mod tests {
         let phone = lab.inner("phone-1").unwrap();
         phone.limit(&Shape { cpu_cores: Some(0.25), memory_bytes: Some(1 << 20), ..Shape::default() }).unwrap();
         let file = |name: &str| read(mount.path().join("lab/phone-1").join(name));
-        assert_eq!((file("cpu.max"), file("memory.max")), ("1000 4000".to_owned(), "1048576".to_owned()));
+        assert_eq!((file("cpu.max"), file("memory.max")), ("1000 3200".to_owned(), "1048576".to_owned()));
         phone.limit(&Shape::default()).unwrap();
         assert_eq!((file("cpu.max"), file("memory.max")), ("max 100000".to_owned(), "max".to_owned()));
         phone.add(42).unwrap();
@@ -255,7 +258,7 @@ mod tests {
         let phone = lab.inner("phone-1").unwrap();
         phone.limit(&Shape { cpu_cores: Some(0.4), memory_bytes: Some(4096), ..Shape::default() }).unwrap();
         let file = |name: &str| read(mount.path().join(name));
-        assert_eq!(file("cpu/lab/phone-1/cpu.cfs_period_us"), "2500");
+        assert_eq!(file("cpu/lab/phone-1/cpu.cfs_period_us"), "2000");
         assert_eq!(file("cpu/lab/phone-1/cpu.cfs_quota_us"), "1000");
         assert_eq!(file("memory/lab/phone-1/memory.limit_in_bytes"), "4096");
         phone.limit(&Shape::default()).unwrap();

@@ -90,9 +90,11 @@ impl Keeper {
                 kept.give_weights(weights)?;
             }
             kept.run()?;
-            // One after the other: those that measure themselves together find themselves slow.
-            await_speed(kept.device.as_mut(), kept.log_start)?;
             phones.insert(name, kept);
+        }
+        // They measured themselves during the same seconds, as when they were calibrated.
+        for kept in phones.values_mut() {
+            await_speed(kept.device.as_mut(), kept.log_start)?;
         }
         Ok(Self { file: file.display().to_string(), phones, farm })
     }
