@@ -32,8 +32,6 @@ const QUICK_LABS: usize = 2;
 const BEST_ALONE: [(&str, &str); 2] = [("alone", "phone-1"), ("alone-behind-hotspots", "phone-2")];
 /// Where links decide.
 const SLOW_LINKS: [&str; 4] = ["two-rooms", "hotspot", "crowded", "alone-behind-hotspots"];
-/// Where four sessions are asked for as well.
-const TOGETHER: [&str; 5] = ["four-kinds", "two-rooms", "memory-where-it-is-slow", "two-and-two", "nearly-even"];
 const SESSIONS: usize = 4;
 
 const OURS: &str = "Optimal";
@@ -100,15 +98,12 @@ async fn measure_lab(bench: &Workbench, name: &str, extent: &Extent, left_out: &
     let running = bench.start(&lab_file(name)).await?;
     let mut wanted: Vec<Wanted> =
         STRATEGIES.into_iter().map(|strategy| Wanted::new(&strategy.to_lowercase(), strategy)).collect();
-    if TOGETHER.contains(&name) {
-        for strategy in ["LinguaLinked", OURS] {
-            let together = Wanted {
-                objective: "Throughput",
-                max_sessions: u32::try_from(SESSIONS)?,
-                ..Wanted::new(&together(strategy), strategy)
-            };
-            wanted.push(together);
-        }
+    for strategy in ["LinguaLinked", OURS] {
+        wanted.push(Wanted {
+            objective: "Throughput",
+            max_sessions: u32::try_from(SESSIONS)?,
+            ..Wanted::new(&together(strategy), strategy)
+        });
     }
     let mut deployed = Vec::new();
     for one in wanted {

@@ -16,19 +16,20 @@ use polyphony_e2e::stream::Gateway;
 use tokio::task::JoinHandle;
 
 use crate::deployments::{Balancer, Wanted};
-use crate::question::{PROMPT_TOKENS, ask, stream};
+use crate::question::{PROMPT_TOKENS, ask, ask_together, stream};
 use crate::workbench::{Running, Workbench, lab_file};
 use crate::{Extent, progress};
 
-/// The phone that drops, its share, and a third of it.
-const PHONE: (&str, &str, &str) = ("phone-2", "0.5", "0.167");
+/// The share of each phone, and a third of it.
+const SHARE: &str = "0.5";
+const THIRD: &str = "0.167";
 /// So many that every stage has work: the slowest then decides.
 const SESSIONS: usize = 4;
 /// Tokens of each client's first answer before the phone drops.
 const WARM_TOKENS: usize = 8;
 /// Of one answer.
 const ANSWER_TOKENS: u32 = 48;
-/// So many that what a phone's segments report is of after the drop.
+/// So many that what a phone's segments report is of its full speed again.
 const REMEASURED_TOKENS: u32 = 48;
 /// How long the sessions may take to get going.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -127,28 +128,34 @@ fn wanted(balancer: Balancer) -> Wanted {
 async fn undisturbed(running: &Running) -> Result<Vec<u64>> {
     let one = wanted(Balancer::Off);
     one.deploy(&running.shelf, &running.lab).await?;
-    progress(&format!("one phone drops: {}", one.plan(&running.shelf)?));
     let answered = ask(&running.gateway, &one.name, PROMPT_TOKENS, ANSWER_TOKENS).await?;
     one.delete(&running.shelf)?;
     Ok(answered.tokens)
 }
 
-/// A fresh deployment, answers, and the phone slower from their middle on; then all is as it was.
+/// A fresh deployment, answers, and its first phone slower from their middle on; then all is as it was.
 async fn drop_once(running: &Running, extent: &Extent, balancer: Balancer) -> Result<Dropped> {
-    let (phone, full, third) = PHONE;
-    running.shelf.set(phone, &["--cpu", full])?;
+    remeasure(running).await?;
     let one = wanted(balancer);
     one.deploy(&running.shelf, &running.lab).await?;
-    let slow = || running.shelf.set(phone, &["--cpu", third]);
+    let before = one.plan(&running.shelf)?;
+    // The phones are alike, and which has which part is chance. All arms lose the same: the phone where a token's way begins.
+    let phone = before.split(' ').next().unwrap_or_default().to_owned();
+    let slow = || running.shelf.set(&phone, &["--cpu", THIRD]);
     let dropped = answers(&running.gateway, &one.name, extent.window, slow).await;
-    if balancer != Balancer::Off {
-        progress(&format!("one phone drops: {balancer:?} balanced to {}", one.plan(&running.shelf)?));
-    }
-    running.shelf.set(phone, &["--cpu", full])?;
-    // The phone is measured at its full speed again, or the next plan would go by what it was when it was slow.
-    ask(&running.gateway, &one.name, PROMPT_TOKENS, REMEASURED_TOKENS).await?;
+    progress(&format!("one phone drops: {balancer:?}: from {before} to {}", one.plan(&running.shelf)?));
+    running.shelf.set(&phone, &["--cpu", SHARE])?;
     one.delete(&running.shelf)?;
     dropped
+}
+
+/// Measures all phones at their full speed with as many layers each: the next plan would else go by what one was when it was slow,
+/// which a plan that had taken its layers away does not unsay.
+async fn remeasure(running: &Running) -> Result<()> {
+    let equal = Wanted { name: "equal".to_owned(), strategy: "EqualSplit", ..wanted(Balancer::Off) };
+    equal.deploy(&running.shelf, &running.lab).await?;
+    ask_together(&running.gateway, &equal.name, SESSIONS, REMEASURED_TOKENS).await?;
+    equal.delete(&running.shelf)
 }
 
 /// One client: an answer after the other, until it is stopped.
