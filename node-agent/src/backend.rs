@@ -30,7 +30,9 @@ const VULKAN_INT8: Backend = Backend::Vulkan { arithmetic: Arithmetic::Int8 };
 
 /// The measured products, outputs and inputs: query, key and value, gate and up, and down of a small model.
 const SHAPES: [(usize, usize); 3] = [(960, 576), (3072, 576), (576, 1536)];
-const MEASURE_FOR: Duration = Duration::from_millis(60);
+const MEASURE_FOR: Duration = Duration::from_millis(120);
+/// Rows of activations of the second of the measured steps.
+const BATCH_ROWS: usize = 4;
 /// The smallest share of a core that a phone of a lab has.
 const LEAST_SHARE: f64 = 0.1;
 /// Bytes of 32 weights of Q4_0.
@@ -105,8 +107,9 @@ fn candidate(
     let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
         Some(speed) => speed,
         None => {
-            let (gflops, gigabytes_per_second) = measure(engine.as_mut(), share.map(CpuShare::now))?;
-            let speed = Speed { backend: name.to_owned(), device: device.clone(), gflops, gigabytes_per_second };
+            let [gflops, batch_gflops, gigabytes_per_second] = measure(engine.as_mut(), share.map(CpuShare::now))?;
+            let device = device.clone();
+            let speed = Speed { backend: name.to_owned(), device, gflops, batch_gflops, gigabytes_per_second };
             if share.is_none() {
                 remember(&place, &speed);
             }
@@ -125,7 +128,8 @@ fn remembered_name(device: &str) -> String {
 
 fn remembered(place: &Path, name: &str, device: &str) -> Option<Speed> {
     let speed: Speed = serde_json::from_slice(&std::fs::read(place).ok()?).ok()?;
-    let sound = speed.gflops.is_finite() && speed.gflops > 0.0 && speed.gigabytes_per_second.is_finite();
+    let is_speed = |figure: f64| figure.is_finite() && figure > 0.0;
+    let sound = [speed.gflops, speed.batch_gflops, speed.gigabytes_per_second].into_iter().all(is_speed);
     (sound && speed.backend == name && speed.device == device).then_some(speed)
 }
 
@@ -140,40 +144,48 @@ fn remember(place: &Path, speed: &Speed) {
     }
 }
 
-/// 10^9 operations and 10^9 weight bytes a second of Q4_0 matrix-vector products, the fastest of some repetitions.
+/// 10^9 operations a second of Q4_0 matrix-vector products, the same with four rows at once, and 10^9 weight bytes a second of
+/// the former: the fastest of some repetitions, in turn.
 ///
 /// With a share there are rests between, as the turns of others are in a ring, so that every phone of a lab, and a whole core too,
 /// computes in the rhythm of the least: equally cold, equally often, and seldom at the same moment as another.
-fn measure(engine: &mut dyn Engine, share: Option<f64>) -> Result<(f64, f64), EngineError> {
+fn measure(engine: &mut dyn Engine, share: Option<f64>) -> Result<[f64; 3], EngineError> {
     const REPEATS: usize = 4;
-    let mut recording = Recording::new(Vec::new());
+    let mut recordings = [Recording::new(Vec::new()), Recording::new(Vec::new())];
     let mut n_weights = 0;
     for (rows, columns) in SHAPES {
         let ggml = vec![0x11; rows * columns / 32 * GROUP_BYTES];
         let weight = engine.load_matrix(WeightType::Q4_0, rows, columns, &ggml)?;
-        let (x, out) = (engine.alloc(columns)?, engine.alloc(rows)?);
-        for _ in 0..REPEATS {
-            recording.push(Matmul { weight, x, first_row: 0, n_rows: 1, bias: None, residual: None, out });
+        let (x, out) = (engine.alloc(BATCH_ROWS * columns)?, engine.alloc(BATCH_ROWS * rows)?);
+        for (recording, n_rows) in recordings.iter_mut().zip([1, BATCH_ROWS]) {
+            for _ in 0..REPEATS {
+                recording.push(Matmul { weight, x, first_row: 0, n_rows, bias: None, residual: None, out });
+            }
+            recording.readback(out, 0..1);
         }
-        recording.readback(out, 0..1);
         n_weights += rows * columns * REPEATS;
     }
     // Compiles the kernels; not counted.
-    engine.run(&recording)?;
+    for recording in &recordings {
+        engine.run(recording)?;
+    }
     let window = share.map_or(MEASURE_FOR, |_| MEASURE_FOR.div_f64(LEAST_SHARE));
     let began = Instant::now();
-    let mut fastest = Duration::MAX;
+    let mut fastest = [Duration::MAX; 2];
     while began.elapsed() < window {
-        let step = Instant::now();
-        engine.run(&recording)?;
-        let took = step.elapsed();
-        fastest = fastest.min(took);
-        if let Some(share) = share {
-            std::thread::sleep(took.mul_f64((share / LEAST_SHARE - 1.0).max(0.0)));
+        for (recording, fastest) in recordings.iter().zip(&mut fastest) {
+            let step = Instant::now();
+            engine.run(recording)?;
+            let took = step.elapsed();
+            *fastest = took.min(*fastest);
+            if let Some(share) = share {
+                std::thread::sleep(took.mul_f64((share / LEAST_SHARE - 1.0).max(0.0)));
+            }
         }
     }
-    let seconds = fastest.as_secs_f64();
-    Ok(((2 * n_weights) as f64 / seconds / 1e9, (n_weights / 32 * GROUP_BYTES) as f64 / seconds / 1e9))
+    let [one, four] = fastest.map(|fastest| fastest.as_secs_f64());
+    let gflops = |n_rows: usize, seconds: f64| (2 * n_rows * n_weights) as f64 / seconds / 1e9;
+    Ok([gflops(1, one), gflops(BATCH_ROWS, four), (n_weights / 32 * GROUP_BYTES) as f64 / one / 1e9])
 }
 
 #[cfg(test)]

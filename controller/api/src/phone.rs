@@ -166,6 +166,9 @@ pub struct BackendSpeed {
     pub device: String,
     /// 10^9 floating-point operations a second in a matrix-vector product (a multiply-add counts as two).
     pub gflops: f64,
+    /// The same with four rows at once, as of four sessions: what each further one costs follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_gflops: Option<f64>,
     /// 10^9 bytes of weights a second that the same product reads.
     pub gigabytes_per_second: f64,
 }

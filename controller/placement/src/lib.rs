@@ -38,4 +38,6 @@ pub use infeasible::Infeasible;
 pub use optimal::plan;
 pub use plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};
 pub use predict::time_to_first_token_seconds;
-pub use problem::{Demand, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, ModelCosts, Objective, PhoneCosts, Problem};
+pub use problem::{
+    Demand, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, ModelCosts, Objective, PhoneCosts, Problem, Speed,
+};

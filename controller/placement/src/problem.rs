@@ -84,6 +84,20 @@ pub struct PhoneCosts {
     pub prefill_seconds_per_layer_per_token: f64,
 }
 
+/// Measured speeds of a phone.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Speed {
+    /// Of a matrix-vector product.
+    pub multiply_adds_per_second: f64,
+    /// Of the same with four rows at once, where that was measured.
+    pub batch_multiply_adds_per_second: Option<f64>,
+    /// Weights read by a matrix-vector product.
+    pub memory_bytes_per_second: f64,
+}
+
+/// Rows of the product by which `Speed::batch_multiply_adds_per_second` is measured.
+const BATCH_ROWS: f64 = 4.0;
+
 /// One direction between two phones.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Link {
@@ -143,21 +157,22 @@ impl ModelCosts {
 // === impl PhoneCosts ===
 
 impl PhoneCosts {
-    /// Derives a phone's times from two speeds, for phones on which no layer has been timed yet.
+    /// Derives a phone's times from its speeds, for phones on which no layer has been timed yet.
     ///
-    /// The roofline: a step takes the longer of its arithmetic (multiply-adds ÷ `multiply_adds_per_second`)
-    /// and its reading of weights (bytes ÷ `memory_bytes_per_second`). Prefill shares the reading among the
-    /// tokens of a chunk, so its arithmetic alone counts. Non-positive speeds give infinite times, and the
-    /// planner leaves such a phone out.
-    pub fn from_speed(
-        name: impl Into<String>,
-        allocatable_bytes: u64,
-        multiply_adds_per_second: f64,
-        memory_bytes_per_second: f64,
-        model: &ModelCosts,
-    ) -> Self {
-        let arithmetic = |multiply_adds: u64| divide(multiply_adds as f64, multiply_adds_per_second);
-        let reading = |bytes: f64| divide(bytes, memory_bytes_per_second);
+    /// The roofline: a step takes the longer of its arithmetic (multiply-adds ÷ speed) and its reading of weights
+    /// (bytes ÷ bandwidth). A further row costs a third of what four at once take longer than one; where that was not measured, its
+    /// arithmetic alone. So does a token of a prefill chunk. Non-positive speeds give infinite times, and the planner
+    /// leaves such a phone out.
+    pub fn from_speed(name: impl Into<String>, allocatable_bytes: u64, speed: &Speed, model: &ModelCosts) -> Self {
+        let arithmetic = |multiply_adds: u64| divide(multiply_adds as f64, speed.multiply_adds_per_second);
+        let reading = |bytes: f64| divide(bytes, speed.memory_bytes_per_second);
+        let further = |multiply_adds: u64| match speed.batch_multiply_adds_per_second {
+            Some(batch) => {
+                let more = divide(BATCH_ROWS * multiply_adds as f64, batch) - arithmetic(multiply_adds);
+                (more / (BATCH_ROWS - 1.0)).clamp(0.0, arithmetic(multiply_adds))
+            }
+            None => arithmetic(multiply_adds),
+        };
         let n_layers = model.n_layers().max(1) as f64;
         let mean_layer_bytes = model.layer_bytes.iter().map(|&b| b as f64).sum::<f64>() / n_layers;
         Self {
@@ -165,12 +180,12 @@ impl PhoneCosts {
             allocatable_bytes,
             seconds_per_layer: arithmetic(model.layer_multiply_adds).max(reading(mean_layer_bytes)),
             // The weights have been read for the first row.
-            seconds_per_layer_per_further_row: Some(arithmetic(model.layer_multiply_adds)),
+            seconds_per_layer_per_further_row: Some(further(model.layer_multiply_adds)),
             seconds_per_step: 0.0,
             seconds_embedding: 0.0,
             seconds_head: arithmetic(model.head_multiply_adds).max(reading(model.head_bytes as f64)),
-            seconds_head_per_further_row: Some(arithmetic(model.head_multiply_adds)),
-            prefill_seconds_per_layer_per_token: arithmetic(model.layer_multiply_adds),
+            seconds_head_per_further_row: Some(further(model.head_multiply_adds)),
+            prefill_seconds_per_layer_per_token: further(model.layer_multiply_adds),
         }
     }
 }

@@ -56,7 +56,7 @@ fn spans(costs: &Costs<'_>, ring: &Ring) -> Vec<(usize, usize)> {
 mod tests {
     use super::spans;
     use crate::costs::{Costs, Ring};
-    use crate::problem::{Demand, Link, Links, ModelCosts, Objective, PhoneCosts, Problem};
+    use crate::problem::{Demand, Link, Links, ModelCosts, Objective, PhoneCosts, Problem, Speed};
 
     const MIB: u64 = 1 << 20;
 
@@ -74,9 +74,11 @@ mod tests {
             head_multiply_adds: 0,
             logits_bytes: 0,
         };
+        let speed =
+            Speed { multiply_adds_per_second: 1e9, batch_multiply_adds_per_second: None, memory_bytes_per_second: 1e9 };
         let phone = |seconds: f64| PhoneCosts {
             seconds_per_layer: seconds,
-            ..PhoneCosts::from_speed(seconds.to_string(), 8 * MIB, 1e9, 1e9, &model)
+            ..PhoneCosts::from_speed(seconds.to_string(), 8 * MIB, &speed, &model)
         };
         let problem = Problem {
             phones: seconds_per_layer.map(phone).to_vec(),

@@ -173,6 +173,7 @@ fn seen(phone: &Phone, placements: &[SegmentPlacement]) -> PhoneSeen {
         backend: speed.name.clone(),
         device: speed.device.clone(),
         gflops: speed.gflops,
+        batch_gflops: speed.batch_gflops.unwrap_or_default(),
         gigabytes_per_second: speed.gigabytes_per_second,
     };
     let name = phone.name_any();

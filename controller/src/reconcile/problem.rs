@@ -12,7 +12,9 @@ use polyphony_api::inference_deployment::{
 };
 use polyphony_api::{InferenceDeployment, Phone};
 use polyphony_model::{Holds, LayerRange, Manifest, Room};
-use polyphony_placement::{Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Strategy as Rule};
+use polyphony_placement::{
+    Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Speed, Strategy as Rule,
+};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::observe::Observed;
@@ -168,12 +170,16 @@ fn estimated_costs(
         return None;
     }
     let speed = join.speeds.iter().find(|speed| speed.backend == join.backend);
-    let (gflops, gigabytes) = speed.map_or((0.0, 0.0), |speed| (speed.gflops, speed.gigabytes_per_second));
+    let speed = speed.map_or_else(Speed::default, |speed| Speed {
+        multiply_adds_per_second: speed.gflops * 1e9 / 2.0,
+        batch_multiply_adds_per_second: Some(speed.batch_gflops * 1e9 / 2.0).filter(|speed| *speed > 0.0),
+        memory_bytes_per_second: speed.gigabytes_per_second * 1e9,
+    });
     let fraction = request.deployment.spec.placement.memory_fraction;
     // The fraction is taken of the whole phone, and what others use comes off what is left.
     let used = (request.used.get(name).copied().unwrap_or(0) as f64 / fraction).ceil();
     let allocatable = (allocatable_bytes(object, join.allocatable_bytes) as f64 - used).max(0.0) as u64;
-    let costs = PhoneCosts::from_speed(name, allocatable, gflops * 1e9 / 2.0, gigabytes * 1e9, model);
+    let costs = PhoneCosts::from_speed(name, allocatable, &speed, model);
     Some((join.numerics.clone(), costs))
 }
 

@@ -37,6 +37,7 @@ pub fn join(name: &str, token: &str, mib: u64) -> Join {
             backend: "cpu".into(),
             device: "scripted".into(),
             gflops: 10.0,
+            batch_gflops: 10.0,
             gigabytes_per_second: 5.0,
         }],
         metrics_address: "127.0.0.1:8".into(),

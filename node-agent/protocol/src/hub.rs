@@ -85,6 +85,9 @@ pub struct Speed {
     pub device: String,
     /// 10^9 floating-point operations a second; a multiply-add counts as two.
     pub gflops: f64,
+    /// The same with four rows of activations at once, which share the reading of weights. 0 where that was not measured.
+    #[serde(default)]
+    pub batch_gflops: f64,
     /// 10^9 bytes of weights read a second.
     pub gigabytes_per_second: f64,
 }

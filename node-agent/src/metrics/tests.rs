@@ -45,6 +45,7 @@ fn metrics(board: &Arc<Board>) -> Metrics {
         backend: backend.into(),
         device: "a \"device\"".into(),
         gflops,
+        batch_gflops: 0.0,
         gigabytes_per_second: 1.0,
     };
     let identity = Identity {

@@ -23,9 +23,11 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     layout.field_if("Temperature", status.temperature_celsius.map(|celsius| format!("{celsius:.1} °C")));
     if !status.backends.is_empty() {
         let rows = status.backends.into_iter().map(|speed| {
-            vec![speed.name, format!("{:.2}", speed.gflops), format!("{:.2}", speed.gigabytes_per_second), speed.device]
+            let batch = speed.batch_gflops.map_or_else(|| "<unknown>".to_owned(), |gflops| format!("{gflops:.2}"));
+            let [gflops, bytes] = [speed.gflops, speed.gigabytes_per_second].map(|figure| format!("{figure:.2}"));
+            vec![speed.name, gflops, batch, bytes, speed.device]
         });
-        layout.table("Speeds", &["Backend", "GFLOP/s", "GB/s", "Device"], rows.collect());
+        layout.table("Speeds", &["Backend", "GFLOP/s", "Of 4 Rows", "GB/s", "Device"], rows.collect());
     }
     if !status.links.is_empty() {
         let rows = status.links.into_iter().map(|link| {

@@ -134,7 +134,13 @@ impl World {
     pub(super) fn join(&mut self, name: &str, mib: u64) {
         let mut phone = Phone::new(name, PhoneSpec::default());
         phone.metadata.uid = Some(format!("{name}-uid"));
-        let speed = Speed { backend: "cpu".into(), device: "test".into(), gflops: 10.0, gigabytes_per_second: 5.0 };
+        let speed = Speed {
+            backend: "cpu".into(),
+            device: "test".into(),
+            gflops: 10.0,
+            batch_gflops: 10.0,
+            gigabytes_per_second: 5.0,
+        };
         let join = Join {
             version: version::CURRENT,
             phone: name.into(),

@@ -98,6 +98,7 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
         name: speed.backend.clone(),
         device: speed.device.clone(),
         gflops: rounded(speed.gflops),
+        batch_gflops: Some(rounded(speed.batch_gflops)).filter(|gflops| *gflops > 0.0),
         gigabytes_per_second: rounded(speed.gigabytes_per_second),
     };
     status.backends = join.speeds.iter().map(speed).collect();

@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use crate::Shape;
 
-/// What a group may use of each period; the least that the kernel takes. The shorter, the evener a short burst is slowed:
-/// with the usual period of 100 ms a burst of a few milliseconds is not slowed at all.
-const QUOTA_MICROSECONDS: f64 = 1000.0;
+/// The least that the kernel takes of a quota and of a period. The shorter, the evener a short burst is slowed: with the usual
+/// period of 100 ms a burst of a few milliseconds is not slowed at all.
+const LEAST_MICROSECONDS: f64 = 1000.0;
 /// Smaller shares would need longer periods than this, over which a step of a model is not slowed evenly any more.
 const LONGEST_PERIOD_MICROSECONDS: f64 = 10_000.0;
 /// What a group may use over its share. An agent keeps to the share itself, to the microsecond (node-agent/src/cpu_share.rs), and what
 /// else a device does comes out of this; with none, a step that needs but a little more than the quota waits for a whole period.
-const HEADROOM: f64 = 1.25;
+const HEADROOM: f64 = 1.5;
 /// The smallest share that a device can have.
-pub(super) const LEAST_CORES: f64 = QUOTA_MICROSECONDS / LONGEST_PERIOD_MICROSECONDS;
+pub(super) const LEAST_CORES: f64 = LEAST_MICROSECONDS / LONGEST_PERIOD_MICROSECONDS;
 /// How long processes may take to be gone once they were killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -121,23 +121,23 @@ impl Group {
     /// # Errors
     /// When the kernel refuses, as it does a memory limit below what is in use.
     pub(super) fn limit(&self, shape: &Shape) -> io::Result<()> {
-        let period = shape.cpu_cores.map(period_microseconds);
+        let limit = shape.cpu_cores.map(quota_and_period_microseconds);
         let bytes = shape.memory_bytes;
         match &self.hierarchy {
             Hierarchy::One { cpu, memory } => {
                 let (cpu, memory) = (cpu.join(&self.path), memory.join(&self.path));
-                if let Some(period) = period {
+                if let Some((_, period)) = limit {
                     // The quota first: a share that falls must not be refused for what it was in between.
                     set(&cpu, "cpu.cfs_quota_us", "-1")?;
                     set(&cpu, "cpu.cfs_period_us", &period.to_string())?;
                 }
-                let quota = period.map_or(-1, |_| QUOTA_MICROSECONDS as i64);
-                set(&cpu, "cpu.cfs_quota_us", &quota.to_string())?;
+                let quota = limit.map_or("-1".to_owned(), |(quota, _)| quota.to_string());
+                set(&cpu, "cpu.cfs_quota_us", &quota)?;
                 set(&memory, "memory.limit_in_bytes", &bytes.map_or("-1".to_owned(), |bytes| bytes.to_string()))
             }
             Hierarchy::Two { root } => {
                 let folder = root.join(&self.path);
-                let max = period.map_or("max 100000".to_owned(), |period| format!("{QUOTA_MICROSECONDS} {period}"));
+                let max = limit.map_or("max 100000".to_owned(), |(quota, period)| format!("{quota} {period}"));
                 set(&folder, "cpu.max", &max)?;
                 set(&folder, "memory.max", &bytes.map_or("max".to_owned(), |bytes| bytes.to_string()))
             }
@@ -207,9 +207,11 @@ fn set(folder: &Path, file: &str, value: &str) -> io::Result<()> {
         .map_err(|error| io::Error::new(error.kind(), format!("{} to {}: {error}", value, path.display())))
 }
 
-/// The period of which the quota is `cores` and the headroom, a whole core at most.
-fn period_microseconds(cores: f64) -> u64 {
-    (QUOTA_MICROSECONDS / (cores * HEADROOM)).round().clamp(QUOTA_MICROSECONDS, LONGEST_PERIOD_MICROSECONDS) as u64
+/// A quota and its period, which are `cores` and the headroom: the shortest that the kernel takes.
+fn quota_and_period_microseconds(cores: f64) -> (u64, u64) {
+    let most = cores * HEADROOM;
+    let period = (LEAST_MICROSECONDS / most).round().clamp(LEAST_MICROSECONDS, LONGEST_PERIOD_MICROSECONDS);
+    ((most * period).round().max(LEAST_MICROSECONDS) as u64, period as u64)
 }
 
 #[cfg(test)]
@@ -218,9 +220,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_and_its_headroom_are_a_millisecond_of_a_period() {
-        for (cores, period) in [(1.0, 1000), (0.8, 1000), (0.5, 1600), (0.25, 3200), (0.1, 8000)] {
-            assert_eq!(period_microseconds(cores), period, "{cores}");
+    fn a_share_and_its_headroom_are_the_quota_of_a_short_period() {
+        let table = [(1.0, 1500, 1000), (0.8, 1200, 1000), (0.5, 1000, 1333), (0.25, 1000, 2667), (0.1, 1000, 6667)];
+        for (cores, quota, period) in table {
+            assert_eq!(quota_and_period_microseconds(cores), (quota, period), "{cores}");
         }
     }
 
@@ -239,7 +242,7 @@ mod tests {
         let phone = lab.inner("phone-1").unwrap();
         phone.limit(&Shape { cpu_cores: Some(0.25), memory_bytes: Some(1 << 20), ..Shape::default() }).unwrap();
         let file = |name: &str| read(mount.path().join("lab/phone-1").join(name));
-        assert_eq!((file("cpu.max"), file("memory.max")), ("1000 3200".to_owned(), "1048576".to_owned()));
+        assert_eq!((file("cpu.max"), file("memory.max")), ("1000 2667".to_owned(), "1048576".to_owned()));
         phone.limit(&Shape::default()).unwrap();
         assert_eq!((file("cpu.max"), file("memory.max")), ("max 100000".to_owned(), "max".to_owned()));
         phone.add(42).unwrap();
@@ -258,7 +261,7 @@ mod tests {
         let phone = lab.inner("phone-1").unwrap();
         phone.limit(&Shape { cpu_cores: Some(0.4), memory_bytes: Some(4096), ..Shape::default() }).unwrap();
         let file = |name: &str| read(mount.path().join(name));
-        assert_eq!(file("cpu/lab/phone-1/cpu.cfs_period_us"), "2000");
+        assert_eq!(file("cpu/lab/phone-1/cpu.cfs_period_us"), "1667");
         assert_eq!(file("cpu/lab/phone-1/cpu.cfs_quota_us"), "1000");
         assert_eq!(file("memory/lab/phone-1/memory.limit_in_bytes"), "4096");
         phone.limit(&Shape::default()).unwrap();
