@@ -2,12 +2,16 @@
 //!
 //! The kernel keeps a control group's share only over several of its ticks: a step of a few milliseconds is over before it
 //! is slowed. What the kernel did not take is waited for here, after each run of the engine. Real phones have none to keep.
+//!
+//! Phones of a lab share cores, and where two threads of one core work at once, either gets less done in its processor time; on
+//! real phones nothing of the kind happens. So a step costs what the last equal steps cost at the least.
 
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use polyphony_kernels::{BufferId, Engine, EngineError, MatrixId, Recording, VectorId, WeightType};
+use polyphony_kernels::{BufferId, Engine, EngineError, MatrixId, Op, Recording, VectorId, WeightType};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The share of one core that this phone is, in a file that may change while it runs.
@@ -29,7 +33,26 @@ pub enum ShareError {
 pub struct Slowed {
     engine: Box<dyn Engine>,
     share: CpuShare,
+    costs: Costs,
 }
+
+/// The processor time of the last steps of each size.
+#[derive(Debug, Default)]
+struct Costs(HashMap<Size, VecDeque<Duration>>);
+
+/// Steps of one size cost the same but for what disturbs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Size {
+    n_ops: usize,
+    /// Of all matrix products together.
+    n_rows: usize,
+    n_read_back: usize,
+}
+
+/// Steps of a size that are compared: a second or two of decoding, over which a machine's own speed stays what it is.
+const COMPARED: usize = 16;
+/// Sizes that are told apart; a segment has a few.
+const MOST_SIZES: usize = 64;
 
 // === impl CpuShare ===
 
@@ -53,7 +76,7 @@ impl CpuShare {
 
     /// The engine at this share.
     pub fn keep(self, engine: Box<dyn Engine>) -> Box<dyn Engine> {
-        Box::new(Slowed { engine, share: self })
+        Box::new(Slowed { engine, share: self, costs: Costs::default() })
     }
 }
 
@@ -61,7 +84,7 @@ fn parse_share(text: &str) -> Option<f64> {
     text.trim().parse::<f64>().ok().filter(|share| *share > 0.0 && *share <= 1.0)
 }
 
-/// What is left to wait so that work of `processor_time`, which has taken `elapsed`, takes as long as on a core of `share`.
+/// What is left to wait so that work that costs `processor_time`, which has taken `elapsed`, takes as long as on a core of `share`.
 fn rest(processor_time: Duration, elapsed: Duration, share: f64) -> Duration {
     processor_time.div_f64(share).saturating_sub(elapsed)
 }
@@ -72,13 +95,48 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
+// === impl Costs ===
+
+impl Costs {
+    /// What a step costs that took so much: the least of the last ones of its size, its own among them.
+    fn of(&mut self, size: Size, processor_time: Duration) -> Duration {
+        if self.0.len() >= MOST_SIZES && !self.0.contains_key(&size) {
+            self.0.clear();
+        }
+        let last = self.0.entry(size).or_default();
+        if last.len() == COMPARED {
+            last.pop_front();
+        }
+        last.push_back(processor_time);
+        last.iter().min().copied().unwrap_or(processor_time)
+    }
+}
+
+// === impl Size ===
+
+impl Size {
+    fn of(recording: &Recording) -> Self {
+        let rows = recording.ops.iter().map(|op| match op {
+            Op::Matmul(op) => op.n_rows,
+            Op::GateUp(op) => op.n_rows,
+            _ => 0,
+        });
+        Self {
+            n_ops: recording.ops.len(),
+            n_rows: rows.sum(),
+            n_read_back: recording.readbacks.iter().map(|readback| readback.range.len()).sum(),
+        }
+    }
+}
+
 // === impl Slowed ===
 
 impl Engine for Slowed {
     fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
         let (began, before) = (Instant::now(), thread_time());
         let outcome = self.engine.run(recording);
-        std::thread::sleep(rest(thread_time().saturating_sub(before), began.elapsed(), self.share.now()));
+        let cost = self.costs.of(Size::of(recording), thread_time().saturating_sub(before));
+        std::thread::sleep(rest(cost, began.elapsed(), self.share.now()));
         outcome
     }
 
@@ -140,6 +198,27 @@ mod tests {
         ] {
             assert_eq!(rest(processor_time, elapsed, share), expected, "{processor_time:?} in {elapsed:?} of {share}");
         }
+    }
+
+    #[test]
+    fn a_step_costs_what_the_last_equal_ones_cost_at_the_least() {
+        let (small, large) =
+            (Size { n_ops: 9, n_rows: 7, n_read_back: 1 }, Size { n_ops: 9, n_rows: 28, n_read_back: 1 });
+        let mut costs = Costs::default();
+        assert_eq!(costs.of(small, 3 * MS), 3 * MS);
+        assert_eq!(costs.of(small, 2 * MS), 2 * MS);
+        // Another thread on the same core made it long; that is no cost of the phone's.
+        assert_eq!(costs.of(small, 4 * MS), 2 * MS);
+        assert_eq!(costs.of(large, 8 * MS), 8 * MS);
+        // What was long ago does not count: a machine may have become slower.
+        let costs: Vec<Duration> = (0..COMPARED).map(|_| costs.of(small, 5 * MS)).collect();
+        assert_eq!((costs[0], costs[COMPARED - 1]), (2 * MS, 5 * MS));
+        // Nor are sizes kept without end.
+        let mut costs = Costs::default();
+        for n_ops in 0..1000 {
+            costs.of(Size { n_ops, ..small }, MS);
+        }
+        assert!(costs.0.len() <= MOST_SIZES);
     }
 
     #[test]

@@ -266,3 +266,39 @@ mod measured_as_list {
         Ok(list.into_iter().map(|(a, b, link)| ((a, b), link)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_row_costs_a_third_of_what_four_take_longer_than_one() {
+        let model = ModelCosts {
+            layer_bytes: vec![1; 2],
+            embedding_bytes: 0,
+            head_bytes: 0,
+            shared_bytes: 0,
+            kv_bytes_per_token_per_layer: 0,
+            activation_bytes: 0,
+            hop_bytes: 0,
+            layer_multiply_adds: 100,
+            head_multiply_adds: 1000,
+            logits_bytes: 0,
+        };
+        let further = |batch| {
+            let speed = Speed {
+                multiply_adds_per_second: 100.0,
+                batch_multiply_adds_per_second: batch,
+                memory_bytes_per_second: 1e9,
+            };
+            let costs = PhoneCosts::from_speed("phone", 1, &speed, &model);
+            (costs.seconds_per_layer_per_further_row, costs.seconds_head_per_further_row)
+        };
+        // Four rows in two and a half times the time of one.
+        assert_eq!(further(Some(160.0)), (Some(0.5), Some(5.0)));
+        // Neither less than nothing nor more than the first.
+        assert_eq!(further(Some(1000.0)), (Some(0.0), Some(0.0)));
+        assert_eq!(further(Some(50.0)), (Some(1.0), Some(10.0)));
+        assert_eq!(further(None), (Some(1.0), Some(10.0)));
+    }
+}

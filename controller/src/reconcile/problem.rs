@@ -101,7 +101,7 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         }
     }
     let problem = |(numerics, estimates): (String, Vec<PhoneCosts>)| {
-        let phones = measured::costs(observed, request.manifest_digest, &estimates, figures);
+        let phones = measured::costs(observed, request.deployment, request.manifest_digest, &estimates, figures);
         let links = links::between(observed, &phones);
         let numerics_class = format!("{numerics}/{}/kv-f32", type_name(spec.transport.activation_type));
         let demand = demand(request.deployment, request.manifest);

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use kube::ResourceExt;
 use polyphony_api::phone::LayerTime;
+use polyphony_api::{InferenceDeployment, SegmentPlacement};
 use polyphony_placement::PhoneCosts;
 use polyphony_protocol::hub::SegmentReport;
 
@@ -37,12 +39,13 @@ pub enum Figures {
 /// The times of `phones`, all of one arithmetic: measured where they can be, else from their speed tests.
 pub(super) fn costs(
     observed: &Observed,
+    deployment: &InferenceDeployment,
     manifest_digest: &str,
     estimates: &[PhoneCosts],
     figures: Figures,
 ) -> Vec<PhoneCosts> {
     let typical = typical_factor(observed, manifest_digest, estimates);
-    let known = known(observed, manifest_digest);
+    let known = known(observed, deployment, manifest_digest);
     let cost = |estimate: &PhoneCosts| {
         let known = known.get(estimate.name.as_str()).copied().unwrap_or_default();
         cost(observed, manifest_digest, estimate, known, typical, figures)
@@ -61,28 +64,38 @@ struct Known<'a> {
     planned_seconds: Option<f64>,
 }
 
-/// By phone; later generations say more.
-fn known<'a>(observed: &'a Observed, digest: &str) -> BTreeMap<&'a str, Known<'a>> {
-    let mut placements: Vec<_> =
-        observed.placements.values().filter(|placement| placement.spec.manifest_digest == digest).collect();
-    placements.sort_by_key(|placement| placement.spec.plan_generation);
+/// By phone. A deployment's own segments say most, the later ones more; before it has any, those of others that run the most layers:
+/// where there are few, what a step takes besides counts for more.
+fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &str) -> BTreeMap<&'a str, Known<'a>> {
+    let is_own = |placement: &SegmentPlacement| {
+        placement.spec.deployment == deployment.name_any() && placement.namespace() == deployment.namespace()
+    };
+    let of_model = || observed.placements.values().filter(|placement| placement.spec.manifest_digest == digest);
+    let mut own: Vec<_> = of_model().filter(|placement| is_own(placement)).collect();
+    own.sort_by_key(|placement| placement.spec.plan_generation);
+    let mut others: Vec<_> = of_model().filter(|placement| !is_own(placement)).collect();
+    others.sort_by_key(|placement| observed.report_of(placement).map_or(0, |report| layers_timed(placement, report)));
     let mut known: BTreeMap<&str, Known<'_>> = BTreeMap::new();
-    for placement in placements {
+    for placement in others.iter().chain(&own) {
         let spec = &placement.spec;
         let of_phone = known.entry(spec.phone.as_str()).or_default();
         if let Some(report) = observed.report_of(placement).filter(|report| report.seconds_per_layer.is_some()) {
             of_phone.report = Some((report, spec.holds.head));
-            let held = spec.holds.to.saturating_sub(spec.holds.from);
-            let timed = if report.layers_timed > 0 { report.layers_timed } else { held };
             let busy = remembered(observed, &spec.phone, digest)
                 .filter(|time| observed.now.as_second() - time.at_seconds <= BUSY_REMEMBERED_SECONDS);
-            of_phone.is_light = busy.is_some_and(|busy| timed * 2 < busy.layers);
+            of_phone.is_light = busy.is_some_and(|busy| layers_timed(placement, report) * 2 < busy.layers);
         }
-        if spec.planned_layer_microseconds > 0 {
+        // Until it serves there is no plan of its own that noise could change.
+        if spec.planned_layer_microseconds > 0 && !own.is_empty() {
             of_phone.planned_seconds = Some(spec.planned_layer_microseconds as f64 / 1e6);
         }
     }
     known
+}
+
+fn layers_timed(placement: &SegmentPlacement, report: &SegmentReport) -> u32 {
+    let holds = &placement.spec.holds;
+    if report.layers_timed > 0 { report.layers_timed } else { holds.to.saturating_sub(holds.from) }
 }
 
 fn cost(
