@@ -49,7 +49,7 @@ pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
         return dearest(&mut knapsack, &mut ways, f64::INFINITY, known);
     }
     // The slowest stage is within a limit, or above it: as the limit rises, the shortest round falls.
-    let round_target = known * costs.n_groups();
+    let round_target = known * costs.shares();
     dearest(&mut knapsack, &mut ways, known, round_target);
     halve(costs, known, PRECISION, |limit| knapsack.solve(&ways, limit).unwrap_or(f64::INFINITY))
 }
@@ -57,7 +57,7 @@ pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
 /// The least objective that is no less than the slowest stage's limit and the round's share under that limit, which
 /// falls as the limit rises; or `known`, where that is less.
 fn halve(costs: &Costs<'_>, known: f64, precision: f64, mut round: impl FnMut(f64) -> f64) -> f64 {
-    let mut shared = |limit: f64| round(limit) / costs.n_groups();
+    let mut shared = |limit: f64| round(limit) / costs.shares();
     if shared(known) >= known {
         return known;
     }

@@ -236,7 +236,8 @@ fn best_throughput(n_sessions: u32, steps: &[Step], round: f64) -> f64 {
             pace = pace.max(first_row + further).max(rows * wire);
             whole_round += further + (rows - 1.0) * wire;
         }
-        pace.max(whole_round / f64::from(groups)) / rows
+        // Further groups do not fill the ring as the first does: docs/placement.md.
+        pace.max(whole_round / (1.0 + 0.7 * f64::from(groups - 1))) / rows
     });
     seconds.fold(f64::INFINITY, f64::min)
 }

@@ -9,7 +9,7 @@ use crate::problem::Objective;
 /// neighbours cannot reach each other.
 ///
 /// Latency: a shortest path over boundaries. Throughput: the objective is max(slowest stage, slowest wire,
-/// round ÷ groups); as the limit on the stages rises, the shortest round falls, so the best limit lies where
+/// round ÷ shares); as the limit on the stages rises, the shortest round falls, so the best limit lies where
 /// the two meet, which a binary search over the possible stage times finds.
 pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Score)> {
     if phones.is_empty() || phones.len() > costs.n_layers {
@@ -68,7 +68,7 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
             limits.dedup();
             // The first limit that the shared round does not exceed, and the one before it.
             let meet = limits.partition_point(|&limit| {
-                shortest(limit).is_none_or(|(_, score)| score.round / costs.n_groups() > limit)
+                shortest(limit).is_none_or(|(_, score)| score.round / costs.shares() > limit)
             });
             let end = (meet + 1).min(limits.len());
             limits[meet.saturating_sub(1)..end].to_vec()
@@ -121,8 +121,8 @@ fn stage_times(costs: &Costs<'_>, phones: &[usize]) -> Vec<f64> {
 /// The objective that can be reached, to be used as the limit of every stage.
 fn best_limit(costs: &Costs<'_>, phones: &[usize], hops: f64) -> Option<f64> {
     let times = stage_times(costs, phones);
-    let n_groups = costs.n_groups();
-    let shared_round = |limit: f64| shortest(costs, phones, limit * (1.0 + TIE)).map(|(_, s)| (s + hops) / n_groups);
+    let shares = costs.shares();
+    let shared_round = |limit: f64| shortest(costs, phones, limit * (1.0 + TIE)).map(|(_, s)| (s + hops) / shares);
     // The first limit that the shared round does not exceed.
     let meet = times.partition_point(|&limit| shared_round(limit).is_none_or(|shared| shared > limit));
     let above = times.get(meet).copied();

@@ -246,7 +246,7 @@ impl<'a, 'b> Programme<'a, 'b> {
                     let whole: Expression = self.whole.iter().flatten().map(|c| c.variable).sum();
                     self.rows.push(constraint!(worst >= wire * (1.0 - whole)));
                 }
-                self.rows.push(constraint!(worst >= round * (1.0 / self.costs.n_groups())));
+                self.rows.push(constraint!(worst >= round * (1.0 / self.costs.shares())));
                 worst.into()
             }
         };

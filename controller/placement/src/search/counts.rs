@@ -49,7 +49,7 @@ impl<'a, 'b> Counts<'a, 'b> {
         let slowest = |&phone: &usize| costs.stage_seconds(phone, 0, costs.n_layers);
         let mut high = phones.iter().map(slowest).fold(wire, f64::max).max(hops).min(limit);
         let mut round = self.stages(phones, high)? + hops;
-        if wire > high || (round / costs.n_groups() > high && limit < f64::INFINITY) {
+        if wire > high || (round / costs.shares() > high && limit < f64::INFINITY) {
             return None;
         }
         // What the objective cannot be below; where the two meet is what is looked for.
@@ -57,7 +57,7 @@ impl<'a, 'b> Counts<'a, 'b> {
         for _ in 0..HALVINGS {
             let middle = (low + high) / 2.0;
             match self.stages(phones, middle) {
-                Some(stages) if (stages + hops) / costs.n_groups() <= middle => {
+                Some(stages) if (stages + hops) / costs.shares() <= middle => {
                     high = middle;
                     round = stages + hops;
                 }
@@ -65,7 +65,7 @@ impl<'a, 'b> Counts<'a, 'b> {
             }
         }
         // With few sessions it is the shared round, which a slower stage may shorten.
-        let objective = high.max(round / costs.n_groups()).max(wire);
+        let objective = high.max(round / costs.shares()).max(wire);
         Some(Score { objective, round })
     }
 
@@ -73,7 +73,7 @@ impl<'a, 'b> Counts<'a, 'b> {
     fn round_share(&self) -> f64 {
         match self.costs.problem.demand.objective {
             Objective::Latency => 1.0,
-            Objective::Throughput => self.costs.n_groups(),
+            Objective::Throughput => self.costs.shares(),
         }
     }
 

@@ -115,7 +115,7 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
             let in_groups = |groups: u32| {
                 let further_rows = n_sessions / f64::from(groups) - 1.0;
                 let worst = pieces.iter().map(|(first, further)| first + further_rows * further).fold(0.0, f64::max);
-                let shared = (round + further_rows * further_round) / f64::from(groups);
+                let shared = (round + further_rows * further_round) / (0.3 + 0.7 * f64::from(groups));
                 worst.max(shared) * f64::from(groups) / n_sessions
             };
             (1..=demand.max_sessions).map(in_groups).fold(f64::INFINITY, f64::min)
