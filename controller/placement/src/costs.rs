@@ -40,8 +40,8 @@ pub(crate) struct Costs<'a> {
 }
 
 /// What a further group is worth beside the first: groups do not keep their distance, and wait for each other where stages are as
-/// busy as one another. On labs of one to three stages with four sessions 0.5 to 0.7 was measured; for a closed network of even stages
-/// queueing theory says as much (Zahorjan, Sevcik, Eager and Galler 1982, balanced job bounds).
+/// busy as one another. Fitted by hand to one lab, two even stages behind slow links with four sessions, which gave 0.68; the balanced
+/// job bounds of queueing theory (Zahorjan, Sevcik, Eager and Galler 1982) come to the same there.
 const FURTHER_GROUP: f64 = 0.7;
 
 /// Usable phones up to which every hop is looked up once.

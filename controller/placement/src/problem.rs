@@ -26,7 +26,7 @@ pub struct Problem {
 }
 
 /// What a model costs, whoever runs it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelCosts {
     /// Weight bytes of each layer, in order; its length is the number of layers.
     pub layer_bytes: Vec<u64>,
@@ -275,15 +275,9 @@ mod tests {
     fn a_further_row_costs_a_third_of_what_four_take_longer_than_one() {
         let model = ModelCosts {
             layer_bytes: vec![1; 2],
-            embedding_bytes: 0,
-            head_bytes: 0,
-            shared_bytes: 0,
-            kv_bytes_per_token_per_layer: 0,
-            activation_bytes: 0,
-            hop_bytes: 0,
             layer_multiply_adds: 100,
             head_multiply_adds: 1000,
-            logits_bytes: 0,
+            ..ModelCosts::default()
         };
         let further = |batch| {
             let speed = Speed {

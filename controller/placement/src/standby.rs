@@ -62,18 +62,7 @@ mod tests {
 
     /// Twelve layers of 1 MiB on three phones, four on each; the middle one has room for four more.
     fn between_neighbours_of(seconds_per_layer: [f64; 3]) -> (usize, usize) {
-        let model = ModelCosts {
-            layer_bytes: vec![MIB; 12],
-            embedding_bytes: 0,
-            head_bytes: 0,
-            shared_bytes: 0,
-            kv_bytes_per_token_per_layer: 0,
-            activation_bytes: 0,
-            hop_bytes: 0,
-            layer_multiply_adds: 1,
-            head_multiply_adds: 0,
-            logits_bytes: 0,
-        };
+        let model = ModelCosts { layer_bytes: vec![MIB; 12], layer_multiply_adds: 1, ..ModelCosts::default() };
         let speed =
             Speed { multiply_adds_per_second: 1e9, batch_multiply_adds_per_second: None, memory_bytes_per_second: 1e9 };
         let phone = |seconds: f64| PhoneCosts {
