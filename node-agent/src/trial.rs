@@ -2,6 +2,7 @@
 //!
 //! Its rows go to the first slot, whose KV cache every session overwrites from position 0 on.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use polyphony_kernels::Row;
@@ -11,29 +12,25 @@ use crate::segment::{AnySegment, DecoderRow, Input, SegmentError};
 
 /// A trial ends when it has taken this long, with what it knows by then.
 const BUDGET: Duration = Duration::from_millis(800);
-/// The mean of so many runs counts but for the slowest: a phone with a share of a CPU takes turns, and a hiccup is no pace.
+/// So many runs of each kind. A pace is their mean but for the slowest: a phone with a share of a CPU takes turns, and a hiccup is no
+/// pace. A part of a step is the median of what one run differs from the one before.
 const RUNS: usize = 5;
 /// Rows of a decode step that further rows are timed by, and of a prefill chunk.
 const BATCH_ROWS: usize = 4;
+
+/// Trials of segments that are loaded at once, one after the other: each would else measure the others too.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs steps of one row, of a few, and of a whole chunk, without and with logits. Where nothing decodes, prompts of as many tokens.
 ///
 /// # Errors
 /// When a step fails: the segment could not serve either.
 pub fn run(segment: &mut AnySegment) -> Result<(Shares, Figures), SegmentError> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let began = Instant::now();
     let timed = n_layers_timed(segment);
     let n_layers = timed.max(1) as f64;
     let capacity = segment.capacity();
-    let mean = |segment: &mut AnySegment, n_rows: usize, n_logits: usize| -> Result<Option<f64>, SegmentError> {
-        let mut runs = Vec::with_capacity(RUNS);
-        if n_rows <= capacity.max_rows.min(capacity.n_positions) {
-            while runs.len() < RUNS && began.elapsed() <= BUDGET {
-                runs.push(seconds_of(segment, n_rows, n_logits)?);
-            }
-        }
-        Ok(mean_but_the_slowest(runs))
-    };
     if let AnySegment::EncoderDecoder(segment) = segment
         && segment.decodes()
     {
@@ -42,19 +39,33 @@ pub fn run(segment: &mut AnySegment) -> Result<(Shares, Figures), SegmentError> 
     }
     // The first step of all touches weights that nothing has touched yet.
     seconds_of(segment, 1, 0)?;
-    let one = mean(segment, 1, 0)?;
     let has_head = segment.holds().head;
-    let with_head = if has_head { mean(segment, 1, 1)? } else { None };
-    let few = mean(segment, BATCH_ROWS, 0)?;
-    let chunk = mean(segment, capacity.max_rows, 0)?;
-    let layer = one.map(|seconds| seconds / n_layers);
-    let head = with_head.zip(one).map(|(with, without)| (with - without).max(0.0));
+    let is_over = || began.elapsed() > BUDGET;
+    let fits = |n_rows: usize| n_rows <= capacity.max_rows.min(capacity.n_positions);
+    // In turn, so that what slows the phone for a while slows all kinds of steps.
+    let (mut ones, mut heads, mut further) = (Vec::new(), Vec::new(), Vec::new());
+    while ones.len() < RUNS && fits(1) && !is_over() {
+        let one = seconds_of(segment, 1, 0)?;
+        ones.push(one);
+        if has_head && !is_over() {
+            heads.push((seconds_of(segment, 1, 1)? - one).max(0.0));
+        }
+        if fits(BATCH_ROWS) && !is_over() {
+            let few = seconds_of(segment, BATCH_ROWS, 0)?;
+            further.push(((few / one - 1.0) / (BATCH_ROWS - 1) as f64).clamp(0.0, 1.0));
+        }
+    }
+    let mut chunks = Vec::new();
+    while chunks.len() < RUNS && fits(capacity.max_rows) && !is_over() {
+        chunks.push(seconds_of(segment, capacity.max_rows, 0)?);
+    }
+    let layer = mean_but_the_slowest(ones).map(|seconds| seconds / n_layers);
+    let head = median(heads);
     let shares = Shares {
         head_in_layers: head.zip(layer).map_or(0.0, |(head, layer)| head / layer),
-        further_row: few
-            .zip(one)
-            .map_or(1.0, |(few, one)| ((few / one - 1.0) / (BATCH_ROWS - 1) as f64).clamp(0.0, 1.0)),
+        further_row: median(further).unwrap_or(1.0),
     };
+    let chunk = mean_but_the_slowest(chunks);
     let figures = Figures {
         seconds_per_layer: layer,
         layers_timed: timed as u32,
@@ -62,6 +73,11 @@ pub fn run(segment: &mut AnySegment) -> Result<(Shares, Figures), SegmentError> 
         seconds_besides_layers: if has_head { head } else { None },
     };
     Ok((shares, figures))
+}
+
+fn median(mut of: Vec<f64>) -> Option<f64> {
+    of.sort_unstable_by(f64::total_cmp);
+    of.get(of.len() / 2).copied()
 }
 
 fn mean_but_the_slowest(mut runs: Vec<f64>) -> Option<f64> {

@@ -133,14 +133,16 @@ async fn undisturbed(running: &Running) -> Result<Vec<u64>> {
     Ok(answered.tokens)
 }
 
-/// A fresh deployment, answers, and its first phone slower from their middle on; then all is as it was.
+/// A fresh deployment, answers, and its busiest phone slower from their middle on; then all is as it was.
 async fn drop_once(running: &Running, extent: &Extent, balancer: Balancer) -> Result<Dropped> {
-    remeasure(running).await?;
+    let equal = remeasure(running).await?;
     let one = wanted(balancer);
     one.deploy(&running.shelf, &running.lab).await?;
+    // Now, and not before: a plan goes by what segments report, and without any by what is remembered of them.
+    equal.delete(&running.shelf)?;
     let before = one.plan(&running.shelf)?;
-    // The phones are alike, and which has which part is chance. All arms lose the same: the phone where a token's way begins.
-    let phone = before.split(' ').next().unwrap_or_default().to_owned();
+    // The phones are alike, and which has which part is chance. All arms lose the same: the phone with the most layers.
+    let phone = one.busiest_phone(&running.shelf)?;
     let slow = || running.shelf.set(&phone, &["--cpu", THIRD]);
     let dropped = answers(&running.gateway, &one.name, extent.window, slow).await;
     progress(&format!("one phone drops: {balancer:?}: from {before} to {}", one.plan(&running.shelf)?));
@@ -150,12 +152,12 @@ async fn drop_once(running: &Running, extent: &Extent, balancer: Balancer) -> Re
 }
 
 /// Measures all phones at their full speed with as many layers each: the next plan would else go by what one was when it was slow,
-/// which a plan that had taken its layers away does not unsay.
-async fn remeasure(running: &Running) -> Result<()> {
+/// which a plan that had taken its layers away does not unsay. What measured them is to be deleted once that plan is made.
+async fn remeasure(running: &Running) -> Result<Wanted> {
     let equal = Wanted { name: "equal".to_owned(), strategy: "EqualSplit", ..wanted(Balancer::Off) };
     equal.deploy(&running.shelf, &running.lab).await?;
     ask_together(&running.gateway, &equal.name, SESSIONS, REMEASURED_TOKENS).await?;
-    equal.delete(&running.shelf)
+    Ok(equal)
 }
 
 /// One client: an answer after the other, until it is stopped.

@@ -137,18 +137,39 @@ impl Wanted {
     /// # Errors
     /// When the API does not answer.
     pub fn plan(&self, shelf: &Shelf) -> Result<String> {
-        let mut stages = shelf.list("segmentplacements")?;
-        stages.retain(|stage| stage["spec"]["deployment"] == self.name.as_str());
-        let generation = |stage: &Value| stage["spec"]["planGeneration"].as_u64();
-        let newest = stages.iter().map(generation).max().flatten();
-        stages.retain(|stage| generation(stage) == newest);
-        stages.sort_by_key(|stage| stage["spec"]["stage"].as_u64());
+        let stages = self.stages(shelf)?;
         let words = |stage: &Value| {
             let at = |field: &str| stage["spec"]["holds"][field].as_u64().unwrap_or(0);
             let last = at("to").saturating_sub(1);
             format!("{} {}-{last}", stage["spec"]["phone"].as_str().unwrap_or_default(), at("from"))
         };
         Ok(stages.iter().map(words).collect::<Vec<_>>().join(", "))
+    }
+
+    /// The phone that holds the most layers.
+    ///
+    /// # Errors
+    /// When the API does not answer, or nothing is placed.
+    pub fn busiest_phone(&self, shelf: &Shelf) -> Result<String> {
+        let n_layers = |stage: &Value| {
+            let holds = &stage["spec"]["holds"];
+            holds["to"].as_u64().unwrap_or(0) - holds["from"].as_u64().unwrap_or(0)
+        };
+        let stages = self.stages(shelf)?;
+        let busiest = stages.iter().max_by_key(|stage| n_layers(stage));
+        let phone = busiest.and_then(|stage| stage["spec"]["phone"].as_str());
+        phone.map(str::to_owned).with_context(|| format!("{} is not placed", self.name))
+    }
+
+    /// The placements of its newest generation, in order.
+    fn stages(&self, shelf: &Shelf) -> Result<Vec<Value>> {
+        let mut stages = shelf.list("segmentplacements")?;
+        stages.retain(|stage| stage["spec"]["deployment"] == self.name.as_str());
+        let generation = |stage: &Value| stage["spec"]["planGeneration"].as_u64();
+        let newest = stages.iter().map(generation).max().flatten();
+        stages.retain(|stage| generation(stage) == newest);
+        stages.sort_by_key(|stage| stage["spec"]["stage"].as_u64());
+        Ok(stages)
     }
 
     /// What the controller expects of it.

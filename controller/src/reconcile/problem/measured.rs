@@ -20,6 +20,9 @@ const NEAR: f64 = 1.2;
 const STEP: f64 = 1.05;
 /// What is besides layers is rounded to this.
 const BESIDES_STEP_SECONDS: f64 = 0.0001;
+/// Measured times of equal phones are within this factor of each other, and what their speed tests promised is within that one.
+const ALIKE_MEASURED: f64 = 1.15;
+const ALIKE_PROMISED: f64 = 1.25;
 /// How long a time counts that nobody measures any more.
 const REMEMBERED_SECONDS: i64 = 600;
 /// How long a time of many layers counts on a phone that now runs few, and is faster for that.
@@ -50,7 +53,39 @@ pub(super) fn costs(
         let known = known.get(estimate.name.as_str()).copied().unwrap_or_default();
         cost(observed, manifest_digest, estimate, known, typical, figures)
     };
-    estimates.iter().map(cost).collect()
+    let mut costs: Vec<PhoneCosts> = estimates.iter().map(cost).collect();
+    let is_first_plan = known.values().all(|known| known.planned_seconds.is_none());
+    if figures == Figures::Settled && is_first_plan {
+        even_out(&mut costs, estimates);
+    }
+    costs
+}
+
+/// Lets phones of one speed have one time where their measured times differ by noise alone: a first plan would else be
+/// made of the noise. Times of a plan that serves are kept near what it was made with instead.
+fn even_out(costs: &mut [PhoneCosts], estimates: &[PhoneCosts]) {
+    let mut slower: Vec<usize> = (0..costs.len()).filter(|&at| costs[at].seconds_per_layer.is_normal()).collect();
+    slower.sort_by(|&a, &b| costs[a].seconds_per_layer.total_cmp(&costs[b].seconds_per_layer));
+    while let Some(&fastest) = slower.first() {
+        let is_within = |of: &[PhoneCosts], at: usize, factor: f64| {
+            let (one, other) = (of[at].seconds_per_layer, of[fastest].seconds_per_layer);
+            one.max(other) <= one.min(other) * factor
+        };
+        let is_alike = |&at: &usize| is_within(costs, at, ALIKE_MEASURED) && is_within(estimates, at, ALIKE_PROMISED);
+        let (alike, others): (Vec<usize>, Vec<usize>) = slower.iter().copied().partition(is_alike);
+        if alike.is_empty() {
+            break;
+        }
+        let logarithms: f64 = alike.iter().map(|&at| costs[at].seconds_per_layer.ln()).sum();
+        let mean = rounded((logarithms / alike.len() as f64).exp());
+        for &at in &alike {
+            let phone = &mut costs[at];
+            let pace = mean / phone.seconds_per_layer;
+            phone.seconds_per_layer = mean;
+            phone.seconds_per_layer_per_further_row = phone.seconds_per_layer_per_further_row.map(|it| it * pace);
+        }
+        slower = others;
+    }
 }
 
 /// What is known of a phone and a model.
@@ -191,6 +226,42 @@ fn to_step(seconds: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn phone(name: &str, milliseconds_per_layer: f64) -> PhoneCosts {
+        PhoneCosts {
+            name: name.to_owned(),
+            allocatable_bytes: 0,
+            seconds_per_layer: milliseconds_per_layer / 1e3,
+            seconds_per_layer_per_further_row: None,
+            seconds_per_step: 0.0,
+            seconds_embedding: 0.0,
+            seconds_head: 0.0,
+            seconds_head_per_further_row: None,
+            prefill_seconds_per_layer_per_token: 0.0,
+        }
+    }
+
+    #[test]
+    fn phones_of_one_speed_begin_with_one_time_unless_they_differ_clearly() {
+        // By a speed test, and as measured.
+        let table = [
+            ([1.0, 1.2, 0.98], [1.19, 1.34, 1.19], [1.24, 1.24, 1.24]),
+            ([1.0, 1.2, 0.98], [1.19, 3.80, 1.19], [1.19, 3.80, 1.19]),
+            ([1.0, 1.4, 0.98], [1.19, 1.34, 1.19], [1.19, 1.34, 1.19]),
+            ([1.0, 1.0, 1.0], [1.0, 1.14, 1.3], [1.07, 1.07, 1.3]),
+            ([1.0, 1.0, 1.0], [f64::INFINITY, 1.0, f64::NAN], [f64::INFINITY, 1.0, f64::NAN]),
+        ];
+        for (speeds, measured, expected) in table {
+            let phones = |times: [f64; 3]| times.map(|time| phone("phone", time));
+            let (estimates, mut costs) = (phones(speeds), phones(measured));
+            even_out(&mut costs, &estimates);
+            for (cost, expected) in costs.iter().zip(expected) {
+                let found = cost.seconds_per_layer * 1e3;
+                let is_it = (found - expected).abs() < 0.03 * expected || found.to_bits() == expected.to_bits();
+                assert!(is_it || found.is_nan() && expected.is_nan(), "{measured:?}: {found} instead of {expected}");
+            }
+        }
+    }
 
     #[test]
     fn noise_is_the_plan_and_a_change_is_news() {
