@@ -251,6 +251,7 @@ fn shape_of(context: &Context, assignment: &Assignment, resident: &Resident) -> 
         phone: context.phone.clone(),
         next_phone: phone_of(assignment, Links::of_assignment(assignment).next),
         n_stages: assignment.peers.len(),
+        session_groups: assignment.session_groups as usize,
         is_head: assignment.holds.embedding,
         is_tail: assignment.holds.head,
         encoder: encoder.map(|(stages, start_token)| EncoderShape { start_token, stages }),

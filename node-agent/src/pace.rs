@@ -59,6 +59,10 @@ pub struct Pace {
     prefill: Window,
     figures: Figures,
     published_at: Option<Instant>,
+    /// Layers of the last decode step.
+    n_layers: u32,
+    /// Whether steps were noted after the figures were made.
+    is_behind: bool,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +99,8 @@ impl Pace {
             prefill: Window::default(),
             figures,
             published_at: None,
+            n_layers: figures.layers_timed,
+            is_behind: false,
         }
     }
 
@@ -109,6 +115,7 @@ impl Pace {
         }
         let computing = step.computing.as_secs_f64();
         if step.is_decode {
+            self.n_layers = step.n_layers as u32;
             let layer = computing / self.shares.layers_of(step);
             self.layer.add(layer, now);
             if step.n_rows == 1 {
@@ -118,16 +125,24 @@ impl Pace {
             // A chunk without logits is layers alone.
             self.prefill.add(computing / (step.n_layers * step.n_rows) as f64, now);
         }
+        self.is_behind = true;
         if self.published_at.is_some_and(|at| now.duration_since(at) < PUBLISH_EVERY) {
             return None;
         }
+        self.catch_up(now)
+    }
+
+    /// The figures of all steps so far, where they are new: for when no further step comes, so that the last ones count.
+    pub fn catch_up(&mut self, now: Instant) -> Option<Figures> {
+        if !self.is_behind {
+            return None;
+        }
+        self.is_behind = false;
         self.published_at = Some(now);
         // What was not measured of late is as it was.
-        let layer = self.layer.median(now);
-        let layers_timed = if step.is_decode { step.n_layers as u32 } else { self.figures.layers_timed };
         let figures = Figures {
-            seconds_per_layer: layer.or(self.figures.seconds_per_layer),
-            layers_timed,
+            seconds_per_layer: self.layer.median(now).or(self.figures.seconds_per_layer),
+            layers_timed: self.n_layers,
             prefill_seconds_per_layer_per_token: self
                 .prefill
                 .median(now)
@@ -204,6 +219,19 @@ mod tests {
         assert_eq!(run(&mut pace, 1, 500 * MS), 0.002);
         assert_eq!(run(&mut pace, 5, 20 * MS), 0.002);
         assert_eq!(run(&mut pace, 30, 60 * MS), 0.006, "1.5 s later");
+    }
+
+    #[test]
+    fn the_steps_after_the_last_figures_count_when_no_more_come() {
+        let mut pace = Pace::new(Shares::default(), Figures::default());
+        let now = Instant::now();
+        assert!(pace.note(&decode(1, 50 * MS), now).is_some(), "the first step, cold");
+        for n in 1..9 {
+            assert_eq!(pace.note(&decode(1, 20 * MS), now + n * 20 * MS), None);
+        }
+        let figures = pace.catch_up(now + 200 * MS).unwrap();
+        assert_eq!((figures.seconds_per_layer, figures.layers_timed), (Some(0.002), 10));
+        assert_eq!(pace.catch_up(now + 400 * MS), None);
     }
 
     #[test]

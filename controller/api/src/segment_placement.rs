@@ -99,6 +99,9 @@ pub struct SegmentPlacementSpec {
     pub context_length: u32,
     /// Sessions held at a time.
     pub max_sessions: u32,
+    /// Groups in which so many sessions go around the ring; a step of decoding takes one group. 0: as many as there are stages.
+    #[serde(default)]
+    pub session_groups: u32,
     /// Type of hidden states on the wire, and the rounding after each layer.
     pub activation_type: ActivationType,
     /// Backend, arithmetic, activation and KV types: within one class results are equal bit by bit.

@@ -120,12 +120,19 @@ impl<'a> Costs<'a> {
     }
 
     /// The same with the sessions in `groups`, at most one for each.
-    pub(crate) fn in_groups(mut self, groups: u32) -> Self {
-        let sessions = f64::from(self.problem.demand.max_sessions.max(1));
+    pub(crate) fn in_groups(self, groups: u32) -> Self {
         let is_latency = self.problem.demand.objective == Objective::Latency;
+        let rows = if is_latency { 1.0 } else { self.n_sessions() / f64::from(groups) };
+        self.of_rows(rows, groups)
+    }
+
+    fn n_sessions(&self) -> f64 {
+        f64::from(self.problem.demand.max_sessions.max(1))
+    }
+
+    fn of_rows(mut self, rows: f64, groups: u32) -> Self {
         self.groups = f64::from(groups);
-        self.rows = if is_latency { 1.0 } else { sessions / self.groups };
-        let rows = self.rows;
+        self.rows = rows;
         let of = |first: f64, further: Option<f64>| first + (rows - 1.0) * further.unwrap_or(first);
         let phones = &self.problem.phones;
         self.step = phones.iter().map(|p| p.seconds_per_step).collect();
@@ -138,14 +145,24 @@ impl<'a> Costs<'a> {
     /// The numbers of groups that are worth a thought, the fewest first.
     pub(crate) fn groupings(&self) -> Vec<u32> {
         let sessions = self.problem.demand.max_sessions.max(1);
-        if self.problem.demand.objective == Objective::Latency {
-            return vec![sessions];
+        match self.problem.demand.objective {
+            Objective::Latency => vec![sessions],
+            Objective::Throughput => groupings_of(sessions),
         }
-        let mut groupings: Vec<u32> = (1..=sessions.min(MAX_GROUPS)).collect();
-        if sessions > MAX_GROUPS {
-            groupings.push(sessions);
-        }
-        groupings
+    }
+
+    /// The groups in which all sessions together get the most tokens out of `ring`, whatever the problem's objective.
+    pub(crate) fn best_grouping(&self, ring: &Ring) -> u32 {
+        let seconds_per_token = |groups: u32| {
+            let costs = self.clone().of_rows(self.n_sessions() / f64::from(groups), groups);
+            let slowest =
+                ring.stages().map(|(phone, from, to)| costs.stage_seconds(phone, from, to)).fold(0.0, f64::max);
+            costs.throughput(costs.score(ring).round, slowest, costs.slowest_wire(&ring.phones)) / costs.rows
+        };
+        let groupings = groupings_of(self.problem.demand.max_sessions.max(1));
+        let best = groupings.into_iter().map(|groups| (groups, seconds_per_token(groups)));
+        best.reduce(|best, next| if next.1 < best.1 * (1.0 - TIE) { next } else { best })
+            .map_or(1, |(groups, _)| groups)
     }
 
     /// Costs of every grouping in which `ring` does best, and its score there, the objective per token.
@@ -336,8 +353,12 @@ impl<'a> Costs<'a> {
     pub(crate) fn objective(&self, round: f64, slowest_stage: f64, slowest_wire: f64) -> f64 {
         match self.problem.demand.objective {
             Objective::Latency => round,
-            Objective::Throughput => slowest_stage.max(slowest_wire).max(round / self.shares()),
+            Objective::Throughput => self.throughput(round, slowest_stage, slowest_wire),
         }
+    }
+
+    fn throughput(&self, round: f64, slowest_stage: f64, slowest_wire: f64) -> f64 {
+        slowest_stage.max(slowest_wire).max(round / self.shares())
     }
 
     pub(crate) fn score(&self, ring: &Ring) -> Score {
@@ -365,6 +386,11 @@ impl<'a> Costs<'a> {
     pub(crate) fn max_stages(&self) -> usize {
         (self.problem.demand.max_phones as usize).min(self.n_layers).min(self.usable.len())
     }
+}
+
+fn groupings_of(sessions: u32) -> Vec<u32> {
+    let all_of_them = (sessions > MAX_GROUPS).then_some(sessions);
+    (1..=sessions.min(MAX_GROUPS)).chain(all_of_them).collect()
 }
 
 // === impl HopTable ===

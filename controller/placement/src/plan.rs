@@ -19,6 +19,8 @@ pub struct Plan {
     pub predicted_tokens_per_second: f64,
     /// One session: once around the ring, the token's way back to the head included.
     pub predicted_inter_token_seconds: f64,
+    /// Groups in which `max_sessions` sessions are best sent around the ring, whatever the objective.
+    pub session_groups: u32,
     pub bound: Bound,
     /// How far the objective may be above the best possible, relative to the latter; 0 when proven best.
     pub gap: f64,

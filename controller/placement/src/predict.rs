@@ -34,6 +34,7 @@ pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) 
         objective_value,
         predicted_tokens_per_second: 1.0 / objective_value,
         predicted_inter_token_seconds: costs.score(ring).round,
+        session_groups: costs.best_grouping(ring),
         bound: bound_of(&grouped, ring, score),
         gap,
         method,

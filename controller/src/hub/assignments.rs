@@ -83,6 +83,7 @@ pub fn derive<'a>(
             manifest_digest: spec.manifest_digest.clone(),
             context_length: spec.context_length,
             max_sessions: spec.max_sessions,
+            session_groups: spec.session_groups,
             activation_type: wire_type(spec.activation_type),
             numerics_class: spec.numerics_class.clone(),
             standby: spec.standby.as_ref().map(|kept| LayerSpan { from: kept.from, to: kept.to }),

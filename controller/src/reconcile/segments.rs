@@ -58,6 +58,7 @@ pub fn placements(
             encoder_layers: of.encoder.map(|encoder| encoder.n_layers),
             context_length: spec.context_length,
             max_sessions: spec.max_sessions,
+            session_groups: planned.plan.session_groups,
             activation_type: spec.transport.activation_type,
             numerics_class: planned.numerics_class.clone(),
             planned_bytes: planned_stage.bytes.saturating_add(planned_stage.standby_bytes),

@@ -14,8 +14,8 @@ use crate::question::{PROMPT_TOKENS, ask, ask_together};
 use crate::workbench::{Running, Workbench, lab_file};
 use crate::{Extent, progress};
 
-/// The committed labs; in a quick run only the first.
-const LABS: [&str; 10] = [
+/// The committed labs; in a quick run only the first, unless others are named.
+pub const LABS: [&str; 10] = [
     "four-kinds",
     "alone",
     "two-rooms",
@@ -33,17 +33,25 @@ const BEST_ALONE: [(&str, &str); 2] = [("alone", "phone-1"), ("alone-behind-hots
 /// Where links decide.
 const SLOW_LINKS: [&str; 4] = ["two-rooms", "hotspot", "crowded", "alone-behind-hotspots"];
 const SESSIONS: usize = 4;
+/// So many that what a phone reports is the median of steps, and not of its first ones.
+const SETTLING_TOKENS: u32 = 16;
 
 const OURS: &str = "Optimal";
 /// In the order in which they are applied. Ours is the last: by then every phone has been measured.
 const STRATEGIES: [&str; 5] = ["EqualSplit", "MemoryProportional", "MinMax", "LinguaLinked", OURS];
 
-/// Samples of what was asked in turn, by deployment.
-type Samples = BTreeMap<String, Vec<f64>>;
+/// What was measured of one lab.
+#[derive(Default)]
+struct Taken {
+    /// Tokens a second of what was asked in turn, by deployment.
+    samples: BTreeMap<String, Vec<f64>>,
+    /// Of our plan: the token time that was predicted just before an answer, beside that of the answer.
+    predicted_over_measured: Vec<f64>,
+}
 
 pub async fn measure(bench: &Workbench, extent: &Extent, report: &mut LabReport) -> Result<()> {
-    let n_labs = if extent.quick { QUICK_LABS } else { LABS.len() };
-    for name in &LABS[..n_labs] {
+    let n_labs = if extent.quick && extent.labs.is_none() { QUICK_LABS } else { LABS.len() };
+    for name in LABS[..n_labs].iter().filter(|name| extent.has_lab(name)) {
         if extent.is_over() {
             report.left_out.push(format!("{name}: the time was over"));
             continue;
@@ -110,7 +118,7 @@ async fn measure_lab(bench: &Workbench, name: &str, extent: &Extent, left_out: &
         match one.deploy(&running.shelf, &running.lab).await {
             Ok(()) => {
                 // What is measured of a phone here counts for the plans after it.
-                ask(&running.gateway, &one.name, PROMPT_TOKENS, 6).await?;
+                ask(&running.gateway, &one.name, PROMPT_TOKENS, SETTLING_TOKENS).await?;
                 deployed.push(one);
             }
             Err(error) => {
@@ -119,7 +127,7 @@ async fn measure_lab(bench: &Workbench, name: &str, extent: &Extent, left_out: &
             }
         }
     }
-    let samples = take_turns(&running, &deployed, extent, name).await?;
+    let Taken { samples, predicted_over_measured } = take_turns(&running, &deployed, extent, name).await?;
     let mut figures = LabFigures { lab: name.to_owned(), ..LabFigures::default() };
     for one in &deployed {
         figures.plans.insert(one.name.clone(), one.plan(&running.shelf)?);
@@ -134,11 +142,7 @@ async fn measure_lab(bench: &Workbench, name: &str, extent: &Extent, left_out: &
             figures.ratios.insert(name.clone(), ratio);
         }
     }
-    if let Some(ours) = deployed.iter().find(|one| one.name == OURS.to_lowercase()) {
-        let measured = figures.tokens_per_second.get(&ours.name).map(|speed| 1.0 / speed.median);
-        let predicted = ours.predicted_seconds_per_token(&running.shelf).ok();
-        figures.predicted_over_measured = predicted.zip(measured).map(|(predicted, measured)| predicted / measured);
-    }
+    figures.predicted_over_measured = summary(&predicted_over_measured).map(|ratio| ratio.median);
     for (what, plan) in &figures.plans {
         let speed = figures.tokens_per_second.get(what).map_or(0.0, |speed| speed.median);
         progress(&format!("{name}: {what} {speed:.2} tokens/s: {plan}"));
@@ -152,9 +156,9 @@ fn together(strategy: &str) -> String {
     strategy.to_lowercase() + TOGETHER_SUFFIX
 }
 
-/// Tokens a second of each deployment, asked in turn, forth and back.
-async fn take_turns(running: &Running, deployed: &[Wanted], extent: &Extent, name: &str) -> Result<Samples> {
-    let mut samples = Samples::new();
+/// Asks each deployment in turn, forth and back.
+async fn take_turns(running: &Running, deployed: &[Wanted], extent: &Extent, name: &str) -> Result<Taken> {
+    let mut taken = Taken::default();
     for round in 0..extent.pairs {
         progress(&format!("{name}: round {} of {}", round + 1, extent.pairs));
         let mut order: Vec<&Wanted> = deployed.iter().collect();
@@ -162,15 +166,19 @@ async fn take_turns(running: &Running, deployed: &[Wanted], extent: &Extent, nam
             order.reverse();
         }
         for one in order {
+            let predicted = one.predicted_seconds_per_token(&running.shelf).ok();
             let speed = if one.max_sessions > 1 {
                 ask_together(&running.gateway, &one.name, SESSIONS, extent.tokens).await?
             } else {
                 1.0 / ask(&running.gateway, &one.name, PROMPT_TOKENS, extent.tokens + 1).await?.seconds_per_token()
             };
-            samples.entry(one.name.clone()).or_default().push(speed);
+            taken.samples.entry(one.name.clone()).or_default().push(speed);
+            if let Some(predicted) = predicted.filter(|_| one.name == OURS.to_lowercase()) {
+                taken.predicted_over_measured.push(predicted * speed);
+            }
         }
     }
-    Ok(samples)
+    Ok(taken)
 }
 
 /// What the labs say together: a row's samples are one median a lab.

@@ -3,7 +3,7 @@
 //!
 //! What is compared is loaded at once, on the same phones, and asked in turn, forth and back (ABBA); a figure is a median of
 //! ratios of neighbours in time. `BENCH_LAB_QUICK=1` makes a short run that shows that everything works; `BENCH_LAB_ONLY`
-//! names the parts to run. Nothing here asserts a speed.
+//! names the parts to run, `BENCH_LAB_LABS` the labs. Nothing here asserts a speed.
 
 mod assignment;
 mod balancer;
@@ -36,6 +36,8 @@ pub struct Extent {
     /// How long after a phone has dropped tokens are counted.
     pub window: Duration,
     only: Option<Vec<String>>,
+    /// Of the labs that plans are compared on; none for as many as there are.
+    pub labs: Option<Vec<String>>,
     /// All of it is over by then; what is not measured by then is left out.
     pub deadline: Instant,
 }
@@ -119,20 +121,31 @@ pub fn progress(what: &str) {
     eprintln!("bench-lab: {what}");
 }
 
+/// A list in the environment, each of what there is; none where it is not set.
+fn named(variable: &str, known: &[&str]) -> Result<Option<Vec<String>>> {
+    let list = std::env::var(variable).unwrap_or_default();
+    let named: Vec<String> = list.split(',').map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect();
+    if let Some(stranger) = named.iter().find(|one| !known.contains(&one.as_str())) {
+        bail!("{variable} names {stranger}: there are {}", known.join(", "));
+    }
+    Ok((!named.is_empty()).then_some(named))
+}
+
 // === impl Extent ===
 
 impl Extent {
     fn asked() -> Result<Self> {
         let is_set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0");
         let quick = is_set("BENCH_LAB_QUICK");
-        let only = is_set("BENCH_LAB_ONLY").then(|| std::env::var("BENCH_LAB_ONLY").unwrap_or_default());
-        let only: Option<Vec<String>> = only.map(|list| list.split(',').map(|part| part.trim().to_owned()).collect());
-        if let Some(stranger) = only.iter().flatten().find(|part| !PARTS.contains(&part.as_str())) {
-            bail!("BENCH_LAB_ONLY names {stranger}: there are {}", PARTS.join(", "));
-        }
+        let only = named("BENCH_LAB_ONLY", &PARTS)?;
+        let labs = named("BENCH_LAB_LABS", &assignment::LABS)?;
         let (pairs, tokens, window, limit) = if quick { (3, 6, 10, 600) } else { (7, 8, 60, 4_500) };
         let (window, deadline) = (Duration::from_secs(window), Instant::now() + Duration::from_secs(limit));
-        Ok(Self { quick, pairs, tokens, window, only, deadline })
+        Ok(Self { quick, pairs, tokens, window, only, labs, deadline })
+    }
+
+    pub fn has_lab(&self, lab: &str) -> bool {
+        self.labs.as_ref().is_none_or(|labs| labs.iter().any(|one| one == lab))
     }
 
     fn runs(&self, part: &str) -> bool {

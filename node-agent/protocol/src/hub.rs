@@ -190,6 +190,9 @@ pub struct Assignment {
     /// Tokens of one session.
     pub context_length: u32,
     pub max_sessions: u32,
+    /// Groups in which so many sessions go around the ring; 0: as many as there are stages.
+    #[serde(default)]
+    pub session_groups: u32,
     pub activation_type: ActivationType,
     pub numerics_class: String,
     /// Layers kept in memory, those of `holds` included, so that a later plan can give them to this phone at once.

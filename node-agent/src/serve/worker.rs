@@ -78,7 +78,13 @@ impl Worker {
             let wait = if has_work { Duration::ZERO } else { TICK };
             let mut call = match inbox.recv_timeout(wait) {
                 Ok(call) => Some(call),
-                Err(std_mpsc::RecvTimeoutError::Timeout) => None,
+                Err(std_mpsc::RecvTimeoutError::Timeout) => {
+                    if !has_work {
+                        let figures = self.pace.catch_up(Instant::now());
+                        self.publish(figures);
+                    }
+                    None
+                }
                 Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
             };
             while let Some(one) = call {
@@ -253,7 +259,12 @@ impl Worker {
     }
 
     fn note(&mut self, step: &Step) {
-        if let Some(figures) = self.pace.note(step, Instant::now()) {
+        let figures = self.pace.note(step, Instant::now());
+        self.publish(figures);
+    }
+
+    fn publish(&self, figures: Option<Figures>) {
+        if let Some(figures) = figures {
             self.stages.iter().for_each(|it| it.entry.set_figures(figures));
         }
     }

@@ -116,6 +116,7 @@ impl Floor {
             manifest_digest: self.hub.model.digest.clone(),
             context_length: CONTEXT_LENGTH,
             max_sessions: 3,
+            session_groups: 0,
             activation_type: ActivationType::F16,
             numerics_class: format!("{}/f16", self.phones[phone].numerics),
             standby: standby.map(|(from, to)| LayerSpan { from, to }),

@@ -38,6 +38,7 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
         manifest_digest: hub.model.digest.clone(),
         context_length: 64,
         max_sessions: 2,
+        session_groups: 0,
         activation_type: DTYPE,
         numerics_class: format!("{}/f16", agents[0].join.numerics),
         standby: None,

@@ -35,14 +35,14 @@ impl Stage {
             || self.turns.iter().any(|id| self.sessions.get(id).is_some_and(Session::is_runnable))
     }
 
-    /// A step samples for no more than its share of the sessions that decode: a batch of all of them would keep one stage busy
+    /// A step samples for no more than a group of the sessions that decode: a batch of all of them would keep one stage busy
     /// and every other idle, and once together they come back together.
     fn jobs_of_turns(&mut self, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut passed_over = VecDeque::new();
         let mut room = self.shape.capacity.max_rows;
         let n_active = self.sessions.values().filter(|session| session.is_active()).count();
-        let mut samples = n_active.div_ceil(self.shape.n_decoding_stages());
+        let mut samples = n_active.div_ceil(self.shape.n_decoding_groups());
         for _ in 0..self.turns.len() {
             let Some(id) = self.turns.pop_front() else { break };
             let Some(session) = self.sessions.get_mut(&id).filter(|session| session.is_runnable()) else { continue };

@@ -22,6 +22,8 @@ pub struct StageShape {
     pub next_phone: String,
     /// Stages of the ring, this one included; at least 1.
     pub n_stages: usize,
+    /// Groups in which the sessions are to go around; 0 where the plan does not say.
+    pub session_groups: usize,
     /// The gateway's frames come here.
     pub is_head: bool,
     pub is_tail: bool,
@@ -61,9 +63,12 @@ impl StageShape {
         self.stage >= self.first_decoder()
     }
 
-    /// Stages that a token goes through: those that decode.
-    pub(super) fn n_decoding_stages(&self) -> usize {
-        self.n_stages.saturating_sub(self.first_decoder() as usize).max(1)
+    /// Groups in which sessions decode. A plan counts all stages, so where there is an encoder its word is not for this.
+    pub(super) fn n_decoding_groups(&self) -> usize {
+        match (self.session_groups, self.encoder) {
+            (groups @ 1.., None) => groups,
+            _ => self.n_stages.saturating_sub(self.first_decoder() as usize).max(1),
+        }
     }
 
     /// Where the encoder's output goes besides the next stage.

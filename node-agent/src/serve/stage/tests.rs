@@ -41,6 +41,7 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
         phone: format!("phone-{stage}"),
         next_phone: format!("phone-{}", (stage + 1) % n_stages),
         n_stages,
+        session_groups: 0,
         is_head: stage == 0,
         is_tail: stage + 1 == n_stages,
         encoder: None,
@@ -388,8 +389,21 @@ fn sessions_of(batch: &Batch) -> Vec<u64> {
 
 #[test]
 fn a_step_samples_for_its_share_of_the_sessions_so_that_every_stage_has_work() {
-    for (n_sessions, n_stages, share) in [(6, 3, 2), (5, 3, 2), (2, 3, 1), (6, 1, 6), (4, 2, 2)] {
-        let (mut head, now) = (wide(0, n_stages), Instant::now());
+    // Without a plan's word there are as many groups as stages.
+    let table = [
+        (6, 3, 0, 2),
+        (5, 3, 0, 2),
+        (2, 3, 0, 1),
+        (6, 1, 0, 6),
+        (4, 2, 0, 2),
+        (4, 3, 4, 1),
+        (6, 2, 3, 2),
+        (3, 2, 1, 3),
+    ];
+    for (n_sessions, n_stages, session_groups, share) in table {
+        let capacity = wide(0, n_stages).shape.capacity;
+        let mut head = stage_of(StageShape { capacity, session_groups, ..shape(0, n_stages) });
+        let now = Instant::now();
         for session in 1..=n_sessions {
             let key = key(session, 0);
             head.accept(Frame::Open { key, options: options(60) }, Source::Host, now);

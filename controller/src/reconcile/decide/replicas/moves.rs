@@ -263,6 +263,7 @@ fn plan_of(generation: &Generation<'_>) -> Plan {
         objective_value: 0.0,
         predicted_tokens_per_second: 0.0,
         predicted_inter_token_seconds: 0.0,
+        session_groups: generation.segments.first().map_or(0, |segment| segment.spec.session_groups),
         bound: Bound::Sessions { max_sessions: 0 },
         gap: 0.0,
         method: Method::Heuristic,
