@@ -27,6 +27,10 @@ pub(super) fn likeliest(logits: &[f32], mut tokens: Vec<u32>, n: usize) -> Vec<u
     tokens
 }
 
+/// Tokens that are put in order first. A draw is nearly always among them; where it is not, so many times more are.
+const FIRST_IN_ORDER: usize = 256;
+const MORE_IN_ORDER: usize = 16;
+
 /// Draws after temperature, min-p, top-k and top-p. All logits are finite and the temperature is above 0.
 ///
 /// Weights are probabilities over that of the likeliest token, so min-p is a bound on them. Min-p and top-k each keep the
@@ -35,26 +39,79 @@ pub(super) fn choose(logits: &[f32], sampling: &Sampling, position: u32) -> u32 
     let (temperature, min_p) = (f64::from(sampling.temperature), f64::from(sampling.min_p));
     let largest = f64::from(logits[argmax(logits) as usize]);
     let weight_of = |token: u32| libm::exp((f64::from(logits[token as usize]) - largest) / temperature);
-    // Before the sort: min-p leaves little to sort. Without it no weight is computed twice.
-    let kept = (0..logits.len() as u32).filter(|token| min_p == 0.0 || weight_of(*token) >= min_p).collect();
-    let n = if sampling.top_k == 0 { logits.len() } else { sampling.top_k as usize };
-    let candidates = likeliest(logits, kept, n);
-    let mut weights: Vec<f64> = candidates.iter().map(|token| weight_of(*token)).collect();
-    if sampling.top_p < 1.0 {
-        let wanted = weights.iter().sum::<f64>() * f64::from(sampling.top_p);
-        let mut sum = 0.0;
-        let last = weights.iter().position(|weight| {
-            sum += weight;
-            sum >= wanted
-        });
-        weights.truncate(last.map_or(weights.len(), |last| last + 1));
+    let mut kept: Vec<u32> =
+        (0..logits.len() as u32).filter(|token| min_p == 0.0 || weight_of(*token) >= min_p).collect();
+    if sampling.top_k > 0 {
+        kept = likeliest(logits, kept, sampling.top_k as usize);
     }
-    let mut rest = uniform(sampling.seed, position) * weights.iter().sum::<f64>();
-    for (token, weight) in candidates.iter().zip(&weights) {
-        rest -= weight;
-        if rest < 0.0 {
-            return *token;
+    let total: f64 = kept.iter().map(|token| weight_of(*token)).sum();
+    let random = uniform(sampling.seed, position);
+    // A vocabulary in order would take longer than the layers of a small model.
+    let mut n = FIRST_IN_ORDER;
+    loop {
+        let first: Vec<(u32, f64)> =
+            likeliest(logits, kept.clone(), n).into_iter().map(|token| (token, weight_of(token))).collect();
+        let is_all = first.len() == kept.len();
+        match draw_among(&first, total, f64::from(sampling.top_p), random) {
+            Some(token) => return token,
+            // Rounding alone leads past the end.
+            None if is_all => return first[first.len() - 1].0,
+            None => n *= MORE_IN_ORDER,
         }
     }
-    candidates[weights.len() - 1]
+}
+
+/// Draws by `random`, in [0, 1), among tokens with their weights in order, which are the first of those that weigh `total`. None where it
+/// takes more of them to say.
+fn draw_among(first: &[(u32, f64)], total: f64, top_p: f64, random: f64) -> Option<u32> {
+    let mut sum = 0.0;
+    let mass = if top_p < 1.0 {
+        first.iter().find_map(|(_, weight)| {
+            sum += weight;
+            (sum >= total * top_p).then_some(sum)
+        })?
+    } else {
+        total
+    };
+    let mut rest = random * mass;
+    first.iter().find_map(|(token, weight)| {
+        rest -= weight;
+        (rest < 0.0).then_some(*token)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All tokens in order, as the definition has it.
+    fn chosen_of_all(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
+        let order = likeliest(logits, (0..logits.len() as u32).collect(), logits.len());
+        let largest = f64::from(logits[order[0] as usize]);
+        let weight_of =
+            |token: u32| libm::exp((f64::from(logits[token as usize]) - largest) / f64::from(sampling.temperature));
+        let weighed: Vec<(u32, f64)> = order.into_iter().map(|token| (token, weight_of(token))).collect();
+        let total = weighed.iter().map(|(_, weight)| weight).sum();
+        let random = uniform(sampling.seed, position);
+        draw_among(&weighed, total, f64::from(sampling.top_p), random).unwrap_or(weighed[weighed.len() - 1].0)
+    }
+
+    #[test]
+    fn what_is_drawn_does_not_depend_on_how_many_tokens_were_put_in_order() {
+        // A few tokens that are likely, and none that is likelier than another.
+        for spread in [8.0, 0.01] {
+            let logits: Vec<f32> = (0..9000_u32).map(|token| spread * (token * 7919 % 9001) as f32 / 9001.0).collect();
+            for top_p in [1.0, 0.95, 0.2] {
+                let mut largest_rank = 0;
+                for position in 0..60 {
+                    let sampling = Sampling { temperature: 0.7, top_p, seed: 5, ..Sampling::default() };
+                    let chosen = choose(&logits, &sampling, position);
+                    assert_eq!(chosen, chosen_of_all(&logits, &sampling, position), "{spread}, {top_p}, {position}");
+                    let rank = logits.iter().filter(|logit| **logit > logits[chosen as usize]).count();
+                    largest_rank = largest_rank.max(rank);
+                }
+                assert!(spread > 1.0 || largest_rank > FIRST_IN_ORDER, "the first were enough: {largest_rank}");
+            }
+        }
+    }
 }
