@@ -84,6 +84,9 @@ impl ClusterFlags {
                 (Kubeconfig::read_from(&path).map_err(|source| kubeconfig_error(&origin, source))?, origin)
             }
             Source::Environment(value) => {
+                if !std::env::split_paths(&value).any(|path| path.exists()) {
+                    return Err(ConnectionError::NoKubeconfig { path: value.into() });
+                }
                 let kubeconfig = Kubeconfig::from_env().map_err(|source| kubeconfig_error(&value, source))?;
                 let Some(kubeconfig) = kubeconfig else {
                     return Err(ConnectionError::NoKubeconfig { path: value.into() });

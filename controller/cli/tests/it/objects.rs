@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::cluster::Cluster;
+use crate::polyctl;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/smollm2.yaml");
 
@@ -76,6 +77,9 @@ fn what_does_not_exist_is_said_as_kubectl_says_it() {
             .failed()
             .contains("nowhere does not exist: start one here with `polyctl up`")
     );
+    let mut elsewhere = cluster.command(&["get", "phones"]);
+    let error = polyctl::run(elsewhere.env("KUBECONFIG", "elsewhere")).failed();
+    assert!(error.contains("elsewhere does not exist: start one here with `polyctl up`"), "{error}");
     assert!(cluster.run("get phones --no-such-flag").failed().contains("--no-such-flag"));
     assert_eq!(cluster.run("wait phone/none --for=delete").ok(), "");
     assert_eq!(cluster.run("delete phone none --ignore-not-found").ok(), "");
