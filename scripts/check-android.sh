@@ -18,10 +18,17 @@ readonly INCLUDES=/usr/aarch64-linux-gnu/include
 log=$(mktemp)
 trap 'rm -f -- "$log"' EXIT
 
+# The compiler that the workspace asks for at least: Debian has older ones under the same name.
+least=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+readonly least
+
 missing_packages() {
-    local package
+    local package status version
     for package in "${PACKAGES[@]}"; do
-        [[ $(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s ' "$package"
+        read -r status version <<<"$(dpkg-query --show --showformat '${db:Status-Status} ${Version}' "$package" 2>/dev/null)" || true
+        if [[ $status != installed ]] || { [[ $package == *-web* ]] && dpkg --compare-versions "$version" lt "$least"; }; then
+            printf '%s ' "$package"
+        fi
     done
 }
 
@@ -31,8 +38,8 @@ install_missing() {
     printf 'check-android: installing %sby apt-get\n' "$missing" >&2
     # shellcheck disable=SC2086 # several words on purpose
     local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-remove --no-install-recommends $missing)
-    # A fresh machine has no package lists yet, an old one has outdated ones.
-    "${install[@]}" >"$log" 2>&1 || { apt-get update -q >"$log" 2>&1 && "${install[@]}" >"$log" 2>&1; }
+    # A fresh machine has no package lists yet, an old one has outdated ones, which name older compilers.
+    apt-get update -q >"$log" 2>&1 && "${install[@]}" >"$log" 2>&1 && [[ -z $(missing_packages) ]]
 }
 
 missing=$(missing_packages)

@@ -99,7 +99,8 @@ pub struct SegmentPlacementSpec {
     pub context_length: u32,
     /// Sessions held at a time.
     pub max_sessions: u32,
-    /// Groups in which so many sessions go around the ring; a step of decoding takes one group. 0: as many as there are stages.
+    /// Groups in which `maxSessions` sessions go around the ring; a step of decoding takes one group. 0: as many as there are stages, as
+    /// always in a ring with an encoder.
     #[serde(default)]
     pub session_groups: u32,
     /// Type of hidden states on the wire, and the rounding after each layer.

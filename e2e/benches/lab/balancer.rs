@@ -140,6 +140,7 @@ async fn drop_once(running: &Running, extent: &Extent, balancer: Balancer) -> Re
     one.deploy(&running.shelf, &running.lab).await?;
     // Now, and not before: a plan goes by what segments report, and without any by what is remembered of them.
     equal.delete(&running.shelf)?;
+    Wanted::leave_alone(&running.shelf, &running.lab)?;
     let before = one.plan(&running.shelf)?;
     // The phones are alike, and which has which part is chance. All arms lose the same: the phone with the most layers.
     let phone = one.busiest_phone(&running.shelf)?;

@@ -79,23 +79,17 @@ impl Wanted {
     /// # Errors
     /// When it does not become available; with what its conditions say.
     pub async fn deploy(&self, shelf: &Shelf, lab: &Lab) -> Result<()> {
-        let used = used_bytes(shelf)?;
-        let mut manifest = String::new();
-        for phone in &lab.phones {
-            let bytes = phone.segment_bytes + used.get(&phone.name).copied().unwrap_or(0);
-            let name = &phone.name;
-            // Writing into a string cannot fail.
-            let _ = write!(
-                manifest,
-                "apiVersion: polyphony.dev/v1alpha1\nkind: Phone\nmetadata: {{name: {name}}}\nspec: {{maxMemory: \
-                 \"{bytes}\"}}\n---\n"
-            );
-        }
-        let file = shelf.data_dir().join("phones.yaml");
-        std::fs::write(&file, &manifest)?;
-        shelf.polyctl(&["apply", "--force-conflicts", "-f", &file.to_string_lossy()])?.ok()?;
+        allow(shelf, lab, &used_bytes(shelf)?)?;
         shelf.apply(&self.manifest())?.ok()?;
         self.await_available(shelf).await
+    }
+
+    /// Lets the phones give what the lab's file names and no more: for when what was there beside a deployment is gone.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn leave_alone(shelf: &Shelf, lab: &Lab) -> Result<()> {
+        allow(shelf, lab, &BTreeMap::new())
     }
 
     /// # Errors
@@ -195,6 +189,23 @@ impl Balancer {
             Self::Published => "coolDownSeconds: 1, strategy: LinguaLinked",
         }
     }
+}
+
+/// Lets each phone give what the lab's file names and `beside`, by phone.
+fn allow(shelf: &Shelf, lab: &Lab, beside: &BTreeMap<String, u64>) -> Result<()> {
+    let mut manifest = String::new();
+    for phone in &lab.phones {
+        let bytes = phone.segment_bytes + beside.get(&phone.name).copied().unwrap_or(0);
+        let name = &phone.name;
+        // Writing into a string cannot fail.
+        let _ = write!(
+            manifest,
+            "apiVersion: polyphony.dev/v1alpha1\nkind: Phone\nmetadata: {{name: {name}}}\nspec: {{maxMemory: \"{bytes}\"}}\n---\n"
+        );
+    }
+    let file = shelf.data_dir().join("phones.yaml");
+    std::fs::write(&file, &manifest)?;
+    shelf.polyctl(&["apply", "--force-conflicts", "-f", &file.to_string_lossy()])?.ok().map(drop)
 }
 
 /// What the segments on each phone take.

@@ -190,7 +190,7 @@ pub struct Assignment {
     /// Tokens of one session.
     pub context_length: u32,
     pub max_sessions: u32,
-    /// Groups in which so many sessions go around the ring; 0: as many as there are stages.
+    /// Groups in which `max_sessions` sessions go around the ring; 0: as many as there are stages.
     #[serde(default)]
     pub session_groups: u32,
     pub activation_type: ActivationType,

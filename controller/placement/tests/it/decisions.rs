@@ -235,6 +235,33 @@ fn the_plan_says_what_binds() {
 }
 
 #[test]
+fn sessions_go_around_in_the_groups_that_give_the_most_tokens() {
+    // Phones, sessions, a further row beside the first: alone everything goes at once; a ring is kept full; and more so where
+    // a further row costs as much as the first.
+    for (n_phones, max_sessions, further, expected) in
+        [(1, 6, 0.4, 1), (1, 1, 0.4, 1), (2, 4, 0.4, 2), (3, 6, 0.4, 3), (2, 4, 1.0, 3), (3, 2, 0.4, 2)]
+    {
+        for objective in [Objective::Latency, Objective::Throughput] {
+            let one = |name: &str| {
+                let mut one = phone(name, 200, 1.0);
+                one.seconds_per_layer_per_further_row = Some(further * one.seconds_per_layer);
+                one
+            };
+            let mut problem = problem(["a", "b", "c"][..n_phones].iter().map(|name| one(name)).collect());
+            problem.demand.objective = objective;
+            problem.demand.max_sessions = max_sessions;
+            problem.demand.min_phones = n_phones as u32;
+            problem.links.default = Link { latency_seconds: 1e-5, bytes_per_second: 1e9 };
+            let groups = decide(&problem).session_groups;
+            if objective == Objective::Throughput || n_phones == 1 {
+                assert_eq!(groups, expected, "{n_phones} phones, {max_sessions} sessions, {further}");
+            }
+            assert!((1..=max_sessions).contains(&groups));
+        }
+    }
+}
+
+#[test]
 fn predictions_add_up() {
     let mut problem = problem(vec![phone("a", 75, 1.0), phone("b", 75, 2.0)]);
     problem.phones[0].seconds_embedding = 1e-3;

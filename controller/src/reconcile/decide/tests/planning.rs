@@ -177,6 +177,7 @@ fn a_phone_is_told_its_own_segment_and_who_its_peers_are() {
         assert_eq!(&own.peers[own.stage as usize].phone, phone);
         assert!(own.peers.iter().all(|peer| peer.ring_address == "127.0.0.1:1"));
         assert_eq!(own.ring_secret.len(), 64);
+        assert!(own.session_groups > 0, "the plan's groups reach the phone");
     }
     let first = assigned.keys().next().cloned().unwrap();
     world.lose(&first);
