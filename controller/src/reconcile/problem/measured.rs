@@ -230,6 +230,8 @@ fn to_step(seconds: f64) -> f64 {
 mod tests {
     use super::*;
 
+    const HEAD_IN_LAYERS: f64 = 8.0;
+
     fn phone(name: &str, milliseconds_per_layer: f64) -> PhoneCosts {
         PhoneCosts {
             name: name.to_owned(),
@@ -238,7 +240,7 @@ mod tests {
             seconds_per_layer_per_further_row: None,
             seconds_per_step: 0.0,
             seconds_embedding: 0.0,
-            seconds_head: 0.0,
+            seconds_head: HEAD_IN_LAYERS * milliseconds_per_layer / 1e3,
             seconds_head_per_further_row: None,
             prefill_seconds_per_layer_per_token: 0.0,
         }
@@ -263,6 +265,12 @@ mod tests {
             }
             for (cost, expected) in costs.iter().zip(expected) {
                 let found = cost.seconds_per_layer * 1e3;
+                let head_in_layers = cost.seconds_head / cost.seconds_per_layer;
+                let goes_along = (head_in_layers - HEAD_IN_LAYERS).abs() < 1e-9;
+                assert!(
+                    goes_along || !cost.seconds_per_layer.is_finite(),
+                    "{measured:?}: a head of {head_in_layers} layers"
+                );
                 // Half a step of the rounding.
                 let is_it = (found - expected).abs() < 0.03 * expected || found.to_bits() == expected.to_bits();
                 assert!(is_it || found.is_nan() && expected.is_nan(), "{measured:?}: {found} instead of {expected}");
