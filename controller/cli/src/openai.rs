@@ -23,6 +23,7 @@ pub struct Message {
 pub struct Sampling {
     pub max_tokens: Option<u32>,
     pub temperature: Option<f32>,
+    pub min_p: Option<f32>,
     pub top_p: Option<f32>,
     pub seed: Option<i64>,
 }
@@ -114,6 +115,7 @@ fn body(model: &str, messages: &[Message], sampling: &Sampling) -> Value {
     let options = [
         ("max_tokens", sampling.max_tokens.map(Value::from)),
         ("temperature", sampling.temperature.map(Value::from)),
+        ("min_p", sampling.min_p.map(Value::from)),
         ("top_p", sampling.top_p.map(Value::from)),
         ("seed", sampling.seed.map(Value::from)),
     ];
@@ -219,9 +221,11 @@ mod tests {
         let plain = body("m", &messages, &Sampling::default());
         assert_eq!(plain["messages"], json!([{"role": "user", "content": "hi"}]));
         assert_eq!((plain.get("seed"), plain.get("max_tokens")), (None, None));
-        let full =
-            body("m", &messages, &Sampling { max_tokens: Some(5), temperature: Some(0.5), top_p: None, seed: Some(7) });
+        let sampling =
+            Sampling { max_tokens: Some(5), temperature: Some(0.5), min_p: Some(0.25), top_p: None, seed: Some(7) };
+        let full = body("m", &messages, &sampling);
         assert_eq!((&full["max_tokens"], &full["temperature"], &full["seed"]), (&json!(5), &json!(0.5), &json!(7)));
+        assert_eq!((&full["min_p"], full.get("top_p")), (&json!(0.25), None));
     }
 
     #[test]

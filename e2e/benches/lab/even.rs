@@ -33,7 +33,8 @@ pub async fn measure(bench: &Workbench, extent: &Extent, report: &mut LabReport)
     };
     // Even stages: a plan for decoding counts the output matrix as layers of the last phone, which a prompt's chunks do not see.
     let long = Wanted { phones: Some(3), context_length: n_prompt + 64, ..Wanted::new("long", "EqualSplit") };
-    for one in [&alone, &ring, &long] {
+    let long_decoding = Wanted { phones: Some(3), context_length: n_prompt + 64, ..Wanted::new("decoding", "Optimal") };
+    for one in [&alone, &ring, &long, &long_decoding] {
         one.deploy(&running.shelf, &running.lab).await?;
         ask(&running.gateway, &one.name, PROMPT_TOKENS, 6).await?;
         progress(&format!("three even phones: {}: {}", one.name, one.plan(&running.shelf)?));
@@ -66,13 +67,15 @@ struct Taken {
     together: Vec<f64>,
     first_alone: Vec<f64>,
     first_ring: Vec<f64>,
+    /// The same over a plan that is made for decoding.
+    first_decoding: Vec<f64>,
 }
 
 // === impl Taken ===
 
 impl Taken {
     async fn round(&mut self, running: &Running, extent: &Extent, n_prompt: u32, is_back: bool) -> Result<()> {
-        let mut turns: [u8; 5] = [0, 1, 2, 3, 4];
+        let mut turns: [u8; 6] = [0, 1, 2, 3, 4, 5];
         if is_back {
             turns.reverse();
         }
@@ -90,7 +93,8 @@ impl Taken {
                 }
                 2 => self.together.push(ask_together(gateway, "ring", SESSIONS, extent.tokens * 2).await?),
                 3 => self.first_alone.push(ask(gateway, "alone", n_prompt, 1).await?.first_token_seconds()),
-                _ => self.first_ring.push(ask(gateway, "long", n_prompt, 1).await?.first_token_seconds()),
+                4 => self.first_ring.push(ask(gateway, "long", n_prompt, 1).await?.first_token_seconds()),
+                _ => self.first_decoding.push(ask(gateway, "decoding", n_prompt, 1).await?.first_token_seconds()),
             }
         }
         Ok(())
@@ -114,6 +118,7 @@ impl Taken {
                 ratios(&self.first_ring, &self.first_alone),
             )
             .map(|row| row.with_goal(Goal::AtMost(0.5), None)),
+            row("the same, over a plan for decoding", "times", ratios(&self.first_decoding, &self.first_alone)),
             row("one session over 3 stages", "tokens/s", one),
             row("6 sessions over 3 stages", "tokens/s", self.together.clone()),
         ]

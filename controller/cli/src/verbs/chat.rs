@@ -18,6 +18,10 @@ use crate::server::path_segment;
 use conversation::{Conversation, HELP, Meaning, meaning};
 use input::{Heard, Input};
 
+/// What a small model still talks sense with. A request without them is drawn as OpenAI does, at temperature 1.
+const DEFAULT_TEMPERATURE: f32 = 0.7;
+const DEFAULT_MIN_P: f32 = 0.1;
+
 /// Talk to a deployment: `chat smollm2 "What is the capital of France?"`. Without a question it is a conversation.
 #[derive(Debug, Args)]
 pub struct Chat {
@@ -32,8 +36,11 @@ pub struct Chat {
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
     /// 0 takes the likeliest token always; higher values vary more
-    #[arg(long, value_name = "T")]
-    temperature: Option<f32>,
+    #[arg(long, value_name = "T", default_value_t = DEFAULT_TEMPERATURE)]
+    temperature: f32,
+    /// Draw only from tokens that have this share of the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = DEFAULT_MIN_P)]
+    min_p: f32,
     /// Draw only from the likeliest tokens that have this probability together
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
@@ -174,8 +181,13 @@ impl Chat {
         conversation: &Conversation,
         said: &mut String,
     ) -> anyhow::Result<Answer> {
-        let sampling =
-            Sampling { max_tokens: self.max_tokens, temperature: self.temperature, top_p: self.top_p, seed: self.seed };
+        let sampling = Sampling {
+            max_tokens: self.max_tokens,
+            temperature: Some(self.temperature),
+            min_p: Some(self.min_p),
+            top_p: self.top_p,
+            seed: self.seed,
+        };
         let show = |text: &str| {
             said.push_str(text);
             let mut out = io::stdout().lock();

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::polyctl;
 
-/// Answers each chat request with `answer N`, and gives the messages of all of them at the end.
+/// Answers each chat request with `answer N`, and gives all of them at the end.
 fn endpoint(n_requests: usize) -> (String, std::thread::JoinHandle<Vec<Value>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -29,7 +29,7 @@ fn endpoint(n_requests: usize) -> (String, std::thread::JoinHandle<Vec<Value>>) 
             }
             let mut body = vec![0; length];
             stream.read_exact(&mut body).unwrap();
-            asked.push(serde_json::from_slice::<Value>(&body).unwrap()["messages"].clone());
+            asked.push(serde_json::from_slice::<Value>(&body).unwrap());
             let chunk = format!("data: {{\"choices\": [{{\"delta\": {{\"content\": \"answer {n}\"}}}}]}}\n\n");
             let answer = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{chunk}data: [DONE]\n\n"
@@ -54,13 +54,16 @@ fn a_conversation_remembers_until_it_is_told_to_forget() {
     assert!(ran.stderr.contains("Did you mean /clear?") && ran.stderr.contains("/system TEXT"), "{ran:?}");
     assert!(ran.stderr.contains("1 token · "), "{ran:?}");
     assert_eq!(ran.ok(), "answer 1\nanswer 2\nanswer 3\n");
-    let said = |messages: &Value| -> Vec<String> {
+    let requests = serving.join().unwrap();
+    let drawn = |at: &str| requests.iter().map(|request| request[at].as_f64().unwrap()).sum::<f64>() / 3.0;
+    assert!((drawn("temperature") - 0.7).abs() < 1e-6 && (drawn("min_p") - 0.1).abs() < 1e-6, "{requests:?}");
+    let said = |request: &Value| -> Vec<String> {
         let of = |message: &Value| {
             format!("{}: {}", message["role"].as_str().unwrap(), message["content"].as_str().unwrap())
         };
-        messages.as_array().unwrap().iter().map(of).collect()
+        request["messages"].as_array().unwrap().iter().map(of).collect()
     };
-    let asked: Vec<Vec<String>> = serving.join().unwrap().iter().map(said).collect();
+    let asked: Vec<Vec<String>> = requests.iter().map(said).collect();
     assert_eq!(asked[0], ["user: one"]);
     assert_eq!(asked[1], ["system: be brief", "user: one", "assistant: answer 1", "user: two"]);
     assert_eq!(asked[2], ["system: be brief", "user: three"]);

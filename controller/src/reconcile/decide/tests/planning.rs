@@ -1,6 +1,7 @@
 //! Tables of decisions: a first plan, and none.
 #![allow(clippy::unwrap_used)]
 
+use polyphony_api::InferenceDeploymentSpec;
 use polyphony_api::condition;
 use polyphony_api::inference_deployment::Strategy;
 use polyphony_protocol::hub::SegmentPhase;
@@ -142,6 +143,28 @@ fn deployments_share_a_phone_only_when_both_allow_it() {
         let status = world.observed.deployments[&key("e")].status.clone().unwrap();
         let found = condition::find(&status.conditions, "Available").unwrap().reason.clone();
         assert_eq!(found, reason, "{first} {second}");
+    }
+}
+
+#[test]
+fn a_model_that_others_run_is_planned_with_what_they_measured() {
+    for (of_a, of_b, fastest) in [(0.002, 0.006, "a"), (0.006, 0.002, "b")] {
+        let first = |spec: &mut InferenceDeploymentSpec| {
+            spec.placement.allow_sharing = true;
+            spec.placement.min_phones = 2;
+        };
+        let mut world = World::new().with_phones(&[300, 300]).with_deployment(first).serving();
+        world.measure("a", of_a);
+        world.measure("b", of_b);
+        let mut second = world.observed.deployments[&key("d")].as_ref().clone();
+        second.metadata.name = Some("e".into());
+        second.metadata.uid = Some("e-uid".into());
+        second.spec.placement.min_phones = 1;
+        second.status = None;
+        world.observed.deployments.insert(key("e"), second.into());
+        world.settle();
+        let of_second = world.observed.placements.values().filter(|one| one.spec.deployment == "e");
+        assert_eq!(of_second.map(|one| one.spec.phone.as_str()).collect::<Vec<_>>(), [fastest]);
     }
 }
 

@@ -372,3 +372,13 @@ fn frames_come_from_where_the_graph_says_and_from_nowhere_else() {
         assert!(!stage.has_work() && stage.n_sessions() == 1, "stage {at}, {kind:?} from {source:?}");
     }
 }
+
+#[test]
+fn sessions_decode_in_as_many_groups_as_stages_decode_whatever_the_plan_says() {
+    for (n_stages, first_decoder, session_groups, expected) in [(3, 1, 0, 2), (3, 1, 4, 2), (4, 2, 1, 2), (1, 0, 5, 1)]
+    {
+        let encoder = encoder(u32::saturating_sub(first_decoder, 1), first_decoder);
+        let shape = StageShape { encoder: Some(encoder), session_groups, ..shape(0, n_stages) };
+        assert_eq!(shape.n_decoding_groups(), expected, "{n_stages} stages, decoding from {first_decoder}");
+    }
+}
