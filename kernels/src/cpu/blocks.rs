@@ -143,13 +143,42 @@ pub(crate) mod tests {
     use super::*;
 
     /// Blocks with every byte there is in every place, and scales that are finite.
-    pub(crate) fn blocks<B: Block>(n: usize) -> Vec<B> {
+    fn blocks<B: Block>(n: usize) -> Vec<B> {
         let byte = |i: usize| match i % size_of::<B>() {
             at if at < B::SCALE_BYTES => [0x5a, 0x2c + (i % 5) as u8][at % 2],
             _ => (i * 97 + i / 7) as u8,
         };
         let bytes: Vec<u8> = (0..n * size_of::<B>()).map(byte).collect();
         bytemuck::cast_slice(&bytes).to_vec()
+    }
+
+    const N_GROUPS: usize = 40;
+
+    /// Six rows of activations, with groups that are large, small and nothing but zeros.
+    pub(crate) fn rows_of_activations() -> Vec<Vec<f32>> {
+        let value = |i: usize| ((i * 37 % 255) as f32 - 127.0) * [1.0, 3e-3, 0.0][i / 16 % 3];
+        (1..=6).map(|step| (0..N_GROUPS * GROUP).map(|i| value(i * step)).collect()).collect()
+    }
+
+    /// Outputs of a matrix's blocks times rows of activations.
+    type Product<B, X> = fn(&[B], &[X], &mut [f32]);
+
+    /// That `products` gives the bits of `portable` for `x`, which are [`rows_of_activations()`], together and one by one.
+    pub(crate) fn assert_same_bits<B: Block, X>(x: &[X], portable: Product<B, X>, products: Product<B, X>) {
+        let n_outputs = 9;
+        let matrix = blocks::<B>(N_GROUPS * n_outputs);
+        let bits = |kernel: Product<B, X>, x: &[X]| -> Vec<u32> {
+            let mut out = vec![0.0f32; n_outputs * x.len()];
+            kernel(&matrix, x, &mut out);
+            assert!(out.iter().all(|value| value.is_finite() && *value != 0.0));
+            out.iter().map(|value| value.to_bits()).collect()
+        };
+        let all = bits(portable, x);
+        assert_eq!(bits(products, x), all);
+        for (r, one) in x.chunks(1).enumerate() {
+            let alone: Vec<u32> = all.iter().skip(r).step_by(x.len()).copied().collect();
+            assert_eq!(bits(products, one), alone, "row {r} alone");
+        }
     }
 
     #[test]

@@ -226,26 +226,11 @@ mod avx2 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::blocks::tests::blocks;
+    use crate::cpu::blocks::tests::{assert_same_bits, rows_of_activations};
 
     fn is_one_whoever_computes<B: Block>() {
-        let (n_groups, n_outputs) = (40, 9);
-        let matrix = blocks::<B>(n_groups * n_outputs);
-        let value = |i: usize| ((i * 37 % 255) as f32 - 127.0) * [1.0, 3e-3, 0.0][i / 16 % 3];
-        let rows: Vec<Vec<f32>> = (0..6).map(|r| (0..n_groups * GROUP).map(|i| value(i * (r + 1))).collect()).collect();
-        let x: Vec<_> = rows.iter().map(|row| quantised_row(row)).collect();
-        let bits = |kernel: fn(&[B], &[Vec<Activations>], &mut [f32]), x: &[Vec<Activations>]| -> Vec<u32> {
-            let mut out = vec![0.0f32; n_outputs * x.len()];
-            kernel(&matrix, x, &mut out);
-            assert!(out.iter().all(|value| value.is_finite() && *value != 0.0));
-            out.iter().map(|value| value.to_bits()).collect()
-        };
-        let all = bits(portable, &x);
-        assert_eq!(bits(products, &x), all);
-        for (r, one) in x.chunks(1).enumerate() {
-            let alone: Vec<u32> = all.iter().skip(r).step_by(x.len()).copied().collect();
-            assert_eq!(bits(products, one), alone, "row {r} alone");
-        }
+        let x: Vec<_> = rows_of_activations().iter().map(|row| quantised_row(row)).collect();
+        assert_same_bits::<B, _>(&x, portable, products);
     }
 
     #[test]
