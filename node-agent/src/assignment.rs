@@ -1,15 +1,16 @@
 //! Assignments: what this phone is to hold, against what it holds. Level-triggered; one task a segment.
 
+mod load;
 mod residents;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS};
+use polyphony_model::{Holds, LayerRange};
 use polyphony_protocol::Frame;
-use polyphony_protocol::hub::{self, Assignment, EncoderStages};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use polyphony_protocol::hub::{self, Assignment};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -18,15 +19,15 @@ use crate::backend::Chosen;
 use crate::board::{Board, Entry};
 use crate::budget::Budget;
 use crate::metrics::Metrics;
-use crate::segment::{AnySegment, Capacity, SegmentError};
 use crate::serve::compute::{Attachment, Compute, Skip, Thread};
 use crate::serve::kv_transfer::Puller;
 use crate::serve::links::Links;
 use crate::serve::outlet::Outlet;
 use crate::serve::ring::{Member, Members, keep_link};
 use crate::serve::stage::{EncoderShape, StageShape};
-use crate::weights::{Cache, CacheError, FetchError, Host};
+use crate::weights::{Cache, Host};
 
+use load::{LoadError, check_numerics, load};
 use residents::{Kind, Resident};
 
 pub use residents::Residents;
@@ -67,39 +68,6 @@ struct Running {
     assignment: watch::Sender<Assignment>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
-}
-
-/// Why a segment is not in memory.
-#[derive(Debug, thiserror::Error)]
-enum LoadError {
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-    #[error(
-        "the segment needs {needed} MiB, this phone may use {limit} MiB; raise its --memory or give the plan more phones"
-    )]
-    Memory { needed: u64, limit: u64 },
-    #[error("the cache of {limit} MiB has no room for tensor {tensor}; raise --cache-size")]
-    CacheFull { tensor: String, limit: u64 },
-    #[error("tensor {tensor} was damaged or removed in the cache; it is fetched again")]
-    Vanished { tensor: String },
-    #[error("layers {from} to {to} are not in a model of {n_layers} layers")]
-    Layers { from: u32, to: u32, n_layers: u32 },
-    #[error("the layers on standby, {from} to {to}, do not hold those of the segment, {holds}")]
-    Standby { from: u32, to: u32, holds: Holds },
-    #[error(
-        "this phone computes in {ours}, the plan wants {wanted}; it is planned anew when the agent reports its backend"
-    )]
-    Numerics { ours: String, wanted: String },
-    #[error(
-        "the plan puts the encoder's end and the decoder's begin at {planned:?}, and layers {from} to {to} of stage {stage} do not fit that; update the controller"
-    )]
-    Encoder { planned: Option<EncoderStages>, stage: u32, from: u32, to: u32 },
-    #[error("loading stopped: {0}")]
-    Thread(String),
 }
 
 // === impl Assignments ===
@@ -180,11 +148,16 @@ async fn serve(
 ) {
     let first = assignment.borrow().clone();
     let mut pause = Duration::from_secs(1);
-    let resident = loop {
+    loop {
         let hub::Holds { embedding, from, to, head } = first.holds;
         let span = tracing::info_span!("segment_load", segment = %first.name, embedding, from, to, head);
-        match settle(context, &first, entry).instrument(span.clone()).await {
-            Ok(resident) => break resident,
+        match settle(context, &first, entry, cancel).instrument(span.clone()).await {
+            Ok(resident) => {
+                let why = stay(context, assignment, entry, cancel, resident).await;
+                tracing::error!(segment = %first.name, %why, "the segment no longer computes; it is loaded anew");
+                context.members.remove(first.ring, first.generation);
+                entry.set_failed(why);
+            }
             Err(error) => {
                 tracing::error!(parent: &span, %error, "segment not loaded");
                 entry.set_failed(error.to_string());
@@ -193,7 +166,18 @@ async fn serve(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(60));
         entry.set_loading();
-    };
+    }
+}
+
+/// Serves on a loaded segment for as long as that computes; returns why it does not any more.
+async fn stay(
+    context: &Arc<Context>,
+    assignment: &watch::Receiver<Assignment>,
+    entry: &Arc<Entry>,
+    cancel: &CancellationToken,
+    resident: Arc<Resident>,
+) -> String {
+    let first = assignment.borrow().clone();
     let links = Links::of_assignment(&first);
     let new_outlet = || Outlet::new(context.metrics.traffic.clone());
     let outlet = new_outlet();
@@ -216,7 +200,7 @@ async fn serve(
     entry.set_room(first.holds.to.saturating_sub(first.holds.from) as usize, resident.capacity.n_slots);
     let compute = match resident.thread.attach(attachment).await {
         Ok(compute) => compute,
-        Err(error) => return entry.set_failed(error.to_string()),
+        Err(error) => return error.to_string(),
     };
     let _detached = DetachOnDrop(compute.clone());
     let member = Member {
@@ -231,8 +215,15 @@ async fn serve(
         let (phone, board) = (context.phone.clone(), context.board.clone());
         keep_link(phone, way, assignment.clone(), compute.clone(), entry.clone(), board, cancel.clone())
     };
-    futures::future::join_all(ways.into_iter().map(keep)).await;
-    cancel.cancelled().await;
+    let keep_all = async {
+        futures::future::join_all(ways.into_iter().map(keep)).await;
+        // Whoever cancels does not wait here.
+        std::future::pending().await
+    };
+    tokio::select! {
+        why = resident.thread.broken() => why,
+        () = keep_all => String::new(),
+    }
 }
 
 /// The phone of a stage; empty where the plan names none.
@@ -263,19 +254,34 @@ fn shape_of(context: &Context, assignment: &Assignment, resident: &Resident) -> 
     }
 }
 
+/// What a stage of this assignment runs.
+fn holds_of(assignment: &Assignment) -> Holds {
+    let hub::Holds { embedding, from, to, head } = assignment.holds;
+    Holds { embedding, layers: LayerRange { from, to }, head }
+}
+
 /// A resident that has all that the assignment names: one that is loaded already for this ring, or else one of its own.
 async fn settle(
     context: &Arc<Context>,
     assignment: &Assignment,
     entry: &Arc<Entry>,
+    cancel: &CancellationToken,
 ) -> Result<Arc<Resident>, LoadError> {
     check_numerics(context, assignment)?;
-    if let Some(resident) = context.residents.find(assignment) {
+    let among_loaded = || {
+        let resident = context.residents.find(assignment)?;
         entry.set_progress(resident.weight_bytes, resident.weight_bytes);
         tracing::info!(loaded = %resident.holds, "segment found among the loaded ones");
+        Some(resident)
+    };
+    if let Some(resident) = among_loaded() {
         return Ok(resident);
     }
-    let (segment, memory, (weight_bytes, start_token)) = load(context, assignment, entry).await?;
+    let _turn = context.residents.turn(assignment.ring).await;
+    if let Some(resident) = among_loaded() {
+        return Ok(resident);
+    }
+    let (segment, memory, (weight_bytes, start_token)) = load(context, assignment, entry, cancel).await?;
     let (holds, capacity, hidden_size) = (segment.holds(), segment.capacity(), segment.hidden_size());
     let thread = Thread::start(&assignment.name, (segment, memory), context.to_host.clone());
     let thread = thread.map_err(|error| LoadError::Thread(format!("no thread for the segment: {error}")))?;
@@ -291,147 +297,4 @@ impl Drop for DetachOnDrop {
     fn drop(&mut self) {
         self.0.detach();
     }
-}
-
-async fn load(
-    context: &Arc<Context>,
-    assignment: &Assignment,
-    entry: &Arc<Entry>,
-) -> Result<(AnySegment, OwnedSemaphorePermit, (u64, Option<u32>)), LoadError> {
-    let began = Instant::now();
-    let host = wait_for_host(context).await?;
-    let manifest = {
-        let _fetching = context.fetching.lock().await;
-        host.manifest(&context.cache, &assignment.manifest_digest).await?
-    };
-    let holds = checked_holds(assignment, &manifest)?;
-    check_encoder(assignment, &manifest)?;
-    let start_token = manifest.hyperparameters.encoder.map(|encoder| encoder.start_token);
-    let capacity = Capacity {
-        n_slots: assignment.max_sessions as usize,
-        n_positions: assignment.context_length as usize,
-        max_rows: STEP_ROWS as usize,
-    };
-    let total = manifest.bytes_of(&holds);
-    let room = Room { n_sessions: assignment.max_sessions, context_length: assignment.context_length };
-    let needed = total.saturating_add(manifest.hyperparameters.working_bytes(&holds, room));
-    let limit = context.memory.limit_bytes();
-    if needed > limit {
-        return Err(LoadError::Memory { needed: needed.div_ceil(1 << 20), limit: limit >> 20 });
-    }
-    entry.set_progress(0, total);
-    fetch_missing(context, &host, assignment, &manifest, &holds, entry).await?;
-    let memory = context.memory.reserve(needed, || {
-        let message = format!("waits for {} MiB that another segment of this phone still holds", needed >> 20);
-        entry.set_waiting(message);
-    });
-    let memory = memory.await.ok_or_else(|| LoadError::Thread("the agent shuts down".to_owned()))?;
-    entry.set_loading();
-    let (context, entry) = (context.clone(), entry.clone());
-    let activation_type = assignment.activation_type;
-    let loading = tokio::task::spawn_blocking(move || {
-        let engine = context.chosen.open().map_err(SegmentError::from)?;
-        let mut loaded = 0;
-        AnySegment::load::<LoadError>(engine, &manifest, holds, capacity, activation_type, |tensor| {
-            let bytes = context.cache.get(&tensor.sha256)?;
-            loaded += tensor.n_bytes;
-            entry.set_progress(loaded, total);
-            bytes.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
-        })
-    });
-    let segment = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
-    let seconds = began.elapsed().as_secs_f64();
-    tracing::info!(seconds, weight_bytes = total, reserved_bytes = needed, "segment loaded");
-    Ok((segment, memory, (total, start_token)))
-}
-
-fn check_numerics(context: &Context, assignment: &Assignment) -> Result<(), LoadError> {
-    let ours = &context.chosen.numerics;
-    if assignment.numerics_class.starts_with(&format!("{ours}/")) {
-        return Ok(());
-    }
-    Err(LoadError::Numerics { ours: ours.clone(), wanted: assignment.numerics_class.clone() })
-}
-
-async fn wait_for_host(context: &Context) -> Result<Host, LoadError> {
-    let mut host = context.host.clone();
-    let known =
-        host.wait_for(Option::is_some).await.map_err(|_| LoadError::Thread("the agent shuts down".to_owned()))?;
-    known.clone().ok_or_else(|| LoadError::Thread("no host".to_owned()))
-}
-
-/// What a stage of this assignment runs.
-fn holds_of(assignment: &Assignment) -> Holds {
-    let hub::Holds { embedding, from, to, head } = assignment.holds;
-    Holds { embedding, layers: LayerRange { from, to }, head }
-}
-
-/// What is to be loaded: what the stage runs, and the layers on standby.
-fn checked_holds(assignment: &Assignment, manifest: &Manifest) -> Result<Holds, LoadError> {
-    let holds = holds_of(assignment);
-    let n_layers = manifest.hyperparameters.n_layers;
-    let LayerRange { from, to } = holds.layers;
-    if from >= to || to > n_layers {
-        return Err(LoadError::Layers { from, to, n_layers });
-    }
-    let Some(standby) = assignment.standby else { return Ok(holds) };
-    let all = Holds { layers: LayerRange { from: standby.from, to: standby.to }, ..holds };
-    if !holds.lies_within(&all) {
-        return Err(LoadError::Standby { from: standby.from, to: standby.to, holds });
-    }
-    if standby.to > n_layers {
-        return Err(LoadError::Layers { from: standby.from, to: standby.to, n_layers });
-    }
-    Ok(all)
-}
-
-/// Whether the plan and the model agree on which stages have layers of which half.
-fn check_encoder(assignment: &Assignment, manifest: &Manifest) -> Result<(), LoadError> {
-    let hub::Holds { from, to, .. } = assignment.holds;
-    let (stage, planned) = (assignment.stage, assignment.encoder);
-    let fits = match (planned, manifest.hyperparameters.encoder) {
-        (None, None) => true,
-        (Some(stages), Some(encoder)) => {
-            let (encodes, decodes) = (from < encoder.n_layers, to > encoder.n_layers);
-            encodes == (stage <= stages.last) && decodes == (stage >= stages.first_decoder)
-        }
-        _ => false,
-    };
-    if fits { Ok(()) } else { Err(LoadError::Encoder { planned, stage, from, to }) }
-}
-
-/// Fetches what the cache lacks of exactly this segment's tensors.
-async fn fetch_missing(
-    context: &Context,
-    host: &Host,
-    assignment: &Assignment,
-    manifest: &Manifest,
-    holds: &Holds,
-    entry: &Entry,
-) -> Result<(), LoadError> {
-    let needed = manifest.tensors_of(holds);
-    let is_needed = |digest: &str| digest == assignment.manifest_digest || needed.iter().any(|t| t.sha256 == digest);
-    let total = manifest.bytes_of(holds);
-    let mut fetched = 0;
-    for tensor in &needed {
-        let _fetching = context.fetching.lock().await;
-        if !context.cache.has(&tensor.sha256, tensor.n_bytes) {
-            let index = manifest.tensors.iter().position(|other| other.name == tensor.name);
-            let index = index.expect("a tensor of the manifest is in the manifest");
-            let mut arrived = 0;
-            let mut progress = |n_bytes| {
-                arrived += n_bytes;
-                context.metrics.weights_fetched_bytes.inc_by(n_bytes);
-                entry.set_progress(fetched + arrived, total);
-            };
-            let bytes = host.tensor(&assignment.manifest_digest, index, tensor, &mut progress).await?;
-            if !context.cache.put(&tensor.sha256, &bytes, &is_needed)? {
-                let limit = context.cache.limit_bytes() >> 20;
-                return Err(LoadError::CacheFull { tensor: tensor.name.clone(), limit });
-            }
-        }
-        fetched += tensor.n_bytes;
-        entry.set_progress(fetched, total);
-    }
-    Ok(())
 }

@@ -200,7 +200,7 @@ mod tests {
         assert!(chosen.speeds[0].gflops > 0.0);
         let file = std::fs::read_dir(folder.path().join("kernels")).unwrap().next().unwrap().unwrap().path();
         // Figures that JSON gives back to the last bit.
-        let known = Speed { gflops: 1e6, gigabytes_per_second: 1.5, ..chosen.speeds[0].clone() };
+        let known = Speed { gflops: 1e6, batch_gflops: 2e6, gigabytes_per_second: 1.5, ..chosen.speeds[0].clone() };
         std::fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
         assert_eq!(choose(BackendChoice::Cpu, 1, None, folder.path()).unwrap().speeds, [known]);
         std::fs::write(&file, b"{").unwrap();

@@ -191,9 +191,12 @@ impl Entry {
         self.change(|state| state.report.message = Some(message));
     }
 
-    /// The segment is in memory, and ready when all of `links` are up.
+    /// The segment is in memory, and ready when all of `links` are up; one that has failed since stays so.
     pub fn set_loaded(&self, links: Links) {
         self.change(|state| {
+            if state.report.phase == SegmentPhase::Failed {
+                return;
+            }
             state.links = Some(links);
             state.settle();
         });
@@ -363,6 +366,20 @@ mod tests {
         entry.set_outgoing(3, Err("gone".into()));
         assert_eq!(phase(), SegmentPhase::Connecting);
         assert_eq!(board.segments()[0].message.as_deref(), Some("gone"));
+    }
+
+    #[test]
+    fn a_segment_that_failed_is_not_ready_before_it_is_loaded_anew() {
+        let board = Board::default();
+        let entry = board.add("default", "a");
+        let loaded = || {
+            entry.set_loaded(Links::of(0, 1, None));
+            board.segments()[0].phase
+        };
+        entry.set_failed("the device is lost".into());
+        assert_eq!(loaded(), SegmentPhase::Failed);
+        entry.set_loading();
+        assert_eq!(loaded(), SegmentPhase::Ready);
     }
 
     #[test]

@@ -79,20 +79,33 @@ fn parse_name(text: &str) -> Result<String, String> {
     Err("a phone's name is 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end".to_owned())
 }
 
+/// A quantity of memory as Kubernetes writes it, a fraction too.
 fn parse_bytes(text: &str) -> Result<u64, String> {
+    let form =
+        || format!("{text:?} is no quantity of memory: write a number and Ki, Mi, Gi, Ti, k, M, G or T, such as 80Mi");
     let split = text.find(|character: char| character.is_ascii_alphabetic()).unwrap_or(text.len());
-    let factor: u64 = match &text[split..] {
-        "" => 1,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        unit => return Err(format!("unknown unit {unit:?}: write Ki, Mi, Gi, k, M or G")),
+    let factor = match &text[split..] {
+        "" => 1.0,
+        "Ki" => 1_024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        "Ti" => 1_099_511_627_776.0,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        _ => return Err(form()),
     };
-    let number: u64 = text[..split].parse().map_err(|_| "write a whole number and a unit, such as 80Mi".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "more bytes than can be counted".to_owned())
+    let number = &text[..split];
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err(form());
+    }
+    let bytes = number.parse::<f64>().map_err(|_| form())? * factor;
+    // Beyond this an f64 skips some.
+    if bytes > 9_007_199_254_740_992.0 {
+        return Err(format!("{text} is more than can be counted"));
+    }
+    Ok(bytes.round() as u64)
 }
 
 #[cfg(test)]
@@ -106,8 +119,10 @@ mod tests {
         for bad in ["", "-a", "a-", "Phone", "a_b", &"a".repeat(64)] {
             assert!(parse_name(bad).is_err(), "{bad}");
         }
-        assert_eq!(parse_bytes("80Mi").unwrap(), 80 << 20);
-        for bad in ["Mi", "1.5Gi", "8XB", "-1", "99999999999Gi"] {
+        for (text, bytes) in [("80Mi", 80 << 20), ("1.5Gi", 3 << 29), ("1Ti", 1 << 40), ("2k", 2000), ("7", 7)] {
+            assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
+        }
+        for bad in ["", "Mi", "1.5.5Gi", "8XB", "-1", "99999999999Gi"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

@@ -12,6 +12,8 @@ use crate::metrics::Traffic;
 
 /// A write that takes longer means that the peer is gone.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest first frame of a connection.
+const GREETING_BYTES: usize = 64 << 10;
 /// How much is gathered into one write.
 const COALESCE_BYTES: usize = 64 << 10;
 
@@ -38,13 +40,24 @@ pub enum LinkError {
 pub struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
+    max_bytes: usize,
 }
 
 // === impl FrameReader ===
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::with_capacity(64 << 10) }
+        Self { stream, buffer: BytesMut::with_capacity(64 << 10), max_bytes: MAX_FRAME_BYTES }
+    }
+
+    /// A reader for whoever has not yet said who it is: no frame over 64 KiB until it is [trusted](Self::trust).
+    pub fn of_stranger(stream: R) -> Self {
+        Self { max_bytes: GREETING_BYTES, ..Self::new(stream) }
+    }
+
+    /// Takes frames of every size from now on.
+    pub fn trust(&mut self) {
+        self.max_bytes = MAX_FRAME_BYTES;
     }
 
     /// The next frame. Cancelling loses nothing.
@@ -53,7 +66,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// When the stream ends, breaks, or carries something that is no frame.
     pub async fn next(&mut self) -> Result<Frame, LinkError> {
         loop {
-            if let Some(frame) = decode(&mut self.buffer, MAX_FRAME_BYTES)? {
+            if let Some(frame) = decode(&mut self.buffer, self.max_bytes)? {
                 return Ok(frame);
             }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
@@ -142,5 +155,22 @@ pub fn kind_of(frame: &Frame) -> &'static str {
         Frame::Filler(_) => "filler",
         Frame::ToHub(_) => "a message to the hub",
         Frame::ToAgent(_) => "a message to an agent",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stranger_is_read_a_greeting_of_and_no_more() {
+        let mut bytes = BytesMut::new();
+        encode(&Frame::Filler(vec![0; GREETING_BYTES].into()), &mut bytes);
+        let mut reader = FrameReader::of_stranger(&bytes[..]);
+        assert!(matches!(reader.next().await, Err(LinkError::Frame(_))));
+        let mut reader = FrameReader::of_stranger(&bytes[..]);
+        reader.trust();
+        assert!(matches!(reader.next().await, Ok(Frame::Filler(_))));
     }
 }

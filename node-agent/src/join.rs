@@ -168,7 +168,7 @@ async fn hubs(request: &Request, remembered: Option<&Membership>, token: Option<
     if let Some(membership) = remembered.filter(|membership| !is_other(membership)) {
         return Ok(vec![membership.hub.clone()]);
     }
-    eprintln!("looking for a host on this network for {} s …", BROWSE.as_secs());
+    eprintln!("looking for a host on this network, for {} s at most …", 2 * BROWSE.as_secs());
     let mut found = discovery::browse(BROWSE, token).await?;
     if found.is_empty() {
         // A host that has only just started, or a link that has only just come up, is missed now and then.

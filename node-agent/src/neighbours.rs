@@ -169,6 +169,7 @@ pub async fn answer(
         write_frame(write, &Frame::Refused(why.clone()), traffic).await?;
         return Err(LinkError::Refused(why));
     }
+    reader.trust();
     write_frame(write, &Frame::Accepted, traffic).await?;
     let mut n_bytes = 0;
     loop {

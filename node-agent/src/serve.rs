@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod compute;
+mod faults;
 pub mod kv_transfer;
 pub mod links;
 pub mod outlet;

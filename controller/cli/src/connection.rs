@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use crate::server::Server;
 
@@ -36,10 +36,8 @@ pub struct Connection {
 pub enum ConnectionError {
     #[error("no cluster to talk to: {} does not exist: start one here with `polyctl up`, or name one with --kubeconfig or $KUBECONFIG", .path.display())]
     NoKubeconfig { path: PathBuf },
-    #[error("kubeconfig {origin}: {source}")]
-    Kubeconfig { origin: String, source: Box<kube::config::KubeconfigError> },
     #[error("kubeconfig {origin}: {detail}")]
-    Client { origin: String, detail: String },
+    Kubeconfig { origin: String, detail: String },
     #[error("there is no home directory: set $HOME, or name a folder with --data-dir")]
     NoHome,
 }
@@ -81,23 +79,24 @@ impl ClusterFlags {
                     return Err(ConnectionError::NoKubeconfig { path });
                 }
                 let origin = path.display().to_string();
-                (Kubeconfig::read_from(&path).map_err(|source| kubeconfig_error(&origin, source))?, origin)
+                (Kubeconfig::read_from(&path).map_err(|error| unusable(&origin, &[], error))?, origin)
             }
             Source::Environment(value) => {
                 if !std::env::split_paths(&value).any(|path| path.exists()) {
                     return Err(ConnectionError::NoKubeconfig { path: value.into() });
                 }
-                let kubeconfig = Kubeconfig::from_env().map_err(|source| kubeconfig_error(&value, source))?;
+                let kubeconfig = Kubeconfig::from_env().map_err(|error| unusable(&value, &[], error))?;
                 let Some(kubeconfig) = kubeconfig else {
                     return Err(ConnectionError::NoKubeconfig { path: value.into() });
                 };
                 (kubeconfig, value)
             }
         };
+        let contexts: Vec<String> = kubeconfig.contexts.iter().map(|context| context.name.clone()).collect();
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
-            .map_err(|source| kubeconfig_error(&origin, source))?;
+            .map_err(|error| unusable(&origin, &contexts, error))?;
         // A proxy of the environment cannot reach this machine's own loopback.
         if config.cluster_url.host().is_some_and(is_loopback) {
             config.proxy_url = None;
@@ -105,13 +104,28 @@ impl ClusterFlags {
         // Retries would hide for seconds what a person wants to know at once.
         config.default_retry = false;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let server = Server::new(config, &origin).map_err(|detail| ConnectionError::Client { origin, detail })?;
+        let server = Server::new(config, &origin).map_err(|detail| ConnectionError::Kubeconfig { origin, detail })?;
         Ok(Connection { server, namespace })
     }
 }
 
-fn kubeconfig_error(origin: &str, source: kube::config::KubeconfigError) -> ConnectionError {
-    ConnectionError::Kubeconfig { origin: origin.to_owned(), source: Box::new(source) }
+/// `contexts` are those of the file, as far as it could be read.
+fn unusable(origin: &str, contexts: &[String], error: KubeconfigError) -> ConnectionError {
+    let there = || match contexts {
+        [] => "it has none: look at --kubeconfig".to_owned(),
+        contexts => format!("name one that it has with --context: {}", contexts.join(", ")),
+    };
+    let detail = match error {
+        KubeconfigError::LoadContext(name) => format!("there is no context {name:?}: {}", there()),
+        KubeconfigError::CurrentContextNotSet => format!("it has no current-context: {}", there()),
+        // One of several that $KUBECONFIG lists.
+        KubeconfigError::ReadConfig(source, path) if path != Path::new(origin) => {
+            format!("{} cannot be read: {source}", path.display())
+        }
+        KubeconfigError::ReadConfig(source, _) => format!("it cannot be read: {source}"),
+        error => error.to_string(),
+    };
+    ConnectionError::Kubeconfig { origin: origin.to_owned(), detail }
 }
 
 /// Where a kubeconfig comes from.
@@ -179,6 +193,33 @@ mod tests {
             Source::File("/POLYPHONY_DATA_DIR/kubeconfig".into())
         );
         assert!(matches!(source(&flags(None, None), |_| None), Err(ConnectionError::NoHome)));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_kubeconfig_is_said_once_and_with_the_contexts_there_are() {
+        let unreadable = |path: &str| KubeconfigError::ReadConfig(std::io::Error::other("no"), path.into());
+        let both = ["a".to_owned(), "b".to_owned()];
+        for (contexts, error, expected) in [
+            (
+                &both[..],
+                KubeconfigError::LoadContext("c".into()),
+                "kubeconfig f: there is no context \"c\": name one that it has with --context: a, b",
+            ),
+            (
+                &both[..1],
+                KubeconfigError::CurrentContextNotSet,
+                "kubeconfig f: it has no current-context: name one that it has with --context: a",
+            ),
+            (
+                &[],
+                KubeconfigError::LoadContext("c".into()),
+                "kubeconfig f: there is no context \"c\": it has none: look at --kubeconfig",
+            ),
+            (&[], unreadable("f"), "kubeconfig f: it cannot be read: no"),
+            (&[], unreadable("g"), "kubeconfig f: g cannot be read: no"),
+        ] {
+            assert_eq!(unusable("f", contexts, error).to_string(), expected);
+        }
     }
 
     #[test]

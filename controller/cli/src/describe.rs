@@ -24,9 +24,17 @@ pub struct Story<'a> {
     pub now: jiff::Timestamp,
 }
 
+/// What kubectl keeps for itself in an object that it applied: the whole file, which `kubectl describe` hides as well.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// The description. Kinds that this program does not know are told field by field.
 pub fn describe(story: &Story) -> String {
     let mut layout = Layout::default();
+    let mut object = story.object.clone();
+    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
+    let story = &Story { object: &object, ..*story };
     let object = story.object;
     let api_version = format!("{}/{}", polyphony_api::GROUP, polyphony_api::VERSION);
     let kind = if object["apiVersion"] == api_version.as_str() { object["kind"].as_str() } else { None };

@@ -30,6 +30,8 @@ pub enum ManifestError {
     EmptyFolder { path: String },
     #[error("{file}:{line}: document {number} is not YAML: {detail}")]
     NotYaml { file: String, line: usize, number: usize, detail: String },
+    #[error("{file}:{line}: document {number}: {field}: the number {text} is too large: it has to fit into 64 bits")]
+    NumberTooLarge { file: String, line: usize, number: usize, field: String, text: String },
     #[error("{file}:{line}: document {number}: {detail}")]
     NotAnObject { file: String, line: usize, number: usize, detail: String },
     #[error(
@@ -106,7 +108,11 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
             // The parser counts from the document's own start.
             let detail = error.to_string();
             let detail = detail.split(" at line ").next().unwrap_or_default().to_owned();
-            ManifestError::NotYaml { file: file.to_owned(), line: first_line + line - 1, number, detail }
+            let (file, line) = (file.to_owned(), first_line + line - 1);
+            match large_number(&detail) {
+                Some((field, text)) => ManifestError::NumberTooLarge { file, line, number, field, text },
+                None => ManifestError::NotYaml { file, line, number, detail },
+            }
         };
         // Not straight to JSON: only this form refuses a key that is given twice.
         let value = serde_yaml::Value::deserialize(serde_yaml::Deserializer::from_str(&text)).and_then(|mut value| {
@@ -146,6 +152,15 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
         }
     }
     Ok(documents)
+}
+
+/// The field and the digits, where a parser's words are about a whole number that no 64 bits hold.
+fn large_number(detail: &str) -> Option<(String, String)> {
+    let (field, rest) = detail.split_once("invalid type: integer `")?;
+    let (digits, rest) = rest.split_once('`')?;
+    let is_wide = rest.starts_with(" as u128") || rest.starts_with(" as i128");
+    let field = field.trim_end_matches([':', ' ']);
+    is_wide.then(|| (if field.is_empty() { "." } else { field }.to_owned(), digits.to_owned()))
 }
 
 /// The documents of a file, each with the number of its first line.
@@ -281,6 +296,10 @@ mod tests {
         for (text, expected) in [
             ("a: 1\n---\nkind: [\n", "f.yaml:4: document 2 is not YAML"),
             ("kind: A\nkind: B\n", "f.yaml:1: document 1 is not YAML: duplicate entry with key \"kind\""),
+            (
+                "kind: A\nspec:\n  n: 99999999999999999999999\n",
+                "f.yaml:3: document 1: spec.n: the number 99999999999999999999999 is too large",
+            ),
             ("- 1\n", "f.yaml:1: document 1: an object with apiVersion, kind and metadata was expected"),
             ("apiVersion: v1\n", "kind is missing"),
             ("apiVersion: v1\nkind: 7\n", "kind is missing or is no text"),

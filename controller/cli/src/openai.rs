@@ -53,7 +53,13 @@ pub enum ChatError {
     )]
     Unreachable { url: String, detail: String },
     #[error("{url} answered {status}: {message}")]
-    Refused { url: String, status: u16, message: String },
+    Refused {
+        url: String,
+        status: u16,
+        message: String,
+        /// Such as `context_length_exceeded`.
+        code: Option<String>,
+    },
     #[error("the answer broke off after {n_tokens} tokens: {detail}")]
     BrokenOff { n_tokens: u64, detail: String },
     #[error(transparent)]
@@ -74,17 +80,17 @@ pub async fn chat(
     let url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
     let unreachable =
         |error: reqwest::Error| ChatError::Unreachable { url: url.clone(), detail: failure::root_cause(&error) };
-    let client =
-        reqwest::Client::builder().connect_timeout(std::time::Duration::from_secs(10)).build().map_err(unreachable)?;
+    let builder = reqwest::Client::builder().user_agent(crate::server::user_agent());
+    let client = builder.connect_timeout(std::time::Duration::from_secs(10)).build().map_err(unreachable)?;
     let asked = Instant::now();
     let response = client.post(&url).json(&body(model, messages, sampling)).send().await.map_err(unreachable)?;
     let status = response.status();
     if !status.is_success() {
         let text = response.text().await.unwrap_or_default();
-        let told = serde_json::from_str::<Value>(&text)
-            .ok()
-            .and_then(|body| body["error"]["message"].as_str().map(str::to_owned));
-        return Err(ChatError::Refused { url, status: status.as_u16(), message: told.unwrap_or(text) });
+        let told = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let of_error = |field: &str| told["error"][field].as_str().map(str::to_owned);
+        let (message, code) = (of_error("message").unwrap_or(text), of_error("code"));
+        return Err(ChatError::Refused { url, status: status.as_u16(), message, code });
     }
     let timing = Timing { asked, first_token: None, last_token: None, n_tokens: 0 };
     let mut answer = Answer { text: String::new(), finish_reason: None, timing };

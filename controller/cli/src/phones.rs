@@ -28,13 +28,17 @@ pub async fn pick(
         };
         return Err(request(text));
     }
-    let mut phones = Vec::new();
+    let mut phones: Vec<Value> = Vec::new();
     for word in words {
         let name = match word.split_once('/') {
             Some((kind, name)) if catalogue.find(kind).is_ok_and(|found| *found == resource) => name,
             Some((kind, _)) => return Err(request(format!("{verb} is for phones, and {kind:?} is another kind"))),
             None => word,
         };
+        // One that is named twice is meant once.
+        if phones.iter().any(|phone| name_of(phone) == name) {
+            continue;
+        }
         phones.push(connection.server.get(&resource.object_path("", name)).await?);
     }
     if selector.is_some() {

@@ -160,10 +160,6 @@ impl Processes {
             .stdout(output)
             .stderr(errors)
             .process_group(0);
-        // Drivers of graphics complain in the log where there is no such folder; nothing is put there.
-        if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-            command.env("XDG_RUNTIME_DIR", &self.data_dir);
-        }
         let started_at = jiff::Timestamp::now();
         let child = command.spawn().map_err(start_error)?;
         let pid = child.id();

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{Method, Request, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode};
 use kube::client::Body;
 use kube::core::{Status, WatchEvent};
 use kube::{Client, Config};
@@ -40,7 +40,9 @@ pub struct Server {
 impl Server {
     /// # Errors
     /// When the configuration's credentials cannot be used.
-    pub(crate) fn new(config: Config, origin: &str) -> Result<Self, String> {
+    pub(crate) fn new(mut config: Config, origin: &str) -> Result<Self, String> {
+        let agent = HeaderValue::try_from(user_agent()).map_err(|error| error.to_string())?;
+        config.headers.push((USER_AGENT, agent));
         let address =
             config.cluster_url.authority().map_or_else(|| config.cluster_url.to_string(), ToString::to_string);
         let hint = format!("(from kubeconfig {origin}; a control plane on this machine is started with `polyctl up`)");
@@ -223,6 +225,21 @@ impl Server {
     }
 }
 
+/// `polyctl/v0.1.0 (linux/amd64)`, in the form and with the words of kubectl. A server takes what stands before the slash
+/// as the manager of fields where a request names none.
+pub(crate) fn user_agent() -> String {
+    let system = match std::env::consts::OS {
+        "macos" => "darwin",
+        other => other,
+    };
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("polyctl/v{} ({system}/{architecture})", env!("CARGO_PKG_VERSION"))
+}
+
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// `path?name=value&…` of those parameters that have a value.
@@ -253,5 +270,11 @@ mod tests {
             with_query("/apis/x", &[("labelSelector", Some("a=b,c in (d)")), ("limit", None), ("dryRun", Some("All"))]);
         assert_eq!(path, "/apis/x?labelSelector=a%3Db%2Cc%20in%20%28d%29&dryRun=All");
         assert_eq!(path_segment("../secrets"), "..%2Fsecrets");
+    }
+
+    #[test]
+    fn the_program_is_named_as_kubectl_names_itself() {
+        let agent = user_agent();
+        assert!(agent.starts_with("polyctl/v0.") && agent.ends_with(')') && agent.contains(" ("), "{agent}");
     }
 }

@@ -53,6 +53,12 @@ pub fn deployments(
         let (spec, status) = (&deployment.spec, deployment.status.clone().unwrap_or_default());
         // What is marked with ~ is the prediction, which has a column of its own.
         let measured = status.tokens_per_second.filter(|text| !text.starts_with('~'));
+        // What is scaled to nothing has no speed and misses no generation: what was is over.
+        let (measured, newest) = if spec.replicas == 0 && status.ready_replicas == 0 {
+            (None, None)
+        } else {
+            (measured, status.plan_generation)
+        };
         // Every stage of a ring has the same sessions: the heads stand for them.
         let own: Vec<&SegmentPlacement> = placements
             .iter()
@@ -68,7 +74,7 @@ pub fn deployments(
             status.predicted_tokens_per_second.map_or_else(none, |speed| format!("{speed:.1}")),
             status.phones.map_or_else(none, |n| n.to_string()),
             format!("{held} of {most}"),
-            generations(&own, status.plan_generation),
+            generations(&own, newest),
         ];
         if with_namespace {
             line.insert(0, namespace);
@@ -150,10 +156,11 @@ mod tests {
 
     #[test]
     fn deployments_show_measured_and_predicted_speed_apart() {
-        let deployment = |status: Value| -> InferenceDeployment {
+        let of_replicas = |replicas: u32, status: Value| -> InferenceDeployment {
             serde_json::from_value(json!({"apiVersion": "polyphony.dev/v1alpha1", "kind": "InferenceDeployment",
-                "metadata": {"name": "d", "namespace": "default"}, "spec": {"model": "m", "maxSessions": 2}, "status": status})).unwrap()
+                "metadata": {"name": "d", "namespace": "default"}, "spec": {"model": "m", "replicas": replicas, "maxSessions": 2}, "status": status})).unwrap()
         };
+        let deployment = |status: Value| of_replicas(1, status);
         let ready = json!({"phase": "Ready", "sessions": 1});
         let placements = [
             placement(1, 0, "a", ready.clone()),
@@ -165,5 +172,8 @@ mod tests {
         assert_eq!(text(&lines)[1], "d|1/1|9.1|10.0|2|1 of 2|1 (2 loading)");
         let predicted = json!({"tokensPerSecond": "~10.0", "predictedTokensPerSecond": 10.0});
         assert_eq!(text(&deployments(&[deployment(predicted)], &[], true))[1], "default|d|0/1|-|10.0|-|0 of 0|-");
+        let over = json!({"tokensPerSecond": "9.1", "planGeneration": 2});
+        assert_eq!(text(&deployments(&[of_replicas(0, over.clone())], &[], false))[1], "d|0/0|-|-|-|0 of 0|-");
+        assert_eq!(text(&deployments(&[deployment(over)], &[], false))[1], "d|0/1|9.1|-|-|0 of 0|2 gone");
     }
 }

@@ -116,6 +116,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("model_not_ready"), message).after(retry_after)
     }
 
+    /// What was asked of one model file is not for another to answer, nor to go on with.
+    pub(crate) fn model_changed(model: &str, retry_after: Duration) -> Self {
+        let message = format!("the model file of `{model}` was changed meanwhile: send the request again");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("model_changed"), message).after(retry_after)
+    }
+
     pub(crate) fn queue_full(model: &str, n_waiting: usize, retry_after: Duration) -> Self {
         let message = format!("{n_waiting} sessions wait for `{model}` already, which is the limit: try again later");
         Self::new(StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, Some("queue_full"), message).after(retry_after)

@@ -256,7 +256,15 @@ async fn answer(
     let end_tokens = model.text.tokenizer.end_tokens();
     let options = generation.options(param, prompt.len(), model.route.context_length, end_tokens, random())?;
     tally.span.record("id", &form.head().id);
-    let job = Job { model: model.id, text: model.text, prompt, options, stops: generation.stops.clone(), tally };
+    let job = Job {
+        model: model.id,
+        manifest_digest: model.route.manifest_digest,
+        text: model.text,
+        prompt,
+        options,
+        stops: generation.stops.clone(),
+        tally,
+    };
     let outputs = gateway.sessions.start(job).await?;
     match generation.stream {
         true => Ok(sse::respond(outputs, form, gateway.config.keep_alive)),

@@ -20,11 +20,11 @@ pub struct DeploymentRoute {
     pub created_seconds: i64,
     /// The host's verified GGUF file, for tokenizer and chat template; `None` until it is resolved.
     pub model_path: Option<PathBuf>,
-    /// Names the file's content: tokenizers are cached by it.
+    /// Names the content of the file that all of `rings` run: tokenizers are cached by it, and no session goes on with another.
     pub manifest_digest: String,
-    /// Tokens of prompt and answer that one session may have.
+    /// Tokens of prompt and answer that one session may have, on any of `rings`.
     pub context_length: u32,
-    /// Sessions that each ring holds at a time.
+    /// Sessions that each ring holds at a time, at least.
     pub max_sessions: u32,
     /// Only rings whose every segment is ready; the newest generation of each replica.
     pub rings: Vec<RingRoute>,

@@ -82,6 +82,12 @@ impl Session {
         u32::try_from(self.tokens.len()).unwrap_or(u32::MAX)
     }
 
+    /// Ends the answer where a ring's context does, which may have room for less than the one before; whether there is any.
+    pub(crate) fn fit(&mut self, context_length: u32) -> bool {
+        self.options.end_position = self.options.end_position.min(context_length);
+        self.position() < self.options.end_position
+    }
+
     /// Whether it runs there now.
     pub(crate) fn is_at(&self, key: RouteKey) -> bool {
         self.key == Some(key)

@@ -29,6 +29,8 @@ use crate::speed::Speeds;
 pub(crate) struct Job {
     /// The model id of the route table.
     pub(crate) model: String,
+    /// Of the model file that the prompt's tokens are of.
+    pub(crate) manifest_digest: String,
     pub(crate) text: Arc<ModelText>,
     pub(crate) prompt: Vec<u32>,
     pub(crate) options: SessionOptions,
@@ -78,9 +80,9 @@ impl Sessions {
     /// Waits for a place and starts the session; what it says comes through the receiver. To drop that closes it.
     ///
     /// # Errors
-    /// 503 when there is no ready ring, 429 when too many wait, 503 when no place came free in time.
+    /// 503 when there is no ready ring or the deployment's model has changed, 429 when too many wait, 503 when no place came free in time.
     pub(crate) async fn start(self: &Arc<Self>, job: Job) -> Result<mpsc::Receiver<Output>, ApiError> {
-        let slot = self.acquire(&job.model, Kind::New).await?;
+        let slot = self.acquire(&job.model, &job.manifest_digest, Kind::New).await?;
         let table = Arc::clone(&self.routes.borrow());
         lock(&self.speeds).retain(|deployment| table.deployments.contains_key(deployment));
         let window = self.config.credit_window.max(1);

@@ -41,16 +41,16 @@ pub enum Infeasible {
     PieceTooLarge { piece: String, needed_bytes: u64, largest_bytes: u64, phone: String },
 
     #[error(
-        "the model with its KV cache takes {} and {n_phones} phones can give {}, {} short: \
+        "the model with its KV cache takes {} and {} can give {}, {} short: \
          add phones, or raise memoryFraction or maxPhones, or lower contextLength, maxSessions or the model's size",
-        mib(*needed_bytes), mib(*available_bytes), mib(*shortfall_bytes)
+        mib(*needed_bytes), phones(*n_phones), mib(*available_bytes), mib(*shortfall_bytes)
     )]
     Memory { needed_bytes: u64, available_bytes: u64, shortfall_bytes: u64, n_phones: u32 },
 
     #[error(
-        "{} are needed and {n_phones} phones give {}, but whole layers of up to {} leave no split that fits: \
+        "{} are needed and {} can give {}, but whole layers of up to {} leave no split that fits: \
          add a phone, or lower contextLength or maxSessions",
-        mib(*needed_bytes), mib(*available_bytes), mib(*largest_layer_bytes)
+        mib(*needed_bytes), phones(*n_phones), mib(*available_bytes), mib(*largest_layer_bytes)
     )]
     Packing { needed_bytes: u64, available_bytes: u64, largest_layer_bytes: u64, n_phones: u32 },
 
@@ -92,6 +92,10 @@ impl Infeasible {
             _ => None,
         }
     }
+}
+
+fn phones(n: u32) -> String {
+    if n == 1 { "1 phone".to_owned() } else { format!("{n} phones") }
 }
 
 /// Bytes as MiB with one decimal, rounded up so that a shortfall never reads as nothing.

@@ -35,6 +35,8 @@ const WRITE_BATCH: usize = 256 << 10;
 const MAX_LISTED: usize = 256;
 const MAX_SPEEDS: usize = 8;
 const MAX_TEXT: usize = 512;
+/// More layers than any model has.
+const MAX_LAYERS: u32 = 1 << 12;
 
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +224,7 @@ fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
     heartbeat.links.truncate(MAX_LISTED);
     heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
     let believed = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+    heartbeat.links.retain(|link| link.peer.len() <= MAX_TEXT);
     for link in &mut heartbeat.links {
         link.bytes_per_second = believed(link.bytes_per_second);
     }
@@ -229,6 +232,7 @@ fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
         segment.seconds_per_layer = believed(segment.seconds_per_layer);
         segment.prefill_seconds_per_layer_per_token = believed(segment.prefill_seconds_per_layer_per_token);
         segment.seconds_besides_layers = believed(segment.seconds_besides_layers);
+        segment.layers_timed = segment.layers_timed.min(MAX_LAYERS);
         if let Some(message) = &mut segment.message
             && message.len() > MAX_TEXT
         {
@@ -351,7 +355,33 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use polyphony_protocol::hub::{LinkReport, SegmentPhase, SegmentReport};
+
     use super::*;
+
+    #[test]
+    fn a_heartbeat_is_kept_within_bounds() {
+        let link = |peer: String| LinkReport { peer, round_trip_seconds: 0.001, bytes_per_second: Some(f64::NAN) };
+        let segment = SegmentReport {
+            namespace: "default".into(),
+            name: "s".into(),
+            phase: SegmentPhase::Ready,
+            bytes_loaded: 0,
+            bytes_total: 0,
+            seconds_per_layer: Some(-1.0),
+            prefill_seconds_per_layer_per_token: None,
+            seconds_besides_layers: None,
+            layers_timed: u32::MAX,
+            queued_rows: 0,
+            sessions: 0,
+            message: None,
+        };
+        let links = vec![link("phone-1".into()), link("x".repeat(MAX_TEXT + 1))];
+        let kept = bounded(Heartbeat { segments: vec![segment], links, ..Heartbeat::default() });
+        assert_eq!((kept.segments[0].layers_timed, kept.segments[0].seconds_per_layer), (MAX_LAYERS, None));
+        assert_eq!(kept.links.len(), 1);
+        assert_eq!(kept.links[0].bytes_per_second, None);
+    }
 
     #[test]
     fn a_phones_name_is_a_dns_label() {

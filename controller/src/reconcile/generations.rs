@@ -140,6 +140,11 @@ impl<'a> Generation<'a> {
         self.segments.first()?.spec.follows
     }
 
+    /// Of the model that it runs.
+    pub fn manifest_digest(&self) -> &'a str {
+        self.segments.first().map_or("", |segment| segment.spec.manifest_digest.as_str())
+    }
+
     pub fn numerics_class(&self) -> &'a str {
         self.segments.first().map_or("", |segment| segment.spec.numerics_class.as_str())
     }

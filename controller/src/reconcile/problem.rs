@@ -183,6 +183,21 @@ fn estimated_costs(
     Some((join.numerics.clone(), costs))
 }
 
+/// The phones that the planner is not asked about, and why.
+pub fn refusals(observed: &Observed, request: &Request<'_>) -> Vec<(String, &'static str)> {
+    let why = |name: &String| {
+        let seen = observed.phones.get(name)?;
+        let (Some(object), Some(_), true) = (&seen.object, &seen.join, observed.health(name).takes_segments()) else {
+            return Some("it is not there");
+        };
+        if request.excluded.contains(name) {
+            return Some("it is another deployment's or replica's, or has just failed");
+        }
+        refusal(object, request.deployment)
+    };
+    observed.phones.keys().filter_map(|name| Some((name.clone(), why(name)?))).collect()
+}
+
 /// Why a person, or its heat or battery, keeps segments of the deployment off this phone.
 pub fn refusal(phone: &Phone, deployment: &InferenceDeployment) -> Option<&'static str> {
     let conditions = phone.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();

@@ -59,9 +59,9 @@ fn status_of(
     for statement in statements(deployment, outcomes, status.ready_replicas) {
         condition::set(&mut status.conditions, &statement, deployment.metadata.generation, &now);
     }
-    if let Some(mut statement) = balanced(outcomes) {
+    let said = condition::find(&before.conditions, "Balanced");
+    if let Some(mut statement) = balanced(outcomes).or_else(|| said.and_then(|_| not_asked(outcomes))) {
         // Its figures change with each measurement; what was said first is said until the reason is another.
-        let said = condition::find(&before.conditions, statement.type_);
         if let Some(said) = said.filter(|said| said.reason == statement.reason) {
             statement.message.clone_from(&said.message);
         }
@@ -78,6 +78,13 @@ fn balanced(outcomes: &[Outcome]) -> Option<Statement> {
         Truth::Unknown => 0,
     };
     outcomes.iter().filter_map(|outcome| outcome.balance.as_ref()).max_by_key(rank).cloned()
+}
+
+/// What the balancer said before holds no longer when no replica is left that it could be asked about.
+fn not_asked(outcomes: &[Outcome]) -> Option<Statement> {
+    let message = "no replica serves as it should, so no layers are moved".to_owned();
+    let statement = Statement { type_: "Balanced", status: Truth::Unknown, reason: "NotMeasured".to_owned(), message };
+    outcomes.iter().all(|outcome| !outcome.is_ready || outcome.trouble.is_some()).then_some(statement)
 }
 
 /// The earlier figure while the new one is near it.

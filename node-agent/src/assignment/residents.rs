@@ -1,10 +1,12 @@
 //! Residents: the segments that are loaded, for as long as a stage runs a part of them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use polyphony_model::Holds;
 use polyphony_protocol::hub::Assignment;
 use polyphony_protocol::{ActivationType, RingId};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::segment::Capacity;
 use crate::serve::compute::Thread;
@@ -37,6 +39,8 @@ pub(super) struct Kind {
 #[derive(Default)]
 pub struct Residents {
     residents: Mutex<Vec<Weak<Resident>>>,
+    /// Held while a segment of that ring is loaded.
+    loading: Mutex<BTreeMap<RingId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 // === impl Residents ===
@@ -47,7 +51,20 @@ impl Residents {
         let (kind, holds) = (Kind::of(assignment), super::holds_of(assignment));
         let residents = self.residents.lock().unwrap_or_else(PoisonError::into_inner);
         let mut present = residents.iter().filter_map(Weak::upgrade);
-        present.find(|resident| resident.kind == kind && holds.lies_within(&resident.holds))
+        present.find(|resident| {
+            resident.kind == kind && holds.lies_within(&resident.holds) && !resident.thread.is_broken()
+        })
+    }
+
+    /// The turn to load a segment of a ring. Who has waited for it looks once more: what one generation has just loaded may do for
+    /// the other, and there may be no room for both.
+    pub(super) async fn turn(&self, ring: RingId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+            loading.retain(|_, turn| Arc::strong_count(turn) > 1);
+            loading.entry(ring).or_default().clone()
+        };
+        turn.lock_owned().await
     }
 
     pub(super) fn add(&self, resident: Resident) -> Arc<Resident> {

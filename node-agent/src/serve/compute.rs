@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use polyphony_protocol::frame::KvRows;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::kv_transfer::Puller;
 use super::outlet::Outlet;
@@ -98,6 +98,8 @@ const QUEUE_CALLS: usize = 1024;
 /// The thread. It ends when this is dropped, and the segment is freed.
 pub struct Thread {
     calls: std_mpsc::SyncSender<Call>,
+    /// Why the segment no longer computes, when that is so; closed when the thread has ended.
+    broken: watch::Receiver<Option<String>>,
 }
 
 /// A handle on one stage of a thread. Dropping it changes nothing; [`Compute::detach`] ends the stage.
@@ -129,9 +131,24 @@ impl Thread {
         host: mpsc::Sender<Frame>,
     ) -> std::io::Result<Self> {
         let (calls, inbox) = std_mpsc::sync_channel(QUEUE_CALLS);
-        let mut worker = Worker::new((segment, memory), host, tokio::runtime::Handle::current(), calls.clone());
+        let (tell, broken) = watch::channel(None);
+        let mut worker = Worker::new((segment, memory), host, tokio::runtime::Handle::current(), calls.clone(), tell);
         std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run(&inbox))?;
-        Ok(Self { calls })
+        Ok(Self { calls, broken })
+    }
+
+    /// Whether the segment has to be loaded anew before anybody can run on it.
+    pub fn is_broken(&self) -> bool {
+        self.broken.borrow().is_some() || self.broken.has_changed().is_err()
+    }
+
+    /// Waits until the segment no longer computes, and says why.
+    pub async fn broken(&self) -> String {
+        let mut broken = self.broken.clone();
+        let why = broken.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+        why.unwrap_or_else(|_| {
+            "the segment's thread has ended, which is a fault of this program: see the agent's log".to_owned()
+        })
     }
 
     /// Gives the segment a stage more; waits while the thread's queue is full.

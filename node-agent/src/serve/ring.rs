@@ -134,7 +134,7 @@ async fn receive(
 ) -> Result<(), LinkError> {
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.split();
-    let mut reader = FrameReader::new(read);
+    let mut reader = FrameReader::of_stranger(read);
     let hello = match reader.next_within(HANDSHAKE).await? {
         Frame::Hello(hello) => hello,
         Frame::KvRequest(request) => {
@@ -158,6 +158,7 @@ async fn receive(
             return Err(LinkError::Refused(why));
         }
     };
+    reader.trust();
     let replaced = member.take_over(hello.from_stage);
     write_frame(&mut write, &Frame::Accepted, traffic).await?;
     member.entry.set_incoming(hello.from_stage, true);

@@ -11,10 +11,11 @@ use polyphony_model::Holds;
 use polyphony_protocol::frame::{Failed, FailureCode, KvRows};
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::batch::Batch;
 use super::compute::{Attachment, Call, Compute, Event, Skip, Source};
+use super::faults::Faults;
 use super::kv_transfer::{PIECE_BYTES, Puller};
 use super::outlet::{NotConnected, Outlet};
 use super::stage::{Effect, EncoderJob, EncoderStep, Stage, Work};
@@ -43,6 +44,9 @@ pub(super) struct Worker {
     calls: std_mpsc::SyncSender<Call>,
     /// Of the segment, whichever stage runs on it.
     pace: Pace,
+    faults: Faults,
+    /// Why it has to be loaded anew, when that is so.
+    broken: watch::Sender<Option<String>>,
 }
 
 /// A stage and what belongs to it.
@@ -64,10 +68,12 @@ impl Worker {
         host: mpsc::Sender<Frame>,
         runtime: Handle,
         calls: std_mpsc::SyncSender<Call>,
+        broken: watch::Sender<Option<String>>,
     ) -> Self {
         let slots = Slots::new(segment.capacity().n_slots);
         let pace = Pace::new(Shares::default(), Figures::default());
-        Self { segment, _memory: memory, slots, stages: Vec::new(), turn: 0, host, runtime, calls, pace }
+        let (stages, turn, faults) = (Vec::new(), 0, Faults::default());
+        Self { segment, _memory: memory, slots, stages, turn, host, runtime, calls, pace, faults, broken }
     }
 
     /// Runs until it is told to stop.
@@ -197,6 +203,7 @@ impl Worker {
             };
             match done {
                 Ok((effects, step)) => {
+                    self.faults.step_succeeded();
                     self.deliver(index, effects);
                     self.note(&Step { whole: began.elapsed(), ..step });
                 }
@@ -204,6 +211,9 @@ impl Worker {
                     tracing::error!(%error, "a step failed");
                     let effects = self.stages[index].stage.fail(&keys, &error.to_string());
                     self.deliver(index, effects);
+                    if let Some(why) = self.faults.step_failed(&error) {
+                        self.broken.send_replace(Some(why));
+                    }
                 }
             }
             return;
@@ -253,8 +263,10 @@ impl Worker {
     fn time_trial(&mut self) {
         match trial::run(&mut self.segment) {
             Ok((shares, figures)) => self.pace = Pace::new(shares, figures),
-            // The first real step will say the same to the session that it fails.
-            Err(error) => tracing::error!(%error, "a trial step failed"),
+            Err(error) => {
+                tracing::error!(%error, "a trial step failed");
+                self.broken.send_replace(Some(Faults::trial_failed(&error)));
+            }
         }
     }
 

@@ -28,6 +28,19 @@ pub(super) fn fits(name: &str, text: &str) -> bool {
     }
 }
 
+/// Whether `number` is within the format `name`: a controller that reads it into such a type would else lose the object.
+pub(super) fn fits_number(name: &str, number: f64) -> bool {
+    match name {
+        "int32" => (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number),
+        // What is below 0 is a matter of `minimum`.
+        "uint32" => number <= f64::from(u32::MAX),
+        // Both bounds as f64, which 2⁶³ and 2⁶⁴ are exactly.
+        "int64" => (i64::MIN as f64..-(i64::MIN as f64)).contains(&number),
+        "uint64" => number < 2.0 * -(i64::MIN as f64),
+        _ => true,
+    }
+}
+
 fn is_date_time(text: &str) -> bool {
     // RFC 3339 alone: jiff also reads looser forms. Not as a timestamp, whose range ends before year 9999 does.
     let separated = text.as_bytes().get(10).is_some_and(|byte| byte.eq_ignore_ascii_case(&b't'));

@@ -60,6 +60,11 @@ fn every_fault_has_the_words_of_kubernetes() {
             "spec.x: Invalid value: -1: spec.x in body should be greater than or equal to 0",
         ),
         (
+            json!({"type": "integer", "format": "int32"}),
+            json!(2_147_483_648_i64),
+            "spec.x: Invalid value: 2147483648: spec.x in body must be of type int32: 2147483648",
+        ),
+        (
             json!({"type": "integer", "maximum": 3}),
             json!(4),
             "spec.x: Invalid value: 4: spec.x in body should be less than or equal to 3",

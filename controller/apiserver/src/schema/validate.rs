@@ -71,6 +71,12 @@ fn allowed(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldErro
 
 fn number(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let Some(actual) = value.as_f64() else { return };
+    if let Some(name) = schema.get("format").and_then(Value::as_str)
+        && !format::fits_number(name, actual)
+    {
+        let detail = format!("{path} in body must be of type {name}: {value}");
+        errors.push(FieldError::with_value(FieldErrorKind::TypeInvalid, path, value, &detail));
+    }
     let mut wrong = |words: &str, bound: &Value| {
         errors.push(FieldError::invalid(path, value, &format!("{path} in body should be {words} {bound}")));
     };

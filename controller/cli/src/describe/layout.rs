@@ -136,6 +136,12 @@ pub fn date(time: &Time) -> String {
     time.0.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
+/// `99.3 MiB`: rounded up, so that no memory reads as none.
+pub fn mebibytes(bytes: u64) -> String {
+    let tenths = (u128::from(bytes) * 10).div_ceil(1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
 /// Text without line breaks, which would end a table's row.
 pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -144,6 +150,13 @@ pub fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_told_in_mebibytes() {
+        for (bytes, expected) in [(0, "0.0 MiB"), (1, "0.1 MiB"), (2_216_448, "2.2 MiB"), (104_060_416, "99.3 MiB")] {
+            assert_eq!(mebibytes(bytes), expected);
+        }
+    }
 
     #[test]
     fn columns_align_over_neighbouring_lines_only() {

@@ -1,9 +1,8 @@
 //! A model: its source, and what the host found there.
 
 use polyphony_api::Model;
-use polyphony_api::quantity::format_bytes;
 
-use super::layout::Layout;
+use super::layout::{Layout, mebibytes};
 use super::{Story, events};
 
 pub(super) fn write(layout: &mut Layout, model: &Model, story: &Story) {
@@ -23,5 +22,5 @@ pub(super) fn write(layout: &mut Layout, model: &Model, story: &Story) {
 }
 
 fn layer_range(least: u64, most: u64) -> String {
-    if least == most { format_bytes(least) } else { format!("{} to {}", format_bytes(least), format_bytes(most)) }
+    if least == most { mebibytes(least) } else { format!("{} to {}", mebibytes(least), mebibytes(most)) }
 }

@@ -9,6 +9,7 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     let status = phone.status.clone().unwrap_or_default();
     layout.metadata(&phone.metadata);
     layout.field("Unschedulable", phone.spec.unschedulable);
+    layout.field_if("Drain", phone.spec.drain.then_some(true));
     layout.field_if("Max Memory", phone.spec.max_memory.as_deref());
     layout.field_if("Min Battery", phone.spec.min_battery_percent.map(|percent| format!("{percent} %")));
     layout.field_if("Agent Version", status.agent_version);

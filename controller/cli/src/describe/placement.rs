@@ -2,10 +2,9 @@
 
 use polyphony_api::SegmentPlacement;
 use polyphony_api::inference_deployment::ActivationType;
-use polyphony_api::quantity::format_bytes;
 use polyphony_api::segment_placement::{EdgeKind, Phase};
 
-use super::layout::{Layout, one_line};
+use super::layout::{Layout, mebibytes, one_line};
 use super::{Story, events};
 
 /// What a table of placements names besides the segment: the other end of the relation.
@@ -21,7 +20,8 @@ pub(super) fn write(layout: &mut Layout, placement: &SegmentPlacement, story: &S
     layout.field("Deployment", &spec.deployment);
     layout.field("Replica", spec.replica);
     layout.field("Plan Generation", spec.plan_generation);
-    layout.field("Stage", stage(placement));
+    // By its number, as `get` and the stages of Output To are.
+    layout.field("Stage", format!("{} (of {})", spec.stage, spec.stages));
     layout.field("Phone", &spec.phone);
     layout.field("Model", &spec.model);
     layout.field("Manifest Digest", &spec.manifest_digest);
@@ -50,7 +50,7 @@ pub(super) fn write(layout: &mut Layout, placement: &SegmentPlacement, story: &S
         },
     );
     layout.field("Numerics Class", &spec.numerics_class);
-    layout.field("Planned Memory", format_bytes(spec.planned_bytes));
+    layout.field("Planned Memory", mebibytes(spec.planned_bytes));
     layout.field("Predicted Step", format!("{:.2} ms", spec.predicted_step_microseconds as f64 / 1000.0));
     layout.field("Phase", phase(status.phase));
     layout.field(

@@ -1,6 +1,7 @@
 //! Ports: whether the controller can have them, and who has them if not.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 
 /// Another process listens where the controller is to.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,10 +41,19 @@ fn holder(port: u16) -> Option<String> {
         if descriptors.flatten().any(|descriptor| holds(descriptor.path())) {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             let arguments = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
-            return Some(format!("{} (pid {pid}{})", name.trim(), data_dir_of(&arguments)));
+            let program = std::fs::read_link(process.path().join("exe")).unwrap_or_default();
+            let name = whole_name(name.trim(), &arguments, &program);
+            return Some(format!("{name} (pid {pid}{})", data_dir_of(&arguments)));
         }
     }
     None
+}
+
+/// A process's name, which the kernel cuts to 15 bytes, as its first argument or its program's file has it in full.
+fn whole_name(cut: &str, arguments: &str, program: &Path) -> String {
+    let first = Path::new(arguments.split('\0').next().unwrap_or_default());
+    let mut names = [first, program].into_iter().filter_map(|path| path.file_name()?.to_str());
+    names.find(|name| name.starts_with(cut)).unwrap_or(cut).to_owned()
 }
 
 /// `, of --data-dir D` where arguments separated by NUL name one: it is what `polyctl down` wants to know.
@@ -82,6 +92,19 @@ mod tests {
             assert!(holder.contains(&std::process::id().to_string()), "{holder}");
         }
         assert_eq!(check(0, "gateway", "--gateway-port"), Ok(()));
+    }
+
+    #[test]
+    fn a_name_that_the_kernel_cut_is_made_whole() {
+        for (cut, arguments, program, expected) in [
+            ("polyphony-contr", "/opt/polyphony-controller\0--insecure\0", "", "polyphony-controller"),
+            ("polyphony-contr", "", "/opt/polyphony-controller", "polyphony-controller"),
+            ("worker", "nginx: worker process\0", "/usr/sbin/nginx", "worker"),
+            ("nc", "nc\0-l\0", "/usr/bin/nc.openbsd", "nc"),
+            ("nc", "", "", "nc"),
+        ] {
+            assert_eq!(whole_name(cut, arguments, Path::new(program)), expected, "{cut} {arguments:?}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Apply {
     /// The name under which the fields are owned
     #[arg(long, value_name = "NAME", default_value = FIELD_MANAGER)]
     field_manager: String,
-    /// What to do about unknown and repeated fields: strict, warn or ignore
+    /// What to do about unknown fields: strict, warn or ignore; a key that is repeated is refused always
     #[arg(long, value_name = "HOW", default_value = "strict")]
     validate: Validation,
     /// Print the objects: json, yaml, name or jsonpath=TEMPLATE
@@ -174,10 +174,14 @@ impl Validation {
     }
 }
 
-/// `created`, `configured` or `unchanged`. A dry run keeps the version, so what counts is what a person can see.
+/// `created`, `configured` or `unchanged`. A dry run keeps the version, so what counts is what a person can see; the
+/// status is not the file's to change, and may move at any moment.
 fn outcome(status: StatusCode, before: Option<&Value>, after: &Value) -> &'static str {
     let visible = |object: &Value| {
         let mut object = object.clone();
+        if let Some(fields) = object.as_object_mut() {
+            fields.remove("status");
+        }
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.retain(|field, _| !matches!(field.as_str(), "managedFields" | "resourceVersion" | "generation"));
         }
@@ -278,8 +282,10 @@ mod tests {
 
     #[test]
     fn the_outcome_is_what_a_person_can_see() {
-        let old = json!({"metadata": {"resourceVersion": "1", "managedFields": [1]}, "spec": {"a": 1}});
-        let same = json!({"metadata": {"resourceVersion": "2", "managedFields": [2]}, "spec": {"a": 1}});
+        let old =
+            json!({"metadata": {"resourceVersion": "1", "managedFields": [1]}, "spec": {"a": 1}, "status": {"b": 1}});
+        let same =
+            json!({"metadata": {"resourceVersion": "2", "managedFields": [2]}, "spec": {"a": 1}, "status": {"b": 2}});
         let other = json!({"metadata": {"resourceVersion": "1"}, "spec": {"a": 2}});
         for (status, before, after, expected) in [
             (StatusCode::CREATED, None, &old, "created"),

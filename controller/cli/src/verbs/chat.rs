@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
 use crate::failure::{Failure, describe};
-use crate::openai::{self, Answer, Sampling};
+use crate::openai::{self, Answer, ChatError, Sampling};
 use crate::progress;
 use crate::server::path_segment;
 use conversation::{Conversation, HELP, Meaning, meaning};
@@ -69,7 +69,7 @@ impl Chat {
         let endpoint = self.endpoint(&cluster).await?;
         let mut conversation = Conversation::new(self.system.clone());
         let question = match self.question.as_deref() {
-            Some("-") => Some(io::read_to_string(io::stdin())?),
+            Some("-") => Some(input::whole()?),
             question => question.map(str::to_owned),
         };
         match question {
@@ -109,7 +109,7 @@ impl Chat {
         let object = connection.server.get(&path).await?;
         let url = match object["status"]["url"].as_str() {
             Some(url) if is_available(&object) => url.to_owned(),
-            _ => return Err(unavailable(&deployment, &object).into()),
+            _ => return Err(unavailable(&deployment, cluster.namespace.as_deref(), &object).into()),
         };
         Ok(Endpoint {
             url,
@@ -162,10 +162,10 @@ impl Chat {
                         Some(Ok(_)) => {}
                         // A conversation outlives an answer that failed.
                         Some(Err(error)) if is_person => {
-                            eprintln!("{}", describe(&error));
+                            eprintln!("{}", describe(&noted(error, &conversation)));
                             said.clear();
                         }
-                        Some(Err(error)) => return Err(error),
+                        Some(Err(error)) => return Err(noted(error, &conversation)),
                         None => eprintln!("\n(stopped)"),
                     }
                     conversation.answered(&said);
@@ -240,7 +240,27 @@ fn available(object: &Value) -> Option<&Value> {
     object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Available")
 }
 
-fn unavailable(deployment: &str, object: &Value) -> Failure {
+/// A conversation that no longer fits into the context is told how it is shortened.
+fn noted(error: anyhow::Error, conversation: &Conversation) -> anyhow::Error {
+    match error.downcast_ref::<ChatError>() {
+        Some(ChatError::Refused { code: Some(code), .. })
+            if code == "context_length_exceeded" && conversation.has_past() =>
+        {
+            let failure = Box::new(Failure::Request(error.to_string()));
+            Failure::Noted { failure, notes: vec!["/clear forgets the conversation".to_owned()] }.into()
+        }
+        _ => error,
+    }
+}
+
+/// Reasons against a deployment that go away without anybody's help; the others ask for phones, memory or another spec.
+const PASSING: [&str; 5] = ["Loading", "ModelNotResolved", "SegmentFailed", "Serving", "WaitingForPhones"];
+
+/// `asked_namespace` is that of -n, which the advice has to repeat.
+fn unavailable(deployment: &str, asked_namespace: Option<&str>, object: &Value) -> Failure {
+    let passes = available(object)
+        .and_then(|condition| condition["reason"].as_str())
+        .is_none_or(|reason| PASSING.contains(&reason));
     let why = match available(object) {
         Some(condition) => {
             let text = |field: &str| condition[field].as_str().unwrap_or_default();
@@ -248,8 +268,14 @@ fn unavailable(deployment: &str, object: &Value) -> Failure {
         }
         None => "the controller has not looked at it yet".to_owned(),
     };
-    let failure = Failure::Request(format!("inferencedeployment {deployment:?} does not answer yet: {why}"));
-    let remedy = format!("wait for it with `polyctl wait infer/{deployment} --for=condition=Available --timeout=5m`");
+    let yet = if passes { " yet" } else { "" };
+    let failure = Failure::Request(format!("inferencedeployment {deployment:?} does not answer{yet}: {why}"));
+    let place = asked_namespace.map_or_else(String::new, |namespace| format!("-n {namespace} "));
+    let remedy = if passes {
+        format!("wait for it with `polyctl {place}wait infer/{deployment} --for=condition=Available --timeout=5m`")
+    } else {
+        format!("waiting alone does not mend that: `polyctl {place}describe infer/{deployment}` shows more")
+    };
     Failure::Noted { failure: Box::new(failure), notes: vec![remedy] }
 }
 
@@ -303,14 +329,22 @@ mod tests {
 
     #[test]
     fn a_deployment_that_cannot_answer_says_why() {
-        let object = json!({"status": {"url": "u", "conditions": [{"type": "Available", "status": "False", "reason": "Infeasible", "message": "too big"}]}});
-        assert!(!is_available(&object));
-        let text = unavailable("smollm2", &object).to_string();
-        assert!(
-            text.contains("Available=False (Infeasible): too big") && text.contains("polyctl wait infer/smollm2"),
-            "{text}"
-        );
-        assert!(unavailable("smollm2", &json!({})).to_string().contains("has not looked at it yet"));
+        let of = |reason: &str| json!({"status": {"url": "u", "conditions": [{"type": "Available", "status": "False", "reason": reason, "message": "m"}]}});
+        assert!(!is_available(&of("Loading")));
+        for (namespace, object, parts) in [
+            (
+                None,
+                of("Loading"),
+                ["does not answer yet: Available=False (Loading): m", "`polyctl wait infer/smollm2 "],
+            ),
+            (Some("lab"), of("Loading"), ["does not answer yet", "`polyctl -n lab wait infer/smollm2 "]),
+            (Some("lab"), of("InsufficientMemory"), ["does not answer: ", "`polyctl -n lab describe infer/smollm2`"]),
+            (None, of("ScaledToZero"), ["does not answer: ", "`polyctl describe infer/smollm2`"]),
+            (None, json!({}), ["has not looked at it yet", "`polyctl wait infer/smollm2 "]),
+        ] {
+            let text = unavailable("smollm2", namespace, &object).to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{parts:?}: {text}");
+        }
     }
 
     #[test]

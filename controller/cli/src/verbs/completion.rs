@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
-use crate::connection::ClusterFlags;
+use crate::connection::{ClusterFlags, Connection};
 use crate::discovery::Catalogue;
 use crate::options::Options;
 
@@ -120,26 +120,53 @@ impl Words {
         match asked {
             Asked::Kinds => {
                 let ours = |resource: &&crate::discovery::Resource| resource.can("list");
-                Some(catalogue.all().into_iter().filter(ours).map(|resource| resource.plural.clone()).collect())
+                let names = catalogue.all().into_iter().filter(ours).map(|resource| resource.plural.clone());
+                Some(each_once(names))
             }
             Asked::Names { kind, with_kind } => {
-                let resource = catalogue.find(&kind).ok()?;
-                let path = resource.collection_path(Some(&connection.namespace));
-                let objects = connection.server.list(&path).await.ok()?;
                 let prefix = if with_kind { format!("{kind}/") } else { String::new() };
-                let name =
-                    |object: &serde_json::Value| Some(format!("{prefix}{}", object["metadata"]["name"].as_str()?));
-                Some(objects.iter().filter_map(name).collect())
+                names_of(&connection, &catalogue, &kind, &prefix).await
+            }
+            Asked::Logs => {
+                let mut found = vec!["controller".to_owned()];
+                for kind in ["phones", "inferencedeployments"] {
+                    found.extend(names_of(&connection, &catalogue, kind, "").await.unwrap_or_default());
+                }
+                Some(each_once(found))
             }
         }
     }
+}
+
+/// The names of a kind's objects, each after `prefix`.
+async fn names_of(connection: &Connection, catalogue: &Catalogue, kind: &str, prefix: &str) -> Option<Vec<String>> {
+    let path = catalogue.find(kind).ok()?.collection_path(Some(&connection.namespace));
+    let objects = connection.server.list(&path).await.ok()?;
+    let name = |object: &serde_json::Value| Some(format!("{prefix}{}", object["metadata"]["name"].as_str()?));
+    Some(objects.iter().filter_map(name).collect())
+}
+
+/// Two groups may have a kind of the same name, such as events.
+fn each_once(words: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for word in words {
+        if !found.contains(&word) {
+            found.push(word);
+        }
+    }
+    found
 }
 
 /// What the server is asked for.
 #[derive(Debug, PartialEq)]
 enum Asked {
     Kinds,
-    Names { kind: String, with_kind: bool },
+    Names {
+        kind: String,
+        with_kind: bool,
+    },
+    /// Whatever has a log: the controller, phones, and the phones of deployments.
+    Logs,
 }
 
 /// Verbs whose first word is a kind and whose others are names of it.
@@ -179,7 +206,10 @@ fn asked_for(line: &[String]) -> Option<Asked> {
         },
         ("cordon" | "uncordon" | "drain", _) | ("top", ["phones" | "phone" | "ph", ..]) => names("phones"),
         ("chat", []) | ("top", ["deployments" | "deployment" | "infer", ..]) => names("inferencedeployments"),
-        ("logs", []) => names("phones"),
+        ("logs", []) => match current.split_once('/') {
+            Some((kind, _)) => Some(Asked::Names { kind: kind.to_owned(), with_kind: true }),
+            None => Some(Asked::Logs),
+        },
         ("model", ["rm", ..]) => names("models"),
         _ => None,
     }
@@ -227,6 +257,8 @@ mod tests {
             ("chat sm", names("inferencedeployments")),
             ("chat smollm2 hel", None),
             ("model rm ", names("models")),
+            ("logs ", Some(Asked::Logs)),
+            ("logs infer/", Some(Asked::Names { kind: "infer".into(), with_kind: true })),
             ("model ", None),
             ("get --wa", None),
             ("ge", None),

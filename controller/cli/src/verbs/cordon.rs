@@ -13,6 +13,9 @@ use crate::phones::{name_of, pick};
 use crate::server::with_query;
 use crate::verbs::apply::DryRun;
 
+/// The name under which both verbs own the fields.
+const FIELD_MANAGER: &str = "polyctl-cordon";
+
 /// Keep new segments away from phones; what they hold stays: `cordon phone-1`.
 #[derive(Debug, Args)]
 pub struct Cordon {
@@ -64,7 +67,7 @@ impl Which {
         let (resource, phones) = pick(&connection, verb, &self.words, self.selector.as_deref()).await?;
         let mut failures = Vec::new();
         for phone in &phones {
-            match set_spec(&connection, &resource, phone, spec, self.dry_run).await {
+            match set_spec(&connection, &resource, phone, spec, FIELD_MANAGER, self.dry_run).await {
                 Ok(changed) => {
                     let already = if changed { "" } else { "already " };
                     let title = resource.singular_name();
@@ -84,6 +87,7 @@ pub(super) async fn set_spec(
     resource: &Resource,
     phone: &Value,
     spec: &Value,
+    field_manager: &str,
     dry_run: DryRun,
 ) -> Result<bool, Failure> {
     // A field that is absent is false.
@@ -93,7 +97,8 @@ pub(super) async fn set_spec(
     }
     if dry_run != DryRun::Client {
         let dry = (dry_run == DryRun::Server).then_some("All");
-        let path = with_query(&resource.object_path("", name_of(phone)), &[("dryRun", dry)]);
+        let parameters = [("fieldManager", Some(field_manager)), ("dryRun", dry)];
+        let path = with_query(&resource.object_path("", name_of(phone)), &parameters);
         connection.server.merge_patch(&path, &json!({"spec": spec})).await?;
     }
     Ok(true)

@@ -19,6 +19,9 @@ use crate::server::{path_segment, with_query};
 use crate::verbs::apply::DryRun;
 use crate::verbs::cordon::set_spec;
 
+/// The name under which the fields are owned.
+const FIELD_MANAGER: &str = "polyctl-drain";
+
 const POLL: Duration = Duration::from_millis(300);
 
 /// Move everything off phones and keep it away: `drain phone-1 --timeout=2m`. `uncordon` takes it back.
@@ -48,13 +51,14 @@ impl Drain {
         let suffix = self.dry_run.suffix();
         // All are cordoned before the first is emptied, so that nothing moves from one to the next.
         for phone in &phones {
-            let cordoned =
-                set_spec(&connection, &resource, phone, &json!({"unschedulable": true}), self.dry_run).await?;
+            let spec = json!({"unschedulable": true});
+            let cordoned = set_spec(&connection, &resource, phone, &spec, FIELD_MANAGER, self.dry_run).await?;
             let already = if cordoned { "" } else { "already " };
             writeln!(io::stdout(), "{title}/{} {already}cordoned{suffix}", name_of(phone))?;
         }
         for phone in &phones {
-            set_spec(&connection, &resource, phone, &json!({"drain": true}), self.dry_run).await?;
+            let spec = json!({"drain": true});
+            set_spec(&connection, &resource, phone, &spec, FIELD_MANAGER, self.dry_run).await?;
         }
         let mut failures = Vec::new();
         for phone in &phones {

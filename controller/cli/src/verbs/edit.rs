@@ -80,10 +80,11 @@ impl Edit {
                 writeln!(io::stdout(), "Edit cancelled, no changes made.")?;
                 return Ok(());
             }
-            if complaint.is_some() && edited == shown {
+            if let Some(complaint) = complaint.as_deref().filter(|_| edited == shown) {
                 // Saved as it was refused: nothing more will come. The file is kept for the person.
                 let told = Failure::Request("Edit cancelled, no valid changes were saved.".into());
-                let notes = vec![format!("A copy of your changes has been stored to \"{}\"", file.display())];
+                let mut notes: Vec<String> = complaint.lines().map(str::to_owned).collect();
+                notes.push(format!("A copy of your changes has been stored to \"{}\"", file.display()));
                 return Err(Failure::Noted { failure: Box::new(told), notes }.into());
             }
             shown = edited;

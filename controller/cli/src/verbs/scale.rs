@@ -13,17 +13,20 @@ use crate::selection::select;
 use crate::server::with_query;
 use crate::verbs::apply::DryRun;
 
+/// The name under which the field is owned.
+const FIELD_MANAGER: &str = "polyctl-scale";
+
 /// Set the number of replicas: `scale infer/smollm2 --replicas=2`.
 #[derive(Debug, Args)]
 pub struct Scale {
     /// TYPE NAME… or TYPE/NAME…
     #[arg(value_name = "TYPE NAME", required = true)]
     words: Vec<String>,
-    /// The new number of replicas
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(i32::MAX)))]
+    /// The new number of replicas, 0 or more
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_replicas)]
     replicas: u32,
     /// Only if this is the number now
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     current_replicas: Option<i64>,
     /// Only if this is the object's version now
     #[arg(long, value_name = "VERSION")]
@@ -37,6 +40,11 @@ pub struct Scale {
     /// Only say what would happen: `server` asks the server, `client` does not
     #[arg(long, value_name = "WHO", default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     dry_run: DryRun,
+}
+
+fn parse_replicas(text: &str) -> Result<u32, String> {
+    let replicas = text.parse().ok().filter(|replicas| i32::try_from(*replicas).is_ok());
+    replicas.ok_or_else(|| format!("it has to be a whole number from 0 to {}", i32::MAX))
 }
 
 // === impl Scale ===
@@ -98,7 +106,8 @@ impl Scale {
             patch["metadata"] = json!({"resourceVersion": version});
         }
         let dry = (self.dry_run == DryRun::Server).then_some("All");
-        let _: Value = connection.server.merge_patch(&with_query(&path, &[("dryRun", dry)]), &patch).await?;
+        let parameters = [("fieldManager", Some(FIELD_MANAGER)), ("dryRun", dry)];
+        let _: Value = connection.server.merge_patch(&with_query(&path, &parameters), &patch).await?;
         Ok(())
     }
 }

@@ -17,28 +17,31 @@ use farm::{Farm, UpError};
 /// So little that the example model does not fit on one phone, and enough that any two can hold it.
 const DEFAULT_PHONE_MEMORY: &str = "112Mi";
 
+/// The most phones on one machine.
+const MAX_PHONES: u32 = 64;
+
 /// Start a control plane and phones on this machine. What runs already is left alone; a flag that changes it restarts it.
 #[derive(Debug, Args)]
 pub struct Up {
     /// How many phones (3, or as many as last time)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_phones)]
     phones: Option<u32>,
-    /// Memory that each phone gives to segments, such as 80Mi [default: 112Mi]
+    /// Memory that each phone gives to segments, such as 80Mi (112Mi, or as much as last time)
     #[arg(long, value_name = "QUANTITY", value_parser = parse_memory)]
     phone_memory: Option<String>,
-    /// What the phones compute with [default: auto]
+    /// What the phones compute with (auto, or the same as last time)
     #[arg(long, value_name = "BACKEND")]
     backend: Option<Backend>,
-    /// The Kubernetes API's port [default: 7443]; 0 takes any free one
+    /// The Kubernetes API's port (7443, or the last one); 0 takes any free one
     #[arg(long, value_name = "PORT")]
     api_port: Option<u16>,
-    /// The OpenAI-compatible gateway's port [default: 8080]; 0 takes any free one
+    /// The OpenAI-compatible gateway's port (8080, or the last one); 0 takes any free one
     #[arg(long, value_name = "PORT")]
     gateway_port: Option<u16>,
-    /// The port that phones dial [default: 7700]; 0 takes any free one
+    /// The port that phones dial (7700, or the last one); 0 takes any free one
     #[arg(long, value_name = "PORT")]
     hub_port: Option<u16>,
-    /// How long a silent phone keeps its segments [default: 5s]
+    /// How long a silent phone keeps its segments (5s, or as long as last time)
     #[arg(long, value_name = "DURATION", value_parser = parse_grace_period)]
     grace_period: Option<String>,
     /// Start Prometheus as well, where it is installed; it scrapes the controller and every phone
@@ -62,6 +65,11 @@ enum Backend {
     /// The processor with 8-bit activations: faster, a numerics class of its own
     #[value(name = "cpu-int8")]
     CpuInt8,
+}
+
+fn parse_phones(text: &str) -> Result<u32, String> {
+    let phones = text.parse().ok().filter(|phones| *phones <= MAX_PHONES);
+    phones.ok_or_else(|| format!("it has to be a whole number from 0 to {MAX_PHONES}"))
 }
 
 fn parse_memory(text: &str) -> Result<String, String> {

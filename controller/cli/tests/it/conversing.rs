@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::polyctl;
 
-/// Answers each chat request with `answer N`, and gives all of them at the end.
+/// Answers each chat request with `answer N`, or refuses what is said to be too much, and gives all of them at the end.
 fn endpoint(n_requests: usize) -> (String, std::thread::JoinHandle<Vec<Value>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -31,9 +31,14 @@ fn endpoint(n_requests: usize) -> (String, std::thread::JoinHandle<Vec<Value>>) 
             stream.read_exact(&mut body).unwrap();
             asked.push(serde_json::from_slice::<Value>(&body).unwrap());
             let chunk = format!("data: {{\"choices\": [{{\"delta\": {{\"content\": \"answer {n}\"}}}}]}}\n\n");
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{chunk}data: [DONE]\n\n"
-            );
+            let answer = if String::from_utf8_lossy(&body).contains("too much") {
+                let error = r#"{"error": {"message": "no room", "code": "context_length_exceeded"}}"#;
+                format!("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n{error}")
+            } else {
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{chunk}data: [DONE]\n\n"
+                )
+            };
             stream.get_mut().write_all(answer.as_bytes()).unwrap();
         }
         asked
@@ -67,4 +72,20 @@ fn a_conversation_remembers_until_it_is_told_to_forget() {
     assert_eq!(asked[0], ["user: one"]);
     assert_eq!(asked[1], ["system: be brief", "user: one", "assistant: answer 1", "user: two"]);
     assert_eq!(asked[2], ["system: be brief", "user: three"]);
+}
+
+#[test]
+fn a_conversation_past_the_context_is_told_how_it_is_shortened() {
+    let note = "answered 400: no room\n  /clear forgets the conversation\n";
+    for (lines, has_note) in [("one\ntoo much\n", true), ("too much\n", false)] {
+        let (url, serving) = endpoint(lines.lines().count());
+        let home = tempfile::tempdir().unwrap();
+        let input = home.path().join("input");
+        std::fs::write(&input, lines).unwrap();
+        let mut command = polyctl::command(polyctl::program(), home.path());
+        let input = Stdio::from(std::fs::File::open(input).unwrap());
+        let error = polyctl::run(command.args(["chat", "d", "--url", &url]).stdin(input)).failed();
+        assert_eq!(error.ends_with(note), has_note, "{lines:?}: {error}");
+        serving.join().unwrap();
+    }
 }

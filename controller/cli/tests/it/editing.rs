@@ -46,7 +46,10 @@ fn a_refused_edit_comes_back_with_the_reason_above_it() {
     // Saved again as it was refused: given up, and the text is kept.
     let stubborn = edit(&cluster, "sed -i 's/maxSessions: 3/maxSessions: -1/' \"$1\"").failed();
     assert!(stubborn.contains("Edit cancelled, no valid changes were saved."), "{stubborn}");
-    let kept = stubborn.split('"').nth(1).unwrap();
+    for part in ["\n  The InferenceDeployment \"d\" is invalid: ", "spec.maxSessions: Invalid value: -1"] {
+        assert!(stubborn.contains(part), "{part}: {stubborn}");
+    }
+    let kept = stubborn.split("stored to \"").nth(1).unwrap().split('"').next().unwrap();
     assert!(std::fs::read_to_string(kept).unwrap().contains("maxSessions: -1"));
     let broken = edit(&cluster, "grep -q 'is not YAML' \"$1\" && : > \"$1\" || echo '  : [' >> \"$1\"").ok();
     assert_eq!(broken, "Edit cancelled, no changes made.\n");

@@ -78,6 +78,8 @@ fn replicas_are_scaled_when_they_are_as_expected() {
     let titles = "inferencedeployment.polyphony.dev/a scaled\ninferencedeployment.polyphony.dev/b scaled\n";
     assert_eq!(cluster.run("scale infer/a infer/b --replicas=3").ok(), titles);
     assert_eq!(cluster.run("get infer -o jsonpath={.items[*].spec.replicas}").ok(), "3 3");
+    let owned = cluster.run("get infer a -o yaml --show-managed-fields").ok();
+    assert!(owned.contains("manager: polyctl-scale\n"), "{owned}");
     let wrong = cluster.run("scale infer a --replicas=1 --current-replicas=2").failed();
     assert_eq!(wrong, "error: Expected replicas to be 2, was 3\n");
     cluster.run("scale infer a --replicas=0 --current-replicas=3").ok();
@@ -92,5 +94,12 @@ fn replicas_are_scaled_when_they_are_as_expected() {
         ),
     ] {
         assert_eq!(cluster.run(line).failed(), expected, "{line}");
+    }
+    for (line, expected) in [
+        ("scale infer/a --replicas -1", "'-1' for '--replicas <N>': it has to be a whole number from 0 to 2147483647"),
+        ("up --phones -1", "'-1' for '--phones <N>': it has to be a whole number from 0 to 64"),
+    ] {
+        let error = cluster.run(line).failed();
+        assert!(error.contains(expected), "{line}: {error}");
     }
 }

@@ -24,6 +24,9 @@ fn a_model_file_is_imported_listed_and_removed() {
         "{imported:?}"
     );
     assert_eq!(imported.ok(), "model.polyphony.dev/tiny-1 created\n");
+    // Where a request names no manager, the program's own name in the User-Agent stands for it.
+    let owned = with_cache(&cluster, "get model tiny-1 -o yaml --show-managed-fields").ok();
+    assert!(owned.contains("manager: polyctl\n"), "{owned}");
     assert_eq!(with_cache(&cluster, "model import Tiny_1.gguf").ok(), "model.polyphony.dev/tiny-1 unchanged\n");
     assert_eq!(
         with_cache(&cluster, "model import Tiny_1.gguf --name other").ok(),

@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use polyphony_api::InferenceDeployment;
+use serde_json::json;
+
 use crate::cluster::Cluster;
 use crate::polyctl;
 
@@ -37,7 +42,12 @@ fn the_example_is_applied_shown_and_deleted() {
         "{yaml}"
     );
 
+    let note =
+        json!({"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b"}}});
+    let deployments: Api<InferenceDeployment> = Api::default_namespaced(cluster.client());
+    cluster.runtime.block_on(deployments.patch("smollm2", &PatchParams::default(), &Patch::Merge(note))).unwrap();
     let told = cluster.run("describe infer smollm2").ok();
+    assert!(told.contains("a: b\n") && !told.contains("last-applied"), "{told}");
     assert!(told.starts_with("Name:               smollm2\nNamespace:          default\n"), "{told}");
     assert!(told.contains("\nPlacements:         <none>\n") || told.contains("\nPlacements:  <none>\n"), "{told}");
 
@@ -102,7 +112,7 @@ fn a_wrong_manifest_is_answered_with_file_line_field_and_remedy() {
     }
     std::fs::write(&file, text.replace("replicsa: 2", "replicas: -2")).unwrap();
     let error = cluster.run("apply -f bad.yaml").failed();
-    assert!(error.contains("The InferenceDeployment \"bad\" is invalid: spec.replicas: "), "{error}");
+    assert!(error.contains("The InferenceDeployment \"bad\" is invalid: spec.replicas: Invalid value: -2"), "{error}");
     assert!(error.contains("bad.yaml:13, document 2: spec.replicas"), "{error}");
     std::fs::write(&file, text.replace("kind: InferenceDeployment", "kind: InferenceDeploymnet")).unwrap();
     let error = cluster.run("apply -f bad.yaml").failed();

@@ -45,6 +45,8 @@ fn a_cordon_is_set_once_and_taken_back() {
     assert_eq!(cluster.run("cordon phone/phone-1").ok(), format!("{title} already cordoned\n"));
     assert_eq!(cluster.run("get phone phone-1 -o jsonpath={.spec.unschedulable}").ok(), "true");
     assert!(cluster.run("get phones -o wide").ok().contains("CORDONED"));
+    assert_eq!(cluster.run("cordon phone-1 phone/phone-1").ok(), format!("{title} already cordoned\n"));
+    assert!(cluster.run("get phone phone-1 -o yaml --show-managed-fields").ok().contains("manager: polyctl-cordon\n"));
     assert_eq!(cluster.run("uncordon phone-1").ok(), format!("{title} uncordoned\n"));
     assert_eq!(cluster.run("uncordon phone-1").ok(), format!("{title} already uncordoned\n"));
     for (line, expected) in [
@@ -91,6 +93,13 @@ fn a_drain_waits_until_the_phone_holds_nothing_and_says_what_hinders() {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert_eq!(cluster.run("get phone phone-1 -o jsonpath={.spec.drain}{.spec.unschedulable}").ok(), "truetrue");
+
+    assert!(cluster.run("get phone phone-1 -o yaml --show-managed-fields").ok().contains("manager: polyctl-drain\n"));
+    assert!(cluster.run("describe phone phone-1").ok().contains("\nDrain:              true\n"));
+    let told = cluster.run("describe segmentplacement d-0-g1-0").ok();
+    for line in ["Stage:              0 (of 1)", "Planned Memory:     30.0 MiB"] {
+        assert!(told.contains(&format!("\n{line}\n")), "{line}: {told}");
+    }
 
     // What the controller does: the placement goes.
     let draining = polyctl::start(&mut cluster.command(&["drain", "phone-1", "--timeout=60s"]));

@@ -86,6 +86,8 @@ fn bash_completes_verbs_kinds_and_names() {
     assert_eq!(complete("polyctl get phones ph"), "phone-1");
     assert_eq!(complete("polyctl describe phone/p"), "phone/phone-1");
     assert_eq!(complete("polyctl drain "), "phone-1");
+    assert_eq!(complete("polyctl logs "), "controller phone-1");
+    assert_eq!(complete("polyctl get ev"), "events");
     assert!(complete("polyctl get --wat").contains("--watch"));
     for shell in ["zsh", "fish"] {
         assert!(cluster.run(&format!("completion {shell}")).ok().contains("__words"), "{shell}");

@@ -29,6 +29,8 @@ pub(super) struct Runner {
     pub(super) id: SessionId,
     pub(super) session: Session,
     pub(super) model: String,
+    /// Of the model file that its tokens are of.
+    manifest_digest: String,
     text: Option<AnswerText>,
     events: mpsc::Receiver<Event>,
     outputs: mpsc::Sender<Output>,
@@ -58,7 +60,7 @@ enum Stop {
 
 impl Runner {
     pub(super) fn new(sessions: Arc<Sessions>, id: SessionId, job: Job, outputs: mpsc::Sender<Output>) -> Self {
-        let Job { model, text, prompt, options, stops, tally } = job;
+        let Job { model, manifest_digest, text, prompt, options, stops, tally } = job;
         // All the tokens that credit allows, and what comes once.
         let (sender, events) = mpsc::channel(outputs.max_capacity() + RESERVED);
         lock(&sessions.registry).insert(id, sender);
@@ -73,6 +75,7 @@ impl Runner {
             id,
             session,
             model,
+            manifest_digest,
             text,
             events,
             outputs,
@@ -124,6 +127,9 @@ impl Runner {
 
     /// Opens the session on a ring and passes its tokens on; moves it when the ring's sessions are to be elsewhere.
     async fn serve(&mut self, slot: &mut Slot) -> Stop {
+        if !self.session.fit(slot.context_length) {
+            return Stop::End(End { reason: FinishReason::Length, stopped_by: None });
+        }
         if let Err(failure) = self.open(slot) {
             return Stop::Failed(failure);
         }
@@ -132,8 +138,10 @@ impl Runner {
         let mut routes = sessions.routes.clone();
         // A table that changed since the place was found is looked at, too.
         routes.mark_changed();
-        // The prompt is everything so far.
-        let first = config.first_token_deadline + config.prefill_allowance.saturating_mul(self.session.position());
+        // The prompt is everything so far, and those of the ring's other sessions may come in turn with it.
+        let n_sessions = sessions.sessions_in(slot.ring.ring, slot.ring.generation).max(1);
+        let n_tokens = self.session.position().saturating_mul(u32::try_from(n_sessions).unwrap_or(u32::MAX));
+        let first = config.first_token_deadline + config.prefill_allowance.saturating_mul(n_tokens);
         let mut waited_for = first;
         let mut since = Instant::now();
         loop {
@@ -308,7 +316,7 @@ impl Runner {
         };
         let next = async {
             sleep(pause).await;
-            sessions.acquire(&self.model, Kind::Replay).await
+            sessions.acquire(&self.model, &self.manifest_digest, Kind::Replay).await
         };
         tokio::select! {
             () = self.outputs.closed() => Ok(None),

@@ -18,6 +18,8 @@ const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 /// A session's place on a ring; given back when dropped.
 pub(super) struct Slot {
     pub(super) ring: RingRoute,
+    /// Tokens of prompt and answer that the session may have there.
+    pub(super) context_length: u32,
     sessions: Arc<Sessions>,
     /// Counts the session once, however many places it has while it moves.
     running: Option<Present>,
@@ -38,7 +40,12 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`Sessions::start`]; a replay does not mind that no ring is ready now, and waits for one.
-    pub(super) async fn acquire(self: &Arc<Self>, model: &str, kind: Kind) -> Result<Slot, ApiError> {
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        model: &str,
+        manifest_digest: &str,
+        kind: Kind,
+    ) -> Result<Slot, ApiError> {
         let config = &self.config;
         let patience = match kind {
             Kind::New => config.queue_deadline,
@@ -58,6 +65,10 @@ impl Sessions {
                 return Err(ApiError::closing(config.retry_after));
             }
             let reason = match table.deployments.get(model) {
+                // Its tokens would mean something else there.
+                Some(route) if !route.manifest_digest.is_empty() && route.manifest_digest != manifest_digest => {
+                    return Err(ApiError::model_changed(model, config.retry_after));
+                }
                 Some(route) => {
                     let now = Instant::now().into_std();
                     let (placed, n_before) = {
@@ -67,7 +78,9 @@ impl Sessions {
                         (placed, admission.n_before(model, seat.ticket))
                     };
                     if let Some(ring) = placed {
-                        return Ok(Slot { ring, sessions: Arc::clone(self), running: Some(metrics.run()) });
+                        let context_length = route.context_length;
+                        let running = Some(metrics.run());
+                        return Ok(Slot { ring, context_length, sessions: Arc::clone(self), running });
                     }
                     if kind == Kind::New && is_first_look {
                         if route.rings.is_empty() && !route.is_planned {
@@ -110,7 +123,8 @@ impl Slot {
     /// A place on the generation that follows this one: sessions of both are counted together, so there is one.
     pub(super) fn on_next(&self, ring: RingRoute) -> Self {
         lock(&self.sessions.admission).claim((ring.ring, ring.generation));
-        Self { ring, sessions: Arc::clone(&self.sessions), running: None }
+        let context_length = self.context_length;
+        Self { ring, context_length, sessions: Arc::clone(&self.sessions), running: None }
     }
 
     /// The session has moved to `next`; the place here is given back.

@@ -211,3 +211,34 @@ async fn a_gateway_that_closes_ends_its_answers_with_an_error_to_retry() {
     assert_eq!((status.as_u16(), &body["error"]["code"]), (503, &json!("shutting_down")));
     assert!(house.is_idle());
 }
+
+/// The ring loses its tail at [`AT`], and the table becomes this route.
+async fn stream_into(route: polyphony_gateway::DeploymentRoute) -> Streamed {
+    let house = House::with(config(), deployment(vec![ring_a()]), once(Act::Gone("a-tail")));
+    let plan = async {
+        house.until("the session has left its ring", |house| !house.phones.closed().is_empty()).await;
+        house.routes.send_replace(table(route));
+    };
+    tokio::join!(stream(&house), plan).0
+}
+
+#[tokio::test]
+async fn an_answer_does_not_go_on_with_another_model() {
+    let other =
+        polyphony_gateway::DeploymentRoute { manifest_digest: "other".into(), ..deployment(vec![ring_a_next()]) };
+    let streamed = stream_into(other).await;
+    assert!(!streamed.is_done && streamed.text().len() < ANSWER.len(), "{streamed:?}");
+    assert!(format!("{streamed:?}").contains("model_changed"), "{streamed:?}");
+}
+
+#[tokio::test]
+async fn an_answer_ends_where_the_next_rings_context_does() {
+    let n_so_far = tokens(PROMPT).len() as u32 + AT;
+    for room in [0, 1, 3] {
+        let route =
+            polyphony_gateway::DeploymentRoute { context_length: n_so_far + room, ..deployment(vec![ring_a_next()]) };
+        let streamed = stream_into(route).await;
+        assert_eq!(streamed.token_ids().len() as u32, AT + room, "{streamed:?}");
+        assert_eq!(streamed.finish_reasons(), ["length"], "{streamed:?}");
+    }
+}

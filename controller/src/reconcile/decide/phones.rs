@@ -158,7 +158,7 @@ fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
             let age = now - old.at_seconds;
             let is_alike =
                 (old.milliseconds_per_layer - milliseconds).abs() <= MEANINGFUL_LAYER_TIME * old.milliseconds_per_layer;
-            let says_less = layers * 2 < old.layers && milliseconds < old.milliseconds_per_layer;
+            let says_less = layers.saturating_mul(2) < old.layers && milliseconds < old.milliseconds_per_layer;
             let is_kept = if says_less {
                 age <= BUSY_REMEMBERED_SECONDS
             } else {
@@ -250,11 +250,31 @@ fn joined_note(status: &PhoneStatus) -> String {
     format!("linked: {backend} on {device}, {memory} for segments")
 }
 
-/// Three significant figures are enough for people and planner.
+/// Three significant figures are enough for people and planner; what is beyond writing with them is nothing.
 fn rounded(value: f64) -> f64 {
-    if value == 0.0 || !value.is_finite() {
+    if !value.is_normal() {
         return 0.0;
     }
     let scale = 10_f64.powi(2 - value.abs().log10().floor() as i32);
-    (value * scale).round() / scale
+    let rounded = (value * scale).round() / scale;
+    if rounded.is_finite() { rounded } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_rounded_and_what_cannot_be_written_is_nothing() {
+        for (value, expected) in [
+            (1234.5, 1230.0),
+            (-0.001_236, -0.001_24),
+            (0.0, 0.0),
+            (1e-310, 0.0),
+            (f64::NAN, 0.0),
+            (f64::INFINITY, 0.0),
+        ] {
+            assert_eq!(rounded(value), expected, "{value}");
+        }
+    }
 }

@@ -133,7 +133,11 @@ impl<'a> Round<'a, '_> {
         match self.verdict(newest) {
             Verdict::Works if newest.is_ready(self.observed) => {
                 older.iter().for_each(|generation| self.drain(generation));
-                self.balance(newest)
+                match &self.model {
+                    // It answers on, for as long as no plan is needed and nobody looks for the file.
+                    ModelState::Trouble(trouble) => self.outcome(newest, Some(trouble.clone())),
+                    ModelState::Resolved(_) | ModelState::Pending => self.balance(newest),
+                }
             }
             Verdict::Works => {
                 let (serving, broken): (Vec<_>, Vec<_>) =

@@ -121,7 +121,8 @@ fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &
             of_phone.report = Some((report, spec.holds.head));
             let busy = remembered(observed, &spec.phone, digest)
                 .filter(|time| observed.now.as_second() - time.at_seconds <= BUSY_REMEMBERED_SECONDS);
-            of_phone.is_light = busy.is_some_and(|busy| layers_timed(placement, report) * 2 < busy.layers);
+            of_phone.is_light =
+                busy.is_some_and(|busy| layers_timed(placement, report).saturating_mul(2) < busy.layers);
         }
         // Until it serves there is no plan of its own that noise could change.
         if spec.planned_layer_microseconds > 0 && !own.is_empty() {

@@ -65,6 +65,11 @@ impl Conversation {
         self.system = Some(text.to_owned());
     }
 
+    /// Whether something was said before the question that stands last.
+    pub(super) fn has_past(&self) -> bool {
+        self.turns.len() > 1
+    }
+
     /// What was said is forgotten; what the model was told before it is not.
     pub(super) fn clear(&mut self) {
         self.turns.clear();

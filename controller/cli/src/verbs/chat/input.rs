@@ -2,7 +2,7 @@
 //! of standard input as they are.
 
 use std::fs;
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 
 use rustyline::config::Config;
@@ -38,7 +38,7 @@ impl Input {
         let (asks, mut asked) = mpsc::channel(1);
         let (sender, answers) = mpsc::channel(1);
         std::thread::spawn(move || {
-            let mut reader = if is_person { Reader::terminal() } else { Reader::Plain };
+            let mut reader = if is_person { Reader::terminal() } else { Reader::Plain { n_lines: 0 } };
             while asked.blocking_recv().is_some() {
                 if sender.blocking_send(reader.read()).is_err() {
                     return;
@@ -56,9 +56,37 @@ impl Input {
     }
 }
 
+/// All of standard input, as one text.
+///
+/// # Errors
+/// Of reading, or of bytes that are no text.
+pub(super) fn whole() -> io::Result<String> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    text_of(bytes, 1)
+}
+
+/// `first_line` is the number of the line that the bytes begin with.
+fn text_of(bytes: Vec<u8>, first_line: usize) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = first_line + good.iter().filter(|byte| **byte == b'\n').count();
+        let told = format!(
+            "standard input, line {line}: this is not UTF-8: convert it first, as `iconv -f ISO-8859-1 -t UTF-8` does"
+        );
+        io::Error::new(io::ErrorKind::InvalidData, told)
+    })
+}
+
 enum Reader {
-    Terminal { editor: Box<DefaultEditor>, history: Option<PathBuf> },
-    Plain,
+    Terminal {
+        editor: Box<DefaultEditor>,
+        history: Option<PathBuf>,
+    },
+    Plain {
+        /// Read so far.
+        n_lines: usize,
+    },
 }
 
 // === impl Reader ===
@@ -68,7 +96,7 @@ impl Reader {
     fn terminal() -> Self {
         let config = Config::builder().max_history_size(MAX_HISTORY).map(|builder| builder.build());
         let editor = config.and_then(Editor::with_config);
-        let Ok(mut editor) = editor else { return Reader::Plain };
+        let Ok(mut editor) = editor else { return Reader::Plain { n_lines: 0 } };
         let history = history_file();
         if let Some(file) = &history {
             // The first conversation has none.
@@ -79,10 +107,14 @@ impl Reader {
 
     fn read(&mut self) -> io::Result<Heard> {
         match self {
-            Reader::Plain => {
-                let mut line = String::new();
-                let n_bytes = io::stdin().lock().read_line(&mut line)?;
-                Ok(if n_bytes == 0 { Heard::End } else { Heard::Line(line.trim_end_matches(['\r', '\n']).to_owned()) })
+            Reader::Plain { n_lines } => {
+                let mut line = Vec::new();
+                if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
+                    return Ok(Heard::End);
+                }
+                *n_lines += 1;
+                let line = text_of(line, *n_lines)?;
+                Ok(Heard::Line(line.trim_end_matches(['\r', '\n']).to_owned()))
             }
             Reader::Terminal { editor, history } => match editor.readline(PROMPT) {
                 Ok(line) => {
@@ -121,4 +153,19 @@ fn history_file() -> Option<PathBuf> {
     let folder = state.join("polyphony");
     fs::create_dir_all(&folder).ok()?;
     Some(folder.join("chat-history"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_told_with_their_line() {
+        assert_eq!(text_of("é\n".into(), 1).unwrap(), "é\n");
+        for (bytes, first_line, line) in [(&b"caf\xe9\n"[..], 1, 1), (b"a\nb\n\xff", 1, 3), (b"\xff\n", 7, 7)] {
+            let error = text_of(bytes.to_vec(), first_line).unwrap_err().to_string();
+            assert!(error.contains(&format!("line {line}: this is not UTF-8")) && error.contains("iconv"), "{error}");
+        }
+    }
 }

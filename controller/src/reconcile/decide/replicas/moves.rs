@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::inference_deployment::{BalancingStrategy, Strategy};
 use polyphony_placement::shift::{best_shift, cost_of_move, reprice};
-use polyphony_placement::{Bound, Holds, Infeasible, Method, Plan, Problem, Stage, published_balancer_step};
+use polyphony_placement::{Bound, Holds, Infeasible, Method, Plan, Problem, Stage, check, published_balancer_step};
 
 use super::ledger::Ledger;
 use super::model_state::ModelState;
@@ -112,6 +112,11 @@ impl<'a> Round<'a, '_> {
             Some(Move::Whole) => whole.map(|(plan, _)| plan),
         };
         let Some(plan) = chosen else { return outcome };
+        if let Err(violation) = check(&settled, &plan) {
+            let message = format!("the plan that layers were to move to breaks the planner's own rules: {violation}");
+            outcome.balance = not_asked("PlanRejected", message);
+            return outcome;
+        }
         let why = cause(&current, &priced, &plan, &settled, serving);
         let numerics_class = serving.numerics_class().to_owned();
         let planned = Planned { plan, numerics_class, problem: settled };

@@ -1,6 +1,6 @@
 //! A new plan for a replica: asked of the planner, and written as placements. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polyphony_api::inference_deployment::{BalancingStrategy, PlanSummary};
 use polyphony_api::segment_placement::Standby;
@@ -21,6 +21,8 @@ use crate::reconcile::segments;
 
 /// The prompt whose time to first token the status tells.
 const PROMPT_TOKENS: u32 = 512;
+/// Phones that a message names.
+const NAMED_PHONES: usize = 4;
 
 impl<'a> Round<'a, '_> {
     /// Makes a new generation, or says why there is none. `staying` are the generations that the replica has.
@@ -81,7 +83,15 @@ impl<'a> Round<'a, '_> {
         };
         match planned {
             Err(infeasible) => {
-                let trouble = self.trouble_of(&infeasible, cause);
+                let request = Request {
+                    deployment: self.deployment,
+                    manifest: &resolved.manifest,
+                    manifest_digest: &resolved.digest,
+                    excluded: &excluded,
+                    used: &BTreeMap::new(),
+                };
+                let refused = problem::refusals(self.observed, &request);
+                let trouble = self.trouble_of(&infeasible, cause, &refused);
                 without_plan(trouble)
             }
             Ok(planned) => {
@@ -103,19 +113,17 @@ impl<'a> Round<'a, '_> {
         self.observed.health(phone) == Health::Awaited && !was_gone
     }
 
-    fn trouble_of(&self, infeasible: &Infeasible, cause: &str) -> Trouble {
+    fn trouble_of(&self, infeasible: &Infeasible, cause: &str, refused: &[(String, &str)]) -> Trouble {
         let phones = self.observed.phones.keys();
         let awaited: Vec<_> = phones.filter(|phone| self.is_expected_back(phone)).cloned().collect();
         if !awaited.is_empty() {
             let message = format!("the controller has started and waits for {}", awaited.join(", "));
             return Trouble { reason: "WaitingForPhones".into(), message };
         }
-        let message = if cause.is_empty() {
-            format!("no plan: {infeasible}")
-        } else {
-            format!("{cause}; no other plan: {infeasible}")
-        };
-        Trouble { reason: infeasible.reason().into(), message }
+        let (reason, why) = explained(infeasible, refused);
+        let message =
+            if cause.is_empty() { format!("no plan: {why}") } else { format!("{cause}; no other plan: {why}") };
+        Trouble { reason: reason.into(), message }
     }
 
     /// Writes a new generation. `serving` goes on until it is ready, and its sessions move to it.
@@ -188,6 +196,21 @@ impl<'a> Round<'a, '_> {
                     && spec.activation_type == wanted.transport.activation_type
                     && spec.numerics_class == planned.numerics_class
             })
+    }
+}
+
+/// Reason and message, with the phones that the planner was not asked about: they may be what is missing.
+fn explained(infeasible: &Infeasible, refused: &[(String, &str)]) -> (&'static str, String) {
+    let named: Vec<_> = refused.iter().take(NAMED_PHONES).map(|(phone, why)| format!("{phone}: {why}")).collect();
+    let more = refused.len().saturating_sub(NAMED_PHONES);
+    let phones = if more > 0 { format!("{}, and {more} more", named.join(", ")) } else { named.join(", ") };
+    match infeasible {
+        Infeasible::NoPhones if !refused.is_empty() => (
+            "NoUsablePhones",
+            format!("no phone takes segments of it now ({phones}): mend one of these, or join another phone"),
+        ),
+        _ if refused.is_empty() => (infeasible.reason(), infeasible.to_string()),
+        _ => (infeasible.reason(), format!("{infeasible}; not counted: {phones}")),
     }
 }
 

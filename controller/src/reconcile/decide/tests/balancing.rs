@@ -88,6 +88,18 @@ fn a_slowed_phone_gives_away_layers_that_stand_by() {
 }
 
 #[test]
+fn what_was_said_of_a_plan_that_no_longer_serves_is_taken_back() {
+    let mut world = steady();
+    assert_eq!(world.condition("Balanced"), "True NoGain");
+    for phone in ["a", "b"] {
+        world.lose(phone);
+    }
+    world.settle();
+    assert!(world.condition("Available").starts_with("False"), "{}", world.condition("Available"));
+    assert_eq!(world.condition("Balanced"), "Unknown NotMeasured");
+}
+
+#[test]
 fn layers_that_stand_by_cost_their_phone_nothing_twice() {
     let mut world = steady();
     world.measure("b", 0.006);

@@ -5,7 +5,7 @@ use polyphony_api::segment_placement::Phase;
 use polyphony_protocol::hub::SegmentPhase;
 
 use super::super::Action;
-use super::super::fixtures::World;
+use super::super::fixtures::{World, key};
 use super::three_phones;
 use crate::routes;
 
@@ -102,4 +102,31 @@ fn a_bad_model_does_not_stop_what_already_runs() {
     world.settle();
     assert_eq!(world.condition("Available"), "True Serving");
     assert_eq!(world.generations().len(), 1);
+    assert_eq!(world.condition("Degraded"), "True ModelNotResolved", "the next plan would fail");
+}
+
+#[test]
+fn a_changed_deployment_is_answered_by_what_serves_until_the_next_plan_does() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
+    let before = routes::table(&world.observed).deployments["d"].clone();
+    let mut other = World::new().with_encoder().observed.models.remove(&key("m")).unwrap();
+    std::sync::Arc::make_mut(&mut other.object).metadata.name = Some("n".into());
+    world.observed.models.insert(key("n"), other);
+    world.edit_deployment(|deployment| {
+        deployment.spec.model = "n".into();
+        deployment.spec.context_length = 128;
+        deployment.spec.max_sessions = 2;
+    });
+    world.settle();
+    let meanwhile = routes::table(&world.observed).deployments["d"].clone();
+    assert_eq!(world.generations().len(), 2, "both are there: {:?}", world.generations());
+    let of = |route: &polyphony_gateway::DeploymentRoute| {
+        (route.manifest_digest.clone(), route.model_path.clone(), route.context_length, route.max_sessions)
+    };
+    assert_eq!(of(&meanwhile), of(&before));
+    world.report(SegmentPhase::Ready);
+    world.settle();
+    let after = routes::table(&world.observed).deployments["d"].clone();
+    assert_eq!((after.context_length, after.max_sessions, after.rings.len()), (128, 2, 1));
+    assert_ne!(after.manifest_digest, before.manifest_digest);
 }

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polyphony_api::segment_placement::{Edge, EdgeKind};
-use polyphony_protocol::hub::EncoderStages;
+use polyphony_protocol::hub::{EncoderStages, SegmentPhase};
 
 use super::super::fixtures::{MIB, World};
 use crate::hub::assignments;
 use crate::models::Progress;
 use crate::reconcile::problem::measured::Figures;
 use crate::reconcile::problem::{Request, problems};
+use crate::routes;
 use crate::secret::Secret;
 
 fn over(n_phones: u32) -> World {
@@ -103,4 +104,9 @@ fn sessions_and_layers_stay_where_they_are_and_the_condition_says_why() {
     world.settle();
     let next = world.generation(2);
     assert!(!next.is_empty() && next.iter().all(|one| one.spec.follows.is_none()), "{next:?}");
+    // A phone of both has room once, so those that are left count against the new ring, and do not move there.
+    world.report(SegmentPhase::Ready);
+    world.settle();
+    let ring = routes::table(&world.observed).deployments["d"].rings[0].clone();
+    assert_eq!((ring.generation.0, ring.follows.map(|of| of.0), ring.moves_sessions), (2, Some(1), false));
 }

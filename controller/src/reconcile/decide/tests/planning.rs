@@ -81,6 +81,22 @@ fn without_phones_a_person_is_told_to_join_some() {
 }
 
 #[test]
+fn phones_that_take_no_segments_are_named_with_the_reason() {
+    let mut world = World::new().with_phones(&[40, 300, 300]).with_deployment(|_| ());
+    world.edit_phone("b", |phone| phone.spec.unschedulable = true);
+    world.edit_phone("c", |phone| phone.spec.drain = true);
+    world.settle();
+    assert_eq!(world.condition("Available"), "False InsufficientMemory");
+    let message = world.message("Available");
+    assert!(message.contains("1 phone can give"), "{message}");
+    assert!(message.ends_with("; not counted: b: it is cordoned, c: it is to be drained"), "{message}");
+    world.edit_phone("a", |phone| phone.spec.unschedulable = true);
+    world.settle();
+    assert_eq!(world.condition("Available"), "False NoUsablePhones");
+    assert!(world.message("Available").contains("a: it is cordoned, b: "), "{}", world.message("Available"));
+}
+
+#[test]
 fn replicas_take_phones_of_their_own() {
     let mut world = World::new().with_phones(&[300, 300]).with_deployment(|spec| spec.replicas = 2);
     world.settle();
@@ -92,7 +108,7 @@ fn replicas_take_phones_of_their_own() {
     world.edit_deployment(|deployment| deployment.spec.replicas = 3);
     world.settle();
     assert_eq!(world.condition("Available"), "True Serving");
-    assert_eq!(world.condition("Degraded"), "True NoPhones");
+    assert_eq!(world.condition("Degraded"), "True NoUsablePhones");
     world.edit_deployment(|deployment| deployment.spec.replicas = 1);
     world.settle();
     assert_eq!(world.generations().len(), 1);
@@ -130,7 +146,9 @@ fn the_deployment_that_matters_more_chooses_first() {
 
 #[test]
 fn deployments_share_a_phone_only_when_both_allow_it() {
-    for (first, second, reason) in [(true, true, "Loading"), (false, true, "NoPhones"), (true, false, "NoPhones")] {
+    for (first, second, reason) in
+        [(true, true, "Loading"), (false, true, "NoUsablePhones"), (true, false, "NoUsablePhones")]
+    {
         let mut world =
             World::new().with_phones(&[300]).with_deployment(|spec| spec.placement.allow_sharing = first).serving();
         let mut other = world.observed.deployments[&key("d")].as_ref().clone();
