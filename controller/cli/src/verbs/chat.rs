@@ -109,6 +109,11 @@ impl Chat {
         let object = connection.server.get(&path).await?;
         let url = match object["status"]["url"].as_str() {
             Some(url) if is_available(&object) => url.to_owned(),
+            // The gateway keeps who comes while a plan is on its way onto phones.
+            Some(url) if reason_of(&object) == Some("Loading") => {
+                eprintln!("{deployment} is still loading; the answer comes when it is ready");
+                url.to_owned()
+            }
             _ => return Err(unavailable(&deployment, cluster.namespace.as_deref(), &object).into()),
         };
         Ok(Endpoint {
@@ -240,6 +245,11 @@ fn available(object: &Value) -> Option<&Value> {
     object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Available")
 }
 
+/// Why it is as it is with the deployment's availability.
+fn reason_of(object: &Value) -> Option<&str> {
+    available(object)?["reason"].as_str()
+}
+
 /// A conversation that no longer fits into the context is told how it is shortened.
 fn noted(error: anyhow::Error, conversation: &Conversation) -> anyhow::Error {
     match error.downcast_ref::<ChatError>() {
@@ -258,9 +268,7 @@ const PASSING: [&str; 5] = ["Loading", "ModelNotResolved", "SegmentFailed", "Ser
 
 /// `asked_namespace` is that of -n, which the advice has to repeat.
 fn unavailable(deployment: &str, asked_namespace: Option<&str>, object: &Value) -> Failure {
-    let passes = available(object)
-        .and_then(|condition| condition["reason"].as_str())
-        .is_none_or(|reason| PASSING.contains(&reason));
+    let passes = reason_of(object).is_none_or(|reason| PASSING.contains(&reason));
     let why = match available(object) {
         Some(condition) => {
             let text = |field: &str| condition[field].as_str().unwrap_or_default();
@@ -331,6 +339,7 @@ mod tests {
     fn a_deployment_that_cannot_answer_says_why() {
         let of = |reason: &str| json!({"status": {"url": "u", "conditions": [{"type": "Available", "status": "False", "reason": reason, "message": "m"}]}});
         assert!(!is_available(&of("Loading")));
+        assert_eq!((reason_of(&of("Loading")), reason_of(&json!({}))), (Some("Loading"), None));
         for (namespace, object, parts) in [
             (
                 None,
