@@ -187,11 +187,14 @@ impl Model {
         if let Some(tally) = tally {
             tally.name(id);
         }
-        let Some(path) = route.model_path.clone() else {
-            let reason = route.unavailable_reason.as_deref().or(Some("its model file is not resolved yet"));
-            return Err(ApiError::not_ready(id, reason, gateway.config.retry_after));
+        let text = match route.model_path.clone() {
+            Some(path) => gateway.texts.get(&route.manifest_digest, path).await.map_err(ApiError::internal)?,
+            // Phones that serve do not need the file, nor does who has read it.
+            None => gateway.texts.known(&route.manifest_digest).ok_or_else(|| {
+                let reason = route.unavailable_reason.as_deref().or(Some("its model file is not resolved yet"));
+                ApiError::not_ready(id, reason, gateway.config.retry_after)
+            })?,
         };
-        let text = gateway.texts.get(&route.manifest_digest, path).await.map_err(ApiError::internal)?;
         Ok(Self { id: id.to_owned(), route, text })
     }
 

@@ -87,6 +87,12 @@ impl ModelTexts {
         cell.get_or_try_init(load).await.cloned()
     }
 
+    /// The text side of a model that has been read before, whose file may be gone since.
+    pub(crate) fn known(&self, digest: &str) -> Option<Arc<ModelText>> {
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.iter().find(|(known, _)| known == digest)?.1.get().cloned()
+    }
+
     fn cell(&self, digest: &str) -> Loading {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let known = cached.iter().position(|(known, _)| known == digest);

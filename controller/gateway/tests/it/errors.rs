@@ -102,7 +102,7 @@ async fn while_no_ring_is_ready_the_reason_is_told() {
     assert!(answer.1["error"]["message"].as_str().unwrap().contains("2 of 3 phones are Ready"));
 
     let mut route = deployment(vec![]);
-    route.model_path = None;
+    (route.model_path, route.manifest_digest) = (None, String::new());
     route.unavailable_reason = None;
     house.routes.send_replace(table(route));
     let answer = house.post("/tokenize", json!({"prompt": "a"})).await;

@@ -40,6 +40,21 @@ async fn the_gateway_is_ready_when_any_model_is() {
 }
 
 #[tokio::test]
+async fn what_serves_is_answered_by_though_its_file_is_gone() {
+    let house = House::good();
+    let mut gone = deployment(vec![ring_a()]);
+    gone.model_path = None;
+    let request = || json!({"model": "tiny", "prompt": PROMPT});
+    house.routes.send_replace(table(gone.clone()));
+    let (status, body) = house.post("/v1/completions", request()).await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (503, &json!("model_not_ready")), "never read: {body}");
+    house.routes.send_replace(table(deployment(vec![ring_a()])));
+    assert_eq!(house.post("/v1/completions", request()).await.0, 200);
+    house.routes.send_replace(table(gone));
+    assert_eq!(house.post("/v1/completions", request()).await.0, 200);
+}
+
+#[tokio::test]
 async fn text_becomes_tokens_and_text_again() {
     let house = House::good();
     let (status, body) = house.post("/tokenize", json!({"prompt": ANSWER, "return_token_strs": true})).await;
