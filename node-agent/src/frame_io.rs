@@ -141,6 +141,7 @@ pub fn kind_of(frame: &Frame) -> &'static str {
         Frame::Prompt(_) => "a prompt",
         Frame::Hidden(_) => "a hidden state",
         Frame::Token(_) => "a token",
+        Frame::Ack { .. } => "an acknowledgement",
         Frame::Credit { .. } => "a credit",
         Frame::Close { .. } => "a closing",
         Frame::Pause { .. } => "a pause",

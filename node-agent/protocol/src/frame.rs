@@ -35,6 +35,11 @@ pub enum Frame {
     Hidden(Hidden),
     /// A sampled token; tail → head (next step) and tail → gateway (stream).
     Token(Token),
+    /// The tail has computed all positions below `position`: so many more chunks of the prompt may come; tail → where decoding begins.
+    Ack {
+        key: RouteKey,
+        position: u32,
+    },
     /// The head may run this many steps further; travels like `Prompt`.
     Credit {
         key: RouteKey,
@@ -225,11 +230,13 @@ pub enum FailureCode {
     BadFrame,
     /// The KV cache of a session that moves could not be had.
     HandOver,
+    /// A step gave hidden states or logits that are no numbers: the model's weights, most likely. Every other phone would get the same.
+    NonFinite,
 }
 
 impl FailureCode {
     /// Whether the session may be replayed, on this plan or the next.
     pub fn is_retryable(self) -> bool {
-        !matches!(self, Self::BadFrame)
+        !matches!(self, Self::BadFrame | Self::NonFinite)
     }
 }
