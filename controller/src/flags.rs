@@ -28,6 +28,10 @@ pub struct Flags {
     /// Where Prometheus scrapes this process, and is told whom else; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub metrics_address: SocketAddr,
+    /// A name beside `localhost` that requests to API, gateway, weights and metrics may be for, such as one behind a proxy; `.lab.svc` is all
+    /// names that end so. Can be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub allowed_host: Vec<String>,
     /// Whether the local network hears by mDNS where phones may join; auto: when the hub listens beyond loopback.
     #[arg(long, value_enum, default_value_t = Advertise::Auto)]
     pub advertise: Advertise,

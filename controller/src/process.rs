@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
-use axum::serve::ListenerExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use polyphony_api::SYSTEM_NAMESPACE;
 use polyphony_apiserver::{ApiServer, ApiServerConfig};
+use polyphony_doorway::{Doorway, Hosts, Limits, only_from_here};
 use polyphony_gateway::{Gateway, GatewayConfig, RouteTable};
 use polyphony_protocol::Frame;
 use tokio::net::TcpListener;
@@ -43,6 +43,10 @@ pub use endpoints::Endpoints;
 const COME_BACK: Duration = Duration::from_secs(10);
 /// The API has to answer within this at the start.
 const API_DEADLINE: Duration = Duration::from_secs(30);
+/// The parts of its descriptors that the ports may take, so that each always has its own.
+const GATEWAY_PART: usize = 4;
+const WEIGHTS_PART: usize = 8;
+const METRICS_PART: usize = 32;
 /// What runs on after the stop signal is dropped after this.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -142,14 +146,13 @@ impl Process {
 
         let said_token = join_token.clone();
         let mut tasks = JoinSet::new();
-        spawn(
-            &mut tasks,
-            "the weights server",
-            serve(weights_listener, weights::router(models, join_token), stop.clone()),
-        );
-        spawn(&mut tasks, "the gateway", serve(gateway_listener, gateway.router(), stop.clone()));
-        let metrics = metrics::router(gateway.clone(), metrics, metrics_address);
-        spawn(&mut tasks, "the metrics server", serve(metrics_listener, metrics, stop.clone()));
+        let hosts = |address: SocketAddr| Hosts::new(address.ip(), &flags.allowed_host);
+        let weights = only_from_here(weights::router(models, join_token), hosts(weights_address));
+        spawn(&mut tasks, "the weights server", serve(weights_listener, weights, WEIGHTS_PART, stop.clone()));
+        spawn(&mut tasks, "the gateway", serve(gateway_listener, gateway.router(), GATEWAY_PART, stop.clone()));
+        let metrics =
+            only_from_here(metrics::router(gateway.clone(), metrics, metrics_address), hosts(metrics_address));
+        spawn(&mut tasks, "the metrics server", serve(metrics_listener, metrics, METRICS_PART, stop.clone()));
         let advertisement = discovery::advertise(flags.advertise, hub_listener.local_addr()?, &said_token)?;
         spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));
         if let Some(advertisement) = advertisement {
@@ -217,8 +220,9 @@ async fn serve_api(
     let address = listener.local_addr()?;
     let token = Secret::in_file(&flags.data_dir.join("token"))?;
     let crds = polyphony_api::crds::all().into_iter().map(|(_, crd)| serde_json::to_value(crd));
-    let allowed_hosts =
-        if flags.api_address.ip().is_loopback() { Vec::new() } else { vec![flags.api_address.ip().to_string()] };
+    let bound = flags.api_address.ip();
+    let bound = (!bound.is_loopback()).then(|| bound.to_string());
+    let allowed_hosts = flags.allowed_host.iter().cloned().chain(bound).collect();
     let config = ApiServerConfig {
         store_path: flags.data_dir.join("store.redb"),
         token: token.reveal().to_owned(),
@@ -230,7 +234,7 @@ async fn serve_api(
     write_private(&path, server.kubeconfig(address).as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
     let stop = stop.clone();
-    tasks.spawn(async move { Ok(server.serve(listener, stop).await?) });
+    tasks.spawn(done(server.serve(listener, stop)));
     Ok(path)
 }
 
@@ -257,14 +261,13 @@ async fn listen(address: SocketAddr, flag: &str, insecure: bool) -> anyhow::Resu
     })
 }
 
-async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> anyhow::Result<()> {
-    // Tokens are streamed in small pieces: none should wait for the next.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    part_of_descriptors: usize,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    Doorway::new(listener, Limits::part_of_descriptors(part_of_descriptors)).serve(router, stop).await;
     Ok(())
 }
 

@@ -72,6 +72,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             stop.cancel();
         }
     });
-    server.serve(listener, shutdown).await?;
+    server.serve(listener, shutdown).await;
     Ok(())
 }

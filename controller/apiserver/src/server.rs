@@ -5,7 +5,6 @@ mod apply;
 mod body;
 mod delete;
 mod discovery;
-mod doorway;
 mod failure;
 mod form;
 mod garbage;
@@ -44,6 +43,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, Uri};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use polyphony_doorway::{Doorway, Limits as DoorLimits};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -53,7 +53,6 @@ use tokio_util::sync::CancellationToken;
 use crate::openapi;
 use crate::registry::RegistryError;
 use crate::store::{Limits, Store, StoreError};
-use doorway::Doorway;
 use failure::Failure;
 use guard::Guard;
 use kinds::Kinds;
@@ -62,6 +61,8 @@ use kinds::Kinds;
 const VERSION: (&str, &str, &str) = ("1", "34", "v1.34.0+polyphony");
 /// Watches that are open at the same time.
 const MAX_WATCHES: usize = 1024;
+/// Its connections may take so much of what the process may open.
+const PART_OF_DESCRIPTORS: usize = 4;
 /// How long open requests may go on after the shutdown began.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -97,8 +98,6 @@ pub enum ApiServerError {
     NoToken,
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    #[error("the API server stopped serving")]
-    Serve(#[source] std::io::Error),
 }
 
 struct Inner {
@@ -207,25 +206,20 @@ impl ApiServer {
     }
 
     /// Serves until `shutdown`, TLS and plain HTTP on the one port; watches end then, and other requests get a moment to finish.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ApiServerError> {
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let closing = self.inner.closing.clone();
         let router = self.router();
-        let doorway = Doorway::new(listener, self.inner.acceptor.clone()).map_err(ApiServerError::Serve)?;
+        let doorway = Doorway::new(listener, DoorLimits::part_of_descriptors(PART_OF_DESCRIPTORS));
+        let doorway = doorway.with_tls(self.inner.acceptor.clone());
         drop(self);
-        let stopped = {
-            let closing = closing.clone();
-            async move {
-                shutdown.cancelled().await;
-                closing.cancel();
-            }
-        };
         let late = async {
-            closing.cancelled().await;
+            shutdown.cancelled().await;
+            closing.cancel();
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            served = axum::serve(doorway, router).with_graceful_shutdown(stopped) => served.map_err(ApiServerError::Serve),
-            () = late => Ok(()),
+            () = doorway.serve(router, shutdown.clone()) => closing.cancel(),
+            () = late => {}
         }
     }
 }

@@ -39,6 +39,7 @@ pub fn flags(data_dir: &Path) -> Flags {
         grace_period: Duration::from_secs(5),
         kubeconfig: None,
         insecure: false,
+        allowed_host: Vec::new(),
     }
 }
 

@@ -60,16 +60,17 @@ fn every_kernel_is_in_its_three_rooms() {
 }
 
 /// The arrows between crates, as ARCHITECTURE.md draws them: who may depend on whom.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("controller/api", &[]),
     ("controller/placement", &[]),
-    ("controller/apiserver", &[]),
-    ("controller/gateway", &["polyphony-api", "polyphony-model", "polyphony-protocol"]),
+    ("controller/apiserver", &["polyphony-doorway"]),
+    ("controller/gateway", &["polyphony-api", "polyphony-doorway", "polyphony-model", "polyphony-protocol"]),
     (
         "controller",
         &[
             "polyphony-api",
             "polyphony-apiserver",
+            "polyphony-doorway",
             "polyphony-gateway",
             "polyphony-model",
             "polyphony-placement",
@@ -79,7 +80,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("controller/cli", &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-model"]),
     ("node-agent/protocol", &[]),
     ("node-agent/model", &[]),
-    ("node-agent", &["polyphony-kernels", "polyphony-model", "polyphony-protocol"]),
+    ("node-agent/doorway", &[]),
+    ("node-agent", &["polyphony-doorway", "polyphony-kernels", "polyphony-model", "polyphony-protocol"]),
     ("kernels", &[]),
     ("e2e/farm", &[]),
     ("e2e", &["polyphony-api", "polyphony-controller", "polyphony-farm"]),

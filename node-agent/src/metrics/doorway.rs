@@ -1,19 +1,23 @@
 //! Doorway: `GET /metrics` over HTTP, on loopback unless a closed lab asks for more.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, serve as serve_http};
+use polyphony_doorway::{Doorway, Hosts, Limits, only_from_here};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
+
+/// Scrapers may take so much of what the agent may open.
+const PART_OF_DESCRIPTORS: usize = 16;
 
 struct Door {
     metrics: Arc<Metrics>,
@@ -43,14 +47,13 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, shutdown: Cance
         .route("/metrics", get(scrape))
         .fallback(async || (StatusCode::NOT_FOUND, "only GET /metrics is here\n"))
         .with_state(door);
+    let bound = listener.local_addr().map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+    let router = only_from_here(router, Hosts::new(bound, [""; 0]));
+    let doorway = Doorway::new(listener, Limits::part_of_descriptors(PART_OF_DESCRIPTORS));
     // A connection that is still open when the agent stops is cut: a scrape is worth no waiting.
     tokio::select! {
         () = shutdown.cancelled() => {}
-        ended = async { serve_http(listener, router).await } => {
-            if let Err(error) = ended {
-                tracing::error!(%error, "/metrics is no longer served");
-            }
-        }
+        () = doorway.serve(router, shutdown.clone()) => {}
     }
 }
 

@@ -1,8 +1,9 @@
 //! The guard: which requests are let in at all, by their `Host` and their bearer token.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, Uri, header};
+use polyphony_doorway::Hosts;
 
 use super::failure::Failure;
 
@@ -10,26 +11,20 @@ use super::failure::Failure;
 #[derive(Clone, Debug)]
 pub struct Guard {
     token: String,
-    allowed_hosts: Vec<String>,
+    hosts: Hosts,
 }
 
 // === impl Guard ===
 
 impl Guard {
     pub fn new(token: String, allowed_hosts: Vec<String>) -> Self {
-        let allowed_hosts = allowed_hosts.iter().map(|host| bare(host).to_ascii_lowercase()).collect();
-        Guard { token, allowed_hosts }
+        let hosts = Hosts::new(IpAddr::V4(Ipv4Addr::LOCALHOST), allowed_hosts);
+        Guard { token, hosts }
     }
 
     /// Refuses a foreign `Host`, which a web page could make a browser send, and a wrong token.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let host = uri.authority().map(http::uri::Authority::as_str).or(host).unwrap_or_default();
-        if !self.is_allowed(host) {
-            return Err(Failure::forbidden(format!(
-                "host \"{host}\" is not served here: use a loopback address, or add the host to the allowed hosts"
-            )));
-        }
+        self.hosts.check(uri, headers).map_err(|refused| Failure::forbidden(refused.to_string()))?;
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = authorization.and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
@@ -39,25 +34,6 @@ impl Guard {
             Some(token) if is_equal(token.as_bytes(), self.token.as_bytes()) => Ok(()),
             _ => Err(Failure::unauthorized()),
         }
-    }
-
-    fn is_allowed(&self, host: &str) -> bool {
-        let host = bare(host).to_ascii_lowercase();
-        host == "localhost"
-            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-            || self.allowed_hosts.contains(&host)
-    }
-}
-
-/// A host without its port and brackets.
-pub fn bare(host: &str) -> &str {
-    if let Some(rest) = host.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or_default();
-    }
-    match host.rsplit_once(':') {
-        // An address of version 6 without brackets has more colons.
-        Some((name, _)) if !name.contains(':') => name,
-        _ => host,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use polyphony_doorway::bare;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -12,8 +13,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-
-use super::guard::bare;
 
 /// The certificate authority of one store, as PEM.
 #[derive(Clone, Debug, PartialEq)]

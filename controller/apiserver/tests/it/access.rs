@@ -61,9 +61,26 @@ async fn one_port_speaks_tls_and_plain_http_and_closes_its_watches_at_shutdown()
 
     shutdown.cancel();
     assert_eq!(response.text().await.unwrap(), "");
-    serving.await.unwrap().unwrap();
+    serving.await.unwrap();
     // The file is free again.
     drop(open(directory.path(), "store.redb"));
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(open(directory.path(), "store.redb").serve(listener, shutdown.clone()));
+    let silent: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    // Before the first of the silent ones is shown out.
+    let answered =
+        reqwest::Client::new().get(format!("http://{address}/healthz")).timeout(std::time::Duration::from_secs(4));
+    assert_eq!(answered.send().await.unwrap().status().as_u16(), 200);
+    shutdown.cancel();
+    serving.await.unwrap();
+    drop(silent);
 }
 
 /// Sends a ClientHello, and returns the first bytes of the answer.

@@ -55,7 +55,7 @@ impl Cluster {
         let kubeconfig = server.kubeconfig(listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let serving = tokio::spawn(async move { server.serve(listener, stop).await.unwrap() });
+        let serving = tokio::spawn(async move { server.serve(listener, stop).await });
         let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
