@@ -41,6 +41,9 @@ pub struct Flags {
     /// Use this cluster in place of the embedded API.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
+    /// Write the log to this file in place of stderr; it is set aside as FILE.1 whenever it has grown to 8 MiB.
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
     /// Let addresses beyond loopback be listened on, without encryption: for closed lab networks only.
     #[arg(long)]
     pub insecure: bool,

@@ -10,9 +10,9 @@ pub mod registry;
 pub mod weights;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use polyphony_protocol::Frame;
+use polyphony_wire::{Uncounted, Wire};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,8 +33,6 @@ pub trait FrameSink: Send + Sync + 'static {
 
 /// Connections at a time, those in their handshake included.
 const MAX_CONNECTIONS: usize = 1024;
-/// Pause after a failed accept, such as when file descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything a link needs.
 #[derive(Clone)]
@@ -56,28 +54,21 @@ impl Hub {
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let links = TaskTracker::new();
+        let wire = Wire::new(link::BOUNDS, Arc::new(Uncounted));
         loop {
             let place = tokio::select! {
                 () = stop.cancelled() => break,
                 place = places.clone().acquire_owned() => place.expect("the semaphore is never closed"),
             };
-            let accepted = tokio::select! {
+            let caller = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
+                caller = wire.accept(&listener) => caller,
             };
-            match accepted {
-                Ok((stream, from)) => {
-                    let (hub, stop) = (self.clone(), stop.clone());
-                    links.spawn(async move {
-                        link::serve(hub, stream, from, stop).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the hub cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let (hub, stop) = (self.clone(), stop.clone());
+            links.spawn(async move {
+                link::serve(hub, caller, stop).await;
+                drop(place);
+            });
         }
         links.close();
         links.wait().await;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
+use crate::proxy;
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -21,7 +23,9 @@ pub enum ClientError {
 pub async fn client(path: &Path) -> Result<(Client, String), ClientError> {
     let unusable = |source| ClientError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
     let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?;
+    let options = KubeConfigOptions::default();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await.map_err(unusable)?;
+    proxy::settle(&mut config, &kubeconfig, None);
     let address = config.cluster_url.to_string();
     let client = Client::try_from(config)
         .map_err(|source| ClientError::Client { path: path.to_owned(), source: Box::new(source) })?;

@@ -10,6 +10,7 @@ pub mod kubeconfig;
 pub mod metrics;
 pub mod models;
 pub mod process;
+pub mod proxy;
 pub mod reconcile;
 pub mod routes;
 pub mod secret;

@@ -4,18 +4,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use polyphony_controller::{Flags, Process};
+use polyphony_journal::tell;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(Flags::parse()).await {
+    let flags = Flags::parse();
+    polyphony_journal::begin("info,kube=warn", flags.log_file.as_deref());
+    match run(flags).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            tell!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -80,6 +80,7 @@ impl Process {
         let metrics_listener = listen(flags.metrics_address, "--metrics-address", flags.insecure).await?;
         let metrics_address = metrics_listener.local_addr()?;
         let join_token = Secret::in_file(&data_dir.join("join-token"))?;
+        let host_key = Secret::in_file(&data_dir.join("host-key"))?;
 
         let stop_api = CancellationToken::new();
         let mut api_tasks = JoinSet::new();
@@ -137,7 +138,7 @@ impl Process {
                 startup_grace: flags.grace_period + COME_BACK,
                 gateway_url,
             },
-            join_token: join_token.clone(),
+            host_key,
             assigned,
             neighbourhood,
             routes,

@@ -46,7 +46,8 @@ pub struct Reconciler {
     pub sources: Sources,
     pub actor: Actor,
     pub settings: Settings,
-    pub join_token: Secret,
+    /// The host's own: what phones know each other by is made of it.
+    pub host_key: Secret,
     pub assigned: watch::Sender<Option<Arc<Assigned>>>,
     pub neighbourhood: watch::Sender<Arc<Neighbourhood>>,
     pub routes: watch::Sender<Arc<RouteTable>>,
@@ -111,7 +112,7 @@ impl Reconciler {
     /// Tells phones what they are to hold, and the gateway where sessions can go.
     fn publish(&self, observed: &Observed) {
         let placements = observed.placements.values().map(AsRef::as_ref);
-        let assigned = assignments::derive(placements, &observed.ring_addresses(), &self.join_token);
+        let assigned = assignments::derive(placements, &observed.ring_addresses(), &self.host_key);
         self.assigned.send_if_modified(|current| {
             let differs = current.as_deref() != Some(&assigned);
             if differs {
@@ -119,7 +120,7 @@ impl Reconciler {
             }
             differs
         });
-        let neighbourhood = Neighbourhood::new(observed.linked_addresses(), &self.join_token);
+        let neighbourhood = Neighbourhood::new(observed.linked_addresses(), &self.host_key);
         self.neighbourhood.send_if_modified(|current| {
             let differs = **current != neighbourhood;
             if differs {

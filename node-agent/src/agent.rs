@@ -7,16 +7,18 @@ use anyhow::{Context as _, bail};
 use polyphony_protocol::frame::MAX_FRAME_BYTES;
 use polyphony_protocol::hub::{Join, Neighbours};
 use polyphony_protocol::version;
+use polyphony_wire::{Bounds, Wire};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::assignment::{Assignments, Context, Residents};
+use crate::assignment::{Assignments, Context, Ordeals, Residents};
 use crate::backend;
 use crate::board::Board;
 use crate::budget::Budget;
 use crate::cpu_share::CpuShare;
+use crate::data_dir::DataDir;
 use crate::flags::Flags;
 use crate::hub_link::HubLink;
 use crate::metrics::{self, Identity, Metrics};
@@ -37,7 +39,7 @@ const QUEUE_FRAMES: usize = 1024;
 /// When the flags do not fit this machine: no token, a port in use, a backend that does not open; and a [`LinkError`]
 /// when somebody waits for the `first` welcome of the host and it does not come.
 ///
-/// [`LinkError`]: crate::frame_io::LinkError
+/// [`LinkError`]: polyphony_wire::LinkError
 pub async fn run(flags: Flags, first: Option<oneshot::Sender<()>>) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
@@ -58,6 +60,7 @@ async fn run_to_the_end(
     first: Option<oneshot::Sender<()>>,
 ) -> anyhow::Result<()> {
     let token = read_token(&flags)?;
+    let _data_dir = DataDir::take(&flags.data_dir)?;
     let ring_listener = bind_ring(&flags).await?;
     let ring_address = ring_listener.local_addr()?;
     let metrics_listener = metrics::bind(flags.metrics_address, flags.insecure).await?;
@@ -70,11 +73,7 @@ async fn run_to_the_end(
         tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }
     let capacity_bytes = probe::memory_bytes().unwrap_or(0);
-    let allocatable_bytes = match (flags.memory, capacity_bytes) {
-        (Some(limit), _) => limit,
-        (None, 0) => bail!("this system does not say how much memory it has: give --memory"),
-        (None, capacity) => capacity / 2,
-    };
+    let allocatable_bytes = allocatable(flags.memory, capacity_bytes)?;
     let cache = Cache::open(flags.data_dir.join("weights"), flags.cache_size)?;
     let join = Join {
         version: version::CURRENT,
@@ -101,7 +100,7 @@ async fn run_to_the_end(
         speeds: chosen.speeds.clone(),
     };
     let metrics = Arc::new(Metrics::new(identity, board.clone(), memory.clone(), sensors.clone()));
-    let traffic = metrics.traffic.clone();
+    let wire = Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()));
     let members = Members::default();
     let (to_host, outgoing) = mpsc::channel(QUEUE_FRAMES);
     let (host, known_host) = watch::channel(None);
@@ -110,9 +109,11 @@ async fn run_to_the_end(
         memory,
         chosen,
         cache,
+        ordeals: Ordeals::open(&flags.data_dir),
         board: board.clone(),
         metrics: metrics.clone(),
         members: members.clone(),
+        wire: wire.clone(),
         to_host,
         step_deadline: Duration::from_secs_f64(flags.step_deadline_seconds.clamp(1.0, 86_400.0)),
         idle_deadline: IDLE_DEADLINE,
@@ -125,25 +126,25 @@ async fn run_to_the_end(
         ring_listener,
         members.clone(),
         known_neighbours.clone(),
-        traffic.clone(),
+        wire.clone(),
         shutdown.clone(),
     ));
     let measured = tokio::spawn(neighbours::measure(
         flags.name.clone(),
         known_neighbours,
         board.clone(),
-        traffic.clone(),
+        wire.clone(),
         shutdown.clone(),
     ));
     let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics, shutdown.clone()));
-    let assignments = Assignments::new(context);
+    let assignments = Assignments::new(context.clone());
     let link = HubLink {
         address: flags.hub,
         join,
         board,
         members,
         assignments,
-        traffic,
+        wire,
         outgoing,
         sensors,
         neighbours,
@@ -152,11 +153,30 @@ async fn run_to_the_end(
     };
     let ended = link.run(shutdown.clone()).await;
     shutdown.cancel();
+    context.ordeals.end();
     listening.await?;
     measured.await?;
     scraped.await?;
     tracing::info!("agent stopped");
     Ok(ended?)
+}
+
+/// What segments may take: what a person allows, as far as there is so much.
+fn allocatable(allowed: Option<u64>, capacity_bytes: u64) -> anyhow::Result<u64> {
+    match (allowed, capacity_bytes) {
+        (Some(allowed), 0) => Ok(allowed),
+        (Some(allowed), capacity) if allowed > capacity => {
+            tracing::warn!(
+                "--memory allows {} MiB and this phone has {} MiB: segments get no more than that",
+                allowed >> 20,
+                capacity >> 20
+            );
+            Ok(capacity)
+        }
+        (Some(allowed), _) => Ok(allowed),
+        (None, 0) => bail!("this system does not say how much memory it has: give --memory"),
+        (None, capacity) => Ok(capacity / 2),
+    }
 }
 
 fn read_token(flags: &Flags) -> anyhow::Result<String> {
@@ -191,4 +211,20 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<
         }
         shutdown.cancel();
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn no_more_memory_is_offered_than_there_is() {
+        for (allowed, capacity, expected) in
+            [(Some(u64::MAX), 1000, 1000), (Some(10), 1000, 10), (Some(10), 0, 10), (None, 1000, 500)]
+        {
+            assert_eq!(allocatable(allowed, capacity).unwrap(), expected, "{allowed:?} of {capacity}");
+        }
+        assert!(allocatable(None, 0).unwrap_err().to_string().contains("--memory"));
+    }
 }

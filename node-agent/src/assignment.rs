@@ -1,6 +1,7 @@
 //! Assignments: what this phone is to hold, against what it holds. Level-triggered; one task a segment.
 
 mod load;
+mod ordeals;
 mod residents;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use polyphony_model::{Holds, LayerRange};
 use polyphony_protocol::Frame;
 use polyphony_protocol::hub::{self, Assignment};
+use polyphony_wire::Wire;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,13 +25,14 @@ use crate::serve::compute::{Attachment, Compute, Skip, Thread};
 use crate::serve::kv_transfer::Puller;
 use crate::serve::links::Links;
 use crate::serve::outlet::Outlet;
-use crate::serve::ring::{Member, Members, keep_link};
+use crate::serve::ring::{Member, Members, OurEnd, keep_link};
 use crate::serve::stage::{EncoderShape, StageShape};
 use crate::weights::{Cache, Host};
 
 use load::{LoadError, check_numerics, load};
 use residents::{Kind, Resident};
 
+pub use ordeals::Ordeals;
 pub use residents::Residents;
 
 /// What every segment task needs.
@@ -38,9 +41,13 @@ pub struct Context {
     pub memory: Budget,
     pub chosen: Chosen,
     pub cache: Cache,
+    /// Loads that the agent did not live through.
+    pub ordeals: Ordeals,
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub members: Members,
+    /// How ring links and transfers are dialled.
+    pub wire: Wire,
     /// Frames for the gateway, over the host link.
     pub to_host: mpsc::Sender<Frame>,
     pub step_deadline: Duration,
@@ -161,6 +168,7 @@ async fn serve(
             Err(error) => {
                 tracing::error!(parent: &span, %error, "segment not loaded");
                 entry.set_failed(error.to_string());
+                pause = pause.max(error.least_pause());
             }
         }
         tokio::time::sleep(pause).await;
@@ -179,9 +187,8 @@ async fn stay(
 ) -> String {
     let first = assignment.borrow().clone();
     let links = Links::of_assignment(&first);
-    let new_outlet = || Outlet::new(context.metrics.traffic.clone());
-    let outlet = new_outlet();
-    let to_skip = |to: &u32| (*to, Skip { phone: phone_of(&first, Some(*to)), outlet: new_outlet() });
+    let outlet = Outlet::default();
+    let to_skip = |to: &u32| (*to, Skip { phone: phone_of(&first, Some(*to)), outlet: Outlet::default() });
     let skips: BTreeMap<u32, Skip> = links.skips.iter().map(to_skip).collect();
     let mut ways: Vec<(u32, Outlet)> = links.next.map(|next| (next, outlet.clone())).into_iter().collect();
     ways.extend(skips.iter().map(|(to, skip)| (*to, skip.outlet.clone())));
@@ -191,11 +198,7 @@ async fn stay(
         next: outlet,
         skips,
         entry: entry.clone(),
-        puller: Puller {
-            phone: context.phone.clone(),
-            assignment: assignment.clone(),
-            traffic: context.metrics.traffic.clone(),
-        },
+        puller: Puller { phone: context.phone.clone(), assignment: assignment.clone(), wire: context.wire.clone() },
     };
     entry.set_room(first.holds.to.saturating_sub(first.holds.from) as usize, resident.capacity.n_slots);
     let compute = match resident.thread.attach(attachment).await {
@@ -211,10 +214,9 @@ async fn stay(
     };
     context.members.add(first.ring, first.generation, member);
     entry.set_loaded(links);
-    let keep = |way| {
-        let (phone, board) = (context.phone.clone(), context.board.clone());
-        keep_link(phone, way, assignment.clone(), compute.clone(), entry.clone(), board, cancel.clone())
-    };
+    let our_end = OurEnd { phone: context.phone.clone(), board: context.board.clone(), wire: context.wire.clone() };
+    let keep =
+        |way| keep_link(our_end.clone(), way, assignment.clone(), compute.clone(), entry.clone(), cancel.clone());
     let keep_all = async {
         futures::future::join_all(ways.into_iter().map(keep)).await;
         // Whoever cancels does not wait here.

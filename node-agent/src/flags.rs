@@ -51,6 +51,9 @@ pub struct Flags {
     /// File with the share of one core that this phone is, such as 0.25, read before each step; for a lab only
     #[arg(long, value_name = "FILE", hide = true)]
     pub cpu_share_file: Option<PathBuf>,
+    /// Write the log to this file in place of stderr; it is set aside as FILE.1 whenever it has grown to 8 MiB
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
     /// Allow plain TCP beyond loopback; for a closed lab only
     #[arg(long)]
     pub insecure: bool,

@@ -9,14 +9,12 @@ use std::time::Duration;
 use polyphony_protocol::frame::{Failed, FailureCode};
 use polyphony_protocol::hub::{Heartbeat, Join, Neighbours, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, RouteKey, version};
-use tokio::net::TcpStream;
+use polyphony_wire::{Connection, FrameReader, LinkError, Wire};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignments;
 use crate::board::Board;
-use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
-use crate::metrics::Traffic;
 use crate::sensors::Sensors;
 use crate::serve::compute::{Event, Source};
 use crate::serve::ring::Members;
@@ -38,7 +36,7 @@ pub struct HubLink {
     pub board: Arc<Board>,
     pub members: Members,
     pub assignments: Assignments,
-    pub traffic: Traffic,
+    pub wire: Wire,
     /// Frames for the gateway.
     pub outgoing: mpsc::Receiver<Frame>,
     /// Battery and heat.
@@ -86,18 +84,12 @@ impl HubLink {
     }
 
     async fn once(&mut self, pause: &mut Duration) -> Result<(), LinkError> {
-        let connecting = TcpStream::connect(&self.address);
-        let mut stream =
-            tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| LinkError::Silent(HANDSHAKE))??;
-        stream.set_nodelay(true)?;
-        let dialled = stream.peer_addr()?.ip();
-        let (read, mut write) = stream.split();
-        let mut reader = FrameReader::new(read);
-        write_frame(&mut write, &Frame::ToHub(ToHub::Join(self.join.clone())), &self.traffic).await?;
+        let Connection { mut reader, mut writer, peer } = self.wire.dial(&self.address, HANDSHAKE).await?;
+        writer.write(&Frame::ToHub(ToHub::Join(self.join.clone()))).await?;
         let welcome = match reader.next_within(HANDSHAKE).await? {
             Frame::ToAgent(ToAgent::Welcome(welcome)) => welcome,
             Frame::ToAgent(ToAgent::Refused { reason }) => return Err(LinkError::Refused(reason)),
-            other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a welcome" }),
+            other => return Err(LinkError::unexpected(&other, "a welcome")),
         };
         if !version::CURRENT.speaks_with(welcome.version) {
             let why = format!(
@@ -109,7 +101,7 @@ impl HubLink {
         }
         tracing::info!(hub = %self.address, "joined");
         *pause = Duration::from_millis(100);
-        self.meet_host(&welcome, dialled)?;
+        self.meet_host(&welcome, peer.ip())?;
         if let Some(first) = self.first.take() {
             // Who waited may have gone; the link is there all the same.
             let _ = first.send(());
@@ -119,7 +111,7 @@ impl HubLink {
         let (board, members, sensors) = (self.board.clone(), self.members.clone(), self.sensors.clone());
         let neighbours = self.neighbours.clone();
         tokio::select! {
-            end = write_queue(&mut write, &mut waiting, &self.traffic) => end,
+            end = writer.write_queue(&mut waiting) => end,
             end = read_frames(&mut reader, &members, &mut self.assignments, &neighbours, queue.clone()) => end,
             end = send_heartbeats(&board, &sensors, every, queue.clone()) => end,
             end = forward(&mut self.outgoing, queue) => end,
@@ -146,7 +138,7 @@ fn weights_url(told: &str, dialled: IpAddr) -> String {
 }
 
 async fn read_frames(
-    reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
+    reader: &mut FrameReader,
     members: &Members,
     assignments: &mut Assignments,
     neighbours: &watch::Sender<Neighbours>,
@@ -160,7 +152,7 @@ async fn read_frames(
             Frame::ToAgent(ToAgent::Refused { reason }) => return Err(LinkError::Refused(reason)),
             frame => {
                 let Some(key) = key_of(&frame) else {
-                    return Err(LinkError::Unexpected { found: kind_of(&frame), expected: "a session's frame" });
+                    return Err(LinkError::unexpected(&frame, "a session's frame"));
                 };
                 if let Some(failed) = hand_over(frame, key, members).await {
                     send(&queue, Frame::Failed(failed)).await?;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
@@ -30,6 +30,7 @@ pub struct Request {
     pub token: Option<String>,
     pub token_file: Option<PathBuf>,
     pub data_dir: Option<PathBuf>,
+    pub log_file: Option<PathBuf>,
     /// All other flags that were given, by name without hyphens in front; a switch is `true`.
     pub flags: BTreeMap<String, String>,
 }
@@ -41,7 +42,19 @@ const EXAMPLES: &str = "Examples:
   polyphony-agent run                                    the same for a service: waits for the host for ever";
 
 /// Flags of running that a request holds apart, or that are none of its own.
-const APART: [&str; 5] = ["token", "token_file", "data_dir", "help", "version"];
+const APART: [&str; 6] = ["token", "token_file", "data_dir", "log_file", "help", "version"];
+
+// === impl Invocation ===
+
+impl Invocation {
+    /// The file that the log is to go to, where one was named.
+    pub fn log_file(&self) -> Option<&Path> {
+        match self {
+            Self::Run(flags) => flags.log_file.as_deref(),
+            Self::Join(request) | Self::Again(request) => request.log_file.as_deref(),
+        }
+    }
+}
 
 /// Reads a command line, the program's name included.
 ///
@@ -118,6 +131,7 @@ fn request(given: &ArgMatches) -> Result<Request, clap::Error> {
         token: given.get_one::<String>("token").cloned(),
         token_file: given.get_one::<PathBuf>("token_file").cloned(),
         data_dir: given.get_one::<PathBuf>("data_dir").cloned(),
+        log_file: given.get_one::<PathBuf>("log_file").cloned(),
         flags,
     })
 }

@@ -9,12 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use polyphony_journal::tell;
+use polyphony_wire::LinkError;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::agent;
 use crate::discovery::{self, Choice, FoundHost};
-use crate::frame_io::LinkError;
 use crate::invocation::{self, Request};
 use membership::Membership;
 
@@ -168,14 +169,14 @@ async fn hubs(request: &Request, remembered: Option<&Membership>, token: Option<
     if let Some(membership) = remembered.filter(|membership| !is_other(membership)) {
         return Ok(vec![membership.hub.clone()]);
     }
-    eprintln!("looking for a host on this network, for {} s at most …", 2 * BROWSE.as_secs());
+    tell!("looking for a host on this network, for {} s at most …", 2 * BROWSE.as_secs());
     let mut found = discovery::browse(BROWSE, token).await?;
     if found.is_empty() {
         // A host that has only just started, or a link that has only just come up, is missed now and then.
         found = discovery::browse(BROWSE, token).await?;
     }
     for host in &found {
-        eprintln!("found {host}");
+        tell!("found {host}");
     }
     let lines = |hosts: &[&FoundHost]| hosts.iter().map(|host| format!("  {host}")).collect::<Vec<_>>();
     let host = match discovery::choose(&found, token) {
@@ -193,9 +194,10 @@ fn ask<'a>(hosts: &[&'a FoundHost]) -> Option<&'a FoundHost> {
         return None;
     }
     for (idx, host) in hosts.iter().enumerate() {
-        eprintln!("{:>3}  {host}", idx + 1);
+        tell!("{:>3}  {host}", idx + 1);
     }
-    eprint!("which one? [1-{}] ", hosts.len());
+    // Who does not see the question is not asked.
+    write!(std::io::stderr(), "which one? [1-{}] ", hosts.len()).ok()?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).ok()?;
     hosts.get(line.trim().parse::<usize>().ok()?.checked_sub(1)?).copied()

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use polyphony_agent::agent;
 use polyphony_agent::invocation::{self, Invocation};
 use polyphony_agent::join::{self, Patience};
+use polyphony_journal::tell;
 
 fn main() -> ExitCode {
     quieten_drivers();
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(run()),
         Err(error) => {
-            eprintln!("error: the system gives no threads: {error}");
+            tell!("error: the system gives no threads: {error}");
             ExitCode::FAILURE
         }
     }
@@ -26,12 +27,9 @@ fn quieten_drivers() {
 }
 
 async fn run() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
-        .init();
-    let ended = match invocation::parse(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
+    let invocation = invocation::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    polyphony_journal::begin("info", invocation.log_file());
+    let ended = match invocation {
         Invocation::Run(flags) => agent::run(*flags, None).await,
         Invocation::Join(request) => join::run(request, Patience::Once).await,
         Invocation::Again(request) => join::run(request, Patience::ForEver).await,
@@ -39,7 +37,7 @@ async fn run() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            tell!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -11,14 +11,11 @@ use bytes::Bytes;
 use polyphony_protocol::frame::{Hello, NO_RING};
 use polyphony_protocol::hub::{Neighbour, Neighbours};
 use polyphony_protocol::{Frame, PlanGeneration, version};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use polyphony_wire::{Connection, LinkError, Wire};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame};
-use crate::metrics::Traffic;
 
 /// A phone that is new is probed this often, one after another.
 const FIRST_PROBES: u32 = 3;
@@ -50,7 +47,7 @@ pub async fn measure(
     phone: String,
     mut neighbours: watch::Receiver<Neighbours>,
     board: Arc<Board>,
-    traffic: Traffic,
+    wire: Wire,
     shutdown: CancellationToken,
 ) {
     let mut schedules: BTreeMap<String, Schedule> = BTreeMap::new();
@@ -66,7 +63,7 @@ pub async fn measure(
             }
             let probed = tokio::select! {
                 () = shutdown.cancelled() => return,
-                probed = probe(&phone, &now.probe_secret, neighbour, &board, &traffic) => probed,
+                probed = probe(&phone, &now.probe_secret, neighbour, &board, &wire) => probed,
             };
             let pause = match probed {
                 Ok(()) => {
@@ -88,18 +85,8 @@ pub async fn measure(
     }
 }
 
-async fn probe(
-    phone: &str,
-    secret: &str,
-    neighbour: &Neighbour,
-    board: &Board,
-    traffic: &Traffic,
-) -> Result<(), LinkError> {
-    let connecting = TcpStream::connect(&neighbour.ring_address);
-    let mut stream = tokio::time::timeout(DEADLINE, connecting).await.map_err(|_| LinkError::Silent(DEADLINE))??;
-    stream.set_nodelay(true)?;
-    let (read, mut write) = stream.split();
-    let mut reader = FrameReader::new(read);
+async fn probe(phone: &str, secret: &str, neighbour: &Neighbour, board: &Board, wire: &Wire) -> Result<(), LinkError> {
+    let mut link = wire.dial(&neighbour.ring_address, DEADLINE).await?;
     let hello = Hello {
         version: version::CURRENT,
         ring: NO_RING,
@@ -109,24 +96,24 @@ async fn probe(
         to_stage: 0,
         ring_secret: secret.to_owned(),
     };
-    write_frame(&mut write, &Frame::Hello(hello), traffic).await?;
-    match reader.next_within(DEADLINE).await? {
+    link.writer.write(&Frame::Hello(hello)).await?;
+    match link.reader.next_within(DEADLINE).await? {
         Frame::Accepted => {}
         Frame::Refused(why) => return Err(LinkError::Refused(why)),
-        other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "an acceptance" }),
+        other => return Err(LinkError::unexpected(&other, "an acceptance")),
     }
     let mut round_trip = Duration::MAX;
     for nonce in 0..PINGS {
         let began = Instant::now();
-        ping(&mut reader, &mut write, nonce, traffic).await?;
+        ping(&mut link, nonce).await?;
         round_trip = round_trip.min(began.elapsed());
     }
-    write_frame(&mut write, &Frame::Filler(Bytes::from(vec![0; WARM_UP_BYTES])), traffic).await?;
-    ping(&mut reader, &mut write, PINGS, traffic).await?;
+    link.writer.write(&Frame::Filler(Bytes::from(vec![0; WARM_UP_BYTES]))).await?;
+    ping(&mut link, PINGS).await?;
     let filler = Frame::Filler(Bytes::from(vec![0; TIMED_BYTES]));
     let began = Instant::now();
-    write_frame(&mut write, &filler, traffic).await?;
-    ping(&mut reader, &mut write, PINGS + 1, traffic).await?;
+    link.writer.write(&filler).await?;
+    ping(&mut link, PINGS + 1).await?;
     board.note_link(&neighbour.phone, round_trip.as_secs_f64());
     board.note_bandwidth(&neighbour.phone, bytes_per_second(began.elapsed(), round_trip));
     Ok(())
@@ -138,16 +125,11 @@ fn bytes_per_second(elapsed: Duration, round_trip: Duration) -> f64 {
     TIMED_BYTES as f64 / elapsed.saturating_sub(round_trip).as_secs_f64().max(least)
 }
 
-async fn ping(
-    reader: &mut FrameReader<ReadHalf<'_>>,
-    write: &mut WriteHalf<'_>,
-    nonce: u64,
-    traffic: &Traffic,
-) -> Result<(), LinkError> {
-    write_frame(write, &Frame::Ping { nonce }, traffic).await?;
-    match reader.next_within(DEADLINE).await? {
+async fn ping(link: &mut Connection, nonce: u64) -> Result<(), LinkError> {
+    link.writer.write(&Frame::Ping { nonce }).await?;
+    match link.reader.next_within(DEADLINE).await? {
         Frame::Pong { nonce: answered } if answered == nonce => Ok(()),
-        other => Err(LinkError::Unexpected { found: kind_of(&other), expected: "a pong" }),
+        other => Err(LinkError::unexpected(&other, "a pong")),
     }
 }
 
@@ -158,26 +140,24 @@ async fn ping(
 pub async fn answer(
     hello: &Hello,
     neighbours: &watch::Receiver<Neighbours>,
-    reader: &mut FrameReader<ReadHalf<'_>>,
-    write: &mut WriteHalf<'_>,
-    traffic: &Traffic,
+    link: &mut Connection,
 ) -> Result<(), LinkError> {
     let secret = neighbours.borrow().probe_secret.clone();
     // Before the hub has told its secret nobody can know it.
     if secret.is_empty() || !crate::serve::ring::equal(&hello.ring_secret, &secret) {
         let why = format!("{} has not joined this phone's hub, or just now: it may try again", hello.phone);
-        write_frame(write, &Frame::Refused(why.clone()), traffic).await?;
+        link.writer.write(&Frame::Refused(why.clone())).await?;
         return Err(LinkError::Refused(why));
     }
-    reader.trust();
-    write_frame(write, &Frame::Accepted, traffic).await?;
+    link.reader.trust();
+    link.writer.write(&Frame::Accepted).await?;
     let mut n_bytes = 0;
     loop {
-        match reader.next_within(DEADLINE).await {
-            Ok(Frame::Ping { nonce }) => write_frame(write, &Frame::Pong { nonce }, traffic).await?,
+        match link.reader.next_within(DEADLINE).await {
+            Ok(Frame::Ping { nonce }) => link.writer.write(&Frame::Pong { nonce }).await?,
             Ok(Frame::Filler(bytes)) if n_bytes + bytes.len() <= MAX_FILLER_BYTES => n_bytes += bytes.len(),
             Ok(other) => {
-                return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a ping, or less filler" });
+                return Err(LinkError::unexpected(&other, "a ping, or less filler"));
             }
             Err(LinkError::Closed) => return Ok(()),
             Err(error) => return Err(error),

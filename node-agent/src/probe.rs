@@ -3,11 +3,21 @@
 use std::fs;
 use std::path::Path;
 
-/// All memory of this machine in bytes, as the kernel counts it; `None` where /proc has no such file.
+/// The memory that this process can have at most, in bytes: this machine's, or less where a control group says so. `None`
+/// where the kernel does not tell.
 pub fn memory_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    let machine = line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024;
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(machine.min(group_limit(Path::new("/sys/fs/cgroup"), &group).unwrap_or(u64::MAX)))
+}
+
+/// The least limit of a process's control group and those above it (cgroup v2, `memory.max`).
+fn group_limit(root: &Path, cgroup: &str) -> Option<u64> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limit = |group: &Path| fs::read_to_string(root.join(group).join("memory.max")).ok()?.trim().parse().ok();
+    Path::new(path).ancestors().filter_map(limit).min()
 }
 
 /// Charge and state of the battery.
@@ -55,6 +65,22 @@ fn temperature_in(folder: &Path) -> Option<f64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_control_group_counts_with_all_that_it_lies_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(folder.path().join(path)).unwrap();
+            fs::write(folder.path().join(path).join("memory.max"), text).unwrap();
+        };
+        write("lab/phone-1", "max\n");
+        write("lab", "4096\n");
+        assert_eq!(group_limit(folder.path(), "0::/lab/phone-1\n"), Some(4096));
+        write("lab/phone-1", "1024\n");
+        assert_eq!(group_limit(folder.path(), "1:cpu:/x\n0::/lab/phone-1\n"), Some(1024));
+        assert_eq!(group_limit(folder.path(), "0::/\n"), None);
+        assert_eq!(group_limit(folder.path(), ""), None);
+    }
 
     #[test]
     fn battery_and_heat_are_read_as_linux_shows_them() {

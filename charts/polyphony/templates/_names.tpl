@@ -45,6 +45,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- default (printf "%s-join-token" (include "polyphony.fullname" .)) .Values.joinToken.existingSecret -}}
 {{- end -}}
 
+{{- define "polyphony.hostKeySecret" -}}
+{{- default (printf "%s-host-key" (include "polyphony.fullname" .)) .Values.hostKey.existingSecret -}}
+{{- end -}}
+
 {{- define "polyphony.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}

@@ -41,8 +41,6 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, Uri};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use polyphony_doorway::{Doorway, Limits as DoorLimits};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -160,9 +158,8 @@ impl ApiServer {
                 return Err(error);
             }
         };
-        let year = Timestamp::now().to_zoned(TimeZone::UTC).year();
         let inner = Inner {
-            acceptor: authority.acceptor(&config.allowed_hosts, year)?,
+            acceptor: authority.acceptor(&config.allowed_hosts)?,
             authority: authority.certificate,
             token: config.token.clone(),
             store,

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use polyphony_controller::proxy;
 
+use crate::failure;
 use crate::server::Server;
 
 /// The flags that say which cluster, and where in it.
@@ -94,13 +96,10 @@ impl ClusterFlags {
         };
         let contexts: Vec<String> = kubeconfig.contexts.iter().map(|context| context.name.clone()).collect();
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+        let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options)
             .await
             .map_err(|error| unusable(&origin, &contexts, error))?;
-        // A proxy of the environment cannot reach this machine's own loopback.
-        if config.cluster_url.host().is_some_and(is_loopback) {
-            config.proxy_url = None;
-        }
+        proxy::settle(&mut config, &kubeconfig, self.context.as_deref());
         // Retries would hide for seconds what a person wants to know at once.
         config.default_retry = false;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
@@ -123,6 +122,9 @@ fn unusable(origin: &str, contexts: &[String], error: KubeconfigError) -> Connec
             format!("{} cannot be read: {source}", path.display())
         }
         KubeconfigError::ReadConfig(source, _) => format!("it cannot be read: {source}"),
+        KubeconfigError::ParseProxyUrl(_) | KubeconfigError::ParseNoProxy(_) => {
+            format!("{}: look at $HTTPS_PROXY and $NO_PROXY", failure::causes(&error))
+        }
         error => error.to_string(),
     };
     ConnectionError::Kubeconfig { origin: origin.to_owned(), detail }
@@ -158,11 +160,6 @@ fn data_dir(flag: Option<&Path>, variable: impl Fn(&str) -> Option<String>) -> R
         return Ok(directory.into());
     }
     given("HOME").map(|home| Path::new(&home).join(".polyphony")).ok_or(ConnectionError::NoHome)
-}
-
-fn is_loopback(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -220,13 +217,5 @@ mod tests {
         ] {
             assert_eq!(unusable("f", contexts, error).to_string(), expected);
         }
-    }
-
-    #[test]
-    fn loopback_is_known_in_every_spelling() {
-        for host in ["127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        assert!(!is_loopback("10.0.0.1"));
     }
 }

@@ -37,6 +37,8 @@ pub mod processes;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use polyphony_journal::tell;
+
 /// Runs one command line and says how it went: 0, or 1 as kubectl does for every failure, usage included.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -45,7 +47,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(options) => options,
         Err(error) => {
             if let Some(text) = usage::describe(&error, program) {
-                eprintln!("{text}");
+                tell!("{text}");
                 return ExitCode::FAILURE;
             }
             let failed = error.use_stderr();
@@ -57,7 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the asynchronous runtime cannot start: {error}");
+            tell!("error: the asynchronous runtime cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -65,7 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => code,
         Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", failure::describe(&error));
+            tell!("{}", failure::describe(&error));
             ExitCode::FAILURE
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use futures::StreamExt;
+use polyphony_controller::proxy;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -66,11 +67,28 @@ pub enum ChatError {
     Output(#[from] std::io::Error),
 }
 
+/// A client for the endpoint at `base_url`. What the cluster itself named is reached without a proxy, as this machine is;
+/// anything else as the environment says.
+///
+/// # Errors
+/// [`ChatError::Unreachable`] when there can be none, such as for a proxy that is no URL.
+pub fn client(base_url: &str, told_by_cluster: bool) -> Result<reqwest::Client, ChatError> {
+    let builder = reqwest::Client::builder()
+        .user_agent(crate::server::user_agent())
+        .connect_timeout(std::time::Duration::from_secs(10));
+    let is_here = reqwest::Url::parse(base_url).is_ok_and(|url| url.host_str().is_some_and(proxy::is_loopback));
+    let builder = if told_by_cluster || is_here { builder.no_proxy() } else { builder };
+    builder
+        .build()
+        .map_err(|error| ChatError::Unreachable { url: base_url.to_owned(), detail: failure::root_cause(&error) })
+}
+
 /// Asks, and hands each piece of the answer's text to `show` as it comes.
 ///
 /// # Errors
 /// [`ChatError`] where the endpoint refuses or the stream ends early, or the error of `show`.
 pub async fn chat(
+    client: &reqwest::Client,
     base_url: &str,
     model: &str,
     messages: &[Message],
@@ -80,8 +98,6 @@ pub async fn chat(
     let url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
     let unreachable =
         |error: reqwest::Error| ChatError::Unreachable { url: url.clone(), detail: failure::root_cause(&error) };
-    let builder = reqwest::Client::builder().user_agent(crate::server::user_agent());
-    let client = builder.connect_timeout(std::time::Duration::from_secs(10)).build().map_err(unreachable)?;
     let asked = Instant::now();
     let response = client.post(&url).json(&body(model, messages, sampling)).send().await.map_err(unreachable)?;
     let status = response.status();

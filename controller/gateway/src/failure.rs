@@ -5,7 +5,7 @@ use std::time::Duration;
 use polyphony_protocol::PlanGeneration;
 use polyphony_protocol::frame::FailureCode;
 
-use crate::routes::LinkError;
+use crate::routes::Unsent;
 
 /// Why a session cannot go on where it runs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +13,7 @@ pub(crate) enum Failure {
     #[error("the link to phone {phone} ended")]
     PhoneGone { phone: String },
     #[error(transparent)]
-    Link(#[from] LinkError),
+    Unsent(#[from] Unsent),
     #[error("phone {phone} reported {code:?}: {message}")]
     Stage { phone: String, code: FailureCode, message: String },
     #[error("no token came from the ring of {phones} within {} s", waited.as_secs_f32())]
@@ -36,11 +36,11 @@ impl Failure {
     /// Whether the ring is likely to fail the next session too.
     pub(crate) fn casts_suspicion(&self) -> bool {
         match self {
-            Self::PhoneGone { .. } | Self::Silent { .. } | Self::Link(LinkError::Gone(_)) => true,
+            Self::PhoneGone { .. } | Self::Silent { .. } | Self::Unsent(Unsent::Gone(_)) => true,
             Self::Stage { code, .. } => {
                 !matches!(code, FailureCode::Busy | FailureCode::BadFrame | FailureCode::HandOver)
             }
-            Self::Link(LinkError::Full(_)) | Self::HandOver { .. } | Self::Disagreement(_) => false,
+            Self::Unsent(Unsent::Full(_)) | Self::HandOver { .. } | Self::Disagreement(_) => false,
         }
     }
 }

@@ -34,4 +34,4 @@ mod routes;
 pub use config::GatewayConfig;
 pub use gateway::Gateway;
 pub use metrics::Metrics;
-pub use routes::{DeploymentRoute, LinkError, PhoneLinks, RingRoute, RouteTable};
+pub use routes::{DeploymentRoute, PhoneLinks, RingRoute, RouteTable, Unsent};

@@ -54,13 +54,13 @@ pub trait PhoneLinks: Send + Sync + 'static {
     /// Puts a frame into the queue of a phone's link.
     ///
     /// # Errors
-    /// [`LinkError::Gone`] when the phone has no link, [`LinkError::Full`] when its queue is full.
-    fn send(&self, phone: &str, frame: Frame) -> Result<(), LinkError>;
+    /// [`Unsent::Gone`] when the phone has no link, [`Unsent::Full`] when its queue is full.
+    fn send(&self, phone: &str, frame: Frame) -> Result<(), Unsent>;
 }
 
 /// Why a frame did not go out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
+pub enum Unsent {
     #[error("phone {0} has no link to the host")]
     Gone(String),
     #[error("the queue of phone {0} is full: it does not read its link fast enough")]

@@ -37,11 +37,13 @@ pub fn owner(placement: &SegmentPlacement) -> Option<&OwnerReference> {
 
 /// What every phone is to hold. `ring_addresses` are those of the phones that can be dialled.
 ///
+/// `host_key` is the host's own: the secrets of rings are made of it.
+///
 /// A placement that is being deleted stays assigned until its finalizer is gone: its sessions still run.
 pub fn derive<'a>(
     placements: impl IntoIterator<Item = &'a SegmentPlacement> + Clone,
     ring_addresses: &BTreeMap<String, String>,
-    join_token: &Secret,
+    host_key: &Secret,
 ) -> Assigned {
     let mut rings: BTreeMap<(RingId, PlanGeneration), Vec<Peer>> = BTreeMap::new();
     for placement in placements.clone() {
@@ -71,7 +73,7 @@ pub fn derive<'a>(
             name: placement.name_any(),
             ring,
             generation,
-            ring_secret: ring_secret(join_token, ring, generation),
+            ring_secret: ring_secret(host_key, ring, generation),
             stage: spec.stage,
             holds: Holds {
                 embedding: spec.holds.embedding,
@@ -87,7 +89,7 @@ pub fn derive<'a>(
             activation_type: wire_type(spec.activation_type),
             numerics_class: spec.numerics_class.clone(),
             standby: spec.standby.as_ref().map(|kept| LayerSpan { from: kept.from, to: kept.to }),
-            follows: followed(placement, &owners, join_token),
+            follows: followed(placement, &owners, host_key),
             encoder: encoders.get(&(ring, generation)).copied(),
         });
     }
@@ -149,16 +151,18 @@ fn owners<'a>(
 fn followed(
     placement: &SegmentPlacement,
     owners: &BTreeMap<(RingId, PlanGeneration), Vec<Owner>>,
-    join_token: &Secret,
+    host_key: &Secret,
 ) -> Option<Followed> {
     let (ring, _) = ring_of(placement);
     let generation = PlanGeneration(u32::try_from(placement.spec.follows?).ok()?);
     let owners = owners.get(&(ring, generation))?.clone();
-    Some(Followed { generation, ring_secret: ring_secret(join_token, ring, generation), owners })
+    Some(Followed { generation, ring_secret: ring_secret(host_key, ring, generation), owners })
 }
 
-fn ring_secret(join_token: &Secret, ring: RingId, generation: PlanGeneration) -> String {
-    hex::encode(Sha256::digest(format!("{}/{ring}/{generation}", join_token.reveal())))
+/// What the phones of a generation know each other by. Nobody makes it who has not the key, which the host keeps to itself:
+/// neither the join token nor the secrets of other generations lead to it.
+fn ring_secret(host_key: &Secret, ring: RingId, generation: PlanGeneration) -> String {
+    host_key.derive(&format!("ring/{ring}/{generation}"))
 }
 
 fn wire_type(dtype: ApiActivationType) -> ActivationType {
@@ -166,5 +170,24 @@ fn wire_type(dtype: ApiActivationType) -> ActivationType {
         ApiActivationType::F32 => ActivationType::F32,
         ApiActivationType::F16 => ActivationType::F16,
         ApiActivationType::Q8 => ActivationType::Q8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rings_secret_is_known_to_who_has_the_hosts_key_and_told_apart_by_generation() {
+        let key = Secret::new("k");
+        let secret = |generation| ring_secret(&key, RingId(7), PlanGeneration(generation));
+        assert_eq!(secret(1), secret(1));
+        assert_ne!(secret(1), secret(2));
+        assert_ne!(secret(1), ring_secret(&Secret::new("t"), RingId(7), PlanGeneration(1)));
+        // HMAC-SHA-256 (RFC 2104), so that no secret can be lengthened into another.
+        assert_eq!(
+            Secret::new("key").derive("The quick brown fox jumps over the lazy dog"),
+            "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8"
+        );
     }
 }

@@ -5,32 +5,26 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use polyphony_protocol::hub::{Assignment, Heartbeat, Join, Neighbours, ToAgent, ToHub, Welcome};
-use polyphony_protocol::{Frame, FrameError, codec, version};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use polyphony_protocol::{Frame, version};
+use polyphony_wire::{Bounds, Caller, Connection, FrameReader, FrameWriter, LinkError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Hub;
 use super::registry::Seat;
 
-/// A join has to come within this time; bytes have to be taken within the second: slow is not gone.
+/// What an agent may send, and how long it may take for what is sent to it: slow is not gone.
+pub(super) const BOUNDS: Bounds =
+    Bounds { greeting_bytes: 64 << 10, frame_bytes: 1 << 20, write_deadline: Duration::from_secs(30) };
+/// A join has to come within this time.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// An agent that joins under a linked phone's name waits this long for the older link to show that it lives.
 const PROOF_OF_LIFE: Duration = Duration::from_millis(1500);
 const PROOF_POLL: Duration = Duration::from_millis(50);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often an agent is asked to speak.
 const HEARTBEAT_SECONDS: f64 = 1.0;
-/// Bytes of a join, and of anything that an agent sends later.
-const MAX_JOIN_BYTES: usize = 64 << 10;
-const MAX_FRAME_BYTES: usize = 1 << 20;
-/// Bytes gathered for one write.
-const WRITE_BATCH: usize = 256 << 10;
 /// What one heartbeat may list, and the length of its texts.
 const MAX_LISTED: usize = 256;
 const MAX_SPEEDS: usize = 8;
@@ -38,23 +32,13 @@ const MAX_TEXT: usize = 512;
 /// More layers than any model has.
 const MAX_LAYERS: u32 = 1 << 12;
 
-/// Why a link ended.
+/// How an agent's link ended.
 #[derive(Debug, thiserror::Error)]
 enum LinkEnd {
-    #[error("the agent closed it")]
-    Closed,
-    #[error("it broke: {0}")]
-    Io(#[from] std::io::Error),
-    #[error("the agent sent what is no frame: {0}")]
-    Frame(#[from] FrameError),
-    #[error("no join came within {} s", HANDSHAKE_DEADLINE.as_secs())]
-    NoJoin,
+    #[error(transparent)]
+    Link(#[from] LinkError),
     #[error("the agent was refused: {0}")]
     Refused(String),
-    #[error("the agent sent a frame that does not belong on this link: {0}")]
-    Unexpected(&'static str),
-    #[error("the agent did not take a frame within {} s", WRITE_DEADLINE.as_secs())]
-    Slow,
     #[error("it was cut")]
     Cut,
     #[error("the hub stops")]
@@ -62,34 +46,31 @@ enum LinkEnd {
 }
 
 /// Serves one connection until it ends.
-pub async fn serve(hub: Hub, stream: TcpStream, from: SocketAddr, stop: CancellationToken) {
+pub async fn serve(hub: Hub, caller: Caller, stop: CancellationToken) {
+    let from = caller.from;
     let end = tokio::select! {
         () = stop.cancelled() => LinkEnd::Stopping,
-        Err(end) = serve_until_end(&hub, stream, from) => end,
+        Err(end) = serve_until_end(&hub, caller) => end,
     };
     match end {
         // Each of these has been told already, or is nothing to tell.
-        LinkEnd::Stopping | LinkEnd::Closed => tracing::debug!(%from, %end, "link ended"),
+        LinkEnd::Stopping | LinkEnd::Link(LinkError::Closed) => tracing::debug!(%from, %end, "link ended"),
         end => tracing::info!(%from, "link ended: {end}"),
     }
 }
 
-async fn serve_until_end(hub: &Hub, stream: TcpStream, from: SocketAddr) -> Result<std::convert::Infallible, LinkEnd> {
-    stream.set_nodelay(true)?;
-    let (read, mut write) = stream.into_split();
-    let mut reader = Reader { read, buffer: BytesMut::new(), limit: MAX_JOIN_BYTES };
-    let join = match tokio::time::timeout(HANDSHAKE_DEADLINE, reader.next()).await {
-        Err(_) => return Err(LinkEnd::NoJoin),
-        Ok(Ok(Frame::ToHub(ToHub::Join(join)))) => join,
-        Ok(Ok(_)) => return Err(LinkEnd::Unexpected("the first has to be a join")),
-        Ok(Err(end)) => return Err(end),
+async fn serve_until_end(hub: &Hub, caller: Caller) -> Result<std::convert::Infallible, LinkEnd> {
+    let Connection { mut reader, mut writer, peer: from } = caller.meet().await?;
+    let join = match reader.next_within(HANDSHAKE_DEADLINE).await? {
+        Frame::ToHub(ToHub::Join(join)) => join,
+        other => return Err(LinkError::unexpected(&other, "a join").into()),
     };
     let name = join.phone.clone();
     let seat = match admit(hub, join).await {
         Ok(seat) => seat,
         Err(reason) => {
             let refused = Frame::ToAgent(ToAgent::Refused { reason: reason.clone() });
-            write_frames(&mut write, &mut BytesMut::new(), [&refused]).await?;
+            writer.write(&refused).await?;
             return Err(LinkEnd::Refused(reason));
         }
     };
@@ -98,13 +79,13 @@ async fn serve_until_end(hub: &Hub, stream: TcpStream, from: SocketAddr) -> Resu
         hub.frames.phone_gone(&name);
     }
     let presence = Presence { hub, name: &name, id: seat.id };
-    reader.limit = MAX_FRAME_BYTES;
+    reader.trust();
     let (answers, to_answer) = mpsc::channel(16);
     let cut = seat.cut.clone();
     let end = tokio::select! {
         () = cut.cancelled() => LinkEnd::Cut,
         Err(end) = read_frames(&presence, reader, answers) => end,
-        Err(end) = write_queue(&presence, write, seat, to_answer) => end,
+        Err(end) = write_queue(&presence, writer, seat, to_answer) => end,
     };
     tracing::info!(phone = %name, "the link of a phone ended: {end}");
     Err(end)
@@ -189,7 +170,7 @@ fn is_dns_label(name: &str) -> bool {
 
 async fn read_frames(
     presence: &Presence<'_>,
-    mut reader: Reader,
+    mut reader: FrameReader,
     answers: mpsc::Sender<Frame>,
 ) -> Result<std::convert::Infallible, LinkEnd> {
     let Presence { hub, name, id } = *presence;
@@ -208,12 +189,7 @@ async fn read_frames(
             frame @ (Frame::Token(_) | Frame::Failed(_) | Frame::Paused { .. } | Frame::Resumed { .. }) => {
                 hub.frames.deliver(name, frame);
             }
-            Frame::ToHub(ToHub::Join(_)) => {
-                return Err(LinkEnd::Unexpected("it has joined before"));
-            }
-            _ => {
-                return Err(LinkEnd::Unexpected("an agent sends heartbeats, tokens, failures and pings"));
-            }
+            other => return Err(LinkError::unexpected(&other, "a heartbeat, a token, a failure or a ping").into()),
         }
     }
 }
@@ -245,18 +221,17 @@ fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
 /// Writes welcome, assignments whenever they change, queued frames, answers and pings.
 async fn write_queue(
     presence: &Presence<'_>,
-    mut write: OwnedWriteHalf,
+    mut writer: FrameWriter,
     mut seat: Seat,
     mut to_answer: mpsc::Receiver<Frame>,
 ) -> Result<std::convert::Infallible, LinkEnd> {
     let Presence { hub, name, id } = *presence;
-    let mut bytes = BytesMut::new();
     let welcome = Welcome {
         version: version::CURRENT,
         weights_url: hub.weights_url.clone(),
         heartbeat_seconds: HEARTBEAT_SECONDS,
     };
-    write_frames(&mut write, &mut bytes, [&Frame::ToAgent(ToAgent::Welcome(welcome))]).await?;
+    writer.write(&Frame::ToAgent(ToAgent::Welcome(welcome))).await?;
 
     let mut assigned = hub.assigned.clone();
     assigned.mark_changed();
@@ -307,49 +282,7 @@ async fn write_queue(
                 None => return Err(LinkEnd::Cut),
             },
         };
-        let mut next = Some(first);
-        while let Some(frame) = next {
-            codec::encode(&frame, &mut bytes);
-            next = if bytes.len() < WRITE_BATCH { seat.queue.try_recv().ok() } else { None };
-        }
-        write_frames(&mut write, &mut bytes, []).await?;
-    }
-}
-
-/// Writes what `bytes` hold and then `frames`, within the deadline; leaves `bytes` empty.
-async fn write_frames<const N: usize>(
-    write: &mut OwnedWriteHalf,
-    bytes: &mut BytesMut,
-    frames: [&Frame; N],
-) -> Result<(), LinkEnd> {
-    for frame in frames {
-        codec::encode(frame, bytes);
-    }
-    let written = tokio::time::timeout(WRITE_DEADLINE, write.write_all(bytes)).await;
-    bytes.clear();
-    match written {
-        Err(_) => Err(LinkEnd::Slow),
-        Ok(result) => Ok(result?),
-    }
-}
-
-/// The reading half, frame by frame.
-struct Reader {
-    read: OwnedReadHalf,
-    buffer: BytesMut,
-    limit: usize,
-}
-
-impl Reader {
-    async fn next(&mut self) -> Result<Frame, LinkEnd> {
-        loop {
-            if let Some(frame) = codec::decode(&mut self.buffer, self.limit)? {
-                return Ok(frame);
-            }
-            if self.read.read_buf(&mut self.buffer).await? == 0 {
-                return Err(LinkEnd::Closed);
-            }
-        }
+        writer.write_with(&first, &mut seat.queue).await?;
     }
 }
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use polyphony_protocol::hub::{Neighbour, Neighbours};
-use sha2::{Digest, Sha256};
 
 use crate::secret::Secret;
 
@@ -24,9 +23,8 @@ pub struct Neighbourhood {
 // === impl Neighbourhood ===
 
 impl Neighbourhood {
-    pub fn new(addresses: BTreeMap<String, String>, join_token: &Secret) -> Self {
-        let probe_secret = hex::encode(Sha256::digest(format!("{}/probe", join_token.reveal())));
-        Self { probe_secret, addresses }
+    pub fn new(addresses: BTreeMap<String, String>, host_key: &Secret) -> Self {
+        Self { probe_secret: host_key.derive("probe"), addresses }
     }
 
     /// Those after `phone` by name, and from the start again: so everybody is somebody's neighbour.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use polyphony_gateway::{LinkError, PhoneLinks};
+use polyphony_gateway::{PhoneLinks, Unsent};
 use polyphony_protocol::Frame;
 use polyphony_protocol::hub::{Heartbeat, Join};
 use tokio::sync::{Notify, mpsc};
@@ -244,14 +244,14 @@ impl Registry {
 }
 
 impl PhoneLinks for Registry {
-    fn send(&self, phone: &str, frame: Frame) -> Result<(), LinkError> {
+    fn send(&self, phone: &str, frame: Frame) -> Result<(), Unsent> {
         let phones = self.lock();
         let Some(link) = phones.get(phone).and_then(|entry| entry.link.as_ref()) else {
-            return Err(LinkError::Gone(phone.to_owned()));
+            return Err(Unsent::Gone(phone.to_owned()));
         };
         link.queue.try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => LinkError::Full(phone.to_owned()),
-            mpsc::error::TrySendError::Closed(_) => LinkError::Gone(phone.to_owned()),
+            mpsc::error::TrySendError::Full(_) => Unsent::Full(phone.to_owned()),
+            mpsc::error::TrySendError::Closed(_) => Unsent::Gone(phone.to_owned()),
         })
     }
 }
@@ -351,7 +351,7 @@ mod tests {
         for _ in 0..QUEUE_FRAMES {
             registry.send("a", Frame::Accepted).unwrap();
         }
-        assert!(matches!(registry.send("a", Frame::Accepted), Err(LinkError::Full(_))));
-        assert!(matches!(registry.send("b", Frame::Accepted), Err(LinkError::Gone(_))));
+        assert!(matches!(registry.send("a", Frame::Accepted), Err(Unsent::Full(_))));
+        assert!(matches!(registry.send("b", Frame::Accepted), Err(Unsent::Gone(_))));
     }
 }

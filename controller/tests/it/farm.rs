@@ -38,6 +38,7 @@ pub fn flags(data_dir: &Path) -> Flags {
         advertise: polyphony_controller::Advertise::Never,
         grace_period: Duration::from_secs(5),
         kubeconfig: None,
+        log_file: None,
         insecure: false,
         allowed_host: Vec::new(),
     }

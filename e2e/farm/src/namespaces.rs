@@ -27,6 +27,7 @@ use crate::{Device, Farm, FarmError, Launch, Link, Package, Shape, State, Wish};
 
 use cgroup::{Group, Hierarchy, LEAST_CORES};
 use namespace::{Namespace, address_of};
+use polyphony_journal::tell;
 use relay::Relay;
 pub use switch::Carried;
 use switch::{Switch, Wiring};
@@ -240,7 +241,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Err(error) = self.group.remove() {
-            eprintln!("the lab's control group was not removed: {error}");
+            tell!("the lab's control group was not removed: {error}");
         }
     }
 }
@@ -396,10 +397,10 @@ impl Drop for NamespaceDevice {
         let removed = self.group.remove();
         self.lab.dismiss(self.programs.device());
         if let Err(error) = ended {
-            eprintln!("{error}");
+            tell!("{error}");
         }
         if let Err(error) = removed {
-            eprintln!("the control group of {} was not removed: {error}", self.programs.device());
+            tell!("the control group of {} was not removed: {error}", self.programs.device());
         }
     }
 }

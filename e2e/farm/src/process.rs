@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use polyphony_journal::tell;
+
 use crate::programs::{Programs, check_name};
 use crate::scrape::scrape;
 use crate::{Device, Farm, FarmError, Launch, Package, Shape, State, Wish};
@@ -120,7 +122,7 @@ impl Drop for ProcessDevice {
     fn drop(&mut self) {
         // Ended before the name is free.
         if let Err(error) = self.programs.end_all() {
-            eprintln!("{error}");
+            tell!("{error}");
         }
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(self.programs.device());
     }

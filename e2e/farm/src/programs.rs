@@ -9,6 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use polyphony_journal::tell;
+
 use crate::{Content, FarmError, Launch, Package, State};
 
 /// Lines of a log that an error shows.
@@ -234,7 +236,7 @@ impl Programs {
 impl Drop for Programs {
     fn drop(&mut self) {
         if let Err(error) = self.end_all() {
-            eprintln!("{error}");
+            tell!("{error}");
         }
     }
 }

@@ -60,7 +60,7 @@ fn every_kernel_is_in_its_three_rooms() {
 }
 
 /// The arrows between crates, as ARCHITECTURE.md draws them: who may depend on whom.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("controller/api", &[]),
     ("controller/placement", &[]),
     ("controller/apiserver", &["polyphony-doorway"]),
@@ -72,18 +72,35 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "polyphony-apiserver",
             "polyphony-doorway",
             "polyphony-gateway",
+            "polyphony-journal",
             "polyphony-model",
             "polyphony-placement",
             "polyphony-protocol",
+            "polyphony-wire",
         ],
     ),
-    ("controller/cli", &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-model"]),
+    (
+        "controller/cli",
+        &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-journal", "polyphony-model"],
+    ),
     ("node-agent/protocol", &[]),
     ("node-agent/model", &[]),
     ("node-agent/doorway", &[]),
-    ("node-agent", &["polyphony-doorway", "polyphony-kernels", "polyphony-model", "polyphony-protocol"]),
+    ("node-agent/wire", &["polyphony-protocol"]),
+    (
+        "node-agent",
+        &[
+            "polyphony-doorway",
+            "polyphony-journal",
+            "polyphony-kernels",
+            "polyphony-model",
+            "polyphony-protocol",
+            "polyphony-wire",
+        ],
+    ),
+    ("journal", &[]),
     ("kernels", &[]),
-    ("e2e/farm", &[]),
+    ("e2e/farm", &["polyphony-journal"]),
     ("e2e", &["polyphony-api", "polyphony-controller", "polyphony-farm"]),
 ];
 
@@ -103,6 +120,27 @@ fn arrows_between_crates_point_down() {
     for (folder, allowed) in ARROWS {
         for dependency in &manifests[Path::new(folder)] {
             assert!(allowed.contains(&dependency.as_str()), "{folder} must not depend on {dependency}");
+        }
+    }
+}
+
+/// Where programs of ours speak: what these macros cannot write, they panic about.
+const PROGRAMS: [&str; 4] = ["controller", "node-agent", "journal/src", "e2e/farm/src"];
+
+#[test]
+fn no_line_that_cannot_be_written_ends_a_program() {
+    for room in PROGRAMS {
+        let mut found = Vec::new();
+        files(&root().join(room), "rs", &mut found);
+        let is_of_program = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "src");
+        for path in found.into_iter().filter(is_of_program) {
+            let text = fs::read_to_string(&path).unwrap();
+            for (idx, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+                for word in ["println!(", "eprintln!(", "eprint!(", " print!("] {
+                    let place = format!("{}:{}", path.display(), idx + 1);
+                    assert!(!line.contains(word), "{place} uses {word}…): `polyphony_journal::tell!`, or `writeln!`");
+                }
+            }
         }
     }
 }

@@ -87,6 +87,36 @@ pub enum Frame {
     ToAgent(ToAgent),
 }
 
+impl Frame {
+    /// Its kind in words, for errors.
+    pub fn noun(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "a hello",
+            Self::Accepted => "an acceptance",
+            Self::Refused(_) => "a refusal",
+            Self::Open { .. } => "an opening",
+            Self::Prompt(_) => "a prompt",
+            Self::Hidden(_) => "a hidden state",
+            Self::Token(_) => "a token",
+            Self::Ack { .. } => "an acknowledgement",
+            Self::Credit { .. } => "a credit",
+            Self::Close { .. } => "a closing",
+            Self::Pause { .. } => "a pause",
+            Self::Paused { .. } => "an answer to a pause",
+            Self::Resume(_) => "a resumption",
+            Self::Resumed { .. } => "an answer to a resumption",
+            Self::KvRequest(_) => "a request for a KV cache",
+            Self::KvRows(_) => "rows of a KV cache",
+            Self::Failed(_) => "a failure",
+            Self::Ping { .. } => "a ping",
+            Self::Pong { .. } => "a pong",
+            Self::Filler(_) => "filler",
+            Self::ToHub(_) => "a message to the hub",
+            Self::ToAgent(_) => "a message to an agent",
+        }
+    }
+}
+
 /// Who dials a ring link, for which edge of which plan. One of [`NO_RING`] dials to measure the link, and no more.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hello {

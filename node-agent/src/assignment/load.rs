@@ -1,9 +1,9 @@
 //! Load: a segment from its manifest to memory, and all that can keep it from there.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS};
+use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS, TensorEntry};
 use polyphony_protocol::hub::{self, Assignment, EncoderStages};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Context, holds_of};
 use crate::board::Entry;
 use crate::segment::{AnySegment, Capacity, SegmentError};
-use crate::weights::{CacheError, FetchError, Host};
+use crate::weights::{CacheError, FetchError, Host, Needed};
 
 /// Why a segment is not in memory.
 #[derive(Debug, thiserror::Error)]
@@ -26,10 +26,14 @@ pub(super) enum LoadError {
         "the segment needs {needed} MiB, this phone may use {limit} MiB; raise its --memory or give the plan more phones"
     )]
     Memory { needed: u64, limit: u64 },
-    #[error("the cache of {limit} MiB has no room for tensor {tensor}; raise --cache-size")]
-    CacheFull { tensor: String, limit: u64 },
-    #[error("tensor {tensor} was damaged or removed in the cache; it is fetched again")]
+    #[error(
+        "tensor {tensor} is damaged again as soon as it was fetched: the disk under --data-dir does not keep what is written to it; choose another --data-dir"
+    )]
     Vanished { tensor: String },
+    #[error(
+        "the agent died while it loaded this segment ({n_deaths} times so far), most likely since this phone has no {needed} MiB to give; lower its --memory"
+    )]
+    Fatal { n_deaths: u32, needed: u64 },
     #[error("layers {from} to {to} are not in a model of {n_layers} layers")]
     Layers { from: u32, to: u32, n_layers: u32 },
     #[error("the layers on standby, {from} to {to}, do not hold those of the segment, {holds}")]
@@ -46,6 +50,19 @@ pub(super) enum LoadError {
     Thread(String),
     #[error("loading stopped: the plan no longer wants the segment")]
     Unwanted,
+}
+
+// === impl LoadError ===
+
+impl LoadError {
+    /// How long to wait at least before the next try.
+    pub(super) fn least_pause(&self) -> Duration {
+        match self {
+            // What kills an agent takes its other segments with it.
+            Self::Fatal { n_deaths, .. } => Duration::from_secs(1 << (*n_deaths).min(6)),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// What is in memory: the segment with its share of the budget, the bytes of its weights, and what decoding starts from where the
@@ -83,8 +100,12 @@ pub(super) async fn load(
     if needed > limit {
         return Err(LoadError::Memory { needed: needed.div_ceil(1 << 20), limit: limit >> 20 });
     }
+    if let Some(n_deaths) = context.ordeals.deaths(&assignment.manifest_digest, needed) {
+        return Err(LoadError::Fatal { n_deaths, needed: needed.div_ceil(1 << 20) });
+    }
     entry.set_progress(0, total);
-    fetch_missing(context, &host, assignment, &manifest, &holds, entry).await?;
+    let supply = Supply { context: context.clone(), host, manifest, digest: assignment.manifest_digest.clone(), holds };
+    supply.bring_missing(entry).await?;
     let memory = context.memory.reserve(needed, || {
         let message = format!("waits for {} MiB that another segment of this phone still holds", needed >> 20);
         entry.set_waiting(message);
@@ -95,18 +116,29 @@ pub(super) async fn load(
     let activation_type = assignment.activation_type;
     let is_unwanted = cancel.clone();
     // A load that nobody waits for any more ends at the next tensor, and has its memory until then.
+    let runtime = tokio::runtime::Handle::current();
     let loading = tokio::task::spawn_blocking(move || {
+        let _ordeal = context.ordeals.begin(&supply.digest, needed);
         let engine = context.chosen.open().map_err(SegmentError::from)?;
         let mut loaded = 0;
-        let load = AnySegment::load::<LoadError>(engine, &manifest, holds, capacity, activation_type, |tensor| {
-            if is_unwanted.is_cancelled() {
-                return Err(LoadError::Unwanted);
-            }
-            let bytes = context.cache.get(&tensor.sha256)?;
-            loaded += tensor.n_bytes;
-            entry.set_progress(loaded, total);
-            bytes.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
-        });
+        let load =
+            AnySegment::load::<LoadError>(engine, &supply.manifest, holds, capacity, activation_type, |tensor| {
+                if is_unwanted.is_cancelled() {
+                    return Err(LoadError::Unwanted);
+                }
+                let bytes = match context.cache.get(&tensor.sha256)? {
+                    Some(bytes) => bytes,
+                    None => runtime.block_on(async {
+                        tokio::select! {
+                            () = is_unwanted.cancelled() => Err(LoadError::Unwanted),
+                            mended = supply.mend(tensor) => mended,
+                        }
+                    })?,
+                };
+                loaded += tensor.n_bytes;
+                entry.set_progress(loaded, total);
+                Ok(bytes)
+            });
         load.map(|segment| (segment, memory))
     });
     let (segment, memory) = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
@@ -165,38 +197,67 @@ fn check_encoder(assignment: &Assignment, manifest: &Manifest) -> Result<(), Loa
     if fits { Ok(()) } else { Err(LoadError::Encoder { planned, stage, from, to }) }
 }
 
-/// Fetches what the cache lacks of exactly this segment's tensors.
-async fn fetch_missing(
-    context: &Context,
-    host: &Host,
-    assignment: &Assignment,
-    manifest: &Manifest,
-    holds: &Holds,
-    entry: &Entry,
-) -> Result<(), LoadError> {
-    let needed = manifest.tensors_of(holds);
-    let is_needed = |digest: &str| digest == assignment.manifest_digest || needed.iter().any(|t| t.sha256 == digest);
-    let total = manifest.bytes_of(holds);
-    let mut fetched = 0;
-    for tensor in &needed {
-        let _fetching = context.fetching.lock().await;
-        if !context.cache.has(&tensor.sha256, tensor.n_bytes) {
-            let index = manifest.tensors.iter().position(|other| other.name == tensor.name);
-            let index = index.expect("a tensor of the manifest is in the manifest");
-            let mut arrived = 0;
-            let mut progress = |n_bytes| {
-                arrived += n_bytes;
-                context.metrics.weights_fetched_bytes.inc_by(n_bytes);
-                entry.set_progress(fetched + arrived, total);
-            };
-            let bytes = host.tensor(&assignment.manifest_digest, index, tensor, &mut progress).await?;
-            if !context.cache.put(&tensor.sha256, &bytes, &is_needed)? {
-                let limit = context.cache.limit_bytes() >> 20;
-                return Err(LoadError::CacheFull { tensor: tensor.name.clone(), limit });
+/// Where the tensors of one segment come from.
+struct Supply {
+    context: Arc<Context>,
+    host: Host,
+    manifest: Manifest,
+    /// The manifest's.
+    digest: String,
+    holds: Holds,
+}
+
+// === impl Supply ===
+
+impl Supply {
+    /// Fetches what the cache lacks of exactly this segment's tensors.
+    async fn bring_missing(&self, entry: &Entry) -> Result<(), LoadError> {
+        let (needed, total) = (self.needed(), self.manifest.bytes_of(&self.holds));
+        let mut fetched = 0;
+        for tensor in self.manifest.tensors_of(&self.holds) {
+            let _fetching = self.context.fetching.lock().await;
+            if !self.context.cache.has(&tensor.sha256, tensor.n_bytes) {
+                let mut arrived = 0;
+                self.fetch(tensor, &needed, |n_bytes| {
+                    arrived += n_bytes;
+                    entry.set_progress(fetched + arrived, total);
+                })
+                .await?;
             }
+            fetched += tensor.n_bytes;
+            entry.set_progress(fetched, total);
         }
-        fetched += tensor.n_bytes;
-        entry.set_progress(fetched, total);
+        Ok(())
     }
-    Ok(())
+
+    /// Fetches again a tensor that was damaged or removed in the cache; its bytes.
+    async fn mend(&self, tensor: &TensorEntry) -> Result<Vec<u8>, LoadError> {
+        let _fetching = self.context.fetching.lock().await;
+        self.fetch(tensor, &self.needed(), |_| {}).await?;
+        let (cache, sha256) = (self.context.cache.clone(), tensor.sha256.clone());
+        let read = tokio::task::spawn_blocking(move || cache.get(&sha256)).await;
+        let bytes = read.map_err(|error| LoadError::Thread(error.to_string()))??;
+        bytes.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
+    }
+
+    async fn fetch(
+        &self,
+        tensor: &TensorEntry,
+        needed: &Needed,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<(), LoadError> {
+        let index = self.manifest.tensors.iter().position(|other| other.name == tensor.name);
+        let index = index.expect("a tensor of the manifest is in the manifest");
+        let mut progress = |n_bytes| {
+            self.context.metrics.weights_fetched_bytes.inc_by(n_bytes);
+            progress(n_bytes);
+        };
+        Ok(self.host.tensor(&self.context.cache, &self.digest, (index, tensor), needed, &mut progress).await?)
+    }
+
+    /// What is to stay in the cache: this segment's tensors and its manifest.
+    fn needed(&self) -> Needed {
+        let tensors = self.manifest.tensors_of(&self.holds).into_iter().map(|tensor| tensor.sha256.clone());
+        tensors.chain([self.digest.clone()]).collect()
+    }
 }

@@ -65,7 +65,12 @@ impl Membership {
             file.sync_all()?;
             std::fs::rename(&part, &path)
         };
-        written().map_err(|source| MembershipError::File { verb: "write", path, source })
+        written()
+            .inspect_err(|_| {
+                // Half of it would keep a full disk full.
+                let _ = std::fs::remove_file(&part);
+            })
+            .map_err(|source| MembershipError::File { verb: "write", path, source })
     }
 }
 

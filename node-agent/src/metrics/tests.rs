@@ -11,6 +11,7 @@ use bytes::Bytes;
 use exposition::{assert_documented, assert_promtool_has_nothing_to_say, families, value};
 use polyphony_protocol::frame::{Hidden, HiddenKind};
 use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+use polyphony_wire::Tally;
 
 use super::*;
 use crate::probe::Battery;
@@ -130,9 +131,9 @@ fn frames_and_bytes_are_counted_by_kind_in_every_clone() {
         sample: false,
         payload: Bytes::new(),
     });
-    metrics.traffic.note(&hidden, 100);
-    metrics.traffic.clone().note(&hidden, 11);
-    metrics.traffic.note(&Frame::Close { key }, 40);
+    metrics.traffic.sent(&hidden, 100);
+    metrics.traffic.clone().sent(&hidden, 11);
+    metrics.traffic.sent(&Frame::Close { key }, 40);
     let text = metrics.text().unwrap();
     for (kind, frames, bytes) in [("hidden", 2.0, 111.0), ("control", 1.0, 40.0), ("token", 0.0, 0.0)] {
         assert_eq!(value(&text, "polyphony_sent_frames_total", &[("kind", kind)]), Some(frames), "{kind}");

@@ -1,6 +1,7 @@
 //! Traffic: frames and bytes that this phone has sent, by kind, on ring links and the host link together.
 
 use polyphony_protocol::Frame;
+use polyphony_wire::Tally;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 use super::register;
@@ -38,9 +39,10 @@ impl Traffic {
             |kind: &str| Sent { frames: frames.with_label_values(&[kind]), bytes: bytes.with_label_values(&[kind]) };
         Self { hidden: sent("hidden"), token: sent("token"), kv: sent("kv"), control: sent("control") }
     }
+}
 
-    /// A frame of `n_bytes` goes out.
-    pub fn note(&self, frame: &Frame, n_bytes: usize) {
+impl Tally for Traffic {
+    fn sent(&self, frame: &Frame, n_bytes: usize) {
         let sent = match frame {
             Frame::Hidden(_) => &self.hidden,
             Frame::Token(_) => &self.token,

@@ -8,15 +8,12 @@ use polyphony_model::LayerRange;
 use polyphony_protocol::frame::{KvRequest, KvRows};
 use polyphony_protocol::hub::{Assignment, Followed, LayerSpan, Owner};
 use polyphony_protocol::{Frame, version};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use polyphony_wire::{Connection, FrameWriter, LinkError, Wire};
 use tokio::sync::{oneshot, watch};
 
 use super::compute::{Compute, Event, Unavailable};
 use super::ring::{Members, equal};
 use super::stage::Pull;
-use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame};
-use crate::metrics::Traffic;
 
 /// Bytes of the values in one frame of rows: a step of others waits for no more than reading a few of them.
 pub const PIECE_BYTES: usize = 256 << 10;
@@ -28,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Puller {
     pub phone: String,
     pub assignment: watch::Receiver<Assignment>,
-    pub traffic: Traffic,
+    pub wire: Wire,
 }
 
 /// Why a part of a KV cache did not come.
@@ -88,21 +85,16 @@ impl Puller {
         if owner.ring_address.is_empty() {
             return Err(failed(LinkError::Refused("it is not connected to the host".to_owned())));
         }
-        let connecting = tokio::time::timeout(PATIENCE, TcpStream::connect(&owner.ring_address)).await;
-        let mut stream =
-            connecting.map_err(|_| failed(LinkError::Silent(PATIENCE)))?.map_err(|error| failed(error.into()))?;
-        stream.set_nodelay(true).map_err(|error| failed(error.into()))?;
-        let (read, mut write) = stream.split();
-        write_frame(&mut write, &Frame::KvRequest(request), &self.traffic).await.map_err(failed)?;
-        let mut reader = FrameReader::new(read);
+        let mut link = self.wire.dial(&owner.ring_address, PATIENCE).await.map_err(failed)?;
+        link.writer.write(&Frame::KvRequest(request)).await.map_err(failed)?;
         let mut due = (layers.from, 0);
         while due.0 < layers.to {
-            let rows = match reader.next_within(PATIENCE).await.map_err(failed)? {
+            let rows = match link.reader.next_within(PATIENCE).await.map_err(failed)? {
                 Frame::KvRows(rows) => rows,
                 Frame::Refused(why) => return Err(failed(LinkError::Refused(why))),
                 other => {
                     let expected = "rows of a KV cache";
-                    return Err(failed(LinkError::Unexpected { found: kind_of(&other), expected }));
+                    return Err(failed(LinkError::unexpected(&other, expected)));
                 }
             };
             due = after(due, &rows, pull.n_positions).ok_or_else(|| PullError::Order {
@@ -149,13 +141,7 @@ fn sources(pull: &Pull, followed: Option<&Followed>) -> Result<Vec<(Owner, Layer
 ///
 /// # Errors
 /// When the connection breaks, or the request was refused.
-pub async fn answer(
-    request: KvRequest,
-    members: &Members,
-    reader: &mut FrameReader<ReadHalf<'_>>,
-    write: &mut WriteHalf<'_>,
-    traffic: &Traffic,
-) -> Result<(), LinkError> {
+pub async fn answer(request: KvRequest, members: &Members, link: &mut Connection) -> Result<(), LinkError> {
     let member = members.find(request.key.ring, request.key.generation);
     let checked = match &member {
         None => Err(format!("no generation {} of ring {} is here", request.key.generation, request.key.ring)),
@@ -163,18 +149,18 @@ pub async fn answer(
     };
     let end = match (member, checked) {
         (Some(member), Ok(())) => tokio::select! {
-            end = send_all(&request, &member.compute, write, traffic) => end?,
+            end = send_all(&request, &member.compute, &mut link.writer) => end?,
             // Nothing more is to come: an end, most likely.
-            _ = reader.next() => return Err(LinkError::Closed),
+            _ = link.reader.next() => return Err(LinkError::Closed),
         },
         (_, checked) => checked,
     };
     if let Err(why) = end {
-        write_frame(write, &Frame::Refused(why.clone()), traffic).await?;
+        link.writer.write(&Frame::Refused(why.clone())).await?;
         return Err(LinkError::Refused(why));
     }
     // The other end closes when it has all: to close first could cut off what it has not read.
-    let _ = reader.next_within(PATIENCE).await;
+    let _ = link.reader.next_within(PATIENCE).await;
     Ok(())
 }
 
@@ -182,8 +168,7 @@ pub async fn answer(
 async fn send_all(
     request: &KvRequest,
     compute: &Compute,
-    write: &mut WriteHalf<'_>,
-    traffic: &Traffic,
+    writer: &mut FrameWriter,
 ) -> Result<Result<(), String>, LinkError> {
     let ask = async |layer: u32| {
         let (answer, answered) = oneshot::channel();
@@ -209,7 +194,7 @@ async fn send_all(
             };
         }
         for one in rows {
-            write_frame(write, &Frame::KvRows(one), traffic).await?;
+            writer.write(&Frame::KvRows(one)).await?;
         }
     }
     Ok(Ok(()))

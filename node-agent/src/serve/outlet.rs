@@ -5,12 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use polyphony_protocol::Frame;
 use tokio::sync::mpsc;
 
-use crate::metrics::Traffic;
-
 /// Shared by the compute thread, which sends, and the link task, which connects and disconnects.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Outlet {
-    traffic: Traffic,
     queue: Arc<Mutex<Option<mpsc::Sender<Frame>>>>,
 }
 
@@ -22,15 +19,6 @@ pub struct NotConnected;
 // === impl Outlet ===
 
 impl Outlet {
-    /// Not connected yet; what goes out over its links is counted in `traffic`.
-    pub fn new(traffic: Traffic) -> Self {
-        Self { traffic, queue: Arc::default() }
-    }
-
-    pub fn traffic(&self) -> &Traffic {
-        &self.traffic
-    }
-
     /// Puts a link's queue in place.
     pub fn connect(&self, queue: mpsc::Sender<Frame>) {
         *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use polyphony_protocol::frame::{Hello, NO_RING};
 use polyphony_protocol::hub::{Assignment, Neighbours};
 use polyphony_protocol::{Frame, PlanGeneration, RingId, version};
-use tokio::net::{TcpListener, TcpStream};
+use polyphony_wire::{Caller, Connection, FrameReader, LinkError, Wire};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -16,8 +17,6 @@ use super::kv_transfer;
 use super::links::Links;
 use super::outlet::Outlet;
 use crate::board::{Board, Entry};
-use crate::frame_io::{FrameReader, LinkError, kind_of, write_frame, write_queue};
-use crate::metrics::Traffic;
 use crate::neighbours;
 
 /// A hello and its answer must come within this.
@@ -34,6 +33,15 @@ const MAX_CONNECTIONS: usize = 256;
 #[derive(Clone, Default)]
 pub struct Members {
     members: Arc<Mutex<HashMap<(RingId, PlanGeneration), Member>>>,
+}
+
+/// Our end of every link that this phone dials.
+#[derive(Clone)]
+pub struct OurEnd {
+    /// This phone's name.
+    pub phone: String,
+    pub board: Arc<Board>,
+    pub wire: Wire,
 }
 
 /// A stage of this phone.
@@ -88,32 +96,27 @@ pub async fn listen(
     listener: TcpListener,
     members: Members,
     neighbours: watch::Receiver<Neighbours>,
-    traffic: Traffic,
+    wire: Wire,
     shutdown: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let accepted = tokio::select! {
+        let caller = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            caller = wire.accept(&listener) => caller,
         };
-        let Ok((stream, address)) = accepted else {
-            // Out of file descriptors, say: wait for some to come back rather than spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+        let address = caller.from;
         let Ok(place) = places.clone().try_acquire_owned() else {
             tracing::warn!(%address, "too many ring connections; one was turned away");
             continue;
         };
         let (members, neighbours) = (members.clone(), neighbours.clone());
-        let traffic = traffic.clone();
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             let _place = place;
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                end = receive(stream, members, &neighbours, &traffic) => {
+                end = receive(caller, members, &neighbours) => {
                     match end {
                         Ok(()) => {}
                         // The other end dials again; while this one still loads, that is how it goes.
@@ -126,24 +129,17 @@ pub async fn listen(
     }
 }
 
-async fn receive(
-    mut stream: TcpStream,
-    members: Members,
-    neighbours: &watch::Receiver<Neighbours>,
-    traffic: &Traffic,
-) -> Result<(), LinkError> {
-    stream.set_nodelay(true)?;
-    let (read, mut write) = stream.split();
-    let mut reader = FrameReader::of_stranger(read);
-    let hello = match reader.next_within(HANDSHAKE).await? {
+async fn receive(caller: Caller, members: Members, neighbours: &watch::Receiver<Neighbours>) -> Result<(), LinkError> {
+    let mut link = caller.meet().await?;
+    let hello = match link.reader.next_within(HANDSHAKE).await? {
         Frame::Hello(hello) => hello,
         Frame::KvRequest(request) => {
-            return kv_transfer::answer(request, &members, &mut reader, &mut write, traffic).await;
+            return kv_transfer::answer(request, &members, &mut link).await;
         }
-        other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a hello" }),
+        other => return Err(LinkError::unexpected(&other, "a hello")),
     };
     if hello.ring == NO_RING {
-        return neighbours::answer(&hello, neighbours, &mut reader, &mut write, traffic).await;
+        return neighbours::answer(&hello, neighbours, &mut link).await;
     }
     let member = members.find(hello.ring, hello.generation);
     let checked = match &member {
@@ -154,17 +150,17 @@ async fn receive(
         (Some(member), Ok(source)) => (member, source),
         (_, checked) => {
             let why = checked.err().unwrap_or_default();
-            write_frame(&mut write, &Frame::Refused(why.clone()), traffic).await?;
+            link.writer.write(&Frame::Refused(why.clone())).await?;
             return Err(LinkError::Refused(why));
         }
     };
-    reader.trust();
+    link.reader.trust();
     let replaced = member.take_over(hello.from_stage);
-    write_frame(&mut write, &Frame::Accepted, traffic).await?;
+    link.writer.write(&Frame::Accepted).await?;
     member.entry.set_incoming(hello.from_stage, true);
     let end = tokio::select! {
         () = replaced.cancelled() => return Ok(()),
-        end = pump_in(&mut reader, &mut write, (&member.compute, source), traffic) => end,
+        end = pump_in(&mut link, (&member.compute, source)) => end,
     };
     member.entry.set_incoming(hello.from_stage, false);
     let why = end.as_ref().err().map_or_else(|| "closed".to_owned(), ToString::to_string);
@@ -193,15 +189,10 @@ pub(crate) fn equal(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differences, (x, y)| differences | (x ^ y)) == 0
 }
 
-async fn pump_in(
-    reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
-    write: &mut tokio::net::tcp::WriteHalf<'_>,
-    (compute, source): (&Compute, Source),
-    traffic: &Traffic,
-) -> Result<(), LinkError> {
+async fn pump_in(link: &mut Connection, (compute, source): (&Compute, Source)) -> Result<(), LinkError> {
     loop {
-        match reader.next_within(SILENCE).await? {
-            Frame::Ping { nonce } => write_frame(write, &Frame::Pong { nonce }, traffic).await?,
+        match link.reader.next_within(SILENCE).await? {
+            Frame::Ping { nonce } => link.writer.write(&Frame::Pong { nonce }).await?,
             frame => {
                 if compute.send(Event::Frame { frame, source }).await.is_err() {
                     return Err(LinkError::Closed);
@@ -213,12 +204,11 @@ async fn pump_in(
 
 /// Keeps a link to another stage until `cancel`: dials, greets, pumps, and dials again.
 pub async fn keep_link(
-    phone: String,
+    our_end: OurEnd,
     (to_stage, outlet): (u32, Outlet),
     mut assignment: watch::Receiver<Assignment>,
     compute: Compute,
     entry: Arc<Entry>,
-    board: Arc<Board>,
     cancel: CancellationToken,
 ) {
     let mut pause = Duration::from_millis(50);
@@ -227,7 +217,7 @@ pub async fn keep_link(
         let began = Instant::now();
         let (next_phone, end) = tokio::select! {
             () = cancel.cancelled() => break,
-            end = link_once(&phone, to_stage, &now, &outlet, &entry, &board) => end,
+            end = link_once(&our_end, to_stage, &now, &outlet, &entry) => end,
         };
         let was_up = outlet.is_connected();
         outlet.disconnect();
@@ -253,12 +243,11 @@ pub async fn keep_link(
 }
 
 async fn link_once(
-    phone: &str,
+    our_end: &OurEnd,
     to_stage: u32,
     assignment: &Assignment,
     outlet: &Outlet,
     entry: &Entry,
-    board: &Board,
 ) -> (String, Result<(), LinkError>) {
     let Some(peer) = assignment.peers.iter().find(|peer| peer.stage == to_stage) else {
         return (format!("stage {to_stage}"), Err(LinkError::Refused("the plan names no such stage".to_owned())));
@@ -270,48 +259,44 @@ async fn link_once(
         version: version::CURRENT,
         ring: assignment.ring,
         generation: assignment.generation,
-        phone: phone.to_owned(),
+        phone: our_end.phone.clone(),
         from_stage: assignment.stage,
         to_stage,
         ring_secret: assignment.ring_secret.clone(),
     };
-    let end = dial(&peer.ring_address, hello, &peer.phone, outlet, entry, board).await;
+    let end = dial(our_end, &peer.ring_address, hello, &peer.phone, outlet, entry).await;
     (peer.phone.clone(), end)
 }
 
 async fn dial(
+    our_end: &OurEnd,
     address: &str,
     hello: Hello,
     peer: &str,
     outlet: &Outlet,
     entry: &Entry,
-    board: &Board,
 ) -> Result<(), LinkError> {
-    let connecting = TcpStream::connect(address);
-    let mut stream = tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| LinkError::Silent(HANDSHAKE))??;
-    stream.set_nodelay(true)?;
-    let (read, mut write) = stream.split();
-    let mut reader = FrameReader::new(read);
+    let Connection { mut reader, mut writer, .. } = our_end.wire.dial(address, HANDSHAKE).await?;
     let to_stage = hello.to_stage;
-    write_frame(&mut write, &Frame::Hello(hello), outlet.traffic()).await?;
+    writer.write(&Frame::Hello(hello)).await?;
     match reader.next_within(HANDSHAKE).await? {
         Frame::Accepted => {}
         Frame::Refused(why) => return Err(LinkError::Refused(why)),
-        other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "an acceptance" }),
+        other => return Err(LinkError::unexpected(&other, "an acceptance")),
     }
     let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
     outlet.connect(queue.clone());
     entry.set_outgoing(to_stage, Ok(()));
     tracing::info!(%peer, %address, "ring link up");
     tokio::select! {
-        end = write_queue(&mut write, &mut waiting, outlet.traffic()) => end,
-        end = probe(&mut reader, queue, peer, board) => end,
+        end = writer.write_queue(&mut waiting) => end,
+        end = probe(&mut reader, queue, peer, &our_end.board) => end,
     }
 }
 
 /// Pings, and measures the pongs' round trips.
 async fn probe(
-    reader: &mut FrameReader<tokio::net::tcp::ReadHalf<'_>>,
+    reader: &mut FrameReader,
     queue: mpsc::Sender<Frame>,
     peer: &str,
     board: &Board,
@@ -338,7 +323,7 @@ async fn probe(
                         board.note_link(peer, sent_at.elapsed().as_secs_f64());
                     }
                 }
-                other => return Err(LinkError::Unexpected { found: kind_of(&other), expected: "a pong" }),
+                other => return Err(LinkError::unexpected(&other, "a pong")),
             },
         }
     }

@@ -21,7 +21,6 @@ mod shape;
 
 use super::batch::{Batch, Job, JobRows};
 use super::compute::Source;
-use crate::frame_io::kind_of;
 use crate::kv_cache::Slots;
 
 pub use encoder::{EncoderJob, EncoderStep};
@@ -164,7 +163,7 @@ impl Stage {
             },
             Frame::Token(token) if source == Source::Tail && self.shape.leads() => self.token(token, now),
             other => {
-                tracing::warn!(kind = kind_of(&other), ?source, "a frame that cannot come this way was dropped");
+                tracing::warn!(kind = other.noun(), ?source, "a frame that cannot come this way was dropped");
                 Vec::new()
             }
         }

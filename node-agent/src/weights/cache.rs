@@ -2,12 +2,18 @@
 //!
 //! A name says what the bytes must be, so a file is believed only after its digest was computed again.
 
+mod incoming;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
+
+pub use incoming::{Incoming, KeepError};
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,11 +24,26 @@ pub struct CacheError {
     pub source: io::Error,
 }
 
-/// A folder of files named by their digests.
+/// A folder of files named by their digests, which this user alone can read.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
     limit_bytes: u64,
+}
+
+/// Digests of files that are not to make room for others.
+pub type Needed = BTreeSet<String>;
+
+/// What a file is called until all of it has come.
+const PART: &str = "part";
+
+// === impl CacheError ===
+
+impl CacheError {
+    /// Whether the disk has no room, so that less on it could help.
+    pub fn is_full_disk(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }
 
 // === impl Cache ===
@@ -34,9 +55,11 @@ impl Cache {
     /// When the folder cannot be made or read.
     pub fn open(folder: PathBuf, limit_bytes: u64) -> Result<Self, CacheError> {
         let cache = Self { folder, limit_bytes };
-        fs::create_dir_all(&cache.folder).map_err(|source| cache.error(&cache.folder, source))?;
+        cache.make_folder()?;
+        // One of an earlier version was readable by all; where it is not ours to change, it stays as it is.
+        let _ = fs::set_permissions(&cache.folder, fs::Permissions::from_mode(0o700));
         for entry in cache.entries()? {
-            if entry.path.extension().is_some_and(|extension| extension == "part") {
+            if entry.path.extension().is_some_and(|extension| extension == PART) {
                 let _ = fs::remove_file(&entry.path);
             }
         }
@@ -69,29 +92,38 @@ impl Cache {
         self.path_of(sha256).and_then(|path| fs::metadata(path).ok()).is_some_and(|file| file.len() == n_bytes)
     }
 
-    /// Keeps bytes whose digest the caller has checked. Older files that are not in `needed` go first when the limit is
-    /// reached; the answer is whether there was room.
+    /// Takes in `n_bytes` of that digest as they come. Older files that are not in `needed` go first when the limit is
+    /// reached; `None` when there is no room even so, or the name is no digest.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn put(&self, sha256: &str, bytes: &[u8], needed: &dyn Fn(&str) -> bool) -> Result<bool, CacheError> {
-        let Some(path) = self.path_of(sha256) else { return Ok(false) };
+    /// When a file cannot be made.
+    pub fn receive(&self, sha256: &str, n_bytes: u64, needed: &Needed) -> Result<Option<Incoming>, CacheError> {
+        let Some(path) = self.path_of(sha256) else { return Ok(None) };
         // Somebody may have cleared the folder while the agent ran.
-        fs::create_dir_all(&self.folder).map_err(|source| self.error(&self.folder, source))?;
-        if !self.make_room(bytes.len() as u64, needed)? {
-            return Ok(false);
+        self.make_folder()?;
+        if !self.make_room(n_bytes, needed)? {
+            return Ok(None);
         }
-        let part = path.with_extension("part");
-        fs::write(&part, bytes).map_err(|source| self.error(&part, source))?;
-        fs::rename(&part, &path).map_err(|source| self.error(&path, source))?;
-        Ok(true)
+        Incoming::new(path, sha256).map(Some)
+    }
+
+    /// Removes every file that is not needed, for a disk that is full; says how many bytes that were.
+    pub fn clear_unneeded(&self, needed: &Needed) -> u64 {
+        let removed =
+            |entry: Entry| (entry.may_go(needed) && fs::remove_file(&entry.path).is_ok()).then_some(entry.n_bytes);
+        self.entries().map_or(0, |entries| entries.into_iter().filter_map(removed).sum())
     }
 
     pub fn limit_bytes(&self) -> u64 {
         self.limit_bytes
     }
 
-    fn make_room(&self, n_bytes: u64, needed: &dyn Fn(&str) -> bool) -> Result<bool, CacheError> {
+    fn make_folder(&self) -> Result<(), CacheError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        made.map_err(|source| self.error(&self.folder, source))
+    }
+
+    fn make_room(&self, n_bytes: u64, needed: &Needed) -> Result<bool, CacheError> {
         let mut entries = self.entries()?;
         entries.sort_by_key(|entry| entry.used);
         let mut total: u64 = entries.iter().map(|entry| entry.n_bytes).sum();
@@ -99,8 +131,7 @@ impl Cache {
             if total + n_bytes <= self.limit_bytes {
                 break;
             }
-            let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if !needed(name) && fs::remove_file(&entry.path).is_ok() {
+            if entry.may_go(needed) && fs::remove_file(&entry.path).is_ok() {
                 total -= entry.n_bytes;
             }
         }
@@ -134,6 +165,14 @@ struct Entry {
     used: SystemTime,
 }
 
+impl Entry {
+    /// Whether it is whole and nobody needs it.
+    fn may_go(&self, needed: &Needed) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        self.path.extension().is_none() && !needed.contains(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -143,12 +182,27 @@ mod tests {
         hex::encode(Sha256::digest(bytes))
     }
 
+    /// Whether there was room.
+    fn put(cache: &Cache, bytes: &[u8], needed: &[&str]) -> bool {
+        let needed = needed.iter().map(|name| (*name).to_owned()).collect();
+        let Some(mut incoming) = cache.receive(&digest(bytes), bytes.len() as u64, &needed).unwrap() else {
+            return false;
+        };
+        bytes.chunks(3).for_each(|piece| incoming.write(piece).unwrap());
+        incoming.keep().unwrap();
+        true
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
     #[test]
     fn what_changed_on_the_disk_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().into(), 1000).unwrap();
+        assert!(put(&cache, b"weights", &[]));
         let name = digest(b"weights");
-        cache.put(&name, b"weights", &|_| false).unwrap();
         assert_eq!(cache.get(&name).unwrap().as_deref(), Some(&b"weights"[..]));
         fs::write(folder.path().join(&name), b"weightz").unwrap();
         assert_eq!(cache.get(&name).unwrap(), None);
@@ -159,22 +213,46 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().into(), 20).unwrap();
         let (a, b, c) = (digest(&[1; 10]), digest(&[2; 10]), digest(&[3; 10]));
-        cache.put(&a, &[1; 10], &|_| false).unwrap();
-        cache.put(&b, &[2; 10], &|_| false).unwrap();
+        assert!(put(&cache, &[1; 10], &[]) && put(&cache, &[2; 10], &[]));
         let old = SystemTime::UNIX_EPOCH;
         fs::File::options().append(true).open(folder.path().join(&a)).unwrap().set_modified(old).unwrap();
-        assert!(cache.put(&c, &[3; 10], &|name| name == a).unwrap());
-        assert!(!cache.put(&b, &[2; 10], &|_| true).unwrap());
+        assert!(put(&cache, &[3; 10], &[&a]));
+        assert!(!put(&cache, &[2; 10], &[&a, &c]));
         assert!(cache.has(&a, 10) && !cache.has(&b, 10) && cache.has(&c, 10));
+        assert_eq!(cache.clear_unneeded(&Needed::from([a.clone()])), 10);
+        assert_eq!(files(folder.path()), [a]);
     }
 
     #[test]
-    fn a_folder_that_was_cleared_is_made_again() {
+    fn nothing_half_written_outlives_its_failure() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::open(folder.path().join("weights"), 1000).unwrap();
-        fs::remove_dir(folder.path().join("weights")).unwrap();
-        assert!(cache.put(&digest(b"w"), b"w", &|_| false).unwrap());
-        assert!(cache.has(&digest(b"w"), 1));
+        let cache = Cache::open(folder.path().into(), 1000).unwrap();
+        let mut broken_off = cache.receive(&digest(b"weights"), 7, &Needed::new()).unwrap().unwrap();
+        broken_off.write(b"wei").unwrap();
+        drop(broken_off);
+        let mut damaged = cache.receive(&digest(b"weights"), 7, &Needed::new()).unwrap().unwrap();
+        damaged.write(b"weightz").unwrap();
+        assert!(matches!(damaged.keep(), Err(KeepError::Digest { .. })));
+        assert_eq!(files(folder.path()), [""; 0]);
+        // Of a run that was killed.
+        fs::write(folder.path().join("x.part"), b"wei").unwrap();
+        Cache::open(folder.path().into(), 1000).unwrap();
+        assert_eq!(files(folder.path()), [""; 0]);
+    }
+
+    #[test]
+    fn the_folder_is_this_users_alone_and_made_again_when_it_was_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("agent/weights");
+        let mode = || fs::metadata(&place).unwrap().permissions().mode() & 0o777;
+        let cache = Cache::open(place.clone(), 1000).unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::remove_dir(&place).unwrap();
+        assert!(put(&cache, b"w", &[]));
+        assert!(cache.has(&digest(b"w"), 1) && mode() == 0o700);
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+        Cache::open(place.clone(), 1000).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 
     #[test]
@@ -183,7 +261,7 @@ mod tests {
         let cache = Cache::open(folder.path().join("cache"), 1000).unwrap();
         fs::write(folder.path().join("secret"), b"s").unwrap();
         assert_eq!(cache.get("../secret").unwrap(), None);
-        cache.put("../other", b"x", &|_| false).unwrap();
+        assert!(cache.receive("../other", 1, &Needed::new()).unwrap().is_none());
         assert!(!folder.path().join("other").exists());
     }
 }

@@ -1,11 +1,15 @@
-//! Fetching manifests and tensors from the host over HTTP; every byte is checked against a digest before it is used.
+//! Fetching manifests and tensors from the host over HTTP, straight into the cache; every byte is checked against a digest.
+//!
+//! Disk and digests are a blocking thread's work: no link waits for them.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use polyphony_model::{Manifest, TensorEntry};
-use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
-use super::cache::{Cache, CacheError};
+use super::cache::{Cache, CacheError, Incoming, KeepError, Needed};
 
 /// The host that serves manifests and tensors.
 #[derive(Clone)]
@@ -30,6 +34,10 @@ pub enum FetchError {
     Length { what: String, actual: u64, expected: u64 },
     #[error("the manifest {digest} cannot be used: {why}")]
     Manifest { digest: String, why: String },
+    #[error("the cache of {} MiB has no room for {what}; raise --cache-size", limit >> 20)]
+    NoRoom { what: String, limit: u64 },
+    #[error("{what} was not kept: the agent shuts down")]
+    ShutDown { what: String },
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
@@ -38,6 +46,24 @@ pub enum FetchError {
 const STALL: Duration = Duration::from_secs(30);
 /// The largest manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+/// Pieces of a transfer that wait for the disk.
+const PIECES: usize = 8;
+
+/// One thing to fetch.
+struct Wanted<'a> {
+    /// Its name in messages.
+    what: String,
+    path: String,
+    sha256: &'a str,
+    length: Length,
+}
+
+/// How long it is.
+#[derive(Clone, Copy)]
+enum Length {
+    Exactly(u64),
+    AtMost(u64),
+}
 
 // === impl Host ===
 
@@ -58,15 +84,23 @@ impl Host {
     /// # Errors
     /// [`FetchError`].
     pub async fn manifest(&self, cache: &Cache, digest: &str) -> Result<Manifest, FetchError> {
-        let bytes = match cache.get(digest)? {
+        let what = format!("manifest {digest}");
+        let cached = async || {
+            let (cache, digest) = (cache.clone(), digest.to_owned());
+            spawn_blocking(move || cache.get(&digest)).await.map_err(|_| FetchError::ShutDown { what: what.clone() })
+        };
+        let bytes = match cached().await?? {
             Some(bytes) => bytes,
             None => {
-                let what = format!("manifest {digest}");
-                let bytes =
-                    self.get(&format!("v1alpha1/manifests/{digest}"), &what, MAX_MANIFEST_BYTES, &mut |_| {}).await?;
-                check_digest(&what, &bytes, digest)?;
-                cache.put(digest, &bytes, &|_| false)?;
-                bytes
+                let path = format!("v1alpha1/manifests/{digest}");
+                let length = Length::AtMost(MAX_MANIFEST_BYTES);
+                let wanted = Wanted { what: what.clone(), path, sha256: digest, length };
+                self.fetch(cache, wanted, &Needed::new(), &mut |_| {}).await?;
+                let vanished = || FetchError::Manifest {
+                    digest: digest.to_owned(),
+                    why: "the disk does not give back what was written to it".to_owned(),
+                };
+                cached().await??.ok_or_else(vanished)?
             }
         };
         let unusable = |why: String| FetchError::Manifest { digest: digest.to_owned(), why };
@@ -75,59 +109,111 @@ impl Host {
         Ok(manifest)
     }
 
-    /// The bytes of one tensor, checked. `progress` hears of every piece that arrives.
+    /// Brings one tensor into the cache, checked; what is `needed` stays there. `progress` hears of every piece that arrives.
     ///
     /// # Errors
     /// [`FetchError`].
     pub async fn tensor(
         &self,
+        cache: &Cache,
         manifest_digest: &str,
-        index: usize,
-        tensor: &TensorEntry,
+        (index, tensor): (usize, &TensorEntry),
+        needed: &Needed,
         progress: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<Vec<u8>, FetchError> {
-        let what = format!("tensor {}", tensor.name);
-        let path = format!("v1alpha1/tensors/{manifest_digest}/{index}");
-        let bytes = self.get(&path, &what, tensor.n_bytes, progress).await?;
-        if bytes.len() as u64 != tensor.n_bytes {
-            return Err(FetchError::Length { what, actual: bytes.len() as u64, expected: tensor.n_bytes });
+    ) -> Result<(), FetchError> {
+        let wanted = || Wanted {
+            what: format!("tensor {}", tensor.name),
+            path: format!("v1alpha1/tensors/{manifest_digest}/{index}"),
+            sha256: &tensor.sha256,
+            length: Length::Exactly(tensor.n_bytes),
+        };
+        match self.fetch(cache, wanted(), needed, progress).await {
+            // Others than this cache have filled the disk: what it can do without goes before it gives up.
+            Err(FetchError::Cache(error)) if error.is_full_disk() => {
+                let freed = cache.clear_unneeded(needed);
+                if freed == 0 {
+                    return Err(error.into());
+                }
+                tracing::warn!(%error, freed, "the disk is full; cached weights of other models were removed");
+                self.fetch(cache, wanted(), needed, progress).await
+            }
+            end => end,
         }
-        check_digest(&what, &bytes, &tensor.sha256)?;
-        Ok(bytes)
     }
 
-    async fn get(
+    async fn fetch(
         &self,
-        path: &str,
-        what: &str,
-        limit: u64,
+        cache: &Cache,
+        wanted: Wanted<'_>,
+        needed: &Needed,
         progress: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<Vec<u8>, FetchError> {
-        let http = |source| FetchError::Http { what: what.to_owned(), source };
+    ) -> Result<(), FetchError> {
+        let Wanted { what, path, sha256, length } = wanted;
+        let http = |source| FetchError::Http { what: what.clone(), source };
         let url = format!("{}/{path}", self.base_url.trim_end_matches('/'));
         let mut response = self.client.get(url).bearer_auth(&self.token).send().await.map_err(http)?;
         if !response.status().is_success() {
             let status = response.status().as_u16();
             let body: String = response.text().await.unwrap_or_default().chars().take(300).collect();
-            return Err(FetchError::Status { what: what.to_owned(), status, body });
+            return Err(FetchError::Status { what, status, body });
         }
-        let mut bytes = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(http)? {
-            let actual = (bytes.len() + piece.len()) as u64;
-            if actual > limit {
-                return Err(FetchError::Length { what: what.to_owned(), actual, expected: limit });
+        let (pieces, arriving) = mpsc::channel(PIECES);
+        let kept = spawn_blocking({
+            let (cache, sha256, needed) = (cache.clone(), sha256.to_owned(), needed.clone());
+            let room = response.content_length().unwrap_or(0).min(length.limit()).max(length.least());
+            move || match cache.receive(&sha256, room, &needed)? {
+                None => Ok(None),
+                Some(incoming) => take_in(incoming, arriving).map(Some),
             }
-            bytes.extend_from_slice(&piece);
-            progress(piece.len() as u64);
+        });
+        let mut actual = 0;
+        while let Some(piece) = response.chunk().await.map_err(http)? {
+            actual += piece.len() as u64;
+            if actual > length.limit() {
+                return Err(FetchError::Length { what, actual, expected: length.limit() });
+            }
+            let n_bytes = piece.len() as u64;
+            // Whoever keeps them says why it does so no more.
+            if pieces.send(piece).await.is_err() {
+                break;
+            }
+            progress(n_bytes);
         }
-        Ok(bytes)
+        drop(pieces);
+        let kept: Result<_, CacheError> = kept.await.map_err(|_| FetchError::ShutDown { what: what.clone() })?;
+        let Some(incoming) = kept? else {
+            return Err(FetchError::NoRoom { what, limit: cache.limit_bytes() });
+        };
+        if actual < length.least() {
+            return Err(FetchError::Length { what, actual, expected: length.least() });
+        }
+        incoming.keep().map_err(|error| match error {
+            KeepError::Digest { actual } => FetchError::Digest { what, actual, expected: sha256.to_owned() },
+            KeepError::Cache(error) => error.into(),
+        })
     }
 }
 
-fn check_digest(what: &str, bytes: &[u8], expected: &str) -> Result<(), FetchError> {
-    let actual = hex::encode(Sha256::digest(bytes));
-    if actual == expected {
-        return Ok(());
+fn take_in(mut incoming: Incoming, mut arriving: mpsc::Receiver<Bytes>) -> Result<Incoming, CacheError> {
+    while let Some(piece) = arriving.blocking_recv() {
+        incoming.write(&piece)?;
     }
-    Err(FetchError::Digest { what: what.to_owned(), actual, expected: expected.to_owned() })
+    Ok(incoming)
+}
+
+// === impl Length ===
+
+impl Length {
+    fn limit(self) -> u64 {
+        match self {
+            Self::Exactly(n_bytes) | Self::AtMost(n_bytes) => n_bytes,
+        }
+    }
+
+    fn least(self) -> u64 {
+        match self {
+            Self::Exactly(n_bytes) => n_bytes,
+            Self::AtMost(_) => 0,
+        }
+    }
 }

@@ -12,10 +12,10 @@ use bytes::BytesMut;
 use clap::Parser;
 use polyphony_agent::agent;
 use polyphony_agent::flags::Flags;
-use polyphony_agent::frame_io::FrameReader;
 use polyphony_model::Manifest;
 use polyphony_protocol::hub::{Assignment, Join, SegmentPhase, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, encode, version};
+use polyphony_wire::{Bounds, FrameReader};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -85,7 +85,7 @@ impl Hub {
 
     async fn welcome(&self, stream: TcpStream) -> Joined {
         let (read, writer) = stream.into_split();
-        let mut reader = FrameReader::new(read);
+        let mut reader = FrameReader::new(read, Bounds::default());
         let Frame::ToHub(ToHub::Join(join)) = reader.next_within(PATIENCE).await.unwrap() else { panic!("no join") };
         let mut joined = Joined { join, reader, writer: Writer(writer) };
         let weights_url = self.weights_url.clone();

@@ -1,15 +1,13 @@
 //! Real agents: sessions move from plan to plan in the middle of an answer, and say what they would have said.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bytes::BytesMut;
-use polyphony_agent::frame_io::FrameReader;
 use polyphony_protocol::frame::{FailureCode, KvRequest};
 use polyphony_protocol::hub::LayerSpan;
 use polyphony_protocol::session::Sampling;
-use polyphony_protocol::{Frame, PlanGeneration, RouteKey, SessionId, encode, version};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use polyphony_protocol::{Frame, PlanGeneration, RouteKey, SessionId, version};
+use polyphony_wire::{Bounds, Uncounted, Wire};
 
 use crate::floor::{CONTEXT_LENGTH, Cut, Floor};
 use crate::hub::PATIENCE;
@@ -235,13 +233,12 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
 
 /// Asks a phone as another would: layer, position, positions and bytes of each frame of rows, or the refusal.
 async fn ask(address: &str, request: &KvRequest) -> Result<Vec<(u32, u32, u32, usize)>, String> {
-    let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
-    let mut bytes = BytesMut::new();
-    encode(&Frame::KvRequest(request.clone()), &mut bytes);
-    write.write_all(&bytes).await.unwrap();
-    let (mut reader, mut rows) = (FrameReader::new(read), Vec::new());
+    let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+    let mut link = wire.dial(address, PATIENCE).await.unwrap();
+    link.writer.write(&Frame::KvRequest(request.clone())).await.unwrap();
+    let mut rows = Vec::new();
     while rows.len() < request.layers.to.saturating_sub(request.layers.from).max(1) as usize {
-        match reader.next_within(PATIENCE).await.unwrap() {
+        match link.reader.next_within(PATIENCE).await.unwrap() {
             Frame::KvRows(one) => rows.push((one.layer, one.position, one.n_positions, one.values.len())),
             Frame::Refused(why) => return Err(why),
             other => panic!("{other:?}"),

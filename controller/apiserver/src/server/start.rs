@@ -3,7 +3,6 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::ApiServerError;
@@ -50,15 +49,16 @@ pub async fn prepare(
     authority(reader, writer).await
 }
 
-/// The authority of this store, made when there is none.
+/// The authority of this store, made when there is none, and renewed where its certificate ends some day: that day may be past,
+/// if a clock was wrong when it was made.
 async fn authority(reader: &Reader, writer: &Writer) -> Result<Authority, ApiServerError> {
     let key = Key::new("secrets", AUTHORITY.0, AUTHORITY.1);
-    if let Some(secret) = reader.get(&key)
-        && let Some(authority) = read_authority(&secret)
-    {
-        return Ok(authority);
-    }
-    let authority = Authority::generate(Timestamp::now().to_zoned(TimeZone::UTC).year())?;
+    let authority = match reader.get(&key).and_then(|secret| read_authority(&secret)) {
+        Some(authority) if authority.is_of_all_times() => return Ok(authority),
+        // A key that cannot be read any more signs nothing.
+        Some(authority) => authority.renewed().or_else(|_| Authority::generate())?,
+        None => Authority::generate()?,
+    };
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": AUTHORITY.1}, "type": "kubernetes.io/tls",
         "stringData": {"tls.crt": authority.certificate, "tls.key": authority.key},

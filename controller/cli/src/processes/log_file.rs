@@ -1,11 +1,11 @@
-//! Log files: what a process of `up` wrote, in `DATA_DIR/logs/NAME.log`.
+//! Log files: what a process of `up` wrote, in `DATA_DIR/logs/NAME.log` and, before that, in `NAME.log.1`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// A log over this size is set aside when its process starts again; one older log is kept.
-const ROTATE_BYTES: u64 = 16 << 20;
+use polyphony_journal::KEPT_BYTES;
+
 /// How far back the last lines are looked for.
 const TAIL_BYTES: u64 = 256 << 10;
 
@@ -26,12 +26,12 @@ impl LogFile {
         &self.path
     }
 
-    /// The file to append to, and its length now.
+    /// The file to append to, and its length now. A long one is set aside; a process that keeps its own log does so as it runs.
     ///
     /// # Errors
     /// When it cannot be opened.
     pub fn open_for_run(&self) -> io::Result<(File, u64)> {
-        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() > ROTATE_BYTES) {
+        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() > KEPT_BYTES) {
             fs::rename(&self.path, self.path.with_extension("log.1"))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
@@ -39,13 +39,14 @@ impl LogFile {
         Ok((file, length))
     }
 
-    /// The last `n_lines` lines that were written at or after byte `start`.
+    /// The last `n_lines` lines that were written at or after byte `start`, or since the file began anew.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn last_lines(&self, n_lines: usize, start: u64) -> io::Result<Vec<String>> {
         let mut file = File::open(&self.path)?;
         let length = file.metadata()?.len();
+        let start = if length < start { 0 } else { start };
         let from = start.max(length.saturating_sub(TAIL_BYTES)).min(length);
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
@@ -81,5 +82,8 @@ mod tests {
         file.write_all(&vec![b'x'; TAIL_BYTES as usize]).unwrap();
         file.write_all(b"\nlast\n").unwrap();
         assert_eq!(log.last_lines(9, 0).unwrap(), ["last"]);
+        fs::rename(log.path(), log.path().with_extension("log.1")).unwrap();
+        fs::write(log.path(), "since\n").unwrap();
+        assert_eq!(log.last_lines(9, start).unwrap(), ["since"], "the log was set aside meanwhile");
     }
 }

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use polyphony_journal::tell;
 use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
@@ -54,6 +55,7 @@ pub struct Chat {
 
 /// Where answers come from.
 struct Endpoint {
+    client: reqwest::Client,
     url: String,
     /// As clients name the deployment.
     model: String,
@@ -91,6 +93,7 @@ impl Chat {
             let namespace =
                 connection.as_ref().map_or_else(|| "default".to_owned(), |connection| connection.namespace.clone());
             return Ok(Endpoint {
+                client: openai::client(url, false)?,
                 url: url.clone(),
                 model: model_id(&namespace, &deployment),
                 connection,
@@ -111,12 +114,13 @@ impl Chat {
             Some(url) if is_available(&object) => url.to_owned(),
             // The gateway keeps who comes while a plan is on its way onto phones.
             Some(url) if reason_of(&object) == Some("Loading") => {
-                eprintln!("{deployment} is still loading; the answer comes when it is ready");
+                tell!("{deployment} is still loading; the answer comes when it is ready");
                 url.to_owned()
             }
             _ => return Err(unavailable(&deployment, cluster.namespace.as_deref(), &object).into()),
         };
         Ok(Endpoint {
+            client: openai::client(&url, true)?,
             url,
             model: model_id(&namespace, &deployment),
             connection: Some(connection),
@@ -129,13 +133,13 @@ impl Chat {
         let mut input = Input::open();
         let is_person = input.is_person;
         if is_person {
-            eprintln!("Talking to {}. /help shows what else can be said.", endpoint.deployment);
+            tell!("Talking to {}. /help shows what else can be said.", endpoint.deployment);
         }
         loop {
             let line = match input.next().await? {
                 Heard::Line(line) => line,
                 Heard::Interrupted => {
-                    eprintln!("(/exit or Ctrl-D ends)");
+                    tell!("(/exit or Ctrl-D ends)");
                     continue;
                 }
                 Heard::End => return Ok(ExitCode::SUCCESS),
@@ -143,18 +147,18 @@ impl Chat {
             match meaning(&line) {
                 Meaning::Nothing => {}
                 Meaning::Exit => return Ok(ExitCode::SUCCESS),
-                Meaning::Help => eprintln!("{HELP}"),
-                Meaning::Unknown(told) => eprintln!("{told}"),
+                Meaning::Help => tell!("{HELP}"),
+                Meaning::Unknown(told) => tell!("{told}"),
                 Meaning::Clear => {
                     conversation.clear();
-                    eprintln!("(forgotten)");
+                    tell!("(forgotten)");
                 }
                 Meaning::System("") => {
-                    eprintln!("{}", conversation.system().unwrap_or("(the model is told nothing before)"))
+                    tell!("{}", conversation.system().unwrap_or("(the model is told nothing before)"))
                 }
                 Meaning::System(text) => {
                     conversation.set_system(text);
-                    eprintln!("(the model is told this before what you say)");
+                    tell!("(the model is told this before what you say)");
                 }
                 Meaning::Say(text) => {
                     conversation.ask(text);
@@ -167,11 +171,11 @@ impl Chat {
                         Some(Ok(_)) => {}
                         // A conversation outlives an answer that failed.
                         Some(Err(error)) if is_person => {
-                            eprintln!("{}", describe(&noted(error, &conversation)));
+                            tell!("{}", describe(&noted(error, &conversation)));
                             said.clear();
                         }
                         Some(Err(error)) => return Err(noted(error, &conversation)),
-                        None => eprintln!("\n(stopped)"),
+                        None => tell!("\n(stopped)"),
                     }
                     conversation.answered(&said);
                 }
@@ -199,7 +203,9 @@ impl Chat {
             out.write_all(text.as_bytes())?;
             out.flush()
         };
-        let result = openai::chat(&endpoint.url, &endpoint.model, &conversation.messages(), &sampling, show).await;
+        let result =
+            openai::chat(&endpoint.client, &endpoint.url, &endpoint.model, &conversation.messages(), &sampling, show)
+                .await;
         if let Ok(Answer { text, .. }) = &result
             && !text.ends_with('\n')
         {
@@ -213,9 +219,9 @@ impl Chat {
         }
         let summary = parts.join(" · ");
         if io::stderr().is_terminal() {
-            eprintln!("\x1b[2m{summary}\x1b[0m");
+            tell!("\x1b[2m{summary}\x1b[0m");
         } else {
-            eprintln!("{summary}");
+            tell!("{summary}");
         }
         Ok(answer)
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use polyphony_api::SegmentPlacement;
+use polyphony_journal::tell;
 use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
@@ -67,7 +68,7 @@ impl Describe {
         }
         Failure::collect(failures)?;
         if n_described == 0 {
-            eprintln!("No resources found in {} namespace.", connection.namespace);
+            tell!("No resources found in {} namespace.", connection.namespace);
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use polyphony_journal::tell;
 use serde_json::{Value, json};
 
 use crate::connection::{ClusterFlags, Connection};
@@ -97,7 +98,7 @@ impl Drain {
             }
             for (deployment, why) in hindrances(connection, &held).await? {
                 if told.get(&deployment) != Some(&why) {
-                    eprintln!("waiting for inferencedeployment {deployment}: {why}");
+                    tell!("waiting for inferencedeployment {deployment}: {why}");
                     told.insert(deployment, why);
                 }
             }

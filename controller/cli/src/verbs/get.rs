@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use futures::StreamExt;
 use kube::core::WatchEvent;
+use polyphony_journal::tell;
 use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
@@ -131,9 +132,9 @@ impl Get {
         if printed == 0 && failures.is_empty() && !self.ignore_not_found {
             let namespaced = selections.iter().any(|selection| selection.resource.namespaced);
             if namespaced && !self.all_namespaces {
-                eprintln!("No resources found in {} namespace.", connection.namespace);
+                tell!("No resources found in {} namespace.", connection.namespace);
             } else {
-                eprintln!("No resources found");
+                tell!("No resources found");
             }
         }
         Failure::collect(failures)?;

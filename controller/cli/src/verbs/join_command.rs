@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use polyphony_journal::tell;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
@@ -67,7 +68,7 @@ impl JoinCommand {
         }
         out.flush()?;
         if hub.ip().is_loopback() {
-            eprintln!("{}", only_here(hub));
+            tell!("{}", only_here(hub));
         }
         Ok(ExitCode::SUCCESS)
     }

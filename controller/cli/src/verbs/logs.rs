@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -117,6 +118,7 @@ fn no_log(name: &str, data_dir: &Path, known: &BTreeSet<String>) -> Failure {
 
 /// One log while it is shown.
 struct Reader {
+    path: PathBuf,
     file: File,
     prefix: String,
     /// A line that has no end yet.
@@ -133,7 +135,7 @@ impl Reader {
             let start = start_of_last_lines(&mut file, tail)?;
             file.seek(SeekFrom::Start(start))?;
         }
-        Ok(Self { file, prefix, partial: Vec::new() })
+        Ok(Self { path: log.path().to_owned(), file, prefix, partial: Vec::new() })
     }
 
     /// Prints the lines that are complete by now; with `to_end` also one that is not.
@@ -146,6 +148,9 @@ impl Reader {
                 out.write_all(self.prefix.as_bytes())?;
                 out.write_all(&line)?;
             }
+            if n_bytes == 0 && self.moved_on()? {
+                continue;
+            }
             if n_bytes == 0 || self.partial.len() as u64 > CHUNK_BYTES {
                 break;
             }
@@ -157,6 +162,18 @@ impl Reader {
             self.partial.clear();
         }
         out.flush()
+    }
+
+    /// Goes on with the file that has taken the place of one that was set aside; says whether there is one.
+    fn moved_on(&mut self) -> io::Result<bool> {
+        // Between the two there may be none for an instant.
+        let Ok(now) = std::fs::metadata(&self.path) else { return Ok(false) };
+        let ours = self.file.metadata()?;
+        if (now.dev(), now.ino()) == (ours.dev(), ours.ino()) {
+            return Ok(false);
+        }
+        self.file = File::open(&self.path)?;
+        Ok(true)
     }
 }
 
@@ -209,6 +226,23 @@ mod tests {
         let long = "x".repeat(200 << 10) + "\nlast\n";
         std::fs::write(&path, &long).unwrap();
         assert_eq!(start_of_last_lines(&mut File::open(&path).unwrap(), 1).unwrap(), long.len() as u64 - 5);
+    }
+
+    #[test]
+    fn a_log_that_is_set_aside_is_followed_into_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("logs")).unwrap();
+        let log = LogFile::new(folder.path(), "phone-1");
+        std::fs::write(log.path(), "one\n").unwrap();
+        let mut reader = Reader::open(&log, String::new(), 0).unwrap();
+        assert!(!reader.moved_on().unwrap());
+        std::fs::rename(log.path(), folder.path().join("logs/phone-1.log.1")).unwrap();
+        assert!(!reader.moved_on().unwrap(), "there is no other yet");
+        std::fs::write(log.path(), "two\n").unwrap();
+        assert!(reader.moved_on().unwrap());
+        let mut text = String::new();
+        reader.file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "two\n");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use polyphony_api::{GROUP, VERSION};
 use polyphony_controller::models::source::cache_folder;
+use polyphony_journal::tell;
 use polyphony_model::Manifest;
 use serde_json::{Value, json};
 
@@ -108,7 +109,7 @@ impl Import {
 
         let manifest = verify(&self.file)?;
         let of = &manifest.hyperparameters;
-        eprintln!(
+        tell!(
             "{}: {} with {} layers, {} MiB, SHA-256 {}",
             self.file.display(),
             of.architecture,
@@ -117,7 +118,7 @@ impl Import {
             manifest.file_sha256
         );
         let cached = self.take_in(&file_name, &manifest)?;
-        eprintln!("kept as {}", cached.display());
+        tell!("kept as {}", cached.display());
 
         let spec = json!({"source": format!("cache://{file_name}"), "sha256": manifest.file_sha256});
         let outcome = match existing {
@@ -235,7 +236,7 @@ impl List {
             }
         }
         if lines.len() == usize::from(!self.no_headers) {
-            eprintln!(
+            tell!(
                 "No models in {} namespace, and no file in the cache: polyctl model import FILE.gguf",
                 connection.namespace
             );

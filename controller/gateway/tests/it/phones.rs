@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use polyphony_gateway::{Gateway, LinkError, PhoneLinks};
+use polyphony_gateway::{Gateway, PhoneLinks, Unsent};
 use polyphony_protocol::frame::{Failed, FailureCode, Finish, Prompt, Resume, Token};
 use polyphony_protocol::session::SessionOptions;
 use polyphony_protocol::{Frame, PlanGeneration, RingId, RouteKey, SessionId};
@@ -270,11 +270,11 @@ impl Held {
 }
 
 impl PhoneLinks for Phones {
-    fn send(&self, phone: &str, frame: Frame) -> Result<(), LinkError> {
+    fn send(&self, phone: &str, frame: Frame) -> Result<(), Unsent> {
         if self.gone.lock().unwrap().contains(phone) {
-            return Err(LinkError::Gone(phone.to_owned()));
+            return Err(Unsent::Gone(phone.to_owned()));
         }
         self.log.lock().unwrap().push((phone.to_owned(), frame.clone()));
-        self.sent.send(frame).map_err(|_| LinkError::Gone(phone.to_owned()))
+        self.sent.send(frame).map_err(|_| Unsent::Gone(phone.to_owned()))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use polyphony_journal::tell;
+
 use super::cgroup::{Group, Hierarchy};
 
 const PREFIX: &str = "polyphony-lab";
@@ -18,7 +20,7 @@ pub(super) fn fresh() -> String {
 pub(super) fn remove_leftovers(hierarchy: &Hierarchy) {
     for name in hierarchy.groups().into_iter().filter(|name| is_left(name)) {
         if let Err(error) = Group::named(hierarchy, &name).remove() {
-            eprintln!("the lab {name} was left behind and cannot be removed: {error}");
+            tell!("the lab {name} was left behind and cannot be removed: {error}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `lab keep`: the process that holds a lab. It has the phones, and ends with them when it is told to.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,7 +69,8 @@ impl Keep {
         // Of a keeper that was killed.
         let _ = std::fs::remove_file(&place);
         let listener = UnixListener::bind(&place).with_context(|| format!("cannot listen at {}", place.display()))?;
-        println!("the lab runs");
+        // Whoever started it may have gone, and its log may be full.
+        let _ = writeln!(io::stdout(), "the lab runs");
         loop {
             tokio::select! {
                 // Whoever asks and goes away before the answer has it no more.

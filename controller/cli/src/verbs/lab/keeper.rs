@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -80,7 +81,9 @@ impl Keeper {
         let mut phones = BTreeMap::new();
         for ((phone, mut device), (name, calibration)) in lab.phones.into_iter().zip(devices).zip(calibrations) {
             let off = calibration.off() * 100.0;
-            println!("{name}: {:.2} ms a layer, {off:+.1} % off its profile", calibration.layer_seconds * 1000.0);
+            let milliseconds = calibration.layer_seconds * 1000.0;
+            // Whoever started it may have gone, and its log may be full.
+            let _ = writeln!(io::stdout(), "{name}: {milliseconds:.2} ms a layer, {off:+.1} % off its profile");
             let hub = device.host_port(control_plane.hub_port)?;
             device.host_port(control_plane.weights_port)?;
             let log_start = device.logs(AGENT)?.len();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::prometheus::PROMETHEUS;
 use super::readiness::{fetch_phones, readiness};
 use crate::processes::endpoints::{Endpoints, port_of};
+use crate::processes::log_file::LogFile;
 use crate::processes::program::MissingProgram;
 use crate::processes::{ProcessError, Processes, Settings, ports};
 use crate::server::Server;
@@ -270,6 +271,8 @@ fn controller_arguments(data_dir: &Path, settings: &Settings) -> Vec<String> {
         format!("127.0.0.1:{}", settings.hub_port),
         "--grace-period".into(),
         settings.grace_period.clone(),
+        "--log-file".into(),
+        log_path(data_dir, CONTROLLER),
     ]
 }
 
@@ -287,5 +290,12 @@ fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: 
         settings.phone_memory.clone(),
         "--backend".into(),
         settings.backend.clone(),
+        "--log-file".into(),
+        log_path(data_dir, name),
     ]
+}
+
+/// The file that the process's output goes to in any case; it keeps that file within bounds when it knows of it.
+fn log_path(data_dir: &Path, name: &str) -> String {
+    LogFile::new(data_dir, name).path().display().to_string()
 }

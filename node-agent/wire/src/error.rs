@@ -1,0 +1,34 @@
+//! Why a link ended.
+
+use std::io;
+use std::time::Duration;
+
+use polyphony_protocol::{Frame, FrameError};
+
+/// Why a link ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("the connection was closed by the other end")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the other end sent what is no frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("nothing came for {0:?}")]
+    Silent(Duration),
+    #[error("a write took longer than {0:?}")]
+    SlowWrite(Duration),
+    #[error("the other end refused: {0}")]
+    Refused(String),
+    #[error("{found} came where {expected} was expected")]
+    Unexpected { found: &'static str, expected: &'static str },
+}
+
+// === impl LinkError ===
+
+impl LinkError {
+    /// A frame of another kind came than the one that was due.
+    pub fn unexpected(found: &Frame, expected: &'static str) -> Self {
+        Self::Unexpected { found: found.noun(), expected }
+    }
+}

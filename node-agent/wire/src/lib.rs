@@ -1,0 +1,16 @@
+//! The wire: connections that carry frames, dialled or let in, each read and write within a bound and a deadline.
+//!
+//! One framer for the host link, rings, transfers of caches and probes. It knows no plan, no phone's name and no metrics:
+//! who wants what it sends counted gives it a [`Tally`].
+
+mod connection;
+mod error;
+mod reader;
+mod tally;
+mod writer;
+
+pub use connection::{Bounds, Caller, Connection, Wire};
+pub use error::LinkError;
+pub use reader::FrameReader;
+pub use tally::{Tally, Uncounted};
+pub use writer::FrameWriter;
