@@ -38,7 +38,7 @@ bench: setup build ## measure speed in under ten minutes: a table and target/ben
 bench-lab: setup build bloom ## measure the strategies on labs of uneven phones, as root, in under 75 minutes; BENCH_LAB_QUICK=1 is short
 	cargo bench --workspace --bench lab --profile dev
 
-test: setup-tests build ## run every test
+test: setup-tests build ## run every test; with POLYPHONY_NO_SKIP=1 what this machine cannot run fails instead of being skipped
 	cargo test --workspace
 
 check: fmt clippy docs test check-chart ## everything that has to pass

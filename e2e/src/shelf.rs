@@ -64,12 +64,30 @@ impl Shelf {
         Self::up_from(backend, phones, phone_memory, |folder| Box::new(ProcessFarm::new(folder)))
     }
 
+    /// The same with agents that compute a step with so many threads.
+    ///
+    /// # Errors
+    /// As [`Shelf::up_on`].
+    pub fn up_with_threads(backend: &str, threads: usize, phones: usize, phone_memory: &str) -> Result<Self> {
+        Self::up_as(backend, threads, phones, phone_memory, |folder| Box::new(ProcessFarm::new(folder)))
+    }
+
     /// The same on devices of the farm that `farm` makes, which may keep its files in the folder that it is given.
     ///
     /// # Errors
     /// As [`Shelf::up_on`], and when the farm does not lend as many devices.
     pub fn up_from(
         backend: &str,
+        phones: usize,
+        phone_memory: &str,
+        farm: impl FnOnce(PathBuf) -> Box<dyn Farm>,
+    ) -> Result<Self> {
+        Self::up_as(backend, 1, phones, phone_memory, farm)
+    }
+
+    fn up_as(
+        backend: &str,
+        threads: usize,
         phones: usize,
         phone_memory: &str,
         farm: impl FnOnce(PathBuf) -> Box<dyn Farm>,
@@ -82,6 +100,7 @@ impl Shelf {
         let weights: SocketAddr = weights.parse().context("the weights' address in endpoints.json")?;
         let settings = AgentSettings {
             backend: backend.to_owned(),
+            threads,
             memory: phone_memory.to_owned(),
             hub_port: hub.port(),
             weights_port: weights.port(),
@@ -134,6 +153,24 @@ impl Shelf {
 
     fn phones(&self) -> MutexGuard<'_, Option<Phones>> {
         self.phones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The processes that run for this shelf: the control plane's, and those of agents, which work in folders of its own.
+    ///
+    /// # Errors
+    /// When the list of the control plane's cannot be read.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        let ledger: Value = serde_json::from_slice(&std::fs::read(self.data_dir().join("processes.json"))?)?;
+        let listed = ledger["processes"].as_array().context("processes.json lists no processes")?;
+        let pid = |process: &Value| process["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        let mut pids = listed.iter().map(pid).collect::<Option<Vec<u32>>>().context("a process without pid")?;
+        let running = std::fs::read_dir("/proc")?.flatten();
+        pids.extend(running.filter_map(|process| {
+            let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+            let folder = std::fs::read_link(process.path().join("cwd")).ok()?;
+            folder.starts_with(self.data_dir().join("farm")).then_some(pid)
+        }));
+        Ok(pids)
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -329,11 +366,11 @@ pub fn cache_dir() -> PathBuf {
     std::env::var_os("POLYPHONY_CACHE").map_or_else(|| base().join("polyphony"), PathBuf::from)
 }
 
-/// The real model's file, or a line that says why the test is skipped.
+/// The real model's file; none where it is missing, which is said aloud.
 pub fn real_model() -> Option<PathBuf> {
     let path = cache_dir().join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
     if !path.exists() {
-        println!("skipped: {} is not there; `make setup` fetches it", path.display());
+        polyphony_skip::skipped(format_args!("{} is not there; `make setup` fetches it", path.display()));
         return None;
     }
     Some(path)

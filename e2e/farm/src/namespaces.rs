@@ -116,7 +116,7 @@ impl NamespaceFarm {
         Ok(Self { folder: folder.into(), lab: Arc::new(lab) })
     }
 
-    /// Why this machine cannot hold a lab, in words for `skipped: …`; none where it can, as far as can be seen.
+    /// Why this machine cannot hold a lab, in words; none where it can, as far as can be seen.
     pub fn obstacle() -> Option<String> {
         if !rustix::process::geteuid().is_root() {
             return Some("needs root, for network namespaces and control groups".to_owned());

@@ -14,6 +14,8 @@ const AGENT: &str = "polyphony-agent";
 /// What every phone of a shelf has in common.
 pub(super) struct AgentSettings {
     pub backend: String,
+    /// That one step is computed with.
+    pub threads: usize,
     pub memory: String,
     /// The hub's port on this machine's loopback.
     pub hub_port: u16,
@@ -100,6 +102,7 @@ fn launch(device: &dyn Device, hub: SocketAddr, settings: &AgentSettings) -> Lau
         ("--data-dir", "data"),
         ("--memory", &settings.memory),
         ("--backend", &settings.backend),
+        ("--threads", &settings.threads.to_string()),
         ("--ring-address", &ring_address.to_string()),
     ] {
         arguments.extend([flag.to_owned(), value.to_owned()]);

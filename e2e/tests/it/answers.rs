@@ -130,7 +130,7 @@ async fn models_of_other_families_answer_as_the_reference_does_over_three_phones
 async fn vulkan_phones_answer_as_the_reference_does() {
     let Some(path) = real_model() else { return };
     if !vulkan_is_here() {
-        println!("skipped: no Vulkan driver; `make setup` installs one as root");
+        polyphony_skip::skipped("no Vulkan driver; `make setup` installs one as root");
         return;
     }
     let golden = Golden::read("smollm2-135m-instruct-q4_1.json").unwrap();

@@ -10,7 +10,7 @@ use crate::manifests::{deployment, model, tiny_model};
 fn kubectl(shelf: &Shelf) -> Option<impl Fn(&[&str]) -> Said> {
     let program = cache_dir().join("bin/kubectl");
     if !program.exists() {
-        println!("skipped: no {}; `make setup-tests` fetches it", program.display());
+        polyphony_skip::skipped(format_args!("no {}; `make setup-tests` fetches it", program.display()));
         return None;
     }
     let kubeconfig = shelf.kubeconfig();
@@ -101,7 +101,7 @@ fn the_real_kubectl_watches() {
 fn the_openai_package_streams_a_chat() {
     let python = cache_dir().join("venv/bin/python");
     if !python.exists() {
-        println!("skipped: no {}; `make setup-tests` fetches it", python.display());
+        polyphony_skip::skipped(format_args!("no {}; `make setup-tests` fetches it", python.display()));
         return;
     }
     let Some(path) = real_model() else { return };

@@ -29,7 +29,9 @@ impl Lab {
         let lab = Self { folder: tempfile::tempdir().unwrap(), children: Vec::new() };
         let (host, phone) = (namespace("host"), namespace("phone"));
         if let Err(error) = ip(&["netns", "add", &host]) {
-            println!("skipped: no network namespace can be made here (as root, with iproute2): {error:#}");
+            polyphony_skip::skipped(format_args!(
+                "no network namespace can be made here (as root, with iproute2): {error:#}"
+            ));
             return None;
         }
         ip(&["netns", "add", &phone]).unwrap();

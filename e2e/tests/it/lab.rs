@@ -22,7 +22,7 @@ async fn ask(shelf: &Shelf) -> Value {
 #[tokio::test]
 async fn a_ring_over_namespaces_says_what_one_over_processes_says() {
     if let Some(why) = NamespaceFarm::obstacle() {
-        println!("skipped: {why}");
+        polyphony_skip::skipped(why);
         return;
     }
     let farm = |folder| NamespaceFarm::new(folder).map(|farm| Box::new(farm) as _).unwrap();
@@ -41,7 +41,7 @@ const ANY: &str = "--tolerance=100000";
 #[tokio::test]
 async fn a_lab_from_a_file_answers_while_it_changes_and_after_a_phone_was_lost() {
     if let Some(why) = NamespaceFarm::obstacle() {
-        println!("skipped: {why}");
+        polyphony_skip::skipped(why);
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -60,7 +60,7 @@ fn every_kernel_is_in_its_three_rooms() {
 }
 
 /// The arrows between crates, as ARCHITECTURE.md draws them: who may depend on whom.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("controller/api", &[]),
     ("controller/placement", &[]),
     ("controller/apiserver", &["polyphony-doorway"]),
@@ -101,7 +101,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("journal", &[]),
     ("kernels", &[]),
     ("e2e/farm", &["polyphony-journal"]),
-    ("e2e", &["polyphony-api", "polyphony-controller", "polyphony-farm"]),
+    ("e2e/skip", &[]),
+    ("e2e", &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-skip"]),
 ];
 
 #[test]
@@ -143,6 +144,20 @@ fn no_line_that_cannot_be_written_ends_a_program() {
             }
         }
     }
+}
+
+/// A skip that is only printed is kept by the harness of a green run, and none of `POLYPHONY_NO_SKIP` hears of it.
+#[test]
+fn tests_skip_in_one_way_which_is_told_aloud() {
+    let word = "\"skipped: ";
+    let silent = |path: &PathBuf| {
+        let place = path.strip_prefix(root()).unwrap();
+        // Benches are no tests: they print what `cargo test --all-targets` would else run for an hour.
+        let says = ["e2e/skip", "e2e/benches", "e2e/tests/it/tidy.rs"].iter().any(|room| place.starts_with(room));
+        !says && fs::read_to_string(path).unwrap().contains(word)
+    };
+    let silent: Vec<_> = all("rs").into_iter().filter(silent).collect();
+    assert!(silent.is_empty(), "these skip without `polyphony_skip::skipped`: {silent:#?}");
 }
 
 /// Rooms that open no socket and read no clock.

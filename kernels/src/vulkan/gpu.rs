@@ -61,7 +61,7 @@ impl Gpu {
             required_features: if keeps.is_some() { Features::PIPELINE_CACHE } else { Features::empty() },
             ..Default::default()
         }))?
-        .map_err(|error| EngineError::NoAdapter { reason: error.to_string() })?;
+        .map_err(|error| EngineError::Device(format!("{} does not open: {error}", info.name)))?;
 
         let error = Arc::new(Mutex::new(None));
         let heard = Arc::clone(&error);

@@ -2,22 +2,16 @@
 
 use std::path::Path;
 
-use polyphony_kernels::vulkan::{Options, VulkanEngine};
-use polyphony_kernels::{Arithmetic, Engine, EngineError, GateUp, Matmul, Recording, WeightType};
+use polyphony_kernels::vulkan::Options;
+use polyphony_kernels::{Arithmetic, Engine, GateUp, Matmul, Recording, WeightType};
 
+use super::engines::vulkan_as;
 use super::random::Random;
 
 /// The bits of some products, or nothing where there is no adapter.
 fn bits(arithmetic: Arithmetic, cache: Option<&Path>) -> Option<Vec<u32>> {
     let options = Options { arithmetic, cache: cache.map(Path::to_path_buf), ..Options::default() };
-    let mut engine = match VulkanEngine::new(options) {
-        Ok(engine) => engine,
-        Err(EngineError::NoAdapter { reason }) => {
-            println!("skipped: no Vulkan adapter: {reason}");
-            return None;
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let mut engine = vulkan_as(options)?;
     let (n_out, n_in, n_rows) = (66, 96, 5);
     let mut random = Random(4);
     let ggml = random.matrix(WeightType::Q4_1, n_out, n_in);

@@ -27,16 +27,20 @@ pub fn vulkan() -> Vec<Box<dyn Engine>> {
 
 /// As [`vulkan`] with an arithmetic of choice.
 pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
-    let mut engines: Vec<Box<dyn Engine>> = Vec::new();
-    for source in [WeightSource::Image, WeightSource::Texture, WeightSource::Storage] {
-        match VulkanEngine::new(Options { source: Some(source), arithmetic, ..Options::default() }) {
-            Ok(engine) => engines.push(Box::new(engine)),
-            Err(EngineError::NoAdapter { .. }) => {
-                println!("skipped: no Vulkan adapter");
-                break;
-            }
-            Err(error) => panic!("{error}"),
+    let sources = [WeightSource::Image, WeightSource::Texture, WeightSource::Storage];
+    let engine =
+        |source| Some(Box::new(vulkan_as(Options { source: Some(source), arithmetic, ..Options::default() })?) as _);
+    sources.into_iter().map_while(engine).collect()
+}
+
+/// A Vulkan engine; none, said aloud, where there is no adapter. An adapter that does not open is a failure.
+pub fn vulkan_as(options: Options) -> Option<VulkanEngine> {
+    match VulkanEngine::new(options) {
+        Ok(engine) => Some(engine),
+        Err(error @ EngineError::NoAdapter { .. }) => {
+            polyphony_skip::skipped(error);
+            None
         }
+        Err(error) => panic!("{error}"),
     }
-    engines
 }

@@ -1,12 +1,12 @@
 //! Same bits everywhere: what an engine makes of a token row is a function of the tokens before it, not of how the work was cut.
 
 use polyphony_kernels::{
-    ActivationRounding, Arithmetic, Attention, BufferId, Engine, KvLayout, KvWrite, Matmul, MatrixId, Recording,
-    RmsNorm, Rope, RopeStyle, RoundRows, Row, SiluMul, Turn, VectorId, WeightType,
+    ActivationRounding, Arithmetic, Attention, BufferId, Engine, GateUp, KvLayout, KvWrite, Matmul, MatrixId,
+    Recording, RmsNorm, Rope, RopeStyle, RoundRows, Row, SiluMul, Turn, VectorId, WeightType,
 };
 use proptest::prelude::*;
 
-use super::engines::{cpu, vulkan, vulkan_with};
+use super::engines::{cpu, cpu_int8, vulkan, vulkan_with};
 use super::random::Random;
 
 const HIDDEN: usize = 96;
@@ -185,6 +185,44 @@ fn neither_cut_nor_source_changes_a_bit(mut engines: Vec<Box<dyn Engine>>) {
 fn neither_steps_nor_threads_change_a_bit_on_the_processor() {
     the_cut_changes_no_bit(cpu(1).as_mut(), cpu(1).as_mut(), 24);
     the_cut_changes_no_bit(cpu(1).as_mut(), cpu(3).as_mut(), 24);
+}
+
+#[test]
+fn neither_steps_nor_threads_change_a_bit_of_8_bit_activations_on_the_processor() {
+    the_cut_changes_no_bit(cpu_int8(1).as_mut(), cpu_int8(1).as_mut(), 24);
+    the_cut_changes_no_bit(cpu_int8(1).as_mut(), cpu_int8(3).as_mut(), 24);
+}
+
+/// The layer above is so small that a step of one row stays on one thread; these matrices are not.
+#[test]
+fn a_product_that_is_cut_over_threads_has_the_bits_of_one_that_is_not() {
+    let (n_out, n_in) = (1031, 576);
+    for weight_type in WeightType::ALL {
+        let (mut random, both) = (Random(17), Random(18).matrix(weight_type, 2 * n_out, n_in));
+        let matrix = random.matrix(weight_type, n_out, n_in);
+        let x = random.values(5 * n_in);
+        let bits = |engine: &mut dyn Engine, n_rows: usize| -> Vec<u32> {
+            let weight = engine.load_matrix(weight_type, n_out, n_in, &matrix).unwrap();
+            let both = engine.load_matrix(weight_type, 2 * n_out, n_in, &both).unwrap();
+            let [input, out, gated] = [n_in, n_out, n_out].map(|width| engine.alloc(n_rows * width).unwrap());
+            let mut recording = Recording::default();
+            recording.upload(input, 0, x[..n_rows * n_in].to_vec());
+            recording.push(Matmul { weight, x: input, first_row: 0, n_rows, bias: None, residual: None, out });
+            recording.push(GateUp { weight: both, x: input, n_rows, out: gated });
+            recording.readback(out, 0..n_rows * n_out);
+            recording.readback(gated, 0..n_rows * n_out);
+            engine.run(&recording).unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        for (arithmetic, engine) in [("f32", cpu as fn(usize) -> Box<dyn Engine>), ("int8", cpu_int8)] {
+            for n_rows in [1, 2, 5] {
+                let alone = bits(engine(1).as_mut(), n_rows);
+                for n_threads in [2, 3, 7] {
+                    let found = bits(engine(n_threads).as_mut(), n_rows);
+                    assert!(found == alone, "{arithmetic}, {weight_type:?}, {n_rows} rows, {n_threads} threads");
+                }
+            }
+        }
+    }
 }
 
 #[test]

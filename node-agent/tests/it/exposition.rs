@@ -104,7 +104,7 @@ pub fn assert_promtool_has_nothing_to_say(text: &str) {
         promtool.spawn().ok()
     };
     let Some(mut promtool) = ["promtool".into()].into_iter().chain(in_cache("promtool")).find_map(spawn) else {
-        println!("skipped: promtool is not here; `make setup-tests` fetches it");
+        polyphony_skip::skipped("promtool is not here; `make setup-tests` fetches it");
         return;
     };
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -14,7 +14,7 @@ pub fn kubectl() -> Option<PathBuf> {
         .or_else(|| folder("HOME").map(|home| home.join(".cache/polyphony")));
     let kubectl = cache.map(|cache| cache.join("bin/kubectl")).filter(|kubectl| kubectl.exists());
     if kubectl.is_none() {
-        eprintln!("skipped: no kubectl in the cache: make setup-tests");
+        polyphony_skip::skipped("no kubectl in the cache; `make setup-tests` fetches it");
     }
     kubectl
 }

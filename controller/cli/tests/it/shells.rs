@@ -60,7 +60,7 @@ fn kubectl_runs_it_as_a_plugin() {
 #[test]
 fn bash_completes_verbs_kinds_and_names() {
     if !Path::new("/bin/bash").exists() {
-        eprintln!("skipped: no bash");
+        polyphony_skip::skipped("no /bin/bash");
         return;
     }
     let cluster = Cluster::start();

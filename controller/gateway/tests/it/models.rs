@@ -87,7 +87,7 @@ fn real_model() -> Option<PathBuf> {
 #[tokio::test]
 async fn a_chat_goes_through_the_models_own_template() {
     let Some(path) = real_model() else {
-        println!("skipped: SmolLM2-135M-Instruct.Q4_1.gguf is not in the cache; `make demo` fetches it");
+        polyphony_skip::skipped("SmolLM2-135M-Instruct.Q4_1.gguf is not in the cache; `make setup` fetches it");
         return;
     };
     let mut route = deployment(vec![ring_a()]);

@@ -18,7 +18,7 @@ const MS: Duration = Duration::from_millis(1);
 fn lab() -> Option<(NamespaceFarm, tempfile::TempDir, MutexGuard<'static, ()>)> {
     static ONE: Mutex<()> = Mutex::new(());
     if let Some(why) = NamespaceFarm::obstacle() {
-        println!("skipped: {why}");
+        polyphony_skip::skipped(why);
         return None;
     }
     let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -36,6 +36,6 @@ pub fn smollm2() -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} is absent; `make setup` fetches it", path.display());
+    polyphony_skip::skipped(format_args!("{} is absent; `make setup` fetches it", path.display()));
     None
 }
