@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::ThreadPool;
 
 use crate::engine::{self, Engine, EngineError};
+use crate::numerics::Numerics;
 use crate::ops::{
     Activate, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, PositionBias, RmsNorm, Rope, RopeKvWrite,
     RoundRows, SiluMul, Turn,
@@ -304,8 +305,8 @@ impl Engine for CpuEngine {
     fn numerics(&self) -> String {
         match self.arithmetic {
             Arithmetic::Reference => "reference-f64".to_string(),
-            Arithmetic::Fast(_) => "cpu-f32".to_string(),
-            Arithmetic::Int8(_) => "cpu-i8".to_string(),
+            Arithmetic::Fast(_) => Numerics::CpuF32.to_string(),
+            Arithmetic::Int8(_) => Numerics::CpuInt8.to_string(),
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod cpu;
 pub mod engine;
+pub mod numerics;
 pub mod ops;
 mod plan;
 pub mod recording;
@@ -16,6 +17,7 @@ pub mod weight_type;
 mod wgsl;
 
 pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
+pub use numerics::Numerics;
 pub use ops::{
     Activate, Activation, ActivationRounding, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, PositionBias,
     RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, SiluMul, Turn,

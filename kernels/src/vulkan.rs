@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use wgpu::BufferUsages;
 
 use crate::engine::{Arithmetic, Engine, EngineError};
+use crate::numerics::Numerics;
 use crate::ops::quantise_rows::QUANTISED_GROUP_BYTES;
 use crate::plan::{Binding, Dispatch, Facts, Plan, WINDOW_BYTES};
 use crate::recording::{BufferId, MatrixId, Readback, Recording, VectorId};
@@ -195,11 +196,11 @@ impl VulkanEngine {
 
 impl Engine for VulkanEngine {
     fn numerics(&self) -> String {
-        let arithmetic = match self.facts.arithmetic {
-            Arithmetic::F32 => "f32",
-            Arithmetic::Int8 => "i8",
+        let numerics = match self.facts.arithmetic {
+            Arithmetic::F32 => Numerics::VulkanF32,
+            Arithmetic::Int8 => Numerics::VulkanInt8,
         };
-        format!("vulkan-{arithmetic}-{}", self.gpu.words())
+        format!("{numerics}-{}", self.gpu.words())
     }
 
     fn device(&self) -> String {

@@ -17,3 +17,5 @@ mod kv_rows;
 mod metrics;
 #[path = "it/moves.rs"]
 mod moves;
+#[path = "it/numerics.rs"]
+mod numerics;

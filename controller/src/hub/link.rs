@@ -155,7 +155,7 @@ fn check_join(join: &Join) -> Result<(), String> {
         return Err(format!("a text of the join is over {MAX_TEXT} bytes: update the agent"));
     }
     if join.numerics.is_empty() || join.numerics.contains('/') {
-        return Err("the join names no numerics, such as cpu-f32: update the agent".into());
+        return Err("the join names no numerics, such as cpu-f32-r1: update the agent".into());
     }
     Ok(())
 }

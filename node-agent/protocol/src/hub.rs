@@ -68,7 +68,7 @@ pub struct Join {
     /// The backend that segments run on: `cpu` or `vulkan`.
     pub backend: String,
     pub device: String,
-    /// Backend and arithmetic, the first part of a numerics class: `cpu-f32`.
+    /// Backend and arithmetic, the first part of a numerics class: `cpu-f32-r1`.
     pub numerics: String,
     /// Measured speeds of every backend that opened.
     pub speeds: Vec<Speed>,
@@ -88,7 +88,7 @@ pub struct Speed {
     /// The same with four rows of activations at once, which share the reading of weights. 0 where that was not measured.
     #[serde(default)]
     pub batch_gflops: f64,
-    /// 10^9 bytes of weights read a second.
+    /// 10^9 bytes of weights read a second, where no cache holds them.
     pub gigabytes_per_second: f64,
 }
 

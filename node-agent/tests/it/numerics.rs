@@ -1,0 +1,125 @@
+//! Numerics: a digest of the logits that each class gives, held by the class's name. Other bits need another name.
+
+use polyphony_agent::segment::DecoderRow;
+use polyphony_kernels::{Backend, Row};
+use polyphony_protocol::ActivationType;
+use sha2::{Digest, Sha256};
+
+use crate::encoder_decoder::{self, Graph};
+use crate::golden::{CPU, CPU_INT8, Ring, VULKAN, VULKAN_INT8, golden, golden_folder, vulkan_is_here};
+
+/// Steps of each model.
+const N_STEPS: usize = 8;
+
+/// Models and hidden states, between them every op, every type of weights, and every rounding between layers.
+const FED: [(&str, ActivationType); 12] = [
+    ("llama", ActivationType::F16),
+    ("llama_f16", ActivationType::F16),
+    ("llama_q8_0", ActivationType::F16),
+    ("llama_q4_0", ActivationType::F16),
+    ("llama_q4_1", ActivationType::F16),
+    ("llama_q4_1", ActivationType::F32),
+    ("llama_q4_1", ActivationType::Q8),
+    ("llama_freqs", ActivationType::F16),
+    ("qwen2", ActivationType::F16),
+    ("qwen3", ActivationType::F16),
+    ("gpt2", ActivationType::F16),
+    ("bloom", ActivationType::F16),
+];
+
+fn digest(logits: &[f32]) -> String {
+    let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_bits().to_le_bytes()).collect();
+    hex::encode(&Sha256::digest(bytes)[..6])
+}
+
+/// The logits after a prompt and after each of the next tokens, which are given.
+fn logits(model: &str, backend: Backend, activation_type: ActivationType) -> Vec<f32> {
+    let case = &golden(&format!("tiny/{model}.json")).cases[2];
+    let path = golden_folder().join(format!("tiny/{model}.gguf"));
+    let mut ring = Ring::load(&path, &[], backend, activation_type);
+    let mut all = ring.feed(0, &case.prompt_ids, 16);
+    for step in case.steps.iter().take(N_STEPS) {
+        all.extend(ring.feed(0, &[step.token], 16));
+    }
+    all
+}
+
+/// The same of a model with an encoder.
+fn encoded_logits(backend: Backend) -> Vec<f32> {
+    let golden = encoder_decoder::golden();
+    let case = &golden.cases[0];
+    let mut graph = Graph::load(&[], backend, ActivationType::F16);
+    graph.encode(0, &case.prompt_ids);
+    let n_encoded = case.prompt_ids.len() as u32;
+    let tokens = [golden.decoder_start].into_iter().chain(case.steps.iter().map(|step| step.token));
+    let step = |(position, token)| graph.step(&[DecoderRow { row: Row { slot: 0, position }, n_encoded }], vec![token]);
+    (0..).zip(tokens).take(N_STEPS).flat_map(step).collect()
+}
+
+/// Digests by class, in the order of `FED` and then the encoder's. A GPU's are of its device and driver alone; the driver made of
+/// software gives the same bits whether its vectors are 128, 256 or 512 bits wide, which its device's name says.
+#[rustfmt::skip]
+const HELD: [(&str, [&str; FED.len() + 1]); 4] = [
+    (
+        "cpu-f32-r1",
+        ["fbb486243ef6", "90e2651cd994", "7f7e9b6d42af", "38f4da244b87", "9bca6e1dd398", "aa1106e2fc2d", "d578ce38638d", "e427e789e8ad", "4bfcafb6a577", "7ca6d6ef293f", "3ef222500938", "8331e5fc63e7", "fd3465846d92"],
+    ),
+    (
+        "cpu-int8-r1",
+        ["fbb486243ef6", "90e2651cd994", "eb47f3fa647a", "c038fa9e351b", "ce784783a0ab", "1f2fec4bebf6", "2cb7f77be835", "e427e789e8ad", "4bfcafb6a577", "7ca6d6ef293f", "3ef222500938", "8331e5fc63e7", "fd3465846d92"],
+    ),
+    (
+        "vulkan-f32-r1-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
+        ["0f2d0910802d", "fc34cdbebe7b", "f23e3609a556", "7c3661078182", "c5e6e314fdc2", "9dd7b42d2cd7", "92ddc9fc5d83", "b8c54fdbeb04", "ff064a63245d", "9ca006af0a5f", "c694af349bf7", "86cae1b53eac", "cfe85fb482f7"],
+    ),
+    (
+        "vulkan-int8-r1-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
+        ["0f2d0910802d", "fc34cdbebe7b", "7887f6251ab4", "c3254e002f0b", "ff59d6cc5b0b", "6ba2aba8f475", "b78242f57a21", "b8c54fdbeb04", "ff064a63245d", "9ca006af0a5f", "c694af349bf7", "86cae1b53eac", "cfe85fb482f7"],
+    ),
+];
+
+/// Whether a class gives what is held of it. Of a device or driver of which nothing is held there is nothing to say.
+fn gives_what_is_held(backend: Backend) {
+    let class = polyphony_kernels::open(backend, None).unwrap().numerics();
+    let class = ["-128-bits", "-256-bits", "-512-bits"].iter().fold(class, |class, width| class.replace(width, ""));
+    let found = FED.map(|(model, activation_type)| digest(&logits(model, backend, activation_type)));
+    let found: Vec<String> = found.into_iter().chain([digest(&encoded_logits(backend))]).collect();
+    let Some((_, held)) = HELD.iter().find(|(name, _)| *name == class) else {
+        let why = format!("no digests of {class} are held; it gives {found:?}");
+        assert!(class.starts_with("vulkan"), "{why}: write them down in HELD, in place of the revision's before");
+        return polyphony_skip::skipped(why);
+    };
+    let names = FED.iter().map(|(model, activation_type)| format!("{model} over {activation_type:?}"));
+    let compared = names.chain(["t5".to_owned()]).zip(held.iter().zip(&found));
+    let other: Vec<String> = compared.filter(|(_, (held, found))| *held != found).map(|(name, _)| name).collect();
+    assert!(
+        other.is_empty(),
+        "{class} gives other bits of {other:?}: phones of this version and the last would make one ring of two arithmetics. If the \
+         change is meant, raise the class's revision in kernels/src/numerics.rs (every class's that changed) and write down its digests \
+         here: {found:?}"
+    );
+}
+
+#[test]
+fn cpu_f32_gives_the_bits_of_its_revision() {
+    gives_what_is_held(CPU);
+}
+
+#[test]
+fn cpu_int8_gives_the_bits_of_its_revision() {
+    gives_what_is_held(CPU_INT8);
+}
+
+#[test]
+fn vulkan_f32_gives_the_bits_of_its_revision() {
+    if vulkan_is_here() {
+        gives_what_is_held(VULKAN);
+    }
+}
+
+#[test]
+fn vulkan_int8_gives_the_bits_of_its_revision() {
+    if vulkan_is_here() {
+        gives_what_is_held(VULKAN_INT8);
+    }
+}
