@@ -16,7 +16,7 @@ pub struct Chosen {
     /// `cpu` or `vulkan`.
     pub name: &'static str,
     pub device: String,
-    /// The first part of a numerics class, such as `cpu-f32`.
+    /// The first part of a numerics class, such as `cpu-f32-r1`.
     pub numerics: String,
     pub speeds: Vec<Speed>,
     /// Where engines keep what only saves time: compiled pipelines, measurements.
@@ -28,7 +28,8 @@ pub struct Chosen {
 const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
 const VULKAN_INT8: Backend = Backend::Vulkan { arithmetic: Arithmetic::Int8 };
 
-/// The measured products, outputs and inputs: query, key and value, gate and up, and down of a small model.
+/// The products whose arithmetic is measured, outputs and inputs: query, key and value, gate and up, and down of a small model. Their
+/// 1.8 MB of weights lie in any cache.
 const SHAPES: [(usize, usize); 3] = [(960, 576), (3072, 576), (576, 1536)];
 const MEASURE_FOR: Duration = Duration::from_millis(120);
 /// Rows of activations of the second of the measured steps.
@@ -37,6 +38,13 @@ const BATCH_ROWS: usize = 4;
 const LEAST_SHARE: f64 = 0.1;
 /// Bytes of 32 weights of Q4_0.
 const GROUP_BYTES: usize = 18;
+/// The matrices by which memory is measured, of f32: what has the least arithmetic a byte waits for memory alone. 64 MiB are twice the
+/// last-level cache of the largest phones and of most desktops, so that little of them is still there when their turn comes again.
+const STREAMED_MATRICES: usize = 8;
+const STREAMED_SHAPE: (usize, usize) = (2048, 1024);
+const STREAMED_BYTES: usize = STREAMED_MATRICES * STREAMED_SHAPE.0 * STREAMED_SHAPE.1 * size_of::<f32>();
+/// Times that all of them are read. A phone that is a tenth of a core, at 1 GB/s, takes 3 s for it.
+const STREAMS: usize = 4;
 
 // === impl Chosen ===
 
@@ -83,8 +91,12 @@ pub fn choose(
             let cpu = candidate(cpu, "cpu", &cache, share)?;
             let vulkan = match candidate(VULKAN, "vulkan", &cache, share) {
                 Ok(vulkan) => vulkan,
-                Err(error) => {
+                Err(error @ EngineError::NoAdapter { .. }) => {
                     tracing::info!(%error, "going on with the CPU backend");
+                    return Ok(cpu);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the GPU cannot be used: going on with the CPU backend");
                     return Ok(cpu);
                 }
             };
@@ -107,7 +119,9 @@ fn candidate(
     let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
         Some(speed) => speed,
         None => {
-            let [gflops, batch_gflops, gigabytes_per_second] = measure(engine.as_mut(), share.map(CpuShare::now))?;
+            let share_now = share.map(CpuShare::now);
+            let [gflops, batch_gflops] = measure_arithmetic(engine.as_mut(), share_now)?;
+            let gigabytes_per_second = measure_memory(engine.as_mut(), share_now)?;
             let device = device.clone();
             let speed = Speed { backend: name.to_owned(), device, gflops, batch_gflops, gigabytes_per_second };
             if share.is_none() {
@@ -119,11 +133,11 @@ fn candidate(
     Ok(Chosen { backend, name, device, numerics, speeds: vec![speed], cache: cache.to_owned(), share: share.cloned() })
 }
 
-/// A file for each device, driver and arithmetic, and for the measured shapes: others would be other figures.
+/// A file for each device, driver and arithmetic, and for what is measured: of another thing there would be other figures.
 fn remembered_name(device: &str) -> String {
     let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let shapes = SHAPES.map(|(rows, columns)| format!("{rows}x{columns}")).join("-");
-    format!("speed-{}-{shapes}.json", words.join("-").to_lowercase())
+    format!("speed-{}-{shapes}-{STREAMED_BYTES}.json", words.join("-").to_lowercase())
 }
 
 fn remembered(place: &Path, name: &str, device: &str) -> Option<Speed> {
@@ -144,12 +158,12 @@ fn remember(place: &Path, speed: &Speed) {
     }
 }
 
-/// 10^9 operations a second of Q4_0 matrix-vector products, the same with four rows at once, and 10^9 weight bytes a second of
-/// the former: the fastest of some repetitions, in turn.
+/// 10^9 operations a second of Q4_0 matrix-vector products, and the same with four rows at once: the fastest of some repetitions, in
+/// turn, since agents of one machine that start at once disturb each other.
 ///
 /// With a share there are rests between, as the turns of others are in a ring, so that every phone of a lab, and a whole core too,
 /// computes in the rhythm of the least: equally cold, equally often, and seldom at the same moment as another.
-fn measure(engine: &mut dyn Engine, share: Option<f64>) -> Result<[f64; 3], EngineError> {
+fn measure_arithmetic(engine: &mut dyn Engine, share: Option<f64>) -> Result<[f64; 2], EngineError> {
     const REPEATS: usize = 4;
     let mut recordings = [Recording::new(Vec::new()), Recording::new(Vec::new())];
     let mut n_weights = 0;
@@ -174,24 +188,122 @@ fn measure(engine: &mut dyn Engine, share: Option<f64>) -> Result<[f64; 3], Engi
     let mut fastest = [Duration::MAX; 2];
     while began.elapsed() < window {
         for (recording, fastest) in recordings.iter().zip(&mut fastest) {
-            let step = Instant::now();
-            engine.run(recording)?;
-            let took = step.elapsed();
-            *fastest = took.min(*fastest);
-            if let Some(share) = share {
-                std::thread::sleep(took.mul_f64((share / LEAST_SHARE - 1.0).max(0.0)));
-            }
+            *fastest = timed(engine, recording, share)?.min(*fastest);
         }
     }
     let [one, four] = fastest.map(|fastest| fastest.as_secs_f64());
     let gflops = |n_rows: usize, seconds: f64| (2 * n_rows * n_weights) as f64 / seconds / 1e9;
-    Ok([gflops(1, one), gflops(BATCH_ROWS, four), (n_weights / 32 * GROUP_BYTES) as f64 / one / 1e9])
+    Ok([gflops(1, one), gflops(BATCH_ROWS, four)])
+}
+
+/// 10^9 bytes of weights a second that a matrix-vector product reads from memory, where they do not fit into a cache: the fastest of a
+/// few times through all of them. The engine holds them until it is dropped.
+fn measure_memory(engine: &mut dyn Engine, share: Option<f64>) -> Result<f64, EngineError> {
+    let (rows, columns) = STREAMED_SHAPE;
+    let (x, out) = (engine.alloc(columns)?, engine.alloc(rows)?);
+    let mut recording = Recording::new(Vec::new());
+    let zeros = vec![0; STREAMED_BYTES / STREAMED_MATRICES];
+    for _ in 0..STREAMED_MATRICES {
+        let weight = engine.load_matrix(WeightType::F32, rows, columns, &zeros)?;
+        recording.push(Matmul { weight, x, first_row: 0, n_rows: 1, bias: None, residual: None, out });
+    }
+    drop(zeros);
+    recording.readback(out, 0..1);
+    // Compiles the kernel; not counted.
+    engine.run(&recording)?;
+    let mut fastest = Duration::MAX;
+    for _ in 0..STREAMS {
+        fastest = timed(engine, &recording, share)?.min(fastest);
+    }
+    Ok(STREAMED_BYTES as f64 / fastest.as_secs_f64() / 1e9)
+}
+
+/// Runs a step, and rests after it as long as the turn of the least share takes longer.
+fn timed(engine: &mut dyn Engine, recording: &Recording, share: Option<f64>) -> Result<Duration, EngineError> {
+    let began = Instant::now();
+    engine.run(recording)?;
+    let took = began.elapsed();
+    if let Some(share) = share {
+        std::thread::sleep(took.mul_f64((share / LEAST_SHARE - 1.0).max(0.0)));
+    }
+    Ok(took)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::{HashMap, HashSet};
+    use std::ops::Range;
+
+    use polyphony_kernels::{BufferId, MatrixId, Op, VectorId};
+
     use super::*;
+
+    /// Runs nothing; notes how many bytes of weights each step would read, each matrix once.
+    struct Reader {
+        engine: Box<dyn Engine>,
+        matrices: HashMap<MatrixId, usize>,
+        bytes_read: Vec<usize>,
+    }
+
+    impl Engine for Reader {
+        fn numerics(&self) -> String {
+            self.engine.numerics()
+        }
+
+        fn device(&self) -> String {
+            self.engine.device()
+        }
+
+        fn load_matrix(
+            &mut self,
+            weight_type: WeightType,
+            n_rows: usize,
+            n_cols: usize,
+            ggml: &[u8],
+        ) -> Result<MatrixId, EngineError> {
+            let id = self.engine.load_matrix(weight_type, n_rows, n_cols, ggml)?;
+            self.matrices.insert(id, ggml.len());
+            Ok(id)
+        }
+
+        fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
+            self.engine.load_vector(values)
+        }
+
+        fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
+            self.engine.alloc(len)
+        }
+
+        fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
+            self.engine.write(buffer, offset, values)
+        }
+
+        fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
+            self.engine.read(buffer, range)
+        }
+
+        fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
+            let weight = |op: &Op| if let Op::Matmul(product) = op { Some(product.weight) } else { None };
+            let read: HashSet<MatrixId> = recording.ops.iter().filter_map(weight).collect();
+            self.bytes_read.push(read.iter().map(|id| self.matrices[id]).sum());
+            Ok(Vec::new())
+        }
+
+        fn bytes_used(&self) -> u64 {
+            self.engine.bytes_used()
+        }
+    }
+
+    /// The last-level caches of phones of 2024 and 2025 are of 8 to 32 MB, and so is a server's of four or eight cores.
+    #[test]
+    fn the_bandwidth_is_that_of_weights_which_no_cache_holds() {
+        let engine = open(Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 }, Path::new(""), None).unwrap();
+        let mut reader = Reader { engine, matrices: HashMap::new(), bytes_read: Vec::new() };
+        assert!(measure_memory(&mut reader, None).unwrap() > 0.0);
+        assert_eq!(reader.bytes_read, [STREAMED_BYTES; STREAMS + 1]);
+        assert!(STREAMED_BYTES >= 2 * (32 << 20), "twice the largest cache, so that little is left of the last time");
+    }
 
     #[test]
     fn a_speed_is_measured_once_and_again_when_its_file_is_damaged() {

@@ -169,7 +169,7 @@ pub struct BackendSpeed {
     /// The same with four rows at once, as of four sessions: what each further one costs follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_gflops: Option<f64>,
-    /// 10^9 bytes of weights a second that the same product reads.
+    /// 10^9 bytes of weights a second that such a product reads where no cache holds them.
     pub gigabytes_per_second: f64,
 }
 
