@@ -4,7 +4,9 @@
 //! is slowed. What the kernel did not take is waited for here, after each run of the engine. Real phones have none to keep.
 //!
 //! Phones of a lab share cores, and where two threads of one core work at once, either gets less done in its processor time; on
-//! real phones nothing of the kind happens. So a step costs what the last equal steps cost at the least.
+//! real phones nothing of the kind happens. So a step costs the median of what the last equal steps cost: no single disturbance
+//! counts, and yet several short steps take as long together as one that does the same work. The least of them would flatter whoever
+//! cuts work small.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -98,7 +100,7 @@ fn thread_time() -> Duration {
 // === impl Costs ===
 
 impl Costs {
-    /// What a step costs that took so much: the least of the last ones of its size, its own among them.
+    /// What a step costs that took so much: the median of the last ones of its size, its own among them.
     fn of(&mut self, size: Size, processor_time: Duration) -> Duration {
         if self.0.len() >= MOST_SIZES && !self.0.contains_key(&size) {
             self.0.clear();
@@ -108,7 +110,9 @@ impl Costs {
             last.pop_front();
         }
         last.push_back(processor_time);
-        last.iter().min().copied().unwrap_or(processor_time)
+        let mut sorted: Vec<Duration> = last.iter().copied().collect();
+        sorted.sort_unstable();
+        (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2
     }
 }
 
@@ -201,24 +205,45 @@ mod tests {
     }
 
     #[test]
-    fn a_step_costs_what_the_last_equal_ones_cost_at_the_least() {
+    fn a_step_costs_the_median_of_the_last_equal_ones() {
         let (small, large) =
             (Size { n_ops: 9, n_rows: 7, n_read_back: 1 }, Size { n_ops: 9, n_rows: 28, n_read_back: 1 });
         let mut costs = Costs::default();
         assert_eq!(costs.of(small, 3 * MS), 3 * MS);
-        assert_eq!(costs.of(small, 2 * MS), 2 * MS);
+        assert_eq!(costs.of(small, 2 * MS), 5 * MS / 2);
         // Another thread on the same core made it long; that is no cost of the phone's.
-        assert_eq!(costs.of(small, 4 * MS), 2 * MS);
+        assert_eq!(costs.of(small, 40 * MS), 3 * MS);
         assert_eq!(costs.of(large, 8 * MS), 8 * MS);
         // What was long ago does not count: a machine may have become slower.
         let costs: Vec<Duration> = (0..COMPARED).map(|_| costs.of(small, 5 * MS)).collect();
-        assert_eq!((costs[0], costs[COMPARED - 1]), (2 * MS, 5 * MS));
+        assert_eq!((costs[0], costs[COMPARED - 1]), (4 * MS, 5 * MS));
         // Nor are sizes kept without end.
         let mut costs = Costs::default();
         for n_ops in 0..1000 {
             costs.of(Size { n_ops, ..small }, MS);
         }
         assert!(costs.0.len() <= MOST_SIZES);
+    }
+
+    /// Three stages do what one phone does alone, each in 10 to 16 ms as it happens.
+    #[test]
+    fn work_that_is_cut_in_three_is_charged_as_much_as_work_that_is_not() {
+        let size = Size { n_ops: 9, n_rows: 7, n_read_back: 1 };
+        let (mut whole, mut parts) = (Costs::default(), [0; 3].map(|_| Costs::default()));
+        let mut state = 1_u32;
+        let mut time = || {
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345) % (1 << 31);
+            Duration::from_micros(u64::from(10_000 + (state >> 16) % 6_000))
+        };
+        let (mut alone, mut cut) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..1000 {
+            let times = [0; 3].map(|_| time());
+            alone += whole.of(size, times.iter().sum());
+            cut += parts.iter_mut().zip(times).map(|(costs, time)| costs.of(size, time)).sum::<Duration>();
+        }
+        let ratio = cut.div_duration_f64(alone);
+        // By the least of the last ones it would be 0.93.
+        assert!((0.98..1.02).contains(&ratio), "{cut:?} in three parts, {alone:?} in one");
     }
 
     #[test]
