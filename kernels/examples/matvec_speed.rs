@@ -1,7 +1,8 @@
 //! Speed of matrix times rows on the shapes of SmolLM2-135M, on every engine: nanoseconds a multiply-add, by the wall and of processor time,
 //! and 10^9 weight bytes a second.
 //!
-//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [cpu|cpu-int8|image|image-int8|texture|texture-int8|storage|storage-int8]…`; with `--json` one object a line.
+//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [ENGINE]…`; with `--json` one object a line. Engines are `cpu`, `cpu-2` (threads),
+//! `cpu-int8`, `cpu-int8-2`, and `image`, `texture` and `storage`, each also with `-int8`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +23,7 @@ const SHAPES: [(&str, WeightType, usize, usize, usize); 6] = [
 ];
 
 /// How long one shape is measured.
-const MEASURE_FOR: Duration = Duration::from_millis(400);
+const MEASURE_FOR: Duration = Duration::from_millis(250);
 
 fn main() -> Result<(), EngineError> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,12 +31,15 @@ fn main() -> Result<(), EngineError> {
     let json = flags.iter().any(|flag| *flag == "--json");
     let wanted = |name: &str| names.iter().any(|wanted| *wanted == name);
     let all = names.is_empty();
-    if all || wanted("cpu") {
-        measure(&mut CpuEngine::new(1)?, "cpu", json)?;
-        measure(&mut CpuEngine::new(0)?, "cpu-all", json)?;
-    }
-    if all || wanted("cpu-int8") {
-        measure(&mut CpuEngine::with_arithmetic(1, Arithmetic::Int8)?, "cpu-int8", json)?;
+    for (name, threads, arithmetic) in [
+        ("cpu", 1, Arithmetic::F32),
+        ("cpu-2", 2, Arithmetic::F32),
+        ("cpu-int8", 1, Arithmetic::Int8),
+        ("cpu-int8-2", 2, Arithmetic::Int8),
+    ] {
+        if all || wanted(name) {
+            measure(&mut CpuEngine::with_arithmetic(threads, arithmetic)?, name, json)?;
+        }
     }
     for (name, source, arithmetic) in [
         ("image", WeightSource::Image, Arithmetic::F32),

@@ -177,8 +177,10 @@ pub enum Strategy {
     MemoryProportional,
     /// The least time of the slowest phone, links not counted, as mesh-llm divides them.
     MinMax,
-    /// The published programme of LinguaLinked (ACL 2024) on the same measurements.
+    /// The published programme of LinguaLinked (ACL 2024) on the same measurements; it begins at the first phone by name.
     LinguaLinked,
+    /// The same, begun on whichever phone makes it best.
+    LinguaLinkedBestFirst,
 }
 
 /// Which state of battery and heat a phone must be in. What a phone cannot measure is not held against it.

@@ -251,7 +251,7 @@ mod tests {
         let replica = &found["replicas"][0];
         assert_eq!(replica["strategies"][0]["ratio"], 1.0);
         assert_eq!(replica["strategies"][0]["predictedTokensPerSecond"], replica["plan"]["predictedTokensPerSecond"]);
-        assert_eq!(replica["strategies"].as_array().unwrap().len(), 5);
+        assert_eq!(replica["strategies"].as_array().unwrap().len(), 6);
         assert!(replica["timeToFirstTokenSeconds"].as_f64().unwrap() > 0.0);
         assert_eq!(replica["plan"]["method"], "Exact");
 

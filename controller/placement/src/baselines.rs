@@ -37,6 +37,8 @@ pub enum Strategy {
     MinMax,
     /// The binary quadratic programme of LinguaLinked (ACL 2024, arXiv 2312.00388).
     LinguaLinked,
+    /// The same, begun on whichever phone makes it best; published is that the first one is given.
+    LinguaLinkedBestFirst,
 }
 
 /// Plans as `strategy` does, for the same phones, links and memory.
@@ -54,6 +56,7 @@ pub fn plan_by(strategy: Strategy, problem: &Problem) -> Result<Plan, Infeasible
         Strategy::MemoryProportional => memory_proportional::ring,
         Strategy::MinMax => min_max::ring,
         Strategy::LinguaLinked => lingua_linked::ring,
+        Strategy::LinguaLinkedBestFirst => lingua_linked::ring_from_best_first,
     };
     if let Some(reason) = diagnose::refuse(problem) {
         return Err(reason);
@@ -76,12 +79,13 @@ pub fn plan_by(strategy: Strategy, problem: &Problem) -> Result<Plan, Infeasible
 
 impl Strategy {
     /// Ours first.
-    pub const ALL: [Strategy; 5] = [
+    pub const ALL: [Strategy; 6] = [
         Strategy::Optimal,
         Strategy::EqualSplit,
         Strategy::MemoryProportional,
         Strategy::MinMax,
         Strategy::LinguaLinked,
+        Strategy::LinguaLinkedBestFirst,
     ];
 
     /// As manifests write it.
@@ -92,6 +96,7 @@ impl Strategy {
             Strategy::MemoryProportional => "MemoryProportional",
             Strategy::MinMax => "MinMax",
             Strategy::LinguaLinked => "LinguaLinked",
+            Strategy::LinguaLinkedBestFirst => "LinguaLinkedBestFirst",
         }
     }
 }
@@ -104,7 +109,9 @@ impl fmt::Display for Strategy {
 
 /// A name that is no strategy's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no strategy is called {found}: expected one of Optimal, EqualSplit, MemoryProportional, MinMax, LinguaLinked")]
+#[error(
+    "no strategy is called {found}: expected one of Optimal, EqualSplit, MemoryProportional, MinMax, LinguaLinked, LinguaLinkedBestFirst"
+)]
 pub struct UnknownStrategy {
     pub found: String,
 }

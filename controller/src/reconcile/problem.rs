@@ -118,13 +118,14 @@ pub fn rule(strategy: Strategy) -> Rule {
         Strategy::MemoryProportional => Rule::MemoryProportional,
         Strategy::MinMax => Rule::MinMax,
         Strategy::LinguaLinked => Rule::LinguaLinked,
+        Strategy::LinguaLinkedBestFirst => Rule::LinguaLinkedBestFirst,
     }
 }
 
 /// Who moves layers of a deployment: under the published programme, the balancer that was published with it.
 pub fn balancer(spec: &InferenceDeploymentSpec) -> BalancingStrategy {
     match spec.placement.strategy {
-        Strategy::LinguaLinked => BalancingStrategy::LinguaLinked,
+        Strategy::LinguaLinked | Strategy::LinguaLinkedBestFirst => BalancingStrategy::LinguaLinked,
         _ => spec.load_balancing.strategy,
     }
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use polyphony_e2e::bench::plan::{Held, Plan};
+use polyphony_e2e::bench::steps::Steps;
 use polyphony_e2e::shelf::Shelf;
 use polyphony_farm::lab::Lab;
 use serde_json::Value;
@@ -126,18 +128,28 @@ impl Wanted {
         shelf.polyctl(&["delete", "inferencedeployment", &self.name])?.ok().map(drop)
     }
 
-    /// The phones of its newest generation with what each holds: `phone-4 0-13, phone-3 14-29`.
+    /// The phones of its newest generation with what each holds.
     ///
     /// # Errors
     /// When the API does not answer.
-    pub fn plan(&self, shelf: &Shelf) -> Result<String> {
-        let stages = self.stages(shelf)?;
-        let words = |stage: &Value| {
+    pub fn plan(&self, shelf: &Shelf) -> Result<Plan> {
+        let held = |stage: &Value| {
             let at = |field: &str| stage["spec"]["holds"][field].as_u64().unwrap_or(0);
-            let last = at("to").saturating_sub(1);
-            format!("{} {}-{last}", stage["spec"]["phone"].as_str().unwrap_or_default(), at("from"))
+            Held { phone: phone_of(stage), from: at("from"), to: at("to") }
         };
-        Ok(stages.iter().map(words).collect::<Vec<_>>().join(", "))
+        Ok(Plan(self.stages(shelf)?.iter().map(held).collect()))
+    }
+
+    /// The decode steps that its stages have counted so far, in their order.
+    ///
+    /// # Errors
+    /// When the API or an agent does not answer, or counts none.
+    pub fn steps(&self, shelf: &Shelf) -> Result<Vec<Steps>> {
+        let of_stage = |stage: &Value| {
+            let (phone, name) = (phone_of(stage), stage["metadata"]["name"].as_str().unwrap_or_default());
+            Steps::of(&shelf.metrics(&phone)?, name).with_context(|| format!("{phone} counts no steps of {name}"))
+        };
+        self.stages(shelf)?.iter().map(of_stage).collect()
     }
 
     /// The phone that holds the most layers.
@@ -145,14 +157,9 @@ impl Wanted {
     /// # Errors
     /// When the API does not answer, or nothing is placed.
     pub fn busiest_phone(&self, shelf: &Shelf) -> Result<String> {
-        let n_layers = |stage: &Value| {
-            let holds = &stage["spec"]["holds"];
-            holds["to"].as_u64().unwrap_or(0) - holds["from"].as_u64().unwrap_or(0)
-        };
-        let stages = self.stages(shelf)?;
-        let busiest = stages.iter().max_by_key(|stage| n_layers(stage));
-        let phone = busiest.and_then(|stage| stage["spec"]["phone"].as_str());
-        phone.map(str::to_owned).with_context(|| format!("{} is not placed", self.name))
+        let Plan(stages) = self.plan(shelf)?;
+        let busiest = stages.into_iter().max_by_key(|held| held.to - held.from);
+        busiest.map(|held| held.phone).with_context(|| format!("{} is not placed", self.name))
     }
 
     /// The placements of its newest generation, in order.
@@ -175,6 +182,10 @@ impl Wanted {
         let predicted = object["status"]["predictedTokensPerSecond"].as_f64().filter(|speed| *speed > 0.0);
         Ok(1.0 / predicted.with_context(|| format!("{} predicts no speed", self.name))?)
     }
+}
+
+fn phone_of(stage: &Value) -> String {
+    stage["spec"]["phone"].as_str().unwrap_or_default().to_owned()
 }
 
 // === impl Balancer ===

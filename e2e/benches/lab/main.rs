@@ -29,8 +29,10 @@ use workbench::Workbench;
 #[derive(Clone, Debug)]
 pub struct Extent {
     pub quick: bool,
-    /// Pairs of neighbours that a ratio is the median of.
+    /// Pairs of neighbours that a ratio is the median of: on even phones and of balancers, where a row's samples are pairs.
     pub pairs: usize,
+    /// The same on a lab of uneven phones, where a row's samples are one median a lab.
+    pub pairs_on_labs: usize,
     /// Tokens of an answer after the first.
     pub tokens: u32,
     /// How long after a phone has dropped tokens are counted.
@@ -43,7 +45,7 @@ pub struct Extent {
 }
 
 /// The parts, in the order in which they are run: what a short time leaves out is the last.
-const PARTS: [&str; 4] = ["even", "assignment", "balancer", "bloom"];
+const PARTS: [&str; 5] = ["even", "assignment", "balancer", "random", "bloom"];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -83,7 +85,7 @@ async fn measure(extent: &Extent) -> Result<LabReport> {
     progress("fetching the weights once, for all labs");
     let bench = Workbench::new(&model).await?;
     let mut report = LabReport {
-        version: 1,
+        version: 2,
         finished_seconds: 0,
         took_seconds: 0,
         quick: extent.quick,
@@ -101,6 +103,7 @@ async fn measure(extent: &Extent) -> Result<LabReport> {
             "even" => even::measure(&bench, extent, &mut report).await,
             "assignment" => assignment::measure(&bench, extent, &mut report).await,
             "balancer" => balancer::measure(&bench, extent, &mut report).await,
+            "random" => assignment::measure_random(&bench, extent, &mut report).await,
             _ => match random_bloom() {
                 Some(model) => assignment::measure_bloom(&model, extent, &mut report).await,
                 None => Err(anyhow!("its file is missing: `make bloom` writes it")),
@@ -139,9 +142,11 @@ impl Extent {
         let quick = is_set("BENCH_LAB_QUICK");
         let only = named("BENCH_LAB_ONLY", &PARTS)?;
         let labs = named("BENCH_LAB_LABS", &assignment::LABS)?;
-        let (pairs, tokens, window, limit) = if quick { (3, 6, 10, 600) } else { (7, 8, 60, 4_500) };
+        // Six pairs are the fewest whose interval holds the median with 95 %.
+        let (pairs, pairs_on_labs, tokens) = if quick { (3, 2, 6) } else { (6, 3, 8) };
+        let (window, limit) = if quick { (10, 600) } else { (60, 4_500) };
         let (window, deadline) = (Duration::from_secs(window), Instant::now() + Duration::from_secs(limit));
-        Ok(Self { quick, pairs, tokens, window, only, labs, deadline })
+        Ok(Self { quick, pairs, pairs_on_labs, tokens, window, only, labs, deadline })
     }
 
     pub fn has_lab(&self, lab: &str) -> bool {

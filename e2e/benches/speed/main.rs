@@ -23,7 +23,7 @@ use polyphony_e2e::shelf::{program, real_model, vulkan_is_here};
 use tokio::signal::unix::{SignalKind, signal};
 
 use figures::{Figures, MODEL};
-use rings::{Ring, Shelves};
+use rings::{Computing, Ring, Shelves};
 
 /// How much is measured.
 struct Extent {
@@ -66,12 +66,18 @@ async fn measure(extent: &Extent) -> Result<Report> {
     let mut figures = Figures::default();
     kernels::measure(extent.quick, &mut figures);
 
-    let mut backends = vec!["cpu", "cpu-int8"];
+    let mut computing = vec![
+        Computing { name: "cpu", flag: "cpu", threads: 1 },
+        Computing { name: "cpu-int8", flag: "cpu-int8", threads: 1 },
+        Computing { name: "cpu, 2 threads", flag: "cpu", threads: 2 },
+        Computing { name: "cpu-int8, 2 threads", flag: "cpu-int8", threads: 2 },
+    ];
     match vulkan_is_here() {
-        true => backends.extend(["vulkan", "vulkan-int8"]),
+        true => computing.extend(["vulkan", "vulkan-int8"].map(|flag| Computing { name: flag, flag, threads: 1 })),
         false => figures.leave_out("vulkan: no driver is installed; `make setup` installs one as root"),
     }
-    let mut shelves = Shelves::start(&backends, &model)?;
+    let mut shelves = Shelves::start(&computing, &model)?;
+    let backends: Vec<&str> = computing.iter().map(|computing| computing.name).collect();
     let lengths = pace(extent, &backends, &mut shelves.rings).await?;
     for round in 0..extent.rounds {
         if Instant::now() > extent.deadline {
@@ -91,7 +97,7 @@ async fn measure(extent: &Extent) -> Result<Report> {
     }
     let other_load = summary(&figures.other_load);
     Ok(Report {
-        version: 1,
+        version: 2,
         finished_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         took_seconds: began.elapsed().as_secs(),
         quick: extent.quick,

@@ -19,8 +19,17 @@ const AGENTS: u32 = 3;
 /// Prompt of the decode runs: short, so that it is the decoding that is measured.
 pub const SHORT_PROMPT: u32 = 16;
 
+/// What agents compute with: as tables call it, as the agents' flag does, and with how many threads a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Computing {
+    pub name: &'static str,
+    pub flag: &'static str,
+    pub threads: usize,
+}
+
 /// What answers: one deployment.
 pub struct Ring {
+    /// The name of what it computes with.
     pub backend: &'static str,
     pub agents: u32,
     gateway: Gateway,
@@ -53,7 +62,7 @@ fn deployment(agents: u32) -> String {
 
 /// The model on one agent and on all. For the throughput of several sessions, so that the planner shares the layers out: for
 /// one session nearly all on one agent would be as fast, and would say little of a ring.
-fn manifest(model: &Path) -> String {
+fn manifest(model: &Path, agents: &[u32]) -> String {
     let path = model.display();
     let model = format!(
         "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: smollm2}}\nspec: {{source: \"file://{path}\"}}\n"
@@ -67,7 +76,7 @@ fn manifest(model: &Path) -> String {
             deployment(agents)
         )
     };
-    [1, AGENTS].into_iter().fold(model, |all, agents| all + &deployment(agents))
+    agents.iter().fold(model, |all, agents| all + &deployment(*agents))
 }
 
 // === impl Shelves ===
@@ -75,21 +84,30 @@ fn manifest(model: &Path) -> String {
 impl Shelves {
     /// # Errors
     /// When a shelf does not start or a deployment does not become available; with why.
-    pub fn start(backends: &[&'static str], model: &Path) -> Result<Self> {
+    pub fn start(backends: &[Computing], model: &Path) -> Result<Self> {
         let mut all = Self { shelves: BTreeMap::new(), rings: Vec::new() };
-        for backend in backends {
-            crate::progress(&format!("starting {AGENTS} agents on {backend}"));
-            let shelf = Shelf::planned(backend, AGENTS as usize, PHONE_MEMORY)?;
-            shelf.start()?;
-            shelf.apply(&manifest(model))?.ok()?;
-            let pids = pids(&shelf)?;
-            for agents in [1, AGENTS] {
+        for Computing { name, flag, threads } in backends {
+            // With all of a small machine's processors in one agent, a second one would take them from it.
+            let n_agents = if *threads == 1 { AGENTS } else { 1 };
+            crate::progress(&format!("starting {n_agents} agents on {name}"));
+            let shelf = match threads {
+                1 => {
+                    let shelf = Shelf::planned(flag, n_agents as usize, PHONE_MEMORY)?;
+                    shelf.start()?;
+                    shelf
+                }
+                _ => Shelf::up_with_threads(flag, *threads, n_agents as usize, PHONE_MEMORY)?,
+            };
+            let rings: &[u32] = if n_agents == 1 { &[1] } else { &[1, AGENTS] };
+            shelf.apply(&manifest(model, rings))?.ok()?;
+            let pids = shelf.pids()?;
+            for &agents in rings {
                 shelf.wait_available(&deployment(agents))?;
                 let gateway = Gateway::new(&shelf.endpoints()?.gateway)?;
                 let traffic = Traffic::of(&shelf.list("phones")?)?;
-                all.rings.push(Ring { backend, agents, gateway, pids: pids.clone(), traffic });
+                all.rings.push(Ring { backend: name, agents, gateway, pids: pids.clone(), traffic });
             }
-            all.shelves.insert(backend, shelf);
+            all.shelves.insert(name, shelf);
         }
         Ok(all)
     }
@@ -136,18 +154,10 @@ impl Shelves {
             let layers: Vec<String> = stages.iter().map(layers).collect();
             Ok(((*backend).to_owned(), layers.join(" + ")))
         };
-        self.shelves.iter().map(split).collect()
+        let has_ring =
+            |backend: &&'static str| self.rings.iter().any(|ring| ring.backend == *backend && ring.agents > 1);
+        self.shelves.iter().filter(|(backend, _)| has_ring(backend)).map(split).collect()
     }
-}
-
-/// The processes that `polyctl up` started.
-fn pids(shelf: &Shelf) -> Result<Vec<u32>> {
-    let ledger: Value = serde_json::from_slice(&std::fs::read(shelf.data_dir().join("processes.json"))?)?;
-    let processes = ledger["processes"].as_array().context("processes.json lists no processes")?;
-    processes
-        .iter()
-        .map(|process| process["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).context("a process without pid"))
-        .collect()
 }
 
 // === impl Ring ===

@@ -4,6 +4,7 @@ mod figures;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::{Link, Shape};
 pub use figures::parse_bytes;
@@ -80,6 +81,20 @@ impl Lab {
 
     pub fn phone(&self, name: &str) -> Option<&Phone> {
         self.phones.iter().find(|phone| phone.name == name)
+    }
+
+    /// How long the links of this file hold a packet back on its way from one phone to another, either way: the link of these two, or
+    /// else the one's and then the other's. Zero to itself.
+    pub fn delay(&self, one: &str, other: &str) -> Duration {
+        if one == other {
+            return Duration::ZERO;
+        }
+        let own = |from: &str, to: &str| self.phone(from).and_then(|phone| phone.shape.links.get(to));
+        let access = |name: &str| self.phone(name).and_then(|phone| phone.shape.link.as_ref());
+        match own(one, other).or_else(|| own(other, one)) {
+            Some(link) => link.delay,
+            None => [one, other].into_iter().filter_map(access).map(|link| link.delay).sum(),
+        }
     }
 }
 
@@ -209,8 +224,6 @@ fn resolve_link(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
     use super::*;
 
     fn parse(text: &str) -> Result<Lab, LabError> {
@@ -233,6 +246,20 @@ mod tests {
         assert_eq!((own.delay, own.bits_per_second, own.is_cut), (Duration::from_millis(40), Some(10_000_000), true));
         assert_eq!((b.shape.cpu_cores, &b.shape.link), (Some(0.5), &None));
         assert_eq!(b.sensors.as_ref().unwrap().battery_percent, Some(20));
+    }
+
+    #[test]
+    fn a_packet_waits_on_the_link_of_two_phones_or_else_on_the_one_s_and_the_other_s() {
+        let lab = parse(
+            "phones:\n- {name: a, profile: flagship, link: good-wifi}\n- {name: b, profile: old, link: hotspot}\n- {name: c, profile: \
+             old}\nlinks:\n- {between: [a, c], delayMilliseconds: 3}\n",
+        )
+        .unwrap();
+        for (one, other, milliseconds) in
+            [("a", "b", 21), ("b", "a", 21), ("a", "c", 3), ("c", "a", 3), ("b", "c", 20), ("a", "a", 0)]
+        {
+            assert_eq!(lab.delay(one, other), Duration::from_millis(milliseconds), "{one} to {other}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::statistics::Summary;
+use super::statistics::{CONFIDENCE, Summary};
 
 /// What to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
@@ -12,11 +12,12 @@ pub enum Goal {
     AtMost(f64),
 }
 
-/// Whether the median reaches the goal, and whether the whole interval is on the same side.
+/// Whether the median reaches the goal, and whether the whole of an interval that is to be relied on is on the same side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Verdict {
     pub met: bool,
-    /// False while the interval has the goal in it.
+    /// False while the interval has the goal in it, and where there are too few samples for an interval that says anything: the only
+    /// sample is its own.
     pub sure: bool,
 }
 
@@ -29,7 +30,8 @@ impl Goal {
             Self::AtMost(goal) => value <= goal,
         };
         let met = reached(summary.median);
-        Verdict { met, sure: reached(summary.low) == met && reached(summary.high) == met }
+        let is_on_one_side = reached(summary.low) == met && reached(summary.high) == met;
+        Verdict { met, sure: is_on_one_side && summary.confidence >= CONFIDENCE }
     }
 }
 
@@ -72,6 +74,16 @@ mod tests {
             (Goal::AtMost(0.6), sample(0.7, 0.8, 0.9), "missed"),
         ] {
             assert_eq!(goal.judge(&summary).to_string(), expected, "{goal} of {summary:?}");
+        }
+    }
+
+    #[test]
+    fn too_few_samples_are_sure_of_nothing_however_near_they_lie() {
+        for (n, confidence, expected) in
+            [(1, 0.0, "met, not surely"), (5, 0.9375, "met, not surely"), (6, 0.96875, "met")]
+        {
+            let summary = Summary { n, median: 50.0, low: 50.0, high: 50.0, confidence };
+            assert_eq!(Goal::AtLeast(40.0).judge(&summary).to_string(), expected, "{n} samples");
         }
     }
 }

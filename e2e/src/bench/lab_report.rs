@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::report::{Machine, Row, grid};
-use super::statistics::Summary;
+use super::plan::Plan;
+use super::report::{Machine, Row, grid, how_sure};
+use super::statistics::{Summary, prediction_error, summary};
 
 /// Everything that one `make bench-lab` found.
 #[derive(Clone, Debug, Serialize)]
@@ -37,19 +38,29 @@ pub struct LabReport {
 pub struct LabFigures {
     pub lab: String,
     /// Who holds what, by deployment.
-    pub plans: BTreeMap<String, String>,
+    pub plans: BTreeMap<String, Plan>,
     /// By deployment.
     pub tokens_per_second: BTreeMap<String, Summary>,
-    /// Ours over another's, by the other's deployment.
-    pub ratios: BTreeMap<String, Summary>,
-    /// Token time that the controller expected of our plan over the one that was measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub predicted_over_measured: Option<f64>,
+    /// Ours over another's, of each pair of neighbours in time, by the other's deployment.
+    pub ratios: BTreeMap<String, Vec<f64>>,
+    /// Token time that the controller expected of our plan just before an answer, over that of the answer.
+    pub predicted_over_measured: Vec<f64>,
 }
 
-/// The smallest of some figures.
-pub fn least(values: &[f64]) -> Option<f64> {
-    values.iter().copied().min_by(f64::total_cmp)
+// === impl LabFigures ===
+
+impl LabFigures {
+    /// Ours over another's: the median of the pairs.
+    pub fn ratio(&self, theirs: &str) -> Option<f64> {
+        Some(summary(self.ratios.get(theirs)?)?.median)
+    }
+}
+
+/// The lab with the smallest median of a ratio, and that ratio's samples there.
+pub fn worst<'a>(labs: &'a [LabFigures], theirs: &str) -> Option<(&'a str, &'a [f64])> {
+    let of_lab = |lab: &'a LabFigures| Some((lab.ratio(theirs)?, lab));
+    let (_, lab) = labs.iter().filter_map(of_lab).min_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    Some((&lab.lab, lab.ratios.get(theirs)?))
 }
 
 // === impl LabReport ===
@@ -68,15 +79,16 @@ impl LabReport {
         }
         out.push('\n');
         out.push_str(&grid(&self.rows));
+        out.push_str(&how_sure(&self.rows));
         for lab in &self.labs {
             let _ = writeln!(out, "\n{}", lab.lab);
             for (deployment, plan) in &lab.plans {
                 let speed = lab.tokens_per_second.get(deployment).map_or(f64::NAN, |speed| speed.median);
-                let ratio = lab.ratios.get(deployment).map(|ratio| format!(", ours {:.2} times", ratio.median));
+                let ratio = lab.ratio(deployment).map(|ratio| format!(", ours {ratio:.2} times"));
                 let _ = writeln!(out, "  {deployment}: {speed:.2} tokens/s{} · {plan}", ratio.unwrap_or_default());
             }
-            if let Some(predicted) = lab.predicted_over_measured {
-                let _ = writeln!(out, "  predicted token time: {predicted:.2} of the measured");
+            if let Some(error) = prediction_error(&lab.predicted_over_measured) {
+                let _ = writeln!(out, "  predicted token time: off by {:.0} % of the measured", error * 100.0);
             }
         }
         for why in &self.left_out {
@@ -91,6 +103,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::bench::goal::Goal;
+    use crate::bench::plan::Held;
 
     #[test]
     fn the_table_has_rows_labs_and_what_is_missing() {
@@ -98,10 +111,10 @@ mod tests {
         let row = Row::of("decode, ours over equal split", "cpu", Some(4), "times", vec![1.7]).unwrap();
         let lab = LabFigures {
             lab: "hotspot".into(),
-            plans: [("equalsplit".to_owned(), "phone-1 0-29".to_owned())].into(),
+            plans: [("equalsplit".to_owned(), Plan(vec![Held { phone: "phone-1".into(), from: 0, to: 30 }]))].into(),
             tokens_per_second: [("equalsplit".to_owned(), Summary { median: 4.25, ..ratio })].into(),
-            ratios: [("equalsplit".to_owned(), ratio)].into(),
-            predicted_over_measured: Some(0.93),
+            ratios: [("equalsplit".to_owned(), vec![1.6, 1.7, 1.8])].into(),
+            predicted_over_measured: vec![0.93, 1.07, 0.93],
         };
         let report = LabReport {
             version: 1,
@@ -123,17 +136,24 @@ mod tests {
             "a quick run",
             "≥ 1.6",
             "equalsplit: 4.25 tokens/s, ours 1.70 times · phone-1 0-29",
-            "predicted token time: 0.93 of the measured",
+            "predicted token time: off by 7 % of the measured",
             "left out: two-rooms: not exact",
         ] {
             assert!(table.contains(words), "{words} is not in\n{table}");
         }
-        assert_eq!(serde_json::to_value(&report).unwrap()["labs"][0]["predictedOverMeasured"], 0.93);
+        assert_eq!(serde_json::to_value(&report).unwrap()["labs"][0]["predictedOverMeasured"][1], 1.07);
     }
 
     #[test]
-    fn the_least_of_nothing_is_nothing() {
-        assert_eq!(least(&[]), None);
-        assert_eq!(least(&[2.0, 0.5, 1.0]), Some(0.5));
+    fn the_worst_lab_is_the_one_with_the_least_median_and_keeps_its_samples() {
+        let lab = |name: &str, ratios: &[f64]| LabFigures {
+            lab: name.into(),
+            ratios: [("minmax".to_owned(), ratios.to_vec())].into(),
+            ..LabFigures::default()
+        };
+        // One low sample makes no worst lab.
+        let labs = [lab("a", &[1.2, 0.1, 1.3]), lab("b", &[0.9, 1.0, 0.95]), LabFigures::default()];
+        assert_eq!(worst(&labs, "minmax"), Some(("b", &[0.9, 1.0, 0.95][..])));
+        assert_eq!(worst(&labs, "equalsplit"), None);
     }
 }

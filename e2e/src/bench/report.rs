@@ -95,15 +95,16 @@ impl Row {
         self
     }
 
-    fn cells(&self) -> [String; 9] {
-        let Summary { median, low, high, .. } = self.summary;
+    fn cells(&self) -> [String; 10] {
+        let Summary { n, median, low, high, .. } = self.summary;
         let or_empty = |text: Option<String>| text.unwrap_or_default();
         [
             self.what.clone(),
             self.backend.clone(),
             or_empty(self.agents.map(|agents| agents.to_string())),
             number(median),
-            format!("{} … {}", number(low), number(high)),
+            if n == 1 { "one sample".to_owned() } else { format!("{} … {}", number(low), number(high)) },
+            n.to_string(),
             self.unit.to_owned(),
             or_empty(self.goal.map(|goal| goal.to_string())),
             or_empty(self.llama_cpp.map(number)),
@@ -142,10 +143,7 @@ impl Report {
         }
         out.push('\n');
         out.push_str(&grid(&self.rows));
-        if let Some(row) = self.rows.iter().min_by(|a, b| a.summary.confidence.total_cmp(&b.summary.confidence)) {
-            let (sure, n) = (row.summary.confidence * 100.0, row.summary.n);
-            let _ = writeln!(out, "\nmedian, and the interval that holds it with {sure:.1} % or more (n ≥ {n})");
-        }
+        out.push_str(&how_sure(&self.rows));
         for why in &self.left_out {
             let _ = writeln!(out, "left out: {why}");
         }
@@ -153,25 +151,33 @@ impl Report {
     }
 }
 
-const HEADER: [&str; 9] =
-    ["what", "backend", "agents", "median", "interval", "unit", "to reach", "llama.cpp", "verdict"];
+const HEADER: [&str; 10] =
+    ["what", "backend", "agents", "median", "interval", "n", "unit", "to reach", "llama.cpp", "verdict"];
 
 /// Columns as wide as their widest cell; figures to the right.
 pub fn grid(rows: &[Row]) -> String {
-    let lines: Vec<[String; 9]> =
+    let lines: Vec<[String; 10]> =
         std::iter::once(HEADER.map(str::to_owned)).chain(rows.iter().map(Row::cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEADER.len()).map(width).collect();
     let mut out = String::new();
     for line in &lines {
         let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-            2..=4 | 7 => format!("{cell:>width$}"),
+            2..=5 | 8 => format!("{cell:>width$}"),
             _ => format!("{cell:<width$}"),
         });
         out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         out.push('\n');
     }
     out
+}
+
+/// With how much confidence the intervals of a table hold their medians, by the number of samples.
+pub fn how_sure(rows: &[Row]) -> String {
+    let by_n: BTreeMap<usize, f64> = rows.iter().map(|row| (row.summary.n, row.summary.confidence)).collect();
+    let words = by_n.iter().filter(|(n, _)| **n > 1).map(|(n, sure)| format!("{:.1} % of {n} samples", sure * 100.0));
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { String::new() } else { format!("\nintervals hold the median with {}\n", words.join(", ")) }
 }
 
 /// Three significant digits, which is more than such samples are worth; whole where it is large.
@@ -229,8 +235,10 @@ mod tests {
         let line = table.lines().find(|line| line.starts_with("decode")).unwrap();
         assert_eq!(
             line.split_whitespace().collect::<Vec<_>>().join(" "),
-            "decode cpu 1 42.0 41.0 … 44.0 tokens/s ≥ 40 75.0 met"
+            "decode cpu 1 42.0 41.0 … 44.0 3 tokens/s ≥ 40 75.0 met, not surely"
         );
+        assert!(table.contains("0.700  one sample  1  CPU-ns"), "{table}");
+        assert!(table.contains("intervals hold the median with 75.0 % of 3 samples\n"), "{table}");
         assert!(table.contains("left out: vulkan: no driver"), "{table}");
     }
 

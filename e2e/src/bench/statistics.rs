@@ -58,6 +58,13 @@ pub fn ratios(numerators: &[f64], denominators: &[f64]) -> Vec<f64> {
     numerators.iter().zip(denominators).map(|(above, below)| above / below).collect()
 }
 
+/// How far predictions were off, each by itself: the median of their absolute errors, as a part of what was measured. One that is half
+/// too long and one that is half too short are both half off, and not right together.
+pub fn prediction_error(predicted_over_measured: &[f64]) -> Option<f64> {
+    let errors: Vec<f64> = predicted_over_measured.iter().map(|ratio| (ratio - 1.0).abs()).collect();
+    summary(&errors).map(|errors| errors.median)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -112,6 +119,13 @@ mod tests {
         for values in [vec![], vec![1.0, f64::NAN], vec![f64::INFINITY]] {
             assert_eq!(summary(&values), None, "{values:?}");
         }
+    }
+
+    #[test]
+    fn opposite_errors_do_not_make_a_right_prediction() {
+        assert_eq!(prediction_error(&[0.5, 1.5]), Some(0.5));
+        assert_eq!(prediction_error(&[1.0, 1.25, 0.875]), Some(0.125));
+        assert_eq!(prediction_error(&[]), None);
     }
 
     #[test]

@@ -34,6 +34,8 @@ fn each_rule_places_as_its_publication_says() {
         (Strategy::MinMax, "a 0..2, b 2..7, c 7..10"),
         // The first phone has to be the head; hops cost next to nothing, and 0.7 of 200 MiB hold nine layers.
         (Strategy::LinguaLinked, "a 0..1, b 1..10"),
+        // Begun at the fastest, which holds them all.
+        (Strategy::LinguaLinkedBestFirst, "b 0..10"),
         (Strategy::Optimal, "b 0..10"),
     ];
     for (strategy, expected) in cases {

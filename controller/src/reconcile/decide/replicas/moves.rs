@@ -61,7 +61,9 @@ impl<'a> Round<'a, '_> {
             outcome.balance = not_asked("Disabled", message);
             return outcome;
         }
-        if rules.enabled && !matches!(strategy, Strategy::Optimal | Strategy::LinguaLinked) {
+        let is_balanced =
+            matches!(strategy, Strategy::Optimal | Strategy::LinguaLinked | Strategy::LinguaLinkedBestFirst);
+        if rules.enabled && !is_balanced {
             outcome.balance = not_asked("Disabled", format!("the strategy {strategy:?} is kept as it is"));
             return outcome;
         }
