@@ -237,7 +237,7 @@ mod tests {
             line.split_whitespace().collect::<Vec<_>>().join(" "),
             "decode cpu 1 42.0 41.0 … 44.0 3 tokens/s ≥ 40 75.0 met, not surely"
         );
-        assert!(table.contains("0.700  one sample  1  CPU-ns"), "{table}");
+        assert!(table.contains("0.700   one sample  1  CPU-ns"), "{table}");
         assert!(table.contains("intervals hold the median with 75.0 % of 3 samples\n"), "{table}");
         assert!(table.contains("left out: vulkan: no driver"), "{table}");
     }
