@@ -23,5 +23,7 @@ mod losses;
 mod manifests;
 #[path = "it/moves.rs"]
 mod moves;
+#[path = "it/sessions.rs"]
+mod sessions;
 #[path = "it/tidy.rs"]
 mod tidy;

@@ -10,7 +10,7 @@ use polyphony_protocol::version;
 use polyphony_wire::{Bounds, Wire};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::{Assignments, Context, Ordeals, Residents};
@@ -25,6 +25,7 @@ use crate::metrics::{self, Identity, Metrics};
 use crate::neighbours;
 use crate::probe;
 use crate::sensors::Sensors;
+use crate::serve::outlet;
 use crate::serve::ring::{self, Members};
 use crate::weights::Cache;
 
@@ -102,7 +103,7 @@ async fn run_to_the_end(
     let metrics = Arc::new(Metrics::new(identity, board.clone(), memory.clone(), sensors.clone()));
     let wire = Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()));
     let members = Members::default();
-    let (to_host, outgoing) = mpsc::channel(QUEUE_FRAMES);
+    let (to_host, outgoing) = outlet::to_host(QUEUE_FRAMES);
     let (host, known_host) = watch::channel(None);
     let context = Arc::new(Context {
         phone: flags.name.clone(),

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polyphony_model::{Holds, LayerRange};
-use polyphony_protocol::Frame;
 use polyphony_protocol::hub::{self, Assignment};
 use polyphony_wire::Wire;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -24,12 +23,12 @@ use crate::metrics::Metrics;
 use crate::serve::compute::{Attachment, Compute, Skip, Thread};
 use crate::serve::kv_transfer::Puller;
 use crate::serve::links::Links;
-use crate::serve::outlet::Outlet;
-use crate::serve::ring::{Member, Members, OurEnd, keep_link};
+use crate::serve::outlet::{Outlet, ToHost};
+use crate::serve::ring::{Member, Members, OurEnd, Way, keep_link};
 use crate::serve::stage::{EncoderShape, StageShape};
 use crate::weights::{Cache, Host};
 
-use load::{LoadError, check_numerics, load};
+use load::{LoadError, Loaded, check_numerics, load};
 use residents::{Kind, Resident};
 
 pub use ordeals::Ordeals;
@@ -49,7 +48,7 @@ pub struct Context {
     /// How ring links and transfers are dialled.
     pub wire: Wire,
     /// Frames for the gateway, over the host link.
-    pub to_host: mpsc::Sender<Frame>,
+    pub to_host: ToHost,
     pub step_deadline: Duration,
     pub idle_deadline: Duration,
     /// Held while a tensor is fetched, so that two segments never fetch the same one twice.
@@ -187,18 +186,21 @@ async fn stay(
 ) -> String {
     let first = assignment.borrow().clone();
     let links = Links::of_assignment(&first);
-    let outlet = Outlet::default();
-    let to_skip = |to: &u32| (*to, Skip { phone: phone_of(&first, Some(*to)), outlet: Outlet::default() });
+    let shape = shape_of(context, &first, &resident);
+    let new_outlet = || Outlet::new(shape.max_frames_out());
+    let outlet = new_outlet();
+    let to_skip = |to: &u32| (*to, Skip { phone: phone_of(&first, Some(*to)), outlet: new_outlet() });
     let skips: BTreeMap<u32, Skip> = links.skips.iter().map(to_skip).collect();
-    let mut ways: Vec<(u32, Outlet)> = links.next.map(|next| (next, outlet.clone())).into_iter().collect();
-    ways.extend(skips.iter().map(|(to, skip)| (*to, skip.outlet.clone())));
+    let to_next = links.next.map(|to_stage| Way { to_stage, outlet: outlet.clone() });
+    let to_skips = skips.iter().map(|(to, skip)| Way { to_stage: *to, outlet: skip.outlet.clone() });
+    let ways: Vec<Way> = to_next.into_iter().chain(to_skips).collect();
     let attachment = Attachment {
-        shape: shape_of(context, &first, &resident),
+        shape,
         holds: holds_of(&first),
         next: outlet,
         skips,
         entry: entry.clone(),
-        puller: Puller { phone: context.phone.clone(), assignment: assignment.clone(), wire: context.wire.clone() },
+        puller: Puller::new(context.phone.clone(), assignment.clone(), context.wire.clone()),
     };
     entry.set_room(first.holds.to.saturating_sub(first.holds.from) as usize, resident.capacity.n_slots);
     let compute = match resident.thread.attach(attachment).await {
@@ -206,12 +208,7 @@ async fn stay(
         Err(error) => return error.to_string(),
     };
     let _detached = DetachOnDrop(compute.clone());
-    let member = Member {
-        assignment: assignment.clone(),
-        compute: compute.clone(),
-        entry: entry.clone(),
-        incoming: Arc::default(),
-    };
+    let member = Member::new(assignment.clone(), compute.clone(), entry.clone());
     context.members.add(first.ring, first.generation, member);
     entry.set_loaded(links);
     let our_end = OurEnd { phone: context.phone.clone(), board: context.board.clone(), wire: context.wire.clone() };
@@ -245,9 +242,8 @@ fn shape_of(context: &Context, assignment: &Assignment, resident: &Resident) -> 
         next_phone: phone_of(assignment, Links::of_assignment(assignment).next),
         n_stages: assignment.peers.len(),
         session_groups: assignment.session_groups as usize,
-        is_head: assignment.holds.embedding,
-        is_tail: assignment.holds.head,
         encoder: encoder.map(|(stages, start_token)| EncoderShape { start_token, stages }),
+        vocab_size: resident.vocab_size,
         hidden_size: resident.hidden_size,
         activation_type: assignment.activation_type,
         capacity: resident.capacity,
@@ -283,13 +279,22 @@ async fn settle(
     if let Some(resident) = among_loaded() {
         return Ok(resident);
     }
-    let (segment, memory, (weight_bytes, start_token)) = load(context, assignment, entry, cancel).await?;
-    let (holds, capacity, hidden_size) = (segment.holds(), segment.capacity(), segment.hidden_size());
-    let thread = Thread::start(&assignment.name, (segment, memory), context.to_host.clone());
+    let Loaded { owned, weight_bytes, vocab_size, start_token } = load(context, assignment, entry, cancel).await?;
+    let (holds, capacity) = (owned.segment.holds(), owned.segment.capacity());
+    let hidden_size = owned.segment.hidden_size();
+    let thread = Thread::start(&assignment.name, owned, context.to_host.clone());
     let thread = thread.map_err(|error| LoadError::Thread(format!("no thread for the segment: {error}")))?;
-    let resident =
-        Resident { thread, holds, capacity, hidden_size, start_token, weight_bytes, kind: Kind::of(assignment) };
-    Ok(context.residents.add(resident))
+    let kind = Kind::of(assignment);
+    Ok(context.residents.add(Resident {
+        thread,
+        holds,
+        capacity,
+        hidden_size,
+        vocab_size,
+        start_token,
+        weight_bytes,
+        kind,
+    }))
 }
 
 /// Ends the stage, also when its task is cancelled at an await.

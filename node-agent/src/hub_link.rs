@@ -17,6 +17,7 @@ use crate::assignment::Assignments;
 use crate::board::Board;
 use crate::sensors::Sensors;
 use crate::serve::compute::{Event, Source};
+use crate::serve::outlet::FromStages;
 use crate::serve::ring::Members;
 use crate::weights::Host;
 
@@ -38,7 +39,7 @@ pub struct HubLink {
     pub assignments: Assignments,
     pub wire: Wire,
     /// Frames for the gateway.
-    pub outgoing: mpsc::Receiver<Frame>,
+    pub outgoing: FromStages,
     /// Battery and heat.
     pub sensors: Sensors,
     /// Told whose links are to be measured.
@@ -69,16 +70,19 @@ impl HubLink {
                 }
                 tracing::warn!(hub = %self.address, %error, retry_in = ?pause, "no link to the host");
             }
-            // Frames for a gateway that has lost this phone are void, and must not hold up the compute threads.
+            // The gateway that had this phone's sessions replays them, or is gone: they are over here, before the next link is up.
+            self.members.host_lost().await;
+            // Frames for it are void.
             let wait = tokio::time::sleep(pause);
             tokio::pin!(wait);
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = &mut wait => break,
-                    _ = self.outgoing.recv() => {}
+                    _ = self.outgoing.frames.recv() => {}
                 }
             }
+            self.outgoing.clear();
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -110,11 +114,13 @@ impl HubLink {
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
         let (board, members, sensors) = (self.board.clone(), self.members.clone(), self.sensors.clone());
         let neighbours = self.neighbours.clone();
+        let overruns = self.outgoing.overruns();
         tokio::select! {
+            () = overruns.notified() => Err(LinkError::Io(std::io::Error::other("more frames waited for the host than may"))),
             end = writer.write_queue(&mut waiting) => end,
             end = read_frames(&mut reader, &members, &mut self.assignments, &neighbours, queue.clone()) => end,
             end = send_heartbeats(&board, &sensors, every, queue.clone()) => end,
-            end = forward(&mut self.outgoing, queue) => end,
+            end = forward(&mut self.outgoing.frames, queue) => end,
         }
     }
 

@@ -17,25 +17,35 @@ use choice::{argmax, choose, likeliest};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drawn {
     pub token: u32,
-    /// Natural logarithm of its probability before bias, penalties, temperature and truncation; NaN-free for finite logits.
+    /// Natural logarithm of its probability before bias, penalties, temperature and truncation.
     pub logprob: f32,
     /// The likeliest tokens with theirs, best first.
     pub top: Vec<(u32, f32)>,
 }
 
+/// A logit is NaN or infinite, or there is none: no token follows from that, neither a likeliest one nor one by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the logits are no finite numbers")]
+pub struct NonFinite;
+
 /// Draws the token of `position` from `logits` (one value a vocabulary entry, at least one).
 ///
 /// The history in `options` is of the tokens before `position`. Equal logits are ordered by token.
-pub fn draw(logits: &[f32], options: &SessionOptions, position: u32) -> Drawn {
+///
+/// # Errors
+/// When not all logits are finite.
+pub fn draw(logits: &[f32], options: &SessionOptions, position: u32) -> Result<Drawn, NonFinite> {
+    if logits.is_empty() || !logits.iter().all(|logit| logit.is_finite()) {
+        return Err(NonFinite);
+    }
     let sampling = &options.sampling;
     let token = {
         let logits = adjusted(logits, sampling, &options.history);
-        let is_random = sampling.temperature > 0.0 && logits.iter().all(|logit| logit.is_finite());
-        if is_random { choose(&logits, sampling, position) } else { argmax(&logits) }
+        if sampling.temperature > 0.0 { choose(&logits, sampling, position) } else { argmax(&logits) }
     };
     let n_top = usize::from(options.top_logprobs);
     if !options.logprobs && n_top == 0 {
-        return Drawn { token, logprob: 0.0, top: Vec::new() };
+        return Ok(Drawn { token, logprob: 0.0, top: Vec::new() });
     }
     let largest = logits[argmax(logits) as usize];
     let normalizer =
@@ -43,7 +53,7 @@ pub fn draw(logits: &[f32], options: &SessionOptions, position: u32) -> Drawn {
     let logprob_of = |token: u32| (f64::from(logits[token as usize]) - normalizer) as f32;
     let all = (0..logits.len() as u32).collect();
     let top = likeliest(logits, all, n_top).into_iter().map(|token| (token, logprob_of(token))).collect();
-    Drawn { token, logprob: logprob_of(token), top }
+    Ok(Drawn { token, logprob: logprob_of(token), top })
 }
 
 #[cfg(test)]

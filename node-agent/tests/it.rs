@@ -3,6 +3,8 @@
 
 #[path = "it/encoder_decoder.rs"]
 mod encoder_decoder;
+#[path = "it/ends.rs"]
+mod ends;
 #[path = "it/exposition.rs"]
 mod exposition;
 #[path = "it/floor.rs"]

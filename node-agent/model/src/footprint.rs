@@ -5,6 +5,11 @@ use crate::hyperparameters::Hyperparameters;
 
 /// Token rows of one step: the prefill chunk of every ring.
 pub const STEP_ROWS: u32 = 32;
+/// The most chunks of a session that may be on their way through a ring at a time.
+pub const MAX_CHUNKS: u32 = 8;
+/// Bytes of a piece of a KV cache on its way to another phone, and how many may wait at a segment each way.
+pub const CACHE_PIECE_BYTES: u64 = 256 << 10;
+pub const CACHE_PIECES: u32 = 2;
 /// Bytes of a value in a KV cache or an activation: f32.
 const VALUE_BYTES: u32 = 4;
 
@@ -32,6 +37,7 @@ impl Hyperparameters {
     /// Bytes of the activations of one step: hidden state, its norm, query and its result, key, value, gate, up and their
     /// product for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the logits of one row a session. In an
     /// encoder–decoder model the encoder's output besides: of one prompt with its keys and values, and of each session that it waits for.
+    /// Then what may wait here: hidden states of [`MAX_CHUNKS`] chunks a session, and pieces of KV caches that move.
     pub fn activation_bytes(&self, is_tail: bool, room: Room) -> u64 {
         let row = 2 * u64::from(self.hidden_size)
             + 2 * u64::from(self.n_heads) * u64::from(self.head_size)
@@ -40,7 +46,15 @@ impl Hyperparameters {
         let logits = if is_tail { u64::from(self.vocab_size) * u64::from(room.n_sessions.min(STEP_ROWS)) } else { 0 };
         let n_rows = if self.encoder.is_some() { STEP_ROWS.saturating_add(room.context_length) } else { STEP_ROWS };
         let rows = row.saturating_mul(u64::from(n_rows)).saturating_add(self.encoded_values(room));
-        rows.saturating_add(logits).saturating_mul(u64::from(VALUE_BYTES))
+        let values = rows.saturating_add(logits).saturating_add(self.waiting_values(room));
+        values.saturating_mul(u64::from(VALUE_BYTES)).saturating_add(2 * u64::from(CACHE_PIECES) * CACHE_PIECE_BYTES)
+    }
+
+    fn waiting_values(&self, room: Room) -> u64 {
+        let rows = u64::from(room.n_sessions).saturating_mul(u64::from(MAX_CHUNKS * STEP_ROWS));
+        // A session has no more rows than positions.
+        let rows = rows.min(u64::from(room.n_sessions).saturating_mul(u64::from(room.context_length)));
+        rows.saturating_mul(u64::from(self.hidden_size))
     }
 
     fn encoded_values(&self, room: Room) -> u64 {

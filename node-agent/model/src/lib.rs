@@ -18,7 +18,7 @@ mod tokenizer;
 
 pub use card::Card;
 pub use chat_template::{ChatMessage, ChatTemplate, TemplateError};
-pub use footprint::{Room, STEP_ROWS};
+pub use footprint::{CACHE_PIECE_BYTES, CACHE_PIECES, MAX_CHUNKS, Room, STEP_ROWS};
 pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Value};
 pub use graph::{Edge, EdgeKind};
 pub use holds::{Holds, LayerRange};

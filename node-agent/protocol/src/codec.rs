@@ -542,7 +542,8 @@ mod tests {
     #[test]
     fn the_bytes_of_an_acknowledgement_and_of_a_failure_by_numbers_that_are_none_are_these() {
         let key = [2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0];
-        let table: [(usize, [u8; 8], [u8; 8], &[u8]); 2] = [
+        type Row = (usize, [u8; 8], [u8; 8], &'static [u8]);
+        let table: [Row; 2] = [
             (21, [36, 0, 0, 0, 21, 0, 0, 0], [96, 0, 0, 0, 0, 0, 0, 0], &[]),
             (22, [39, 0, 0, 0, 10, 0, 7, 0], [0; 8], b"NaN"),
         ];

@@ -37,7 +37,7 @@ fn is_zero(n: &u32) -> bool {
 pub const MAX_TOP_LOGPROBS: u8 = 20;
 
 /// Why no session can run with these options.
-#[derive(Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum OptionsError {
     #[error("{field} is {value}, {expected} expected")]
     Number { field: &'static str, value: f32, expected: &'static str },

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS, TensorEntry};
 use polyphony_protocol::hub::{self, Assignment, EncoderStages};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, holds_of};
 use crate::board::Entry;
 use crate::segment::{AnySegment, Capacity, SegmentError};
+use crate::serve::compute::Owned;
 use crate::weights::{CacheError, FetchError, Host, Needed};
 
 /// Why a segment is not in memory.
@@ -65,9 +65,14 @@ impl LoadError {
     }
 }
 
-/// What is in memory: the segment with its share of the budget, the bytes of its weights, and what decoding starts from where the
-/// model has an encoder.
-pub(super) type Loaded = (AnySegment, OwnedSemaphorePermit, (u64, Option<u32>));
+/// What is in memory.
+pub(super) struct Loaded {
+    pub(super) owned: Owned,
+    pub(super) weight_bytes: u64,
+    pub(super) vocab_size: u32,
+    /// What decoding starts from, where the model has an encoder.
+    pub(super) start_token: Option<u32>,
+}
 
 /// Fetches what is missing and loads the segment; ends early when `cancel` says that nobody wants it.
 ///
@@ -88,6 +93,7 @@ pub(super) async fn load(
     let holds = checked_holds(assignment, &manifest)?;
     check_encoder(assignment, &manifest)?;
     let start_token = manifest.hyperparameters.encoder.map(|encoder| encoder.start_token);
+    let vocab_size = manifest.hyperparameters.vocab_size;
     let capacity = Capacity {
         n_slots: assignment.max_sessions as usize,
         n_positions: assignment.context_length as usize,
@@ -139,12 +145,12 @@ pub(super) async fn load(
                 entry.set_progress(loaded, total);
                 Ok(bytes)
             });
-        load.map(|segment| (segment, memory))
+        load.map(|segment| Owned { segment, memory })
     });
-    let (segment, memory) = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
+    let owned = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
     let seconds = began.elapsed().as_secs_f64();
     tracing::info!(seconds, weight_bytes = total, reserved_bytes = needed, "segment loaded");
-    Ok((segment, memory, (total, start_token)))
+    Ok(Loaded { owned, weight_bytes: total, vocab_size, start_token })
 }
 
 /// Whether the plan was made for what this phone computes in.

@@ -18,6 +18,7 @@ pub(super) struct Resident {
     pub(super) holds: Holds,
     pub(super) capacity: Capacity,
     pub(super) hidden_size: usize,
+    pub(super) vocab_size: u32,
     /// What decoding starts from, where the model has an encoder.
     pub(super) start_token: Option<u32>,
     pub(super) weight_bytes: u64,

@@ -13,7 +13,7 @@ use polyphony_protocol::session::{History, Sampling};
 /// - frequency and presence: z − c · f − (c > 0) · p, as OpenAI's "parameter details".
 ///
 /// Tokens beyond the vocabulary are passed over. A replay gets the same values: each is a function of the count, not a sum
-/// of what came step by step.
+/// of what came step by step. Finite logits stay finite, whatever a client asks for.
 pub(super) fn adjusted<'a>(logits: &'a [f32], sampling: &Sampling, history: &History) -> Cow<'a, [f32]> {
     if sampling.logit_bias.is_empty() && (!sampling.minds_output() || history.is_empty()) {
         return Cow::Borrowed(logits);
@@ -37,6 +37,6 @@ pub(super) fn adjusted<'a>(logits: &'a [f32], sampling: &Sampling, history: &His
 
 fn change(logits: &mut [f32], token: u32, to: impl Fn(f32) -> f32) {
     if let Some(logit) = logits.get_mut(token as usize) {
-        *logit = to(*logit);
+        *logit = to(*logit).clamp(f32::MIN, f32::MAX);
     }
 }

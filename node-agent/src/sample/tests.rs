@@ -30,7 +30,7 @@ fn options(sampling: &Sampling) -> SessionOptions {
 }
 
 fn token(logits: &[f32], sampling: &Sampling, history: &History, position: u32) -> u32 {
-    draw(logits, &SessionOptions { history: history.clone(), ..options(sampling) }, position).token
+    draw(logits, &SessionOptions { history: history.clone(), ..options(sampling) }, position).unwrap().token
 }
 
 /// How often each token is drawn at 20,000 positions.
@@ -216,7 +216,7 @@ fn tokens_beyond_the_vocabulary_are_passed_over() {
 fn log_probabilities_are_those_of_the_model_before_all_changes() {
     let sampling = Sampling { temperature: 0.5, logit_bias: [(0, 50.0)].into(), min_p: 1.0, ..Sampling::default() };
     let options = SessionOptions { logprobs: true, top_logprobs: 2, ..options(&sampling) };
-    let drawn = draw(&[0.0, 3.0_f32.ln()], &options, 0);
+    let drawn = draw(&[0.0, 3.0_f32.ln()], &options, 0).unwrap();
     assert_eq!(drawn.token, 0);
     // f32 rounding of a value near 1.
     assert!((drawn.logprob - 0.25_f32.ln()).abs() < 1e-6, "{drawn:?}");
@@ -225,12 +225,22 @@ fn log_probabilities_are_those_of_the_model_before_all_changes() {
 }
 
 #[test]
-fn logits_that_are_not_finite_do_not_panic() {
+fn no_token_is_drawn_from_logits_of_which_one_is_no_number() {
+    for sampling in [random(), Sampling::default()] {
+        let options = SessionOptions { logprobs: true, top_logprobs: 3, ..options(&sampling) };
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(draw(&[1.0, broken, 3.0], &options, 0), Err(NonFinite), "{broken}, {sampling:?}");
+        }
+        assert_eq!(draw(&[], &options, 0), Err(NonFinite));
+    }
+}
+
+#[test]
+fn penalties_that_lead_beyond_all_numbers_are_no_fault_of_the_model() {
     let sampling = Sampling { top_p: 0.5, min_p: 0.5, repetition_penalty: 1e-38, ..random() };
     let history = History::new(&sampling, &[0, 1], &[2]);
     let options = SessionOptions { logprobs: true, top_logprobs: 3, history, ..options(&sampling) };
-    draw(&[f32::NAN, 1.0, f32::INFINITY], &options, 0);
-    draw(&[9.0, 8.0, 7.0], &options, 0);
+    assert!(draw(&[9.0, 8.0, 7.0], &options, 0).is_ok());
 }
 
 /// The tokens that may be drawn, found the slow way: by the definition of each filter, over all tokens, one after another.

@@ -82,14 +82,16 @@ impl AnySegment {
         }
     }
 
-    /// Runs one decoding step of a part of what is loaded. `n_encoded` says by row how many positions of an encoder's output there are.
+    /// Runs one decoding step of a part of what is loaded. `n_encoded` says by row how many positions of an encoder's output there are; it is
+    /// not looked at in a model without one.
     ///
     /// # Errors
     /// As [`Segment::step_of`] and [`EncoderDecoderSegment::step_of`].
     pub fn step_of(
         &mut self,
         part: Holds,
-        (rows, n_encoded): (&[Row], &[u32]),
+        rows: &[Row],
+        n_encoded: &[u32],
         input: Input,
         n_logits: usize,
     ) -> Result<Output, SegmentError> {

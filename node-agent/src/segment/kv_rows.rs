@@ -24,19 +24,19 @@ impl Segment {
         Ok(values)
     }
 
-    /// Puts what [`Segment::read_kv`] gave elsewhere into this cache, from position `from` on.
+    /// Puts what [`Segment::read_kv`] gave elsewhere into these positions of this cache.
     ///
     /// # Errors
-    /// As [`Segment::read_kv`], and when `values` are not those of `n_positions`.
+    /// As [`Segment::read_kv`], and when `values` are not theirs.
     pub fn write_kv(
         &mut self,
         layer: u32,
         slot: u32,
-        (from, n_positions): (u32, u32),
+        positions: Range<u32>,
         values: &[f32],
     ) -> Result<(), SegmentError> {
-        let (index, range) = self.find_kv(layer, slot, &(from..from.saturating_add(n_positions)))?;
-        let expected = 2 * range.len();
+        let (index, range) = self.find_kv(layer, slot, &positions)?;
+        let (expected, n_positions) = (2 * range.len(), positions.end - positions.start);
         if values.len() != expected {
             return Err(SegmentError::KvSize { n_positions, actual: values.len(), expected });
         }

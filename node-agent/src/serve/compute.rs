@@ -5,16 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use polyphony_protocol::frame::KvRows;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::kv_transfer::Puller;
-use super::outlet::Outlet;
+use super::outlet::{Outlet, ToHost};
 use super::stage::StageShape;
 use super::worker::Worker;
 use crate::board::Entry;
@@ -44,6 +45,8 @@ pub enum Event {
         phone: String,
         why: String,
     },
+    /// The link to the host has ended.
+    HostLost,
     /// Another phone asks for a part of a session's KV cache.
     ReadKv {
         key: RouteKey,
@@ -51,12 +54,14 @@ pub enum Event {
         /// One layer, and the positions wanted of it; as many of them come as make a piece.
         layer: u32,
         positions: Range<u32>,
-        answer: oneshot::Sender<Result<Vec<KvRows>, String>>,
+        answer: oneshot::Sender<Result<KvRows, String>>,
     },
     /// Rows that were pulled for a session that moves here.
     WriteKv {
         key: RouteKey,
         rows: KvRows,
+        /// Their place among the pieces that may wait here.
+        place: OwnedSemaphorePermit,
     },
     /// All of them have come, or why they cannot.
     Pulled {
@@ -92,7 +97,15 @@ pub struct Skip {
     pub outlet: Outlet,
 }
 
-/// How many calls wait at most; whoever sends more waits, and so does the ring behind it.
+/// A loaded segment with its share of the memory budget.
+pub struct Owned {
+    pub segment: AnySegment,
+    /// Given back when the segment is freed: fields are dropped in this order.
+    pub memory: OwnedSemaphorePermit,
+}
+
+/// How many calls wait at most; whoever sends more waits, and so does the ring behind it. What rows they may hold is bounded by the
+/// sessions' windows.
 const QUEUE_CALLS: usize = 1024;
 
 /// The thread. It ends when this is dropped, and the segment is freed.
@@ -125,15 +138,16 @@ impl Thread {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(
-        name: &str,
-        (segment, memory): (AnySegment, OwnedSemaphorePermit),
-        host: mpsc::Sender<Frame>,
-    ) -> std::io::Result<Self> {
+    pub fn start(name: &str, owned: Owned, host: ToHost) -> std::io::Result<Self> {
         let (calls, inbox) = std_mpsc::sync_channel(QUEUE_CALLS);
         let (tell, broken) = watch::channel(None);
-        let mut worker = Worker::new((segment, memory), host, tokio::runtime::Handle::current(), calls.clone(), tell);
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run(&inbox))?;
+        let mut worker = Worker::new(owned, host, tokio::runtime::Handle::current(), calls.clone(), tell);
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // A fault of this program ends the thread; whoever waits for an answer is told before.
+            if catch_unwind(AssertUnwindSafe(|| worker.run(&inbox))).is_err() {
+                worker.abandon();
+            }
+        })?;
         Ok(Self { calls, broken })
     }
 
@@ -180,6 +194,11 @@ impl Compute {
     /// # Errors
     /// When the thread has ended or its queue is full.
     pub fn try_send(&self, event: Event) -> Result<(), Unavailable> {
+        // An end has to come: nobody says it twice.
+        if let Event::Frame { frame: Frame::Close { .. }, .. } = event {
+            send_at_last(self.calls.clone(), Call::Stage(self.generation, event));
+            return Ok(());
+        }
         self.calls.try_send(Call::Stage(self.generation, event)).map_err(|error| match error {
             std_mpsc::TrySendError::Full(_) => Unavailable::Full,
             std_mpsc::TrySendError::Disconnected(_) => Unavailable::Ended,
@@ -194,7 +213,7 @@ impl Compute {
         self.call(Call::Stage(self.generation, event)).await
     }
 
-    /// Ends the stage: its sessions are forgotten, without a word to anyone.
+    /// Ends the stage; the gateway hears it of each of its sessions.
     pub fn detach(&self) {
         send_at_last(self.calls.clone(), Call::Detach(self.generation));
     }

@@ -2,21 +2,22 @@
 //!
 //! Who asks shows the secret of the generation that computed it; who is asked gives only what it holds of that generation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use polyphony_model::LayerRange;
+use polyphony_model::{CACHE_PIECE_BYTES, CACHE_PIECES, LayerRange};
 use polyphony_protocol::frame::{KvRequest, KvRows};
 use polyphony_protocol::hub::{Assignment, Followed, LayerSpan, Owner};
 use polyphony_protocol::{Frame, version};
 use polyphony_wire::{Connection, FrameWriter, LinkError, Wire};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::compute::{Compute, Event, Unavailable};
-use super::ring::{Members, equal};
+use super::ring::{Member, Members, equal};
 use super::stage::Pull;
 
-/// Bytes of the values in one frame of rows: a step of others waits for no more than reading a few of them.
-pub const PIECE_BYTES: usize = 256 << 10;
+/// Bytes of the values in one frame of rows: a step of others waits for no more than copying one of them.
+pub const PIECE_BYTES: usize = CACHE_PIECE_BYTES as usize;
 /// The next frame, or a connection, must come within this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,6 +27,13 @@ pub struct Puller {
     pub phone: String,
     pub assignment: watch::Receiver<Assignment>,
     pub wire: Wire,
+    /// Pieces that may wait for the segment, whoever sent them.
+    places: Arc<Semaphore>,
+}
+
+/// Room for as many pieces of KV caches, each way, as a segment declares memory for.
+pub fn piece_places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(CACHE_PIECES as usize))
 }
 
 /// Why a part of a KV cache did not come.
@@ -44,6 +52,10 @@ enum PullError {
 // === impl Puller ===
 
 impl Puller {
+    pub fn new(phone: String, assignment: watch::Receiver<Assignment>, wire: Wire) -> Self {
+        Self { phone, assignment, wire, places: piece_places() }
+    }
+
     /// Fetches all of it into the cache, and tells the stage how it went.
     pub async fn run(self, pull: Pull, compute: Compute) {
         let end = self.fetch(&pull, &compute).await.map_err(|error| error.to_string());
@@ -104,7 +116,8 @@ impl Puller {
                 expected_layer: due.0,
                 expected: due.1,
             })?;
-            compute.send(Event::WriteKv { key: pull.key, rows }).await?;
+            let place = self.places.clone().acquire_owned().await.map_err(|_| Unavailable::Ended)?;
+            compute.send(Event::WriteKv { key: pull.key, rows, place }).await?;
         }
         Ok(())
     }
@@ -149,7 +162,7 @@ pub async fn answer(request: KvRequest, members: &Members, link: &mut Connection
     };
     let end = match (member, checked) {
         (Some(member), Ok(())) => tokio::select! {
-            end = send_all(&request, &member.compute, &mut link.writer) => end?,
+            end = send_all(&request, &member, &mut link.writer) => end?,
             // Nothing more is to come: an end, most likely.
             _ = link.reader.next() => return Err(LinkError::Closed),
         },
@@ -164,38 +177,30 @@ pub async fn answer(request: KvRequest, members: &Members, link: &mut Connection
     Ok(())
 }
 
-/// The next layer is read while the last is sent.
+/// Piece by piece, and each is asked for when the one before is out, so that steps of others come between.
 async fn send_all(
     request: &KvRequest,
-    compute: &Compute,
+    member: &Member,
     writer: &mut FrameWriter,
 ) -> Result<Result<(), String>, LinkError> {
-    let ask = async |layer: u32| {
+    let KvRequest { key, n_positions, layers, .. } = *request;
+    let (mut layer, mut position) = (layers.from, 0);
+    while layer < layers.to {
+        let _place = member.pieces.acquire().await;
         let (answer, answered) = oneshot::channel();
-        let (key, n_positions) = (request.key, request.n_positions);
-        let event = Event::ReadKv { key, n_positions, layer, positions: 0..n_positions, answer };
-        compute.send(event).await.map_err(|error| error.to_string())?;
-        Ok(answered)
-    };
-    let mut next = match ask(request.layers.from).await {
-        Ok(answered) => Some(answered),
-        Err(why) => return Ok(Err(why)),
-    };
-    for layer in request.layers.from + 1..=request.layers.to {
-        let Some(answered) = next.take() else { break };
+        let event = Event::ReadKv { key, n_positions, layer, positions: position..n_positions, answer };
+        if let Err(error) = member.compute.send(event).await {
+            return Ok(Err(error.to_string()));
+        }
         let rows = match answered.await.unwrap_or_else(|_| Err("the segment was released".to_owned())) {
             Ok(rows) => rows,
             Err(why) => return Ok(Err(why)),
         };
-        if layer < request.layers.to {
-            next = match ask(layer).await {
-                Ok(answered) => Some(answered),
-                Err(why) => return Ok(Err(why)),
-            };
+        position = rows.position.saturating_add(rows.n_positions);
+        if position >= n_positions {
+            (layer, position) = (layer + 1, 0);
         }
-        for one in rows {
-            writer.write(&Frame::KvRows(one)).await?;
-        }
+        writer.write(&Frame::KvRows(rows)).await?;
     }
     Ok(Ok(()))
 }

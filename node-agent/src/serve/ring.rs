@@ -9,13 +9,13 @@ use polyphony_protocol::hub::{Assignment, Neighbours};
 use polyphony_protocol::{Frame, PlanGeneration, RingId, version};
 use polyphony_wire::{Caller, Connection, FrameReader, LinkError, Wire};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::compute::{Compute, Event, Source};
 use super::kv_transfer;
 use super::links::Links;
-use super::outlet::Outlet;
+use super::outlet::{Connected, Outlet};
 use crate::board::{Board, Entry};
 use crate::neighbours;
 
@@ -24,8 +24,6 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How often a link is probed, and how long it may stay silent.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(8);
-/// Frames that wait for the socket.
-const QUEUE_FRAMES: usize = 64;
 /// Connections that are let in at a time, before they have said who they are.
 const MAX_CONNECTIONS: usize = 256;
 
@@ -50,8 +48,29 @@ pub struct Member {
     pub assignment: watch::Receiver<Assignment>,
     pub compute: Compute,
     pub entry: Arc<Entry>,
-    /// By stage: what ends the connection that now comes from there.
-    pub incoming: Arc<Mutex<HashMap<u32, CancellationToken>>>,
+    /// Pieces of KV caches that may be on their way out.
+    pub pieces: Arc<Semaphore>,
+    incoming: Arc<Mutex<HashMap<u32, Incoming>>>,
+}
+
+/// The connection that now comes from a stage.
+struct Incoming {
+    /// Ends it.
+    cancel: CancellationToken,
+    /// Held until its end has been told: what the next one brings comes behind that.
+    turn: Arc<AsyncMutex<()>>,
+}
+
+/// What a connection was let in for.
+struct Accepted {
+    member: Member,
+    source: Source,
+}
+
+/// Another stage, and the way to it.
+pub struct Way {
+    pub to_stage: u32,
+    pub outlet: Outlet,
 }
 
 // === impl Members ===
@@ -64,12 +83,22 @@ impl Members {
     pub fn remove(&self, ring: RingId, generation: PlanGeneration) {
         if let Some(member) = self.lock().remove(&(ring, generation)) {
             let incoming = member.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-            incoming.values().for_each(CancellationToken::cancel);
+            incoming.values().for_each(|connection| connection.cancel.cancel());
         }
     }
 
     pub fn find(&self, ring: RingId, generation: PlanGeneration) -> Option<Member> {
         self.lock().get(&(ring, generation)).cloned()
+    }
+
+    /// The host link has ended: no gateway waits for any session of this phone any more. Returns when all stages will hear it before
+    /// anything that comes later.
+    pub async fn host_lost(&self) {
+        let members: Vec<_> = self.lock().values().cloned().collect();
+        for member in members {
+            // A stage that has ended has no sessions.
+            let _ = member.compute.send(Event::HostLost).await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(RingId, PlanGeneration), Member>> {
@@ -80,14 +109,24 @@ impl Members {
 // === impl Member ===
 
 impl Member {
-    /// A fresh token for a new connection from a stage; the one before it ends.
-    fn take_over(&self, from_stage: u32) -> CancellationToken {
-        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = CancellationToken::new();
-        if let Some(before) = incoming.insert(from_stage, fresh.clone()) {
-            before.cancel();
-        }
-        fresh
+    pub fn new(assignment: watch::Receiver<Assignment>, compute: Compute, entry: Arc<Entry>) -> Self {
+        Self { assignment, compute, entry, pieces: kv_transfer::piece_places(), incoming: Arc::default() }
+    }
+
+    /// The turn of a new connection from a stage, and what ends it. The one before ends first, and its sessions with it.
+    async fn take_over(&self, from_stage: u32) -> (CancellationToken, OwnedMutexGuard<()>) {
+        let cancel = CancellationToken::new();
+        let turn = {
+            let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = incoming.get(&from_stage).map(|before| {
+                before.cancel.cancel();
+                before.turn.clone()
+            });
+            let turn = turn.unwrap_or_default();
+            incoming.insert(from_stage, Incoming { cancel: cancel.clone(), turn: turn.clone() });
+            turn
+        };
+        (cancel, turn.lock_owned().await)
     }
 }
 
@@ -146,8 +185,8 @@ async fn receive(caller: Caller, members: Members, neighbours: &watch::Receiver<
         None => Err(format!("this phone holds no segment of ring {} generation {}", hello.ring, hello.generation)),
         Some(member) => check_hello(&hello, &member.assignment.borrow()),
     };
-    let (member, source) = match (member, checked) {
-        (Some(member), Ok(source)) => (member, source),
+    let accepted = match (member, checked) {
+        (Some(member), Ok(source)) => Accepted { member, source },
         (_, checked) => {
             let why = checked.err().unwrap_or_default();
             link.writer.write(&Frame::Refused(why.clone())).await?;
@@ -155,15 +194,18 @@ async fn receive(caller: Caller, members: Members, neighbours: &watch::Receiver<
         }
     };
     link.reader.trust();
-    let replaced = member.take_over(hello.from_stage);
+    let member = &accepted.member;
+    let (replaced, _turn) = member.take_over(hello.from_stage).await;
     link.writer.write(&Frame::Accepted).await?;
     member.entry.set_incoming(hello.from_stage, true);
     let end = tokio::select! {
-        () = replaced.cancelled() => return Ok(()),
-        end = pump_in(&mut link, (&member.compute, source)) => end,
+        biased;
+        () = replaced.cancelled() => Err(LinkError::Refused("another connection took its place".to_owned())),
+        end = pump_in(&mut link, &accepted) => end,
     };
     member.entry.set_incoming(hello.from_stage, false);
     let why = end.as_ref().err().map_or_else(|| "closed".to_owned(), ToString::to_string);
+    // A stage that has ended has told of its sessions.
     let _ = member.compute.send(Event::PeerLost { phone: hello.phone, why }).await;
     end
 }
@@ -189,12 +231,13 @@ pub(crate) fn equal(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differences, (x, y)| differences | (x ^ y)) == 0
 }
 
-async fn pump_in(link: &mut Connection, (compute, source): (&Compute, Source)) -> Result<(), LinkError> {
+async fn pump_in(link: &mut Connection, accepted: &Accepted) -> Result<(), LinkError> {
     loop {
         match link.reader.next_within(SILENCE).await? {
             Frame::Ping { nonce } => link.writer.write(&Frame::Pong { nonce }).await?,
             frame => {
-                if compute.send(Event::Frame { frame, source }).await.is_err() {
+                let event = Event::Frame { frame, source: accepted.source };
+                if accepted.member.compute.send(event).await.is_err() {
                     return Err(LinkError::Closed);
                 }
             }
@@ -205,12 +248,13 @@ async fn pump_in(link: &mut Connection, (compute, source): (&Compute, Source)) -
 /// Keeps a link to another stage until `cancel`: dials, greets, pumps, and dials again.
 pub async fn keep_link(
     our_end: OurEnd,
-    (to_stage, outlet): (u32, Outlet),
+    way: Way,
     mut assignment: watch::Receiver<Assignment>,
     compute: Compute,
     entry: Arc<Entry>,
     cancel: CancellationToken,
 ) {
+    let Way { to_stage, outlet } = way;
     let mut pause = Duration::from_millis(50);
     loop {
         let now = assignment.borrow_and_update().clone();
@@ -219,8 +263,7 @@ pub async fn keep_link(
             () = cancel.cancelled() => break,
             end = link_once(&our_end, to_stage, &now, &outlet, &entry) => end,
         };
-        let was_up = outlet.is_connected();
-        outlet.disconnect();
+        let was_up = outlet.disconnect();
         let why = end.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
         entry.set_outgoing(to_stage, Err(format!("no ring link to {next_phone}: {why}")));
         if was_up {
@@ -284,13 +327,13 @@ async fn dial(
         Frame::Refused(why) => return Err(LinkError::Refused(why)),
         other => return Err(LinkError::unexpected(&other, "an acceptance")),
     }
-    let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
-    outlet.connect(queue.clone());
+    let Connected { mut waiting, frames, overrun } = outlet.connect();
     entry.set_outgoing(to_stage, Ok(()));
     tracing::info!(%peer, %address, "ring link up");
     tokio::select! {
+        () = overrun.cancelled() => Err(LinkError::Io(std::io::Error::other("more frames waited than may"))),
         end = writer.write_queue(&mut waiting) => end,
-        end = probe(&mut reader, queue, peer, &our_end.board) => end,
+        end = probe(&mut reader, frames, peer, &our_end.board) => end,
     }
 }
 

@@ -1,116 +1,163 @@
 //! The worker: what runs on a compute thread. The one owner of a segment, its engine, and the sessions of its stages.
+//!
+//! It waits for calls and for the next deadline, and never for a network: what it sends is queued, or the link is given up.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
+mod attached;
+mod cache_pieces;
+
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use polyphony_model::Holds;
-use polyphony_protocol::frame::{Failed, FailureCode, KvRows};
+use polyphony_protocol::frame::Failed;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::watch;
 
-use super::batch::Batch;
-use super::compute::{Attachment, Call, Compute, Event, Skip, Source};
+use super::batch::{Batch, StepInput};
+use super::compute::{Attachment, Call, Event, Owned, Source};
 use super::faults::Faults;
-use super::kv_transfer::{PIECE_BYTES, Puller};
-use super::outlet::{NotConnected, Outlet};
-use super::stage::{Effect, EncoderJob, EncoderStep, Stage, Work};
-use crate::board::Entry;
+use super::outlet::ToHost;
+use super::stage::{AnyStage, Effect, EncoderJob, EncoderStep, Reason, Work};
 use crate::hub_link::key_of;
 use crate::kv_cache::Slots;
 use crate::metrics::StepKind;
 use crate::pace::{Figures, Pace, Shares, Step};
-use crate::segment::{AnySegment, SegmentError};
+use crate::segment::SegmentError;
 use crate::trial;
 
-/// How often deadlines are looked at while nothing happens.
-const TICK: Duration = Duration::from_millis(250);
+use attached::{Attached, Lost};
+
+/// How long after the last step its figures are told, if no other step comes.
+const FIGURES_AFTER: Duration = Duration::from_millis(250);
 
 pub(super) struct Worker {
-    segment: AnySegment,
-    /// Given back when the segment is freed: fields are dropped in this order.
-    _memory: OwnedSemaphorePermit,
+    owned: Owned,
     slots: Slots,
     stages: Vec<Attached>,
     /// Which of the stages may step first.
     turn: usize,
-    host: mpsc::Sender<Frame>,
+    host: ToHost,
     runtime: Handle,
     /// For handles that others call back on.
     calls: std_mpsc::SyncSender<Call>,
     /// Of the segment, whichever stage runs on it.
     pace: Pace,
+    /// When the figures of the last steps are due.
+    figures_due: Option<Instant>,
     faults: Faults,
     /// Why it has to be loaded anew, when that is so.
     broken: watch::Sender<Option<String>>,
 }
 
-/// A stage and what belongs to it.
-struct Attached {
-    generation: PlanGeneration,
-    stage: Stage,
-    holds: Holds,
-    next: Outlet,
-    skips: BTreeMap<u32, Skip>,
-    entry: Arc<Entry>,
-    puller: Puller,
+/// What a step gave.
+struct Done {
+    effects: Vec<Effect>,
+    step: Step,
+}
+
+/// Whether the thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Further calls may be heard before the next step.
+    Hear,
+    /// A piece of a KV cache was copied: others' steps come before the next one.
+    Step,
+    Stop,
 }
 
 // === impl Worker ===
 
 impl Worker {
     pub(super) fn new(
-        (segment, memory): (AnySegment, OwnedSemaphorePermit),
-        host: mpsc::Sender<Frame>,
+        owned: Owned,
+        host: ToHost,
         runtime: Handle,
         calls: std_mpsc::SyncSender<Call>,
         broken: watch::Sender<Option<String>>,
     ) -> Self {
-        let slots = Slots::new(segment.capacity().n_slots);
+        let slots = Slots::new(owned.segment.capacity().n_slots);
         let pace = Pace::new(Shares::default(), Figures::default());
-        let (stages, turn, faults) = (Vec::new(), 0, Faults::default());
-        Self { segment, _memory: memory, slots, stages, turn, host, runtime, calls, pace, faults, broken }
+        let (stages, turn, faults, figures_due) = (Vec::new(), 0, Faults::default(), None);
+        Self { owned, slots, stages, turn, host, runtime, calls, pace, figures_due, faults, broken }
     }
 
     /// Runs until it is told to stop.
     pub(super) fn run(&mut self, inbox: &std_mpsc::Receiver<Call>) {
         self.time_trial();
-        loop {
-            let has_work = self.stages.iter().any(|it| it.stage.has_work());
-            let wait = if has_work { Duration::ZERO } else { TICK };
-            let mut call = match inbox.recv_timeout(wait) {
-                Ok(call) => Some(call),
-                Err(std_mpsc::RecvTimeoutError::Timeout) => {
-                    if !has_work {
-                        let figures = self.pace.catch_up(Instant::now());
-                        self.publish(figures);
-                    }
-                    None
-                }
-                Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
-            };
-            while let Some(one) = call {
-                match one {
-                    Call::Attach(attachment) => self.attach(*attachment),
-                    Call::Detach(generation) => self.detach(generation),
-                    Call::Stage(generation, event) => self.hear(generation, event),
-                    Call::Stop => return,
-                }
-                call = inbox.try_recv().ok();
+        while self.turn(inbox) {}
+    }
+
+    /// Hears what waits, looks at the deadlines and runs a step. Whether another turn is to come.
+    fn turn(&mut self, inbox: &std_mpsc::Receiver<Call>) -> bool {
+        let mut call = match self.wait(inbox) {
+            Ok(call) => Some(call),
+            Err(std_mpsc::RecvTimeoutError::Timeout) => None,
+            Err(std_mpsc::RecvTimeoutError::Disconnected) => return false,
+        };
+        while let Some(one) = call {
+            match self.take(one) {
+                Next::Hear => call = inbox.try_recv().ok(),
+                Next::Step => break,
+                Next::Stop => return false,
             }
-            for index in 0..self.stages.len() {
-                let effects = self.stages[index].stage.expire(Instant::now());
+        }
+        self.handle_timeouts();
+        self.step();
+        for it in &self.stages {
+            it.entry.set_sessions(it.stage.decoding().n_sessions());
+            it.entry.set_queued_rows(it.stage.n_queued_rows());
+        }
+        true
+    }
+
+    /// The thread ends by a fault of this program: the gateway hears it of every session.
+    pub(super) fn abandon(&mut self) {
+        while let Some(it) = self.stages.first() {
+            self.detach(it.generation);
+        }
+    }
+
+    /// The next call; none at once where a step can be run, and none at the next deadline.
+    fn wait(&self, inbox: &std_mpsc::Receiver<Call>) -> Result<Call, std_mpsc::RecvTimeoutError> {
+        if self.stages.iter().any(|it| it.stage.has_work()) {
+            return inbox.try_recv().map_err(|error| match error {
+                std_mpsc::TryRecvError::Empty => std_mpsc::RecvTimeoutError::Timeout,
+                std_mpsc::TryRecvError::Disconnected => std_mpsc::RecvTimeoutError::Disconnected,
+            });
+        }
+        let deadlines = self.stages.iter().filter_map(|it| it.stage.poll_timeout());
+        match deadlines.chain(self.figures_due).min() {
+            Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            None => inbox.recv().map_err(|_| std_mpsc::RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn take(&mut self, call: Call) -> Next {
+        match call {
+            Call::Attach(attachment) => self.attach(*attachment),
+            Call::Detach(generation) => self.detach(generation),
+            Call::Stage(generation, event) => {
+                let is_copy = matches!(event, Event::ReadKv { .. } | Event::WriteKv { .. });
+                self.hear(generation, event);
+                return if is_copy { Next::Step } else { Next::Hear };
+            }
+            Call::Stop => return Next::Stop,
+        }
+        Next::Hear
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.stages.len() {
+            if self.stages[index].stage.poll_timeout().is_some_and(|deadline| deadline <= now) {
+                let effects = self.stages[index].stage.handle_timeout(now);
                 self.deliver(index, effects);
             }
-            self.step();
-            for it in &self.stages {
-                it.entry.set_sessions(it.stage.n_sessions());
-                it.entry.set_queued_rows(it.stage.n_queued_rows());
-            }
+        }
+        if self.figures_due.is_some_and(|due| due <= now) {
+            self.figures_due = None;
+            let figures = self.pace.catch_up(now);
+            self.publish(figures);
         }
     }
 
@@ -119,14 +166,16 @@ impl Worker {
         let generation = shape.generation;
         // One of the same generation is gone: its own end is on its way behind this.
         self.detach(generation);
-        let stage = Stage::new(shape, self.slots.clone());
+        let stage = AnyStage::new(shape, self.slots.clone());
         entry.set_figures(self.pace.figures());
         self.stages.push(Attached { generation, stage, holds, next, skips, entry, puller });
     }
 
     fn detach(&mut self, generation: PlanGeneration) {
         if let Some(index) = self.find(generation) {
-            self.stages.remove(index).stage.release();
+            let effects = self.stages[index].stage.decoding_mut().release();
+            self.deliver(index, effects);
+            self.stages.remove(index);
         }
     }
 
@@ -136,46 +185,47 @@ impl Worker {
 
     fn hear(&mut self, generation: PlanGeneration, event: Event) {
         let Some(index) = self.find(generation) else {
-            return self.refuse_late(event);
+            return self.refuse_late(generation, event);
         };
         let now = Instant::now();
+        let stage = &mut self.stages[index].stage;
         let effects = match event {
             Event::Frame { frame, source } => self.accept(index, frame, source, now),
-            Event::PeerLost { phone, why } => self.stages[index].stage.peer_lost(&phone, &why),
+            Event::PeerLost { phone, why } => stage.decoding_mut().peer_lost(&phone, &why),
+            Event::HostLost => stage.decoding_mut().host_lost(),
             Event::ReadKv { key, n_positions, layer, positions, answer } => {
                 // Who asked may have gone.
                 let _ = answer.send(self.read_kv(index, key, n_positions, layer, positions));
                 Vec::new()
             }
-            Event::WriteKv { key, rows } => match self.write_kv(index, key, &rows) {
+            Event::WriteKv { key, rows, place: _ } => match self.write_kv(index, key, &rows) {
                 Ok(()) => Vec::new(),
-                Err(why) => self.stages[index].stage.kv_failed(key, &why),
+                Err(why) => self.stages[index].stage.decoding_mut().kv_failed(key, &why),
             },
-            Event::Pulled { key, end: Ok(()) } => self.stages[index].stage.kv_arrived(key, now),
-            Event::Pulled { key, end: Err(why) } => self.stages[index].stage.kv_failed(key, &why),
+            Event::Pulled { key, end: Ok(()) } => stage.decoding_mut().kv_arrived(key, now),
+            Event::Pulled { key, end: Err(why) } => stage.decoding_mut().kv_failed(key, &why),
         };
         self.deliver(index, effects);
     }
 
     /// The stage ended with this on its way. The gateway is told; whoever else waits for an answer sees that none comes.
-    fn refuse_late(&self, event: Event) {
+    fn refuse_late(&self, generation: PlanGeneration, event: Event) {
         let Event::Frame { frame, source: Source::Host } = event else { return };
         if let Some(key) = key_of(&frame).filter(|_| !matches!(frame, Frame::Close { .. })) {
-            let message = format!("generation {} of ring {} was released", key.generation, key.ring);
-            let failed = Failed { key, code: FailureCode::StaleGeneration, message };
-            drop(self.host.blocking_send(Frame::Failed(failed)));
+            let reason = Reason::Released { generation };
+            self.host.send(Frame::Failed(Failed { key, code: reason.code(), message: reason.to_string() }));
         }
     }
 
     /// A session is in one generation alone: who opens it anew ends it elsewhere, who resumes it takes what is there.
     fn accept(&mut self, index: usize, frame: Frame, source: Source, now: Instant) -> Vec<Effect> {
         match frame {
-            Frame::Open { key, .. } if self.stages[index].stage.takes_session(key, source) => {
+            Frame::Open { key, .. } if self.stages[index].stage.decoding().takes_session(key, source) => {
                 let others = self.stages.iter_mut().enumerate().filter(|(other, _)| *other != index);
-                others.for_each(|(_, it)| it.stage.forget_before(key));
+                others.for_each(|(_, it)| it.stage.decoding_mut().forget_before(key));
                 self.stages[index].stage.accept(frame, source, now)
             }
-            Frame::Resume(resume) if self.stages[index].stage.takes_session(resume.key, source) => {
+            Frame::Resume(resume) if self.stages[index].stage.decoding().takes_session(resume.key, source) => {
                 let from = RouteKey { generation: resume.from, epoch: resume.from_epoch, ..resume.key };
                 let old = self.find(resume.from).filter(|old| *old != index);
                 let kept = old.and_then(|old| self.stages[old].stage.kept(from, resume.position));
@@ -193,23 +243,23 @@ impl Worker {
             let index = (self.turn + offset) % n_stages;
             let Some(work) = self.stages[index].stage.next_work(began) else { continue };
             self.turn = index + 1;
-            let keys: Vec<RouteKey> = match &work {
-                Work::Batch(batch) => batch.jobs.iter().map(|job| job.key).collect(),
+            let keys = match &work {
+                Work::Decode { batch, .. } => batch.keys(),
                 Work::Encoder(job) => vec![job.key],
             };
             let done = match work {
-                Work::Batch(batch) => self.run_batch(index, batch, began),
+                Work::Decode { batch, n_encoded } => self.run_batch(index, batch, &n_encoded, began),
                 Work::Encoder(job) => self.run_encoder(index, job, began),
             };
             match done {
-                Ok((effects, step)) => {
+                Ok(Done { effects, step }) => {
                     self.faults.step_succeeded();
                     self.deliver(index, effects);
                     self.note(&Step { whole: began.elapsed(), ..step });
                 }
                 Err(error) => {
                     tracing::error!(%error, "a step failed");
-                    let effects = self.stages[index].stage.fail(&keys, &error.to_string());
+                    let effects = self.stages[index].stage.decoding_mut().fail(&keys, &error.to_string());
                     self.deliver(index, effects);
                     if let Some(why) = self.faults.step_failed(&error) {
                         self.broken.send_replace(Some(why));
@@ -220,48 +270,53 @@ impl Worker {
         }
     }
 
-    fn run_batch(&mut self, index: usize, batch: Batch, began: Instant) -> Result<(Vec<Effect>, Step), SegmentError> {
-        let it = &mut self.stages[index];
-        let (n_rows, n_logits) = (batch.rows.len(), batch.n_logits);
-        let is_decode = batch.jobs.len() == n_rows;
-        let rows = (&batch.rows[..], &batch.n_encoded[..]);
-        let output = self.segment.step_of(it.holds, rows, batch.input.clone(), n_logits)?;
-        let computing = began.elapsed();
-        it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, computing);
-        let n_layers = self.segment.n_decoding_layers(it.holds);
-        let step = Step { n_rows, n_logits, n_layers, is_decode, computing, whole: computing };
-        Ok((it.stage.complete(batch, output, Instant::now()), step))
-    }
-
-    fn run_encoder(
+    fn run_batch(
         &mut self,
         index: usize,
-        job: EncoderJob,
+        batch: Batch,
+        n_encoded: &[u32],
         began: Instant,
-    ) -> Result<(Vec<Effect>, Step), SegmentError> {
+    ) -> Result<Done, SegmentError> {
+        let it = &mut self.stages[index];
+        let segment = &mut self.owned.segment;
+        let is_decode = batch.is_decode();
+        let Batch { parts, step: StepInput { rows, input, n_logits } } = batch;
+        let output = segment.step_of(it.holds, &rows, n_encoded, input, n_logits)?;
+        let computing = began.elapsed();
+        it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, computing);
+        let n_layers = segment.n_decoding_layers(it.holds);
+        let step = Step { n_rows: rows.len(), n_logits, n_layers, is_decode, computing, whole: computing };
+        Ok(Done { effects: it.stage.decoding_mut().complete(&parts, &output, Instant::now()), step })
+    }
+
+    fn run_encoder(&mut self, index: usize, job: EncoderJob, began: Instant) -> Result<Done, SegmentError> {
         let it = &mut self.stages[index];
         let EncoderJob { key, slot, n_rows, step } = job;
-        let segment = self.segment.with_encoder()?;
+        let segment = self.owned.segment.with_encoder()?;
+        let Some(stage) = it.stage.encoder_mut() else {
+            return Err(SegmentError::InputKind { given: "a prompt for an encoder", wanted: "rows to decode" });
+        };
         let (effects, n_layers) = match step {
             EncoderStep::Encode(input) => {
                 let values = segment.encode_of(it.holds, n_rows, input)?;
-                (it.stage.encoded((key, slot), values), segment.n_encoding_layers(it.holds))
+                (stage.encoded(key, values), segment.n_encoding_layers(it.holds))
             }
             EncoderStep::TakeEncoded(values) => {
                 segment.take_encoded_of(it.holds, slot, values)?;
-                it.stage.taken(key);
+                stage.taken(key);
                 // Two products a layer are no pass through it.
                 (Vec::new(), 0)
             }
         };
         let computing = began.elapsed();
         it.entry.steps().note(StepKind::Prefill, computing);
-        Ok((effects, Step { n_rows, n_logits: 0, n_layers, is_decode: false, computing, whole: computing }))
+        let step = Step { n_rows, n_logits: 0, n_layers, is_decode: false, computing, whole: computing };
+        Ok(Done { effects, step })
     }
 
     /// Times the segment before its first session comes.
     fn time_trial(&mut self) {
-        match trial::run(&mut self.segment) {
+        match trial::run(&mut self.owned.segment) {
             Ok((shares, figures)) => self.pace = Pace::new(shares, figures),
             Err(error) => {
                 tracing::error!(%error, "a trial step failed");
@@ -271,7 +326,9 @@ impl Worker {
     }
 
     fn note(&mut self, step: &Step) {
-        let figures = self.pace.note(step, Instant::now());
+        let now = Instant::now();
+        self.figures_due = Some(now + FIGURES_AFTER);
+        let figures = self.pace.note(step, now);
         self.publish(figures);
     }
 
@@ -281,81 +338,26 @@ impl Worker {
         }
     }
 
+    /// Carries out what a stage wants done. A link that does not take a frame ends the sessions, which is all the rest.
     fn deliver(&mut self, index: usize, effects: Vec<Effect>) {
-        let mut lost: Option<String> = None;
-        let it = &mut self.stages[index];
-        for effect in effects {
-            match effect {
-                Effect::Next(frame) => {
-                    if it.next.send(frame).is_err() {
-                        lost = Some(it.stage.next_phone().to_owned());
-                    }
-                }
-                Effect::Skip { to, frame } => {
-                    let sent = it.skips.get(&to).map(|skip| skip.outlet.send(frame));
-                    if sent != Some(Ok(())) {
-                        lost = Some(it.skips.get(&to).map_or_else(|| format!("stage {to}"), |skip| skip.phone.clone()));
-                    }
-                }
-                // Without a host link the gateway knows that this phone is gone and replays.
-                Effect::Host(frame) => drop(self.host.blocking_send(frame)),
-                Effect::Pull(pull) => {
-                    let compute = Compute::new(it.generation, self.calls.clone());
-                    self.runtime.spawn(it.puller.clone().run(pull, compute));
-                }
-            }
-        }
-        if let Some(phone) = lost {
-            for effect in it.stage.peer_lost(&phone, &NotConnected.to_string()) {
-                if let Effect::Host(frame) = effect {
-                    drop(self.host.blocking_send(frame));
-                }
-            }
-        }
-    }
-
-    /// As many of the positions as make a piece, if this stage has computed all that is asked for.
-    fn read_kv(
-        &mut self,
-        index: usize,
-        key: RouteKey,
-        n_positions: u32,
-        layer: u32,
-        positions: Range<u32>,
-    ) -> Result<Vec<KvRows>, String> {
-        let segment = self.segment.with_movable_cache().map_err(|error| error.to_string())?;
         let it = &self.stages[index];
-        let Some(kept) = it.stage.kept(key, n_positions) else {
-            return Err(format!("it has not computed {n_positions} positions of session {}", key.session));
-        };
-        if !kept.layers.contains(layer) || positions.end > n_positions {
-            return Err(format!("layer {layer} up to position {} is not this stage's", positions.end));
+        let mut lost = None;
+        for effect in effects {
+            lost = lost.or(it.carry_out(effect, &self.host, &self.runtime, &self.calls));
         }
-        let bytes_per_position = segment.kv_values_per_position() * 4;
-        let per_frame = u32::try_from((PIECE_BYTES / bytes_per_position).max(1)).unwrap_or(u32::MAX);
-        let mut all = Vec::new();
-        let mut position = positions.start;
-        while position < positions.end {
-            let end = positions.end.min(position.saturating_add(per_frame));
-            let values = segment.read_kv(layer, kept.slot, position..end).map_err(|error| error.to_string())?;
-            all.push(KvRows { key, layer, position, n_positions: end - position, values: bytes_of(&values) });
-            position = end;
+        if let Some(Lost { phone, why }) = lost {
+            let effects = self.stages[index].stage.decoding_mut().peer_lost(&phone, &why.to_string());
+            if !effects.is_empty() {
+                tracing::warn!(peer = %phone, %why, "sessions end, for a frame of theirs could not be sent");
+            }
+            let it = &self.stages[index];
+            for effect in effects {
+                // What cannot be told of an end over a broken link is told by the link's end.
+                let _ = it.carry_out(effect, &self.host, &self.runtime, &self.calls);
+            }
         }
-        Ok(all)
-    }
-
-    fn write_kv(&mut self, index: usize, key: RouteKey, rows: &KvRows) -> Result<(), String> {
-        // A session that ended meanwhile needs nothing.
-        let Some(slot) = self.stages[index].stage.slot_to_fill(key) else { return Ok(()) };
-        let values: Vec<f32> = rows.values.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
-        let segment = self.segment.with_movable_cache().map_err(|error| error.to_string())?;
-        let written = segment.write_kv(rows.layer, slot, (rows.position, rows.n_positions), &values);
-        written.map_err(|error| error.to_string())
     }
 }
 
-fn bytes_of(values: &[f32]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(values.len() * 4);
-    values.iter().for_each(|value| bytes.put_f32_le(*value));
-    bytes.freeze()
-}
+#[cfg(test)]
+mod tests;

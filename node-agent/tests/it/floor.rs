@@ -7,6 +7,7 @@ use polyphony_protocol::frame::{Failed, Prompt, Resume};
 use polyphony_protocol::hub::{Assignment, Followed, Holds, LayerSpan, Owner, Peer, SegmentPhase, ToHub};
 use polyphony_protocol::session::{History, Sampling, SessionOptions};
 use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
+use polyphony_wire::FrameReader;
 use tokio::sync::mpsc;
 
 use crate::hub::{Hub, Joined, PATIENCE, Writer};
@@ -68,15 +69,8 @@ impl Floor {
             failures: Vec::new(),
         };
         for index in 0..n_phones {
-            let Joined { join, mut reader, writer } = floor.hub.join(&format!("phone-{index}")).await;
-            let hear = floor.hear.clone();
-            tokio::spawn(async move {
-                while let Ok(frame) = reader.next().await {
-                    if hear.send((index, frame)).is_err() {
-                        break;
-                    }
-                }
-            });
+            let Joined { join, reader, writer } = floor.hub.join(&format!("phone-{index}")).await;
+            floor.listen_to(index, reader);
             floor.phones.push(Phone {
                 name: join.phone,
                 ring_address: join.ring_address,
@@ -86,6 +80,33 @@ impl Floor {
             });
         }
         floor
+    }
+
+    fn listen_to(&self, index: usize, mut reader: FrameReader) {
+        let hear = self.hear.clone();
+        tokio::spawn(async move {
+            while let Ok(frame) = reader.next().await {
+                if hear.send((index, frame)).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// The host dies, and comes back as one that knows the plans and no session.
+    pub async fn restart_host(&mut self) {
+        for phone in &mut self.phones {
+            phone.writer.shut_down().await;
+        }
+        self.sessions.clear();
+        self.phases.clear();
+        for _ in 0..self.phones.len() {
+            let Joined { join, reader, writer } = self.hub.rejoin().await;
+            let index = self.phones.iter().position(|phone| phone.name == join.phone).unwrap();
+            self.listen_to(index, reader);
+            self.phones[index].writer = writer;
+        }
+        self.assign().await;
     }
 
     /// Lays a plan on the phones and waits until it is ready; the first cut has the embedding, the last the head.
@@ -289,6 +310,15 @@ impl Floor {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Waits until a phone's `/metrics` say so.
+    pub async fn until_metric(&self, phone: usize, name: &str, value: f64) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.metric(phone, name).await != value {
+            assert!(tokio::time::Instant::now() < deadline, "{name} is not {value} within {PATIENCE:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }
 

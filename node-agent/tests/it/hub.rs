@@ -83,6 +83,12 @@ impl Hub {
         self.welcome(stream).await
     }
 
+    /// Takes in an agent that has lost its link.
+    pub async fn rejoin(&self) -> Joined {
+        let (stream, _) = tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        self.welcome(stream).await
+    }
+
     async fn welcome(&self, stream: TcpStream) -> Joined {
         let (read, writer) = stream.into_split();
         let mut reader = FrameReader::new(read, Bounds::default());
@@ -108,6 +114,10 @@ impl Writer {
         let mut bytes = BytesMut::new();
         encode(&frame, &mut bytes);
         self.0.write_all(&bytes).await.unwrap();
+    }
+
+    pub async fn shut_down(&mut self) {
+        self.0.shutdown().await.unwrap();
     }
 
     pub async fn assign(&mut self, segments: Vec<Assignment>) {

@@ -41,7 +41,7 @@ fn move_a_session(backend: Backend) {
         for (from, to) in [(0, 2), (2, 5)] {
             let values = old.read_kv(layer, 1, from..to).unwrap();
             assert_eq!(values.len(), (to - from) as usize * old.kv_values_per_position());
-            new.write_kv(layer, 2, (from, to - from), &values).unwrap();
+            new.write_kv(layer, 2, from..to, &values).unwrap();
             assert_eq!(new.read_kv(layer, 2, from..to).unwrap(), values);
         }
     }
@@ -89,6 +89,6 @@ fn rows_that_are_not_in_the_cache_are_refused() {
     for (slot, from, to) in [(3, 0, 1), (0, 31, 33), (0, 1, 1), (0, u32::MAX - 1, u32::MAX)] {
         assert!(matches!(segment.read_kv(1, slot, from..to), Err(SegmentError::NotCached { .. })));
     }
-    assert!(matches!(segment.write_kv(1, 0, (u32::MAX, 2), &[]), Err(SegmentError::NotCached { .. })));
-    assert!(matches!(segment.write_kv(1, 0, (0, 2), &vec![0.0; width]), Err(SegmentError::KvSize { .. })));
+    assert!(matches!(segment.write_kv(1, 0, u32::MAX - 1..u32::MAX, &[]), Err(SegmentError::NotCached { .. })));
+    assert!(matches!(segment.write_kv(1, 0, 0..2, &vec![0.0; width]), Err(SegmentError::KvSize { .. })));
 }

@@ -66,6 +66,11 @@ impl Early {
         self.waiting.retain(|it| it.key.session != key.session || it.key.epoch > key.epoch);
     }
 
+    /// Since when the oldest has waited.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.waiting.iter().map(|it| it.since).min()
+    }
+
     pub(super) fn expire(&mut self, now: Instant, deadline: Duration) {
         self.waiting.retain(|it| now.duration_since(it.since) <= deadline);
     }

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use polyphony_model::LayerRange;
-use polyphony_protocol::frame::{FailureCode, Resume};
+use polyphony_protocol::frame::Resume;
 use polyphony_protocol::{Frame, RouteKey};
 
-use super::{Effect, Pause, Session, Stage, failed};
+use super::{Effect, Reason, Stage};
 
 /// What another stage of the same segment has computed of a session that moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,19 +35,12 @@ impl Stage {
     /// Takes a session over. What the same segment `kept` of it stays where it is; the rest has to be pulled.
     pub fn resume(&mut self, resume: Resume, kept: Option<Kept>, now: Instant) -> Vec<Effect> {
         let Resume { key, position, from, from_epoch, .. } = resume;
-        if self.shape.encoder.is_some() {
-            return vec![failed(key, FailureCode::HandOver, self.stays())];
+        if let Err(reason) = self.admit(key, &resume.options) {
+            return vec![Effect::Fail { key, reason }];
         }
-        if let Err(effect) = self.admit(key, &resume.options) {
-            return vec![*effect];
-        }
-        if position == 0 || position >= resume.options.end_position || from == key.generation || from_epoch >= key.epoch
-        {
-            let message = format!(
-                "the session cannot go on at position {position} of {} from epoch {from_epoch} of generation {from}",
-                resume.options.end_position
-            );
-            return vec![failed(key, FailureCode::BadFrame, message)];
+        let end_position = resume.options.end_position;
+        if position == 0 || position >= end_position || from == key.generation || from_epoch >= key.epoch {
+            return vec![Effect::Fail { key, reason: Reason::Resume { position, end_position, from, from_epoch } }];
         }
         let slot = match kept {
             Some(kept) => {
@@ -60,13 +53,14 @@ impl Stage {
             return vec![self.busy(key)];
         };
         let layers = without(self.shape.layers, kept.map(|kept| kept.layers).unwrap_or_default());
-        let session = self.insert(key, slot, &resume.options, now);
-        session.next_position = position;
-        session.lacks_kv = !layers.is_empty();
+        self.insert(key, slot, &resume.options, position, now);
         let mut effects = self.pass_on(Frame::Resume(resume));
         if layers.is_empty() {
             effects.push(self.resumed(key, position));
         } else {
+            if let Some(session) = self.sessions.get_mut(&key.session) {
+                session.lacks_kv = true;
+            }
             let from = RouteKey { generation: from, epoch: from_epoch, ..key };
             effects.push(Effect::Pull(Pull { key, from, layers, n_positions: position }));
         }
@@ -82,9 +76,8 @@ impl Stage {
     }
 
     /// It could not be pulled: the session cannot go on here.
-    pub fn kv_failed(&mut self, key: RouteKey, why: &str) -> Vec<Effect> {
-        let message = format!("{} could not take the session over: {why}", self.shape.phone);
-        self.drop_session(key, FailureCode::HandOver, &message)
+    pub fn kv_failed(&mut self, key: RouteKey, cause: &str) -> Vec<Effect> {
+        self.drop_session(key, Reason::KvLost { cause: cause.to_owned() })
     }
 
     /// Where the KV cache of a session that still comes is to go; `None` when it is not awaited.
@@ -95,9 +88,6 @@ impl Stage {
     /// What this stage has of a session's positions below `n_positions`.
     pub fn kept(&self, key: RouteKey, n_positions: u32) -> Option<Kept> {
         let session = self.sessions.get(&key.session).filter(|session| session.key == key)?;
-        if self.shape.encoder.is_some() {
-            return None;
-        }
         let has_all = !session.lacks_kv && n_positions <= session.next_position;
         has_all.then_some(Kept { slot: session.slot, layers: self.shape.layers })
     }
@@ -109,41 +99,24 @@ impl Stage {
         }
     }
 
-    /// The stage ends: its slots are free for others.
-    pub fn release(&mut self) {
-        let sessions: Vec<_> = self.sessions.keys().copied().collect();
-        sessions.into_iter().for_each(|session| self.forget(session));
-    }
-
-    /// Why no session moves from or to this stage.
-    fn stays(&self) -> String {
-        format!(
-            "{} has a part of an encoder–decoder model, whose sessions are replayed instead of moved",
-            self.shape.phone
-        )
-    }
-
     pub(super) fn pause(&mut self, key: RouteKey, now: Instant) -> Vec<Effect> {
-        if self.shape.encoder.is_some() && self.is_current(key) {
-            return self.drop_session(key, FailureCode::HandOver, &self.stays());
+        if let Err(reason) = self.current(key, now) {
+            return vec![Effect::Fail { key, reason }];
         }
-        match self.current(key, now) {
-            Ok(session) => session.pause = Pause::Wanted,
-            Err(effect) => return vec![*effect],
+        if let Some(head) = self.role.head() {
+            head.pause(key.session);
         }
         self.tell_pause(key)
     }
 
     /// Tells the gateway when a session that is to stop has nothing more on its way.
     pub(super) fn tell_pause(&mut self, key: RouteKey) -> Vec<Effect> {
-        let at_rest = |session: &&mut Session| session.awaiting.is_none() && !session.is_runnable();
-        let session = self.sessions.get_mut(&key.session).filter(|session| session.key == key).filter(at_rest);
-        match session {
-            Some(session) if session.pause == Pause::Wanted => {
-                session.pause = Pause::Told;
-                vec![Effect::Host(Frame::Paused { key, position: session.next_position })]
-            }
-            _ => Vec::new(),
+        let session = self.sessions.get(&key.session).filter(|session| session.key == key);
+        let (Some(session), Some(head)) = (session, self.role.head()) else { return Vec::new() };
+        if head.has_stopped(session) {
+            vec![Effect::Host(Frame::Paused { key, position: session.next_position })]
+        } else {
+            Vec::new()
         }
     }
 

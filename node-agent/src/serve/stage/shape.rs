@@ -6,7 +6,9 @@ use polyphony_model::LayerRange;
 use polyphony_protocol::hub::EncoderStages;
 use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
 
+use super::window::window_of;
 use crate::segment::Capacity;
+use crate::serve::kv_transfer::PIECE_BYTES;
 use crate::serve::links::Links;
 
 /// What a stage is, once and for all.
@@ -24,11 +26,10 @@ pub struct StageShape {
     pub n_stages: usize,
     /// Groups in which the sessions are to go around; 0 where the plan does not say.
     pub session_groups: usize,
-    /// The gateway's frames come here.
-    pub is_head: bool,
-    pub is_tail: bool,
     /// Of an encoder–decoder model only.
     pub encoder: Option<EncoderShape>,
+    /// Tokens that the embedding has a row for.
+    pub vocab_size: u32,
     pub hidden_size: usize,
     pub activation_type: ActivationType,
     pub capacity: Capacity,
@@ -46,28 +47,41 @@ pub struct EncoderShape {
     pub stages: EncoderStages,
 }
 
+/// Frames of a session besides its rows that may wait for a link at a time: its opening, its end, and credit.
+const CONTROL_FRAMES: usize = 16;
+
 // === impl StageShape ===
 
 impl StageShape {
+    /// Whether the gateway's frames come here.
+    pub(super) fn is_first(&self) -> bool {
+        self.stage == 0
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        self.stage as usize + 1 >= self.n_stages
+    }
+
     /// The first stage with layers that decode.
     pub(super) fn first_decoder(&self) -> u32 {
         self.encoder.map_or(0, |encoder| encoder.stages.first_decoder)
     }
 
-    /// Whether decoding begins here: the gateway's tokens and those of the tail come to this stage.
-    pub(super) fn leads(&self) -> bool {
-        self.stage == self.first_decoder()
+    /// Stages with layers that decode.
+    pub(super) fn n_decoding_stages(&self) -> usize {
+        self.n_stages.saturating_sub(self.first_decoder() as usize).max(1)
     }
 
-    pub(super) fn decodes(&self) -> bool {
-        self.stage >= self.first_decoder()
+    /// Chunks of a session that may be on their way through the ring.
+    pub(super) fn window(&self) -> usize {
+        window_of(self.n_decoding_stages())
     }
 
     /// Groups in which sessions decode. A plan counts all stages, so where there is an encoder its word is not for this.
     pub(super) fn n_decoding_groups(&self) -> usize {
         match (self.session_groups, self.encoder) {
             (groups @ 1.., None) => groups,
-            _ => self.n_stages.saturating_sub(self.first_decoder() as usize).max(1),
+            _ => self.n_decoding_stages(),
         }
     }
 
@@ -75,5 +89,14 @@ impl StageShape {
     pub(super) fn skips(&self) -> Vec<u32> {
         let n_stages = u32::try_from(self.n_stages).unwrap_or(u32::MAX);
         Links::of(self.stage, n_stages, self.encoder.map(|encoder| encoder.stages)).skips
+    }
+
+    /// Frames that may wait for a link at a time, if all that this stage may hand out does: a link that has more to carry is stuck.
+    pub fn max_frames_out(&self) -> usize {
+        let prompt_bytes = self.capacity.n_positions.saturating_mul(self.activation_type.row_bytes(self.hidden_size));
+        let pieces = if self.encoder.is_some() { prompt_bytes.div_ceil(PIECE_BYTES) } else { 0 };
+        let of_session = self.window().saturating_add(pieces).saturating_add(CONTROL_FRAMES);
+        // A session that ends leaves its place to one that begins before all of its frames are out.
+        self.capacity.n_slots.max(1).saturating_mul(2).saturating_mul(of_session).min(1 << 16)
     }
 }

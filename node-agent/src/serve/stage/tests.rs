@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod encoder;
+mod ends;
+mod flow;
 mod hand_over;
 
 use std::time::Duration;
@@ -11,8 +13,9 @@ use polyphony_protocol::{ActivationType, Epoch, PlanGeneration, RingId};
 
 use super::*;
 use crate::segment::{Capacity, Input, Output};
-use polyphony_protocol::frame::{Finish, Prompt, Resume, Token};
-use polyphony_protocol::session::Sampling;
+use crate::serve::batch::{Part, StepInput};
+use polyphony_protocol::frame::{FailureCode, Finish, Prompt};
+use polyphony_protocol::session::{History, OptionsError, Sampling};
 
 const VOCABULARY: usize = 97;
 
@@ -42,15 +45,19 @@ fn shape(stage: usize, n_stages: usize) -> StageShape {
         next_phone: format!("phone-{}", (stage + 1) % n_stages),
         n_stages,
         session_groups: 0,
-        is_head: stage == 0,
-        is_tail: stage + 1 == n_stages,
         encoder: None,
+        vocab_size: VOCABULARY as u32,
         hidden_size: 1,
         activation_type: ActivationType::F32,
         capacity: Capacity { n_slots: 2, n_positions: 64, max_rows: 4 },
         step_deadline: Duration::from_secs(10),
         idle_deadline: Duration::from_secs(100),
     }
+}
+
+/// The next step, where nothing waits for an encoder.
+fn next(stage: &mut Stage, now: Instant) -> Option<Batch> {
+    stage.next_batch(&|_| true, now)
 }
 
 /// A stage with slots of its own.
@@ -65,6 +72,7 @@ struct Ring {
     /// The tail's memory: token values by slot and position.
     cache: HashMap<(u32, u32), f32>,
     to_gateway: Vec<Frame>,
+    failed: Vec<(RouteKey, Reason)>,
     now: Instant,
     largest_batch: usize,
 }
@@ -72,7 +80,8 @@ struct Ring {
 impl Ring {
     fn new(n_stages: usize) -> Self {
         let stages = (0..n_stages).map(|stage| stage_of(shape(stage, n_stages))).collect();
-        Self { stages, cache: HashMap::new(), to_gateway: Vec::new(), now: Instant::now(), largest_batch: 0 }
+        let (cache, to_gateway, failed) = Default::default();
+        Self { stages, cache, to_gateway, failed, now: Instant::now(), largest_batch: 0 }
     }
 
     fn gateway_sends(&mut self, frame: Frame) {
@@ -84,6 +93,7 @@ impl Ring {
         for effect in effects {
             match effect {
                 Effect::Host(frame) => self.to_gateway.push(frame),
+                Effect::Fail { key, reason } => self.failed.push((key, reason)),
                 Effect::Pull(pull) => panic!("nothing is to be pulled: {pull:?}"),
                 Effect::Skip { to, .. } => panic!("nothing skips to {to} in a model without an encoder"),
                 Effect::Next(frame) => {
@@ -99,32 +109,32 @@ impl Ring {
     /// Runs until no stage has work.
     fn settle(&mut self) {
         while let Some((at, batch)) =
-            (0..self.stages.len()).find_map(|at| Some((at, self.stages[at].next_batch(self.now)?)))
+            (0..self.stages.len()).find_map(|at| Some((at, next(&mut self.stages[at], self.now)?)))
         {
             self.complete(at, batch);
         }
     }
 
     fn complete(&mut self, at: usize, batch: Batch) {
-        self.largest_batch = self.largest_batch.max(batch.jobs.len());
-        let values: Vec<f32> = match &batch.input {
+        self.largest_batch = self.largest_batch.max(batch.parts.len());
+        let values: Vec<f32> = match &batch.step.input {
             Input::Tokens(tokens) => tokens.iter().map(|token| *token as f32).collect(),
             Input::Hidden(values) => values.clone(),
         };
         let output = if at + 1 == self.stages.len() {
-            Output::Logits(self.logits(&batch, &values))
+            Output::Logits(self.logits(&batch.step, &values))
         } else {
             Output::Hidden(values)
         };
-        let effects = self.stages[at].complete(batch, output, self.now);
+        let effects = self.stages[at].complete(&batch.parts, &output, self.now);
         self.carry(at, effects);
     }
 
-    fn logits(&mut self, batch: &Batch, values: &[f32]) -> Vec<f32> {
-        for (row, value) in batch.rows.iter().zip(values) {
+    fn logits(&mut self, step: &StepInput, values: &[f32]) -> Vec<f32> {
+        for (row, value) in step.rows.iter().zip(values) {
             self.cache.insert((row.slot, row.position), *value);
         }
-        let sampled = &batch.rows[batch.rows.len() - batch.n_logits..];
+        let sampled = &step.rows[step.rows.len() - step.n_logits..];
         let mut logits = Vec::new();
         for row in sampled {
             let sum: f32 = (0..=row.position).map(|position| self.cache[&(row.slot, position)]).sum();
@@ -144,8 +154,7 @@ impl Ring {
     }
 
     fn failures(&self) -> Vec<FailureCode> {
-        let code = |frame: &Frame| if let Frame::Failed(failed) = frame { Some(failed.code) } else { None };
-        self.to_gateway.iter().filter_map(code).collect()
+        self.failed.iter().map(|(_, reason)| reason.code()).collect()
     }
 
     fn start(&mut self, session: u64, prompt: &[u32], end_position: u32, credit: u32) {
@@ -282,9 +291,8 @@ fn a_lost_neighbour_fails_every_session_with_its_name() {
     let mut ring = Ring::new(2);
     ring.start(1, &[1], 60, 1);
     let effects = ring.stages[0].peer_lost("phone-1", "reset");
-    let Some(Effect::Host(Frame::Failed(failed))) = effects.first() else { panic!("a failure comes first") };
-    assert_eq!(failed.code, FailureCode::PeerGone);
-    assert!(failed.message.contains("phone-1"), "{}", failed.message);
+    let lost = Reason::PeerLost { phone: "phone-1".into(), cause: "reset".into() };
+    assert_eq!(effects[0], Effect::Fail { key: key(1, 0), reason: lost });
     assert_eq!(ring.stages[0].n_sessions(), 0);
 }
 
@@ -293,11 +301,13 @@ fn a_ring_that_does_not_answer_is_a_slow_peer() {
     let mut ring = Ring::new(2);
     ring.start(1, &[1], 60, 1);
     let now = ring.now;
-    assert!(ring.stages[0].next_batch(now).is_some());
-    assert!(ring.stages[0].expire(now + Duration::from_secs(9)).is_empty());
-    let effects = ring.stages[0].expire(now + Duration::from_secs(11));
+    assert!(next(&mut ring.stages[0], now).is_some());
+    assert_eq!(ring.stages[0].poll_timeout(), Some(now + Duration::from_secs(10)));
+    assert!(ring.stages[0].handle_timeout(now + Duration::from_secs(9)).is_empty());
+    let effects = ring.stages[0].handle_timeout(now + Duration::from_secs(10));
     ring.carry(0, effects);
-    assert_eq!(ring.failures(), [FailureCode::PeerSlow]);
+    let slow = Reason::SlowRing { next_phone: "phone-1".into(), deadline: Duration::from_secs(10) };
+    assert_eq!(ring.failed, [(key(1, 0), slow)]);
     assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 0));
 }
 
@@ -306,7 +316,7 @@ fn a_prompt_that_leaves_no_room_for_an_answer_is_refused() {
     let mut ring = Ring::new(1);
     ring.start(1, &[1, 2, 3], 3, 1);
     assert_eq!(ring.failures(), [FailureCode::BadFrame]);
-    ring.to_gateway.clear();
+    ring.failed.clear();
     ring.start(2, &[1], 65, 1);
     assert!(ring.failures().contains(&FailureCode::BadFrame));
 }
@@ -371,9 +381,8 @@ fn options_that_no_stage_can_go_by_are_refused() {
     let mut ring = Ring::new(2);
     let sampling = Sampling { repetition_penalty: 0.0, ..Sampling::default() };
     ring.gateway_sends(Frame::Open { key: key(1, 0), options: SessionOptions { sampling, ..options(9) } });
-    let Some(Frame::Failed(failed)) = ring.to_gateway.last() else { panic!("a failure comes last") };
-    assert_eq!(failed.code, FailureCode::BadFrame);
-    assert!(failed.message.contains("phone-0") && failed.message.contains("repetition_penalty is 0"), "{failed:?}");
+    let (_, reason) = ring.failed.last().unwrap();
+    assert!(matches!(reason, Reason::Options(OptionsError::Number { field: "repetition_penalty", .. })), "{reason:?}");
     assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 0));
 }
 
@@ -384,7 +393,7 @@ fn wide(stage: usize, n_stages: usize) -> Stage {
 }
 
 fn sessions_of(batch: &Batch) -> Vec<u64> {
-    batch.jobs.iter().map(|job| job.key.session.0).collect()
+    batch.parts.iter().map(|part| part.key.session.0).collect()
 }
 
 #[test]
@@ -410,19 +419,24 @@ fn a_step_samples_for_its_share_of_the_sessions_so_that_every_stage_has_work() {
             let prompt = Prompt { key, position: 0, tokens: vec![1], credit: 9 };
             head.accept(Frame::Prompt(prompt), Source::Host, now);
         }
-        let mut seen = Vec::new();
-        while let Some(batch) = head.next_batch(now) {
-            assert!(batch.jobs.len() <= share, "{n_sessions} sessions, {n_stages} stages: {batch:?}");
+        let (mut seen, mut in_flight) = (Vec::new(), Vec::new());
+        while let Some(batch) = next(&mut head, now) {
+            assert!(batch.parts.len() <= share, "{n_sessions} sessions, {n_stages} stages: {batch:?}");
             seen.extend(sessions_of(&batch));
+            in_flight.extend(batch.parts);
         }
         assert_eq!(seen, (1..=n_sessions).collect::<Vec<_>>(), "each has its turn, in order");
         // All tokens come back at once: the batch parts again.
-        for session in 1..=n_sessions {
-            let token =
-                Token { key: key(session, 0), position: 1, token: 1, finish: None, logprob: 0.0, top: Vec::new() };
-            head.accept(Frame::Token(token), Source::Tail, now);
+        if n_stages == 1 {
+            let logits = Output::Logits(vec![0.0; in_flight.len() * VOCABULARY]);
+            head.complete(&in_flight, &logits, now);
+        } else {
+            for Part { key, .. } in in_flight {
+                let token = Token { key, position: 1, token: 1, finish: None, logprob: 0.0, top: Vec::new() };
+                head.accept(Frame::Token(token), Source::Tail, now);
+            }
         }
-        let batch = head.next_batch(now).unwrap();
+        let batch = next(&mut head, now).unwrap();
         assert_eq!(sessions_of(&batch), (1..=share as u64).collect::<Vec<_>>());
     }
 }
@@ -435,13 +449,13 @@ fn sessions_that_wait_for_credit_are_no_part_of_the_share() {
         head.accept(Frame::Open { key, options: options(60) }, Source::Host, now);
         head.accept(Frame::Prompt(Prompt { key, position: 0, tokens: vec![1], credit }), Source::Host, now);
     }
-    assert_eq!(head.next_batch(now).map(|batch| sessions_of(&batch)), Some(vec![1]));
-    assert_eq!(head.next_batch(now).map(|batch| sessions_of(&batch)), Some(vec![2]));
-    assert!(head.next_batch(now).is_none());
+    assert_eq!(next(&mut head, now).map(|batch| sessions_of(&batch)), Some(vec![1]));
+    assert_eq!(next(&mut head, now).map(|batch| sessions_of(&batch)), Some(vec![2]));
+    assert!(next(&mut head, now).is_none());
 }
 
 #[test]
-fn a_head_sends_a_prompts_chunks_without_waiting_and_others_decode_between_them() {
+fn a_head_sends_as_many_chunks_as_its_window_has_room_for_and_others_decode_between_them() {
     let (mut head, now) = (wide(0, 2), Instant::now());
     for (session, n_tokens) in [(1, 30), (2, 1)] {
         let key = key(session, 0);
@@ -449,8 +463,8 @@ fn a_head_sends_a_prompts_chunks_without_waiting_and_others_decode_between_them(
         let prompt = Prompt { key, position: 0, tokens: vec![1; n_tokens], credit: 9 };
         head.accept(Frame::Prompt(prompt), Source::Host, now);
     }
-    let steps: Vec<_> = std::iter::from_fn(|| head.next_batch(now)).map(|batch| sessions_of(&batch)).collect();
-    assert_eq!(steps, [vec![1], vec![2, 1], vec![1], vec![1]]);
+    let mut steps = || -> Vec<_> { std::iter::from_fn(|| next(&mut head, now)).map(|it| sessions_of(&it)).collect() };
+    assert_eq!(steps(), [vec![1], vec![2, 1], vec![1]], "a chunk for each of two stages, and one on its way");
 }
 
 #[test]
@@ -483,8 +497,8 @@ fn a_decode_row_waits_for_one_chunk_of_a_prompt_at_most_and_so_does_a_chunk_for_
     arrive(&mut stage, 2, 1, true);
     arrive(&mut stage, 3, 1, true);
     let mut steps = Vec::new();
-    while let Some(batch) = stage.next_batch(now) {
-        let is_decode = batch.jobs.iter().all(|job| job.n_rows() == 1);
+    while let Some(batch) = next(&mut stage, now) {
+        let is_decode = batch.is_decode();
         steps.push(sessions_of(&batch));
         if is_decode {
             arrive(&mut stage, 2, 1, true);

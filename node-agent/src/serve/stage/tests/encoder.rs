@@ -1,6 +1,9 @@
 //! Rings of an encoder–decoder model without engines: the next token is the sum of the prompt, which the encoder's output tells, and of all
 //! tokens decoded so far, modulo 97.
 
+use std::collections::VecDeque;
+
+use polyphony_protocol::frame::Resume;
 use polyphony_protocol::hub::EncoderStages;
 
 use super::*;
@@ -11,8 +14,13 @@ fn encoder(last: u32, first_decoder: u32) -> EncoderShape {
     EncoderShape { start_token: START, stages: EncoderStages { last, first_decoder } }
 }
 
-fn stage(stage: usize, n_stages: usize, encoder: EncoderShape) -> Stage {
-    stage_of(StageShape { encoder: Some(encoder), ..shape(stage, n_stages) })
+fn stage(stage: usize, n_stages: usize, encoder: EncoderShape) -> EncoderStage {
+    stage_with(shape(stage, n_stages), encoder)
+}
+
+fn stage_with(shape: StageShape, encoder: EncoderShape) -> EncoderStage {
+    let slots = Slots::new(shape.capacity.n_slots);
+    EncoderStage::new(StageShape { encoder: Some(encoder), ..shape }, encoder, slots)
 }
 
 fn options(n_prompt: usize, end_position: u32) -> SessionOptions {
@@ -31,12 +39,13 @@ fn rows(kind: HiddenKind, position: u32, values: &[f32]) -> Frame {
 
 /// A ring whose frames travel in order, but those over skip edges at once.
 struct Ring {
-    stages: Vec<Stage>,
+    stages: Vec<EncoderStage>,
     on_their_way: VecDeque<(usize, Source, Frame)>,
     /// What decoders have of the encoder's output, by stage and slot: its sum.
     encoded: HashMap<(usize, u32), f32>,
     cache: HashMap<(u32, u32), f32>,
     to_gateway: Vec<Frame>,
+    failed: Vec<(RouteKey, Reason)>,
     n_skipped: usize,
     encoder: EncoderShape,
 }
@@ -49,6 +58,7 @@ impl Ring {
             encoded: HashMap::new(),
             cache: HashMap::new(),
             to_gateway: Vec::new(),
+            failed: Vec::new(),
             n_skipped: 0,
             encoder,
         }
@@ -75,6 +85,7 @@ impl Ring {
         for effect in effects {
             match effect {
                 Effect::Host(frame) => self.to_gateway.push(frame),
+                Effect::Fail { key, reason } => self.failed.push((key, reason)),
                 Effect::Next(frame) if is_tail => {
                     self.on_their_way.push_back((self.encoder.stages.first_decoder as usize, Source::Tail, frame));
                 }
@@ -104,33 +115,33 @@ impl Ring {
 
     fn run(&mut self, at: usize, work: Work) {
         let effects = match work {
-            Work::Encoder(EncoderJob { key, slot, step: EncoderStep::Encode(input), .. }) => {
-                self.stages[at].encoded((key, slot), values_of(&input))
+            Work::Encoder(EncoderJob { key, step: EncoderStep::Encode(input), .. }) => {
+                self.stages[at].encoded(key, values_of(&input))
             }
             Work::Encoder(EncoderJob { key, slot, step: EncoderStep::TakeEncoded(values), .. }) => {
                 self.encoded.insert((at, slot), values.iter().sum());
                 self.stages[at].taken(key);
                 Vec::new()
             }
-            Work::Batch(batch) => {
-                assert!(batch.rows.iter().all(|row| self.encoded.contains_key(&(at, row.slot))), "stage {at}");
-                let values = values_of(&batch.input);
+            Work::Decode { batch: Batch { parts, step }, .. } => {
+                assert!(step.rows.iter().all(|row| self.encoded.contains_key(&(at, row.slot))), "stage {at}");
+                let values = values_of(&step.input);
                 let output = if at + 1 == self.stages.len() {
-                    Output::Logits(self.logits(at, &batch, &values))
+                    Output::Logits(self.logits(at, &step, &values))
                 } else {
                     Output::Hidden(values)
                 };
-                self.stages[at].complete(batch, output, Instant::now())
+                self.stages[at].decoding_mut().complete(&parts, &output, Instant::now())
             }
         };
         self.carry(at, effects);
     }
 
-    fn logits(&mut self, at: usize, batch: &Batch, values: &[f32]) -> Vec<f32> {
-        for (row, value) in batch.rows.iter().zip(values) {
+    fn logits(&mut self, at: usize, step: &StepInput, values: &[f32]) -> Vec<f32> {
+        for (row, value) in step.rows.iter().zip(values) {
             self.cache.insert((row.slot, row.position), *value);
         }
-        let sampled = &batch.rows[batch.rows.len() - batch.n_logits..];
+        let sampled = &step.rows[step.rows.len() - step.n_logits..];
         let mut logits = Vec::new();
         for row in sampled {
             let decoded: f32 = (0..=row.position).map(|position| self.cache[&(row.slot, position)]).sum();
@@ -150,13 +161,8 @@ impl Ring {
     }
 
     fn failures(&self) -> Vec<FailureCode> {
-        codes(&self.to_gateway)
+        self.failed.iter().map(|(_, reason)| reason.code()).collect()
     }
-}
-
-fn codes(frames: &[Frame]) -> Vec<FailureCode> {
-    let code = |frame: &Frame| if let Frame::Failed(failed) = frame { Some(failed.code) } else { None };
-    frames.iter().filter_map(code).collect()
 }
 
 fn values_of(input: &Input) -> Vec<f32> {
@@ -227,7 +233,7 @@ fn credit_comes_to_where_decoding_begins() {
     assert_eq!(ring.tokens(1), expected(&[1, 1], 5));
     ring.gateway_sends(Frame::Close { key: key(1, 0) });
     ring.settle();
-    assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 0));
+    assert!(ring.stages.iter().all(|stage| stage.decoding().n_sessions() == 0));
 }
 
 #[test]
@@ -249,9 +255,7 @@ fn what_came_for_a_session_that_ended_or_of_another_ring_is_not_kept() {
     let Frame::Hidden(hidden) = rows(HiddenKind::Encoded, 0, &[1.0]) else { unreachable!() };
     let foreign = RouteKey { generation: PlanGeneration(9), ..hidden.key };
     let effects = stage.accept(Frame::Hidden(Hidden { key: foreign, ..hidden }), Source::Encoder, now);
-    assert!(
-        matches!(&effects[..], [Effect::Host(Frame::Failed(failed))] if failed.code == FailureCode::StaleGeneration)
-    );
+    assert!(matches!(&effects[..], [Effect::Fail { reason: Reason::Stale { .. }, .. }]), "{effects:?}");
     stage.accept(open(1, 1), Source::Previous, now);
     assert!(!stage.has_work(), "neither the ended session's nor the other ring's");
 }
@@ -266,8 +270,8 @@ fn rows_of_decoding_wait_for_the_encoders_output() {
     let Some(Work::Encoder(job)) = stage.next_work(now) else { panic!("the output comes first") };
     assert!(stage.next_work(now).is_none(), "it is not taken yet");
     stage.taken(job.key);
-    let Some(Work::Batch(batch)) = stage.next_work(now) else { panic!("now the row") };
-    assert_eq!((batch.rows[0].position, &batch.n_encoded[..]), (0, &[2][..]));
+    let Some(Work::Decode { batch, n_encoded }) = stage.next_work(now) else { panic!("now the row") };
+    assert_eq!((batch.step.rows[0].position, &n_encoded[..]), (0, &[2][..]));
 }
 
 #[test]
@@ -282,14 +286,14 @@ fn prompts_of_others_and_rows_of_decoding_take_turns() {
     stage.accept(open(2, 1), Source::Previous, now);
     let Frame::Hidden(hidden) = rows(HiddenKind::Encoded, 0, &[1.0]) else { unreachable!() };
     stage.accept(Frame::Hidden(Hidden { key: key(2, 0), ..hidden }), Source::Previous, now);
-    assert!(matches!(stage.next_work(now), Some(Work::Batch(_))));
+    assert!(matches!(stage.next_work(now), Some(Work::Decode { .. })));
     assert!(matches!(stage.next_work(now), Some(Work::Encoder(_))));
 }
 
 #[test]
 fn a_long_prompt_travels_in_pieces_and_is_one_again() {
     let hidden_size = 4096;
-    let wide = |stage: usize| stage_of(StageShape { hidden_size, encoder: Some(encoder(0, 1)), ..shape(stage, 3) });
+    let wide = |stage: usize| stage_with(StageShape { hidden_size, ..shape(stage, 3) }, encoder(0, 1));
     let (mut from, mut to, now) = (wide(0), wide(2), Instant::now());
     let prompt = Prompt { key: key(1, 0), position: 0, tokens: vec![1; 40], credit: 1 };
     let opened = Frame::Open { key: key(1, 0), options: options(40, 60) };
@@ -299,7 +303,7 @@ fn a_long_prompt_travels_in_pieces_and_is_one_again() {
     let Some(Work::Encoder(job)) = from.next_work(now) else { panic!("the prompt is to be encoded") };
     let values: Vec<f32> = (0..40 * hidden_size).map(|at| at as f32).collect();
     let mut pieces = Vec::new();
-    for effect in from.encoded((job.key, job.slot), values.clone()) {
+    for effect in from.encoded(job.key, values.clone()) {
         let Effect::Skip { to: 2, frame } = effect else { continue };
         let Frame::Hidden(hidden) = &frame else { panic!("hidden states") };
         pieces.push((hidden.position, hidden.n_tokens));
@@ -316,9 +320,9 @@ fn rows_of_a_prompt_out_of_order_or_too_many_end_the_session() {
         let (mut stage, now) = (stage(2, 3, encoder(1, 2)), Instant::now());
         stage.accept(open(1, 2), Source::Previous, now);
         let effects = stage.accept(rows(HiddenKind::Encoded, position, values), Source::Previous, now);
-        let failed = matches!(&effects[..], [Effect::Host(Frame::Failed(it))] if it.code == FailureCode::BadFrame);
+        let failed = matches!(&effects[..], [Effect::Fail { reason: Reason::Rows { .. }, .. }]);
         assert!(failed, "{position}, {values:?}: {effects:?}");
-        assert_eq!(stage.n_sessions(), 0);
+        assert_eq!(stage.decoding().n_sessions(), 0);
     }
 }
 
@@ -328,12 +332,12 @@ fn a_gateway_that_does_not_tell_the_prompt_apart_is_refused_and_so_is_a_second_p
     ring.gateway_sends(Frame::Open { key: key(1, 0), options: options(0, 40) });
     ring.gateway_sends(Frame::Open { key: key(2, 0), options: options(40, 40) });
     assert_eq!(ring.failures(), [FailureCode::BadFrame, FailureCode::BadFrame]);
-    ring.to_gateway.clear();
+    ring.failed.clear();
     ring.start(3, &[1, 2], &[], 1);
     let again = Prompt { key: key(3, 0), position: 2, tokens: vec![5], credit: 1 };
     ring.gateway_sends(Frame::Prompt(again));
     assert_eq!(ring.failures(), [FailureCode::BadFrame]);
-    ring.to_gateway.clear();
+    ring.failed.clear();
     ring.gateway_sends(Frame::Open { key: key(4, 0), options: options(3, 40) });
     ring.gateway_sends(Frame::Prompt(Prompt { key: key(4, 0), position: 0, tokens: vec![1, 2], credit: 1 }));
     assert_eq!(ring.failures(), [FailureCode::BadFrame], "shorter than it was said to be");
@@ -346,11 +350,10 @@ fn a_session_neither_leaves_nor_joins_and_is_told_so() {
         Resume { key: key(1, 1), position: 5, options: options(2, 40), from: PlanGeneration(1), from_epoch: Epoch(0) };
     ring.gateway_sends(Frame::Resume(resume));
     ring.start(2, &[1, 2], &[], 1);
-    assert!(ring.stages[0].kept(key(2, 0), 1).is_none());
     ring.gateway_sends(Frame::Pause { key: key(2, 0) });
     ring.settle();
     assert_eq!(ring.failures(), [FailureCode::HandOver, FailureCode::HandOver]);
-    assert!(ring.stages.iter().all(|stage| stage.n_sessions() == 0));
+    assert!(ring.stages.iter().all(|stage| stage.decoding().n_sessions() == 0));
 }
 
 #[test]
@@ -367,9 +370,10 @@ fn frames_come_from_where_the_graph_says_and_from_nowhere_else() {
     ];
     for (at, kind, source) in table {
         let mut stage = stage(at, 5, encoder(1, 2));
-        stage.accept(open(1, 1), stage.source_of_sessions(), now);
+        let source_of_sessions = if at == 0 { Source::Host } else { Source::Previous };
+        stage.accept(open(1, 1), source_of_sessions, now);
         assert_eq!(stage.accept(rows(kind, 0, &[1.0]), source, now), [], "stage {at}, {kind:?}");
-        assert!(!stage.has_work() && stage.n_sessions() == 1, "stage {at}, {kind:?} from {source:?}");
+        assert!(!stage.has_work() && stage.decoding().n_sessions() == 1, "stage {at}, {kind:?} from {source:?}");
     }
 }
 
@@ -381,4 +385,15 @@ fn sessions_decode_in_as_many_groups_as_stages_decode_whatever_the_plan_says() {
         let shape = StageShape { encoder: Some(encoder), session_groups, ..shape(0, n_stages) };
         assert_eq!(shape.n_decoding_groups(), expected, "{n_stages} stages, decoding from {first_decoder}");
     }
+}
+
+#[test]
+fn an_encoders_output_that_is_no_number_ends_the_session_by_name() {
+    let (mut stage, now) = (stage(1, 3, encoder(1, 2)), Instant::now());
+    stage.accept(open(1, 2), Source::Previous, now);
+    let effects = stage.encoded(key(1, 0), vec![1.0, f32::NAN]);
+    let layers = LayerRange { from: 1, to: 2 };
+    let reason = Reason::NonFinite { layers, of: Numbers::EncoderOutput };
+    assert_eq!(effects, [Effect::Fail { key: key(1, 0), reason }, Effect::Next(Frame::Close { key: key(1, 0) })]);
+    assert_eq!(stage.decoding().n_sessions(), 0);
 }

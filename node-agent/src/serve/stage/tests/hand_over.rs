@@ -24,7 +24,7 @@ fn a_head_stops_when_the_step_in_flight_is_done_and_says_so_once() {
         let mut ring = Ring::new(n_stages);
         ring.start(1, &[3, 1], 60, 100);
         let now = ring.now;
-        let batch = ring.stages[0].next_batch(now).unwrap();
+        let batch = next(&mut ring.stages[0], now).unwrap();
         ring.gateway_sends(Frame::Pause { key: key(1, 0) });
         assert!(paused(&ring).is_empty(), "a token is on its way");
         ring.complete(0, batch);
@@ -50,8 +50,8 @@ fn a_prompt_is_computed_before_the_head_stops() {
     let mut ring = Ring::new(3);
     ring.start(1, &[1; 11], 60, 100);
     let now = ring.now;
-    let batch = ring.stages[0].next_batch(now).unwrap();
-    assert!(!batch.jobs[0].sample, "a chunk of it");
+    let batch = next(&mut ring.stages[0], now).unwrap();
+    assert!(!batch.parts[0].sample, "a chunk of it");
     ring.gateway_sends(Frame::Pause { key: key(1, 0) });
     ring.complete(0, batch);
     ring.settle();
@@ -79,8 +79,8 @@ fn a_stage_whose_segment_kept_all_goes_on_at_once_in_the_same_slot() {
     assert_eq!(slots.n_held(), 1, "the slot is shared");
     // The last token is the next to be computed.
     head.accept(Frame::Prompt(Prompt { key, position: 9, tokens: vec![4], credit: 1 }), Source::Host, now);
-    let batch = head.next_batch(now).unwrap();
-    assert_eq!((batch.rows[0].slot, batch.rows[0].position, batch.rows.len()), (0, 9, 1));
+    let batch = next(&mut head, now).unwrap();
+    assert_eq!((batch.step.rows[0].slot, batch.step.rows[0].position, batch.step.rows.len()), (0, 9, 1));
     slots.give_back(0);
     assert_eq!(slots.n_held(), 1, "the old stage let go");
     head.accept(Frame::Close { key }, Source::Host, now);
@@ -108,11 +108,11 @@ fn a_stage_pulls_what_it_lacks_and_takes_no_rows_before_it_has_come() {
     let mut early = stage_of(shape(1, 2));
     early.accept(Frame::Resume(resume(1, 9)), Source::Previous, now);
     let effects = early.accept(Frame::Hidden(hidden.clone()), Source::Previous, now);
-    assert!(matches!(&effects[..], [Effect::Host(Frame::Failed(failed))] if failed.code == FailureCode::BadFrame));
+    assert!(matches!(&effects[..], [Effect::Fail { reason: Reason::Rows { .. }, .. }]), "{effects:?}");
     assert_eq!(stage.kv_arrived(key, now), [Effect::Host(Frame::Resumed { key, stage: 1, position: 9 })]);
     assert_eq!(stage.slot_to_fill(key), None);
     assert_eq!(stage.accept(Frame::Hidden(hidden), Source::Previous, now), []);
-    assert!(stage.next_batch(now).is_some());
+    assert!(next(&mut stage, now).is_some());
 }
 
 #[test]
@@ -122,11 +122,9 @@ fn a_stage_that_cannot_have_the_kv_cache_says_why_and_frees_the_slot() {
     head.accept(Frame::Resume(resume(1, 9)), Source::Host, now);
     let key = resume(1, 9).key;
     let effects = head.kv_failed(key, "phone-9 is gone");
-    let [Effect::Host(Frame::Failed(failed)), Effect::Next(Frame::Close { .. })] = &effects[..] else {
-        panic!("{effects:?}")
-    };
-    assert_eq!(failed.code, FailureCode::HandOver);
-    assert!(failed.code.is_retryable() && failed.message.contains("phone-9 is gone"), "{}", failed.message);
+    let reason = Reason::KvLost { cause: "phone-9 is gone".into() };
+    assert!(reason.code() == FailureCode::HandOver && reason.code().is_retryable());
+    assert_eq!(effects, [Effect::Fail { key, reason }, Effect::Next(Frame::Close { key })]);
     assert_eq!((head.n_sessions(), head.slots.n_held()), (0, 0));
     assert_eq!(head.kv_arrived(key, now), [], "what is late changes nothing");
 }

@@ -1,0 +1,183 @@
+//! A worker with a real segment, turn by turn.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use polyphony_kernels::{Arithmetic, Backend};
+use polyphony_model::{Holds, Manifest};
+use polyphony_protocol::frame::Prompt;
+use polyphony_protocol::hub::{self, Assignment};
+use polyphony_protocol::session::{History, Sampling, SessionOptions};
+use polyphony_protocol::{ActivationType, Epoch, RingId, SessionId};
+use polyphony_wire::{Bounds, Uncounted, Wire};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::*;
+use crate::board::Board;
+use crate::segment::{AnySegment, Capacity};
+use crate::serve::kv_transfer::Puller;
+use crate::serve::outlet::{FromStages, Outlet, to_host};
+use crate::serve::stage::StageShape;
+
+const GENERATION: PlanGeneration = PlanGeneration(1);
+
+struct Bench {
+    worker: Worker,
+    calls: std_mpsc::SyncSender<Call>,
+    inbox: std_mpsc::Receiver<Call>,
+    from_stages: FromStages,
+}
+
+fn key(session: u64) -> RouteKey {
+    RouteKey { ring: RingId(1), generation: GENERATION, session: SessionId(session), epoch: Epoch(1) }
+}
+
+impl Bench {
+    /// A whole model on one phone.
+    async fn new() -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf");
+        let (manifest, file) = (Manifest::build(&path).unwrap(), std::fs::read(&path).unwrap());
+        let holds = Holds::all(manifest.hyperparameters.n_layers);
+        let capacity = Capacity { n_slots: 2, n_positions: 64, max_rows: 8 };
+        let engine = polyphony_kernels::open(Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 }, None).unwrap();
+        let bytes_of = |tensor: &polyphony_model::TensorEntry| {
+            let from = tensor.offset as usize;
+            Ok::<_, SegmentError>(file[from..from + tensor.n_bytes as usize].to_vec())
+        };
+        let segment = AnySegment::load(engine, &manifest, holds, capacity, ActivationType::F16, bytes_of).unwrap();
+        let memory = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let (calls, inbox) = std_mpsc::sync_channel(16);
+        let (to_host, from_stages) = to_host(16);
+        let (hidden_size, broken) = (segment.hidden_size(), watch::channel(None).0);
+        let owned = Owned { segment, memory };
+        let mut worker = Worker::new(owned, to_host, Handle::current(), calls.clone(), broken);
+        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+        let (_, assignment) = watch::channel(assignment(&manifest));
+        let shape = StageShape {
+            ring: RingId(1),
+            generation: GENERATION,
+            stage: 0,
+            layers: holds.layers,
+            phone: "phone-1".into(),
+            next_phone: String::new(),
+            n_stages: 1,
+            session_groups: 0,
+            encoder: None,
+            vocab_size: manifest.hyperparameters.vocab_size,
+            hidden_size,
+            activation_type: ActivationType::F16,
+            capacity,
+            step_deadline: Duration::from_secs(60),
+            idle_deadline: Duration::from_secs(60),
+        };
+        worker.attach(Attachment {
+            next: Outlet::new(shape.max_frames_out()),
+            shape,
+            holds,
+            skips: BTreeMap::new(),
+            entry: Board::default().add("default", "talk"),
+            puller: Puller::new("phone-1".into(), assignment, wire),
+        });
+        Self { worker, calls, inbox, from_stages }
+    }
+
+    fn call(&self, event: Event) {
+        assert!(self.calls.try_send(Call::Stage(GENERATION, event)).is_ok());
+    }
+
+    fn gateway_sends(&self, frame: Frame) {
+        self.call(Event::Frame { frame, source: Source::Host });
+    }
+
+    fn start(&self, session: u64, credit: u32) {
+        let options = SessionOptions {
+            sampling: Sampling::default(),
+            end_position: 64,
+            end_tokens: vec![],
+            top_logprobs: 0,
+            logprobs: false,
+            n_prompt: 3,
+            history: History::default(),
+        };
+        let key = key(session);
+        self.gateway_sends(Frame::Open { key, options });
+        self.gateway_sends(Frame::Prompt(Prompt { key, position: 0, tokens: vec![7, 9, 11], credit }));
+    }
+
+    fn heard(&mut self) -> Vec<Frame> {
+        std::iter::from_fn(|| self.from_stages.frames.try_recv().ok()).collect()
+    }
+}
+
+fn assignment(manifest: &Manifest) -> Assignment {
+    Assignment {
+        namespace: "default".into(),
+        name: "talk".into(),
+        ring: RingId(1),
+        generation: GENERATION,
+        ring_secret: String::new(),
+        stage: 0,
+        holds: hub::Holds { embedding: true, from: 0, to: manifest.hyperparameters.n_layers, head: true },
+        peers: Vec::new(),
+        manifest_digest: String::new(),
+        context_length: 64,
+        max_sessions: 2,
+        session_groups: 0,
+        activation_type: ActivationType::F16,
+        numerics_class: String::new(),
+        standby: None,
+        follows: None,
+        encoder: None,
+    }
+}
+
+#[tokio::test]
+async fn one_piece_of_a_kv_cache_is_copied_between_two_steps_of_others() {
+    let mut bench = Bench::new().await;
+    bench.start(1, 1);
+    assert!(bench.worker.turn(&bench.inbox));
+    assert_eq!(bench.heard().len(), 1, "its token");
+    bench.start(2, 9);
+    assert!(bench.worker.turn(&bench.inbox));
+    assert_eq!(bench.heard().len(), 1);
+    // Another phone asks for all layers at once, while session 2 decodes.
+    let mut answers: Vec<_> = (0..3)
+        .map(|layer| {
+            let (answer, answered) = oneshot::channel();
+            bench.call(Event::ReadKv { key: key(1), n_positions: 3, layer, positions: 0..3, answer });
+            answered
+        })
+        .collect();
+    for _ in 0..3 {
+        assert!(bench.worker.turn(&bench.inbox));
+        let n_answered = answers.iter_mut().filter_map(|answered| answered.try_recv().ok()).count();
+        assert_eq!((n_answered, bench.heard().len()), (1, 1), "a piece, and a token of the other session");
+    }
+}
+
+#[tokio::test]
+async fn a_host_link_that_takes_nothing_never_holds_up_the_thread() {
+    let mut bench = Bench::new().await;
+    bench.start(1, 60);
+    for _ in 0..40 {
+        assert!(bench.worker.turn(&bench.inbox));
+    }
+    assert_eq!(bench.heard().len(), 16, "as many as may wait");
+    tokio::time::timeout(Duration::from_secs(60), bench.from_stages.overruns().notified()).await.unwrap();
+    bench.call(Event::HostLost);
+    assert!(bench.worker.turn(&bench.inbox));
+    assert_eq!((bench.worker.stages[0].stage.decoding().n_sessions(), bench.worker.slots.n_held()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_thread_that_ends_by_a_fault_tells_the_gateway_before() {
+    let mut bench = Bench::new().await;
+    bench.start(1, 1);
+    assert!(bench.worker.turn(&bench.inbox));
+    bench.heard();
+    bench.worker.abandon();
+    let heard = bench.heard();
+    assert!(matches!(&heard[..], [Frame::Failed(failed)] if failed.key == key(1)), "{heard:?}");
+}

@@ -1,0 +1,76 @@
+//! Real agents: who is gone leaves no session behind, and whoever can be told of it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use polyphony_protocol::frame::{Failed, FailureCode, Hello};
+use polyphony_protocol::session::Sampling;
+use polyphony_protocol::{Frame, PlanGeneration, version};
+use polyphony_wire::{Bounds, Uncounted, Wire};
+
+use crate::floor::{Floor, RING};
+use crate::hub::PATIENCE;
+
+const PROMPT: [u32; 3] = [7, 100, 42];
+/// As many as a plan of the floor has slots.
+const ALL_SLOTS: u64 = 3;
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf")
+}
+
+/// Begins as many sessions as there are slots, each with a token and no credit for more.
+async fn fill(floor: &mut Floor, first: u64) {
+    for session in first..first + ALL_SLOTS {
+        floor.start(session, 1, &PROMPT, Sampling::default(), 1).await;
+        floor.until_tokens(session, PROMPT.len() + 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_comes_back_finds_every_slot_free() {
+    let mut floor = Floor::open(&model(), 2).await;
+    floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
+    fill(&mut floor, 1).await;
+    floor.restart_host().await;
+    // Nobody has closed the sessions of before.
+    fill(&mut floor, 11).await;
+    assert_eq!(floor.failures, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_taken_away_ends_its_sessions_with_a_word() {
+    let mut floor = Floor::open(&model(), 1).await;
+    floor.plan(1, &[(0, 0, 4, None)], None).await;
+    fill(&mut floor, 1).await;
+    floor.drop_plan(1).await;
+    floor.until("each session's end is told", |floor| floor.failures.len() == ALL_SLOTS as usize).await;
+    let is_stale = |failed: &Failed| failed.code == FailureCode::StaleGeneration && failed.message.contains("released");
+    assert!(floor.failures.iter().all(is_stale), "{:?}", floor.failures);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_connection_that_takes_the_place_of_another_ends_its_sessions_by_name() {
+    let mut floor = Floor::open(&model(), 2).await;
+    floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
+    fill(&mut floor, 1).await;
+    let hello = Hello {
+        version: version::CURRENT,
+        ring: RING,
+        generation: PlanGeneration(1),
+        phone: "phone-0".into(),
+        from_stage: 0,
+        to_stage: 1,
+        ring_secret: "secret of 1".into(),
+    };
+    let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+    let mut link = wire.dial(&floor.phones[1].ring_address, PATIENCE).await.unwrap();
+    link.writer.write(&Frame::Hello(hello)).await.unwrap();
+    assert_eq!(link.reader.next_within(PATIENCE).await.unwrap(), Frame::Accepted);
+    let is_told = |failed: &Failed| failed.code == FailureCode::PeerGone && failed.message.contains("took its place");
+    floor.until("phone-1 tells of its sessions", |floor| floor.failures.iter().any(is_told)).await;
+    // Both phones are free of them.
+    for phone in 0..2 {
+        floor.until_metric(phone, "polyphony_segment_sessions", 0.0).await;
+    }
+}
