@@ -15,7 +15,7 @@ pub struct Statement {
 }
 
 /// The three values of a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 pub enum Truth {
     True,
     False,
@@ -24,11 +24,7 @@ pub enum Truth {
 
 impl Truth {
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "True",
-            Self::False => "False",
-            Self::Unknown => "Unknown",
-        }
+        self.into()
     }
 }
 

@@ -24,7 +24,9 @@ pub use balancer::published_balancer_step;
 pub use overlap::published_overlap;
 
 /// A way to place layers on phones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr,
+)]
 pub enum Strategy {
     /// Ours: [`crate::plan`].
     #[default]
@@ -90,14 +92,7 @@ impl Strategy {
 
     /// As manifests write it.
     pub fn name(self) -> &'static str {
-        match self {
-            Strategy::Optimal => "Optimal",
-            Strategy::EqualSplit => "EqualSplit",
-            Strategy::MemoryProportional => "MemoryProportional",
-            Strategy::MinMax => "MinMax",
-            Strategy::LinguaLinked => "LinguaLinked",
-            Strategy::LinguaLinkedBestFirst => "LinguaLinkedBestFirst",
-        }
+        self.into()
     }
 }
 

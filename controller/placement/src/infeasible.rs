@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// No plan exists. The text is for a condition's message, [`Infeasible::reason`] for its reason.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, strum::IntoStaticStr, thiserror::Error)]
 pub enum Infeasible {
     #[error("no phone is available: join one, or widen the deployment's phone selector")]
     NoPhones,
@@ -45,6 +45,7 @@ pub enum Infeasible {
          add phones, or raise memoryFraction or maxPhones, or lower contextLength, maxSessions or the model's size",
         mib(*needed_bytes), phones(*n_phones), mib(*available_bytes), mib(*shortfall_bytes)
     )]
+    #[strum(serialize = "InsufficientMemory")]
     Memory { needed_bytes: u64, available_bytes: u64, shortfall_bytes: u64, n_phones: u32 },
 
     #[error(
@@ -52,34 +53,24 @@ pub enum Infeasible {
          add a phone, or lower contextLength or maxSessions",
         mib(*needed_bytes), phones(*n_phones), mib(*available_bytes), mib(*largest_layer_bytes)
     )]
+    #[strum(serialize = "LayersDoNotFit")]
     Packing { needed_bytes: u64, available_bytes: u64, largest_layer_bytes: u64, n_phones: u32 },
 
     #[error(
         "no ring can be closed: {unreachable} of {n_pairs} pairs of phones cannot reach each other: check the network between the phones"
     )]
+    #[strum(serialize = "PhonesUnreachable")]
     Unreachable { unreachable: u32, n_pairs: u32 },
 
     #[error("the rule {rule} gives no plan here, since {why}: plan with another strategy")]
+    #[strum(serialize = "RuleHasNoPlan")]
     Rule { rule: String, why: String },
 }
 
 impl Infeasible {
     /// The reason of a Kubernetes condition: CamelCase, stable, for machines.
     pub fn reason(&self) -> &'static str {
-        match self {
-            Infeasible::NoPhones => "NoPhones",
-            Infeasible::NoUsablePhones { .. } => "NoUsablePhones",
-            Infeasible::TooFewPhones { .. } => "TooFewPhones",
-            Infeasible::TooFewLayers { .. } => "TooFewLayers",
-            Infeasible::InvalidDemand { .. } => "InvalidDemand",
-            Infeasible::NoLayers => "NoLayers",
-            Infeasible::TooManyBytes { .. } => "TooManyBytes",
-            Infeasible::PieceTooLarge { .. } => "PieceTooLarge",
-            Infeasible::Memory { .. } => "InsufficientMemory",
-            Infeasible::Packing { .. } => "LayersDoNotFit",
-            Infeasible::Unreachable { .. } => "PhonesUnreachable",
-            Infeasible::Rule { .. } => "RuleHasNoPlan",
-        }
+        self.into()
     }
 
     /// The bytes that are missing, where memory is what is missing.

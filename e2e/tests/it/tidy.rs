@@ -63,7 +63,9 @@ fn every_kernel_is_in_its_three_rooms() {
 const ARROWS: &[(&str, &[&str])] = &[
     ("controller/api", &[]),
     ("controller/placement", &[]),
-    ("controller/apiserver", &["polyphony-doorway"]),
+    ("controller/jsonpath", &[]),
+    ("controller/selector", &[]),
+    ("controller/apiserver", &["polyphony-doorway", "polyphony-jsonpath", "polyphony-selector"]),
     ("controller/gateway", &["polyphony-api", "polyphony-doorway", "polyphony-model", "polyphony-protocol"]),
     (
         "controller",
@@ -81,7 +83,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "controller/cli",
-        &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-journal", "polyphony-model"],
+        &[
+            "polyphony-api",
+            "polyphony-controller",
+            "polyphony-farm",
+            "polyphony-journal",
+            "polyphony-jsonpath",
+            "polyphony-model",
+            "polyphony-selector",
+        ],
     ),
     ("node-agent/protocol", &[]),
     ("node-agent/model", &[]),
@@ -161,8 +171,14 @@ fn tests_skip_in_one_way_which_is_told_aloud() {
 }
 
 /// Rooms that open no socket and read no clock.
-const PURE: [&str; 4] =
-    ["controller/api/src", "controller/placement/src", "node-agent/protocol/src", "node-agent/model/src"];
+const PURE: [&str; 6] = [
+    "controller/api/src",
+    "controller/jsonpath/src",
+    "controller/placement/src",
+    "controller/selector/src",
+    "node-agent/protocol/src",
+    "node-agent/model/src",
+];
 
 #[test]
 fn pure_rooms_have_no_network_and_no_clock() {
