@@ -18,21 +18,11 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use self::field_set::FieldSet;
+pub use self::managers::Conflict;
 use self::managers::{Managers, Operation, Owned, Owner};
 use self::shape::Shape;
 use crate::registry::Kind;
 use crate::schema;
-
-/// A field that someone else owns with another value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// The other manager's name.
-    pub manager: String,
-    /// `.spec.replicas`, `.spec.ports[name="http"].port`.
-    pub field: String,
-    /// The other manager as Kubernetes names it: `"kubectl-edit" using polyphony.dev/v1alpha1`.
-    pub owner: String,
-}
 
 /// Why an apply is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,10 @@
-//! OpenAPI v3: the index and one document a group and version, as `kubectl apply` and `kubectl explain` read them.
+//! OpenAPI: version 3 has an index and one document a group and version, as `kubectl apply` and `kubectl explain` read
+//! them; version 2 is one document.
 
 mod components;
 mod parameters;
 mod paths;
+pub mod v2;
 
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,17 @@
 
 mod builtin;
 mod definition;
+mod rules;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use polyphony_jsonpath::Path;
 use serde_json::Value;
+
+pub use rules::{RuleFault, Rules};
+pub use schema::Schema;
 
 /// One kind in one version, as it is served.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,7 +28,7 @@ pub struct Kind {
     pub categories: Vec<String>,
     pub namespaced: bool,
     /// The definition's `openAPIV3Schema`; none for kinds that are kept as they come.
-    pub schema: Option<Value>,
+    pub schema: Option<Schema>,
     /// Whether `/status` is served, and the main endpoint leaves `status` alone.
     pub status: bool,
     /// Where `/scale` reads and writes; none when it is not served.
@@ -52,6 +58,8 @@ pub struct Column {
     /// 0 is always shown; more only in wide output.
     pub priority: i32,
     pub json_path: String,
+    /// None where the text is no path: the column is empty then, as Kubernetes' is.
+    pub path: Option<Path>,
 }
 
 /// Why a value is not a custom resource definition that can be served.

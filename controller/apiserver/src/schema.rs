@@ -31,19 +31,29 @@ pub enum FieldValidation {
 }
 
 /// Which sort of wrong a field is; each has its words and its reason in Kubernetes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 pub enum FieldErrorKind {
     /// The schema knows no such field. Answered as a bad request, not as an invalid object.
+    #[strum(serialize = "FieldValueInvalid")]
     Unknown,
+    #[strum(serialize = "FieldValueRequired")]
     Required,
+    #[strum(serialize = "FieldValueInvalid")]
     Invalid,
     /// Of another type or format than the schema says.
+    #[strum(serialize = "FieldValueTypeInvalid")]
     TypeInvalid,
+    #[strum(serialize = "FieldValueNotSupported")]
     NotSupported,
+    #[strum(serialize = "FieldValueDuplicate")]
     Duplicate,
+    #[strum(serialize = "FieldValueForbidden")]
     Forbidden,
+    #[strum(serialize = "FieldValueTooLong")]
     TooLong,
+    #[strum(serialize = "FieldValueTooMany")]
     TooMany,
+    #[strum(serialize = "InternalError")]
     Internal,
 }
 
@@ -75,7 +85,7 @@ pub fn admit(
     }
     let mut unknown = Vec::new();
     if let Some(schema) = &kind.schema {
-        prune::prune(object, schema, &mut unknown);
+        prune::prune(object, schema.document(), &mut unknown);
     }
     metadata::prune(object, &mut unknown);
     if mode == FieldValidation::Strict && !unknown.is_empty() {
@@ -90,9 +100,9 @@ pub fn admit(
     let mut errors = Vec::new();
     metadata::validate(kind, object, old, &mut errors);
     if let Some(schema) = &kind.schema {
-        validate::validate(schema, object, old, &mut errors);
+        validate::validate(schema.document(), object, old, &mut errors);
         if errors.iter().any(|error| error.kind.blocks_rules()) {
-            if rules::exist(schema) {
+            if schema.rules().is_some() {
                 errors.push(FieldError::invalid("", &Value::Null, RULES_SKIPPED));
             }
         } else {
@@ -106,7 +116,7 @@ pub fn admit(
 pub(crate) fn normalize(kind: &Kind, object: &mut Value) {
     metadata::drop_nulls(object);
     if let Some(schema) = &kind.schema {
-        defaults::apply(object, schema);
+        defaults::apply(object, schema.document());
     }
 }
 
@@ -118,18 +128,7 @@ const RULES_SKIPPED: &str = "some validation rules were not checked because the 
 impl FieldErrorKind {
     /// The machine-readable reason of a cause.
     pub fn reason(self) -> &'static str {
-        match self {
-            Self::Unknown => "FieldValueInvalid",
-            Self::Required => "FieldValueRequired",
-            Self::Invalid => "FieldValueInvalid",
-            Self::TypeInvalid => "FieldValueTypeInvalid",
-            Self::NotSupported => "FieldValueNotSupported",
-            Self::Duplicate => "FieldValueDuplicate",
-            Self::Forbidden => "FieldValueForbidden",
-            Self::TooLong => "FieldValueTooLong",
-            Self::TooMany => "FieldValueTooMany",
-            Self::Internal => "InternalError",
-        }
+        self.into()
     }
 
     fn words(self) -> &'static str {

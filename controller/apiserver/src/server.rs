@@ -12,6 +12,7 @@ mod guard;
 mod housekeeping;
 mod identity;
 mod kinds;
+mod lifetime;
 mod list;
 mod patch;
 mod path;
@@ -20,7 +21,6 @@ mod random;
 mod request;
 mod resource;
 mod scale;
-mod selector;
 mod special;
 mod start;
 mod tls;
@@ -40,7 +40,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Uri, header};
 use polyphony_doorway::{Doorway, Limits as DoorLimits};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -269,7 +269,10 @@ async fn anything(State(inner): State<Arc<Inner>>, request: Request) -> Response
     resource::answer(inner, request).await.unwrap_or_else(Failure::into_response)
 }
 
-fn openapi_document(registry: &crate::registry::Registry, uri: &Uri, _headers: &HeaderMap) -> Option<Response> {
+fn openapi_document(registry: &crate::registry::Registry, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+    if uri.path() == "/openapi/v2" {
+        return Some(openapi_v2(registry, headers));
+    }
     let path = uri.path().strip_prefix("/openapi/v3/")?;
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
@@ -278,4 +281,13 @@ fn openapi_document(registry: &crate::registry::Registry, uri: &Uri, _headers: &
         _ => return None,
     };
     Some(Json(document).into_response())
+}
+
+/// In protobuf for who asks for it first, as kubectl does; in JSON for everyone else.
+fn openapi_v2(registry: &crate::registry::Registry, headers: &HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.split(',').next().is_some_and(|first| first.contains("proto-openapi.spec.v2")) {
+        return ([(header::CONTENT_TYPE, openapi::v2::PROTOBUF)], openapi::v2::protobuf(registry)).into_response();
+    }
+    Json(openapi::v2::json(registry)).into_response()
 }

@@ -2,7 +2,6 @@
 
 mod age;
 mod builtin;
-pub mod json_path;
 
 #[cfg(test)]
 mod tests;
@@ -120,7 +119,7 @@ fn name(item: &Value) -> Value {
 
 /// The first thing that the column's path finds, if it is of the column's type; else nothing.
 fn cell(column: &Column, item: &Value, now: Timestamp) -> Value {
-    let found = json_path::find(&column.json_path, item).unwrap_or_default();
+    let found = column.path.as_ref().map(|path| path.find(item)).unwrap_or_default();
     let Some(value) = found.first() else {
         return Value::Null;
     };

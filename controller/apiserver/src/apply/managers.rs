@@ -4,9 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::Conflict;
 use super::field_set::FieldSet;
 use crate::registry::Kind;
+
+/// A field that someone else owns with another value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The other manager's name.
+    pub manager: String,
+    /// `.spec.replicas`, `.spec.ports[name="http"].port`.
+    pub field: String,
+    /// The other manager as Kubernetes names it: `"kubectl-edit" using polyphony.dev/v1alpha1`.
+    pub owner: String,
+}
 
 /// How an owner came to its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

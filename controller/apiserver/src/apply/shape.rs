@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::field_set::Element;
-use crate::registry::Kind;
+use crate::registry::{Kind, Schema};
 
 /// What is known of a part of an object.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ static METADATA: LazyLock<Value> = LazyLock::new(|| {
 
 impl<'a> Shape<'a> {
     pub(super) fn resource(kind: &'a Kind) -> Self {
-        Self::Resource(kind.schema.as_ref())
+        Self::Resource(kind.schema.as_ref().map(Schema::document))
     }
 
     /// The shape of a field; none if the schema knows no such field.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{ApplyError, apply, track_update};
-use crate::registry::Kind;
+use crate::registry::{Kind, Schema};
 use crate::schema::{FieldValidation, admit};
 
 const T1: &str = "2026-11-22T10:00:00Z";
@@ -23,7 +23,7 @@ fn widget_kind() -> Kind {
         group: "example.com".into(),
         version: "v1".into(),
         kind: "Widget".into(),
-        schema: Some(json!({"type": "object", "properties": {
+        schema: Some(Schema::new(json!({"type": "object", "properties": {
             "spec": {"type": "object", "properties": {
                 "replicas": {"type": "integer"},
                 "name": text(),
@@ -39,7 +39,7 @@ fn widget_kind() -> Kind {
             }},
             "status": {"type": "object", "properties": {"phase": text(),
                 "conditions": keyed(json!(["type"]), json!({"type": "object", "properties": {"type": text(), "status": text()}}))}},
-        }})),
+        }}))),
         status: true,
         ..Kind::default()
     }

@@ -18,7 +18,7 @@ pub(super) fn reference(kind: &Kind, name: &str) -> Value {
 }
 
 /// The name of a schema: the group reversed, version and kind, as in Kubernetes.
-fn component(kind: &Kind, name: &str) -> String {
+pub(super) fn component(kind: &Kind, name: &str) -> String {
     let package = match kind.group.strip_suffix(".k8s.io") {
         _ if kind.group.is_empty() => "io.k8s.api.core".to_owned(),
         Some("apiextensions") => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions".to_owned(),
@@ -53,7 +53,7 @@ pub(super) fn add(kind: &Kind, schemas: &mut Map<String, Value>) {
 /// A kind's own schema, completed by what every object has.
 fn object(kind: &Kind) -> Value {
     let mut schema = match &kind.schema {
-        Some(schema) => as_openapi_3_0(schema),
+        Some(schema) => as_openapi_3_0(schema.document()),
         None => json!({"x-kubernetes-preserve-unknown-fields": true}),
     };
     let Some(fields) = schema.as_object_mut() else {

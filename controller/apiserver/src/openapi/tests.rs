@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{document, index};
-use crate::registry::{Kind, Registry, ScalePaths};
+use crate::registry::{Kind, Registry, ScalePaths, Schema};
 
 fn registry() -> Registry {
     let mut registry = Registry::builtin();
@@ -18,9 +18,11 @@ fn registry() -> Registry {
         plural: "widgets".into(),
         singular: "widget".into(),
         namespaced: true,
-        schema: Some(json!({"type": "object", "description": "A widget.", "required": ["spec"], "properties": {
+        schema: Some(Schema::new(
+            json!({"type": "object", "description": "A widget.", "required": ["spec"], "properties": {
             "spec": {"type": "object", "description": "What is wanted.", "properties": {
-                "replicas": {"type": "integer", "description": "How many.", "exclusiveMinimum": 0}}}}})),
+                "replicas": {"type": "integer", "description": "How many.", "exclusiveMinimum": 0}}}}}),
+        )),
         status: true,
         scale: Some(ScalePaths {
             spec_replicas: ".spec.replicas".into(),
@@ -55,7 +57,7 @@ fn the_index_lists_every_version_served_under_a_hash_of_its_document() {
 
     let mut changed = registry();
     let mut kind = Kind::clone(changed.get("polyphony.example", "v1alpha1", "widgets").unwrap());
-    kind.schema = Some(json!({"type": "object"}));
+    kind.schema = Some(Schema::new(json!({"type": "object"})));
     changed.insert(kind);
     let after = index(&changed);
     assert_eq!(address(&after, "api/v1"), address(&before, "api/v1"));

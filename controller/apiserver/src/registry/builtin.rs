@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Kind;
+use super::{Kind, Schema};
 
 const GROUPS: [&str; 4] = ["", "events.k8s.io", "coordination.k8s.io", "apiextensions.k8s.io"];
 
@@ -66,7 +66,7 @@ fn with_schema(kind: Kind) -> Kind {
         _ => return kind,
     };
     let schema = json!({"type": "object", "properties": properties});
-    Kind { schema: Some(schema), ..kind }
+    Kind { schema: Some(Schema::new(schema)), ..kind }
 }
 
 fn event_fields(subject: &str) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Column, Kind, RegistryError, ScalePaths};
+use super::{Column, Kind, RegistryError, ScalePaths, Schema};
 
 /// The storage version, and every served version, of a definition.
 pub(super) fn parse(crd: &Value) -> Result<(Kind, Vec<Kind>), RegistryError> {
@@ -76,13 +76,15 @@ fn read_version(reader: &Reader, base: &Kind, version: &Value, path: &str) -> Re
     let mut columns = Vec::new();
     for (i, column) in items(&version["additionalPrinterColumns"]).enumerate() {
         let path = format!("{path}.additionalPrinterColumns[{i}]");
+        let json_path = reader.text(column, &path, "jsonPath")?;
         columns.push(Column {
+            path: json_path.parse().ok(),
             name: reader.text(column, &path, "name")?,
             r#type: reader.text(column, &path, "type")?,
             format: optional(column, "format"),
             description: optional(column, "description"),
             priority: column["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
-            json_path: reader.text(column, &path, "jsonPath")?,
+            json_path,
         });
     }
     let mut selectable_fields = Vec::new();
@@ -91,7 +93,7 @@ fn read_version(reader: &Reader, base: &Kind, version: &Value, path: &str) -> Re
     }
     Ok(Kind {
         version: reader.text(version, path, "name")?,
-        schema: Some(schema.clone()),
+        schema: Some(Schema::new(schema.clone())),
         status: subresources["status"].is_object(),
         scale,
         columns,

@@ -2,22 +2,28 @@
 
 use serde_json::Value;
 
-use super::validate::node;
 use super::{FieldError, FieldErrorKind};
 
 /// `allOf`, `anyOf`, `oneOf` and `not`; where no branch fits, the nearest branch's errors are told too.
-pub(super) fn check(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+///
+/// `judge` says what one branch finds wrong.
+pub(super) fn check(
+    schema: &Value,
+    path: &str,
+    judge: &dyn Fn(&Value) -> Vec<FieldError>,
+    errors: &mut Vec<FieldError>,
+) {
     let empty = Value::from("");
     let mut wrong = |words: String, more: Vec<FieldError>| {
         errors.push(FieldError::invalid(path, &empty, &format!("{path:?} {words}")));
         errors.extend(more);
     };
-    if let Some(branches) = branches(schema, "anyOf", value, path)
+    if let Some(branches) = branches(schema, "anyOf", judge)
         && branches.iter().all(|branch| !branch.is_empty())
     {
         wrong("must validate at least one schema (anyOf)".to_owned(), nearest(branches));
     }
-    if let Some(branches) = branches(schema, "oneOf", value, path) {
+    if let Some(branches) = branches(schema, "oneOf", judge) {
         match branches.iter().filter(|branch| branch.is_empty()).count() {
             1 => {}
             0 => wrong("must validate one and only one schema (oneOf). Found none valid".to_owned(), nearest(branches)),
@@ -27,29 +33,20 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, errors: &mut Vec<
             ),
         }
     }
-    if let Some(branches) = branches(schema, "allOf", value, path)
+    if let Some(branches) = branches(schema, "allOf", judge)
         && branches.iter().any(|branch| !branch.is_empty())
     {
         wrong("must validate all the schemas (allOf)".to_owned(), branches.into_iter().flatten().collect());
     }
-    if let Some(not) = schema.get("not") {
-        let mut inner = Vec::new();
-        node(not, value, None, path, &mut inner);
-        if inner.is_empty() {
-            wrong("must not validate the schema (not)".to_owned(), Vec::new());
-        }
+    if schema.get("not").is_some_and(|not| judge(not).is_empty()) {
+        wrong("must not validate the schema (not)".to_owned(), Vec::new());
     }
 }
 
 /// What each branch of a junctor finds wrong.
-fn branches(schema: &Value, junctor: &str, value: &Value, path: &str) -> Option<Vec<Vec<FieldError>>> {
+fn branches(schema: &Value, junctor: &str, judge: &dyn Fn(&Value) -> Vec<FieldError>) -> Option<Vec<Vec<FieldError>>> {
     let branches = schema.get(junctor)?.as_array().filter(|branches| !branches.is_empty())?;
-    let check = |branch| {
-        let mut errors = Vec::new();
-        node(branch, value, None, path, &mut errors);
-        errors
-    };
-    Some(branches.iter().map(check).collect())
+    Some(branches.iter().map(judge).collect())
 }
 
 fn nearest(branches: Vec<Vec<FieldError>>) -> Vec<FieldError> {

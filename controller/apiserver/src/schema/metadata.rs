@@ -1,5 +1,6 @@
 //! Object metadata: its known fields, and what names, labels, annotations and finalizers may be.
 
+use polyphony_selector::name::{key_faults, subdomain_faults, value_faults};
 use serde_json::Value;
 
 use super::prune::unknown_field;
@@ -83,15 +84,15 @@ pub(super) fn validate(kind: &Kind, object: &Value, old: Option<&Value>, errors:
     }
     if let Some(labels) = field("labels") {
         texts("metadata.labels", labels, errors, |path, key, value, errors| {
-            qualified_name(path, key, errors);
-            label_value(path, value, errors);
+            faults(path, key, key_faults(key), errors);
+            faults(path, value, value_faults(value), errors);
         });
     }
     if let Some(annotations) = field("annotations") {
         let mut bytes = 0;
         texts("metadata.annotations", annotations, errors, |path, key, value, errors| {
             bytes += key.len() + value.len();
-            qualified_name(path, &key.to_lowercase(), errors);
+            faults(path, key, key_faults(&key.to_lowercase()), errors);
         });
         if bytes > MAX_ANNOTATION_BYTES {
             let detail = format!("may not be more than {MAX_ANNOTATION_BYTES} bytes");
@@ -100,7 +101,7 @@ pub(super) fn validate(kind: &Kind, object: &Value, old: Option<&Value>, errors:
     }
     if let Some(finalizers) = field("finalizers") {
         list("metadata.finalizers", finalizers, errors, |path, finalizer, errors| match finalizer.as_str() {
-            Some(text) => qualified_name(path, text, errors),
+            Some(text) => faults(path, text, key_faults(text), errors),
             None => errors.push(FieldError::type_invalid(path, finalizer, "string")),
         });
     }
@@ -175,69 +176,11 @@ fn object_name(kind: &Kind, path: &str, name: &str, prefix: bool, errors: &mut V
         }
         return;
     }
-    if whole.len() > 253 {
-        wrong("must be no more than 253 bytes");
-    }
-    if !is_dns_subdomain(&whole) {
-        wrong(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
-             and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation \
-             is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
-        );
+    for fault in subdomain_faults(&whole) {
+        wrong(&fault);
     }
 }
 
-fn is_dns_subdomain(text: &str) -> bool {
-    text.split('.').all(|label| {
-        let end = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        end(label.as_bytes().first())
-            && end(label.as_bytes().last())
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    })
-}
-
-/// Letters, digits, `-`, `_` and `.`, beginning and ending with a letter or digit.
-fn is_label_text(text: &str) -> bool {
-    let end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    end(text.as_bytes().first())
-        && end(text.as_bytes().last())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-}
-
-/// `name` or `prefix/name`: keys of labels and annotations, and finalizers.
-fn qualified_name(path: &str, key: &str, errors: &mut Vec<FieldError>) {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    let mut wrong = |detail: &str| errors.push(FieldError::invalid(path, &key.into(), detail));
-    if prefix.is_some_and(|prefix| prefix.is_empty() || prefix.len() > 253 || !is_dns_subdomain(prefix)) {
-        wrong("prefix part must be a lowercase RFC 1123 subdomain of at most 253 bytes");
-    }
-    if name.is_empty() {
-        wrong("name part must be non-empty");
-    } else if name.len() > 63 {
-        wrong("name part must be no more than 63 bytes");
-    } else if !is_label_text(name) {
-        wrong(
-            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
-             alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-             '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
-        );
-    }
-}
-
-fn label_value(path: &str, value: &str, errors: &mut Vec<FieldError>) {
-    if value.is_empty() {
-        return;
-    }
-    if value.len() > 63 {
-        errors.push(FieldError::invalid(path, &value.into(), "must be no more than 63 bytes"));
-    }
-    if !is_label_text(value) {
-        let detail = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
-             and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', \
-             regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-        errors.push(FieldError::invalid(path, &value.into(), detail));
-    }
+fn faults(path: &str, value: &str, faults: Vec<String>, errors: &mut Vec<FieldError>) {
+    errors.extend(faults.into_iter().map(|fault| FieldError::invalid(path, &value.into(), &fault)));
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{FieldErrorKind, FieldValidation, admit};
-use crate::registry::Kind;
+use crate::registry::{Kind, Schema};
 
 fn kind(spec: Value) -> Kind {
     Kind {
@@ -13,10 +13,10 @@ fn kind(spec: Value) -> Kind {
         kind: "Widget".into(),
         plural: "widgets".into(),
         namespaced: true,
-        schema: Some(json!({"type": "object", "required": ["spec"], "properties": {
+        schema: Some(Schema::new(json!({"type": "object", "required": ["spec"], "properties": {
             "spec": spec,
             "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-        }})),
+        }}))),
         status: true,
         ..Kind::default()
     }
@@ -511,12 +511,17 @@ fn rules_on_extreme_values_end_in_an_error_and_never_in_a_panic() {
 }
 
 #[test]
-fn a_rule_too_deep_for_the_stack_refuses_the_object() {
+fn a_rule_that_cannot_be_evaluated_refuses_every_object() {
     let refused = |rule: String| faults(ruled(json!([{"rule": rule}])), json!({"min": 1}));
-    for rule in ["(".repeat(100_000), "!".repeat(100_000), "1 + ".repeat(10_000) + "1 > 0", "[".repeat(65)] {
+    for (rule, expected) in [
+        ("(".repeat(100_000), "split it"),
+        ("!".repeat(100_000), "split it"),
+        ("1 + ".repeat(1500) + "1 > 0", "split it"),
+        ("[".repeat(65), "compilation failed"),
+    ] {
         let errors = refused(rule);
         assert_eq!(errors.len(), 1);
-        assert!(errors[0].contains("split it"), "{errors:?}");
+        assert!(errors[0].contains("a rule of the definition is wrong") && errors[0].contains(expected), "{errors:?}");
     }
     // Just within the bounds, the stack of a test thread is enough.
     assert_eq!(refused(format!("{}self.min{} == 1", "(".repeat(64), ")".repeat(64))), [] as [&str; 0]);
@@ -524,7 +529,6 @@ fn a_rule_too_deep_for_the_stack_refuses_the_object() {
     assert_eq!(refused(format!("{}false", "!".repeat(511))), [] as [&str; 0]);
     let chosen = |n| "self.min == 2 ? false : ".repeat(n) + "true";
     assert_eq!(refused(chosen(20)), [] as [&str; 0]);
-    // Deeper than the parser's own bound, which it panics at.
     assert_eq!(refused(chosen(200)).len(), 1);
 }
 

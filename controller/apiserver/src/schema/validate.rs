@@ -33,7 +33,12 @@ pub(super) fn node(schema: &Value, value: &Value, old: Option<&Value>, path: &st
         Value::Object(fields) => object(schema, fields, old, path, errors),
         Value::Null | Value::Bool(_) => {}
     }
-    junctors::check(schema, value, path, errors);
+    let judge = |branch: &Value| {
+        let mut errors = Vec::new();
+        node(branch, value, None, path, &mut errors);
+        errors
+    };
+    junctors::check(schema, path, &judge, errors);
 }
 
 fn has_type(schema: &Value, value: &Value) -> bool {

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::form::metadata_mut;
+use super::lifetime::rfc3339;
 use super::request::Subresource;
 use super::scale;
-use super::write::{Ownership, Write, Written, create, rfc3339, update};
+use super::write::{Ownership, Write, Written, create, update};
 use crate::store::Transaction;
 
 /// Server-side apply: creates what is not there, changes what is.

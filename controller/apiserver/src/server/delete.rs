@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::form::{served, stored};
-use super::identity::finalizers;
+use super::lifetime::{finalizers, is_leaving, rfc3339};
 use super::special::{self, DEFINITION_FINALIZER, DEFINITIONS, NAMESPACES};
-use super::write::{has_generation, is_leaving, rfc3339};
+use super::write::has_generation;
 use crate::registry::Kind;
 use crate::store::{Key, Transaction};
 

@@ -1,7 +1,9 @@
 //! Garbage: dependents follow their owners, contents follow their namespace, objects follow their definition.
 //!
-//! Level-triggered: a plan is made from all that is there, so that nothing is missed by a restart. A step that turns out
-//! to be out of date when it is taken does nothing.
+//! Level-triggered: a plan is made from what is there, of everything after a start and else of what a change touched, so
+//! that nothing is missed by a restart. A step that turns out to be out of date when it is taken does nothing.
+
+mod ownership;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,12 +13,13 @@ use serde_json::Value;
 
 use super::delete::{self, DeleteOptions, FOREGROUND, ORPHAN, Propagation};
 use super::failure::Failure;
-use super::identity::finalizers;
+use super::lifetime::{finalizers, is_leaving};
 use super::request::storage_resource;
 use super::special::{DEFINITION_FINALIZER, DEFINITIONS, NAMESPACES};
-use super::write::is_leaving;
 use crate::registry::{Kind, Registry};
 use crate::store::{Key, Transaction};
+
+pub use ownership::Ownership;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,113 +42,114 @@ pub enum Step {
     },
 }
 
-type Objects = [(Key, Arc<Value>)];
-
-/// What has to be done, given everything that is stored. Empty when all is in order.
-pub fn plan(registry: &Registry, objects: &Objects) -> Vec<Step> {
+/// What has to be done about the doubtful objects. Empty when all is in order.
+pub fn plan(registry: &Registry, ownership: &Ownership, doubtful: &BTreeSet<Key>) -> Vec<Step> {
     let kinds = by_resource(registry);
-    let index: BTreeMap<&Key, &Value> = objects.iter().map(|(key, object)| (key, &**object)).collect();
-    let mut steps = Vec::new();
-    let mut has_dependents: BTreeSet<&str> = BTreeSet::new();
-    let mut blocked: BTreeSet<&str> = BTreeSet::new();
-    // Two that own each other would wait for each other for ever.
-    let mut awaited_by_dependents: BTreeSet<&str> = BTreeSet::new();
-    for (_, object) in objects {
-        for owner in owners(object) {
-            let uid = text(owner, "uid");
-            has_dependents.insert(uid);
-            if owner["blockOwnerDeletion"] == true {
-                blocked.insert(uid);
-            }
-            if is_leaving(object) && finalizers(object).contains(&FOREGROUND) {
-                awaited_by_dependents.insert(uid);
-            }
-        }
-    }
-    let is_leaving_in =
-        |resource: &str, name: &str| index.get(&Key::new(resource, "", name)).is_some_and(|object| is_leaving(object));
-    for (key, object) in objects {
-        let uid = text(&object["metadata"], "uid");
-        let held = finalizers(object);
-        let leaving = is_leaving(object);
-        if leaving && held.contains(&FOREGROUND) && !blocked.contains(uid) {
-            steps.push(Step::Release { key: key.clone(), finalizer: FOREGROUND });
-        }
-        if leaving && held.contains(&ORPHAN) && !has_dependents.contains(uid) {
-            steps.push(Step::Release { key: key.clone(), finalizer: ORPHAN });
-        }
-        if leaving && key.resource == NAMESPACES && !objects.iter().any(|(other, _)| other.namespace == key.name) {
-            steps.push(Step::Release { key: key.clone(), finalizer: "kubernetes" });
-        }
-        if leaving && key.resource == DEFINITIONS && !objects.iter().any(|(other, _)| other.resource == key.name) {
-            steps.push(Step::Release { key: key.clone(), finalizer: DEFINITION_FINALIZER });
-        }
-        let home_leaves = !key.namespace.is_empty() && is_leaving_in(NAMESPACES, &key.namespace);
-        if !leaving && (home_leaves || is_leaving_in(DEFINITIONS, &key.resource)) {
-            steps.push(Step::Delete { key: key.clone(), uid: uid.to_owned(), propagation: None });
-            continue;
-        }
-        steps.extend(follow_owners(
-            registry,
-            &kinds,
-            &index,
-            key,
-            object,
-            has_dependents.contains(uid) && !awaited_by_dependents.contains(uid),
-        ));
-    }
-    steps
+    let survey = Survey { registry, kinds: &kinds, ownership };
+    doubtful
+        .iter()
+        .filter_map(|key| Some((key, ownership.get(key)?)))
+        .flat_map(|(key, object)| survey.steps(key, object))
+        .collect()
 }
 
-/// What the owners of one object mean for it; `may_wait` is whether it can wait for dependents of its own.
-fn follow_owners(
-    registry: &Registry,
-    kinds: &BTreeMap<String, Arc<Kind>>,
-    index: &BTreeMap<&Key, &Value>,
-    key: &Key,
-    object: &Value,
-    may_wait: bool,
-) -> Option<Step> {
-    let (mut solid, mut waiting) = (0, false);
-    let (mut loose, mut orphaning) = (BTreeSet::new(), BTreeSet::new());
-    for owner in owners(object) {
-        let uid = text(owner, "uid").to_owned();
-        let Some(kind) = registry.by_kind(text(owner, "apiVersion"), text(owner, "kind")) else {
-            // Of a kind that is not served nobody can say that it is gone.
-            solid += 1;
-            continue;
-        };
-        let namespace = if kind.namespaced { key.namespace.as_str() } else { "" };
-        let owner_key = Key::new(&storage_resource(kind), namespace, text(owner, "name"));
-        match index.get(&owner_key).filter(|found| found["metadata"]["uid"] == uid.as_str()) {
-            None => {
-                loose.insert(uid);
-            }
-            Some(found) if is_leaving(found) && finalizers(found).contains(&ORPHAN) => {
-                orphaning.insert(uid);
-            }
-            Some(found) if is_leaving(found) && finalizers(found).contains(&FOREGROUND) => {
-                waiting = true;
-                loose.insert(uid);
-            }
-            Some(_) => solid += 1,
+struct Survey<'a> {
+    registry: &'a Registry,
+    kinds: &'a BTreeMap<String, Arc<Kind>>,
+    ownership: &'a Ownership,
+}
+
+// === impl Survey ===
+
+impl Survey<'_> {
+    fn steps(&self, key: &Key, object: &Value) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let uid = text(&object["metadata"], "uid");
+        let leaving = is_leaving(object);
+        if leaving {
+            let releases = [
+                (FOREGROUND, finalizers(object).contains(&FOREGROUND) && !self.is_blocked(uid)),
+                (ORPHAN, finalizers(object).contains(&ORPHAN) && !self.has_dependents(uid)),
+                ("kubernetes", key.resource == NAMESPACES && self.ownership.is_empty_namespace(&key.name)),
+                (DEFINITION_FINALIZER, key.resource == DEFINITIONS && self.ownership.is_empty_resource(&key.name)),
+            ];
+            let due = releases.into_iter().filter(|(_, due)| *due);
+            steps.extend(due.map(|(finalizer, _)| Step::Release { key: key.clone(), finalizer }));
         }
+        let home_leaves = !key.namespace.is_empty() && self.leaves(NAMESPACES, &key.namespace);
+        if !leaving && (home_leaves || self.leaves(DEFINITIONS, &key.resource)) {
+            steps.push(Step::Delete { key: key.clone(), uid: uid.to_owned(), propagation: None });
+            return steps;
+        }
+        steps.extend(self.follow_owners(key, object));
+        steps
     }
-    let uid = text(&object["metadata"], "uid").to_owned();
-    if !orphaning.is_empty() {
-        return Some(Step::Disown { key: key.clone(), uid, owners: orphaning });
+
+    fn leaves(&self, resource: &str, name: &str) -> bool {
+        self.ownership.get(&Key::new(resource, "", name)).is_some_and(is_leaving)
     }
-    if loose.is_empty() {
-        return None;
+
+    fn has_dependents(&self, uid: &str) -> bool {
+        self.ownership.dependents(uid).next().is_some()
     }
-    if solid > 0 {
-        return Some(Step::Disown { key: key.clone(), uid, owners: loose });
+
+    /// Whether a dependent holds the deletion of its owner up.
+    fn is_blocked(&self, uid: &str) -> bool {
+        let blocks = |owner: &Value| text(owner, "uid") == uid && owner["blockOwnerDeletion"] == true;
+        self.ownership.dependents(uid).any(|dependent| owners(dependent).any(blocks))
     }
-    if is_leaving(object) || !kinds.contains_key(&key.resource) {
-        return None;
+
+    /// Two that own each other would wait for each other for ever.
+    fn is_awaited_by_dependents(&self, uid: &str) -> bool {
+        self.ownership
+            .dependents(uid)
+            .any(|dependent| is_leaving(dependent) && finalizers(dependent).contains(&FOREGROUND))
     }
-    let propagation = (waiting && may_wait).then_some(Propagation::Foreground);
-    Some(Step::Delete { key: key.clone(), uid, propagation })
+
+    /// What the owners of one object mean for it.
+    fn follow_owners(&self, key: &Key, object: &Value) -> Option<Step> {
+        let (mut solid, mut waiting) = (0, false);
+        let (mut loose, mut orphaning) = (BTreeSet::new(), BTreeSet::new());
+        for owner in owners(object) {
+            let uid = text(owner, "uid").to_owned();
+            let Some(kind) = self.registry.by_kind(text(owner, "apiVersion"), text(owner, "kind")) else {
+                // Of a kind that is not served nobody can say that it is gone.
+                solid += 1;
+                continue;
+            };
+            let namespace = if kind.namespaced { key.namespace.as_str() } else { "" };
+            let owner_key = Key::new(&storage_resource(kind), namespace, text(owner, "name"));
+            match self.ownership.get(&owner_key).filter(|found| found["metadata"]["uid"] == uid.as_str()) {
+                None => {
+                    loose.insert(uid);
+                }
+                Some(found) if is_leaving(found) && finalizers(found).contains(&ORPHAN) => {
+                    orphaning.insert(uid);
+                }
+                Some(found) if is_leaving(found) && finalizers(found).contains(&FOREGROUND) => {
+                    waiting = true;
+                    loose.insert(uid);
+                }
+                Some(_) => solid += 1,
+            }
+        }
+        let uid = text(&object["metadata"], "uid").to_owned();
+        if !orphaning.is_empty() {
+            return Some(Step::Disown { key: key.clone(), uid, owners: orphaning });
+        }
+        if loose.is_empty() {
+            return None;
+        }
+        if solid > 0 {
+            return Some(Step::Disown { key: key.clone(), uid, owners: loose });
+        }
+        if is_leaving(object) || !self.kinds.contains_key(&key.resource) {
+            return None;
+        }
+        let may_wait = self.has_dependents(&uid) && !self.is_awaited_by_dependents(&uid);
+        let propagation = (waiting && may_wait).then_some(Propagation::Foreground);
+        Some(Step::Delete { key: key.clone(), uid, propagation })
+    }
 }
 
 /// Takes the steps, each only if it still concerns the same object.
@@ -197,3 +201,6 @@ fn owners(object: &Value) -> impl Iterator<Item = &Value> {
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::form::last_seen;
-use super::garbage::{self, Step};
+use super::garbage::{self, Ownership, Step};
 use super::kinds::Kinds;
 use super::special::DEFINITIONS;
-use super::write::is_leaving;
-use crate::store::{Change, Key, Reader, Writer};
+use crate::registry::Registry;
+use crate::store::{Key, Reader, Writer};
 
 /// How long an event is kept after it was last seen.
 const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
@@ -27,8 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn run(reader: Reader, writer: Writer, kinds: Kinds, closing: CancellationToken) {
     let mut changed = reader.changed();
     let mut sweep = tokio::time::interval(EVENT_SWEEP);
+    let mut collector = Collector::default();
     // What an earlier process left undone is in no history.
-    let mut seen = 0;
     changed.mark_changed();
     loop {
         let outcome = tokio::select! {
@@ -39,8 +39,7 @@ pub async fn run(reader: Reader, writer: Writer, kinds: Kinds, closing: Cancella
                     // The store is closed, and `closing` follows.
                     std::future::pending::<()>().await;
                 }
-                let from = std::mem::replace(&mut seen, reader.revision());
-                if matters(&reader, from) { collect(&reader, &writer, &kinds).await } else { Ok(()) }
+                collector.collect(&reader, &writer, &kinds).await
             } => outcome,
         };
         if let Err(failure) = outcome {
@@ -49,46 +48,73 @@ pub async fn run(reader: Reader, writer: Writer, kinds: Kinds, closing: Cancella
                 () = closing.cancelled() => return,
                 () = tokio::time::sleep(RETRY) => {}
             }
-            seen = 0;
+            collector = Collector::default();
             changed.mark_changed();
         }
     }
 }
 
-/// Whether a change after `revision` can have made garbage.
-fn matters(reader: &Reader, revision: u64) -> bool {
-    let Ok(events) = reader.after(revision, usize::MAX) else {
-        return true;
-    };
-    events.iter().any(|event| {
-        let owned = event.object["metadata"].get("ownerReferences").is_some();
-        match event.change {
-            Change::Deleted => true,
-            Change::Added => owned,
-            Change::Modified => owned || is_leaving(&event.object),
-        }
-    })
+/// What is known of owners; nothing at first, and after a write that failed.
+#[derive(Default)]
+struct Collector {
+    known: Option<Known>,
 }
 
-/// Collects garbage until none is left.
-pub async fn collect(reader: &Reader, writer: &Writer, kinds: &Kinds) -> Result<(), Failure> {
-    loop {
+struct Known {
+    ownership: Ownership,
+    /// Up to which change.
+    revision: u64,
+    /// By which owner references were understood.
+    registry: Arc<Registry>,
+}
+
+// === impl Collector ===
+
+impl Collector {
+    /// Collects garbage until none is left.
+    async fn collect(&mut self, reader: &Reader, writer: &Writer, kinds: &Kinds) -> Result<(), Failure> {
+        loop {
+            let Known { ownership, registry, .. } = self.catch_up(reader, kinds);
+            let doubtful = ownership.take_doubtful();
+            let steps = garbage::plan(registry, ownership, &doubtful);
+            if steps.is_empty() {
+                return Ok(());
+            }
+            let defines =
+                steps.iter().any(|step| matches!(step, Step::Release { key, .. } if key.resource == DEFINITIONS));
+            let (registry, now) = (registry.clone(), Timestamp::now());
+            // Whatever a step changes is the next turn's doubt; one that changes nothing waits for someone else.
+            writer.transact(move |transaction| garbage::take(transaction, &registry, steps, now)).await?;
+            if defines {
+                kinds.reload(reader);
+            }
+        }
+    }
+
+    /// Follows the changes since the last time, or reads everything where they are no longer remembered.
+    fn catch_up(&mut self, reader: &Reader, kinds: &Kinds) -> &mut Known {
         let registry = kinds.current();
-        let before = reader.everything();
-        let steps = garbage::plan(&registry, &before.objects);
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let defines = steps.iter().any(|step| matches!(step, Step::Release { key, .. } if key.resource == DEFINITIONS));
-        let now = Timestamp::now();
-        writer.transact(move |transaction| garbage::take(transaction, &registry, steps, now)).await?;
-        if defines {
-            kinds.reload(reader);
-        }
-        if reader.revision() == before.revision {
-            // Nothing moved: what is planned waits for someone else.
-            return Ok(());
-        }
+        let events = self.known.as_ref().and_then(|known| reader.after(known.revision, usize::MAX).ok());
+        let known = match (self.known.take(), events) {
+            (Some(mut known), Some(events)) => {
+                for event in &events {
+                    known.ownership.follow(event);
+                    known.revision = event.revision;
+                }
+                if !Arc::ptr_eq(&known.registry, &registry) {
+                    // Kinds came or went, and what references to them mean with them.
+                    known.ownership.doubt_everything();
+                    known.registry = registry;
+                }
+                known
+            }
+            _ => {
+                let everything = reader.everything();
+                let revision = everything.revision;
+                Known { ownership: Ownership::of(everything), revision, registry }
+            }
+        };
+        self.known.insert(known)
     }
 }
 

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::form::metadata_mut;
+use super::lifetime::{finalizers, is_leaving};
 use super::random;
-use super::write::{Write, is_leaving};
+
 use crate::registry::Kind;
 use crate::schema::FieldErrorKind;
 use crate::store::{Key, Transaction};
@@ -14,23 +15,16 @@ use crate::store::{Key, Transaction};
 pub const SYSTEM_FIELDS: [&str; 6] =
     ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"];
 
-/// The finalizers of an object.
-pub fn finalizers(object: &Value) -> Vec<&str> {
-    let list = object["metadata"]["finalizers"].as_array();
-    list.into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
 /// The key of a new object: the name of its URL, of its body, or one that is made.
-pub fn name_of_new(transaction: &Transaction, write: &Write, object: &mut Value) -> Result<Key, Failure> {
-    let kind = &*write.kind;
+pub fn name_of_new(transaction: &Transaction, kind: &Kind, asked: &Key, object: &mut Value) -> Result<Key, Failure> {
     let metadata = &object["metadata"];
     let text = |field: &str| metadata[field].as_str().unwrap_or_default();
-    if kind.namespaced && !text("namespace").is_empty() && text("namespace") != write.key.namespace {
+    if kind.namespaced && !text("namespace").is_empty() && text("namespace") != asked.namespace {
         return Err(Failure::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
-    let mut key = write.key.clone();
+    let mut key = asked.clone();
     if !key.name.is_empty() {
         check_name(&key.name, text("name"))?;
     } else if !text("name").is_empty() {
@@ -59,12 +53,11 @@ fn check_name(url: &str, body: &str) -> Result<(), Failure> {
 }
 
 /// Whether `new` is meant for the object that is there, and for the version that it read.
-pub fn check_identity(write: &Write, old: &Value, new: &Value) -> Result<(), Failure> {
-    let kind = &*write.kind;
-    let (name, metadata) = (&write.key.name, &new["metadata"]);
+pub fn check_identity(kind: &Kind, key: &Key, old: &Value, new: &Value) -> Result<(), Failure> {
+    let (name, metadata) = (&key.name, &new["metadata"]);
     let text = |field: &str| metadata[field].as_str().unwrap_or_default();
     check_name(name, text("name"))?;
-    if !text("namespace").is_empty() && text("namespace") != write.key.namespace {
+    if !text("namespace").is_empty() && text("namespace") != key.namespace {
         return Err(Failure::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));

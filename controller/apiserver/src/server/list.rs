@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::StatusCode;
+use polyphony_selector::FieldSelector;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ struct Continue {
 
 /// The objects that match, in the served form, and the list's metadata.
 pub fn list(reader: &Reader, target: &Target, params: &Params) -> Result<(Vec<Value>, Value), Failure> {
-    params.fields.check(&target.kind)?;
+    check_fields(&target.kind, &params.fields)?;
     let after = params.continue_token.as_deref().map(Continue::decode).transpose()?;
     let snapshot = snapshot(reader, target, params, after.as_ref())?;
     let after = after.map(|after| Key::new(&storage_resource(&target.kind), &after.namespace, &after.name));
@@ -74,6 +75,19 @@ fn snapshot(reader: &Reader, target: &Target, params: &Params, after: Option<&Co
         }
         Some(version) if version > reader.revision() => Err(Failure::too_new(version, reader.revision())),
         _ => Ok(reader.list(&resource, namespace)),
+    }
+}
+
+/// Whether objects of `kind` can be selected by these fields.
+pub fn check_fields(kind: &Kind, fields: &FieldSelector) -> Result<(), Failure> {
+    let is_known = |path: &str| match path {
+        "metadata.name" => true,
+        "metadata.namespace" => kind.namespaced,
+        path => kind.selectable_fields.iter().any(|field| field.trim_start_matches('.') == path),
+    };
+    match fields.paths().find(|path| !is_known(path)) {
+        Some(unknown) => Err(Failure::bad_request(format!("field label not supported: {unknown}"))),
+        None => Ok(()),
     }
 }
 

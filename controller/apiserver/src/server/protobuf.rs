@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::write::rfc3339;
+use super::lifetime::rfc3339;
 
 /// Four bytes before every message: an envelope of `runtime.Unknown` follows.
 const MAGIC: &[u8] = b"k8s\0";

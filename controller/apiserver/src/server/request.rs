@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::extract::Query;
 use http::{HeaderMap, Uri, header};
 use percent_encoding::percent_decode_str;
+use polyphony_selector::{FieldSelector, FieldSelectorError, LabelSelector, LabelSelectorError};
 
 use super::failure::Failure;
-use super::selector::{FieldSelector, LabelSelector};
 use crate::registry::{Kind, Registry};
 use crate::schema::FieldValidation;
 use crate::store::Key;
@@ -159,8 +159,8 @@ impl Params {
 
     fn set(&mut self, name: &str, value: String) -> Result<(), Failure> {
         match name {
-            "labelSelector" => self.labels = value.parse().map_err(Failure::bad_request)?,
-            "fieldSelector" => self.fields = value.parse().map_err(Failure::bad_request)?,
+            "labelSelector" => self.labels = value.parse().map_err(refused::<LabelSelectorError>)?,
+            "fieldSelector" => self.fields = value.parse().map_err(refused::<FieldSelectorError>)?,
             "limit" => self.limit = Some(number(name, &value)?).filter(|limit| *limit > 0).map(|limit| limit as usize),
             "continue" => self.continue_token = Some(value),
             "resourceVersion" => self.resource_version = Some(number(name, &value)?),
@@ -190,6 +190,10 @@ impl Params {
         }
         Ok(())
     }
+}
+
+fn refused<E: std::fmt::Display>(error: E) -> Failure {
+    Failure::bad_request(error.to_string())
 }
 
 fn flag(value: &str) -> bool {

@@ -6,9 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::identity::finalizers;
+use super::lifetime::{finalizers, is_leaving, rfc3339};
 use super::path::lookup;
-use super::write::{is_leaving, rfc3339};
 use crate::registry::Kind;
 use crate::schema::FieldErrorKind;
 use crate::store::{Key, Transaction};
@@ -128,6 +127,16 @@ fn prepare_definition(kind: &Kind, object: &mut Value, old: Option<&Value>, now:
                 path,
                 format!("{}: field is immutable, and was {before}", after.unwrap_or(&Value::Null)),
             ));
+        }
+    }
+    for kind in &served {
+        let fault = kind.schema.as_ref().and_then(|schema| schema.faults().first());
+        // Kubernetes refuses it here, and so no object is refused for it later.
+        if let Some(fault) = fault {
+            let versions = object["spec"]["versions"].as_array().into_iter().flatten();
+            let i = versions.take_while(|version| version["name"] != kind.version.as_str()).count();
+            let path = format!("spec.versions[{i}].schema.openAPIV3Schema.{}", fault.path);
+            return Err(invalid(&path, fault.why.to_string()));
         }
     }
     if served.iter().any(|kind| !kind.is_custom()) {

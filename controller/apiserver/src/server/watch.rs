@@ -59,7 +59,7 @@ pub fn start(
     closing: CancellationToken,
     place: OwnedSemaphorePermit,
 ) -> Result<Response<Body>, Failure> {
-    params.fields.check(&target.kind)?;
+    list::check_fields(&target.kind, &params.fields)?;
     check_initial_events(&target, &params)?;
     if let Some(name) = &target.name {
         params.fields = params.fields.named(name);

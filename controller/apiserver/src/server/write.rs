@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::form::{metadata_mut, served, stored};
 use super::identity::{SYSTEM_FIELDS, check_identity, keep_metadata, name_of_new};
+use super::lifetime::{is_leaving, rfc3339};
 use super::random;
 use super::request::Subresource;
 use super::special;
@@ -60,7 +61,7 @@ pub fn create(
 ) -> Result<Written, Failure> {
     let kind = &*write.kind;
     check_type(kind, &object)?;
-    let key = name_of_new(transaction, write, &mut object)?;
+    let key = name_of_new(transaction, kind, &write.key, &mut object)?;
     special::check_place(transaction, kind, &key)?;
     if transaction.get(&key).is_some() {
         return Err(Failure::already_exists(kind, &key.name));
@@ -114,7 +115,7 @@ pub fn update(
     let old = served(kind, &kept);
     let mut new = change(&old)?;
     check_type(kind, &new)?;
-    check_identity(write, &old, &new)?;
+    check_identity(kind, &write.key, &old, &new)?;
     if write.subresource == Subresource::Status {
         let mut object = old.clone();
         object["status"] = new["status"].take();
@@ -153,19 +154,9 @@ pub fn update(
     finish(transaction, write, &object, false, warnings)
 }
 
-/// Whether deletion was asked for.
-pub fn is_leaving(object: &Value) -> bool {
-    object["metadata"]["deletionTimestamp"].is_string()
-}
-
 /// Whether `metadata.generation` counts the changes of what is desired: not of the simple built-in kinds.
 pub fn has_generation(kind: &Kind) -> bool {
     kind.is_custom() || kind.kind == "CustomResourceDefinition"
-}
-
-/// Seconds, as Kubernetes writes times.
-pub fn rfc3339(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Makes the answer; a dry run keeps nothing, and shows the version of what is there.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition};
 
-use super::history::{Change, Stored};
-use super::transaction::{Pending, panic_text};
+use super::history::{Change, Pending, Stored};
+use super::transaction::panic_text;
 use super::{Key, StoreError};
 
 /// Key: resource, namespace and name, each ended by a zero byte but the last. Value: the object as JSON.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::transaction::Pending;
 use super::{Key, Limits};
 
 /// What happened to an object.
@@ -26,6 +25,13 @@ pub struct Event {
     /// The object after the change; for a deletion the last one, with the deletion's revision.
     pub object: Arc<Value>,
     pub previous: Option<Arc<Value>>,
+}
+
+/// A change that is not yet durable.
+pub(super) struct Pending {
+    pub(super) event: Event,
+    /// The object as JSON; of a deletion the object that went.
+    pub(super) bytes: Vec<u8>,
 }
 
 /// The revision is older than what is remembered.

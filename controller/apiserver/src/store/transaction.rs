@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::history::{Change, Event, State, lies_in};
+use super::history::{Change, Event, Pending, State, lies_in};
 use super::{Key, StoreError};
 
 /// The newest state with the changes made so far laid over it.
@@ -17,13 +17,6 @@ pub struct Transaction<'a> {
     /// What the overlay held before each change of the job that runs, to undo them.
     undo: Vec<(Key, Option<Option<Arc<Value>>>)>,
     discarded: bool,
-}
-
-/// A change that is not yet durable.
-pub(super) struct Pending {
-    pub(super) event: Event,
-    /// The object as JSON; of a deletion the object that went.
-    pub(super) bytes: Vec<u8>,
 }
 
 // === impl Transaction ===

@@ -20,7 +20,7 @@ async fn health_needs_no_token_and_all_else_does() {
         server.send(foreign.body(Body::empty()).unwrap()).await.fails(403, "Forbidden");
     }
     assert_eq!(server.get("/version").await.is(200)["major"], "1");
-    server.get("/openapi/v2").await.fails(404, "NotFound");
+    server.get("/openapi/v1").await.fails(404, "NotFound");
 }
 
 #[tokio::test]

@@ -185,6 +185,21 @@ async fn a_definition_comes_and_goes_with_its_objects() {
 }
 
 #[tokio::test]
+async fn a_definition_with_a_rule_that_cannot_be_evaluated_is_refused() {
+    let server = Server::start();
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut crd: Value = serde_json::from_str(&widget_crd().to_string().replace("idget", "adget")).unwrap();
+    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["x-kubernetes-validations"] = json!([{"rule": "self.size > 0"}, {"rule": "self.size >"}]);
+    let status = server.post(crds, &crd).await.fails(422, "Invalid");
+    assert_eq!(
+        status["details"]["causes"][0]["field"],
+        "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[1].rule"
+    );
+    assert!(status["message"].as_str().unwrap().contains("compilation failed"), "{status}");
+}
+
+#[tokio::test]
 async fn two_that_own_each_other_go_in_the_foreground_too() {
     let server = Server::start();
     let a = server.widget("a", "red").await;

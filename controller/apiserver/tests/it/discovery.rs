@@ -73,3 +73,25 @@ async fn the_schema_documents_name_every_group_version() {
     server.get("/openapi/v3/apis/nowhere.dev/v1").await.fails(404, "NotFound");
     server.get(WIDGETS).await.is(200);
 }
+
+#[tokio::test]
+async fn the_document_of_version_2_names_every_kind_in_both_encodings() {
+    let server = Server::start();
+    let document = server.get("/openapi/v2").await.is(200);
+    assert_eq!(document["swagger"], "2.0");
+    let widget = &document["definitions"]["dev.example.v1.Widget"];
+    assert_eq!(
+        widget["x-kubernetes-group-version-kind"],
+        json!([{"group": "example.dev", "kind": "Widget", "version": "v1"}])
+    );
+    // As kubectl asks before it checks a list by itself.
+    let accept = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let answer = server.get_as("/openapi/v2", accept).await;
+    assert_eq!(answer.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    // Field 1, `swagger`, is the text "2.0"; field 2, `info`, begins with field 1, `title`.
+    assert_eq!(answer.bytes[..5], [0x0a, 3, b'2', b'.', b'0']);
+    assert_eq!(answer.bytes[5], 0x12);
+    assert_eq!(answer.bytes[7..19], *b"\x0a\x0aKubernetes");
+    let text = String::from_utf8_lossy(&answer.bytes);
+    assert!(text.contains("dev.example.v1.Widget"), "{text}");
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, Bytes};
 use futures::StreamExt;
 use http::{HeaderMap, Request, StatusCode};
 use polyphony_apiserver::{ApiServer, ApiServerConfig};
@@ -31,6 +31,8 @@ pub struct Server {
 pub struct Answer {
     pub code: StatusCode,
     pub headers: HeaderMap,
+    pub bytes: Bytes,
+    /// The bytes as JSON; as a text where they are none.
     pub body: Value,
 }
 
@@ -101,7 +103,7 @@ impl Server {
         let (code, headers) = (response.status(), response.headers().clone());
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
-        Answer { code, headers, body }
+        Answer { code, headers, bytes, body }
     }
 
     pub async fn call(&self, method: &str, path: &str, content_type: &str, body: &Value) -> Answer {

@@ -38,7 +38,30 @@ async fn objects_are_selected_by_label_and_field() {
     assert_eq!(names(&server.get("/apis/example.dev/v1/widgets").await.is(200)), ["a", "b", "c"]);
     let status = server.get(&format!("{WIDGETS}?fieldSelector=spec.size%3D3")).await.fails(400, "BadRequest");
     assert!(status["message"].as_str().unwrap().contains("field label not supported: spec.size"));
-    server.get(&format!("{WIDGETS}?labelSelector=a%20b")).await.fails(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn what_is_no_selector_is_refused_and_selects_nothing_to_delete() {
+    let server = three().await;
+    let long = format!("labelSelector=a%3D{}", "x".repeat(64));
+    for (query, expected) in [
+        ("labelSelector=,", "found ',', expected: !, identifier, or 'end of string'"),
+        ("labelSelector=!!!!", "unable to parse requirement: found '!', expected: identifier"),
+        ("labelSelector=a%3Db%3Dc", "found '=', expected: ',' or 'end of string'"),
+        ("labelSelector=a%20b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+        (long.as_str(), "must be no more than 63 bytes"),
+        ("fieldSelector=!!!!", "invalid selector: '!!!!'; can't understand '!!!!'"),
+        ("fieldSelector=metadata.name%3Da%3Db", "invalid field selector: unescaped character in value: 61"),
+        ("fieldSelector=metadata.name%20%3D%20a", "field label not supported: metadata.name "),
+    ] {
+        let path = format!("{WIDGETS}?{query}");
+        for answer in [server.get(&path).await, server.delete(&path, &Value::Null).await] {
+            let status = answer.fails(400, "BadRequest");
+            assert!(status["message"].as_str().unwrap().contains(expected), "{query}: {status}");
+        }
+        server.get(&format!("{WIDGETS}?watch=true&{query}")).await.fails(400, "BadRequest");
+    }
+    assert_eq!(names(&server.get(WIDGETS).await.is(200)), ["a", "b", "c"]);
 }
 
 #[tokio::test]
