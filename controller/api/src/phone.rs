@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     shortname = "ph",
     category = "polyphony",
-    category = "all",
     status = "PhoneStatus",
     printcolumn(
         name = "Ready",

@@ -12,13 +12,13 @@ pub mod verbs;
 pub mod connection;
 pub mod discovery;
 pub mod failure;
+pub mod filters;
 pub mod selection;
 pub mod server;
 
 pub mod describe;
 pub mod duration;
 pub mod explain;
-pub mod jsonpath;
 pub mod manifest;
 pub mod merge_patch;
 pub mod phones;
@@ -42,6 +42,14 @@ use polyphony_journal::tell;
 /// Runs one command line and says how it went: 0, or 1 as kubectl does for every failure, usage included.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match verbs::completion::answer(&arguments) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => {
+            tell!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
     let program = options::program_of(arguments.first());
     let options = match options::parse(arguments, program) {
         Ok(options) => options,

@@ -1,10 +1,14 @@
 //! Manifests: files of YAML or JSON documents as objects that know where they were written.
 
+mod place;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+
+use place::locate;
 
 /// One object of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +20,8 @@ pub struct Document {
     /// The document's first line in the file, counted from 1.
     pub first_line: usize,
     text: String,
+    /// Where in the document the object is: `items[2]` within a list, else empty.
+    within: String,
     pub object: Value,
 }
 
@@ -133,25 +139,40 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
         if !object.is_object() {
             return Err(fault("an object with apiVersion, kind and metadata was expected"));
         }
-        let document = |object| Document { file: file.to_owned(), number, first_line, text: text.clone(), object };
-        let objects = match object["items"].as_array() {
-            Some(items) if object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => items.clone(),
-            _ => vec![object],
-        };
-        for object in objects {
-            for (field, found) in [
-                ("apiVersion", &object["apiVersion"]),
-                ("kind", &object["kind"]),
-                ("metadata.name", &object["metadata"]["name"]),
-            ] {
-                if found.as_str().is_none_or(str::is_empty) {
-                    return Err(fault(&format!("{field} is missing or is no text: give it one")));
-                }
+        let mut objects = Vec::new();
+        flatten(object, String::new(), &mut objects);
+        for (within, object) in objects {
+            let document = Document { file: file.to_owned(), number, first_line, text: text.clone(), within, object };
+            if let Some(field) = document.missing_field() {
+                return Err(ManifestError::NotAnObject {
+                    file: file.to_owned(),
+                    line: document.line_of(field),
+                    number,
+                    detail: format!("{} is missing or is no text: give it one", document.path_of(field)),
+                });
             }
-            documents.push(document(object));
+            documents.push(document);
         }
     }
     Ok(documents)
+}
+
+/// The object, or those of a list (`kind: List`, or that of a kind), each with its place within the document.
+fn flatten(mut object: Value, within: String, objects: &mut Vec<(String, Value)>) {
+    let is_list = object["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+    match object.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) if is_list => {
+            for (i, item) in items.into_iter().enumerate() {
+                let place = format!("items[{i}]");
+                flatten(item, if within.is_empty() { place } else { format!("{within}.{place}") }, objects);
+            }
+        }
+        Some(items) => {
+            object["items"] = items;
+            objects.push((within, object));
+        }
+        None => objects.push((within, object)),
+    }
 }
 
 /// The field and the digits, where a parser's words are about a whole number that no 64 bits hold.
@@ -183,6 +204,19 @@ fn split(text: &str) -> Vec<(usize, String)> {
 // === impl Document ===
 
 impl Document {
+    /// The first of the fields that say what an object is, and that this one lacks.
+    fn missing_field(&self) -> Option<&'static str> {
+        let is_given = |found: &Value| found.as_str().is_some_and(|text| !text.is_empty());
+        [
+            ("apiVersion", &self.object["apiVersion"]),
+            ("kind", &self.object["kind"]),
+            ("metadata.name", &self.object["metadata"]["name"]),
+        ]
+        .into_iter()
+        .find(|(_, found)| !is_given(found))
+        .map(|(field, _)| field)
+    }
+
     pub fn api_version(&self) -> &str {
         self.object["apiVersion"].as_str().unwrap_or_default()
     }
@@ -201,64 +235,21 @@ impl Document {
 
     /// `file:line, document n`, where `field` (such as `spec.placement.minPhones`) or the nearest field above it is written.
     pub fn place_of(&self, field: &str) -> String {
-        let line = self.first_line + locate(&self.text, field);
-        format!("{}:{line}, document {}", self.file, self.number)
+        format!("{}:{}, document {}", self.file, self.line_of(field), self.number)
     }
-}
 
-/// A line's key or dash, and how far it is indented.
-struct Line<'a> {
-    idx: usize,
-    indent: usize,
-    content: &'a str,
-}
-
-/// The index of the line where `field` is written in block style, or the nearest field above it.
-fn locate(text: &str, field: &str) -> usize {
-    let lines = lines_of(text);
-    let mut found = lines.first().map_or(0, |line| line.idx);
-    let (mut from, mut parent_indent) = (0, None);
-    for step in field.split(['.', '[', ']']).filter(|step| !step.is_empty()) {
-        let is_child = |line: &Line| {
-            parent_indent.is_none_or(|indent| line.indent > indent || (line.indent == indent && line.content == "-"))
-        };
-        let block = lines[from..].iter().take_while(|line| is_child(line)).count();
-        let children = &lines[from..from + block];
-        let Some(level) = children.first().map(|line| line.indent) else { return found };
-        let mut of_level = children.iter().enumerate().filter(|(_, line)| line.indent == level);
-        let child = match step.parse::<usize>() {
-            Ok(index) => of_level.filter(|(_, line)| line.content == "-").nth(index),
-            Err(_) => of_level.find(|(_, line)| is_key(line.content, step)),
-        };
-        let Some((offset, line)) = child else { return found };
-        found = line.idx;
-        parent_indent = Some(line.indent);
-        from += offset + 1;
+    fn line_of(&self, field: &str) -> usize {
+        self.first_line + locate(&self.text, &self.path_of(field))
     }
-    found
-}
 
-fn lines_of(text: &str) -> Vec<Line<'_>> {
-    let mut lines = Vec::new();
-    for (idx, line) in text.lines().enumerate() {
-        let mut content = line.trim_start();
-        let mut indent = line.len() - content.len();
-        if content.is_empty() || content.starts_with('#') {
-            continue;
+    /// The field as it is called in the whole document.
+    fn path_of(&self, field: &str) -> String {
+        if self.within.is_empty() {
+            field.to_owned()
+        } else {
+            format!("{}.{}", self.within, field.trim_start_matches('.'))
         }
-        while let Some(rest) = content.strip_prefix("- ") {
-            lines.push(Line { idx, indent, content: "-" });
-            content = rest.trim_start();
-            indent = line.len() - content.len();
-        }
-        lines.push(Line { idx, indent, content: content.trim_end() });
     }
-    lines
-}
-
-fn is_key(content: &str, name: &str) -> bool {
-    let bare = content.strip_prefix(['"', '\'']).unwrap_or(content);
-    bare.strip_prefix(name).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
 }
 
 #[cfg(test)]
@@ -316,7 +307,24 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_json_are_read_too() {
+    fn a_list_is_its_items_and_each_knows_its_place() {
+        let list = "apiVersion: v1\nitems:\n- apiVersion: v1\n  kind: A\n  metadata:\n    name: x\n- apiVersion: v1\n  items:\n  - apiVersion: v1\n    kind: A\n    metadata:\n      name: y\n  kind: AList\nkind: List\nmetadata:\n  resourceVersion: \"\"\n";
+        let documents = parse("f.yaml", list).unwrap();
+        assert_eq!(documents.iter().map(Document::name).collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(documents[0].place_of("metadata.name"), "f.yaml:6, document 1");
+        assert_eq!(documents[1].place_of("metadata.name"), "f.yaml:12, document 1");
+        let error = parse("f.yaml", &list.replace("name: y", "nam: y")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "f.yaml:11: document 1: items[1].items[0].metadata.name is missing or is no text: give it one"
+        );
+        assert!(parse("f.yaml", "apiVersion: v1\nkind: List\nitems: []\n").unwrap().is_empty());
+        // A kind of that name that has no items is a kind like any other.
+        assert_eq!(parse("f.yaml", "apiVersion: g/v1\nkind: ShoppingList\nmetadata: {name: s}\n").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn json_is_read_too() {
         let list = r#"{"kind": "List", "apiVersion": "v1", "items": [{"apiVersion": "v1", "kind": "A", "metadata": {"name": "x"}}]}"#;
         assert_eq!(parse("f.json", list).unwrap()[0].name(), "x");
         assert!(parse("f.yaml", "# nothing\n---\n\n").unwrap().is_empty());

@@ -13,7 +13,7 @@ const EXAMPLES: &str = "Examples:
   polyctl apply -f manifests/smollm2.yaml               say what to run
   polyctl wait infer/smollm2 --for=condition=Available  wait until it answers
   polyctl chat smollm2 \"What is the capital of France?\"
-  polyctl get all                                       phones, models, deployments and placements
+  polyctl get polyphony                                 phones, models, deployments and placements
   polyctl down                                          stop it all; what was applied is kept";
 
 /// polyctl: large language models over many phones, declared like any Kubernetes object.
@@ -72,8 +72,6 @@ pub enum Verb {
     ApiResources(verbs::api_resources::ApiResources),
     /// Print a completion script for bash, zsh or fish
     Completion(verbs::completion::Completion),
-    #[command(name = "__words", hide = true)]
-    Words(verbs::completion::Words),
     /// Show the versions of this program and of the server
     Version(verbs::version::Version),
 }
@@ -122,7 +120,6 @@ impl Options {
             Verb::Explain(verb) => verb.run(cluster).await,
             Verb::ApiResources(verb) => verb.run(cluster).await,
             Verb::Completion(verb) => verb.run(cluster).await,
-            Verb::Words(verb) => verb.run(cluster).await,
             Verb::Version(verb) => verb.run(cluster).await,
         }
     }

@@ -1,5 +1,6 @@
 //! Phones as the verbs that schedule them see them: picked out by name or label, and changed in their spec.
 
+use polyphony_selector::LabelSelector;
 use serde_json::Value;
 
 use crate::connection::Connection;
@@ -15,11 +16,13 @@ pub async fn pick(
     connection: &Connection,
     verb: &str,
     words: &[String],
-    selector: Option<&str>,
+    selector: Option<&LabelSelector>,
 ) -> Result<(Resource, Vec<Value>), Failure> {
     let catalogue = Catalogue::fetch(&connection.server).await?;
     let request = |text: String| Failure::Request(text);
     let resource = catalogue.find("phones.polyphony.dev").map_err(|unknown| request(unknown.to_string()))?.clone();
+    // One that selects everything is none: who means all of them says so by name.
+    let selector = selector.filter(|selector| !selector.is_empty());
     if words.is_empty() == selector.is_none() {
         let text = if words.is_empty() {
             format!("no phone was named: polyctl {verb} PHONE, or -l SELECTOR")
@@ -41,8 +44,8 @@ pub async fn pick(
         }
         phones.push(connection.server.get(&resource.object_path("", name)).await?);
     }
-    if selector.is_some() {
-        let path = with_query(&resource.collection_path(None), &[("labelSelector", selector)]);
+    if let Some(selector) = selector {
+        let path = with_query(&resource.collection_path(None), &[("labelSelector", Some(selector.as_str()))]);
         phones = connection.server.list(&path).await?;
         if phones.is_empty() {
             return Err(request("no phones matched the selector".into()));

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use polyphony_jsonpath::{JsonPathError, Template};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ pub enum Format {
     Json,
     Yaml,
     Name,
-    JsonPath(crate::jsonpath::Template),
+    JsonPath(Template),
 }
 
 /// Reads the value of `-o`.
@@ -29,9 +30,7 @@ pub fn parse_format(text: &str) -> Result<Format, String> {
         "yaml" => Ok(Format::Yaml),
         "name" => Ok(Format::Name),
         _ => match text.strip_prefix("jsonpath=") {
-            Some(template) => Ok(Format::JsonPath(
-                template.parse().map_err(|error: crate::jsonpath::JsonPathError| error.to_string())?,
-            )),
+            Some(template) => Ok(Format::JsonPath(template.parse().map_err(|error: JsonPathError| error.to_string())?)),
             None => Err("allowed formats are: wide, json, yaml, name, jsonpath=TEMPLATE".to_owned()),
         },
     }

@@ -2,9 +2,8 @@
 
 use std::str::FromStr;
 
+use polyphony_jsonpath::{JsonPathError, Path, text_of};
 use serde_json::Value;
-
-use crate::jsonpath::{JsonPath, JsonPathError, value_text};
 
 /// The value of `--for`.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +15,7 @@ pub enum Goal {
     },
     /// The path leads to one value, which is this text if one is given.
     JsonPath {
-        path: JsonPath,
+        path: Path,
         value: Option<String>,
     },
     Delete,
@@ -85,7 +84,7 @@ impl Goal {
                 says.eq_ignore_ascii_case(status) && is_current(object, condition)
             }),
             (Goal::JsonPath { path, value }, Some(object)) => match (path.find(object).as_slice(), value) {
-                ([found], Some(value)) => value_text(found) == *value,
+                ([found], Some(value)) => text_of(found) == *value,
                 ([_], None) => true,
                 _ => false,
             },
@@ -112,7 +111,7 @@ impl Goal {
                 }
             },
             Goal::JsonPath { path, .. } => {
-                let found: Vec<String> = path.find(object).into_iter().map(value_text).collect();
+                let found: Vec<String> = path.find(object).into_iter().map(text_of).collect();
                 if found.is_empty() {
                     "the path leads to nothing".to_owned()
                 } else {

@@ -45,12 +45,12 @@ fn write_fields(layout: &mut Layout, level: usize, object: &Value) {
                 for element in elements {
                     match element {
                         Value::Object(_) => write_fields(layout, level + 1, element),
-                        element => layout.line(level + 1, &crate::jsonpath::value_text(element)),
+                        element => layout.line(level + 1, &polyphony_jsonpath::text_of(element)),
                     }
                 }
             }
             Value::Object(_) | Value::Array(_) | Value::Null => layout.field_at(level, &title, ""),
-            value => layout.field_at(level, &title, crate::jsonpath::value_text(value)),
+            value => layout.field_at(level, &title, polyphony_jsonpath::text_of(value)),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use http::StatusCode;
 use serde_json::Value;
+use strum::IntoStaticStr;
 
 use crate::connection::{ClusterFlags, Connection};
 use crate::discovery::{Catalogue, Resource, UnknownKind};
@@ -54,7 +55,7 @@ pub(super) enum DryRun {
     Client,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, IntoStaticStr)]
 enum Validation {
     #[value(alias = "true")]
     Strict,
@@ -144,7 +145,7 @@ impl Apply {
             path,
             &[
                 ("fieldManager", Some(self.field_manager.as_str())),
-                ("fieldValidation", Some(self.validate.as_parameter())),
+                ("fieldValidation", Some(self.validate.into())),
                 ("force", self.force_conflicts.then_some("true")),
                 ("dryRun", (self.dry_run == DryRun::Server).then_some("All")),
             ],
@@ -160,16 +161,6 @@ impl DryRun {
             DryRun::None => "",
             DryRun::Server => " (server dry run)",
             DryRun::Client => " (dry run)",
-        }
-    }
-}
-
-impl Validation {
-    fn as_parameter(self) -> &'static str {
-        match self {
-            Validation::Strict => "Strict",
-            Validation::Warn => "Warn",
-            Validation::Ignore => "Ignore",
         }
     }
 }

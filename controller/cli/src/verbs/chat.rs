@@ -16,6 +16,7 @@ use crate::failure::{Failure, describe};
 use crate::openai::{self, Answer, ChatError, Sampling};
 use crate::progress;
 use crate::server::path_segment;
+use crate::verbs::completion;
 use conversation::{Conversation, HELP, Meaning, meaning};
 use input::{Heard, Input};
 
@@ -27,6 +28,7 @@ const DEFAULT_MIN_P: f32 = 0.1;
 #[derive(Debug, Args)]
 pub struct Chat {
     /// Name of an InferenceDeployment
+    #[arg(add = completion::deployments())]
     deployment: String,
     /// The question; - reads it from standard input
     question: Option<String>,

@@ -1,18 +1,26 @@
-//! `completion`: scripts that let a shell complete verbs and flags, and the server's kinds and names.
+//! `completion`: lets a shell complete verbs and flags, and the server's kinds and names.
 //!
-//! clap writes the script of the grammar; a few lines around it ask this program, by a hidden verb, for the words that
-//! only the server knows.
+//! The shell asks this program for every word, by clap's engine; each verb says at its arguments, by [`objects`],
+//! [`phones`] and their like, which words of the server these may be.
 
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, ValueEnum};
-use clap_complete::Shell;
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, ValueEnum};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::env::{CompleteEnv, Shells};
+use strum::IntoStaticStr;
 
 use crate::connection::{ClusterFlags, Connection};
 use crate::discovery::Catalogue;
 use crate::options::Options;
+
+/// By this variable the shell says that it wants words, and who it is.
+const VARIABLE: &str = "POLYCTL_COMPLETE";
+const PROGRAM: &str = "polyctl";
 
 /// A completion that takes longer is worse than none.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -28,122 +36,149 @@ pub struct Completion {
     shell: Known,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 enum Known {
     Bash,
     Zsh,
     Fish,
 }
 
-/// The words that may stand where the cursor is, as far as only the server knows them; one a line. Fails silently.
-#[derive(Debug, Args)]
-pub struct Words {
-    /// The command line so far, without the program, up to the word that is being written
-    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
-    line: Vec<String>,
-}
-
-const BASH: &str = r#"
-_polyctl_with_names() {
-    local line=("${COMP_WORDS[@]:1:COMP_CWORD}") names
-    names=$(polyctl __words -- "${line[@]}" 2>/dev/null)
-    if [[ -n $names ]]; then
-        COMPREPLY=($(compgen -W "$names" -- "${COMP_WORDS[COMP_CWORD]}"))
-    else
-        _polyctl "$@"
-    fi
-}
-complete -F _polyctl_with_names -o nosort -o bashdefault -o default polyctl 2>/dev/null ||
-    complete -F _polyctl_with_names -o bashdefault -o default polyctl
-"#;
-
-const ZSH: &str = r#"
-_polyctl_with_names() {
-    local -a names
-    names=(${(f)"$(polyctl __words -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
-    if (( $#names )); then compadd -- $names; else _polyctl "$@"; fi
-}
-compdef _polyctl_with_names polyctl
-"#;
-
-const FISH: &str = r#"
-function __polyctl_words
-    set -l line (commandline -opc) (commandline -ct)
-    polyctl __words -- $line[2..-1] 2>/dev/null
-end
-complete -c polyctl -f -n 'count (__polyctl_words) >/dev/null' -a '(__polyctl_words)'
-"#;
-
 // === impl Completion ===
 
 impl Completion {
     pub async fn run(self, _cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
-        let (shell, names) = match self.shell {
-            Known::Bash => (Shell::Bash, BASH),
-            Known::Zsh => (Shell::Zsh, ZSH),
-            Known::Fish => (Shell::Fish, FISH),
+        let shells = Shells::builtins();
+        let shell = shells.completer(self.shell.into()).expect("clap's engine speaks to the three shells");
+        shell.write_registration(VARIABLE, PROGRAM, PROGRAM, PROGRAM, &mut io::stdout().lock())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Answers a shell that asks for words; false if none asks.
+///
+/// # Errors
+/// clap's error, for a shell that is not known, or an output that cannot be written.
+pub fn answer(arguments: &[OsString]) -> Result<bool, clap::Error> {
+    let folder = std::env::current_dir().ok();
+    let engine = CompleteEnv::with_factory(grammar).var(VARIABLE).bin(PROGRAM).completer(PROGRAM);
+    engine.try_complete(arguments.iter().cloned(), folder.as_deref())
+}
+
+/// The grammar as it is completed: flags are offered where nothing else can stand, or to who began one.
+fn grammar() -> Command {
+    let began_flag = Line::asked().is_some_and(|line| line.current.starts_with('-'));
+    let command = Options::command();
+    if began_flag { command } else { without_flags(command.disable_help_flag(true).disable_version_flag(true)) }
+}
+
+fn without_flags(command: Command) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let command = command.mut_args(|argument| {
+        let is_flag = !argument.is_positional();
+        argument.hide(is_flag)
+    });
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, without_flags))
+}
+
+// === what the server knows ===
+
+/// `TYPE NAME…` and `TYPE/NAME…`.
+pub fn objects() -> ArgValueCandidates {
+    asked(|line, server| async move {
+        let (_, words) = line.words();
+        match (words.first(), line.current.split_once('/')) {
+            (_, Some((kind, _))) => server.names(kind, &format!("{kind}/")).await,
+            (None, None) => server.kinds(),
+            (Some(kind), None) if kind.contains('/') => Vec::new(),
+            (Some(kind), None) => server.names(kind, "").await,
+        }
+    })
+}
+
+/// A kind.
+pub fn kinds() -> ArgValueCandidates {
+    asked(|_, server| async move { server.kinds() })
+}
+
+/// Names of phones.
+pub fn phones() -> ArgValueCandidates {
+    asked(|_, server| async move { server.names("phones", "").await })
+}
+
+/// Names of deployments.
+pub fn deployments() -> ArgValueCandidates {
+    asked(|_, server| async move { server.names("inferencedeployments", "").await })
+}
+
+/// Names of Models.
+pub fn models() -> ArgValueCandidates {
+    asked(|_, server| async move { server.names("models", "").await })
+}
+
+/// Names of the kind that the verb itself names, such as those of `top phones`.
+pub fn of_the_verb() -> ArgValueCandidates {
+    asked(|line, server| async move {
+        let (verb, _) = line.words();
+        server.names(&verb, "").await
+    })
+}
+
+/// Whatever has a log: the controller, phones, and the phones of deployments.
+pub fn logged() -> ArgValueCandidates {
+    asked(|line, server| async move {
+        if let Some((kind, _)) = line.current.split_once('/') {
+            return server.names(kind, &format!("{kind}/")).await;
+        }
+        let mut found = vec!["controller".to_owned()];
+        for kind in ["phones", "inferencedeployments"] {
+            found.extend(server.names(kind, "").await);
+        }
+        each_once(found)
+    })
+}
+
+/// Candidates that the server of the line's own flags is asked for; none when it does not answer in time.
+fn asked<F>(ask: fn(Line, Served) -> F) -> ArgValueCandidates
+where
+    F: Future<Output = Vec<String>> + 'static,
+{
+    ArgValueCandidates::new(move || {
+        let words = async {
+            let line = Line::asked()?;
+            let connection = line.cluster()?.connect().await.ok()?;
+            let catalogue = Catalogue::fetch(&connection.server).await.ok()?;
+            Some(ask(line, Served { connection, catalogue }).await)
         };
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Options::command(), "polyctl", &mut script);
-        script.extend_from_slice(names.as_bytes());
-        io::stdout().write_all(&script)?;
-        Ok(ExitCode::SUCCESS)
-    }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let found = runtime.map(|runtime| runtime.block_on(async { tokio::time::timeout(PATIENCE, words).await }));
+        let found = found.ok().and_then(Result::ok).flatten().unwrap_or_default();
+        found.into_iter().enumerate().map(|(i, word)| CompletionCandidate::new(word).display_order(Some(i))).collect()
+    })
 }
 
-// === impl Words ===
-
-impl Words {
-    pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
-        let found = tokio::time::timeout(PATIENCE, self.words(&cluster)).await;
-        for word in found.ok().flatten().unwrap_or_default() {
-            writeln!(io::stdout(), "{word}")?;
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-
-    /// None where the grammar alone decides.
-    async fn words(&self, cluster: &ClusterFlags) -> Option<Vec<String>> {
-        let asked = asked_for(&self.line)?;
-        let mut cluster = cluster.clone();
-        if let Some(namespace) = flag_value(&self.line, &["-n", "--namespace"]) {
-            cluster.namespace = Some(namespace);
-        }
-        if let Some(file) = flag_value(&self.line, &["--kubeconfig"]) {
-            cluster.kubeconfig = Some(file.into());
-        }
-        if let Some(folder) = flag_value(&self.line, &["--data-dir"]) {
-            cluster.data_dir = Some(folder.into());
-        }
-        let connection = cluster.connect().await.ok()?;
-        let catalogue = Catalogue::fetch(&connection.server).await.ok()?;
-        match asked {
-            Asked::Kinds => {
-                let ours = |resource: &&crate::discovery::Resource| resource.can("list");
-                let names = catalogue.all().into_iter().filter(ours).map(|resource| resource.plural.clone());
-                Some(each_once(names))
-            }
-            Asked::Names { kind, with_kind } => {
-                let prefix = if with_kind { format!("{kind}/") } else { String::new() };
-                names_of(&connection, &catalogue, &kind, &prefix).await
-            }
-            Asked::Logs => {
-                let mut found = vec!["controller".to_owned()];
-                for kind in ["phones", "inferencedeployments"] {
-                    found.extend(names_of(&connection, &catalogue, kind, "").await.unwrap_or_default());
-                }
-                Some(each_once(found))
-            }
-        }
-    }
+/// A server that answered, and its kinds.
+struct Served {
+    connection: Connection,
+    catalogue: Catalogue,
 }
 
-/// The names of a kind's objects, each after `prefix`.
-async fn names_of(connection: &Connection, catalogue: &Catalogue, kind: &str, prefix: &str) -> Option<Vec<String>> {
-    let path = catalogue.find(kind).ok()?.collection_path(Some(&connection.namespace));
-    let objects = connection.server.list(&path).await.ok()?;
-    let name = |object: &serde_json::Value| Some(format!("{prefix}{}", object["metadata"]["name"].as_str()?));
-    Some(objects.iter().filter_map(name).collect())
+// === impl Served ===
+
+impl Served {
+    fn kinds(&self) -> Vec<String> {
+        let listed = self.catalogue.all().into_iter().filter(|resource| resource.can("list"));
+        each_once(listed.map(|resource| resource.plural.clone()))
+    }
+
+    /// The names of a kind's objects, each after `prefix`.
+    async fn names(&self, kind: &str, prefix: &str) -> Vec<String> {
+        let Ok(resource) = self.catalogue.find(kind) else { return Vec::new() };
+        let path = resource.collection_path(Some(&self.connection.namespace));
+        let objects = self.connection.server.list(&path).await.unwrap_or_default();
+        let names = objects.iter().filter_map(|object| object["metadata"]["name"].as_str());
+        names.map(|name| format!("{prefix}{name}")).collect()
+    }
 }
 
 /// Two groups may have a kind of the same name, such as events.
@@ -157,114 +192,84 @@ fn each_once(words: impl IntoIterator<Item = String>) -> Vec<String> {
     found
 }
 
-/// What the server is asked for.
+/// The line that is being written.
 #[derive(Debug, PartialEq)]
-enum Asked {
-    Kinds,
-    Names {
-        kind: String,
-        with_kind: bool,
-    },
-    /// Whatever has a log: the controller, phones, and the phones of deployments.
-    Logs,
+struct Line {
+    /// The program and the words before the cursor.
+    before: Vec<OsString>,
+    /// The word at the cursor.
+    current: String,
 }
 
-/// Verbs whose first word is a kind and whose others are names of it.
-const BY_KIND: [&str; 7] = ["get", "describe", "delete", "wait", "scale", "edit", "explain"];
+// === impl Line ===
 
-/// Which words the last one of the line may be. Values of flags are the grammar's.
-fn asked_for(line: &[String]) -> Option<Asked> {
-    let (current, before) = line.split_last()?;
-    if current.starts_with('-') {
-        return None;
+impl Line {
+    /// The line that the shell asks about: it stands after `--` in this program's arguments.
+    fn asked() -> Option<Line> {
+        let words = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
+        let place = std::env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|place| place.parse().ok());
+        Line::new(words, place)
     }
-    let mut words: Vec<&str> = Vec::new();
-    let mut is_value = false;
-    for word in before {
-        if word.starts_with('-') {
-            is_value = VALUED.contains(&word.as_str());
-        } else if std::mem::take(&mut is_value) {
-        } else {
-            words.push(word);
+
+    /// Without a place the last word is the one that is being written.
+    fn new(mut words: Vec<OsString>, place: Option<usize>) -> Option<Line> {
+        let place = place.or(words.len().checked_sub(1))?;
+        let current = words.get(place).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+        words.truncate(place);
+        Some(Line { before: words, current })
+    }
+
+    /// What clap understands of it, though it is not finished.
+    fn read(&self) -> Option<ArgMatches> {
+        Options::command().ignore_errors(true).try_get_matches_from(&self.before).ok()
+    }
+
+    fn cluster(&self) -> Option<ClusterFlags> {
+        ClusterFlags::from_arg_matches(&self.read()?).ok()
+    }
+
+    /// The innermost verb, and the words of its `TYPE NAME…` so far.
+    fn words(&self) -> (String, Vec<String>) {
+        let Some(matches) = self.read() else { return Default::default() };
+        let (mut verb, mut at) = (String::new(), &matches);
+        while let Some((name, inner)) = at.subcommand() {
+            (verb, at) = (name.to_owned(), inner);
         }
+        let words = at.try_get_many::<String>("words").ok().flatten();
+        (verb, words.into_iter().flatten().cloned().collect())
     }
-    if is_value {
-        return None;
-    }
-    let names = |kind: &str| Some(Asked::Names { kind: kind.to_owned(), with_kind: false });
-    let (verb, rest) = words.split_first()?;
-    match (*verb, rest) {
-        (verb, []) if BY_KIND.contains(&verb) => match current.split_once('/') {
-            Some((kind, _)) => Some(Asked::Names { kind: kind.to_owned(), with_kind: true }),
-            None => Some(Asked::Kinds),
-        },
-        ("explain", _) => None,
-        (verb, [kind, ..]) if BY_KIND.contains(&verb) => match (kind.contains('/'), current.split_once('/')) {
-            (false, _) => names(kind),
-            (true, Some((kind, _))) => Some(Asked::Names { kind: kind.to_owned(), with_kind: true }),
-            (true, None) => None,
-        },
-        ("cordon" | "uncordon" | "drain", _) | ("top", ["phones" | "phone" | "ph", ..]) => names("phones"),
-        ("chat", []) | ("top", ["deployments" | "deployment" | "infer", ..]) => names("inferencedeployments"),
-        ("logs", []) => match current.split_once('/') {
-            Some((kind, _)) => Some(Asked::Names { kind: kind.to_owned(), with_kind: true }),
-            None => Some(Asked::Logs),
-        },
-        ("model", ["rm", ..]) => names("models"),
-        _ => None,
-    }
-}
-
-/// Flags whose value is the next word.
-const VALUED: [&str; 14] = [
-    "-n",
-    "--namespace",
-    "--kubeconfig",
-    "--context",
-    "--data-dir",
-    "-o",
-    "--output",
-    "-l",
-    "--selector",
-    "--for",
-    "--timeout",
-    "-f",
-    "--filename",
-    "--field-selector",
-];
-
-fn flag_value(line: &[String], names: &[&str]) -> Option<String> {
-    let position = line.iter().position(|word| names.contains(&word.as_str()));
-    position.and_then(|position| line.get(position + 1).cloned())
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn the_place_on_the_line_says_what_is_asked_for() {
-        let names = |kind: &str| Some(Asked::Names { kind: kind.to_owned(), with_kind: false });
-        for (line, expected) in [
-            ("get ", Some(Asked::Kinds)),
-            ("get ph", Some(Asked::Kinds)),
-            ("-n lab get ", Some(Asked::Kinds)),
-            ("get phones ", names("phones")),
-            ("get phones -o wide ", names("phones")),
-            ("get phones -o ", None),
-            ("describe infer/sm", Some(Asked::Names { kind: "infer".into(), with_kind: true })),
-            ("drain ", names("phones")),
-            ("chat sm", names("inferencedeployments")),
-            ("chat smollm2 hel", None),
-            ("model rm ", names("models")),
-            ("logs ", Some(Asked::Logs)),
-            ("logs infer/", Some(Asked::Names { kind: "infer".into(), with_kind: true })),
-            ("model ", None),
-            ("get --wa", None),
-            ("ge", None),
+    fn an_unfinished_line_is_understood_as_far_as_it_goes() {
+        for (text, verb, words, namespace, current) in [
+            ("polyctl get ", "get", "", None, ""),
+            ("polyctl -n lab get ph", "get", "", Some("lab"), "ph"),
+            ("polyctl get phones ", "get", "phones", None, ""),
+            ("polyctl get phones -o wide -n=lab ", "get", "phones", Some("lab"), ""),
+            ("polyctl get phones -o ", "get", "phones", None, ""),
+            ("polyctl describe phone/a infer/sm", "describe", "phone/a", None, "infer/sm"),
+            ("polyctl wait infer x --for", "wait", "infer x", None, "--for"),
+            ("polyctl wait ", "wait", "", None, ""),
+            ("polyctl top ph ", "phones", "", None, ""),
+            ("polyctl model rm ", "rm", "", None, ""),
+            ("polyctl nonsense ", "", "", None, ""),
+            ("polyctl ", "", "", None, ""),
         ] {
-            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            assert_eq!(asked_for(&words), expected, "{line:?}");
+            let line = Line::new(text.split(' ').map(OsString::from).collect(), None).unwrap();
+            let (found, of_verb) = line.words();
+            assert_eq!((found.as_str(), of_verb.join(" ").as_str()), (verb, words), "{text:?}");
+            assert_eq!(line.cluster().unwrap().namespace.as_deref(), namespace, "{text:?}");
+            assert_eq!(line.current, current, "{text:?}");
         }
+        assert_eq!(Line::new(Vec::new(), None), None);
+        // The cursor stands before the end.
+        let line = Line::new(["polyctl", "get", "ph", "-o"].map(OsString::from).to_vec(), Some(2)).unwrap();
+        assert_eq!((line.current.as_str(), line.before.len()), ("ph", 2));
     }
 }

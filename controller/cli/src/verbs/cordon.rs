@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use polyphony_selector::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::connection::{ClusterFlags, Connection};
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::phones::{name_of, pick};
 use crate::server::with_query;
 use crate::verbs::apply::DryRun;
+use crate::verbs::completion;
 
 /// The name under which both verbs own the fields.
 const FIELD_MANAGER: &str = "polyctl-cordon";
@@ -33,11 +35,11 @@ pub struct Uncordon {
 #[derive(Debug, Args)]
 struct Which {
     /// Names of phones
-    #[arg(value_name = "PHONE")]
+    #[arg(value_name = "PHONE", add = completion::phones())]
     words: Vec<String>,
     /// Phones with these labels
     #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
+    selector: Option<LabelSelector>,
     /// Only say what would happen: `server` asks the server, `client` does not
     #[arg(long, value_name = "WHO", default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     dry_run: DryRun,
@@ -64,7 +66,7 @@ impl Uncordon {
 impl Which {
     async fn set(&self, cluster: &ClusterFlags, verb: &str, spec: &Value, done: &str) -> anyhow::Result<ExitCode> {
         let connection = cluster.connect().await?;
-        let (resource, phones) = pick(&connection, verb, &self.words, self.selector.as_deref()).await?;
+        let (resource, phones) = pick(&connection, verb, &self.words, self.selector.as_ref()).await?;
         let mut failures = Vec::new();
         for phone in &phones {
             match set_spec(&connection, &resource, phone, spec, FIELD_MANAGER, self.dry_run).await {

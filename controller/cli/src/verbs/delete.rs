@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use clap::{ArgAction, Args, ValueEnum};
 use serde_json::{Value, json};
+use strum::IntoStaticStr;
 
 use crate::connection::{ClusterFlags, Connection};
 use crate::discovery::{Catalogue, Resource};
 use crate::duration;
 use crate::failure::Failure;
+use crate::filters::Filters;
 use crate::manifest;
 use crate::selection::select;
 use crate::server::with_query;
 use crate::verbs::apply::DryRun;
+use crate::verbs::completion;
 
 /// A week: kubectl's meaning of "until it is gone".
 const UNTIL_GONE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -23,7 +26,7 @@ const UNTIL_GONE: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug, Args)]
 pub struct Delete {
     /// TYPE NAME… or TYPE/NAME…
-    #[arg(value_name = "TYPE NAME")]
+    #[arg(value_name = "TYPE NAME", add = completion::objects())]
     words: Vec<String>,
     /// The objects of a file, a folder, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
@@ -37,12 +40,8 @@ pub struct Delete {
     /// In all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Objects with these labels
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
-    /// Objects with these fields
-    #[arg(long, value_name = "SELECTOR")]
-    field_selector: Option<String>,
+    #[command(flatten)]
+    filters: Filters,
     /// An object that does not exist is no error
     #[arg(long)]
     ignore_not_found: bool,
@@ -66,7 +65,7 @@ pub struct Delete {
     output: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, IntoStaticStr)]
 enum Cascade {
     Background,
     Foreground,
@@ -119,7 +118,8 @@ impl Delete {
 
     fn check_usage(&self) -> Result<(), Failure> {
         let refuse = |text: &str| Err(Failure::Request(text.to_owned()));
-        let filtered = self.selector.is_some() || self.field_selector.is_some();
+        // A selector that selects everything is none: `--all` says it, and nothing else deletes everything.
+        let filtered = self.filters.restrict();
         let named = self.words.len() > 1 || self.words.iter().any(|word| word.contains('/'));
         if self.words.is_empty() && self.files.is_empty() {
             return refuse("you must provide one or more resources by argument or filename");
@@ -141,7 +141,7 @@ impl Delete {
 
     async fn all_of(&self, connection: &Connection, resource: &Resource) -> Result<Vec<Target>, Failure> {
         let scope = (!self.all_namespaces).then_some(connection.namespace.as_str());
-        let filters = [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
+        let filters = self.filters.parameters();
         let objects = connection.server.list(&with_query(&resource.collection_path(scope), &filters)).await?;
         let text = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let target = |object: &Value| Target {
@@ -153,11 +153,7 @@ impl Delete {
     }
 
     async fn delete(&self, connection: &Connection, targets: Vec<Target>) -> anyhow::Result<ExitCode> {
-        let policy = match self.cascade {
-            Cascade::Background => "Background",
-            Cascade::Foreground => "Foreground",
-            Cascade::Orphan => "Orphan",
-        };
+        let policy: &str = self.cascade.into();
         let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
         if self.grace_period >= 0 {
             options["gracePeriodSeconds"] = self.grace_period.into();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use polyphony_api::SegmentPlacement;
 use polyphony_journal::tell;
+use polyphony_selector::LabelSelector;
 use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
@@ -17,16 +18,17 @@ use crate::printing;
 use crate::progress::placements_path;
 use crate::selection::{Selection, select};
 use crate::server::{Server, path_segment, with_query};
+use crate::verbs::completion;
 
 /// Describe objects: `describe infer smollm2`, `describe phone/phone-1`, `describe models`.
 #[derive(Debug, Args)]
 pub struct Describe {
     /// TYPE [NAME…] or TYPE/NAME…
-    #[arg(value_name = "TYPE [NAME]")]
+    #[arg(value_name = "TYPE [NAME]", add = completion::objects())]
     words: Vec<String>,
     /// Objects with these labels
     #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
+    selector: Option<LabelSelector>,
     /// In all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -46,7 +48,10 @@ impl Describe {
             let mut objects = Vec::new();
             if names.is_empty() {
                 let scope = (!self.all_namespaces).then_some(connection.namespace.as_str());
-                let path = with_query(&resource.collection_path(scope), &[("labelSelector", self.selector.as_deref())]);
+                let path = with_query(
+                    &resource.collection_path(scope),
+                    &[("labelSelector", self.selector.as_ref().map(LabelSelector::as_str))],
+                );
                 objects = connection.server.list(&path).await?;
             }
             for name in &names {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use polyphony_journal::tell;
+use polyphony_selector::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::connection::{ClusterFlags, Connection};
@@ -18,6 +19,7 @@ use crate::failure::Failure;
 use crate::phones::{name_of, pick};
 use crate::server::{path_segment, with_query};
 use crate::verbs::apply::DryRun;
+use crate::verbs::completion;
 use crate::verbs::cordon::set_spec;
 
 /// The name under which the fields are owned.
@@ -29,11 +31,11 @@ const POLL: Duration = Duration::from_millis(300);
 #[derive(Debug, Args)]
 pub struct Drain {
     /// Names of phones
-    #[arg(value_name = "PHONE")]
+    #[arg(value_name = "PHONE", add = completion::phones())]
     words: Vec<String>,
     /// Phones with these labels
     #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
+    selector: Option<LabelSelector>,
     /// How long to wait for each phone to be empty; 0 means for ever
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
     timeout: Duration,
@@ -47,7 +49,7 @@ pub struct Drain {
 impl Drain {
     pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         let connection = cluster.connect().await?;
-        let (resource, phones) = pick(&connection, "drain", &self.words, self.selector.as_deref()).await?;
+        let (resource, phones) = pick(&connection, "drain", &self.words, self.selector.as_ref()).await?;
         let title = resource.singular_name();
         let suffix = self.dry_run.suffix();
         // All are cordoned before the first is emptied, so that nothing moves from one to the next.

@@ -16,6 +16,7 @@ use crate::printing;
 use crate::selection::select;
 use crate::server::with_query;
 use crate::verbs::apply::{refused_fields, remedies};
+use crate::verbs::completion;
 use crate::yaml;
 
 const HEADER: &str = "\
@@ -29,7 +30,7 @@ const HEADER: &str = "\
 #[derive(Debug, Args)]
 pub struct Edit {
     /// TYPE NAME… or TYPE/NAME…
-    #[arg(value_name = "TYPE NAME", required = true)]
+    #[arg(value_name = "TYPE NAME", required = true, add = completion::objects())]
     words: Vec<String>,
     /// The name under which the fields are owned
     #[arg(long, value_name = "NAME", default_value = "polyctl-edit")]

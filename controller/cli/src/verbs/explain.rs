@@ -10,12 +10,13 @@ use crate::discovery::Catalogue;
 use crate::explain::{ExplainError, explain};
 use crate::failure::Failure;
 use crate::schema;
+use crate::verbs::completion;
 
 /// Explain a kind or a field: `explain infer`, `explain infer.spec.placement`, `explain phone --recursive`.
 #[derive(Debug, Args)]
 pub struct Explain {
     /// TYPE[.FIELD…]
-    #[arg(value_name = "TYPE")]
+    #[arg(value_name = "TYPE", add = completion::kinds())]
     subject: Option<String>,
     /// The fields below the fields too, without their descriptions
     #[arg(long)]

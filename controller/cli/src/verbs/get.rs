@@ -7,22 +7,24 @@ use clap::Args;
 use futures::StreamExt;
 use kube::core::WatchEvent;
 use polyphony_journal::tell;
+use polyphony_jsonpath::Path;
 use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
 use crate::discovery::{Catalogue, Resource};
 use crate::failure::Failure;
-use crate::jsonpath::JsonPath;
+use crate::filters::Filters;
 use crate::printing::{self, Format};
 use crate::selection::{Selection, select};
 use crate::server::{JSON, TABLE, with_query};
 use crate::table::{Table, View};
+use crate::verbs::completion;
 
-/// Show objects: `get phones`, `get infer smollm2 -o yaml`, `get all -o wide`, `get segmentplacements -w`.
+/// Show objects: `get phones`, `get infer smollm2 -o yaml`, `get polyphony -o wide`, `get segmentplacements -w`.
 #[derive(Debug, Args)]
 pub struct Get {
     /// TYPE[,TYPE…] [NAME…] or TYPE/NAME…
-    #[arg(value_name = "TYPE [NAME]")]
+    #[arg(value_name = "TYPE [NAME]", add = completion::objects())]
     words: Vec<String>,
     /// wide, json, yaml, name or jsonpath=TEMPLATE
     #[arg(short, long, value_name = "FORMAT", value_parser = printing::parse_format)]
@@ -39,15 +41,11 @@ pub struct Get {
     /// In all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Only objects with these labels, such as `room=lab,floor!=2`
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
-    /// Only objects with these fields, such as `spec.phone=phone-1`
-    #[arg(long, value_name = "SELECTOR")]
-    field_selector: Option<String>,
+    #[command(flatten)]
+    filters: Filters,
     /// Order by this path, such as `.metadata.creationTimestamp`
     #[arg(long, value_name = "JSONPATH")]
-    sort_by: Option<JsonPath>,
+    sort_by: Option<Path>,
     /// An object that does not exist is no error
     #[arg(long)]
     ignore_not_found: bool,
@@ -73,7 +71,7 @@ impl Get {
         let catalogue = Catalogue::fetch(&connection.server).await?;
         let selections = select("get", &self.words, &catalogue)?;
         let named = selections.iter().any(|selection| !selection.names.is_empty());
-        if named && (self.selector.is_some() || self.field_selector.is_some()) {
+        if named && self.filters.restrict() {
             return Err(Failure::Request("name cannot be provided when a selector is specified".into()).into());
         }
         if named && self.all_namespaces {
@@ -197,10 +195,8 @@ impl Get {
         let mut screen = Screen::new(self, resource, format);
         let collection = resource.collection_path(self.scope(connection));
         let by_name = selection.names.first().map(|name| format!("metadata.name={name}"));
-        let filters = [
-            ("labelSelector", self.selector.as_deref()),
-            ("fieldSelector", by_name.as_deref().or(self.field_selector.as_deref())),
-        ];
+        let [labels, (_, fields)] = self.filters.parameters();
+        let filters = [labels, ("fieldSelector", by_name.as_deref().or(fields))];
         if let Some(name) = selection.names.first() {
             // A name that does not exist is an error here too.
             connection.server.get(&resource.object_path(&connection.namespace, name)).await?;
@@ -263,8 +259,7 @@ impl Get {
     fn paths(&self, connection: &Connection, selection: &Selection) -> Vec<String> {
         if selection.names.is_empty() {
             let path = selection.resource.collection_path(self.scope(connection));
-            let filters =
-                [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
+            let filters = self.filters.parameters();
             return vec![with_query(&path, &filters)];
         }
         selection.names.iter().map(|name| selection.resource.object_path(&connection.namespace, name)).collect()

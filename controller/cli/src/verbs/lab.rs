@@ -8,6 +8,7 @@ mod keeper;
 mod question;
 mod set;
 mod status;
+mod terms;
 mod up;
 
 use std::io::{self, Write};
@@ -22,6 +23,8 @@ use question::{Answer, Question, ask};
 
 /// The keeper's name among the processes.
 const LAB: &str = "lab";
+/// The program of a phone.
+const AGENT: &str = "polyphony-agent";
 
 /// A lab of uneven phones on this machine: shares of the processor, memory, links; all can change while it runs. Needs root.
 #[derive(Debug, Args)]

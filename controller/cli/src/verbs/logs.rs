@@ -14,6 +14,7 @@ use crate::connection::ClusterFlags;
 use crate::failure::Failure;
 use crate::processes::log_file::LogFile;
 use crate::progress::{loading, placements_path};
+use crate::verbs::completion;
 
 const POLL: Duration = Duration::from_millis(200);
 /// Lines of each log when several are shown, as in kubectl.
@@ -25,7 +26,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 #[derive(Debug, Args)]
 pub struct Logs {
     /// A phone, `controller`, or a deployment; phone/NAME and infer/NAME say which is meant
-    #[arg(value_name = "PHONE|controller|DEPLOYMENT")]
+    #[arg(value_name = "PHONE|controller|DEPLOYMENT", add = completion::logged())]
     subject: String,
     /// Show new lines until interrupted
     #[arg(short, long)]

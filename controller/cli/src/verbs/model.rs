@@ -16,6 +16,7 @@ use crate::connection::{ClusterFlags, Connection};
 use crate::failure::Failure;
 use crate::server::path_segment;
 use crate::table::align;
+use crate::verbs::completion;
 
 /// Bring model files in, list them, and take them away.
 #[derive(Debug, Args)]
@@ -57,7 +58,7 @@ struct List {
 #[derive(Debug, Args)]
 struct Rm {
     /// Names of Models
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = completion::models())]
     names: Vec<String>,
     /// The file in the cache as well, unless another Model names it
     #[arg(long)]

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use polyphony_selector::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::connection::{ClusterFlags, Connection};
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::selection::select;
 use crate::server::with_query;
 use crate::verbs::apply::DryRun;
+use crate::verbs::completion;
 
 /// The name under which the field is owned.
 const FIELD_MANAGER: &str = "polyctl-scale";
@@ -20,7 +22,7 @@ const FIELD_MANAGER: &str = "polyctl-scale";
 #[derive(Debug, Args)]
 pub struct Scale {
     /// TYPE NAME… or TYPE/NAME…
-    #[arg(value_name = "TYPE NAME", required = true)]
+    #[arg(value_name = "TYPE NAME", required = true, add = completion::objects())]
     words: Vec<String>,
     /// The new number of replicas, 0 or more
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_replicas)]
@@ -36,7 +38,7 @@ pub struct Scale {
     all: bool,
     /// Objects with these labels
     #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
+    selector: Option<LabelSelector>,
     /// Only say what would happen: `server` asks the server, `client` does not
     #[arg(long, value_name = "WHO", default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     dry_run: DryRun,
@@ -77,12 +79,14 @@ impl Scale {
     }
 
     async fn all_of(&self, connection: &Connection, resource: &Resource) -> Result<Vec<String>, Failure> {
-        if !self.all && self.selector.is_none() {
+        if !self.all && self.selector.as_ref().is_none_or(LabelSelector::is_empty) {
             return Err(Failure::Request("resource(s) were provided, but no name was specified".into()));
         }
         let path = resource.collection_path(Some(&connection.namespace));
-        let objects =
-            connection.server.list(&with_query(&path, &[("labelSelector", self.selector.as_deref())])).await?;
+        let objects = connection
+            .server
+            .list(&with_query(&path, &[("labelSelector", self.selector.as_ref().map(LabelSelector::as_str))]))
+            .await?;
         Ok(objects.iter().filter_map(|object| object["metadata"]["name"].as_str().map(str::to_owned)).collect())
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use polyphony_api::{GROUP, VERSION};
+use polyphony_selector::LabelSelector;
 use serde::de::DeserializeOwned;
 
 use crate::connection::{ClusterFlags, Connection};
@@ -13,6 +14,7 @@ use crate::failure::Failure;
 use crate::server::{path_segment, with_query};
 use crate::table::align;
 use crate::top;
+use crate::verbs::completion;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -51,11 +53,11 @@ struct Deployments {
 #[derive(Debug, Args)]
 struct Shown {
     /// Only those of these names
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = completion::of_the_verb())]
     names: Vec<String>,
     /// Only those with these labels
     #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
+    selector: Option<LabelSelector>,
     /// Show it once, also on a terminal
     #[arg(long)]
     once: bool,
@@ -140,8 +142,10 @@ impl Kind {
 
 impl Shown {
     async fn list(&self, connection: &Connection, path: &str, plural: &str) -> Result<Vec<serde_json::Value>, Failure> {
-        let mut found =
-            connection.server.list(&with_query(path, &[("labelSelector", self.selector.as_deref())])).await?;
+        let mut found = connection
+            .server
+            .list(&with_query(path, &[("labelSelector", self.selector.as_ref().map(LabelSelector::as_str))]))
+            .await?;
         let name_of = |object: &serde_json::Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         if let Some(missing) = self.names.iter().find(|name| !found.iter().any(|object| name_of(object) == **name)) {
             // In the server's own words.

@@ -1,6 +1,7 @@
 //! `up`: a control plane and phones on this machine, as processes that outlive this one.
 
 pub(crate) mod farm;
+mod memory;
 mod prometheus;
 pub(crate) mod readiness;
 
@@ -14,9 +15,6 @@ use crate::duration;
 use crate::processes::{Settings, program};
 use farm::{Farm, UpError};
 
-/// So little that the example model does not fit on one phone, and enough that any two can hold it.
-const DEFAULT_PHONE_MEMORY: &str = "112Mi";
-
 /// The most phones on one machine.
 const MAX_PHONES: u32 = 64;
 
@@ -26,7 +24,7 @@ pub struct Up {
     /// How many phones (3, or as many as last time)
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_phones)]
     phones: Option<u32>,
-    /// Memory that each phone gives to segments, such as 80Mi (112Mi, or as much as last time)
+    /// Memory that each phone gives to segments, such as 80Mi (a share of half of what is free, or as much as last time)
     #[arg(long, value_name = "QUANTITY", value_parser = parse_memory)]
     phone_memory: Option<String>,
     /// What the phones compute with (auto, or the same as last time)
@@ -126,9 +124,11 @@ impl Up {
             Some(port) => port,
             None => last.unwrap_or(default),
         };
+        let phones = self.phones.or(last.map(|last| last.phones)).unwrap_or(3);
+        let phone_memory = self.phone_memory.clone().or(last.map(|last| last.phone_memory.clone()));
         Settings {
-            phones: self.phones.or(last.map(|last| last.phones)).unwrap_or(3),
-            phone_memory: text(&self.phone_memory, last.map(|last| &last.phone_memory), DEFAULT_PHONE_MEMORY),
+            phones,
+            phone_memory: phone_memory.unwrap_or_else(|| memory::default_memory(phones)),
             backend: text(&backend, last.map(|last| &last.backend), "auto"),
             grace_period: text(&self.grace_period, last.map(|last| &last.grace_period), "5000ms"),
             api_port: port(self.api_port, last.map(|last| last.api_port), 7443),
@@ -160,17 +160,16 @@ mod tests {
     #[test]
     fn settings_are_flags_then_the_last_time_then_defaults() {
         let first = up(&["--phones", "2", "--gateway-port", "0"]).settings(None);
-        assert_eq!(
-            (first.phones, first.gateway_port, first.api_port, first.phone_memory.as_str()),
-            (2, 0, 7443, "112Mi")
-        );
-        let last = Settings { gateway_port: 4567, ..first };
+        assert_eq!((first.phones, first.gateway_port, first.api_port), (2, 0, 7443));
+        assert!(parse_memory(&first.phone_memory).is_ok(), "{}", first.phone_memory);
+        let last = Settings { gateway_port: 4567, phone_memory: "96Mi".to_owned(), ..first };
         let second = up(&["--phone-memory", "1Gi", "--backend", "cpu"]).settings(Some(&last));
         assert_eq!(
             (second.phones, second.gateway_port, second.phone_memory.as_str(), second.backend.as_str()),
             (2, 4567, "1Gi", "cpu")
         );
-        assert_eq!(up(&["--gateway-port", "0"]).settings(Some(&last)).gateway_port, 4567);
+        let third = up(&["--gateway-port", "0"]).settings(Some(&last));
+        assert_eq!((third.gateway_port, third.phone_memory.as_str()), (4567, "96Mi"));
     }
 
     #[test]

@@ -10,16 +10,18 @@ use crate::connection::{ClusterFlags, Connection};
 use crate::discovery::{Catalogue, Resource};
 use crate::duration;
 use crate::failure::Failure;
+use crate::filters::Filters;
 use crate::progress;
 use crate::selection::{Selection, select};
 use crate::server::with_query;
+use crate::verbs::completion;
 use crate::wait_for::Goal;
 
 /// Wait until a condition holds: `wait infer/smollm2 --for=condition=Available --timeout=5m`.
 #[derive(Debug, Args)]
 pub struct Wait {
     /// TYPE NAME… or TYPE/NAME…
-    #[arg(value_name = "TYPE NAME", required = true)]
+    #[arg(value_name = "TYPE NAME", required = true, add = completion::objects())]
     words: Vec<String>,
     /// condition=TYPE[=STATUS], jsonpath='{PATH}'[=VALUE], delete or create
     #[arg(long = "for", value_name = "GOAL")]
@@ -30,12 +32,8 @@ pub struct Wait {
     /// All objects of the type
     #[arg(long)]
     all: bool,
-    /// Objects with these labels
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
-    /// Objects with these fields
-    #[arg(long, value_name = "SELECTOR")]
-    field_selector: Option<String>,
+    #[command(flatten)]
+    filters: Filters,
     /// In all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -84,7 +82,7 @@ impl Wait {
     ) -> Result<Vec<Target<'a>>, Failure> {
         let mut targets = Vec::new();
         for Selection { resource, names } in selections {
-            let all = self.all || self.selector.is_some() || self.field_selector.is_some();
+            let all = self.all || self.filters.restrict();
             if names.is_empty() && !all {
                 return Err(Failure::Request("resource(s) were provided, but no name was specified".into()));
             }
@@ -93,8 +91,7 @@ impl Wait {
             }
             if names.is_empty() {
                 let scope = (!self.all_namespaces).then_some(connection.namespace.as_str());
-                let filters =
-                    [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
+                let filters = self.filters.parameters();
                 for object in connection.server.list(&with_query(&resource.collection_path(scope), &filters)).await? {
                     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
                     targets.push(Target { resource, namespace: text("namespace"), name: text("name") });

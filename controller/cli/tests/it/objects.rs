@@ -1,6 +1,7 @@
 //! Objects from file to table and back: apply, get, describe, delete.
 
 use std::path::Path;
+use std::process::Command;
 
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -8,6 +9,8 @@ use polyphony_api::InferenceDeployment;
 use serde_json::json;
 
 use crate::cluster::Cluster;
+use crate::kinds::kubectl;
+use crate::phones::add_phone;
 use crate::polyctl;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/smollm2.yaml");
@@ -61,6 +64,76 @@ fn the_example_is_applied_shown_and_deleted() {
     let nothing = cluster.run("get infer");
     assert_eq!((nothing.code, nothing.stderr.as_str()), (0, "No resources found in default namespace.\n"));
     assert_eq!(cluster.run("get phones").stderr, "No resources found\n");
+}
+
+#[test]
+fn all_is_what_people_apply_and_not_the_phones() {
+    let cluster = Cluster::start();
+    cluster.run(&format!("apply -f {EXAMPLE}")).ok();
+    add_phone(&cluster, "phone-1", json!({}));
+    let (model, deployment) =
+        ("model.polyphony.dev/smollm2-135m-instruct", "inferencedeployment.polyphony.dev/smollm2");
+    let everything = format!("{deployment}\n{model}\nphone.polyphony.dev/phone-1\n");
+    assert_eq!(cluster.run("get polyphony -o name").ok(), everything);
+    assert_eq!(cluster.run("get all -o name").ok(), format!("{deployment}\n{model}\n"));
+    cluster.run("delete all --all").ok();
+    assert_eq!(cluster.run("get polyphony -o name").ok(), "phone.polyphony.dev/phone-1\n");
+}
+
+#[test]
+fn a_selector_that_is_none_or_selects_everything_deletes_nothing() {
+    let cluster = Cluster::start();
+    cluster.run(&format!("apply -f {EXAMPLE}")).ok();
+    let no_name = "error: resource(s) were provided, but no name was specified\n";
+    for (arguments, expected) in [
+        (["delete", "infer", "-l", "!!!!"], "unable to parse requirement: found '!', expected: identifier"),
+        (["delete", "infer", "-l", ","], "found ',', expected: !, identifier, or 'end of string'"),
+        (["delete", "infer", "-l", "a=b=c"], "found '=', expected: ',' or 'end of string'"),
+        (["delete", "infer", "--field-selector", "!!!!"], "invalid selector: '!!!!'; can't understand '!!!!'"),
+        (["delete", "infer", "-l", ""], no_name),
+        (["delete", "infer", "-l", " "], no_name),
+        (["delete", "infer", "--field-selector", ","], no_name),
+        (["get", "infer", "-l", "a b"], "found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+        (["describe", "infer", "-l", "a b"], "found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+        (["cordon", "-l", ",", "--"], "found ',', expected: !, identifier, or 'end of string'"),
+        (["drain", "-l", " ", "--"], "no phone was named"),
+    ] {
+        let error = polyctl::run(&mut cluster.command(&arguments)).failed();
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+    assert_eq!(cluster.run("get infer -o name -l !none").ok(), "inferencedeployment.polyphony.dev/smollm2\n");
+}
+
+#[test]
+fn what_was_written_out_as_a_list_is_applied_again() {
+    let cluster = Cluster::start();
+    cluster.run(&format!("apply -f {EXAMPLE}")).ok();
+    let backup = cluster.run("get mdl,infer -o yaml").ok();
+    assert!(backup.contains("\nkind: List\n"), "{backup}");
+    let (model, deployment) =
+        ("model.polyphony.dev/smollm2-135m-instruct", "inferencedeployment.polyphony.dev/smollm2");
+    let unchanged = format!("{model} unchanged\n{deployment} unchanged\n");
+    assert_eq!(cluster.run_with("apply -f -", &backup).ok(), unchanged);
+    let wrong = backup.replace("replicas: 1", "replicas: -1");
+    let line = wrong.lines().position(|line| line.contains("replicas: -1")).unwrap() + 1;
+    let error = cluster.run_with("apply -f -", &wrong).failed();
+    assert!(error.contains(&format!("STDIN:{line}, document 1: spec.replicas")), "{error}");
+
+    let Some(kubectl) = kubectl() else { return };
+    let file = cluster.path("backup.yaml");
+    let backup = cluster.run("get mdl,infer -o yaml").ok();
+    std::fs::write(&file, &backup).unwrap();
+    let apply = |file: &Path| {
+        let mut command = Command::new(&kubectl);
+        command.env_clear().env("HOME", cluster.path("")).env("KUBECONFIG", cluster.path("kubeconfig"));
+        polyctl::run(command.arg("apply").arg("-f").arg(file))
+    };
+    assert_eq!(apply(&file).ok(), format!("{model} configured\n{deployment} configured\n"));
+    // It leaves the fields of each object to the server, which is strict about them.
+    let backup = cluster.run("get mdl,infer -o yaml").ok();
+    std::fs::write(&file, backup.replace("maxSessions:", "maxSessoins:")).unwrap();
+    let error = apply(&file).failed();
+    assert!(error.contains("unknown field \"spec.maxSessoins\""), "{error}");
 }
 
 #[test]

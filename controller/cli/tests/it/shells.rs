@@ -1,7 +1,7 @@
 //! The program by its names, its slips of the finger, and its words in a shell.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -38,6 +38,18 @@ fn a_wrong_verb_or_flag_is_answered_with_the_one_meant() {
 }
 
 #[test]
+fn what_cannot_be_said_ends_nothing() {
+    let cluster = Cluster::start();
+    for (line, code) in [("get phones", 0), ("get phnoes", 1), ("gte", 1), ("describe phones", 0)] {
+        let mut command = cluster.command(&line.split(' ').collect::<Vec<_>>());
+        // Where nothing can be written, as on a full disk.
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let status = command.stdout(Stdio::null()).stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{line}");
+    }
+}
+
+#[test]
 fn kubectl_runs_it_as_a_plugin() {
     let Some(kubectl) = kubectl() else { return };
     let cluster = Cluster::start();
@@ -68,7 +80,7 @@ fn bash_completes_verbs_kinds_and_names() {
     let complete = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         let script = format!(
-            "source <(polyctl completion bash); COMP_WORDS=({}); COMP_CWORD={}; _polyctl_with_names polyctl \"${{COMP_WORDS[COMP_CWORD]}}\" x; echo \"${{COMPREPLY[@]}}\"",
+            "source <(polyctl completion bash); COMP_WORDS=({}); COMP_CWORD={}; _clap_complete_polyctl polyctl \"${{COMP_WORDS[COMP_CWORD]}}\" x; echo \"${{COMPREPLY[@]}}\"",
             words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
             words.len() - 1
         );
@@ -89,7 +101,12 @@ fn bash_completes_verbs_kinds_and_names() {
     assert_eq!(complete("polyctl logs "), "controller phone-1");
     assert_eq!(complete("polyctl get ev"), "events");
     assert!(complete("polyctl get --wat").contains("--watch"));
+    assert_eq!(complete("polyctl -n nowhere get phones ph"), "phone-1");
     for shell in ["zsh", "fish"] {
-        assert!(cluster.run(&format!("completion {shell}")).ok().contains("__words"), "{shell}");
+        let script = cluster.run(&format!("completion {shell}")).ok();
+        assert!(
+            script.contains(&format!("POLYCTL_COMPLETE=\"{shell}\"")) || script.contains("POLYCTL_COMPLETE=fish"),
+            "{script}"
+        );
     }
 }

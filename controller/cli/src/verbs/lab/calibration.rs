@@ -9,7 +9,7 @@ use polyphony_farm::namespaces::SHARE_FILE;
 use polyphony_farm::{Device, Launch, State};
 use serde::{Deserialize, Serialize};
 
-use super::keeper::AGENT;
+use super::AGENT;
 
 /// How long an agent may take to measure itself; an old phone starts slowly.
 const PATIENCE: Duration = Duration::from_secs(60);

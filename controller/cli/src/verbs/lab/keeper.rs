@@ -12,12 +12,11 @@ use polyphony_farm::lab::{Lab, Phone, Sensors, link_profile};
 use polyphony_farm::namespaces::SHARE_FILE;
 use polyphony_farm::{Content, Device, Farm, Launch, Link, NamespaceFarm, Package, Shape, State, Wish};
 
+use super::AGENT;
 use super::calibration::{Calibration, await_speed, calibrate};
-use super::keep::Terms;
 use super::question::{Answer, Change, PhoneStatus, Question, Status};
+use super::terms::Terms;
 
-/// The program that a phone runs.
-pub(super) const AGENT: &str = "polyphony-agent";
 const TOKEN_FILE: &str = "join-token";
 /// What a phone's sensors say, beside its agent.
 const SENSORS_FILE: &str = "sensors.json";

@@ -11,9 +11,9 @@ use polyphony_farm::NamespaceFarm;
 use polyphony_farm::lab::Lab;
 
 use super::LAB;
-use super::keep::Terms;
 use super::question::{Question, ask};
 use super::status::table;
+use super::terms::Terms;
 use crate::connection::ClusterFlags;
 use crate::duration;
 use crate::processes::endpoints::Endpoints;

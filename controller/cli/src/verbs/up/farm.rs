@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::prometheus::PROMETHEUS;
 use super::readiness::{fetch_phones, readiness};
 use crate::processes::endpoints::{Endpoints, port_of};
 use crate::processes::log_file::LogFile;
@@ -19,6 +18,8 @@ const LAST_WORDS: usize = 12;
 const POLL: Duration = Duration::from_millis(150);
 /// How long the controller may take to listen.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Prometheus's name among the processes, which no phone has: a phone's name is `phone-N`.
+pub(super) const PROMETHEUS: &str = "prometheus";
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The processes while they are brought up.

@@ -6,12 +6,10 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::farm::{Farm, STOP_PATIENCE, UpError, say};
+use super::farm::{Farm, PROMETHEUS, STOP_PATIENCE, UpError, say};
 use crate::processes::endpoints::Endpoints;
 use crate::processes::{ports, program};
 
-/// Its name among the processes, which no phone has: a phone's name is `phone-N`.
-pub(crate) const PROMETHEUS: &str = "prometheus";
 const DEFAULT_PORT: u16 = 9090;
 /// How long it may take to answer; an old store is read first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
