@@ -1,24 +1,34 @@
 //! Models: files that the host verifies once and then serves piece by piece.
 //!
 //! The digests of a file are taken once; the manifest is kept in the data folder under the file's identity (path, length,
-//! time of last change), so that a restart is quick. Decides nothing: `reconcile` asks for work and writes what came of it.
+//! time of last change), so that a restart is quick. Decides nothing: `reconcile` asks for work and writes what came of it. Nothing here
+//! waits for a disk but threads of its own.
 
+mod kept;
+mod readings;
+mod refusal;
 pub mod source;
 
-use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::MetadataExt;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use polyphony_model::{Manifest, ModelError};
+use polyphony_model::Manifest;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
-use source::{Source, SourceError};
+pub use refusal::{Reason, Refusal};
 
-/// Manifests kept on disk; the oldest make room.
-const MAX_CACHED: usize = 64;
+use kept::{Identity, Kept};
+use readings::{Pace, ReadingId, Readings};
+use source::Source;
+
+/// How often it is looked whether a file is still the one that was read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A model that is verified and served.
 #[derive(Debug, PartialEq)]
@@ -41,41 +51,46 @@ pub struct Wanted {
 /// How far a model is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// The file is being read.
+    /// The file is being read, or waits to be.
     Verifying,
+    /// The file is being read, and for seconds no byte has come.
+    Stalled {
+        path: PathBuf,
+    },
     Resolved(Arc<Resolved>),
     Refused(Refusal),
 }
 
-/// Why a model is not served: a reason for machines, a sentence for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    pub reason: &'static str,
-    pub message: String,
-}
-
 /// All models of this process.
 pub struct ModelStore {
-    folder: PathBuf,
-    entries: Mutex<BTreeMap<String, Entry>>,
-    /// One file is read at a time: two would only share the disk.
-    reading: Arc<Semaphore>,
+    kept: Kept,
+    state: Mutex<State>,
     /// Woken when a model got further.
     pub changed: Notify,
 }
 
-struct Entry {
-    path: Option<PathBuf>,
-    /// The file as it was when `progress` was found.
-    identity: Option<Identity>,
-    progress: Progress,
+#[derive(Default)]
+struct State {
+    /// By uid.
+    entries: BTreeMap<String, Entry>,
+    readings: Readings,
 }
 
-/// Tells a file from what it was before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Identity {
-    len: u64,
-    modified: (i64, i64),
+enum Entry {
+    Reading { id: ReadingId, path: Option<PathBuf> },
+    Done(Done),
+}
+
+struct Done {
+    path: Option<PathBuf>,
+    /// The file as it was when `outcome` was found.
+    identity: Option<Identity>,
+    outcome: Result<Arc<Resolved>, Refusal>,
+    looked_at: Instant,
+    /// A thread looks at the file, or hangs while it does.
+    is_looked_at: bool,
+    /// The file is another one by now.
+    is_stale: bool,
 }
 
 // === impl ModelStore ===
@@ -84,193 +99,182 @@ impl ModelStore {
     /// # Errors
     /// When the folder for manifests cannot be made.
     pub fn new(folder: PathBuf) -> std::io::Result<Self> {
-        std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, entries: Mutex::default(), reading: Arc::new(Semaphore::new(1)), changed: Notify::new() })
+        Ok(Self { kept: Kept::new(folder)?, state: Mutex::default(), changed: Notify::new() })
     }
 
-    /// How far the model with this uid is; `None` when nobody has asked for it, or its file is another one by now.
+    /// How far the model with this uid is; `None` when nobody has asked for it, or its file is another one by now. Waits for no disk.
     pub fn progress(&self, uid: &str) -> Option<Progress> {
-        let entries = self.lock();
-        let entry = entries.get(uid)?;
-        let current = entry.path.as_deref().and_then(Identity::of);
-        let is_current = matches!(entry.progress, Progress::Verifying) || current == entry.identity;
-        is_current.then(|| entry.progress.clone())
+        let state = self.lock();
+        match state.entries.get(uid)? {
+            Entry::Reading { id, path: Some(path) } if state.readings.is_stalled(*id) => {
+                Some(Progress::Stalled { path: path.clone() })
+            }
+            Entry::Reading { .. } => Some(Progress::Verifying),
+            Entry::Done(done) if done.is_stale => None,
+            Entry::Done(done) => Some(match &done.outcome {
+                Ok(resolved) => Progress::Resolved(resolved.clone()),
+                Err(refusal) => Progress::Refused(refusal.clone()),
+            }),
+        }
     }
 
     /// The resolved model with this manifest digest.
     pub fn by_digest(&self, digest: &str) -> Option<Arc<Resolved>> {
-        self.lock().values().find_map(|entry| match &entry.progress {
-            Progress::Resolved(resolved) if resolved.digest == digest => Some(resolved.clone()),
+        self.lock().entries.values().find_map(|entry| match entry {
+            Entry::Done(Done { outcome: Ok(resolved), .. }) if resolved.digest == digest => Some(resolved.clone()),
             _ => None,
         })
     }
 
-    /// Forgets every model but those with these uids.
-    pub fn retain(&self, uids: &std::collections::BTreeSet<String>) {
-        self.lock().retain(|uid, _| uids.contains(uid));
+    /// Forgets every model but those with these uids and calls their readings off; looks after those that are read, and at the files of
+    /// those that have been. To be called about every second.
+    pub fn tend(self: &Arc<Self>, uids: &BTreeSet<String>, now: Instant) {
+        let mut state = self.lock();
+        let State { entries, readings } = &mut *state;
+        entries.retain(|uid, entry| {
+            let stays = uids.contains(uid);
+            if let (false, Entry::Reading { id, .. }) = (stays, &*entry) {
+                readings.call_off(*id);
+            }
+            stays
+        });
+        readings.look(now);
+        for (uid, entry) in entries.iter_mut() {
+            let Entry::Done(done) = entry else { continue };
+            if let Some(path) = done.path.clone()
+                && !done.is_looked_at
+                && now.saturating_duration_since(done.looked_at) >= LOOK_EVERY
+            {
+                done.looked_at = now;
+                done.is_looked_at = self.look_at(uid.clone(), path);
+            }
+        }
+        self.start_next(&mut state, now);
     }
 
     /// Starts to verify a model, unless that goes on already. [`ModelStore::progress`] tells what came of it.
     pub fn resolve(self: &Arc<Self>, wanted: Wanted) {
-        let source = Source::parse(&wanted.source).map_err(|error| Refusal::of_source(&error));
-        let path = source.as_ref().ok().map(|source| source.path().to_owned());
-        {
-            let mut entries = self.lock();
-            if entries.get(&wanted.uid).is_some_and(|entry| entry.progress == Progress::Verifying) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if matches!(state.entries.get(&wanted.uid), Some(Entry::Reading { .. })) {
+            return;
+        }
+        let path = match Source::parse(&wanted.source) {
+            Ok(source) => source.path().to_owned(),
+            Err(error) => {
+                let outcome = Err(Refusal::of_source(&error));
+                state.entries.insert(wanted.uid, Entry::Done(Done::new(None, None, outcome, now)));
+                self.changed.notify_one();
                 return;
             }
-            let entry = Entry { path: path.clone(), identity: None, progress: Progress::Verifying };
-            entries.insert(wanted.uid.clone(), entry);
+        };
+        let (store, of) = (self.clone(), wanted.clone());
+        let read_from = path.clone();
+        let id = state.readings.add(Box::new(move |pace| store.read(&of, read_from, &pace)));
+        state.entries.insert(wanted.uid, Entry::Reading { id, path: Some(path) });
+        self.start_next(&mut state, now);
+    }
+
+    /// Reads one file, on a thread of its own.
+    fn read(&self, wanted: &Wanted, path: PathBuf, pace: &Pace) {
+        let verified = catch_unwind(AssertUnwindSafe(|| {
+            let identity = Identity::of(&path);
+            let outcome = self.verify(&path, identity.as_ref(), wanted.sha256.as_deref(), pace);
+            (identity, outcome)
+        }));
+        let (identity, outcome) = verified.unwrap_or_else(|_| (None, Err(Refusal::of_panic(&wanted.source))));
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.readings.end(pace.id());
+        if matches!(state.entries.get(&wanted.uid), Some(Entry::Reading { id, .. }) if *id == pace.id()) {
+            state.entries.insert(wanted.uid.clone(), Entry::Done(Done::new(Some(path), identity, outcome, now)));
         }
-        let store = self.clone();
-        tokio::spawn(async move {
-            let place = store.reading.clone().acquire_owned().await.expect("the semaphore is never closed");
-            let worker = store.clone();
-            let sha256 = wanted.sha256.clone();
-            let found = tokio::task::spawn_blocking(move || {
-                let path = match source {
-                    Ok(source) => source.path().to_owned(),
-                    Err(refusal) => return (None, Err(refusal)),
-                };
-                let identity = Identity::of(&path);
-                let result = worker.verify(&path, identity.as_ref(), sha256.as_deref());
-                (identity, result)
-            })
-            .await;
-            drop(place);
-            let (identity, result) = found.unwrap_or_else(|_| (None, Err(Refusal::of_panic(&wanted.source))));
-            let progress = match result {
-                Ok(resolved) => Progress::Resolved(resolved),
-                Err(refusal) => Progress::Refused(refusal),
-            };
-            if let Some(entry) = store.lock().get_mut(&wanted.uid) {
-                *entry = Entry { path, identity, progress };
+        self.start_next(&mut state, now);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn start_next(&self, state: &mut State, now: Instant) {
+        while let Err((failed, error)) = state.readings.start_next(now) {
+            for entry in state.entries.values_mut() {
+                if let Entry::Reading { id, path } = entry
+                    && *id == failed
+                {
+                    *entry = Entry::Done(Done::new(path.take(), None, Err(Refusal::of_thread(&error)), now));
+                }
             }
-            store.changed.notify_one();
+        }
+    }
+
+    /// Whether the file is still the one that was read: asked on a thread, since even that can hang. Says whether that was begun.
+    fn look_at(self: &Arc<Self>, uid: String, path: PathBuf) -> bool {
+        let store = self.clone();
+        let looked = std::thread::Builder::new().name("model-look".to_owned()).spawn(move || {
+            let found = Identity::of(&path);
+            let mut state = store.lock();
+            let Some(Entry::Done(done)) = state.entries.get_mut(&uid) else { return };
+            done.is_looked_at = false;
+            if done.path.as_ref() == Some(&path) && done.identity != found {
+                done.is_stale = true;
+                store.changed.notify_one();
+            }
         });
+        if let Err(error) = &looked {
+            tracing::warn!(%error, "no thread could be started to look at a model file; give the controller more");
+        }
+        looked.is_ok()
     }
 
     /// Reads the file, or the manifest that was made of it before.
-    fn verify(&self, path: &Path, identity: Option<&Identity>, sha256: Option<&str>) -> Result<Arc<Resolved>, Refusal> {
-        let cached = identity.map(|identity| self.folder.join(identity.file_name(path)));
-        let known = cached.as_deref().and_then(read_manifest);
+    fn verify(
+        &self,
+        path: &Path,
+        identity: Option<&Identity>,
+        sha256: Option<&str>,
+        pace: &Pace,
+    ) -> Result<Arc<Resolved>, Refusal> {
+        let known = identity.and_then(|identity| self.kept.find(path, identity));
         let is_new = known.is_none();
+        let mut go_on = |n_bytes| match pace.note(n_bytes) {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        };
         let manifest = match known {
             Some(manifest) => manifest,
-            None => Manifest::build(path).map_err(|error| Refusal::of_file(path, &error))?,
+            None => Manifest::build_with_progress(path, &mut go_on).map_err(|error| Refusal::of_file(path, &error))?,
         };
         let manifest_json = serde_json::to_vec(&manifest).map_err(|error| Refusal {
-            reason: "InvalidFile",
+            reason: Reason::InvalidFile,
             message: format!("{} gives no manifest: {error}; convert the model anew", path.display()),
         })?;
-        if is_new && let Some(cached) = cached {
-            // A manifest that cannot be kept is made again after the next start.
-            if let Err(error) = crate::secret::write_private(&cached, &manifest_json) {
-                tracing::warn!(path = %cached.display(), %error, "cannot keep a manifest; the model is read again at the next start");
-            }
-            self.make_room();
+        if let (true, Some(identity)) = (is_new, identity) {
+            self.kept.keep(path, identity, &manifest_json);
         }
         if let Some(expected) = sha256
             && manifest.file_sha256 != expected
         {
-            return Err(Refusal {
-                reason: "DigestMismatch",
-                message: format!(
-                    "{} has the SHA-256 {}, but spec.sha256 says {expected}: fetch the file again, or create a Model with the digest of this one",
-                    path.display(),
-                    manifest.file_sha256
-                ),
-            });
+            return Err(Refusal::of_digest(path, &manifest.file_sha256, expected));
         }
         let digest = hex::encode(Sha256::digest(&manifest_json));
         Ok(Arc::new(Resolved { path: path.to_owned(), manifest, manifest_json: manifest_json.into(), digest }))
     }
 
-    /// Removes the oldest manifests over the limit.
-    fn make_room(&self) {
-        let Ok(folder) = std::fs::read_dir(&self.folder) else {
-            return;
-        };
-        let mut files: Vec<_> = folder
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-            })
-            .collect();
-        files.sort();
-        let n_over = files.len().saturating_sub(MAX_CACHED);
-        for (_, path) in files.into_iter().take(n_over) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Entries are replaced whole, so a panic elsewhere leaves none half-written.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A kept manifest, if it is there and whole.
-fn read_manifest(path: &Path) -> Option<Manifest> {
-    let manifest: Manifest = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    manifest.check().ok()?;
-    Some(manifest)
-}
+// === impl Done ===
 
-// === impl Identity ===
-
-impl Identity {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { len: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
-    }
-
-    fn file_name(&self, path: &Path) -> String {
-        let (seconds, nanoseconds) = self.modified;
-        let mut digest = Sha256::new();
-        digest.update(path.as_os_str().as_encoded_bytes());
-        digest.update(format!("\0{}\0{seconds}.{nanoseconds}", self.len));
-        format!("{}.json", hex::encode(digest.finalize()))
-    }
-}
-
-// === impl Refusal ===
-
-impl Refusal {
-    fn of_source(error: &SourceError) -> Self {
-        Self { reason: "InvalidSource", message: error.to_string() }
-    }
-
-    fn of_file(path: &Path, error: &ModelError) -> Self {
-        match error {
-            ModelError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Self {
-                reason: "FileNotFound",
-                message: format!(
-                    "there is no file {}: put the model there, or create a Model with another source",
-                    path.display()
-                ),
-            },
-            ModelError::Io { .. } => {
-                Self { reason: "FileUnreadable", message: format!("{error}; let the user of the controller read it") }
-            }
-            ModelError::Hyperparameters {
-                source: polyphony_model::HyperparameterError::Architecture { .. }, ..
-            }
-            | ModelError::Manifest { source: polyphony_model::ManifestError::UnknownTensor { .. }, .. } => {
-                Self { reason: "Unsupported", message: error.to_string() }
-            }
-            ModelError::Changed { .. } => Self { reason: "FileChanged", message: error.to_string() },
-            ModelError::Gguf { .. } | ModelError::Hyperparameters { .. } | ModelError::Manifest { .. } => {
-                Self { reason: "InvalidFile", message: error.to_string() }
-            }
-        }
-    }
-
-    fn of_panic(source: &str) -> Self {
-        Self {
-            reason: "InvalidFile",
-            message: format!("the reader of model files broke on {source}: report this as a bug, with the file"),
-        }
+impl Done {
+    fn new(
+        path: Option<PathBuf>,
+        identity: Option<Identity>,
+        outcome: Result<Arc<Resolved>, Refusal>,
+        now: Instant,
+    ) -> Self {
+        Self { path, identity, outcome, looked_at: now, is_looked_at: false, is_stale: false }
     }
 }
 

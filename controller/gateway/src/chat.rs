@@ -91,7 +91,7 @@ fn message(idx: usize, message: &Value) -> Result<ChatMessage, ApiError> {
             return Err(ApiError::field(&content_at, expected));
         }
     };
-    Ok(ChatMessage { role, content })
+    Ok(ChatMessage::new(role, content))
 }
 
 fn part_text<'a>(at: &str, part: &'a Value) -> Result<&'a str, ApiError> {
@@ -126,8 +126,7 @@ mod tests {
             {"role": "developer", "content": "s"}, {"role": "user", "content": parts, "name": "x"},
         ]});
         let messages = parse(body).unwrap().messages;
-        let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
-        assert_eq!(messages, [message("system", "s"), message("user", "ab")]);
+        assert_eq!(messages, [ChatMessage::new("system", "s"), ChatMessage::new("user", "ab")]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{Method, StatusCode, Uri, header};
+use polyphony_model::Chat;
 use serde_json::json;
 use tracing::Instrument;
 
@@ -289,11 +290,8 @@ fn chat_tokens(
     messages: &[polyphony_model::ChatMessage],
     add_generation_prompt: bool,
 ) -> Result<Vec<u32>, ApiError> {
-    let template = text.template.as_ref().map_err(|why| ApiError::field("messages", why))?;
-    let prompt =
-        template.render(messages, add_generation_prompt).map_err(|error| ApiError::field("messages", error))?;
-    // The template writes the begin token itself, where its model wants one.
-    text.tokenizer.encode(&prompt, true).map_err(|error| ApiError::field("messages", error))
+    let chat = Chat { messages: messages.to_vec(), tools: Vec::new(), add_generation_prompt };
+    text.chat_tokens(&chat, false).map_err(|why| ApiError::field("messages", why))
 }
 
 fn check_vocabulary(param: &str, text: &ModelText, tokens: &[u32]) -> Result<(), ApiError> {

@@ -1,8 +1,6 @@
 //! Tests of the model store, on the tiny model files.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
-
 use super::*;
 
 const TINY: &[u8] = b"not a model";
@@ -26,18 +24,79 @@ async fn outcome(store: &Arc<ModelStore>, path: &Path) -> Progress {
     tokio::time::timeout(Duration::from_secs(30), done).await.unwrap()
 }
 
+/// Tends the store as the reconcile loop does, until something is so.
+async fn until(store: &Arc<ModelStore>, is_so: impl Fn(&ModelStore) -> bool) {
+    let uids: BTreeSet<String> = ["u", "v"].map(str::to_owned).into();
+    let mut now = Instant::now();
+    let looks = async {
+        while !is_so(store) {
+            // Time goes by faster than the disk answers.
+            now += LOOK_EVERY;
+            store.tend(&uids, now);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looks).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_source_that_hangs_holds_back_no_other_and_is_called_off_when_its_model_is_deleted() {
+    let (folder, store) = store();
+    let path = folder.path().join("m.gguf");
+    std::fs::write(&path, model_file::tiny()).unwrap();
+    // Readings that hang, as of a mount that answers no more: more of them than are read side by side.
+    let (release, hang) = std::sync::mpsc::channel::<()>();
+    let hang = Arc::new(Mutex::new(hang));
+    let mut state = store.lock();
+    let mut told = Vec::new();
+    for idx in 0..6 {
+        let (hang, called_off) = (hang.clone(), std::sync::mpsc::channel());
+        let id = state.readings.add(Box::new(move |pace| {
+            let _ = hang.lock().unwrap().recv();
+            called_off.0.send(!pace.note(1)).unwrap();
+        }));
+        told.push(called_off.1);
+        state.entries.insert(format!("hangs-{idx}"), Entry::Reading { id, path: Some("/mnt/m.gguf".into()) });
+    }
+    drop(state);
+    store.resolve(Wanted { uid: "u".into(), source: format!("file://{}", path.display()), sha256: None });
+    let mut uids: BTreeSet<String> = (0..6).map(|idx| format!("hangs-{idx}")).collect();
+    uids.insert("u".into());
+    let now = Instant::now();
+    for seconds in [0, 10, 20] {
+        store.tend(&uids, now + Duration::from_secs(seconds));
+    }
+    assert_eq!(store.progress("hangs-0"), Some(Progress::Stalled { path: "/mnt/m.gguf".into() }));
+    until(&store, |store| matches!(store.progress("u"), Some(Progress::Resolved(_)))).await;
+    assert_eq!(store.progress("hangs-0"), None, "its model is no more");
+    drop(release);
+    for called_off in told {
+        assert!(called_off.recv_timeout(Duration::from_secs(30)).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_is_no_file() {
+    let (folder, store) = store();
+    let pipe = folder.path().join("m.gguf");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let Progress::Refused(refusal) = outcome(&store, &pipe).await else { panic!("resolved") };
+    assert_eq!(refusal.reason, Reason::NotAFile);
+    assert!(refusal.message.contains("it is a pipe"), "{}", refusal.message);
+}
+
 #[tokio::test]
 async fn a_missing_file_and_a_damaged_one_have_different_reasons() {
     let (folder, store) = store();
     let path = folder.path().join("m.gguf");
     let Progress::Refused(missing) = outcome(&store, &path).await else { panic!("resolved") };
-    assert_eq!(missing.reason, "FileNotFound");
+    assert_eq!(missing.reason, Reason::FileNotFound);
     assert!(missing.message.contains("m.gguf"), "{}", missing.message);
 
     std::fs::write(&path, TINY).unwrap();
-    assert_eq!(store.progress("u"), None, "a file that appeared is looked at again");
+    until(&store, |store| store.progress("u").is_none()).await;
     let Progress::Refused(damaged) = outcome(&store, &path).await else { panic!("resolved") };
-    assert_eq!(damaged.reason, "InvalidFile");
+    assert_eq!(damaged.reason, Reason::InvalidFile);
 }
 
 #[path = "../../tests/it/model_file.rs"]
@@ -54,8 +113,8 @@ async fn a_wrong_digest_is_refused_with_both_digests() {
     assert_eq!(store.by_digest(&resolved.digest), Some(resolved));
 
     let expected = "ab".repeat(32);
-    let refused = store.verify(&path, None, Some(&expected)).unwrap_err();
-    assert_eq!(refused.reason, "DigestMismatch");
+    let refused = store.verify(&path, None, Some(&expected), &Pace::new(0)).unwrap_err();
+    assert_eq!(refused.reason, Reason::DigestMismatch);
     assert!(refused.message.contains(&actual) && refused.message.contains(&expected), "{}", refused.message);
 }
 
@@ -66,7 +125,7 @@ async fn a_truncated_file_is_refused() {
     let whole = model_file::tiny();
     std::fs::write(&path, &whole[..whole.len() - 100]).unwrap();
     let Progress::Refused(refusal) = outcome(&store, &path).await else { panic!("resolved") };
-    assert_eq!(refusal.reason, "InvalidFile");
+    assert_eq!(refusal.reason, Reason::InvalidFile);
     assert!(refusal.message.contains("truncated"), "{}", refusal.message);
 }
 

@@ -233,7 +233,7 @@ impl Sources {
                 (ObjectKey::of(object.as_ref()), ModelSeen { object, progress })
             })
             .collect();
-        self.models.retain(&models.values().filter_map(|seen| seen.object.uid()).collect());
+        self.models.tend(&models.values().filter_map(|seen| seen.object.uid()).collect(), instant);
         let deployments: BTreeMap<_, _> = self
             .stores
             .deployments

@@ -180,8 +180,10 @@ fn story_of(
         stories.push(tell(deployment, Severity::Warning, "Unavailable", message("Available")));
     }
     let (was, is) = (of(before, "Degraded"), of(after, "Degraded"));
+    // A model that is read is nothing wrong.
     if let Some((status, reason)) = is.filter(|is| was.as_ref() != Some(is))
         && status == "True"
+        && reason != "ModelVerifying"
     {
         stories.push(tell(deployment, Severity::Warning, reason, message("Degraded")));
     }

@@ -1,7 +1,7 @@
-//! A GGUF file of the Llama family, as small as can be: 4 layers of 8 values, every weight 0.
+//! A GGUF file of the Llama family, as small as can be: 4 layers of 32 values, four tokens, every weight 0.
 
-const HIDDEN: u64 = 8;
-const FFN: u64 = 16;
+const HIDDEN: u64 = 32;
+const FFN: u64 = 64;
 const VOCAB: u64 = 4;
 const LAYERS: u32 = 4;
 
@@ -19,13 +19,27 @@ pub fn tiny() -> Vec<u8> {
     let mut file = b"GGUF".to_vec();
     file.extend(3_u32.to_le_bytes());
     file.extend((tensors.len() as u64).to_le_bytes());
-    file.extend((numbers.len() as u64 + 2).to_le_bytes());
+    file.extend((numbers.len() as u64 + 6).to_le_bytes());
     text(&mut file, "general.architecture");
     file.extend(8_u32.to_le_bytes());
     text(&mut file, "llama");
     text(&mut file, "llama.attention.layer_norm_rms_epsilon");
     file.extend(6_u32.to_le_bytes());
     file.extend(1e-5_f32.to_le_bytes());
+    for (key, value) in [("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "gpt-2")] {
+        text(&mut file, key);
+        file.extend(8_u32.to_le_bytes());
+        text(&mut file, value);
+    }
+    for (key, values) in
+        [("tokenizer.ggml.tokens", ["a", "b", "ab", "c"].as_slice()), ("tokenizer.ggml.merges", &["a b"])]
+    {
+        text(&mut file, key);
+        file.extend(9_u32.to_le_bytes());
+        file.extend(8_u32.to_le_bytes());
+        file.extend((values.len() as u64).to_le_bytes());
+        values.iter().for_each(|value| text(&mut file, value));
+    }
     for (key, value) in numbers {
         text(&mut file, key);
         file.extend(4_u32.to_le_bytes());

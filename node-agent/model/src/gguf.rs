@@ -6,11 +6,10 @@
 mod metadata;
 mod source;
 
-use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-pub use metadata::{Array, Metadata, Value};
+pub use metadata::{Array, Metadata, Numbers, Value};
 
 use crate::tensor_type::TensorType;
 use source::Source;
@@ -70,6 +69,10 @@ pub enum GgufError {
     MissingKey { key: String },
     #[error("metadata `{key}` is {found}, but {expected} is expected; convert the model anew")]
     WrongType { key: String, found: String, expected: &'static str },
+    #[error(
+        "`split.count` is {count}: this is part {number} of a file that was split; join the parts with `llama-gguf-split --merge` and name the whole"
+    )]
+    Split { number: u64, count: u64 },
     #[error("`general.alignment` is {found}; it has to be a power of two from 8 to 65536")]
     Alignment { found: u64 },
     #[error("tensor `{tensor}` stands in the file twice; it is damaged, fetch it again")]
@@ -111,7 +114,7 @@ impl Gguf {
     /// # Errors
     /// [`GgufError`] when the file cannot be read, is truncated, or is no sound GGUF file.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let mut file = File::open(path).map_err(|source| GgufError::Io { offset: 0, source })?;
+        let mut file = crate::model_file::open(path).map_err(|source| GgufError::Io { offset: 0, source })?;
         Self::read(&mut file)
     }
 
@@ -125,6 +128,7 @@ impl Gguf {
         let n_tensors = source.count("the number of tensors", MAX_TENSORS)?;
         let n_keys = source.count("the number of metadata keys", MAX_METADATA_KEYS)?;
         let metadata = Metadata::read(&mut source, n_keys)?;
+        refuse_split(&metadata)?;
         let alignment = alignment(&metadata)?;
         let mut tensors = Vec::new();
         for idx in 0..n_tensors {
@@ -156,6 +160,15 @@ fn read_magic_and_version(source: &mut Source<'_, impl Read>) -> Result<u32, Ggu
         found if found.swap_bytes() <= 0xffff => Err(GgufError::BigEndian),
         found => Err(GgufError::Version { found }),
     }
+}
+
+fn refuse_split(metadata: &Metadata) -> Result<(), GgufError> {
+    let count = metadata.optional_u64("split.count")?.unwrap_or(1);
+    if count <= 1 {
+        return Ok(());
+    }
+    let number = metadata.optional_u64("split.no")?.unwrap_or(0).saturating_add(1);
+    Err(GgufError::Split { number, count })
 }
 
 fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {

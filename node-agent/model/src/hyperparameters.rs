@@ -126,6 +126,8 @@ const MAX_LAYERS: u32 = 1 << 12;
 const MAX_SIZE: u32 = 1 << 20;
 const MAX_VOCAB: u32 = 1 << 22;
 const MAX_CONTEXT: u32 = 1 << 26;
+/// Values of a head that kernels take. Held to the kernels' own by a test of who has both.
+pub const MAX_HEAD_SIZE: u32 = 256;
 
 // === impl Architecture ===
 
@@ -263,6 +265,10 @@ impl Hyperparameters {
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             let why = format!("the {} heads cannot share it evenly", self.n_heads);
             return Err(self.unusable("attention.head_count_kv", self.n_kv_heads, why));
+        }
+        if !self.head_size.is_multiple_of(4) || self.head_size > MAX_HEAD_SIZE {
+            let why = format!("kernels take a multiple of 4, at most {MAX_HEAD_SIZE}; use a model of other sizes");
+            return Err(self.unusable("attention.key_length", self.head_size, why));
         }
         self.check_real(epsilon_key(self.architecture), self.norm_epsilon)?;
         if self.rope.map(|rope| rope.style) != self.architecture.rope_style() {

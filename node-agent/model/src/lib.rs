@@ -5,6 +5,7 @@
 //! ([`Manifest::check`]) and fetches exactly the tensors that its segment [`Holds`].
 
 mod card;
+mod chat;
 mod chat_template;
 mod footprint;
 mod gguf;
@@ -12,18 +13,26 @@ mod graph;
 mod holds;
 mod hyperparameters;
 mod manifest;
+pub mod model_file;
+mod prompt;
 mod role;
 mod tensor_type;
+mod text_side;
 mod tokenizer;
 
 pub use card::Card;
-pub use chat_template::{ChatMessage, ChatTemplate, TemplateError};
+pub use chat::{Chat, ChatMessage};
+pub use chat_template::{ChatTemplate, TemplateError, Unsupported};
 pub use footprint::{CACHE_PIECE_BYTES, CACHE_PIECES, MAX_CHUNKS, Room, STEP_ROWS};
-pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Value};
+pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Numbers, Value};
 pub use graph::{Edge, EdgeKind};
 pub use holds::{Holds, LayerRange};
-pub use hyperparameters::{Architecture, Encoder, HyperparameterError, Hyperparameters, Positions, Rope, RopeStyle};
-pub use manifest::{Manifest, ManifestError, ModelError, TensorEntry};
+pub use hyperparameters::{
+    Architecture, Encoder, HyperparameterError, Hyperparameters, MAX_HEAD_SIZE, Positions, Rope, RopeStyle,
+};
+pub use manifest::{COLUMN_GROUP, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry};
+pub use prompt::{Prompt, PromptPart};
 pub use role::Role;
 pub use tensor_type::{TensorType, UnknownTensorType};
+pub use text_side::{TextError, TextSide};
 pub use tokenizer::{TextStream, Tokenizer, TokenizerError};

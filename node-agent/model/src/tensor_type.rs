@@ -86,6 +86,15 @@ const TABLE: [(TensorType, u32, &str, u32, u32); 32] = [
 // === impl TensorType ===
 
 impl TensorType {
+    /// The types that kernels multiply with. Held to the kernels' own by a test of who has both.
+    pub const COMPUTED: [TensorType; 5] =
+        [TensorType::F32, TensorType::F16, TensorType::Q4_0, TensorType::Q4_1, TensorType::Q8_0];
+
+    /// Whether a kernel multiplies with it.
+    pub fn is_computed(self) -> bool {
+        Self::COMPUTED.contains(&self)
+    }
+
     /// The type with GGML's `number`; `None` for a removed or unknown one.
     pub fn from_number(number: u32) -> Option<Self> {
         TABLE.iter().find(|row| row.1 == number).map(|row| row.0)

@@ -13,6 +13,7 @@ use tokenizers::models::bpe::{BPE, Vocab};
 pub use text_stream::TextStream;
 
 use crate::gguf::{Gguf, GgufError, Metadata};
+use crate::prompt::{Prompt, PromptPart};
 use specials::Specials;
 
 /// Byte-level byte-pair encoding with a model's own vocabulary.
@@ -117,7 +118,8 @@ impl Tokenizer {
         };
         let specials = Specials::new(
             (0..tokens.len()).filter(|&id| is_apart(id)).map(|id| (tokens[id].as_str(), id as u32, is_control[id])),
-        );
+        )
+        .map_err(|error| TokenizerError::Vocabulary(error.to_string()))?;
         let id = |key: &str| token_id(metadata, key, tokens.len());
         Ok(Self {
             encoder: encoder(metadata, tokens, &pre)?,
@@ -150,6 +152,30 @@ impl Tokenizer {
                         encoding.map_err(|error| TokenizerError::Encode(error.to_string()))?.get_ids(),
                     );
                 }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The tokens of a rendered chat.
+    ///
+    /// With `parse_contents` a control token's name becomes that token wherever it stands, in what a user wrote too; otherwise only where
+    /// the template wrote it. Adds no begin token: the template writes it, where its model wants one.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_chat(&self, prompt: &Prompt, parse_contents: bool) -> Result<Vec<u32>, TokenizerError> {
+        if parse_contents {
+            return self.encode(&prompt.text(), true);
+        }
+        let mut ids = Vec::new();
+        for part in prompt.parts() {
+            match part {
+                PromptPart::Text(text) => ids.extend(self.encode(text, false)?),
+                PromptPart::Control(name) => match self.specials.control(name) {
+                    Some(token) => ids.push(token),
+                    None => ids.extend(self.encode(name, false)?),
+                },
             }
         }
         Ok(ids)
@@ -219,6 +245,16 @@ impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer").field("n_vocab", &self.n_vocab()).finish_non_exhaustive()
     }
+}
+
+/// The names of all control tokens of a file; none in a file without a vocabulary.
+pub(crate) fn control_names(metadata: &Metadata) -> Result<Vec<&str>, GgufError> {
+    if metadata.get(TOKENS).is_none() {
+        return Ok(Vec::new());
+    }
+    let types = metadata.optional_integers(TOKEN_TYPES)?.unwrap_or_default();
+    let named = metadata.strings(TOKENS)?.iter().zip(types).filter(|(_, kind)| *kind == token_type::CONTROL);
+    Ok(named.map(|(name, _)| name.as_str()).collect())
 }
 
 /// The tokens that end an answer: those that the file names, and control tokens known by name. Ascending.

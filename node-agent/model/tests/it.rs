@@ -1,6 +1,8 @@
 //! Integration tests of the model crate: real and tiny files, and files made wrong on purpose.
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/control_tokens.rs"]
+mod control_tokens;
 #[path = "it/files.rs"]
 mod files;
 #[path = "it/gguf_writer.rs"]
@@ -9,6 +11,8 @@ mod gguf_writer;
 mod graph;
 #[path = "it/hostile_files.rs"]
 mod hostile_files;
+#[path = "it/hostile_templates.rs"]
+mod hostile_templates;
 #[path = "it/hyperparameters.rs"]
 mod hyperparameters;
 #[path = "it/manifest.rs"]

@@ -237,6 +237,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_model_is_refused_for_is_what_kernels_do_not_take() {
+        use polyphony_kernels::ops::attention::MAX_HEAD_SIZE;
+        use polyphony_kernels::weight_type::GROUP;
+
+        for tensor_type in (0..100).filter_map(TensorType::from_number) {
+            let tensor = TensorEntry {
+                name: "t".into(),
+                role: Role::Output,
+                layer: None,
+                tensor_type,
+                shape: vec![32, 1],
+                offset: 0,
+                n_bytes: 0,
+                sha256: String::new(),
+            };
+            assert_eq!(weight_type(&tensor).is_ok(), tensor_type.is_computed(), "{tensor_type}");
+        }
+        assert_eq!(TensorType::COMPUTED.len(), WeightType::ALL.len());
+        assert_eq!(polyphony_model::COLUMN_GROUP, GROUP as u64);
+        assert_eq!(polyphony_model::MAX_HEAD_SIZE as usize, MAX_HEAD_SIZE);
+    }
+
+    #[test]
     fn matrices_that_differ_stay_apart() {
         let mut other = rows(3, 0);
         other.weight_type = WeightType::F16;

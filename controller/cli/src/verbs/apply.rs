@@ -16,7 +16,8 @@ use crate::printing::{self, Format};
 use crate::schema;
 use crate::server::with_query;
 
-const FIELD_MANAGER: &str = "polyctl";
+/// Who writes what `apply` writes, unless another is named; and what other verbs write for it.
+pub(super) const FIELD_MANAGER: &str = "polyctl";
 
 /// Create or change objects: `apply -f manifests/smollm2.yaml`, `apply -f FOLDER`, `apply -f -`.
 #[derive(Debug, Args)]

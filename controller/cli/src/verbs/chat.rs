@@ -272,7 +272,8 @@ fn noted(error: anyhow::Error, conversation: &Conversation) -> anyhow::Error {
 }
 
 /// Reasons against a deployment that go away without anybody's help; the others ask for phones, memory or another spec.
-const PASSING: [&str; 5] = ["Loading", "ModelNotResolved", "SegmentFailed", "Serving", "WaitingForPhones"];
+const PASSING: [&str; 6] =
+    ["Loading", "ModelNotResolved", "ModelVerifying", "SegmentFailed", "Serving", "WaitingForPhones"];
 
 /// `asked_namespace` is that of -n, which the advice has to repeat.
 fn unavailable(deployment: &str, asked_namespace: Option<&str>, object: &Value) -> Failure {

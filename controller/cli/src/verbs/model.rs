@@ -1,6 +1,7 @@
 //! `model`: model files in Polyphony's own cache folder, and the Model objects that name them.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,9 +13,10 @@ use polyphony_journal::tell;
 use polyphony_model::Manifest;
 use serde_json::{Value, json};
 
+use super::apply::FIELD_MANAGER;
 use crate::connection::{ClusterFlags, Connection};
 use crate::failure::Failure;
-use crate::server::path_segment;
+use crate::server::{path_segment, with_query};
 use crate::table::align;
 use crate::verbs::completion;
 
@@ -104,8 +106,7 @@ impl Import {
         let no_name = || ImportError::NoName { path: self.file.clone() };
         let file_name = self.file.file_name().and_then(|name| name.to_str()).ok_or_else(no_name)?.to_owned();
         let name = self.name.clone().or_else(|| name_of_file(&file_name)).ok_or_else(no_name)?;
-        let collection = models_path(&connection.namespace);
-        let path = format!("{collection}/{}", path_segment(&name));
+        let path = format!("{}/{}", models_path(&connection.namespace), path_segment(&name));
         let existing = connection.server.find(&path).await?;
 
         let manifest = verify(&self.file)?;
@@ -126,7 +127,10 @@ impl Import {
             None => {
                 let object = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": "Model",
                     "metadata": {"name": name, "namespace": connection.namespace}, "spec": spec});
-                connection.server.create(&collection, &object).await?;
+                // As `apply` would, so that the two own the same fields under one name.
+                let query =
+                    with_query(&path, &[("fieldManager", Some(FIELD_MANAGER)), ("fieldValidation", Some("Strict"))]);
+                connection.server.apply(&query, &object).await?;
                 "created"
             }
             Some(existing) if existing["spec"] == spec => "unchanged",
@@ -175,7 +179,10 @@ fn verify(file: &Path) -> Result<Manifest, polyphony_model::ModelError> {
     if let Ok(style) = ProgressStyle::with_template("checking [{bar:32}] {bytes} of {total_bytes}") {
         bar.set_style(style.progress_chars("=> "));
     }
-    let manifest = Manifest::build_with_progress(file, &mut |n_bytes| bar.set_position(n_bytes));
+    let manifest = Manifest::build_with_progress(file, &mut |n_bytes| {
+        bar.set_position(n_bytes);
+        ControlFlow::Continue(())
+    });
     bar.finish_and_clear();
     manifest
 }

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{Action, decide};
 use crate::hub::assignments::ring_of;
-use crate::models::{Progress, Refusal, Resolved};
+use crate::models::{Progress, Reason, Refusal, Resolved};
 use crate::reconcile::observe::{ModelSeen, ObjectKey, Observed, PhoneLink, PhoneSeen, Settings};
 
 /// A world in which actions take effect at once.
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    pub(super) fn refuse_model(&mut self, reason: &'static str, message: &str) {
+    pub(super) fn refuse_model(&mut self, reason: Reason, message: &str) {
         let refusal = Refusal { reason, message: message.into() };
         self.observed.models.get_mut(&key("m")).unwrap().progress = Some(Progress::Refused(refusal));
     }

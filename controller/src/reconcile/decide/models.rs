@@ -22,9 +22,16 @@ pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
         let mut after = before.clone();
         let statement = match progress {
             // What an earlier life of the controller found out stands until this one knows better.
-            Progress::Verifying if before.observed_generation.is_some() => continue,
+            Progress::Verifying | Progress::Stalled { .. } if before.observed_generation.is_some() => continue,
             Progress::Verifying => {
                 state(Truth::Unknown, "Verifying", "the file is read once and its digests are taken".into())
+            }
+            Progress::Stalled { path } => {
+                let path = path.display();
+                let message = format!(
+                    "nothing more of {path} could be read for seconds: look after the disk or mount it lies on; other models do not wait for it"
+                );
+                state(Truth::Unknown, "Stalled", message)
             }
             Progress::Resolved(resolved) => {
                 describe(&mut after, resolved);
@@ -33,10 +40,10 @@ pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
             }
             Progress::Refused(refusal) => {
                 after.manifest_digest = None;
-                state(Truth::False, refusal.reason, refusal.message.clone())
+                state(Truth::False, &refusal.reason.to_string(), refusal.message.clone())
             }
         };
-        let is_final = !matches!(progress, Progress::Verifying);
+        let is_final = matches!(progress, Progress::Resolved(_) | Progress::Refused(_));
         if is_final {
             after.observed_generation = model.metadata.generation;
         }

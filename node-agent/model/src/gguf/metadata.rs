@@ -29,12 +29,16 @@ pub enum Value {
 /// A metadata array; all of one type, never an array of arrays.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Array {
-    Unsigned(Vec<u64>),
-    Signed(Vec<i64>),
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    Bool(Vec<bool>),
+    Numbers(Numbers),
     Strings(Vec<String>),
+}
+
+/// An array of numbers as the file has it: a vocabulary's scores may be millions, and most are never asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    /// GGUF's number of their type.
+    value_type: u32,
+    bytes: Box<[u8]>,
 }
 
 /// The longest string value: a chat template or a licence text, far below this.
@@ -153,10 +157,7 @@ impl Metadata {
     /// An array of integers, where there is one.
     pub fn optional_integers(&self, key: &str) -> Result<Option<Vec<i64>>, GgufError> {
         self.typed(key, "an array of integers", |value| match value {
-            Value::Array(Array::Signed(numbers)) => Some(numbers.clone()),
-            Value::Array(Array::Unsigned(numbers)) => {
-                numbers.iter().map(|&number| i64::try_from(number).ok()).collect::<Option<Vec<_>>>()
-            }
+            Value::Array(Array::Numbers(numbers)) => numbers.integers(),
             _ => None,
         })
     }
@@ -173,6 +174,33 @@ impl Metadata {
         match pick(value) {
             Some(picked) => Ok(Some(picked)),
             None => Err(GgufError::WrongType { key: key.to_owned(), found: describe(value), expected }),
+        }
+    }
+}
+
+// === impl Numbers ===
+
+impl Numbers {
+    /// Bytes that they take, here as in the file.
+    pub fn n_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// All of them, where they are integers of at most 63 bits.
+    fn integers(&self) -> Option<Vec<i64>> {
+        fn read<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> Option<i64>) -> Option<Vec<i64>> {
+            bytes.as_chunks::<N>().0.iter().map(|number| decode(*number)).collect()
+        }
+        match self.value_type {
+            number::U8 => read(&self.bytes, |[byte]| Some(i64::from(byte))),
+            number::I8 => read(&self.bytes, |bytes| Some(i64::from(i8::from_le_bytes(bytes)))),
+            number::U16 => read(&self.bytes, |bytes| Some(i64::from(u16::from_le_bytes(bytes)))),
+            number::I16 => read(&self.bytes, |bytes| Some(i64::from(i16::from_le_bytes(bytes)))),
+            number::U32 => read(&self.bytes, |bytes| Some(i64::from(u32::from_le_bytes(bytes)))),
+            number::I32 => read(&self.bytes, |bytes| Some(i64::from(i32::from_le_bytes(bytes)))),
+            number::U64 => read(&self.bytes, |bytes| i64::try_from(u64::from_le_bytes(bytes)).ok()),
+            number::I64 => read(&self.bytes, |bytes| Some(i64::from_le_bytes(bytes))),
+            _ => None,
         }
     }
 }
@@ -232,17 +260,10 @@ fn read_array(source: &mut Source<'_, impl Read>, key: &str, what: &str) -> Resu
     let value_type = source.u32(what)?;
     let len = source.count(what, MAX_ARRAY_LEN)?;
     Ok(match value_type {
-        number::U8 => Array::Unsigned(items(source, what, len, |[byte]: [u8; 1]| u64::from(byte))?),
-        number::U16 => Array::Unsigned(items(source, what, len, |bytes| u64::from(u16::from_le_bytes(bytes)))?),
-        number::U32 => Array::Unsigned(items(source, what, len, |bytes| u64::from(u32::from_le_bytes(bytes)))?),
-        number::U64 => Array::Unsigned(items(source, what, len, u64::from_le_bytes)?),
-        number::I8 => Array::Signed(items(source, what, len, |bytes| i64::from(i8::from_le_bytes(bytes)))?),
-        number::I16 => Array::Signed(items(source, what, len, |bytes| i64::from(i16::from_le_bytes(bytes)))?),
-        number::I32 => Array::Signed(items(source, what, len, |bytes| i64::from(i32::from_le_bytes(bytes)))?),
-        number::I64 => Array::Signed(items(source, what, len, i64::from_le_bytes)?),
-        number::F32 => Array::F32(items(source, what, len, f32::from_le_bytes)?),
-        number::F64 => Array::F64(items(source, what, len, f64::from_le_bytes)?),
-        number::BOOL => Array::Bool(items(source, what, len, |[byte]: [u8; 1]| byte != 0)?),
+        number::U8 | number::I8 | number::BOOL => numbers(source, what, len, value_type, 1)?,
+        number::U16 | number::I16 => numbers(source, what, len, value_type, 2)?,
+        number::U32 | number::I32 | number::F32 => numbers(source, what, len, value_type, 4)?,
+        number::U64 | number::I64 | number::F64 => numbers(source, what, len, value_type, 8)?,
         number::STRING => {
             // Each string takes at least the 8 bytes of its length: the count cannot make us reserve more than that.
             source.require(what, len.saturating_mul(8))?;
@@ -268,12 +289,13 @@ fn read_array(source: &mut Source<'_, impl Read>, key: &str, what: &str) -> Resu
     })
 }
 
-fn items<T, const N: usize>(
+fn numbers(
     source: &mut Source<'_, impl Read>,
     what: &str,
     len: u64,
-    decode: impl Fn([u8; N]) -> T,
-) -> Result<Vec<T>, GgufError> {
-    source.require(what, len.saturating_mul(N as u64))?;
-    (0..len).map(|_| source.array(what).map(&decode)).collect()
+    value_type: u32,
+    width: u64,
+) -> Result<Array, GgufError> {
+    let bytes = source.bytes(what, len.saturating_mul(width))?.into_boxed_slice();
+    Ok(Array::Numbers(Numbers { value_type, bytes }))
 }

@@ -65,19 +65,23 @@ impl<R: Read> Source<'_, R> {
     /// A string: its length in 64 bits, then as many bytes of UTF-8.
     pub(super) fn string(&mut self, what: &str, limit: u64) -> Result<String, GgufError> {
         let n_bytes = self.count(what, limit)?;
-        self.require(what, n_bytes)?;
         let offset = self.position;
-        let mut bytes = vec![
-            0;
-            usize::try_from(n_bytes).map_err(|_| GgufError::TooMany {
-                what: what.to_owned(),
-                offset,
-                count: n_bytes,
-                limit: usize::MAX as u64,
-            })?
-        ];
-        self.fill(what, &mut bytes)?;
+        let bytes = self.bytes(what, n_bytes)?;
         String::from_utf8(bytes).map_err(|_| GgufError::NotUtf8 { what: what.to_owned(), offset })
+    }
+
+    /// The next `n_bytes`; nothing is reserved for what is not in the file.
+    pub(super) fn bytes(&mut self, what: &str, n_bytes: u64) -> Result<Vec<u8>, GgufError> {
+        self.require(what, n_bytes)?;
+        let too_many = |_| GgufError::TooMany {
+            what: what.to_owned(),
+            offset: self.position,
+            count: n_bytes,
+            limit: usize::MAX as u64,
+        };
+        let mut bytes = vec![0; usize::try_from(n_bytes).map_err(too_many)?];
+        self.fill(what, &mut bytes)?;
+        Ok(bytes)
     }
 
     fn fill(&mut self, what: &str, bytes: &mut [u8]) -> Result<(), GgufError> {

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::finite::FiniteCheck;
 use super::{Manifest, ManifestError, TensorEntry};
 use crate::gguf::{Gguf, GgufError, GgufTensor};
 use crate::hyperparameters::{HyperparameterError, Hyperparameters};
+use crate::model_file;
 use crate::role::Role;
+use crate::text_side::{TextError, TextSide};
 use crate::tokenizer::end_tokens;
 
 /// Why a model file gives no manifest.
@@ -24,10 +28,20 @@ pub enum ModelError {
     Hyperparameters { path: PathBuf, source: HyperparameterError },
     #[error("{}: {source}", path.display())]
     Manifest { path: PathBuf, source: ManifestError },
+    #[error("{}: {source}", path.display())]
+    Text { path: PathBuf, source: TextError },
+    #[error(
+        "{}: tensor `{tensor}` holds infinite values or some that are no numbers, so every answer would be nonsense; convert the model anew", path.display()
+    )]
+    NotFinite { path: PathBuf, tensor: String },
+    #[error("the reading of {} was called off", path.display())]
+    CalledOff { path: PathBuf },
     #[error("{} had {expected} bytes and now has {found}: it was written to while it was read; try again when it is whole", path.display())]
     Changed { path: PathBuf, expected: u64, found: u64 },
 }
 
+/// Raised with each change of what [`Manifest::build`] refuses: a manifest made under another is made anew.
+pub const JUDGEMENT: u32 = 2;
 /// Bytes hashed at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -38,20 +52,24 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ModelError`] with the path: an unreadable or damaged file, an unsupported model, a missing, unknown or
-    /// misshapen tensor. The checks come before the digests, so a bad file is refused at once.
+    /// misshapen tensor, a text side that no gateway could use, a value that is no number. All that the header tells comes before the
+    /// digests, so a bad file is refused at once.
     pub fn build(path: &Path) -> Result<Self, ModelError> {
-        Self::build_with_progress(path, &mut |_| ())
+        Self::build_with_progress(path, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// As [`Manifest::build`]; `progress` is told the bytes read so far, about every MiB.
-    pub fn build_with_progress(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Self, ModelError> {
+    /// As [`Manifest::build`]; `progress` is told the bytes read so far, about every MiB, and may call the reading off.
+    pub fn build_with_progress(
+        path: &Path,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = model_file::open(path).map_err(io)?;
         let mut manifest = Self::outline_of(&mut file, path)?;
         let file_len = manifest.file_len;
 
         file.seek(SeekFrom::Start(0)).map_err(io)?;
-        let found = manifest.take_digests(&mut file, progress).map_err(io)?;
+        let found = manifest.take_digests(&mut file, path, progress)?;
         if found != file_len {
             return Err(ModelError::Changed { path: path.to_owned(), expected: file_len, found });
         }
@@ -63,7 +81,7 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::build`], but for what only a whole reading finds.
     pub fn outline(path: &Path) -> Result<Self, ModelError> {
-        let mut file = File::open(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        let mut file = model_file::open(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         Self::outline_of(&mut file, path)
     }
 
@@ -77,14 +95,22 @@ impl Manifest {
         let tensors = entries(&gguf, &hyperparameters).map_err(unchecked)?;
         let manifest = Self { hyperparameters, end_tokens, file_len: gguf.file_len, file_sha256: no_digest(), tensors };
         manifest.check().map_err(unchecked)?;
+        TextSide::from_gguf(&gguf, &manifest.hyperparameters)
+            .map_err(|source| ModelError::Text { path: owned(), source })?;
         Ok(manifest)
     }
 
     /// Fills in every digest from `reader`, which stands at the start of the file; gives the bytes read.
-    fn take_digests(&mut self, reader: &mut impl Read, progress: &mut dyn FnMut(u64)) -> std::io::Result<u64> {
+    fn take_digests(
+        &mut self,
+        reader: &mut impl Read,
+        path: &Path,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<u64, ModelError> {
         let mut whole = Sha256::new();
         let mut current = Sha256::new();
         let mut tensors = self.tensors.iter_mut().peekable();
+        let mut finite = tensors.peek().map(|entry| FiniteCheck::new(entry.tensor_type));
         let mut position = 0_u64;
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -92,7 +118,7 @@ impl Manifest {
                 Ok(0) => break,
                 Ok(n_read) => n_read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+                Err(source) => return Err(ModelError::Io { path: path.to_owned(), source }),
             };
             let bytes = &chunk[..n_read];
             whole.update(bytes);
@@ -102,15 +128,22 @@ impl Manifest {
                 let entry_end = entry.offset + entry.n_bytes;
                 let from = entry.offset.max(position).min(chunk_end) - position;
                 let to = entry_end.min(chunk_end) - position;
-                current.update(&bytes[from as usize..to.max(from) as usize]);
+                let part = &bytes[from as usize..to.max(from) as usize];
+                current.update(part);
+                if finite.as_mut().is_some_and(|finite| !finite.take(part)) {
+                    return Err(ModelError::NotFinite { path: path.to_owned(), tensor: entry.name.clone() });
+                }
                 if entry_end > chunk_end {
                     break;
                 }
                 entry.sha256 = hex::encode(current.finalize_reset());
                 tensors.next();
+                finite = tensors.peek().map(|entry| FiniteCheck::new(entry.tensor_type));
             }
             position = chunk_end;
-            progress(position);
+            if progress(position).is_break() {
+                return Err(ModelError::CalledOff { path: path.to_owned() });
+            }
         }
         self.file_sha256 = hex::encode(whole.finalize());
         Ok(position)

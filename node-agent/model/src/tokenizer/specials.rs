@@ -1,16 +1,21 @@
-//! Special tokens: finding them by name in text, before the rest is cut and merged.
+//! Special tokens: finding them by name in text, before the rest is cut and merged. One pass, however many names there are.
+
+use std::collections::HashMap;
+
+use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 
 /// The tokens that stand outside of the merges, by name.
 pub(super) struct Specials {
-    /// By the first byte of the name; within it the longest name first.
-    by_first_byte: Vec<Vec<Special>>,
+    all: Names,
+    /// Without control tokens, which are found only where they are looked for.
+    user_defined: Names,
+    control: HashMap<Box<str>, u32>,
 }
 
-struct Special {
-    name: Box<str>,
-    token: u32,
-    /// Found only where control tokens are looked for; the others always.
-    is_control: bool,
+/// Names to find, and the token of each.
+struct Names {
+    finder: AhoCorasick,
+    tokens: Vec<u32>,
 }
 
 /// A stretch of text, or one special token.
@@ -23,57 +28,66 @@ pub(super) enum Part<'t> {
 // === impl Specials ===
 
 impl Specials {
-    /// From (name, token, is a control token); empty names are passed over.
-    pub(super) fn new<'n>(specials: impl Iterator<Item = (&'n str, u32, bool)>) -> Self {
-        let mut by_first_byte: Vec<Vec<Special>> = (0..256).map(|_| Vec::new()).collect();
-        for (name, token, is_control) in specials {
-            if let Some(&first) = name.as_bytes().first() {
-                by_first_byte[usize::from(first)].push(Special { name: name.into(), token, is_control });
+    /// From (name, token, is a control token); empty names are passed over, and of equal ones the first token counts.
+    ///
+    /// # Errors
+    /// When the names are more than can be looked for at once.
+    pub(super) fn new<'n>(specials: impl Iterator<Item = (&'n str, u32, bool)>) -> Result<Self, BuildError> {
+        let named: Vec<_> = specials.filter(|special| !special.0.is_empty()).collect();
+        let mut control = HashMap::new();
+        for &(name, token, is_control) in &named {
+            if is_control {
+                control.entry(Box::from(name)).or_insert(token);
             }
         }
-        for names in &mut by_first_byte {
-            names.sort_by_key(|special| (std::cmp::Reverse(special.name.len()), special.token));
-        }
-        Self { by_first_byte }
+        let all = Names::new(named.iter().map(|special| (special.0, special.1)))?;
+        let user_defined = Names::new(named.iter().filter(|special| !special.2).map(|special| (special.0, special.1)))?;
+        Ok(Self { all, user_defined, control })
+    }
+
+    /// The control token of this name.
+    pub(super) fn control(&self, name: &str) -> Option<u32> {
+        self.control.get(name).copied()
     }
 
     /// Cuts `text` at special tokens: the leftmost first, of those the longest. No part is empty.
     pub(super) fn split<'t>(&self, text: &'t str, with_control: bool) -> Vec<Part<'t>> {
+        let names = if with_control { &self.all } else { &self.user_defined };
         let mut parts = Vec::new();
-        let mut text_from = 0;
-        let mut at = 0;
-        while at < text.len() {
-            let rest = &text.as_bytes()[at..];
-            let names = &self.by_first_byte[usize::from(rest[0])];
-            let found = names
-                .iter()
-                .find(|special| (with_control || !special.is_control) && rest.starts_with(special.name.as_bytes()));
-            match found {
-                // A name is whole characters and matched byte for byte, so both its ends are character bounds.
-                Some(special) => {
-                    if text_from < at {
-                        parts.push(Part::Text(&text[text_from..at]));
-                    }
-                    parts.push(Part::Token(special.token));
-                    at += special.name.len();
-                    text_from = at;
-                }
-                None => at += 1,
+        let mut from = 0;
+        // A name is whole characters and matched byte for byte, so both its ends are character bounds.
+        for found in names.finder.find_iter(text) {
+            if from < found.start() {
+                parts.push(Part::Text(&text[from..found.start()]));
             }
+            parts.push(Part::Token(names.tokens[found.pattern().as_usize()]));
+            from = found.end();
         }
-        if text_from < text.len() {
-            parts.push(Part::Text(&text[text_from..]));
+        if from < text.len() {
+            parts.push(Part::Text(&text[from..]));
         }
         parts
     }
 }
 
+// === impl Names ===
+
+impl Names {
+    fn new<'n>(named: impl Iterator<Item = (&'n str, u32)>) -> Result<Self, BuildError> {
+        let (names, tokens): (Vec<_>, Vec<_>) = named.unzip();
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(names)?;
+        Ok(Self { finder, tokens })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn specials() -> Specials {
-        Specials::new([("<a>", 1, true), ("<a>>", 2, true), ("  ", 3, false), ("", 4, true)].into_iter())
+        let named = [("<a>", 1, true), ("<a>>", 2, true), ("  ", 3, false), ("", 4, true), ("<a>", 5, true)];
+        Specials::new(named.into_iter()).unwrap()
     }
 
     #[test]
@@ -81,11 +95,20 @@ mod tests {
         let expected =
             [Part::Text("é"), Part::Token(2), Part::Token(1), Part::Text("<a"), Part::Token(3), Part::Text(" x")];
         assert_eq!(specials().split("é<a>><a><a   x", true), expected);
+        assert_eq!(specials().control("<a>"), Some(1));
     }
 
     #[test]
     fn control_tokens_are_text_where_they_are_not_looked_for() {
         assert_eq!(specials().split("<a>  b", false), [Part::Text("<a>"), Part::Token(3), Part::Text("b")]);
         assert_eq!(specials().split("", true), []);
+    }
+
+    #[test]
+    fn ten_thousand_names_in_a_megabyte_are_found_in_one_pass() {
+        let names: Vec<String> = (0..10_000).map(|idx| format!("{}|{idx}>", "<".repeat(50))).collect();
+        let specials = Specials::new(names.iter().zip(0..).map(|(name, token)| (name.as_str(), token, true))).unwrap();
+        let text = "<".repeat(1 << 20);
+        assert_eq!(specials.split(&text, true), [Part::Text(&text)]);
     }
 }

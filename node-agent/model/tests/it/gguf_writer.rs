@@ -37,7 +37,12 @@ pub fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-/// A Llama of 1 layer, hidden size 8, 2 heads over 1 of keys and values, 8 tokens, tied, F32 zeros throughout.
+pub fn strings(items: &[&str]) -> Value {
+    Value::Strings(items.iter().map(|item| (*item).to_owned()).collect())
+}
+
+/// A Llama of 1 layer, hidden size 32, 2 heads over 1 of keys and values, 8 tokens, tied, F32 zeros throughout; with a vocabulary of
+/// five tokens, one of them a control token.
 pub fn llama() -> File {
     let mut file = File {
         magic: *b"GGUF",
@@ -46,11 +51,17 @@ pub fn llama() -> File {
             ("general.architecture".into(), text("llama")),
             ("llama.block_count".into(), Value::U32(1)),
             ("llama.context_length".into(), Value::U32(32)),
-            ("llama.embedding_length".into(), Value::U32(8)),
-            ("llama.feed_forward_length".into(), Value::U32(16)),
+            ("llama.embedding_length".into(), Value::U32(32)),
+            ("llama.feed_forward_length".into(), Value::U32(64)),
             ("llama.attention.head_count".into(), Value::U32(2)),
             ("llama.attention.head_count_kv".into(), Value::U32(1)),
             ("llama.attention.layer_norm_rms_epsilon".into(), Value::F32(1e-5)),
+            ("tokenizer.ggml.model".into(), text("gpt2")),
+            ("tokenizer.ggml.pre".into(), text("gpt-2")),
+            ("tokenizer.ggml.tokens".into(), strings(&["a", "b", "ab", "<|im_end|>", "Ġ"])),
+            ("tokenizer.ggml.token_type".into(), Value::I32s(vec![1, 1, 1, 3, 1])),
+            ("tokenizer.ggml.merges".into(), strings(&["a b"])),
+            ("tokenizer.ggml.bos_token_id".into(), Value::U32(4)),
         ],
         tensors: Vec::new(),
         n_tensors: None,
@@ -58,17 +69,17 @@ pub fn llama() -> File {
         data: Vec::new(),
     };
     let tensors: [(&str, &[u64]); 11] = [
-        ("token_embd.weight", &[8, 8]),
-        ("output_norm.weight", &[8]),
-        ("blk.0.attn_norm.weight", &[8]),
-        ("blk.0.attn_q.weight", &[8, 8]),
-        ("blk.0.attn_k.weight", &[8, 4]),
-        ("blk.0.attn_v.weight", &[8, 4]),
-        ("blk.0.attn_output.weight", &[8, 8]),
-        ("blk.0.ffn_norm.weight", &[8]),
-        ("blk.0.ffn_gate.weight", &[8, 16]),
-        ("blk.0.ffn_up.weight", &[8, 16]),
-        ("blk.0.ffn_down.weight", &[16, 8]),
+        ("token_embd.weight", &[32, 8]),
+        ("output_norm.weight", &[32]),
+        ("blk.0.attn_norm.weight", &[32]),
+        ("blk.0.attn_q.weight", &[32, 32]),
+        ("blk.0.attn_k.weight", &[32, 16]),
+        ("blk.0.attn_v.weight", &[32, 16]),
+        ("blk.0.attn_output.weight", &[32, 32]),
+        ("blk.0.ffn_norm.weight", &[32]),
+        ("blk.0.ffn_gate.weight", &[32, 64]),
+        ("blk.0.ffn_up.weight", &[32, 64]),
+        ("blk.0.ffn_down.weight", &[64, 32]),
     ];
     for (name, shape) in tensors {
         file.add_f32(name, shape);

@@ -75,12 +75,13 @@ fn what_a_file_leaves_out_has_the_usual_value() {
     let found = with(|file| {
         file.remove("llama.attention.head_count_kv");
         for name in ["blk.0.attn_k.weight", "blk.0.attn_v.weight"] {
-            file.tensor(name).shape = vec![8, 4];
+            file.tensors.retain(|tensor| tensor.name != name);
+            file.add_f32(name, &[32, 32]);
         }
     })
     .unwrap();
     let rope = found.rope.unwrap();
-    assert_eq!((found.n_kv_heads, found.head_size, rope.n_rotated), (2, 4, 4));
+    assert_eq!((found.n_kv_heads, found.head_size, rope.n_rotated), (2, 16, 16));
     assert_eq!((rope.base, found.vocab_size), (10_000.0, 8));
     let factor_alone = with(|file| {
         file.set("llama.rope.scaling.factor", Value::F32(2.0));
@@ -91,24 +92,26 @@ fn what_a_file_leaves_out_has_the_usual_value() {
 #[test]
 fn the_head_size_may_differ_from_hidden_by_heads() {
     let found = with(|file| {
-        file.set("llama.attention.key_length", Value::U32(16)).set("llama.attention.value_length", Value::U32(16));
+        file.set("llama.attention.key_length", Value::U32(32)).set("llama.attention.value_length", Value::U32(32));
     });
-    assert_eq!(found.unwrap().head_size, 16);
+    assert_eq!(found.unwrap().head_size, 32);
 }
 
 #[test]
 fn what_cannot_be_computed_is_refused_with_its_key() {
-    let table: [(&str, Value, &str); 16] = [
+    let table: [(&str, Value, &str); 18] = [
         ("general.architecture", gguf_writer::text("mamba"), "supported are: llama, qwen2, qwen3, gpt2, bloom, t5"),
         ("llama.block_count", Value::U32(0), "`llama.block_count` is 0"),
         ("llama.block_count", Value::U32(1 << 31), "`llama.block_count`"),
         ("llama.block_count", gguf_writer::text("one"), "`llama.block_count` is the string \"one\""),
-        ("llama.embedding_length", Value::U32(9), "no multiple"),
+        ("llama.embedding_length", Value::U32(33), "no multiple"),
+        ("llama.attention.key_length", Value::U32(260), "a multiple of 4, at most 256"),
+        ("llama.attention.key_length", Value::U32(6), "a multiple of 4, at most 256"),
         ("llama.attention.head_count", Value::U32(0), "`llama.attention.head_count`"),
         ("llama.attention.head_count_kv", Value::U32(3), "`llama.attention.head_count_kv` is 3"),
         ("llama.attention.value_length", Value::U32(2), "`llama.attention.value_length`"),
         ("llama.rope.dimension_count", Value::U32(3), "`llama.rope.dimension_count`"),
-        ("llama.rope.dimension_count", Value::U32(6), "at most the head size 4"),
+        ("llama.rope.dimension_count", Value::U32(18), "at most the head size 16"),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN), "finite"),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0), "above 0"),
         ("llama.rope.scaling.type", gguf_writer::text("yarn"), "`llama.rope.scaling.type` is yarn"),

@@ -4,7 +4,7 @@ use polyphony_model::{Holds, LayerRange, Manifest, ModelError, Role, TensorEntry
 use sha2::{Digest, Sha256};
 
 use crate::files;
-use crate::gguf_writer::{self, File};
+use crate::gguf_writer::{self, File, Value};
 
 fn names(entries: &[&TensorEntry]) -> Vec<String> {
     entries.iter().map(|entry| entry.name.clone()).collect()
@@ -58,7 +58,11 @@ fn every_digest_is_that_of_the_bytes_in_the_file() {
 fn the_real_model_is_listed_whole() {
     let Some(path) = files::smollm2() else { return };
     let mut reports = Vec::new();
-    let manifest = Manifest::build_with_progress(&path, &mut |bytes| reports.push(bytes)).unwrap();
+    let manifest = Manifest::build_with_progress(&path, &mut |bytes| {
+        reports.push(bytes);
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
     assert_eq!(manifest.file_sha256, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53");
     assert_eq!(manifest.tensors.len(), 272);
     assert_eq!(manifest.end_tokens, [0, 2], "<|endoftext|> and <|im_end|>");
@@ -160,15 +164,87 @@ fn a_model_file_that_is_not_whole_gives_no_manifest() {
     assert!(built(|_| ()).is_ok());
     let missing = built(|file| file.tensors.retain(|tensor| tensor.name != "blk.0.ffn_up.weight"));
     assert!(missing.unwrap_err().contains("`blk.0.ffn_up.weight` is missing"));
-    let shape = built(|file| file.tensor("blk.0.attn_k.weight").shape = vec![4, 8]);
+    let shape = built(|file| file.tensor("blk.0.attn_k.weight").shape = vec![16, 32]);
     let shape = shape.unwrap_err();
-    assert!(shape.contains("`blk.0.attn_k.weight` has the shape [4, 8]") && shape.contains("[8, 4]"), "{shape}");
-    let unknown = built(|file| file.add_f32("blk.0.attn_q.bias", &[8]));
+    assert!(shape.contains("`blk.0.attn_k.weight` has the shape [16, 32]") && shape.contains("[32, 16]"), "{shape}");
+    let unknown = built(|file| file.add_f32("blk.0.attn_q.bias", &[32]));
     assert!(unknown.unwrap_err().contains("`blk.0.attn_q.bias` is not part of a llama model"));
-    let beyond = built(|file| file.add_f32("blk.7.attn_norm.weight", &[8]));
+    let beyond = built(|file| file.add_f32("blk.7.attn_norm.weight", &[32]));
     assert!(beyond.unwrap_err().contains("`blk.7.attn_norm.weight` is not part"));
     let half = built(|file| file.tensor("output_norm.weight").type_number = 1);
     assert!(half.unwrap_err().contains("`output_norm.weight` is of type F16"));
+}
+
+#[test]
+fn what_no_gateway_could_answer_with_is_refused_with_its_tensors() {
+    let set = |key: &'static str, value: Value| {
+        built(move |file| {
+            file.set(key, value);
+        })
+    };
+    let kind = set("tokenizer.ggml.model", gguf_writer::text("llama")).unwrap_err();
+    assert!(kind.contains("tokenizer model `llama`"), "{kind}");
+    let pre = set("tokenizer.ggml.pre", gguf_writer::text("tekken")).unwrap_err();
+    assert!(pre.contains("pre-tokenizer `tekken`"), "{pre}");
+    let merges = set("tokenizer.ggml.merges", gguf_writer::strings(&["a z"])).unwrap_err();
+    assert!(merges.contains("do not fit together"), "{merges}");
+    let template = set("tokenizer.chat_template", gguf_writer::text("{{ strftime_now('%Y') }}")).unwrap_err();
+    assert!(template.contains("strftime_now"), "{template}");
+    let doubling = "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+    let doubling = set("tokenizer.chat_template", gguf_writer::text(doubling)).unwrap_err();
+    assert!(doubling.contains("more text than any chat needs"), "{doubling}");
+    let rows = built(|file| file.tensor("token_embd.weight").shape = vec![32, 4]).unwrap_err();
+    assert!(rows.contains("has 5 tokens, but `token_embd.weight` has 4 rows"), "{rows}");
+}
+
+#[test]
+fn what_no_kernel_computes_with_is_refused_with_its_tensor() {
+    let bf16 = built(|file| file.tensor("blk.0.ffn_up.weight").type_number = 30).unwrap_err();
+    assert!(
+        bf16.contains("`blk.0.ffn_up.weight` is of type BF16, but kernels read F32, F16, Q4_0, Q4_1, Q8_0"),
+        "{bf16}"
+    );
+    let width = built(|file| {
+        file.set("llama.feed_forward_length", Value::U32(72));
+        for (name, shape) in [("gate", vec![32, 72]), ("up", vec![32, 72]), ("down", vec![72, 32])] {
+            file.tensors.retain(|tensor| tensor.name != format!("blk.0.ffn_{name}.weight"));
+            file.add_f32(&format!("blk.0.ffn_{name}.weight"), &shape);
+        }
+    });
+    let width = width.unwrap_err();
+    assert!(
+        width.contains("`blk.0.ffn_down.weight` has rows of 72 values") && width.contains("groups of 32"),
+        "{width}"
+    );
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_found_when_the_file_is_read() {
+    let error = built(|file| {
+        let at = file.tensor("blk.0.ffn_gate.weight").offset as usize + 400;
+        file.data[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    let error = error.unwrap_err();
+    assert!(error.contains("`blk.0.ffn_gate.weight` holds infinite values or some that are no numbers"), "{error}");
+}
+
+#[test]
+fn only_files_are_opened_and_none_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.gguf");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, what) in
+        [(pipe.as_path(), "a pipe"), (folder.path(), "a folder"), (std::path::Path::new("/dev/zero"), "a device")]
+    {
+        let error = Manifest::build(path).unwrap_err().to_string();
+        assert!(error.contains(&format!("it is {what}, not a regular file")), "{error}");
+    }
+}
+
+#[test]
+fn a_reading_can_be_called_off() {
+    let called_off = Manifest::build_with_progress(&files::tiny("llama"), &mut |_| std::ops::ControlFlow::Break(()));
+    assert!(matches!(called_off, Err(ModelError::CalledOff { .. })));
 }
 
 #[test]

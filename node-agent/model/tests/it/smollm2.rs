@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use polyphony_model::{Card, ChatMessage, ChatTemplate, Gguf, Tokenizer};
+use polyphony_model::{Card, Chat, ChatMessage, ChatTemplate, Gguf, Tokenizer};
 use serde::Deserialize;
 
 use crate::files;
@@ -37,8 +37,10 @@ fn every_golden_prompt_comes_out_of_template_and_tokenizer() {
     let template = ChatTemplate::from_gguf(&gguf).unwrap();
     let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
     for case in cases() {
-        let prompt = template.render(&case.messages, true).unwrap();
+        let rendered = template.render(&Chat::new(case.messages)).unwrap();
+        let prompt = rendered.text();
         assert_eq!(prompt, case.prompt);
+        assert_eq!(tokenizer.encode_chat(&rendered, false).unwrap(), case.prompt_ids, "{prompt}");
         assert_eq!(tokenizer.encode(&prompt, true).unwrap(), case.prompt_ids, "{prompt}");
         assert_eq!(tokenizer.encode_prompt(&prompt, true).unwrap(), case.prompt_ids, "no begin token is added");
         assert_eq!(tokenizer.decode(&case.prompt_ids, false), prompt);

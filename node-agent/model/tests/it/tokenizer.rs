@@ -7,25 +7,15 @@ use polyphony_model::{ChatTemplate, Gguf, TemplateError, TextStream, Tokenizer};
 use proptest::prelude::*;
 
 use crate::files;
-use crate::gguf_writer::{self, File, Value};
+use crate::gguf_writer::{self, File, Value, strings};
 
 fn tiny() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::open(&files::tiny("llama")).unwrap())
 }
 
-fn strings(items: &[&str]) -> Value {
-    Value::Strings(items.iter().map(|item| (*item).to_owned()).collect())
-}
-
 /// A vocabulary of five tokens, one of them a control token, with one merge; changed by the test.
 fn small(change: impl FnOnce(&mut File)) -> Result<Tokenizer, String> {
     let mut file = gguf_writer::llama();
-    file.set("tokenizer.ggml.model", gguf_writer::text("gpt2"))
-        .set("tokenizer.ggml.pre", gguf_writer::text("gpt-2"))
-        .set("tokenizer.ggml.tokens", strings(&["a", "b", "ab", "<|im_end|>", "Ġ"]))
-        .set("tokenizer.ggml.token_type", Value::I32s(vec![1, 1, 1, 3, 1]))
-        .set("tokenizer.ggml.merges", strings(&["a b"]))
-        .set("tokenizer.ggml.bos_token_id", Value::U32(4));
     change(&mut file);
     let gguf = Gguf::read(&mut Cursor::new(file.bytes())).unwrap();
     Tokenizer::from_gguf(&gguf).map_err(|error| error.to_string())

@@ -32,7 +32,7 @@ impl<'a> ModelState<'a> {
                 reason: "ModelNotResolved".into(),
                 message: format!("Model {name}: {}: {}", refusal.reason, refusal.message),
             }),
-            Some(Progress::Verifying) | None => Self::Pending,
+            Some(Progress::Verifying | Progress::Stalled { .. }) | None => Self::Pending,
         }
     }
 }

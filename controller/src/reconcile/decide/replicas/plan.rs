@@ -47,7 +47,7 @@ impl<'a> Round<'a, '_> {
             ModelState::Trouble(trouble) => return without_plan(trouble.clone()),
             ModelState::Pending => {
                 let message = format!("Model {} is being verified", self.deployment.spec.model);
-                return without_plan(Trouble { reason: "ModelNotResolved".into(), message });
+                return without_plan(Trouble { reason: "ModelVerifying".into(), message });
             }
         };
         let (serving, useless): (Vec<_>, Vec<_>) =

@@ -7,6 +7,7 @@ use polyphony_protocol::hub::SegmentPhase;
 use super::super::Action;
 use super::super::fixtures::{World, key};
 use super::three_phones;
+use crate::models::{Progress, Reason};
 use crate::routes;
 
 #[test]
@@ -85,7 +86,7 @@ fn a_new_deployment_of_an_old_name_does_not_take_over_its_placements() {
 #[test]
 fn a_model_that_is_missing_or_bad_is_named() {
     let mut world = three_phones();
-    world.refuse_model("FileNotFound", "there is no file /m.gguf");
+    world.refuse_model(Reason::FileNotFound, "there is no file /m.gguf");
     world.settle();
     assert_eq!(world.condition("Available"), "False ModelNotResolved");
     assert!(world.message("Available").contains("/m.gguf"));
@@ -96,9 +97,20 @@ fn a_model_that_is_missing_or_bad_is_named() {
 }
 
 #[test]
+fn a_model_that_is_read_for_the_first_time_is_no_reason_to_warn() {
+    let mut world = three_phones();
+    world.observed.models.get_mut(&key("m")).unwrap().progress = Some(Progress::Verifying);
+    world.settle();
+    assert_eq!(world.condition("Available"), "False ModelVerifying");
+    for reason in ["ModelNotResolved", "ModelVerifying", "Verifying"] {
+        assert!(!world.has_told(reason), "{reason}");
+    }
+}
+
+#[test]
 fn a_bad_model_does_not_stop_what_already_runs() {
     let mut world = three_phones().serving();
-    world.refuse_model("FileNotFound", "there is no file /m.gguf");
+    world.refuse_model(Reason::FileNotFound, "there is no file /m.gguf");
     world.settle();
     assert_eq!(world.condition("Available"), "True Serving");
     assert_eq!(world.generations().len(), 1);

@@ -1,0 +1,107 @@
+//! Refusals: why a model is not served, as a reason for machines and a sentence for people.
+
+use std::fmt;
+use std::path::Path;
+
+use polyphony_model::{HyperparameterError, ManifestError, ModelError, TextError, TokenizerError, model_file};
+
+use super::source::SourceError;
+
+/// Why a model is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// The kinds of refusals, as conditions and events name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    InvalidSource,
+    FileNotFound,
+    NotAFile,
+    FileUnreadable,
+    FileChanged,
+    /// It is damaged, or contradicts itself.
+    InvalidFile,
+    /// It is sound, and yet some gateway or phone would have to refuse it.
+    Unsupported,
+    DigestMismatch,
+}
+
+// === impl Reason ===
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::InvalidSource => "InvalidSource",
+            Reason::FileNotFound => "FileNotFound",
+            Reason::NotAFile => "NotAFile",
+            Reason::FileUnreadable => "FileUnreadable",
+            Reason::FileChanged => "FileChanged",
+            Reason::InvalidFile => "InvalidFile",
+            Reason::Unsupported => "Unsupported",
+            Reason::DigestMismatch => "DigestMismatch",
+        })
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    pub(super) fn of_source(error: &SourceError) -> Self {
+        Self { reason: Reason::InvalidSource, message: error.to_string() }
+    }
+
+    pub(super) fn of_file(path: &Path, error: &ModelError) -> Self {
+        let reason = match error {
+            ModelError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                let there = path.display();
+                let message =
+                    format!("there is no file {there}: put the model there, or create a Model with another source");
+                return Self { reason: Reason::FileNotFound, message };
+            }
+            ModelError::Io { source, .. } if model_file::is_no_file(source) => Reason::NotAFile,
+            ModelError::Io { .. } | ModelError::CalledOff { .. } => {
+                let message = format!("{error}; let the user of the controller read it");
+                return Self { reason: Reason::FileUnreadable, message };
+            }
+            ModelError::Changed { .. } => Reason::FileChanged,
+            ModelError::Hyperparameters { source: HyperparameterError::Architecture { .. }, .. }
+            | ModelError::Manifest {
+                source: ManifestError::UnknownTensor { .. } | ManifestError::Type { .. } | ManifestError::Width { .. },
+                ..
+            }
+            | ModelError::Text {
+                source:
+                    TextError::Template(_)
+                    | TextError::Tokenizer(TokenizerError::Model { .. } | TokenizerError::PreTokenizer { .. }),
+                ..
+            } => Reason::Unsupported,
+            ModelError::Gguf { .. }
+            | ModelError::Hyperparameters { .. }
+            | ModelError::Manifest { .. }
+            | ModelError::Text { .. }
+            | ModelError::NotFinite { .. } => Reason::InvalidFile,
+        };
+        Self { reason, message: error.to_string() }
+    }
+
+    pub(super) fn of_digest(path: &Path, found: &str, expected: &str) -> Self {
+        let path = path.display();
+        let message = format!(
+            "{path} has the SHA-256 {found}, but spec.sha256 says {expected}: fetch the file again, or create a Model with the digest of this one"
+        );
+        Self { reason: Reason::DigestMismatch, message }
+    }
+
+    pub(super) fn of_panic(source: &str) -> Self {
+        let message = format!("the reader of model files broke on {source}: report this as a bug, with the file");
+        Self { reason: Reason::InvalidFile, message }
+    }
+
+    pub(super) fn of_thread(error: &std::io::Error) -> Self {
+        let message = format!("no thread could be started to read the file: {error}; give the controller more");
+        Self { reason: Reason::FileUnreadable, message }
+    }
+}

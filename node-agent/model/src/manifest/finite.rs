@@ -1,0 +1,97 @@
+//! Finite values: whether every number that a tensor's bytes hold is one. One infinite scale makes all that is computed with it no number.
+
+use crate::tensor_type::TensorType;
+
+/// Looks at a tensor's bytes as they come, cut anywhere.
+pub(super) struct FiniteCheck {
+    tensor_type: TensorType,
+    /// The begun block.
+    pending: Vec<u8>,
+}
+
+// === impl FiniteCheck ===
+
+impl FiniteCheck {
+    pub(super) fn new(tensor_type: TensorType) -> Self {
+        Self { tensor_type, pending: Vec::new() }
+    }
+
+    /// Whether all blocks that `bytes` complete are finite.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> bool {
+        let block = self.tensor_type.block_bytes() as usize;
+        if !self.pending.is_empty() {
+            let n_missing = (block - self.pending.len()).min(bytes.len());
+            self.pending.extend_from_slice(&bytes[..n_missing]);
+            bytes = &bytes[n_missing..];
+            if self.pending.len() < block {
+                return true;
+            }
+            if !are_finite(self.tensor_type, &self.pending) {
+                return false;
+            }
+            self.pending.clear();
+        }
+        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % block);
+        self.pending.extend_from_slice(rest);
+        are_finite(self.tensor_type, whole)
+    }
+}
+
+/// Whole blocks: the values of plain types, the scales of others (`block_*` of ggml). Types that no kernel reads are not looked into.
+fn are_finite(tensor_type: TensorType, blocks: &[u8]) -> bool {
+    let block = tensor_type.block_bytes() as usize;
+    let halves = |n: usize| blocks.chunks_exact(block).all(|block| block[..2 * n].chunks_exact(2).all(is_finite_half));
+    match tensor_type {
+        // The exponent alone says it: all ones is infinite or no number.
+        TensorType::F32 => {
+            blocks.chunks_exact(4).all(|value| u16::from_le_bytes([value[2], value[3]]) & 0x7f80 != 0x7f80)
+        }
+        TensorType::F16 => blocks.chunks_exact(2).all(is_finite_half),
+        TensorType::Q4_0 | TensorType::Q8_0 => halves(1),
+        TensorType::Q4_1 => halves(2),
+        _ => true,
+    }
+}
+
+fn is_finite_half(value: &[u8]) -> bool {
+    u16::from_le_bytes([value[0], value[1]]) & 0x7c00 != 0x7c00
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_that_is_none_is_found_however_the_bytes_are_cut() {
+        let cases: [(TensorType, usize, &[u8]); 6] = [
+            (TensorType::F32, 8, &f32::NAN.to_le_bytes()),
+            (TensorType::F32, 12, &f32::NEG_INFINITY.to_le_bytes()),
+            (TensorType::F16, 6, &[0x00, 0x7c]),
+            (TensorType::Q8_0, 34, &[0x01, 0xfe]),
+            (TensorType::Q4_0, 18, &[0x00, 0xfc]),
+            (TensorType::Q4_1, 22, &[0x00, 0x7e]),
+        ];
+        for (tensor_type, at, spoilt) in cases {
+            // No two bytes of 0x7b can be read as an infinite half, nor four as an infinite float.
+            let sound = vec![0x7b; 3 * 34 * 18 * 20];
+            let mut bytes = sound.clone();
+            bytes[at..at + spoilt.len()].copy_from_slice(spoilt);
+            for cut in 0..80 {
+                let look = |bytes: &[u8]| {
+                    let mut check = FiniteCheck::new(tensor_type);
+                    check.take(&bytes[..cut]) & check.take(&bytes[cut..])
+                };
+                assert!(look(&sound), "{tensor_type} cut at {cut}");
+                assert!(!look(&bytes), "{tensor_type} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_that_look_like_anything_are_not_scales() {
+        let mut check = FiniteCheck::new(TensorType::Q8_0);
+        let mut block = [0xff; 34];
+        block[..2].copy_from_slice(&[0x00, 0x3c]);
+        assert!(check.take(&block));
+    }
+}

@@ -1,0 +1,64 @@
+//! The text side of a model: all that a gateway uses of its file. The tensors are the other side ([`crate::Manifest`]).
+
+use std::path::Path;
+
+use crate::chat_template::{ChatTemplate, TemplateError};
+use crate::gguf::{Gguf, GgufError};
+use crate::hyperparameters::{HyperparameterError, Hyperparameters};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// What turns text into tokens and back, whole and tried out.
+#[derive(Debug)]
+pub struct TextSide {
+    pub tokenizer: Tokenizer,
+    /// `None` in a file without one: it is no chat model.
+    pub template: Option<ChatTemplate>,
+}
+
+/// Why a model could be loaded and yet not be asked anything.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    #[error(transparent)]
+    Hyperparameters(#[from] HyperparameterError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(
+        "`tokenizer.ggml.tokens` has {tokens} tokens, but `token_embd.weight` has {rows} rows, so the last have no embedding; convert the model anew"
+    )]
+    Rows { tokens: u32, rows: u32 },
+}
+
+// === impl TextSide ===
+
+impl TextSide {
+    /// The text side of the file at `path`, whose header alone is read.
+    ///
+    /// # Errors
+    /// As [`TextSide::from_gguf`], and what keeps the file from being read.
+    pub fn open(path: &Path) -> Result<Self, TextError> {
+        let gguf = Gguf::open(path)?;
+        let hyperparameters = Hyperparameters::from_gguf(&gguf)?;
+        Self::from_gguf(&gguf, &hyperparameters)
+    }
+
+    /// # Errors
+    /// An unsupported kind of tokenizer, a vocabulary that contradicts itself or the embedding, a chat template that does not compile or
+    /// fails on the simplest of chats.
+    pub fn from_gguf(gguf: &Gguf, of: &Hyperparameters) -> Result<Self, TextError> {
+        let tokenizer = Tokenizer::from_gguf(gguf)?;
+        if tokenizer.n_vocab() > of.vocab_size {
+            return Err(TextError::Rows { tokens: tokenizer.n_vocab(), rows: of.vocab_size });
+        }
+        let template = match ChatTemplate::from_gguf(gguf) {
+            Ok(template) => Some(template),
+            Err(TemplateError::Missing) => None,
+            Err(error) => return Err(error.into()),
+        };
+        template.as_ref().map_or(Ok(()), ChatTemplate::try_out)?;
+        Ok(Self { tokenizer, template })
+    }
+}
