@@ -136,7 +136,9 @@ mod tests {
         let hang = Arc::new(std::sync::Mutex::new(hang));
         for _ in 0..SIDE_BY_SIDE {
             let hang = hang.clone();
-            readings.add(Box::new(move |_| drop(hang.lock().unwrap().recv())));
+            readings.add(Box::new(move |_| {
+                let _ = hang.lock().unwrap().recv();
+            }));
         }
         let (tell, told) = mpsc::channel();
         let other = readings.add(Box::new(move |_| tell.send(()).unwrap()));

@@ -47,10 +47,10 @@ async fn a_source_that_hangs_holds_back_no_other_and_is_called_off_when_its_mode
     // Readings that hang, as of a mount that answers no more: more of them than are read side by side.
     let (release, hang) = std::sync::mpsc::channel::<()>();
     let hang = Arc::new(Mutex::new(hang));
-    let mut state = store.lock();
     let mut told = Vec::new();
     for idx in 0..6 {
         let (hang, called_off) = (hang.clone(), std::sync::mpsc::channel());
+        let mut state = store.lock();
         let id = state.readings.add(Box::new(move |pace| {
             let _ = hang.lock().unwrap().recv();
             called_off.0.send(!pace.note(1)).unwrap();
@@ -58,7 +58,6 @@ async fn a_source_that_hangs_holds_back_no_other_and_is_called_off_when_its_mode
         told.push(called_off.1);
         state.entries.insert(format!("hangs-{idx}"), Entry::Reading { id, path: Some("/mnt/m.gguf".into()) });
     }
-    drop(state);
     store.resolve(Wanted { uid: "u".into(), source: format!("file://{}", path.display()), sha256: None });
     let mut uids: BTreeSet<String> = (0..6).map(|idx| format!("hangs-{idx}")).collect();
     uids.insert("u".into());

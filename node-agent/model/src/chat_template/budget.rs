@@ -84,7 +84,7 @@ pub(super) fn share(value: &Value) -> u64 {
 
 /// Pays for looking through all that `value` holds, however deep, and gives its bytes.
 pub(super) fn see_all(state: &mut State<'_, '_>, value: &Value) -> Result<u64, Error> {
-    let mut walk = Walk { left: Budget::of(state).seen, total: 0, refuses_namespaces: false };
+    let mut walk = Walk { left: Budget::of(state).seen, total: 0, is_to_be_kept: false };
     walk.through(value, 0)?;
     see(state, walk.total)?;
     Ok(walk.total)
@@ -92,7 +92,7 @@ pub(super) fn see_all(state: &mut State<'_, '_>, value: &Value) -> Result<u64, E
 
 /// Refuses what would keep itself alive, or lies too deep to be dropped: a namespace within a value that a namespace is to keep.
 pub(super) fn check_kept(state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let mut walk = Walk { left: Budget::of(state).seen, total: 0, refuses_namespaces: true };
+    let mut walk = Walk { left: Budget::of(state).seen, total: 0, is_to_be_kept: true };
     walk.through(value, 0)?;
     see(state, walk.total)
 }
@@ -100,23 +100,23 @@ pub(super) fn check_kept(state: &mut State<'_, '_>, value: &Value) -> Result<(),
 struct Walk {
     left: u64,
     total: u64,
-    refuses_namespaces: bool,
+    /// In a namespace: texts are only held, and no namespace may be among what is.
+    is_to_be_kept: bool,
 }
 
 // === impl Walk ===
 
 impl Walk {
     fn through(&mut self, value: &Value, depth: u32) -> Result<(), Error> {
-        let own = value.as_str().map(str::len).or(value.as_bytes().map(<[u8]>::len)).unwrap_or(0);
-        let own = NODE + own as u64;
+        let text = value.as_str().map(str::len).or(value.as_bytes().map(<[u8]>::len)).unwrap_or(0);
+        let own = if self.is_to_be_kept { PLACE } else { NODE + text as u64 };
         pay(&mut self.left, own, "looks through")?;
         self.total += own;
         let Some(object) = value.as_object() else { return Ok(()) };
         if depth >= MAX_DEPTH {
             return Err(Error::new(ErrorKind::InvalidOperation, "lists lie too deep in one another"));
         }
-        if self.refuses_namespaces && (object.type_name().contains("Namespace") || object.type_name().contains("Loop"))
-        {
+        if self.is_to_be_kept && (object.type_name().contains("Namespace") || object.type_name().contains("Loop")) {
             let text = "a namespace cannot be kept in a namespace, nor can a loop";
             return Err(Error::new(ErrorKind::InvalidOperation, text));
         }

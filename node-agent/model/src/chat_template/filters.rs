@@ -181,7 +181,7 @@ fn applied(state: &mut State, value: Value, name: &str, args: Rest<ValueOrKwargs
         return Err(Error::new(ErrorKind::UnknownFilter, format!("filter {name} is not supported")));
     };
     match makes {
-        Makes::Nothing => see(state, size(&value))?,
+        Makes::Nothing => see(state, value.as_str().map_or(1, |text| text.len() as u64))?,
         Makes::Paid => {}
         Makes::Places | Makes::Bytes(_) => {
             let mut n_bytes = see_all(state, &value)?;
@@ -311,7 +311,7 @@ fn make_format(state: &mut State, format: &Value, args: &[Value]) -> Result<(), 
     let text = format.as_str().ok_or_else(|| bad(format!("a format is a text, not {}", format.kind())))?;
     let digits = text.split(|c: char| !c.is_ascii_digit());
     let width =
-        digits.filter_map(|digits| (!digits.is_empty()).then(|| digits.parse().unwrap_or(u64::MAX))).max().unwrap_or(0);
+        digits.filter(|digits| !digits.is_empty()).map(|digits| digits.parse().unwrap_or(u64::MAX)).max().unwrap_or(0);
     if width > MAX_WIDTH || text.contains('*') {
         return Err(bad(format!(
             "a field of a format is at most {MAX_WIDTH} characters wide, and its width is a number in the format"

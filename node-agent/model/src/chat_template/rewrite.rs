@@ -193,6 +193,7 @@ impl Rewriter<'_> {
                 Expr::Slice(at(it.span(), Slice { expr, start, stop, step: self.boxed(it.step.as_ref())? }))
             }
             Expr::UnaryOp(it) => {
+                #[expect(clippy::needless_match, reason = "the kind can be neither copied nor cloned")]
                 let op = match it.op {
                     UnaryOpKind::Not => UnaryOpKind::Not,
                     UnaryOpKind::Neg => UnaryOpKind::Neg,
