@@ -24,9 +24,16 @@ fn a_model_file_is_imported_listed_and_removed() {
         "{imported:?}"
     );
     assert_eq!(imported.ok(), "model.polyphony.dev/tiny-1 created\n");
-    // Where a request names no manager, the program's own name in the User-Agent stands for it.
+    // It is as if `apply` had made it: one manager, who goes on where the other left off.
     let owned = with_cache(&cluster, "get model tiny-1 -o yaml --show-managed-fields").ok();
-    assert!(owned.contains("manager: polyctl\n"), "{owned}");
+    assert!(owned.contains("manager: polyctl\n") && owned.contains("operation: Apply\n"), "{owned}");
+    let sha256 = cluster.run("get model tiny-1 -o jsonpath={.spec.sha256}").ok();
+    let same = format!(
+        "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: tiny-1}}\nspec: {{source: \"cache://Tiny_1.gguf\", sha256: {sha256}}}\n"
+    );
+    assert_eq!(cluster.run_with("apply -f -", &same).ok(), "model.polyphony.dev/tiny-1 unchanged\n");
+    let owned = with_cache(&cluster, "get model tiny-1 -o yaml --show-managed-fields").ok();
+    assert_eq!(owned.matches("manager: polyctl\n").count(), 1, "{owned}");
     assert_eq!(with_cache(&cluster, "model import Tiny_1.gguf").ok(), "model.polyphony.dev/tiny-1 unchanged\n");
     assert_eq!(
         with_cache(&cluster, "model import Tiny_1.gguf --name other").ok(),
