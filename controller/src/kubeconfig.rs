@@ -1,11 +1,16 @@
 //! Kubeconfigs: how the controller, and people, reach the API. The embedded API and a cluster are reached the same way.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use crate::proxy;
+
+/// A connection has to come about, and a request to be taken, within the first; something has to be heard of it within the second.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+const READ_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +31,11 @@ pub async fn client(path: &Path) -> Result<(Client, String), ClientError> {
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await.map_err(unusable)?;
     proxy::settle(&mut config, &kubeconfig, None);
+    config.connect_timeout = Some(CONNECT_DEADLINE);
+    config.write_timeout = Some(CONNECT_DEADLINE);
+    // Watches say something at least as often as they are begun anew.
+    config.read_timeout = Some(READ_DEADLINE);
+    config.reset_reader_on_write = true;
     let address = config.cluster_url.to_string();
     let client = Client::try_from(config)
         .map_err(|source| ClientError::Client { path: path.to_owned(), source: Box::new(source) })?;

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use strum::VariantNames;
 
-use crate::reconcile::decide::Action;
+use crate::reconcile::decide::{Action, Story, Subject};
 use crate::reconcile::observe::Observed;
 use targets::Target;
 use world::World;
@@ -24,6 +25,7 @@ pub use doorway::router;
 pub struct Metrics {
     reconcile_seconds: Histogram,
     actions: IntCounterVec,
+    failed_decisions: IntCounterVec,
     plans: IntCounterVec,
     plan_seconds: Histogram,
     hub_links: IntGauge,
@@ -52,6 +54,15 @@ impl Metrics {
         let counters = |name: &str, help: &str, label: &str| {
             register(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
         };
+        let failed_decisions = counters(
+            "polyphony_failed_decisions_total",
+            "Decisions that broke down, by what they were about; each is a bug.",
+            "kind",
+        );
+        // Counters are there before they count.
+        for kind in Subject::VARIANTS {
+            failed_decisions.with_label_values(&[*kind]);
+        }
         Self {
             reconcile_seconds: histogram(
                 "polyphony_reconcile_seconds",
@@ -59,6 +70,7 @@ impl Metrics {
                 &RECONCILE_BUCKETS,
             ),
             actions: counters("polyphony_actions_total", "Actions that were carried out, by kind.", "action"),
+            failed_decisions,
             plans: counters(
                 "polyphony_plans_total",
                 "Problems that the planner was given, by outcome: planned or infeasible. A problem that it knows already counts once.",
@@ -94,7 +106,17 @@ impl Metrics {
     /// An action was carried out.
     pub fn note_action(&self, action: &Action) {
         self.actions.with_label_values(&[action.kind()]).inc();
-        self.world.note_action(action);
+    }
+
+    /// A story was put into the outbox.
+    pub fn note_story(&self, story: &Story) {
+        self.actions.with_label_values(&["tell"]).inc();
+        self.world.note_story(story);
+    }
+
+    /// A decision broke down.
+    pub fn note_failed_decision(&self, subject: &Subject) {
+        self.failed_decisions.with_label_values(&[subject.kind()]).inc();
     }
 
     /// The planner has answered.

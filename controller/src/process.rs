@@ -6,8 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -34,7 +33,9 @@ use crate::metrics::{self, Metrics};
 use crate::models::ModelStore;
 use crate::reconcile::Reconciler;
 use crate::reconcile::act::Actor;
+use crate::reconcile::herald::Herald;
 use crate::reconcile::observe::{Settings, Sources};
+use crate::reconcile::reach::Reach;
 use crate::reconcile::stores::Stores;
 use crate::secret::{Secret, write_private};
 pub use endpoints::Endpoints;
@@ -98,7 +99,8 @@ impl Process {
             .with_context(|| format!("the API at {api_url} does not answer as it should"))?;
 
         let watches = TaskTracker::new();
-        let stores = Arc::new(Stores::start(&client, &watches, &stop));
+        let reach = Arc::new(Reach::new(Instant::now()));
+        let stores = Arc::new(Stores::start(&client, &reach, &watches, &stop));
         tokio::time::timeout(API_DEADLINE, stores.wait_until_ready())
             .await
             .with_context(|| format!("the API at {api_url} has not listed our resources within {} s: are the definitions in manifests/crds applied?", API_DEADLINE.as_secs()))?
@@ -130,18 +132,24 @@ impl Process {
             assigned: assigned_seen,
             neighbourhood: neighbourhood_seen,
         };
+        let settings =
+            Settings { grace_period: flags.grace_period, startup_grace: flags.grace_period + COME_BACK, gateway_url };
+        let sources =
+            Arc::new(Sources { stores, registry: registry.clone(), models: models.clone(), gateway: gateway.clone() });
         let reconciler = Reconciler {
-            sources: Sources { stores, registry: registry.clone(), models: models.clone(), gateway: gateway.clone() },
-            actor: Actor { client, registry, models: models.clone(), n_events: AtomicU64::new(0) },
-            settings: Settings {
-                grace_period: flags.grace_period,
-                startup_grace: flags.grace_period + COME_BACK,
-                gateway_url,
+            actor: Actor { client, registry, models: models.clone() },
+            herald: Herald {
+                sources: sources.clone(),
+                settings: settings.clone(),
+                host_key,
+                assigned,
+                neighbourhood,
+                routes,
             },
-            host_key,
-            assigned,
-            neighbourhood,
-            routes,
+            sources,
+            outbox: Arc::default(),
+            reach: reach.clone(),
+            settings,
             metrics: metrics.clone(),
         };
 
@@ -152,7 +160,7 @@ impl Process {
         spawn(&mut tasks, "the weights server", serve(weights_listener, weights, WEIGHTS_PART, stop.clone()));
         spawn(&mut tasks, "the gateway", serve(gateway_listener, gateway.router(), GATEWAY_PART, stop.clone()));
         let metrics =
-            only_from_here(metrics::router(gateway.clone(), metrics, metrics_address), hosts(metrics_address));
+            only_from_here(metrics::router(gateway.clone(), metrics, reach, metrics_address), hosts(metrics_address));
         spawn(&mut tasks, "the metrics server", serve(metrics_listener, metrics, METRICS_PART, stop.clone()));
         let advertisement = discovery::advertise(flags.advertise, hub_listener.local_addr()?, &said_token)?;
         spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));

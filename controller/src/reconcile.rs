@@ -1,38 +1,50 @@
 //! The reconcile loop: observe → decide → act, woken by watches, the hub, models, and once a second.
 //!
 //! Level-triggered: each round looks at everything and writes only what differs. Losing the process between two writes
-//! loses nothing, because the next life decides from the same objects.
+//! loses nothing, because the next life decides from the same objects. Beside it the [`herald`] tells phones and gateway what is known,
+//! and the [`outbox`] what happened; neither waits for a round.
 
 pub mod act;
+pub mod commitment;
 pub mod decide;
+pub mod elapsed;
 pub mod generations;
+pub mod herald;
 pub mod observe;
+pub mod outbox;
 pub mod power;
 pub mod preview;
 pub mod problem;
+pub mod reach;
 pub mod segments;
+pub mod setbacks;
 pub mod status;
 pub mod stores;
 
+mod memory;
 mod planner;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use polyphony_gateway::RouteTable;
-use tokio::sync::watch;
+use futures::StreamExt;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::hub::assignments::{self, Assigned};
-use crate::hub::neighbours::Neighbourhood;
 use crate::metrics::Metrics;
-use crate::routes;
-use crate::secret::Secret;
-use act::Actor;
+use act::{ActError, Actor};
+use decide::{Action, Course, Decision, Subject};
+use herald::Herald;
+use memory::Memory;
 use observe::{Observed, Settings, Sources};
+use outbox::Outbox;
 use planner::RememberingPlanner;
-use stores::{Stores, Written};
+use reach::Reach;
+use setbacks::Cause;
+use stores::Written;
 
 /// A round comes at least this often, for what time alone changes; and never sooner after the last one than the second.
 const TICK: Duration = Duration::from_secs(1);
@@ -40,18 +52,26 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// How long a round waits to see its own writes come back, and how often it looks.
 const READ_BACK_DEADLINE: Duration = Duration::from_secs(2);
 const READ_BACK_POLL: Duration = Duration::from_millis(5);
+/// Courses that are followed at a time.
+const COURSES_AT_A_TIME: usize = 16;
 
 /// The loop and all it needs.
 pub struct Reconciler {
-    pub sources: Sources,
+    pub sources: Arc<Sources>,
     pub actor: Actor,
+    pub herald: Herald,
+    pub outbox: Arc<Outbox>,
+    pub reach: Arc<Reach>,
     pub settings: Settings,
-    /// The host's own: what phones know each other by is made of it.
-    pub host_key: Secret,
-    pub assigned: watch::Sender<Option<Arc<Assigned>>>,
-    pub neighbourhood: watch::Sender<Arc<Neighbourhood>>,
-    pub routes: watch::Sender<Arc<RouteTable>>,
     pub metrics: Arc<Metrics>,
+}
+
+/// How far a course came.
+struct Followed {
+    subject: Subject,
+    written: Vec<Written>,
+    /// What was not done, and why.
+    failed: Option<(Action, ActError)>,
 }
 
 // === impl Reconciler ===
@@ -60,119 +80,183 @@ impl Reconciler {
     /// Runs until `stop`. The stores have to be ready.
     pub async fn run(self, stop: CancellationToken) {
         let started = Instant::now();
+        let looked = Arc::new(Notify::new());
+        let Self { sources, actor, herald, outbox, reach, settings, metrics } = self;
+        let telling = outbox.run(actor.client.clone(), stop.clone());
+        let heralding = herald.run(started, looked.clone(), stop.clone());
+        let rounds = Rounds { sources, actor, outbox: outbox.clone(), reach, settings, metrics, started };
+        tokio::join!(telling, heralding, rounds.run(looked, stop.clone()));
+    }
+}
+
+/// What a round needs.
+struct Rounds {
+    sources: Arc<Sources>,
+    actor: Actor,
+    outbox: Arc<Outbox>,
+    reach: Arc<Reach>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    started: Instant,
+}
+
+// === impl Rounds ===
+
+impl Rounds {
+    async fn run(self, looked: Arc<Notify>, stop: CancellationToken) {
         let planner = Arc::new(RememberingPlanner::new(self.metrics.clone()));
+        let mut memory = Memory::default();
         let mut round: u64 = 0;
-        let stores = self.sources.stores.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = stores.changed.notified() => {}
-                () = self.sources.registry.changed.notified() => {}
-                () = self.sources.models.changed.notified() => {}
+                () = looked.notified() => {}
                 _ = tick.tick() => {}
             }
             round += 1;
             let span = tracing::info_span!("reconcile", round);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.round(started.elapsed(), &planner, &stores).instrument(span) => {}
+                () = self.round(&planner, &mut memory).instrument(span) => {}
             }
             tokio::time::sleep(MIN_PAUSE).await;
         }
     }
 
     /// One round.
-    async fn round(&self, uptime: Duration, planner: &Arc<RememberingPlanner>, stores: &Stores) {
+    async fn round(&self, planner: &Arc<RememberingPlanner>, memory: &mut Memory) {
         let began = Instant::now();
-        let observed = self.sources.observe(self.settings.clone(), uptime, began);
+        let uptime = self.started.elapsed();
+        let mut observed = self.sources.observe(self.settings.clone(), uptime, began);
+        memory.recall(&mut observed, &self.sources.stores);
         self.metrics.see(&observed);
-        self.publish(&observed);
+        let observed = Arc::new(observed);
         let deciding = {
-            let (planner, span) = (planner.clone(), tracing::Span::current());
+            let (planner, observed, span) = (planner.clone(), observed.clone(), tracing::Span::current());
             tokio::task::spawn_blocking(move || {
                 span.in_scope(|| decide::decide_with(&observed, &|strategy, problem| planner.plan(strategy, problem)))
             })
         };
-        let actions = match deciding.await {
-            Ok(actions) => actions,
-            Err(error) => {
-                tracing::error!(%error, "a decision failed; the next round tries again");
-                Vec::new()
-            }
-        };
-        let n_actions = actions.len();
-        self.carry_out(actions, stores).await;
+        let decision = deciding.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a decision broke down as a whole; the next round tries again");
+            Decision::default()
+        });
+        for (subject, words) in &decision.failed {
+            tracing::error!(%subject, %words, "a decision broke down; the next ones are not touched by it");
+            self.metrics.note_failed_decision(subject);
+            memory.set_back(&observed, subject, Cause::DecisionFailed, words.clone());
+        }
+        memory.forgive(&observed, &decision);
+        let n_courses = decision.courses.len();
+        let followed = self.follow_all(decision.courses, &observed).await;
+        self.learn(memory, &observed, &followed);
+        let written =
+            followed.into_iter().flat_map(|one| one.written.into_iter().map(move |it| (one.subject.clone(), it)));
+        self.read_back(memory, uptime, written.collect()).await;
         let took = began.elapsed();
         self.metrics.note_round(took);
-        tracing::debug!(n_actions, seconds = took.as_secs_f64(), "round over");
+        self.reach.note_round(Instant::now());
+        tracing::debug!(n_courses, seconds = took.as_secs_f64(), "round over");
     }
 
-    /// Tells phones what they are to hold, and the gateway where sessions can go.
-    fn publish(&self, observed: &Observed) {
-        let placements = observed.placements.values().map(AsRef::as_ref);
-        let assigned = assignments::derive(placements, &observed.ring_addresses(), &self.host_key);
-        self.assigned.send_if_modified(|current| {
-            let differs = current.as_deref() != Some(&assigned);
-            if differs {
-                *current = Some(Arc::new(assigned));
-            }
-            differs
-        });
-        let neighbourhood = Neighbourhood::new(observed.linked_addresses(), &self.host_key);
-        self.neighbourhood.send_if_modified(|current| {
-            let differs = **current != neighbourhood;
-            if differs {
-                *current = Arc::new(neighbourhood);
-            }
-            differs
-        });
-        let table = routes::table(observed);
-        self.routes.send_if_modified(|current| {
-            let differs = **current != table;
-            if differs {
-                *current = Arc::new(table);
-            }
-            differs
-        });
+    /// Follows courses of different subjects side by side. An API that does not answer one call is not asked on.
+    async fn follow_all(&self, courses: Vec<Course>, observed: &Observed) -> Vec<Followed> {
+        let is_silent = AtomicBool::new(false);
+        // Two courses of one subject are one, in their order.
+        let mut by_subject: BTreeMap<Subject, Vec<Action>> = BTreeMap::new();
+        for course in courses {
+            by_subject.entry(course.subject).or_default().extend(course.actions);
+        }
+        let following = by_subject
+            .into_iter()
+            .map(|(subject, actions)| self.follow(Course { subject, actions }, observed, &is_silent));
+        futures::stream::iter(following).buffer_unordered(COURSES_AT_A_TIME).collect().await
     }
 
-    /// Carries out all actions, then waits until the stores know of them, so that nothing is decided twice.
-    async fn carry_out(&self, actions: Vec<decide::Action>, stores: &Stores) {
-        let mut written: Vec<Written> = Vec::new();
-        let mut all_written = true;
-        for action in actions {
+    async fn follow(&self, course: Course, observed: &Observed, is_silent: &AtomicBool) -> Followed {
+        let mut followed = Followed { subject: course.subject, written: Vec::new(), failed: None };
+        for action in course.actions {
             // A story is told once what it tells is written; else it would be told again in every round.
-            if !all_written && matches!(action, decide::Action::Tell(_)) {
+            if let Action::Tell(story) = action {
+                self.metrics.note_story(&story);
+                self.outbox.put(story);
                 continue;
             }
+            if is_silent.load(Ordering::Relaxed) {
+                break;
+            }
             tracing::debug!(?action, "acting");
-            match self.actor.carry_out(action.clone(), stores).await {
+            match self.actor.carry_out(action.clone(), observed).await {
                 Ok(one) => {
+                    self.reach.note_answer();
                     self.metrics.note_action(&action);
-                    written.extend(one);
+                    followed.written.extend(one);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "an action failed; it is decided upon again");
-                    all_written = false;
-                    // An API that refuses one object takes others; one that does not answer takes none.
-                    if !matches!(error, kube::Error::Api(_)) {
+                    match error {
+                        ActError::Unanswered(_) => {
+                            is_silent.store(true, Ordering::Relaxed);
+                            self.reach.note_silence(Instant::now(), error.to_string());
+                            followed.failed = Some((action, error));
+                            break;
+                        }
+                        ActError::Stale => {}
+                        ActError::Refused(_) | ActError::Taken => self.reach.note_answer(),
+                    }
+                    let is_end = !matches!(
+                        action,
+                        Action::DeletePlacement { .. } | Action::ReleasePlacement { .. } | Action::RenewLease { .. }
+                    );
+                    followed.failed = Some((action, error));
+                    // What a deletion leaves behind stops no plan; after all else that fails, the rest would be untrue.
+                    if is_end {
                         break;
                     }
                 }
             }
         }
+        followed
+    }
+
+    /// Remembers what went wrong, and what went well again.
+    fn learn(&self, memory: &mut Memory, observed: &Observed, followed: &[Followed]) {
+        for one in followed {
+            if !one.written.is_empty() {
+                memory.note_written(&one.subject, observed.uptime);
+            }
+            match &one.failed {
+                None => {}
+                Some((_, ActError::Stale)) => {
+                    tracing::debug!(subject = %one.subject, "somebody else wrote it meanwhile; it is decided upon again")
+                }
+                Some((action, error)) => {
+                    tracing::warn!(subject = %one.subject, action = action.kind(), %error, "an action failed; it is decided upon again");
+                    if matches!(action, Action::CreatePlacement(_)) {
+                        memory.set_back(observed, &one.subject, Cause::PlacementRefused, error.to_string());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the stores know of what was written, so that nothing is decided twice.
+    async fn read_back(&self, memory: &mut Memory, uptime: Duration, mut written: Vec<(Subject, Written)>) {
+        let stores = &self.sources.stores;
         let seen_all = async {
-            while !written.iter().all(|one| stores.has_seen(one)) {
+            loop {
+                written.retain(|(_, one)| !stores.has_seen(one));
+                if written.is_empty() {
+                    return;
+                }
                 tokio::time::sleep(READ_BACK_POLL).await;
             }
         };
         if tokio::time::timeout(READ_BACK_DEADLINE, seen_all).await.is_err() {
-            tracing::warn!(
-                "the API's watches are slow: a write has not come back within {} s",
-                READ_BACK_DEADLINE.as_secs()
-            );
+            let (n_writes, seconds) = (written.len(), READ_BACK_DEADLINE.as_secs());
+            tracing::warn!(n_writes, "the API's watches are slow: writes have not come back within {seconds} s");
+            memory.await_all(written, uptime);
         }
     }
 }

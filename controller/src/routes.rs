@@ -12,10 +12,9 @@ use crate::reconcile::generations::{Generation, of_deployment};
 use crate::reconcile::observe::{Health, ObjectKey, Observed, model_id};
 use crate::reconcile::problem::balancer;
 
-/// Every deployment with the rings that can take its sessions.
+/// Every deployment with the rings that can take its sessions. One that is being deleted takes none any more, and says so.
 pub fn table(observed: &Observed) -> RouteTable {
-    let is_there = |deployment: &&std::sync::Arc<InferenceDeployment>| deployment.metadata.deletion_timestamp.is_none();
-    let deployments = observed.deployments.iter().filter(|(_, deployment)| is_there(deployment));
+    let deployments = observed.deployments.iter();
     let deployments =
         deployments.map(|(key, deployment)| (model_id(&key.namespace, &key.name), route(observed, key, deployment)));
     RouteTable { deployments: deployments.collect() }
@@ -23,7 +22,8 @@ pub fn table(observed: &Observed) -> RouteTable {
 
 fn route(observed: &Observed, key: &ObjectKey, deployment: &InferenceDeployment) -> DeploymentRoute {
     let generations = of_deployment(observed, deployment);
-    let serving = serving(observed, &generations);
+    let is_leaving = deployment.metadata.deletion_timestamp.is_some();
+    let serving = if is_leaving { Vec::new() } else { serving(observed, &generations) };
     // What serves is not always what is wanted: a changed deployment is answered by the plan before until the next is ready.
     let served: Vec<&SegmentPlacementSpec> =
         serving.iter().filter_map(|generation| Some(&generation.segments.first()?.spec)).collect();
@@ -36,7 +36,8 @@ fn route(observed: &Observed, key: &ObjectKey, deployment: &InferenceDeployment)
     let rings: Vec<_> = serving.into_iter().map(|generation| ring(generation, &generations, deployment)).collect();
     let status = deployment.status.as_ref();
     let available = status.and_then(|status| condition::find(&status.conditions, "Available"));
-    let why_not = available.filter(|available| available.status != "True").map(|available| available.message.clone());
+    let said = available.filter(|available| available.status != "True").map(|available| available.message.clone());
+    let why_not = if is_leaving { Some("it is being deleted".to_owned()) } else { said };
     DeploymentRoute {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
@@ -45,7 +46,7 @@ fn route(observed: &Observed, key: &ObjectKey, deployment: &InferenceDeployment)
         manifest_digest: digest.cloned().unwrap_or_default(),
         context_length: least(|spec| spec.context_length).unwrap_or(deployment.spec.context_length),
         max_sessions: least(|spec| spec.max_sessions).unwrap_or(deployment.spec.max_sessions),
-        is_planned: is_planned(observed, deployment),
+        is_planned: !is_leaving && is_planned(observed, deployment),
         unavailable_reason: why_not.filter(|_| rings.is_empty()),
         rings,
     }

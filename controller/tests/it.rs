@@ -15,5 +15,7 @@ mod hub;
 mod lifecycle;
 #[path = "it/metrics.rs"]
 mod metrics;
+#[path = "it/refusals.rs"]
+mod refusals;
 #[path = "it/startup.rs"]
 mod startup;

@@ -11,6 +11,8 @@ mod dashboards;
 mod encoder_decoder;
 #[path = "it/errors.rs"]
 mod errors;
+#[path = "it/failures.rs"]
+mod failures;
 #[path = "it/guide.rs"]
 mod guide;
 #[path = "it/joining.rs"]

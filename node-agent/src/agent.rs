@@ -1,5 +1,6 @@
 //! The agent: probes the phone, opens its ring port, and keeps the host link until it is told to stop.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +90,7 @@ async fn run_to_the_end(
         numerics: chosen.numerics.clone(),
         speeds: chosen.speeds.clone(),
         metrics_address: metrics_address.to_string(),
+        instance: instance(),
     };
     tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, backend = chosen.name, device = %chosen.device, limit = MAX_FRAME_BYTES, "agent started");
     let board = Arc::new(Board::default());
@@ -212,6 +214,11 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<
         }
         shutdown.cancel();
     })
+}
+
+/// Tells this life of the agent from those before and after it.
+fn instance() -> String {
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 #[cfg(test)]

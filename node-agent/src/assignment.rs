@@ -28,7 +28,7 @@ use crate::serve::ring::{Member, Members, OurEnd, Way, keep_link};
 use crate::serve::stage::{EncoderShape, StageShape};
 use crate::weights::{Cache, Host};
 
-use load::{LoadError, Loaded, check_numerics, load};
+use load::{LoadError, Loaded, check_joined, check_numerics, load};
 use residents::{Kind, Resident};
 
 pub use ordeals::Ordeals;
@@ -266,6 +266,7 @@ async fn settle(
     cancel: &CancellationToken,
 ) -> Result<Arc<Resident>, LoadError> {
     check_numerics(context, assignment)?;
+    check_joined(assignment)?;
     let among_loaded = || {
         let resident = context.residents.find(assignment)?;
         entry.set_progress(resident.weight_bytes, resident.weight_bytes);

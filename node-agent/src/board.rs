@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use polyphony_protocol::hub::{LinkReport, SegmentPhase, SegmentReport};
+use polyphony_protocol::hub::{LinkDown, LinkReport, SegmentPhase, SegmentReport};
+use polyphony_wire::LinkError;
 use tokio::sync::Notify;
 
 use crate::metrics::Steps;
@@ -16,6 +17,10 @@ const MAX_PEERS: usize = 256;
 /// Measurements of a link that a median is taken of.
 const LINK_SAMPLES: usize = 5;
 
+/// A peer that cannot be reached for this long is told of, and forgotten when nobody has tried for the second.
+const DOWN_AFTER: Duration = Duration::from_secs(3);
+const DOWN_FORGOTTEN: Duration = Duration::from_secs(60);
+
 /// A time of a layer that differs by more than this part from the one told last is news.
 const NEWS_PART: f64 = 0.2;
 
@@ -24,6 +29,7 @@ const NEWS_PART: f64 = 0.2;
 pub struct Board {
     entries: Mutex<BTreeMap<(String, String), Arc<Entry>>>,
     links: Mutex<BTreeMap<String, Measured>>,
+    unreachable: Mutex<BTreeMap<String, Unreachable>>,
     changed: Arc<Notify>,
 }
 
@@ -34,6 +40,13 @@ struct Measured {
     /// The last bandwidths, oldest first.
     bytes_per_second: VecDeque<f64>,
     at: Instant,
+}
+
+/// A peer that was tried in vain.
+struct Unreachable {
+    since: Instant,
+    tried_at: Instant,
+    why: String,
 }
 
 /// What is known of one segment.
@@ -107,6 +120,7 @@ impl Board {
 
     /// Notes the round trip to a ring neighbour.
     pub fn note_link(&self, peer: &str, round_trip_seconds: f64) {
+        self.note_reachable(peer);
         let mut links = lock(&self.links);
         let at = Instant::now();
         let new = || Measured { round_trips: VecDeque::new(), bytes_per_second: VecDeque::new(), at };
@@ -125,6 +139,50 @@ impl Board {
         if let Some(link) = lock(&self.links).get_mut(peer) {
             keep(&mut link.bytes_per_second, bytes_per_second);
         }
+    }
+
+    /// A connection to a peer ended, or did not come about. Only some ways of that say that there is no way to it.
+    pub fn note_end(&self, peer: &str, end: &LinkError) {
+        match end {
+            LinkError::Silent(silence) => self.note_unreachable(peer, *silence, end.to_string()),
+            LinkError::Io(_) | LinkError::SlowWrite(_) => self.note_unreachable(peer, Duration::ZERO, end.to_string()),
+            _ => {}
+        }
+    }
+
+    /// A peer did not answer, by now for `silent_for`. What was measured of the link to it holds no longer.
+    fn note_unreachable(&self, peer: &str, silent_for: Duration, why: String) {
+        let now = Instant::now();
+        lock(&self.links).remove(peer);
+        let mut unreachable = lock(&self.unreachable);
+        let is_full = unreachable.len() >= MAX_PEERS && !unreachable.contains_key(peer);
+        if is_full
+            && let Some(oldest) = unreachable.iter().min_by_key(|(_, one)| one.tried_at).map(|(peer, _)| peer.clone())
+        {
+            unreachable.remove(&oldest);
+        }
+        let since = now.checked_sub(silent_for).unwrap_or(now);
+        let known = unreachable.entry(peer.to_owned()).or_insert_with(|| Unreachable {
+            since,
+            tried_at: now,
+            why: String::new(),
+        });
+        (known.tried_at, known.why) = (now, why);
+        drop(unreachable);
+        self.changed.notify_one();
+    }
+
+    /// A peer answered, if only to refuse.
+    pub fn note_reachable(&self, peer: &str) {
+        lock(&self.unreachable).remove(peer);
+    }
+
+    /// Peers that could not be reached for some seconds.
+    pub fn links_down(&self) -> Vec<LinkDown> {
+        let mut unreachable = lock(&self.unreachable);
+        unreachable.retain(|_, one| one.tried_at.elapsed() < DOWN_FORGOTTEN);
+        let down = unreachable.iter().filter(|(_, one)| one.since.elapsed() >= DOWN_AFTER);
+        down.map(|(peer, one)| LinkDown { peer: peer.clone(), reason: one.why.clone() }).collect()
     }
 
     /// Every segment's entry, by namespace and name.
@@ -344,6 +402,22 @@ mod tests {
         assert!(links.iter().all(|link| link.peer != "phone-0"));
         assert_eq!(board.fresh_links(Duration::from_secs(60)).len(), MAX_PEERS);
         assert_eq!(board.fresh_links(Duration::ZERO), []);
+    }
+
+    #[test]
+    fn a_peer_that_stays_silent_is_told_of_until_it_answers() {
+        let board = Board::default();
+        let peers = || board.links_down().into_iter().map(|down| down.peer).collect::<Vec<_>>();
+        board.note_link("b", 0.001);
+        board.note_unreachable("b", Duration::ZERO, "connection refused".into());
+        assert_eq!(peers(), [] as [&str; 0], "not at once");
+        assert_eq!(board.links(), [], "an old rate is none");
+        board.note_unreachable("c", DOWN_AFTER, "silent".into());
+        assert_eq!(peers(), ["c"]);
+        board.note_unreachable("c", Duration::ZERO, "still silent".into());
+        assert_eq!(board.links_down()[0].reason, "still silent");
+        board.note_link("c", 0.001);
+        assert_eq!(peers(), [] as [&str; 0]);
     }
 
     #[test]

@@ -207,6 +207,7 @@ async fn send_heartbeats(
             temperature_celsius: now.temperature_celsius,
             segments: board.segments(),
             links: board.links(),
+            links_down: board.links_down(),
         };
         send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
         tokio::select! {

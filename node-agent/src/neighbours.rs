@@ -71,6 +71,7 @@ pub async fn measure(
                     if schedule.n_probes < FIRST_PROBES { PAUSE } else { PROBE_EVERY }
                 }
                 Err(error) => {
+                    board.note_end(&neighbour.phone, &error);
                     tracing::debug!(peer = %neighbour.phone, %error, "a link was not measured");
                     RETRY_EVERY
                 }
@@ -99,7 +100,10 @@ async fn probe(phone: &str, secret: &str, neighbour: &Neighbour, board: &Board, 
     link.writer.write(&Frame::Hello(hello)).await?;
     match link.reader.next_within(DEADLINE).await? {
         Frame::Accepted => {}
-        Frame::Refused(why) => return Err(LinkError::Refused(why)),
+        Frame::Refused(why) => {
+            board.note_reachable(&neighbour.phone);
+            return Err(LinkError::Refused(why));
+        }
         other => return Err(LinkError::unexpected(&other, "an acceptance")),
     }
     let mut round_trip = Duration::MAX;

@@ -56,6 +56,15 @@ pub fn set(conditions: &mut Vec<Condition>, statement: &Statement, observed_gene
     }
 }
 
+/// As [`set`], but what was said first is said until the reason is another: figures in a message change all the time.
+pub fn say(conditions: &mut Vec<Condition>, statement: &Statement, observed_generation: Option<i64>, now: &Time) {
+    let mut statement = statement.clone();
+    if let Some(said) = find(conditions, statement.type_).filter(|said| said.reason == statement.reason) {
+        statement.message.clone_from(&said.message);
+    }
+    set(conditions, &statement, observed_generation, now);
+}
+
 /// Whether the condition `type_` says True.
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "InferenceDeployment",
     doc = "A model, run over phones that together can hold it, behind an OpenAI-compatible endpoint.",
+    // Objects from before the rule, which have a status, stay as they are.
+    validation = Rule::new("size(self.metadata.name) <= 63 || has(self.status)").message("the name is over 63 characters, which a label cannot hold: choose a shorter one"),
     namespaced,
     derive = "PartialEq",
     shortname = "infer",
@@ -337,6 +339,9 @@ pub struct InferenceDeploymentStatus {
 pub struct PlanSummary {
     /// The plan generation that this says something of.
     pub generation: u64,
+    /// SHA-256 over the specs of its segments. Written when all of them are: phones take up no plan before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The strategy that divided the layers.
     pub strategy: Strategy,
     /// `Exact`: no plan is better by what was measured. `Heuristic`: the best that was found.

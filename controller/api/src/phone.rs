@@ -3,7 +3,7 @@
 // The derive's columns are one attribute each, and share keys such as `type_`.
 #![allow(clippy::duplicated_attributes)]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -132,6 +132,14 @@ pub struct PhoneStatus {
     /// Measured links to other phones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// What has failed here, at most 16 entries: plans go around it for a while that grows with each failure. An entry goes when the same
+    /// succeeds, when the agent is started anew, or with `polyctl phone forgive`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub failures: Vec<Failure>,
+    /// The agent's present life, as it named it when it joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_instance: Option<String>,
     /// Charge in percent; absent on a device without a battery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub battery_percent: Option<u8>,
@@ -188,6 +196,38 @@ pub struct LayerTime {
     pub layers: u32,
     /// Unix time of the last measurement that changed it, in seconds.
     pub at_seconds: i64,
+}
+
+/// Something that failed on this phone: a model that it could not load, or a link to a peer.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The other Phone, of a link that could not be opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Digest of the model's manifest, of segments that could not be loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_digest: Option<String>,
+    /// In which way it failed.
+    pub reason: FailureReason,
+    /// The agent's own words of the last failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Failures in a row.
+    pub count: u32,
+    /// When it failed last.
+    pub last_failure_time: Time,
+}
+
+/// The ways in which a phone fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum FailureReason {
+    /// A segment could not be loaded, or no longer computed.
+    LoadFailed,
+    /// The agent's link ended while it loaded a segment. This outlives the agent's next start.
+    EndedInLoad,
+    /// No connection to the peer came about.
+    LinkDown,
 }
 
 /// A measured link from this phone to a peer.

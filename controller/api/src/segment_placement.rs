@@ -8,10 +8,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::inference_deployment::{ActivationType, Strategy};
+use crate::inference_deployment::{ActivationType, Objective, Strategy};
 
 /// What one phone is to hold in one plan generation of one replica. Immutable: a new plan makes new objects, named
-/// `<deployment>-<replica>-g<generation>-<stage>`.
+/// `<deployment>-<replica>-g<generation>-<stage>`; of a deployment's name over 40 characters the start and a digest.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -67,6 +67,9 @@ pub struct SegmentPlacementSpec {
     pub replica: u32,
     /// The plan that this segment belongs to; counts up within the deployment.
     pub plan_generation: u64,
+    /// SHA-256 over the specs of all segments of this plan: segments of two plans never make one ring. Absent: made before plans had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_digest: Option<String>,
     /// Place in the ring: 0 is the head.
     pub stage: u32,
     /// Stages of the whole ring.
@@ -89,6 +92,9 @@ pub struct SegmentPlacementSpec {
     /// How the layers were divided.
     #[serde(default)]
     pub strategy: Strategy,
+    /// What the plan was made for. Absent: made before placements said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
     /// Where this segment's output goes.
     pub edges: Vec<Edge>,
     /// Of an encoder–decoder model: so many of its layers are the encoder's, the first ones. The output of the last of these goes straight

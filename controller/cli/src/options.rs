@@ -62,6 +62,8 @@ pub enum Verb {
     Uncordon(verbs::cordon::Uncordon),
     /// Move everything off phones and keep it away
     Drain(verbs::drain::Drain),
+    /// Let a phone try again what has failed on it
+    Phone(verbs::phone::Phone),
     /// Print the line, and a QR code of it, that lets another machine join as a phone
     JoinCommand(verbs::join_command::JoinCommand),
     /// Play with uneven phones on this machine
@@ -116,6 +118,7 @@ impl Options {
             Verb::Cordon(verb) => verb.run(cluster).await,
             Verb::Uncordon(verb) => verb.run(cluster).await,
             Verb::Drain(verb) => verb.run(cluster).await,
+            Verb::Phone(verb) => verb.run(cluster).await,
             Verb::Lab(verb) => verb.run(cluster).await,
             Verb::Explain(verb) => verb.run(cluster).await,
             Verb::ApiResources(verb) => verb.run(cluster).await,

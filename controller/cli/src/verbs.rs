@@ -16,6 +16,7 @@ pub mod join_command;
 pub mod lab;
 pub mod logs;
 pub mod model;
+pub mod phone;
 pub mod plan;
 pub mod scale;
 pub mod top;

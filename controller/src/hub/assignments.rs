@@ -35,7 +35,23 @@ pub fn owner(placement: &SegmentPlacement) -> Option<&OwnerReference> {
     placement.owner_references().iter().find(|owner| owner.kind == "InferenceDeployment")
 }
 
-/// What every phone is to hold. `ring_addresses` are those of the phones that can be dialled.
+/// Whether `stages`, in order, are all the stages of one plan, and their layers join from the first to the last.
+pub fn is_whole(stages: &[&SegmentPlacement]) -> bool {
+    let mut from = 0;
+    stages.iter().enumerate().all(|(stage, placement)| {
+        let spec = &placement.spec;
+        let joins = spec.holds.from == std::mem::replace(&mut from, spec.holds.to) && spec.holds.to >= spec.holds.from;
+        let is_end = |stage: usize| stage + 1 == stages.len();
+        joins
+            && spec.stage as usize == stage
+            && spec.stages as usize == stages.len()
+            && spec.plan_digest == stages[0].spec.plan_digest
+            && spec.holds.embedding == (stage == 0)
+            && spec.holds.head == is_end(stage)
+    })
+}
+
+/// What every phone is to hold, of plans that are written to their end. `ring_addresses` are those of the phones that can be dialled.
 ///
 /// `host_key` is the host's own: the secrets of rings are made of it.
 ///
@@ -52,20 +68,22 @@ pub fn derive<'a>(
             stage: spec.stage,
             phone: spec.phone.clone(),
             ring_address: ring_addresses.get(&spec.phone).cloned().unwrap_or_default(),
+            layers: Some(LayerSpan { from: spec.holds.from, to: spec.holds.to }),
         });
     }
     for peers in rings.values_mut() {
         peers.sort_by_key(|peer| peer.stage);
     }
-    let owners = owners(placements.clone(), &rings);
+    let stages = stages(placements.clone());
+    let owners = owners(&stages, &rings);
     let encoders = encoders(placements.clone());
     let mut assigned = Assigned::new();
     for placement in placements {
         let spec = &placement.spec;
         let (ring, generation) = ring_of(placement);
         let peers = rings.get(&(ring, generation)).cloned().unwrap_or_default();
-        // Until every stage of the ring is written, its neighbours are not known.
-        if peers.len() != spec.stages as usize {
+        // Until every stage of the ring is written, its neighbours are not known; and stages of two plans are no ring.
+        if stages.get(&(ring, generation)).is_none_or(|stages| !is_whole(stages)) {
             continue;
         }
         assigned.entry(spec.phone.clone()).or_default().push(Assignment {
@@ -74,6 +92,7 @@ pub fn derive<'a>(
             ring,
             generation,
             ring_secret: ring_secret(host_key, ring, generation),
+            plan_digest: spec.plan_digest.clone().unwrap_or_default(),
             stage: spec.stage,
             holds: Holds {
                 embedding: spec.holds.embedding,
@@ -121,28 +140,35 @@ fn encoders<'a>(
     ends.into_iter().filter_map(whole).collect()
 }
 
-/// Who holds which layers of each whole generation, by stage.
-fn owners<'a>(
+/// The placements of each generation, by stage.
+fn stages<'a>(
     placements: impl IntoIterator<Item = &'a SegmentPlacement>,
+) -> BTreeMap<(RingId, PlanGeneration), Vec<&'a SegmentPlacement>> {
+    let mut stages: BTreeMap<_, Vec<&SegmentPlacement>> = BTreeMap::new();
+    for placement in placements {
+        stages.entry(ring_of(placement)).or_default().push(placement);
+    }
+    for of_ring in stages.values_mut() {
+        of_ring.sort_by_key(|placement| placement.spec.stage);
+    }
+    stages
+}
+
+/// Who holds which layers of each whole generation, by stage.
+fn owners(
+    stages: &BTreeMap<(RingId, PlanGeneration), Vec<&SegmentPlacement>>,
     rings: &BTreeMap<(RingId, PlanGeneration), Vec<Peer>>,
 ) -> BTreeMap<(RingId, PlanGeneration), Vec<Owner>> {
-    let mut holds: BTreeMap<(RingId, PlanGeneration), BTreeMap<u32, &SegmentPlacement>> = BTreeMap::new();
-    for placement in placements {
-        holds.entry(ring_of(placement)).or_default().insert(placement.spec.stage, placement);
-    }
-    let owner = |(peer, placement): (&Peer, &SegmentPlacement)| Owner {
+    let owner = |(peer, placement): (&Peer, &&SegmentPlacement)| Owner {
         phone: peer.phone.clone(),
         ring_address: peer.ring_address.clone(),
         layers: LayerSpan { from: placement.spec.holds.from, to: placement.spec.holds.to },
     };
-    let is_whole =
-        |stages: &BTreeMap<u32, &SegmentPlacement>| stages.values().all(|one| one.spec.stages as usize == stages.len());
-    holds
-        .into_iter()
-        .filter(|(_, stages)| is_whole(stages))
+    let whole = stages.iter().filter(|(_, stages)| is_whole(stages));
+    whole
         .map(|(ring, stages)| {
-            let peers = rings.get(&ring).map(Vec::as_slice).unwrap_or_default();
-            (ring, peers.iter().zip(stages.into_values()).map(owner).collect())
+            let peers = rings.get(ring).map(Vec::as_slice).unwrap_or_default();
+            (*ring, peers.iter().zip(stages).map(owner).collect())
         })
         .collect()
 }

@@ -198,6 +198,8 @@ async fn read_frames(
 fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
     heartbeat.segments.truncate(MAX_LISTED);
     heartbeat.links.truncate(MAX_LISTED);
+    heartbeat.links_down.truncate(MAX_LISTED);
+    heartbeat.links_down.retain(|down| down.peer.len() <= MAX_TEXT && down.reason.len() <= MAX_TEXT);
     heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
     let believed = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
     heartbeat.links.retain(|link| link.peer.len() <= MAX_TEXT);

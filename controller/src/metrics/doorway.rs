@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -11,6 +12,7 @@ use axum::{Json, Router};
 use polyphony_gateway::Gateway;
 
 use super::{Metrics, targets};
+use crate::reconcile::reach::Reach;
 
 /// Where the list is.
 const TARGETS: &str = "/v1alpha1/prometheus/targets";
@@ -18,19 +20,30 @@ const TARGETS: &str = "/v1alpha1/prometheus/targets";
 struct Door {
     gateway: Arc<Gateway>,
     metrics: Arc<Metrics>,
+    reach: Arc<Reach>,
     own_address: SocketAddr,
 }
 
 /// What `--metrics-address` serves; `own_address` is where that is.
-pub fn router(gateway: Arc<Gateway>, metrics: Arc<Metrics>, own_address: SocketAddr) -> Router {
+pub fn router(gateway: Arc<Gateway>, metrics: Arc<Metrics>, reach: Arc<Reach>, own_address: SocketAddr) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
         .route(
             TARGETS,
             get(async |State(door): State<Arc<Door>>| Json(targets::listing(door.own_address, &door.metrics.agents()))),
         )
-        .fallback(async || (StatusCode::NOT_FOUND, format!("GET /metrics and GET {TARGETS} are here\n")))
-        .with_state(Arc::new(Door { gateway, metrics, own_address }))
+        .route("/healthz", get(async |State(door): State<Arc<Door>>| ok_unless(door.reach.hangs(Instant::now()))))
+        .route("/readyz", get(async |State(door): State<Arc<Door>>| ok_unless(door.reach.out_of_reach(Instant::now()))))
+        .fallback(async || (StatusCode::NOT_FOUND, format!("GET /metrics, /healthz, /readyz and {TARGETS} are here\n")))
+        .with_state(Arc::new(Door { gateway, metrics, reach, own_address }))
+}
+
+/// What is wrong with the control plane, for a probe.
+fn ok_unless(trouble: Option<String>) -> Response {
+    match trouble {
+        None => "ok\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
 }
 
 async fn scrape(State(door): State<Arc<Door>>) -> Response {

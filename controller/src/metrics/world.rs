@@ -7,7 +7,7 @@ use polyphony_api::condition;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::register;
-use crate::reconcile::decide::Action;
+use crate::reconcile::decide::Story;
 use crate::reconcile::observe::{ObjectKey, Observed};
 
 /// The reason of the event that tells of a plan in place of another.
@@ -123,8 +123,7 @@ impl World {
         *known = present;
     }
 
-    pub(super) fn note_action(&self, action: &Action) {
-        let Action::Tell(story) = action else { return };
+    pub(super) fn note_story(&self, story: &Story) {
         let (Some(namespace), Some(name)) = (&story.about.namespace, &story.about.name) else { return };
         match story.reason.as_str() {
             REPLANNED => self.replacements.with_label_values(&[namespace, name]).inc(),

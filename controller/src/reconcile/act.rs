@@ -1,11 +1,11 @@
 //! Act: carries actions out, in their order. Decides nothing.
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
@@ -15,37 +15,78 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::decide::{Action, Severity, Story};
-use super::observe::ObjectKey;
-use super::stores::{Stores, Written, WrittenKind, find};
+use super::decide::Action;
+use super::observe::{ObjectKey, Observed};
+use super::stores::{Written, WrittenKind};
 use crate::hub::registry::Registry;
 use crate::models::ModelStore;
 
 /// Who writes, in managed fields and events.
-const MANAGER: &str = "polyphony-controller";
-const REPORTER: &str = "polyphony.dev/controller";
-/// The longest note of an event.
-const MAX_NOTE: usize = 1024;
+pub const MANAGER: &str = "polyphony-controller";
+/// The API has to answer a call within this: a connection that swallows everything must not stop a round for long.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// A lease that is not renewed for this long has run out.
 const LEASE_SECONDS: i32 = 40;
+
+/// Why an action was not done. It is decided upon again.
+#[derive(Debug)]
+pub enum ActError {
+    /// The API answered, and will not have it.
+    Refused(Box<kube::Error>),
+    /// The API did not answer.
+    Unanswered(String),
+    /// Somebody else has written the object since it was observed.
+    Stale,
+    /// The name belongs to a segment of another plan.
+    Taken,
+}
+
+impl fmt::Display for ActError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => match &**error {
+                kube::Error::Api(status) => write!(f, "{} ({})", status.message, status.code),
+                error => write!(f, "{error}"),
+            },
+            Self::Unanswered(why) => write!(f, "{why}"),
+            Self::Stale => write!(f, "somebody else has written it meanwhile"),
+            Self::Taken => write!(f, "its name belongs to a segment of another plan"),
+        }
+    }
+}
+
+impl std::error::Error for ActError {}
+
+impl From<kube::Error> for ActError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(_) | kube::Error::SerdeError(_) => Self::Refused(Box::new(error)),
+            error => Self::Unanswered(error.to_string()),
+        }
+    }
+}
 
 /// What actions act upon.
 pub struct Actor {
     pub client: Client,
     pub registry: Arc<Registry>,
     pub models: Arc<ModelStore>,
-    /// Tells apart events of the same nanosecond.
-    pub n_events: AtomicU64,
 }
 
 // === impl Actor ===
 
 impl Actor {
-    /// Carries out one action; says what was written.
+    /// Carries out one action that was decided upon by `observed`; says what was written.
     ///
     /// # Errors
-    /// What the API answered; the action is decided upon again in a later round.
-    pub async fn carry_out(&self, action: Action, stores: &Stores) -> Result<Option<Written>, kube::Error> {
+    /// What the API answered, or that it did not; the action is decided upon again in a later round.
+    pub async fn carry_out(&self, action: Action, observed: &Observed) -> Result<Option<Written>, ActError> {
+        tokio::time::timeout(DEADLINE, self.act(action, observed))
+            .await
+            .unwrap_or_else(|_| Err(ActError::Unanswered(format!("no answer within {} s", DEADLINE.as_secs()))))
+    }
+
+    async fn act(&self, action: Action, observed: &Observed) -> Result<Option<Written>, ActError> {
         match action {
             Action::CreatePhone { name } => {
                 // Applied without fields: who writes a default owns it, and a person's own `apply` would conflict with that.
@@ -53,32 +94,29 @@ impl Actor {
                 let empty = json!({
                     "apiVersion": Phone::api_version(&()), "kind": Phone::kind(&()), "metadata": { "name": name }, "spec": {},
                 });
-                let made = api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(empty)).await;
-                created(WrittenKind::Phone, ObjectKey::new("", name), made)
+                let made = api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(empty)).await?;
+                Ok(Some(new(WrittenKind::Phone, ObjectKey::new("", name), &made)))
             }
             Action::SetPhoneStatus { name, status } => {
+                let old = observed.phones.get(&name).and_then(|seen| seen.object.as_deref());
                 let key = ObjectKey::new("", name);
-                let old = find(&stores.phones, &key).and_then(|phone| phone.status.clone());
+                let old = old.map(|phone| (phone, phone.status.as_ref()));
                 set_status(Api::<Phone>::all(self.client.clone()), WrittenKind::Phone, key, old, status).await
             }
             Action::SetModelStatus { key, status } => {
-                let old = find(&stores.models, &key).and_then(|model| model.status.clone());
+                let old = observed.models.get(&key).map(|seen| (&*seen.object, seen.object.status.as_ref()));
                 set_status(self.namespaced::<Model>(&key), WrittenKind::Model, key, old, status).await
             }
             Action::SetPlacementStatus { key, status } => {
-                let old = find(&stores.placements, &key).and_then(|placement| placement.status.clone());
+                let old = observed.placements.get(&key).map(|placement| (&**placement, placement.status.as_ref()));
                 set_status(self.namespaced::<SegmentPlacement>(&key), WrittenKind::Placement, key, old, status).await
             }
             Action::SetDeploymentStatus { key, status } => {
-                let old = find(&stores.deployments, &key).and_then(|deployment| deployment.status.clone());
-                set_status(self.namespaced::<InferenceDeployment>(&key), WrittenKind::Deployment, key, old, *status)
-                    .await
+                let old = observed.deployments.get(&key).map(|deployment| (&**deployment, deployment.status.as_ref()));
+                let api = self.namespaced::<InferenceDeployment>(&key);
+                set_status(api, WrittenKind::Deployment, key, old, *status).await
             }
-            Action::CreatePlacement(placement) => {
-                let key = ObjectKey::of(placement.as_ref());
-                let made = self.namespaced::<SegmentPlacement>(&key).create(&post(), &placement).await;
-                created(WrittenKind::Placement, key, made)
-            }
+            Action::CreatePlacement(placement) => self.create(&placement).await.map(Some),
             Action::DeletePlacement { key } => {
                 let deleted =
                     self.namespaced::<SegmentPlacement>(&key).delete(&key.name, &DeleteParams::background()).await;
@@ -100,8 +138,11 @@ impl Actor {
                 let resource_version = left.and_then(|placement| placement.resource_version());
                 Ok(Some(Written { kind: WrittenKind::Placement, key, resource_version, is_new: false }))
             }
-            Action::RenewLease { phone } => self.renew(phone).await.map(Some),
-            Action::Tell(story) => self.tell(story).await.map(|()| None),
+            Action::RenewLease { phone } => {
+                let object = observed.phones.get(&phone).and_then(|seen| seen.object.as_deref());
+                let owner = object.and_then(|object| object.owner_ref(&()));
+                Ok(Some(self.renew(phone, owner).await?))
+            }
             Action::CutLink { phone } => {
                 self.registry.cut(&phone);
                 Ok(None)
@@ -110,6 +151,8 @@ impl Actor {
                 self.models.resolve(wanted);
                 Ok(None)
             }
+            // The outbox has it.
+            Action::Tell(_) => Ok(None),
         }
     }
 
@@ -120,7 +163,25 @@ impl Actor {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    async fn renew(&self, phone: String) -> Result<Written, kube::Error> {
+    /// Makes a placement, or finds that it is made already: by a life before this one, or by a call whose answer was lost.
+    async fn create(&self, placement: &SegmentPlacement) -> Result<Written, ActError> {
+        let key = ObjectKey::of(placement);
+        let api = self.namespaced::<SegmentPlacement>(&key);
+        match api.create(&post(), placement).await {
+            Ok(made) => Ok(new(WrittenKind::Placement, key, &made)),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                // Names carry no plan: the one that is there may be of another.
+                let there = api.get(&key.name).await?;
+                let is_it = there.spec.plan_digest.is_some() && there.spec.plan_digest == placement.spec.plan_digest;
+                let is_leaving = there.metadata.deletion_timestamp.is_some();
+                if is_it && !is_leaving { Ok(new(WrittenKind::Placement, key, &there)) } else { Err(ActError::Taken) }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The lease goes with its phone.
+    async fn renew(&self, phone: String, owner: Option<OwnerReference>) -> Result<Written, kube::Error> {
         let api = Api::<Lease>::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let spec = LeaseSpec {
             holder_identity: Some(phone.clone()),
@@ -128,68 +189,52 @@ impl Actor {
             renew_time: Some(MicroTime(Timestamp::now())),
             ..LeaseSpec::default()
         };
-        let patched = api.patch(&phone, &by_us(), &Patch::Merge(json!({ "spec": spec }))).await;
+        let owners = owner.map(|owner| vec![owner]);
+        let patch = json!({ "metadata": { "ownerReferences": owners }, "spec": spec });
+        let patched = api.patch(&phone, &by_us(), &Patch::Merge(patch)).await;
         let lease = match absent_is_fine(patched)? {
             Some(lease) => lease,
             None => {
-                let metadata = ObjectMeta { name: Some(phone.clone()), ..ObjectMeta::default() };
+                let metadata =
+                    ObjectMeta { name: Some(phone.clone()), owner_references: owners, ..ObjectMeta::default() };
                 api.create(&post(), &Lease { metadata, spec: Some(spec) }).await?
             }
         };
-        let key = ObjectKey::new(SYSTEM_NAMESPACE, phone);
-        Ok(Written { kind: WrittenKind::Lease, key, resource_version: lease.resource_version(), is_new: true })
-    }
-
-    async fn tell(&self, story: Story) -> Result<(), kube::Error> {
-        let now = Timestamp::now();
-        let namespace = story.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
-        let name = story.about.name.clone().unwrap_or_default();
-        let count = self.n_events.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(about = %format!("{} {name}", story.about.kind.as_deref().unwrap_or("")), reason = %story.reason, "{}", story.note);
-        let event = Event {
-            metadata: ObjectMeta {
-                name: Some(format!("{name}.{:x}{count:x}", now.as_nanosecond())),
-                namespace: Some(namespace.clone()),
-                ..ObjectMeta::default()
-            },
-            event_time: Some(MicroTime(now)),
-            reporting_controller: Some(REPORTER.to_owned()),
-            reporting_instance: Some(MANAGER.to_owned()),
-            action: Some("Reconcile".to_owned()),
-            reason: Some(story.reason),
-            note: Some(cut_to(story.note, MAX_NOTE)),
-            regarding: Some(story.about),
-            type_: Some(match story.severity {
-                Severity::Normal => "Normal".to_owned(),
-                Severity::Warning => "Warning".to_owned(),
-            }),
-            ..Event::default()
-        };
-        Api::<Event>::namespaced(self.client.clone(), &namespace).create(&post(), &event).await.map(|_| ())
+        Ok(new(WrittenKind::Lease, ObjectKey::new(SYSTEM_NAMESPACE, phone), &lease))
     }
 }
 
+/// Writes a status over the one that was observed; what somebody else has written since is not written over.
 async fn set_status<K, S>(
     api: Api<K>,
     kind: WrittenKind,
     key: ObjectKey,
-    old: Option<S>,
-    new: S,
-) -> Result<Option<Written>, kube::Error>
+    observed: Option<(&K, Option<&S>)>,
+    status: S,
+) -> Result<Option<Written>, ActError>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
     S: Serialize,
 {
     let as_value = |status: &S| serde_json::to_value(status).map_err(kube::Error::SerdeError);
-    let old = old.as_ref().map(as_value).transpose()?.unwrap_or_else(|| json!({}));
-    let patch = merge_patch(&old, &as_value(&new)?);
+    // An object that is gone needs no status.
+    let Some((object, old)) = observed else { return Ok(None) };
+    let old = old.map(as_value).transpose()?.unwrap_or_else(|| json!({}));
+    let patch = merge_patch(&old, &as_value(&status)?);
     if patch.as_object().is_some_and(serde_json::Map::is_empty) {
         return Ok(None);
     }
-    let patched = api.patch_status(&key.name, &by_us(), &Patch::Merge(json!({ "status": patch }))).await;
-    // An object that is gone needs no status.
-    let resource_version = absent_is_fine(patched)?.and_then(|object| object.resource_version());
+    let patch = json!({ "metadata": { "resourceVersion": object.meta().resource_version }, "status": patch });
+    let patched = api.patch_status(&key.name, &by_us(), &Patch::Merge(patch)).await;
+    if matches!(&patched, Err(kube::Error::Api(status)) if status.code == 409) {
+        return Err(ActError::Stale);
+    }
+    let resource_version = absent_is_fine(patched)?.and_then(|object| object.meta().resource_version.clone());
     Ok(Some(Written { kind, key, resource_version, is_new: false }))
+}
+
+fn new<K: ResourceExt>(kind: WrittenKind, key: ObjectKey, object: &K) -> Written {
+    Written { kind, key, resource_version: object.resource_version(), is_new: true }
 }
 
 /// The merge patch (RFC 7386) that turns `from` into `to`; `{}` when they are equal.
@@ -215,19 +260,6 @@ fn merge_patch(from: &Value, to: &Value) -> Value {
     Value::Object(patch)
 }
 
-fn created<K: ResourceExt>(
-    kind: WrittenKind,
-    key: ObjectKey,
-    made: Result<K, kube::Error>,
-) -> Result<Option<Written>, kube::Error> {
-    match made {
-        Ok(object) => Ok(Some(Written { kind, key, resource_version: object.resource_version(), is_new: true })),
-        // Names are a function of what is meant, so the object that is there is the one that was to be made.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 fn absent_is_fine<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -244,16 +276,6 @@ fn by_us() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// At most `limit` bytes, cut between characters.
-fn cut_to(mut text: String, limit: usize) -> String {
-    if text.len() > limit {
-        let end = (0..=limit - '…'.len_utf8()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,12 +286,5 @@ mod tests {
         let to = json!({ "a": 1, "b": { "c": 2, "d": 2 }, "e": [1, 2] });
         assert_eq!(merge_patch(&from, &to), json!({ "b": { "c": 2 }, "e": [1, 2], "f": null }));
         assert_eq!(merge_patch(&to, &to), json!({}));
-    }
-
-    #[test]
-    fn a_long_note_is_cut_between_characters() {
-        let cut = cut_to("ä".repeat(1000), MAX_NOTE);
-        assert!(cut.len() <= MAX_NOTE && cut.ends_with('…'));
-        assert_eq!(cut_to("short".into(), MAX_NOTE), "short");
     }
 }

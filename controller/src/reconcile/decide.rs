@@ -1,18 +1,24 @@
 //! Decide: what to do about what was observed. Pure: no clock, no randomness, no network.
 
 pub mod balance;
+pub mod failures;
 mod models;
 mod phones;
 mod placements;
 pub mod replicas;
 pub mod story;
 
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use polyphony_api::{InferenceDeploymentStatus, ModelStatus, PhoneStatus, SegmentPlacement, SegmentPlacementStatus};
 use polyphony_placement::{Infeasible, Plan, Problem, Strategy};
+use strum::{IntoStaticStr, VariantNames};
 
 use super::observe::{ObjectKey, Observed};
-use super::status;
 use crate::models::Wanted;
 pub use story::{Severity, Story};
 
@@ -20,7 +26,8 @@ pub use story::{Severity, Story};
 pub type Planner<'a> = &'a dyn Fn(Strategy, &Problem) -> Result<Plan, Infeasible>;
 
 /// One thing to do. Whoever carries it out has no choice left.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     CreatePhone {
         name: String,
@@ -66,52 +73,125 @@ pub enum Action {
 // === impl Action ===
 
 impl Action {
+    /// The placement that this deletes or releases: it needs no status any more.
+    fn parts_with(&self) -> Option<&ObjectKey> {
+        match self {
+            Self::DeletePlacement { key } | Self::ReleasePlacement { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
     /// Its kind in metrics.
     pub fn kind(&self) -> &'static str {
+        self.into()
+    }
+}
+
+/// What is done for one object, in this order: where one action fails, those after it are left for a later round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Course {
+    pub subject: Subject,
+    pub actions: Vec<Action>,
+}
+
+/// Whose course it is. Courses of different subjects do not wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Subject {
+    Phone(String),
+    Model(ObjectKey),
+    Placement(ObjectKey),
+    /// With the making and deleting of its placements.
+    Deployment(ObjectKey),
+}
+
+// === impl Subject ===
+
+impl Subject {
+    /// Its kind in metrics.
+    pub fn kind(&self) -> &'static str {
+        self.into()
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CreatePhone { .. } => "create_phone",
-            Self::SetPhoneStatus { .. } => "set_phone_status",
-            Self::RenewLease { .. } => "renew_lease",
-            Self::CutLink { .. } => "cut_link",
-            Self::ResolveModel(_) => "resolve_model",
-            Self::SetModelStatus { .. } => "set_model_status",
-            Self::SetPlacementStatus { .. } => "set_placement_status",
-            Self::SetDeploymentStatus { .. } => "set_deployment_status",
-            Self::CreatePlacement(_) => "create_placement",
-            Self::DeletePlacement { .. } => "delete_placement",
-            Self::ReleasePlacement { .. } => "release_placement",
-            Self::Tell(_) => "tell",
+            Self::Phone(name) => write!(f, "phone {name}"),
+            Self::Model(key) => write!(f, "model {key}"),
+            Self::Placement(key) => write!(f, "placement {key}"),
+            Self::Deployment(key) => write!(f, "deployment {key}"),
         }
     }
 }
 
+/// What a round does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    pub courses: Vec<Course>,
+    /// Whose decision broke down, and with what words. Nothing else is touched by that.
+    pub failed: BTreeMap<Subject, String>,
+}
+
+// === impl Decision ===
+
+impl Decision {
+    /// All actions, course by course.
+    pub fn actions(&self) -> impl Iterator<Item = &Action> {
+        self.courses.iter().flat_map(|course| &course.actions)
+    }
+
+    /// Decides on one subject. What panics decides nothing, and is noted.
+    fn apart<T>(&mut self, subject: Subject, work: impl FnOnce(&mut Vec<Action>) -> T) -> Result<T, String> {
+        let mut actions = Vec::new();
+        match catch_unwind(AssertUnwindSafe(|| work(&mut actions))) {
+            Ok(value) => {
+                if !actions.is_empty() {
+                    self.courses.push(Course { subject, actions });
+                }
+                Ok(value)
+            }
+            Err(panic) => {
+                let words = words_of(panic.as_ref());
+                self.failed.insert(subject, words.clone());
+                Err(words)
+            }
+        }
+    }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
+}
+
 /// What to do, in this order.
 pub fn decide(observed: &Observed) -> Vec<Action> {
-    decide_with(observed, &polyphony_placement::plan_by)
+    decide_with(observed, &polyphony_placement::plan_by).actions().cloned().collect()
 }
 
-/// As [`decide`], with a planner that remembers its answers.
-pub fn decide_with(observed: &Observed, planner: Planner<'_>) -> Vec<Action> {
-    let mut actions = Vec::new();
-    phones::decide(observed, &mut actions);
-    models::decide(observed, &mut actions);
-    placements::decide(observed, &mut actions);
-    let outcomes = replicas::decide(observed, planner, &mut actions);
-    status::decide(observed, &outcomes, &mut actions);
-    without_the_dropped(actions)
-}
-
-/// A placement that goes at once needs no status any more.
-fn without_the_dropped(actions: Vec<Action>) -> Vec<Action> {
-    let dropped: std::collections::BTreeSet<ObjectKey> = actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::ReleasePlacement { key, .. } => Some(key.clone()),
-            _ => None,
-        })
-        .collect();
-    let is_kept = |action: &Action| !matches!(action, Action::SetPlacementStatus { key, .. } if dropped.contains(key));
-    actions.into_iter().filter(is_kept).collect()
+/// As [`decide`], with a planner that remembers its answers, and course by course.
+pub fn decide_with(observed: &Observed, planner: Planner<'_>) -> Decision {
+    let mut decision = Decision::default();
+    for (name, seen) in &observed.phones {
+        // A failure is noted; the others are decided on all the same.
+        let _ = decision.apart(Subject::Phone(name.clone()), |actions| phones::decide(observed, name, seen, actions));
+    }
+    for (key, seen) in &observed.models {
+        let _ = decision.apart(Subject::Model(key.clone()), |actions| models::decide(observed, key, seen, actions));
+    }
+    for (key, placement) in &observed.placements {
+        let subject = Subject::Placement(key.clone());
+        let _ = decision.apart(subject, |actions| placements::farewell(observed, key, placement, actions));
+    }
+    let balances = replicas::decide(observed, planner, &mut decision);
+    let gone: BTreeSet<ObjectKey> = decision.actions().filter_map(Action::parts_with).cloned().collect();
+    for (key, placement) in observed.placements.iter().filter(|(key, _)| !gone.contains(*key)) {
+        let subject = Subject::Placement(key.clone());
+        let balance = balances.get(key);
+        let _ = decision.apart(subject, |actions| placements::decide(observed, key, placement, balance, actions));
+    }
+    decision
 }
 
 /// The time of conditions: whole seconds, as Kubernetes writes them.

@@ -9,9 +9,10 @@ use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
 use polyphony_protocol::hub::SegmentPhase;
 use polyphony_protocol::{PlanGeneration, RingId};
 
+use super::commitment::is_committed_by;
 use super::observe::{Health, ObjectKey, Observed};
 use super::power;
-use crate::hub::assignments::{owner, ring_of};
+use crate::hub::assignments::{self, owner, ring_of};
 
 /// One plan of one replica, as objects. Never empty.
 #[derive(Clone, Debug)]
@@ -69,10 +70,27 @@ pub fn phase_of(observed: &Observed, placement: &SegmentPlacement) -> Phase {
 // === impl Generation ===
 
 impl<'a> Generation<'a> {
-    /// Whether every stage is an object.
+    /// Whether every stage is an object, all of one plan, whose layers join.
     pub fn is_whole(&self) -> bool {
-        self.segments.iter().enumerate().all(|(stage, segment)| segment.spec.stage as usize == stage)
-            && self.segments.iter().all(|segment| segment.spec.stages as usize == self.segments.len())
+        assignments::is_whole(&self.segments)
+    }
+
+    /// Pairs of stages that dial each other, by phone: hidden states and tokens go around, an encoder's output goes to all that decode.
+    pub fn links(&self) -> Vec<(&'a str, &'a str)> {
+        let phone = |stage: usize| self.segments.get(stage).map(|segment| segment.spec.phone.as_str());
+        let mut pairs: Vec<(usize, usize)> = (1..self.segments.len()).map(|stage| (stage - 1, stage)).collect();
+        let decodes = |segment: &&SegmentPlacement| segment.spec.holds.to > segment.spec.encoder_layers.unwrap_or(0);
+        pairs.extend(self.segments.iter().position(decodes).map(|first| (self.segments.len() - 1, first)));
+        for (from, segment) in self.segments.iter().enumerate() {
+            pairs.extend(segment.spec.edges.iter().map(|edge| (from, edge.to as usize)));
+        }
+        let named = pairs.into_iter().filter(|(from, to)| from != to);
+        named.filter_map(|(from, to)| Some((phone(from)?, phone(to)?))).collect()
+    }
+
+    /// Whether its deployment names it as written to its end.
+    pub fn is_committed(&self, deployment: &InferenceDeployment) -> bool {
+        self.segments.iter().all(|segment| is_committed_by(deployment, segment))
     }
 
     /// Whether any of its placements is being deleted: then it only drains.

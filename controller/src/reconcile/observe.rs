@@ -1,6 +1,6 @@
 //! Observed: everything that a decision may look at, as plain data, the time included.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use polyphony_gateway::Gateway;
 use polyphony_protocol::hub::{Heartbeat, Join, SegmentReport};
 use polyphony_protocol::{PlanGeneration, RingId};
 
+use super::setbacks::Setbacks;
 use super::stores::Stores;
 use crate::hub::assignments::ring_of;
 use crate::hub::registry::{LinkState, Registry};
@@ -34,6 +35,12 @@ pub struct Observed {
     pub sessions: BTreeMap<(RingId, PlanGeneration), usize>,
     /// Measured decode speed of deployments, by [`model_id`].
     pub tokens_per_second: BTreeMap<String, f64>,
+    /// Deployments that went wrong of late, and how long each is left alone.
+    pub setbacks: Setbacks,
+    /// Deployments of which something was written that the watches have not shown yet.
+    pub behind: BTreeSet<ObjectKey>,
+    /// When the status of a placement was written last, since the start.
+    pub written: BTreeMap<ObjectKey, Duration>,
 }
 
 /// What a person set by flags.
@@ -263,6 +270,9 @@ impl Sources {
             placements,
             sessions,
             tokens_per_second,
+            setbacks: Setbacks::new(),
+            behind: BTreeSet::new(),
+            written: BTreeMap::new(),
         }
     }
 
@@ -278,6 +288,10 @@ impl Sources {
             }
         }
         for (name, linked) in self.registry.snapshot(instant) {
+            // A phone that is neither an object nor linked is nobody's any more: a person has deleted it.
+            if !phones.contains_key(&name) && !matches!(linked.state, LinkState::Up { .. }) {
+                continue;
+            }
             let seen = phones.entry(name).or_default();
             seen.link = match linked.state {
                 LinkState::Up { silent_for, suspected_after } => PhoneLink::Up { silent_for, suspected_after },

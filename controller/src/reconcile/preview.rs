@@ -160,6 +160,9 @@ fn observed(world: &World) -> Observed {
         placements,
         sessions: BTreeMap::new(),
         tokens_per_second: BTreeMap::new(),
+        setbacks: BTreeMap::new(),
+        behind: BTreeSet::new(),
+        written: BTreeMap::new(),
     }
 }
 
@@ -190,6 +193,7 @@ fn seen(phone: &Phone, placements: &[SegmentPlacement]) -> PhoneSeen {
         numerics,
         speeds: status.backends.iter().map(speed).collect(),
         metrics_address: String::new(),
+        instance: String::new(),
     });
     let link = |link: &polyphony_api::phone::Link| LinkReport {
         peer: link.peer.clone(),

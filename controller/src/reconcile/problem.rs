@@ -17,6 +17,7 @@ use polyphony_placement::{
 };
 use polyphony_protocol::frame::HEADER_BYTES;
 
+use super::decide::failures;
 use super::observe::Observed;
 use super::power;
 use measured::Figures;
@@ -166,6 +167,7 @@ fn estimated_costs(
     let (object, join) = (seen.object.as_ref()?, seen.join.as_ref()?);
     if !observed.health(name).takes_segments()
         || request.excluded.contains(name)
+        || failures::of_model(observed, name, request.manifest_digest).is_some()
         || refusal(object, request.deployment).is_some()
     {
         return None;
@@ -193,6 +195,11 @@ pub fn refusals(observed: &Observed, request: &Request<'_>) -> Vec<(String, &'st
         };
         if request.excluded.contains(name) {
             return Some("it is another deployment's or replica's, or has just failed");
+        }
+        if failures::of_model(observed, name, request.manifest_digest).is_some() {
+            return Some(
+                "it could not load this model of late: `polyctl describe phone` says why, `polyctl phone forgive` lets it try again at once",
+            );
         }
         refusal(object, request.deployment)
     };

@@ -4,27 +4,71 @@ use kube::ResourceExt;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::{DEPLOYMENT_LABEL, InferenceDeployment, InferenceDeploymentStatus};
 
-use super::decide::replicas::{Outcome, Outcomes, Trouble};
+use super::decide::replicas::{Outcome, Trouble};
 use super::decide::story::{Severity, tell};
 use super::decide::{Action, condition_time};
-use super::observe::{Observed, model_id};
+use super::generations::of_deployment;
+use super::observe::{ObjectKey, Observed, model_id};
 use super::segments::label_value;
+use super::setbacks::Cause;
 
 /// A measured speed is written again when it moved by this part.
 const MEANINGFUL_PART: f64 = 0.05;
 
-pub(super) fn decide(observed: &Observed, outcomes: &Outcomes, actions: &mut Vec<Action>) {
-    for (key, outcomes) in outcomes {
-        let Some(deployment) = observed.deployments.get(key) else {
-            continue;
-        };
-        let before = deployment.status.clone().unwrap_or_default();
-        let after = status_of(observed, deployment, outcomes, &before);
-        if after != before {
-            let stories = story_of(deployment, &before, &after);
-            actions.push(Action::SetDeploymentStatus { key: key.clone(), status: Box::new(after) });
-            actions.extend(stories);
-        }
+/// Writes what a deployment's replicas came to. A plan of this round is named here, after its placements: that commits it.
+pub(super) fn decide(
+    observed: &Observed,
+    key: &ObjectKey,
+    deployment: &InferenceDeployment,
+    outcomes: &[Outcome],
+    actions: &mut Vec<Action>,
+) {
+    let before = deployment.status.clone().unwrap_or_default();
+    let after = status_of(observed, deployment, outcomes, &before);
+    write(key, deployment, &before, after, actions);
+}
+
+/// Says of a deployment that deciding about it broke down; what its plans were is left as it is.
+pub(super) fn broken_down(
+    observed: &Observed,
+    key: &ObjectKey,
+    deployment: &InferenceDeployment,
+    words: &str,
+    actions: &mut Vec<Action>,
+) {
+    let before = deployment.status.clone().unwrap_or_default();
+    let mut after = before.clone();
+    let message = format!(
+        "deciding about it broke down: {words}; it is tried again after pauses that grow: report this as a bug, with the controller's log"
+    );
+    let say = |type_, status| Statement {
+        type_,
+        status,
+        reason: Cause::DecisionFailed.reason().to_owned(),
+        message: message.clone(),
+    };
+    let serves = of_deployment(observed, deployment).iter().any(|generation| generation.is_ready(observed));
+    let mut statements = vec![say("Degraded", Truth::True), say("Progressing", Truth::False)];
+    if !serves {
+        statements.push(say("Available", Truth::False));
+    }
+    for statement in statements {
+        condition::set(&mut after.conditions, &statement, deployment.metadata.generation, &condition_time(observed));
+    }
+    write(key, deployment, &before, after, actions);
+}
+
+fn write(
+    key: &ObjectKey,
+    deployment: &InferenceDeployment,
+    before: &InferenceDeploymentStatus,
+    after: InferenceDeploymentStatus,
+    actions: &mut Vec<Action>,
+) {
+    if after != *before {
+        let stories = story_of(deployment, before, &after);
+        actions.push(Action::SetDeploymentStatus { key: key.clone(), status: Box::new(after) });
+        actions.extend(stories);
     }
 }
 
@@ -40,7 +84,8 @@ fn status_of(
     status.replicas = count(|outcome| outcome.generation.is_some());
     status.ready_replicas = count(|outcome| outcome.is_ready);
     status.selector = Some(format!("{DEPLOYMENT_LABEL}={}", label_value(&deployment.name_any())));
-    let newest = outcomes.iter().filter_map(|outcome| outcome.generation).max();
+    let planned = outcomes.iter().filter_map(|outcome| outcome.summary.as_ref()).map(|summary| summary.generation);
+    let newest = outcomes.iter().filter_map(|outcome| outcome.generation).chain(planned).max();
     status.plan_generation = newest.max(before.plan_generation);
     status.phones =
         Some(u32::try_from(outcomes.iter().map(|outcome| outcome.phones.len()).sum::<usize>()).unwrap_or(u32::MAX));
@@ -50,7 +95,8 @@ fn status_of(
     let measured = observed.tokens_per_second.get(&id).copied().filter(|measured| measured.is_finite());
     let measured = measured.or(before.measured_tokens_per_second).map(|measured| (measured * 100.0).round() / 100.0);
     status.measured_tokens_per_second = steady(before.measured_tokens_per_second, measured);
-    if let Some(newest) = outcomes.iter().filter(|outcome| outcome.summary.is_some()).max_by_key(|one| one.generation) {
+    let generation = |outcome: &&Outcome| outcome.summary.as_ref().map(|summary| summary.generation);
+    if let Some(newest) = outcomes.iter().filter(|outcome| outcome.summary.is_some()).max_by_key(generation) {
         status.plan = newest.summary.clone();
         status.time_to_first_token_seconds = newest.time_to_first_token_seconds;
     }
@@ -60,12 +106,8 @@ fn status_of(
         condition::set(&mut status.conditions, &statement, deployment.metadata.generation, &now);
     }
     let said = condition::find(&before.conditions, "Balanced");
-    if let Some(mut statement) = balanced(outcomes).or_else(|| said.and_then(|_| not_asked(outcomes))) {
-        // Its figures change with each measurement; what was said first is said until the reason is another.
-        if let Some(said) = said.filter(|said| said.reason == statement.reason) {
-            statement.message.clone_from(&said.message);
-        }
-        condition::set(&mut status.conditions, &statement, deployment.metadata.generation, &now);
+    if let Some(statement) = balanced(outcomes).or_else(|| said.and_then(|_| not_asked(outcomes))) {
+        condition::say(&mut status.conditions, &statement, deployment.metadata.generation, &now);
     }
     status
 }
@@ -129,7 +171,18 @@ fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u
     let say = |type_, status, why: Trouble| Statement { type_, status, reason: why.reason, message: why.message };
     let plain = |reason: &str, message: String| Trouble { reason: reason.to_owned(), message };
 
-    let available = if n_ready > 0 {
+    let leaving = deployment.metadata.deletion_timestamp.as_ref().map(|_| {
+        let held = deployment.finalizers().join(", ");
+        plain(
+            "Deleting",
+            format!(
+                "it is being deleted: its sessions end and no new ones begin; it is there until these finalizers are taken off: {held}"
+            ),
+        )
+    });
+    let available = if let Some(leaving) = &leaving {
+        say("Available", Truth::False, leaving.clone())
+    } else if n_ready > 0 {
         say("Available", Truth::True, plain("Serving", serving(outcomes, n_ready, wanted)))
     } else if wanted == 0 {
         say("Available", Truth::False, plain("ScaledToZero", "no replica is asked for: raise spec.replicas".into()))

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -15,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::observe::ObjectKey;
+use super::reach::Reach;
+
+/// A watch is begun anew after this: where the connection swallows everything, that is when it is noticed.
+const WATCH_SECONDS: u32 = 20;
 
 /// Everything that is watched.
 pub struct Stores {
@@ -51,15 +56,15 @@ pub enum WrittenKind {
 
 impl Stores {
     /// Begins to watch; the watches run on `tasks` until `stop`.
-    pub fn start(client: &Client, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+    pub fn start(client: &Client, reach: &Arc<Reach>, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         let changed = Arc::new(Notify::new());
         let leases = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
         Self {
-            phones: keep(Api::all(client.clone()), &changed, tasks, stop),
-            models: keep(Api::all(client.clone()), &changed, tasks, stop),
-            deployments: keep(Api::all(client.clone()), &changed, tasks, stop),
-            placements: keep(Api::all(client.clone()), &changed, tasks, stop),
-            leases: keep(leases, &changed, tasks, stop),
+            phones: keep(Api::all(client.clone()), &changed, reach, tasks, stop),
+            models: keep(Api::all(client.clone()), &changed, reach, tasks, stop),
+            deployments: keep(Api::all(client.clone()), &changed, reach, tasks, stop),
+            placements: keep(Api::all(client.clone()), &changed, reach, tasks, stop),
+            leases: keep(leases, &changed, reach, tasks, stop),
             changed,
         }
     }
@@ -116,21 +121,32 @@ where
     }
 }
 
-fn keep<K>(api: Api<K>, changed: &Arc<Notify>, tasks: &TaskTracker, stop: &CancellationToken) -> Store<K>
+fn keep<K>(
+    api: Api<K>,
+    changed: &Arc<Notify>,
+    reach: &Arc<Reach>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let (changed, stop) = (changed.clone(), stop.clone());
+    let (changed, reach, stop) = (changed.clone(), reach.clone(), stop.clone());
     tasks.spawn(async move {
         let kind = K::kind(&());
-        let events = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+        let events = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff().reflect(writer);
         let mut events = std::pin::pin!(events.take_until(stop.cancelled_owned()));
         while let Some(event) = events.next().await {
             match event {
-                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                Ok(_) => changed.notify_one(),
+                Ok(event) => {
+                    reach.note_answer();
+                    if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
+                        changed.notify_one();
+                    }
+                }
                 Err(error) => {
+                    reach.note_silence(Instant::now(), error.to_string());
                     tracing::warn!(%kind, %error, "a watch broke off and is started again")
                 }
             }

@@ -41,6 +41,7 @@ pub fn join(name: &str, token: &str, mib: u64) -> Join {
             gigabytes_per_second: 5.0,
         }],
         metrics_address: "127.0.0.1:8".into(),
+        instance: String::new(),
     }
 }
 

@@ -54,6 +54,17 @@ impl Farm {
         Self { endpoints, client, token, stop, running: tokio::spawn(process.run()) }
     }
 
+    /// A controller that reaches its API by one kubeconfig, and tests that reach it by another.
+    pub async fn start_with(data_dir: &Path, its: &Path, ours: &Path) -> Self {
+        let stop = CancellationToken::new();
+        let flags = Flags { kubeconfig: Some(its.to_owned()), ..flags(data_dir) };
+        let process = Process::start(flags, stop.clone()).await.unwrap();
+        let (client, _) = kubeconfig::client(ours).await.unwrap();
+        let token = std::fs::read_to_string(data_dir.join("join-token")).unwrap().trim().to_owned();
+        let endpoints = process.endpoints.clone();
+        Self { endpoints, client, token, stop, running: tokio::spawn(process.run()) }
+    }
+
     pub async fn stop(self) {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
@@ -120,7 +131,7 @@ impl Farm {
     }
 }
 
-fn object<K: serde::de::DeserializeOwned>(value: serde_json::Value) -> K {
+pub fn object<K: serde::de::DeserializeOwned>(value: serde_json::Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 

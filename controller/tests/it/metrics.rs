@@ -12,10 +12,11 @@ use super::exposition::{assert_documented, assert_promtool_has_nothing_to_say, f
 use super::farm::{Farm, until};
 
 /// Every name of the controller, and its type. The gateway's are in the same scrape.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 15] = [
     ("polyphony_actions_total", "counter"),
     ("polyphony_build_info", "gauge"),
     ("polyphony_deployment_replicas", "gauge"),
+    ("polyphony_failed_decisions_total", "counter"),
     ("polyphony_hub_links", "gauge"),
     ("polyphony_imbalanced", "gauge"),
     ("polyphony_phones", "gauge"),

@@ -75,6 +75,9 @@ pub struct Join {
     /// Where `/metrics` is scraped, as `IP:PORT`; empty when the agent shows none.
     #[serde(default)]
     pub metrics_address: String,
+    /// Tells this life of the agent from the ones before it; empty where an agent does not say.
+    #[serde(default)]
+    pub instance: String,
 }
 
 /// A measured matrix-vector product.
@@ -114,6 +117,18 @@ pub struct Heartbeat {
     pub segments: Vec<SegmentReport>,
     /// Measured links to peers.
     pub links: Vec<LinkReport>,
+    /// Peers that could not be reached for some seconds, and still cannot.
+    #[serde(default)]
+    pub links_down: Vec<LinkDown>,
+}
+
+/// A peer to which no connection comes about, though it may be alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkDown {
+    pub peer: String,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The round trip to a peer of a ring.
@@ -181,6 +196,9 @@ pub struct Assignment {
     pub generation: PlanGeneration,
     /// Proof of membership that ring hellos carry.
     pub ring_secret: String,
+    /// Digest of the whole plan: stages of one ring have it in common.
+    #[serde(default)]
+    pub plan_digest: String,
     pub stage: u32,
     pub holds: Holds,
     /// Every stage of the ring in order, this one included.
@@ -267,4 +285,7 @@ pub struct Peer {
     pub phone: String,
     /// Where it is dialled; empty while the phone is not connected.
     pub ring_address: String,
+    /// The layers that it runs; absent where a hub does not say.
+    #[serde(default)]
+    pub layers: Option<LayerSpan>,
 }

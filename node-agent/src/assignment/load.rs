@@ -46,6 +46,12 @@ pub(super) enum LoadError {
         "the plan puts the encoder's end and the decoder's begin at {planned:?}, and layers {from} to {to} of stage {stage} do not fit that; update the controller"
     )]
     Encoder { planned: Option<EncoderStages>, stage: u32, from: u32, to: u32 },
+    #[error(
+        "the layers of the plan do not join: stage {stage} begins at {from}, {expected} was expected; the controller plans anew when this placement is deleted"
+    )]
+    NotJoined { stage: u32, from: u32, expected: u32 },
+    #[error("the plan gives this stage the layers {from} to {to} and tells its peers others; delete this placement")]
+    NotOwn { from: u32, to: u32 },
     #[error("loading stopped: {0}")]
     Thread(String),
     #[error("loading stopped: the plan no longer wants the segment")]
@@ -162,6 +168,24 @@ pub(super) fn check_numerics(context: &Context, assignment: &Assignment) -> Resu
     Err(LoadError::Numerics { ours: ours.clone(), wanted: assignment.numerics_class.clone() })
 }
 
+/// Whether the layers of all stages join, from the first layer on, and those of this stage are the ones that the others know of.
+pub(super) fn check_joined(assignment: &Assignment) -> Result<(), LoadError> {
+    let hub::Holds { from, to, .. } = assignment.holds;
+    let mut expected = 0;
+    for peer in &assignment.peers {
+        // A hub of before does not say.
+        let Some(layers) = peer.layers else { return Ok(()) };
+        if layers.from != expected || layers.to < layers.from {
+            return Err(LoadError::NotJoined { stage: peer.stage, from: layers.from, expected });
+        }
+        if peer.stage == assignment.stage && (layers.from, layers.to) != (from, to) {
+            return Err(LoadError::NotOwn { from, to });
+        }
+        expected = layers.to;
+    }
+    Ok(())
+}
+
 async fn wait_for_host(context: &Context) -> Result<Host, LoadError> {
     let mut host = context.host.clone();
     let known =
@@ -265,5 +289,57 @@ impl Supply {
     fn needed(&self) -> Needed {
         let tensors = self.manifest.tensors_of(&self.holds).into_iter().map(|tensor| tensor.sha256.clone());
         tensors.chain([self.digest.clone()]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyphony_protocol::hub::{LayerSpan, Peer};
+    use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
+
+    use super::*;
+
+    fn assignment(own: (u32, u32), spans: &[Option<(u32, u32)>]) -> Assignment {
+        let peer = |(stage, span): (u32, &Option<(u32, u32)>)| Peer {
+            stage,
+            phone: format!("phone-{stage}"),
+            ring_address: String::new(),
+            layers: span.map(|(from, to)| LayerSpan { from, to }),
+        };
+        Assignment {
+            namespace: "default".into(),
+            name: "a".into(),
+            ring: RingId(1),
+            generation: PlanGeneration(1),
+            ring_secret: String::new(),
+            plan_digest: String::new(),
+            stage: 1,
+            holds: hub::Holds { embedding: false, from: own.0, to: own.1, head: true },
+            peers: (0..).zip(spans).map(peer).collect(),
+            manifest_digest: String::new(),
+            context_length: 16,
+            max_sessions: 1,
+            session_groups: 0,
+            activation_type: ActivationType::F16,
+            numerics_class: String::new(),
+            standby: None,
+            follows: None,
+            encoder: None,
+        }
+    }
+
+    #[test]
+    fn a_ring_of_two_plans_is_not_loaded() {
+        let joined = |own, spans: &[Option<(u32, u32)>]| check_joined(&assignment(own, spans));
+        assert!(joined((3, 6), &[Some((0, 3)), Some((3, 6))]).is_ok());
+        assert!(joined((3, 6), &[None, None]).is_ok(), "a hub of before");
+        for (own, spans) in [
+            ((4, 6), [Some((0, 3)), Some((4, 6))]),
+            ((2, 6), [Some((0, 3)), Some((2, 6))]),
+            ((3, 6), [Some((1, 3)), Some((3, 6))]),
+        ] {
+            assert!(matches!(joined(own, &spans), Err(LoadError::NotJoined { .. })), "{spans:?}");
+        }
+        assert!(matches!(joined((3, 5), &[Some((0, 3)), Some((3, 6))]), Err(LoadError::NotOwn { from: 3, to: 5 })));
     }
 }

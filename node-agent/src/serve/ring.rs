@@ -23,7 +23,7 @@ use crate::neighbours;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How often a link is probed, and how long it may stay silent.
 const PING_EVERY: Duration = Duration::from_secs(1);
-const SILENCE: Duration = Duration::from_secs(8);
+const SILENCE: Duration = Duration::from_secs(6);
 /// Connections that are let in at a time, before they have said who they are.
 const MAX_CONNECTIONS: usize = 256;
 
@@ -264,6 +264,9 @@ pub async fn keep_link(
             end = link_once(&our_end, to_stage, &now, &outlet, &entry) => end,
         };
         let was_up = outlet.disconnect();
+        if let Err(error) = &end {
+            our_end.board.note_end(&next_phone, error);
+        }
         let why = end.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
         entry.set_outgoing(to_stage, Err(format!("no ring link to {next_phone}: {why}")));
         if was_up {
@@ -322,7 +325,9 @@ async fn dial(
     let Connection { mut reader, mut writer, .. } = our_end.wire.dial(address, HANDSHAKE).await?;
     let to_stage = hello.to_stage;
     writer.write(&Frame::Hello(hello)).await?;
-    match reader.next_within(HANDSHAKE).await? {
+    let answer = reader.next_within(HANDSHAKE).await?;
+    our_end.board.note_reachable(peer);
+    match answer {
         Frame::Accepted => {}
         Frame::Refused(why) => return Err(LinkError::Refused(why)),
         other => return Err(LinkError::unexpected(&other, "an acceptance")),

@@ -122,6 +122,7 @@ impl Floor {
                 stage,
                 phone: self.phones[cut.0].name.clone(),
                 ring_address: self.phones[cut.0].ring_address.clone(),
+                layers: Some(LayerSpan { from: cut.1, to: cut.2 }),
             })
             .collect();
         let last = cuts.len() as u32 - 1;
@@ -131,6 +132,7 @@ impl Floor {
             ring: RING,
             generation: PlanGeneration(generation),
             ring_secret: format!("secret of {generation}"),
+            plan_digest: String::new(),
             stage,
             holds: Holds { embedding: stage == 0, from, to, head: stage == last },
             peers: peers.clone(),

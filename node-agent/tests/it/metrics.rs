@@ -22,6 +22,7 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
         stage,
         phone: agents[stage as usize].join.phone.clone(),
         ring_address: agents[stage as usize].join.ring_address.clone(),
+        layers: None,
     });
     Assignment {
         namespace: "default".into(),
@@ -29,6 +30,7 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
         ring: RingId(1),
         generation: PlanGeneration(1),
         ring_secret: "s".into(),
+        plan_digest: String::new(),
         stage,
         holds: match stage {
             0 => hub::Holds { embedding: true, from: 0, to: cut, head: false },

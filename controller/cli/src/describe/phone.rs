@@ -4,6 +4,7 @@ use polyphony_api::Phone;
 
 use super::layout::Layout;
 use super::{Story, events, placement};
+use crate::duration;
 
 pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     let status = phone.status.clone().unwrap_or_default();
@@ -37,6 +38,21 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
             vec![link.peer, format!("{:.2}", link.round_trip_milliseconds), bandwidth]
         });
         layout.table("Links", &["Peer", "Round Trip (ms)", "Mbit/s"], rows.collect());
+    }
+    if !status.failures.is_empty() {
+        let rows = status.failures.into_iter().map(|failure| {
+            let digest = failure.manifest_digest.map(|digest| format!("model {}", digest.get(..12).unwrap_or(&digest)));
+            let what = failure.peer.map(|peer| format!("link to {peer}")).or(digest).unwrap_or_default();
+            let ago = duration::human(story.now.as_second() - failure.last_failure_time.0.as_second());
+            vec![
+                what,
+                format!("{:?}", failure.reason),
+                failure.count.to_string(),
+                ago,
+                failure.message.unwrap_or_default(),
+            ]
+        });
+        layout.table("Failures", &["What", "Reason", "Times", "Last", "Message"], rows.collect());
     }
     layout.conditions(&status.conditions, story.now);
     placement::write_table(layout, "Segments", story.placements, placement::Column::Deployment);

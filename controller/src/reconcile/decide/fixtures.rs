@@ -1,18 +1,19 @@
 //! Builders of observed worlds for the tables of `decide`, and a hand that carries actions out on them.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
+use polyphony_api::phone::Failure;
 use polyphony_api::{
     InferenceDeployment, InferenceDeploymentSpec, Model, ModelSpec, Phone, PhoneSpec, SegmentPlacement,
 };
 use polyphony_model::{Encoder, Manifest};
-use polyphony_protocol::hub::{Heartbeat, Join, SegmentPhase, SegmentReport, Speed};
+use polyphony_protocol::hub::{Heartbeat, Join, LinkDown, LinkReport, SegmentPhase, SegmentReport, Speed};
 use polyphony_protocol::version;
 use serde_json::json;
 
@@ -20,6 +21,7 @@ use super::{Action, decide};
 use crate::hub::assignments::ring_of;
 use crate::models::{Progress, Reason, Refusal, Resolved};
 use crate::reconcile::observe::{ModelSeen, ObjectKey, Observed, PhoneLink, PhoneSeen, Settings};
+use crate::reconcile::setbacks::{Cause, Setback};
 
 /// A world in which actions take effect at once.
 pub(super) struct World {
@@ -95,6 +97,9 @@ impl World {
             placements: BTreeMap::new(),
             sessions: BTreeMap::new(),
             tokens_per_second: BTreeMap::new(),
+            setbacks: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            written: BTreeMap::new(),
         };
         Self { observed, told: Vec::new() }
     }
@@ -154,6 +159,7 @@ impl World {
             numerics: "cpu-f32".into(),
             speeds: vec![speed],
             metrics_address: "127.0.0.1:2".into(),
+            instance: "1".into(),
         };
         let seen = self.observed.phones.entry(name.to_owned()).or_default();
         let object = seen.object.take().unwrap_or_else(|| Arc::new(phone));
@@ -198,6 +204,7 @@ impl World {
     pub(super) fn restart(&mut self) {
         self.observed.uptime = Duration::ZERO;
         self.observed.sessions.clear();
+        self.observed.setbacks.clear();
         for seen in self.observed.phones.values_mut() {
             *seen =
                 PhoneSeen { object: seen.object.clone(), lease_renewed: seen.lease_renewed, ..PhoneSeen::default() };
@@ -214,7 +221,13 @@ impl World {
 
     /// Every linked phone reports `phase` for every placement of its own.
     pub(super) fn report(&mut self, phase: SegmentPhase) {
+        self.report_of(|_| Some(phase));
+    }
+
+    /// Every linked phone reports what `phase` says of its name, for every placement of its own.
+    pub(super) fn report_of(&mut self, phase: impl Fn(&str) -> Option<SegmentPhase>) {
         for placement in self.observed.placements.values() {
+            let Some(phase) = phase(&placement.spec.phone) else { continue };
             let Some(seen) = self.observed.phones.get_mut(&placement.spec.phone) else {
                 continue;
             };
@@ -245,6 +258,45 @@ impl World {
     pub(super) fn measure(&mut self, name: &str, seconds_per_layer: f64) {
         for report in &mut self.phone(name).heartbeat.get_or_insert_default().segments {
             report.seconds_per_layer = Some(seconds_per_layer);
+        }
+    }
+
+    /// Another deployment like `d`, of that name.
+    pub(super) fn add_deployment(&mut self, name: &str, edit: impl FnOnce(&mut InferenceDeploymentSpec)) {
+        let mut other = self.observed.deployments[&key("d")].as_ref().clone();
+        other.metadata.name = Some(name.into());
+        other.metadata.uid = Some(format!("{name}-uid"));
+        other.status = None;
+        edit(&mut other.spec);
+        self.observed.deployments.insert(key(name), other.into());
+    }
+
+    /// The API refuses the plan of a deployment, or deciding about it breaks down.
+    pub(super) fn set_back(&mut self, name: &str, cause: Cause, words: &str) {
+        let key = key(name);
+        let generation = self.observed.deployments[&key].metadata.generation;
+        let before = self.observed.setbacks.get(&key);
+        let setback = Setback::after(before, cause, words.to_owned(), generation, self.observed.uptime);
+        self.observed.setbacks.insert(key, setback);
+    }
+
+    /// What a phone's status remembers of failures: the digest or peer, and how often.
+    pub(super) fn failures(&mut self, name: &str) -> Vec<(String, u32)> {
+        let object = self.phone(name).object.clone().unwrap();
+        let failures = object.status.clone().unwrap_or_default().failures;
+        let what = |failure: &Failure| failure.peer.clone().or(failure.manifest_digest.clone()).unwrap_or_default();
+        failures.iter().map(|failure| (what(failure), failure.count)).collect()
+    }
+
+    /// `from` cannot reach `to`, or can again.
+    pub(super) fn set_link(&mut self, from: &str, to: &str, is_up: bool) {
+        let heartbeat = self.phone(from).heartbeat.get_or_insert_default();
+        heartbeat.links_down.retain(|down| down.peer != to);
+        heartbeat.links.retain(|link| link.peer != to);
+        if is_up {
+            heartbeat.links.push(LinkReport { peer: to.into(), round_trip_seconds: 0.002, bytes_per_second: None });
+        } else {
+            heartbeat.links_down.push(LinkDown { peer: to.into(), reason: "connection refused".into() });
         }
     }
 
@@ -313,7 +365,11 @@ impl World {
 
     /// Status and reason of the deployment's condition.
     pub(super) fn condition(&self, type_: &str) -> String {
-        let status = self.observed.deployments[&key("d")].status.clone().unwrap_or_default();
+        self.condition_of("d", type_)
+    }
+
+    pub(super) fn condition_of(&self, name: &str, type_: &str) -> String {
+        let status = self.observed.deployments[&key(name)].status.clone().unwrap_or_default();
         let found = polyphony_api::condition::find(&status.conditions, type_);
         found.map(|found| format!("{} {}", found.status, found.reason)).unwrap_or_default()
     }

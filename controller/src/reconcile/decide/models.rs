@@ -8,61 +8,57 @@ use polyphony_api::{Model, ModelStatus};
 use super::story::{Severity, tell};
 use super::{Action, condition_time};
 use crate::models::{Progress, Resolved, Wanted, layer_bytes};
-use crate::reconcile::observe::Observed;
+use crate::reconcile::observe::{ModelSeen, ObjectKey, Observed};
 
-pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
-    for (key, seen) in &observed.models {
-        let model = &seen.object;
-        let before = model.status.clone().unwrap_or_default();
-        let Some(progress) = &seen.progress else {
-            actions.push(Action::ResolveModel(wanted(model)));
-            continue;
-        };
-        let was_resolved = condition::is_true(&before.conditions, "Resolved");
-        let mut after = before.clone();
-        let statement = match progress {
-            // What an earlier life of the controller found out stands until this one knows better.
-            Progress::Verifying | Progress::Stalled { .. } if before.observed_generation.is_some() => continue,
-            Progress::Verifying => {
-                state(Truth::Unknown, "Verifying", "the file is read once and its digests are taken".into())
-            }
-            Progress::Stalled { path } => {
-                let path = path.display();
-                let message = format!(
-                    "nothing more of {path} could be read for seconds: look after the disk or mount it lies on; other models do not wait for it"
-                );
-                state(Truth::Unknown, "Stalled", message)
-            }
-            Progress::Resolved(resolved) => {
-                describe(&mut after, resolved);
-                let n_tensors = resolved.manifest.tensors.len();
-                state(Truth::True, "Verified", format!("{n_tensors} tensors are served, each with its digest"))
-            }
-            Progress::Refused(refusal) => {
-                after.manifest_digest = None;
-                state(Truth::False, &refusal.reason.to_string(), refusal.message.clone())
-            }
-        };
-        let is_final = matches!(progress, Progress::Resolved(_) | Progress::Refused(_));
-        if is_final {
-            after.observed_generation = model.metadata.generation;
+pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, actions: &mut Vec<Action>) {
+    let model = &seen.object;
+    let before = model.status.clone().unwrap_or_default();
+    let Some(progress) = &seen.progress else {
+        actions.push(Action::ResolveModel(wanted(model)));
+        return;
+    };
+    let was_resolved = condition::is_true(&before.conditions, "Resolved");
+    let mut after = before.clone();
+    let statement = match progress {
+        // What an earlier life of the controller found out stands until this one knows better.
+        Progress::Verifying | Progress::Stalled { .. } if before.observed_generation.is_some() => return,
+        Progress::Verifying => {
+            state(Truth::Unknown, "Verifying", "the file is read once and its digests are taken".into())
         }
-        let said_before =
-            condition::find(&before.conditions, "Resolved").map(|found| (found.status.clone(), found.reason.clone()));
-        let said_now = (statement.status.as_str().to_owned(), statement.reason.clone());
-        condition::set(&mut after.conditions, &statement, model.metadata.generation, &condition_time(observed));
-        if after != before {
-            actions.push(Action::SetModelStatus { key: key.clone(), status: after });
+        Progress::Stalled { path } => {
+            let path = path.display();
+            let message = format!(
+                "nothing more of {path} could be read for seconds: look after the disk or mount it lies on; other models do not wait for it"
+            );
+            state(Truth::Unknown, "Stalled", message)
         }
-        if is_final && said_before != Some(said_now) {
-            actions.push(match progress {
-                Progress::Resolved(resolved) => {
-                    tell(model.as_ref(), Severity::Normal, "ModelResolved", note_of(resolved))
-                }
-                _ if was_resolved => tell(model.as_ref(), Severity::Warning, "ModelLost", statement.message.clone()),
-                _ => tell(model.as_ref(), Severity::Warning, statement.reason.clone(), statement.message.clone()),
-            });
+        Progress::Resolved(resolved) => {
+            describe(&mut after, resolved);
+            let n_tensors = resolved.manifest.tensors.len();
+            state(Truth::True, "Verified", format!("{n_tensors} tensors are served, each with its digest"))
         }
+        Progress::Refused(refusal) => {
+            after.manifest_digest = None;
+            state(Truth::False, &refusal.reason.to_string(), refusal.message.clone())
+        }
+    };
+    let is_final = matches!(progress, Progress::Resolved(_) | Progress::Refused(_));
+    if is_final {
+        after.observed_generation = model.metadata.generation;
+    }
+    let said_before =
+        condition::find(&before.conditions, "Resolved").map(|found| (found.status.clone(), found.reason.clone()));
+    let said_now = (statement.status.as_str().to_owned(), statement.reason.clone());
+    condition::set(&mut after.conditions, &statement, model.metadata.generation, &condition_time(observed));
+    if after != before {
+        actions.push(Action::SetModelStatus { key: key.clone(), status: after });
+    }
+    if is_final && said_before != Some(said_now) {
+        actions.push(match progress {
+            Progress::Resolved(resolved) => tell(model.as_ref(), Severity::Normal, "ModelResolved", note_of(resolved)),
+            _ if was_resolved => tell(model.as_ref(), Severity::Warning, "ModelLost", statement.message.clone()),
+            _ => tell(model.as_ref(), Severity::Warning, statement.reason.clone(), statement.message.clone()),
+        });
     }
 }
 

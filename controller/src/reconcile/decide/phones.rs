@@ -8,7 +8,8 @@ use polyphony_api::quantity::format_bytes;
 use polyphony_protocol::hub::{Heartbeat, Join};
 
 use super::story::{Severity, tell};
-use super::{Action, condition_time};
+use super::{Action, condition_time, failures};
+use crate::reconcile::elapsed::seconds_since;
 use crate::reconcile::observe::{Health, Observed, PhoneLink, PhoneSeen};
 use crate::reconcile::problem::allocatable_bytes;
 use crate::reconcile::problem::measured::BUSY_REMEMBERED_SECONDS;
@@ -32,33 +33,31 @@ const MAX_LAYER_TIMES: usize = 8;
 /// A battery that was low is low until it is so far above its limit.
 const BACK_PERCENT: u8 = 5;
 
-pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
-    for (name, seen) in &observed.phones {
-        let health = observed.health(name);
-        if health == Health::Lost && matches!(seen.link, PhoneLink::Up { .. }) {
-            actions.push(Action::CutLink { phone: name.clone() });
+pub(super) fn decide(observed: &Observed, name: &str, seen: &PhoneSeen, actions: &mut Vec<Action>) {
+    let health = observed.health(name);
+    if health == Health::Lost && matches!(seen.link, PhoneLink::Up { .. }) {
+        actions.push(Action::CutLink { phone: name.to_owned() });
+    }
+    let is_up = matches!(seen.link, PhoneLink::Up { .. });
+    let Some(phone) = &seen.object else {
+        if is_up {
+            actions.push(Action::CreatePhone { name: name.to_owned() });
         }
-        let is_up = matches!(seen.link, PhoneLink::Up { .. });
-        let Some(phone) = &seen.object else {
-            if is_up {
-                actions.push(Action::CreatePhone { name: name.clone() });
-            }
-            continue;
-        };
-        let age = seen.lease_renewed.map(|renewed| observed.now.as_second() - renewed.as_second());
-        if health.takes_segments() && age.is_none_or(|age| age >= LEASE_SECONDS) {
-            actions.push(Action::RenewLease { phone: name.clone() });
-        }
-        if health == Health::Awaited {
-            continue;
-        }
-        let before = phone.status.clone().unwrap_or_default();
-        let after = status_of(observed, phone, seen, health, &before);
-        if after != before {
-            let story = story_of(phone, &before, &after);
-            actions.push(Action::SetPhoneStatus { name: name.clone(), status: after });
-            actions.extend(story);
-        }
+        return;
+    };
+    let age = seen.lease_renewed.and_then(|renewed| seconds_since(renewed, observed.now));
+    if health.takes_segments() && age.is_none_or(|age| age >= LEASE_SECONDS) {
+        actions.push(Action::RenewLease { phone: name.to_owned() });
+    }
+    if health == Health::Awaited {
+        return;
+    }
+    let before = phone.status.clone().unwrap_or_default();
+    let after = status_of(observed, phone, seen, health, &before);
+    if after != before {
+        let story = story_of(phone, &before, &after);
+        actions.push(Action::SetPhoneStatus { name: name.to_owned(), status: after });
+        actions.extend(story);
     }
 }
 
@@ -77,6 +76,7 @@ fn status_of(
         measure(&mut status, heartbeat);
         remember(&mut status.layer_times, observed, &phone.name_any());
     }
+    failures::remember(&mut status, observed, &phone.name_any(), seen);
     let now = condition_time(observed);
     for statement in statements(phone, health, &status) {
         condition::set(&mut status.conditions, &statement, None, &now);

@@ -1,5 +1,7 @@
 //! Placements: what their phones say of them, their draining, and those that nobody owns any more. Pure.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use polyphony_api::condition::{self, Statement};
@@ -15,27 +17,50 @@ use crate::reconcile::observe::{Health, ObjectKey, Observed};
 
 /// Sessions that have not ended by then are broken off.
 const DRAIN_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+/// The number of sessions is written this often, where nothing else is news.
+const SESSIONS_EVERY: Duration = Duration::from_secs(30);
 /// A measured time is written again when it moved by this part.
 const MEANINGFUL_PART: f64 = 0.1;
 
-pub(super) fn decide(observed: &Observed, actions: &mut Vec<Action>) {
-    for (key, placement) in &observed.placements {
-        let is_leaving = placement.metadata.deletion_timestamp.is_some();
-        if !is_leaving && is_orphan(observed, key, placement) {
-            actions.push(Action::DeletePlacement { key: key.clone() });
-        }
-        if is_leaving && has_finalizer(placement) && is_drained(observed, placement) {
-            actions.push(release(key, placement));
-            continue;
-        }
-        let before = placement.status.clone().unwrap_or_default();
-        let after = status_of(observed, placement, &before);
-        if after != before || placement.status.is_none() {
-            let stories = story_of(observed, placement, before.phase, &after);
-            actions.push(Action::SetPlacementStatus { key: key.clone(), status: after });
-            actions.extend(stories);
-        }
+/// Sends a placement away that nobody wants, and lets one go that has drained.
+pub(super) fn farewell(observed: &Observed, key: &ObjectKey, placement: &SegmentPlacement, actions: &mut Vec<Action>) {
+    let is_leaving = placement.metadata.deletion_timestamp.is_some();
+    if !is_leaving && is_orphan(observed, key, placement) {
+        actions.push(Action::DeletePlacement { key: key.clone() });
     }
+    if is_leaving && has_finalizer(placement) && is_drained(observed, placement) {
+        actions.push(release(key, placement));
+    }
+}
+
+/// Writes what its phone says of it, and on a head what the balancer says of its ring.
+pub(super) fn decide(
+    observed: &Observed,
+    key: &ObjectKey,
+    placement: &SegmentPlacement,
+    balance: Option<&Statement>,
+    actions: &mut Vec<Action>,
+) {
+    let before = placement.status.clone().unwrap_or_default();
+    let mut after = status_of(observed, placement, &before);
+    if let Some(balance) = balance {
+        condition::say(&mut after.conditions, balance, None, &condition_time(observed));
+    }
+    // How many sessions there are changes with every request: alone it is told now and then.
+    let news = SegmentPlacementStatus { sessions: before.sessions, ..after.clone() };
+    let is_due = || observed.written.get(key).is_none_or(|at| observed.uptime.saturating_sub(*at) >= SESSIONS_EVERY);
+    if news != before || placement.status.is_none() || (after != before && is_due()) {
+        let stories = story_of(observed, placement, before.phase, &after);
+        actions.push(Action::SetPlacementStatus { key: key.clone(), status: after });
+        actions.extend(stories);
+    }
+}
+
+/// What is told of a placement that goes before its status could say so.
+pub(super) fn last_words(observed: &Observed, placement: &SegmentPlacement) -> Vec<Action> {
+    let before = placement.status.clone().unwrap_or_default();
+    let after = status_of(observed, placement, &before);
+    story_of(observed, placement, before.phase, &after)
 }
 
 /// Takes our finalizer off.
@@ -106,6 +131,10 @@ fn status_of(
                 note_milliseconds(written, seconds, n_decimals);
             }
         }
+    } else if owner(placement).is_none() {
+        let why =
+            "it was not made by the controller, so no phone takes it up: delete it, and apply an InferenceDeployment";
+        status.message = Some(why.to_owned());
     } else if health != Health::Awaited && status.phase == Phase::Pending {
         status.message = Some(format!("{phone} has not taken it up yet"));
     }

@@ -1,6 +1,7 @@
 //! Replicas: which plan each one runs, when a new one is made, and when the old one goes. Pure.
 //!
-//! A plan that works is left alone. A replica has at most two generations: one that serves, and the next.
+//! A plan that works is left alone. A replica has at most two generations: one that serves, and the next. Each deployment is decided on
+//! apart: what breaks down over one touches no other.
 
 mod ledger;
 mod model_state;
@@ -15,13 +16,15 @@ use polyphony_api::condition::Statement;
 use polyphony_api::inference_deployment::PlanSummary;
 use polyphony_api::segment_placement::Phase;
 
-use super::placements::release;
-use super::{Action, Planner};
+use super::placements::{last_words, release};
+use super::{Action, Decision, Planner, Subject};
 use crate::reconcile::generations::{Generation, of_deployment, phase_of};
-use crate::reconcile::observe::{ObjectKey, Observed};
+use crate::reconcile::observe::{Health, ObjectKey, Observed};
+use crate::reconcile::setbacks::Cause;
+use crate::reconcile::status;
 use ledger::Ledger;
 use model_state::ModelState;
-use verdict::Verdict;
+use verdict::{Need, Verdict};
 
 /// How one replica is after this round's actions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,35 +54,58 @@ pub struct Trouble {
     pub message: String,
 }
 
-/// All replicas of all deployments.
-pub type Outcomes = BTreeMap<ObjectKey, Vec<Outcome>>;
-
-pub(super) fn decide(observed: &Observed, planner: Planner<'_>, actions: &mut Vec<Action>) -> Outcomes {
-    let mut ledger = Ledger::of(observed, actions);
-    let mut outcomes = Outcomes::new();
+/// Decides on every deployment apart. Gives what the balancer says of rings, by the placement of their head.
+pub(super) fn decide(
+    observed: &Observed,
+    planner: Planner<'_>,
+    decision: &mut Decision,
+) -> BTreeMap<ObjectKey, Statement> {
+    let mut ledger = ledger_after(observed, decision);
+    let mut balances = BTreeMap::new();
     // Who matters more chooses first.
     let mut deployments: Vec<_> = observed.deployments.iter().collect();
     deployments.sort_by_key(|(_, deployment)| std::cmp::Reverse(deployment.spec.priority));
-    for (key, deployment) in deployments {
-        if deployment.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        let mut round = Round {
-            observed,
-            planner,
-            deployment,
-            model: ModelState::of(observed, key, deployment),
-            generations: of_deployment(observed, deployment),
-            next_generation: plan::next_generation(observed, deployment),
-            taken: BTreeSet::new(),
-            ledger: &mut ledger,
-            actions,
+    // Of what was written and has not come back nobody knows how it is.
+    for (key, deployment) in deployments.into_iter().filter(|(key, _)| !observed.behind.contains(*key)) {
+        let subject = Subject::Deployment(key.clone());
+        let setback = observed.setbacks.get(key).filter(|setback| {
+            setback.cause == Cause::DecisionFailed && setback.holds(deployment.metadata.generation, observed.uptime)
+        });
+        let decided = match setback {
+            Some(setback) => Err(setback.words.clone()),
+            None => decision.apart(subject.clone(), |actions| {
+                let mut round = Round::new(observed, planner, key, deployment, &mut ledger, actions);
+                let outcomes = round.all_replicas();
+                let balances = round.balances(&outcomes);
+                let stories = std::mem::take(&mut round.stories);
+                status::decide(observed, key, deployment, &outcomes, actions);
+                actions.extend(stories);
+                balances
+            }),
         };
-        round.taken = round.phones_of_replicas();
-        round.scale_down();
-        outcomes.insert(key.clone(), (0..deployment.spec.replicas).map(|replica| round.replica(replica)).collect());
+        match decided {
+            Ok(of_rings) => balances.extend(of_rings),
+            Err(words) => {
+                // What it had reserved by then is not reserved.
+                ledger = ledger_after(observed, decision);
+                let _ =
+                    decision.apart(subject, |actions| status::broken_down(observed, key, deployment, &words, actions));
+            }
+        }
     }
-    outcomes
+    balances
+}
+
+/// What is spoken for after all that has been decided so far.
+fn ledger_after(observed: &Observed, decision: &Decision) -> Ledger {
+    let released = decision.actions().filter(|action| matches!(action, Action::ReleasePlacement { .. }));
+    let mut ledger = Ledger::of(observed, &released.cloned().collect::<Vec<_>>());
+    for action in decision.actions() {
+        if let Action::CreatePlacement(placement) = action {
+            ledger.add(placement);
+        }
+    }
+    ledger
 }
 
 /// One deployment in one round.
@@ -94,50 +120,105 @@ struct Round<'a, 'b> {
     taken: BTreeSet<(u32, String)>,
     ledger: &'b mut Ledger,
     actions: &'b mut Vec<Action>,
+    /// What is told of a plan when its deployment's status says that it is written.
+    stories: Vec<Action>,
 }
 
-impl<'a> Round<'a, '_> {
-    fn phones_of_replicas(&self) -> BTreeSet<(u32, String)> {
-        let staying = self.generations.iter().filter(|generation| !generation.is_leaving());
-        staying
-            .flat_map(|generation| generation.phones().into_iter().map(|phone| (generation.replica, phone.to_owned())))
-            .collect()
+impl<'a, 'b> Round<'a, 'b> {
+    fn new(
+        observed: &'a Observed,
+        planner: Planner<'b>,
+        key: &ObjectKey,
+        deployment: &'a InferenceDeployment,
+        ledger: &'b mut Ledger,
+        actions: &'b mut Vec<Action>,
+    ) -> Self {
+        let generations = of_deployment(observed, deployment);
+        let staying = generations.iter().filter(|generation| !generation.is_leaving());
+        let phones = |generation: &Generation<'_>| {
+            let replica = generation.replica;
+            generation.phones().into_iter().map(|phone| (replica, phone.to_owned())).collect::<Vec<_>>()
+        };
+        Self {
+            observed,
+            planner,
+            deployment,
+            model: ModelState::of(observed, key, deployment),
+            next_generation: plan::next_generation(observed, deployment),
+            taken: staying.flat_map(phones).collect(),
+            generations,
+            ledger,
+            actions,
+            stories: Vec::new(),
+        }
     }
 
-    /// Replicas over the wanted number go, when their sessions have ended.
-    fn scale_down(&mut self) {
-        let wanted = self.deployment.spec.replicas;
+    fn all_replicas(&mut self) -> Vec<Outcome> {
+        let wanted = self.wanted_replicas();
         let surplus: Vec<_> = self
             .generations
             .iter()
-            .filter(|generation| generation.replica >= wanted && !generation.is_leaving())
+            .filter(|generation| !wanted.contains(&generation.replica) && !generation.is_leaving())
             .cloned()
             .collect();
-        for generation in surplus {
-            self.drain(&generation);
+        // They go when their sessions have ended.
+        surplus.iter().for_each(|generation| self.drain(generation));
+        wanted.into_iter().map(|replica| self.replica(replica)).collect()
+    }
+
+    /// The replicas that stay, the sound ones before others, and new ones in free places. None of a deployment that is being deleted.
+    fn wanted_replicas(&self) -> BTreeSet<u32> {
+        if self.deployment.metadata.deletion_timestamp.is_some() {
+            return BTreeSet::new();
         }
+        let mut present: BTreeMap<u32, (bool, bool)> = BTreeMap::new();
+        for generation in self.generations.iter().filter(|generation| !generation.is_leaving()) {
+            let is_ready = generation.is_ready(self.observed);
+            let is_well = generation.phones().iter().all(|phone| self.observed.health(phone) == Health::Well);
+            let best = present.entry(generation.replica).or_default();
+            *best = (*best).max((is_ready, is_well));
+        }
+        let mut ranked: Vec<_> = present.into_iter().collect();
+        ranked.sort_by_key(|&(replica, soundness)| (std::cmp::Reverse(soundness), replica));
+        let wanted = self.deployment.spec.replicas as usize;
+        let mut chosen: BTreeSet<u32> = ranked.into_iter().take(wanted).map(|(replica, _)| replica).collect();
+        for free in 0.. {
+            if chosen.len() >= wanted {
+                break;
+            }
+            chosen.insert(free);
+        }
+        chosen
     }
 
     fn replica(&mut self, replica: u32) -> Outcome {
         let of_replica: Vec<_> =
             self.generations.iter().filter(|generation| generation.replica == replica).cloned().collect();
+        let (of_replica, unfinished): (Vec<_>, Vec<_>) =
+            of_replica.into_iter().partition(|generation| generation.is_committed(self.deployment));
+        // What was not written to its end serves nobody, and the next plan is another one.
+        unfinished.iter().for_each(|generation| self.drop_now(generation));
         // A generation of which a person deleted a part goes as a whole.
         for torn in of_replica.iter().filter(|generation| generation.is_leaving()) {
             self.drain(torn);
         }
         let staying: Vec<_> = of_replica.iter().filter(|generation| !generation.is_leaving()).cloned().collect();
         let Some((newest, older)) = staying.split_last() else {
-            let cause = if of_replica.is_empty() { "" } else { "the earlier generation was deleted" };
-            return self.plan(replica, cause, BTreeSet::new(), &[]);
+            let cause = match unfinished.last() {
+                Some(unfinished) => format!("generation {} was not written to its end", unfinished.number),
+                None if of_replica.is_empty() => String::new(),
+                None => "the earlier generation was deleted".to_owned(),
+            };
+            return self.plan(replica, &Need::of(cause), &[]);
         };
-        match self.verdict(newest) {
+        let need = match self.verdict(newest) {
             Verdict::Works if newest.is_ready(self.observed) => {
                 older.iter().for_each(|generation| self.drain(generation));
-                match &self.model {
+                return match &self.model {
                     // It answers on, for as long as no plan is needed and nobody looks for the file.
                     ModelState::Trouble(trouble) => self.outcome(newest, Some(trouble.clone())),
                     ModelState::Resolved(_) | ModelState::Pending => self.balance(newest),
-                }
+                };
             }
             Verdict::Works => {
                 let (serving, broken): (Vec<_>, Vec<_>) =
@@ -148,11 +229,43 @@ impl<'a> Round<'a, '_> {
                     let waits_for = std::mem::take(&mut outcome.waits_for);
                     outcome = Outcome { waits_for, ..self.outcome(serving, None) };
                 }
-                outcome
+                return outcome;
             }
-            Verdict::Later(trouble) => self.outcome(newest, Some(trouble)),
-            Verdict::Needs { cause, avoid } => self.plan(replica, &cause, avoid, &staying),
+            Verdict::Needs(need) => need,
+        };
+        // A successor that nobody needs is no reason for a plan: what serves is as it should be.
+        let serving = older.iter().rev().find(|generation| generation.is_ready(self.observed));
+        if let Some(serving) = serving.filter(|serving| matches!(self.verdict(serving), Verdict::Works)) {
+            let others = staying.iter().filter(|generation| generation.number != serving.number);
+            others.for_each(|generation| self.drop_now(generation));
+            return self.outcome(serving, None);
         }
+        self.plan(replica, &need, &staying)
+    }
+
+    /// What the balancer says, by the placement that is the head of the ring it says it of.
+    fn balances(&self, outcomes: &[Outcome]) -> BTreeMap<ObjectKey, Statement> {
+        let of_ring = |outcome: &Outcome| {
+            let is_it = |generation: &&Generation<'_>| {
+                generation.replica == outcome.replica && Some(generation.number) == outcome.generation
+            };
+            let head = self.generations.iter().find(is_it)?.segments.first()?;
+            Some((ObjectKey::of(*head), outcome.balance.clone()?))
+        };
+        outcomes.iter().filter_map(of_ring).collect()
+    }
+
+    /// Why no plan is written now, while the API refuses what is one.
+    fn refused(&self) -> Option<Trouble> {
+        let setback = self.observed.setbacks.get(&ObjectKey::of(self.deployment))?;
+        let holds = setback.holds(self.deployment.metadata.generation, self.observed.uptime);
+        holds.then(|| Trouble {
+            reason: setback.cause.reason().to_owned(),
+            message: format!(
+                "the API takes no placements of its plan: {}; mend that, it is tried again after pauses that grow",
+                setback.words
+            ),
+        })
     }
 
     fn outcome(&self, generation: &Generation<'_>, trouble: Option<Trouble>) -> Outcome {
@@ -179,13 +292,14 @@ impl<'a> Round<'a, '_> {
         }
     }
 
-    /// Deletes a generation that serves nobody, or has to make room, at once.
+    /// Deletes a generation that serves nobody, or has to make room, at once. What became of it is told, since no status will.
     fn drop_now(&mut self, generation: &Generation<'_>) {
         *self.ledger = self.ledger.without([generation]);
         for segment in &generation.segments {
             let key = ObjectKey::of(*segment);
             self.actions.push(release(&key, segment));
             self.actions.push(Action::DeletePlacement { key });
+            self.actions.extend(last_words(self.observed, segment));
         }
     }
 }

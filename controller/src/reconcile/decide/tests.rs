@@ -3,10 +3,12 @@
 mod balancing;
 mod change;
 mod encoder;
+mod failures;
 mod loss;
 mod phones;
 mod planning;
 mod restart;
+mod setbacks;
 
 use super::fixtures::World;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use polyphony_placement::{Link, Links, PhoneCosts};
 use polyphony_protocol::hub::LinkReport;
 
+use crate::reconcile::decide::failures;
 use crate::reconcile::observe::Observed;
 
 /// What is believed of a link that nobody has measured: a fair Wi-Fi.
@@ -29,6 +30,12 @@ pub(super) fn between(observed: &Observed, phones: &[PhoneCosts]) -> Links {
     let one_way: Vec<_> = links.measured.iter().map(|(&(from, to), &link)| ((to, from), link)).collect();
     for (back, link) in one_way {
         links.measured.entry(back).or_insert(link);
+    }
+    // What cannot be opened is none, whatever was measured of it before.
+    for (one, other) in failures::links_down(observed).into_keys() {
+        if let (Some(&from), Some(&to)) = (index.get(one), index.get(other)) {
+            links.measured.insert((from, to), Link::UNREACHABLE);
+        }
     }
     links
 }

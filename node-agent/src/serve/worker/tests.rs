@@ -118,6 +118,7 @@ fn assignment(manifest: &Manifest) -> Assignment {
         ring: RingId(1),
         generation: GENERATION,
         ring_secret: String::new(),
+        plan_digest: String::new(),
         stage: 0,
         holds: hub::Holds { embedding: true, from: 0, to: manifest.hyperparameters.n_layers, head: true },
         peers: Vec::new(),

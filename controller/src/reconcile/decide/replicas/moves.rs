@@ -13,6 +13,7 @@ use super::plan::Told;
 use super::{Outcome, Round};
 use crate::models::Resolved;
 use crate::reconcile::decide::balance::{Move, Offer, QUIET_COOL_DOWNS, Scene, cool_down_seconds, weigh};
+use crate::reconcile::elapsed::seconds_since;
 use crate::reconcile::generations::Generation;
 use crate::reconcile::observe::{Health, Observed};
 use crate::reconcile::problem::measured::Figures;
@@ -101,7 +102,7 @@ impl<'a> Round<'a, '_> {
             age_seconds: self.age_seconds(serving),
             // Nor does it wait longer each time.
             moves: if is_published { 0 } else { moves(serving) },
-            imbalanced_seconds: self.imbalanced_seconds(),
+            imbalanced_seconds: self.imbalanced_seconds(serving),
             serving_seconds: priced.objective_value,
             shift: shifted.as_ref().map(|plan| offer((plan, true))),
             whole: whole.as_ref().map(|(plan, fits)| offer((plan, *fits))),
@@ -113,7 +114,7 @@ impl<'a> Round<'a, '_> {
             Some(Move::Shift) => shifted,
             Some(Move::Whole) => whole.map(|(plan, _)| plan),
         };
-        let Some(plan) = chosen else { return outcome };
+        let Some(plan) = chosen.filter(|_| self.refused().is_none()) else { return outcome };
         if let Err(violation) = check(&settled, &plan) {
             let message = format!("the plan that layers were to move to breaks the planner's own rules: {violation}");
             outcome.balance = not_asked("PlanRejected", message);
@@ -122,7 +123,8 @@ impl<'a> Round<'a, '_> {
         let why = cause(&current, &priced, &plan, &settled, serving);
         let numerics_class = serving.numerics_class().to_owned();
         let planned = Planned { plan, numerics_class, problem: settled };
-        let created = self.create(serving.replica, &Told::Rebalanced(why), &planned, resolved, Some(serving));
+        let created =
+            self.create(serving.replica, &Told::Rebalanced(why), &planned, resolved, Some(serving), Some(serving));
         Outcome {
             balance: outcome.balance,
             predicted_tokens_per_second: outcome.predicted_tokens_per_second,
@@ -192,7 +194,7 @@ impl<'a> Round<'a, '_> {
             let used = ledger.bytes();
             let is_over = |stage: &&mut Stage| {
                 let used = used.get(&stage.phone).copied().unwrap_or(0);
-                used > budget_bytes(self.observed, &stage.phone, problem.demand.memory_fraction)
+                used > budget_bytes(self.observed, &stage.phone, problem.demand.memory_fraction).unwrap_or(0)
             };
             let over: Vec<&mut Stage> = plan.stages.iter_mut().filter(is_over).collect();
             if over.is_empty() {
@@ -217,20 +219,26 @@ impl<'a> Round<'a, '_> {
 
     /// Moves in a row, with one from the serving plan.
     pub(super) fn moves_with_one_more(&self, serving: &Generation<'_>) -> u32 {
-        let cool_down = cool_down_seconds(&self.deployment.spec.load_balancing, moves(serving));
-        if self.age_seconds(serving) >= cool_down * QUIET_COOL_DOWNS { 1 } else { moves(serving).saturating_add(1) }
+        self.moves_of_late(serving).saturating_add(1)
     }
 
+    /// Moves in a row that led to a generation; none when it has been quiet for long. A plan made for another reason does not end the row.
+    pub(super) fn moves_of_late(&self, generation: &Generation<'_>) -> u32 {
+        let cool_down = cool_down_seconds(&self.deployment.spec.load_balancing, moves(generation));
+        if self.age_seconds(generation) >= cool_down * QUIET_COOL_DOWNS { 0 } else { moves(generation) }
+    }
+
+    /// A plan of the future is as old as can be: a clock was set back, and it must not cool down for years.
     fn age_seconds(&self, generation: &Generation<'_>) -> i64 {
         let made = generation.segments.iter().filter_map(|segment| segment.metadata.creation_timestamp.as_ref()).max();
-        made.map_or(0, |made| self.observed.now.duration_since(made.0).as_secs())
+        made.map_or(0, |made| seconds_since(made.0, self.observed.now).unwrap_or(i64::MAX))
     }
 
-    /// Since when a better plan has been known; the condition remembers it.
-    fn imbalanced_seconds(&self) -> Option<i64> {
-        let status = self.deployment.status.as_ref()?;
+    /// Since when a better plan has been known for this ring; the condition of its head remembers it.
+    fn imbalanced_seconds(&self, serving: &Generation<'_>) -> Option<i64> {
+        let status = serving.segments.first()?.status.as_ref()?;
         let balanced = condition::find(&status.conditions, "Balanced").filter(|found| found.status == "False")?;
-        Some(self.observed.now.duration_since(balanced.last_transition_time.0).as_secs())
+        Some(seconds_since(balanced.last_transition_time.0, self.observed.now).unwrap_or(i64::MAX))
     }
 }
 
@@ -239,11 +247,11 @@ fn moves(generation: &Generation<'_>) -> u32 {
     generation.segments.iter().map(|segment| segment.spec.moves).max().unwrap_or(0)
 }
 
-/// What a phone's segments may take together.
-fn budget_bytes(observed: &Observed, phone: &str, fraction: f64) -> u64 {
-    let seen = observed.phones.get(phone);
-    let parts = seen.and_then(|seen| Some((seen.object.as_ref()?, seen.join.as_ref()?)));
-    parts.map_or(0, |(object, join)| (allocatable_bytes(object, join.allocatable_bytes) as f64 * fraction) as u64)
+/// What a phone's segments may take together; `None` while it has not said what it has.
+pub(super) fn budget_bytes(observed: &Observed, phone: &str, fraction: f64) -> Option<u64> {
+    let seen = observed.phones.get(phone)?;
+    let (object, join) = (seen.object.as_ref()?, seen.join.as_ref()?);
+    Some((allocatable_bytes(object, join.allocatable_bytes) as f64 * fraction) as u64)
 }
 
 /// A generation as the planner would have written it; what it predicts is for [`reprice`] to say.

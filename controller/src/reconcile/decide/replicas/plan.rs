@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kube::ResourceExt;
 use polyphony_api::inference_deployment::{BalancingStrategy, PlanSummary};
 use polyphony_api::segment_placement::Standby;
 use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
@@ -10,6 +11,7 @@ use polyphony_placement::{Infeasible, Problem, published_overlap, time_to_first_
 
 use super::ledger::{Ledger, covers, loaded};
 use super::model_state::ModelState;
+use super::verdict::Need;
 use super::{Outcome, Round, Trouble};
 use crate::models::Resolved;
 use crate::reconcile::decide::Action;
@@ -26,13 +28,7 @@ const NAMED_PHONES: usize = 4;
 
 impl<'a> Round<'a, '_> {
     /// Makes a new generation, or says why there is none. `staying` are the generations that the replica has.
-    pub(super) fn plan(
-        &mut self,
-        replica: u32,
-        cause: &str,
-        avoid: BTreeSet<String>,
-        staying: &[Generation<'a>],
-    ) -> Outcome {
+    pub(super) fn plan(&mut self, replica: u32, need: &Need, staying: &[Generation<'a>]) -> Outcome {
         let without_plan = |trouble| match staying
             .iter()
             .rev()
@@ -50,11 +46,14 @@ impl<'a> Round<'a, '_> {
                 return without_plan(Trouble { reason: "ModelVerifying".into(), message });
             }
         };
+        if let Some(refused) = self.refused() {
+            return without_plan(refused);
+        }
         let (serving, useless): (Vec<_>, Vec<_>) =
             staying.iter().partition(|generation| generation.is_ready(self.observed));
         let mut excluded: BTreeSet<String> =
             self.taken.iter().filter(|(other, _)| *other != replica).map(|(_, phone)| phone.clone()).collect();
-        excluded.extend(avoid);
+        excluded.extend(need.avoid.iter().cloned());
         excluded.extend(self.ledger.not_shared(self.observed, self.deployment));
         let rule = problem::rule(self.deployment.spec.placement.strategy);
         let planner = |problem: &Problem| {
@@ -75,11 +74,14 @@ impl<'a> Round<'a, '_> {
             };
             problem::plan(self.observed, &request, &planner)
         };
-        let beside = ask(&self.ledger.without(useless.iter().copied()));
         // Where two generations do not fit side by side, the serving one makes room.
-        let (planned, makes_room) = match beside {
-            Err(_) if !serving.is_empty() => (ask(&self.ledger.without(staying.iter())), true),
-            beside => (beside, false),
+        let (planned, makes_room) = if need.frees {
+            (ask(&self.ledger.without(staying.iter())), true)
+        } else {
+            match ask(&self.ledger.without(useless.iter().copied())) {
+                Err(_) if !serving.is_empty() => (ask(&self.ledger.without(staying.iter())), true),
+                beside => (beside, false),
+            }
         };
         match planned {
             Err(infeasible) => {
@@ -91,14 +93,20 @@ impl<'a> Round<'a, '_> {
                     used: &BTreeMap::new(),
                 };
                 let refused = problem::refusals(self.observed, &request);
-                let trouble = self.trouble_of(&infeasible, cause, &refused);
+                let trouble = self.trouble_of(&infeasible, need, &refused);
                 without_plan(trouble)
             }
             Ok(planned) => {
                 let leaving = if makes_room { staying.iter().collect() } else { useless };
                 leaving.into_iter().for_each(|generation| self.drop_now(generation));
-                let told = if cause.is_empty() { Told::Planned } else { Told::Replanned(cause.to_owned()) };
-                self.create(replica, &told, &planned, resolved, if makes_room { None } else { serving.last().copied() })
+                if need.frees {
+                    // What a phone has loaded it would keep for the next plan: it is planned when that is given back.
+                    let waits_for = vec![format!("memory to be given back: {}", need.cause)];
+                    return Outcome { replica, waits_for, ..Outcome::default() };
+                }
+                let told = if need.cause.is_empty() { Told::Planned } else { Told::Replanned(need.cause.clone()) };
+                let serving = if makes_room { None } else { serving.last().copied() };
+                self.create(replica, &told, &planned, resolved, serving, staying.last())
             }
         }
     }
@@ -113,7 +121,7 @@ impl<'a> Round<'a, '_> {
         self.observed.health(phone) == Health::Awaited && !was_gone
     }
 
-    fn trouble_of(&self, infeasible: &Infeasible, cause: &str, refused: &[(String, &str)]) -> Trouble {
+    fn trouble_of(&self, infeasible: &Infeasible, need: &Need, refused: &[(String, &str)]) -> Trouble {
         let phones = self.observed.phones.keys();
         let awaited: Vec<_> = phones.filter(|phone| self.is_expected_back(phone)).cloned().collect();
         if !awaited.is_empty() {
@@ -121,12 +129,14 @@ impl<'a> Round<'a, '_> {
             return Trouble { reason: "WaitingForPhones".into(), message };
         }
         let (reason, why) = explained(infeasible, refused);
+        let cause = &need.cause;
         let message =
             if cause.is_empty() { format!("no plan: {why}") } else { format!("{cause}; no other plan: {why}") };
-        Trouble { reason: reason.into(), message }
+        Trouble { reason: need.reason.unwrap_or(reason).into(), message }
     }
 
-    /// Writes a new generation. `serving` goes on until it is ready, and its sessions move to it.
+    /// Writes a new generation. `serving` goes on until it is ready, and its sessions move to it; `before` is the newest one of the
+    /// replica, whether it serves or not.
     pub(super) fn create(
         &mut self,
         replica: u32,
@@ -134,19 +144,23 @@ impl<'a> Round<'a, '_> {
         planned: &Planned,
         resolved: &Resolved,
         serving: Option<&Generation<'a>>,
+        before: Option<&Generation<'a>>,
     ) -> Outcome {
-        let number = self.next_generation;
-        self.next_generation += 1;
+        let number = self.free_generation(replica, planned);
+        self.next_generation = number + 1;
         let follows = serving.filter(|serving| self.can_take_over(serving, planned, resolved));
         let follows = follows.map(|serving| serving.number);
         let mut made = segments::placements(self.deployment, replica, number, planned, resolved, follows);
         if let Some(serving) = serving.filter(|_| follows.is_some()) {
             made.iter_mut().for_each(|placement| keep_loaded(placement, serving));
         }
-        if let (Told::Rebalanced(_), Some(serving)) = (told, serving) {
-            let moves = self.moves_with_one_more(serving);
-            made.iter_mut().for_each(|placement| placement.spec.moves = moves);
-        }
+        let moves = before.map_or(0, |before| match told {
+            Told::Rebalanced(_) => self.moves_with_one_more(before),
+            Told::Planned | Told::Replanned(_) => self.moves_of_late(before),
+        });
+        made.iter_mut().for_each(|placement| placement.spec.moves = moves);
+        segments::seal(&mut made);
+        let digest = made.first().and_then(|placement| placement.spec.plan_digest.clone());
         let phones: Vec<_> = made.iter().map(|placement| placement.spec.phone.clone()).collect();
         for placement in made {
             self.ledger.add(&placement);
@@ -162,9 +176,9 @@ impl<'a> Round<'a, '_> {
                 (Severity::Normal, "Rebalanced", format!("{why}: {}", story(number, replica, planned)))
             }
         };
-        self.actions.push(tell(self.deployment, severity, reason, note));
+        self.stories.push(tell(self.deployment, severity, reason, note));
         let waits_for = phones.iter().map(|phone| format!("{phone} (Pending)")).collect();
-        let summary = Some(summary(self.deployment, number, planned));
+        let summary = Some(summary(self.deployment, number, digest, planned));
         let time_to_first_token_seconds = time_to_first_token(planned);
         match serving {
             Some(serving) => Outcome { waits_for, summary, time_to_first_token_seconds, ..self.outcome(serving, None) },
@@ -181,6 +195,19 @@ impl<'a> Round<'a, '_> {
                 ..Outcome::default()
             },
         }
+    }
+
+    /// The next number whose names nobody has, not even an object that somebody else has made.
+    fn free_generation(&self, replica: u32, planned: &Planned) -> u64 {
+        let namespace = self.deployment.namespace().unwrap_or_default();
+        let n_stages = u32::try_from(planned.plan.stages.len()).unwrap_or(u32::MAX);
+        let is_free = |number: &u64| {
+            let name = |stage| segments::name_of(&self.deployment.name_any(), replica, *number, stage);
+            let mut names = (0..n_stages).map(|stage| ObjectKey::new(&namespace, name(stage)));
+            names.all(|key| !self.observed.placements.contains_key(&key))
+        };
+        // There are fewer objects than numbers.
+        (self.next_generation..).find(is_free).unwrap_or(u64::MAX)
     }
 
     /// Whether a KV cache of the serving generation is one of the planned generation too, in a model whose sessions move.
@@ -235,10 +262,16 @@ pub(super) enum Told {
 }
 
 /// How a plan came about, for the status.
-fn summary(deployment: &InferenceDeployment, generation: u64, planned: &Planned) -> PlanSummary {
+fn summary(
+    deployment: &InferenceDeployment,
+    generation: u64,
+    digest: Option<String>,
+    planned: &Planned,
+) -> PlanSummary {
     let plan = &planned.plan;
     PlanSummary {
         generation,
+        digest,
         strategy: deployment.spec.placement.strategy,
         method: format!("{:?}", plan.method),
         gap_percent: if plan.gap.is_finite() { (plan.gap * 1000.0).round() / 10.0 } else { 0.0 },

@@ -2,34 +2,45 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::jiff::SignedDuration;
+use polyphony_api::SegmentPlacement;
 
+use super::Round;
 use super::model_state::ModelState;
-use super::{Round, Trouble};
+use super::moves::budget_bytes;
+use crate::reconcile::decide::failures;
 use crate::reconcile::generations::Generation;
 use crate::reconcile::problem::matches_selector;
-
-/// A failed plan is replaced by one without the phones that failed after this, by one with them after the second.
-const FAILURE_PAUSE: SignedDuration = SignedDuration::from_secs(10);
-const FAILURE_RETRY: SignedDuration = SignedDuration::from_secs(30);
 
 /// Whether a replica's newest generation will do.
 pub(super) enum Verdict {
     Works,
-    /// A new plan is needed, because of this.
-    Needs {
-        cause: String,
-        avoid: BTreeSet<String>,
-    },
-    /// A new plan is needed, but not yet.
-    Later(Trouble),
+    Needs(Need),
+}
+
+/// A new plan is needed.
+#[derive(Default)]
+pub(super) struct Need {
+    /// Why; empty for a first plan.
+    pub(super) cause: String,
+    /// Phones that have just failed, which their status does not say yet.
+    pub(super) avoid: BTreeSet<String>,
+    /// The condition's reason where there is no other plan; else it is what the planner falls short of.
+    pub(super) reason: Option<&'static str>,
+    /// Phones have to give memory back before they hold the new plan.
+    pub(super) frees: bool,
+}
+
+impl Need {
+    pub(super) fn of(cause: String) -> Self {
+        Self { cause, ..Self::default() }
+    }
 }
 
 impl Round<'_, '_> {
     pub(super) fn verdict(&self, newest: &Generation<'_>) -> Verdict {
-        let needs = |cause: String| Verdict::Needs { cause, avoid: BTreeSet::new() };
+        let needs = |cause: String| Verdict::Needs(Need::of(cause));
         if !newest.is_whole() {
-            return needs(format!("generation {} was not written to its end", newest.number));
+            return needs(format!("generation {} is not whole any more", newest.number));
         }
         if let Some(change) = self.change(newest) {
             return needs(change);
@@ -45,21 +56,48 @@ impl Round<'_, '_> {
             return needs(stories.join(" and "));
         }
         let failures = newest.failures(self.observed);
-        if failures.is_empty() {
-            return Verdict::Works;
+        if !failures.is_empty() {
+            let texts: Vec<_> = failures.iter().map(|(phone, why)| format!("{phone} failed: {why}")).collect();
+            let avoid = failures.iter().map(|(phone, _)| (*phone).to_owned()).collect();
+            let reason = Some("SegmentFailed");
+            return Verdict::Needs(Need { cause: texts.join("; "), avoid, reason, frees: false });
         }
-        let texts: Vec<_> = failures.iter().map(|(phone, why)| format!("{phone} failed: {why}")).collect();
-        let made = newest.segments.iter().filter_map(|segment| segment.metadata.creation_timestamp.as_ref()).max();
-        let age = made.map_or(FAILURE_RETRY, |made| self.observed.now.duration_since(made.0));
-        if age < FAILURE_PAUSE {
-            return Verdict::Later(Trouble { reason: "SegmentFailed".into(), message: texts.join("; ") });
+        if let Some(cause) = self.broken_link(newest) {
+            return Verdict::Needs(Need { reason: Some("LinkDown"), ..Need::of(cause) });
         }
-        let avoid = if age < FAILURE_RETRY {
-            failures.iter().map(|(phone, _)| (*phone).to_owned()).collect()
-        } else {
-            BTreeSet::new()
+        if let Some(cause) = self.over_budget(newest) {
+            return Verdict::Needs(Need { frees: true, ..Need::of(cause) });
+        }
+        Verdict::Works
+    }
+
+    /// Two of its phones that cannot reach each other. A ring that is ready has shown that all can.
+    fn broken_link(&self, newest: &Generation<'_>) -> Option<String> {
+        if newest.is_ready(self.observed) {
+            return None;
+        }
+        let down = failures::links_down(self.observed);
+        let (from, to, why) =
+            newest.links().into_iter().find_map(|(from, to)| Some((from, to, *down.get(&(from, to))?)))?;
+        Some(format!("{from} and {to} cannot reach each other: {why}"))
+    }
+
+    /// A phone of which it takes more than it may by now: `memoryFraction`, the phone's `maxMemory` or its agent's limit was lowered.
+    fn over_budget(&self, newest: &Generation<'_>) -> Option<String> {
+        let fraction = self.deployment.spec.placement.memory_fraction;
+        let over = |segment: &&SegmentPlacement| {
+            let (phone, planned) = (&segment.spec.phone, segment.spec.planned_bytes);
+            let budget = budget_bytes(self.observed, phone, fraction)?;
+            (planned > budget).then(|| {
+                let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+                format!(
+                    "{phone} may give {} MiB by now, with spec.placement.memoryFraction at {fraction}, and its segment takes {}",
+                    budget >> 20,
+                    mib(planned)
+                )
+            })
         };
-        Verdict::Needs { cause: texts.join("; "), avoid }
+        newest.segments.iter().find_map(over)
     }
 
     /// What a person has changed since this generation was planned.
@@ -87,11 +125,22 @@ impl Round<'_, '_> {
         if planned.strategy != wanted.placement.strategy {
             return Some(format!("spec.placement.strategy is now {:?}", wanted.placement.strategy));
         }
+        if planned.objective.is_some_and(|objective| objective != wanted.objective) {
+            return Some(format!("spec.objective is now {:?}", wanted.objective));
+        }
         if n_phones < wanted.placement.min_phones {
             return Some(format!("spec.placement.minPhones is now {}", wanted.placement.min_phones));
         }
         if wanted.placement.max_phones.is_some_and(|most| n_phones > most) {
             return Some("spec.placement.maxPhones is now lower".into());
+        }
+        if !wanted.placement.allow_sharing {
+            let others = self.ledger.not_shared(self.observed, self.deployment);
+            if let Some(shared) = newest.phones().into_iter().find(|phone| others.contains(*phone)) {
+                return Some(format!(
+                    "spec.placement.allowSharing is now false, and {shared} holds segments of another deployment"
+                ));
+            }
         }
         let is_outside = |phone: &&str| {
             let object = self.observed.phones.get(*phone).and_then(|seen| seen.object.as_ref());

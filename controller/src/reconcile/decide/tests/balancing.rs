@@ -223,6 +223,73 @@ fn a_restart_forgets_nothing_that_the_balancer_needs() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_does_not_cool_down_for_years() {
+    let mut world = steady();
+    world.wait(-365 * 24 * 3600);
+    world.measure("b", 0.006);
+    persist(&mut world);
+    assert_eq!(world.generations().len(), 2, "{}", world.condition("Balanced"));
+}
+
+#[test]
+fn a_plan_for_another_reason_does_not_end_a_row_of_moves() {
+    let mut world = World::new().with_phones(&[100, 100, 100]).with_deployment(|spec| {
+        spec.placement.min_phones = 2;
+        spec.placement.max_phones = Some(2);
+    });
+    world = world.serving();
+    for name in ["a", "b", "c"] {
+        world.measure(name, 0.002);
+    }
+    world.wait(60);
+    world.settle();
+    world.measure("b", 0.006);
+    persist(&mut world);
+    let moves = |world: &World, generation| world.generation(generation)[0].spec.moves;
+    assert_eq!(moves(&world, 2), 1);
+    world.report(SegmentPhase::Ready);
+    world.settle();
+    let lost = world.generation(2)[0].spec.phone.clone();
+    world.lose(&lost);
+    world.settle();
+    assert_eq!(moves(&world, 3), 1);
+}
+
+#[test]
+fn each_replica_has_been_out_of_balance_for_a_time_of_its_own() {
+    let mut world = World::new().with_phones(&[100, 100, 100, 100]).with_deployment(|spec| {
+        spec.replicas = 2;
+        spec.placement.min_phones = 2;
+        spec.placement.max_phones = Some(2);
+    });
+    world = world.serving();
+    for name in ["a", "b", "c", "d"] {
+        world.measure(name, 0.002);
+    }
+    world.wait(60);
+    world.settle();
+    let ring = |world: &World, generation| -> Vec<String> {
+        world.generation(generation).iter().map(|one| one.spec.phone.clone()).collect()
+    };
+    let (first, second) = (ring(&world, 1), ring(&world, 2));
+    // The first cannot be helped for its cool-down; the second becomes imbalanced only now.
+    for placement in world.observed.placements.values_mut().filter(|one| one.spec.plan_generation == 1) {
+        let placement: &mut polyphony_api::SegmentPlacement = std::sync::Arc::make_mut(placement);
+        placement.spec.moves = 7;
+    }
+    world.measure(&first[1], 0.006);
+    world.settle();
+    assert_eq!(world.condition("Balanced"), "False CoolingDown");
+    world.wait(100);
+    world.measure(&second[1], 0.006);
+    world.settle();
+    assert_eq!(ring(&world, 3), [] as [&str; 0], "what the first has waited is not the second's");
+    world.wait(3);
+    world.settle();
+    assert_eq!(ring(&world, 3).len(), 2);
+}
+
+#[test]
 fn a_drained_phones_sessions_move_with_their_kv_cache() {
     let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
     let holder = world.generations()[0].split(' ').nth(1).unwrap().to_owned();

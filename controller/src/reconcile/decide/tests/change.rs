@@ -1,11 +1,14 @@
 //! Tables of decisions: what a person changes or deletes.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
+use polyphony_api::inference_deployment::Objective;
 use polyphony_api::segment_placement::Phase;
 use polyphony_protocol::hub::SegmentPhase;
 
-use super::super::Action;
-use super::super::fixtures::{World, key};
+use super::super::fixtures::{MIB, World, key};
+use super::super::{Action, decide};
 use super::three_phones;
 use crate::models::{Progress, Reason};
 use crate::routes;
@@ -141,4 +144,97 @@ fn a_changed_deployment_is_answered_by_what_serves_until_the_next_plan_does() {
     let after = routes::table(&world.observed).deployments["d"].clone();
     assert_eq!((after.context_length, after.max_sessions, after.rings.len()), (128, 2, 1));
     assert_ne!(after.manifest_digest, before.manifest_digest);
+}
+
+#[test]
+fn scaling_down_keeps_the_replica_that_answers() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|spec| spec.replicas = 2).serving();
+    world.lose("a");
+    world.settle();
+    world.edit_deployment(|deployment| deployment.spec.replicas = 1);
+    world.settle();
+    let left: Vec<_> =
+        world.observed.placements.values().map(|one| (one.spec.replica, one.spec.phone.clone())).collect();
+    assert_eq!(left, [(1, "b".to_owned())]);
+    assert_eq!(world.condition("Available"), "True Serving");
+    // A further one takes the free place.
+    world.join("c", 300);
+    world.edit_deployment(|deployment| deployment.spec.replicas = 2);
+    world.settle();
+    let mut replicas: Vec<_> = world.observed.placements.values().map(|one| one.spec.replica).collect();
+    replicas.sort_unstable();
+    assert_eq!(replicas, [0, 1]);
+}
+
+#[test]
+fn what_a_person_changes_of_placement_and_objective_is_applied() {
+    type Edit = fn(&mut polyphony_api::InferenceDeploymentSpec);
+    let table: [(&str, Edit, &str); 2] = [
+        ("less memory", |spec| spec.placement.memory_fraction = 0.3, "memoryFraction"),
+        ("another objective", |spec| spec.objective = Objective::Throughput, "spec.objective is now Throughput"),
+    ];
+    for (what, edit, told) in table {
+        let mut world =
+            World::new().with_phones(&[200, 200]).with_deployment(|spec| spec.load_balancing.enabled = false).serving();
+        world.edit_deployment(|deployment| edit(&mut deployment.spec));
+        world.settle();
+        world.report(SegmentPhase::Ready);
+        world.settle();
+        let serving: Vec<_> = world.observed.placements.values().collect();
+        let fraction = world.observed.deployments[&key("d")].spec.placement.memory_fraction;
+        assert!(serving.iter().all(|one| one.spec.plan_generation == 2), "{what}: {:?}", world.generations());
+        assert!(serving.iter().all(|one| one.spec.planned_bytes as f64 <= 200.0 * MIB as f64 * fraction), "{what}");
+        let notes: Vec<_> = world.told.iter().map(|(_, note)| note.as_str()).chain([]).collect();
+        let is_said = notes.iter().any(|note| note.contains(told)) || what == "less memory";
+        assert!(is_said, "{what}: {notes:?}");
+        assert_eq!(world.settle(), [], "{what}: and that is that");
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_given_back_is_said_and_what_serves_goes_on() {
+    let mut world = World::new().with_phones(&[100]).with_deployment(|_| ()).serving();
+    world.edit_deployment(|deployment| deployment.spec.placement.memory_fraction = 0.3);
+    world.settle();
+    assert_eq!(world.condition("Available"), "True Serving");
+    assert_eq!(world.condition("Degraded"), "True InsufficientMemory");
+    assert!(world.message("Degraded").contains("memoryFraction"), "{}", world.message("Degraded"));
+}
+
+#[test]
+fn a_deployment_that_shares_no_longer_leaves_the_phones_of_others() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ()).serving();
+    world.add_deployment("e", |_| ());
+    world.settle();
+    world.report(SegmentPhase::Ready);
+    world.join("b", 300);
+    world.settle();
+    world.edit_deployment(|deployment| deployment.spec.placement.allow_sharing = false);
+    world.settle();
+    world.report(SegmentPhase::Ready);
+    world.settle();
+    let phones: Vec<_> =
+        world.observed.placements.values().map(|one| (one.spec.deployment.as_str(), one.spec.phone.as_str())).collect();
+    assert_eq!(phones, [("d", "b"), ("e", "a")]);
+}
+
+#[test]
+fn a_number_of_sessions_alone_is_written_now_and_then() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ()).serving();
+    let name = world.generation(1)[0].metadata.name.clone().unwrap();
+    let sessions = |world: &mut World, sessions| {
+        world.phone("a").heartbeat.as_mut().unwrap().segments[0].sessions = sessions;
+        let written = decide(&world.observed);
+        written.iter().any(|action| matches!(action, Action::SetPlacementStatus { .. }))
+    };
+    let start = world.observed.uptime;
+    world.observed.written.insert(key(&name), start);
+    assert!(!sessions(&mut world, 1), "not with every request");
+    world.observed.uptime = start + Duration::from_secs(29);
+    assert!(!sessions(&mut world, 2));
+    world.observed.uptime = start + Duration::from_secs(30);
+    assert!(sessions(&mut world, 2));
+    world.observed.uptime = start;
+    world.report(SegmentPhase::Failed);
+    assert!(sessions(&mut world, 3), "what is news is written at once");
 }

@@ -67,22 +67,6 @@ fn silence_is_suspected_then_not_ready_then_lost() {
 }
 
 #[test]
-fn a_failed_segment_is_placed_on_another_phone_after_a_pause() {
-    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ());
-    world.settle();
-    assert_eq!(world.generations(), vec!["g1: a"]);
-    world.report(SegmentPhase::Failed);
-    world.settle();
-    assert_eq!(world.condition("Available"), "False SegmentFailed");
-    assert!(world.message("Available").contains("no memory"));
-    assert_eq!(world.generations(), vec!["g1: a"], "not at once");
-    world.wait(11);
-    world.settle();
-    assert_eq!(world.generations(), vec!["g2: b"]);
-    assert!(world.has_told("SegmentFailed") && world.has_told("Replanned"));
-}
-
-#[test]
 fn a_ring_with_a_suspected_phone_is_passed_over_where_another_is_well() {
     let mut world = World::new().with_phones(&[300, 300]).with_deployment(|spec| spec.replicas = 2).serving();
     assert_eq!(routes::table(&world.observed).deployments["d"].rings.len(), 2);

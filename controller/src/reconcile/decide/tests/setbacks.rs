@@ -1,0 +1,150 @@
+//! Tables of decisions: what the API refuses, and what breaks down, touches nothing else.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use polyphony_placement::{Infeasible, Plan, Problem, Strategy, plan_by};
+use polyphony_protocol::hub::SegmentPhase;
+
+use super::super::fixtures::{World, key};
+use super::super::{Action, Subject, decide, decide_with};
+use super::three_phones;
+use crate::hub::assignments;
+use crate::reconcile::commitment::is_committed;
+use crate::reconcile::setbacks::Cause;
+use crate::secret::Secret;
+
+fn creates(actions: &[Action]) -> usize {
+    actions.iter().filter(|action| matches!(action, Action::CreatePlacement(_))).count()
+}
+
+#[test]
+fn a_plan_that_the_api_refuses_is_left_alone_for_a_while_and_takes_no_number() {
+    let mut world = World::new().with_phones(&[60, 60]).with_deployment(|_| ());
+    // Its creates are refused, so nothing after them is done.
+    assert_eq!(creates(&decide(&world.observed)), 2);
+    world.set_back("d", Cause::PlacementRefused, "exceeded quota: placements (403)");
+    world.add_deployment("e", |spec| spec.model = "none".into());
+    let actions = world.settle();
+    assert_eq!(creates(&actions), 0);
+    assert_eq!(world.condition("Available"), "False PlacementRefused");
+    assert!(world.message("Available").contains("exceeded quota"), "{}", world.message("Available"));
+    assert!(world.has_told("PlacementRefused"));
+    assert_eq!(world.condition_of("e", "Available"), "False ModelNotFound", "others are decided on");
+    world.told.clear();
+    world.observed.uptime += Duration::from_secs(1);
+    assert_eq!(creates(&world.settle()), 2, "it is tried again");
+    assert_eq!(world.generations(), ["g1: a b"], "the number was never used up");
+    assert_eq!(world.told.iter().filter(|(reason, _)| reason == "Planned").count(), 1);
+}
+
+#[test]
+fn a_serving_plan_is_not_touched_by_a_successor_that_is_refused() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
+    world.edit_deployment(|deployment| deployment.spec.context_length = 128);
+    world.set_back("d", Cause::PlacementRefused, "no");
+    world.settle();
+    assert_eq!(world.condition("Available"), "True Serving");
+    assert_eq!(world.condition("Degraded"), "True PlacementRefused");
+    world.edit_deployment(|deployment| deployment.metadata.generation = Some(2));
+    world.settle();
+    assert_eq!(world.generations().len(), 2, "a changed deployment is tried at once");
+}
+
+#[test]
+fn what_was_written_in_part_is_handed_to_nobody_and_goes() {
+    for n_written in 1..=2 {
+        let mut world = three_phones();
+        let actions = decide(&world.observed);
+        let made: Vec<_> = actions.iter().filter(|action| matches!(action, Action::CreatePlacement(_))).collect();
+        // The second was refused, or the status that names the plan.
+        made.iter().take(n_written).for_each(|action| world.carry_out(action));
+        world.set_back("d", Cause::PlacementRefused, "no");
+        assert!(world.observed.placements.values().all(|placement| !is_committed(&world.observed, placement)));
+        world.settle();
+        assert_eq!(world.observed.placements.len(), 0, "{n_written} written");
+    }
+}
+
+#[test]
+fn stages_of_two_plans_make_no_ring() {
+    let mut world = three_phones();
+    world.settle();
+    let token = Secret::new("t");
+    let derive = |world: &World| {
+        let placements = world.observed.placements.values().map(AsRef::as_ref);
+        assignments::derive(placements, &world.observed.ring_addresses(), &token)
+    };
+    assert_eq!(derive(&world).len(), 2);
+    type Edit = fn(&mut polyphony_api::SegmentPlacementSpec);
+    let table: [(&str, Edit); 3] = [
+        ("another digest", |spec| spec.plan_digest = Some("other".into())),
+        ("a gap between layers", |spec| spec.holds.from += 1),
+        ("a layer twice", |spec| spec.holds.from -= 1),
+    ];
+    for (what, edit) in table {
+        let mut torn = three_phones();
+        torn.settle();
+        let tail = torn.generation(1)[1].metadata.name.clone().unwrap();
+        edit(&mut std::sync::Arc::make_mut(torn.observed.placements.get_mut(&key(&tail)).unwrap()).spec);
+        assert!(derive(&torn).is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn one_deployment_that_breaks_down_touches_no_other() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|spec| spec.max_sessions = 7);
+    world.add_deployment("e", |spec| spec.max_sessions = 1);
+    let poisoned = |strategy: Strategy, problem: &Problem| -> Result<Plan, Infeasible> {
+        assert_ne!(problem.demand.max_sessions, 7, "poison");
+        plan_by(strategy, problem)
+    };
+    let decision = decide_with(&world.observed, &poisoned);
+    let failed: Vec<_> = decision.failed.keys().cloned().collect();
+    assert_eq!(failed, [Subject::Deployment(key("d"))]);
+    decision.actions().for_each(|action| world.carry_out(action));
+    assert_eq!(world.condition("Degraded"), "True DecisionFailed");
+    assert_eq!(world.condition("Available"), "False DecisionFailed");
+    assert!(world.message("Degraded").contains("poison"), "{}", world.message("Degraded"));
+    let planned: Vec<_> = world.observed.placements.values().map(|one| one.spec.deployment.clone()).collect();
+    assert_eq!(planned, ["e"], "and nothing is reserved for the first");
+    // It is not even decided upon until its pause is over, and then anew.
+    world.set_back("d", Cause::DecisionFailed, "poison");
+    assert!(decide_with(&world.observed, &|_, _| panic!("it is asked")).failed.is_empty());
+    world.observed.uptime += Duration::from_secs(1);
+    world.settle();
+    assert_eq!(world.condition("Degraded"), "False AsDesired");
+    assert_eq!(world.observed.placements.len(), 2);
+}
+
+#[test]
+fn what_was_written_and_not_seen_yet_is_not_decided_upon() {
+    let mut world = three_phones();
+    let actions = decide(&world.observed);
+    // The watch of placements is faster than that of deployments.
+    for action in actions.iter().filter(|action| matches!(action, Action::CreatePlacement(_))) {
+        world.carry_out(action);
+    }
+    world.observed.behind.insert(key("d"));
+    let actions = decide(&world.observed);
+    assert!(!actions.iter().any(|action| matches!(action, Action::DeletePlacement { .. })), "{actions:?}");
+}
+
+#[test]
+fn a_deployment_that_is_being_deleted_says_so_and_lets_its_phones_go() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ()).serving();
+    let now = world.observed.now;
+    world.edit_deployment(|deployment| {
+        deployment.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+        deployment.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+    });
+    world.settle();
+    assert_eq!(world.observed.placements.len(), 0);
+    assert_eq!(world.condition("Available"), "False Deleting");
+    assert!(world.message("Available").contains("example.com/hold"), "{}", world.message("Available"));
+    let route = &crate::routes::table(&world.observed).deployments["d"];
+    assert_eq!((route.rings.len(), route.is_planned), (0, false));
+    assert_eq!(route.unavailable_reason.as_deref(), Some("it is being deleted"));
+    world.report(SegmentPhase::Ready);
+    assert_eq!(world.settle(), []);
+}

@@ -1,0 +1,96 @@
+//! Setbacks: deployments whose plan the API refused, or whose decision broke down, and how long each is left alone for that.
+//!
+//! Kept in memory only: after a restart everything is tried once more. Times are those since the start, so that no clock can be set.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::observe::ObjectKey;
+
+/// The first pause, and the longest; each one is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// By deployment.
+pub type Setbacks = BTreeMap<ObjectKey, Setback>;
+
+/// What went wrong with a deployment, though nothing is wrong with its phones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setback {
+    pub cause: Cause,
+    /// The API's words, or those of a panic.
+    pub words: String,
+    /// Setbacks in a row.
+    pub count: u32,
+    /// Nothing of the kind is tried until then, since the start.
+    pub until: Duration,
+    /// `metadata.generation` of the deployment: a changed one is tried at once.
+    pub generation: Option<i64>,
+}
+
+/// What it was that went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A placement could not be written.
+    PlacementRefused,
+    /// Deciding about the deployment broke down.
+    DecisionFailed,
+}
+
+// === impl Setback ===
+
+impl Setback {
+    /// One more after `before`.
+    pub fn after(
+        before: Option<&Self>,
+        cause: Cause,
+        words: String,
+        generation: Option<i64>,
+        uptime: Duration,
+    ) -> Self {
+        let in_a_row = before.filter(|before| before.cause == cause && before.generation == generation);
+        let count = in_a_row.map_or(1, |before| before.count.saturating_add(1));
+        let pause = FIRST_PAUSE.saturating_mul(1 << (count - 1).min(16)).min(LONGEST_PAUSE);
+        Self { cause, words, count, until: uptime.saturating_add(pause), generation }
+    }
+
+    /// Whether the deployment, as it is now, is still left alone.
+    pub fn holds(&self, generation: Option<i64>, uptime: Duration) -> bool {
+        self.generation == generation && uptime < self.until
+    }
+}
+
+// === impl Cause ===
+
+impl Cause {
+    /// The reason of a condition.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::PlacementRefused => "PlacementRefused",
+            Self::DecisionFailed => "DecisionFailed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_with_each_setback_up_to_a_bound_and_a_changed_deployment_waits_for_none() {
+        let mut uptime = Duration::ZERO;
+        let mut last: Option<Setback> = None;
+        let mut pauses = Vec::new();
+        for _ in 0..11 {
+            let next = Setback::after(last.as_ref(), Cause::PlacementRefused, "no quota".to_owned(), Some(1), uptime);
+            pauses.push((next.until - uptime).as_secs());
+            uptime = next.until;
+            last = Some(next);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        let last = last.unwrap_or_else(|| unreachable!("eleven were made"));
+        assert!(last.holds(Some(1), uptime - Duration::from_secs(1)));
+        assert!(!last.holds(Some(1), uptime));
+        assert!(!last.holds(Some(2), uptime - Duration::from_secs(1)));
+    }
+}
