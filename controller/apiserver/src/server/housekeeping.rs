@@ -31,16 +31,23 @@ pub async fn run(reader: Reader, writer: Writer, kinds: Kinds, closing: Cancella
     // What an earlier process left undone is in no history.
     changed.mark_changed();
     loop {
-        let outcome = tokio::select! {
+        // Only the waiting is given up for another reason to act: what is begun is done to its end.
+        let has_changed = tokio::select! {
             () = closing.cancelled() => return,
-            _ = sweep.tick() => expire_events(&reader, &writer, Timestamp::now()).await,
-            outcome = async {
-                if changed.changed().await.is_err() {
+            _ = sweep.tick() => false,
+            outcome = changed.changed() => {
+                if outcome.is_err() {
                     // The store is closed, and `closing` follows.
-                    std::future::pending::<()>().await;
+                    closing.cancelled().await;
+                    return;
                 }
-                collector.collect(&reader, &writer, &kinds).await
-            } => outcome,
+                true
+            }
+        };
+        let outcome = if has_changed {
+            collector.collect(&reader, &writer, &kinds).await
+        } else {
+            expire_events(&reader, &writer, Timestamp::now()).await
         };
         if let Err(failure) = outcome {
             tracing::warn!(status = %failure.to_status(), "housekeeping could not write");
