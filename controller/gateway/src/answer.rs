@@ -33,8 +33,9 @@ pub(crate) struct End {
 }
 
 /// `finish_reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum FinishReason {
     /// An end token or a stop string.
     Stop,
@@ -47,10 +48,7 @@ pub(crate) enum FinishReason {
 impl FinishReason {
     /// As on the wire, and as in metrics.
     pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-        }
+        self.into()
     }
 }
 

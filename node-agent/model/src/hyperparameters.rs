@@ -39,7 +39,8 @@ pub struct Hyperparameters {
 }
 
 /// The family of a model: which operations follow which, whatever the sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 #[serde(rename_all = "camelCase")]
 pub enum Architecture {
     /// Norm, attention with rotary positions, norm, SwiGLU; no biases.
@@ -144,14 +145,7 @@ impl Architecture {
 
     /// The name in `general.architecture`, which also begins the other keys.
     pub fn name(self) -> &'static str {
-        match self {
-            Architecture::Llama => "llama",
-            Architecture::Qwen2 => "qwen2",
-            Architecture::Qwen3 => "qwen3",
-            Architecture::Gpt2 => "gpt2",
-            Architecture::Bloom => "bloom",
-            Architecture::T5 => "t5",
-        }
+        self.into()
     }
 
     /// How positions are told apart; goes by architecture, no key of the file says it.

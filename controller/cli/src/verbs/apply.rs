@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use http::StatusCode;
 use serde_json::Value;
 use strum::IntoStaticStr;
@@ -23,7 +23,7 @@ pub(super) const FIELD_MANAGER: &str = "polyctl";
 #[derive(Debug, Args)]
 pub struct Apply {
     /// A file of YAML or JSON, a folder of such files, or - for standard input; may be repeated
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_hint = ValueHint::AnyPath, required = true)]
     files: Vec<String>,
     /// With the folders below folders
     #[arg(short = 'R', long)]

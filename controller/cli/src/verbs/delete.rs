@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use serde_json::{Value, json};
 use strum::IntoStaticStr;
 
@@ -29,7 +29,7 @@ pub struct Delete {
     #[arg(value_name = "TYPE NAME", add = completion::objects())]
     words: Vec<String>,
     /// The objects of a file, a folder, or - for standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_hint = ValueHint::AnyPath)]
     files: Vec<String>,
     /// With the folders below folders
     #[arg(short = 'R', long)]

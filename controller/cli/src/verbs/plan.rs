@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use polyphony_api::{GROUP, InferenceDeployment, Model, VERSION};
 use polyphony_controller::models::source::Source;
 use polyphony_controller::reconcile::preview::{Preview, Prompt, World, preview};
@@ -29,7 +29,7 @@ use crate::verbs::apply::{namespace_of, told_with_places, unmapped};
 #[derive(Debug, Args)]
 pub struct PlanVerb {
     /// A file of YAML or JSON, a folder of such files, or - for standard input; may be repeated
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_hint = ValueHint::AnyPath, required = true)]
     files: Vec<String>,
     /// With the folders below folders
     #[arg(short = 'R', long)]
