@@ -28,6 +28,8 @@ const SEEN: (u64, u64) = (256 << 20, 256);
 const PLACE: u64 = 8;
 /// What a value takes besides its text.
 const NODE: u64 = 32;
+/// What going to a value costs, in bytes that could be read through meanwhile.
+const STEP: u64 = 64;
 /// How deep lists may lie in lists: values are dropped and shown by recursion.
 const MAX_DEPTH: u32 = 100;
 
@@ -109,7 +111,7 @@ struct Walk {
 impl Walk {
     fn through(&mut self, value: &Value, depth: u32) -> Result<(), Error> {
         let text = value.as_str().map(str::len).or(value.as_bytes().map(<[u8]>::len)).unwrap_or(0);
-        let own = if self.is_to_be_kept { PLACE } else { NODE + text as u64 };
+        let own = if self.is_to_be_kept { STEP } else { STEP + text as u64 };
         pay(&mut self.left, own, "looks through")?;
         self.total += own;
         let Some(object) = value.as_object() else { return Ok(()) };

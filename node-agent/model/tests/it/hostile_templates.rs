@@ -128,6 +128,6 @@ fn a_long_honest_chat_is_far_from_the_bounds() {
     assert_eq!(n_controls, 201);
     assert!(prompt.text().len() > 2_000_000);
     // And many short messages.
-    let messages = (0..3_000).map(|idx| ChatMessage::new(["user", "assistant"][idx % 2], "ok"));
+    let messages = (0..1_500).map(|idx| ChatMessage::new(["user", "assistant"][idx % 2], "ok"));
     template.render(&Chat::new(messages.collect())).unwrap();
 }
