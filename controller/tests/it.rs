@@ -15,6 +15,8 @@ mod hub;
 mod lifecycle;
 #[path = "it/metrics.rs"]
 mod metrics;
+#[path = "it/process.rs"]
+mod process;
 #[path = "it/refusals.rs"]
 mod refusals;
 #[path = "it/startup.rs"]

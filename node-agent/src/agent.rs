@@ -21,6 +21,7 @@ use crate::budget::Budget;
 use crate::cpu_share::CpuShare;
 use crate::data_dir::DataDir;
 use crate::flags::Flags;
+use crate::hub_address::{self, BeyondLoopback};
 use crate::hub_link::HubLink;
 use crate::metrics::{self, Identity, Metrics};
 use crate::neighbours;
@@ -62,6 +63,9 @@ async fn run_to_the_end(
     first: Option<oneshot::Sender<()>>,
 ) -> anyhow::Result<()> {
     let token = read_token(&flags)?;
+    if hub_address::is_beyond_loopback(&flags.hub) && !flags.insecure {
+        return Err(BeyondLoopback { hub: flags.hub }.into());
+    }
     let _data_dir = DataDir::take(&flags.data_dir)?;
     let ring_listener = bind_ring(&flags).await?;
     let ring_address = ring_listener.local_addr()?;
@@ -92,7 +96,7 @@ async fn run_to_the_end(
         metrics_address: metrics_address.to_string(),
         instance: instance(),
     };
-    tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, backend = chosen.name, device = %chosen.device, limit = MAX_FRAME_BYTES, "agent started");
+    tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, backend = chosen.name, protocol = %version::CURRENT, device = %chosen.device, limit = MAX_FRAME_BYTES, "agent started");
     let board = Arc::new(Board::default());
     let memory = Budget::new(allocatable_bytes);
     let sensors = Sensors { file: flags.sensors.clone() };
@@ -143,6 +147,7 @@ async fn run_to_the_end(
     let assignments = Assignments::new(context.clone());
     let link = HubLink {
         address: flags.hub,
+        insecure: flags.insecure,
         join,
         board,
         members,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::hub_address::{self, HubAddressError};
+
 /// Runs segments of large language models on this phone, as the host assigns them.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "polyphony-agent", version)]
@@ -13,7 +15,7 @@ pub struct Flags {
     #[arg(long, value_parser = parse_name)]
     pub name: String,
     /// The host's address for agents
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_hub)]
     pub hub: String,
     /// File that holds the join token
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
@@ -80,6 +82,10 @@ fn parse_name(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("a phone's name is 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end".to_owned())
+}
+
+fn parse_hub(text: &str) -> Result<String, HubAddressError> {
+    hub_address::parse(text, None)
 }
 
 /// A quantity of memory as Kubernetes writes it, a fraction too.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignments;
 use crate::board::Board;
+use crate::hub_address::{self, BeyondLoopback};
 use crate::sensors::Sensors;
 use crate::serve::compute::{Event, Source};
 use crate::serve::outlet::FromStages;
@@ -33,6 +34,8 @@ const QUEUE_FRAMES: usize = 1024;
 /// What the link works with.
 pub struct HubLink {
     pub address: String,
+    /// Whether the token may go to another machine, where nothing is encrypted on the way.
+    pub insecure: bool,
     pub join: Join,
     pub board: Arc<Board>,
     pub members: Members,
@@ -89,6 +92,11 @@ impl HubLink {
 
     async fn once(&mut self, pause: &mut Duration) -> Result<(), LinkError> {
         let Connection { mut reader, mut writer, peer } = self.wire.dial(&self.address, HANDSHAKE).await?;
+        // A name may have led anywhere.
+        if !self.insecure && !hub_address::is_loopback(peer.ip()) {
+            let hub = format!("{} ({})", self.address, peer.ip());
+            return Err(LinkError::Refused(BeyondLoopback { hub }.to_string()));
+        }
         writer.write(&Frame::ToHub(ToHub::Join(self.join.clone()))).await?;
         let welcome = match reader.next_within(HANDSHAKE).await? {
             Frame::ToAgent(ToAgent::Welcome(welcome)) => welcome,
@@ -96,12 +104,7 @@ impl HubLink {
             other => return Err(LinkError::unexpected(&other, "a welcome")),
         };
         if !version::CURRENT.speaks_with(welcome.version) {
-            let why = format!(
-                "the host speaks protocol {}, this agent {}: update the older",
-                welcome.version,
-                version::CURRENT
-            );
-            return Err(LinkError::Refused(why));
+            return Err(LinkError::Refused(version::refusal("the host", welcome.version, "this agent")));
         }
         tracing::info!(hub = %self.address, "joined");
         *pause = Duration::from_millis(100);

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::agent;
 use crate::discovery::{self, Choice, FoundHost};
+use crate::hub_address::{self, BeyondLoopback, HubAddressError};
 use crate::invocation::{self, Request};
 use membership::Membership;
 
@@ -37,8 +38,8 @@ pub enum JoinError {
         "no join token: give --token, --token-file or POLYPHONY_JOIN_TOKEN; `polyctl join-command` on the host prints the whole line"
     )]
     NoToken,
-    #[error("{0:?} is no address of a host: write HOST:PORT, such as 192.168.1.10:7700, without http://")]
-    Address(String),
+    #[error(transparent)]
+    Address(#[from] HubAddressError),
     #[error("no host was found on this network within {} s: start its controller with --insecure and a --hub-address that is not loopback, or give HOST:PORT; `polyctl join-command` on the host prints the line", 2 * BROWSE.as_secs())]
     NobodyFound,
     #[error("none of these hosts takes this token: compare it with `polyctl join-command` on the host\n{}", .0.join("\n"))]
@@ -51,10 +52,8 @@ pub enum JoinError {
     NothingListens { hub: String },
     #[error("{hub} cannot be reached: {why}; check the address, the network and the host's firewall")]
     Unreachable { hub: String, why: String },
-    #[error(
-        "{hub} is beyond this machine, and neither the token nor hidden states would be encrypted on the way: add --insecure in a closed lab network"
-    )]
-    BeyondLoopback { hub: String },
+    #[error(transparent)]
+    BeyondLoopback(#[from] BeyondLoopback),
     #[error("the host at {hub} refused this phone: {reason}")]
     Refused { hub: String, reason: String },
     #[error(
@@ -94,8 +93,8 @@ pub async fn run(request: Request, patience: Patience) -> anyhow::Result<()> {
         Patience::Once => reach(&hubs).await?,
         Patience::ForEver => reach_for_ever(&hubs).await,
     };
-    if !route.host.is_loopback() && !kept.contains_key("insecure") {
-        return Err(JoinError::BeyondLoopback { hub }.into());
+    if !hub_address::is_loopback(route.host) && !kept.contains_key("insecure") {
+        return Err(BeyondLoopback { hub }.into());
     }
     let mut flags = invocation::flags(&complete(&kept, &hub, &route, &data_dir)).map_err(|error| {
         anyhow::anyhow!("{}; is it in {}?", error.to_string().trim(), Membership::path(&data_dir).display())
@@ -163,7 +162,7 @@ fn token(request: &Request, remembered: Option<&Membership>) -> anyhow::Result<O
 /// Addresses to try, the likeliest first: the one that was said, the one remembered, or those found.
 async fn hubs(request: &Request, remembered: Option<&Membership>, token: Option<&str>) -> anyhow::Result<Vec<String>> {
     if let Some(address) = &request.address {
-        return Ok(vec![with_port(address)?]);
+        return Ok(vec![hub_address::parse(address, Some(HUB_PORT)).map_err(JoinError::from)?]);
     }
     let is_other = |membership: &Membership| token.is_some_and(|token| token != membership.token);
     if let Some(membership) = remembered.filter(|membership| !is_other(membership)) {
@@ -201,26 +200,6 @@ fn ask<'a>(hosts: &[&'a FoundHost]) -> Option<&'a FoundHost> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).ok()?;
     hosts.get(line.trim().parse::<usize>().ok()?.checked_sub(1)?).copied()
-}
-
-/// HOST:PORT of what a person wrote.
-fn with_port(address: &str) -> Result<String, JoinError> {
-    let wrong = || JoinError::Address(address.to_owned());
-    if let Ok(ip) = address.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, HUB_PORT).to_string());
-    }
-    if address.parse::<SocketAddr>().is_ok() {
-        return Ok(address.to_owned());
-    }
-    let (host, port) = address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port)));
-    let is_host = |host: &str| {
-        !host.is_empty() && host.chars().all(|character| character.is_alphanumeric() || "-._".contains(character))
-    };
-    match port.map(str::parse::<u16>) {
-        None if is_host(host) => Ok(format!("{host}:{HUB_PORT}")),
-        Some(Ok(port)) if is_host(host) => Ok(format!("{host}:{port}")),
-        _ => Err(wrong()),
-    }
 }
 
 /// How this machine reaches the host.
@@ -276,24 +255,6 @@ fn complete(kept: &BTreeMap<String, String>, hub: &str, route: &Route, data_dir:
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn an_address_may_leave_out_the_port_and_must_not_be_a_url() {
-        for (written, meant) in [
-            ("desk", "desk:7700"),
-            ("desk.local:9000", "desk.local:9000"),
-            ("10.0.0.1", "10.0.0.1:7700"),
-            ("10.0.0.1:9000", "10.0.0.1:9000"),
-            ("::1", "[::1]:7700"),
-            ("[::1]", "[::1]:7700"),
-            ("[::1]:9", "[::1]:9"),
-        ] {
-            assert_eq!(with_port(written).unwrap(), meant);
-        }
-        for wrong in ["", ":7700", "http://desk:7700", "desk:", "desk:port", "desk:99999", "a b"] {
-            assert!(with_port(wrong).is_err(), "{wrong:?}");
-        }
-    }
 
     #[tokio::test]
     async fn a_host_that_is_not_there_is_told_from_a_stranger_that_is() {

@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use polyphony_agent::agent;
+use polyphony_agent::discretion;
 use polyphony_agent::invocation::{self, Invocation};
 use polyphony_agent::join::{self, Patience};
 use polyphony_journal::tell;
 
 fn main() -> ExitCode {
+    discretion::take_token_off_the_command_line();
     quieten_drivers();
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(run()),

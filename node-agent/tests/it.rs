@@ -21,3 +21,5 @@ mod metrics;
 mod moves;
 #[path = "it/numerics.rs"]
 mod numerics;
+#[path = "it/trouble.rs"]
+mod trouble;

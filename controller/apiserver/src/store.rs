@@ -6,6 +6,7 @@
 
 mod disk;
 mod history;
+mod panics;
 mod transaction;
 
 use std::path::Path;
@@ -60,7 +61,7 @@ pub enum StoreError {
     Damaged { path: String, detail: String },
     #[error("store {path} cannot be opened: {detail}: check that its directory exists and can be written")]
     Unusable { path: String, detail: String },
-    #[error("the store could not write ({detail}): free space on its disk, then start the server again")]
+    #[error("the store could not write ({detail}): free space on its disk, and it goes on by itself")]
     Write { detail: String },
     #[error("the store holds {limit} objects and takes no more: delete some")]
     Full { limit: usize },
@@ -137,7 +138,7 @@ impl Store {
             .stack_size(STACK_BYTES)
             .spawn({
                 let shared = shared.clone();
-                move || write_in_order(&disk, &shared, waiting)
+                move || write_in_order(disk, &shared, waiting)
             })
             .map_err(|error| StoreError::Failed { detail: error.to_string() })?;
         Ok(Store { reader: Reader { shared }, writer: Some(Writer { jobs }), thread: Some(thread) })
@@ -162,7 +163,7 @@ impl Drop for Store {
     }
 }
 
-fn write_in_order(disk: &Disk, shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
+fn write_in_order(mut disk: Disk, shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut replies = Vec::new();
         let changes = {

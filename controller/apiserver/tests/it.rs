@@ -14,6 +14,8 @@ mod crud;
 mod delete;
 #[path = "it/discovery.rs"]
 mod discovery;
+#[path = "it/full_disk.rs"]
+mod full_disk;
 #[path = "it/kube.rs"]
 mod kube;
 #[path = "it/list.rs"]

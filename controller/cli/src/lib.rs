@@ -26,6 +26,7 @@ pub mod plan;
 pub mod printing;
 pub mod progress;
 pub mod schema;
+pub mod shell;
 pub mod table;
 pub mod top;
 pub mod wait_for;

@@ -52,8 +52,6 @@ pub struct Settings {
     pub api_port: u16,
     pub gateway_port: u16,
     pub hub_port: u16,
-    #[serde(default)]
-    pub cors_origins: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -76,7 +74,7 @@ pub struct Processes {
 /// Why processes cannot be started, stopped or counted.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    #[error("data directory {}: {source}", .path.display())]
+    #[error("data directory {}: {source}{}", .path.display(), remedy(.source))]
     Directory { path: PathBuf, source: io::Error },
     #[error("another `polyctl up` or `polyctl down` is at work in {}: wait for it to end", .path.display())]
     Locked { path: PathBuf },
@@ -90,6 +88,18 @@ pub enum ProcessError {
         "{name} (pid {pid}) still runs after SIGKILL: it waits for the kernel; look at `ps -o stat,wchan -p {pid}`"
     )]
     Immortal { name: String, pid: u32 },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": free space on its disk, or name a folder on another one with --data-dir"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            ": make it writable for this user, or name another folder with --data-dir"
+        }
+        _ => "",
+    }
 }
 
 // === impl Processes ===
@@ -151,6 +161,8 @@ impl Processes {
     /// When the program cannot be run or the ledger not written.
     pub fn start(&mut self, name: &str, program: &Path, arguments: Vec<String>) -> Result<&Process, ProcessError> {
         let start_error = |source| ProcessError::Start { name: name.to_owned(), program: program.to_owned(), source };
+        // What could not be written down afterwards is not begun.
+        self.save()?;
         let (output, log_start) = self.log(name).open_for_run().map_err(start_error)?;
         let errors = output.try_clone().map_err(start_error)?;
         let mut command = Command::new(program);
@@ -163,7 +175,7 @@ impl Processes {
             .stderr(errors)
             .process_group(0);
         let started_at = jiff::Timestamp::now();
-        let child = command.spawn().map_err(start_error)?;
+        let mut child = command.spawn().map_err(start_error)?;
         let pid = child.id();
         // A process that ended within this instant has no start time any more, and is then seen as ended.
         let start_ticks = identity::start_ticks(pid).unwrap_or(0);
@@ -176,10 +188,15 @@ impl Processes {
             arguments,
             log_start,
         };
-        self.children.insert(name.to_owned(), child);
         self.ledger.processes.retain(|known| known.name != name);
         self.ledger.processes.push(process);
-        self.save()?;
+        if let Err(error) = self.save() {
+            // Nobody would find it again to stop it.
+            self.ledger.processes.pop();
+            let _ = child.kill().and_then(|()| child.wait());
+            return Err(error);
+        }
+        self.children.insert(name.to_owned(), child);
         Ok(self.ledger.processes.last().expect("the process was pushed above"))
     }
 
@@ -257,7 +274,12 @@ impl Processes {
         let directory_error = |source| ProcessError::Directory { path: self.data_dir.clone(), source };
         let text = serde_json::to_vec_pretty(&self.ledger).map_err(|error| directory_error(error.into()))?;
         let (path, fresh) = (self.data_dir.join("processes.json"), self.data_dir.join("processes.json.new"));
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(directory_error)
+        let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path));
+        if written.is_err() {
+            // Half of it would keep a full disk full.
+            let _ = fs::remove_file(&fresh);
+        }
+        written.map_err(directory_error)
     }
 }
 
@@ -335,6 +357,29 @@ mod tests {
         let recycled = Process { start_ticks: ours.start_ticks + 1, ..ours };
         assert!(!recycled.is_running());
         recycled.signal(Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_not_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut processes = Processes::open(folder.path()).unwrap();
+        let touched = folder.path().join("touched");
+        let start = |processes: &mut Processes| {
+            let touch = script(&format!("touch {}", touched.display()));
+            processes.start("toucher", Path::new(SH), touch).map(|process| process.pid)
+        };
+        // A ledger that is a folder takes no words, as one on a full disk does not.
+        fs::create_dir_all(folder.path().join("processes.json/in-the-way")).unwrap();
+        let error = start(&mut processes).unwrap_err().to_string();
+        assert!(error.starts_with("data directory"), "{error}");
+        assert!(processes.all_running().is_empty() && !folder.path().join("processes.json.new").exists());
+        fs::remove_dir_all(folder.path().join("processes.json")).unwrap();
+        start(&mut processes).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !touched.exists() {
+            assert!(Instant::now() < deadline, "it was not started");
+            std::thread::sleep(POLL);
+        }
     }
 
     #[test]

@@ -5,22 +5,18 @@ mod form;
 use serde_json::Value;
 
 use crate::errors::ApiError;
-use crate::request::{Fields, GENERATION, Generation, Limits, alternatives, kind_of, token_ids};
+use crate::request::{Fields, Generation, Limits, alternatives, kind_of, token_ids};
 
 pub(crate) use form::CompletionForm;
 
 /// OpenAI's default, which vLLM keeps.
 const DEFAULT_MAX_TOKENS: u32 = 16;
 
-/// The fields that a completion has beside those of all endpoints.
-const OWN: &[&str] = &["prompt", "logprobs", "echo", "add_special_tokens"];
-
 /// What a completion asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CompletionRequest {
     pub(crate) generation: Generation,
-    /// Each gets its own answer, a choice by its index.
-    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) prompt: Prompt,
     /// Whether the answer's text begins with the prompt's.
     pub(crate) echo: bool,
     /// Whether a text gets the begin token of models that want one.
@@ -40,7 +36,6 @@ impl CompletionRequest {
     /// # Errors
     /// 400 naming the first field that is wrong.
     pub(crate) fn parse(fields: &Fields, limits: &Limits) -> Result<Self, ApiError> {
-        fields.refuse_others(&[GENERATION, OWN])?;
         let mut generation = Generation::parse(fields, limits, alternatives(fields, "logprobs")?)?;
         generation.max_tokens.get_or_insert(DEFAULT_MAX_TOKENS);
         let echo = fields.flag("echo", false)?;
@@ -52,44 +47,32 @@ impl CompletionRequest {
         }
         Ok(Self {
             generation,
-            prompts: prompts(fields, limits.max_prompts)?,
+            prompt: prompt(fields)?,
             echo,
             add_special_tokens: fields.flag("add_special_tokens", true)?,
         })
     }
 }
 
-/// A string, token ids, or a list of these.
-fn prompts(fields: &Fields, limit: usize) -> Result<Vec<Prompt>, ApiError> {
-    const EXPECTED: &str = "send a string, a list of token ids, or a list of these";
+/// A string, token ids, or a list of one of these.
+fn prompt(fields: &Fields) -> Result<Prompt, ApiError> {
+    const EXPECTED: &str = "send a string, a list of token ids, or a list of one of these";
     let Some(value) = fields.get("prompt") else {
         return Err(ApiError::missing("prompt", "a string or a list of token ids"));
     };
     match value {
-        Value::String(text) => Ok(vec![Prompt::Text(text.clone())]),
+        Value::String(text) => Ok(Prompt::Text(text.clone())),
         Value::Array(listed) => match listed.as_slice() {
             [] => Err(ApiError::field("prompt", format_args!("{EXPECTED}, not an empty list"))),
-            [Value::String(_) | Value::Array(_), ..] if listed.len() > limit => {
-                let found = listed.len();
-                Err(ApiError::field("prompt", format_args!("send at most {limit} prompts, not {found}")))
-            }
+            [Value::String(text)] => Ok(Prompt::Text(text.clone())),
+            [Value::Array(ids)] => Ok(Prompt::Tokens(token_ids("prompt[0]", ids)?)),
             [Value::String(_) | Value::Array(_), ..] => {
-                listed.iter().enumerate().map(|(idx, one)| one_of_many(idx, one)).collect()
+                let remedy = format!("{} prompts were sent; send one a request", listed.len());
+                Err(ApiError::unsupported("prompt", &remedy))
             }
-            ids => Ok(vec![Prompt::Tokens(token_ids("prompt", ids)?)]),
+            ids => Ok(Prompt::Tokens(token_ids("prompt", ids)?)),
         },
         other => Err(ApiError::field("prompt", format_args!("{EXPECTED}, not {}", kind_of(other)))),
-    }
-}
-
-fn one_of_many(idx: usize, prompt: &Value) -> Result<Prompt, ApiError> {
-    let at = format!("prompt[{idx}]");
-    match prompt {
-        Value::String(text) => Ok(Prompt::Text(text.clone())),
-        Value::Array(ids) => Ok(Prompt::Tokens(token_ids(&at, ids)?)),
-        other => {
-            Err(ApiError::field(&at, format_args!("send a string or a list of token ids, not {}", kind_of(other))))
-        }
     }
 }
 
@@ -102,22 +85,20 @@ mod tests {
 
     fn parse(body: Value) -> Result<CompletionRequest, ApiError> {
         let fields = Fields::parse(body.to_string().as_bytes()).unwrap();
-        CompletionRequest::parse(&fields, &Limits { max_stop_bytes: 8, max_prompts: 3 })
+        CompletionRequest::parse(&fields, &Limits { max_stop_bytes: 8 })
     }
 
     #[test]
-    fn a_prompt_is_a_text_or_tokens_or_a_list_of_these() {
-        let (text, tokens) = (Prompt::Text("a".into()), Prompt::Tokens(vec![1, 2]));
+    fn a_prompt_is_a_text_or_tokens_or_a_list_of_one() {
         let cases = [
-            (json!("a"), vec![text.clone()]),
-            (json!(["a"]), vec![text.clone()]),
-            (json!([1, 2]), vec![tokens.clone()]),
-            (json!([[1, 2]]), vec![tokens.clone()]),
-            (json!(["a", [1, 2], "a"]), vec![text.clone(), tokens, text]),
+            (json!("a"), Prompt::Text("a".into())),
+            (json!(["a"]), Prompt::Text("a".into())),
+            (json!([1, 2]), Prompt::Tokens(vec![1, 2])),
+            (json!([[1, 2]]), Prompt::Tokens(vec![1, 2])),
         ];
         for (prompt, expected) in cases {
             let request = parse(json!({"model": "m", "prompt": prompt})).unwrap();
-            assert_eq!((request.prompts, request.generation.max_tokens), (expected, Some(16)));
+            assert_eq!((request.prompt, request.generation.max_tokens), (expected, Some(16)));
         }
     }
 
@@ -128,8 +109,7 @@ mod tests {
             (json!([]), "prompt", "not an empty list"),
             (json!([1, -2]), "prompt[1]", "a token id, not -2"),
             (json!([[1, "a"]]), "prompt[0][1]", "a token id, not a string"),
-            (json!(["a", "b", "c", "d"]), "prompt", "at most 3 prompts, not 4"),
-            (json!(["a", 1]), "prompt[1]", "a list of token ids, not a number"),
+            (json!(["a", "b"]), "prompt", "2 prompts were sent"),
             (json!([true]), "prompt[0]", "not a boolean"),
         ];
         for (prompt, param, words) in cases {

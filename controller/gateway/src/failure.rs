@@ -38,8 +38,7 @@ impl Failure {
         match self {
             Self::PhoneGone { .. } | Self::Silent { .. } | Self::Unsent(Unsent::Gone(_)) => true,
             Self::Stage { code, .. } => {
-                use FailureCode::{BadFrame, Busy, HandOver, NonFinite};
-                !matches!(code, Busy | BadFrame | HandOver | NonFinite)
+                !matches!(code, FailureCode::Busy | FailureCode::BadFrame | FailureCode::HandOver)
             }
             Self::Unsent(Unsent::Full(_)) | Self::HandOver { .. } | Self::Disagreement(_) => false,
         }

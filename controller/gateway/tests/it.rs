@@ -4,8 +4,6 @@
 
 #[path = "it/answers.rs"]
 mod answers;
-#[path = "it/door.rs"]
-mod door;
 #[path = "it/errors.rs"]
 mod errors;
 #[path = "../../../node-agent/tests/it/exposition.rs"]

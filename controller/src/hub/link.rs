@@ -65,7 +65,7 @@ async fn serve_until_end(hub: &Hub, caller: Caller) -> Result<std::convert::Infa
         Frame::ToHub(ToHub::Join(join)) => join,
         other => return Err(LinkError::unexpected(&other, "a join").into()),
     };
-    let name = join.phone.clone();
+    let (name, protocol) = (join.phone.clone(), join.version);
     let seat = match admit(hub, join).await {
         Ok(seat) => seat,
         Err(reason) => {
@@ -74,7 +74,7 @@ async fn serve_until_end(hub: &Hub, caller: Caller) -> Result<std::convert::Infa
             return Err(LinkEnd::Refused(reason));
         }
     };
-    tracing::info!(phone = %name, %from, "phone joined");
+    tracing::info!(phone = %name, %from, %protocol, "phone joined");
     if seat.replaces {
         hub.frames.phone_gone(&name);
     }
@@ -109,8 +109,9 @@ impl Drop for Presence<'_> {
 /// Checks a join and seats the phone, or says why not.
 async fn admit(hub: &Hub, mut join: Join) -> Result<Seat, String> {
     if !version::CURRENT.speaks_with(join.version) {
-        let (ours, theirs) = (version::CURRENT, join.version);
-        return Err(format!("this hub speaks protocol {ours} and the agent {theirs}: update the older of the two"));
+        // Its name is not checked yet, and goes into a log.
+        let name: String = join.phone.chars().filter(|character| !character.is_control()).take(MAX_NAME).collect();
+        return Err(version::refusal(&format!("the agent of {name}"), join.version, "this hub"));
     }
     if !hub.join_token.matches(&join.token) {
         return Err("the join token is wrong: copy the line that `polyctl join-command` prints on the host".into());
@@ -160,9 +161,12 @@ fn check_join(join: &Join) -> Result<(), String> {
     Ok(())
 }
 
+/// The longest name of a phone, which is a DNS label.
+const MAX_NAME: usize = 63;
+
 fn is_dns_label(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    (1..=63).contains(&name.len())
+    (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|byte| inner(byte) || byte == b'-')
         && name.bytes().next().is_some_and(inner)
         && name.bytes().last().is_some_and(inner)

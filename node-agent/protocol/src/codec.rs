@@ -229,7 +229,7 @@ pub fn decode(buffer: &mut BytesMut, limit: usize) -> Result<Option<Frame>, Fram
     let mut body = buffer.split_to(length).freeze();
     let (header, minor) = Header::read(&mut body);
     let theirs = version::ProtocolVersion { major: version::CURRENT.major, minor };
-    if !version::CURRENT.speaks_with(theirs) {
+    if !introduces(header.kind) && !version::CURRENT.speaks_with(theirs) {
         return Err(FrameError::Version { theirs: minor, ours: version::CURRENT.minor });
     }
     frame_of(header, body).map(Some)
@@ -308,6 +308,12 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
         TO_AGENT => Frame::ToAgent(json(kind, &body)?),
         unknown => return Err(FrameError::UnknownKind(unknown)),
     })
+}
+
+/// Whether frames of a kind say themselves which protocol their sender speaks, or answer one that does. They are read of every
+/// version, so that whoever speaks another hears of it by name rather than find the link closed.
+fn introduces(kind: u8) -> bool {
+    matches!(kind, HELLO | REFUSED | KV_REQUEST | TO_HUB | TO_AGENT)
 }
 
 fn json<T: serde::de::DeserializeOwned>(kind: u8, body: &[u8]) -> Result<T, FrameError> {
@@ -575,6 +581,15 @@ mod tests {
         encode(&Frame::Accepted, &mut buffer);
         buffer[5] = 9;
         assert!(matches!(decode(&mut buffer, 1024), Err(FrameError::Version { theirs: 9, .. })));
+    }
+
+    #[test]
+    fn who_speaks_another_protocol_is_still_heard_saying_so() {
+        let refused = Frame::Refused("update".into());
+        let mut buffer = BytesMut::new();
+        encode(&refused, &mut buffer);
+        buffer[5] = 9;
+        assert_eq!(decode(&mut buffer, 1024).unwrap(), Some(refused));
     }
 
     proptest! {

@@ -21,6 +21,13 @@ impl ProtocolVersion {
     }
 }
 
+/// Why two programs do not talk: who speaks what, and what to do. `we` speak [`CURRENT`].
+pub fn refusal(they: &str, theirs: ProtocolVersion, we: &str) -> String {
+    format!(
+        "{they} speaks protocol {theirs} and {we} {CURRENT}, and they may differ by one minor version: update the older"
+    )
+}
+
 impl fmt::Display for ProtocolVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)

@@ -208,7 +208,7 @@ async fn send_all(
 /// Whether a request is for what this stage holds, and of one who may have it.
 fn check(request: &KvRequest, assignment: &Assignment) -> Result<(), String> {
     if !version::CURRENT.speaks_with(request.version) {
-        return Err(format!("protocol {} and {} do not talk; update the older", request.version, version::CURRENT));
+        return Err(version::refusal(&request.phone, request.version, "this phone"));
     }
     if !equal(&request.ring_secret, &assignment.ring_secret) {
         return Err(format!("{} has no part in what follows this generation", request.phone));

@@ -213,7 +213,7 @@ async fn receive(caller: Caller, members: Members, neighbours: &watch::Receiver<
 /// Whether a hello is of a stage that dials this one in this very plan, and what its frames are taken for.
 fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<Source, String> {
     if !version::CURRENT.speaks_with(hello.version) {
-        return Err(format!("protocol {} and {} do not talk; update the older", hello.version, version::CURRENT));
+        return Err(version::refusal(&hello.phone, hello.version, "this phone"));
     }
     let (links, from) = (Links::of_assignment(assignment), hello.from_stage);
     let expected = assignment.peers.iter().find(|peer| peer.stage == from);

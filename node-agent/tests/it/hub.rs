@@ -1,6 +1,6 @@
 //! A scripted host: takes agents in, serves them a model, and gives them what they are to hold.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use polyphony_agent::agent;
 use polyphony_agent::flags::Flags;
 use polyphony_model::Manifest;
 use polyphony_protocol::hub::{Assignment, Join, SegmentPhase, ToAgent, ToHub, Welcome};
-use polyphony_protocol::{Frame, encode, version};
+use polyphony_protocol::version::{self, ProtocolVersion};
+use polyphony_protocol::{Frame, encode};
 use polyphony_wire::{Bounds, FrameReader};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -49,7 +50,11 @@ pub struct Joined {
 }
 
 /// The way to an agent.
-pub struct Writer(OwnedWriteHalf);
+pub struct Writer {
+    stream: OwnedWriteHalf,
+    /// The minor version that its frames are written in.
+    minor: u8,
+}
 
 // === impl Hub ===
 
@@ -73,29 +78,48 @@ impl Hub {
 
     /// Starts an agent in this process and takes it in.
     pub async fn join(&self, name: &str) -> Joined {
-        let hub = self.listener.local_addr().unwrap().to_string();
-        let folder = self.folder.path().join(name);
+        self.start(name);
+        self.take_in(version::CURRENT).await
+    }
+
+    /// Where an agent of that name keeps its data.
+    pub fn folder_of(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What agents dial.
+    pub fn address(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
+    }
+
+    /// Starts an agent in this process, which dials this host.
+    pub fn start(&self, name: &str) {
+        let hub = self.address();
+        let folder = self.folder_of(name);
         let arguments = ["polyphony-agent", "--name", name, "--hub", &hub, "--token", "t", "--backend", "cpu"];
         let mut flags = Flags::parse_from(arguments.into_iter().chain(["--memory", "64Mi", "--data-dir", "."]));
         flags.data_dir = folder;
         tokio::spawn(agent::run_until(flags, self.stop.clone()));
-        let (stream, _) = tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
-        self.welcome(stream).await
     }
 
     /// Takes in an agent that has lost its link.
     pub async fn rejoin(&self) -> Joined {
-        let (stream, _) = tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
-        self.welcome(stream).await
+        self.take_in(version::CURRENT).await
     }
 
-    async fn welcome(&self, stream: TcpStream) -> Joined {
+    /// Takes in the next agent that dials, as a host that speaks `version`.
+    pub async fn take_in(&self, version: ProtocolVersion) -> Joined {
+        let (stream, _) = tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        self.welcome(stream, version).await
+    }
+
+    async fn welcome(&self, stream: TcpStream, version: ProtocolVersion) -> Joined {
         let (read, writer) = stream.into_split();
         let mut reader = FrameReader::new(read, Bounds::default());
         let Frame::ToHub(ToHub::Join(join)) = reader.next_within(PATIENCE).await.unwrap() else { panic!("no join") };
-        let mut joined = Joined { join, reader, writer: Writer(writer) };
+        let mut joined = Joined { join, reader, writer: Writer { stream: writer, minor: version.minor } };
         let weights_url = self.weights_url.clone();
-        let welcome = Welcome { version: version::CURRENT, weights_url, heartbeat_seconds: 0.1 };
+        let welcome = Welcome { version, weights_url, heartbeat_seconds: 0.1 };
         joined.send(Frame::ToAgent(ToAgent::Welcome(welcome))).await;
         joined
     }
@@ -113,11 +137,12 @@ impl Writer {
     pub async fn send(&mut self, frame: Frame) {
         let mut bytes = BytesMut::new();
         encode(&frame, &mut bytes);
-        self.0.write_all(&bytes).await.unwrap();
+        bytes[5] = self.minor;
+        self.stream.write_all(&bytes).await.unwrap();
     }
 
     pub async fn shut_down(&mut self) {
-        self.0.shutdown().await.unwrap();
+        self.stream.shutdown().await.unwrap();
     }
 
     pub async fn assign(&mut self, segments: Vec<Assignment>) {

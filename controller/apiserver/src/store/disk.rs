@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 use super::history::{Change, Pending, Stored};
-use super::transaction::panic_text;
+use super::panics::quietly;
 use super::{Key, StoreError};
 
 /// Key: resource, namespace and name, each ended by a zero byte but the last. Value: the object as JSON.
@@ -21,7 +20,9 @@ const FORMAT: &str = "format";
 const FORMAT_VERSION: u64 = 1;
 
 pub(super) struct Disk {
-    database: Database,
+    path: PathBuf,
+    /// None after a write that failed, until the file could be opened again: redb takes nothing more on the old handle.
+    database: Option<Database>,
 }
 
 /// The revision of the last change, and every object.
@@ -33,79 +34,109 @@ impl Disk {
     pub(super) fn open(path: &Path) -> Result<(Disk, Contents), StoreError> {
         let shown = path.display().to_string();
         let damaged = |detail: String| StoreError::Damaged { path: shown.clone(), detail };
+        if std::fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+            tracing::warn!(path = %shown, "the store's file is empty (0 bytes): it starts without any object; if it had some, stop, and put a copy of the file back");
+        }
         // redb asserts what no file of its own breaks; a damaged file may, and must still be answered with words.
-        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<(Disk, Contents), StoreError> {
+        let opened = quietly(|| -> Result<(Disk, Contents), StoreError> {
             make_private(path)
                 .map_err(|error| StoreError::Unusable { path: shown.clone(), detail: error.to_string() })?;
             let database = Database::create(path).map_err(|error| explain(&shown, error))?;
-            let disk = Disk { database };
-            let contents = disk.load().map_err(|error| damaged(error.to_string()))?;
-            Ok((disk, contents))
-        }));
-        opened.unwrap_or_else(|panic| Err(damaged(panic_text(panic.as_ref()))))
+            let contents = load(&database).map_err(|error| damaged(error.to_string()))?;
+            Ok((Disk { path: path.to_owned(), database: Some(database) }, contents))
+        });
+        opened.unwrap_or_else(|panic| Err(damaged(panic)))
     }
 
-    fn load(&self) -> Result<Contents, Box<dyn std::error::Error>> {
-        let transaction = self.database.begin_write()?;
-        let mut objects = BTreeMap::new();
-        let revision;
-        {
-            let mut figures = transaction.open_table(FIGURES)?;
-            let format = figures.get(FORMAT)?.map(|value| value.value());
-            match format {
-                Some(FORMAT_VERSION) => {}
-                Some(other) => {
-                    return Err(format!("its format {other} is not {FORMAT_VERSION}").into());
-                }
-                None => {
-                    figures.insert(FORMAT, FORMAT_VERSION)?;
-                }
-            }
-            // Revision 0 means "any" to clients, so the first state already has a higher one.
-            revision = figures.get(REVISION)?.map_or(1, |value| value.value());
-            let table = transaction.open_table(OBJECTS)?;
-            for entry in table.iter()? {
-                let (key, value) = entry?;
-                let key =
-                    decode(key.value()).ok_or_else(|| format!("the key {:?} has not three parts", key.value()))?;
-                let object = serde_json::from_slice(value.value())
-                    .map_err(|error| format!("the object {} of {} is not JSON: {error}", key.name, key.resource))?;
-                let bytes = value.value().len();
-                objects.insert(key, Stored { object: Arc::new(object), bytes });
-            }
-        }
-        transaction.commit()?;
-        Ok((revision, objects))
-    }
-
-    /// Makes the changes durable: when this returns, they survive the loss of the process.
-    pub(super) fn commit(&self, changes: &[Pending]) -> Result<(), StoreError> {
+    /// Makes the changes durable: when this returns, they survive the loss of the process. After a failure the file is opened
+    /// anew, so that a disk that had no room may have some at the next call.
+    pub(super) fn commit(&mut self, changes: &[Pending]) -> Result<(), StoreError> {
         let Some(last) = changes.last() else {
             return Ok(());
         };
-        self.try_commit(changes, last.event.revision).map_err(|error| {
-            let detail = error.to_string();
+        let revision = last.event.revision;
+        let failed = |detail: String| {
             tracing::error!(%detail, "a commit failed");
             StoreError::Write { detail }
-        })
+        };
+        if self.database.is_none() && self.reopen().map_err(failed)? >= revision {
+            // A failure that was told, and was none: what is there may not be given out twice.
+            return Err(failed("the file holds changes that were reported as lost: restart the server".to_owned()));
+        }
+        let database = self.database.as_ref().expect("it was opened above where it was not open");
+        let outcome = quietly(|| try_commit(database, changes, revision).map_err(|error| error.to_string()));
+        let Err(detail) = outcome.unwrap_or_else(Err) else { return Ok(()) };
+        // Its drop tries to write, too.
+        let database = self.database.take();
+        let _ = quietly(move || drop(database));
+        match self.reopen() {
+            // All of it was durable before the failure.
+            Ok(reached) if reached == revision => Ok(()),
+            // Where this fails, too, the next commit tries again.
+            _ => Err(failed(detail)),
+        }
     }
 
-    fn try_commit(&self, changes: &[Pending], revision: u64) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut objects = transaction.open_table(OBJECTS)?;
-            for Pending { event, bytes } in changes {
-                let key = encode(&event.key);
-                match event.change {
-                    Change::Deleted => drop(objects.remove(key.as_str())?),
-                    _ => drop(objects.insert(key.as_str(), bytes.as_slice())?),
-                }
-            }
-            transaction.open_table(FIGURES)?.insert(REVISION, revision)?;
-        }
-        transaction.commit()?;
-        Ok(())
+    /// Opens the file again; says which revision it has.
+    fn reopen(&mut self) -> Result<u64, String> {
+        let opened = quietly(|| -> Result<(Database, u64), redb::Error> {
+            let database = Database::create(&self.path)?;
+            let reached = database.begin_read()?.open_table(FIGURES)?.get(REVISION)?.map_or(1, |value| value.value());
+            Ok((database, reached))
+        });
+        let (database, reached) = opened?.map_err(|error| error.to_string())?;
+        self.database = Some(database);
+        Ok(reached)
     }
+}
+
+fn load(database: &Database) -> Result<Contents, Box<dyn std::error::Error>> {
+    let transaction = database.begin_write()?;
+    let mut objects = BTreeMap::new();
+    let revision;
+    {
+        let mut figures = transaction.open_table(FIGURES)?;
+        let format = figures.get(FORMAT)?.map(|value| value.value());
+        match format {
+            Some(FORMAT_VERSION) => {}
+            Some(other) => {
+                return Err(format!("its format {other} is not {FORMAT_VERSION}").into());
+            }
+            None => {
+                figures.insert(FORMAT, FORMAT_VERSION)?;
+            }
+        }
+        // Revision 0 means "any" to clients, so the first state already has a higher one.
+        revision = figures.get(REVISION)?.map_or(1, |value| value.value());
+        let table = transaction.open_table(OBJECTS)?;
+        for entry in table.iter()? {
+            let (key, value) = entry?;
+            let key = decode(key.value()).ok_or_else(|| format!("the key {:?} has not three parts", key.value()))?;
+            let object = serde_json::from_slice(value.value())
+                .map_err(|error| format!("the object {} of {} is not JSON: {error}", key.name, key.resource))?;
+            let bytes = value.value().len();
+            objects.insert(key, Stored { object: Arc::new(object), bytes });
+        }
+    }
+    transaction.commit()?;
+    Ok((revision, objects))
+}
+
+fn try_commit(database: &Database, changes: &[Pending], revision: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut objects = transaction.open_table(OBJECTS)?;
+        for Pending { event, bytes } in changes {
+            let key = encode(&event.key);
+            match event.change {
+                Change::Deleted => drop(objects.remove(key.as_str())?),
+                _ => drop(objects.insert(key.as_str(), bytes.as_slice())?),
+            }
+        }
+        transaction.open_table(FIGURES)?.insert(REVISION, revision)?;
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Makes an empty file that only its owner reads, because secrets lie in it; leaves a file that is there alone.

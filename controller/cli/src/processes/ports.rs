@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
+use crate::shell;
+
 /// Another process listens where the controller is to.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("port {port} for the {purpose} is in use{}: choose another with {flag} (0 takes any free one), or end that process", .holder.as_ref().map_or_else(String::new, |holder| format!(" by {holder}")))]
@@ -59,7 +61,7 @@ fn whole_name(cut: &str, arguments: &str, program: &Path) -> String {
 /// `, of --data-dir D` where arguments separated by NUL name one: it is what `polyctl down` wants to know.
 fn data_dir_of(arguments: &str) -> String {
     let after_flag = arguments.split('\0').skip_while(|argument| *argument != "--data-dir").nth(1);
-    after_flag.map_or_else(String::new, |folder| format!(", of --data-dir {folder}"))
+    after_flag.map_or_else(String::new, |folder| format!(", of --data-dir {}", shell::quoted(folder)))
 }
 
 /// The socket that listens on `port` in a table of proc(5)'s `/proc/net/tcp`: state 0A, local port in hexadecimal.

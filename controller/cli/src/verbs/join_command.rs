@@ -12,6 +12,7 @@ use qrcode::{EcLevel, QrCode};
 
 use crate::connection::ClusterFlags;
 use crate::processes::endpoints::Endpoints;
+use crate::shell::quoted;
 
 /// Print the line that lets another machine join as a phone. It holds the join token: show it to nobody else.
 #[derive(Debug, Args)]
@@ -90,15 +91,6 @@ fn line(host: &str, hub: SocketAddr, token: &str) -> String {
     // The agent asks a person to say so where nothing would be encrypted, as the controller did.
     let insecure = if hub.ip().is_loopback() { "" } else { " --insecure" };
     format!("polyphony-agent join {}:{} --token {}{insecure}", host, hub.port(), quoted(token))
-}
-
-/// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@%".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn only_here(hub: SocketAddr) -> String {

@@ -89,3 +89,29 @@ fn a_conversation_past_the_context_is_told_how_it_is_shortened() {
         serving.join().unwrap();
     }
 }
+
+#[test]
+fn this_machine_is_reached_without_the_proxy_that_the_environment_names() {
+    let (url, serving) = endpoint(1);
+    let home = tempfile::tempdir().unwrap();
+    let mut command = polyctl::command(polyctl::program(), home.path());
+    // Nobody answers there.
+    for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env(variable, "http://127.0.0.1:1");
+    }
+    assert_eq!(polyctl::run(command.args(["chat", "d", "hello", "--url", &url])).ok(), "answer 1\n");
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_reason_to_panic() {
+    let home = tempfile::tempdir().unwrap();
+    for (line, expected) in [("no-such-verb", 1), ("--help", 0), ("get phones", 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = polyctl::command(polyctl::program(), home.path());
+        let closed = || Stdio::from(writer.try_clone().unwrap());
+        let status = command.args(line.split(' ')).stdout(closed()).stderr(closed()).status().unwrap();
+        assert_eq!(status.code(), Some(expected), "{line}");
+    }
+}

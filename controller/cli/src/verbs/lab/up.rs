@@ -19,6 +19,7 @@ use crate::duration;
 use crate::processes::endpoints::Endpoints;
 use crate::processes::{Settings, program};
 use crate::server::Server;
+use crate::shell;
 use crate::verbs::up::farm::{Farm, UpError};
 use crate::verbs::up::readiness::{fetch_phones, readiness};
 
@@ -93,7 +94,6 @@ impl LabUp {
             api_port: self.api_port,
             gateway_port: self.gateway_port,
             hub_port: self.hub_port,
-            cors_origins: Vec::new(),
         }
     }
 
@@ -161,9 +161,9 @@ async fn await_ready(farm: &mut Farm, server: &Server, lab: &Lab, deadline: Inst
 
 fn summarise(endpoints: &Endpoints, data_dir: &Path, names_data_dir: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let flag = if names_data_dir { format!(" --data-dir {}", data_dir.display()) } else { String::new() };
+    let flag = if names_data_dir { format!(" --data-dir {}", shell::path(data_dir)) } else { String::new() };
     writeln!(out, "\nGateway (OpenAI-compatible):  {}/v1", endpoints.gateway.trim_end_matches('/'))?;
-    writeln!(out, "For polyctl and kubectl:      export KUBECONFIG={}/kubeconfig", data_dir.display())?;
+    writeln!(out, "For polyctl and kubectl:      export KUBECONFIG={}", shell::path(&data_dir.join("kubeconfig")))?;
     writeln!(out, "Next:                         polyctl apply -f manifests/smollm2.yaml")?;
     writeln!(out, "To change it while it runs:   polyctl lab set PHONE --cpu 0.25{flag}")?;
     writeln!(out, "To stop it:                   polyctl lab down{flag}")

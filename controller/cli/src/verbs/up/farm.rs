@@ -10,6 +10,7 @@ use crate::processes::log_file::LogFile;
 use crate::processes::program::MissingProgram;
 use crate::processes::{ProcessError, Processes, Settings, ports};
 use crate::server::Server;
+use crate::shell;
 
 /// The controller's name among the processes.
 pub(crate) const CONTROLLER: &str = "controller";
@@ -85,8 +86,7 @@ impl Farm {
         if let Some(running) = self.processes.running(CONTROLLER).cloned() {
             let as_asked = last.is_some_and(|last| {
                 let of = |settings: &Settings| {
-                    let ports = (settings.api_port, settings.gateway_port, settings.hub_port);
-                    (ports, settings.grace_period.clone(), settings.cors_origins.clone())
+                    (settings.api_port, settings.gateway_port, settings.hub_port, settings.grace_period.clone())
                 };
                 of(&last) == of(settings)
             });
@@ -241,15 +241,15 @@ impl Farm {
         let mut out = io::stdout().lock();
         let phones =
             if settings.phones == 1 { "1 phone is".to_owned() } else { format!("{} phones are", settings.phones) };
-        let data_dir = self.data_dir.display();
+        let kubeconfig = shell::path(&self.data_dir.join("kubeconfig"));
         writeln!(out, "\n{phones} Ready, each with {} for segments.", settings.phone_memory)?;
         writeln!(out, "Gateway (OpenAI-compatible):  {}/v1", endpoints.gateway.trim_end_matches('/'))?;
         if let Some(url) = prometheus_url {
             writeln!(out, "Prometheus:                   {url}")?;
         }
-        writeln!(out, "For polyctl and kubectl:      export KUBECONFIG={data_dir}/kubeconfig")?;
+        writeln!(out, "For polyctl and kubectl:      export KUBECONFIG={kubeconfig}")?;
         writeln!(out, "Next:                         polyctl apply -f manifests/smollm2.yaml")?;
-        let flag = if names_data_dir { format!(" --data-dir {data_dir}") } else { String::new() };
+        let flag = if names_data_dir { format!(" --data-dir {}", shell::path(&self.data_dir)) } else { String::new() };
         writeln!(out, "To stop it:                   polyctl down{flag}")
     }
 }
@@ -262,7 +262,7 @@ pub(super) fn say(name: &str, what: &str) {
 }
 
 fn controller_arguments(data_dir: &Path, settings: &Settings) -> Vec<String> {
-    let mut arguments = vec![
+    vec![
         "--data-dir".into(),
         data_dir.display().to_string(),
         "--api-address".into(),
@@ -275,9 +275,7 @@ fn controller_arguments(data_dir: &Path, settings: &Settings) -> Vec<String> {
         settings.grace_period.clone(),
         "--log-file".into(),
         log_path(data_dir, CONTROLLER),
-    ];
-    arguments.extend(settings.cors_origins.iter().flat_map(|origin| ["--cors-origin".to_owned(), origin.clone()]));
-    arguments
+    ]
 }
 
 fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: &Endpoints) -> Vec<String> {
