@@ -32,6 +32,14 @@ pub struct Flags {
     /// names that end so. Can be given several times.
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
+    /// A site whose pages may ask the gateway from a browser (CORS), such as http://localhost:3000; `*` is every site. None may by default.
+    /// Can be given several times.
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// Let the names of control tokens in chat messages become those tokens, as vLLM does: whoever writes a message can then pose as system
+    /// or assistant.
+    #[arg(long)]
+    pub control_tokens_in_messages: bool,
     /// Whether the local network hears by mDNS where phones may join; auto: when the hub listens beyond loopback.
     #[arg(long, value_enum, default_value_t = Advertise::Auto)]
     pub advertise: Advertise,

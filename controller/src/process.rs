@@ -15,7 +15,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use polyphony_api::SYSTEM_NAMESPACE;
 use polyphony_apiserver::{ApiServer, ApiServerConfig};
-use polyphony_doorway::{Doorway, Hosts, Limits, only_from_here};
+use polyphony_doorway::{Doorway, Hosts, Limits, Origins, only_from_here};
 use polyphony_gateway::{Gateway, GatewayConfig, RouteTable};
 use polyphony_protocol::Frame;
 use tokio::net::TcpListener;
@@ -112,7 +112,14 @@ impl Process {
         let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
         let (assigned, assigned_seen) = watch::channel(None);
         let (neighbourhood, neighbourhood_seen) = watch::channel(Arc::default());
-        let gateway = Gateway::new(GatewayConfig::default(), registry.clone(), routes_seen);
+        let hosts = |address: SocketAddr| Hosts::new(address.ip(), &flags.allowed_host);
+        let config = GatewayConfig {
+            hosts: Some(hosts(flags.gateway_address)),
+            origins: Origins::new(&flags.cors_origin),
+            control_tokens_in_messages: flags.control_tokens_in_messages,
+            ..GatewayConfig::default()
+        };
+        let gateway = Gateway::new(config, registry.clone(), routes_seen);
         let metrics = Arc::new(Metrics::new(gateway.metrics().registry()));
         let gateway_url = format!("http://{}", gateway_listener.local_addr()?);
         let weights_url = format!("http://{}", weights_listener.local_addr()?);
@@ -155,7 +162,6 @@ impl Process {
 
         let said_token = join_token.clone();
         let mut tasks = JoinSet::new();
-        let hosts = |address: SocketAddr| Hosts::new(address.ip(), &flags.allowed_host);
         let weights = only_from_here(weights::router(models, join_token), hosts(weights_address));
         spawn(&mut tasks, "the weights server", serve(weights_listener, weights, WEIGHTS_PART, stop.clone()));
         spawn(&mut tasks, "the gateway", serve(gateway_listener, gateway.router(), GATEWAY_PART, stop.clone()));

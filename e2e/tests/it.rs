@@ -5,6 +5,8 @@
 mod answers;
 #[path = "it/clients.rs"]
 mod clients;
+#[path = "it/crowds.rs"]
+mod crowds;
 #[path = "it/dashboards.rs"]
 mod dashboards;
 #[path = "it/encoder_decoder.rs"]

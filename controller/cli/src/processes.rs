@@ -52,6 +52,8 @@ pub struct Settings {
     pub api_port: u16,
     pub gateway_port: u16,
     pub hub_port: u16,
+    #[serde(default)]
+    pub cors_origins: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

@@ -30,6 +30,8 @@ pub(crate) struct End {
     pub(crate) reason: FinishReason,
     /// The stop string that did it.
     pub(crate) stopped_by: Option<String>,
+    /// What was held back for the rest of a character or of a stop string, where no further token came to bring it.
+    pub(crate) text: String,
 }
 
 /// `finish_reason`.
@@ -41,6 +43,18 @@ pub(crate) enum FinishReason {
     Stop,
     /// `max_tokens`, or the context is full.
     Length,
+}
+
+// === impl End ===
+
+impl End {
+    pub(crate) fn new(reason: FinishReason) -> Self {
+        Self { reason, stopped_by: None, text: String::new() }
+    }
+
+    pub(crate) fn stopped_by(stop: String) -> Self {
+        Self { stopped_by: Some(stop), ..Self::new(FinishReason::Stop) }
+    }
 }
 
 // === impl FinishReason ===

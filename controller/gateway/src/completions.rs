@@ -5,18 +5,22 @@ mod form;
 use serde_json::Value;
 
 use crate::errors::ApiError;
-use crate::request::{Fields, Generation, Limits, alternatives, kind_of, token_ids};
+use crate::request::{Fields, GENERATION, Generation, Limits, alternatives, kind_of, token_ids};
 
 pub(crate) use form::CompletionForm;
 
 /// OpenAI's default, which vLLM keeps.
 const DEFAULT_MAX_TOKENS: u32 = 16;
 
+/// The fields that a completion has beside those of all endpoints.
+const OWN: &[&str] = &["prompt", "logprobs", "echo", "add_special_tokens"];
+
 /// What a completion asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CompletionRequest {
     pub(crate) generation: Generation,
-    pub(crate) prompt: Prompt,
+    /// Each gets its own answer, a choice by its index.
+    pub(crate) prompts: Vec<Prompt>,
     /// Whether the answer's text begins with the prompt's.
     pub(crate) echo: bool,
     /// Whether a text gets the begin token of models that want one.
@@ -36,6 +40,7 @@ impl CompletionRequest {
     /// # Errors
     /// 400 naming the first field that is wrong.
     pub(crate) fn parse(fields: &Fields, limits: &Limits) -> Result<Self, ApiError> {
+        fields.refuse_others(&[GENERATION, OWN])?;
         let mut generation = Generation::parse(fields, limits, alternatives(fields, "logprobs")?)?;
         generation.max_tokens.get_or_insert(DEFAULT_MAX_TOKENS);
         let echo = fields.flag("echo", false)?;
@@ -47,32 +52,44 @@ impl CompletionRequest {
         }
         Ok(Self {
             generation,
-            prompt: prompt(fields)?,
+            prompts: prompts(fields, limits.max_prompts)?,
             echo,
             add_special_tokens: fields.flag("add_special_tokens", true)?,
         })
     }
 }
 
-/// A string, token ids, or a list of one of these.
-fn prompt(fields: &Fields) -> Result<Prompt, ApiError> {
-    const EXPECTED: &str = "send a string, a list of token ids, or a list of one of these";
+/// A string, token ids, or a list of these.
+fn prompts(fields: &Fields, limit: usize) -> Result<Vec<Prompt>, ApiError> {
+    const EXPECTED: &str = "send a string, a list of token ids, or a list of these";
     let Some(value) = fields.get("prompt") else {
         return Err(ApiError::missing("prompt", "a string or a list of token ids"));
     };
     match value {
-        Value::String(text) => Ok(Prompt::Text(text.clone())),
+        Value::String(text) => Ok(vec![Prompt::Text(text.clone())]),
         Value::Array(listed) => match listed.as_slice() {
             [] => Err(ApiError::field("prompt", format_args!("{EXPECTED}, not an empty list"))),
-            [Value::String(text)] => Ok(Prompt::Text(text.clone())),
-            [Value::Array(ids)] => Ok(Prompt::Tokens(token_ids("prompt[0]", ids)?)),
-            [Value::String(_) | Value::Array(_), ..] => {
-                let remedy = format!("{} prompts were sent; send one a request", listed.len());
-                Err(ApiError::unsupported("prompt", &remedy))
+            [Value::String(_) | Value::Array(_), ..] if listed.len() > limit => {
+                let found = listed.len();
+                Err(ApiError::field("prompt", format_args!("send at most {limit} prompts, not {found}")))
             }
-            ids => Ok(Prompt::Tokens(token_ids("prompt", ids)?)),
+            [Value::String(_) | Value::Array(_), ..] => {
+                listed.iter().enumerate().map(|(idx, one)| one_of_many(idx, one)).collect()
+            }
+            ids => Ok(vec![Prompt::Tokens(token_ids("prompt", ids)?)]),
         },
         other => Err(ApiError::field("prompt", format_args!("{EXPECTED}, not {}", kind_of(other)))),
+    }
+}
+
+fn one_of_many(idx: usize, prompt: &Value) -> Result<Prompt, ApiError> {
+    let at = format!("prompt[{idx}]");
+    match prompt {
+        Value::String(text) => Ok(Prompt::Text(text.clone())),
+        Value::Array(ids) => Ok(Prompt::Tokens(token_ids(&at, ids)?)),
+        other => {
+            Err(ApiError::field(&at, format_args!("send a string or a list of token ids, not {}", kind_of(other))))
+        }
     }
 }
 
@@ -85,20 +102,22 @@ mod tests {
 
     fn parse(body: Value) -> Result<CompletionRequest, ApiError> {
         let fields = Fields::parse(body.to_string().as_bytes()).unwrap();
-        CompletionRequest::parse(&fields, &Limits { max_stop_bytes: 8 })
+        CompletionRequest::parse(&fields, &Limits { max_stop_bytes: 8, max_prompts: 3 })
     }
 
     #[test]
-    fn a_prompt_is_a_text_or_tokens_or_a_list_of_one() {
+    fn a_prompt_is_a_text_or_tokens_or_a_list_of_these() {
+        let (text, tokens) = (Prompt::Text("a".into()), Prompt::Tokens(vec![1, 2]));
         let cases = [
-            (json!("a"), Prompt::Text("a".into())),
-            (json!(["a"]), Prompt::Text("a".into())),
-            (json!([1, 2]), Prompt::Tokens(vec![1, 2])),
-            (json!([[1, 2]]), Prompt::Tokens(vec![1, 2])),
+            (json!("a"), vec![text.clone()]),
+            (json!(["a"]), vec![text.clone()]),
+            (json!([1, 2]), vec![tokens.clone()]),
+            (json!([[1, 2]]), vec![tokens.clone()]),
+            (json!(["a", [1, 2], "a"]), vec![text.clone(), tokens, text]),
         ];
         for (prompt, expected) in cases {
             let request = parse(json!({"model": "m", "prompt": prompt})).unwrap();
-            assert_eq!((request.prompt, request.generation.max_tokens), (expected, Some(16)));
+            assert_eq!((request.prompts, request.generation.max_tokens), (expected, Some(16)));
         }
     }
 
@@ -109,7 +128,8 @@ mod tests {
             (json!([]), "prompt", "not an empty list"),
             (json!([1, -2]), "prompt[1]", "a token id, not -2"),
             (json!([[1, "a"]]), "prompt[0][1]", "a token id, not a string"),
-            (json!(["a", "b"]), "prompt", "2 prompts were sent"),
+            (json!(["a", "b", "c", "d"]), "prompt", "at most 3 prompts, not 4"),
+            (json!(["a", 1]), "prompt[1]", "a list of token ids, not a number"),
             (json!([true]), "prompt[0]", "not a boolean"),
         ];
         for (prompt, param, words) in cases {

@@ -2,11 +2,25 @@
 
 use std::time::Duration;
 
+use polyphony_doorway::{Hosts, Origins};
+
 /// Bounds of queues, bodies, waits and retries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayConfig {
+    /// The hosts that requests may be for; `None` lets all be.
+    pub hosts: Option<Hosts>,
+    /// The sites whose pages may send requests.
+    pub origins: Origins,
     /// The largest request body.
     pub max_body_bytes: usize,
+    /// Bytes of all bodies that are being read, or wait to become tokens.
+    pub bodies_bytes: usize,
+    /// Bytes of texts that are made into tokens at a time, which takes about eighty times as much memory. A longer one is made alone.
+    pub texts_bytes: usize,
+    /// Prompts of one request.
+    pub max_prompts: usize,
+    /// Whether the names of control tokens in messages become those tokens, as in vLLM; otherwise they are text like any other.
+    pub control_tokens_in_messages: bool,
     /// Sessions of one deployment that may wait for a place; one more is answered 429.
     pub max_waiting: usize,
     /// How long a new session waits for a place.
@@ -29,9 +43,10 @@ pub struct GatewayConfig {
     pub hand_over_deadline: Duration,
     /// A ring that failed a session is passed over for this long, or until the controller takes it off the table.
     pub suspicion: Duration,
-    /// How long a client may leave its answer unread before its session is closed.
+    /// How long a client may leave a piece of its answer unread before its session is closed; and, in all, how much longer than the ring
+    /// computes.
     pub client_deadline: Duration,
-    /// Between two comments on a silent stream, so that proxies keep it open.
+    /// Between two comments on a silent stream, so that clients and proxies know that it lives.
     pub keep_alive: Duration,
     /// Bytes of one stop string.
     pub max_stop_bytes: usize,
@@ -44,7 +59,13 @@ pub struct GatewayConfig {
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
+            hosts: None,
+            origins: Origins::default(),
             max_body_bytes: 4 << 20,
+            bodies_bytes: 32 << 20,
+            texts_bytes: 2 << 20,
+            max_prompts: 64,
+            control_tokens_in_messages: false,
             max_waiting: 64,
             queue_deadline: Duration::from_secs(60),
             credit_window: 16,
@@ -57,7 +78,7 @@ impl Default for GatewayConfig {
             hand_over_deadline: Duration::from_secs(10),
             suspicion: Duration::from_secs(2),
             client_deadline: Duration::from_secs(120),
-            keep_alive: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(5),
             max_stop_bytes: 1024,
             max_cached_models: 4,
             retry_after: Duration::from_secs(5),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use polyphony_doorway::Refused;
 use serde::Serialize;
 
 /// An error as a status and as the `error` object of a body or of a stream's last event.
@@ -82,6 +83,29 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, Some("body_too_large"), message)
     }
 
+    pub(crate) fn body_late() -> Self {
+        let message = "the body did not come in time: send it at once, or over a better link".to_owned();
+        Self::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, Some("body_late"), message)
+    }
+
+    /// Other requests' bodies and texts take all the memory that there is for them.
+    pub(crate) fn too_busy(waited: Duration, retry_after: Duration) -> Self {
+        let message = format!(
+            "there was no room to read the request within {} s, for others are being read: try again later",
+            waited.as_secs()
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("too_busy"), message).after(retry_after)
+    }
+
+    /// A request that a web page may have made a browser send.
+    pub(crate) fn not_from_here(refused: &Refused) -> Self {
+        let (code, remedy) = match refused {
+            Refused::Host { .. } => ("host_not_allowed", "start the controller with --allowed-host"),
+            Refused::Origin { .. } => ("origin_not_allowed", "start the controller with --cors-origin"),
+        };
+        Self::new(StatusCode::FORBIDDEN, INVALID_REQUEST, Some(code), format!("{refused} ({remedy})"))
+    }
+
     pub(crate) fn model_not_found<'a>(model: &str, known: impl Iterator<Item = &'a String>) -> Self {
         let known: Vec<&str> = known.map(String::as_str).collect();
         let remedy = match known.as_slice() {
@@ -102,10 +126,23 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, Some("method_not_allowed"), message)
     }
 
+    /// In the words that OpenAI's clients and LiteLLM know it by.
     pub(crate) fn context_length_exceeded(param: &str, n_prompt: usize, context_length: u32) -> Self {
+        let n_requested = n_prompt.saturating_add(1);
+        let requested = format!("{n_requested} tokens ({n_prompt} in the prompt, at least 1 in the completion)");
+        Self::context_length(param, &requested, context_length)
+    }
+
+    /// A text that is too long to be counted in tokens.
+    pub(crate) fn text_too_long(param: &str, n_bytes: usize, fewest_tokens: usize, context_length: u32) -> Self {
+        let requested = format!("at least {fewest_tokens} tokens (a prompt of {n_bytes} bytes)");
+        Self::context_length(param, &requested, context_length)
+    }
+
+    fn context_length(param: &str, requested: &str, context_length: u32) -> Self {
+        let at_most = context_length.saturating_sub(1);
         let message = format!(
-            "the maximum context length of this model is {context_length} tokens, but the prompt has {n_prompt}, which leaves no room for an answer: send at most {} tokens",
-            context_length.saturating_sub(1)
+            "This model's maximum context length is {context_length} tokens. However, you requested {requested}. Please reduce the length of the prompt to at most {at_most} tokens."
         );
         Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("context_length_exceeded"), message).at(param)
     }
@@ -146,6 +183,14 @@ impl ApiError {
     pub(crate) fn session_refused(model: &str, cause: &str) -> Self {
         let message = format!("the phones of `{model}` refused the session, which is a fault of this program: {cause}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("session_refused"), message)
+    }
+
+    /// A stage says that the model's numbers are none, as they will be wherever it runs.
+    pub(crate) fn model_unsound(model: &str, cause: &str) -> Self {
+        let message = format!(
+            "the model file of `{model}` gives no numbers ({cause}): import a sound file, and name it in the Model"
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("model_unsound"), message)
     }
 
     pub(crate) fn client_too_slow(waited: Duration) -> Self {

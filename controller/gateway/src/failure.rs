@@ -38,7 +38,8 @@ impl Failure {
         match self {
             Self::PhoneGone { .. } | Self::Silent { .. } | Self::Unsent(Unsent::Gone(_)) => true,
             Self::Stage { code, .. } => {
-                !matches!(code, FailureCode::Busy | FailureCode::BadFrame | FailureCode::HandOver)
+                use FailureCode::{BadFrame, Busy, HandOver, NonFinite};
+                !matches!(code, Busy | BadFrame | HandOver | NonFinite)
             }
             Self::Unsent(Unsent::Full(_)) | Self::HandOver { .. } | Self::Disagreement(_) => false,
         }

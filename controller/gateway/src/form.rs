@@ -4,11 +4,8 @@ use serde_json::{Value, json};
 
 use crate::answer::{End, Piece, Usage};
 
-/// The bodies that one endpoint makes of an answer.
+/// The bodies that one endpoint makes of an answer to one prompt.
 pub(crate) trait Form: Send + 'static {
-    /// What every body of this answer begins with.
-    fn head(&self) -> &Head;
-
     /// The chunk before the first token.
     fn opening(&mut self) -> Option<Value>;
 
@@ -18,8 +15,11 @@ pub(crate) trait Form: Send + 'static {
     /// The last chunk of the answer.
     fn end(&mut self, end: &End) -> Value;
 
-    /// The whole answer.
-    fn whole(&mut self, pieces: &[Piece], end: &End, usage: Usage) -> Value;
+    /// The whole answer, as one of the choices of a body.
+    fn choice(&mut self, pieces: &[Piece], end: &End) -> Value;
+
+    /// What a whole body has beside its choices.
+    fn complete(&self, _body: &mut Value) {}
 }
 
 /// What every body of an answer begins with.
@@ -32,6 +32,7 @@ pub(crate) struct Head {
     /// `object` of a whole answer, and of a chunk.
     pub(crate) object: &'static str,
     pub(crate) chunk_object: &'static str,
+    /// Tokens of the prompts of the request, all together.
     pub(crate) n_prompt: usize,
     /// Whether the client wants a chunk with the usage at the end; all others then say null.
     pub(crate) include_usage: bool,
@@ -55,13 +56,13 @@ impl Head {
         chunk
     }
 
-    pub(crate) fn whole(&self, choice: Value, usage: Usage) -> Value {
-        let mut whole = self.body(self.object, json!([choice]));
-        whole["usage"] = json!(usage);
+    pub(crate) fn whole(&self, choices: Vec<Value>, n_answer: usize) -> Value {
+        let mut whole = self.body(self.object, choices.into());
+        whole["usage"] = json!(self.usage(n_answer));
         whole
     }
 
-    pub(crate) fn usage(&self, n_answer: usize) -> Usage {
+    fn usage(&self, n_answer: usize) -> Usage {
         Usage::new(self.n_prompt, n_answer)
     }
 

@@ -6,17 +6,24 @@
 // The way of a request.
 mod chat;
 mod completions;
+mod desk;
 mod errors;
+mod fit;
+mod guard;
 mod http;
 mod models;
+mod openai;
 mod request;
 mod tokenize;
+// Between an API and what answers.
+mod sessions;
 // The way of a session.
 mod admission;
 mod failure;
 mod registry;
+mod rings;
+mod run;
 mod session;
-mod sessions;
 mod speed;
 // The way of an answer.
 mod answer;

@@ -14,8 +14,8 @@ use prometheus::{IntCounter, IntCounterVec, Registry, TextEncoder};
 use tokio::sync::watch;
 
 use crate::errors::ApiError;
+use crate::rings::lock;
 use crate::routes::RouteTable;
-use crate::sessions::lock;
 
 pub(crate) use model::{ModelMetrics, Present};
 pub(crate) use tally::{Effort, Tally};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use polyphony_model::{Chat, ChatTemplate, TemplateError, TextSide, TextStream, Tokenizer};
+use polyphony_model::{ChatTemplate, TextSide, TextStream, Tokenizer};
 use tokio::sync::OnceCell;
 
 use crate::stop::{Passed, StopMatcher};
@@ -14,7 +14,7 @@ use crate::stop::{Passed, StopMatcher};
 pub(crate) struct ModelText {
     pub(crate) tokenizer: Arc<Tokenizer>,
     /// `None` of a model that is no chat model.
-    template: Option<ChatTemplate>,
+    pub(crate) template: Option<ChatTemplate>,
 }
 
 /// How log-probabilities name their tokens. Two tokens may have the same text; ids are always apart.
@@ -43,16 +43,6 @@ impl ModelText {
         let TextSide { tokenizer, template } =
             TextSide::open(path).map_err(|error| format!("the model file {}: {error}", path.display()))?;
         Ok(Self { tokenizer: Arc::new(tokenizer), template })
-    }
-
-    /// The tokens of a chat. With `parse_contents` the name of a control token becomes that token in what a user wrote, too.
-    ///
-    /// # Errors
-    /// Why the model's template or vocabulary takes no such chat, in words.
-    pub(crate) fn chat_tokens(&self, chat: &Chat, parse_contents: bool) -> Result<Vec<u32>, String> {
-        let template = self.template.as_ref().ok_or_else(|| TemplateError::Missing.to_string())?;
-        let prompt = template.render(chat).map_err(|error| error.to_string())?;
-        self.tokenizer.encode_chat(&prompt, parse_contents).map_err(|error| error.to_string())
     }
 
     /// A token's name as the client wants it.

@@ -8,28 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-
-/// What reaches a session.
-#[derive(Clone, Debug)]
-pub(crate) enum Event {
-    Token {
-        token: Token,
-        at: Instant,
-    },
-    Failed {
-        key: RouteKey,
-        failure: Failure,
-    },
-    /// The head has stopped, with all positions below this one computed.
-    Paused {
-        key: RouteKey,
-        position: u32,
-    },
-    /// Every stage of the next ring has what it needs to go on.
-    Resumed {
-        key: RouteKey,
-    },
-}
+use crate::run::Event;
 
 /// The sessions that run.
 #[derive(Debug, Default)]

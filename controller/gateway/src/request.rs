@@ -1,14 +1,19 @@
-//! Request: the fields of a JSON body, each checked and named when it is wrong. Fields that nobody asks for are let be.
-//! Pure.
+//! Request: the fields of a JSON body, each checked and named when it is wrong, and all others refused by name. Pure.
 
 mod generation;
+mod others;
 mod sampling;
 
 use serde_json::{Map, Value};
 
 use crate::errors::ApiError;
 
-pub(crate) use generation::{Generation, Limits, alternatives};
+pub(crate) use generation::{GENERATION, Generation, Limits, alternatives};
+
+/// What the values of a body may count for together: a number or a string counts once, an array or an object for eight, since it takes so
+/// much more memory than it has bytes. More token ids than any context here has.
+const MAX_COUNT: usize = 512 << 10;
+const OF_A_LIST: usize = 8;
 
 /// The fields of a body. A field that is `null` counts as absent, as in OpenAI's own clients.
 #[derive(Clone, Debug)]
@@ -20,6 +25,12 @@ impl Fields {
     /// # Errors
     /// 400 when the bytes are no JSON object.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        if count(body) > MAX_COUNT {
+            let message = format!(
+                "the body has too many values, counted as at most {MAX_COUNT} with {OF_A_LIST} for each list or object: send fewer token ids or messages"
+            );
+            return Err(ApiError::body(message));
+        }
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(other) => Err(ApiError::body(format!("the body is {}: send one JSON object", kind_of(&other)))),
@@ -29,6 +40,12 @@ impl Fields {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// # Errors
+    /// 400 naming a field that is in none of these lists, unless it is one that changes nothing.
+    pub(crate) fn refuse_others(&self, known: &[&[&str]]) -> Result<(), ApiError> {
+        others::refuse(&self.0, known)
     }
 
     pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
@@ -76,6 +93,21 @@ impl Fields {
     }
 }
 
+/// What the values of JSON count for, before they take any memory. Text that is no JSON may count for anything.
+fn count(json: &[u8]) -> usize {
+    let (mut count, mut is_text, mut is_escaped) = (0, false, false);
+    for byte in json {
+        match (byte, is_text) {
+            (b'"', _) if !is_escaped => is_text = !is_text,
+            (b',', false) => count += 1,
+            (b'[' | b'{', false) => count += OF_A_LIST,
+            _ => {}
+        }
+        is_escaped = is_text && *byte == b'\\' && !is_escaped;
+    }
+    count
+}
+
 /// Token ids as an array; `at` is the array's place in the body.
 ///
 /// # Errors
@@ -106,5 +138,33 @@ pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Number(number) => number.to_string(),
         other => kind_of(other).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn values_are_counted_before_they_take_memory() {
+        let cases = [
+            (r#"{}"#, OF_A_LIST),
+            (r#"{"a": 1, "b": [1, 2, 3]}"#, 2 * OF_A_LIST + 3),
+            (r#"{"a": "[,{\"[,"}"#, OF_A_LIST),
+            (r#"["\\", [], "\\\"["]"#, 2 * OF_A_LIST + 2),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(count(json.as_bytes()), expected, "{json}");
+        }
+        for (value, n) in [("[]", 100_000), ("1", 600_000)] {
+            let body = format!("{{\"prompt\": [{}]}}", vec![value; n].join(","));
+            let error = Fields::parse(body.as_bytes()).unwrap_err();
+            assert_eq!((error.status.as_u16(), error.code), (400, Some("invalid_body")), "{}", error.message);
+        }
+        assert!(
+            Fields::parse(format!("[{}]", vec!["1"; 500_000].join(",")).as_bytes())
+                .is_err_and(|error| error.message.contains("one JSON object"))
+        );
     }
 }

@@ -49,6 +49,30 @@ pub struct RingRoute {
     pub moves_sessions: bool,
 }
 
+// === impl RouteTable ===
+
+impl RouteTable {
+    /// The ring that the sessions of `ring` are to move to.
+    pub(crate) fn successor(&self, model: &str, ring: &RingRoute) -> Option<&RingRoute> {
+        let follows = |next: &&RingRoute| {
+            next.ring == ring.ring
+                && next.moves_sessions
+                && next.follows == Some(ring.generation)
+                && !next.phones.is_empty()
+        };
+        self.deployments.get(model)?.rings.iter().find(follows)
+    }
+}
+
+// === impl RingRoute ===
+
+impl RingRoute {
+    /// The first stage's phone. Sessions are only placed on rings with phones.
+    pub(crate) fn head(&self) -> &str {
+        self.phones.first().map_or("", String::as_str)
+    }
+}
+
 /// The gateway's way to phones: the hub's links. Sending never blocks.
 pub trait PhoneLinks: Send + Sync + 'static {
     /// Puts a frame into the queue of a phone's link.

@@ -1,15 +1,10 @@
-//! Session: one prompt and its answer as the gateway owns them. Pure: what happens comes in as calls, frames go out.
+//! Session: one prompt and its answer as the gateway owns them, and the credit that a ring has for it. Pure.
 //!
-//! The session may move from ring to ring. Each move raises the epoch, and the new ring gets every token so far as its
-//! prompt; what an older epoch still says is not heard.
+//! Wherever the session runs, this is the only copy that counts: each new ring gets every token so far as its prompt.
 
-mod hand_over;
-
-use polyphony_protocol::frame::{Finish, Prompt, Token};
+use polyphony_protocol::frame::{Finish, Prompt, Resume, Token};
 use polyphony_protocol::session::{History, SessionOptions};
 use polyphony_protocol::{Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
-
-use hand_over::Moving;
 
 /// One prompt and its answer.
 #[derive(Clone, Debug)]
@@ -26,12 +21,9 @@ pub(crate) struct Session {
     window: u32,
     /// The ring may sample positions below this.
     granted_until: u32,
-    /// Where it runs now.
-    key: Option<RouteKey>,
     /// Placements in a row that brought no token.
     n_fruitless: u32,
     finish: Option<Finish>,
-    moving: Moving,
 }
 
 /// What a token is to the session.
@@ -39,7 +31,7 @@ pub(crate) struct Session {
 pub(crate) enum Arrival {
     /// The next token of the answer; with the reason if it is the last one.
     Next(Option<Finish>),
-    /// Of an older epoch, repeated, or after the end: nothing happens.
+    /// Repeated, or after the end: nothing happens.
     Ignored,
     /// The ring and the gateway no longer agree: the session has to be replayed.
     Wrong(String),
@@ -70,10 +62,8 @@ impl Session {
             options,
             window: window.max(1),
             granted_until: 0,
-            key: None,
             n_fruitless: 0,
             finish: None,
-            moving: Moving::No,
         }
     }
 
@@ -88,38 +78,45 @@ impl Session {
         self.position() < self.options.end_position
     }
 
-    /// Whether it runs there now.
-    pub(crate) fn is_at(&self, key: RouteKey) -> bool {
-        self.key == Some(key)
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finish.is_some()
     }
 
-    /// Whether the ring owes a token: it has credit and the answer is not over.
-    pub(crate) fn awaits_token(&self) -> bool {
-        let may_run = matches!(self.moving, Moving::No | Moving::Pausing);
-        self.key.is_some() && may_run && self.finish.is_none() && self.position() < self.granted_until
+    /// Whether a ring may sample the next token.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.finish.is_none() && self.position() < self.granted_until
+    }
+
+    /// The ring may sample positions below this.
+    pub(crate) fn granted_until(&self) -> u32 {
+        self.granted_until
+    }
+
+    /// A key for the next ring: what an older epoch still says is not heard.
+    pub(crate) fn next_key(&mut self, ring: RingId, generation: PlanGeneration) -> RouteKey {
+        self.epoch = Epoch(self.epoch.0 + 1);
+        RouteKey { ring, generation, session: self.id, epoch: self.epoch }
     }
 
     /// Puts the session on a ring. The frames go to its head in this order.
-    pub(crate) fn place(&mut self, ring: RingId, generation: PlanGeneration) -> (RouteKey, [Frame; 2]) {
-        let key = self.next_key(ring, generation);
-        self.moving = Moving::No;
-        let prompt = self.prompt(key, 0);
-        (key, [Frame::Open { key, options: self.options_so_far() }, Frame::Prompt(prompt)])
+    pub(crate) fn open(&mut self, key: RouteKey, n_unread: u32) -> [Frame; 2] {
+        let prompt = self.prompt(key, 0, n_unread);
+        [Frame::Open { key, options: self.options_so_far() }, prompt]
     }
 
-    fn next_key(&mut self, ring: RingId, generation: PlanGeneration) -> RouteKey {
-        self.epoch = Epoch(self.epoch.0 + 1);
-        let key = RouteKey { ring, generation, session: self.id, epoch: self.epoch };
-        self.key = Some(key);
-        key
-    }
-
-    /// The tokens from `position` on, with the first credit.
-    fn prompt(&mut self, key: RouteKey, position: u32) -> Prompt {
-        let credit = self.window.min(self.options.end_position.saturating_sub(self.position()));
+    /// The tokens from `position` on, with the first credit: at least one step, however much the client has not read.
+    pub(crate) fn prompt(&mut self, key: RouteKey, position: u32, n_unread: u32) -> Frame {
+        let window = self.window.saturating_sub(n_unread).max(1);
+        let credit = window.min(self.options.end_position.saturating_sub(self.position()));
         self.granted_until = self.position() + credit;
         let tokens = self.tokens.get(position as usize..).unwrap_or_default().to_vec();
-        Prompt { key, position, tokens, credit }
+        Frame::Prompt(Prompt { key, position, tokens, credit })
+    }
+
+    /// Asks a ring to take over what `old` has of the positions below this one.
+    pub(crate) fn resume(&self, key: RouteKey, old: RouteKey, position: u32) -> Frame {
+        let (from, from_epoch) = (old.generation, old.epoch);
+        Frame::Resume(Resume { key, position, options: self.options_so_far(), from, from_epoch })
     }
 
     /// To a ring all tokens are a prompt; penalties tell what was asked from what was answered.
@@ -129,9 +126,9 @@ impl Session {
         SessionOptions { history, ..self.options.clone() }
     }
 
-    /// Takes a token that a tail sent.
+    /// Takes a token that the tail of its present ring sent.
     pub(crate) fn take(&mut self, token: &Token) -> Arrival {
-        if self.key != Some(token.key) || self.finish.is_some() || token.position < self.position() {
+        if self.finish.is_some() || token.position < self.position() {
             return Arrival::Ignored;
         }
         if token.position > self.position() {
@@ -150,10 +147,12 @@ impl Session {
         Arrival::Next(self.finish)
     }
 
-    /// The reader has taken every token so far: more credit, where half of the window is used up.
-    pub(crate) fn read(&mut self) -> Option<Frame> {
-        let key = self.key.filter(|_| self.finish.is_none() && self.moving == Moving::No)?;
-        let target = self.options.end_position.min(self.position() + self.window);
+    /// The reader has all tokens but `n_unread`: more credit, where half of the window is used up.
+    pub(crate) fn read(&mut self, key: RouteKey, n_unread: u32) -> Option<Frame> {
+        if self.finish.is_some() {
+            return None;
+        }
+        let target = self.options.end_position.min(self.position().saturating_sub(n_unread) + self.window);
         let steps = target.saturating_sub(self.granted_until);
         let is_due = steps >= self.window.div_ceil(2) || target == self.options.end_position;
         if steps == 0 || !is_due {
@@ -171,12 +170,6 @@ impl Session {
             true => AfterFailure::GiveUp { n_fruitless: max_replays },
             false => AfterFailure::Replay { n_fruitless },
         }
-    }
-
-    /// Leaves the ring: it may free the session's memory. One that it moves away from is [`left`](Self::leave_behind) before.
-    pub(crate) fn close(&mut self) -> Option<Frame> {
-        self.moving = Moving::No;
-        self.key.take().map(|key| Frame::Close { key })
     }
 }
 

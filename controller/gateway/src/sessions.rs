@@ -1,31 +1,48 @@
-//! Sessions: admits them, listens for their frames, and runs each one in a task of its own.
+//! Sessions: the seam between an API and what answers its prompts. An API is a file over it, and knows no ring and no phone.
+//!
+//! Three things are asked: which models there are, what turns a model's text into tokens, and to begin an answer. To drop an answer is to
+//! cancel it.
 
-mod moving;
-mod run;
-mod seat;
+use std::sync::Arc;
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
+use futures::future::BoxFuture;
 use polyphony_protocol::session::SessionOptions;
-use polyphony_protocol::{Frame, PlanGeneration, RingId, SessionId};
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
-use tracing::Instrument;
+use tokio::sync::mpsc;
 
-use crate::admission::{Admission, Kind};
 use crate::answer::Output;
-use crate::config::GatewayConfig;
 use crate::errors::ApiError;
-use crate::metrics::{Metrics, Tally};
+use crate::metrics::Tally;
 use crate::model_text::ModelText;
-use crate::registry::{Heard, Registry};
-use crate::routes::{PhoneLinks, RouteTable};
-use crate::speed::Speeds;
+use crate::routes::{DeploymentRoute, RouteTable};
 
-/// A request that is ready to run.
+/// What answers prompts.
+pub(crate) trait Sessions: Send + Sync + 'static {
+    /// The models that there are at this moment.
+    fn models(&self) -> Arc<RouteTable>;
+
+    /// A model with its text side.
+    ///
+    /// # Errors
+    /// 404 where there is none of that name, 503 where its file is not read and cannot be now, 500 where it is at fault.
+    fn model<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Model, ApiError>>;
+
+    /// Waits for a place, and begins to answer.
+    ///
+    /// # Errors
+    /// 503 when nothing can answer or the model has changed, 429 when too many wait, 503 when no place came free in time.
+    fn start(self: Arc<Self>, job: Job) -> BoxFuture<'static, Result<Answer, ApiError>>;
+}
+
+/// A model as a request meets it: its route at this moment, and its text side.
+#[derive(Clone)]
+pub(crate) struct Model {
+    /// The model id of the route table.
+    pub(crate) id: String,
+    pub(crate) route: DeploymentRoute,
+    pub(crate) text: Arc<ModelText>,
+}
+
+/// A prompt that is ready to be answered.
 pub(crate) struct Job {
     /// The model id of the route table.
     pub(crate) model: String,
@@ -38,117 +55,23 @@ pub(crate) struct Job {
     pub(crate) tally: Arc<Tally>,
 }
 
-/// Every session of the gateway. No two of its locks are ever held at once.
-pub(crate) struct Sessions {
-    config: GatewayConfig,
-    links: Arc<dyn PhoneLinks>,
-    routes: watch::Receiver<Arc<RouteTable>>,
-    admission: Mutex<Admission>,
-    registry: Mutex<Registry>,
-    speeds: Mutex<Speeds>,
-    /// Ticks when a place may have come free.
-    freed: watch::Sender<()>,
-    is_closing: watch::Sender<bool>,
-    next_id: AtomicU64,
-    metrics: Arc<Metrics>,
-}
+/// An answer as it comes. Dropping it cancels it.
+pub(crate) struct Answer(mpsc::Receiver<Output>);
 
-// === impl Sessions ===
+// === impl Answer ===
 
-impl Sessions {
-    pub(crate) fn new(
-        config: GatewayConfig,
-        links: Arc<dyn PhoneLinks>,
-        routes: watch::Receiver<Arc<RouteTable>>,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            config,
-            links,
-            routes,
-            admission: Mutex::default(),
-            registry: Mutex::default(),
-            speeds: Mutex::default(),
-            freed: watch::Sender::new(()),
-            is_closing: watch::Sender::new(false),
-            // Phones may still hold sessions of a gateway before this one.
-            next_id: AtomicU64::new(random()),
-            metrics,
-        })
+impl Answer {
+    pub(crate) fn new(outputs: mpsc::Receiver<Output>) -> Self {
+        Self(outputs)
     }
 
-    /// Waits for a place and starts the session; what it says comes through the receiver. To drop that closes it.
-    ///
-    /// # Errors
-    /// 503 when there is no ready ring or the deployment's model has changed, 429 when too many wait, 503 when no place came free in time.
-    pub(crate) async fn start(self: &Arc<Self>, job: Job) -> Result<mpsc::Receiver<Output>, ApiError> {
-        let slot = self.acquire(&job.model, &job.manifest_digest, Kind::New).await?;
-        let table = Arc::clone(&self.routes.borrow());
-        lock(&self.speeds).retain(|deployment| table.deployments.contains_key(deployment));
-        let window = self.config.credit_window.max(1);
-        // As many as the ring may run ahead: a client that stops reading stops the ring soon.
-        let (outputs, receiver) = mpsc::channel(window as usize);
-        let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let span = job.tally.span.clone();
-        span.record("session", tracing::field::display(id));
-        let runner = run::Runner::new(Arc::clone(self), id, job, outputs);
-        tokio::spawn(runner.run(slot).instrument(span));
-        Ok(receiver)
-    }
-
-    pub(crate) fn deliver(&self, phone: &str, frame: Frame) {
-        let heard = match frame {
-            Frame::Token(token) => lock(&self.registry).token(phone, token, Instant::now()),
-            Frame::Failed(failed) => lock(&self.registry).failed(phone, failed),
-            Frame::Paused { key, position } => lock(&self.registry).paused(phone, key, position),
-            Frame::Resumed { key, stage, position } => lock(&self.registry).resumed(phone, key, stage, position),
-            _ => Heard::No,
+    /// What it says next. After the last word there is nothing more to ask for.
+    pub(crate) async fn next(&mut self) -> Output {
+        // A session ends without a last word only where a panic in it does it.
+        let broke_off = || {
+            let why = "the session ended without saying why: see the gateway's log, and send the request again";
+            Output::Failed(ApiError::internal(why.to_owned()))
         };
-        if heard == Heard::No {
-            self.metrics.ignored_frames.inc();
-        }
+        self.0.recv().await.unwrap_or_else(broke_off)
     }
-
-    pub(crate) fn phone_gone(&self, phone: &str) {
-        // First the suspicion: a session that is told must not be placed there again.
-        let until = (Instant::now() + self.config.suspicion).into_std();
-        let table = Arc::clone(&self.routes.borrow());
-        let rings = table.deployments.values().flat_map(|route| &route.rings);
-        for ring in rings.filter(|ring| ring.phones.iter().any(|stage| stage == phone)) {
-            lock(&self.admission).suspect((ring.ring, ring.generation), until);
-        }
-        lock(&self.registry).phone_gone(phone);
-    }
-
-    pub(crate) fn sessions_in(&self, ring: RingId, generation: PlanGeneration) -> usize {
-        lock(&self.admission).sessions_in((ring, generation))
-    }
-
-    pub(crate) fn tokens_per_second(&self, deployment: &str) -> Option<f64> {
-        lock(&self.speeds).tokens_per_second(deployment)
-    }
-
-    pub(crate) fn n_waiting(&self, deployment: &str) -> usize {
-        lock(&self.admission).n_waiting(deployment)
-    }
-
-    pub(crate) fn close(&self) {
-        self.is_closing.send_replace(true);
-    }
-
-    /// Waits until the program ends.
-    async fn closing(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.is_closing.subscribe().wait_for(|is_closing| *is_closing).await;
-    }
-}
-
-/// A number that no client foresees, for seeds and ids.
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-/// The books stay whole even if a task died with the lock: no method leaves them half-written.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

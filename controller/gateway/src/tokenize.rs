@@ -1,9 +1,9 @@
 //! Tokenize: `POST /tokenize` and `/detokenize` as vLLM has them.
 
-use polyphony_model::ChatMessage;
+use polyphony_model::Chat;
 use serde_json::{Value, json};
 
-use crate::chat::messages;
+use crate::chat::chat;
 use crate::errors::ApiError;
 use crate::model_text::ModelText;
 use crate::request::{Fields, kind_of, token_ids};
@@ -21,8 +21,21 @@ pub(crate) struct TokenizeRequest {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
     Text { prompt: String, add_special_tokens: bool },
-    Chat { messages: Vec<ChatMessage>, add_generation_prompt: bool },
+    Chat(Chat),
 }
+
+/// The fields of `/tokenize`, and of `/detokenize`.
+const TOKENIZE: &[&str] = &[
+    "model",
+    "prompt",
+    "messages",
+    "tools",
+    "tool_choice",
+    "add_special_tokens",
+    "add_generation_prompt",
+    "return_token_strs",
+];
+const DETOKENIZE: &[&str] = &["model", "tokens"];
 
 /// What `/detokenize` is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,14 +50,12 @@ impl TokenizeRequest {
     /// # Errors
     /// 400 naming the first field that is wrong.
     pub(crate) fn parse(fields: &Fields) -> Result<Self, ApiError> {
+        fields.refuse_others(&[TOKENIZE])?;
         let source = match (fields.text("prompt")?, fields.get("messages")) {
             (Some(prompt), None) => {
                 Source::Text { prompt: prompt.to_owned(), add_special_tokens: fields.flag("add_special_tokens", true)? }
             }
-            (None, Some(_)) => Source::Chat {
-                messages: messages(fields)?,
-                add_generation_prompt: fields.flag("add_generation_prompt", true)?,
-            },
+            (None, Some(_)) => Source::Chat(chat(fields)?),
             (None, None) => return Err(ApiError::missing("prompt", "a string, or `messages`")),
             (Some(_), Some(_)) => {
                 return Err(ApiError::field("prompt", "send it or `messages`, not both"));
@@ -61,6 +72,7 @@ impl DetokenizeRequest {
     /// # Errors
     /// 400 naming the first field that is wrong.
     pub(crate) fn parse(fields: &Fields) -> Result<Self, ApiError> {
+        fields.refuse_others(&[DETOKENIZE])?;
         let tokens = match fields.get("tokens") {
             Some(Value::Array(ids)) => token_ids("tokens", ids)?,
             Some(other) => {
@@ -94,10 +106,9 @@ mod tests {
         let parse = |body| TokenizeRequest::parse(&fields(body));
         let text = Source::Text { prompt: "a".into(), add_special_tokens: true };
         assert_eq!(parse(json!({"prompt": "a"})).unwrap().source, text);
-        assert!(matches!(
-            parse(json!({"messages": chat})).unwrap().source,
-            Source::Chat { add_generation_prompt: true, .. }
-        ));
+        let parsed = parse(json!({"messages": chat})).unwrap().source;
+        assert!(matches!(parsed, Source::Chat(Chat { add_generation_prompt: true, .. })));
+        assert_eq!(parse(json!({"prompt": "a", "truncate": 3})).unwrap_err().param.as_deref(), Some("truncate"));
         for wrong in [json!({"prompt": "a", "messages": chat}), json!({}), json!({"prompt": 3})] {
             assert_eq!(parse(wrong).unwrap_err().param.as_deref(), Some("prompt"));
         }

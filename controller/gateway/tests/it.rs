@@ -4,6 +4,8 @@
 
 #[path = "it/answers.rs"]
 mod answers;
+#[path = "it/door.rs"]
+mod door;
 #[path = "it/errors.rs"]
 mod errors;
 #[path = "../../../node-agent/tests/it/exposition.rs"]

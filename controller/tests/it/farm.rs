@@ -41,6 +41,8 @@ pub fn flags(data_dir: &Path) -> Flags {
         log_file: None,
         insecure: false,
         allowed_host: Vec::new(),
+        cors_origin: Vec::new(),
+        control_tokens_in_messages: false,
     }
 }
 

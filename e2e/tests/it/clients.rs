@@ -128,6 +128,18 @@ whole = client.chat.completions.create(model="talk", messages=question, temperat
 assert whole.choices[0].message.content == "".join(pieces), (whole, pieces)
 assert len(whole.choices[0].logprobs.content) == whole.usage.completion_tokens
 try:
+    client.chat.completions.create(model="talk", messages=question, extra_body={"guided_json": {}})
+    raise SystemExit("a field that would change the answer was not refused")
+except openai.BadRequestError as error:
+    assert error.param == "guided_json", error
+try:
+    client.chat.completions.create(model="talk", messages=[{"role": "user", "content": "word " * 5000}])
+    raise SystemExit("a prompt that does not fit was not refused")
+except openai.BadRequestError as error:
+    assert error.code == "context_length_exceeded" and "maximum context length is 256 tokens" in error.message, error
+two = client.completions.create(model="talk", prompt=["One", "Two"], max_tokens=2, temperature=0)
+assert [choice.index for choice in two.choices] == [0, 1], two
+try:
     client.chat.completions.create(model="nobody", messages=question)
     raise SystemExit("an unknown model was not refused")
 except openai.NotFoundError as error:

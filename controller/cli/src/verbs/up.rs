@@ -39,6 +39,9 @@ pub struct Up {
     /// The port that phones dial (7700, or the last one); 0 takes any free one
     #[arg(long, value_name = "PORT")]
     hub_port: Option<u16>,
+    /// A site whose pages may ask the gateway from a browser, such as http://localhost:3000 (none, or those of last time)
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
     /// How long a silent phone keeps its segments (5s, or as long as last time)
     #[arg(long, value_name = "DURATION", value_parser = parse_grace_period)]
     grace_period: Option<String>,
@@ -134,6 +137,10 @@ impl Up {
             api_port: port(self.api_port, last.map(|last| last.api_port), 7443),
             gateway_port: port(self.gateway_port, last.map(|last| last.gateway_port), 8080),
             hub_port: port(self.hub_port, last.map(|last| last.hub_port), 7700),
+            cors_origins: match last {
+                Some(last) if self.cors_origin.is_empty() => last.cors_origins.clone(),
+                _ => self.cors_origin.clone(),
+            },
         }
     }
 
@@ -162,7 +169,12 @@ mod tests {
         let first = up(&["--phones", "2", "--gateway-port", "0"]).settings(None);
         assert_eq!((first.phones, first.gateway_port, first.api_port), (2, 0, 7443));
         assert!(parse_memory(&first.phone_memory).is_ok(), "{}", first.phone_memory);
-        let last = Settings { gateway_port: 4567, phone_memory: "96Mi".to_owned(), ..first };
+        assert!(first.cors_origins.is_empty());
+        let cors_origins = vec!["http://localhost:3000".to_owned()];
+        let phone_memory = "96Mi".to_owned();
+        let last = Settings { gateway_port: 4567, phone_memory, cors_origins: cors_origins.clone(), ..first };
+        assert_eq!(up(&[]).settings(Some(&last)).cors_origins, cors_origins);
+        assert_eq!(up(&["--cors-origin", "*"]).settings(Some(&last)).cors_origins, ["*"]);
         let second = up(&["--phone-memory", "1Gi", "--backend", "cpu"]).settings(Some(&last));
         assert_eq!(
             (second.phones, second.gateway_port, second.phone_memory.as_str(), second.backend.as_str()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::answer::{End, Piece, Usage, finite};
+use crate::answer::{End, Piece, finite};
 use crate::form::{Form, Head};
 use crate::model_text::{ModelText, TokenNames};
 
@@ -46,10 +46,6 @@ impl ChatForm {
 }
 
 impl Form for ChatForm {
-    fn head(&self) -> &Head {
-        &self.head
-    }
-
     fn opening(&mut self) -> Option<Value> {
         let delta = json!({"role": "assistant", "content": ""});
         let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": null});
@@ -76,15 +72,15 @@ impl Form for ChatForm {
     fn end(&mut self, end: &End) -> Value {
         self.head.chunk(json!({
             "index": 0,
-            "delta": {},
+            "delta": if end.text.is_empty() { json!({}) } else { json!({"content": end.text}) },
             "logprobs": null,
             "finish_reason": end.reason,
             "stop_reason": end.stopped_by,
         }))
     }
 
-    fn whole(&mut self, pieces: &[Piece], end: &End, usage: Usage) -> Value {
-        let content: String = pieces.iter().map(|piece| piece.text.as_str()).collect();
+    fn choice(&mut self, pieces: &[Piece], end: &End) -> Value {
+        let content: String = pieces.iter().map(|piece| piece.text.as_str()).chain([end.text.as_str()]).collect();
         let mut choice = json!({
             "index": 0,
             "message": {"role": "assistant", "content": content, "refusal": null},
@@ -95,10 +91,12 @@ impl Form for ChatForm {
         if self.prompt_token_ids.is_some() {
             choice["token_ids"] = pieces.iter().map(|piece| piece.token).collect();
         }
-        let mut whole = self.head.whole(choice, usage);
+        choice
+    }
+
+    fn complete(&self, body: &mut Value) {
         if let Some(prompt) = &self.prompt_token_ids {
-            whole["prompt_token_ids"] = json!(prompt);
+            body["prompt_token_ids"] = json!(prompt);
         }
-        whole
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use polyphony_model::TextStream;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{End, Piece, Usage, finite};
+use crate::answer::{End, Piece, finite};
 use crate::form::{Form, Head};
 use crate::model_text::{ModelText, TokenNames};
 
@@ -13,6 +13,8 @@ use crate::model_text::{ModelText, TokenNames};
 #[derive(Clone, Debug)]
 pub(crate) struct CompletionForm {
     head: Head,
+    /// Which of the request's prompts it answers.
+    index: usize,
     text: Arc<ModelText>,
     /// How many alternatives to show, if log-probabilities are wanted.
     logprobs: Option<u8>,
@@ -31,13 +33,14 @@ pub(crate) struct CompletionForm {
 impl CompletionForm {
     pub(crate) fn new(
         head: Head,
+        index: usize,
         text: Arc<ModelText>,
         (logprobs, names): (Option<u8>, TokenNames),
         prompt_token_ids: Option<Vec<u32>>,
         echo: Option<String>,
     ) -> Self {
         let offsets = text.tokenizer.stream(true);
-        Self { head, text, logprobs, names, prompt_token_ids, echo, offsets, offset: 0 }
+        Self { head, index, text, logprobs, names, prompt_token_ids, echo, offsets, offset: 0 }
     }
 
     fn logprobs(&mut self, pieces: &[Piece]) -> Value {
@@ -68,16 +71,12 @@ impl CompletionForm {
 }
 
 impl Form for CompletionForm {
-    fn head(&self) -> &Head {
-        &self.head
-    }
-
     fn opening(&mut self) -> Option<Value> {
         if self.echo.is_none() && self.prompt_token_ids.is_none() {
             return None;
         }
         let text = self.echo.as_deref().unwrap_or_default();
-        let mut choice = json!({"index": 0, "text": text, "logprobs": null, "finish_reason": null});
+        let mut choice = json!({"index": self.index, "text": text, "logprobs": null, "finish_reason": null});
         if let Some(prompt) = &self.prompt_token_ids {
             choice["prompt_token_ids"] = json!(prompt);
         }
@@ -89,7 +88,7 @@ impl Form for CompletionForm {
             return None;
         }
         let logprobs = self.logprobs(std::slice::from_ref(piece));
-        let mut choice = json!({"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": null});
+        let mut choice = json!({"index": self.index, "text": piece.text, "logprobs": logprobs, "finish_reason": null});
         if self.prompt_token_ids.is_some() {
             choice["token_ids"] = json!([piece.token]);
         }
@@ -98,19 +97,19 @@ impl Form for CompletionForm {
 
     fn end(&mut self, end: &End) -> Value {
         self.head.chunk(json!({
-            "index": 0,
-            "text": "",
+            "index": self.index,
+            "text": end.text,
             "logprobs": null,
             "finish_reason": end.reason,
             "stop_reason": end.stopped_by,
         }))
     }
 
-    fn whole(&mut self, pieces: &[Piece], end: &End, usage: Usage) -> Value {
+    fn choice(&mut self, pieces: &[Piece], end: &End) -> Value {
         let mut text = self.echo.clone().unwrap_or_default();
-        text.extend(pieces.iter().map(|piece| piece.text.as_str()));
+        text.extend(pieces.iter().map(|piece| piece.text.as_str()).chain([end.text.as_str()]));
         let mut choice = json!({
-            "index": 0,
+            "index": self.index,
             "text": text,
             "logprobs": self.logprobs(pieces),
             "finish_reason": end.reason,
@@ -120,6 +119,6 @@ impl Form for CompletionForm {
             choice["token_ids"] = pieces.iter().map(|piece| piece.token).collect();
             choice["prompt_token_ids"] = json!(prompt);
         }
-        self.head.whole(choice, usage)
+        choice
     }
 }

@@ -32,11 +32,18 @@ pub(crate) struct Effort {
 // === impl Tally ===
 
 impl Tally {
-    pub(crate) fn begin(metrics: Arc<Metrics>, endpoint: &'static str) -> Arc<Self> {
+    /// `request_id` is the client's own name of it, or ours.
+    pub(crate) fn begin(metrics: Arc<Metrics>, endpoint: &'static str, request_id: &str) -> Arc<Self> {
         let empty = tracing::field::Empty;
-        let span = tracing::info_span!("request", endpoint, model = empty, id = empty, session = empty);
+        let span = tracing::info_span!("request", endpoint, request_id, model = empty, id = empty, session = empty);
         let (model, is_settled) = (OnceLock::new(), AtomicBool::new(false));
         Arc::new(Self { metrics, model, began: Instant::now(), span, is_settled })
+    }
+
+    /// One more prompt of the same request, which is counted by itself.
+    pub(crate) fn another(&self) -> Arc<Self> {
+        let (metrics, model, span) = (self.metrics.clone(), self.model.clone(), self.span.clone());
+        Arc::new(Self { metrics, model, began: self.began, span, is_settled: AtomicBool::new(false) })
     }
 
     /// The request is for this model, which the route table names.

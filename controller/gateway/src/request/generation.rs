@@ -11,10 +11,35 @@ use crate::model_text::TokenNames;
 /// OpenAI's limit of stop strings.
 const MAX_STOPS: usize = 4;
 
+/// The fields that [`Generation::parse`] reads.
+pub(crate) const GENERATION: &[&str] = &[
+    "model",
+    "n",
+    "best_of",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "min_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "seed",
+    "stop",
+    "ignore_eos",
+    "return_tokens_as_token_ids",
+    "return_token_ids",
+    "stream",
+    "stream_options",
+];
+
 /// Bounds that the configuration sets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_stop_bytes: usize,
+    pub(crate) max_prompts: usize,
 }
 
 /// How to answer, whatever the prompt.
@@ -43,15 +68,19 @@ impl Generation {
     /// # Errors
     /// 400 naming the first field that is wrong.
     pub(crate) fn parse(fields: &Fields, limits: &Limits, logprobs: Option<u8>) -> Result<Self, ApiError> {
-        refuse_unsupported(fields)?;
-        let max_tokens = match fields.integer("max_completion_tokens", 1, i64::MAX)? {
+        for name in ["n", "best_of"] {
+            if let Some(n) = fields.integer(name, 1, i64::MAX)?.filter(|n| *n != 1) {
+                let remedy = format!("{n} answers were asked for; send 1, or the request several times");
+                return Err(ApiError::unsupported(name, &remedy));
+            }
+        }
+        let max_tokens = match max_tokens(fields, "max_completion_tokens")? {
             Some(max_tokens) => Some(max_tokens),
-            None => fields.integer("max_tokens", 1, i64::MAX)?,
+            None => max_tokens(fields, "max_tokens")?,
         };
         Ok(Self {
             model: fields.model()?,
-            // More than fits is the same as what fits.
-            max_tokens: max_tokens.map(|max_tokens| u32::try_from(max_tokens).unwrap_or(u32::MAX)),
+            max_tokens,
             sampling: sampling(fields)?,
             seed: seed(fields)?,
             stops: stops(fields, limits)?,
@@ -117,6 +146,15 @@ pub(crate) fn alternatives(fields: &Fields, name: &str) -> Result<Option<u8>, Ap
     Ok(number.and_then(|number| u8::try_from(number).ok()))
 }
 
+/// More than fits is the same as what fits, and so is -1, as others have it.
+fn max_tokens(fields: &Fields, name: &str) -> Result<Option<u32>, ApiError> {
+    if fields.get(name).is_some_and(|value| value == -1) {
+        return Ok(Some(u32::MAX));
+    }
+    let number = fields.integer(name, 1, i64::MAX)?;
+    Ok(number.map(|number| u32::try_from(number).unwrap_or(u32::MAX)))
+}
+
 /// Any integer of 64 bits, signed or not.
 fn seed(fields: &Fields) -> Result<Option<u64>, ApiError> {
     let Some(value) = fields.get("seed") else {
@@ -152,40 +190,24 @@ fn stops(fields: &Fields, limits: &Limits) -> Result<Vec<String>, ApiError> {
 }
 
 fn include_usage(fields: &Fields) -> Result<bool, ApiError> {
-    match fields.get("stream_options") {
-        None => Ok(false),
-        Some(Value::Object(options)) => match options.get("include_usage") {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(include_usage)) => Ok(*include_usage),
-            Some(other) => {
-                let expected = format!("send true or false, not {}", kind_of(other));
-                Err(ApiError::field("stream_options.include_usage", expected))
-            }
-        },
-        Some(other) => Err(ApiError::field("stream_options", format_args!("send an object, not {}", kind_of(other)))),
-    }
-}
-
-/// Fields that would change the answer are refused, not passed over, unless they say what happens anyway.
-fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
-    for name in ["n", "best_of"] {
-        if let Some(n) = fields.integer(name, 1, i64::MAX)?.filter(|n| *n != 1) {
-            let remedy = format!("{n} answers were asked for; send 1, or the request several times");
-            return Err(ApiError::unsupported(name, &remedy));
+    let options = match fields.get("stream_options") {
+        None => return Ok(false),
+        Some(Value::Object(options)) => options,
+        Some(other) => {
+            return Err(ApiError::field("stream_options", format_args!("send an object, not {}", kind_of(other))));
         }
-    }
-    let is_neutral = |name: &str, value: &Value| match name {
-        "min_tokens" => value.as_u64() == Some(0),
-        "use_beam_search" => value == false,
-        "tools" | "functions" | "stop_token_ids" => value.as_array().is_some_and(Vec::is_empty),
-        "response_format" => value["type"] == "text",
-        "suffix" => value == "",
-        _ => false,
     };
-    let names = ["min_tokens", "use_beam_search", "tools", "functions", "stop_token_ids", "response_format", "suffix"];
-    match names.into_iter().find(|name| fields.get(name).is_some_and(|value| !is_neutral(name, value))) {
-        Some(name) => Err(ApiError::unsupported(name, "leave it out")),
-        None => Ok(()),
+    let is_neutral = |value: &Value| value.is_null() || value == false;
+    if let Some((name, _)) = options.iter().find(|(name, value)| *name != "include_usage" && !is_neutral(value)) {
+        return Err(ApiError::unsupported(&format!("stream_options.{name}"), "leave it out"));
+    }
+    match options.get("include_usage") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(include_usage)) => Ok(*include_usage),
+        Some(other) => {
+            let expected = format!("send true or false, not {}", kind_of(other));
+            Err(ApiError::field("stream_options.include_usage", expected))
+        }
     }
 }
 

@@ -22,10 +22,13 @@ pub(super) fn sampling(fields: &Fields) -> Result<Sampling, ApiError> {
     let penalty = |name| number(name, "a number from -2 to 2", 0.0, |penalty| (-2.0..=2.0).contains(&penalty));
     // vLLM's clients send -1 for all.
     let top_k = fields.integer("top_k", -1, i64::from(u32::MAX))?.map_or(0, |k| k.max(0));
+    let top_p = number("top_p", "a number from 0 to 1", 1.0, |p| (0.0..=1.0).contains(&p))?;
+    // No probability at all still leaves the likeliest token.
+    let (top_k, top_p) = if top_p > 0.0 { (top_k, top_p) } else { (1, 1.0) };
     Ok(Sampling {
         temperature: number("temperature", "a number from 0 to 2", 1.0, |t| (0.0..=2.0).contains(&t))?,
         top_k: u32::try_from(top_k).unwrap_or(0),
-        top_p: number("top_p", "a number above 0 and at most 1", 1.0, |p| p as f32 > 0.0 && p <= 1.0)?,
+        top_p,
         seed: 0,
         min_p: number("min_p", "a number from 0 to 1", 0.0, |p| (0.0..=1.0).contains(&p))?,
         // No bound above, as in vLLM; but it has to stay a number when logits are divided by it in 32 bits.
@@ -112,6 +115,14 @@ mod tests {
             logit_bias: [(7, 1.5), (50, -100.0)].into(),
         };
         assert_eq!(parse(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn no_probability_leaves_the_likeliest_token() {
+        for nothing in [json!(0), json!(0.0), json!(1e-60)] {
+            let sampling = parse(json!({"top_p": nothing, "top_k": 40})).unwrap();
+            assert_eq!((sampling.top_k, sampling.top_p), (1, 1.0));
+        }
     }
 
     #[test]

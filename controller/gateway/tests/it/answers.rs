@@ -178,3 +178,33 @@ async fn the_speed_of_recent_sessions_is_measured() {
     house.complete(json!({})).await;
     assert!(house.gateway.measured_tokens_per_second("tiny").is_some_and(|speed| speed > 0.0));
 }
+
+#[tokio::test]
+async fn several_prompts_get_an_answer_each_by_index() {
+    let house = House::good();
+    let other = "And of the dog?";
+    let fields = json!({"prompt": [PROMPT, other, PROMPT], "echo": true, "return_token_ids": true});
+    let whole = house.complete(fields.clone()).await;
+    let choices = whole["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 3);
+    for (index, (choice, prompt)) in choices.iter().zip([PROMPT, other, PROMPT]).enumerate() {
+        assert_eq!((&choice["index"], &choice["text"]), (&json!(index), &json!(format!("{prompt}{ANSWER}"))));
+        assert_eq!(choice["prompt_token_ids"], json!(tokens(prompt)));
+    }
+    let n_prompt = 2 * tokens(PROMPT).len() + tokens(other).len();
+    let n_answer = 3 * (tokens(ANSWER).len() + 1);
+    assert_eq!(whole["usage"]["prompt_tokens"], n_prompt);
+    assert_eq!(whole["usage"]["completion_tokens"], n_answer);
+
+    let streamed = house.stream(fields).await;
+    assert!(streamed.is_done);
+    for (index, prompt) in [PROMPT, other, PROMPT].iter().enumerate() {
+        let of_it = streamed.choices().filter(|choice| choice["index"] == index);
+        let text: String = of_it.filter_map(|choice| choice["text"].as_str()).collect();
+        assert_eq!(text, format!("{prompt}{ANSWER}"));
+    }
+    assert_eq!(streamed.finish_reasons(), ["stop"; 3]);
+    let ids = json!({"prompt": [tokens(PROMPT), tokens(other)], "max_tokens": 2});
+    assert_eq!(house.complete(ids).await["choices"].as_array().unwrap().len(), 2);
+    assert!(house.is_idle());
+}

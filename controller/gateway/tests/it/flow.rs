@@ -17,6 +17,8 @@ async fn a_client_that_does_not_read_stops_its_own_session_and_no_other() {
     let house = House::good();
     let body = request(json!({"stream": true, "ignore_eos": true}));
     let mut unread = house.send("POST", "/v1/completions", body.to_string()).await.into_body().into_data_stream();
+    let alive = unread.next().await.unwrap().unwrap();
+    assert!(alive.starts_with(b": "), "a comment, before any token");
     let first = unread.next().await.unwrap().unwrap();
     assert!(first.starts_with(b"data: "));
     assert_eq!(house.complete(json!({})).await["choices"][0]["text"], ANSWER);

@@ -223,8 +223,8 @@ pub async fn read_json(response: Response) -> (StatusCode, Value) {
 pub async fn read_stream(response: Response) -> Streamed {
     let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
-    let mut data: Vec<&str> =
-        text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect();
+    let events = text.split_terminator("\n\n").filter(|event| !event.starts_with(':'));
+    let mut data: Vec<&str> = events.map(|event| event.strip_prefix("data: ").unwrap()).collect();
     let is_done = data.pop_if(|last| *last == "[DONE]").is_some();
     Streamed { events: data.into_iter().map(|event| serde_json::from_str(event).unwrap()).collect(), is_done }
 }

@@ -174,6 +174,19 @@ async fn a_session_that_the_phones_refuse_is_not_replayed() {
 }
 
 #[tokio::test]
+async fn an_answer_of_a_model_whose_numbers_are_none_ends_with_its_name_and_is_not_replayed() {
+    let house = House::new(once(Act::Fail(FailureCode::NonFinite)));
+    let unsound = house.gateway.unsound_models();
+    assert!(unsound.borrow().is_empty());
+    let streamed = stream(&house).await;
+    let error = &streamed.events.last().unwrap()["error"];
+    assert_eq!((&error["code"], streamed.is_done), (&json!("model_unsound"), false));
+    assert!(error["message"].as_str().unwrap().contains("`tiny`"), "{error}");
+    assert_eq!((house.phones.prompts().len(), house.is_idle()), (1, true));
+    assert!(unsound.borrow()["tiny"].contains("told to by the test"), "by the digest of its manifest");
+}
+
+#[tokio::test]
 async fn without_a_first_token_in_time_the_session_is_replayed() {
     let config = GatewayConfig { first_token_deadline: Duration::from_millis(50), ..config() };
     let house = House::with(config, deployment(vec![ring_a(), ring_b()]), |step| {

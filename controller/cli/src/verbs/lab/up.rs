@@ -94,6 +94,7 @@ impl LabUp {
             api_port: self.api_port,
             gateway_port: self.gateway_port,
             hub_port: self.hub_port,
+            cors_origins: Vec::new(),
         }
     }
 

@@ -86,7 +86,8 @@ impl Farm {
         if let Some(running) = self.processes.running(CONTROLLER).cloned() {
             let as_asked = last.is_some_and(|last| {
                 let of = |settings: &Settings| {
-                    (settings.api_port, settings.gateway_port, settings.hub_port, settings.grace_period.clone())
+                    let ports = (settings.api_port, settings.gateway_port, settings.hub_port);
+                    (ports, settings.grace_period.clone(), settings.cors_origins.clone())
                 };
                 of(&last) == of(settings)
             });
@@ -262,7 +263,7 @@ pub(super) fn say(name: &str, what: &str) {
 }
 
 fn controller_arguments(data_dir: &Path, settings: &Settings) -> Vec<String> {
-    vec![
+    let mut arguments = vec![
         "--data-dir".into(),
         data_dir.display().to_string(),
         "--api-address".into(),
@@ -275,7 +276,9 @@ fn controller_arguments(data_dir: &Path, settings: &Settings) -> Vec<String> {
         settings.grace_period.clone(),
         "--log-file".into(),
         log_path(data_dir, CONTROLLER),
-    ]
+    ];
+    arguments.extend(settings.cors_origins.iter().flat_map(|origin| ["--cors-origin".to_owned(), origin.clone()]));
+    arguments
 }
 
 fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: &Endpoints) -> Vec<String> {

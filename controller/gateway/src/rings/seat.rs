@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Sessions, lock};
+use super::{Rings, lock};
 use crate::admission::{Kind, Ticket};
 use crate::errors::ApiError;
 use crate::metrics::Present;
@@ -20,26 +20,26 @@ pub(super) struct Slot {
     pub(super) ring: RingRoute,
     /// Tokens of prompt and answer that the session may have there.
     pub(super) context_length: u32,
-    sessions: Arc<Sessions>,
+    rings: Arc<Rings>,
     /// Counts the session once, however many places it has while it moves.
     running: Option<Present>,
 }
 
 /// A place in the queue; given up when dropped.
 struct Seat<'a> {
-    sessions: &'a Sessions,
+    rings: &'a Rings,
     model: &'a str,
     ticket: Ticket,
     _waiting: Present,
 }
 
-// === impl Sessions ===
+// === impl Rings ===
 
-impl Sessions {
+impl Rings {
     /// Waits for a place on a ring.
     ///
     /// # Errors
-    /// As [`Sessions::start`]; a replay does not mind that no ring is ready now, and waits for one.
+    /// As [`Sessions::start`](crate::sessions::Sessions::start); a replay does not mind that no ring is ready now, and waits for one.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         model: &str,
@@ -56,7 +56,7 @@ impl Sessions {
         let mut freed = self.freed.subscribe();
         let metrics = self.metrics.model(model);
         let ticket = lock(&self.admission).enter(model, kind);
-        let seat = Seat { sessions: self, model, ticket, _waiting: metrics.wait() };
+        let seat = Seat { rings: self, model, ticket, _waiting: metrics.wait() };
         let mut is_first_look = true;
         loop {
             let table = Arc::clone(&routes.borrow_and_update());
@@ -80,7 +80,7 @@ impl Sessions {
                     if let Some(ring) = placed {
                         let context_length = route.context_length;
                         let running = Some(metrics.run());
-                        return Ok(Slot { ring, context_length, sessions: Arc::clone(self), running });
+                        return Ok(Slot { ring, context_length, rings: Arc::clone(self), running });
                     }
                     if kind == Kind::New && is_first_look {
                         if route.rings.is_empty() && !route.is_planned {
@@ -122,9 +122,9 @@ impl Sessions {
 impl Slot {
     /// A place on the generation that follows this one: sessions of both are counted together, so there is one.
     pub(super) fn on_next(&self, ring: RingRoute) -> Self {
-        lock(&self.sessions.admission).claim((ring.ring, ring.generation));
+        lock(&self.rings.admission).claim((ring.ring, ring.generation));
         let context_length = self.context_length;
-        Self { ring, context_length, sessions: Arc::clone(&self.sessions), running: None }
+        Self { ring, context_length, rings: Arc::clone(&self.rings), running: None }
     }
 
     /// The session has moved to `next`; the place here is given back.
@@ -143,14 +143,14 @@ pub(super) async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        lock(&self.sessions.admission).release((self.ring.ring, self.ring.generation));
-        self.sessions.freed.send_replace(());
+        lock(&self.rings.admission).release((self.ring.ring, self.ring.generation));
+        self.rings.freed.send_replace(());
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        lock(&self.sessions.admission).leave(self.model, self.ticket);
-        self.sessions.freed.send_replace(());
+        lock(&self.rings.admission).leave(self.model, self.ticket);
+        self.rings.freed.send_replace(());
     }
 }
