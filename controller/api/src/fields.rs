@@ -110,7 +110,9 @@ fn type_of(field: &Value) -> String {
         let values: Vec<String> = values.iter().map(|value| format!("`{}`", text(value))).collect();
         words = values.join(", ");
     }
-    match (bound("minimum"), bound("maximum")) {
+    // That an integer of 32 bits has no more than those goes without saying.
+    let most = bound("maximum").filter(|most| *most < f64::from(i32::MAX));
+    match (bound("minimum"), most) {
         (Some(least), Some(most)) => words += &format!(", {least} to {most}"),
         // That a count is not negative goes without saying.
         (Some(least), None) if least > 0.0 => words += &format!(", at least {least}"),

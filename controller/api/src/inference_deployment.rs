@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -117,10 +117,17 @@ pub enum Objective {
 }
 
 /// Which phones may hold segments.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.selector) || !has(self.phoneSelector) || size(self.phoneSelector) == 0").message("selector and phoneSelector exclude each other: write selector alone"))]
 pub struct Placement {
-    /// Labels that a Phone must carry, each with that value; empty means every phone.
+    /// Which phones may hold segments, by their labels, as Kubernetes selects pods: `matchLabels` and `matchExpressions`, all
+    /// of which must hold. Absent or empty means every phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::selector::schema")]
+    pub selector: Option<LabelSelector>,
+    /// Deprecated: write `selector.matchLabels` instead. Labels that a Phone must carry, each with that value; empty means
+    /// every phone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phone_selector: BTreeMap<String, String>,
     /// The fewest phones to spread over.
@@ -152,6 +159,7 @@ pub struct Placement {
 impl Default for Placement {
     fn default() -> Self {
         Self {
+            selector: None,
             phone_selector: BTreeMap::new(),
             min_phones: 1,
             max_phones: None,
@@ -192,12 +200,12 @@ pub struct PowerPolicy {
     /// True takes only phones that are being charged, and those without a battery.
     #[serde(default)]
     pub charging_only: bool,
-    /// Below this charge a phone is drained; it is taken again 5 points above. Absent: the limit of the Phone itself, or
-    /// 15 while it is not being charged.
+    /// Below this charge a phone is drained; it is taken again 5 points above. It stands in place of the Phone's own limit,
+    /// whether that is higher or lower. Absent: the limit of the Phone itself, or 15 while it is not being charged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub min_battery_percent: Option<u8>,
-    /// At this temperature a phone is drained; it is taken again 3 °C below. Absent: 45 °C.
+    /// At this temperature a phone is drained; it is taken again 3 °C below. Absent: 45 °C. A higher one holds as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 150.0))]
     pub max_temperature_celsius: Option<f64>,
@@ -327,7 +335,7 @@ pub struct InferenceDeploymentStatus {
     /// Measured decode speed of one session, else the prediction with a `~` before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<String>,
-    /// `Available`, `Progressing`, `Degraded`, `Balanced`.
+    /// `Ready`, `Available`, `Progressing`, `Degraded`, `Balanced`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     pub conditions: Vec<Condition>,

@@ -11,6 +11,7 @@ pub mod model;
 pub mod phone;
 pub mod quantity;
 pub mod segment_placement;
+pub mod selector;
 
 pub use inference_deployment::{InferenceDeployment, InferenceDeploymentSpec, InferenceDeploymentStatus};
 pub use model::{Model, ModelSpec, ModelStatus};

@@ -77,7 +77,7 @@ pub struct ModelStatus {
     /// SHA-256 of the manifest, which lists the digest of every tensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_digest: Option<String>,
-    /// `Resolved`.
+    /// `Resolved`, and `Ready`, which says the same to tools that look for that name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     pub conditions: Vec<Condition>,

@@ -86,7 +86,8 @@ pub struct PhoneSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"))]
     pub max_memory: Option<String>,
-    /// Below this charge the phone is drained: its layers move to others. It is taken again 5 points above.
+    /// Below this charge the phone is drained: its layers move to others. It is taken again 5 points above. A deployment whose
+    /// `placement.powerPolicy` names a limit of its own goes by that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub min_battery_percent: Option<u8>,
@@ -126,6 +127,11 @@ pub struct PhoneStatus {
     /// The same for people, such as `cpu 25.60, vulkan 1.30`: 10^9 operations a second of each backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speeds: Option<String>,
+    /// When the measurements here and in its placements were written last. They are at most every 30 seconds, and only when one has
+    /// moved by a step: a charge by 5 %, a temperature by 2 °C, a layer's time by 10 %, a link's bandwidth by a quarter or its
+    /// round trip by half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_measured_time: Option<Time>,
     /// Measured times of the models that it held of late, the newest first; they count for a plan while they are fresh.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layer_times: Vec<LayerTime>,

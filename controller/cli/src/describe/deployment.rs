@@ -64,8 +64,8 @@ fn wishes(placement: &Placement) -> String {
         (least, Some(most)) if least == most => format!("exactly {least} phones"),
         (least, Some(most)) => format!("{least} to {most} phones"),
     };
-    let labels: Vec<String> = placement.phone_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let selector = if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(",")) };
+    let labels = placement.selector_text();
+    let selector = if labels.is_empty() { String::new() } else { format!(" with {labels}") };
     let sharing = if placement.allow_sharing { "" } else { ", shared with no other deployment" };
     format!("{phones}{selector}, {:.0} % of their memory{sharing}", placement.memory_fraction * 100.0)
 }

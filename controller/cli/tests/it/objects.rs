@@ -190,6 +190,20 @@ fn a_wrong_manifest_is_answered_with_file_line_field_and_remedy() {
     std::fs::write(&file, text.replace("kind: InferenceDeployment", "kind: InferenceDeploymnet")).unwrap();
     let error = cluster.run("apply -f bad.yaml").failed();
     assert!(error.contains("bad.yaml:8, document 2") && error.contains("kind: InferenceDeployment\"?"), "{error}");
+
+    let with = |placement: &str| text.replace("replicsa: 2", &format!("placement: {placement}"));
+    let selectors = [
+        ("{selector: {matchLabels: {a: b}}, phoneSelector: {a: b}}", "selector and phoneSelector exclude each other"),
+        ("{selector: {matchExpressions: [{key: a, operator: In}]}}", "In and NotIn take at least one value"),
+        ("{selector: {matchExpressions: [{key: a, operator: Near}]}}", "supported values: "),
+    ];
+    for (placement, expected) in selectors {
+        std::fs::write(&file, with(placement)).unwrap();
+        let error = cluster.run("apply -f bad.yaml").failed();
+        assert!(error.contains(expected), "{placement}: {error}");
+    }
+    std::fs::write(&file, with("{selector: {matchExpressions: [{key: a, operator: NotIn, values: [b]}]}}")).unwrap();
+    assert!(cluster.run("apply -f bad.yaml").ok().contains("inferencedeployment.polyphony.dev/bad created"));
 }
 
 #[test]
