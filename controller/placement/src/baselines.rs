@@ -19,7 +19,7 @@ use crate::infeasible::Infeasible;
 use crate::optimal::gap_of;
 use crate::plan::{Method, Plan};
 use crate::problem::Problem;
-use crate::{check, diagnose, plan, predict};
+use crate::{Violation, check, diagnose, plan, predict};
 pub use balancer::published_balancer_step;
 pub use overlap::published_overlap;
 
@@ -73,8 +73,14 @@ pub fn plan_by(strategy: Strategy, problem: &Problem) -> Result<Plan, Infeasible
     let (at, score) = costs.judge(&ring);
     let gap = gap_of(&costs, score.objective / at.rows);
     let plan = predict::plan_of(&costs, &ring, Method::Rule, gap);
-    check(problem, &plan).map_err(|violation| has_none(violation.to_string()))?;
-    Ok(plan)
+    match check(problem, &plan) {
+        Ok(()) => Ok(plan),
+        // A rule that does not look at a limit may break it; whatever else is wrong is ours.
+        Err(
+            violation @ (Violation::OverBudget { .. } | Violation::Unreachable { .. } | Violation::StageCount { .. }),
+        ) => Err(has_none(violation.to_string())),
+        Err(violation) => Err(Infeasible::Rejected { violation: violation.to_string() }),
+    }
 }
 
 // === impl Strategy ===

@@ -1,10 +1,13 @@
 //! The checker: judges a plan against its problem with arithmetic of its own. It shares no code with the
 //! solvers, so that one mistake does not hide another.
 
+mod claims;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::{Plan, Stage};
-use crate::problem::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
+use crate::plan::{Bound, Method, Plan, Stage};
+use crate::problem::{Link, MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
+use claims::{best_throughput, check_bound, check_gap, check_groups};
 
 /// Predictions may differ from the checker's by this part, for the order of sums.
 const TOLERANCE: f64 = 1e-6;
@@ -34,6 +37,8 @@ pub enum Violation {
         "{phone} would keep layers {from}..{to} ready, which must contain its own {own_from}..{own_to} and end with the model"
     )]
     Standby { phone: String, from: u32, to: u32, own_from: u32, own_to: u32 },
+    #[error("{phone} would keep layer {layer} ready, which is neither a neighbour's nor in its memory already")]
+    NotANeighbours { phone: String, layer: u32 },
     #[error("the plan has {n_stages} stages, expected {min_phones} to {max_phones}")]
     StageCount { n_stages: usize, min_phones: u32, max_phones: u32 },
     #[error("{from} cannot reach {to}")]
@@ -42,6 +47,16 @@ pub enum Violation {
     UnusableFigures { phone: String },
     #[error("{what} is stated as {stated}, expected {expected}")]
     WrongFigure { what: String, stated: f64, expected: f64 },
+    #[error("{n_sessions} sessions cannot travel in {groups} groups")]
+    SessionGroups { groups: u32, n_sessions: u32 },
+    #[error("a token takes {seconds} s with the sessions in {groups} groups, and {best_seconds} s is the best")]
+    WorseGroups { groups: u32, seconds: f64, best_seconds: f64 },
+    #[error("the plan is stated as {method:?} with a gap of {gap}")]
+    Gap { method: Method, gap: f64 },
+    #[error("nothing is said to be below {least_seconds} s, and {phone} alone takes {seconds} s")]
+    BetterAlone { phone: String, seconds: f64, least_seconds: f64 },
+    #[error("the plan is said to be bound by {bound}, and it is not")]
+    NotBound { bound: Bound },
     #[error("{phone} is neither in a stage nor stated as left out, or is in both")]
     LeftOut { phone: String },
 }
@@ -55,7 +70,11 @@ pub fn check(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     check_counts(problem, plan)?;
     check_layers(problem, plan)?;
     check_memory(problem, plan, &phones)?;
-    check_predictions(problem, plan, &phones)?;
+    check_standby(problem, plan)?;
+    let ring = check_predictions(problem, plan, &phones)?;
+    check_groups(problem, plan, &ring)?;
+    check_gap(problem, plan)?;
+    check_bound(problem, plan, &phones, &ring)?;
     check_left_out(problem, plan)
 }
 
@@ -157,7 +176,46 @@ fn check_memory(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result<(), 
     Ok(())
 }
 
-fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result<(), Violation> {
+/// What stands by is a neighbour's, or what the plan in force has the phone keep already.
+fn check_standby(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
+    for (at, stage) in plan.stages.iter().enumerate() {
+        let Some((from, to)) = stage.standby else { continue };
+        let kept = problem.previous.as_ref().and_then(|previous| previous.stage_of(&stage.phone)).map(|before| {
+            let (from, to) = before.standby.unwrap_or((before.holds.layers_from, before.holds.layers_to));
+            from..to
+        });
+        let left = at.checked_sub(1).map(|left| plan.stages[left].holds);
+        let right = plan.stages.get(at + 1).map(|right| right.holds);
+        let is_of = |neighbour: Option<crate::Holds>, layer: u32| {
+            neighbour.is_some_and(|holds| (holds.layers_from..holds.layers_to).contains(&layer))
+        };
+        let is_foreign = |layer: &u32| {
+            let is_neighbours =
+                if *layer < stage.holds.layers_from { is_of(left, *layer) } else { is_of(right, *layer) };
+            !is_neighbours && !kept.as_ref().is_some_and(|kept| kept.contains(layer))
+        };
+        let beside = (from..stage.holds.layers_from).chain(stage.holds.layers_to..to);
+        if let Some(layer) = beside.into_iter().find(is_foreign) {
+            return Err(Violation::NotANeighbours { phone: stage.phone.clone(), layer });
+        }
+    }
+    Ok(())
+}
+
+/// What is to be believed of the way between two phones.
+fn link_between(problem: &Problem, from: usize, to: usize) -> Link {
+    let access = |phone: usize| problem.links.access.get(phone).copied().flatten();
+    match (problem.links.measured.get(&(from, to)), access(from), access(to)) {
+        (Some(measured), _, _) => *measured,
+        (None, Some(from), Some(to)) => Link {
+            latency_seconds: from.delay_seconds + to.delay_seconds,
+            bytes_per_second: from.bytes_per_second.min(to.bytes_per_second),
+        },
+        (None, _, _) => problem.links.default,
+    }
+}
+
+fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result<RingTimes, Violation> {
     let mut round = 0.0;
     let mut steps = Vec::new();
     for (at, stage) in plan.stages.iter().enumerate() {
@@ -184,7 +242,7 @@ fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result
         equal(|| format!("stage seconds of {}", stage.phone), stage.predicted_seconds, seconds)?;
 
         let next = (at + 1) % phones.len();
-        let link = problem.links.measured.get(&(phones[at], phones[next])).unwrap_or(&problem.links.default);
+        let link = link_between(problem, phones[at], phones[next]);
         let wire = if next == 0 { 0.0 } else { problem.model.hop_bytes as f64 / link.bytes_per_second };
         let hop = match (phones.len(), next) {
             (1, _) => 0.0,
@@ -203,6 +261,7 @@ fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result
             further_row: n_layers * costs.seconds_per_layer_per_further_row.unwrap_or(seconds_per_layer)
                 + if stage.holds.head { costs.seconds_head_per_further_row.unwrap_or(seconds_head) } else { 0.0 },
             wire,
+            hop: if next == 0 { 0.0 } else { hop },
         });
     }
     let objective = match problem.demand.objective {
@@ -211,7 +270,14 @@ fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result
     };
     equal(|| "inter-token seconds".to_owned(), plan.predicted_inter_token_seconds, round)?;
     equal(|| "the objective".to_owned(), plan.objective_value, objective)?;
-    equal(|| "tokens/s".to_owned(), plan.predicted_tokens_per_second, 1.0 / objective)
+    equal(|| "tokens/s".to_owned(), plan.predicted_tokens_per_second, 1.0 / objective)?;
+    Ok(RingTimes { steps, round })
+}
+
+/// Seconds of all stages and of a round of one session.
+struct RingTimes {
+    steps: Vec<Step>,
+    round: f64,
 }
 
 /// Seconds of one stage and of its hop.
@@ -220,26 +286,8 @@ struct Step {
     further_row: f64,
     /// Of one row.
     wire: f64,
-}
-
-/// Seconds a token of all sessions together, in the number of equal groups that suits them best: 1 to 32, or each
-/// session by itself. A group of n rows takes each stage's step; the slowest of stages and wires paces the ring, unless
-/// there are too few groups to fill it.
-fn best_throughput(n_sessions: u32, steps: &[Step], round: f64) -> f64 {
-    let groupings = (1..=n_sessions.min(32)).chain([n_sessions]);
-    let seconds = groupings.map(|groups| {
-        let rows = f64::from(n_sessions) / f64::from(groups);
-        let mut whole_round = round;
-        let mut pace = 0.0f64;
-        for Step { first_row, further_row, wire } in steps {
-            let further = (rows - 1.0) * further_row;
-            pace = pace.max(first_row + further).max(rows * wire);
-            whole_round += further + (rows - 1.0) * wire;
-        }
-        // Further groups do not fill the ring as the first does: docs/placement.md.
-        pace.max(whole_round / (1.0 + 0.7 * f64::from(groups - 1))) / rows
-    });
-    seconds.fold(f64::INFINITY, f64::min)
+    /// Of one row, to the next stage; the token's way back is none.
+    hop: f64,
 }
 
 fn equal(what: impl FnOnce() -> String, stated: f64, expected: f64) -> Result<(), Violation> {

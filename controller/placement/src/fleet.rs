@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::infeasible::Infeasible;
+use crate::ledger::{Claim, Ledger, Loaded, Taken};
 use crate::optimal::plan;
-use crate::plan::Plan;
-use crate::problem::{Links, PhoneCosts, Problem};
+use crate::plan::{Plan, Stage};
+use crate::problem::{PhoneCosts, Problem};
 
 /// One deployment of a fleet.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,11 +45,11 @@ pub fn plan_fleet(deployments: &[FleetDeployment]) -> Vec<FleetPlan> {
         let deployment = &deployments[at];
         let mut own = BTreeSet::new();
         for replica in 0..deployment.replicas {
-            let problem = ledger.left_for(deployment, &own);
+            let problem = left_for(&ledger.all(), deployment, &own);
             let planned = plan(&problem);
-            if let Ok(plan) = &planned {
-                own.extend(plan.stages.iter().map(|stage| stage.phone.clone()));
-                ledger.note(deployment, plan);
+            for (stage, of_stage) in planned.iter().flat_map(|plan| &plan.stages).enumerate() {
+                own.insert(of_stage.phone.clone());
+                ledger.add((at, replica, stage), claim(deployment, replica, of_stage));
             }
             plans.entry(at).or_default().push(FleetPlan { deployment: deployment.name.clone(), replica, planned });
         }
@@ -56,66 +57,42 @@ pub fn plan_fleet(deployments: &[FleetDeployment]) -> Vec<FleetPlan> {
     plans.into_values().flatten().collect()
 }
 
-/// Who uses which phone so far.
-#[derive(Default)]
-struct Ledger {
-    taken: BTreeMap<String, Taken>,
-}
-
-#[derive(Default)]
-struct Taken {
-    bytes: u64,
-    n_deployments: u32,
-    is_shared: bool,
-}
-
-// === impl Ledger ===
-
-impl Ledger {
-    fn note(&mut self, deployment: &FleetDeployment, plan: &Plan) {
-        for stage in &plan.stages {
-            let taken = self.taken.entry(stage.phone.clone()).or_default();
-            taken.bytes = taken.bytes.saturating_add(stage.bytes).saturating_add(stage.standby_bytes);
-            taken.n_deployments += 1;
-            taken.is_shared = deployment.shares_phones;
-        }
-    }
-
-    /// The deployment's problem over the phones that it may still use; `own` are those of its earlier replicas.
-    fn left_for(&self, deployment: &FleetDeployment, own: &BTreeSet<String>) -> Problem {
-        let all = &deployment.problem;
-        let mut phones = Vec::new();
-        let mut places: BTreeMap<usize, usize> = BTreeMap::new();
-        for (at, phone) in all.phones.iter().enumerate().filter(|(_, phone)| !own.contains(&phone.name)) {
-            let left = match self.taken.get(&phone.name) {
-                None => phone.clone(),
-                Some(taken) if taken.is_shared && deployment.shares_phones => shared(all, phone, taken),
-                Some(_) => continue,
-            };
-            places.insert(at, phones.len());
-            phones.push(left);
-        }
-        let place = |(&(from, to), &link)| Some(((*places.get(&from)?, *places.get(&to)?), link));
-        let links =
-            Links { default: all.links.default, measured: all.links.measured.iter().filter_map(place).collect() };
-        Problem { model: all.model.clone(), phones, links, demand: all.demand.clone(), previous: all.previous.clone() }
+fn claim(deployment: &FleetDeployment, replica: u32, stage: &Stage) -> Claim {
+    let (layers_from, layers_to) = stage.standby.unwrap_or((stage.holds.layers_from, stage.holds.layers_to));
+    Claim {
+        phone: stage.phone.clone(),
+        deployment: deployment.name.clone(),
+        shares_phones: deployment.shares_phones,
+        ring: u64::from(replica),
+        generation: 1,
+        bytes: stage.bytes.saturating_add(stage.standby_bytes),
+        loaded: Loaded {
+            kind: deployment.name.clone(),
+            layers: layers_from..layers_to,
+            embedding: stage.holds.embedding,
+            head: stage.holds.head,
+        },
     }
 }
 
-/// What a phone is to one more deployment.
-fn shared(problem: &Problem, phone: &PhoneCosts, taken: &Taken) -> PhoneCosts {
-    // Of the whole budget, so that the fraction is taken once.
-    let used = taken.bytes as f64 * problem.demand.generations_in_memory / problem.demand.memory_fraction;
-    let slower = f64::from(taken.n_deployments + 1);
-    PhoneCosts {
-        allocatable_bytes: (phone.allocatable_bytes as f64 - used.ceil()).max(0.0) as u64,
-        seconds_per_layer: phone.seconds_per_layer * slower,
-        seconds_per_layer_per_further_row: phone.seconds_per_layer_per_further_row.map(|seconds| seconds * slower),
-        seconds_per_step: phone.seconds_per_step * slower,
-        seconds_embedding: phone.seconds_embedding * slower,
-        seconds_head: phone.seconds_head * slower,
-        seconds_head_per_further_row: phone.seconds_head_per_further_row.map(|seconds| seconds * slower),
-        prefill_seconds_per_layer_per_token: phone.prefill_seconds_per_layer_per_token * slower,
-        ..phone.clone()
+/// The deployment's problem over the phones that it may still use; `own` are those of its earlier replicas.
+fn left_for<Id: Ord>(taken: &Taken<'_, Id>, deployment: &FleetDeployment, own: &BTreeSet<String>) -> Problem {
+    let all = &deployment.problem;
+    let may_use = |phone: &PhoneCosts| {
+        !own.contains(&phone.name) && taken.admits(&phone.name, &deployment.name, deployment.shares_phones)
+    };
+    let kept: Vec<usize> = (0..all.phones.len()).filter(|&at| may_use(&all.phones[at])).collect();
+    let left = |&at: &usize| {
+        let phone = &all.phones[at];
+        let allocatable_bytes = taken.bytes_left(&phone.name, phone.allocatable_bytes, &all.demand);
+        let turns = taken.turns(&phone.name, &deployment.name);
+        PhoneCosts { allocatable_bytes, ..phone.clone() }.in_turns(turns)
+    };
+    Problem {
+        model: all.model.clone(),
+        phones: kept.iter().map(left).collect(),
+        links: all.links.over(&kept),
+        demand: all.demand.clone(),
+        previous: all.previous.clone(),
     }
 }

@@ -62,6 +62,13 @@ pub enum Infeasible {
     #[strum(serialize = "PhonesUnreachable")]
     Unreachable { unreachable: u32, n_pairs: u32 },
 
+    #[error(
+        "the planner made a plan that its own checker rejects ({violation}): this is a fault of Polyphony and nothing that you wrote; \
+         please report it with this message"
+    )]
+    #[strum(serialize = "PlanRejected")]
+    Rejected { violation: String },
+
     #[error("the rule {rule} gives no plan here, since {why}: plan with another strategy")]
     #[strum(serialize = "RuleHasNoPlan")]
     Rule { rule: String, why: String },

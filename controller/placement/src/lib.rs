@@ -22,6 +22,7 @@ mod diagnose;
 mod exact;
 mod fleet;
 mod infeasible;
+mod ledger;
 mod optimal;
 mod plan;
 mod predict;
@@ -35,9 +36,10 @@ pub use baselines::{Strategy, UnknownStrategy, plan_by, published_balancer_step,
 pub use check::{Violation, check};
 pub use fleet::{FleetDeployment, FleetPlan, plan_fleet};
 pub use infeasible::Infeasible;
+pub use ledger::{Claim, Ledger, Loaded, Taken};
 pub use optimal::plan;
 pub use plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};
 pub use predict::time_to_first_token_seconds;
 pub use problem::{
-    Demand, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, ModelCosts, Objective, PhoneCosts, Problem, Speed,
+    Access, Demand, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, ModelCosts, Objective, PhoneCosts, Problem, Speed,
 };

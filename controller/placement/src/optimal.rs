@@ -20,7 +20,8 @@ const MAX_SEARCHES: usize = 8;
 /// `Demand::overlap` asks for it, memory that is left holds layers of neighbours on standby.
 ///
 /// # Errors
-/// The constraint that leaves no plan, with its shortfall and what to do.
+/// The constraint that leaves no plan, with its shortfall and what to do; [`Infeasible::Rejected`] where the checker does not
+/// agree with what was found, which is a fault of this crate.
 pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     if let Some(reason) = diagnose::refuse(problem) {
         return Err(reason);
@@ -31,6 +32,9 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     let Some(found) = heuristic(&costs, previous.as_ref()).or_else(|| first(&costs)) else {
         return Err(diagnose::explain(&all));
     };
+    if !found.objective.is_finite() {
+        return Err(diagnose::explain(&all));
+    }
     let are_all = costs.usable.len() == all.usable.len();
     let (best, gap) = if are_all {
         let (best, least) = proven(&costs, found);
@@ -49,7 +53,7 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     let plan = standby::keep_ready(&all, predict::plan_of(&all, &ring, method, gap));
     match check(problem, &plan) {
         Ok(()) => Ok(plan),
-        Err(_) => Err(diagnose::explain(&all)),
+        Err(violation) => Err(Infeasible::Rejected { violation: violation.to_string() }),
     }
 }
 

@@ -57,7 +57,12 @@ pub(crate) fn shifted(costs: &Costs<'_>, ring: &Ring, plan: &Plan) -> Plan {
     let kept = spans_of(plan);
     let span = |((_, from, to), kept): ((usize, usize, usize), &(usize, usize))| (from.min(kept.0), to.max(kept.1));
     let spans: Vec<(usize, usize)> = ring.stages().zip(&kept).map(span).collect();
-    with_standby(costs, plan_of(costs, ring, plan.method, plan.gap), &spans)
+    // Whatever was proven of the plan was proven of other figures or other boundaries.
+    let (method, gap) = match plan.method {
+        Method::Rule => (Method::Rule, f64::INFINITY),
+        Method::Exact | Method::Heuristic => (Method::Heuristic, f64::INFINITY),
+    };
+    with_standby(costs, plan_of(costs, ring, method, gap), &spans)
 }
 
 /// The layers `[from, to)` that each stage of `plan` has in memory.

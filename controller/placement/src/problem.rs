@@ -106,10 +106,23 @@ pub struct Link {
     pub bytes_per_second: f64,
 }
 
+/// A phone's own way to the others: its radio, its driver, its place in the house. What is believed of a way that nobody
+/// has measured is made of the accesses at its two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Access {
+    /// Its part of the delay of any way, one way.
+    pub delay_seconds: f64,
+    pub bytes_per_second: f64,
+}
+
 /// The links between phones: what was measured, and what to believe where nothing was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Links {
+    /// Where not even the access of both ends is known.
     pub default: Link,
+    /// By index into `Problem::phones`; a phone beyond its end has no known access.
+    #[serde(default)]
+    pub access: Vec<Option<Access>>,
     /// Keyed by (from, to), indices into `Problem::phones`; both directions are listed if both are known.
     #[serde(with = "measured_as_list")]
     pub measured: BTreeMap<(usize, usize), Link>,
@@ -226,11 +239,38 @@ impl Link {
 impl Links {
     /// The same link between every two phones.
     pub fn uniform(default: Link) -> Self {
-        Self { default, measured: BTreeMap::new() }
+        Self { default, access: Vec::new(), measured: BTreeMap::new() }
     }
 
+    /// What was measured, else what both accesses make of it, else the default.
     pub fn between(&self, from: usize, to: usize) -> Link {
-        self.measured.get(&(from, to)).copied().unwrap_or(self.default)
+        self.measured.get(&(from, to)).copied().unwrap_or_else(|| self.estimated(from, to))
+    }
+
+    fn estimated(&self, from: usize, to: usize) -> Link {
+        match (self.access_of(from), self.access_of(to)) {
+            (Some(from), Some(to)) => Link {
+                latency_seconds: from.delay_seconds + to.delay_seconds,
+                bytes_per_second: from.bytes_per_second.min(to.bytes_per_second),
+            },
+            _ => self.default,
+        }
+    }
+
+    pub fn access_of(&self, phone: usize) -> Option<Access> {
+        self.access.get(phone).copied().flatten()
+    }
+
+    /// The links among `kept`, rising places of phones, by their new places.
+    pub fn over(&self, kept: &[usize]) -> Self {
+        let place = |(&(from, to), &link): (&(usize, usize), &Link)| {
+            Some(((kept.binary_search(&from).ok()?, kept.binary_search(&to).ok()?), link))
+        };
+        Self {
+            default: self.default,
+            access: kept.iter().map(|&phone| self.access_of(phone)).collect(),
+            measured: self.measured.iter().filter_map(place).collect(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::cuts;
 use crate::infeasible::Infeasible;
 use crate::plan::Plan;
 use crate::predict;
-use crate::problem::Problem;
+use crate::problem::{Link, Problem};
 
 /// A plan that could follow the one in force, and what going there is worth and takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +19,8 @@ pub struct Move {
     /// KV cache of the sessions' tokens in layers that change hands.
     pub kv_bytes: u64,
     /// Until everything has arrived: phones fetch weights side by side, each over its own link from the host, which is
-    /// taken to be like the problem's default link; then the old owners send their caches, each to one new owner after
-    /// another.
+    /// taken to be as wide as its own access, or else as the problem's default link; then the old owners send their
+    /// caches, each to one new owner after another.
     pub seconds: f64,
 }
 
@@ -118,7 +118,12 @@ pub fn cost_of_move(problem: &Problem, now: &Plan, then: Plan, live_tokens: u64)
             fetched = fetched.saturating_add(model.head_bytes);
         }
         weight_bytes = weight_bytes.saturating_add(fetched);
-        fetch_seconds = fetch_seconds.max(problem.links.default.wire_seconds(fetched));
+        let access = index(&stage.phone).and_then(|phone| problem.links.access_of(phone));
+        let host = access.map_or(problem.links.default, |access| Link {
+            latency_seconds: access.delay_seconds,
+            bytes_per_second: access.bytes_per_second,
+        });
+        fetch_seconds = fetch_seconds.max(host.wire_seconds(fetched));
     }
     let sent = sent_seconds.into_iter().fold(0.0, f64::max);
     let gain = now.objective_value / then.objective_value - 1.0;

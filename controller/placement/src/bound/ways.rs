@@ -1,6 +1,7 @@
 //! The cheapest way into each phone, with a price on the ways out.
 
 use crate::costs::Costs;
+use crate::problem::{Access, Link};
 
 /// Phones up to which every pair is looked at.
 const MAX_PRICED: usize = 128;
@@ -113,14 +114,34 @@ impl Ways {
     }
 }
 
-/// The cheapest ways in, from the links that were measured and the default for the others.
+/// The cheapest ways in: from the links that were measured, and for the others nothing that is above what accesses or the default
+/// make of them.
 #[allow(clippy::type_complexity)]
 fn cheapest_of_many(costs: &Costs<'_>) -> (Vec<(f64, usize)>, Vec<(f64, usize)>) {
-    let default = costs.problem.links.default;
-    let hop = default.delay_seconds() + costs.rows * default.wire_seconds(costs.problem.model.hop_bytes);
-    let mut hops = vec![(hop, 0); costs.usable.len()];
-    let mut backs = vec![(default.delay_seconds(), 0); costs.usable.len()];
-    for &(from, to) in costs.problem.links.measured.keys() {
+    let links = &costs.problem.links;
+    let default = links.default;
+    let known: Vec<Access> = costs.usable.iter().filter_map(|&phone| links.access_of(phone)).collect();
+    let least_delay = known.iter().map(|access| access.delay_seconds).fold(f64::INFINITY, f64::min);
+    let widest = known.iter().map(|access| access.bytes_per_second).fold(0.0, f64::max);
+    let into = |&phone: &usize| {
+        let estimated = links.access_of(phone).map(|access| Link {
+            latency_seconds: access.delay_seconds + least_delay,
+            bytes_per_second: access.bytes_per_second.min(widest),
+        });
+        let seconds = |link: Link| {
+            let delay = link.delay_seconds();
+            (delay + costs.rows * link.wire_seconds(costs.problem.model.hop_bytes), delay)
+        };
+        let of_default = seconds(default);
+        match estimated.map(seconds) {
+            Some(of_access) if known.len() == costs.usable.len() => of_access,
+            Some((hop, back)) => (hop.min(of_default.0), back.min(of_default.1)),
+            None => of_default,
+        }
+    };
+    let (mut hops, mut backs): (Vec<(f64, usize)>, Vec<(f64, usize)>) =
+        costs.usable.iter().map(into).map(|(hop, back)| ((hop, 0), (back, 0))).unzip();
+    for &(from, to) in links.measured.keys() {
         let (Ok(_), Ok(at)) = (costs.usable.binary_search(&from), costs.usable.binary_search(&to)) else { continue };
         if from != to {
             hops[at].0 = hops[at].0.min(costs.hop_seconds(from, to));

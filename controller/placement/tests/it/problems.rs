@@ -1,6 +1,6 @@
 //! Builders of problems, and random ones from a seed.
 
-use polyphony_placement::{Demand, Link, Links, ModelCosts, Objective, PhoneCosts, Problem};
+use polyphony_placement::{Access, Demand, Link, Links, ModelCosts, Objective, PhoneCosts, Problem};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -149,6 +149,15 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
         memory_fraction: if random.chance(3) { 0.8 } else { 1.0 },
         overlap: random.chance(2),
     };
+    // Of some phones the access is known, which tells of ways that nobody has measured.
+    if random.chance(3) {
+        let access = |random: &mut Random| Access {
+            delay_seconds: random.between(1e-4, 2e-2),
+            bytes_per_second: random.between(1e5, 2e7),
+        };
+        let is_whole = random.chance(2);
+        links.access = phones.iter().map(|_| (is_whole || random.chance(2)).then(|| access(&mut random))).collect();
+    }
     Problem { model, phones, links, demand, previous: None }
 }
 
