@@ -7,6 +7,7 @@ pub mod assignments;
 pub mod link;
 pub mod neighbours;
 pub mod registry;
+pub mod strangers;
 pub mod weights;
 
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use tokio_util::task::TaskTracker;
 use crate::secret::Secret;
 use assignments::Assigned;
 use neighbours::Neighbourhood;
-use registry::Registry;
+use registry::{MAX_PHONES, Registry};
+use strangers::Strangers;
 
 /// What the hub passes on to the gateway.
 pub trait FrameSink: Send + Sync + 'static {
@@ -31,8 +33,10 @@ pub trait FrameSink: Send + Sync + 'static {
     fn phone_gone(&self, phone: &str);
 }
 
-/// Connections at a time, those in their handshake included.
-const MAX_CONNECTIONS: usize = 1024;
+/// Connections that have not joined yet.
+const MAX_STRANGERS: usize = 256;
+/// Links at a time: one for each phone that the registry takes, and some for phones that take the place of a link of their own.
+const MAX_LINKS: usize = MAX_PHONES + 64;
 
 /// Everything a link needs.
 #[derive(Clone)]
@@ -52,25 +56,92 @@ pub struct Hub {
 impl Hub {
     /// Accepts links until `stop`.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let strangers = Strangers::new(MAX_STRANGERS);
+        let places = Arc::new(Semaphore::new(MAX_LINKS));
         let links = TaskTracker::new();
         let wire = Wire::new(link::BOUNDS, Arc::new(Uncounted));
         loop {
-            let place = tokio::select! {
-                () = stop.cancelled() => break,
-                place = places.clone().acquire_owned() => place.expect("the semaphore is never closed"),
-            };
             let caller = tokio::select! {
                 () = stop.cancelled() => break,
                 caller = wire.accept(&listener) => caller,
             };
-            let (hub, stop) = (self.clone(), stop.clone());
-            links.spawn(async move {
-                link::serve(hub, caller, stop).await;
-                drop(place);
-            });
+            let (hub, places, stop) = (self.clone(), places.clone(), stop.clone());
+            links.spawn(link::serve(hub, caller, strangers.let_in(), places, stop));
         }
         links.close();
         links.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use polyphony_protocol::hub::{Join, ToAgent, ToHub};
+    use polyphony_protocol::version;
+    use polyphony_wire::Bounds;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl FrameSink for Nobody {
+        fn deliver(&self, _: &str, _: Frame) {}
+        fn phone_gone(&self, _: &str) {}
+    }
+
+    fn join(phone: &str) -> Join {
+        Join {
+            version: version::CURRENT,
+            phone: phone.into(),
+            token: "t".into(),
+            agent_version: "1".into(),
+            ring_address: "127.0.0.1:1".into(),
+            capacity_bytes: 2,
+            allocatable_bytes: 1,
+            backend: "cpu".into(),
+            device: "cpu".into(),
+            numerics: "cpu-f32".into(),
+            speeds: vec![],
+            metrics_address: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_that_do_not_join_take_no_phones_place() {
+        let (stop, deadline) = (CancellationToken::new(), Duration::from_secs(20));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (_assign, assigned) = watch::channel(None);
+        let (_near, neighbourhood) = watch::channel(Arc::default());
+        let registry = Arc::new(Registry::default());
+        let hub = Hub {
+            registry: registry.clone(),
+            frames: Arc::new(Nobody),
+            join_token: Secret::new("t"),
+            weights_url: String::new(),
+            assigned,
+            neighbourhood,
+        };
+        let running = tokio::spawn(hub.run(listener, stop.clone()));
+        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+        let mut first = TcpStream::connect(&address).await.unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..2 * MAX_STRANGERS {
+            silent.push(TcpStream::connect(&address).await.unwrap());
+        }
+        // The longest silent one is shown out to make room, well before its time is up; and a phone that joins is welcome.
+        let mut byte = [0];
+        assert_eq!(tokio::time::timeout(deadline, first.read(&mut byte)).await.unwrap().unwrap_or(0), 0);
+        let mut phone = wire.dial(&address, deadline).await.unwrap();
+        phone.writer.write(&Frame::ToHub(ToHub::Join(join("a")))).await.unwrap();
+        let answer = phone.reader.next_within(deadline).await.unwrap();
+        assert!(matches!(answer, Frame::ToAgent(ToAgent::Welcome(_))), "{answer:?}");
+        assert!(registry.last_heard("a").is_some());
+        stop.cancel();
+        running.await.unwrap();
     }
 }

@@ -13,7 +13,7 @@ use crate::pace::Figures;
 use crate::serve::links::Links;
 
 /// Peers whose links are remembered; beyond that the one measured longest ago is forgotten.
-const MAX_PEERS: usize = 256;
+const MAX_PEERS: usize = 64;
 /// Measurements of a link that a median is taken of.
 const LINK_SAMPLES: usize = 5;
 

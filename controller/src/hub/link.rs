@@ -3,16 +3,18 @@
 //! Reading and writing are two tasks that end together; the end is reported at once to the registry and to the gateway.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::hub::{Assignment, Heartbeat, Join, Neighbours, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, version};
 use polyphony_wire::{Bounds, Caller, Connection, FrameReader, FrameWriter, LinkError};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Hub;
-use super::registry::Seat;
+use super::registry::{MAX_PHONES, Seat};
+use super::strangers::Stranger;
 
 /// What an agent may send, and how long it may take for what is sent to it: slow is not gone.
 pub(super) const BOUNDS: Bounds =
@@ -39,6 +41,8 @@ enum LinkEnd {
     Link(#[from] LinkError),
     #[error("the agent was refused: {0}")]
     Refused(String),
+    #[error("it had not joined, and another one knocked")]
+    Displaced,
     #[error("it was cut")]
     Cut,
     #[error("the hub stops")]
@@ -46,33 +50,38 @@ enum LinkEnd {
 }
 
 /// Serves one connection until it ends.
-pub async fn serve(hub: Hub, caller: Caller, stop: CancellationToken) {
+pub async fn serve(hub: Hub, caller: Caller, stranger: Stranger, places: Arc<Semaphore>, stop: CancellationToken) {
     let from = caller.from;
     let end = tokio::select! {
         () = stop.cancelled() => LinkEnd::Stopping,
-        Err(end) = serve_until_end(&hub, caller) => end,
+        Err(end) = serve_until_end(&hub, caller, stranger, places) => end,
     };
     match end {
         // Each of these has been told already, or is nothing to tell.
-        LinkEnd::Stopping | LinkEnd::Link(LinkError::Closed) => tracing::debug!(%from, %end, "link ended"),
+        LinkEnd::Stopping | LinkEnd::Displaced | LinkEnd::Link(LinkError::Closed) => {
+            tracing::debug!(%from, %end, "link ended")
+        }
         end => tracing::info!(%from, "link ended: {end}"),
     }
 }
 
-async fn serve_until_end(hub: &Hub, caller: Caller) -> Result<std::convert::Infallible, LinkEnd> {
-    let Connection { mut reader, mut writer, peer: from } = caller.meet().await?;
-    let join = match reader.next_within(HANDSHAKE_DEADLINE).await? {
-        Frame::ToHub(ToHub::Join(join)) => join,
-        other => return Err(LinkError::unexpected(&other, "a join").into()),
+async fn serve_until_end(
+    hub: &Hub,
+    caller: Caller,
+    stranger: Stranger,
+    places: Arc<Semaphore>,
+) -> Result<std::convert::Infallible, LinkEnd> {
+    let (connection, join, _place) = tokio::select! {
+        () = stranger.displaced() => return Err(LinkEnd::Displaced),
+        admitted = admit(hub, caller, places) => admitted?,
     };
+    // It has shown that it is a phone; whoever knocks next is no matter to it.
+    drop(stranger);
+    let Connection { mut reader, mut writer, peer: from } = connection;
     let (name, protocol) = (join.phone.clone(), join.version);
-    let seat = match admit(hub, join).await {
+    let seat = match seat(hub, join).await {
         Ok(seat) => seat,
-        Err(reason) => {
-            let refused = Frame::ToAgent(ToAgent::Refused { reason: reason.clone() });
-            writer.write(&refused).await?;
-            return Err(LinkEnd::Refused(reason));
-        }
+        Err(reason) => return Err(refuse(&mut writer, reason).await),
     };
     tracing::info!(phone = %name, %from, %protocol, "phone joined");
     if seat.replaces {
@@ -106,8 +115,42 @@ impl Drop for Presence<'_> {
     }
 }
 
-/// Checks a join and seats the phone, or says why not.
-async fn admit(hub: &Hub, mut join: Join) -> Result<Seat, String> {
+/// Hears a stranger's join, within its time, and lets it in where it shows the token and there is a place.
+async fn admit(
+    hub: &Hub,
+    caller: Caller,
+    places: Arc<Semaphore>,
+) -> Result<(Connection, Join, OwnedSemaphorePermit), LinkEnd> {
+    let mut connection = caller.meet().await?;
+    let mut join = match connection.reader.next_within(HANDSHAKE_DEADLINE).await? {
+        Frame::ToHub(ToHub::Join(join)) => join,
+        other => return Err(LinkError::unexpected(&other, "a join").into()),
+    };
+    let place = recognise(hub, &join).and_then(|()| {
+        places
+            .try_acquire_owned()
+            .map_err(|_| format!("{MAX_PHONES} phones are linked, which is the limit: stop the agent of another one"))
+    });
+    match place {
+        Ok(place) => {
+            join.speeds.truncate(MAX_SPEEDS);
+            Ok((connection, join, place))
+        }
+        Err(reason) => Err(refuse(&mut connection.writer, reason).await),
+    }
+}
+
+/// Tells the agent why it is refused; whether it takes that or not.
+async fn refuse(writer: &mut FrameWriter, reason: String) -> LinkEnd {
+    let refused = Frame::ToAgent(ToAgent::Refused { reason: reason.clone() });
+    match tokio::time::timeout(HANDSHAKE_DEADLINE, writer.write(&refused)).await {
+        Ok(Err(error)) => error.into(),
+        Ok(Ok(())) | Err(_) => LinkEnd::Refused(reason),
+    }
+}
+
+/// Checks a join, or says what is wrong with it.
+fn recognise(hub: &Hub, join: &Join) -> Result<(), String> {
     if !version::CURRENT.speaks_with(join.version) {
         // Its name is not checked yet, and goes into a log.
         let name: String = join.phone.chars().filter(|character| !character.is_control()).take(MAX_NAME).collect();
@@ -116,8 +159,11 @@ async fn admit(hub: &Hub, mut join: Join) -> Result<Seat, String> {
     if !hub.join_token.matches(&join.token) {
         return Err("the join token is wrong: copy the line that `polyctl join-command` prints on the host".into());
     }
-    check_join(&join)?;
-    join.speeds.truncate(MAX_SPEEDS);
+    check_join(join)
+}
+
+/// Seats a phone, or says why not.
+async fn seat(hub: &Hub, join: Join) -> Result<Seat, String> {
     let asked_at = Instant::now();
     if hub.registry.last_heard(&join.phone).is_some() {
         hub.registry.probe(&join.phone, asked_at);

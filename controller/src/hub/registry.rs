@@ -2,7 +2,7 @@
 //!
 //! Kept in memory only: after a restart the phones say it all again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Phones remembered, linked or not.
-const MAX_PHONES: usize = 4096;
+pub const MAX_PHONES: usize = 4096;
 /// Frames that wait for one phone's link.
 pub const QUEUE_FRAMES: usize = 1024;
 /// Round trips that the 99th percentile is taken of.
@@ -231,6 +231,12 @@ impl Registry {
         self.lock().iter().map(|(name, entry)| (name.clone(), seen(entry))).collect()
     }
 
+    /// Phones that were heard of within so long, as far as they were asked.
+    pub fn answering(&self, now: Instant, within: Duration) -> BTreeSet<String> {
+        let is_heard = |entry: &Entry| entry.link.as_ref().is_some_and(|link| link.silent_for(now) < within);
+        self.lock().iter().filter(|(_, entry)| is_heard(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
     fn with_link<T>(&self, phone: &str, id: u64, work: impl FnOnce(&mut Link) -> T) -> Option<T> {
         let mut phones = self.lock();
         let link = phones.get_mut(phone)?.link.as_mut()?;
@@ -270,8 +276,12 @@ impl Link {
         nonce
     }
 
+    fn silent_for(&self, now: Instant) -> Duration {
+        self.unanswered_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     fn state(&self, now: Instant) -> LinkState {
-        let silent_for = self.unanswered_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let silent_for = self.silent_for(now);
         let mut sorted: Vec<_> = self.round_trips.iter().copied().collect();
         sorted.sort_unstable();
         let p99 =
