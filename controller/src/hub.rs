@@ -107,6 +107,7 @@ mod tests {
             numerics: "cpu-f32".into(),
             speeds: vec![],
             metrics_address: String::new(),
+            instance: String::new(),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod flags;
 pub mod hub;
 pub mod kubeconfig;
+pub mod leases;
 pub mod metrics;
 pub mod models;
 pub mod process;

@@ -29,6 +29,7 @@ use crate::flags::Flags;
 use crate::hub::registry::Registry;
 use crate::hub::{FrameSink, Hub, weights};
 use crate::kubeconfig;
+use crate::leases::Leases;
 use crate::metrics::{self, Metrics};
 use crate::models::ModelStore;
 use crate::reconcile::Reconciler;
@@ -141,6 +142,7 @@ impl Process {
         };
         let settings =
             Settings { grace_period: flags.grace_period, startup_grace: flags.grace_period + COME_BACK, gateway_url };
+        let leases = Leases { client: client.clone(), registry: registry.clone(), stores: stores.clone() };
         let sources =
             Arc::new(Sources { stores, registry: registry.clone(), models: models.clone(), gateway: gateway.clone() });
         let reconciler = Reconciler {
@@ -173,6 +175,7 @@ impl Process {
         if let Some(advertisement) = advertisement {
             spawn(&mut tasks, "the advertisement", done(advertisement.keep(stop.clone())));
         }
+        spawn(&mut tasks, "the leases", done(leases.run(stop.clone())));
         spawn(&mut tasks, "the reconcile loop", done(reconciler.run(stop.clone())));
         spawn(
             &mut tasks,

@@ -8,10 +8,13 @@ pub mod act;
 pub mod commitment;
 pub mod decide;
 pub mod elapsed;
+pub mod facts;
 pub mod generations;
 pub mod herald;
+pub mod ledger;
 pub mod observe;
 pub mod outbox;
+pub mod planner;
 pub mod power;
 pub mod preview;
 pub mod problem;
@@ -22,7 +25,6 @@ pub mod status;
 pub mod stores;
 
 mod memory;
-mod planner;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,6 +134,7 @@ impl Rounds {
         let mut observed = self.sources.observe(self.settings.clone(), uptime, began);
         memory.recall(&mut observed, &self.sources.stores);
         self.metrics.see(&observed);
+        planner.begin_round();
         let observed = Arc::new(observed);
         let deciding = {
             let (planner, observed, span) = (planner.clone(), observed.clone(), tracing::Span::current());
@@ -205,10 +208,7 @@ impl Rounds {
                         ActError::Stale => {}
                         ActError::Refused(_) | ActError::Taken => self.reach.note_answer(),
                     }
-                    let is_end = !matches!(
-                        action,
-                        Action::DeletePlacement { .. } | Action::ReleasePlacement { .. } | Action::RenewLease { .. }
-                    );
+                    let is_end = !matches!(action, Action::DeletePlacement { .. } | Action::ReleasePlacement { .. });
                     followed.failed = Some((action, error));
                     // What a deletion leaves behind stops no plan; after all else that fails, the rest would be untrue.
                     if is_end {

@@ -208,7 +208,12 @@ mod tests {
     }
 
     fn previews(phones: Vec<Phone>, strategy: &str) -> Vec<Preview> {
-        let world = World { phones, placements: Vec::new() };
+        let world = World {
+            now: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            phones,
+            deployments: Vec::new(),
+            placements: Vec::new(),
+        };
         let prompt = Prompt { n_tokens: 128, chunk_tokens: 32 };
         preview(&world, &deployment(strategy), &manifest(), "digest", prompt)
     }

@@ -4,13 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
-use polyphony_api::{InferenceDeployment, Model, Phone, SYSTEM_NAMESPACE, SegmentPlacement};
+use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -25,8 +22,6 @@ use crate::models::ModelStore;
 pub const MANAGER: &str = "polyphony-controller";
 /// The API has to answer a call within this: a connection that swallows everything must not stop a round for long.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A lease that is not renewed for this long has run out.
-const LEASE_SECONDS: i32 = 40;
 
 /// Why an action was not done. It is decided upon again.
 #[derive(Debug)]
@@ -138,11 +133,6 @@ impl Actor {
                 let resource_version = left.and_then(|placement| placement.resource_version());
                 Ok(Some(Written { kind: WrittenKind::Placement, key, resource_version, is_new: false }))
             }
-            Action::RenewLease { phone } => {
-                let object = observed.phones.get(&phone).and_then(|seen| seen.object.as_deref());
-                let owner = object.and_then(|object| object.owner_ref(&()));
-                Ok(Some(self.renew(phone, owner).await?))
-            }
             Action::CutLink { phone } => {
                 self.registry.cut(&phone);
                 Ok(None)
@@ -178,29 +168,6 @@ impl Actor {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// The lease goes with its phone.
-    async fn renew(&self, phone: String, owner: Option<OwnerReference>) -> Result<Written, kube::Error> {
-        let api = Api::<Lease>::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-        let spec = LeaseSpec {
-            holder_identity: Some(phone.clone()),
-            lease_duration_seconds: Some(LEASE_SECONDS),
-            renew_time: Some(MicroTime(Timestamp::now())),
-            ..LeaseSpec::default()
-        };
-        let owners = owner.map(|owner| vec![owner]);
-        let patch = json!({ "metadata": { "ownerReferences": owners }, "spec": spec });
-        let patched = api.patch(&phone, &by_us(), &Patch::Merge(patch)).await;
-        let lease = match absent_is_fine(patched)? {
-            Some(lease) => lease,
-            None => {
-                let metadata =
-                    ObjectMeta { name: Some(phone.clone()), owner_references: owners, ..ObjectMeta::default() };
-                api.create(&post(), &Lease { metadata, spec: Some(spec) }).await?
-            }
-        };
-        Ok(new(WrittenKind::Lease, ObjectKey::new(SYSTEM_NAMESPACE, phone), &lease))
     }
 }
 

@@ -15,15 +15,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use polyphony_api::{InferenceDeploymentStatus, ModelStatus, PhoneStatus, SegmentPlacement, SegmentPlacementStatus};
-use polyphony_placement::{Infeasible, Plan, Problem, Strategy};
 use strum::{IntoStaticStr, VariantNames};
 
 use super::observe::{ObjectKey, Observed};
 use crate::models::Wanted;
 pub use story::{Severity, Story};
 
-/// The planner as a function; the reconcile loop passes one that remembers what it was asked.
-pub type Planner<'a> = &'a dyn Fn(Strategy, &Problem) -> Result<Plan, Infeasible>;
+pub use super::problem::Planner;
 
 /// One thing to do. Whoever carries it out has no choice left.
 #[derive(Clone, Debug, PartialEq, IntoStaticStr)]
@@ -35,9 +33,6 @@ pub enum Action {
     SetPhoneStatus {
         name: String,
         status: PhoneStatus,
-    },
-    RenewLease {
-        phone: String,
     },
     /// Ends a link that has been silent for too long, so that everybody sees the phone gone.
     CutLink {

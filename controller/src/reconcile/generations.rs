@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::ResourceExt;
 use polyphony_api::inference_deployment::PowerPolicy;
 use polyphony_api::segment_placement::Phase;
-use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
+use polyphony_api::{InferenceDeployment, SegmentPlacement};
 use polyphony_protocol::hub::SegmentPhase;
 use polyphony_protocol::{PlanGeneration, RingId};
 
@@ -125,16 +125,11 @@ impl<'a> Generation<'a> {
     pub fn drained_phones(&self, observed: &Observed, policy: &PowerPolicy) -> Vec<(&'a str, &'static str)> {
         let why = |phone: &str| {
             let object = observed.phones.get(phone).and_then(|seen| seen.object.as_ref())?;
-            let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
             if object.spec.drain {
-                Some("is to be drained")
-            } else if condition::is_true(conditions, "ThermalPressure") {
-                Some("is too hot")
-            } else if condition::is_true(conditions, "BatteryLow") {
-                Some("is low on battery")
-            } else {
-                power::refusal(object, policy, power::Side::Inside).map(|_| "does not meet spec.placement.powerPolicy")
+                return Some("is to be drained");
             }
+            let refusal = power::refusal(object, observed.power(phone), policy, power::Side::Inside)?;
+            Some(refusal.why_left())
         };
         self.phones().into_iter().filter_map(|phone| Some((phone, why(phone)?))).collect()
     }

@@ -71,7 +71,10 @@ impl Herald {
             }
             differs
         });
-        tell(&self.neighbourhood, Neighbourhood::new(observed.linked_addresses(), &self.host_key));
+        tell(
+            &self.neighbourhood,
+            Neighbourhood::new(observed.linked_addresses(), &self.host_key, observed.now.as_second()),
+        );
         tell(&self.routes, routes::table(observed));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement};
+use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement, condition};
 use polyphony_gateway::Gateway;
 use polyphony_protocol::hub::{Heartbeat, Join, SegmentReport};
 use polyphony_protocol::{PlanGeneration, RingId};
@@ -70,7 +70,6 @@ pub struct PhoneSeen {
     pub join: Option<Join>,
     /// What it said last on its present link.
     pub heartbeat: Option<Heartbeat>,
-    pub lease_renewed: Option<Timestamp>,
 }
 
 /// How the hub sees a phone.
@@ -87,6 +86,8 @@ pub enum PhoneLink {
     Down,
     /// It was silent for so long that its connection was cut.
     Silenced,
+    /// Nobody here has a link to phones, as in a preview: its Phone's condition tells.
+    Told,
 }
 
 /// A model object and how far the host is with its file.
@@ -131,6 +132,11 @@ impl Observed {
             PhoneLink::NotYet => self.health_of_unseen(),
             PhoneLink::Down => Health::Gone,
             PhoneLink::Silenced => Health::Lost,
+            PhoneLink::Told => {
+                let status = seen.object.as_ref().and_then(|object| object.status.as_ref());
+                let is_ready = status.is_some_and(|status| condition::is_true(&status.conditions, "Ready"));
+                if is_ready { Health::Well } else { Health::Gone }
+            }
             PhoneLink::Up { silent_for, suspected_after } => {
                 if silent_for >= self.settings.grace_period.max(UNREACHABLE_AFTER) {
                     Health::Lost
@@ -166,7 +172,7 @@ impl Observed {
     pub fn ring_addresses(&self) -> BTreeMap<String, String> {
         let address = |seen: &PhoneSeen| match seen.link {
             PhoneLink::Up { .. } => seen.join.as_ref().map(|join| join.ring_address.clone()),
-            PhoneLink::NotYet => seen.object.as_ref()?.status.as_ref()?.ring_address.clone(),
+            PhoneLink::NotYet | PhoneLink::Told => seen.object.as_ref()?.status.as_ref()?.ring_address.clone(),
             PhoneLink::Down | PhoneLink::Silenced => None,
         };
         self.phones.iter().filter_map(|(name, seen)| Some((name.clone(), address(seen)?))).collect()
@@ -281,11 +287,6 @@ impl Sources {
         for object in self.stores.phones.state() {
             let name = object.name_any();
             phones.entry(name).or_default().object = Some(object);
-        }
-        for lease in self.stores.leases.state() {
-            if let Some(seen) = phones.get_mut(&lease.name_any()) {
-                seen.lease_renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-            }
         }
         for (name, linked) in self.registry.snapshot(instant) {
             // A phone that is neither an object nor linked is nobody's any more: a person has deleted it.

@@ -1,7 +1,7 @@
 //! Previews: what the planner would do for a deployment, from the objects of the API alone. Pure; changes nothing.
 //!
-//! Speeds, links and measured times are those that phones and placements carry in their status, to three figures; the
-//! controller itself plans with what its hub heard last.
+//! The world is observed as the controller observes it, and the problem, the ledger and the planner are its own; only the links
+//! to phones are missing, so what was written of speeds and times counts in place of what was said last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use polyphony_api::{InferenceDeployment, Phone, SegmentPlacement, condition, quantity};
+use polyphony_api::{InferenceDeployment, Phone, SegmentPlacement};
 use polyphony_model::Manifest;
 use polyphony_placement::{Infeasible, Plan, Problem, Strategy, plan_by, time_to_first_token_seconds};
-use polyphony_protocol::hub::{Heartbeat, Join, LinkReport, SegmentPhase, SegmentReport, Speed};
-use polyphony_protocol::version;
 
+use super::ledger;
 use super::observe::{ObjectKey, Observed, PhoneLink, PhoneSeen, Settings};
+use super::problem::links::Survey;
 use super::problem::{self, Planned, Request};
 
 /// What a preview looks at.
 pub struct World {
+    pub now: Timestamp,
     pub phones: Vec<Phone>,
+    pub deployments: Vec<InferenceDeployment>,
     /// Of all deployments.
     pub placements: Vec<SegmentPlacement>,
 }
@@ -69,29 +71,37 @@ pub fn preview(
     manifest_digest: &str,
     prompt: Prompt,
 ) -> Vec<Preview> {
-    let observed = observed(world);
+    let observed = observed(world, deployment);
     let own = ObjectKey::of(deployment);
-    let is_own = |placement: &SegmentPlacement| {
-        placement.spec.deployment == own.name && placement.namespace().unwrap_or_default() == own.namespace
-    };
-    let mut used: BTreeMap<String, u64> = BTreeMap::new();
-    for placement in world.placements.iter().filter(|placement| !is_own(placement)) {
-        *used.entry(placement.spec.phone.clone()).or_default() += placement.spec.planned_bytes;
-    }
-    let mut taken = BTreeSet::new();
+    let own_keys = observed
+        .placements
+        .iter()
+        .filter(|(key, placement)| placement.spec.deployment == own.name && key.namespace == own.namespace);
+    let ledger = ledger::of_all(&observed, &own_keys.map(|(key, _)| key).collect());
+    let (taken, survey) = (ledger.all(), Survey::of(&observed));
+    let mut excluded = BTreeSet::new();
     let mut previews = Vec::new();
     for replica in 0..deployment.spec.replicas {
-        let request = Request { deployment, manifest, manifest_digest, excluded: &taken, used: &used };
+        let request = Request {
+            deployment,
+            manifest,
+            manifest_digest,
+            excluded: &excluded,
+            taken: &taken,
+            survey: &survey,
+            within: None,
+        };
         let strategy = problem::rule(deployment.spec.placement.strategy);
-        let planned = problem::plan(&observed, &request, &|problem: &Problem| plan_by(strategy, problem));
+        let planned = problem::plan(&observed, &request, &plan_by);
         let left_out = left_out(&observed, &request, planned.as_ref().ok());
         let mut time_to_first_token = None;
         let mut comparison = Vec::new();
-        if let Ok(Planned { plan, problem, .. }) = &planned {
+        if let Ok(Planned { plan, asked, .. }) = &planned {
+            let problem = &asked.problem;
             let seconds = time_to_first_token_seconds(problem, plan, prompt.n_tokens, prompt.chunk_tokens);
             time_to_first_token = Some(seconds);
             comparison = compare(problem, strategy, prompt);
-            taken.extend(plan.stages.iter().map(|stage| stage.phone.clone()));
+            excluded.extend(plan.stages.iter().map(|stage| stage.phone.clone()));
         }
         let time_to_first_token_seconds = time_to_first_token;
         previews.push(Preview { replica, planned, time_to_first_token_seconds, left_out, comparison });
@@ -124,7 +134,8 @@ fn left_out(observed: &Observed, request: &Request<'_>, planned: Option<&Planned
         if planned.is_some_and(|planned| planned.plan.stage_of(name).is_some()) {
             continue;
         }
-        let numerics = seen.join.as_ref().map(|join| join.numerics.as_str()).unwrap_or_default();
+        let profile = observed.profile(name);
+        let numerics = profile.as_ref().map(|profile| profile.numerics.as_str()).unwrap_or_default();
         let by_planner = planned
             .and_then(|planned| planned.plan.left_out.iter().find(|left_out| left_out.phone == *name))
             .map(|left_out| left_out.why.to_string());
@@ -132,9 +143,9 @@ fn left_out(observed: &Observed, request: &Request<'_>, planned: Option<&Planned
             Some("it is not Ready".to_owned())
         } else if request.excluded.contains(name) {
             Some("another replica takes it".to_owned())
-        } else if let Some(refusal) = problem::refusal(object, request.deployment) {
+        } else if let Some(refusal) = problem::refusal(observed, object, request.deployment) {
             Some(refusal.to_owned())
-        } else if seen.join.is_none() {
+        } else if profile.is_none() {
             Some("its agent has not said what it computes with".to_owned())
         } else if by_planner.is_some() {
             by_planner
@@ -146,17 +157,25 @@ fn left_out(observed: &Observed, request: &Request<'_>, planned: Option<&Planned
     found
 }
 
-/// The world as the controller would observe it, from what it wrote into the API.
-fn observed(world: &World) -> Observed {
+/// The world as the controller would observe it, without links to phones: what was written counts.
+fn observed(world: &World, deployment: &InferenceDeployment) -> Observed {
     let placements: BTreeMap<_, _> =
         world.placements.iter().map(|placement| (ObjectKey::of(placement), Arc::new(placement.clone()))).collect();
+    let mut deployments: BTreeMap<_, _> =
+        world.deployments.iter().map(|one| (ObjectKey::of(one), Arc::new(one.clone()))).collect();
+    deployments.insert(ObjectKey::of(deployment), Arc::new(deployment.clone()));
+    let seen = |phone: &Phone| PhoneSeen {
+        object: Some(Arc::new(phone.clone())),
+        link: PhoneLink::Told,
+        ..PhoneSeen::default()
+    };
     Observed {
-        now: Timestamp::UNIX_EPOCH,
+        now: world.now,
         uptime: Duration::MAX,
         settings: Settings { grace_period: Duration::MAX, startup_grace: Duration::ZERO, gateway_url: String::new() },
-        phones: world.phones.iter().map(|phone| (phone.name_any(), seen(phone, &world.placements))).collect(),
+        phones: world.phones.iter().map(|phone| (phone.name_any(), seen(phone))).collect(),
         models: BTreeMap::new(),
-        deployments: BTreeMap::new(),
+        deployments,
         placements,
         sessions: BTreeMap::new(),
         tokens_per_second: BTreeMap::new(),
@@ -164,71 +183,4 @@ fn observed(world: &World) -> Observed {
         behind: BTreeSet::new(),
         written: BTreeMap::new(),
     }
-}
-
-fn seen(phone: &Phone, placements: &[SegmentPlacement]) -> PhoneSeen {
-    let status = phone.status.clone().unwrap_or_default();
-    let is_ready = condition::is_true(&status.conditions, "Ready");
-    let bytes = |memory: Option<&polyphony_api::phone::Memory>| {
-        memory.and_then(|memory| quantity::parse_bytes(&memory.memory).ok()).unwrap_or(0)
-    };
-    let speed = |speed: &polyphony_api::phone::BackendSpeed| Speed {
-        backend: speed.name.clone(),
-        device: speed.device.clone(),
-        gflops: speed.gflops,
-        batch_gflops: speed.batch_gflops.unwrap_or_default(),
-        gigabytes_per_second: speed.gigabytes_per_second,
-    };
-    let name = phone.name_any();
-    let join = status.numerics.clone().map(|numerics| Join {
-        version: version::CURRENT,
-        phone: name.clone(),
-        token: String::new(),
-        agent_version: status.agent_version.clone().unwrap_or_default(),
-        ring_address: status.ring_address.clone().unwrap_or_default(),
-        capacity_bytes: bytes(status.capacity.as_ref()),
-        allocatable_bytes: bytes(status.allocatable.as_ref()),
-        backend: status.backend.clone().unwrap_or_default(),
-        device: status.device.clone().unwrap_or_default(),
-        numerics,
-        speeds: status.backends.iter().map(speed).collect(),
-        metrics_address: String::new(),
-        instance: String::new(),
-    });
-    let link = |link: &polyphony_api::phone::Link| LinkReport {
-        peer: link.peer.clone(),
-        round_trip_seconds: link.round_trip_milliseconds / 1e3,
-        bytes_per_second: link.megabits_per_second.map(|megabits| megabits * 1e6 / 8.0),
-    };
-    let heartbeat = Heartbeat {
-        segments: placements.iter().filter(|placement| placement.spec.phone == name).filter_map(report).collect(),
-        links: status.links.iter().map(link).collect(),
-        ..Heartbeat::default()
-    };
-    let link = if is_ready {
-        PhoneLink::Up { silent_for: Duration::ZERO, suspected_after: Duration::MAX }
-    } else {
-        PhoneLink::Down
-    };
-    PhoneSeen { object: Some(Arc::new(phone.clone())), link, join, heartbeat: Some(heartbeat), lease_renewed: None }
-}
-
-/// What a phone measured of a segment, where it did.
-fn report(placement: &SegmentPlacement) -> Option<SegmentReport> {
-    let status = placement.status.as_ref()?;
-    let milliseconds: f64 = status.milliseconds_per_layer.as_ref()?.parse().ok()?;
-    Some(SegmentReport {
-        namespace: placement.namespace().unwrap_or_default(),
-        name: placement.name_any(),
-        phase: SegmentPhase::Ready,
-        bytes_loaded: status.bytes_loaded,
-        bytes_total: status.bytes_total,
-        seconds_per_layer: Some(milliseconds / 1e3),
-        prefill_seconds_per_layer_per_token: None,
-        seconds_besides_layers: None,
-        layers_timed: 0,
-        queued_rows: 0,
-        sessions: status.sessions.unwrap_or(0),
-        message: None,
-    })
 }

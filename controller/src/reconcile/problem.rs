@@ -1,29 +1,38 @@
 //! The problem: what the planner is asked, from what was observed. Pure.
 
-mod links;
+pub mod links;
 pub mod measured;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
-use polyphony_api::condition;
 use polyphony_api::inference_deployment::{
     ActivationType, BalancingStrategy, InferenceDeploymentSpec, Objective as ApiObjective, Strategy,
 };
 use polyphony_api::{InferenceDeployment, Phone};
 use polyphony_model::{Holds, LayerRange, Manifest, Room};
 use polyphony_placement::{
-    Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Speed, Strategy as Rule,
+    Demand, Infeasible, ModelCosts, Objective, PhoneCosts, Plan, Problem, Strategy as Rule, published_overlap,
 };
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::decide::failures;
-use super::observe::Observed;
+use super::ledger::Taken;
+use super::observe::{ObjectKey, Observed};
 use super::power;
+use links::Survey;
 use measured::Figures;
 
 /// The planner as a function; the reconcile loop passes one that remembers what it was asked.
-pub type Planner<'a> = &'a dyn Fn(&Problem) -> Result<Plan, Infeasible>;
+pub type Planner<'a> = &'a dyn Fn(Rule, &Problem) -> Result<Plan, Infeasible>;
+
+/// What the planner is asked, of phones of one arithmetic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    pub problem: Problem,
+    /// The time of a layer on each phone when nobody takes turns with it: what measured times are held against.
+    pub alone: BTreeMap<String, f64>,
+}
 
 /// A plan and the arithmetic that all its phones share.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +40,7 @@ pub struct Planned {
     pub plan: Plan,
     pub numerics_class: String,
     /// What the plan was made from.
-    pub problem: Problem,
+    pub asked: Asked,
 }
 
 // === impl Planned ===
@@ -39,8 +48,7 @@ pub struct Planned {
 impl Planned {
     /// The time of a layer that the plan was made with.
     pub fn seconds_per_layer(&self, phone: &str) -> Option<f64> {
-        let costs = self.problem.phones.iter().find(|costs| costs.name == phone)?;
-        Some(costs.seconds_per_layer).filter(|seconds| seconds.is_finite())
+        self.asked.alone.get(phone).copied().filter(|seconds| seconds.is_finite())
     }
 }
 
@@ -51,8 +59,12 @@ pub struct Request<'a> {
     pub manifest_digest: &'a str,
     /// Phones that other replicas of the deployment use, or that failed just now.
     pub excluded: &'a BTreeSet<String>,
-    /// Bytes that other placements take on each phone.
-    pub used: &'a BTreeMap<String, u64>,
+    /// What other placements take of each phone.
+    pub taken: &'a Taken<'a>,
+    /// The links of all phones.
+    pub survey: &'a Survey,
+    /// Only these phones are asked about, where any are named.
+    pub within: Option<&'a [&'a str]>,
 }
 
 /// What a segment needs besides, whatever the model.
@@ -65,11 +77,11 @@ const SEGMENT_OVERHEAD_BYTES: u64 = 1 << 20;
 pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) -> Result<Planned, Infeasible> {
     let mut best: Option<Planned> = None;
     let mut shortfall: Option<(u64, Infeasible)> = None;
-    for (numerics_class, problem) in problems(observed, request, Figures::Settled) {
-        let memory = problem.phones.iter().map(|phone| phone.allocatable_bytes).sum();
-        match planner(&problem) {
+    for (numerics_class, asked) in problems(observed, request, Figures::Settled) {
+        let memory = asked.problem.phones.iter().map(|phone| phone.allocatable_bytes).sum();
+        match plan_for(&request.deployment.spec, &asked.problem, planner) {
             Ok(plan) if best.as_ref().is_none_or(|best| plan.objective_value < best.plan.objective_value) => {
-                best = Some(Planned { plan, numerics_class, problem });
+                best = Some(Planned { plan, numerics_class, asked });
             }
             Ok(_) => {}
             Err(error) if shortfall.as_ref().is_none_or(|(most, _)| memory > *most) => {
@@ -81,8 +93,16 @@ pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) ->
     best.ok_or_else(|| shortfall.map_or(Infeasible::NoPhones, |(_, error)| error))
 }
 
+/// The plan by the deployment's strategy. The published balancer has an overlap of its own.
+fn plan_for(spec: &InferenceDeploymentSpec, problem: &Problem, planner: Planner<'_>) -> Result<Plan, Infeasible> {
+    let plan = planner(rule(spec.placement.strategy), problem)?;
+    let has_overlap = balancer(spec) == BalancingStrategy::LinguaLinked && problem.demand.overlap;
+    let overlapped = if has_overlap { published_overlap(problem, &plan) } else { None };
+    Ok(overlapped.unwrap_or(plan))
+}
+
 /// What the planner is asked, by numerics class: phones of different arithmetic make no ring.
-pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) -> BTreeMap<String, Problem> {
+pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) -> BTreeMap<String, Asked> {
     let spec = &request.deployment.spec;
     let room = Room { n_sessions: spec.max_sessions, context_length: spec.context_length };
     let weights = model_costs(request.manifest, spec.transport.activation_type, room);
@@ -96,19 +116,40 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         *bytes += weights.embedding_bytes;
     }
     let mut classes: BTreeMap<String, Vec<PhoneCosts>> = BTreeMap::new();
-    for name in observed.phones.keys() {
-        if let Some((numerics, estimate)) = estimated_costs(observed, request, name, &weights) {
+    let demand = demand(request.deployment, request.manifest);
+    for name in
+        observed.phones.keys().filter(|name| request.within.is_none_or(|within| within.contains(&name.as_str())))
+    {
+        if let Some((numerics, estimate)) = estimated_costs(observed, request, name, &weights, &demand) {
             classes.entry(numerics).or_default().push(estimate);
         }
     }
+    let own = ObjectKey::of(request.deployment).to_string();
+    let timed = timed_phones(observed, request.deployment);
+    // What a phone's own segment measures has the turns of others in it.
+    let in_turns = |costs: PhoneCosts| {
+        let turns = if timed.contains(costs.name.as_str()) { 1 } else { request.taken.turns(&costs.name, &own) };
+        costs.in_turns(turns)
+    };
     let problem = |(numerics, estimates): (String, Vec<PhoneCosts>)| {
         let phones = measured::costs(observed, request.deployment, request.manifest_digest, &estimates, figures);
-        let links = links::between(observed, &phones);
+        let alone = phones.iter().map(|costs| (costs.name.clone(), costs.seconds_per_layer)).collect();
+        let links = request.survey.between(&phones);
+        let phones = phones.into_iter().map(in_turns).collect();
         let numerics_class = format!("{numerics}/{}/kv-f32", type_name(spec.transport.activation_type));
-        let demand = demand(request.deployment, request.manifest);
-        (numerics_class, Problem { model: model.clone(), phones, links, demand, previous: None })
+        let problem = Problem { model: model.clone(), phones, links, demand: demand.clone(), previous: None };
+        (numerics_class, Asked { problem, alone })
     };
     classes.into_iter().map(problem).collect()
+}
+
+/// Phones on which a segment of the deployment has timed its layers.
+fn timed_phones<'a>(observed: &'a Observed, deployment: &InferenceDeployment) -> BTreeSet<&'a str> {
+    let own = ObjectKey::of(deployment);
+    let is_own = |key: &ObjectKey, of: &str| key.namespace == own.namespace && of == own.name;
+    let own_placements = observed.placements.iter().filter(|(key, placement)| is_own(key, &placement.spec.deployment));
+    let timed = own_placements.filter(|(_, placement)| observed.measured(placement).is_some());
+    timed.map(|(_, placement)| placement.spec.phone.as_str()).collect()
 }
 
 /// The planner's name of a strategy.
@@ -162,38 +203,38 @@ fn estimated_costs(
     request: &Request<'_>,
     name: &str,
     model: &ModelCosts,
+    demand: &Demand,
 ) -> Option<(String, PhoneCosts)> {
-    let seen = observed.phones.get(name)?;
-    let (object, join) = (seen.object.as_ref()?, seen.join.as_ref()?);
+    let object = observed.phones.get(name)?.object.as_ref()?;
+    let profile = observed.profile(name)?;
     if !observed.health(name).takes_segments()
         || request.excluded.contains(name)
+        || !is_admitted(request, name)
         || failures::of_model(observed, name, request.manifest_digest).is_some()
-        || refusal(object, request.deployment).is_some()
+        || refusal(observed, object, request.deployment).is_some()
     {
         return None;
     }
-    let speed = join.speeds.iter().find(|speed| speed.backend == join.backend);
-    let speed = speed.map_or_else(Speed::default, |speed| Speed {
-        multiply_adds_per_second: speed.gflops * 1e9 / 2.0,
-        batch_multiply_adds_per_second: Some(speed.batch_gflops * 1e9 / 2.0).filter(|speed| *speed > 0.0),
-        memory_bytes_per_second: speed.gigabytes_per_second * 1e9,
-    });
-    let fraction = request.deployment.spec.placement.memory_fraction;
-    // The fraction is taken of the whole phone, and what others use comes off what is left.
-    let used = (request.used.get(name).copied().unwrap_or(0) as f64 / fraction).ceil();
-    let allocatable = (allocatable_bytes(object, join.allocatable_bytes) as f64 - used).max(0.0) as u64;
-    let costs = PhoneCosts::from_speed(name, allocatable, &speed, model);
-    Some((join.numerics.clone(), costs))
+    let allocatable_bytes = request.taken.bytes_left(name, profile.allocatable_bytes, demand);
+    let costs = PhoneCosts::from_speed(name, allocatable_bytes, &profile.speed, model);
+    Some((profile.numerics, costs))
+}
+
+/// Whether those that use the phone, and the deployment, share it.
+fn is_admitted(request: &Request<'_>, phone: &str) -> bool {
+    let own = ObjectKey::of(request.deployment).to_string();
+    request.taken.admits(phone, &own, request.deployment.spec.placement.allow_sharing)
 }
 
 /// The phones that the planner is not asked about, and why.
 pub fn refusals(observed: &Observed, request: &Request<'_>) -> Vec<(String, &'static str)> {
     let why = |name: &String| {
         let seen = observed.phones.get(name)?;
-        let (Some(object), Some(_), true) = (&seen.object, &seen.join, observed.health(name).takes_segments()) else {
+        let has_profile = observed.profile(name).is_some();
+        let (Some(object), true, true) = (&seen.object, has_profile, observed.health(name).takes_segments()) else {
             return Some("it is not there");
         };
-        if request.excluded.contains(name) {
+        if request.excluded.contains(name) || !is_admitted(request, name) {
             return Some("it is another deployment's or replica's, or has just failed");
         }
         if failures::of_model(observed, name, request.manifest_digest).is_some() {
@@ -201,36 +242,29 @@ pub fn refusals(observed: &Observed, request: &Request<'_>) -> Vec<(String, &'st
                 "it could not load this model of late: `polyctl describe phone` says why, `polyctl phone forgive` lets it try again at once",
             );
         }
-        refusal(object, request.deployment)
+        refusal(observed, object, request.deployment)
     };
     observed.phones.keys().filter_map(|name| Some((name.clone(), why(name)?))).collect()
 }
 
 /// Why a person, or its heat or battery, keeps segments of the deployment off this phone.
-pub fn refusal(phone: &Phone, deployment: &InferenceDeployment) -> Option<&'static str> {
-    let conditions = phone.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+pub fn refusal(observed: &Observed, phone: &Phone, deployment: &InferenceDeployment) -> Option<&'static str> {
     let reasons = [
         (phone.metadata.deletion_timestamp.is_some(), "it is being deleted"),
         (phone.spec.drain, "it is to be drained"),
         (phone.spec.unschedulable, "it is cordoned"),
-        (!matches_selector(phone, deployment), "it lacks labels of spec.placement.phoneSelector"),
-        (condition::is_true(conditions, "ThermalPressure"), "it is too hot"),
-        (condition::is_true(conditions, "BatteryLow"), "its battery is low"),
+        (!matches_selector(phone, deployment), "its labels are not those of spec.placement.selector"),
     ];
     let of_phone = reasons.into_iter().find_map(|(holds, why)| holds.then_some(why));
-    of_phone.or_else(|| power::refusal(phone, &deployment.spec.placement.power_policy, power::Side::Outside))
+    of_phone.or_else(|| {
+        let (power, policy) = (observed.power(&phone.name_any()), &deployment.spec.placement.power_policy);
+        power::refusal(phone, power, policy, power::Side::Outside).map(power::Refusal::why_not)
+    })
 }
 
-/// Whether the phone has every label that the deployment asks for.
+/// Whether the phone has the labels that the deployment asks for.
 pub fn matches_selector(phone: &Phone, deployment: &InferenceDeployment) -> bool {
-    let labels = phone.labels();
-    deployment.spec.placement.phone_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-/// What the agent offers, within what a person allows.
-pub fn allocatable_bytes(phone: &Phone, offered: u64) -> u64 {
-    let limit = phone.spec.max_memory.as_deref().and_then(|text| polyphony_api::quantity::parse_bytes(text).ok());
-    limit.map_or(offered, |limit| offered.min(limit))
+    deployment.spec.placement.selects(phone.labels())
 }
 
 fn demand(deployment: &InferenceDeployment, manifest: &Manifest) -> Demand {

@@ -13,7 +13,7 @@ use super::segments::label_value;
 use super::setbacks::Cause;
 
 /// A measured speed is written again when it moved by this part.
-const MEANINGFUL_PART: f64 = 0.05;
+const MEANINGFUL_PART: f64 = 0.1;
 
 /// Writes what a deployment's replicas came to. A plan of this round is named here, after its placements: that commits it.
 pub(super) fn decide(
@@ -162,7 +162,7 @@ fn tokens_per_second(
     }
 }
 
-fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u32) -> [Statement; 3] {
+fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u32) -> [Statement; 4] {
     let wanted = deployment.spec.replicas;
     let trouble = outcomes.iter().find_map(|outcome| outcome.trouble.clone().filter(|_| !outcome.is_ready));
     let trouble = trouble.or_else(|| outcomes.iter().find_map(|outcome| outcome.trouble.clone()));
@@ -189,6 +189,12 @@ fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u
     } else {
         say("Available", Truth::False, trouble.clone().unwrap_or_else(|| loading.clone()))
     };
+    // For tools that look for this name (kstatus, Flux, Argo CD): whether what runs is what the present spec asks for.
+    let ready = match (&trouble, waiting.is_empty()) {
+        (Some(trouble), _) => say("Ready", Truth::False, trouble.clone()),
+        (None, false) => say("Ready", Truth::False, loading.clone()),
+        (None, true) => say("Ready", (n_ready >= wanted).into(), plain("AsDesired", available.message.clone())),
+    };
     let progressing = match (&trouble, waiting.is_empty()) {
         (Some(trouble), _) => say("Progressing", Truth::False, trouble.clone()),
         (None, false) => say("Progressing", Truth::True, loading),
@@ -198,7 +204,7 @@ fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u
         Some(trouble) => say("Degraded", Truth::True, trouble),
         None => say("Degraded", Truth::False, plain("AsDesired", String::new())),
     };
-    [available, progressing, degraded]
+    [ready, available, progressing, degraded]
 }
 
 fn serving(outcomes: &[Outcome], n_ready: u32, wanted: u32) -> String {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use polyphony_api::{InferenceDeployment, Model, Phone, SYSTEM_NAMESPACE, SegmentPlacement};
+use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,6 @@ pub struct Stores {
     pub models: Store<Model>,
     pub deployments: Store<InferenceDeployment>,
     pub placements: Store<SegmentPlacement>,
-    pub leases: Store<Lease>,
     /// Woken by each change.
     pub changed: Arc<Notify>,
 }
@@ -49,7 +47,6 @@ pub enum WrittenKind {
     Model,
     Deployment,
     Placement,
-    Lease,
 }
 
 // === impl Stores ===
@@ -58,13 +55,11 @@ impl Stores {
     /// Begins to watch; the watches run on `tasks` until `stop`.
     pub fn start(client: &Client, reach: &Arc<Reach>, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         let changed = Arc::new(Notify::new());
-        let leases = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
         Self {
             phones: keep(Api::all(client.clone()), &changed, reach, tasks, stop),
             models: keep(Api::all(client.clone()), &changed, reach, tasks, stop),
             deployments: keep(Api::all(client.clone()), &changed, reach, tasks, stop),
             placements: keep(Api::all(client.clone()), &changed, reach, tasks, stop),
-            leases: keep(leases, &changed, reach, tasks, stop),
             changed,
         }
     }
@@ -77,8 +72,7 @@ impl Stores {
         self.phones.wait_until_ready().await?;
         self.models.wait_until_ready().await?;
         self.deployments.wait_until_ready().await?;
-        self.placements.wait_until_ready().await?;
-        self.leases.wait_until_ready().await
+        self.placements.wait_until_ready().await
     }
 
     /// Whether the store has seen what was written.
@@ -88,7 +82,6 @@ impl Stores {
             WrittenKind::Model => has_seen(&self.models, written),
             WrittenKind::Deployment => has_seen(&self.deployments, written),
             WrittenKind::Placement => has_seen(&self.placements, written),
-            WrittenKind::Lease => has_seen(&self.leases, written),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
+use k8s_openapi::jiff::Timestamp;
 use polyphony_api::{GROUP, InferenceDeployment, Model, VERSION};
 use polyphony_controller::models::source::Source;
 use polyphony_controller::reconcile::preview::{Preview, Prompt, World, preview};
@@ -69,6 +70,8 @@ impl PlanVerb {
             return Err(Failure::Request("no InferenceDeployment in the files: there is nothing to plan".into()).into());
         }
         let world = World {
+            now: Timestamp::now(),
+            deployments: read(&connection, "inferencedeployments").await?,
             phones: read(&connection, "phones").await?,
             placements: read(&connection, "segmentplacements").await?,
         };

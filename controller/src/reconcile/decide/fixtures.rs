@@ -168,7 +168,6 @@ impl World {
             link: PhoneLink::Up { silent_for: Duration::ZERO, suspected_after: Duration::from_secs(1) },
             join: Some(join),
             heartbeat: Some(Heartbeat::default()),
-            lease_renewed: Some(self.observed.now),
         };
     }
 
@@ -206,8 +205,7 @@ impl World {
         self.observed.sessions.clear();
         self.observed.setbacks.clear();
         for seen in self.observed.phones.values_mut() {
-            *seen =
-                PhoneSeen { object: seen.object.clone(), lease_renewed: seen.lease_renewed, ..PhoneSeen::default() };
+            *seen = PhoneSeen { object: seen.object.clone(), ..PhoneSeen::default() };
         }
         for seen in self.observed.models.values_mut() {
             seen.progress = None;
@@ -325,7 +323,6 @@ impl World {
                         | Action::SetModelStatus { .. }
                         | Action::SetPlacementStatus { .. }
                         | Action::SetDeploymentStatus { .. }
-                        | Action::RenewLease { .. }
                 );
                 if !is_said {
                     done.push(action);
@@ -430,7 +427,6 @@ impl World {
                     }
                 }
             }
-            Action::RenewLease { phone } => self.phone(&phone).lease_renewed = Some(now.0),
             Action::CutLink { phone } => {
                 let phone = self.phone(&phone);
                 phone.link = PhoneLink::Silenced;

@@ -49,7 +49,11 @@ pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, act
     let said_before =
         condition::find(&before.conditions, "Resolved").map(|found| (found.status.clone(), found.reason.clone()));
     let said_now = (statement.status.as_str().to_owned(), statement.reason.clone());
-    condition::set(&mut after.conditions, &statement, model.metadata.generation, &condition_time(observed));
+    // The second name is the one that tools look for: kstatus, Flux, Argo CD.
+    for type_ in ["Resolved", "Ready"] {
+        let statement = Statement { type_, ..statement.clone() };
+        condition::set(&mut after.conditions, &statement, model.metadata.generation, &condition_time(observed));
+    }
     if after != before {
         actions.push(Action::SetModelStatus { key: key.clone(), status: after });
     }

@@ -1,37 +1,25 @@
-//! Phones: their objects, status, conditions and leases. Pure.
+//! Phones: their objects, status and conditions. Pure.
+
+pub mod measured;
 
 use kube::ResourceExt;
 use polyphony_api::Phone;
 use polyphony_api::condition::{self, Statement, Truth};
-use polyphony_api::phone::{BackendSpeed, LayerTime, Link, Memory, PhoneStatus};
+use polyphony_api::phone::{BackendSpeed, Memory, PhoneStatus};
 use polyphony_api::quantity::format_bytes;
-use polyphony_protocol::hub::{Heartbeat, Join};
+use polyphony_protocol::hub::Join;
 
 use super::story::{Severity, tell};
 use super::{Action, condition_time, failures};
-use crate::reconcile::elapsed::seconds_since;
+use crate::reconcile::facts::{Power, allocatable_bytes, three_figures as rounded};
 use crate::reconcile::observe::{Health, Observed, PhoneLink, PhoneSeen};
-use crate::reconcile::problem::allocatable_bytes;
-use crate::reconcile::problem::measured::BUSY_REMEMBERED_SECONDS;
+use crate::reconcile::power::BACK_PERCENT;
 
-/// A lease is renewed after this.
-const LEASE_SECONDS: i64 = 10;
 /// A phone is too hot from here on, until it is cooler than the second.
 const HOT_CELSIUS: f64 = 45.0;
 const COOL_CELSIUS: f64 = 42.0;
 /// An uncharged battery is low below this, where its Phone says nothing else.
 const LOW_BATTERY_PERCENT: u8 = 15;
-/// Smaller changes are not written.
-const MEANINGFUL_CELSIUS: f64 = 1.0;
-const MEANINGFUL_ROUND_TRIP: f64 = 0.5;
-const MEANINGFUL_BANDWIDTH: f64 = 0.25;
-const MEANINGFUL_LAYER_TIME: f64 = 0.2;
-/// A layer's time that stays the same is dated anew after this.
-const REMEMBER_EVERY_SECONDS: i64 = 60;
-/// Models whose layer times are kept.
-const MAX_LAYER_TIMES: usize = 8;
-/// A battery that was low is low until it is so far above its limit.
-const BACK_PERCENT: u8 = 5;
 
 pub(super) fn decide(observed: &Observed, name: &str, seen: &PhoneSeen, actions: &mut Vec<Action>) {
     let health = observed.health(name);
@@ -45,10 +33,6 @@ pub(super) fn decide(observed: &Observed, name: &str, seen: &PhoneSeen, actions:
         }
         return;
     };
-    let age = seen.lease_renewed.and_then(|renewed| seconds_since(renewed, observed.now));
-    if health.takes_segments() && age.is_none_or(|age| age >= LEASE_SECONDS) {
-        actions.push(Action::RenewLease { phone: name.to_owned() });
-    }
     if health == Health::Awaited {
         return;
     }
@@ -72,14 +56,14 @@ fn status_of(
     if let Some(join) = &seen.join {
         describe(&mut status, phone, join);
     }
-    if let Some(heartbeat) = &seen.heartbeat {
-        measure(&mut status, heartbeat);
-        remember(&mut status.layer_times, observed, &phone.name_any());
-    }
     failures::remember(&mut status, observed, &phone.name_any(), seen);
     let now = condition_time(observed);
-    for statement in statements(phone, health, &status) {
+    for statement in statements(phone, health, observed.power(&phone.name_any()), &status) {
         condition::set(&mut status.conditions, &statement, None, &now);
+    }
+    if let Some(heartbeat) = &seen.heartbeat {
+        let is_written_anyway = status != *before;
+        measured::write(observed, phone, heartbeat, is_written_anyway, &mut status);
     }
     status
 }
@@ -106,84 +90,7 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
     status.speeds = Some(speeds.join(", ")).filter(|text| !text.is_empty());
 }
 
-/// What the agent measured since; changes that mean nothing are left out.
-fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
-    status.battery_percent = heartbeat.battery_percent.map(|percent| percent.min(100));
-    status.charging = heartbeat.charging;
-    let moved = |old: Option<f64>, new: Option<f64>| match (old, new) {
-        (Some(old), Some(new)) => (old - new).abs() >= MEANINGFUL_CELSIUS,
-        (old, new) => old.is_some() != new.is_some(),
-    };
-    if moved(status.temperature_celsius, heartbeat.temperature_celsius) {
-        status.temperature_celsius = heartbeat.temperature_celsius.map(rounded);
-    }
-    let mut links: Vec<Link> = heartbeat
-        .links
-        .iter()
-        .filter(|link| link.round_trip_seconds.is_finite())
-        .map(|link| Link {
-            peer: link.peer.clone(),
-            round_trip_milliseconds: rounded(link.round_trip_seconds * 1e3),
-            megabits_per_second: link.bytes_per_second.map(|speed| rounded(speed * 8.0 / 1e6)),
-        })
-        .collect();
-    links.sort_by(|a, b| a.peer.cmp(&b.peer));
-    let is_alike = links.len() == status.links.len()
-        && links.iter().zip(&status.links).all(|(new, old)| {
-            let (new_ms, old_ms) = (new.round_trip_milliseconds, old.round_trip_milliseconds);
-            let is_as_wide = match (new.megabits_per_second, old.megabits_per_second) {
-                (Some(new), Some(old)) => (new - old).abs() <= MEANINGFUL_BANDWIDTH * old,
-                (new, old) => new.is_some() == old.is_some(),
-            };
-            new.peer == old.peer && is_as_wide && (new_ms - old_ms).abs() <= (MEANINGFUL_ROUND_TRIP * old_ms).max(1.0)
-        });
-    if !is_alike {
-        status.links = links;
-    }
-}
-
-/// Keeps the times of a layer that the phone reports now, one entry a model, the newest first.
-fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
-    let now = observed.now.as_second();
-    for placement in observed.placements.values().filter(|placement| placement.spec.phone == phone) {
-        let digest = &placement.spec.manifest_digest;
-        let Some(report) = observed.report_of(placement) else { continue };
-        let Some(seconds) = report.seconds_per_layer else { continue };
-        let held = placement.spec.holds.to.saturating_sub(placement.spec.holds.from);
-        let layers = if report.layers_timed > 0 { report.layers_timed } else { held };
-        let milliseconds = rounded(seconds * 1e3);
-        let known = times.iter().position(|time| time.manifest_digest == *digest);
-        let fastest = known.map_or(milliseconds, |at| times[at].fastest_milliseconds_per_layer.min(milliseconds));
-        if let Some(old) = known.map(|at| &times[at]) {
-            let age = now - old.at_seconds;
-            let is_alike =
-                (old.milliseconds_per_layer - milliseconds).abs() <= MEANINGFUL_LAYER_TIME * old.milliseconds_per_layer;
-            let says_less = layers.saturating_mul(2) < old.layers && milliseconds < old.milliseconds_per_layer;
-            let is_kept = if says_less {
-                age <= BUSY_REMEMBERED_SECONDS
-            } else {
-                is_alike && old.layers == layers && age < REMEMBER_EVERY_SECONDS
-            };
-            if is_kept {
-                continue;
-            }
-        }
-        if let Some(at) = known {
-            times.remove(at);
-        }
-        let time = LayerTime {
-            manifest_digest: digest.clone(),
-            milliseconds_per_layer: milliseconds,
-            fastest_milliseconds_per_layer: fastest,
-            layers,
-            at_seconds: now,
-        };
-        times.insert(0, time);
-        times.truncate(MAX_LAYER_TIMES);
-    }
-}
-
-fn statements(phone: &Phone, health: Health, status: &PhoneStatus) -> [Statement; 4] {
+fn statements(phone: &Phone, health: Health, power: Power, status: &PhoneStatus) -> [Statement; 4] {
     let (ready, reachable, reason, message) = match health {
         Health::Well | Health::Suspected => {
             (Truth::True, Truth::True, "AgentConnected", "the agent is linked to the controller".to_owned())
@@ -198,17 +105,17 @@ fn statements(phone: &Phone, health: Health, status: &PhoneStatus) -> [Statement
             (Truth::False, Truth::False, "Gone", format!("{} is gone: {}", phone.name_any(), health.story()))
         }
     };
-    let hot = match status.temperature_celsius {
+    let hot = match power.temperature_celsius {
         Some(celsius) if condition::is_true(&status.conditions, "ThermalPressure") => celsius >= COOL_CELSIUS,
         Some(celsius) => celsius >= HOT_CELSIUS,
         None => false,
     };
     let back = if condition::is_true(&status.conditions, "BatteryLow") { BACK_PERCENT } else { 0 };
     let is_below = |percent: u8, minimum: u8| percent < minimum.saturating_add(back).min(100);
-    let low = match (status.battery_percent, phone.spec.min_battery_percent) {
+    let low = match (power.battery_percent, phone.spec.min_battery_percent) {
         (None, _) => false,
         (Some(percent), Some(minimum)) => is_below(percent, minimum),
-        (Some(percent), None) => is_below(percent, LOW_BATTERY_PERCENT) && status.charging != Some(true),
+        (Some(percent), None) => is_below(percent, LOW_BATTERY_PERCENT) && power.charging != Some(true),
     };
     let hot_message = if hot {
         format!("{HOT_CELSIUS} °C or more were measured: its layers move to others until it is below {COOL_CELSIUS} °C")
@@ -248,33 +155,4 @@ fn joined_note(status: &PhoneStatus) -> String {
     let memory = status.allocatable.as_ref().map_or("0", |memory| memory.memory.as_str());
     let device = status.device.as_deref().unwrap_or("an unknown device");
     format!("linked: {backend} on {device}, {memory} for segments")
-}
-
-/// Three significant figures are enough for people and planner; what is beyond writing with them is nothing.
-fn rounded(value: f64) -> f64 {
-    if !value.is_normal() {
-        return 0.0;
-    }
-    let scale = 10_f64.powi(2 - value.abs().log10().floor() as i32);
-    let rounded = (value * scale).round() / scale;
-    if rounded.is_finite() { rounded } else { 0.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_rounded_and_what_cannot_be_written_is_nothing() {
-        for (value, expected) in [
-            (1234.5, 1230.0),
-            (-0.001_236, -0.001_24),
-            (0.0, 0.0),
-            (1e-310, 0.0),
-            (f64::NAN, 0.0),
-            (f64::INFINITY, 0.0),
-        ] {
-            assert_eq!(rounded(value), expected, "{value}");
-        }
-    }
 }

@@ -9,6 +9,7 @@ use polyphony_api::segment_placement::Phase;
 use polyphony_api::{DRAIN_FINALIZER, SegmentPlacement, SegmentPlacementStatus};
 use polyphony_protocol::hub::SegmentPhase;
 
+use super::phones::measured::{may_write, write_times};
 use super::story::{Severity, tell};
 use super::{Action, condition_time};
 use crate::hub::assignments::{owner, ring_of};
@@ -19,8 +20,6 @@ use crate::reconcile::observe::{Health, ObjectKey, Observed};
 const DRAIN_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// The number of sessions is written this often, where nothing else is news.
 const SESSIONS_EVERY: Duration = Duration::from_secs(30);
-/// A measured time is written again when it moved by this part.
-const MEANINGFUL_PART: f64 = 0.1;
 
 /// Sends a placement away that nobody wants, and lets one go that has drained.
 pub(super) fn farewell(observed: &Observed, key: &ObjectKey, placement: &SegmentPlacement, actions: &mut Vec<Action>) {
@@ -121,15 +120,10 @@ fn status_of(
             (SegmentPhase::Loading, None) => None,
             (SegmentPhase::Failed, None) => Some("its agent does not say why: see its log".to_owned()),
         };
-        let figures = [
-            (&mut status.milliseconds_per_layer, report.seconds_per_layer, 2),
-            (&mut status.milliseconds_besides_layers, report.seconds_besides_layers, 2),
-            (&mut status.prefill_milliseconds_per_layer_per_token, report.prefill_seconds_per_layer_per_token, 4),
-        ];
-        for (written, seconds, n_decimals) in figures {
-            if let Some(seconds) = seconds {
-                note_milliseconds(written, seconds, n_decimals);
-            }
+        let object = observed.phones.get(phone).and_then(|seen| seen.object.as_ref());
+        // The first is told at once; then they are written with those of the phone.
+        if status.milliseconds_per_layer.is_none() || object.is_none_or(|object| may_write(observed, object)) {
+            write_times(&mut status, report);
         }
     } else if owner(placement).is_none() {
         let why =
@@ -150,15 +144,6 @@ fn status_of(
     };
     condition::set(&mut status.conditions, &statement, None, &condition_time(observed));
     status
-}
-
-/// Writes a measured time anew when it has moved.
-fn note_milliseconds(written: &mut Option<String>, seconds: f64, n_decimals: usize) {
-    let milliseconds = seconds * 1e3;
-    let before = written.as_deref().and_then(|text| text.parse::<f64>().ok());
-    if before.is_none_or(|before| (before - milliseconds).abs() > MEANINGFUL_PART * before) {
-        *written = Some(format!("{milliseconds:.n_decimals$}"));
-    }
 }
 
 /// Whole MiB, or KiB of what is small: `31 of 64 MiB`.

@@ -3,7 +3,6 @@
 //! A plan that works is left alone. A replica has at most two generations: one that serves, and the next. Each deployment is decided on
 //! apart: what breaks down over one touches no other.
 
-mod ledger;
 mod model_state;
 mod moves;
 mod plan;
@@ -19,10 +18,11 @@ use polyphony_api::segment_placement::Phase;
 use super::placements::{last_words, release};
 use super::{Action, Decision, Planner, Subject};
 use crate::reconcile::generations::{Generation, of_deployment, phase_of};
+use crate::reconcile::ledger::{self, Ledger};
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
+use crate::reconcile::problem::links::Survey;
 use crate::reconcile::setbacks::Cause;
 use crate::reconcile::status;
-use ledger::Ledger;
 use model_state::ModelState;
 use verdict::{Need, Verdict};
 
@@ -61,6 +61,7 @@ pub(super) fn decide(
     decision: &mut Decision,
 ) -> BTreeMap<ObjectKey, Statement> {
     let mut ledger = ledger_after(observed, decision);
+    let survey = Survey::of(observed);
     let mut balances = BTreeMap::new();
     // Who matters more chooses first.
     let mut deployments: Vec<_> = observed.deployments.iter().collect();
@@ -74,7 +75,7 @@ pub(super) fn decide(
         let decided = match setback {
             Some(setback) => Err(setback.words.clone()),
             None => decision.apart(subject.clone(), |actions| {
-                let mut round = Round::new(observed, planner, key, deployment, &mut ledger, actions);
+                let mut round = Round::new(observed, planner, key, deployment, &mut ledger, &survey, actions);
                 let outcomes = round.all_replicas();
                 let balances = round.balances(&outcomes);
                 let stories = std::mem::take(&mut round.stories);
@@ -98,11 +99,14 @@ pub(super) fn decide(
 
 /// What is spoken for after all that has been decided so far.
 fn ledger_after(observed: &Observed, decision: &Decision) -> Ledger {
-    let released = decision.actions().filter(|action| matches!(action, Action::ReleasePlacement { .. }));
-    let mut ledger = Ledger::of(observed, &released.cloned().collect::<Vec<_>>());
+    let released = decision.actions().filter_map(|action| match action {
+        Action::ReleasePlacement { key, .. } => Some(key),
+        _ => None,
+    });
+    let mut ledger = ledger::of_all(observed, &released.collect());
     for action in decision.actions() {
         if let Action::CreatePlacement(placement) = action {
-            ledger.add(placement);
+            ledger.add(ObjectKey::of(placement.as_ref()), ledger::claim(observed, placement));
         }
     }
     ledger
@@ -119,6 +123,7 @@ struct Round<'a, 'b> {
     /// Phones by the replica that uses them.
     taken: BTreeSet<(u32, String)>,
     ledger: &'b mut Ledger,
+    survey: &'b Survey,
     actions: &'b mut Vec<Action>,
     /// What is told of a plan when its deployment's status says that it is written.
     stories: Vec<Action>,
@@ -131,6 +136,7 @@ impl<'a, 'b> Round<'a, 'b> {
         key: &ObjectKey,
         deployment: &'a InferenceDeployment,
         ledger: &'b mut Ledger,
+        survey: &'b Survey,
         actions: &'b mut Vec<Action>,
     ) -> Self {
         let generations = of_deployment(observed, deployment);
@@ -148,6 +154,7 @@ impl<'a, 'b> Round<'a, 'b> {
             taken: staying.flat_map(phones).collect(),
             generations,
             ledger,
+            survey,
             actions,
             stories: Vec::new(),
         }
@@ -294,7 +301,7 @@ impl<'a, 'b> Round<'a, 'b> {
 
     /// Deletes a generation that serves nobody, or has to make room, at once. What became of it is told, since no status will.
     fn drop_now(&mut self, generation: &Generation<'_>) {
-        *self.ledger = self.ledger.without([generation]);
+        ledger::keys([generation]).for_each(|key| self.ledger.remove(&key));
         for segment in &generation.segments {
             let key = ObjectKey::of(*segment);
             self.actions.push(release(&key, segment));

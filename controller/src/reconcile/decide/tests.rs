@@ -9,6 +9,8 @@ mod phones;
 mod planning;
 mod restart;
 mod setbacks;
+mod sharing;
+mod writing;
 
 use super::fixtures::World;
 

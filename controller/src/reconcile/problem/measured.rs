@@ -10,8 +10,8 @@ use kube::ResourceExt;
 use polyphony_api::phone::LayerTime;
 use polyphony_api::{InferenceDeployment, SegmentPlacement};
 use polyphony_placement::PhoneCosts;
-use polyphony_protocol::hub::SegmentReport;
 
+use crate::reconcile::facts::Measured;
 use crate::reconcile::observe::Observed;
 
 /// A measured time within this factor of the planned one is the planned one.
@@ -93,9 +93,9 @@ fn even_out(costs: &mut [PhoneCosts], estimates: &[PhoneCosts]) {
 
 /// What is known of a phone and a model.
 #[derive(Clone, Copy, Default)]
-struct Known<'a> {
+struct Known {
     /// What it says of its newest segment that has a time, and whether that is a tail.
-    report: Option<(&'a SegmentReport, bool)>,
+    report: Option<(Measured, bool)>,
     /// Whether it runs far fewer layers now than when its remembered time was measured, and is faster for that alone.
     is_light: bool,
     /// The time of a layer that its newest plan was made with.
@@ -104,7 +104,7 @@ struct Known<'a> {
 
 /// By phone. A deployment's own segments say most, the later ones more; before it has any, those of others that run the most layers:
 /// where there are few, what a step takes besides counts for more.
-fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &str) -> BTreeMap<&'a str, Known<'a>> {
+fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &str) -> BTreeMap<&'a str, Known> {
     let is_own = |placement: &SegmentPlacement| {
         placement.spec.deployment == deployment.name_any() && placement.namespace() == deployment.namespace()
     };
@@ -112,17 +112,16 @@ fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &
     let mut own: Vec<_> = of_model().filter(|placement| is_own(placement)).collect();
     own.sort_by_key(|placement| placement.spec.plan_generation);
     let mut others: Vec<_> = of_model().filter(|placement| !is_own(placement)).collect();
-    others.sort_by_key(|placement| observed.report_of(placement).map_or(0, |report| layers_timed(placement, report)));
-    let mut known: BTreeMap<&str, Known<'_>> = BTreeMap::new();
+    others.sort_by_key(|placement| observed.measured(placement).map_or(0, |measured| measured.layers));
+    let mut known: BTreeMap<&str, Known> = BTreeMap::new();
     for placement in others.iter().chain(&own) {
         let spec = &placement.spec;
         let of_phone = known.entry(spec.phone.as_str()).or_default();
-        if let Some(report) = observed.report_of(placement).filter(|report| report.seconds_per_layer.is_some()) {
-            of_phone.report = Some((report, spec.holds.head));
+        if let Some(measured) = observed.measured(placement) {
+            of_phone.report = Some((measured, spec.holds.head));
             let busy = remembered(observed, &spec.phone, digest)
                 .filter(|time| observed.now.as_second() - time.at_seconds <= BUSY_REMEMBERED_SECONDS);
-            of_phone.is_light =
-                busy.is_some_and(|busy| layers_timed(placement, report).saturating_mul(2) < busy.layers);
+            of_phone.is_light = busy.is_some_and(|busy| measured.layers.saturating_mul(2) < busy.layers);
         }
         // Until it serves there is no plan of its own that noise could change.
         if spec.planned_layer_microseconds > 0 && !own.is_empty() {
@@ -132,20 +131,15 @@ fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &
     known
 }
 
-fn layers_timed(placement: &SegmentPlacement, report: &SegmentReport) -> u32 {
-    let holds = &placement.spec.holds;
-    if report.layers_timed > 0 { report.layers_timed } else { holds.to.saturating_sub(holds.from) }
-}
-
 fn cost(
     observed: &Observed,
     digest: &str,
     estimate: &PhoneCosts,
-    known: Known<'_>,
+    known: Known,
     typical: f64,
     figures: Figures,
 ) -> PhoneCosts {
-    let measured = known.report.and_then(|(report, _)| report.seconds_per_layer);
+    let measured = known.report.map(|(report, _)| report.seconds_per_layer);
     let remembered = remembered(observed, &estimate.name, digest).map(|time| time.milliseconds_per_layer / 1e3);
     let layer = match (measured, figures) {
         (Some(measured), Figures::Raw) => Some(measured),

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::inference_deployment::{BalancingStrategy, Strategy};
 use polyphony_placement::shift::{best_shift, cost_of_move, reprice};
-use polyphony_placement::{Bound, Holds, Infeasible, Method, Plan, Problem, Stage, check, published_balancer_step};
+use polyphony_placement::{Bound, Holds, Method, Plan, Problem, Stage, check, published_balancer_step};
 
-use super::ledger::Ledger;
 use super::model_state::ModelState;
 use super::plan::Told;
 use super::{Outcome, Round};
@@ -15,9 +14,10 @@ use crate::models::Resolved;
 use crate::reconcile::decide::balance::{Move, Offer, QUIET_COOL_DOWNS, Scene, cool_down_seconds, weigh};
 use crate::reconcile::elapsed::seconds_since;
 use crate::reconcile::generations::Generation;
+use crate::reconcile::ledger::{self, Taken};
 use crate::reconcile::observe::{Health, Observed};
 use crate::reconcile::problem::measured::Figures;
-use crate::reconcile::problem::{self, Planned, Request, allocatable_bytes};
+use crate::reconcile::problem::{self, Asked, Planned};
 use crate::reconcile::segments;
 
 /// What a move takes at least, whatever travels for it.
@@ -40,16 +40,16 @@ impl<'a> Round<'a, '_> {
         let not_asked = |reason: &str, message: String| {
             Some(Statement { type_: "Balanced", status: Truth::Unknown, reason: reason.to_owned(), message })
         };
-        let others: BTreeSet<String> =
+        let excluded: BTreeSet<String> =
             self.taken.iter().filter(|(other, _)| *other != serving.replica).map(|(_, phone)| phone.clone()).collect();
-        let mut excluded = self.ledger.not_shared(self.observed, self.deployment);
-        excluded.extend(others);
-        let without = self.ledger.without([serving]);
-        let ask = |ledger: &Ledger, figures| self.problem(resolved, &excluded, ledger, serving, figures);
-        let settled = ask(&without, Figures::Settled);
+        let without = self.ledger.without(ledger::keys([serving]));
+        let phones = serving.phones();
+        // What the plan itself is worth, and what its phones could make of it, is a matter of these phones alone.
+        let ask = |figures| self.asked(resolved, &excluded, &without, Some(&phones), serving, figures);
+        let settled = ask(Figures::Settled);
         let current = plan_of(serving);
         // By the last figures of all, the cost model says what the plan is worth now.
-        let raw = ask(&without, Figures::Raw).and_then(|raw| reprice(&raw, &current));
+        let raw = ask(Figures::Raw).and_then(|raw| reprice(&raw.problem, &current));
         if self.is_measured(serving)
             && let Some(raw) = raw
             && raw.predicted_inter_token_seconds > 0.0
@@ -68,7 +68,7 @@ impl<'a> Round<'a, '_> {
             outcome.balance = not_asked("Disabled", format!("the strategy {strategy:?} is kept as it is"));
             return outcome;
         }
-        let priced = settled.as_ref().and_then(|problem| reprice(problem, &current));
+        let priced = settled.as_ref().and_then(|settled| reprice(&settled.problem, &current));
         let (Some(settled), Some(priced), true) = (settled, priced, self.is_measured(serving)) else {
             let message = "not every phone of the plan is measured and may take segments now".to_owned();
             outcome.balance = not_asked("NotMeasured", message);
@@ -76,21 +76,21 @@ impl<'a> Round<'a, '_> {
         };
         let is_published = problem::balancer(&self.deployment.spec) == BalancingStrategy::LinguaLinked;
         let shifted = if is_published {
-            published_balancer_step(&settled, &current)
+            published_balancer_step(&settled.problem, &current)
         } else {
-            Some(best_shift(&settled, &current)).filter(|plan| !plan.places_like(&current))
+            Some(best_shift(&settled.problem, &current)).filter(|plan| !plan.places_like(&current))
         };
         let whole = if rules.enabled && !is_published {
-            self.whole_plan(resolved, &excluded, serving, &settled, &current)
+            self.whole_plan(resolved, &excluded, &without, serving, &current)
         } else {
             None
         };
         // Sessions are half-way through what they may hold, as a rule.
-        let live_tokens = settled.demand.kv_tokens() / 2;
-        let offer = |(plan, fits): (&Plan, bool)| Offer {
+        let live_tokens = settled.problem.demand.kv_tokens() / 2;
+        let offer = |plan: &Plan, asked: &Asked, fits: bool| Offer {
             objective_seconds: plan.objective_value,
             fits,
-            move_seconds: LEAST_SECONDS + cost_of_move(&settled, &priced, plan.clone(), live_tokens).seconds,
+            move_seconds: LEAST_SECONDS + cost_of_move(&asked.problem, &priced, plan.clone(), live_tokens).seconds,
         };
         let mut rules = rules.clone();
         if is_published {
@@ -104,25 +104,26 @@ impl<'a> Round<'a, '_> {
             moves: if is_published { 0 } else { moves(serving) },
             imbalanced_seconds: self.imbalanced_seconds(serving),
             serving_seconds: priced.objective_value,
-            shift: shifted.as_ref().map(|plan| offer((plan, true))),
-            whole: whole.as_ref().map(|(plan, fits)| offer((plan, *fits))),
+            shift: shifted.as_ref().map(|plan| offer(plan, &settled, true)),
+            whole: whole.as_ref().map(|whole| offer(&whole.plan, &whole.asked, whole.fits)),
         };
         let judgement = weigh(&scene);
         outcome.balance = Some(judgement.statement);
         let chosen = match judgement.to_do {
             None => return outcome,
-            Some(Move::Shift) => shifted,
-            Some(Move::Whole) => whole.map(|(plan, _)| plan),
+            Some(Move::Shift) => shifted.map(|plan| (plan, settled)),
+            Some(Move::Whole) => whole.map(|whole| (whole.plan, whole.asked)),
         };
-        let Some(plan) = chosen.filter(|_| self.refused().is_none()) else { return outcome };
-        if let Err(violation) = check(&settled, &plan) {
+        let Some((plan, asked)) = chosen.filter(|_| self.refused().is_none()) else { return outcome };
+        let in_force = Problem { previous: Some(current.clone()), ..asked.problem.clone() };
+        if let Err(violation) = check(&in_force, &plan) {
             let message = format!("the plan that layers were to move to breaks the planner's own rules: {violation}");
             outcome.balance = not_asked("PlanRejected", message);
             return outcome;
         }
-        let why = cause(&current, &priced, &plan, &settled, serving);
+        let why = cause(&current, &priced, &plan, &asked.problem, serving);
         let numerics_class = serving.numerics_class().to_owned();
-        let planned = Planned { plan, numerics_class, problem: settled };
+        let planned = Planned { plan, numerics_class, asked };
         let created =
             self.create(serving.replica, &Told::Rebalanced(why), &planned, resolved, Some(serving), Some(serving));
         Outcome {
@@ -133,25 +134,20 @@ impl<'a> Round<'a, '_> {
     }
 
     /// What the planner is asked for phones of the serving plan's arithmetic; `None` when one of its phones takes nothing.
-    fn problem(
+    fn asked(
         &self,
         resolved: &Resolved,
         excluded: &BTreeSet<String>,
-        ledger: &Ledger,
+        taken: &Taken<'_>,
+        within: Option<&[&str]>,
         serving: &Generation<'_>,
         figures: Figures,
-    ) -> Option<Problem> {
-        let request = Request {
-            deployment: self.deployment,
-            manifest: &resolved.manifest,
-            manifest_digest: &resolved.digest,
-            excluded,
-            used: &ledger.bytes(),
-        };
+    ) -> Option<Asked> {
+        let request = self.request(resolved, excluded, taken, within);
         let mut problems = problem::problems(self.observed, &request, figures);
-        let problem = problems.remove(serving.numerics_class())?;
-        let is_there = |phone: &&str| problem.phones.iter().any(|costs| costs.name == **phone);
-        serving.phones().iter().all(is_there).then_some(problem)
+        let asked = problems.remove(serving.numerics_class())?;
+        let is_there = |phone: &&str| asked.problem.phones.iter().any(|costs| costs.name == **phone);
+        serving.phones().iter().all(is_there).then_some(asked)
     }
 
     /// The best plan of all: with the serving plan's memory where it fits beside that all the same, else without.
@@ -159,42 +155,41 @@ impl<'a> Round<'a, '_> {
         &self,
         resolved: &Resolved,
         excluded: &BTreeSet<String>,
+        without: &Taken<'_>,
         serving: &Generation<'a>,
-        settled: &Problem,
         current: &Plan,
-    ) -> Option<(Plan, bool)> {
-        let ask = |problem: &Problem| -> Result<Plan, Infeasible> {
-            let rule = problem::rule(self.deployment.spec.placement.strategy);
-            let previous = Some(current.clone());
-            (self.planner)(rule, &Problem { previous, ..problem.clone() })
+    ) -> Option<Whole> {
+        let rule = problem::rule(self.deployment.spec.placement.strategy);
+        let ask = |taken: &Taken<'_>| {
+            let mut asked = self.asked(resolved, excluded, taken, None, serving, Figures::Settled)?;
+            asked.problem.previous = Some(current.clone());
+            let plan = (self.planner)(rule, &asked.problem).ok().filter(|plan| !plan.places_like(current))?;
+            Some((plan, asked))
         };
-        let ideal = ask(settled).ok().filter(|plan| !plan.places_like(current))?;
-        if let Some(ideal) = self.beside(resolved, serving, settled, ideal.clone()) {
-            return Some((ideal, true));
+        let (ideal, asked) = ask(without)?;
+        if let Some(plan) = self.beside(resolved, serving, &asked, ideal.clone()) {
+            return Some(Whole { plan, asked, fits: true });
         }
-        let beside = self.problem(resolved, excluded, self.ledger, serving, Figures::Settled);
-        match beside.and_then(|problem| ask(&problem).ok()) {
-            Some(plan) if !plan.places_like(current) => Some((plan, true)),
-            _ => Some((ideal, false)),
+        match ask(&self.ledger.all()) {
+            Some((plan, asked)) => Some(Whole { plan, asked, fits: true }),
+            None => Some(Whole { plan: ideal, asked, fits: false }),
         }
     }
 
     /// The plan, without what stands by where there is no room for that; `None` when it does not fit beside the serving one.
-    fn beside(&self, resolved: &Resolved, serving: &Generation<'a>, problem: &Problem, mut plan: Plan) -> Option<Plan> {
+    fn beside(&self, resolved: &Resolved, serving: &Generation<'a>, asked: &Asked, mut plan: Plan) -> Option<Plan> {
         for _ in 0..=plan.stages.len() {
             let planned = Planned {
                 plan: plan.clone(),
                 numerics_class: serving.numerics_class().to_owned(),
-                problem: problem.clone(),
+                asked: asked.clone(),
             };
             let number = self.next_generation;
-            let mut ledger = self.ledger.clone();
             let made = segments::placements(self.deployment, serving.replica, number, &planned, resolved, None);
-            made.iter().for_each(|placement| ledger.add(placement));
-            let used = ledger.bytes();
+            let taken = self.ledger.all().and(made.iter().map(|placement| ledger::claim(self.observed, placement)));
             let is_over = |stage: &&mut Stage| {
-                let used = used.get(&stage.phone).copied().unwrap_or(0);
-                used > budget_bytes(self.observed, &stage.phone, problem.demand.memory_fraction).unwrap_or(0)
+                let budget = budget_bytes(self.observed, &stage.phone, asked.problem.demand.memory_fraction);
+                taken.bytes(&stage.phone) > budget.unwrap_or(0)
             };
             let over: Vec<&mut Stage> = plan.stages.iter_mut().filter(is_over).collect();
             if over.is_empty() {
@@ -242,6 +237,13 @@ impl<'a> Round<'a, '_> {
     }
 }
 
+/// The best plan of all, what was asked for it, and whether there is room for it beside the serving one.
+struct Whole {
+    plan: Plan,
+    asked: Asked,
+    fits: bool,
+}
+
 /// Moves that led to the generation one soon after the other.
 fn moves(generation: &Generation<'_>) -> u32 {
     generation.segments.iter().map(|segment| segment.spec.moves).max().unwrap_or(0)
@@ -249,9 +251,7 @@ fn moves(generation: &Generation<'_>) -> u32 {
 
 /// What a phone's segments may take together; `None` while it has not said what it has.
 pub(super) fn budget_bytes(observed: &Observed, phone: &str, fraction: f64) -> Option<u64> {
-    let seen = observed.phones.get(phone)?;
-    let (object, join) = (seen.object.as_ref()?, seen.join.as_ref()?);
-    Some((allocatable_bytes(object, join.allocatable_bytes) as f64 * fraction) as u64)
+    Some((observed.profile(phone)?.allocatable_bytes as f64 * fraction) as u64)
 }
 
 /// A generation as the planner would have written it; what it predicts is for [`reprice`] to say.
@@ -280,7 +280,7 @@ fn plan_of(generation: &Generation<'_>) -> Plan {
         predicted_inter_token_seconds: 0.0,
         session_groups: generation.segments.first().map_or(0, |segment| segment.spec.session_groups),
         bound: Bound::Sessions { max_sessions: 0 },
-        gap: 0.0,
+        gap: f64::INFINITY,
         method: Method::Heuristic,
         left_out: Vec::new(),
     }

@@ -1,15 +1,14 @@
 //! A new plan for a replica: asked of the planner, and written as placements. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use polyphony_api::inference_deployment::{BalancingStrategy, PlanSummary};
+use polyphony_api::inference_deployment::PlanSummary;
 use polyphony_api::segment_placement::Standby;
 use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
 use polyphony_model::STEP_ROWS;
-use polyphony_placement::{Infeasible, Problem, published_overlap, time_to_first_token_seconds};
+use polyphony_placement::{Infeasible, time_to_first_token_seconds};
 
-use super::ledger::{Ledger, covers, loaded};
 use super::model_state::ModelState;
 use super::verdict::Need;
 use super::{Outcome, Round, Trouble};
@@ -17,6 +16,7 @@ use crate::models::Resolved;
 use crate::reconcile::decide::Action;
 use crate::reconcile::decide::story::{Severity, tell};
 use crate::reconcile::generations::Generation;
+use crate::reconcile::ledger::{self, Taken, covers, loaded};
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
 use crate::reconcile::problem::{self, Planned, Request};
 use crate::reconcile::segments;
@@ -54,45 +54,22 @@ impl<'a> Round<'a, '_> {
         let mut excluded: BTreeSet<String> =
             self.taken.iter().filter(|(other, _)| *other != replica).map(|(_, phone)| phone.clone()).collect();
         excluded.extend(need.avoid.iter().cloned());
-        excluded.extend(self.ledger.not_shared(self.observed, self.deployment));
-        let rule = problem::rule(self.deployment.spec.placement.strategy);
-        let planner = |problem: &Problem| {
-            let plan = (self.planner)(rule, problem)?;
-            // The published balancer has an overlap of its own.
-            let is_published = problem::balancer(&self.deployment.spec) == BalancingStrategy::LinguaLinked;
-            let has_overlap = is_published && problem.demand.overlap;
-            let overlapped = if has_overlap { published_overlap(problem, &plan) } else { None };
-            Ok(overlapped.unwrap_or(plan))
-        };
-        let ask = |ledger: &Ledger| {
-            let request = Request {
-                deployment: self.deployment,
-                manifest: &resolved.manifest,
-                manifest_digest: &resolved.digest,
-                excluded: &excluded,
-                used: &ledger.bytes(),
-            };
-            problem::plan(self.observed, &request, &planner)
+        let ask = |taken: &Taken<'_>| {
+            problem::plan(self.observed, &self.request(resolved, &excluded, taken, None), self.planner)
         };
         // Where two generations do not fit side by side, the serving one makes room.
         let (planned, makes_room) = if need.frees {
-            (ask(&self.ledger.without(staying.iter())), true)
+            (ask(&self.ledger.without(ledger::keys(staying))), true)
         } else {
-            match ask(&self.ledger.without(useless.iter().copied())) {
-                Err(_) if !serving.is_empty() => (ask(&self.ledger.without(staying.iter())), true),
+            match ask(&self.ledger.without(ledger::keys(useless.iter().copied()))) {
+                Err(_) if !serving.is_empty() => (ask(&self.ledger.without(ledger::keys(staying))), true),
                 beside => (beside, false),
             }
         };
         match planned {
             Err(infeasible) => {
-                let request = Request {
-                    deployment: self.deployment,
-                    manifest: &resolved.manifest,
-                    manifest_digest: &resolved.digest,
-                    excluded: &excluded,
-                    used: &BTreeMap::new(),
-                };
-                let refused = problem::refusals(self.observed, &request);
+                let taken = self.ledger.all();
+                let refused = problem::refusals(self.observed, &self.request(resolved, &excluded, &taken, None));
                 let trouble = self.trouble_of(&infeasible, need, &refused);
                 without_plan(trouble)
             }
@@ -108,6 +85,25 @@ impl<'a> Round<'a, '_> {
                 let serving = if makes_room { None } else { serving.last().copied() };
                 self.create(replica, &told, &planned, resolved, serving, staying.last())
             }
+        }
+    }
+
+    /// What a replica asks of the phones, or of those in `within` alone.
+    pub(super) fn request<'r>(
+        &'r self,
+        resolved: &'r Resolved,
+        excluded: &'r BTreeSet<String>,
+        taken: &'r Taken<'r>,
+        within: Option<&'r [&'r str]>,
+    ) -> Request<'r> {
+        Request {
+            deployment: self.deployment,
+            manifest: &resolved.manifest,
+            manifest_digest: &resolved.digest,
+            excluded,
+            taken,
+            survey: self.survey,
+            within,
         }
     }
 
@@ -163,7 +159,7 @@ impl<'a> Round<'a, '_> {
         let digest = made.first().and_then(|placement| placement.spec.plan_digest.clone());
         let phones: Vec<_> = made.iter().map(|placement| placement.spec.phone.clone()).collect();
         for placement in made {
-            self.ledger.add(&placement);
+            self.ledger.add(ObjectKey::of(&placement), ledger::claim(self.observed, &placement));
             self.taken.insert((replica, placement.spec.phone.clone()));
             self.actions.push(Action::CreatePlacement(Box::new(placement)));
         }
@@ -236,6 +232,7 @@ fn explained(infeasible: &Infeasible, refused: &[(String, &str)]) -> (&'static s
             "NoUsablePhones",
             format!("no phone takes segments of it now ({phones}): mend one of these, or join another phone"),
         ),
+        Infeasible::Rejected { .. } => (infeasible.reason(), infeasible.to_string()),
         _ if refused.is_empty() => (infeasible.reason(), infeasible.to_string()),
         _ => (infeasible.reason(), format!("{infeasible}; not counted: {phones}")),
     }
@@ -281,7 +278,7 @@ fn summary(
 
 /// What a prompt of some length is expected to wait for its first token, to three decimals.
 fn time_to_first_token(planned: &Planned) -> Option<f64> {
-    let seconds = time_to_first_token_seconds(&planned.problem, &planned.plan, PROMPT_TOKENS, STEP_ROWS);
+    let seconds = time_to_first_token_seconds(&planned.asked.problem, &planned.plan, PROMPT_TOKENS, STEP_ROWS);
     seconds.is_finite().then(|| (seconds * 1e3).round() / 1e3)
 }
 

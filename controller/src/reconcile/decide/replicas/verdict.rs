@@ -9,6 +9,7 @@ use super::model_state::ModelState;
 use super::moves::budget_bytes;
 use crate::reconcile::decide::failures;
 use crate::reconcile::generations::Generation;
+use crate::reconcile::observe::ObjectKey;
 use crate::reconcile::problem::matches_selector;
 
 /// Whether a replica's newest generation will do.
@@ -134,9 +135,11 @@ impl Round<'_, '_> {
         if wanted.placement.max_phones.is_some_and(|most| n_phones > most) {
             return Some("spec.placement.maxPhones is now lower".into());
         }
+        // Where only the others do not share, it is for them to leave.
         if !wanted.placement.allow_sharing {
-            let others = self.ledger.not_shared(self.observed, self.deployment);
-            if let Some(shared) = newest.phones().into_iter().find(|phone| others.contains(*phone)) {
+            let own = ObjectKey::of(self.deployment).to_string();
+            let taken = self.ledger.all();
+            if let Some(shared) = newest.phones().into_iter().find(|phone| !taken.admits(phone, &own, false)) {
                 return Some(format!(
                     "spec.placement.allowSharing is now false, and {shared} holds segments of another deployment"
                 ));
@@ -147,6 +150,6 @@ impl Round<'_, '_> {
             object.is_some_and(|object| !matches_selector(object, self.deployment))
         };
         let outside = newest.phones().into_iter().find(is_outside)?;
-        Some(format!("{outside} does not have the labels of spec.placement.phoneSelector any more"))
+        Some(format!("{outside} does not have the labels of spec.placement.selector any more"))
     }
 }

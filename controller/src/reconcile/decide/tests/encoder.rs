@@ -1,7 +1,7 @@
 //! Tables of decisions: models with an encoder, whose output skips stages and whose sessions stay where they are.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use polyphony_api::segment_placement::{Edge, EdgeKind};
 use polyphony_protocol::hub::{EncoderStages, SegmentPhase};
@@ -9,6 +9,8 @@ use polyphony_protocol::hub::{EncoderStages, SegmentPhase};
 use super::super::fixtures::{MIB, World};
 use crate::hub::assignments;
 use crate::models::Progress;
+use crate::reconcile::ledger::Ledger;
+use crate::reconcile::problem::links::Survey;
 use crate::reconcile::problem::measured::Figures;
 use crate::reconcile::problem::{Request, problems};
 use crate::routes;
@@ -71,15 +73,18 @@ fn the_first_layer_that_decodes_brings_the_embedding() {
     let world = over(5);
     let seen = world.observed.models.values().next().unwrap();
     let Some(Progress::Resolved(resolved)) = &seen.progress else { panic!("not resolved") };
+    let (ledger, survey) = (Ledger::default(), Survey::of(&world.observed));
     let request = Request {
         deployment: world.observed.deployments.values().next().unwrap(),
         manifest: &resolved.manifest,
         manifest_digest: &resolved.digest,
         excluded: &BTreeSet::new(),
-        used: &BTreeMap::new(),
+        taken: &ledger.all(),
+        survey: &survey,
+        within: None,
     };
     let problems = problems(&world.observed, &request, Figures::Raw);
-    let problem = problems.values().next().unwrap();
+    let problem = &problems.values().next().unwrap().problem;
     let mib: Vec<u64> = problem.model.layer_bytes.iter().map(|bytes| bytes / MIB).collect();
     assert_eq!(mib, [10, 10, 10, 14, 10, 10]);
     assert!(!problem.demand.overlap, "no layer stands by");

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use polyphony_protocol::hub::SegmentPhase;
 
+use super::super::Action;
 use super::super::fixtures::World;
-use super::super::{Action, decide};
 use super::three_phones;
 
 #[test]
@@ -65,7 +65,16 @@ fn heat_charge_and_the_power_policy_drain_a_phone_that_serves() {
         world.edit_deployment(|one| one.spec.placement.power_policy.max_temperature_celsius = Some(40.0));
         world.phone(name).heartbeat.as_mut().unwrap().temperature_celsius = Some(41.0);
     };
-    let table = [(hot, "is too hot"), (low, "is low on battery"), (warm, "does not meet spec.placement.powerPolicy")];
+    let discharged: Edit = |world, name| {
+        world.edit_deployment(|one| one.spec.placement.power_policy.min_battery_percent = Some(20));
+        world.phone(name).heartbeat.as_mut().unwrap().battery_percent = Some(19);
+    };
+    let table = [
+        (hot, "is too hot"),
+        (low, "is low on battery"),
+        (warm, "does not meet spec.placement.powerPolicy"),
+        (discharged, "does not meet spec.placement.powerPolicy"),
+    ];
     for (set, why) in table {
         let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
         let holder = world.generations()[0].split(' ').nth(1).unwrap().to_owned();
@@ -76,6 +85,35 @@ fn heat_charge_and_the_power_policy_drain_a_phone_that_serves() {
         assert_eq!(world.condition("Available"), "True Serving", "{why}");
         let told = world.told.iter().any(|(reason, note)| reason == "Replanned" && note.contains(why));
         assert!(told, "{why}: {:?}", world.told);
+    }
+}
+
+#[test]
+fn a_power_policy_that_is_looser_keeps_segments_on_a_warm_phone_and_on_a_low_one() {
+    type Edit = fn(&mut World, &str);
+    let hot: Edit = |world, name| {
+        world.edit_deployment(|one| one.spec.placement.power_policy.max_temperature_celsius = Some(60.0));
+        world.phone(name).heartbeat.as_mut().unwrap().temperature_celsius = Some(50.0);
+    };
+    let low: Edit = |world, name| {
+        world.edit_deployment(|one| one.spec.placement.power_policy.min_battery_percent = Some(5));
+        world.edit_phone(name, |phone| phone.spec.min_battery_percent = Some(40));
+        world.phone(name).heartbeat.as_mut().unwrap().battery_percent = Some(10);
+    };
+    for set in [hot, low] {
+        let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
+        let before = world.generations();
+        let holder = before[0].split(' ').nth(1).unwrap().to_owned();
+        set(&mut world, &holder);
+        world.settle();
+        assert_eq!((world.generations(), world.condition("Degraded")), (before, "False AsDesired".to_owned()));
+        // Nor is it kept from a first plan.
+        let mut world = World::new().with_phones(&[300]).with_deployment(|spec| spec.replicas = 0);
+        set(&mut world, "a");
+        world.settle();
+        world.edit_deployment(|deployment| deployment.spec.replicas = 1);
+        world.settle();
+        assert_eq!(world.generations(), ["g1: a"]);
     }
 }
 
@@ -143,16 +181,4 @@ fn a_phone_that_joins_gets_an_object_and_one_that_returns_keeps_its_spec() {
     world.settle();
     assert!(world.has_told("Rejoined"));
     assert!(world.observed.phones["a"].object.as_ref().unwrap().spec.unschedulable);
-}
-
-#[test]
-fn leases_are_renewed_each_ten_seconds_while_a_phone_answers() {
-    let mut world = World::new().with_phones(&[60]);
-    world.settle();
-    let renews = |world: &World| decide(&world.observed).contains(&Action::RenewLease { phone: "a".into() });
-    assert!(!renews(&world));
-    world.wait(10);
-    assert!(renews(&world));
-    world.lose("a");
-    assert!(!renews(&world));
 }
