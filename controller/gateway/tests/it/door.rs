@@ -28,7 +28,8 @@ async fn ask(house: &House, method: &str, path: &str, headers: &[(&str, &str)]) 
 #[tokio::test]
 async fn requests_for_foreign_hosts_and_of_foreign_pages_are_refused() {
     let house = guarded();
-    let cases: [(&[(&str, &str)], u16, Option<&str>); 6] = [
+    type Headers = &'static [(&'static str, &'static str)];
+    let cases: [(Headers, u16, Option<&str>); 6] = [
         (&[("host", "127.0.0.1:8080")], 200, None),
         (&[("host", "gateway.lab.svc:8080")], 200, None),
         (&[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")], 200, None),
