@@ -95,6 +95,8 @@ pub enum PhoneLink {
 pub struct ModelSeen {
     pub object: Arc<Model>,
     pub progress: Option<Progress>,
+    /// Why answers by the file as it is are nonsense, where one was.
+    pub unsound: Option<String>,
 }
 
 /// Slow, silent and gone are different things (invariant 9).
@@ -236,6 +238,7 @@ pub struct Sources {
 impl Sources {
     /// Looks at everything once.
     pub fn observe(&self, settings: Settings, uptime: Duration, instant: Instant) -> Observed {
+        let unsound = self.gateway.unsound_models().borrow().clone();
         let models: BTreeMap<_, _> = self
             .stores
             .models
@@ -243,7 +246,11 @@ impl Sources {
             .into_iter()
             .map(|object| {
                 let progress = object.uid().and_then(|uid| self.models.progress(&uid));
-                (ObjectKey::of(object.as_ref()), ModelSeen { object, progress })
+                let unsound = match &progress {
+                    Some(Progress::Resolved(resolved)) => unsound.get(&resolved.digest).cloned(),
+                    _ => None,
+                };
+                (ObjectKey::of(object.as_ref()), ModelSeen { object, progress, unsound })
             })
             .collect();
         self.models.tend(&models.values().filter_map(|seen| seen.object.uid()).collect(), instant);

@@ -81,7 +81,11 @@ impl World {
             manifest,
             digest,
         };
-        let seen = ModelSeen { object: Arc::new(model), progress: Some(Progress::Resolved(Arc::new(resolved))) };
+        let seen = ModelSeen {
+            object: Arc::new(model),
+            progress: Some(Progress::Resolved(Arc::new(resolved))),
+            unsound: None,
+        };
         let settings = Settings {
             grace_period: Duration::from_secs(30),
             startup_grace: Duration::from_secs(40),

@@ -1,5 +1,6 @@
 //! Models: what to verify, and what to write of it. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::quantity::format_bytes;
@@ -54,6 +55,10 @@ pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, act
         let statement = Statement { type_, ..statement.clone() };
         condition::set(&mut after.conditions, &statement, model.metadata.generation, &condition_time(observed));
     }
+    let is_new = judge_answers(&mut after, &before, seen, condition_time(observed));
+    if is_new && let Some(why) = &seen.unsound {
+        actions.push(tell(model.as_ref(), Severity::Warning, NON_FINITE, why.clone()));
+    }
     if after != before {
         actions.push(Action::SetModelStatus { key: key.clone(), status: after });
     }
@@ -65,6 +70,33 @@ pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, act
         });
     }
 }
+
+/// Says of a model that has answered with values that are no numbers that it has; says whether that is new. What an earlier life of the
+/// controller saw of the same file stands.
+fn judge_answers(after: &mut ModelStatus, before: &ModelStatus, seen: &ModelSeen, now: Time) -> bool {
+    let was_unsound = condition::find(&before.conditions, SOUND).is_some();
+    let is_same_file = after.manifest_digest.is_some() && after.manifest_digest == before.manifest_digest;
+    match &seen.unsound {
+        Some(why) => {
+            let statement = Statement {
+                type_: SOUND,
+                status: Truth::False,
+                reason: NON_FINITE.to_owned(),
+                message: format!(
+                    "{why}; its weights or its sizes are beyond what it can be computed with: use another file of it"
+                ),
+            };
+            condition::set(&mut after.conditions, &statement, seen.object.metadata.generation, &now);
+        }
+        None if was_unsound && !is_same_file => after.conditions.retain(|condition| condition.type_ != SOUND),
+        None => {}
+    }
+    seen.unsound.is_some() && !was_unsound
+}
+
+/// Condition of a model whose answers were nonsense; absent of any other.
+const SOUND: &str = "Sound";
+const NON_FINITE: &str = "NonFinite";
 
 /// What the object asks the host to verify.
 fn wanted(model: &Model) -> Wanted {

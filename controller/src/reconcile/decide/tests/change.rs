@@ -10,7 +10,7 @@ use polyphony_protocol::hub::SegmentPhase;
 use super::super::fixtures::{MIB, World, key};
 use super::super::{Action, decide};
 use super::three_phones;
-use crate::models::{Progress, Reason};
+use crate::models::{Progress, Reason, Resolved};
 use crate::routes;
 
 #[test]
@@ -108,6 +108,40 @@ fn a_model_that_is_read_for_the_first_time_is_no_reason_to_warn() {
     for reason in ["ModelNotResolved", "ModelVerifying", "Verifying"] {
         assert!(!world.has_told(reason), "{reason}");
     }
+}
+
+#[test]
+fn a_model_that_answered_nonsense_is_told_of_until_its_file_is_another() {
+    let mut world = three_phones();
+    world.settle();
+    let sound = |world: &World| {
+        let status = world.observed.models[&key("m")].object.status.clone().unwrap();
+        status
+            .conditions
+            .iter()
+            .find(|found| found.type_ == "Sound")
+            .map(|found| (found.status.clone(), found.reason.clone()))
+    };
+    assert_eq!(sound(&world), None);
+    world.observed.models.get_mut(&key("m")).unwrap().unsound = Some("a logit was NaN".into());
+    world.settle();
+    assert_eq!(sound(&world), Some(("False".into(), "NonFinite".into())));
+    assert!(world.has_told("NonFinite"));
+    // Another life of the controller has not seen it, and yet the file is the same.
+    world.observed.models.get_mut(&key("m")).unwrap().unsound = None;
+    world.settle();
+    assert_eq!(sound(&world), Some(("False".into(), "NonFinite".into())));
+    let seen = world.observed.models.get_mut(&key("m")).unwrap();
+    let Some(Progress::Resolved(resolved)) = &seen.progress else { panic!("it is resolved") };
+    let other = Resolved {
+        path: resolved.path.clone(),
+        manifest: resolved.manifest.clone(),
+        manifest_json: resolved.manifest_json.clone(),
+        digest: "other".into(),
+    };
+    seen.progress = Some(Progress::Resolved(std::sync::Arc::new(other)));
+    world.settle();
+    assert_eq!(sound(&world), None);
 }
 
 #[test]
