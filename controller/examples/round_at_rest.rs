@@ -97,7 +97,8 @@ fn world() -> Result<Observed, Box<dyn std::error::Error>> {
     let digest = manifest.digest();
     let manifest_json = serde_json::to_vec(&manifest)?.into();
     let resolved = Resolved { path: "/m.gguf".into(), manifest_json, manifest, digest };
-    let seen = ModelSeen { object: Arc::new(model), progress: Some(Progress::Resolved(Arc::new(resolved))) };
+    let seen =
+        ModelSeen { object: Arc::new(model), progress: Some(Progress::Resolved(Arc::new(resolved))), unsound: None };
     let mut deployments = BTreeMap::new();
     for n in 0..DEPLOYMENTS {
         let mut deployment: InferenceDeployment = serde_json::from_value(json!({
