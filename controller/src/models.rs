@@ -177,12 +177,11 @@ impl ModelStore {
 
     /// Reads one file, on a thread of its own.
     fn read(&self, wanted: &Wanted, path: PathBuf, pace: &Pace) {
-        let verified = catch_unwind(AssertUnwindSafe(|| {
-            let identity = Identity::of(&path);
-            let outcome = self.verify(&path, identity.as_ref(), wanted.sha256.as_deref(), pace);
-            (identity, outcome)
-        }));
-        let (identity, outcome) = verified.unwrap_or_else(|_| (None, Err(Refusal::of_panic(&wanted.source))));
+        // Known of a file that breaks the reading, too, or it would be read again for ever.
+        let identity = Identity::of(&path);
+        let verified =
+            catch_unwind(AssertUnwindSafe(|| self.verify(&path, identity.as_ref(), wanted.sha256.as_deref(), pace)));
+        let outcome = verified.unwrap_or_else(|_| Err(Refusal::of_panic(&wanted.source)));
         let now = Instant::now();
         let mut state = self.lock();
         state.readings.end(pace.id());

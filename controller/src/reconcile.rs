@@ -72,6 +72,8 @@ pub struct Reconciler {
 struct Followed {
     subject: Subject,
     written: Vec<Written>,
+    /// Whether it writes a plan: its placements, and the status that commits them.
+    is_plan: bool,
     /// What was not done, and why.
     failed: Option<(Action, ActError)>,
 }
@@ -179,7 +181,8 @@ impl Rounds {
     }
 
     async fn follow(&self, course: Course, observed: &Observed, is_silent: &AtomicBool) -> Followed {
-        let mut followed = Followed { subject: course.subject, written: Vec::new(), failed: None };
+        let is_plan = course.actions.iter().any(|action| matches!(action, Action::CreatePlacement(_)));
+        let mut followed = Followed { subject: course.subject, written: Vec::new(), is_plan, failed: None };
         for action in course.actions {
             // A story is told once what it tells is written; else it would be told again in every round.
             if let Action::Tell(story) = action {
@@ -226,17 +229,18 @@ impl Rounds {
             if !one.written.is_empty() {
                 memory.note_written(&one.subject, observed.uptime);
             }
-            match &one.failed {
-                None => {}
-                Some((_, ActError::Stale)) => {
+            let Some((action, error)) = &one.failed else { continue };
+            match error {
+                ActError::Stale => {
                     tracing::debug!(subject = %one.subject, "somebody else wrote it meanwhile; it is decided upon again")
                 }
-                Some((action, error)) => {
-                    tracing::warn!(subject = %one.subject, action = action.kind(), %error, "an action failed; it is decided upon again");
-                    if matches!(action, Action::CreatePlacement(_)) {
-                        memory.set_back(observed, &one.subject, Cause::PlacementRefused, error.to_string());
-                    }
+                _ => {
+                    tracing::warn!(subject = %one.subject, action = action.kind(), %error, "an action failed; it is decided upon again")
                 }
+            }
+            // Placements without the status that commits them are no plan: they are taken away, and written anew.
+            if one.is_plan && matches!(action, Action::CreatePlacement(_) | Action::SetDeploymentStatus { .. }) {
+                memory.set_back(observed, &one.subject, Cause::of_unwritten(error), error.to_string());
             }
         }
     }

@@ -270,7 +270,12 @@ impl Shelf {
         if !killed.success() {
             bail!("{name} (process {pid}) was not there to be killed");
         }
-        Ok(())
+        // The signal is sent, and what it ends has still to end; then it may lie there until its parent looks.
+        wait_until(&format!("{name} to end"), Duration::from_secs(10), || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+            Ok(matches!(state, None | Some('Z' | 'X')).then_some(()))
+        })
     }
 
     /// What a phone's agent answers to a scrape at the address that its Phone names.

@@ -144,14 +144,16 @@ impl Board {
     /// A connection to a peer ended, or did not come about. Only some ways of that say that there is no way to it.
     pub fn note_end(&self, peer: &str, end: &LinkError) {
         match end {
-            LinkError::Silent(silence) => self.note_unreachable(peer, *silence, end.to_string()),
-            LinkError::Io(_) | LinkError::SlowWrite(_) => self.note_unreachable(peer, Duration::ZERO, end.to_string()),
+            LinkError::Silent(_) | LinkError::Io(_) | LinkError::SlowWrite(_) => {
+                self.note_unreachable(peer, end.to_string());
+            }
             _ => {}
         }
     }
 
-    /// A peer did not answer, by now for `silent_for`. What was measured of the link to it holds no longer.
-    fn note_unreachable(&self, peer: &str, silent_for: Duration, why: String) {
+    /// A peer did not answer. What was measured of the link to it holds no longer, and from now on it can be tried anew: silence before
+    /// that may have been the connection's alone.
+    fn note_unreachable(&self, peer: &str, why: String) {
         let now = Instant::now();
         lock(&self.links).remove(peer);
         let mut unreachable = lock(&self.unreachable);
@@ -161,9 +163,8 @@ impl Board {
         {
             unreachable.remove(&oldest);
         }
-        let since = now.checked_sub(silent_for).unwrap_or(now);
         let known = unreachable.entry(peer.to_owned()).or_insert_with(|| Unreachable {
-            since,
+            since: now,
             tried_at: now,
             why: String::new(),
         });
@@ -409,15 +410,24 @@ mod tests {
         let board = Board::default();
         let peers = || board.links_down().into_iter().map(|down| down.peer).collect::<Vec<_>>();
         board.note_link("b", 0.001);
-        board.note_unreachable("b", Duration::ZERO, "connection refused".into());
-        assert_eq!(peers(), [] as [&str; 0], "not at once");
+        board.note_end("b", &LinkError::Silent(2 * DOWN_AFTER));
+        assert_eq!(peers(), [] as [&str; 0], "not before it was tried anew");
         assert_eq!(board.links(), [], "an old rate is none");
-        board.note_unreachable("c", DOWN_AFTER, "silent".into());
+        board.note_unreachable("c", "silent".into());
+        lock(&board.unreachable).get_mut("c").unwrap().since -= DOWN_AFTER;
         assert_eq!(peers(), ["c"]);
-        board.note_unreachable("c", Duration::ZERO, "still silent".into());
+        board.note_unreachable("c", "still silent".into());
         assert_eq!(board.links_down()[0].reason, "still silent");
         board.note_link("c", 0.001);
         assert_eq!(peers(), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_link_that_was_given_up_here_says_nothing_of_its_peer() {
+        let board = Board::default();
+        board.note_link("b", 0.001);
+        board.note_end("b", &LinkError::Overrun);
+        assert_eq!((board.links().len(), lock(&board.unreachable).len()), (1, 0));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct FoundHost {
     pub name: String,
     /// Where its hub listens, the likeliest first.
     pub addresses: Vec<SocketAddr>,
-    /// The protocol that it speaks, such as `1.0`.
+    /// The protocol that it speaks, such as `2.0`.
     pub version: String,
     /// The fingerprint of the join token that it takes.
     pub fingerprint: String,
@@ -128,7 +128,7 @@ mod tests {
         FoundHost {
             name: name.into(),
             addresses: vec![SocketAddr::from(([10, 0, 0, 1], 7700))],
-            version: "1.0".into(),
+            version: "2.0".into(),
             fingerprint: token_fingerprint(token),
         }
     }

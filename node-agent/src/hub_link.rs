@@ -25,7 +25,10 @@ use crate::weights::Host;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The hub pings each second; a hub that is silent this long is gone.
 const SILENCE: Duration = Duration::from_secs(15);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// For an agent that was welcomed before: a host that is started anew waits for its phones.
+const LONGEST_PAUSE_OF_KNOWN: Duration = Duration::from_secs(2);
 /// How long changes are gathered for one heartbeat.
 const GATHER_CHANGES: Duration = Duration::from_millis(20);
 /// Frames that wait for the socket.
@@ -53,6 +56,12 @@ pub struct HubLink {
     pub first: Option<oneshot::Sender<()>>,
 }
 
+/// When it is dialled again.
+struct Retry {
+    pause: Duration,
+    longest: Duration,
+}
+
 // === impl HubLink ===
 
 impl HubLink {
@@ -61,22 +70,25 @@ impl HubLink {
     /// # Errors
     /// When somebody waits for the first welcome and it does not come.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), LinkError> {
-        let mut pause = Duration::from_millis(100);
+        let mut retry = Retry { pause: FIRST_PAUSE, longest: LONGEST_PAUSE };
         loop {
             let end = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                end = self.once(&mut pause) => end,
+                end = self.once(&mut retry) => end,
             };
             if let Err(error) = end {
                 if self.first.is_some() {
                     return Err(error);
                 }
-                tracing::warn!(hub = %self.address, %error, retry_in = ?pause, "no link to the host");
+                tracing::warn!(hub = %self.address, %error, retry_in = ?retry.pause, "no link to the host");
             }
             // The gateway that had this phone's sessions replays them, or is gone: they are over here, before the next link is up.
-            self.members.host_lost().await;
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = self.members.host_lost() => {}
+            }
             // Frames for it are void.
-            let wait = tokio::time::sleep(pause);
+            let wait = tokio::time::sleep(retry.pause);
             tokio::pin!(wait);
             loop {
                 tokio::select! {
@@ -86,11 +98,11 @@ impl HubLink {
                 }
             }
             self.outgoing.clear();
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            retry.pause = (retry.pause * 2).min(retry.longest);
         }
     }
 
-    async fn once(&mut self, pause: &mut Duration) -> Result<(), LinkError> {
+    async fn once(&mut self, retry: &mut Retry) -> Result<(), LinkError> {
         let Connection { mut reader, mut writer, peer } = self.wire.dial(&self.address, HANDSHAKE).await?;
         // A name may have led anywhere.
         if !self.insecure && !hub_address::is_loopback(peer.ip()) {
@@ -107,7 +119,9 @@ impl HubLink {
             return Err(LinkError::Refused(version::refusal("the host", welcome.version, "this agent")));
         }
         tracing::info!(hub = %self.address, "joined");
-        *pause = Duration::from_millis(100);
+        *retry = Retry { pause: FIRST_PAUSE, longest: LONGEST_PAUSE_OF_KNOWN };
+        // No session is of this link yet: what has come since it was dialled is void too.
+        self.outgoing.clear();
         self.meet_host(&welcome, peer.ip())?;
         if let Some(first) = self.first.take() {
             // Who waited may have gone; the link is there all the same.
@@ -119,7 +133,7 @@ impl HubLink {
         let neighbours = self.neighbours.clone();
         let overruns = self.outgoing.overruns();
         tokio::select! {
-            () = overruns.notified() => Err(LinkError::Io(std::io::Error::other("more frames waited for the host than may"))),
+            () = overruns.notified() => Err(LinkError::Overrun),
             end = writer.write_queue(&mut waiting) => end,
             end = read_frames(&mut reader, &members, &mut self.assignments, &neighbours, queue.clone()) => end,
             end = send_heartbeats(&board, &sensors, every, queue.clone()) => end,

@@ -432,14 +432,14 @@ impl Run {
 
     // What goes wrong.
 
-    /// Leaves every ring. A move that is under way ends with it.
+    /// Leaves every ring. A move that is under way ends with it. The heads hear it before the places are free: whoever takes one opens behind it.
     fn leave(&mut self) -> Vec<Effect> {
         self.last_token_at = None;
         let close = |key: RouteKey, phone: String| Effect::Tell { phone, frame: Frame::Close { key } };
         match std::mem::replace(&mut self.phase, Phase::Seeking { is_replay: true }) {
-            Phase::On(on) => vec![Effect::Leave, close(on.key, on.ring.head().to_owned())],
+            Phase::On(on) => vec![close(on.key, on.ring.head().to_owned()), Effect::Leave],
             Phase::Moving(Moving { old: (old, old_head), to, key, .. }) => {
-                vec![Effect::Leave, close(old, old_head), close(key, to.head().to_owned())]
+                vec![close(old, old_head), close(key, to.head().to_owned()), Effect::Leave]
             }
             Phase::Seeking { .. } | Phase::Over => vec![Effect::Leave],
         }

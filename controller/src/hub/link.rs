@@ -196,10 +196,15 @@ fn check_join(join: &Join) -> Result<(), String> {
             "the ring address is not of the form IP:PORT, such as 127.0.0.1:7701: correct --ring-address".into()
         );
     }
-    let texts = [&join.agent_version, &join.backend, &join.device, &join.numerics];
+    let texts =
+        [&join.agent_version, &join.backend, &join.device, &join.numerics, &join.metrics_address, &join.instance];
     let speeds = join.speeds.iter().flat_map(|speed| [&speed.backend, &speed.device]);
     if texts.into_iter().chain(speeds).any(|text| text.len() > MAX_TEXT) {
         return Err(format!("a text of the join is over {MAX_TEXT} bytes: update the agent"));
+    }
+    if ![&join.metrics_address, &join.instance].into_iter().all(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        return Err("the metrics address or the instance of the join is not printable: update the agent".into());
     }
     if join.numerics.is_empty() || join.numerics.contains('/') {
         return Err("the join names no numerics, such as cpu-f32-r1: update the agent".into());

@@ -19,6 +19,8 @@ pub(super) struct Kept {
 pub(super) struct Identity {
     len: u64,
     modified: (i64, i64),
+    /// Of its inode, so that a change of its owner or mode is one.
+    changed: (i64, i64),
 }
 
 // === impl Kept ===
@@ -71,10 +73,14 @@ impl Identity {
     /// Of the file at `path` now; `None` where there is none. May wait for a slow disk.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { len: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+        Some(Self {
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
     }
 
-    /// What was judged more kindly is judged anew.
+    /// What was judged more kindly is judged anew. A file that only has another owner or mode is not read again.
     fn file_name(&self, path: &Path) -> String {
         let (seconds, nanoseconds) = self.modified;
         let mut digest = Sha256::new();

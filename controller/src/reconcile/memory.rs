@@ -59,7 +59,7 @@ impl Memory {
             let is_over = match setback.cause {
                 Cause::DecisionFailed => !decision.failed.contains_key(&Subject::Deployment(key.clone())),
                 // While it tries again it keeps the count; where it needs no plan any more there is nothing to count.
-                Cause::PlacementRefused => !plans(key) && !is_held,
+                Cause::PlacementRefused | Cause::PlanUnwritten => !plans(key) && !is_held,
             };
             is_held || !is_over
         });

@@ -160,8 +160,9 @@ impl Observed {
     /// What the phone of a placement said of it last.
     pub fn report_of(&self, placement: &SegmentPlacement) -> Option<&SegmentReport> {
         let heartbeat = self.phones.get(&placement.spec.phone)?.heartbeat.as_ref()?;
-        let key = ObjectKey::of(placement);
-        heartbeat.segments.iter().find(|report| report.name == key.name && report.namespace == key.namespace)
+        let of = &placement.metadata;
+        let (name, namespace) = (of.name.as_deref().unwrap_or_default(), of.namespace.as_deref().unwrap_or_default());
+        heartbeat.segments.iter().find(|report| report.name == name && report.namespace == namespace)
     }
 
     /// Ring addresses of the phones that are linked now.

@@ -28,16 +28,25 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Pauses after a write that failed: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// An event that is answered so often, and not taken, lets others pass.
+const MAX_TRIES: u32 = 3;
 /// At the end there is so much time for what still waits.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Events that are not written yet, oldest first.
 #[derive(Default)]
 pub struct Outbox {
-    waiting: Mutex<VecDeque<Event>>,
+    waiting: Mutex<VecDeque<Waiting>>,
     filled: Notify,
     /// Tells apart events of the same nanosecond.
     n_events: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Waiting {
+    event: Event,
+    /// How often the API has answered, and not taken it.
+    n_tries: u32,
 }
 
 /// What became of one write.
@@ -45,7 +54,9 @@ enum Sent {
     Written,
     /// The API takes this one never.
     Refused(kube::Error),
-    /// It may take it later.
+    /// It answers, and may take it later.
+    Postponed(String),
+    /// It does not answer.
     Unanswered(String),
 }
 
@@ -59,9 +70,9 @@ impl Outbox {
         if waiting.len() == MAX_WAITING
             && let Some(lost) = waiting.pop_front()
         {
-            tracing::warn!(event = ?lost.note, "{MAX_WAITING} events wait for the API; the oldest is lost");
+            tracing::warn!(event = ?lost.event.note, "{MAX_WAITING} events wait for the API; the oldest is lost");
         }
-        waiting.push_back(event);
+        waiting.push_back(Waiting { event, n_tries: 0 });
         drop(waiting);
         self.filled.notify_one();
     }
@@ -110,11 +121,31 @@ impl Outbox {
     where
         F: Future<Output = Result<(), kube::Error>>,
     {
+        let mut n_put_back = 0;
         loop {
-            let Some(event) = self.lock().front().cloned() else { return true };
+            let first = {
+                let waiting = self.lock();
+                waiting.front().filter(|_| waiting.len() > n_put_back).cloned()
+            };
+            let Some(Waiting { event, n_tries }) = first else { return n_put_back == 0 };
+            let mut is_put_back = false;
             match sent(tokio::time::timeout(DEADLINE, send(event.clone())).await) {
                 Sent::Written => {}
                 Sent::Refused(error) => tracing::warn!(%error, event = ?event.note, "the API refuses an event"),
+                Sent::Postponed(why) if n_tries + 1 >= MAX_TRIES => {
+                    tracing::debug!(%why, event = ?event.note, "an event is still not taken; it lets others pass");
+                    is_put_back = true;
+                    n_put_back += 1;
+                }
+                Sent::Postponed(why) => {
+                    tracing::debug!(%why, "an event is not taken yet; it is tried again");
+                    let mut waiting = self.lock();
+                    let first = waiting.front_mut();
+                    if let Some(first) = first.filter(|first| first.event.metadata.name == event.metadata.name) {
+                        first.n_tries += 1;
+                    }
+                    return false;
+                }
                 Sent::Unanswered(why) => {
                     tracing::debug!(%why, "an event is not written; it is tried again");
                     return false;
@@ -122,8 +153,11 @@ impl Outbox {
             }
             let mut waiting = self.lock();
             // A full box may have lost it meanwhile.
-            if waiting.front().is_some_and(|first| first.metadata.name == event.metadata.name) {
+            if waiting.front().is_some_and(|first| first.event.metadata.name == event.metadata.name) {
                 waiting.pop_front();
+                if is_put_back {
+                    waiting.push_back(Waiting { event, n_tries });
+                }
             }
         }
     }
@@ -157,7 +191,7 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
         // Nobody panics while he holds it.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,6 +208,7 @@ fn sent(answer: Result<Result<(), kube::Error>, tokio::time::error::Elapsed>) ->
             {
                 Sent::Refused(error)
             }
+            kube::Error::Api(_) => Sent::Postponed(error.to_string()),
             _ => Sent::Unanswered(error.to_string()),
         },
         Err(elapsed) => Sent::Unanswered(elapsed.to_string()),
@@ -236,6 +271,30 @@ mod tests {
         assert_eq!(*written.lock().unwrap(), ["first", "last"]);
     }
 
+    #[tokio::test]
+    async fn an_event_that_is_never_taken_lets_others_pass() {
+        let outbox = Outbox::default();
+        let written = Mutex::new(Vec::new());
+        let send = |event: Event| {
+            let note = event.note.unwrap();
+            let is_poison = note == "poison";
+            if !is_poison {
+                written.lock().unwrap().push(note);
+            }
+            std::future::ready(if is_poison { Err(failure(500)) } else { Ok(()) })
+        };
+        outbox.put(story("chat", "poison"));
+        outbox.put(story("chat", "second"));
+        for _ in 0..MAX_TRIES {
+            assert!(!outbox.send_all(&send).await);
+        }
+        assert_eq!(*written.lock().unwrap(), ["second"]);
+        outbox.put(story("chat", "third"));
+        assert!(!outbox.send_all(&send).await, "one is left");
+        assert_eq!(*written.lock().unwrap(), ["second", "third"]);
+        assert_eq!(outbox.lock().len(), 1);
+    }
+
     #[test]
     fn names_of_events_are_names_and_the_box_has_a_bound() {
         let outbox = Outbox::default();
@@ -243,8 +302,8 @@ mod tests {
             outbox.put(story(&"x".repeat(253), &n.to_string()));
         }
         let waiting = outbox.lock();
-        assert_eq!((waiting.len(), waiting[0].note.as_deref()), (MAX_WAITING, Some("1")));
-        assert!(waiting.iter().all(|event| event.metadata.name.as_ref().unwrap().len() <= 253));
+        assert_eq!((waiting.len(), waiting[0].event.note.as_deref()), (MAX_WAITING, Some("1")));
+        assert!(waiting.iter().all(|one| one.event.metadata.name.as_ref().unwrap().len() <= 253));
     }
 
     #[test]

@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::act::ActError;
 use super::observe::ObjectKey;
 
 /// The first pause, and the longest; each one is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The longest where nothing was refused: an outage says nothing of the plan, and ends for all at once.
+const LONGEST_PAUSE_UNREFUSED: Duration = Duration::from_secs(5);
 
 /// By deployment.
 pub type Setbacks = BTreeMap<ObjectKey, Setback>;
@@ -31,8 +34,10 @@ pub struct Setback {
 /// What it was that went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A placement could not be written.
+    /// The API will not have a plan.
     PlacementRefused,
+    /// A plan was not written whole, and nobody refused it: the API was silent or out of order, or somebody else wrote meanwhile.
+    PlanUnwritten,
     /// Deciding about the deployment broke down.
     DecisionFailed,
 }
@@ -50,7 +55,7 @@ impl Setback {
     ) -> Self {
         let in_a_row = before.filter(|before| before.cause == cause && before.generation == generation);
         let count = in_a_row.map_or(1, |before| before.count.saturating_add(1));
-        let pause = FIRST_PAUSE.saturating_mul(1 << (count - 1).min(16)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << (count - 1).min(16)).min(cause.longest_pause());
         Self { cause, words, count, until: uptime.saturating_add(pause), generation }
     }
 
@@ -63,11 +68,33 @@ impl Setback {
 // === impl Cause ===
 
 impl Cause {
-    /// The reason of a condition.
-    pub fn reason(self) -> &'static str {
+    /// Of a plan that could not be written for this error.
+    pub fn of_unwritten(error: &ActError) -> Self {
+        match error {
+            ActError::Taken => Self::PlacementRefused,
+            ActError::Refused(error) => match &**error {
+                kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 408 | 429) => {
+                    Self::PlacementRefused
+                }
+                _ => Self::PlanUnwritten,
+            },
+            ActError::Unanswered(_) | ActError::Stale => Self::PlanUnwritten,
+        }
+    }
+
+    /// The reason of a condition; `None` where it is no matter of the deployment.
+    pub fn reason(self) -> Option<&'static str> {
         match self {
-            Self::PlacementRefused => "PlacementRefused",
-            Self::DecisionFailed => "DecisionFailed",
+            Self::PlacementRefused => Some("PlacementRefused"),
+            Self::DecisionFailed => Some("DecisionFailed"),
+            Self::PlanUnwritten => None,
+        }
+    }
+
+    fn longest_pause(self) -> Duration {
+        match self {
+            Self::PlacementRefused | Self::DecisionFailed => LONGEST_PAUSE,
+            Self::PlanUnwritten => LONGEST_PAUSE_UNREFUSED,
         }
     }
 }
@@ -75,6 +102,30 @@ impl Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_api_in_disorder_refuses_nothing_and_is_waited_for_shortly() {
+        let answered = |code| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            ActError::Refused(Box::new(kube::Error::Api(Box::new(status))))
+        };
+        for code in [400, 403, 404, 422] {
+            assert_eq!(Cause::of_unwritten(&answered(code)), Cause::PlacementRefused, "{code}");
+        }
+        for code in [408, 429, 500, 503] {
+            assert_eq!(Cause::of_unwritten(&answered(code)), Cause::PlanUnwritten, "{code}");
+        }
+        assert_eq!(Cause::of_unwritten(&ActError::Taken), Cause::PlacementRefused);
+        assert_eq!(Cause::of_unwritten(&ActError::Stale), Cause::PlanUnwritten);
+        assert_eq!(Cause::of_unwritten(&ActError::Unanswered(String::new())), Cause::PlanUnwritten);
+        let mut last: Option<Setback> = None;
+        for pause in [1, 2, 4, 5, 5] {
+            let next =
+                Setback::after(last.as_ref(), Cause::PlanUnwritten, "silence".to_owned(), Some(1), Duration::ZERO);
+            assert_eq!(next.until.as_secs(), pause);
+            last = Some(next);
+        }
+    }
 
     #[test]
     fn pauses_grow_with_each_setback_up_to_a_bound_and_a_changed_deployment_waits_for_none() {

@@ -10,7 +10,6 @@ use super::decide::{Action, condition_time};
 use super::generations::of_deployment;
 use super::observe::{ObjectKey, Observed, model_id};
 use super::segments::label_value;
-use super::setbacks::Cause;
 
 /// A measured speed is written again when it moved by this part.
 const MEANINGFUL_PART: f64 = 0.1;
@@ -41,16 +40,12 @@ pub(super) fn broken_down(
     let message = format!(
         "deciding about it broke down: {words}; it is tried again after pauses that grow: report this as a bug, with the controller's log"
     );
-    let say = |type_, status| Statement {
-        type_,
-        status,
-        reason: Cause::DecisionFailed.reason().to_owned(),
-        message: message.clone(),
-    };
+    let say =
+        |type_, status| Statement { type_, status, reason: "DecisionFailed".to_owned(), message: message.clone() };
     let serves = of_deployment(observed, deployment).iter().any(|generation| generation.is_ready(observed));
     let mut statements = vec![say("Degraded", Truth::True), say("Progressing", Truth::False)];
     if !serves {
-        statements.push(say("Available", Truth::False));
+        statements.extend([say("Available", Truth::False), say("Ready", Truth::False)]);
     }
     for statement in statements {
         condition::set(&mut after.conditions, &statement, deployment.metadata.generation, &condition_time(observed));

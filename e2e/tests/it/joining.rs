@@ -190,7 +190,8 @@ fn a_machine_across_a_cable_finds_the_host_joins_it_and_takes_part_in_a_ring() {
     lab.start("far", by_mdns);
     lab.wait_for("near", "joined");
     lab.wait_for("far", &format!("joined {hub} as far"));
-    let said = lab.refused(&["join", hub, "--token", token, "--insecure", "--name", "near"]);
+    let other = lab.path("other-agent");
+    let said = lab.refused(&["join", hub, "--token", token, "--insecure", "--name", "near", "--data-dir", &other]);
     assert!(said.contains("linked already") && said.contains("--name"), "{said}");
 
     std::fs::write(

@@ -97,9 +97,9 @@ async fn a_tail_ten_times_as_slow_as_its_head_reads_long_prompts_in_time_and_sho
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("lab.yaml");
-    // By their memory the first one gets a few layers and the second one all others.
-    let phones = "phones:\n- {name: a-head, profile: flagship, cpu: 0.6, link: good-wifi, memory: 96Mi}\n- \
-                  {name: b-tail, profile: flagship, cpu: 0.8, link: good-wifi, memory: 600Mi}\n";
+    // By their memory the first one gets 2 layers of 30 and the second one 28: 3 and 31 layers a whole core.
+    let phones = "phones:\n- {name: a-head, profile: flagship, cpu: 0.65, link: good-wifi, memory: 96Mi}\n- \
+                  {name: b-tail, profile: flagship, cpu: 0.9, link: good-wifi, memory: 1600Mi}\n";
     std::fs::write(&file, phones).unwrap();
     let shelf = Shelf::lab(&file, &["--tolerance=100000"]).unwrap();
     let talk = deployment("talk", "smollm2", 2, "f16", 2048);

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 /// The service type of hubs.
 pub const SERVICE_TYPE: &str = "_polyphony._tcp.local.";
-/// TXT key: the protocol's version, such as `1.0`.
+/// TXT key: the protocol's version, such as `2.0`.
 pub const VERSION_KEY: &str = "protocol";
 /// TXT key: the fingerprint of the join token that this hub takes.
 pub const FINGERPRINT_KEY: &str = "token";

@@ -12,7 +12,7 @@ pub struct ProtocolVersion {
 }
 
 /// What this build speaks.
-pub const CURRENT: ProtocolVersion = ProtocolVersion { major: 1, minor: 0 };
+pub const CURRENT: ProtocolVersion = ProtocolVersion { major: 2, minor: 0 };
 
 impl ProtocolVersion {
     /// Whether the two can talk: equal majors, minors at most one apart.
@@ -44,5 +44,13 @@ mod tests {
         assert!(v(1, 0).speaks_with(v(1, 1)));
         assert!(!v(1, 0).speaks_with(v(1, 2)));
         assert!(!v(1, 0).speaks_with(v(2, 0)));
+    }
+
+    #[test]
+    fn builds_that_know_no_ack_frames_are_refused_by_name() {
+        let before = ProtocolVersion { major: 1, minor: 0 };
+        assert!(!CURRENT.speaks_with(before));
+        let refusal = refusal("phone-1", before, "this hub");
+        assert!(refusal.starts_with("phone-1 speaks protocol 1.0 and this hub 2.0,"), "{refusal}");
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
@@ -73,11 +74,15 @@ pub enum Event {
 /// What the thread hears.
 #[expect(clippy::large_enum_variant, reason = "nearly every call is an event: a box for each would save nothing")]
 pub(super) enum Call {
-    Attach(Box<Attachment>),
+    Attach(AttachmentId, Box<Attachment>),
     Stage(PlanGeneration, Event),
-    Detach(PlanGeneration),
+    Detach(AttachmentId),
     Stop,
 }
+
+/// Which attachment to a thread: a stage may come again with the generation of one whose end is still on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AttachmentId(pub(super) u64);
 
 /// A stage that is to run a part of the segment.
 pub struct Attachment {
@@ -113,12 +118,14 @@ pub struct Thread {
     calls: std_mpsc::SyncSender<Call>,
     /// Why the segment no longer computes, when that is so; closed when the thread has ended.
     broken: watch::Receiver<Option<String>>,
+    n_attached: AtomicU64,
 }
 
 /// A handle on one stage of a thread. Dropping it changes nothing; [`Compute::detach`] ends the stage.
 #[derive(Clone, Debug)]
 pub struct Compute {
     generation: PlanGeneration,
+    id: AttachmentId,
     calls: std_mpsc::SyncSender<Call>,
 }
 
@@ -145,10 +152,10 @@ impl Thread {
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             // A fault of this program ends the thread; whoever waits for an answer is told before.
             if catch_unwind(AssertUnwindSafe(|| worker.run(&inbox))).is_err() {
-                worker.abandon();
+                worker.abandon(&inbox);
             }
         })?;
-        Ok(Self { calls, broken })
+        Ok(Self { calls, broken, n_attached: AtomicU64::new(0) })
     }
 
     /// Whether the segment has to be loaded anew before anybody can run on it.
@@ -170,8 +177,9 @@ impl Thread {
     /// # Errors
     /// When the thread has ended.
     pub async fn attach(&self, attachment: Attachment) -> Result<Compute, Unavailable> {
-        let compute = Compute { generation: attachment.shape.generation, calls: self.calls.clone() };
-        compute.call(Call::Attach(Box::new(attachment))).await?;
+        let id = AttachmentId(self.n_attached.fetch_add(1, Ordering::Relaxed));
+        let compute = Compute::new(attachment.shape.generation, id, self.calls.clone());
+        compute.call(Call::Attach(id, Box::new(attachment))).await?;
         Ok(compute)
     }
 }
@@ -185,8 +193,8 @@ impl Drop for Thread {
 // === impl Compute ===
 
 impl Compute {
-    pub(super) fn new(generation: PlanGeneration, calls: std_mpsc::SyncSender<Call>) -> Self {
-        Self { generation, calls }
+    pub(super) fn new(generation: PlanGeneration, id: AttachmentId, calls: std_mpsc::SyncSender<Call>) -> Self {
+        Self { generation, id, calls }
     }
 
     /// Hands an event to the stage; never waits.
@@ -215,7 +223,7 @@ impl Compute {
 
     /// Ends the stage; the gateway hears it of each of its sessions.
     pub fn detach(&self) {
-        send_at_last(self.calls.clone(), Call::Detach(self.generation));
+        send_at_last(self.calls.clone(), Call::Detach(self.id));
     }
 
     async fn call(&self, call: Call) -> Result<(), Unavailable> {

@@ -336,7 +336,7 @@ async fn dial(
     entry.set_outgoing(to_stage, Ok(()));
     tracing::info!(%peer, %address, "ring link up");
     tokio::select! {
-        () = overrun.cancelled() => Err(LinkError::Io(std::io::Error::other("more frames waited than may"))),
+        () = overrun.cancelled() => Err(LinkError::Overrun),
         end = writer.write_queue(&mut waiting) => end,
         end = probe(&mut reader, frames, peer, &our_end.board) => end,
     }

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::batch::{Batch, StepInput};
-use super::compute::{Attachment, Call, Event, Owned, Source};
+use super::compute::{Attachment, AttachmentId, Call, Event, Owned, Source};
 use super::faults::Faults;
 use super::outlet::ToHost;
 use super::stage::{AnyStage, Effect, EncoderJob, EncoderStep, Reason, Work};
@@ -110,10 +110,15 @@ impl Worker {
         true
     }
 
-    /// The thread ends by a fault of this program: the gateway hears it of every session.
-    pub(super) fn abandon(&mut self) {
-        while let Some(it) = self.stages.first() {
-            self.detach(it.generation);
+    /// The thread ends by a fault of this program: the gateway hears it of every session, and of what waits to be heard.
+    pub(super) fn abandon(&mut self, inbox: &std_mpsc::Receiver<Call>) {
+        while !self.stages.is_empty() {
+            self.end(0);
+        }
+        for call in inbox.try_iter() {
+            if let Call::Stage(generation, event) = call {
+                self.refuse_late(generation, event);
+            }
         }
     }
 
@@ -134,8 +139,8 @@ impl Worker {
 
     fn take(&mut self, call: Call) -> Next {
         match call {
-            Call::Attach(attachment) => self.attach(*attachment),
-            Call::Detach(generation) => self.detach(generation),
+            Call::Attach(id, attachment) => self.attach(id, *attachment),
+            Call::Detach(id) => self.detach(id),
             Call::Stage(generation, event) => {
                 let is_copy = matches!(event, Event::ReadKv { .. } | Event::WriteKv { .. });
                 self.hear(generation, event);
@@ -161,22 +166,28 @@ impl Worker {
         }
     }
 
-    fn attach(&mut self, attachment: Attachment) {
+    fn attach(&mut self, id: AttachmentId, attachment: Attachment) {
         let Attachment { shape, holds, next, skips, entry, puller } = attachment;
         let generation = shape.generation;
         // One of the same generation is gone: its own end is on its way behind this.
-        self.detach(generation);
+        if let Some(index) = self.find(generation) {
+            self.end(index);
+        }
         let stage = AnyStage::new(shape, self.slots.clone());
         entry.set_figures(self.pace.figures());
-        self.stages.push(Attached { generation, stage, holds, next, skips, entry, puller });
+        self.stages.push(Attached { id, generation, stage, holds, next, skips, entry, puller });
     }
 
-    fn detach(&mut self, generation: PlanGeneration) {
-        if let Some(index) = self.find(generation) {
-            let effects = self.stages[index].stage.decoding_mut().release();
-            self.deliver(index, effects);
-            self.stages.remove(index);
+    fn detach(&mut self, id: AttachmentId) {
+        if let Some(index) = self.stages.iter().position(|it| it.id == id) {
+            self.end(index);
         }
+    }
+
+    fn end(&mut self, index: usize) {
+        let effects = self.stages[index].stage.decoding_mut().release();
+        self.deliver(index, effects);
+        self.stages.remove(index);
     }
 
     fn find(&self, generation: PlanGeneration) -> Option<usize> {

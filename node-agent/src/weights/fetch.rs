@@ -50,6 +50,7 @@ const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 const PIECES: usize = 8;
 
 /// One thing to fetch.
+#[derive(Clone)]
 struct Wanted<'a> {
     /// Its name in messages.
     what: String,
@@ -121,13 +122,23 @@ impl Host {
         needed: &Needed,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchError> {
-        let wanted = || Wanted {
+        let wanted = Wanted {
             what: format!("tensor {}", tensor.name),
             path: format!("v1alpha1/tensors/{manifest_digest}/{index}"),
             sha256: &tensor.sha256,
             length: Length::Exactly(tensor.n_bytes),
         };
-        match self.fetch(cache, wanted(), needed, progress).await {
+        self.fetch(cache, wanted, needed, progress).await
+    }
+
+    async fn fetch(
+        &self,
+        cache: &Cache,
+        wanted: Wanted<'_>,
+        needed: &Needed,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<(), FetchError> {
+        match self.fetch_once(cache, wanted.clone(), needed, progress).await {
             // Others than this cache have filled the disk: what it can do without goes before it gives up.
             Err(FetchError::Cache(error)) if error.is_full_disk() => {
                 let freed = cache.clear_unneeded(needed);
@@ -135,13 +146,13 @@ impl Host {
                     return Err(error.into());
                 }
                 tracing::warn!(%error, freed, "the disk is full; cached weights of other models were removed");
-                self.fetch(cache, wanted(), needed, progress).await
+                self.fetch_once(cache, wanted, needed, progress).await
             }
             end => end,
         }
     }
 
-    async fn fetch(
+    async fn fetch_once(
         &self,
         cache: &Cache,
         wanted: Wanted<'_>,

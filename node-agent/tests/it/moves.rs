@@ -220,7 +220,10 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
             "has not computed",
         ),
         (KvRequest { key: RouteKey { generation: PlanGeneration(2), ..key }, ..good.clone() }, "no generation g2"),
-        (KvRequest { version: version::ProtocolVersion { major: 9, minor: 0 }, ..good.clone() }, "do not talk"),
+        (
+            KvRequest { version: version::ProtocolVersion { major: 9, minor: 0 }, ..good.clone() },
+            "differ by one minor version",
+        ),
     ];
     for (request, why) in table {
         let refused = ask(&address, &request).await.expect_err(why);

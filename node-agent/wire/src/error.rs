@@ -18,6 +18,8 @@ pub enum LinkError {
     Silent(Duration),
     #[error("a write took longer than {0:?}")]
     SlowWrite(Duration),
+    #[error("more frames waited than may, so the link is given up")]
+    Overrun,
     #[error("the other end refused: {0}")]
     Refused(String),
     #[error("{found} came where {expected} was expected")]

@@ -60,7 +60,8 @@ impl Disk {
             StoreError::Write { detail }
         };
         if self.database.is_none() && self.reopen().map_err(failed)? >= revision {
-            // A failure that was told, and was none: what is there may not be given out twice.
+            // A failure that was told, and was none: what is there may not be given out twice. So it stays shut for every commit to come.
+            self.database = None;
             return Err(failed("the file holds changes that were reported as lost: restart the server".to_owned()));
         }
         let database = self.database.as_ref().expect("it was opened above where it was not open");

@@ -178,7 +178,7 @@ fn an_answer_goes_from_its_place_to_its_end() {
             },
             &[],
         ),
-        ("the end", |scene| scene.token_id(0), &["say \"\"", "leave", "head-1: close", "end stop \"\""]),
+        ("the end", |scene| scene.token_id(0), &["say \"\"", "head-1: close", "leave", "end stop \"\""]),
         ("and after it", |_| Event::Closing, &[]),
     ];
     for (what, event, expected) in table {
@@ -202,14 +202,14 @@ fn what_ends_a_run_leaves_every_ring_and_says_why() {
             "the program ends",
             on_ring,
             |scene| scene.next(Event::Closing),
-            &["leave", "head-1: close", "fail shutting_down"],
+            &["head-1: close", "leave", "fail shutting_down"],
         ),
-        ("the client went away", on_ring, |scene| scene.next(Event::Unwanted), &["leave", "head-1: close", "forget"]),
+        ("the client went away", on_ring, |scene| scene.next(Event::Unwanted), &["head-1: close", "leave", "forget"]),
         (
             "the client went away in a move",
             moving,
             |scene| scene.next(Event::Unwanted),
-            &["leave", "head-1: close", "head-2: close", "forget"],
+            &["head-1: close", "head-2: close", "leave", "forget"],
         ),
         (
             "a refusal",
@@ -218,7 +218,7 @@ fn what_ends_a_run_leaves_every_ring_and_says_why() {
                 let failed = scene.failed(FailureCode::BadFrame);
                 scene.next(failed)
             },
-            &["leave", "head-1: close", "leave", "fail session_refused"],
+            &["head-1: close", "leave", "leave", "fail session_refused"],
         ),
         (
             "numbers that are none",
@@ -227,7 +227,7 @@ fn what_ends_a_run_leaves_every_ring_and_says_why() {
                 let failed = scene.failed(FailureCode::NonFinite);
                 scene.next(failed)
             },
-            &["leave", "head-1: close", "unsound", "leave", "fail model_unsound"],
+            &["head-1: close", "leave", "unsound", "leave", "fail model_unsound"],
         ),
         (
             "a context that is full already",
@@ -254,7 +254,7 @@ fn what_ends_a_run_leaves_every_ring_and_says_why() {
                 scene.next(fourth);
                 scene.late()
             },
-            &["forget", "leave", "head-1: close", "fail client_too_slow"],
+            &["forget", "head-1: close", "leave", "fail client_too_slow"],
         ),
         (
             "and its last word, neither",
@@ -281,7 +281,7 @@ fn whatever_fails_is_replayed_and_only_what_is_at_fault_is_suspected() {
                 let failed = scene.failed(FailureCode::Compute);
                 scene.next(failed)
             },
-            &["suspect", "leave", "head-1: close", "seek"],
+            &["suspect", "head-1: close", "leave", "seek"],
         ),
         (
             "a stage that is full",
@@ -290,15 +290,15 @@ fn whatever_fails_is_replayed_and_only_what_is_at_fault_is_suspected() {
                 let failed = scene.failed(FailureCode::Busy);
                 scene.next(failed)
             },
-            &["leave", "head-1: close", "seek"],
+            &["head-1: close", "leave", "seek"],
         ),
         (
             "a frame that did not go out",
             on_ring,
             |scene| scene.next(Event::Unsent(crate::routes::Unsent::Full("head-1".into()))),
-            &["leave", "head-1: close", "seek"],
+            &["head-1: close", "leave", "seek"],
         ),
-        ("silence", on_ring, Scene::late, &["suspect", "leave", "head-1: close", "seek"]),
+        ("silence", on_ring, Scene::late, &["suspect", "head-1: close", "leave", "seek"]),
         (
             "a head that does not stop",
             || {
@@ -312,13 +312,13 @@ fn whatever_fails_is_replayed_and_only_what_is_at_fault_is_suspected() {
                 ])
             },
             Scene::late,
-            &["move failed", "leave", "head-1: close", "seek"],
+            &["move failed", "head-1: close", "leave", "seek"],
         ),
         (
             "a ring that does not take over",
             moving,
             Scene::late,
-            &["move failed", "leave", "head-1: close", "head-2: close", "seek"],
+            &["move failed", "head-1: close", "head-2: close", "leave", "seek"],
         ),
         (
             "a stage of the next ring",
@@ -327,13 +327,13 @@ fn whatever_fails_is_replayed_and_only_what_is_at_fault_is_suspected() {
                 let failed = scene.failed(FailureCode::HandOver);
                 scene.next(failed)
             },
-            &["move failed", "leave", "head-1: close", "head-2: close", "seek"],
+            &["move failed", "head-1: close", "head-2: close", "leave", "seek"],
         ),
         (
             "a next generation of other bits",
             on_ring,
             |scene| scene.next(Event::Wanted(Some(ring(2, "int8")))),
-            &["leave", "head-1: close", "seek"],
+            &["head-1: close", "leave", "seek"],
         ),
     ];
     for (what, scene, event, expected) in table {
@@ -379,7 +379,7 @@ fn a_move_that_is_no_longer_wanted_becomes_a_replay() {
     let token = scene.token("a");
     scene.next(token);
     let paused = Event::Paused { key: scene.key(), position: 3 };
-    assert_eq!(scene.next(paused), ["move failed", "leave", "head-1: close", "seek"]);
+    assert_eq!(scene.next(paused), ["move failed", "head-1: close", "leave", "seek"]);
 }
 
 #[test]

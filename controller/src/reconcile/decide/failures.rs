@@ -19,7 +19,7 @@ use crate::reconcile::observe::{Health, Observed, PhoneSeen};
 /// The first pause, and how often it doubles at most: half an hour in the end.
 const FIRST_PAUSE_SECONDS: i64 = 15;
 const MOST_DOUBLINGS: u32 = 7;
-/// Failures that a phone's status holds; the oldest goes first.
+/// Failures that a phone's status holds; the oldest goes first, links before models.
 const MAX_FAILURES: usize = 16;
 /// Characters of an agent's words that are kept.
 const MAX_MESSAGE: usize = 240;
@@ -38,9 +38,16 @@ pub(super) fn remember(status: &mut PhoneStatus, observed: &Observed, phone: &st
     let now = observed.now;
     if let Some(join) = seen.join.as_ref().filter(|join| !join.instance.is_empty()) {
         let is_new = status.agent_instance.as_ref().is_some_and(|known| *known != join.instance);
+        let is_known = status.agent_instance.as_ref() == Some(&join.instance);
+        let gone = condition::find(&status.conditions, "Ready").filter(|ready| ready.reason == "Gone");
         if is_new {
             // It has died in a load for the last time when a load succeeds, not when it is there again.
             status.failures.retain(|failure| failure.reason == FailureReason::EndedInLoad);
+        } else if let Some(gone) = gone.filter(|_| is_known && observed.health(phone).takes_segments()) {
+            // The same life is back: its connection had ended, not the agent.
+            let since = gone.last_transition_time.0;
+            let has_ended = |failure: &Failure| failure.reason == FailureReason::EndedInLoad;
+            status.failures.retain(|failure| !has_ended(failure) || failure.last_failure_time.0 < since);
         }
         status.agent_instance = Some(join.instance.clone());
     }
@@ -115,6 +122,9 @@ fn is_obsolete(observed: &Observed, failure: &Failure) -> bool {
 fn note(status: &mut PhoneStatus, of: Of<'_>, reason: FailureReason, words: Option<&str>, observed: &Observed) {
     let count = find(&status.failures, of).map_or(1, |failure| failure.count.saturating_add(1));
     status.failures.retain(|failure| !is_of(failure, of));
+    if !make_room(&mut status.failures, reason, observed.now) {
+        return;
+    }
     let (peer, manifest_digest) = match of {
         Of::Peer(peer) => (Some(peer.to_owned()), None),
         Of::Model(digest) => (None, Some(digest.to_owned())),
@@ -122,7 +132,21 @@ fn note(status: &mut PhoneStatus, of: Of<'_>, reason: FailureReason, words: Opti
     let message = words.map(|words| words.chars().take(MAX_MESSAGE).collect());
     let last_failure_time = condition_time(observed);
     status.failures.insert(0, Failure { peer, manifest_digest, reason, message, count, last_failure_time });
-    status.failures.truncate(MAX_FAILURES);
+}
+
+/// Makes room for one more; says whether there is some. Links that are down are told anew in every heartbeat, so they go first, and
+/// one of them takes no place but that of another whose pause is over.
+fn make_room(failures: &mut Vec<Failure>, reason: FailureReason, now: Timestamp) -> bool {
+    let is_link = |failure: &Failure| failure.reason == FailureReason::LinkDown;
+    while failures.len() >= MAX_FAILURES {
+        let oldest = match reason {
+            FailureReason::LinkDown => failures.iter().rposition(|failure| is_link(failure) && !is_held(failure, now)),
+            _ => failures.iter().rposition(is_link).or(failures.len().checked_sub(1)),
+        };
+        let Some(oldest) = oldest else { return false };
+        failures.remove(oldest);
+    }
+    true
 }
 
 fn find<'a>(failures: &'a [Failure], of: Of<'_>) -> Option<&'a Failure> {

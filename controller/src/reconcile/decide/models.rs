@@ -19,10 +19,12 @@ pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, act
         return;
     };
     let was_resolved = condition::is_true(&before.conditions, "Resolved");
+    let is_said_to_stall =
+        condition::find(&before.conditions, "Resolved").is_some_and(|found| found.reason == "Stalled");
     let mut after = before.clone();
     let statement = match progress {
-        // What an earlier life of the controller found out stands until this one knows better.
-        Progress::Verifying | Progress::Stalled { .. } if before.observed_generation.is_some() => return,
+        // What an earlier life of the controller found out stands until this one knows better, or the source hangs.
+        Progress::Verifying if before.observed_generation.is_some() && !is_said_to_stall => return,
         Progress::Verifying => {
             state(Truth::Unknown, "Verifying", "the file is read once and its digests are taken".into())
         }

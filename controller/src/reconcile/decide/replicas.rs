@@ -66,13 +66,17 @@ pub(super) fn decide(
     // Who matters more chooses first.
     let mut deployments: Vec<_> = observed.deployments.iter().collect();
     deployments.sort_by_key(|(_, deployment)| std::cmp::Reverse(deployment.spec.priority));
-    // Of what was written and has not come back nobody knows how it is.
-    for (key, deployment) in deployments.into_iter().filter(|(key, _)| !observed.behind.contains(*key)) {
+    let held = |key: &ObjectKey, deployment: &InferenceDeployment, cause: Cause| {
+        let setback = observed.setbacks.get(key).filter(|setback| setback.cause == cause);
+        setback.filter(|setback| setback.holds(deployment.metadata.generation, observed.uptime))
+    };
+    for (key, deployment) in deployments {
+        // Of what was written and has not come back nobody knows how it is; and what the API could not take, it is spared for a moment.
+        if observed.behind.contains(key) || held(key, deployment, Cause::PlanUnwritten).is_some() {
+            continue;
+        }
         let subject = Subject::Deployment(key.clone());
-        let setback = observed.setbacks.get(key).filter(|setback| {
-            setback.cause == Cause::DecisionFailed && setback.holds(deployment.metadata.generation, observed.uptime)
-        });
-        let decided = match setback {
+        let decided = match held(key, deployment, Cause::DecisionFailed) {
             Some(setback) => Err(setback.words.clone()),
             None => decision.apart(subject.clone(), |actions| {
                 let mut round = Round::new(observed, planner, key, deployment, &mut ledger, &survey, actions);
@@ -265,9 +269,10 @@ impl<'a, 'b> Round<'a, 'b> {
     /// Why no plan is written now, while the API refuses what is one.
     fn refused(&self) -> Option<Trouble> {
         let setback = self.observed.setbacks.get(&ObjectKey::of(self.deployment))?;
+        let reason = setback.cause.reason()?;
         let holds = setback.holds(self.deployment.metadata.generation, self.observed.uptime);
         holds.then(|| Trouble {
-            reason: setback.cause.reason().to_owned(),
+            reason: reason.to_owned(),
             message: format!(
                 "the API takes no placements of its plan: {}; mend that, it is tried again after pauses that grow",
                 setback.words

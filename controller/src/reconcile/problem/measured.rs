@@ -112,7 +112,7 @@ fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &
     let mut own: Vec<_> = of_model().filter(|placement| is_own(placement)).collect();
     own.sort_by_key(|placement| placement.spec.plan_generation);
     let mut others: Vec<_> = of_model().filter(|placement| !is_own(placement)).collect();
-    others.sort_by_key(|placement| observed.measured(placement).map_or(0, |measured| measured.layers));
+    others.sort_by_cached_key(|placement| observed.measured(placement).map_or(0, |measured| measured.layers));
     let mut known: BTreeMap<&str, Known> = BTreeMap::new();
     for placement in others.iter().chain(&own) {
         let spec = &placement.spec;

@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use crate::chat::Chat;
 use crate::prompt::Prompt;
@@ -20,9 +20,10 @@ use crate::prompt::Prompt;
 pub(super) struct ControlNames {
     names: HashSet<Box<str>>,
     finder: Option<AhoCorasick>,
-    /// In order, to look beginnings up; and reversed, for ends.
+    /// Those that are looked for in pieces, in order, to look beginnings up; and reversed, for ends.
     sorted: Vec<Box<str>>,
     sorted_backwards: Vec<Box<str>>,
+    /// Bytes of the longest of these.
     longest: usize,
 }
 
@@ -38,6 +39,9 @@ pub(super) struct Marks<'n> {
 const ROLES: [&str; 10] =
     ["system", "user", "assistant", "tool", "function", "developer", "observation", "ipython", "context", "model"];
 
+/// Bytes of the longest name that is looked for in pieces. No template writes a longer one, and each piece costs as much.
+const MAX_IN_PIECES: usize = 256;
+
 /// The characters that can be marks.
 fn noncharacters() -> impl Iterator<Item = char> {
     let planes = (0..=16_u32).flat_map(|plane| [plane << 16 | 0xfffe, plane << 16 | 0xffff]);
@@ -49,14 +53,16 @@ fn noncharacters() -> impl Iterator<Item = char> {
 impl ControlNames {
     pub(super) fn new<'n>(names: impl Iterator<Item = &'n str>) -> Self {
         let names: HashSet<Box<str>> = names.filter(|name| !name.is_empty()).map(Box::from).collect();
-        let mut sorted: Vec<Box<str>> = names.iter().cloned().collect();
+        let mut sorted: Vec<Box<str>> = names.iter().filter(|name| name.len() <= MAX_IN_PIECES).cloned().collect();
         sorted.sort_unstable();
-        let mut sorted_backwards: Vec<Box<str>> = names.iter().map(|name| backwards(name)).collect();
+        let mut sorted_backwards: Vec<Box<str>> = sorted.iter().map(|name| backwards(name)).collect();
         sorted_backwards.sort_unstable();
-        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
+        let longest = sorted.iter().map(|name| name.len()).max().unwrap_or(0);
         let finder = AhoCorasick::builder()
+            // The other kind takes the square of a name to be built.
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .match_kind(MatchKind::LeftmostLongest)
-            .build(sorted.iter().map(|name| name.as_bytes()));
+            .build(names.iter().map(|name| name.as_bytes()));
         // More names than an automaton holds are in no file that is taken; without it none is found whole, and pieces still are.
         Self { names, finder: finder.ok(), sorted, sorted_backwards, longest }
     }
@@ -70,10 +76,10 @@ impl ControlNames {
 
     /// The bytes at the start of `text` that end a name without beginning it.
     fn ended_at_the_start(&self, text: &str) -> usize {
-        let heads = text.char_indices().map(|(at, c)| &text[..at + c.len_utf8()]);
-        let ended = heads.take_while(|head| head.len() < self.longest);
-        let ended = ended.filter(|head| begins_one(&self.sorted_backwards, &backwards(head)));
-        ended.map(str::len).max().unwrap_or(0)
+        // What is the head of a text is the tail of it backwards.
+        let text = backwards(&text[..text.floor_char_boundary(self.longest.saturating_sub(1))]);
+        let tails = text.char_indices().map(|(at, _)| &text[at..]);
+        tails.filter(|tail| begins_one(&self.sorted_backwards, tail)).map(str::len).max().unwrap_or(0)
     }
 }
 
@@ -187,11 +193,13 @@ impl<'n> Marks<'n> {
 
     /// The same of one that the template wrote around a role.
     fn name_in_pieces<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
-        let (begin, rest) = text.strip_prefix(self.begin)?.strip_prefix(self.begin)?.split_once(self.begin)?;
+        // A name and its seven marks are no longer than this: what comes after is not looked through at each piece.
+        let window = &text[..text.floor_char_boundary(self.names.longest + 7 * char::MAX_LEN_UTF8)];
+        let (begin, rest) = window.strip_prefix(self.begin)?.strip_prefix(self.begin)?.split_once(self.begin)?;
         let (role, rest) = rest.split_once(self.end)?;
         let (end, rest) = rest.split_once(self.end)?;
         let name = format!("{begin}{role}{end}");
-        let after = rest.strip_prefix(self.end)?;
+        let after = &text[window.len() - rest.strip_prefix(self.end)?.len()..];
         (ROLES.contains(&role) && self.names.names.contains(name.as_str())).then_some((name, after))
     }
 }

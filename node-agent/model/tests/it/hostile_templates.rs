@@ -96,6 +96,24 @@ fn what_lies_too_deep_or_holds_itself_is_refused() {
 }
 
 #[test]
+fn pieces_of_names_are_not_looked_for_through_all_that_follows() {
+    let n_pieces = 200_000;
+    let source = format!("{{{{ '<|' * {n_pieces} }}}}");
+    let template = ChatTemplate::new(&source, String::new(), String::new(), &["<|user|>"]).unwrap();
+    let prompt = template.render(&Chat::default()).unwrap();
+    assert_eq!(prompt.text(), "<|".repeat(n_pieces));
+}
+
+#[test]
+fn a_name_as_long_as_a_template_is_not_looked_for_in_pieces() {
+    let name = "<".repeat(20_000);
+    let source = "<".repeat(name.len() - 1);
+    let template = ChatTemplate::new(&source, String::new(), String::new(), &[&name]).unwrap();
+    let prompt = template.render(&Chat::default()).unwrap();
+    assert_eq!(prompt.text(), source);
+}
+
+#[test]
 fn comparing_and_looking_up_is_paid_for() {
     let doubled = "{% set ns = namespace(l=[1]) %}{% for i in range(25) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
     for expression in ["ns.l == ns.l", "ns.l in [ns.l]", "{ns.l: 1}", "ns.l | sort", "ns.l is eq(ns.l)"] {

@@ -10,13 +10,14 @@ use polyphony_protocol::{Frame, PlanGeneration};
 use tokio::runtime::Handle;
 
 use crate::board::Entry;
-use crate::serve::compute::{Call, Compute, Skip};
+use crate::serve::compute::{AttachmentId, Call, Compute, Skip};
 use crate::serve::kv_transfer::Puller;
 use crate::serve::outlet::{NotSent, Outlet, ToHost};
 use crate::serve::stage::{AnyStage, Effect};
 
 /// A stage and what belongs to it.
 pub(super) struct Attached {
+    pub(super) id: AttachmentId,
     pub(super) generation: PlanGeneration,
     pub(super) stage: AnyStage,
     pub(super) holds: Holds,
@@ -66,7 +67,7 @@ impl Attached {
                 None
             }
             Effect::Pull(pull) => {
-                let compute = Compute::new(self.generation, calls.clone());
+                let compute = Compute::new(self.generation, self.id, calls.clone());
                 runtime.spawn(self.puller.clone().run(pull, compute));
                 None
             }

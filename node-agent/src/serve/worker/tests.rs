@@ -72,14 +72,17 @@ impl Bench {
             step_deadline: Duration::from_secs(60),
             idle_deadline: Duration::from_secs(60),
         };
-        worker.attach(Attachment {
+        let attachment = || Attachment {
             next: Outlet::new(shape.max_frames_out()),
-            shape,
+            shape: shape.clone(),
             holds,
             skips: BTreeMap::new(),
             entry: Board::default().add("default", "talk"),
-            puller: Puller::new("phone-1".into(), assignment, wire),
-        });
+            puller: Puller::new("phone-1".into(), assignment.clone(), wire.clone()),
+        };
+        // One of the same generation was here before.
+        worker.attach(AttachmentId(0), attachment());
+        worker.attach(AttachmentId(1), attachment());
         Self { worker, calls, inbox, from_stages }
     }
 
@@ -178,7 +181,25 @@ async fn a_thread_that_ends_by_a_fault_tells_the_gateway_before() {
     bench.start(1, 1);
     assert!(bench.worker.turn(&bench.inbox));
     bench.heard();
-    bench.worker.abandon();
-    let heard = bench.heard();
-    assert!(matches!(&heard[..], [Frame::Failed(failed)] if failed.key == key(1)), "{heard:?}");
+    // What was taken and never heard is refused too.
+    bench.start(2, 1);
+    bench.worker.abandon(&bench.inbox);
+    let of_session = |frame: Frame| match frame {
+        Frame::Failed(failed) => failed.key,
+        other => panic!("{other:?}"),
+    };
+    let failed: Vec<RouteKey> = bench.heard().into_iter().map(of_session).collect();
+    assert_eq!(failed, [key(1), key(2), key(2)], "an open and a prompt of the second");
+}
+
+#[tokio::test]
+async fn a_late_end_of_a_stage_leaves_the_one_that_took_its_place() {
+    let mut bench = Bench::new().await;
+    bench.start(1, 1);
+    assert!(bench.calls.try_send(Call::Detach(AttachmentId(0))).is_ok());
+    assert!(bench.worker.turn(&bench.inbox));
+    assert!(matches!(bench.heard()[..], [Frame::Token(_)]), "its session goes on");
+    assert!(bench.calls.try_send(Call::Detach(AttachmentId(1))).is_ok());
+    assert!(bench.worker.turn(&bench.inbox));
+    assert!(bench.worker.stages.is_empty());
 }

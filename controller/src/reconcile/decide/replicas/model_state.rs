@@ -32,7 +32,14 @@ impl<'a> ModelState<'a> {
                 reason: "ModelNotResolved".into(),
                 message: format!("Model {name}: {}: {}", refusal.reason, refusal.message),
             }),
-            Some(Progress::Verifying | Progress::Stalled { .. }) | None => Self::Pending,
+            Some(Progress::Stalled { path }) => Self::Trouble(Trouble {
+                reason: "ModelStalled".into(),
+                message: format!(
+                    "Model {name}: nothing more of {} could be read for seconds: look after the disk or mount it lies on",
+                    path.display()
+                ),
+            }),
+            Some(Progress::Verifying) | None => Self::Pending,
         }
     }
 }

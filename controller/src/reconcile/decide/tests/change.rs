@@ -111,6 +111,30 @@ fn a_model_that_is_read_for_the_first_time_is_no_reason_to_warn() {
 }
 
 #[test]
+fn a_source_that_hangs_is_told_of_though_its_model_was_verified_before_and_what_serves_goes_on() {
+    let mut world = three_phones().serving();
+    let resolved = world.observed.models[&key("m")].progress.clone();
+    let said = |world: &World| {
+        let status = world.observed.models[&key("m")].object.status.clone().unwrap();
+        status.conditions.iter().find(|found| found.type_ == "Resolved").map(|found| found.reason.clone())
+    };
+    assert_eq!(said(&world).as_deref(), Some("Verified"));
+    let steps = [
+        (Some(Progress::Verifying), "Verified", "False AsDesired"),
+        (Some(Progress::Stalled { path: "/mnt/m.gguf".into() }), "Stalled", "True ModelStalled"),
+        (Some(Progress::Verifying), "Verifying", "False AsDesired"),
+        (resolved, "Verified", "False AsDesired"),
+    ];
+    for (progress, of_model, degraded) in steps {
+        world.observed.models.get_mut(&key("m")).unwrap().progress = progress;
+        world.settle();
+        assert_eq!(said(&world).as_deref(), Some(of_model));
+        assert_eq!(world.condition("Degraded"), degraded);
+        assert_eq!(world.condition("Available"), "True Serving");
+    }
+}
+
+#[test]
 fn a_model_that_answered_nonsense_is_told_of_until_its_file_is_another() {
     let mut world = three_phones();
     world.settle();

@@ -111,6 +111,47 @@ fn a_new_life_of_the_agent_is_given_a_chance_unless_the_last_one_died_in_the_loa
 }
 
 #[test]
+fn an_agent_whose_connection_alone_ended_did_not_die_in_a_load() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ());
+    world.settle();
+    world.report(SegmentPhase::Loading);
+    world.settle();
+    world.lose("a");
+    world.settle();
+    assert_eq!(world.failures("a").len(), 1);
+    world.wait(1);
+    world.join("a", 300);
+    world.settle();
+    assert_eq!(world.failures("a"), [], "it is the same life");
+}
+
+#[test]
+fn more_links_that_are_down_than_are_remembered_push_out_nothing_and_each_other_not() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ());
+    world.settle();
+    world.report(SegmentPhase::Failed);
+    world.settle();
+    let of_model = world.failures("a");
+    assert_eq!(of_model.len(), 1);
+    let peers: Vec<String> = (0..20).map(|idx| format!("peer-{idx}")).collect();
+    for peer in &peers {
+        world.join(peer, 10);
+        world.set_link("a", peer, false);
+    }
+    world.settle();
+    let first = world.failures("a");
+    assert_eq!(first.len(), 16);
+    for _ in 0..10 {
+        world.wait(1);
+        world.settle();
+        assert_eq!(world.failures("a"), first, "nothing is written anew");
+    }
+    world.wait(60);
+    world.settle();
+    assert!(world.failures("a").contains(&of_model[0]), "{:?}", world.failures("a"));
+}
+
+#[test]
 fn a_failed_successor_is_dropped_and_the_balancer_does_not_return_to_it() {
     let mut world = World::new().with_phones(&[100, 100]).with_deployment(|_| ()).serving();
     assert_eq!(world.generations(), ["g1: a"]);

@@ -52,6 +52,16 @@ fn a_serving_plan_is_not_touched_by_a_successor_that_is_refused() {
 }
 
 #[test]
+fn a_plan_that_an_api_in_disorder_did_not_take_waits_without_a_word() {
+    let mut world = World::new().with_phones(&[60, 60]).with_deployment(|_| ());
+    world.set_back("d", Cause::PlanUnwritten, "etcd has no leader (503)");
+    assert_eq!(creates(&world.settle()), 0);
+    assert!(!world.has_told("PlacementRefused"));
+    world.observed.uptime += Duration::from_secs(1);
+    assert_eq!(creates(&world.settle()), 2);
+}
+
+#[test]
 fn what_was_written_in_part_is_handed_to_nobody_and_goes() {
     for n_written in 1..=2 {
         let mut world = three_phones();
@@ -105,6 +115,7 @@ fn one_deployment_that_breaks_down_touches_no_other() {
     decision.actions().for_each(|action| world.carry_out(action));
     assert_eq!(world.condition("Degraded"), "True DecisionFailed");
     assert_eq!(world.condition("Available"), "False DecisionFailed");
+    assert_eq!(world.condition("Ready"), "False DecisionFailed");
     assert!(world.message("Degraded").contains("poison"), "{}", world.message("Degraded"));
     let planned: Vec<_> = world.observed.placements.values().map(|one| one.spec.deployment.clone()).collect();
     assert_eq!(planned, ["e"], "and nothing is reserved for the first");
