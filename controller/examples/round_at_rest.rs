@@ -213,7 +213,7 @@ fn carry_out(observed: &mut Observed, action: Action) {
     match action {
         Action::SetPhoneStatus { name, status } => {
             if let Some(object) = observed.phones.get_mut(&name).and_then(|seen| seen.object.as_mut()) {
-                Arc::make_mut(object).status = Some(status);
+                Arc::make_mut(object).status = Some(*status);
             }
         }
         Action::SetModelStatus { key, status } => {

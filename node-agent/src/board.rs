@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(peers(), [] as [&str; 0], "not before it was tried anew");
         assert_eq!(board.links(), [], "an old rate is none");
         board.note_unreachable("c", "silent".into());
-        lock(&board.unreachable).get_mut("c").unwrap().since -= DOWN_AFTER;
+        lock(&board.unreachable).entry("c".into()).and_modify(|unreachable| unreachable.since -= DOWN_AFTER);
         assert_eq!(peers(), ["c"]);
         board.note_unreachable("c", "still silent".into());
         assert_eq!(board.links_down()[0].reason, "still silent");

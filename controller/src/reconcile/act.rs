@@ -96,7 +96,7 @@ impl Actor {
                 let old = observed.phones.get(&name).and_then(|seen| seen.object.as_deref());
                 let key = ObjectKey::new("", name);
                 let old = old.map(|phone| (phone, phone.status.as_ref()));
-                set_status(Api::<Phone>::all(self.client.clone()), WrittenKind::Phone, key, old, status).await
+                set_status(Api::<Phone>::all(self.client.clone()), WrittenKind::Phone, key, old, *status).await
             }
             Action::SetModelStatus { key, status } => {
                 let old = observed.models.get(&key).map(|seen| (&*seen.object, seen.object.status.as_ref()));

@@ -32,7 +32,7 @@ pub enum Action {
     },
     SetPhoneStatus {
         name: String,
-        status: PhoneStatus,
+        status: Box<PhoneStatus>,
     },
     /// Ends a link that has been silent for too long, so that everybody sees the phone gone.
     CutLink {

@@ -398,7 +398,7 @@ impl World {
                 observed.phones.get_mut(&name).unwrap().object =
                     Some(Arc::new(Phone::new(&name, PhoneSpec::default())));
             }
-            Action::SetPhoneStatus { name, status } => self.edit_phone(&name, |phone| phone.status = Some(status)),
+            Action::SetPhoneStatus { name, status } => self.edit_phone(&name, |phone| phone.status = Some(*status)),
             Action::SetModelStatus { key, status } => {
                 Arc::make_mut(&mut observed.models.get_mut(&key).unwrap().object).status = Some(status);
             }

@@ -40,7 +40,7 @@ pub(super) fn decide(observed: &Observed, name: &str, seen: &PhoneSeen, actions:
     let after = status_of(observed, phone, seen, health, &before);
     if after != before {
         let story = story_of(phone, &before, &after);
-        actions.push(Action::SetPhoneStatus { name: name.to_owned(), status: after });
+        actions.push(Action::SetPhoneStatus { name: name.to_owned(), status: Box::new(after) });
         actions.extend(story);
     }
 }
