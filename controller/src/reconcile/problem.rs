@@ -117,14 +117,14 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
     }
     let mut classes: BTreeMap<String, Vec<PhoneCosts>> = BTreeMap::new();
     let demand = demand(request.deployment, request.manifest);
+    let own = ObjectKey::of(request.deployment).to_string();
     for name in
         observed.phones.keys().filter(|name| request.within.is_none_or(|within| within.contains(&name.as_str())))
     {
-        if let Some((numerics, estimate)) = estimated_costs(observed, request, name, &weights, &demand) {
+        if let Some((numerics, estimate)) = estimated_costs(observed, (request, &own), name, &weights, &demand) {
             classes.entry(numerics).or_default().push(estimate);
         }
     }
-    let own = ObjectKey::of(request.deployment).to_string();
     let timed = timed_phones(observed, request.deployment);
     // What a phone's own segment measures has the turns of others in it.
     let in_turns = |costs: PhoneCosts| {
@@ -200,7 +200,7 @@ pub fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> Mo
 /// A phone that may take a segment now, with its numerics, as its speed test tells its times.
 fn estimated_costs(
     observed: &Observed,
-    request: &Request<'_>,
+    (request, own): (&Request<'_>, &str),
     name: &str,
     model: &ModelCosts,
     demand: &Demand,
@@ -209,7 +209,7 @@ fn estimated_costs(
     let profile = observed.profile(name)?;
     if !observed.health(name).takes_segments()
         || request.excluded.contains(name)
-        || !is_admitted(request, name)
+        || !is_admitted(request, own, name)
         || failures::of_model(observed, name, request.manifest_digest).is_some()
         || refusal(observed, object, request.deployment).is_some()
     {
@@ -220,21 +220,21 @@ fn estimated_costs(
     Some((profile.numerics, costs))
 }
 
-/// Whether those that use the phone, and the deployment, share it.
-fn is_admitted(request: &Request<'_>, phone: &str) -> bool {
-    let own = ObjectKey::of(request.deployment).to_string();
-    request.taken.admits(phone, &own, request.deployment.spec.placement.allow_sharing)
+/// Whether those that use the phone, and the deployment, whose key is `own`, share it.
+fn is_admitted(request: &Request<'_>, own: &str, phone: &str) -> bool {
+    request.taken.admits(phone, own, request.deployment.spec.placement.allow_sharing)
 }
 
 /// The phones that the planner is not asked about, and why.
 pub fn refusals(observed: &Observed, request: &Request<'_>) -> Vec<(String, &'static str)> {
+    let own = ObjectKey::of(request.deployment).to_string();
     let why = |name: &String| {
         let seen = observed.phones.get(name)?;
         let has_profile = observed.profile(name).is_some();
         let (Some(object), true, true) = (&seen.object, has_profile, observed.health(name).takes_segments()) else {
             return Some("it is not there");
         };
-        if request.excluded.contains(name) || !is_admitted(request, name) {
+        if request.excluded.contains(name) || !is_admitted(request, &own, name) {
             return Some("it is another deployment's or replica's, or has just failed");
         }
         if failures::of_model(observed, name, request.manifest_digest).is_some() {

@@ -5,6 +5,7 @@
 //! while after it holds nothing of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use polyphony_api::phone::LayerTime;
@@ -111,20 +112,22 @@ fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &
     let of_model = || observed.placements.values().filter(|placement| placement.spec.manifest_digest == digest);
     let mut own: Vec<_> = of_model().filter(|placement| is_own(placement)).collect();
     own.sort_by_key(|placement| placement.spec.plan_generation);
-    let mut others: Vec<_> = of_model().filter(|placement| !is_own(placement)).collect();
-    others.sort_by_cached_key(|placement| observed.measured(placement).map_or(0, |measured| measured.layers));
+    let has_own = !own.is_empty();
+    let with_measured = |placement: &'a Arc<SegmentPlacement>| (placement, observed.measured(placement));
+    let mut others: Vec<_> = of_model().filter(|placement| !is_own(placement)).map(with_measured).collect();
+    others.sort_by_key(|(_, measured)| measured.map_or(0, |measured| measured.layers));
     let mut known: BTreeMap<&str, Known> = BTreeMap::new();
-    for placement in others.iter().chain(&own) {
+    for (placement, measured) in others.into_iter().chain(own.into_iter().map(with_measured)) {
         let spec = &placement.spec;
         let of_phone = known.entry(spec.phone.as_str()).or_default();
-        if let Some(measured) = observed.measured(placement) {
+        if let Some(measured) = measured {
             of_phone.report = Some((measured, spec.holds.head));
             let busy = remembered(observed, &spec.phone, digest)
                 .filter(|time| observed.now.as_second() - time.at_seconds <= BUSY_REMEMBERED_SECONDS);
             of_phone.is_light = busy.is_some_and(|busy| measured.layers.saturating_mul(2) < busy.layers);
         }
         // Until it serves there is no plan of its own that noise could change.
-        if spec.planned_layer_microseconds > 0 && !own.is_empty() {
+        if spec.planned_layer_microseconds > 0 && has_own {
             of_phone.planned_seconds = Some(spec.planned_layer_microseconds as f64 / 1e6);
         }
     }
