@@ -150,6 +150,11 @@ pub struct Placement {
     /// when both allow it.
     #[serde(default = "yes")]
     pub allow_sharing: bool,
+    /// Plan as though the other deployments on a phone were idle: for those that are seldom asked at the same time. A phone that
+    /// serves *n* others counts as *n* + 1 times as slow otherwise. The memory of others counts always. A changed value counts
+    /// from the next plan on.
+    #[serde(default)]
+    pub assume_others_idle: bool,
     /// Which state of battery and heat a phone must be in to hold segments. A phone that leaves it is drained: its
     /// layers move to others while streams go on.
     #[serde(default)]
@@ -166,6 +171,7 @@ impl Default for Placement {
             memory_fraction: default_memory_fraction(),
             strategy: Strategy::default(),
             allow_sharing: true,
+            assume_others_idle: false,
             power_policy: PowerPolicy::default(),
         }
     }

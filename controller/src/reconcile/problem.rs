@@ -128,7 +128,8 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
     let timed = timed_phones(observed, request.deployment);
     // What a phone's own segment measures has the turns of others in it.
     let in_turns = |costs: PhoneCosts| {
-        let turns = if timed.contains(costs.name.as_str()) { 1 } else { request.taken.turns(&costs.name, &own) };
+        let counts = !spec.placement.assume_others_idle && !timed.contains(costs.name.as_str());
+        let turns = if counts { request.taken.turns(&costs.name, &own) } else { 1 };
         costs.in_turns(turns)
     };
     let problem = |(numerics, estimates): (String, Vec<PhoneCosts>)| {

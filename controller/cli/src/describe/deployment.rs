@@ -66,7 +66,11 @@ fn wishes(placement: &Placement) -> String {
     };
     let labels = placement.selector_text();
     let selector = if labels.is_empty() { String::new() } else { format!(" with {labels}") };
-    let sharing = if placement.allow_sharing { "" } else { ", shared with no other deployment" };
+    let sharing = match (placement.allow_sharing, placement.assume_others_idle) {
+        (false, _) => ", shared with no other deployment",
+        (true, true) => ", planned as though other deployments were idle",
+        (true, false) => "",
+    };
     format!("{phones}{selector}, {:.0} % of their memory{sharing}", placement.memory_fraction * 100.0)
 }
 

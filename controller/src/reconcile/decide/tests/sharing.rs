@@ -42,6 +42,18 @@ fn two_small_deployments_on_idle_phones_do_not_share_one() {
 }
 
 #[test]
+fn a_deployment_that_takes_others_for_idle_is_placed_as_if_it_were_alone() {
+    let mut world = World::new().with_phones(&[300, 300, 300, 300]).with_deployment(|_| ());
+    world.settle();
+    let alone = phones(&world)["d"].clone();
+    and_another(&mut world, "e");
+    let other = world.observed.deployments.get_mut(&key("e")).unwrap();
+    Arc::make_mut(other).spec.placement.assume_others_idle = true;
+    world.settle();
+    assert_eq!(phones(&world)["e"], alone, "the best phones are taken, and good all the same");
+}
+
+#[test]
 fn deployments_share_the_only_phone_there_is_where_both_allow_it() {
     for (allows, expected) in [(true, 2), (false, 1)] {
         let mut world = World::new().with_phones(&[300]).with_deployment(|_| ());
