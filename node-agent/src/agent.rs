@@ -27,8 +27,9 @@ use crate::metrics::{self, Identity, Metrics};
 use crate::neighbours;
 use crate::probe;
 use crate::sensors::Sensors;
+use crate::serve::members::Members;
 use crate::serve::outlet;
-use crate::serve::ring::{self, Members};
+use crate::serve::ring;
 use crate::weights::Cache;
 
 /// A session that nobody closes is forgotten after this.
@@ -73,13 +74,13 @@ async fn run_to_the_end(
     let metrics_address = metrics_listener.local_addr()?;
     let (choice, threads, data_dir) = (flags.backend, flags.threads, flags.data_dir.clone());
     let share = flags.cpu_share_file.as_deref().map(CpuShare::open).transpose()?;
-    let chosen =
-        tokio::task::spawn_blocking(move || backend::choose(choice, threads, share.as_ref(), &data_dir)).await??;
+    let capacity_bytes = probe::memory_bytes().unwrap_or(0);
+    let allocatable_bytes = allocatable(flags.memory, capacity_bytes)?;
+    let choose = move || backend::choose(choice, threads, share.as_ref(), &data_dir, allocatable_bytes);
+    let chosen = tokio::task::spawn_blocking(choose).await??;
     for speed in &chosen.speeds {
         tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }
-    let capacity_bytes = probe::memory_bytes().unwrap_or(0);
-    let allocatable_bytes = allocatable(flags.memory, capacity_bytes)?;
     let cache = Cache::open(flags.data_dir.join("weights"), flags.cache_size)?;
     let join = Join {
         version: version::CURRENT,

@@ -8,9 +8,9 @@ use polyphony_protocol::hub::{LinkDown, LinkReport, SegmentPhase, SegmentReport}
 use polyphony_wire::LinkError;
 use tokio::sync::Notify;
 
-use crate::metrics::Steps;
 use crate::pace::Figures;
 use crate::serve::links::Links;
+use crate::steps::Steps;
 
 /// Peers whose links are remembered; beyond that the one measured longest ago is forgotten.
 const MAX_PEERS: usize = 64;

@@ -4,7 +4,7 @@
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
 use polyphony_kernels::{BufferId, Engine, EngineError, KvLayout, Matmul, MatrixId, Recording, Row};
-use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Positions, Role, TensorEntry, TensorType};
+use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Positions, Role, Room, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
 
 mod alibi;
@@ -33,6 +33,12 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// The same, as footprints count it.
+    pub fn room(self) -> Room {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Room { n_sessions: count(self.n_slots), context_length: count(self.n_positions) }
+    }
+
     /// Rows of one step that can give logits: one a session.
     fn max_logits(self) -> usize {
         self.n_slots.min(self.max_rows)

@@ -3,5 +3,5 @@
 pub mod cache;
 pub mod fetch;
 
-pub use cache::{Cache, CacheError, Needed};
+pub use cache::{Cache, CacheError, Hold};
 pub use fetch::{FetchError, Host};

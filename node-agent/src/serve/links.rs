@@ -5,7 +5,7 @@
 
 use polyphony_protocol::hub::{Assignment, EncoderStages};
 
-use super::compute::Source;
+use super::event::Source;
 
 /// The ring links of one stage.
 #[derive(Clone, Debug, PartialEq, Eq)]

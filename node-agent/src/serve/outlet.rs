@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
-use polyphony_protocol::Frame;
+use polyphony_protocol::{Frame, RouteKey};
+use polyphony_wire::{Entrance, LaneLimits, Lanes, NoEntry, lanes};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -11,22 +12,22 @@ use tokio_util::sync::CancellationToken;
 /// connects and disconnects.
 #[derive(Clone)]
 pub struct Outlet {
-    /// Frames that may wait for the socket.
-    capacity: usize,
+    /// What may wait for the socket.
+    limits: LaneLimits,
     queue: Arc<Mutex<Option<Queue>>>,
 }
 
 struct Queue {
-    frames: mpsc::Sender<Frame>,
+    entrance: Entrance,
     overrun: CancellationToken,
 }
 
 /// A link's end of its outlet.
 pub struct Connected {
-    pub waiting: mpsc::Receiver<Frame>,
+    pub waiting: Lanes,
     /// For frames that the link sends of its own.
-    pub frames: mpsc::Sender<Frame>,
-    /// Cancelled when more frames were to wait than may.
+    pub entrance: Entrance,
+    /// Cancelled when more was to wait than may.
     pub overrun: CancellationToken,
 }
 
@@ -35,24 +36,24 @@ pub struct Connected {
 pub enum NotSent {
     #[error("the ring link is down")]
     NotConnected,
-    #[error("{limit} frames wait for the ring link already, so it is given up")]
-    Overrun { limit: usize },
+    #[error("more than {} frames or {} KiB of rows would wait for the ring link, so it is given up", .limits.frames, .limits.bytes >> 10)]
+    Overrun { limits: LaneLimits },
 }
 
 // === impl Outlet ===
 
 impl Outlet {
-    /// Not connected yet, with room for `capacity` frames.
-    pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), queue: Arc::default() }
+    /// Not connected yet.
+    pub fn new(limits: LaneLimits) -> Self {
+        Self { limits, queue: Arc::default() }
     }
 
     /// Puts a link's queue in place.
     pub fn connect(&self) -> Connected {
-        let (frames, waiting) = mpsc::channel(self.capacity);
+        let (entrance, waiting) = lanes(self.limits);
         let overrun = CancellationToken::new();
-        *self.lock() = Some(Queue { frames: frames.clone(), overrun: overrun.clone() });
-        Connected { waiting, frames, overrun }
+        *self.lock() = Some(Queue { entrance: entrance.clone(), overrun: overrun.clone() });
+        Connected { waiting, entrance, overrun }
     }
 
     /// The link is gone; says whether the sender did not know yet.
@@ -63,18 +64,25 @@ impl Outlet {
     /// Queues a frame; never waits.
     ///
     /// # Errors
-    /// When there is no link, or its queue is full: then there is none any more.
+    /// When there is no link, or as much waits for it as may: then there is none any more.
     pub fn send(&self, frame: Frame) -> Result<(), NotSent> {
         let mut queue = self.lock();
-        match queue.as_ref().ok_or(NotSent::NotConnected)?.frames.try_send(frame) {
+        match queue.as_ref().ok_or(NotSent::NotConnected)?.entrance.queue(frame) {
             Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(NotSent::NotConnected),
-            Err(mpsc::error::TrySendError::Full(_)) => {
+            Err(NoEntry::Closed) => Err(NotSent::NotConnected),
+            Err(NoEntry::Full) => {
                 if let Some(full) = queue.take() {
                     full.overrun.cancel();
                 }
-                Err(NotSent::Overrun { limit: self.capacity })
+                Err(NotSent::Overrun { limits: self.limits })
             }
+        }
+    }
+
+    /// A session is over: its rows that wait need not go out.
+    pub fn forget_rows(&self, key: RouteKey) {
+        if let Some(queue) = self.lock().as_ref() {
+            queue.entrance.forget_rows(key);
         }
     }
 
@@ -136,17 +144,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_outlet_breaks_its_link_and_never_waits() {
-        let outlet = Outlet::new(2);
+        let limits = LaneLimits { frames: 2, bytes: 1 };
+        let outlet = Outlet::new(limits);
         assert_eq!(outlet.send(Frame::Accepted), Err(NotSent::NotConnected));
         let mut connected = outlet.connect();
-        assert_eq!(
-            [(); 3].map(|()| outlet.send(Frame::Accepted)),
-            [Ok(()), Ok(()), Err(NotSent::Overrun { limit: 2 })]
-        );
+        assert_eq!([(); 3].map(|()| outlet.send(Frame::Accepted)), [Ok(()), Ok(()), Err(NotSent::Overrun { limits })]);
         connected.overrun.cancelled().await;
         assert_eq!(outlet.send(Frame::Accepted), Err(NotSent::NotConnected));
         assert!(!outlet.disconnect(), "the sender knows");
-        assert!(connected.waiting.recv().await.is_some());
+        assert!(connected.waiting.next().await.is_some());
     }
 
     #[tokio::test]

@@ -5,30 +5,36 @@
 mod attached;
 mod cache_pieces;
 
-use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::frame::Failed;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::batch::{Batch, StepInput};
-use super::compute::{Attachment, AttachmentId, Call, Event, Owned, Source};
+use super::calls::{Calls, Inbox, Late};
+use super::compute::{Attachment, AttachmentId, Call};
+use super::event::{Event, Source, key_of};
 use super::faults::Faults;
 use super::outlet::ToHost;
 use super::stage::{AnyStage, Effect, EncoderJob, EncoderStep, Reason, Work};
-use crate::hub_link::key_of;
 use crate::kv_cache::Slots;
-use crate::metrics::StepKind;
 use crate::pace::{Figures, Pace, Shares, Step};
-use crate::segment::SegmentError;
+use crate::segment::{AnySegment, SegmentError};
+use crate::steps::StepKind;
 use crate::trial;
 
 use attached::{Attached, Lost};
 
 /// How long after the last step its figures are told, if no other step comes.
 const FIGURES_AFTER: Duration = Duration::from_millis(250);
+
+/// A loaded segment with its share of the memory budget.
+pub struct Owned {
+    pub segment: AnySegment,
+    /// Given back when the segment is freed: fields are dropped in this order.
+    pub memory: OwnedSemaphorePermit,
+}
 
 pub(super) struct Worker {
     owned: Owned,
@@ -37,9 +43,8 @@ pub(super) struct Worker {
     /// Which of the stages may step first.
     turn: usize,
     host: ToHost,
-    runtime: Handle,
     /// For handles that others call back on.
-    calls: std_mpsc::SyncSender<Call>,
+    calls: Calls<Call>,
     /// Of the segment, whichever stage runs on it.
     pace: Pace,
     /// When the figures of the last steps are due.
@@ -68,35 +73,25 @@ enum Next {
 // === impl Worker ===
 
 impl Worker {
-    pub(super) fn new(
-        owned: Owned,
-        host: ToHost,
-        runtime: Handle,
-        calls: std_mpsc::SyncSender<Call>,
-        broken: watch::Sender<Option<String>>,
-    ) -> Self {
+    pub(super) fn new(owned: Owned, host: ToHost, calls: Calls<Call>, broken: watch::Sender<Option<String>>) -> Self {
         let slots = Slots::new(owned.segment.capacity().n_slots);
         let pace = Pace::new(Shares::default(), Figures::default());
         let (stages, turn, faults, figures_due) = (Vec::new(), 0, Faults::default(), None);
-        Self { owned, slots, stages, turn, host, runtime, calls, pace, figures_due, faults, broken }
+        Self { owned, slots, stages, turn, host, calls, pace, figures_due, faults, broken }
     }
 
     /// Runs until it is told to stop.
-    pub(super) fn run(&mut self, inbox: &std_mpsc::Receiver<Call>) {
+    pub(super) fn run(&mut self, inbox: &Inbox<Call>) {
         self.time_trial();
         while self.turn(inbox) {}
     }
 
     /// Hears what waits, looks at the deadlines and runs a step. Whether another turn is to come.
-    fn turn(&mut self, inbox: &std_mpsc::Receiver<Call>) -> bool {
-        let mut call = match self.wait(inbox) {
-            Ok(call) => Some(call),
-            Err(std_mpsc::RecvTimeoutError::Timeout) => None,
-            Err(std_mpsc::RecvTimeoutError::Disconnected) => return false,
-        };
+    fn turn(&mut self, inbox: &Inbox<Call>) -> bool {
+        let mut call = self.wait(inbox).ok();
         while let Some(one) = call {
             match self.take(one) {
-                Next::Hear => call = inbox.try_recv().ok(),
+                Next::Hear => call = inbox.try_recv(),
                 Next::Step => break,
                 Next::Stop => return false,
             }
@@ -111,11 +106,11 @@ impl Worker {
     }
 
     /// The thread ends by a fault of this program: the gateway hears it of every session, and of what waits to be heard.
-    pub(super) fn abandon(&mut self, inbox: &std_mpsc::Receiver<Call>) {
+    pub(super) fn abandon(&mut self, inbox: &Inbox<Call>) {
         while !self.stages.is_empty() {
             self.end(0);
         }
-        for call in inbox.try_iter() {
+        while let Some(call) = inbox.try_recv() {
             if let Call::Stage(generation, event) = call {
                 self.refuse_late(generation, event);
             }
@@ -123,18 +118,12 @@ impl Worker {
     }
 
     /// The next call; none at once where a step can be run, and none at the next deadline.
-    fn wait(&self, inbox: &std_mpsc::Receiver<Call>) -> Result<Call, std_mpsc::RecvTimeoutError> {
+    fn wait(&self, inbox: &Inbox<Call>) -> Result<Call, Late> {
         if self.stages.iter().any(|it| it.stage.has_work()) {
-            return inbox.try_recv().map_err(|error| match error {
-                std_mpsc::TryRecvError::Empty => std_mpsc::RecvTimeoutError::Timeout,
-                std_mpsc::TryRecvError::Disconnected => std_mpsc::RecvTimeoutError::Disconnected,
-            });
+            return inbox.try_recv().ok_or(Late);
         }
         let deadlines = self.stages.iter().filter_map(|it| it.stage.poll_timeout());
-        match deadlines.chain(self.figures_due).min() {
-            Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())),
-            None => inbox.recv().map_err(|_| std_mpsc::RecvTimeoutError::Disconnected),
-        }
+        inbox.recv_until(deadlines.chain(self.figures_due).min())
     }
 
     fn take(&mut self, call: Call) -> Next {
@@ -167,7 +156,7 @@ impl Worker {
     }
 
     fn attach(&mut self, id: AttachmentId, attachment: Attachment) {
-        let Attachment { shape, holds, next, skips, entry, puller } = attachment;
+        let Attachment { shape, holds, next, skips, entry, pull } = attachment;
         let generation = shape.generation;
         // One of the same generation is gone: its own end is on its way behind this.
         if let Some(index) = self.find(generation) {
@@ -175,7 +164,7 @@ impl Worker {
         }
         let stage = AnyStage::new(shape, self.slots.clone());
         entry.set_figures(self.pace.figures());
-        self.stages.push(Attached { id, generation, stage, holds, next, skips, entry, puller });
+        self.stages.push(Attached { id, generation, stage, holds, next, skips, entry, pull });
     }
 
     fn detach(&mut self, id: AttachmentId) {
@@ -204,6 +193,7 @@ impl Worker {
             Event::Frame { frame, source } => self.accept(index, frame, source, now),
             Event::PeerLost { phone, why } => stage.decoding_mut().peer_lost(&phone, &why),
             Event::HostLost => stage.decoding_mut().host_lost(),
+            Event::AllOver => stage.decoding_mut().all_over(),
             Event::ReadKv { key, n_positions, layer, positions, answer } => {
                 // Who asked may have gone.
                 let _ = answer.send(self.read_kv(index, key, n_positions, layer, positions));
@@ -354,7 +344,7 @@ impl Worker {
         let it = &self.stages[index];
         let mut lost = None;
         for effect in effects {
-            lost = lost.or(it.carry_out(effect, &self.host, &self.runtime, &self.calls));
+            lost = lost.or(it.carry_out(effect, &self.host, &self.calls));
         }
         if let Some(Lost { phone, why }) = lost {
             let effects = self.stages[index].stage.decoding_mut().peer_lost(&phone, &why.to_string());
@@ -364,7 +354,7 @@ impl Worker {
             let it = &self.stages[index];
             for effect in effects {
                 // What cannot be told of an end over a broken link is told by the link's end.
-                let _ = it.carry_out(effect, &self.host, &self.runtime, &self.calls);
+                let _ = it.carry_out(effect, &self.host, &self.calls);
             }
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! A name says what the bytes must be, so a file is believed only after its digest was computed again.
 
+mod hold;
 mod incoming;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -13,7 +13,10 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
+pub use hold::Hold;
 pub use incoming::{Incoming, KeepError};
+
+use hold::Holds;
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +32,8 @@ pub struct CacheError {
 pub struct Cache {
     folder: PathBuf,
     limit_bytes: u64,
+    holds: Holds,
 }
-
-/// Digests of files that are not to make room for others.
-pub type Needed = BTreeSet<String>;
 
 /// What a file is called until all of it has come.
 const PART: &str = "part";
@@ -54,7 +55,7 @@ impl Cache {
     /// # Errors
     /// When the folder cannot be made or read.
     pub fn open(folder: PathBuf, limit_bytes: u64) -> Result<Self, CacheError> {
-        let cache = Self { folder, limit_bytes };
+        let cache = Self { folder, limit_bytes, holds: Holds::default() };
         cache.make_folder()?;
         // One of an earlier version was readable by all; where it is not ours to change, it stays as it is.
         let _ = fs::set_permissions(&cache.folder, fs::Permissions::from_mode(0o700));
@@ -92,26 +93,42 @@ impl Cache {
         self.path_of(sha256).and_then(|path| fs::metadata(path).ok()).is_some_and(|file| file.len() == n_bytes)
     }
 
-    /// Takes in `n_bytes` of that digest as they come. Older files that are not in `needed` go first when the limit is
-    /// reached; `None` when there is no room even so, or the name is no digest.
+    /// A hold on files of this cache, on none yet.
+    pub fn hold(&self) -> Hold {
+        self.holds.begin()
+    }
+
+    /// Takes in `n_bytes` of that digest as they come. When the limit is reached older files make room, those last that others hold, and
+    /// those that `own` holds never; `None` when there is no room even so, or the name is no digest.
     ///
     /// # Errors
     /// When a file cannot be made.
-    pub fn receive(&self, sha256: &str, n_bytes: u64, needed: &Needed) -> Result<Option<Incoming>, CacheError> {
+    pub fn receive(&self, sha256: &str, n_bytes: u64, own: &Hold) -> Result<Option<Incoming>, CacheError> {
         let Some(path) = self.path_of(sha256) else { return Ok(None) };
         // Somebody may have cleared the folder while the agent ran.
         self.make_folder()?;
-        if !self.make_room(n_bytes, needed)? {
+        if !self.make_room(n_bytes, own)? {
             return Ok(None);
         }
         Incoming::new(path, sha256).map(Some)
     }
 
-    /// Removes every file that is not needed, for a disk that is full; says how many bytes that were.
-    pub fn clear_unneeded(&self, needed: &Needed) -> u64 {
-        let removed =
-            |entry: Entry| (entry.may_go(needed) && fs::remove_file(&entry.path).is_ok()).then_some(entry.n_bytes);
-        self.entries().map_or(0, |entries| entries.into_iter().filter_map(removed).sum())
+    /// Frees `n_bytes` of a disk that is full, if so much lies in files that nobody holds: the oldest go. Says how many bytes did.
+    pub fn make_way(&self, n_bytes: u64) -> u64 {
+        let Ok(mut entries) = self.entries() else { return 0 };
+        let held = self.holds.digests();
+        entries.retain(|entry| entry.is_whole() && !held.contains(entry.name()));
+        entries.sort_by_key(|entry| entry.used);
+        let mut freed = 0;
+        for entry in entries {
+            if freed >= n_bytes {
+                break;
+            }
+            if fs::remove_file(&entry.path).is_ok() {
+                freed += entry.n_bytes;
+            }
+        }
+        freed
     }
 
     pub fn limit_bytes(&self) -> u64 {
@@ -123,15 +140,20 @@ impl Cache {
         made.map_err(|source| self.error(&self.folder, source))
     }
 
-    fn make_room(&self, n_bytes: u64, needed: &Needed) -> Result<bool, CacheError> {
+    fn make_room(&self, n_bytes: u64, own: &Hold) -> Result<bool, CacheError> {
         let mut entries = self.entries()?;
-        entries.sort_by_key(|entry| entry.used);
         let mut total: u64 = entries.iter().map(|entry| entry.n_bytes).sum();
+        if total + n_bytes <= self.limit_bytes {
+            return Ok(true);
+        }
+        let held = self.holds.digests();
+        entries.retain(|entry| entry.is_whole() && !own.has(entry.name()));
+        entries.sort_by_key(|entry| (held.contains(entry.name()), entry.used));
         for entry in entries {
             if total + n_bytes <= self.limit_bytes {
                 break;
             }
-            if entry.may_go(needed) && fs::remove_file(&entry.path).is_ok() {
+            if fs::remove_file(&entry.path).is_ok() {
                 total -= entry.n_bytes;
             }
         }
@@ -166,10 +188,13 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether it is whole and nobody needs it.
-    fn may_go(&self, needed: &Needed) -> bool {
-        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        self.path.extension().is_none() && !needed.contains(name)
+    /// Its digest, where it is whole.
+    fn name(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.path.extension().is_none()
     }
 }
 
@@ -183,9 +208,10 @@ mod tests {
     }
 
     /// Whether there was room.
-    fn put(cache: &Cache, bytes: &[u8], needed: &[&str]) -> bool {
-        let needed = needed.iter().map(|name| (*name).to_owned()).collect();
-        let Some(mut incoming) = cache.receive(&digest(bytes), bytes.len() as u64, &needed).unwrap() else {
+    fn put(cache: &Cache, bytes: &[u8], own: &[&str]) -> bool {
+        let hold = cache.hold();
+        hold.keep(own.iter().map(|name| (*name).to_owned()));
+        let Some(mut incoming) = cache.receive(&digest(bytes), bytes.len() as u64, &hold).unwrap() else {
             return false;
         };
         bytes.chunks(3).for_each(|piece| incoming.write(piece).unwrap());
@@ -219,18 +245,51 @@ mod tests {
         assert!(put(&cache, &[3; 10], &[&a]));
         assert!(!put(&cache, &[2; 10], &[&a, &c]));
         assert!(cache.has(&a, 10) && !cache.has(&b, 10) && cache.has(&c, 10));
-        assert_eq!(cache.clear_unneeded(&Needed::from([a.clone()])), 10);
-        assert_eq!(files(folder.path()), [a]);
+    }
+
+    #[test]
+    fn what_somebody_holds_goes_last_and_never_for_a_disk_that_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path().into(), 40).unwrap();
+        let names: Vec<String> = (1..=5).map(|n| digest(&[n; 10])).collect();
+        let age = |n: u64| {
+            let used = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n);
+            let file = fs::File::options().append(true).open(folder.path().join(&names[n as usize])).unwrap();
+            file.set_modified(used).unwrap();
+        };
+        for n in 0..4 {
+            assert!(put(&cache, &[n + 1; 10], &[]));
+            age(n.into());
+        }
+        // A segment serves on the two oldest.
+        let serves = cache.hold();
+        serves.keep([names[0].clone(), names[1].clone()]);
+        assert_eq!(cache.make_way(5), 10);
+        assert!(
+            !cache.has(&names[2], 10) && cache.has(&names[3], 10),
+            "the oldest of the others, and no more than is wanted"
+        );
+        assert_eq!(cache.make_way(1000), 10);
+        assert!(cache.has(&names[0], 10) && cache.has(&names[1], 10));
+        assert_eq!(cache.make_way(1000), 0);
+        // A limit that is too small for both is no reason not to load the second.
+        assert!(put(&cache, &[5; 10], &[]) && put(&cache, &[6; 30], &[&names[4]]));
+        assert!(!cache.has(&names[0], 10) && !cache.has(&names[1], 10) && cache.has(&names[4], 10));
+        let loads = cache.hold();
+        loads.keep([names[4].clone()]);
+        assert_eq!(cache.make_way(1000), 30);
+        drop(loads);
+        assert_eq!(cache.make_way(1000), 10);
     }
 
     #[test]
     fn nothing_half_written_outlives_its_failure() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().into(), 1000).unwrap();
-        let mut broken_off = cache.receive(&digest(b"weights"), 7, &Needed::new()).unwrap().unwrap();
+        let mut broken_off = cache.receive(&digest(b"weights"), 7, &cache.hold()).unwrap().unwrap();
         broken_off.write(b"wei").unwrap();
         drop(broken_off);
-        let mut damaged = cache.receive(&digest(b"weights"), 7, &Needed::new()).unwrap().unwrap();
+        let mut damaged = cache.receive(&digest(b"weights"), 7, &cache.hold()).unwrap().unwrap();
         damaged.write(b"weightz").unwrap();
         assert!(matches!(damaged.keep(), Err(KeepError::Digest { .. })));
         assert_eq!(files(folder.path()), [""; 0]);
@@ -261,7 +320,7 @@ mod tests {
         let cache = Cache::open(folder.path().join("cache"), 1000).unwrap();
         fs::write(folder.path().join("secret"), b"s").unwrap();
         assert_eq!(cache.get("../secret").unwrap(), None);
-        assert!(cache.receive("../other", 1, &Needed::new()).unwrap().is_none());
+        assert!(cache.receive("../other", 1, &cache.hold()).unwrap().is_none());
         assert!(!folder.path().join("other").exists());
     }
 }

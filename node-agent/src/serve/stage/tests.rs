@@ -5,6 +5,7 @@ mod encoder;
 mod ends;
 mod flow;
 mod hand_over;
+mod room;
 
 use std::time::Duration;
 

@@ -8,16 +8,14 @@ use std::sync::Arc;
 use polyphony_kernels::{Arithmetic, Backend};
 use polyphony_model::{Holds, Manifest};
 use polyphony_protocol::frame::Prompt;
-use polyphony_protocol::hub::{self, Assignment};
 use polyphony_protocol::session::{History, Sampling, SessionOptions};
 use polyphony_protocol::{ActivationType, Epoch, RingId, SessionId};
-use polyphony_wire::{Bounds, Uncounted, Wire};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::*;
 use crate::board::Board;
 use crate::segment::{AnySegment, Capacity};
-use crate::serve::kv_transfer::Puller;
+use crate::serve::calls::calls;
 use crate::serve::outlet::{FromStages, Outlet, to_host};
 use crate::serve::stage::StageShape;
 
@@ -25,8 +23,8 @@ const GENERATION: PlanGeneration = PlanGeneration(1);
 
 struct Bench {
     worker: Worker,
-    calls: std_mpsc::SyncSender<Call>,
-    inbox: std_mpsc::Receiver<Call>,
+    calls: Calls<Call>,
+    inbox: Inbox<Call>,
     from_stages: FromStages,
 }
 
@@ -48,13 +46,11 @@ impl Bench {
         };
         let segment = AnySegment::load(engine, &manifest, holds, capacity, ActivationType::F16, bytes_of).unwrap();
         let memory = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let (calls, inbox) = std_mpsc::sync_channel(16);
+        let (calls, inbox) = calls(16);
         let (to_host, from_stages) = to_host(16);
         let (hidden_size, broken) = (segment.hidden_size(), watch::channel(None).0);
         let owned = Owned { segment, memory };
-        let mut worker = Worker::new(owned, to_host, Handle::current(), calls.clone(), broken);
-        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
-        let (_, assignment) = watch::channel(assignment(&manifest));
+        let mut worker = Worker::new(owned, to_host, calls.clone(), broken);
         let shape = StageShape {
             ring: RingId(1),
             generation: GENERATION,
@@ -73,12 +69,12 @@ impl Bench {
             idle_deadline: Duration::from_secs(60),
         };
         let attachment = || Attachment {
-            next: Outlet::new(shape.max_frames_out()),
+            next: Outlet::new(shape.limits_out()),
             shape: shape.clone(),
             holds,
             skips: BTreeMap::new(),
             entry: Board::default().add("default", "talk"),
-            puller: Puller::new("phone-1".into(), assignment.clone(), wire.clone()),
+            pull: Box::new(|_, _| panic!("no session moves here")),
         };
         // One of the same generation was here before.
         worker.attach(AttachmentId(0), attachment());
@@ -111,29 +107,6 @@ impl Bench {
 
     fn heard(&mut self) -> Vec<Frame> {
         std::iter::from_fn(|| self.from_stages.frames.try_recv().ok()).collect()
-    }
-}
-
-fn assignment(manifest: &Manifest) -> Assignment {
-    Assignment {
-        namespace: "default".into(),
-        name: "talk".into(),
-        ring: RingId(1),
-        generation: GENERATION,
-        ring_secret: String::new(),
-        plan_digest: String::new(),
-        stage: 0,
-        holds: hub::Holds { embedding: true, from: 0, to: manifest.hyperparameters.n_layers, head: true },
-        peers: Vec::new(),
-        manifest_digest: String::new(),
-        context_length: 64,
-        max_sessions: 2,
-        session_groups: 0,
-        activation_type: ActivationType::F16,
-        numerics_class: String::new(),
-        standby: None,
-        follows: None,
-        encoder: None,
     }
 }
 

@@ -6,8 +6,6 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
 
-use super::VALID;
-
 /// From a small segment on a fast phone to a prefill chunk on a slow one.
 const BUCKETS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -37,7 +35,8 @@ impl Steps {
                 "Seconds that a step takes on this phone's layers: prefill when a session has several rows in it, else decode.",
             );
             let options = options.buckets(BUCKETS.to_vec()).const_label("placement", placement);
-            Histogram::with_opts(options.const_label("kind", kind)).expect(VALID)
+            Histogram::with_opts(options.const_label("kind", kind))
+                .expect("names, labels and buckets are constants and valid")
         };
         Self { prefill: histogram("prefill"), decode: histogram("decode") }
     }
@@ -50,7 +49,7 @@ impl Steps {
         histogram.observe(took.as_secs_f64());
     }
 
-    pub(super) fn families(&self) -> Vec<MetricFamily> {
+    pub fn families(&self) -> Vec<MetricFamily> {
         [&self.prefill, &self.decode].into_iter().flat_map(Collector::collect).collect()
     }
 }
