@@ -1,5 +1,7 @@
 //! The backend: measures what this phone has and takes the faster, or what the person chose.
 
+pub mod apart;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,8 @@ use polyphony_protocol::hub::Speed;
 
 use crate::cpu_share::CpuShare;
 use crate::flags::BackendChoice;
+
+use apart::Measured;
 
 /// The backend that segments run on, and what was measured of all.
 #[derive(Clone, Debug)]
@@ -66,30 +70,36 @@ fn open(backend: Backend, cache: &Path, share: Option<&CpuShare>) -> Result<Box<
     })
 }
 
-/// Opens and measures the backends that `choice` allows; what was measured before, as `data_dir` remembers, is not measured again.
-///
-/// With a `share` all is measured at that share, and nothing remembered. No more is held for it than `memory_bytes`, which the phone gives.
+/// How backends are measured.
+#[derive(Clone, Debug)]
+pub struct Measuring {
+    /// Of the CPU backend.
+    pub threads: usize,
+    /// All is measured at that share, and nothing remembered.
+    pub share: Option<CpuShare>,
+    /// What was measured before is remembered here, and not measured again.
+    pub data_dir: PathBuf,
+    /// No more is held for it, which is what the phone gives.
+    pub memory_bytes: u64,
+    /// This program, where it can measure GPUs in a process of its own.
+    pub program: Option<PathBuf>,
+}
+
+/// Opens and measures the backends that `choice` allows.
 ///
 /// # Errors
 /// When the one that was asked for does not open; with `auto` only when not even the processor does.
-pub fn choose(
-    choice: BackendChoice,
-    threads: usize,
-    share: Option<&CpuShare>,
-    data_dir: &Path,
-    memory_bytes: u64,
-) -> Result<Chosen, EngineError> {
-    let cache = data_dir.join("kernels");
-    let candidate = |backend, name| candidate(backend, name, &cache, share, streamed_matrices(memory_bytes));
+pub fn choose(choice: BackendChoice, how: &Measuring) -> Result<Chosen, EngineError> {
+    let threads = how.threads;
     let cpu = Backend::Cpu { threads, arithmetic: Arithmetic::F32 };
     match choice {
-        BackendChoice::Cpu => candidate(cpu, "cpu"),
-        BackendChoice::CpuInt8 => candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu"),
-        BackendChoice::Vulkan => candidate(VULKAN, "vulkan"),
-        BackendChoice::VulkanInt8 => candidate(VULKAN_INT8, "vulkan"),
+        BackendChoice::Cpu => how.candidate(cpu, "cpu"),
+        BackendChoice::CpuInt8 => how.candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu"),
+        BackendChoice::Vulkan => how.candidate(VULKAN, "vulkan"),
+        BackendChoice::VulkanInt8 => how.candidate(VULKAN_INT8, "vulkan"),
         BackendChoice::Auto => {
-            let cpu = candidate(cpu, "cpu")?;
-            let vulkan = match candidate(VULKAN, "vulkan") {
+            let cpu = how.candidate(cpu, "cpu")?;
+            let vulkan = match how.gpu() {
                 Ok(vulkan) => vulkan,
                 Err(error @ EngineError::NoAdapter { .. }) => {
                     tracing::info!(%error, "going on with the CPU backend");
@@ -107,31 +117,60 @@ pub fn choose(
     }
 }
 
-fn candidate(
-    backend: Backend,
-    name: &'static str,
-    cache: &Path,
-    share: Option<&CpuShare>,
-    n_matrices: usize,
-) -> Result<Chosen, EngineError> {
-    let mut engine = open(backend, cache, share)?;
-    let (device, numerics) = (engine.device(), engine.numerics());
-    let place = cache.join(remembered_name(&format!("{device} {numerics}"), n_matrices));
-    let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
-        Some(speed) => speed,
-        None => {
-            let share_now = share.map(CpuShare::now);
-            let [gflops, batch_gflops] = measure_arithmetic(engine.as_mut(), share_now)?;
-            let gigabytes_per_second = measure_memory(engine.as_mut(), share_now, n_matrices)?;
-            let device = device.clone();
-            let speed = Speed { backend: name.to_owned(), device, gflops, batch_gflops, gigabytes_per_second };
-            if share.is_none() {
-                remember(&place, &speed);
+/// Measures the GPU in this process.
+fn measure_gpu(data_dir: &Path, memory_bytes: u64) -> Result<Measured, EngineError> {
+    let data_dir = data_dir.to_owned();
+    Measuring { threads: 1, share: None, data_dir, memory_bytes, program: None }.measured(VULKAN, "vulkan")
+}
+
+// === impl Measuring ===
+
+impl Measuring {
+    fn candidate(&self, backend: Backend, name: &'static str) -> Result<Chosen, EngineError> {
+        Ok(self.chosen(backend, name, self.measured(backend, name)?))
+    }
+
+    /// The GPU, of which this process is to keep nothing before it computes on it.
+    fn gpu(&self) -> Result<Chosen, EngineError> {
+        match (&self.program, &self.share) {
+            (Some(program), None) => {
+                Ok(self.chosen(VULKAN, "vulkan", apart::measure(program, &self.data_dir, self.memory_bytes)?))
             }
-            speed
+            _ => self.candidate(VULKAN, "vulkan"),
         }
-    };
-    Ok(Chosen { backend, name, device, numerics, speeds: vec![speed], cache: cache.to_owned(), share: share.cloned() })
+    }
+
+    fn chosen(&self, backend: Backend, name: &'static str, measured: Measured) -> Chosen {
+        let Measured { device, numerics, speed } = measured;
+        Chosen { backend, name, device, numerics, speeds: vec![speed], cache: self.cache(), share: self.share.clone() }
+    }
+
+    fn measured(&self, backend: Backend, name: &'static str) -> Result<Measured, EngineError> {
+        let share = self.share.as_ref();
+        let mut engine = open(backend, &self.cache(), share)?;
+        let (device, numerics) = (engine.device(), engine.numerics());
+        let n_matrices = streamed_matrices(self.memory_bytes);
+        let place = self.cache().join(remembered_name(&format!("{device} {numerics}"), n_matrices));
+        let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
+            Some(speed) => speed,
+            None => {
+                let share_now = share.map(CpuShare::now);
+                let [gflops, batch_gflops] = measure_arithmetic(engine.as_mut(), share_now)?;
+                let gigabytes_per_second = measure_memory(engine.as_mut(), share_now, n_matrices)?;
+                let device = device.clone();
+                let speed = Speed { backend: name.to_owned(), device, gflops, batch_gflops, gigabytes_per_second };
+                if share.is_none() {
+                    remember(&place, &speed);
+                }
+                speed
+            }
+        };
+        Ok(Measured { device, numerics, speed })
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.data_dir.join("kernels")
+    }
 }
 
 /// A file for each device, driver and arithmetic, and for what is measured: of another thing there would be other figures.
@@ -285,17 +324,22 @@ mod tests {
     #[test]
     fn a_speed_is_measured_once_and_again_when_its_file_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let chosen = choose(BackendChoice::Cpu, 1, None, folder.path(), u64::MAX).unwrap();
+        let choose = |threads| {
+            let (data_dir, memory_bytes) = (folder.path().to_owned(), u64::MAX);
+            let how = Measuring { threads, share: None, data_dir, memory_bytes, program: None };
+            choose(BackendChoice::Cpu, &how).unwrap()
+        };
+        let chosen = choose(1);
         assert!(chosen.speeds[0].gflops > 0.0);
         let file = std::fs::read_dir(folder.path().join("kernels")).unwrap().next().unwrap().unwrap().path();
         // Figures that JSON gives back to the last bit.
         let known = Speed { gflops: 1e6, batch_gflops: 2e6, gigabytes_per_second: 1.5, ..chosen.speeds[0].clone() };
         std::fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
-        assert_eq!(choose(BackendChoice::Cpu, 1, None, folder.path(), u64::MAX).unwrap().speeds, [known]);
+        assert_eq!(choose(1).speeds, [known]);
         std::fs::write(&file, b"{").unwrap();
-        assert!(choose(BackendChoice::Cpu, 1, None, folder.path(), u64::MAX).unwrap().speeds[0].gflops < 1e6);
+        assert!(choose(1).speeds[0].gflops < 1e6);
         // Another number of threads is another device.
-        choose(BackendChoice::Cpu, 2, None, folder.path(), u64::MAX).unwrap();
+        choose(2);
         assert_eq!(std::fs::read_dir(folder.path().join("kernels")).unwrap().count(), 2);
     }
 }

@@ -15,6 +15,8 @@ mod golden;
 mod hub;
 #[path = "it/kv_rows.rs"]
 mod kv_rows;
+#[path = "it/measuring.rs"]
+mod measuring;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[path = "it/moves.rs"]
