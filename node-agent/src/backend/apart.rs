@@ -78,7 +78,7 @@ fn wait(child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
     }
 }
 
-/// Measures the GPU in this process, which [`measure`] has started for that, and says what came of it.
+/// Measures the GPU in this process, which another agent has started for that, and says what came of it.
 ///
 /// # Errors
 /// When nobody hears it.

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+type Digests = Mutex<BTreeSet<String>>;
+
 /// Files that are needed, by their digests, for as long as this or a clone of it lives.
 #[derive(Clone, Debug, Default)]
-pub struct Hold(Arc<Mutex<BTreeSet<String>>>);
+pub struct Hold(Arc<Digests>);
 
 /// Every hold on a cache.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Holds(Arc<Mutex<Vec<Weak<Mutex<BTreeSet<String>>>>>>);
+pub(super) struct Holds(Arc<Mutex<Vec<Weak<Digests>>>>);
 
 // === impl Hold ===
 
