@@ -3,18 +3,18 @@
 mod form;
 mod messages;
 
-use polyphony_model::{Chat, ChatTemplate, Prompt, TemplateError};
-use serde_json::Value;
+use polyphony_model::{Chat, ChatTemplate, Json, Object, Prompt, TemplateError};
 
 use crate::errors::ApiError;
 use crate::fit;
 use crate::model_text::ModelText;
-use crate::request::{Fields, GENERATION, Generation, Limits, alternatives, kind_of};
+use crate::request::{Fields, GENERATION, Generation, Limits, alternatives};
 
 pub(crate) use form::ChatForm;
 
 /// The fields that a chat has beside those of all endpoints.
-const OWN: &[&str] = &["messages", "tools", "tool_choice", "logprobs", "top_logprobs", "add_generation_prompt"];
+const OWN: &[&str] =
+    &["messages", "tools", "tool_choice", "logprobs", "top_logprobs", "add_generation_prompt", "chat_template_kwargs"];
 
 /// What a chat asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,16 +55,28 @@ pub(crate) fn chat(fields: &Fields) -> Result<Chat, ApiError> {
         }
     }
     let messages = messages::parse(fields)?;
-    Ok(Chat { messages, tools, add_generation_prompt: fields.flag("add_generation_prompt", true)? })
+    let add_generation_prompt = fields.flag("add_generation_prompt", true)?;
+    let variables = match fields.chat_template_kwargs() {
+        None => Object::new(),
+        Some(Json::Object(variables)) => variables.clone(),
+        Some(other) => {
+            let expected = format!("send an object such as {{\"enable_thinking\": false}}, not {}", other.kind());
+            return Err(ApiError::field("chat_template_kwargs", expected));
+        }
+    };
+    Ok(Chat { messages, tools, add_generation_prompt, variables, now: None })
 }
 
-fn tools(fields: &Fields) -> Result<Vec<Value>, ApiError> {
-    let listed = match fields.get("tools") {
+fn tools(fields: &Fields) -> Result<Vec<Json>, ApiError> {
+    let listed = match fields.tools() {
         None => return Ok(Vec::new()),
-        Some(Value::Array(listed)) => listed,
-        Some(other) => return Err(ApiError::field("tools", format_args!("send a list, not {}", kind_of(other)))),
+        Some(Json::List(listed)) => listed,
+        Some(other) => return Err(ApiError::field("tools", format_args!("send a list, not {}", other.kind()))),
     };
-    let is_function = |tool: &Value| tool["type"] == "function" && tool["function"]["name"].is_string();
+    let is_function = |tool: &Json| {
+        let name = tool.get("function").and_then(|function| function.get("name")?.as_str());
+        tool.get("type").and_then(Json::as_str) == Some("function") && name.is_some()
+    };
     match listed.iter().position(|tool| !is_function(tool)) {
         None => Ok(listed.clone()),
         Some(idx) => {
@@ -87,6 +99,7 @@ pub(crate) fn tokens(
 ) -> Result<Vec<u32>, ApiError> {
     let refused = |error: TemplateError| ApiError::field("messages", error);
     let template = text.template.as_ref().ok_or_else(|| refused(TemplateError::Missing))?;
+    let chat = Chat { now: Some(jiff::Zoned::now().datetime()), ..chat };
     let prompt = template.render(&chat).map_err(refused)?;
     check_rendered(template, chat, &prompt)?;
     fit::check("messages", &prompt.text(), &text.tokenizer, context_length)?;
@@ -103,7 +116,7 @@ fn check_rendered(template: &ChatTemplate, chat: Chat, prompt: &Prompt) -> Resul
     let mut without = chat;
     if let Some(idx) = calls(&without) {
         let mut no_calls = without.clone();
-        no_calls.messages.iter_mut().for_each(|message| drop(message.fields.remove("tool_calls")));
+        no_calls.messages.iter_mut().for_each(|message| drop(message.fields.shift_remove("tool_calls")));
         if is_same(&no_calls) {
             return Err(ApiError::unsupported(&format!("messages[{idx}].tool_calls"), remedy));
         }

@@ -4,6 +4,8 @@ mod generation;
 mod others;
 mod sampling;
 
+use polyphony_model::Json;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::errors::ApiError;
@@ -17,7 +19,18 @@ const OF_A_LIST: usize = 8;
 
 /// The fields of a body. A field that is `null` counts as absent, as in OpenAI's own clients.
 #[derive(Clone, Debug)]
-pub(crate) struct Fields(Map<String, Value>);
+pub(crate) struct Fields {
+    all: Map<String, Value>,
+    ordered: Ordered,
+}
+
+/// What a chat template is given: its objects keep their fields in the order in which they were sent.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Ordered {
+    messages: Option<Json>,
+    tools: Option<Json>,
+    chat_template_kwargs: Option<Json>,
+}
 
 // === impl Fields ===
 
@@ -31,21 +44,36 @@ impl Fields {
             );
             return Err(ApiError::body(message));
         }
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(other) => Err(ApiError::body(format!("the body is {}: send one JSON object", kind_of(&other)))),
-            Err(error) => Err(ApiError::body(format!("the body is not valid JSON: {error}; send one JSON object"))),
-        }
+        let invalid = |error| ApiError::body(format!("the body is not valid JSON: {error}; send one JSON object"));
+        let all = match serde_json::from_slice(body).map_err(invalid)? {
+            Value::Object(fields) => fields,
+            other => return Err(ApiError::body(format!("the body is {}: send one JSON object", kind_of(&other)))),
+        };
+        let has_ordered = ["messages", "tools", "chat_template_kwargs"].iter().any(|name| all.contains_key(*name));
+        let ordered = if has_ordered { serde_json::from_slice(body).map_err(invalid)? } else { Ordered::default() };
+        Ok(Self { all, ordered })
+    }
+
+    pub(crate) fn messages(&self) -> Option<&Json> {
+        self.ordered.messages.as_ref()
+    }
+
+    pub(crate) fn tools(&self) -> Option<&Json> {
+        self.ordered.tools.as_ref()
+    }
+
+    pub(crate) fn chat_template_kwargs(&self) -> Option<&Json> {
+        self.ordered.chat_template_kwargs.as_ref()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+        self.all.get(name).filter(|value| !value.is_null())
     }
 
     /// # Errors
     /// 400 naming a field that is in none of these lists, unless it is one that changes nothing.
     pub(crate) fn refuse_others(&self, known: &[&[&str]]) -> Result<(), ApiError> {
-        others::refuse(&self.0, known)
+        others::refuse(&self.all, known)
     }
 
     pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {

@@ -33,6 +33,7 @@ const TOKENIZE: &[&str] = &[
     "tool_choice",
     "add_special_tokens",
     "add_generation_prompt",
+    "chat_template_kwargs",
     "return_token_strs",
 ];
 const DETOKENIZE: &[&str] = &["model", "tokens"];
@@ -51,7 +52,7 @@ impl TokenizeRequest {
     /// 400 naming the first field that is wrong.
     pub(crate) fn parse(fields: &Fields) -> Result<Self, ApiError> {
         fields.refuse_others(&[TOKENIZE])?;
-        let source = match (fields.text("prompt")?, fields.get("messages")) {
+        let source = match (fields.text("prompt")?, fields.messages()) {
             (Some(prompt), None) => {
                 Source::Text { prompt: prompt.to_owned(), add_special_tokens: fields.flag("add_special_tokens", true)? }
             }

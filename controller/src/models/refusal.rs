@@ -75,7 +75,11 @@ impl Refusal {
             | ModelError::Text {
                 source:
                     TextError::Template(_)
-                    | TextError::Tokenizer(TokenizerError::Model { .. } | TokenizerError::PreTokenizer { .. }),
+                    | TextError::Tokenizer(
+                        TokenizerError::Model { .. }
+                        | TokenizerError::PreTokenizer { .. }
+                        | TokenizerError::Unsupported { .. },
+                    ),
                 ..
             } => Reason::Unsupported,
             ModelError::Gguf { .. }

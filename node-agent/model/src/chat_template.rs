@@ -1,39 +1,41 @@
 //! Chat template: messages to the text that the model was trained to see, by the file's own Jinja template.
 //!
-//! Rendered as `transformers` does it (blocks trimmed, Python's string methods, `raise_exception`, `tojson`), but for one thing: there is
-//! no clock, so `strftime_now` is left undefined and templates take their built-in date. A template is as little to be trusted as any
+//! Rendered as `transformers` does it (blocks trimmed, Python's string methods, `raise_exception`, `tojson`); the time that
+//! `strftime_now` tells comes with the chat. A template is as little to be trusted as any
 //! file: its steps, what it makes and what it reads through are bounded ([`budget`]), and what is a control token in its result is what it
 //! wrote itself ([`marks`]).
 
 mod budget;
+mod context;
 mod filters;
 mod json;
 mod marks;
+mod number;
 mod rewrite;
+mod source;
 
-use std::collections::BTreeMap;
-
-use minijinja::machinery::ast::Stmt;
-use minijinja::machinery::{CodeGenerator, Instructions, eval, make_string_output, parse};
-use minijinja::syntax::SyntaxConfig;
+use minijinja::machinery::{eval, make_string_output};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
-use serde_json::Value as Json;
+use serde_json::json;
 
 pub use rewrite::Unsupported;
 
 use crate::chat::{Chat, ChatMessage};
 use crate::gguf::{Gguf, GgufError};
+use crate::json::Json;
 use crate::prompt::Prompt;
 use crate::tokenizer::control_names;
+use crate::tokenizer_config::TokenizerConfig;
 use marks::{ControlNames, Marks};
-use rewrite::Rewriter;
+use source::{MAX_SOURCE_BYTES, Source};
 
-/// A chat template that compiles, with the model's own begin and end tokens.
+/// The chat templates of a model, which compile, with its own begin and end tokens.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    source: String,
-    syntax: SyntaxConfig,
+    default: Source,
+    /// What renders a chat with tools, where that is another.
+    tool_use: Option<Source>,
     control_names: ControlNames,
     bos_token: String,
     eos_token: String,
@@ -47,13 +49,13 @@ pub enum TemplateError {
     #[error("the model file has no `{KEY}`: it is no chat model; use plain completions")]
     Missing,
     #[error(
-        "`{KEY}` has {found} bytes, over the limit of {MAX_SOURCE_BYTES}; convert the model with a shorter template"
+        "`{field}` has {found} bytes, over the limit of {MAX_SOURCE_BYTES}; convert the model with a shorter template"
     )]
-    TooLong { found: usize },
-    #[error("`{KEY}` does not compile: {0:#}; convert the model with another template")]
-    Compile(#[source] Error),
-    #[error("`{KEY}` is not supported: {0}; convert the model with another template")]
-    Unsupported(#[from] Unsupported),
+    TooLong { field: String, found: usize },
+    #[error("`{field}` does not compile: {source:#}; convert the model with another template")]
+    Compile { field: String, source: Error },
+    #[error("`{field}` is not supported: {source}; convert the model with another template")]
+    Unsupported { field: String, source: Unsupported },
     #[error("the chat template refuses these messages: {0}")]
     Refused(String),
     #[error("the chat template failed on these messages: {0:#}")]
@@ -67,8 +69,9 @@ pub enum TemplateError {
 }
 
 const KEY: &str = "tokenizer.chat_template";
-/// The longest known have some 20,000 bytes.
-const MAX_SOURCE_BYTES: usize = 1 << 20;
+/// Templates beside that of [`KEY`] are named after it: these are used.
+const DEFAULT_KEY: &str = "tokenizer.chat_template.default";
+const TOOL_USE_KEY: &str = "tokenizer.chat_template.tool_use";
 /// Instructions that a rendering may take: far more than a long chat needs, and an end to a template that loops.
 const FUEL: u64 = 4_000_000;
 /// Marks what a template said itself through `raise_exception`.
@@ -77,14 +80,21 @@ const RAISED: &str = "raise_exception: ";
 // === impl ChatTemplate ===
 
 impl ChatTemplate {
-    /// Compiles the template of a model file.
+    /// Compiles the templates of a model file: the one for all chats, and that for chats with tools, if it has one.
     ///
     /// # Errors
     /// [`TemplateError::Missing`] for a file without one, [`TemplateError::Compile`] for one that is no Jinja,
     /// [`TemplateError::Unsupported`] for one that does what chat templates do not.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, TemplateError> {
         let metadata = &gguf.metadata;
-        let source = metadata.optional_string(KEY)?.ok_or(TemplateError::Missing)?;
+        let template = |key: &'static str| Ok::<_, GgufError>(metadata.optional_string(key)?.map(|text| (key, text)));
+        let tool_use = template(TOOL_USE_KEY)?;
+        let default = template(KEY)?.map_or_else(|| template(DEFAULT_KEY), |it| Ok(Some(it)))?;
+        let (default, tool_use) = match (default, tool_use) {
+            (Some(default), tool_use) => (default, tool_use),
+            (None, Some(only)) => (only, None),
+            (None, None) => return Err(TemplateError::Missing),
+        };
         let mut bos_and_eos = [String::new(), String::new()];
         for (text, name) in bos_and_eos.iter_mut().zip(["bos", "eos"]) {
             if let Some(id) = metadata.optional_u32(&format!("tokenizer.ggml.{name}_token_id"))? {
@@ -93,7 +103,31 @@ impl ChatTemplate {
             }
         }
         let [bos_token, eos_token] = bos_and_eos;
-        Self::new(source, bos_token, eos_token, &control_names(metadata)?)
+        let compiled = |(field, text): (&str, &str)| Source::new(field, text);
+        let (default, tool_use) = (compiled(default)?, tool_use.map(compiled).transpose()?);
+        Ok(Self::of(default, tool_use, bos_token, eos_token, &control_names(metadata)?))
+    }
+
+    /// Compiles the templates of a `tokenizer_config.json`, or for all chats the one of a `chat_template.jinja` beside it.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::from_gguf`].
+    pub(crate) fn from_config(
+        config: &TokenizerConfig,
+        jinja: Option<&str>,
+        control_names: &[&str],
+    ) -> Result<Self, TemplateError> {
+        let default = jinja.map(|text| Source::new("chat_template.jinja", text));
+        let default = default.or_else(|| config.template("default").map(|text| Source::new("chat_template", text)));
+        let tool_use = config.template("tool_use").map(|text| Source::new("chat_template.tool_use", text));
+        let (default, tool_use) = match (default, tool_use) {
+            (Some(default), tool_use) => (default?, tool_use.transpose()?),
+            (None, Some(only)) => (only?, None),
+            (None, None) => return Err(TemplateError::Missing),
+        };
+        let token = |name: Option<&str>| name.unwrap_or_default().to_owned();
+        let (bos_token, eos_token) = (token(config.bos_token()), token(config.eos_token()));
+        Ok(Self::of(default, tool_use, bos_token, eos_token, control_names))
     }
 
     /// Compiles `source`; the two tokens are what the template finds as `bos_token` and `eos_token`, and `control_names` the names of all
@@ -107,26 +141,24 @@ impl ChatTemplate {
         eos_token: String,
         control_names: &[&str],
     ) -> Result<Self, TemplateError> {
-        if source.len() > MAX_SOURCE_BYTES {
-            return Err(TemplateError::TooLong { found: source.len() });
-        }
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        Ok(Self::of(Source::new(KEY, source)?, None, bos_token, eos_token, control_names))
+    }
+
+    fn of(
+        default: Source,
+        tool_use: Option<Source>,
+        bos_token: String,
+        eos_token: String,
+        control_names: &[&str],
+    ) -> Self {
         let mut environment = Environment::new();
         filters::furnish(&mut environment);
         environment.set_fuel(Some(FUEL));
         environment.add_function("raise_exception", |text: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{text}")))
         });
-        let template = Self {
-            environment,
-            source: without_training_marks(source),
-            syntax: syntax.map_err(TemplateError::Compile)?,
-            control_names: ControlNames::new(control_names.iter().copied()),
-            bos_token,
-            eos_token,
-        };
-        template.compile(None)?;
-        Ok(template)
+        let control_names = ControlNames::new(control_names.iter().copied());
+        Self { environment, default, tool_use, control_names, bos_token, eos_token }
     }
 
     /// The prompt that a chat makes.
@@ -135,18 +167,23 @@ impl ChatTemplate {
     /// [`TemplateError::Refused`] with the template's own words, [`TemplateError::Render`] for a template that fails,
     /// [`TemplateError::Exhausted`] for one that takes more than a chat can need.
     pub fn render(&self, chat: &Chat) -> Result<Prompt, TemplateError> {
-        let marks = Marks::for_chat(&self.control_names, chat, &self.source).ok_or(TemplateError::NoMark)?;
-        let (instructions, blocks) = self.compile(Some(&marks))?;
+        let source = self.tool_use.as_ref().filter(|_| !chat.tools.is_empty()).unwrap_or(&self.default);
+        self.render_with(source, chat)
+    }
+
+    fn render_with(&self, source: &Source, chat: &Chat) -> Result<Prompt, TemplateError> {
+        let marks = Marks::for_chat(&self.control_names, chat, &source.text).ok_or(TemplateError::NoMark)?;
+        let (instructions, blocks) = source.compile(Some(&marks))?;
         let mut text = String::new();
         let mut output = make_string_output(&mut text);
-        let root = context(chat, marks.mark_name(&self.bos_token), marks.mark_name(&self.eos_token));
+        let root = context::of_chat(chat, marks.mark_name(&self.bos_token), marks.mark_name(&self.eos_token));
         let rendered = eval(&self.environment, &instructions, root, &blocks, &mut output, AutoEscape::None).map(drop);
         drop(output);
         rendered.map_err(|error| failure(error, &marks))?;
         Ok(marks.read(&text))
     }
 
-    /// Renders small chats, to find out whether the template works at all.
+    /// Renders small chats, to find out whether the templates work at all.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`]; but a template may refuse any of them in its own words.
@@ -155,44 +192,28 @@ impl ChatTemplate {
         let dialogue =
             || vec![question(), ChatMessage::new("assistant", "Paris."), ChatMessage::new("user", "And of Chad?")];
         let instructed = [vec![ChatMessage::new("system", "Be brief.")], dialogue()].concat();
+        // Any day: whoever renders a chat knows the time.
+        let now = Some(jiff::civil::date(2024, 2, 29).at(12, 0, 0, 0));
         for messages in [vec![question()], dialogue(), instructed] {
-            match self.render(&Chat::new(messages)) {
-                Ok(_) | Err(TemplateError::Refused(_)) => {}
-                Err(error) => return Err(error),
+            let chat = Chat { now, ..Chat::new(messages) };
+            let with_tools = Chat { tools: vec![a_tool()], ..chat.clone() };
+            let chats = [(Some(&self.default), &chat), (self.tool_use.as_ref(), &with_tools)];
+            for (source, chat) in chats.into_iter().filter_map(|(source, chat)| Some((source?, chat))) {
+                match self.render_with(source, chat) {
+                    Ok(_) | Err(TemplateError::Refused(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())
     }
-
-    fn compile<'s>(&'s self, marks: Option<&Marks<'s>>) -> Result<Compiled<'s>, TemplateError> {
-        let tree = parse(&self.source, KEY, self.syntax.clone()).map_err(TemplateError::Compile)?;
-        let tree: Stmt<'s> = Rewriter { marks, is_within: false }.statement(&tree)?;
-        let mut generator = CodeGenerator::new(KEY, &self.source);
-        generator.compile_stmt(&tree);
-        Ok(generator.finish())
-    }
 }
 
-/// The instructions of a template, and those of its blocks, of which there are none.
-type Compiled<'s> = (Instructions<'s>, BTreeMap<&'s str, Instructions<'s>>);
-
-fn context(chat: &Chat, bos_token: String, eos_token: String) -> Value {
-    let messages = chat.messages.iter().map(|message| pairs(message.fields.iter()));
-    let messages: Vec<Value> = messages.collect();
-    // Templates ask `is not none` of tools and documents, so undefined would mean that there are some.
-    let tools = (!chat.tools.is_empty()).then(|| chat.tools.iter().map(value_of).collect::<Vec<_>>());
-    let of_messages = chat.messages.iter().flat_map(|message| message.fields.iter());
-    let n_bytes: usize = of_messages.map(|(name, field)| name.len() + n_bytes_of(field)).sum();
-    let n_bytes = n_bytes + chat.tools.iter().map(n_bytes_of).sum::<usize>();
-    Value::from_pairs([
-        ("messages", Value::from(messages)),
-        ("add_generation_prompt", Value::from(chat.add_generation_prompt)),
-        ("bos_token", Value::from(bos_token)),
-        ("eos_token", Value::from(eos_token)),
-        ("tools", Value::from(tools)),
-        ("documents", Value::from(())),
-        (budget::INPUT, Value::from(n_bytes)),
-    ])
+/// A tool as clients describe them.
+fn a_tool() -> Json {
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+    json!({"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": parameters}})
+        .into()
 }
 
 fn failure(error: Error, marks: &Marks<'_>) -> TemplateError {
@@ -205,59 +226,6 @@ fn failure(error: Error, marks: &Marks<'_>) -> TemplateError {
         (ErrorKind::OutOfFuel, _) => TemplateError::Exhausted("takes more steps than any chat needs".to_owned()),
         _ => TemplateError::Render(error),
     }
-}
-
-/// What a template finds where the client sent `json`.
-fn value_of(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::from(()),
-        Json::Bool(yes) => Value::from(*yes),
-        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(number), ..) => Value::from(number),
-            (_, Some(number), _) => Value::from(number),
-            (_, _, number) => Value::from(number.unwrap_or(f64::NAN)),
-        },
-        Json::String(text) => Value::from(text.as_str()),
-        Json::Array(items) => items.iter().map(value_of).collect::<Vec<_>>().into(),
-        Json::Object(fields) => pairs(fields.iter()),
-    }
-}
-
-fn pairs<'j>(fields: impl Iterator<Item = (&'j String, &'j Json)>) -> Value {
-    Value::from_pairs(fields.map(|(name, field)| (name.as_str(), value_of(field))))
-}
-
-fn n_bytes_of(json: &Json) -> usize {
-    match json {
-        Json::Null | Json::Bool(_) | Json::Number(_) => 8,
-        Json::String(text) => text.len(),
-        Json::Array(items) => items.iter().map(n_bytes_of).sum(),
-        Json::Object(fields) => fields.iter().map(|(name, field)| name.len() + n_bytes_of(field)).sum(),
-    }
-}
-
-/// `{% generation %}` tells trainers which text is the model's own, and nothing to anyone else.
-fn without_training_marks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at + 2);
-        out.push_str(before);
-        rest = tag;
-        let control = tag.len() - tag.trim_start_matches(['-', '+']).trim_start().len();
-        let word = &tag[control..];
-        for (name, stands_for) in [("generation", "if true"), ("endgeneration", "endif")] {
-            let Some(after) = word.strip_prefix(name) else { continue };
-            if after.trim_start().trim_start_matches(['-', '+']).starts_with("%}") {
-                out.push_str(&tag[..control]);
-                out.push_str(stands_for);
-                rest = after;
-                break;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]
@@ -284,9 +252,40 @@ mod tests {
     }
 
     #[test]
-    fn absent_tools_are_none_and_there_is_no_clock() {
+    fn absent_tools_are_none_and_there_is_no_time_but_that_of_the_chat() {
         let source = "{% if tools is not none %}T{% endif %}{% if documents %}D{% endif %}{% if strftime_now is defined %}C{% endif %}ok";
         assert_eq!(render(source, &[]).unwrap(), "ok");
+        let render = |source: &str| {
+            let template = ChatTemplate::new(source, String::new(), String::new(), &[])?;
+            template.render(&Chat { now: Some(jiff::civil::date(2026, 3, 9).at(8, 5, 7, 0)), ..Chat::default() })
+        };
+        assert_eq!(render("{{ strftime_now('%d %B %Y, %-d %H:%M') }}").unwrap().text(), "09 March 2026, 9 08:05");
+        for format in ["'%Q%'", "'%255d' * 100", "1"] {
+            let error = render(&format!("{{{{ strftime_now({format}) }}}}")).unwrap_err();
+            assert!(matches!(error, TemplateError::Render(_)), "{format}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_names_is_found_but_overrides_nothing() {
+        let template =
+            ChatTemplate::new("{{ mood }}{{ messages | length }}", String::new(), String::new(), &[]).unwrap();
+        let variables = [("mood", "calm"), ("messages", "none"), ("input!", "1")];
+        let variables = variables.map(|(name, text)| (name.to_owned(), Json::from(text))).into_iter().collect();
+        assert_eq!(template.render(&Chat { variables, ..Chat::default() }).unwrap().text(), "calm0");
+    }
+
+    #[test]
+    fn a_chat_with_tools_is_rendered_by_the_template_for_it() {
+        let source = |text: &str| Source::new(KEY, text).unwrap();
+        let make =
+            |tool_use| ChatTemplate::of(source("plain"), Some(source(tool_use)), String::new(), String::new(), &[]);
+        let template = make("{{ tools | length }} tools");
+        let chat = Chat { tools: vec![a_tool()], ..Chat::default() };
+        assert_eq!(template.render(&chat).unwrap().text(), "1 tools");
+        assert_eq!(template.render(&Chat::default()).unwrap().text(), "plain");
+        template.try_out().unwrap();
+        assert!(make("{{ tools[0].function.name | frobnicate }}").try_out().is_err());
     }
 
     #[test]
@@ -303,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_template_that_is_no_jinja_does_not_compile() {
-        assert!(matches!(render("{% for %}", &[]), Err(TemplateError::Compile(_))));
+        assert!(matches!(render("{% for %}", &[]), Err(TemplateError::Compile { .. })));
     }
 
     #[test]
@@ -316,19 +315,20 @@ mod tests {
     fn fields_come_to_the_template_as_the_client_sent_them() {
         let source = "{% for m in messages %}{{ m.role }}:{% if m.content is none %}-{% endif %}{% for call in m.tool_calls %}\
                       {{ call.function.arguments | tojson }}{% endfor %}{% endfor %}{{ tools | tojson(indent=1) }}";
-        let call = serde_json::json!([{"function": {"arguments": {"city": "<Zürich>", "n": 1.5}}}]);
+        let json = |text: &str| serde_json::from_str::<Json>(text).unwrap();
+        let call = json(r#"[{"function": {"arguments": {"n": 1.5, "city": "<Zürich>"}}}]"#);
         let message = ChatMessage::new("assistant", "").with("content", Json::Null).with("tool_calls", call);
         let template = ChatTemplate::new(source, String::new(), String::new(), &[]).unwrap();
-        let chat = Chat { tools: vec![serde_json::json!({"name": "f", "list": []})], ..Chat::new(vec![message]) };
+        let chat = Chat { tools: vec![json(r#"{"name": "f", "list": []}"#)], ..Chat::new(vec![message]) };
         let expected =
-            "assistant:-{\"city\": \"<Zürich>\", \"n\": 1.5}[\n {\n  \"list\": [],\n  \"name\": \"f\"\n }\n]";
+            "assistant:-{\"n\": 1.5, \"city\": \"<Zürich>\"}[\n {\n  \"name\": \"f\",\n  \"list\": []\n }\n]";
         assert_eq!(template.render(&chat).unwrap().text(), expected);
     }
 
     #[test]
     fn a_template_that_needs_what_is_not_there_fails_when_it_is_tried_out() {
         for (source, words) in [
-            ("{{ strftime_now('%Y') }}", "strftime_now is unknown"),
+            ("{{ clock('%Y') }}", "clock is unknown"),
             ("{{ messages | frobnicate }}", "filter frobnicate is not supported"),
             ("{% include 'a' %}", "it uses other templates"),
             ("{% for m in messages %}{% macro f() %}{% endmacro %}{% endfor %}", "defines a macro"),

@@ -12,6 +12,7 @@ mod gguf;
 mod graph;
 mod holds;
 mod hyperparameters;
+mod json;
 mod manifest;
 pub mod model_file;
 mod prompt;
@@ -19,6 +20,7 @@ mod role;
 mod tensor_type;
 mod text_side;
 mod tokenizer;
+mod tokenizer_config;
 
 pub use card::Card;
 pub use chat::{Chat, ChatMessage};
@@ -30,9 +32,10 @@ pub use holds::{Holds, LayerRange};
 pub use hyperparameters::{
     Architecture, Encoder, HyperparameterError, Hyperparameters, MAX_HEAD_SIZE, Positions, Rope, RopeStyle,
 };
+pub use json::{Json, Object};
 pub use manifest::{COLUMN_GROUP, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry};
 pub use prompt::{Prompt, PromptPart};
 pub use role::Role;
 pub use tensor_type::{TensorType, UnknownTensorType};
 pub use text_side::{TextError, TextSide};
-pub use tokenizer::{TextStream, Tokenizer, TokenizerError};
+pub use tokenizer::{Flaw, LineError, TextStream, Tokenized, Tokenizer, TokenizerError, text_of_line};

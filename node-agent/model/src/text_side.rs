@@ -49,11 +49,34 @@ impl TextSide {
     /// An unsupported kind of tokenizer, a vocabulary that contradicts itself or the embedding, a chat template that does not compile or
     /// fails on the simplest of chats.
     pub fn from_gguf(gguf: &Gguf, of: &Hyperparameters) -> Result<Self, TextError> {
-        let tokenizer = Tokenizer::from_gguf(gguf)?;
+        Self::tried_out(Tokenizer::from_gguf(gguf)?, ChatTemplate::from_gguf(gguf), of)
+    }
+
+    /// The same of files in the hub's form: `tokenizer.json`, and where they are there `tokenizer_config.json` and `chat_template.jinja`.
+    ///
+    /// # Errors
+    /// As [`TextSide::from_gguf`].
+    pub fn from_json(
+        tokenizer: &[u8],
+        config: Option<&[u8]>,
+        jinja: Option<&str>,
+        of: &Hyperparameters,
+    ) -> Result<Self, TextError> {
+        let tokenizer = Tokenizer::from_json(tokenizer, config)?;
+        let config = config.map(serde_json::from_slice).transpose().map_err(TokenizerError::Json)?;
+        let template = ChatTemplate::from_config(&config.unwrap_or_default(), jinja, &tokenizer.control_names());
+        Self::tried_out(tokenizer, template, of)
+    }
+
+    fn tried_out(
+        tokenizer: Tokenizer,
+        template: Result<ChatTemplate, TemplateError>,
+        of: &Hyperparameters,
+    ) -> Result<Self, TextError> {
         if tokenizer.n_vocab() > of.vocab_size {
             return Err(TextError::Rows { tokens: tokenizer.n_vocab(), rows: of.vocab_size });
         }
-        let template = match ChatTemplate::from_gguf(gguf) {
+        let template = match template {
             Ok(template) => Some(template),
             Err(TemplateError::Missing) => None,
             Err(error) => return Err(error.into()),

@@ -7,6 +7,10 @@ mod control_tokens;
 mod files;
 #[path = "it/gguf_writer.rs"]
 mod gguf_writer;
+#[path = "it/golden_templates.rs"]
+mod golden_templates;
+#[path = "it/golden_tokenizers.rs"]
+mod golden_tokenizers;
 #[path = "it/graph.rs"]
 mod graph;
 #[path = "it/hostile_files.rs"]
@@ -21,3 +25,5 @@ mod manifest;
 mod smollm2;
 #[path = "it/tokenizer.rs"]
 mod tokenizer;
+#[path = "it/tokenizer_json.rs"]
+mod tokenizer_json;

@@ -1,5 +1,7 @@
 //! `model`: model files in Polyphony's own cache folder, and the Model objects that name them.
 
+mod tokenize;
+
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,8 @@ enum What {
     List(List),
     /// Delete Models, and with --file their files
     Rm(Rm),
+    /// Show the tokens of texts from standard input, and the text that these stand for
+    Tokenize(tokenize::Tokenize),
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +97,7 @@ impl ModelVerb {
             What::Import(verb) => verb.run(cluster).await,
             What::List(verb) => verb.run(cluster).await,
             What::Rm(verb) => verb.run(cluster).await,
+            What::Tokenize(verb) => verb.run(cluster).await,
         }
     }
 }

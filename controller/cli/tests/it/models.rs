@@ -15,6 +15,35 @@ fn with_cache(cluster: &Cluster, line: &str) -> Ran {
 }
 
 #[test]
+fn texts_are_shown_as_tokens_of_a_file_or_of_a_model() {
+    let cluster = Cluster::start();
+    let golden = |file: &str| format!("{}/../../e2e/golden/tokenizers/{file}", env!("CARGO_MANIFEST_DIR"));
+    let texts = "\"hello  world\"\n\n{\"text\": \"<s>1\", \"ids\": []}\n";
+    let plain = cluster.run_with(&format!("model tokenize {}", golden("spm_llama.gguf")), texts).ok();
+    assert!(plain.starts_with("308 311 444 438 273 268 448 453\t\" hello  world\"\n"), "{plain}");
+    let line = format!("model tokenize {} --special --add-special -o json", golden("spm_llama.gguf"));
+    let json = cluster.run_with(&line, texts).ok();
+    let last = json.lines().last().unwrap();
+    assert_eq!(last, r#"{"text":"<s>1","ids":[1,438,452],"decoded":"<s> 1"}"#);
+
+    let model = format!(
+        "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: t5}}\nspec: {{source: \"file://{}\"}}\n",
+        golden("ugm_t5.gguf")
+    );
+    cluster.run_with("apply -f -", &model).ok();
+    assert_eq!(
+        cluster.run_with("model tokenize t5", "\"Hello world\"").ok(),
+        "214 228 282 247 72 20 9\t\" Hello world\"\n"
+    );
+    let folder = format!("{}/../../e2e/golden/tiny/llama_hf", env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(cluster.run_with(&format!("model tokenize {folder}"), "\"!\"").ok(), "33\t\"!\"\n");
+
+    let wrong = cluster.run_with("model tokenize t5", "hello").failed();
+    assert!(wrong.contains("line 1 of standard input") && wrong.contains("one a line"), "{wrong}");
+    assert!(cluster.run_with("model tokenize none.gguf", "").failed().contains("none.gguf"));
+}
+
+#[test]
 fn a_model_file_is_imported_listed_and_removed() {
     let cluster = Cluster::start();
     std::fs::write(cluster.path("Tiny_1.gguf"), model_file::tiny()).unwrap();

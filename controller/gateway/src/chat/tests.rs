@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use polyphony_model::ChatMessage;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -93,6 +93,27 @@ fn calls_and_tools_are_given_to_a_template_that_has_a_place_for_them() {
     let chat = parse(with_calls()).unwrap().chat;
     let expected = "[weather]user:Is it warm in Oslo?;assistant:(weather Oslo);tool:21 degrees;";
     assert_eq!(rendered(template, &chat).unwrap(), expected);
+}
+
+#[test]
+fn a_template_finds_fields_in_the_order_in_which_they_were_sent() {
+    let body = r#"{"model": "m", "messages": [{"role": "assistant", "tool_calls":
+        [{"function": {"name": "f", "arguments": "{\"z\": 1, \"a\": 2}"}}]}],
+        "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}}]}"#;
+    let chat = chat(&Fields::parse(body.as_bytes()).unwrap()).unwrap();
+    let template = "{{ messages[0].tool_calls[0].function.arguments | tojson }}{{ tools[0] | tojson }}";
+    let expected = "{\"z\": 1, \"a\": 2}{\"type\": \"function\", \"function\": {\"name\": \"f\", \"description\": \"d\", \"parameters\": {}}}";
+    assert_eq!(rendered(template, &chat).unwrap(), expected);
+}
+
+#[test]
+fn a_template_finds_what_a_client_names_for_it() {
+    let with = |kwargs: Value| {
+        parse(json!({"model": "m", "messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": kwargs}))
+    };
+    let chat = with(json!({"enable_thinking": false})).unwrap().chat;
+    assert_eq!(rendered("{{ messages[0].content }}{{ enable_thinking }}", &chat).unwrap(), "aFalse");
+    assert_eq!(with(json!([1])).unwrap_err().param.as_deref(), Some("chat_template_kwargs"));
 }
 
 #[test]

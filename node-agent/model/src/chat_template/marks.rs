@@ -101,12 +101,7 @@ impl<'n> Marks<'n> {
         let mut used = HashSet::new();
         let mut note = |text: &str| used.extend(text.chars().filter(|c| is_noncharacter(*c)));
         note(source);
-        let fields = chat.messages.iter().flat_map(|message| message.fields.iter());
-        fields.for_each(|(name, field)| {
-            note(name);
-            each_text(field, &mut note);
-        });
-        chat.tools.iter().for_each(|tool| each_text(tool, &mut note));
+        chat.each_text(&mut note);
         let mut free = noncharacters().filter(|c| !used.contains(c));
         Some(Self { names, begin: free.next()?, end: free.next()? })
     }
@@ -207,18 +202,6 @@ impl<'n> Marks<'n> {
 fn is_noncharacter(c: char) -> bool {
     let number = u32::from(c);
     (0xfdd0..=0xfdef).contains(&number) || number & 0xfffe == 0xfffe
-}
-
-fn each_text(json: &serde_json::Value, note: &mut impl FnMut(&str)) {
-    match json {
-        serde_json::Value::String(text) => note(text),
-        serde_json::Value::Array(items) => items.iter().for_each(|item| each_text(item, note)),
-        serde_json::Value::Object(fields) => fields.iter().for_each(|(name, field)| {
-            note(name);
-            each_text(field, note);
-        }),
-        _ => {}
-    }
 }
 
 #[cfg(test)]

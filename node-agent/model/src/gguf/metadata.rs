@@ -162,6 +162,25 @@ impl Metadata {
         })
     }
 
+    /// An array of numbers that has to be there, as f32.
+    pub fn floats(&self, key: &str) -> Result<Vec<f32>, GgufError> {
+        let found = self.typed(key, "an array of numbers", |value| match value {
+            Value::Array(Array::Numbers(numbers)) => numbers.floats(),
+            _ => None,
+        })?;
+        required(key, found)
+    }
+
+    /// An array of bytes, where there is one.
+    pub fn optional_bytes(&self, key: &str) -> Result<Option<&[u8]>, GgufError> {
+        self.typed(key, "an array of bytes", |value| match value {
+            Value::Array(Array::Numbers(numbers)) => {
+                matches!(numbers.value_type, number::U8 | number::I8).then_some(&*numbers.bytes)
+            }
+            _ => None,
+        })
+    }
+
     fn typed<'a, T>(
         &'a self,
         key: &str,
@@ -184,6 +203,17 @@ impl Numbers {
     /// Bytes that they take, here as in the file.
     pub fn n_bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// All of them, where they are fractions.
+    fn floats(&self) -> Option<Vec<f32>> {
+        match self.value_type {
+            number::F32 => Some(self.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
+            number::F64 => {
+                Some(self.bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect())
+            }
+            _ => None,
+        }
     }
 
     /// All of them, where they are integers of at most 63 bits.

@@ -15,6 +15,21 @@ static ALPHABET: LazyLock<Vec<(char, u8)>> = LazyLock::new(|| {
     alphabet
 });
 
+/// The character of each byte.
+static CHARACTERS: LazyLock<[char; 256]> = LazyLock::new(|| {
+    let mut characters = ['\0'; 256];
+    for &(character, byte) in ALPHABET.iter() {
+        characters[usize::from(byte)] = character;
+    }
+    characters
+});
+
+/// `text` as a vocabulary writes it.
+pub(super) fn written(text: &str) -> String {
+    let characters = &*CHARACTERS;
+    text.bytes().map(|byte| characters[usize::from(byte)]).collect()
+}
+
 /// The bytes that a token of the vocabulary stands for; a character outside of the alphabet stands for its UTF-8.
 pub(super) fn bytes_of(token: &str) -> Box<[u8]> {
     let alphabet = &*ALPHABET;
@@ -41,9 +56,10 @@ mod tests {
 
     #[test]
     fn tokens_stand_for_their_bytes() {
-        assert_eq!(&*bytes_of("Ġthe"), b" the");
-        assert_eq!(&*bytes_of("ĊĊ"), b"\n\n");
-        assert_eq!(&*bytes_of("Ã©"), "é".as_bytes());
+        for (token, text) in [("Ġthe", " the"), ("ĊĊ", "\n\n"), ("Ã©", "é")] {
+            assert_eq!(&*bytes_of(token), text.as_bytes());
+            assert_eq!(written(text), token);
+        }
         assert_eq!(&*bytes_of("日"), "日".as_bytes());
     }
 }

@@ -50,6 +50,10 @@ impl Specials {
         self.control.get(name).copied()
     }
 
+    pub(super) fn control_names(&self) -> impl Iterator<Item = &str> {
+        self.control.keys().map(|name| &**name)
+    }
+
     /// Cuts `text` at special tokens: the leftmost first, of those the longest. No part is empty.
     pub(super) fn split<'t>(&self, text: &'t str, with_control: bool) -> Vec<Part<'t>> {
         let names = if with_control { &self.all } else { &self.user_defined };

@@ -7,11 +7,13 @@ use super::Tokenizer;
 /// An incremental detokeniser of one answer.
 ///
 /// What [`push`](Self::push) and [`finish`](Self::finish) give, put together, is what [`Tokenizer::decode`] gives for
-/// the same tokens.
+/// the same tokens; but without the first blank where answers go on from no text.
 #[derive(Clone, Debug)]
 pub struct TextStream {
     tokenizer: Arc<Tokenizer>,
     skip_special: bool,
+    /// Whether a blank that comes now is one that the model puts before every text.
+    drops_blank: bool,
     /// The begun character: at most 3 bytes.
     pending: Vec<u8>,
 }
@@ -21,7 +23,8 @@ pub struct TextStream {
 impl TextStream {
     /// As [`Tokenizer::stream`].
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Self {
-        Self { tokenizer, skip_special, pending: Vec::new() }
+        let drops_blank = tokenizer.model.answers_stand_alone();
+        Self { tokenizer, skip_special, drops_blank, pending: Vec::new() }
     }
 
     /// The characters that `token` completes; may be empty. Bytes that can become no character give U+FFFD.
@@ -29,7 +32,9 @@ impl TextStream {
         if self.skip_special && self.tokenizer.is_special(token) {
             return String::new();
         }
-        self.pending.extend_from_slice(self.tokenizer.token_bytes(token));
+        let bytes = self.tokenizer.token_bytes(token);
+        let is_dropped = std::mem::take(&mut self.drops_blank) && bytes.starts_with(b" ");
+        self.pending.extend_from_slice(&bytes[usize::from(is_dropped)..]);
         take_complete(&mut self.pending)
     }
 

@@ -21,6 +21,7 @@ pub enum Value {
     Text(String),
     Strings(Vec<String>),
     I32s(Vec<i32>),
+    F32s(Vec<f32>),
     /// The number of the type, then these bytes.
     Raw(u32, Vec<u8>),
 }
@@ -160,6 +161,11 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
         }
         Value::I32s(numbers) => {
             put(9, &5_u32.to_le_bytes());
+            out.extend_from_slice(&(numbers.len() as u64).to_le_bytes());
+            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        }
+        Value::F32s(numbers) => {
+            put(9, &6_u32.to_le_bytes());
             out.extend_from_slice(&(numbers.len() as u64).to_le_bytes());
             numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         }

@@ -46,12 +46,12 @@ fn the_begin_token_is_added_once_and_only_where_the_file_wants_it() {
 #[test]
 fn a_vocabulary_that_contradicts_itself_is_refused_with_its_key() {
     let table: [(&str, Value, &str); 7] = [
-        ("tokenizer.ggml.model", gguf_writer::text("llama"), "`llama`"),
-        ("tokenizer.ggml.pre", gguf_writer::text("tekken"), "supported are: gpt-2, smollm"),
+        ("tokenizer.ggml.model", gguf_writer::text("rwkv"), "`rwkv`"),
+        ("tokenizer.ggml.pre", gguf_writer::text("no such"), "supported are: gpt-2, "),
         ("tokenizer.ggml.token_type", Value::I32s(vec![1; 4]), "has 4 entries, but the vocabulary has 5"),
         ("tokenizer.ggml.merges", strings(&["a b", "ab"]), "merge 1"),
         ("tokenizer.ggml.merges", strings(&["a z"]), "do not fit together"),
-        ("tokenizer.ggml.eos_token_id", Value::U32(5), "`tokenizer.ggml.eos_token_id` is 5"),
+        ("tokenizer.ggml.eos_token_id", Value::U32(5), "`tokenizer.ggml.eos_token_id`: it is 5"),
         ("tokenizer.ggml.tokens", Value::U32(5), "`tokenizer.ggml.tokens`"),
     ];
     for (key, value, words) in table {
@@ -61,6 +61,78 @@ fn a_vocabulary_that_contradicts_itself_is_refused_with_its_key() {
         .expect_err(key);
         assert!(error.contains(words), "{key}: {words:?} is not in: {error}");
     }
+}
+
+/// A sentencepiece file of six tokens; changed by the test.
+fn scored(model: &str, change: impl FnOnce(&mut File)) -> Result<Tokenizer, String> {
+    small(|file| {
+        file.set("tokenizer.ggml.model", gguf_writer::text(model))
+            .set("tokenizer.ggml.tokens", strings(&["<unk>", "<s>", "s", ">", "<", "s>"]))
+            .set("tokenizer.ggml.token_type", Value::I32s(vec![2, 3, 1, 1, 1, 1]))
+            .set("tokenizer.ggml.scores", Value::F32s(vec![0.0, 0.0, -1.0, -1.0, -1.0, -0.5]))
+            .set("tokenizer.ggml.add_space_prefix", Value::Bool(false))
+            .set("tokenizer.ggml.bos_token_id", Value::U32(1));
+        change(file);
+    })
+}
+
+#[test]
+fn no_text_becomes_a_control_token_whatever_scores_it_has() {
+    for model in ["llama", "t5"] {
+        let tokenizer = scored(model, |_| ()).unwrap();
+        assert_eq!(tokenizer.encode("<s>", false).unwrap(), [4, 5], "{model}");
+        assert_eq!(tokenizer.encode("<s><unk>", true).unwrap(), [1, 0], "{model}");
+    }
+    let whole = small(|file| {
+        file.set("tokenizer.ggml.pre", gguf_writer::text("llama-bpe"))
+            .set("tokenizer.ggml.tokens", strings(&["a", "b", "ab", "abab", "Ġ"]));
+    });
+    assert_eq!(whole.unwrap().encode("abab", false).unwrap(), [2, 2], "though the family takes words whole");
+}
+
+#[test]
+fn scores_and_the_table_of_characters_are_looked_at_before_they_are_used() {
+    let floats = |scores: &[f32]| Value::F32s(scores.to_vec());
+    let table: [(&str, &str, Value, &str); 8] = [
+        (
+            "llama",
+            "tokenizer.ggml.scores",
+            floats(&[0.0, 0.0, -1.0, f32::NAN, -1.0, -1.0]),
+            "token 3 has the score NaN",
+        ),
+        (
+            "t5",
+            "tokenizer.ggml.scores",
+            floats(&[0.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0]),
+            "token 1 has the score -inf",
+        ),
+        ("t5", "tokenizer.ggml.scores", floats(&[0.0; 5]), "has 5 entries, but the vocabulary has 6"),
+        ("llama", "tokenizer.ggml.scores", Value::U32(1), "an array of numbers"),
+        ("llama", "tokenizer.ggml.unknown_token_id", Value::U32(6), "`tokenizer.ggml.unknown_token_id`: it is 6"),
+        ("t5", "tokenizer.ggml.token_type", Value::I32s(vec![2, 3, 1, 1, 7, 1]), "token 4 has the type 7"),
+        ("t5", "tokenizer.ggml.precompiled_charsmap", Value::Raw(9, bytes(&[0, 4, 0, 0, 1])), "truncated or damaged"),
+        ("llama", "tokenizer.ggml.tokens", long_words(), "over the limit of 1024"),
+    ];
+    for (model, key, value, words) in table {
+        let error = scored(model, |file| {
+            file.set(key, value);
+        })
+        .expect_err(key);
+        assert!(error.contains(words) && error.contains(key), "{words:?} is not in: {error}");
+    }
+    let error = scored("llama", |file| {
+        file.remove("tokenizer.ggml.scores");
+    });
+    assert!(error.unwrap_err().contains("`tokenizer.ggml.scores` is missing"));
+}
+
+/// An array of bytes.
+fn bytes(bytes: &[u8]) -> Vec<u8> {
+    [0_u32.to_le_bytes().as_slice(), &(bytes.len() as u64).to_le_bytes(), bytes].concat()
+}
+
+fn long_words() -> Value {
+    strings(&["<unk>", "<s>", "s", ">", "<", &"a".repeat(1025)])
 }
 
 #[test]

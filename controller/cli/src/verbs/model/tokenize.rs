@@ -1,0 +1,94 @@
+//! `model tokenize`: texts from standard input to tokens, and back to the text that these stand for.
+
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueHint};
+use polyphony_controller::models::source::Source;
+use polyphony_model::{Tokenized, Tokenizer, text_of_line};
+
+use super::models_path;
+use crate::connection::ClusterFlags;
+use crate::failure::Failure;
+use crate::printing::{self, Format};
+use crate::server::path_segment;
+
+const EXAMPLES: &str = "Examples:
+  echo '\"Hello, world\"' | polyctl model tokenize smollm2
+  polyctl model tokenize model.gguf --add-special -o json < texts.jsonl";
+
+/// Show the tokens of texts, one a line in JSON, from standard input.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Tokenize {
+    /// A GGUF file, with or without tensors, a tokenizer.json or the folder of one, or the name of a Model
+    #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
+    of: String,
+    /// Take the names of control tokens in the texts as these tokens
+    #[arg(long)]
+    special: bool,
+    /// Put the tokens there that the model wants before and after a text
+    #[arg(long)]
+    add_special: bool,
+    /// json: one object a line
+    #[arg(short, long, value_name = "FORMAT", value_parser = printing::parse_format)]
+    output: Option<Format>,
+}
+
+// === impl Tokenize ===
+
+impl Tokenize {
+    pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        let is_json = match &self.output {
+            None => false,
+            Some(Format::Json) => true,
+            Some(_) => return Err(Failure::Request("--output must be 'json'".into()).into()),
+        };
+        let path = self.path(cluster).await?;
+        let tokenizer = open(&path)?;
+        let mut out = io::stdout().lock();
+        for (idx, line) in io::stdin().lock().lines().enumerate() {
+            let line = line.context("reading standard input")?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let at = || format!("line {} of standard input", idx + 1);
+            let text = text_of_line(&line).with_context(at)?;
+            let tokenized = Tokenized::new(&tokenizer, text, self.special, self.add_special).with_context(at)?;
+            if is_json {
+                writeln!(out, "{}", serde_json::to_string(&tokenized)?)?;
+            } else {
+                let ids: Vec<String> = tokenized.ids.iter().map(u32::to_string).collect();
+                writeln!(out, "{}\t{}", ids.join(" "), serde_json::to_string(&tokenized.decoded)?)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The file itself, or that of a Model of this name.
+    async fn path(&self, cluster: ClusterFlags) -> anyhow::Result<PathBuf> {
+        let path = Path::new(&self.of);
+        if path.exists() || self.of.contains('/') || path.extension().is_some_and(|it| it == "gguf" || it == "json") {
+            return Ok(path.to_owned());
+        }
+        let connection = cluster.connect().await?;
+        let model = format!("{}/{}", models_path(&connection.namespace), path_segment(&self.of));
+        let model = connection.server.get(&model).await?;
+        let source = model["spec"]["source"].as_str().unwrap_or_default();
+        Ok(Source::parse(source)?.path().to_owned())
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<Tokenizer> {
+    let json = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+    if json.extension().is_none_or(|extension| extension != "json") {
+        return Ok(Tokenizer::open(path)?);
+    }
+    let at = || json.display().to_string();
+    let tokenizer = std::fs::read(&json).with_context(at)?;
+    // Beside it, where there is one.
+    let config = std::fs::read(json.with_file_name("tokenizer_config.json")).ok();
+    Tokenizer::from_json(&tokenizer, config.as_deref()).with_context(at)
+}
