@@ -245,7 +245,146 @@ fn by_us() -> PatchParams {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use k8s_openapi::jiff::Timestamp;
+    use polyphony_api::{InferenceDeploymentStatus, PhoneSpec, PhoneStatus};
+    use polyphony_apiserver::{ApiServer, ApiServerConfig};
+    use tokio::net::TcpListener;
+    use tokio_util::sync::{CancellationToken, DropGuard};
+
     use super::*;
+    use crate::kubeconfig;
+    use crate::reconcile::observe::{PhoneSeen, Settings};
+
+    /// An actor, and an API of its own that it acts upon.
+    struct Scene {
+        actor: Actor,
+        _stop: DropGuard,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Scene {
+        async fn set_up() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let crds = polyphony_api::crds::all().into_iter().map(|(_, crd)| serde_json::to_value(crd).unwrap());
+            let config = ApiServerConfig {
+                store_path: folder.path().join("store.redb"),
+                token: "secret".into(),
+                crds: crds.collect(),
+                allowed_hosts: Vec::new(),
+            };
+            let server = ApiServer::open(config).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let path = folder.path().join("kubeconfig");
+            std::fs::write(&path, server.kubeconfig(listener.local_addr().unwrap())).unwrap();
+            let stop = CancellationToken::new();
+            tokio::spawn(server.serve(listener, stop.clone()));
+            let (client, _) = kubeconfig::client(&path).await.unwrap();
+            let models = Arc::new(ModelStore::new(folder.path().join("models")).unwrap());
+            let actor = Actor { client, registry: Arc::default(), models };
+            Self { actor, _stop: stop.drop_guard(), _folder: folder }
+        }
+
+        fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
+            Api::namespaced(self.actor.client.clone(), "default")
+        }
+    }
+
+    fn nothing() -> Observed {
+        let settings = Settings { grace_period: DEADLINE, startup_grace: DEADLINE, gateway_url: String::new() };
+        Observed {
+            now: Timestamp::now(),
+            uptime: Duration::ZERO,
+            settings,
+            phones: BTreeMap::new(),
+            models: BTreeMap::new(),
+            deployments: BTreeMap::new(),
+            placements: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            tokens_per_second: BTreeMap::new(),
+            setbacks: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            written: BTreeMap::new(),
+        }
+    }
+
+    fn placement(name: &str, digest: Option<&str>) -> Box<SegmentPlacement> {
+        let spec = json!({
+            "deployment": "d", "model": "m", "manifestDigest": "0", "replica": 0, "planGeneration": 1, "planDigest": digest,
+            "stage": 0, "stages": 1, "phone": "a", "holds": { "embedding": true, "from": 0, "to": 1, "head": true, "summary": "" },
+            "edges": [], "contextLength": 16, "maxSessions": 1, "activationType": "f16", "numericsClass": "cpu-f32", "plannedBytes": 0,
+            "predictedStepMicroseconds": 0,
+        });
+        let mut placement = SegmentPlacement::new(name, serde_json::from_value(spec).unwrap());
+        placement.metadata.namespace = Some("default".into());
+        placement.metadata.finalizers = Some(vec!["polyphony.dev/test".into()]);
+        Box::new(placement)
+    }
+
+    #[tokio::test]
+    async fn a_status_that_somebody_else_wrote_meanwhile_is_not_written_over() {
+        let scene = Scene::set_up().await;
+        let deployments = scene.api::<InferenceDeployment>();
+        let phones = Api::<Phone>::all(scene.actor.client.clone());
+        let spec = serde_json::from_value(json!({ "model": "m" })).unwrap();
+        deployments.create(&post(), &InferenceDeployment::new("d", spec)).await.unwrap();
+        phones.create(&post(), &Phone::new("a", PhoneSpec::default())).await.unwrap();
+        let key = ObjectKey::new("default", "d");
+        let look = async || {
+            let (deployment, phone) = (deployments.get("d").await.unwrap(), phones.get("a").await.unwrap());
+            let seen = PhoneSeen { object: Some(Arc::new(phone)), ..PhoneSeen::default() };
+            let deployments = BTreeMap::from([(key.clone(), Arc::new(deployment))]);
+            Observed { deployments, phones: BTreeMap::from([("a".to_owned(), seen)]), ..nothing() }
+        };
+        let backend = |observed: &Observed| {
+            let phone = observed.phones["a"].object.clone().unwrap();
+            phone.status.clone().unwrap_or_default().backend
+        };
+        let replicas = |observed: &Observed| observed.deployments[&key].status.clone().unwrap_or_default().replicas;
+        let ours = InferenceDeploymentStatus { replicas: 1, ..InferenceDeploymentStatus::default() };
+        let our_phone = PhoneStatus { backend: Some("ours".into()), ..PhoneStatus::default() };
+        let actions = [
+            Action::SetDeploymentStatus { key: key.clone(), status: Box::new(ours) },
+            Action::SetPhoneStatus { name: "a".into(), status: Box::new(our_phone) },
+        ];
+
+        let before = look().await;
+        let theirs = |status: Value| Patch::Merge(json!({ "status": status }));
+        deployments.patch_status("d", &PatchParams::default(), &theirs(json!({ "replicas": 7 }))).await.unwrap();
+        phones.patch_status("a", &PatchParams::default(), &theirs(json!({ "backend": "theirs" }))).await.unwrap();
+        for action in &actions {
+            let outcome = scene.actor.carry_out(action.clone(), &before).await;
+            assert!(matches!(outcome, Err(ActError::Stale)), "{action:?}: {outcome:?}");
+        }
+        let seen = look().await;
+        assert_eq!((replicas(&seen), backend(&seen)), (7, Some("theirs".into())));
+        for action in &actions {
+            scene.actor.carry_out(action.clone(), &seen).await.unwrap();
+        }
+        let seen = look().await;
+        assert_eq!((replicas(&seen), backend(&seen)), (1, Some("ours".into())), "decided anew, it is");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_taken_is_the_placement_that_was_meant_only_where_it_is_of_the_same_plan() {
+        let scene = Scene::set_up().await;
+        let create = async |name: &str, digest: Option<&str>| {
+            let outcome = scene.actor.carry_out(Action::CreatePlacement(placement(name, digest)), &nothing()).await;
+            outcome.map(|written| written.unwrap().resource_version.unwrap())
+        };
+        let made = create("d-0-g1-0", Some("x")).await.unwrap();
+        assert_eq!(create("d-0-g1-0", Some("x")).await.unwrap(), made, "made by a call whose answer was lost");
+        create("d-0-g1-1", None).await.unwrap();
+        for (name, digest) in [("d-0-g1-0", Some("y")), ("d-0-g1-0", None), ("d-0-g1-1", Some("x")), ("d-0-g1-1", None)] {
+            let outcome = create(name, digest).await;
+            assert!(matches!(outcome, Err(ActError::Taken)), "{name} of {digest:?}: {outcome:?}");
+        }
+        scene.api::<SegmentPlacement>().delete("d-0-g1-0", &DeleteParams::default()).await.unwrap();
+        let outcome = create("d-0-g1-0", Some("x")).await;
+        assert!(matches!(outcome, Err(ActError::Taken)), "it is being deleted: {outcome:?}");
+    }
 
     #[test]
     fn a_merge_patch_names_only_what_differs() {
