@@ -31,5 +31,7 @@ mod manifests;
 mod moves;
 #[path = "it/sessions.rs"]
 mod sessions;
+#[path = "it/surroundings.rs"]
+mod surroundings;
 #[path = "it/tidy.rs"]
 mod tidy;

@@ -11,7 +11,7 @@ use polyphony_protocol::frame::Failed;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::batch::{Batch, StepInput};
+use super::batch::{Batch, Part, StepInput};
 use super::calls::{Calls, Inbox, Late};
 use super::compute::{Attachment, AttachmentId, Call};
 use super::event::{Event, Source, key_of};
@@ -285,6 +285,9 @@ impl Worker {
         let output = segment.step_of(it.holds, &rows, n_encoded, input, n_logits)?;
         let computing = began.elapsed();
         it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, computing);
+        for Part { key, position, n_rows, sample } in &parts {
+            tracing::debug!(session = %key.session, position, n_rows, sample, "computed");
+        }
         let n_layers = segment.n_decoding_layers(it.holds);
         let step = Step { n_rows: rows.len(), n_logits, n_layers, is_decode, computing, whole: computing };
         Ok(Done { effects: it.stage.decoding_mut().complete(&parts, &output, Instant::now()), step })
