@@ -164,6 +164,7 @@ fn phone(n: usize) -> PhoneSeen {
         link: PhoneLink::Up { silent_for: Duration::ZERO, suspected_after: Duration::from_secs(1) },
         join: Some(join),
         heartbeat: Some(Heartbeat::default()),
+        had_run_out: false,
     }
 }
 

@@ -172,6 +172,7 @@ impl World {
             link: PhoneLink::Up { silent_for: Duration::ZERO, suspected_after: Duration::from_secs(1) },
             join: Some(join),
             heartbeat: Some(Heartbeat::default()),
+            had_run_out: seen.had_run_out,
         };
     }
 
