@@ -1,0 +1,180 @@
+//! Peers: what was measured of the ways to other phones, and which of these cannot be reached.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use polyphony_protocol::hub::{LinkDown, LinkReport};
+use polyphony_wire::LinkError;
+
+use super::{Board, lock};
+
+/// Peers whose links are remembered; beyond that the one measured longest ago is forgotten.
+const MAX_PEERS: usize = 64;
+/// Measurements of a link that a median is taken of.
+const LINK_SAMPLES: usize = 5;
+
+/// A peer that cannot be reached for this long is told of, and forgotten when nobody has tried for the second.
+const DOWN_AFTER: Duration = Duration::from_secs(3);
+const DOWN_FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// What was measured of the link to a peer.
+pub(super) struct Measured {
+    /// The last round trips, oldest first.
+    round_trips: VecDeque<f64>,
+    /// The last bandwidths, oldest first.
+    bytes_per_second: VecDeque<f64>,
+    at: Instant,
+}
+
+/// A peer that was tried in vain.
+pub(super) struct Unreachable {
+    since: Instant,
+    tried_at: Instant,
+    why: String,
+}
+
+// === impl Board ===
+
+impl Board {
+    /// Notes the round trip to a ring neighbour.
+    pub fn note_link(&self, peer: &str, round_trip_seconds: f64) {
+        self.note_reachable(peer);
+        let mut links = lock(&self.links);
+        let at = Instant::now();
+        let new = || Measured { round_trips: VecDeque::new(), bytes_per_second: VecDeque::new(), at };
+        let link = links.entry(peer.to_owned()).or_insert_with(new);
+        link.at = at;
+        keep(&mut link.round_trips, round_trip_seconds);
+        if links.len() > MAX_PEERS
+            && let Some(oldest) = links.iter().min_by_key(|(_, link)| link.at).map(|(peer, _)| peer.clone())
+        {
+            links.remove(&oldest);
+        }
+    }
+
+    /// Notes what a link carried; one whose round trip nobody has measured is not known.
+    pub fn note_bandwidth(&self, peer: &str, bytes_per_second: f64) {
+        if let Some(link) = lock(&self.links).get_mut(peer) {
+            keep(&mut link.bytes_per_second, bytes_per_second);
+        }
+    }
+
+    /// A connection to a peer ended, or did not come about. Only some ways of that say that there is no way to it.
+    pub fn note_end(&self, peer: &str, end: &LinkError) {
+        match end {
+            LinkError::Silent(_) | LinkError::Io(_) | LinkError::SlowWrite(_) => {
+                self.note_unreachable(peer, end.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    /// A peer did not answer. What was measured of the link to it holds no longer, and from now on it can be tried anew: silence before
+    /// that may have been the connection's alone.
+    fn note_unreachable(&self, peer: &str, why: String) {
+        let now = Instant::now();
+        lock(&self.links).remove(peer);
+        let mut unreachable = lock(&self.unreachable);
+        let is_full = unreachable.len() >= MAX_PEERS && !unreachable.contains_key(peer);
+        if is_full
+            && let Some(oldest) = unreachable.iter().min_by_key(|(_, one)| one.tried_at).map(|(peer, _)| peer.clone())
+        {
+            unreachable.remove(&oldest);
+        }
+        let known = unreachable.entry(peer.to_owned()).or_insert_with(|| Unreachable {
+            since: now,
+            tried_at: now,
+            why: String::new(),
+        });
+        (known.tried_at, known.why) = (now, why);
+        drop(unreachable);
+        self.changed.notify_one();
+    }
+
+    /// A peer answered, if only to refuse.
+    pub fn note_reachable(&self, peer: &str) {
+        lock(&self.unreachable).remove(peer);
+    }
+
+    /// Peers that could not be reached for some seconds.
+    pub fn links_down(&self) -> Vec<LinkDown> {
+        let mut unreachable = lock(&self.unreachable);
+        unreachable.retain(|_, one| one.tried_at.elapsed() < DOWN_FORGOTTEN);
+        let down = unreachable.iter().filter(|(_, one)| one.since.elapsed() >= DOWN_AFTER);
+        down.map(|(peer, one)| LinkDown { peer: peer.clone(), reason: one.why.clone() }).collect()
+    }
+
+    pub fn links(&self) -> Vec<LinkReport> {
+        let links = lock(&self.links);
+        let report = |(peer, link): (&String, &Measured)| LinkReport {
+            peer: peer.clone(),
+            round_trip_seconds: median(&link.round_trips).unwrap_or_default(),
+            bytes_per_second: median(&link.bytes_per_second),
+        };
+        links.iter().map(report).collect()
+    }
+
+    /// The round trips in seconds that were measured at most `within` ago, by peer.
+    pub fn fresh_links(&self, within: Duration) -> Vec<(String, f64)> {
+        let links = lock(&self.links);
+        let fresh = links.iter().filter(|(_, link)| link.at.elapsed() <= within);
+        fresh.filter_map(|(peer, link)| Some((peer.clone(), median(&link.round_trips)?))).collect()
+    }
+}
+
+/// Adds a measurement of a link; the oldest goes.
+fn keep(samples: &mut VecDeque<f64>, sample: f64) {
+    if samples.len() == LINK_SAMPLES {
+        samples.pop_front();
+    }
+    samples.push_back(sample);
+}
+
+fn median(samples: &VecDeque<f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = samples.iter().copied().collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_remembered_up_to_a_bound_and_the_oldest_is_forgotten_first() {
+        let board = Board::default();
+        for n in 0..=MAX_PEERS {
+            board.note_link(&format!("phone-{n}"), n as f64);
+        }
+        let links = board.links();
+        assert_eq!(links.len(), MAX_PEERS);
+        assert!(links.iter().all(|link| link.peer != "phone-0"));
+        assert_eq!(board.fresh_links(Duration::from_secs(60)).len(), MAX_PEERS);
+        assert_eq!(board.fresh_links(Duration::ZERO), []);
+    }
+
+    #[test]
+    fn a_peer_that_stays_silent_is_told_of_until_it_answers() {
+        let board = Board::default();
+        let peers = || board.links_down().into_iter().map(|down| down.peer).collect::<Vec<_>>();
+        board.note_link("b", 0.001);
+        board.note_end("b", &LinkError::Silent(2 * DOWN_AFTER));
+        assert_eq!(peers(), [] as [&str; 0], "not before it was tried anew");
+        assert_eq!(board.links(), [], "an old rate is none");
+        board.note_unreachable("c", "silent".into());
+        lock(&board.unreachable).entry("c".into()).and_modify(|unreachable| unreachable.since -= DOWN_AFTER);
+        assert_eq!(peers(), ["c"]);
+        board.note_unreachable("c", "still silent".into());
+        assert_eq!(board.links_down()[0].reason, "still silent");
+        board.note_link("c", 0.001);
+        assert_eq!(peers(), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_link_that_was_given_up_here_says_nothing_of_its_peer() {
+        let board = Board::default();
+        board.note_link("b", 0.001);
+        board.note_end("b", &LinkError::Overrun);
+        assert_eq!((board.links().len(), lock(&board.unreachable).len()), (1, 0));
+    }
+}
