@@ -96,6 +96,20 @@ fn a_phone_that_is_not_heard_of_after_a_restart_is_not_called_ready_and_keeps_wh
 }
 
 #[test]
+fn a_phone_that_died_in_a_load_together_with_the_controller_has_failed_it() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ());
+    world.settle();
+    world.report(SegmentPhase::Loading);
+    world.settle();
+    world.restart();
+    for (seconds, n_failures) in [(5, 0), (41, 1)] {
+        world.observed.uptime = Duration::from_secs(seconds);
+        world.settle();
+        assert_eq!(world.failures("a").len(), n_failures, "after {seconds} s");
+    }
+}
+
+#[test]
 fn a_half_made_generation_is_made_anew() {
     let mut world = three_phones();
     let actions = decide(&world.observed);
