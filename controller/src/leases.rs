@@ -83,7 +83,12 @@ fn turn(phone: &str) -> Duration {
 /// When the API does not list them.
 pub async fn run_out(client: &Client, now: Timestamp) -> Result<BTreeSet<String>, kube::Error> {
     let leases = Api::<Lease>::namespaced(client.clone(), SYSTEM_NAMESPACE).list(&ListParams::default()).await?;
-    Ok(leases.items.into_iter().filter(|lease| has_run_out(lease, now)).filter_map(|lease| lease.metadata.name).collect())
+    Ok(leases
+        .items
+        .into_iter()
+        .filter(|lease| has_run_out(lease, now))
+        .filter_map(|lease| lease.metadata.name)
+        .collect())
 }
 
 fn has_run_out(lease: &Lease, now: Timestamp) -> bool {

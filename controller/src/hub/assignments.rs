@@ -216,7 +216,8 @@ mod tests {
                 "edges": [], "contextLength": 16, "maxSessions": 1, "activationType": "f16", "numericsClass": "cpu-f32",
                 "plannedBytes": 0, "predictedStepMicroseconds": 0,
             });
-            let mut placement = SegmentPlacement::new(&format!("d-0-g1-{stage}"), serde_json::from_value(spec).unwrap());
+            let mut placement =
+                SegmentPlacement::new(&format!("d-0-g1-{stage}"), serde_json::from_value(spec).unwrap());
             placement.metadata.namespace = Some("default".into());
             placement
         };

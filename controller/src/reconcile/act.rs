@@ -377,7 +377,8 @@ mod tests {
         let made = create("d-0-g1-0", Some("x")).await.unwrap();
         assert_eq!(create("d-0-g1-0", Some("x")).await.unwrap(), made, "made by a call whose answer was lost");
         create("d-0-g1-1", None).await.unwrap();
-        for (name, digest) in [("d-0-g1-0", Some("y")), ("d-0-g1-0", None), ("d-0-g1-1", Some("x")), ("d-0-g1-1", None)] {
+        for (name, digest) in [("d-0-g1-0", Some("y")), ("d-0-g1-0", None), ("d-0-g1-1", Some("x")), ("d-0-g1-1", None)]
+        {
             let outcome = create(name, digest).await;
             assert!(matches!(outcome, Err(ActError::Taken)), "{name} of {digest:?}: {outcome:?}");
         }

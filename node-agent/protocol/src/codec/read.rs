@@ -3,8 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::header::{
-    ACCEPTED, ACK, CLOSE, CREDIT, FAILED, FILLER, HELLO, HIDDEN, Header, KV_REQUEST, KV_ROWS, OPEN, PAUSE, PAUSED, PING,
-    PONG, PROMPT, REFUSED, RESUME, RESUMED, TO_AGENT, TO_HUB, TOKEN,
+    ACCEPTED, ACK, CLOSE, CREDIT, FAILED, FILLER, HELLO, HIDDEN, Header, KV_REQUEST, KV_ROWS, OPEN, PAUSE, PAUSED,
+    PING, PONG, PROMPT, REFUSED, RESUME, RESUMED, TO_AGENT, TO_HUB, TOKEN,
 };
 use super::{FrameError, ResumeBody, numbers};
 use crate::frame::{Failed, Frame, HEADER_BYTES, Hidden, KvRows, Prompt, Resume, Token};
@@ -75,7 +75,9 @@ fn frame_of(header: Header, mut body: Bytes) -> Result<Frame, FrameError> {
         ACK => Frame::Ack { key, position: header.position },
         CREDIT => Frame::Credit { key, steps: header.count },
         CLOSE => Frame::Close { key },
-        FAILED => Frame::Failed(Failed { key, code: numbers::failure(kind, header.flags)?, message: text(kind, &body)? }),
+        FAILED => {
+            Frame::Failed(Failed { key, code: numbers::failure(kind, header.flags)?, message: text(kind, &body)? })
+        }
         PAUSE => Frame::Pause { key },
         PAUSED => Frame::Paused { key, position: header.position },
         RESUME => {

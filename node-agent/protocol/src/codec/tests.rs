@@ -9,7 +9,8 @@ use super::write::with_bytes;
 use super::*;
 use crate::activation::ActivationType;
 use crate::frame::{
-    Failed, FailureCode, Finish, Frame, Hello, Hidden, HiddenKind, KvRequest, KvRows, MAX_FRAME_BYTES, Prompt, Resume, Token,
+    Failed, FailureCode, Finish, Frame, Hello, Hidden, HiddenKind, KvRequest, KvRows, MAX_FRAME_BYTES, Prompt, Resume,
+    Token,
 };
 use crate::hub::LayerSpan;
 use crate::ids::{RingId, RouteKey, SessionId};
@@ -130,8 +131,8 @@ fn the_bytes_of_a_hidden_frame_are_these() {
     let mut buffer = BytesMut::new();
     encode(&frames()[5], &mut buffer);
     let expected = [
-        40, 0, 0, 0, 6, 0, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0,
-        0, 1, 0, 0, 0, 1, 2, 3, 4,
+        40, 0, 0, 0, 6, 0, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 1,
+        0, 0, 0, 1, 2, 3, 4,
     ];
     assert_eq!(&buffer[..], expected);
 }
@@ -142,8 +143,8 @@ fn the_bytes_of_an_encoders_hidden_frames_are_these() {
         let mut buffer = BytesMut::new();
         encode(&of_encoder(kind), &mut buffer);
         let expected = [
-            40, 0, 0, 0, 6, 0, flags, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7,
-            0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4,
+            40, 0, 0, 0, 6, 0, flags, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0,
+            0, 0, 1, 0, 0, 0, 1, 2, 3, 4,
         ];
         assert_eq!(&buffer[..], expected, "{kind:?}");
     }

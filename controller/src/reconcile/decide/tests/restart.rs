@@ -69,7 +69,8 @@ fn a_phone_that_is_not_heard_of_after_a_restart_is_not_called_ready_and_keeps_wh
     let (as_it_was, awaited, gone) = ("True AgentConnected, True", "Unknown Awaited, False", "False Gone, False");
     let mut world = three_phones().serving();
     let before = world.generations();
-    let (serving, idle): (Vec<&str>, Vec<&str>) = ["a", "b", "c"].into_iter().partition(|name| before[0].contains(name));
+    let (serving, idle): (Vec<&str>, Vec<&str>) =
+        ["a", "b", "c"].into_iter().partition(|name| before[0].contains(name));
     let [first, second] = serving[..] else { panic!("{before:?}") };
     world.lose(idle[0]);
     world.settle();
