@@ -16,7 +16,7 @@ fn ready_of_deployment(world: &World) -> Condition {
 
 #[test]
 fn a_deployment_is_ready_when_what_runs_is_what_its_spec_asks_for() {
-    let mut world = World::new().with_phones(&[40, 40]).with_deployment(|_| ());
+    let mut world = World::new().with_phones(&[50, 50]).with_deployment(|_| ());
     world.settle();
     assert_eq!(world.condition("Ready"), "False Loading");
     world = world.serving();
