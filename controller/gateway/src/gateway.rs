@@ -14,9 +14,9 @@ use crate::routes::{PhoneLinks, RouteTable};
 
 /// The door and its sessions.
 pub struct Gateway {
-    config: Arc<GatewayConfig>,
     rings: Arc<Rings>,
     metrics: Arc<Metrics>,
+    router: axum::Router,
 }
 
 // === impl Gateway ===
@@ -31,7 +31,8 @@ impl Gateway {
         let metrics = Metrics::new(routes.clone());
         let config = Arc::new(config);
         let rings = Rings::new(config.clone(), links, routes, metrics.clone());
-        Arc::new(Self { config, rings, metrics })
+        let router = http::router(rings.clone(), config, metrics.clone());
+        Arc::new(Self { rings, metrics, router })
     }
 
     /// Takes a `Token`, `Failed`, `Paused` or `Resumed` frame that came over a phone's link. All others, and those of sessions that have
@@ -76,8 +77,8 @@ impl Gateway {
         &self.metrics
     }
 
-    /// Every HTTP route. Has to be served on a tokio runtime.
+    /// Every HTTP route, however often it is asked for within the same bounds. Has to be served on a tokio runtime.
     pub fn router(&self) -> axum::Router {
-        http::router(self.rings.clone(), self.config.clone(), self.metrics.clone())
+        self.router.clone()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -26,7 +26,7 @@ pub(crate) struct Door {
 }
 
 pub(crate) fn router(sessions: Arc<dyn Sessions>, config: Arc<GatewayConfig>, metrics: Arc<Metrics>) -> Router {
-    let (limit, desk) = (DefaultBodyLimit::max(config.max_body_bytes), Desk::new(&config));
+    let desk = Desk::new(config.clone());
     openai::routes()
         .route("/health", get(health))
         .route("/healthz", get(health))
@@ -34,7 +34,6 @@ pub(crate) fn router(sessions: Arc<dyn Sessions>, config: Arc<GatewayConfig>, me
         .route("/metrics", get(scrape))
         .fallback(async |method: Method, uri: Uri| ApiError::no_route(&method, uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::wrong_method(&method, uri.path()))
-        .layer(limit)
         .layer(from_fn_with_state(config.clone(), guarded))
         .with_state(Arc::new(Door { sessions, config, metrics, desk }))
 }
