@@ -6,9 +6,10 @@ mod messages;
 use polyphony_model::{Chat, ChatTemplate, Json, Object, Prompt, TemplateError};
 
 use crate::errors::ApiError;
+use crate::fields::Fields;
 use crate::fit;
+use crate::generation::{GENERATION, Generation, Limits, alternatives};
 use crate::model_text::ModelText;
-use crate::request::{Fields, GENERATION, Generation, Limits, alternatives};
 
 pub(crate) use form::ChatForm;
 

@@ -5,7 +5,8 @@ mod form;
 use serde_json::Value;
 
 use crate::errors::ApiError;
-use crate::request::{Fields, GENERATION, Generation, Limits, alternatives, kind_of, token_ids};
+use crate::fields::{Fields, kind_of, token_ids};
+use crate::generation::{GENERATION, Generation, Limits, alternatives};
 
 pub(crate) use form::CompletionForm;
 

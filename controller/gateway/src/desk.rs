@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::config::GatewayConfig;
 use crate::errors::ApiError;
-use crate::request::Fields;
+use crate::fields::Fields;
 
 use budget::{Budget, Share};
 

@@ -11,19 +11,12 @@ use http::{Method, StatusCode, Uri, header};
 
 use crate::config::GatewayConfig;
 use crate::desk::Desk;
+use crate::door::Door;
 use crate::errors::ApiError;
 use crate::guard::guarded;
 use crate::metrics::Metrics;
 use crate::openai;
 use crate::sessions::Sessions;
-
-/// What the routes share.
-pub(crate) struct Door {
-    pub(crate) sessions: Arc<dyn Sessions>,
-    pub(crate) config: Arc<GatewayConfig>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) desk: Desk,
-}
 
 pub(crate) fn router(sessions: Arc<dyn Sessions>, config: Arc<GatewayConfig>, metrics: Arc<Metrics>) -> Router {
     let desk = Desk::new(config.clone());

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::{Metrics, ModelMetrics};
 use crate::answer::FinishReason;
 use crate::errors::ApiError;
+use crate::metrics::{Metrics, ModelMetrics};
 
 /// A request on its way. The first that says what became of it is heard; if nobody does, its client went away.
 pub(crate) struct Tally {

@@ -1,16 +1,12 @@
-//! Request: the fields of a JSON body, each checked and named when it is wrong, and all others refused by name. Pure.
+//! Fields: those of a JSON body, each checked and named when it is wrong, and all others refused by name. Pure.
 
-mod generation;
 mod others;
-mod sampling;
 
 use polyphony_model::Json;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::errors::ApiError;
-
-pub(crate) use generation::{GENERATION, Generation, Limits, alternatives};
 
 /// What the values of a body may count for together: a number or a string counts once, an array or an object for eight, since it takes so
 /// much more memory than it has bytes. More token ids than any context here has.

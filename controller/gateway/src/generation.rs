@@ -1,12 +1,15 @@
 //! Generation: the fields that chat and plain completions share, from sampling to stop strings.
 
+mod sampling;
+
 use polyphony_protocol::session::{History, MAX_TOP_LOGPROBS, Sampling, SessionOptions};
 use serde_json::Value;
 
-use super::sampling::sampling;
-use super::{Fields, kind_of, shown};
 use crate::errors::ApiError;
+use crate::fields::{Fields, kind_of, shown};
 use crate::model_text::TokenNames;
+
+use sampling::sampling;
 
 /// OpenAI's limit of stop strings.
 const MAX_STOPS: usize = 4;

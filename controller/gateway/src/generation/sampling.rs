@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use polyphony_protocol::session::{MAX_LOGIT_BIASES, Sampling};
 use serde_json::Value;
 
-use super::{Fields, kind_of, shown};
 use crate::errors::ApiError;
+use crate::fields::{Fields, kind_of, shown};
 
 /// What an error shows of a key.
 const MAX_SHOWN_CHARS: usize = 20;
