@@ -79,11 +79,9 @@ pub async fn measure(
             () = shutdown.cancelled() => return,
             ends = probing => ends,
         };
-        for (neighbour, end) in due.into_iter().zip(ends) {
+        for (neighbour, is_measured) in due.into_iter().zip(ends) {
             let schedule = schedules.entry(neighbour.ring_address.clone());
-            let schedule = schedule.or_insert_with(|| Schedule { n_probes: 0, due: Instant::now() });
-            let pause = prober.pause_after(neighbour, end, schedule);
-            schedule.due = Instant::now() + pause;
+            schedule.or_insert_with(|| Schedule { n_probes: 0, due: Instant::now() }).go_on(is_measured);
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -96,9 +94,19 @@ pub async fn measure(
 // === impl Prober ===
 
 impl Prober {
-    async fn probe(&self, secret: &str, neighbour: &Neighbour) -> Result<(), LinkError> {
+    /// Whether the link is measured; the board hears how it went at once.
+    async fn probe(&self, secret: &str, neighbour: &Neighbour) -> bool {
         // It is never closed.
         let _place = self.places.acquire().await;
+        let end = self.dial(secret, neighbour).await;
+        if let Err(error) = &end {
+            self.board.note_end(&neighbour.phone, error);
+            tracing::debug!(peer = %neighbour.phone, %error, "a link was not measured");
+        }
+        end.is_ok()
+    }
+
+    async fn dial(&self, secret: &str, neighbour: &Neighbour) -> Result<(), LinkError> {
         let mut link = self.wire.dial(&neighbour.ring_address, DEADLINE).await?;
         let hello = Hello {
             version: version::CURRENT,
@@ -138,20 +146,20 @@ impl Prober {
         self.board.note_bandwidth(phone, bytes_per_second(began.elapsed(), round_trip));
         Ok(())
     }
+}
 
-    /// How long a phone is left alone after a probe.
-    fn pause_after(&self, neighbour: &Neighbour, end: Result<(), LinkError>, schedule: &mut Schedule) -> Duration {
-        match end {
-            Ok(()) => {
-                schedule.n_probes += 1;
-                if schedule.n_probes < FIRST_PROBES { PAUSE } else { PROBE_EVERY }
-            }
-            Err(error) => {
-                self.board.note_end(&neighbour.phone, &error);
-                tracing::debug!(peer = %neighbour.phone, %error, "a link was not measured");
-                RETRY_EVERY
-            }
-        }
+// === impl Schedule ===
+
+impl Schedule {
+    /// A probe has ended: when the next one is due.
+    fn go_on(&mut self, is_measured: bool) {
+        self.n_probes += u32::from(is_measured);
+        let pause = match is_measured {
+            true if self.n_probes < FIRST_PROBES => PAUSE,
+            true => PROBE_EVERY,
+            false => RETRY_EVERY,
+        };
+        self.due = Instant::now() + pause;
     }
 }
 
