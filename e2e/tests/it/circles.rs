@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::tidy::{files, root};
 
 /// Where that holds.
-const CRATES: [&str; 5] = [
+const CRATES: [&str; 6] = [
     "controller/apiserver/src",
     "controller/cli/src",
+    "controller/gateway/src",
     "node-agent/doorway/src",
     "node-agent/src",
     "node-agent/wire/src",
