@@ -1,6 +1,6 @@
 //! Model files as plain data: tensors, hyperparameters, manifest, tokenizer, chat template. No network, no clock.
 //!
-//! The host reads a GGUF file once ([`Gguf`], [`Manifest::build`]) and turns text into tokens ([`Tokenizer`],
+//! The host reads a model's files once ([`SourceFiles`], [`Manifest::build`]) and turns text into tokens ([`Tokenizer`],
 //! [`ChatTemplate`]). A phone never parses a model file: it gets the [`Manifest`] as JSON, checks it
 //! ([`Manifest::check`]) and fetches exactly the tensors that its segment [`Holds`].
 
@@ -17,6 +17,8 @@ mod manifest;
 pub mod model_file;
 mod prompt;
 mod role;
+mod source_files;
+mod tensor_source;
 mod tensor_type;
 mod text_side;
 mod tokenizer;
@@ -33,9 +35,15 @@ pub use hyperparameters::{
     Architecture, Encoder, HyperparameterError, Hyperparameters, MAX_HEAD_SIZE, Positions, Rope, RopeStyle,
 };
 pub use json::{Json, Object};
-pub use manifest::{COLUMN_GROUP, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry};
+pub use manifest::{
+    COLUMN_GROUP, FileEntry, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry, TensorReader,
+};
 pub use prompt::{Prompt, PromptPart};
 pub use role::Role;
+pub use source_files::{
+    ConfigError, FilesError, FolderError, PartsError, SafetensorsError, SourceFile, SourceFiles, TextFiles,
+};
+pub use tensor_source::{FileRange, Form, Misfit, TensorSource};
 pub use tensor_type::{TensorType, UnknownTensorType};
 pub use text_side::{TextError, TextSide};
 pub use tokenizer::{Flaw, LineError, TextStream, Tokenized, Tokenizer, TokenizerError, text_of_line};

@@ -248,9 +248,9 @@ mod tests {
                 layer: None,
                 tensor_type,
                 shape: vec![32, 1],
-                offset: 0,
                 n_bytes: 0,
                 sha256: String::new(),
+                source: polyphony_model::TensorSource::default(),
             };
             assert_eq!(weight_type(&tensor).is_ok(), tensor_type.is_computed(), "{tensor_type}");
         }

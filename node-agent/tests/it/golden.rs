@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polyphony_agent::segment::{Capacity, Input, Output, Segment, SegmentError};
 use polyphony_kernels::{Arithmetic, Backend, EngineError, Row};
-use polyphony_model::{Holds, LayerRange, Manifest};
+use polyphony_model::{Holds, LayerRange, Manifest, TensorReader};
 use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use serde::Deserialize;
@@ -41,7 +41,6 @@ pub struct Ring {
 impl Ring {
     pub fn load(path: &Path, cuts: &[u32], backend: Backend, activation_type: ActivationType) -> Self {
         let manifest = Manifest::build(path).unwrap();
-        let file = fs::read(path).unwrap();
         let n_layers = manifest.hyperparameters.n_layers;
         let bounds: Vec<u32> = [0].iter().chain(cuts).chain([n_layers].iter()).copied().collect();
         let capacity = Capacity { n_slots: 2, n_positions: 256, max_rows: 16 };
@@ -55,8 +54,7 @@ impl Ring {
                 };
                 let engine = polyphony_kernels::open(backend, None).unwrap();
                 Segment::load::<SegmentError>(engine, &manifest, holds, capacity, activation_type, |tensor| {
-                    let from = tensor.offset as usize;
-                    Ok(file[from..from + tensor.n_bytes as usize].to_vec())
+                    Ok(TensorReader::open(path, &manifest, tensor).unwrap().read_all().unwrap())
                 })
                 .unwrap()
             })
@@ -223,10 +221,15 @@ const INT8: [(&str, Off); 4] = [
 const INT8_FIRST_STEPS: Off = off(0.344, 0.0990);
 
 fn compare_tiny(backend: Backend, name: &str, allowed: Off) {
+    compare_form(backend, name, &format!("{name}.gguf"), allowed);
+}
+
+/// Of a model that is in other files than one of its own name.
+fn compare_form(backend: Backend, name: &str, files: &str, allowed: Off) {
     let golden = golden(&format!("tiny/{name}.json"));
     for cuts in [&[][..], &[1], &[2, 3]] {
         println!("{name}, cut at {cuts:?}");
-        let path = golden_folder().join(format!("tiny/{name}.gguf"));
+        let path = golden_folder().join("tiny").join(files);
         compare(&mut Ring::load(&path, cuts, backend, ActivationType::F32), &golden, allowed, 12);
     }
 }
@@ -240,6 +243,22 @@ fn tiny_models_give_their_golden_logits_on_the_cpu() {
 fn tiny_models_give_their_golden_logits_on_vulkan() {
     if vulkan_is_here() {
         TINY.iter().chain(&FAMILIES).for_each(|name| compare_tiny(VULKAN, name, F32_TINY.times(EXACT)));
+    }
+}
+
+/// Other forms of files: the golden file's name, and what is named of the model.
+const FORMS: [(&str, &str); 3] =
+    [("split2", "split2-*-of-*.gguf"), ("split3", "split3-00002-of-00003.gguf"), ("qwen2_hf", "qwen2_hf")];
+
+#[test]
+fn models_in_several_files_give_their_golden_logits_on_the_cpu() {
+    FORMS.iter().for_each(|(name, files)| compare_form(CPU, name, files, F32_TINY.times(EXACT)));
+}
+
+#[test]
+fn models_in_several_files_give_their_golden_logits_on_vulkan() {
+    if vulkan_is_here() {
+        FORMS.iter().for_each(|(name, files)| compare_form(VULKAN, name, files, F32_TINY.times(EXACT)));
     }
 }
 

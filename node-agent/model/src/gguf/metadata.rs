@@ -87,6 +87,11 @@ impl Metadata {
         Ok(Self { entries })
     }
 
+    /// Puts in a value, in place of another of that key.
+    pub(crate) fn set(&mut self, key: String, value: Value) {
+        self.entries.insert(key, value);
+    }
+
     /// The value of `key`, whatever its type.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.entries.get(key)

@@ -54,7 +54,7 @@ pub(super) fn is_end_name(name: &str) -> bool {
 }
 
 /// The tokens that end an answer: those that the file names, and control tokens known by name. Ascending.
-pub(crate) fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
+pub(super) fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
     let mut ends = Vec::new();
     for key in END_KEYS {
         ends.extend(metadata.optional_u32(key)?);

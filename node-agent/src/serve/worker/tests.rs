@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use polyphony_kernels::{Arithmetic, Backend};
-use polyphony_model::{Holds, Manifest};
+use polyphony_model::{Holds, Manifest, TensorReader};
 use polyphony_protocol::frame::Prompt;
 use polyphony_protocol::session::{History, Sampling, SessionOptions};
 use polyphony_protocol::{ActivationType, Epoch, RingId, SessionId};
@@ -36,13 +36,12 @@ impl Bench {
     /// A whole model on one phone.
     async fn new() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf");
-        let (manifest, file) = (Manifest::build(&path).unwrap(), std::fs::read(&path).unwrap());
+        let manifest = Manifest::build(&path).unwrap();
         let holds = Holds::all(manifest.hyperparameters.n_layers);
         let capacity = Capacity { n_slots: 2, n_positions: 64, max_rows: 8 };
         let engine = polyphony_kernels::open(Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 }, None).unwrap();
         let bytes_of = |tensor: &polyphony_model::TensorEntry| {
-            let from = tensor.offset as usize;
-            Ok::<_, SegmentError>(file[from..from + tensor.n_bytes as usize].to_vec())
+            Ok::<_, SegmentError>(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
         };
         let segment = AnySegment::load(engine, &manifest, holds, capacity, ActivationType::F16, bytes_of).unwrap();
         let memory = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
