@@ -32,7 +32,7 @@ demo: setup build ## run a real model over three agents and ask it a question
 	@scripts/demo.sh
 
 bench: setup build ## measure speed in under ten minutes: a table and target/bench/report.json; BENCH_QUICK=1 is short
-	cargo build --workspace --example matvec_speed
+	cargo build --workspace --example matvec_speed --example round_at_rest
 	cargo bench --workspace --bench speed --profile dev
 
 bench-lab: setup build bloom ## measure the strategies on labs of uneven phones, as root, in under 75 minutes; BENCH_LAB_QUICK=1 is short

@@ -1,7 +1,8 @@
 //! How long a reconcile round takes when nothing has changed: 200 phones, 40 deployments that serve, and a few noisy heartbeats.
 //!
-//! `cargo run -p polyphony-controller --example round_at_rest` prints the median and the worst of all rounds, from what is observed to
-//! what is to be done; reading the API and writing to it are not in it, and at rest nothing is written.
+//! `cargo run -p polyphony-controller --example round_at_rest -- [--json]` prints the median and the worst of all rounds, from what is
+//! observed to what is to be done; with `--json` one object a round. Reading the API and writing to it are not in it, and at rest nothing
+//! is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ const MIB: u64 = 1 << 20;
 const ROUNDS: usize = 50;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let is_for_programs = std::env::args().any(|argument| argument == "--json");
     let mut observed = world()?;
     let planner = RememberingPlanner::new(Arc::new(Metrics::new(&prometheus::Registry::new())));
     let round = |observed: &Observed| {
@@ -46,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             break;
         }
     }
-    println!("{} placements after {:.1} s of planning", observed.placements.len(), began.elapsed().as_secs_f64());
+    let (n_placements, planning) = (observed.placements.len(), began.elapsed().as_secs_f64());
     let (mut times, mut n_actions) = (Vec::new(), 0);
     for at in 0..ROUNDS {
         heartbeats(&mut observed, 1000 + at as i64);
@@ -56,8 +58,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         actions.into_iter().for_each(|action| carry_out(&mut observed, action));
         times.push(took);
     }
-    times.sort();
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    if is_for_programs {
+        times.iter().for_each(|time| println!("{}", json!({ "round_ms": ms(*time), "placements": n_placements })));
+        return Ok(());
+    }
+    times.sort();
+    println!("{n_placements} placements after {planning:.1} s of planning");
     println!(
         "{PHONES} phones, {DEPLOYMENTS} deployments at rest: a round takes {:.1} ms in the median, {:.1} ms at worst, and {n_actions} things were done in {ROUNDS} rounds",
         ms(times[times.len() / 2]),

@@ -9,9 +9,11 @@ pub mod commitment;
 pub mod decide;
 pub mod elapsed;
 pub mod facts;
+pub mod failures;
 pub mod generations;
 pub mod herald;
 pub mod ledger;
+pub mod object_key;
 pub mod observe;
 pub mod outbox;
 pub mod planner;
@@ -21,10 +23,11 @@ pub mod problem;
 pub mod reach;
 pub mod segments;
 pub mod setbacks;
-pub mod status;
 pub mod stores;
 
 mod memory;
+mod panics;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +49,7 @@ use outbox::Outbox;
 use planner::RememberingPlanner;
 use reach::Reach;
 use setbacks::Cause;
+use shown::Shown;
 use stores::Written;
 
 /// A round comes at least this often, for what time alone changes; and never sooner after the last one than the second.
@@ -72,8 +76,10 @@ pub struct Reconciler {
 struct Followed {
     subject: Subject,
     written: Vec<Written>,
-    /// Whether it writes a plan: its placements, and the status that commits them.
-    is_plan: bool,
+    /// The replica whose plan it writes: its placements, and the status that commits them.
+    plan_of: Option<u32>,
+    /// Whether it came to its end.
+    is_done: bool,
     /// What was not done, and why.
     failed: Option<(Action, ActError)>,
 }
@@ -117,6 +123,7 @@ impl Rounds {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = looked.notified() => {}
+                () = planner.news() => {}
                 _ = tick.tick() => {}
             }
             round += 1;
@@ -151,7 +158,7 @@ impl Rounds {
         for (subject, words) in &decision.failed {
             tracing::error!(%subject, %words, "a decision broke down; the next ones are not touched by it");
             self.metrics.note_failed_decision(subject);
-            memory.set_back(&observed, subject, Cause::DecisionFailed, words.clone());
+            memory.set_back(&observed, subject, None, Cause::DecisionFailed, words.clone());
         }
         memory.forgive(&observed, &decision);
         let n_courses = decision.courses.len();
@@ -181,8 +188,12 @@ impl Rounds {
     }
 
     async fn follow(&self, course: Course, observed: &Observed, is_silent: &AtomicBool) -> Followed {
-        let is_plan = course.actions.iter().any(|action| matches!(action, Action::CreatePlacement(_)));
-        let mut followed = Followed { subject: course.subject, written: Vec::new(), is_plan, failed: None };
+        let plan_of = course.actions.iter().find_map(|action| match action {
+            Action::CreatePlacement(placement) => Some(placement.spec.replica),
+            _ => None,
+        });
+        let mut followed =
+            Followed { subject: course.subject, written: Vec::new(), plan_of, is_done: false, failed: None };
         for action in course.actions {
             // A story is told once what it tells is written; else it would be told again in every round.
             if let Action::Tell(story) = action {
@@ -191,7 +202,7 @@ impl Rounds {
                 continue;
             }
             if is_silent.load(Ordering::Relaxed) {
-                break;
+                return followed;
             }
             tracing::debug!(?action, "acting");
             match self.actor.carry_out(action.clone(), observed).await {
@@ -206,7 +217,7 @@ impl Rounds {
                             is_silent.store(true, Ordering::Relaxed);
                             self.reach.note_silence(Instant::now(), error.to_string());
                             followed.failed = Some((action, error));
-                            break;
+                            return followed;
                         }
                         ActError::Stale => {}
                         ActError::Refused(_) | ActError::Taken => self.reach.note_answer(),
@@ -215,11 +226,12 @@ impl Rounds {
                     followed.failed = Some((action, error));
                     // What a deletion leaves behind stops no plan; after all else that fails, the rest would be untrue.
                     if is_end {
-                        break;
+                        return followed;
                     }
                 }
             }
         }
+        followed.is_done = true;
         followed
     }
 
@@ -228,6 +240,9 @@ impl Rounds {
         for one in followed {
             if !one.written.is_empty() {
                 memory.note_written(&one.subject, observed.uptime);
+            }
+            if let Some(replica) = one.plan_of.filter(|_| one.is_done) {
+                memory.note_plan(&one.subject, replica);
             }
             let Some((action, error)) = &one.failed else { continue };
             match error {
@@ -239,13 +254,14 @@ impl Rounds {
                 }
             }
             // Placements without the status that commits them are no plan: they are taken away, and written anew.
-            if one.is_plan && matches!(action, Action::CreatePlacement(_) | Action::SetDeploymentStatus { .. }) {
-                memory.set_back(observed, &one.subject, Cause::of_unwritten(error), error.to_string());
+            let is_of_plan = matches!(action, Action::CreatePlacement(_) | Action::SetDeploymentStatus { .. });
+            if one.plan_of.is_some() && is_of_plan {
+                memory.set_back(observed, &one.subject, one.plan_of, error.cause(), error.to_string());
             }
         }
     }
 
-    /// Waits until the stores know of what was written, so that nothing is decided twice.
+    /// Waits until the stores know of what was written, so that nothing is decided twice. Of what they do not, the API is asked.
     async fn read_back(&self, memory: &mut Memory, uptime: Duration, mut written: Vec<(Subject, Written)>) {
         let stores = &self.sources.stores;
         let seen_all = async {
@@ -257,10 +273,19 @@ impl Rounds {
                 tokio::time::sleep(READ_BACK_POLL).await;
             }
         };
-        if tokio::time::timeout(READ_BACK_DEADLINE, seen_all).await.is_err() {
-            let (n_writes, seconds) = (written.len(), READ_BACK_DEADLINE.as_secs());
-            tracing::warn!(n_writes, "the API's watches are slow: writes have not come back within {seconds} s");
-            memory.await_all(written, uptime);
+        if tokio::time::timeout(READ_BACK_DEADLINE, seen_all).await.is_ok() {
+            return;
+        }
+        let (n_writes, seconds) = (written.len(), READ_BACK_DEADLINE.as_secs());
+        tracing::warn!(n_writes, "the API's watches are slow: writes have not come back within {seconds} s");
+        let client = &self.actor.client;
+        let asking = written.into_iter().map(|(subject, written)| async move {
+            let said = tokio::time::timeout(READ_BACK_DEADLINE, Shown::ask(client, &written)).await;
+            (subject, written, said.ok().and_then(Result::ok))
+        });
+        let said: Vec<_> = futures::stream::iter(asking).buffer_unordered(COURSES_AT_A_TIME).collect().await;
+        for (subject, written, shown) in said {
+            memory.await_one(subject, written, shown, uptime);
         }
     }
 }

@@ -8,5 +8,6 @@ pub mod lab_report;
 pub mod plan;
 pub mod random_lab;
 pub mod report;
+pub mod round_line;
 pub mod statistics;
 pub mod steps;

@@ -139,7 +139,7 @@ pub struct PhoneStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
     /// What has failed here, at most 16 entries: plans go around it for a while that grows with each failure. An entry goes when the same
-    /// succeeds, when the agent is started anew, or with `polyctl phone forgive`.
+    /// succeeds, when the agent is started anew, or with `polyctl phone forgive`. Phones that leave often count as slower.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub failures: Vec<Failure>,
@@ -204,7 +204,7 @@ pub struct LayerTime {
     pub at_seconds: i64,
 }
 
-/// Something that failed on this phone: a model that it could not load, or a link to a peer.
+/// Something that failed on this phone: a model that it could not load, a link to a peer, or the phone itself, when it names neither.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
@@ -219,7 +219,7 @@ pub struct Failure {
     /// The agent's own words of the last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Failures in a row.
+    /// Failures in a row; of departures those of late, since one is forgotten with each hour in which the phone stays.
     pub count: u32,
     /// When it failed last.
     pub last_failure_time: Time,
@@ -234,6 +234,8 @@ pub enum FailureReason {
     EndedInLoad,
     /// No connection to the peer came about.
     LinkDown,
+    /// The phone left: its link to the controller ended, or it was silent beyond the grace period. This outlives the agent's next start.
+    Left,
 }
 
 /// A measured link from this phone to a peer.

@@ -152,15 +152,19 @@ impl<'a, Id: Ord> Taken<'a, Id> {
 impl PhoneCosts {
     /// The phone as it is to one of `turns` deployments that take turns on it.
     pub fn in_turns(self, turns: u32) -> Self {
-        let slower = f64::from(turns.max(1));
+        self.slower(f64::from(turns.max(1)))
+    }
+
+    /// The phone as if it took so many times as long for all that it does.
+    pub fn slower(self, times: f64) -> Self {
         Self {
-            seconds_per_layer: self.seconds_per_layer * slower,
-            seconds_per_layer_per_further_row: self.seconds_per_layer_per_further_row.map(|seconds| seconds * slower),
-            seconds_per_step: self.seconds_per_step * slower,
-            seconds_embedding: self.seconds_embedding * slower,
-            seconds_head: self.seconds_head * slower,
-            seconds_head_per_further_row: self.seconds_head_per_further_row.map(|seconds| seconds * slower),
-            prefill_seconds_per_layer_per_token: self.prefill_seconds_per_layer_per_token * slower,
+            seconds_per_layer: self.seconds_per_layer * times,
+            seconds_per_layer_per_further_row: self.seconds_per_layer_per_further_row.map(|seconds| seconds * times),
+            seconds_per_step: self.seconds_per_step * times,
+            seconds_embedding: self.seconds_embedding * times,
+            seconds_head: self.seconds_head * times,
+            seconds_head_per_further_row: self.seconds_head_per_further_row.map(|seconds| seconds * times),
+            prefill_seconds_per_layer_per_token: self.prefill_seconds_per_layer_per_token * times,
             ..self
         }
     }

@@ -1,10 +1,11 @@
 //! The problem: what a model asks for, what phones and links give, what the deployment wants. Plain data.
 
-use std::collections::BTreeMap;
+mod links;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Plan;
+pub use links::{Access, Link, Links, Measured};
 
 /// The longest time of a layer, an end or a hop that is believed; a longer one means a broken measurement or a
 /// link that is as good as none.
@@ -98,36 +99,6 @@ pub struct Speed {
 /// Rows of the product by which `Speed::batch_multiply_adds_per_second` is measured.
 const BATCH_ROWS: f64 = 4.0;
 
-/// One direction between two phones.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Link {
-    /// One way: half of the measured round trip.
-    pub latency_seconds: f64,
-    pub bytes_per_second: f64,
-}
-
-/// A phone's own way to the others: its radio, its driver, its place in the house. What is believed of a way that nobody
-/// has measured is made of the accesses at its two ends.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Access {
-    /// Its part of the delay of any way, one way.
-    pub delay_seconds: f64,
-    pub bytes_per_second: f64,
-}
-
-/// The links between phones: what was measured, and what to believe where nothing was.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Links {
-    /// Where not even the access of both ends is known.
-    pub default: Link,
-    /// By index into `Problem::phones`; a phone beyond its end has no known access.
-    #[serde(default)]
-    pub access: Vec<Option<Access>>,
-    /// Keyed by (from, to), indices into `Problem::phones`; both directions are listed if both are known.
-    #[serde(with = "measured_as_list")]
-    pub measured: BTreeMap<(usize, usize), Link>,
-}
-
 /// What is minimised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Objective {
@@ -203,75 +174,8 @@ impl PhoneCosts {
     }
 }
 
-fn believed(seconds: f64) -> f64 {
-    if (0.0..=MAX_SECONDS).contains(&seconds) { seconds } else { f64::INFINITY }
-}
-
 fn divide(amount: f64, speed: f64) -> f64 {
     if speed > 0.0 { amount / speed } else { f64::INFINITY }
-}
-
-// === impl Link ===
-
-impl Link {
-    /// No way from one phone to the other.
-    pub const UNREACHABLE: Link = Link { latency_seconds: f64::INFINITY, bytes_per_second: 0.0 };
-
-    /// Seconds until the last of `bytes` has arrived; infinite when the figures make no sense or the link is
-    /// slower than [`MAX_SECONDS`].
-    pub fn transfer_seconds(&self, bytes: u64) -> f64 {
-        believed(self.delay_seconds() + self.wire_seconds(bytes))
-    }
-
-    /// Seconds for which `bytes` keep the link busy: the part of a transfer that cannot overlap with the next.
-    pub fn wire_seconds(&self, bytes: u64) -> f64 {
-        believed(divide(bytes as f64, self.bytes_per_second))
-    }
-
-    /// Seconds on the way, whatever the size; infinite like the others.
-    pub fn delay_seconds(&self) -> f64 {
-        believed(self.latency_seconds)
-    }
-}
-
-// === impl Links ===
-
-impl Links {
-    /// The same link between every two phones.
-    pub fn uniform(default: Link) -> Self {
-        Self { default, access: Vec::new(), measured: BTreeMap::new() }
-    }
-
-    /// What was measured, else what both accesses make of it, else the default.
-    pub fn between(&self, from: usize, to: usize) -> Link {
-        self.measured.get(&(from, to)).copied().unwrap_or_else(|| self.estimated(from, to))
-    }
-
-    fn estimated(&self, from: usize, to: usize) -> Link {
-        match (self.access_of(from), self.access_of(to)) {
-            (Some(from), Some(to)) => Link {
-                latency_seconds: from.delay_seconds + to.delay_seconds,
-                bytes_per_second: from.bytes_per_second.min(to.bytes_per_second),
-            },
-            _ => self.default,
-        }
-    }
-
-    pub fn access_of(&self, phone: usize) -> Option<Access> {
-        self.access.get(phone).copied().flatten()
-    }
-
-    /// The links among `kept`, rising places of phones, by their new places.
-    pub fn over(&self, kept: &[usize]) -> Self {
-        let place = |(&(from, to), &link): (&(usize, usize), &Link)| {
-            Some(((kept.binary_search(&from).ok()?, kept.binary_search(&to).ok()?), link))
-        };
-        Self {
-            default: self.default,
-            access: kept.iter().map(|&phone| self.access_of(phone)).collect(),
-            measured: self.measured.iter().filter_map(place).collect(),
-        }
-    }
 }
 
 // === impl Demand ===
@@ -286,24 +190,6 @@ impl Demand {
     /// rounded down.
     pub fn budget_bytes(&self, allocatable_bytes: u64) -> u64 {
         (allocatable_bytes as f64 * self.memory_fraction / self.generations_in_memory).floor().max(0.0) as u64
-    }
-}
-
-/// JSON has no pairs as keys, so the measured links are a list of `[from, to, link]`.
-mod measured_as_list {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::Link;
-
-    pub(super) fn serialize<S: Serializer>(links: &BTreeMap<(usize, usize), Link>, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(links.iter().map(|(&(from, into), link)| (from, into, link)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<(usize, usize), Link>, D::Error> {
-        let list = Vec::<(usize, usize, Link)>::deserialize(from)?;
-        Ok(list.into_iter().map(|(a, b, link)| ((a, b), link)).collect())
     }
 }
 

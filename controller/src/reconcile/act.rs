@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::decide::Action;
 use super::observe::{ObjectKey, Observed};
+use super::setbacks::Cause;
 use super::stores::{Written, WrittenKind};
 use crate::hub::registry::Registry;
 use crate::models::ModelStore;
@@ -51,6 +52,22 @@ impl fmt::Display for ActError {
 }
 
 impl std::error::Error for ActError {}
+
+impl ActError {
+    /// What it is to a plan that was to be written.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Taken => Cause::PlacementRefused,
+            Self::Refused(error) => match &**error {
+                kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 408 | 429) => {
+                    Cause::PlacementRefused
+                }
+                _ => Cause::PlanUnwritten,
+            },
+            Self::Unanswered(_) | Self::Stale => Cause::PlanUnwritten,
+        }
+    }
+}
 
 impl From<kube::Error> for ActError {
     fn from(error: kube::Error) -> Self {

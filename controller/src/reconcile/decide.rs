@@ -1,14 +1,14 @@
 //! Decide: what to do about what was observed. Pure: no clock, no randomness, no network.
 
 pub mod balance;
-pub mod failures;
 mod models;
+pub mod outcome;
 mod phones;
 mod placements;
-pub mod replicas;
+mod replicas;
+mod status;
 pub mod story;
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,11 +17,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use polyphony_api::{InferenceDeploymentStatus, ModelStatus, PhoneStatus, SegmentPlacement, SegmentPlacementStatus};
 use strum::{IntoStaticStr, VariantNames};
 
+use super::elapsed::whole_seconds;
 use super::observe::{ObjectKey, Observed};
+use super::panics::words_of;
 use crate::models::Wanted;
 pub use story::{Severity, Story};
 
-pub use super::problem::Planner;
+pub use super::problem::{Planner, at_once};
 
 /// One thing to do. Whoever carries it out has no choice left.
 #[derive(Clone, Debug, PartialEq, IntoStaticStr)]
@@ -155,17 +157,12 @@ impl Decision {
     }
 }
 
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
-}
-
 /// What to do, in this order.
 pub fn decide(observed: &Observed) -> Vec<Action> {
-    decide_with(observed, &polyphony_placement::plan_by).actions().cloned().collect()
+    decide_with(observed, &at_once).actions().cloned().collect()
 }
 
-/// As [`decide`], with a planner that remembers its answers, and course by course.
+/// As [`decide`], with a planner that remembers its answers and may still be at one, and course by course.
 pub fn decide_with(observed: &Observed, planner: Planner<'_>) -> Decision {
     let mut decision = Decision::default();
     for (name, seen) in &observed.phones {
@@ -189,10 +186,8 @@ pub fn decide_with(observed: &Observed, planner: Planner<'_>) -> Decision {
     decision
 }
 
-/// The time of conditions: whole seconds, as Kubernetes writes them.
-pub(super) fn condition_time(observed: &Observed) -> Time {
-    let seconds = observed.now.as_second();
-    Time(k8s_openapi::jiff::Timestamp::from_second(seconds).expect("the whole seconds of a timestamp are one"))
+fn condition_time(observed: &Observed) -> Time {
+    whole_seconds(observed.now)
 }
 
 #[cfg(test)]

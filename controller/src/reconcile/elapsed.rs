@@ -1,6 +1,12 @@
 //! Elapsed: how long ago something was, by wall clocks that may have been set back in between. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+
+/// The time of conditions: whole seconds, as Kubernetes writes them.
+pub fn whole_seconds(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).expect("the whole seconds of a timestamp are one"))
+}
 
 /// Whole seconds from `then` to `now`; `None` where `then` lies ahead of `now`: a clock was set, and nobody can say.
 pub fn seconds_since(then: Timestamp, now: Timestamp) -> Option<i64> {

@@ -87,6 +87,11 @@ impl Observed {
         })
     }
 
+    /// What a phone's segments may take together; `None` while it has not said what it has.
+    pub fn budget_bytes(&self, phone: &str, fraction: f64) -> Option<u64> {
+        Some((self.profile(phone)?.allocatable_bytes as f64 * fraction) as u64)
+    }
+
     /// `None` while the phone has not timed a layer of it.
     pub fn measured(&self, placement: &SegmentPlacement) -> Option<Measured> {
         let holds = &placement.spec.holds;

@@ -1,24 +1,38 @@
 //! Memory: what the loop knows beside the API, and may forget: setbacks, and writes that the watches have not shown yet.
+//!
+//! What the API says of such a write when it is asked counts until the watches show it. Only where it does not even say that, the
+//! deployment is left alone: nobody knows how it is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::decide::{Action, Decision, Subject};
+use super::decide::{Decision, Subject};
 use super::observe::{ObjectKey, Observed};
 use super::setbacks::{Cause, Setback, Setbacks};
+use super::shown::Shown;
 use super::stores::{Stores, Written};
 
-/// A write that has not been seen by then is taken for one that was undone.
+/// What the watches have not shown by then, they show no more.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// All that is remembered from round to round.
 #[derive(Default)]
 pub(super) struct Memory {
     setbacks: Setbacks,
-    /// Writes that have not come back, and when they were made, since the start.
-    awaited: Vec<(Subject, Written, Duration)>,
+    /// Writes that have not come back.
+    awaited: Vec<Awaited>,
     /// When the status of a placement was written last.
     written: BTreeMap<ObjectKey, Duration>,
+}
+
+/// A write that has not come back.
+struct Awaited {
+    subject: Subject,
+    written: Written,
+    /// When it was made, since the start.
+    at: Duration,
+    /// What the API says of it, where it says anything.
+    shown: Option<Shown>,
 }
 
 // === impl Memory ===
@@ -26,42 +40,59 @@ pub(super) struct Memory {
 impl Memory {
     /// Adds it to what was observed, and forgets what is there no more.
     pub(super) fn recall(&mut self, observed: &mut Observed, stores: &Stores) {
-        self.setbacks.retain(|key, _| observed.deployments.contains_key(key));
+        self.setbacks.retain(|whose, _| observed.deployments.contains_key(&whose.deployment));
         self.written.retain(|key, _| observed.placements.contains_key(key));
         let uptime = observed.uptime;
-        self.awaited.retain(|(_, written, at)| uptime.saturating_sub(*at) < PATIENCE && !stores.has_seen(written));
-        let deployment = |(subject, ..): &(Subject, Written, Duration)| match subject {
-            Subject::Deployment(key) => Some(key.clone()),
-            _ => None,
-        };
-        observed.behind = self.awaited.iter().filter_map(deployment).collect();
+        self.awaited.retain(|one| uptime.saturating_sub(one.at) < PATIENCE && !stores.has_seen(&one.written));
+        for one in &self.awaited {
+            match (&one.shown, &one.subject) {
+                (Some(shown), _) => shown.put(&one.written.key, observed),
+                (None, Subject::Deployment(key)) => drop(observed.behind.insert(key.clone())),
+                (None, _) => {}
+            }
+        }
         observed.setbacks = self.setbacks.clone();
         observed.written = self.written.clone();
     }
 
-    /// Something went wrong with a deployment; of other subjects nothing is kept.
-    pub(super) fn set_back(&mut self, observed: &Observed, subject: &Subject, cause: Cause, words: String) {
+    /// Something went wrong with a deployment, or with the plan of a replica of it; of other subjects nothing is kept.
+    pub(super) fn set_back(
+        &mut self,
+        observed: &Observed,
+        subject: &Subject,
+        replica: Option<u32>,
+        cause: Cause,
+        words: String,
+    ) {
         let Subject::Deployment(key) = subject else { return };
+        let whose = cause.whose(key.clone(), replica);
         let generation = observed.deployments.get(key).and_then(|deployment| deployment.metadata.generation);
-        let setback = Setback::after(self.setbacks.get(key), cause, words, generation, observed.uptime);
-        self.setbacks.insert(key.clone(), setback);
+        let setback = Setback::after(self.setbacks.get(&whose), cause, words, generation, observed.uptime);
+        self.setbacks.insert(whose, setback);
     }
 
-    /// Forgets the setbacks of what was decided upon, or is about to be written, without another one.
+    /// The plan of a replica was written to its end: nothing stands against it any more.
+    pub(super) fn note_plan(&mut self, subject: &Subject, replica: u32) {
+        let Subject::Deployment(key) = subject else { return };
+        for cause in [Cause::PlacementRefused, Cause::PlanUnwritten] {
+            let whose = cause.whose(key.clone(), Some(replica));
+            if self.setbacks.get(&whose).is_some_and(|setback| setback.cause == cause) {
+                self.setbacks.remove(&whose);
+            }
+        }
+    }
+
+    /// Forgets the setbacks of what was decided upon without another one, or has not failed for long.
     pub(super) fn forgive(&mut self, observed: &Observed, decision: &Decision) {
-        let plans = |key: &ObjectKey| {
-            let own = decision.courses.iter().filter(|course| course.subject == Subject::Deployment(key.clone()));
-            own.flat_map(|course| &course.actions).any(|action| matches!(action, Action::CreatePlacement(_)))
-        };
-        self.setbacks.retain(|key, setback| {
-            let generation = observed.deployments.get(key).and_then(|deployment| deployment.metadata.generation);
-            let is_held = setback.holds(generation, observed.uptime);
+        self.setbacks.retain(|whose, setback| {
+            let deployment = observed.deployments.get(&whose.deployment);
+            let generation = deployment.and_then(|deployment| deployment.metadata.generation);
             let is_over = match setback.cause {
-                Cause::DecisionFailed => !decision.failed.contains_key(&Subject::Deployment(key.clone())),
-                // While it tries again it keeps the count; where it needs no plan any more there is nothing to count.
-                Cause::PlacementRefused | Cause::PlanUnwritten => !plans(key) && !is_held,
+                Cause::DecisionFailed => !decision.failed.contains_key(&Subject::Deployment(whose.deployment.clone())),
+                // When it is its turn to be tried again is not known here.
+                Cause::PlacementRefused | Cause::PlanUnwritten => setback.is_past(observed.uptime),
             };
-            is_held || !is_over
+            setback.holds(generation, observed.uptime) || !is_over
         });
     }
 
@@ -72,7 +103,126 @@ impl Memory {
         }
     }
 
-    pub(super) fn await_all(&mut self, written: Vec<(Subject, Written)>, uptime: Duration) {
-        self.awaited.extend(written.into_iter().map(|(subject, written)| (subject, written, uptime)));
+    /// A write has not come back; `shown` is what the API says of it.
+    pub(super) fn await_one(&mut self, subject: Subject, written: Written, shown: Option<Shown>, uptime: Duration) {
+        // Of several writes of one object the last one counts.
+        self.awaited.retain(|one| (one.written.kind, &one.written.key) != (written.kind, &written.key));
+        self.awaited.push(Awaited { subject, written, at: uptime, shown });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use k8s_openapi::jiff::Timestamp;
+    use kube::runtime::reflector::{self, store::Writer};
+    use kube::runtime::watcher::Event;
+    use polyphony_api::InferenceDeployment;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::reconcile::observe::Settings;
+    use crate::reconcile::stores::WrittenKind;
+
+    fn deployment(version: &str) -> Arc<InferenceDeployment> {
+        let spec = serde_json::from_value(serde_json::json!({ "model": "m" })).unwrap();
+        let mut deployment = InferenceDeployment::new("d", spec);
+        deployment.metadata.namespace = Some("default".into());
+        deployment.metadata.resource_version = Some(version.to_owned());
+        deployment.metadata.generation = Some(1);
+        Arc::new(deployment)
+    }
+
+    /// What the watches show at that second.
+    fn observed(stores: &Stores, seconds: u64) -> Observed {
+        let deployments = stores.deployments.state().into_iter().map(|one| (ObjectKey::of(one.as_ref()), one));
+        Observed {
+            now: Timestamp::UNIX_EPOCH,
+            uptime: Duration::from_secs(seconds),
+            settings: Settings {
+                grace_period: Duration::ZERO,
+                startup_grace: Duration::ZERO,
+                gateway_url: String::new(),
+            },
+            phones: BTreeMap::new(),
+            models: BTreeMap::new(),
+            deployments: deployments.collect(),
+            placements: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            tokens_per_second: BTreeMap::new(),
+            setbacks: Setbacks::new(),
+            behind: BTreeSet::new(),
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// Stores of which only that of deployments is written.
+    fn stores() -> (Stores, Writer<InferenceDeployment>) {
+        let (deployments, writer) = reflector::store();
+        let (phones, models, placements) = (reflector::store().0, reflector::store().0, reflector::store().0);
+        (Stores { phones, models, deployments, placements, changed: Arc::new(Notify::new()) }, writer)
+    }
+
+    #[test]
+    fn what_the_api_says_of_a_write_counts_until_the_watches_show_it() {
+        let (stores, mut watch) = stores();
+        watch.apply_watcher_event(&Event::Apply(deployment("7").as_ref().clone()));
+        let key = ObjectKey::new("default", "d");
+        let subject = Subject::Deployment(key.clone());
+        let version = |observed: &Observed| {
+            observed.deployments.get(&key).and_then(|one| one.metadata.resource_version.clone()).unwrap_or_default()
+        };
+        let look = |memory: &mut Memory, stores: &Stores, seconds| {
+            let mut observed = observed(stores, seconds);
+            memory.recall(&mut observed, stores);
+            (version(&observed), observed.behind.len())
+        };
+        let written = |version: Option<&str>| Written {
+            kind: WrittenKind::Deployment,
+            key: key.clone(),
+            resource_version: version.map(str::to_owned),
+            is_new: false,
+        };
+        let mut memory = Memory::default();
+        memory.await_one(subject.clone(), written(Some("9")), None, Duration::ZERO);
+        assert_eq!(look(&mut memory, &stores, 2), ("7".into(), 1), "nobody knows how it is");
+        let shown = |object: Option<&str>| Some(Shown::Deployment(object.map(deployment)));
+        memory.await_one(subject.clone(), written(Some("9")), shown(Some("9")), Duration::ZERO);
+        assert_eq!(look(&mut memory, &stores, 2), ("9".into(), 0), "it is decided upon as it is");
+        watch.apply_watcher_event(&Event::Apply(deployment("8").as_ref().clone()));
+        assert_eq!(look(&mut memory, &stores, 3), ("9".into(), 0), "the watch is still behind");
+        watch.apply_watcher_event(&Event::Apply(deployment("10").as_ref().clone()));
+        assert_eq!(look(&mut memory, &stores, 4), ("10".into(), 0), "now it knows more");
+        memory.await_one(subject.clone(), written(None), shown(None), Duration::from_secs(4));
+        assert_eq!(look(&mut memory, &stores, 5), (String::new(), 0), "it is gone, whatever the watch shows");
+        assert_eq!(look(&mut memory, &stores, 40), ("10".into(), 0), "but not for ever");
+    }
+
+    #[test]
+    fn a_replica_that_is_refused_keeps_its_count_while_another_one_is_written() {
+        let (stores, mut watch) = stores();
+        watch.apply_watcher_event(&Event::Apply(deployment("7").as_ref().clone()));
+        let subject = Subject::Deployment(ObjectKey::new("default", "d"));
+        let mut memory = Memory::default();
+        let mut pauses = Vec::new();
+        for seconds in [0, 1, 3] {
+            let mut now = observed(&stores, seconds);
+            memory.recall(&mut now, &stores);
+            memory.set_back(&now, &subject, Some(1), Cause::PlacementRefused, "no quota".into());
+            // A round in which it is another one's turn.
+            memory.note_plan(&subject, 0);
+            memory.forgive(&now, &Decision::default());
+            memory.recall(&mut now, &stores);
+            assert_eq!(now.setbacks.len(), 1);
+            pauses.extend(now.setbacks.values().map(|setback| setback.until.as_secs() - seconds));
+        }
+        assert_eq!(pauses, [1, 2, 4]);
+        memory.note_plan(&subject, 1);
+        let mut now = observed(&stores, 7);
+        memory.recall(&mut now, &stores);
+        assert!(now.setbacks.is_empty(), "its plan was written");
     }
 }

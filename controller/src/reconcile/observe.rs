@@ -1,7 +1,6 @@
 //! Observed: everything that a decision may look at, as plain data, the time included.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use polyphony_gateway::Gateway;
 use polyphony_protocol::hub::{Heartbeat, Join, SegmentReport};
 use polyphony_protocol::{PlanGeneration, RingId};
 
+pub use super::object_key::ObjectKey;
 use super::setbacks::Setbacks;
 use super::stores::Stores;
 use crate::hub::assignments::ring_of;
@@ -52,13 +52,6 @@ pub struct Settings {
     pub startup_grace: Duration,
     /// Base URL of the gateway, without `/v1`.
     pub gateway_url: String,
-}
-
-/// Where a namespaced object is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
-    pub namespace: String,
-    pub name: String,
 }
 
 /// A phone as the API and the hub know it.
@@ -212,25 +205,6 @@ impl Health {
             Health::Gone => "its link to the controller ended: start its agent again",
             Health::Awaited => "the controller has started and waits for it",
         }
-    }
-}
-
-// === impl ObjectKey ===
-
-impl ObjectKey {
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-
-    /// Where `object` is; the namespace is empty for one of the whole cluster.
-    pub fn of(object: &impl ResourceExt) -> Self {
-        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 

@@ -11,12 +11,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use polyphony_api::{InferenceDeployment, Phone, SegmentPlacement};
 use polyphony_model::Manifest;
-use polyphony_placement::{Infeasible, Plan, Problem, Strategy, plan_by, time_to_first_token_seconds};
+use polyphony_placement::{Infeasible, Plan, Strategy, plan_by, time_to_first_token_seconds};
 
 use super::ledger;
 use super::observe::{ObjectKey, Observed, PhoneLink, PhoneSeen, Settings};
-use super::problem::links::Survey;
-use super::problem::{self, Planned, Request};
+use super::problem::brief::Brief;
+use super::problem::census::Census;
+use super::problem::{self, Asked, Planned, Request, Unplanned};
 
 /// What a preview looks at.
 pub struct World {
@@ -32,7 +33,7 @@ pub struct World {
 pub struct Preview {
     pub replica: u32,
     /// Or what leaves no plan.
-    pub planned: Result<Planned, Infeasible>,
+    pub planned: Result<Planned, Unplanned>,
     /// Of a prompt of this many tokens, when there is a plan.
     pub time_to_first_token_seconds: Option<f64>,
     /// Phones that hold nothing, and why: those that the planner leaves out, and those that it was not asked about.
@@ -78,29 +79,21 @@ pub fn preview(
         .iter()
         .filter(|(key, placement)| placement.spec.deployment == own.name && key.namespace == own.namespace);
     let ledger = ledger::of_all(&observed, &own_keys.map(|(key, _)| key).collect());
-    let (taken, survey) = (ledger.all(), Survey::of(&observed));
+    let (taken, census) = (ledger.all(), Census::of(&observed));
+    let brief = Brief::of(&observed, &census, deployment, manifest, manifest_digest);
     let mut excluded = BTreeSet::new();
     let mut previews = Vec::new();
     for replica in 0..deployment.spec.replicas {
-        let request = Request {
-            deployment,
-            manifest,
-            manifest_digest,
-            excluded: &excluded,
-            taken: &taken,
-            survey: &survey,
-            within: None,
-        };
+        let request = Request { brief: &brief, census: &census, excluded: &excluded, taken: &taken, within: None };
         let strategy = problem::rule(deployment.spec.placement.strategy);
-        let planned = problem::plan(&observed, &request, &plan_by);
+        let planned = problem::plan(&observed, &request, &problem::at_once);
         let left_out = left_out(&observed, &request, planned.as_ref().ok());
         let mut time_to_first_token = None;
         let mut comparison = Vec::new();
         if let Ok(Planned { plan, asked, .. }) = &planned {
-            let problem = &asked.problem;
-            let seconds = time_to_first_token_seconds(problem, plan, prompt.n_tokens, prompt.chunk_tokens);
+            let seconds = time_to_first_token_seconds(&asked.expected(), plan, prompt.n_tokens, prompt.chunk_tokens);
             time_to_first_token = Some(seconds);
-            comparison = compare(problem, strategy, prompt);
+            comparison = compare(asked, strategy, prompt);
             excluded.extend(plan.stages.iter().map(|stage| stage.phone.clone()));
         }
         let time_to_first_token_seconds = time_to_first_token;
@@ -110,8 +103,10 @@ pub fn preview(
 }
 
 /// Every strategy on the same problem.
-fn compare(problem: &Problem, chosen: Strategy, prompt: Prompt) -> Vec<Compared> {
-    let plans: Vec<_> = Strategy::ALL.into_iter().map(|strategy| (strategy, plan_by(strategy, problem))).collect();
+fn compare(asked: &Asked, chosen: Strategy, prompt: Prompt) -> Vec<Compared> {
+    let problem = asked.expected();
+    let plan = |strategy| plan_by(strategy, &asked.problem).map(|plan| asked.as_expected(plan));
+    let plans: Vec<_> = Strategy::ALL.into_iter().map(|strategy| (strategy, plan(strategy))).collect();
     let best = plans.iter().find_map(|(strategy, planned)| match planned {
         Ok(plan) if *strategy == Strategy::Optimal => Some(plan.objective_value),
         _ => None,
@@ -120,7 +115,7 @@ fn compare(problem: &Problem, chosen: Strategy, prompt: Prompt) -> Vec<Compared>
         strategy: strategy.name(),
         is_chosen: strategy == chosen,
         time_to_first_token_seconds: (planned.as_ref().ok())
-            .map(|plan| time_to_first_token_seconds(problem, plan, prompt.n_tokens, prompt.chunk_tokens)),
+            .map(|plan| time_to_first_token_seconds(&problem, plan, prompt.n_tokens, prompt.chunk_tokens)),
         ratio: planned.as_ref().ok().and_then(|plan| Some(best? / plan.objective_value)),
         planned,
     };
@@ -143,7 +138,7 @@ fn left_out(observed: &Observed, request: &Request<'_>, planned: Option<&Planned
             Some("it is not Ready".to_owned())
         } else if request.excluded.contains(name) {
             Some("another replica takes it".to_owned())
-        } else if let Some(refusal) = problem::refusal(observed, object, request.deployment) {
+        } else if let Some(refusal) = problem::refusal(object, observed.power(name), request.brief.deployment) {
             Some(refusal.to_owned())
         } else if profile.is_none() {
             Some("its agent has not said what it computes with".to_owned())

@@ -66,7 +66,7 @@ pub fn placements(
             numerics_class: planned.numerics_class.clone(),
             planned_bytes: planned_stage.bytes.saturating_add(planned_stage.standby_bytes),
             predicted_step_microseconds: microseconds(step_seconds),
-            planned_layer_microseconds: planned.seconds_per_layer(&planned_stage.phone).map_or(0, microseconds),
+            planned_layer_microseconds: planned.asked.alone(&planned_stage.phone).map_or(0, microseconds),
         };
         SegmentPlacement { metadata, spec, status: None }
     };

@@ -1,12 +1,11 @@
-//! Setbacks: deployments whose plan the API refused, or whose decision broke down, and how long each is left alone for that.
+//! Setbacks: replicas whose plan the API refused, deployments whose decision broke down, and how long each is left alone for that.
 //!
 //! Kept in memory only: after a restart everything is tried once more. Times are those since the start, so that no clock can be set.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::act::ActError;
-use super::observe::ObjectKey;
+use super::object_key::ObjectKey;
 
 /// The first pause, and the longest; each one is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -14,10 +13,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// The longest where nothing was refused: an outage says nothing of the plan, and ends for all at once.
 const LONGEST_PAUSE_UNREFUSED: Duration = Duration::from_secs(5);
 
-/// By deployment.
-pub type Setbacks = BTreeMap<ObjectKey, Setback>;
+/// A setback keeps its count for so long after its pause: what is tried again and fails is one more.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// What went wrong with a deployment, though nothing is wrong with its phones.
+pub type Setbacks = BTreeMap<Whose, Setback>;
+
+/// Whose setback it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Whose {
+    pub deployment: ObjectKey,
+    /// `None` where it is a matter of the deployment as a whole.
+    pub replica: Option<u32>,
+}
+
+/// What went wrong with a deployment or a replica, though nothing is wrong with its phones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setback {
     pub cause: Cause,
@@ -34,7 +43,7 @@ pub struct Setback {
 /// What it was that went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The API will not have a plan.
+    /// The API will not have the plan of a replica.
     PlacementRefused,
     /// A plan was not written whole, and nobody refused it: the API was silent or out of order, or somebody else wrote meanwhile.
     PlanUnwritten,
@@ -63,32 +72,20 @@ impl Setback {
     pub fn holds(&self, generation: Option<i64>, uptime: Duration) -> bool {
         self.generation == generation && uptime < self.until
     }
+
+    /// Whether it counts no more: what was to be tried again has not failed since.
+    pub fn is_past(&self, uptime: Duration) -> bool {
+        uptime >= self.until.saturating_add(REMEMBERED)
+    }
 }
 
 // === impl Cause ===
 
 impl Cause {
-    /// Of a plan that could not be written for this error.
-    pub fn of_unwritten(error: &ActError) -> Self {
-        match error {
-            ActError::Taken => Self::PlacementRefused,
-            ActError::Refused(error) => match &**error {
-                kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 408 | 429) => {
-                    Self::PlacementRefused
-                }
-                _ => Self::PlanUnwritten,
-            },
-            ActError::Unanswered(_) | ActError::Stale => Self::PlanUnwritten,
-        }
-    }
-
-    /// The reason of a condition; `None` where it is no matter of the deployment.
-    pub fn reason(self) -> Option<&'static str> {
-        match self {
-            Self::PlacementRefused => Some("PlacementRefused"),
-            Self::DecisionFailed => Some("DecisionFailed"),
-            Self::PlanUnwritten => None,
-        }
+    /// Whose it is when it befell this replica of a deployment: a refusal says nothing of other replicas, all else does.
+    pub fn whose(self, deployment: ObjectKey, replica: Option<u32>) -> Whose {
+        let replica = replica.filter(|_| self == Self::PlacementRefused);
+        Whose { deployment, replica }
     }
 
     fn longest_pause(self) -> Duration {
@@ -102,6 +99,7 @@ impl Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconcile::act::ActError;
 
     #[test]
     fn an_api_in_disorder_refuses_nothing_and_is_waited_for_shortly() {
@@ -110,14 +108,14 @@ mod tests {
             ActError::Refused(Box::new(kube::Error::Api(Box::new(status))))
         };
         for code in [400, 403, 404, 422] {
-            assert_eq!(Cause::of_unwritten(&answered(code)), Cause::PlacementRefused, "{code}");
+            assert_eq!(answered(code).cause(), Cause::PlacementRefused, "{code}");
         }
         for code in [408, 429, 500, 503] {
-            assert_eq!(Cause::of_unwritten(&answered(code)), Cause::PlanUnwritten, "{code}");
+            assert_eq!(answered(code).cause(), Cause::PlanUnwritten, "{code}");
         }
-        assert_eq!(Cause::of_unwritten(&ActError::Taken), Cause::PlacementRefused);
-        assert_eq!(Cause::of_unwritten(&ActError::Stale), Cause::PlanUnwritten);
-        assert_eq!(Cause::of_unwritten(&ActError::Unanswered(String::new())), Cause::PlanUnwritten);
+        assert_eq!(ActError::Taken.cause(), Cause::PlacementRefused);
+        assert_eq!(ActError::Stale.cause(), Cause::PlanUnwritten);
+        assert_eq!(ActError::Unanswered(String::new()).cause(), Cause::PlanUnwritten);
         let mut last: Option<Setback> = None;
         for pause in [1, 2, 4, 5, 5] {
             let next =

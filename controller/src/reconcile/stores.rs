@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::observe::ObjectKey;
+use super::object_key::ObjectKey;
 use super::reach::Reach;
 
 /// A watch is begun anew after this: where the connection swallows everything, that is when it is noticed.
@@ -41,7 +41,7 @@ pub struct Written {
     pub is_new: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WrittenKind {
     Phone,
     Model,

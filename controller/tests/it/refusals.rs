@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::farm::{Farm, object, until};
 
-/// The namespace in which no placement may be made.
+/// The namespace in which no placement may be made beyond a quota.
 const POOR: &str = "poor";
 
 /// Stands before the API: refuses placements of one namespace, or swallows all there is.
 #[derive(Default)]
 struct Door {
     refuses: AtomicBool,
+    /// Placements that it lets in all the same.
+    quota: AtomicUsize,
     swallows: AtomicBool,
     /// When it refused.
     refused: Mutex<Vec<Instant>>,
@@ -53,7 +55,7 @@ impl Door {
             }
         }
         let path = format!("POST /apis/polyphony.dev/v1alpha1/namespaces/{POOR}/segmentplacements");
-        if self.refuses.load(Ordering::SeqCst) && head.starts_with(path.as_bytes()) {
+        if self.refuses.load(Ordering::SeqCst) && head.starts_with(path.as_bytes()) && !self.has_room() {
             self.refused.lock().unwrap().push(Instant::now());
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Forbidden", "code": 403,
@@ -82,6 +84,11 @@ impl Door {
             done = self.carry(&mut from_server, &mut to_client) => done?,
         }
         Ok(())
+    }
+
+    /// Whether the quota has room for one more, which takes it.
+    fn has_room(&self) -> bool {
+        self.quota.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 
     /// Carries bytes on, unless it swallows: then nothing more comes, and nobody is told.
@@ -181,6 +188,60 @@ async fn a_refused_plan_is_tried_once_a_pause_and_disturbs_no_other_deployment()
     .await;
     let events = farm.events("talk").await;
     assert_eq!(events.iter().filter(|reason| *reason == "PlacementRefused").count(), 1, "{events:?}");
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_for_one_replica_serves_that_one_while_the_other_is_tried_once_a_pause() {
+    let folder = tempfile::tempdir().unwrap();
+    let (farm, door) = behind_a_door(folder.path()).await;
+    door.quota.store(1, Ordering::SeqCst);
+    door.refuses.store(true, Ordering::SeqCst);
+    let _agents = [farm.agent("phone-1").await, farm.agent("phone-2").await];
+    let namespace: Namespace = object(json!({ "metadata": { "name": POOR } }));
+    Api::<Namespace>::all(farm.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+    let path = folder.path().join("tiny.gguf");
+    std::fs::write(&path, super::model_file::tiny()).unwrap();
+    let model: Model = object(json!({
+        "apiVersion": "polyphony.dev/v1alpha1", "kind": "Model", "metadata": { "name": "tiny" },
+        "spec": { "source": format!("file://{}", path.display()) },
+    }));
+    Api::<Model>::namespaced(farm.client.clone(), POOR).create(&PostParams::default(), &model).await.unwrap();
+    let wanted: InferenceDeployment = object(json!({
+        "apiVersion": "polyphony.dev/v1alpha1", "kind": "InferenceDeployment", "metadata": { "name": "talk" },
+        "spec": { "model": "tiny", "contextLength": 64, "replicas": 2, "placement": { "maxPhones": 1 } },
+    }));
+    let deployments = Api::<InferenceDeployment>::namespaced(farm.client.clone(), POOR);
+    deployments.create(&PostParams::default(), &wanted).await.unwrap();
+    let placements = Api::<SegmentPlacement>::namespaced(farm.client.clone(), POOR);
+    let made = async || {
+        let all = placements.list(&Default::default()).await.unwrap().items;
+        all.into_iter().map(|one| one.metadata.uid.unwrap()).collect::<Vec<_>>()
+    };
+
+    until("one replica serves, and the other is refused", async || {
+        let status = deployments.get("talk").await.unwrap().status.unwrap_or_default();
+        let degraded = condition::find(&status.conditions, "Degraded").map(|it| it.reason.clone());
+        let is_so =
+            condition::is_true(&status.conditions, "Available") && degraded.as_deref() == Some("PlacementRefused");
+        if is_so { Ok(()) } else { Err(format!("{status:#?}")) }
+    })
+    .await;
+    let first = made().await;
+    let tries = until("three tries", async || {
+        let refused = door.refused.lock().unwrap().clone();
+        if refused.len() >= 3 { Ok(refused) } else { Err(format!("{} tries", refused.len())) }
+    })
+    .await;
+    assert!(tries[2] - tries[0] >= Duration::from_millis(2900), "{tries:?}");
+    assert_eq!((first.len(), made().await), (1, first), "the one that serves was made once");
+
+    door.refuses.store(false, Ordering::SeqCst);
+    until("both serve", async || {
+        let status = deployments.get("talk").await.unwrap().status.unwrap_or_default();
+        if status.ready_replicas == 2 { Ok(()) } else { Err(format!("{status:#?}")) }
+    })
+    .await;
     farm.stop().await;
 }
 

@@ -31,6 +31,7 @@ pub struct Figures {
     /// By backend and agents.
     rings: BTreeMap<(&'static str, u32), Samples>,
     pub kernels: Vec<Row>,
+    pub controller: Vec<Row>,
     /// One sample a run: what others took of the processors.
     pub other_load: Vec<f64>,
     pub left_out: Vec<String>,
@@ -90,6 +91,7 @@ impl Figures {
         }
         rows.extend(sent);
         rows.append(&mut self.kernels);
+        rows.append(&mut self.controller);
         rows
     }
 

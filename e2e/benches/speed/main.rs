@@ -9,6 +9,7 @@ mod machine;
 mod processor;
 mod request;
 mod rings;
+mod rounds;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -65,6 +66,7 @@ async fn measure(extent: &Extent) -> Result<Report> {
     let Some(model) = real_model() else { bail!("the model is missing: `make setup` fetches it") };
     let mut figures = Figures::default();
     kernels::measure(extent.quick, &mut figures);
+    rounds::measure(&mut figures);
 
     let mut computing = vec![
         Computing { name: "cpu", flag: "cpu", threads: 1 },

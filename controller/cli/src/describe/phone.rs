@@ -42,7 +42,8 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     if !status.failures.is_empty() {
         let rows = status.failures.into_iter().map(|failure| {
             let digest = failure.manifest_digest.map(|digest| format!("model {}", digest.get(..12).unwrap_or(&digest)));
-            let what = failure.peer.map(|peer| format!("link to {peer}")).or(digest).unwrap_or_default();
+            let link = failure.peer.map(|peer| format!("link to {peer}"));
+            let what = link.or(digest).unwrap_or_else(|| "the phone itself".to_owned());
             let ago = duration::human(story.now.as_second() - failure.last_failure_time.0.as_second());
             vec![
                 what,

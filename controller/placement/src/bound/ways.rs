@@ -141,7 +141,7 @@ fn cheapest_of_many(costs: &Costs<'_>) -> (Vec<(f64, usize)>, Vec<(f64, usize)>)
     };
     let (mut hops, mut backs): (Vec<(f64, usize)>, Vec<(f64, usize)>) =
         costs.usable.iter().map(into).map(|(hop, back)| ((hop, 0), (back, 0))).unzip();
-    for &(from, to) in links.measured.keys() {
+    for &((from, to), _) in links.measured.iter() {
         let (Ok(_), Ok(at)) = (costs.usable.binary_search(&from), costs.usable.binary_search(&to)) else { continue };
         if from != to {
             hops[at].0 = hops[at].0.min(costs.hop_seconds(from, to));

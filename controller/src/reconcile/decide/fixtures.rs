@@ -1,14 +1,15 @@
-//! Builders of observed worlds for the tables of `decide`, and a hand that carries actions out on them.
+//! Builders of observed worlds for the tables of `decide`.
 #![allow(clippy::unwrap_used)]
+
+mod hand;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use polyphony_api::phone::Failure;
+use polyphony_api::phone::{Failure, FailureReason};
 use polyphony_api::{
     InferenceDeployment, InferenceDeploymentSpec, Model, ModelSpec, Phone, PhoneSpec, SegmentPlacement,
 };
@@ -277,21 +278,37 @@ impl World {
         self.observed.deployments.insert(key(name), other.into());
     }
 
-    /// The API refuses the plan of a deployment, or deciding about it breaks down.
+    /// The API refuses the plan of a deployment's first replica, or deciding about it breaks down.
     pub(super) fn set_back(&mut self, name: &str, cause: Cause, words: &str) {
+        self.set_back_replica(name, 0, cause, words);
+    }
+
+    /// The same of any replica.
+    pub(super) fn set_back_replica(&mut self, name: &str, replica: u32, cause: Cause, words: &str) {
         let key = key(name);
         let generation = self.observed.deployments[&key].metadata.generation;
-        let before = self.observed.setbacks.get(&key);
+        let whose = cause.whose(key, Some(replica));
+        let before = self.observed.setbacks.get(&whose);
         let setback = Setback::after(before, cause, words.to_owned(), generation, self.observed.uptime);
-        self.observed.setbacks.insert(key, setback);
+        self.observed.setbacks.insert(whose, setback);
     }
 
     /// What a phone's status remembers of failures: the digest or peer, and how often.
-    pub(super) fn failures(&mut self, name: &str) -> Vec<(String, u32)> {
-        let object = self.phone(name).object.clone().unwrap();
-        let failures = object.status.clone().unwrap_or_default().failures;
-        let what = |failure: &Failure| failure.peer.clone().or(failure.manifest_digest.clone()).unwrap_or_default();
-        failures.iter().map(|failure| (what(failure), failure.count)).collect()
+    pub(super) fn failures(&self, name: &str) -> Vec<(String, u32)> {
+        let what = |failure: &Failure| failure.peer.clone().or(failure.manifest_digest.clone());
+        let named = |failure: &Failure| Some((what(failure)?, failure.count));
+        self.all_failures(name).iter().filter_map(named).collect()
+    }
+
+    /// And of its departures.
+    pub(super) fn departures(&self, name: &str) -> u32 {
+        let has_left = |failure: &&Failure| failure.reason == FailureReason::Left;
+        self.all_failures(name).iter().find(has_left).map_or(0, |failure| failure.count)
+    }
+
+    fn all_failures(&self, name: &str) -> Vec<Failure> {
+        let object = self.observed.phones[name].object.as_deref().unwrap();
+        object.status.clone().unwrap_or_default().failures
     }
 
     /// `from` cannot reach `to`, or can again.
@@ -392,59 +409,5 @@ impl World {
     pub(super) fn busy(&mut self, n_sessions: usize) {
         let rings = self.observed.placements.values().map(|placement| (ring_of(placement), n_sessions));
         self.observed.sessions = rings.collect();
-    }
-
-    pub(super) fn carry_out(&mut self, action: &Action) {
-        let now = Time(self.observed.now);
-        let observed = &mut self.observed;
-        match action.clone() {
-            Action::CreatePhone { name } => {
-                observed.phones.get_mut(&name).unwrap().object =
-                    Some(Arc::new(Phone::new(&name, PhoneSpec::default())));
-            }
-            Action::SetPhoneStatus { name, status } => self.edit_phone(&name, |phone| phone.status = Some(*status)),
-            Action::SetModelStatus { key, status } => {
-                Arc::make_mut(&mut observed.models.get_mut(&key).unwrap().object).status = Some(status);
-            }
-            Action::SetPlacementStatus { key, status } => {
-                Arc::make_mut(observed.placements.get_mut(&key).unwrap()).status = Some(status);
-            }
-            Action::SetDeploymentStatus { key, status } => {
-                Arc::make_mut(observed.deployments.get_mut(&key).unwrap()).status = Some(*status);
-            }
-            Action::CreatePlacement(mut placement) => {
-                placement.metadata.creation_timestamp = Some(now);
-                let key = ObjectKey::of(placement.as_ref());
-                assert!(observed.placements.insert(key, Arc::new(*placement)).is_none(), "a name was used twice");
-            }
-            Action::DeletePlacement { key } => {
-                if let Some(placement) = observed.placements.get_mut(&key) {
-                    let placement: &mut SegmentPlacement = Arc::make_mut(placement);
-                    placement.metadata.deletion_timestamp = Some(now);
-                    if placement.finalizers().is_empty() {
-                        observed.placements.remove(&key);
-                    }
-                }
-            }
-            Action::ReleasePlacement { key, finalizers_left } => {
-                if let Some(placement) = observed.placements.get_mut(&key) {
-                    let placement: &mut SegmentPlacement = Arc::make_mut(placement);
-                    placement.metadata.finalizers = Some(finalizers_left.clone()).filter(|left| !left.is_empty());
-                    if placement.metadata.deletion_timestamp.is_some() && finalizers_left.is_empty() {
-                        observed.placements.remove(&key);
-                    }
-                }
-            }
-            Action::CutLink { phone } => {
-                let phone = self.phone(&phone);
-                phone.link = PhoneLink::Silenced;
-                phone.heartbeat = None;
-            }
-            Action::ResolveModel(_) => {
-                let again = World::new().observed.models[&key("m")].progress.clone();
-                observed.models.get_mut(&key("m")).unwrap().progress = again;
-            }
-            Action::Tell(story) => self.told.push((story.reason, story.note)),
-        }
     }
 }

@@ -10,8 +10,9 @@ use polyphony_api::quantity::format_bytes;
 use polyphony_protocol::hub::Join;
 
 use super::story::{Severity, tell};
-use super::{Action, condition_time, failures};
+use super::{Action, condition_time};
 use crate::reconcile::facts::{Power, allocatable_bytes, three_figures as rounded};
+use crate::reconcile::failures;
 use crate::reconcile::observe::{Health, Observed, PhoneLink, PhoneSeen};
 use crate::reconcile::power::BACK_PERCENT;
 

@@ -1,58 +1,32 @@
 //! Replicas: which plan each one runs, when a new one is made, and when the old one goes. Pure.
 //!
 //! A plan that works is left alone. A replica has at most two generations: one that serves, and the next. Each deployment is decided on
-//! apart: what breaks down over one touches no other.
+//! apart: what breaks down over one touches no other. A round writes the plan of one replica of a deployment at most, and commits it: what
+//! the API refuses one replica, the others have.
 
 mod model_state;
 mod moves;
 mod plan;
 mod verdict;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use polyphony_api::InferenceDeployment;
 use polyphony_api::condition::Statement;
-use polyphony_api::inference_deployment::PlanSummary;
 use polyphony_api::segment_placement::Phase;
 
+use super::outcome::{Outcome, Trouble};
 use super::placements::{last_words, release};
-use super::{Action, Decision, Planner, Subject};
+use super::{Action, Decision, Planner, Subject, status};
 use crate::reconcile::generations::{Generation, of_deployment, phase_of};
 use crate::reconcile::ledger::{self, Ledger};
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
-use crate::reconcile::problem::links::Survey;
+use crate::reconcile::problem::brief::Brief;
+use crate::reconcile::problem::census::Census;
 use crate::reconcile::setbacks::Cause;
-use crate::reconcile::status;
 use model_state::ModelState;
 use verdict::{Need, Verdict};
-
-/// How one replica is after this round's actions.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
-    pub replica: u32,
-    /// The generation that serves, else the one being loaded.
-    pub generation: Option<u64>,
-    /// Phones of that generation, by stage.
-    pub phones: Vec<String>,
-    pub predicted_tokens_per_second: Option<f64>,
-    pub is_ready: bool,
-    /// What has still to happen: which phones load.
-    pub waits_for: Vec<String>,
-    /// Why it is not as it should be.
-    pub trouble: Option<Trouble>,
-    /// How a plan of this round came about, and what a prompt is expected to wait on it.
-    pub summary: Option<PlanSummary>,
-    pub time_to_first_token_seconds: Option<f64>,
-    /// What the balancer says of it; `None` while it is not asked.
-    pub balance: Option<Statement>,
-}
-
-/// A reason for machines, a sentence for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    pub reason: String,
-    pub message: String,
-}
 
 /// Decides on every deployment apart. Gives what the balancer says of rings, by the placement of their head.
 pub(super) fn decide(
@@ -61,15 +35,17 @@ pub(super) fn decide(
     decision: &mut Decision,
 ) -> BTreeMap<ObjectKey, Statement> {
     let mut ledger = ledger_after(observed, decision);
-    let survey = Survey::of(observed);
+    let census = Census::of(observed);
     let mut balances = BTreeMap::new();
     // Who matters more chooses first.
     let mut deployments: Vec<_> = observed.deployments.iter().collect();
     deployments.sort_by_key(|(_, deployment)| std::cmp::Reverse(deployment.spec.priority));
     let held = |key: &ObjectKey, deployment: &InferenceDeployment, cause: Cause| {
-        let setback = observed.setbacks.get(key).filter(|setback| setback.cause == cause);
+        let setback = observed.setbacks.get(&cause.whose(key.clone(), None)).filter(|setback| setback.cause == cause);
         setback.filter(|setback| setback.holds(deployment.metadata.generation, observed.uptime))
     };
+    // The priority of who still waits for its plan: it chooses before those that matter less.
+    let mut chooses: Option<i32> = None;
     for (key, deployment) in deployments {
         // Of what was written and has not come back nobody knows how it is; and what the API could not take, it is spared for a moment.
         if observed.behind.contains(key) || held(key, deployment, Cause::PlanUnwritten).is_some() {
@@ -79,17 +55,21 @@ pub(super) fn decide(
         let decided = match held(key, deployment, Cause::DecisionFailed) {
             Some(setback) => Err(setback.words.clone()),
             None => decision.apart(subject.clone(), |actions| {
-                let mut round = Round::new(observed, planner, key, deployment, &mut ledger, &survey, actions);
+                let mut round = Round::new(observed, planner, key, deployment, &mut ledger, &census, actions);
+                round.gives_way = chooses.is_some_and(|priority| deployment.spec.priority < priority);
                 let outcomes = round.all_replicas();
                 let balances = round.balances(&outcomes);
-                let stories = std::mem::take(&mut round.stories);
+                let (stories, awaits_plan) = (std::mem::take(&mut round.stories), round.awaits_plan);
                 status::decide(observed, key, deployment, &outcomes, actions);
                 actions.extend(stories);
-                balances
+                (balances, awaits_plan)
             }),
         };
         match decided {
-            Ok(of_rings) => balances.extend(of_rings),
+            Ok((of_rings, awaits_plan)) => {
+                balances.extend(of_rings);
+                chooses = chooses.or(awaits_plan.then_some(deployment.spec.priority));
+            }
             Err(words) => {
                 // What it had reserved by then is not reserved.
                 ledger = ledger_after(observed, decision);
@@ -127,10 +107,18 @@ struct Round<'a, 'b> {
     /// Phones by the replica that uses them.
     taken: BTreeSet<(u32, String)>,
     ledger: &'b mut Ledger,
-    survey: &'b Survey,
+    census: &'b Census<'a>,
+    /// What it asks of phones, once it asks.
+    brief: OnceCell<Brief<'a>>,
     actions: &'b mut Vec<Action>,
     /// What is told of a plan when its deployment's status says that it is written.
     stories: Vec<Action>,
+    /// A plan of this round is among the actions: the next one is written when this one is committed.
+    has_plan: bool,
+    /// A deployment that matters more waits for its plan, and chooses first.
+    gives_way: bool,
+    /// The planner is at a plan of this one, and has not been for long.
+    awaits_plan: bool,
 }
 
 impl<'a, 'b> Round<'a, 'b> {
@@ -140,7 +128,7 @@ impl<'a, 'b> Round<'a, 'b> {
         key: &ObjectKey,
         deployment: &'a InferenceDeployment,
         ledger: &'b mut Ledger,
-        survey: &'b Survey,
+        census: &'b Census<'a>,
         actions: &'b mut Vec<Action>,
     ) -> Self {
         let generations = of_deployment(observed, deployment);
@@ -158,9 +146,13 @@ impl<'a, 'b> Round<'a, 'b> {
             taken: staying.flat_map(phones).collect(),
             generations,
             ledger,
-            survey,
+            census,
+            brief: OnceCell::new(),
             actions,
             stories: Vec::new(),
+            has_plan: false,
+            gives_way: false,
+            awaits_plan: false,
         }
     }
 
@@ -266,15 +258,15 @@ impl<'a, 'b> Round<'a, 'b> {
         outcomes.iter().filter_map(of_ring).collect()
     }
 
-    /// Why no plan is written now, while the API refuses what is one.
-    fn refused(&self) -> Option<Trouble> {
-        let setback = self.observed.setbacks.get(&ObjectKey::of(self.deployment))?;
-        let reason = setback.cause.reason()?;
+    /// Why no plan of a replica is written now, while the API refuses it.
+    fn refused(&self, replica: u32) -> Option<Trouble> {
+        let whose = Cause::PlacementRefused.whose(ObjectKey::of(self.deployment), Some(replica));
+        let setback = self.observed.setbacks.get(&whose)?;
         let holds = setback.holds(self.deployment.metadata.generation, self.observed.uptime);
         holds.then(|| Trouble {
-            reason: reason.to_owned(),
+            reason: "PlacementRefused".to_owned(),
             message: format!(
-                "the API takes no placements of its plan: {}; mend that, it is tried again after pauses that grow",
+                "the API takes no placements of the plan of replica {replica}: {}; mend that, it is tried again after pauses that grow",
                 setback.words
             ),
         })

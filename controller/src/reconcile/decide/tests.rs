@@ -2,6 +2,7 @@
 
 mod balancing;
 mod change;
+mod departures;
 mod encoder;
 mod failures;
 mod loss;
@@ -11,6 +12,7 @@ mod ready;
 mod restart;
 mod setbacks;
 mod sharing;
+mod underway;
 mod writing;
 
 use super::fixtures::World;

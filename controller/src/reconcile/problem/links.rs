@@ -4,12 +4,13 @@
 //! news is rounded. A way that nobody has measured is made of the accesses of its two ends, which are fitted to all that was
 //! measured, and judged with caution; of a phone that nobody has measured a way of, the worst of the others is believed.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 
 use polyphony_api::phone::Link as WrittenLink;
-use polyphony_placement::{Access, Link, Links, PhoneCosts};
+use polyphony_placement::{Access, Link, Links, Measured};
 
-use crate::reconcile::decide::failures;
+use crate::reconcile::failures;
 use crate::reconcile::observe::{Observed, PhoneSeen};
 
 /// What is believed of a link where nothing at all was measured: a slow Wi-Fi.
@@ -20,34 +21,33 @@ const BANDWIDTH_STEP: f64 = 1.25;
 /// Rounds in which accesses are fitted: each halves what is left of the error, as a rule.
 const FITS: usize = 12;
 
-/// All links of all phones, looked at once a round.
+/// All links of all phones, looked at once a round. Phones go by their places among all that were observed.
 #[derive(Clone, Debug, Default)]
-pub struct Survey {
-    places: BTreeMap<String, usize>,
-    /// Both ways, in order.
-    measured: Vec<((usize, usize), Link)>,
+pub(super) struct Survey {
+    /// Both ways.
+    measured: Measured,
     access: Vec<Option<Access>>,
+    /// What was told of which phones: most deployments ask about the same ones.
+    told: RefCell<HashMap<Vec<usize>, Links>>,
 }
 
 // === impl Survey ===
 
 impl Survey {
-    pub fn of(observed: &Observed) -> Self {
-        let places: BTreeMap<String, usize> =
-            observed.phones.keys().enumerate().map(|(place, name)| (name.clone(), place)).collect();
-        let mut measured: BTreeMap<(usize, usize), Link> = BTreeMap::new();
+    pub(super) fn of(observed: &Observed) -> Self {
+        let places: HashMap<&str, usize> =
+            observed.phones.keys().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
+        let mut measured: Vec<((usize, usize), Link)> = Vec::new();
         for (from, seen) in observed.phones.values().enumerate() {
             for (peer, link) in known_links(seen) {
                 if let Some(&to) = places.get(peer).filter(|to| **to != from) {
-                    measured.insert((from, to), link);
+                    measured.push(((from, to), link));
                 }
             }
         }
-        // Where only one end has measured, the other way counts as the same.
-        let one_way: Vec<_> = measured.iter().map(|(&(from, to), &link)| ((to, from), link)).collect();
-        for (back, link) in one_way {
-            measured.entry(back).or_insert(link);
-        }
+        // Where only one end has measured, the other way counts as the same: what comes later counts.
+        let back: Vec<_> = measured.iter().map(|&((from, to), link)| ((to, from), link)).collect();
+        let mut measured: BTreeMap<(usize, usize), Link> = back.into_iter().chain(measured).collect();
         let access = accesses(places.len(), &measured);
         // What cannot be opened is none, whatever was measured of it before.
         for (one, other) in failures::links_down(observed).into_keys() {
@@ -55,21 +55,32 @@ impl Survey {
                 measured.insert((from, to), Link::UNREACHABLE);
             }
         }
-        Self { places, measured: measured.into_iter().collect(), access }
+        Self { measured: measured.into_iter().collect(), access, told: RefCell::default() }
     }
 
-    /// The links between `phones`.
-    pub fn between(&self, phones: &[PhoneCosts]) -> Links {
-        let mut new_places: Vec<Option<usize>> = vec![None; self.places.len()];
-        let mut access = vec![None; phones.len()];
-        for (new_place, phone) in phones.iter().enumerate() {
-            if let Some(&place) = self.places.get(&phone.name) {
+    /// The links between the phones at `places`, which are rising.
+    pub(super) fn between(&self, places: Vec<usize>) -> Links {
+        self.told.borrow_mut().entry(places).or_insert_with_key(|places| self.links_between(places)).clone()
+    }
+
+    fn links_between(&self, places: &[usize]) -> Links {
+        let access = places.iter().map(|&place| self.access.get(place).copied().flatten()).collect();
+        let n_ways = places.len() * places.len();
+        let measured: Measured = if n_ways < self.measured.len() / 8 {
+            let ways = (0..places.len()).flat_map(|from| (0..places.len()).map(move |to| (from, to)));
+            let link =
+                |(from, to): (usize, usize)| Some(((from, to), *self.measured.get(&(places[from], places[to]))?));
+            ways.filter_map(link).collect()
+        } else {
+            let mut new_places: Vec<Option<usize>> = vec![None; self.access.len()];
+            for (new_place, &place) in places.iter().enumerate() {
                 new_places[place] = Some(new_place);
-                access[new_place] = self.access[place];
             }
-        }
-        let place = |((from, to), link): &((usize, usize), Link)| Some(((new_places[*from]?, new_places[*to]?), *link));
-        Links { default: DEFAULT_LINK, access, measured: self.measured.iter().filter_map(place).collect() }
+            let link =
+                |&((from, to), link): &((usize, usize), Link)| Some(((new_places[from]?, new_places[to]?), link));
+            self.measured.iter().filter_map(link).collect()
+        };
+        Links { default: DEFAULT_LINK, access, measured }
     }
 }
 
@@ -178,7 +189,8 @@ mod tests {
         let own = [(0.001, 2e7), (0.002, 2e7), (0.001, 1e7), (0.050, 1e6), (0.001, 2e7)];
         let unknown = [(0, 3), (1, 4), (2, 3)];
         let known = measured(&own, |from, to| !unknown.contains(&(from, to)));
-        let links = Links { default: DEFAULT_LINK, access: accesses(own.len(), &known), measured: known };
+        let access = accesses(own.len(), &known);
+        let links = Links { default: DEFAULT_LINK, access, measured: known.into_iter().collect() };
         for (from, to) in unknown {
             let (truth, believed) = (own[from].0 + own[to].0, links.between(from, to));
             let is_near = believed.latency_seconds > truth * 0.9 && believed.latency_seconds < truth * 1.5 + 0.001;
@@ -199,13 +211,35 @@ mod tests {
             })
             .collect();
         // A seventh phone, of which nothing is known.
-        let links = Links { default: DEFAULT_LINK, access: accesses(7, &known), measured: known };
+        let access = accesses(7, &known);
+        let links = Links { default: DEFAULT_LINK, access, measured: known.into_iter().collect() };
         assert!(links.between(0, 4).latency_seconds >= 0.035, "{:?}", links.between(0, 4));
         let worst = links.access.iter().flatten().map(|access| access.delay_seconds).fold(0.0, f64::max);
         let strange = links.between(0, 6);
         assert!(strange.latency_seconds >= worst, "{strange:?}");
         assert!(strange.bytes_per_second <= DEFAULT_LINK.bytes_per_second, "{strange:?}");
         assert_eq!(accesses(2, &BTreeMap::new()), [None, None], "nothing was measured: the default counts");
+    }
+
+    #[test]
+    fn few_phones_and_many_are_told_the_same_of_the_links_between_them() {
+        let own = [(0.001, 2e7); 40];
+        let known = measured(&own, |from, to| (from + to) % 3 != 0);
+        let survey =
+            Survey { access: accesses(own.len(), &known), measured: known.into_iter().collect(), ..Survey::default() };
+        let (few, many) = (vec![3, 4, 20], (0..40).filter(|place| *place != 7).collect::<Vec<usize>>());
+        let (of_few, of_many) = (survey.between(few.clone()), survey.between(many.clone()));
+        for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 2)] {
+            let place = |at: usize| many.iter().position(|place| *place == few[at]).unwrap();
+            assert_eq!(of_few.between(from, to), of_many.between(place(from), place(to)), "{from} {to}");
+            assert_eq!(of_few.access_of(from), of_many.access_of(place(from)));
+        }
+        assert_eq!(
+            (of_few.access.len(), of_few.measured.len()),
+            (3, 4),
+            "3 and 4 sum to 7, 3 and 20 to 23, 4 and 20 to 24"
+        );
+        assert_eq!(survey.between(many), of_many);
     }
 
     #[test]

@@ -5,13 +5,13 @@
 //! while after it holds nothing of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use kube::ResourceExt;
+use k8s_openapi::jiff::Timestamp;
 use polyphony_api::phone::LayerTime;
-use polyphony_api::{InferenceDeployment, SegmentPlacement};
+use polyphony_api::{Phone, SegmentPlacement};
 use polyphony_placement::PhoneCosts;
 
+use super::census::Counted;
 use crate::reconcile::facts::Measured;
 use crate::reconcile::observe::Observed;
 
@@ -40,21 +40,23 @@ pub enum Figures {
     Raw,
 }
 
-/// The times of `phones`, all of one arithmetic: measured where they can be, else from their speed tests.
+/// The times of phones of one arithmetic, whose `estimates` are in the same order: measured where they can be, else from their speed tests.
+/// `known` is what is known of phones with the model of that digest.
 pub(super) fn costs(
-    observed: &Observed,
-    deployment: &InferenceDeployment,
-    manifest_digest: &str,
+    now: Timestamp,
+    (digest, known): (&str, &BTreeMap<&str, Known>),
+    phones: &[&Counted<'_>],
     estimates: &[PhoneCosts],
     figures: Figures,
 ) -> Vec<PhoneCosts> {
-    let typical = typical_factor(observed, manifest_digest, estimates);
-    let known = known(observed, deployment, manifest_digest);
-    let cost = |estimate: &PhoneCosts| {
+    let times: Vec<Option<&LayerTime>> = phones.iter().map(|counted| layer_time(counted.object, digest)).collect();
+    let typical = typical_factor(&times, estimates);
+    let cost = |(estimate, time): (&PhoneCosts, &Option<&LayerTime>)| {
         let known = known.get(estimate.name.as_str()).copied().unwrap_or_default();
-        cost(observed, manifest_digest, estimate, known, typical, figures)
+        let remembered = time.filter(|time| now.as_second() - time.at_seconds <= REMEMBERED_SECONDS);
+        cost(estimate, known, remembered, typical, figures)
     };
-    let mut costs: Vec<PhoneCosts> = estimates.iter().map(cost).collect();
+    let mut costs: Vec<PhoneCosts> = estimates.iter().zip(&times).map(cost).collect();
     let is_first_plan = known.values().all(|known| known.planned_seconds.is_none());
     if figures == Figures::Settled && is_first_plan {
         even_out(&mut costs, estimates);
@@ -93,8 +95,8 @@ fn even_out(costs: &mut [PhoneCosts], estimates: &[PhoneCosts]) {
 }
 
 /// What is known of a phone and a model.
-#[derive(Clone, Copy, Default)]
-struct Known {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
     /// What it says of its newest segment that has a time, and whether that is a tail.
     report: Option<(Measured, bool)>,
     /// Whether it runs far fewer layers now than when its remembered time was measured, and is faster for that alone.
@@ -103,47 +105,53 @@ struct Known {
     planned_seconds: Option<f64>,
 }
 
-/// By phone. A deployment's own segments say most, the later ones more; before it has any, those of others that run the most layers:
-/// where there are few, what a step takes besides counts for more.
-fn known<'a>(observed: &'a Observed, deployment: &InferenceDeployment, digest: &str) -> BTreeMap<&'a str, Known> {
-    let is_own = |placement: &SegmentPlacement| {
-        placement.spec.deployment == deployment.name_any() && placement.namespace() == deployment.namespace()
-    };
-    let of_model = || observed.placements.values().filter(|placement| placement.spec.manifest_digest == digest);
-    let mut own: Vec<_> = of_model().filter(|placement| is_own(placement)).collect();
-    own.sort_by_key(|placement| placement.spec.plan_generation);
-    let has_own = !own.is_empty();
-    let with_measured = |placement: &'a Arc<SegmentPlacement>| (placement, observed.measured(placement));
-    let mut others: Vec<_> = of_model().filter(|placement| !is_own(placement)).map(with_measured).collect();
-    others.sort_by_key(|(_, measured)| measured.map_or(0, |measured| measured.layers));
-    let mut known: BTreeMap<&str, Known> = BTreeMap::new();
-    for (placement, measured) in others.into_iter().chain(own.into_iter().map(with_measured)) {
-        let spec = &placement.spec;
-        let of_phone = known.entry(spec.phone.as_str()).or_default();
-        if let Some(measured) = measured {
-            of_phone.report = Some((measured, spec.holds.head));
-            let busy = remembered(observed, &spec.phone, digest)
-                .filter(|time| observed.now.as_second() - time.at_seconds <= BUSY_REMEMBERED_SECONDS);
-            of_phone.is_light = busy.is_some_and(|busy| measured.layers.saturating_mul(2) < busy.layers);
+/// A segment, and what its phone measured of it.
+type Timed<'a> = (&'a SegmentPlacement, Option<Measured>);
+
+// === impl Known ===
+
+impl Known {
+    /// By phone. A deployment's own segments say most, the later ones more; before it has any, those of others that run the most layers:
+    /// where there are few, what a step takes besides counts for more.
+    pub(super) fn of_all<'a>(
+        observed: &'a Observed,
+        digest: &str,
+        mut own: Vec<Timed<'a>>,
+        mut others: Vec<Timed<'a>>,
+    ) -> BTreeMap<&'a str, Self> {
+        own.sort_by_key(|(placement, _)| placement.spec.plan_generation);
+        others.sort_by_key(|(_, measured)| measured.map_or(0, |measured| measured.layers));
+        let has_own = !own.is_empty();
+        let mut known: BTreeMap<&str, Self> = BTreeMap::new();
+        for (placement, measured) in others.into_iter().chain(own) {
+            let spec = &placement.spec;
+            let of_phone = known.entry(spec.phone.as_str()).or_default();
+            if let Some(measured) = measured {
+                of_phone.report = Some((measured, spec.holds.head));
+                let object = observed.phones.get(&spec.phone).and_then(|seen| seen.object.as_deref());
+                let busy = object
+                    .and_then(|phone| layer_time(phone, digest))
+                    .filter(|time| observed.now.as_second() - time.at_seconds <= BUSY_REMEMBERED_SECONDS);
+                of_phone.is_light = busy.is_some_and(|busy| measured.layers.saturating_mul(2) < busy.layers);
+            }
+            // Until it serves there is no plan of its own that noise could change.
+            if spec.planned_layer_microseconds > 0 && has_own {
+                of_phone.planned_seconds = Some(spec.planned_layer_microseconds as f64 / 1e6);
+            }
         }
-        // Until it serves there is no plan of its own that noise could change.
-        if spec.planned_layer_microseconds > 0 && has_own {
-            of_phone.planned_seconds = Some(spec.planned_layer_microseconds as f64 / 1e6);
-        }
+        known
     }
-    known
 }
 
 fn cost(
-    observed: &Observed,
-    digest: &str,
     estimate: &PhoneCosts,
     known: Known,
+    remembered: Option<&LayerTime>,
     typical: f64,
     figures: Figures,
 ) -> PhoneCosts {
     let measured = known.report.map(|(report, _)| report.seconds_per_layer);
-    let remembered = remembered(observed, &estimate.name, digest).map(|time| time.milliseconds_per_layer / 1e3);
+    let remembered = remembered.map(|time| time.milliseconds_per_layer / 1e3);
     let layer = match (measured, figures) {
         (Some(measured), Figures::Raw) => Some(measured),
         (Some(measured), Figures::Settled) => {
@@ -188,25 +196,20 @@ fn cost(
     costs
 }
 
-/// What the phone measured of the model not long ago.
-fn remembered<'a>(observed: &'a Observed, phone: &str, digest: &str) -> Option<&'a LayerTime> {
-    let time = layer_time(observed, phone, digest)?;
-    (observed.now.as_second() - time.at_seconds <= REMEMBERED_SECONDS).then_some(time)
-}
-
-fn layer_time<'a>(observed: &'a Observed, phone: &str, digest: &str) -> Option<&'a LayerTime> {
-    let status = observed.phones.get(phone)?.object.as_ref()?.status.as_ref()?;
-    status.layer_times.iter().find(|time| time.manifest_digest == digest && time.milliseconds_per_layer > 0.0)
+/// What the phone ever measured of the model.
+fn layer_time<'a>(phone: &'a Phone, digest: &str) -> Option<&'a LayerTime> {
+    let times = &phone.status.as_ref()?.layer_times;
+    times.iter().find(|time| time.manifest_digest == digest && time.milliseconds_per_layer > 0.0)
 }
 
 /// How much longer a layer takes than a speed test promises, by the phone that keeps its promise best. Without it,
 /// phones that have held nothing of the model would look faster than they are.
-fn typical_factor(observed: &Observed, digest: &str, estimates: &[PhoneCosts]) -> f64 {
-    let factor = |estimate: &PhoneCosts| {
-        let fastest = layer_time(observed, &estimate.name, digest)?.fastest_milliseconds_per_layer / 1e3;
+fn typical_factor(times: &[Option<&LayerTime>], estimates: &[PhoneCosts]) -> f64 {
+    let factor = |(time, estimate): (&Option<&LayerTime>, &PhoneCosts)| {
+        let fastest = (*time)?.fastest_milliseconds_per_layer / 1e3;
         Some(fastest / estimate.seconds_per_layer).filter(|factor| PLAUSIBLE.contains(factor))
     };
-    estimates.iter().filter_map(factor).reduce(f64::min).unwrap_or(1.0)
+    times.iter().zip(estimates).filter_map(factor).reduce(f64::min).unwrap_or(1.0)
 }
 
 fn settled(measured: f64, planned: Option<f64>) -> f64 {

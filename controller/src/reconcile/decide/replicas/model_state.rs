@@ -2,8 +2,8 @@
 
 use polyphony_api::InferenceDeployment;
 
-use super::Trouble;
 use crate::models::{Progress, Resolved};
+use crate::reconcile::decide::outcome::Trouble;
 use crate::reconcile::observe::{ObjectKey, Observed};
 
 /// The model of a deployment.

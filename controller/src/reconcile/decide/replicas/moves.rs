@@ -7,17 +7,18 @@ use polyphony_api::inference_deployment::{BalancingStrategy, Strategy};
 use polyphony_placement::shift::{best_shift, cost_of_move, reprice};
 use polyphony_placement::{Bound, Holds, Method, Plan, Problem, Stage, check, published_balancer_step};
 
+use super::Round;
 use super::model_state::ModelState;
 use super::plan::Told;
-use super::{Outcome, Round};
 use crate::models::Resolved;
 use crate::reconcile::decide::balance::{Move, Offer, QUIET_COOL_DOWNS, Scene, cool_down_seconds, weigh};
+use crate::reconcile::decide::outcome::Outcome;
 use crate::reconcile::elapsed::seconds_since;
 use crate::reconcile::generations::Generation;
 use crate::reconcile::ledger::{self, Taken};
-use crate::reconcile::observe::{Health, Observed};
+use crate::reconcile::observe::Health;
 use crate::reconcile::problem::measured::Figures;
-use crate::reconcile::problem::{self, Asked, Planned};
+use crate::reconcile::problem::{self, Asked, Planned, Unplanned};
 use crate::reconcile::segments;
 
 /// What a move takes at least, whatever travels for it.
@@ -83,8 +84,10 @@ impl<'a> Round<'a, '_> {
         let whole = if rules.enabled && !is_published {
             self.whole_plan(resolved, &excluded, &without, serving, &current)
         } else {
-            None
+            Ok(None)
         };
+        // While the planner is at it, what was said before stands.
+        let Ok(whole) = whole else { return outcome };
         // Sessions are half-way through what they may hold, as a rule.
         let live_tokens = settled.problem.demand.kv_tokens() / 2;
         let offer = |plan: &Plan, asked: &Asked, fits: bool| Offer {
@@ -114,14 +117,16 @@ impl<'a> Round<'a, '_> {
             Some(Move::Shift) => shifted.map(|plan| (plan, settled)),
             Some(Move::Whole) => whole.map(|whole| (whole.plan, whole.asked)),
         };
-        let Some((plan, asked)) = chosen.filter(|_| self.refused().is_none()) else { return outcome };
+        let may_write = !self.has_plan && !self.gives_way && self.refused(serving.replica).is_none();
+        let Some((plan, asked)) = chosen.filter(|_| may_write) else { return outcome };
         let in_force = Problem { previous: Some(current.clone()), ..asked.problem.clone() };
         if let Err(violation) = check(&in_force, &plan) {
             let message = format!("the plan that layers were to move to breaks the planner's own rules: {violation}");
             outcome.balance = not_asked("PlanRejected", message);
             return outcome;
         }
-        let why = cause(&current, &priced, &plan, &asked.problem, serving);
+        let (plan, priced) = (asked.as_expected(plan), asked.as_expected(priced));
+        let why = cause(&current, &priced, &plan, &asked, serving);
         let numerics_class = serving.numerics_class().to_owned();
         let planned = Planned { plan, numerics_class, asked };
         let created =
@@ -136,7 +141,7 @@ impl<'a> Round<'a, '_> {
     /// What the planner is asked for phones of the serving plan's arithmetic; `None` when one of its phones takes nothing.
     fn asked(
         &self,
-        resolved: &Resolved,
+        resolved: &'a Resolved,
         excluded: &BTreeSet<String>,
         taken: &Taken<'_>,
         within: Option<&[&str]>,
@@ -150,30 +155,39 @@ impl<'a> Round<'a, '_> {
         serving.phones().iter().all(is_there).then_some(asked)
     }
 
-    /// The best plan of all: with the serving plan's memory where it fits beside that all the same, else without.
+    /// The best plan of all: with the serving plan's memory where it fits beside that all the same, else without. `None` where no other
+    /// is as good as what serves.
+    ///
+    /// # Errors
+    /// When the planner is still at it.
     fn whole_plan(
         &self,
-        resolved: &Resolved,
+        resolved: &'a Resolved,
         excluded: &BTreeSet<String>,
         without: &Taken<'_>,
         serving: &Generation<'a>,
         current: &Plan,
-    ) -> Option<Whole> {
+    ) -> Result<Option<Whole>, Unplanned> {
         let rule = problem::rule(self.deployment.spec.placement.strategy);
         let ask = |taken: &Taken<'_>| {
-            let mut asked = self.asked(resolved, excluded, taken, None, serving, Figures::Settled)?;
+            let Some(mut asked) = self.asked(resolved, excluded, taken, None, serving, Figures::Settled) else {
+                return Ok(None);
+            };
             asked.problem.previous = Some(current.clone());
-            let plan = (self.planner)(rule, &asked.problem).ok().filter(|plan| !plan.places_like(current))?;
-            Some((plan, asked))
+            match (self.planner)(rule, &asked.problem) {
+                Ok(plan) => Ok(Some((plan, asked)).filter(|(plan, _)| !plan.places_like(current))),
+                Err(Unplanned::Infeasible(_)) => Ok(None),
+                Err(underway) => Err(underway),
+            }
         };
-        let (ideal, asked) = ask(without)?;
+        let Some((ideal, asked)) = ask(without)? else { return Ok(None) };
         if let Some(plan) = self.beside(resolved, serving, &asked, ideal.clone()) {
-            return Some(Whole { plan, asked, fits: true });
+            return Ok(Some(Whole { plan, asked, fits: true }));
         }
-        match ask(&self.ledger.all()) {
-            Some((plan, asked)) => Some(Whole { plan, asked, fits: true }),
-            None => Some(Whole { plan: ideal, asked, fits: false }),
-        }
+        Ok(Some(match ask(&self.ledger.all())? {
+            Some((plan, asked)) => Whole { plan, asked, fits: true },
+            None => Whole { plan: ideal, asked, fits: false },
+        }))
     }
 
     /// The plan, without what stands by where there is no room for that; `None` when it does not fit beside the serving one.
@@ -188,7 +202,7 @@ impl<'a> Round<'a, '_> {
             let made = segments::placements(self.deployment, serving.replica, number, &planned, resolved, None);
             let taken = self.ledger.all().and(made.iter().map(|placement| ledger::claim(self.observed, placement)));
             let is_over = |stage: &&mut Stage| {
-                let budget = budget_bytes(self.observed, &stage.phone, asked.problem.demand.memory_fraction);
+                let budget = self.observed.budget_bytes(&stage.phone, asked.problem.demand.memory_fraction);
                 taken.bytes(&stage.phone) > budget.unwrap_or(0)
             };
             let over: Vec<&mut Stage> = plan.stages.iter_mut().filter(is_over).collect();
@@ -249,11 +263,6 @@ fn moves(generation: &Generation<'_>) -> u32 {
     generation.segments.iter().map(|segment| segment.spec.moves).max().unwrap_or(0)
 }
 
-/// What a phone's segments may take together; `None` while it has not said what it has.
-pub(super) fn budget_bytes(observed: &Observed, phone: &str, fraction: f64) -> Option<u64> {
-    Some((observed.profile(phone)?.allocatable_bytes as f64 * fraction) as u64)
-}
-
 /// A generation as the planner would have written it; what it predicts is for [`reprice`] to say.
 fn plan_of(generation: &Generation<'_>) -> Plan {
     let stage = |segment: &&polyphony_api::SegmentPlacement| {
@@ -287,11 +296,10 @@ fn plan_of(generation: &Generation<'_>) -> Plan {
 }
 
 /// Why layers move, for people: who became slower or faster, and what is expected.
-fn cause(from: &Plan, priced: &Plan, to: &Plan, problem: &Problem, serving: &Generation<'_>) -> String {
+fn cause(from: &Plan, priced: &Plan, to: &Plan, asked: &Asked, serving: &Generation<'_>) -> String {
     let changed = serving.segments.iter().filter_map(|segment| {
         let planned = segment.spec.planned_layer_microseconds as f64 / 1e3;
-        let costs = problem.phones.iter().find(|costs| costs.name == segment.spec.phone)?;
-        let now = costs.seconds_per_layer * 1e3;
+        let now = asked.alone(&segment.spec.phone)? * 1e3;
         let is_news = planned > 0.0 && (now - planned).abs() > 0.01 * planned;
         is_news.then(|| format!("{} takes {now:.2} ms a layer, {planned:.2} were planned", segment.spec.phone))
     });

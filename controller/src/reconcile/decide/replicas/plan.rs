@@ -9,16 +9,18 @@ use polyphony_api::{InferenceDeployment, SegmentPlacement, condition};
 use polyphony_model::STEP_ROWS;
 use polyphony_placement::{Infeasible, time_to_first_token_seconds};
 
+use super::Round;
 use super::model_state::ModelState;
 use super::verdict::Need;
-use super::{Outcome, Round, Trouble};
 use crate::models::Resolved;
 use crate::reconcile::decide::Action;
+use crate::reconcile::decide::outcome::{Outcome, Trouble};
 use crate::reconcile::decide::story::{Severity, tell};
 use crate::reconcile::generations::Generation;
 use crate::reconcile::ledger::{self, Taken, covers, loaded};
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
-use crate::reconcile::problem::{self, Planned, Request};
+use crate::reconcile::problem::brief::Brief;
+use crate::reconcile::problem::{self, Planned, Request, Unplanned};
 use crate::reconcile::segments;
 
 /// The prompt whose time to first token the status tells.
@@ -29,25 +31,36 @@ const NAMED_PHONES: usize = 4;
 impl<'a> Round<'a, '_> {
     /// Makes a new generation, or says why there is none. `staying` are the generations that the replica has.
     pub(super) fn plan(&mut self, replica: u32, need: &Need, staying: &[Generation<'a>]) -> Outcome {
-        let without_plan = |trouble| match staying
+        let as_it_is = |round: &Self| match staying
             .iter()
             .rev()
-            .find(|generation| generation.is_ready(self.observed))
+            .find(|generation| generation.is_ready(round.observed))
             .or(staying.last())
         {
-            Some(generation) => self.outcome(generation, Some(trouble)),
-            None => Outcome { replica, trouble: Some(trouble), ..Outcome::default() },
+            Some(generation) => round.outcome(generation, None),
+            None => Outcome { replica, ..Outcome::default() },
+        };
+        let without_plan = |round: &Self, trouble| Outcome { trouble: Some(trouble), ..as_it_is(round) };
+        let waiting = |round: &Self, what: &str| {
+            let waits_for = if need.cause.is_empty() { what.to_owned() } else { format!("{what}: {}", need.cause) };
+            Outcome { waits_for: vec![waits_for], ..as_it_is(round) }
         };
         let resolved = match &self.model {
             ModelState::Resolved(resolved) => *resolved,
-            ModelState::Trouble(trouble) => return without_plan(trouble.clone()),
+            ModelState::Trouble(trouble) => return without_plan(self, trouble.clone()),
             ModelState::Pending => {
                 let message = format!("Model {} is being verified", self.deployment.spec.model);
-                return without_plan(Trouble { reason: "ModelVerifying".into(), message });
+                return without_plan(self, Trouble { reason: "ModelVerifying".into(), message });
             }
         };
-        if let Some(refused) = self.refused() {
-            return without_plan(refused);
+        if let Some(refused) = self.refused(replica) {
+            return without_plan(self, refused);
+        }
+        if self.has_plan {
+            return waiting(self, "the plan of another replica to be written");
+        }
+        if self.gives_way {
+            return waiting(self, "the plan of a deployment of a higher priority");
         }
         let (serving, useless): (Vec<_>, Vec<_>) =
             staying.iter().partition(|generation| generation.is_ready(self.observed));
@@ -57,29 +70,36 @@ impl<'a> Round<'a, '_> {
         let ask = |taken: &Taken<'_>| {
             problem::plan(self.observed, &self.request(resolved, &excluded, taken, None), self.planner)
         };
-        // Where two generations do not fit side by side, the serving one makes room.
-        let (planned, makes_room) = if need.frees {
-            (ask(&self.ledger.without(ledger::keys(staying))), true)
-        } else {
-            match ask(&self.ledger.without(ledger::keys(useless.iter().copied()))) {
-                Err(_) if !serving.is_empty() => (ask(&self.ledger.without(ledger::keys(staying))), true),
-                beside => (beside, false),
+        // Where two generations do not fit side by side, the serving one makes room. A phone that has to give memory back has none left.
+        let (planned, makes_room) = match ask(&self.ledger.without(ledger::keys(useless.iter().copied()))) {
+            Err(Unplanned::Infeasible(_)) if !serving.is_empty() => {
+                (ask(&self.ledger.without(ledger::keys(staying))), true)
             }
+            beside => (beside, false),
         };
         match planned {
-            Err(infeasible) => {
+            Err(Unplanned::Underway { is_long }) => {
+                self.awaits_plan |= !is_long;
+                waiting(self, "its plan to be computed")
+            }
+            Err(Unplanned::Infeasible(infeasible)) => {
                 let taken = self.ledger.all();
                 let refused = problem::refusals(self.observed, &self.request(resolved, &excluded, &taken, None));
                 let trouble = self.trouble_of(&infeasible, need, &refused);
-                without_plan(trouble)
+                without_plan(self, trouble)
             }
             Ok(planned) => {
                 let leaving = if makes_room { staying.iter().collect() } else { useless };
+                let newest_leaves =
+                    leaving.iter().any(|leaving| Some(leaving.number) == staying.last().map(|it| it.number));
                 leaving.into_iter().for_each(|generation| self.drop_now(generation));
-                if need.frees {
+                if need.frees && newest_leaves {
                     // What a phone has loaded it would keep for the next plan: it is planned when that is given back.
                     let waits_for = vec![format!("memory to be given back: {}", need.cause)];
-                    return Outcome { replica, waits_for, ..Outcome::default() };
+                    return match serving.last().filter(|_| !makes_room) {
+                        Some(serving) => Outcome { waits_for, ..self.outcome(serving, None) },
+                        None => Outcome { replica, waits_for, ..Outcome::default() },
+                    };
                 }
                 let told = if need.cause.is_empty() { Told::Planned } else { Told::Replanned(need.cause.clone()) };
                 let serving = if makes_room { None } else { serving.last().copied() };
@@ -91,20 +111,13 @@ impl<'a> Round<'a, '_> {
     /// What a replica asks of the phones, or of those in `within` alone.
     pub(super) fn request<'r>(
         &'r self,
-        resolved: &'r Resolved,
+        resolved: &'a Resolved,
         excluded: &'r BTreeSet<String>,
         taken: &'r Taken<'r>,
         within: Option<&'r [&'r str]>,
     ) -> Request<'r> {
-        Request {
-            deployment: self.deployment,
-            manifest: &resolved.manifest,
-            manifest_digest: &resolved.digest,
-            excluded,
-            taken,
-            survey: self.survey,
-            within,
-        }
+        let brief = || Brief::of(self.observed, self.census, self.deployment, &resolved.manifest, &resolved.digest);
+        Request { brief: self.brief.get_or_init(brief), census: self.census, excluded, taken, within }
     }
 
     /// Whether the phone was there when the controller's last life ended, and has not come back yet.
@@ -144,6 +157,7 @@ impl<'a> Round<'a, '_> {
     ) -> Outcome {
         let number = self.free_generation(replica, planned);
         self.next_generation = number + 1;
+        self.has_plan = true;
         let follows = serving.filter(|serving| self.can_take_over(serving, planned, resolved));
         let follows = follows.map(|serving| serving.number);
         let mut made = segments::placements(self.deployment, replica, number, planned, resolved, follows);
@@ -278,7 +292,7 @@ fn summary(
 
 /// What a prompt of some length is expected to wait for its first token, to three decimals.
 fn time_to_first_token(planned: &Planned) -> Option<f64> {
-    let seconds = time_to_first_token_seconds(&planned.asked.problem, &planned.plan, PROMPT_TOKENS, STEP_ROWS);
+    let seconds = time_to_first_token_seconds(&planned.asked.expected(), &planned.plan, PROMPT_TOKENS, STEP_ROWS);
     seconds.is_finite().then(|| (seconds * 1e3).round() / 1e3)
 }
 

@@ -6,8 +6,7 @@ use polyphony_api::SegmentPlacement;
 
 use super::Round;
 use super::model_state::ModelState;
-use super::moves::budget_bytes;
-use crate::reconcile::decide::failures;
+use crate::reconcile::failures;
 use crate::reconcile::generations::Generation;
 use crate::reconcile::observe::ObjectKey;
 use crate::reconcile::problem::matches_selector;
@@ -27,7 +26,7 @@ pub(super) struct Need {
     pub(super) avoid: BTreeSet<String>,
     /// The condition's reason where there is no other plan; else it is what the planner falls short of.
     pub(super) reason: Option<&'static str>,
-    /// Phones have to give memory back before they hold the new plan.
+    /// Phones have to give memory back before they hold anything of a new plan.
     pub(super) frees: bool,
 }
 
@@ -88,7 +87,7 @@ impl Round<'_, '_> {
         let fraction = self.deployment.spec.placement.memory_fraction;
         let over = |segment: &&SegmentPlacement| {
             let (phone, planned) = (&segment.spec.phone, segment.spec.planned_bytes);
-            let budget = budget_bytes(self.observed, phone, fraction)?;
+            let budget = self.observed.budget_bytes(phone, fraction)?;
             (planned > budget).then(|| {
                 let mib = |bytes: u64| bytes.div_ceil(1 << 20);
                 format!(

@@ -250,6 +250,21 @@ fn what_a_person_changes_of_placement_and_objective_is_applied() {
 }
 
 #[test]
+fn a_plan_that_takes_more_than_it_may_by_now_serves_until_its_successor_on_other_phones_does() {
+    let mut world = World::new().with_phones(&[100, 100, 100]).with_deployment(|_| ()).serving();
+    assert_eq!(world.generations(), ["g1: a"]);
+    world.edit_deployment(|deployment| deployment.spec.placement.memory_fraction = 0.45);
+    world.settle();
+    assert_eq!(world.generations(), ["g1: a", "g2: b c"]);
+    assert_eq!(world.condition("Available"), "True Serving");
+    world.report(SegmentPhase::Ready);
+    world.settle();
+    assert_eq!(world.generations(), ["g2: b c"]);
+    assert_eq!(world.condition("Available"), "True Serving");
+    assert!(!world.has_told("Unavailable"), "at no time: {:?}", world.told);
+}
+
+#[test]
 fn memory_that_cannot_be_given_back_is_said_and_what_serves_goes_on() {
     let mut world = World::new().with_phones(&[100]).with_deployment(|_| ()).serving();
     world.edit_deployment(|deployment| deployment.spec.placement.memory_fraction = 0.3);

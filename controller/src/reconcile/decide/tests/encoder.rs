@@ -10,7 +10,8 @@ use super::super::fixtures::{MIB, World};
 use crate::hub::assignments;
 use crate::models::Progress;
 use crate::reconcile::ledger::Ledger;
-use crate::reconcile::problem::links::Survey;
+use crate::reconcile::problem::brief::Brief;
+use crate::reconcile::problem::census::Census;
 use crate::reconcile::problem::measured::Figures;
 use crate::reconcile::problem::{Request, problems};
 use crate::routes;
@@ -73,16 +74,11 @@ fn the_first_layer_that_decodes_brings_the_embedding() {
     let world = over(5);
     let seen = world.observed.models.values().next().unwrap();
     let Some(Progress::Resolved(resolved)) = &seen.progress else { panic!("not resolved") };
-    let (ledger, survey) = (Ledger::default(), Survey::of(&world.observed));
-    let request = Request {
-        deployment: world.observed.deployments.values().next().unwrap(),
-        manifest: &resolved.manifest,
-        manifest_digest: &resolved.digest,
-        excluded: &BTreeSet::new(),
-        taken: &ledger.all(),
-        survey: &survey,
-        within: None,
-    };
+    let (ledger, census) = (Ledger::default(), Census::of(&world.observed));
+    let deployment = world.observed.deployments.values().next().unwrap();
+    let brief = Brief::of(&world.observed, &census, deployment, &resolved.manifest, &resolved.digest);
+    let request =
+        Request { brief: &brief, census: &census, excluded: &BTreeSet::new(), taken: &ledger.all(), within: None };
     let problems = problems(&world.observed, &request, Figures::Raw);
     let problem = &problems.values().next().unwrap().problem;
     let mib: Vec<u64> = problem.model.layer_bytes.iter().map(|bytes| bytes / MIB).collect();

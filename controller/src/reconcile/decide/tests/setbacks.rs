@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use polyphony_placement::{Infeasible, Plan, Problem, Strategy, plan_by};
+use polyphony_placement::{Plan, Problem, Strategy};
 use polyphony_protocol::hub::SegmentPhase;
 
 use super::super::fixtures::{World, key};
-use super::super::{Action, Subject, decide, decide_with};
+use super::super::{Action, Subject, at_once, decide, decide_with};
 use super::three_phones;
 use crate::hub::assignments;
 use crate::reconcile::commitment::is_committed;
+use crate::reconcile::problem::Unplanned;
 use crate::reconcile::setbacks::Cause;
 use crate::secret::Secret;
 
@@ -36,6 +37,61 @@ fn a_plan_that_the_api_refuses_is_left_alone_for_a_while_and_takes_no_number() {
     assert_eq!(creates(&world.settle()), 2, "it is tried again");
     assert_eq!(world.generations(), ["g1: a b"], "the number was never used up");
     assert_eq!(world.told.iter().filter(|(reason, _)| reason == "Planned").count(), 1);
+}
+
+/// A round over an API that has room for so many placements: what it refuses ends the course, and is a setback of that replica. Gives
+/// the replicas that were refused.
+fn round_within(world: &mut World, quota: usize) -> Vec<u32> {
+    let mut refused = Vec::new();
+    for course in decide_with(&world.observed, &at_once).courses {
+        for action in &course.actions {
+            if let Action::CreatePlacement(placement) = action
+                && world.observed.placements.len() >= quota
+            {
+                let replica = placement.spec.replica;
+                world.set_back_replica("d", replica, Cause::PlacementRefused, "exceeded quota: placements (403)");
+                refused.push(replica);
+                break;
+            }
+            world.carry_out(action);
+        }
+    }
+    refused
+}
+
+#[test]
+fn a_quota_for_one_replica_serves_that_and_the_other_is_told_as_refused() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|spec| spec.replicas = 2);
+    let mut tries = Vec::new();
+    for second in 0..40 {
+        for _ in 0..3 {
+            tries.extend(round_within(&mut world, 1).into_iter().map(|replica| (second, replica)));
+            world.report(SegmentPhase::Ready);
+            assert_eq!(world.generations(), ["g1: a"], "second {second}: nobody undoes it");
+        }
+        world.observed.uptime += Duration::from_secs(1);
+    }
+    assert_eq!(tries, [(0, 1), (1, 1), (3, 1), (7, 1), (15, 1), (31, 1)], "one a pause, and pauses grow");
+    assert_eq!(world.condition("Available"), "True Serving");
+    assert_eq!(world.condition("Degraded"), "True PlacementRefused");
+    let message = world.message("Degraded");
+    assert!(message.contains("replica 1") && message.contains("exceeded quota"), "{message}");
+    // The one that serves does not wait for the other's pause when it needs a plan itself.
+    world.join("c", 300);
+    world.lose("a");
+    for _ in 0..3 {
+        assert!(!round_within(&mut world, 2).contains(&0));
+        world.report(SegmentPhase::Ready);
+    }
+    assert_eq!(world.condition("Available"), "True Serving");
+    world.edit_deployment(|deployment| deployment.metadata.generation = Some(2));
+    world.join("a", 300);
+    for _ in 0..3 {
+        round_within(&mut world, 2);
+        world.report(SegmentPhase::Ready);
+    }
+    assert_eq!(world.generations().len(), 2, "a changed deployment is tried at once: {:?}", world.generations());
+    assert_eq!(world.condition("Degraded"), "False AsDesired");
 }
 
 #[test]
@@ -105,9 +161,9 @@ fn stages_of_two_plans_make_no_ring() {
 fn one_deployment_that_breaks_down_touches_no_other() {
     let mut world = World::new().with_phones(&[300, 300]).with_deployment(|spec| spec.max_sessions = 7);
     world.add_deployment("e", |spec| spec.max_sessions = 1);
-    let poisoned = |strategy: Strategy, problem: &Problem| -> Result<Plan, Infeasible> {
+    let poisoned = |strategy: Strategy, problem: &Problem| -> Result<Plan, Unplanned> {
         assert_ne!(problem.demand.max_sessions, 7, "poison");
-        plan_by(strategy, problem)
+        at_once(strategy, problem)
     };
     let decision = decide_with(&world.observed, &poisoned);
     let failed: Vec<_> = decision.failed.keys().cloned().collect();

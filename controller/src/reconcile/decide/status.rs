@@ -4,12 +4,12 @@ use kube::ResourceExt;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::{DEPLOYMENT_LABEL, InferenceDeployment, InferenceDeploymentStatus};
 
-use super::decide::replicas::{Outcome, Trouble};
-use super::decide::story::{Severity, tell};
-use super::decide::{Action, condition_time};
-use super::generations::of_deployment;
-use super::observe::{ObjectKey, Observed, model_id};
-use super::segments::label_value;
+use super::outcome::{Outcome, Trouble};
+use super::story::{Severity, tell};
+use super::{Action, condition_time};
+use crate::reconcile::generations::of_deployment;
+use crate::reconcile::observe::{ObjectKey, Observed, model_id};
+use crate::reconcile::segments::label_value;
 
 /// A measured speed is written again when it moved by this part.
 const MEANINGFUL_PART: f64 = 0.1;

@@ -1,0 +1,124 @@
+//! The brief: what a deployment asks of whatever phones, and what is known of them with its model. Made once a round. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
+use polyphony_api::{InferenceDeployment, SegmentPlacement};
+use polyphony_model::{Holds, LayerRange, Manifest, Room};
+use polyphony_placement::{Demand, ModelCosts, Objective};
+use polyphony_protocol::frame::HEADER_BYTES;
+
+use super::census::Census;
+use super::measured::Known;
+use crate::reconcile::observe::{ObjectKey, Observed};
+
+/// What a segment needs besides, whatever the model.
+const SEGMENT_OVERHEAD_BYTES: u64 = 1 << 20;
+
+pub struct Brief<'a> {
+    pub deployment: &'a InferenceDeployment,
+    pub manifest_digest: &'a str,
+    /// As ledgers call the deployment.
+    pub(super) own: String,
+    /// What the model costs in time.
+    pub(super) weights: ModelCosts,
+    /// What it costs in memory.
+    pub(super) model: ModelCosts,
+    pub(super) demand: Demand,
+    /// What is known of phones with the model, by phone.
+    pub(super) known: BTreeMap<&'a str, Known>,
+    /// Phones on which a segment of the deployment has timed its layers, with the turns of others in it.
+    pub(super) timed: BTreeSet<&'a str>,
+}
+
+// === impl Brief ===
+
+impl<'a> Brief<'a> {
+    pub fn of(
+        observed: &'a Observed,
+        census: &Census<'a>,
+        deployment: &'a InferenceDeployment,
+        manifest: &Manifest,
+        manifest_digest: &'a str,
+    ) -> Self {
+        let spec = &deployment.spec;
+        let room = Room { n_sessions: spec.max_sessions, context_length: spec.context_length };
+        let weights = model_costs(manifest, spec.transport.activation_type, room);
+        // Logits take memory as the output matrix does, but no time to read.
+        let of = &manifest.hyperparameters;
+        let logits = of.activation_bytes(true, room) - of.activation_bytes(false, room);
+        let mut model = ModelCosts { head_bytes: weights.head_bytes + logits, ..weights.clone() };
+        // A decoder after an encoder embeds its tokens itself, wherever its first layer is.
+        let first_decoding = of.encoder.and_then(|encoder| model.layer_bytes.get_mut(encoder.n_layers as usize));
+        if let Some(bytes) = first_decoding {
+            *bytes += weights.embedding_bytes;
+        }
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for (placement, measured) in census.segments_of(manifest_digest) {
+            let of = if is_own(placement, deployment) { &mut own } else { &mut others };
+            of.push((placement, measured));
+        }
+        let timed = own.iter().filter(|(_, measured)| measured.is_some());
+        Self {
+            deployment,
+            manifest_digest,
+            own: ObjectKey::of(deployment).to_string(),
+            weights,
+            model,
+            demand: demand(deployment, manifest),
+            timed: timed.map(|(placement, _)| placement.spec.phone.as_str()).collect(),
+            known: Known::of_all(observed, manifest_digest, own, others),
+        }
+    }
+}
+
+fn is_own(placement: &SegmentPlacement, deployment: &InferenceDeployment) -> bool {
+    Some(&placement.spec.deployment) == deployment.metadata.name.as_ref()
+        && placement.metadata.namespace == deployment.metadata.namespace
+}
+
+/// What the model's weights cost, from its manifest.
+fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelCosts {
+    let of = &manifest.hyperparameters;
+    let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
+    let hidden = u64::from(of.hidden_size);
+    let (embedding_bytes, head_bytes) = (part(true, false), part(false, true));
+    let row_bytes = match dtype {
+        ActivationType::F32 => 4 * hidden,
+        ActivationType::F16 => 2 + 2 * hidden,
+        ActivationType::Q8 => hidden + 2 * hidden.div_ceil(32),
+    };
+    ModelCosts {
+        layer_bytes: crate::models::layer_bytes(manifest),
+        embedding_bytes,
+        head_bytes,
+        shared_bytes: (embedding_bytes + head_bytes).saturating_sub(part(true, true)),
+        kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }),
+        activation_bytes: SEGMENT_OVERHEAD_BYTES + of.activation_bytes(false, room),
+        hop_bytes: HEADER_BYTES as u64 + row_bytes,
+        layer_multiply_adds: of.multiply_adds_per_layer(),
+        head_multiply_adds: of.multiply_adds_of_head(),
+        logits_bytes: 4 * u64::from(of.vocab_size),
+    }
+}
+
+fn demand(deployment: &InferenceDeployment, manifest: &Manifest) -> Demand {
+    let spec = &deployment.spec;
+    Demand {
+        context_length: spec.context_length,
+        max_sessions: spec.max_sessions,
+        // A replaced plan makes room for the next one: phones are too small to hold two as a rule.
+        generations_in_memory: 1.0,
+        objective: match spec.objective {
+            ApiObjective::Latency => Objective::Latency,
+            ApiObjective::Throughput => Objective::Throughput,
+        },
+        min_phones: spec.placement.min_phones,
+        max_phones: spec.placement.max_phones.unwrap_or(u32::MAX),
+        memory_fraction: spec.placement.memory_fraction,
+        // Nobody shifts layers of a deployment that is not balanced, or whose sessions do not move.
+        overlap: spec.load_balancing.enabled
+            && spec.load_balancing.overlap
+            && manifest.hyperparameters.encoder.is_none(),
+    }
+}
