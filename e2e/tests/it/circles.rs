@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::tidy::{files, root};
 
 /// Where that holds.
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "controller/apiserver/src",
     "controller/cli/src",
+    "controller/src",
     "controller/gateway/src",
     "node-agent/doorway/src",
     "node-agent/src",
