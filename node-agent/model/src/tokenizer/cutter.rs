@@ -33,7 +33,7 @@ pub(super) enum CutterError {
     #[error("a quantifier of it gives nothing back (`?+`, `*+`, `++`, `}}+`), which is not matched in linear time")]
     Possessive,
     #[error("{}", told(.0))]
-    Engine(#[from] BuildError),
+    Engine(Box<BuildError>),
 }
 
 /// The engine's own words name no cause.
@@ -46,6 +46,14 @@ enum Step {
     /// Words are what matches. The second pattern, where there is one, is a run of blanks that gives its last one back.
     Matches(Regex),
     Threes(Regex),
+}
+
+// === impl CutterError ===
+
+impl From<BuildError> for CutterError {
+    fn from(error: BuildError) -> Self {
+        Self::Engine(Box::new(error))
+    }
 }
 
 // === impl Cutter ===
@@ -121,10 +129,9 @@ fn is_possessive(expression: &str) -> bool {
         let mut is_quantifier = false;
         match character {
             '\\' => {
+                let is_property = matches!(rest.next(), Some('p' | 'P')) && rest.peek() == Some(&'{');
                 // The braces of `\p{L}` count nothing.
-                if matches!(rest.next(), Some('p' | 'P')) && rest.peek() == Some(&'{') {
-                    rest.by_ref().find(|end| *end == '}');
-                }
+                while is_property && rest.next().is_some_and(|next| next != '}') {}
             }
             '[' => n_classes += 1,
             ']' => n_classes = n_classes.saturating_sub(1),

@@ -109,7 +109,7 @@ impl Fields<'_> {
             cutter_of_written: cutter(family.steps_of_bytes)?,
             pairs,
         };
-        Ok((TextModel::Ranked(model), family.adds_bos))
+        Ok((TextModel::Ranked(Box::new(model)), family.adds_bos))
     }
 
     fn greedy(&self, defaults: &Defaults) -> Result<TextModel, TokenizerError> {

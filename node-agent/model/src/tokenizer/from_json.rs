@@ -160,7 +160,7 @@ fn ranked(file: File<Pairs>, config: &TokenizerConfig) -> Result<Tokenizer, Toke
         cutter_of_written: cutter(&shape.steps_of_bytes)?,
         pairs,
     };
-    finish(&vocabulary, TextModel::Ranked(model), script, config, file.post_processor.as_ref())
+    finish(&vocabulary, TextModel::Ranked(Box::new(model)), script, config, file.post_processor.as_ref())
 }
 
 fn unigram(file: File<Scored>, config: &TokenizerConfig) -> Result<Tokenizer, TokenizerError> {

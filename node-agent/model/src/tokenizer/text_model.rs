@@ -12,7 +12,7 @@ use super::vocabulary::{BLANK, Script};
 #[derive(Debug)]
 pub(super) enum TextModel {
     /// Merges by rank.
-    Ranked(Ranked),
+    Ranked(Box<Ranked>),
     /// Merges by score.
     Greedy(Greedy),
     Unigram(Unigram),

@@ -174,14 +174,15 @@ fn begin_and_end_tokens_come_from_the_config_or_from_the_post_processor() {
 #[test]
 fn what_is_not_known_or_contradicts_itself_is_refused_by_its_name() {
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false});
-    let refusal = |change: &dyn Fn(&mut Json)| {
+    type Change<'a> = &'a dyn Fn(&mut Json);
+    let refusal = |change: Change<'_>| {
         let mut json = byte_pairs(byte_level.clone());
         change(&mut json);
         read(&json).err().unwrap_or_else(|| panic!("taken: {:.200}", json.to_string()))
     };
     let long = "a".repeat(100);
     let many = vec![split("a", "Isolated", false); 17];
-    let cases: [(&dyn Fn(&mut Json), &str); 15] = [
+    let cases: [(Change<'_>, &str); 15] = [
         (&|json| json["model"]["type"] = json!("WordPiece"), "`model.type`"),
         (&|json| json["model"]["dropout"] = json!(0.1), "`model.dropout`"),
         (&|json| json["model"]["end_of_word_suffix"] = json!("</w>"), "`model.continuing_subword_prefix`"),
