@@ -202,3 +202,23 @@ async fn an_agent_that_was_welcomed_before_dials_a_lost_host_every_two_seconds()
     };
     assert_eq!(pauses[..expected.len()], expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_takes_as_many_descriptors_as_there_are() {
+    let hub = Hub::open(&model()).await;
+    let child = Command::new("sh")
+        .args(["-c", "ulimit -Sn 128 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_polyphony-agent")])
+        .args(["--name", "phone-1", "--hub", &hub.address(), "--token", "unheard-of", "--backend", "cpu"])
+        .args(["--memory", "64Mi", "--data-dir"])
+        .arg(hub.folder_of("phone-1"))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let running = Running(child);
+    hub.take_in(version::CURRENT).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.0.id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut limits = line.split_whitespace().map(|limit| limit.parse().unwrap_or(u64::MAX));
+    let (soft, hard) = (limits.next().unwrap(), limits.next().unwrap());
+    assert!(soft > 128 && soft == hard.min(1 << 16), "{line}");
+}

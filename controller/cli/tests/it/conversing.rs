@@ -104,6 +104,21 @@ fn this_machine_is_reached_without_the_proxy_that_the_environment_names() {
 }
 
 #[test]
+fn what_no_proxy_says_in_vain_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let kubeconfig = home.path().join("elsewhere");
+    let text = "{current-context: a, contexts: [{name: a, context: {cluster: a}}], \
+                clusters: [{name: a, cluster: {server: 'http://192.0.2.1:1'}}]}";
+    std::fs::write(&kubeconfig, text).unwrap();
+    let mut command = polyctl::command(polyctl::program(), home.path());
+    // Nobody answers there.
+    command.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", "10.0.0.0/33,,example.com");
+    let error = polyctl::run(command.args(["get", "phones", "--kubeconfig"]).arg(&kubeconfig)).failed();
+    assert!(error.starts_with("warning: NO_PROXY: \"10.0.0.0/33\" is passed over"), "{error}");
+    assert_eq!(error.matches("NO_PROXY").count(), 1, "{error}");
+}
+
+#[test]
 fn a_reader_that_has_gone_is_no_reason_to_panic() {
     let home = tempfile::tempdir().unwrap();
     for (line, expected) in [("no-such-verb", 1), ("--help", 0), ("get phones", 1)] {
