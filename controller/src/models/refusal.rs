@@ -89,17 +89,8 @@ impl Refusal {
             | ModelError::Manifest {
                 source: ManifestError::UnknownTensor { .. } | ManifestError::Type { .. } | ManifestError::Width { .. },
                 ..
-            }
-            | ModelError::Text {
-                source:
-                    TextError::Template(_)
-                    | TextError::Tokenizer(
-                        TokenizerError::Model { .. }
-                        | TokenizerError::PreTokenizer { .. }
-                        | TokenizerError::Unsupported { .. },
-                    ),
-                ..
             } => Reason::Unsupported,
+            ModelError::Text { source, .. } if is_of_another_kind(source) => Reason::Unsupported,
             ModelError::Files(_)
             | ModelError::Hyperparameters { .. }
             | ModelError::Manifest { .. }
@@ -126,4 +117,15 @@ impl Refusal {
         let message = format!("no thread could be started to read the file: {error}; give the controller more");
         Self { reason: Reason::FileUnreadable, message }
     }
+}
+
+/// Whether a tokenizer or a template is well made, and none of those that are read here.
+fn is_of_another_kind(error: &TextError) -> bool {
+    matches!(
+        error,
+        TextError::Template(_)
+            | TextError::Tokenizer(
+                TokenizerError::Model { .. } | TokenizerError::PreTokenizer { .. } | TokenizerError::Unsupported { .. },
+            )
+    )
 }

@@ -24,7 +24,7 @@ pub enum ModelError {
     #[error("{}: {source}", path.display())]
     Manifest { path: PathBuf, source: ManifestError },
     #[error("{}: {source}", path.display())]
-    Text { path: PathBuf, source: TextError },
+    Text { path: PathBuf, source: Box<TextError> },
     #[error(
         "{}: tensor `{tensor}` holds infinite values or some that are no numbers, so every answer would be nonsense; convert the model anew", path.display()
     )]
@@ -83,7 +83,7 @@ impl Manifest {
         let mut manifest = Self { hyperparameters, end_tokens: Vec::new(), files: files_listed, tensors };
         manifest.check().map_err(unchecked)?;
         let text = TextSide::of(files, &manifest.hyperparameters);
-        let text = text.map_err(|source| ModelError::Text { path: owned(), source })?;
+        let text = text.map_err(|source| ModelError::Text { path: owned(), source: Box::new(source) })?;
         manifest.end_tokens = text.tokenizer.end_tokens().to_vec();
         Ok(manifest)
     }

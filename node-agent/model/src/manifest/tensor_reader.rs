@@ -1,6 +1,7 @@
 //! Tensor readers: any bytes of a tensor, out of the files that it is made of. Reads by range and keeps nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -36,10 +37,10 @@ impl TensorReader {
         let folder = folder_of(model);
         let mut files = BTreeMap::new();
         for range in &entry.source.ranges {
-            if !files.contains_key(&range.file) {
+            if let Entry::Vacant(vacant) = files.entry(range.file) {
                 let outside = || io::Error::new(io::ErrorKind::InvalidInput, "the manifest has no such file");
                 let of = manifest.files.get(range.file as usize).ok_or_else(outside)?;
-                files.insert(range.file, model_file::open(&folder.join(&of.name))?);
+                vacant.insert(model_file::open(&folder.join(&of.name))?);
             }
         }
         let source = entry.source.clone();

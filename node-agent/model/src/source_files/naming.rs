@@ -113,9 +113,8 @@ fn of_names(folder: &Path, found: &BTreeSet<String>) -> Result<Named, NotOne> {
     let mut names = found.iter();
     let first = names.next().ok_or(NotOne::Nothing)?;
     let part = PartName::of(first);
-    let is_other = |name: &&String| {
-        part.is_none() || !PartName::of(name).is_some_and(|it| Some(it.whole()) == part.map(|it| it.whole()))
-    };
+    let is_other =
+        |name: &&String| part.is_none_or(|part| PartName::of(name).is_none_or(|it| it.whole() != part.whole()));
     if let Some(other) = names.find(is_other) {
         return Err(NotOne::Several(first.clone(), other.clone()));
     }
