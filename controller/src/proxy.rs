@@ -45,6 +45,10 @@ impl Way {
             return Ok(Self::default());
         };
         let (excepted, passed_over) = exceptions(&first(NO_PROXY).unwrap_or_default(), port(url));
+        // To the matcher that is every name, and no address.
+        if excepted.iter().any(|host| host == "*") {
+            return Ok(Self { proxy: None, passed_over });
+        }
         // Which proxy is no question of this matcher's.
         let matcher = Matcher::builder().all("http://proxy").no(excepted.join(",")).build();
         let proxy = matcher.intercept(url).map(|_| parse(&proxy)).transpose()?;
@@ -52,11 +56,12 @@ impl Way {
     }
 }
 
-/// Whether a host of a URL is this machine itself, in whatever spelling.
+/// Whether a host of a URL is this machine itself, by loopback or by the address of whatever it listens on, in whatever spelling.
 pub fn is_loopback(host: &str) -> bool {
     let host = plain(host);
     let is_name = host == "localhost" || host.ends_with(".localhost");
-    is_name || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    let is_here = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+    is_name || host.parse::<IpAddr>().is_ok_and(|address| is_here(address.to_canonical()))
 }
 
 /// Whether it is known within a cluster alone, or the address of that cluster's own API.
@@ -152,9 +157,18 @@ mod tests {
 
     #[test]
     fn loopback_is_known_in_every_spelling() {
-        for host in
-            ["127.0.0.1", "127.1.2.3", "localhost", "LOCALHOST", "a.localhost", "::1", "[::1]", "::ffff:127.0.0.1"]
-        {
+        for host in [
+            "127.0.0.1",
+            "127.1.2.3",
+            "0.0.0.0",
+            "[::]",
+            "localhost",
+            "LOCALHOST",
+            "a.localhost",
+            "::1",
+            "[::1]",
+            "::ffff:127.0.0.1",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
         for host in ["10.0.0.1", "localhost.example", "notlocalhost", "[fe80::1]"] {
@@ -173,6 +187,8 @@ mod tests {
             ("https://10.96.0.2", "", true),
             ("https://k8s.example.com:6443", "", true),
             ("https://k8s.example.com:6443", "*", false),
+            ("https://10.0.0.7:6443", "example.org, *", false),
+            ("https://[fd00::7]:6443", "*", false),
             ("https://k8s.example.com:6443", "localhost, .example.com,", false),
             ("https://k8s.example.com:6443", "*.example.com", false),
             ("https://k8s.example.com:6443", "a.test k8s.example.com", false),

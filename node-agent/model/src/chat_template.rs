@@ -27,7 +27,7 @@ use crate::prompt::Prompt;
 use crate::tokenizer::control_names;
 use crate::tokenizer_config::TokenizerConfig;
 use marks::{ControlNames, Marks};
-use source::{MAX_SOURCE_BYTES, Source};
+use source::{MAX_CHAINED, MAX_SOURCE_BYTES, Source};
 
 /// The chat templates of a model, which compile, with its own begin and end tokens.
 #[derive(Debug)]
@@ -52,6 +52,10 @@ pub enum TemplateError {
         "`{field}` has {found} bytes, over the limit of {MAX_SOURCE_BYTES}; convert the model with a shorter template"
     )]
     TooLong { field: String, found: usize },
+    #[error(
+        "`{field}` chains over {MAX_CHAINED} operators in one tag, or as many `elif` branches; convert the model with a simpler template"
+    )]
+    TooDeep { field: String },
     #[error("`{field}` does not compile: {source:#}; convert the model with another template")]
     Compile { field: String, source: Error },
     #[error("`{field}` is not supported: {source}; convert the model with another template")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use minijinja::machinery::ast::Stmt;
-use minijinja::machinery::{CodeGenerator, Instructions, parse};
+use minijinja::machinery::{CodeGenerator, Instructions, Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 use super::TemplateError;
@@ -25,6 +25,10 @@ pub(super) type Compiled<'s> = (Instructions<'s>, BTreeMap<&'s str, Instructions
 /// The longest known have some 20,000 bytes.
 pub(super) const MAX_SOURCE_BYTES: usize = 1 << 20;
 
+/// What may be chained in one tag, and branches of one kind in a template: each lies within the one before, and every step through the
+/// tree goes as deep. The longest known tags have some 30. The parser itself bounds only brackets and blocks.
+pub(super) const MAX_CHAINED: usize = 400;
+
 // === impl Source ===
 
 impl Source {
@@ -38,6 +42,9 @@ impl Source {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         let syntax = syntax.map_err(|source| TemplateError::Compile { field: field.clone(), source })?;
         let template = Self { field, text: without_training_marks(text), syntax };
+        if longest_chain(&template.text, &template.syntax) > MAX_CHAINED {
+            return Err(TemplateError::TooDeep { field: template.field });
+        }
         template.compile(None)?;
         Ok(template)
     }
@@ -52,6 +59,36 @@ impl Source {
         generator.compile_stmt(&tree);
         Ok(generator.finish())
     }
+}
+
+/// The most operators, look-ups and calls of one tag, or `elif` branches of all. What cannot be cut into tokens the parser refuses.
+fn longest_chain(text: &str, syntax: &SyntaxConfig) -> usize {
+    let (mut longest, mut of_tag, mut branches) = (0, 0_usize, 0_usize);
+    for (token, _) in tokenize(text, false, syntax.clone()).map_while(Result::ok) {
+        match token {
+            Token::VariableStart | Token::BlockStart => of_tag = 0,
+            Token::Ident("elif") => branches += 1,
+            Token::Ident("and" | "or" | "not" | "if" | "is" | "in") => of_tag += 1,
+            Token::TemplateData(_)
+            | Token::VariableEnd
+            | Token::BlockEnd
+            | Token::Ident(_)
+            | Token::Str(_)
+            | Token::String(_)
+            | Token::Int(_)
+            | Token::Int128(_)
+            | Token::Float(_)
+            | Token::Comma
+            | Token::Colon
+            | Token::Assign
+            | Token::BracketClose
+            | Token::ParenClose
+            | Token::BraceClose => {}
+            _ => of_tag += 1,
+        }
+        longest = longest.max(of_tag).max(branches);
+    }
+    longest
 }
 
 /// `{% generation %}` tells trainers which text is the model's own, and nothing to anyone else.

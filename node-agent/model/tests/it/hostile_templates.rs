@@ -96,6 +96,21 @@ fn what_lies_too_deep_or_holds_itself_is_refused() {
 }
 
 #[test]
+fn chains_and_branches_of_any_length_overflow_no_stack() {
+    for piece in ["-1", ".b", "~'a'", "|trim", "[0]", "()", " and 1", " is none", " == 1", " if 1", "**1"] {
+        let source = format!("{{{{ 1{} }}}}", piece.repeat(100_000));
+        let error = render(&source, "").unwrap_err();
+        assert!(matches!(error, TemplateError::TooDeep { .. }), "{piece}: {error}");
+    }
+    let branches = format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(80_000));
+    assert!(matches!(render(&branches, "").unwrap_err(), TemplateError::TooDeep { .. }));
+    // As many as may be do not.
+    let within = format!("{{{{ 'a'{} }}}}", "~'a'".repeat(390));
+    assert_eq!(render(&within, "").unwrap(), "a".repeat(391));
+    render(&format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(390)), "").unwrap();
+}
+
+#[test]
 fn pieces_of_names_are_not_looked_for_through_all_that_follows() {
     let n_pieces = 200_000;
     let source = format!("{{{{ '<|' * {n_pieces} }}}}");

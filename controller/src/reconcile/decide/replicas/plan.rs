@@ -57,6 +57,8 @@ impl<'a> Round<'a, '_> {
             return without_plan(self, refused);
         }
         if self.has_plan {
+            // Its turn comes with the next round: until then what it may need is not for others to take.
+            self.awaits_plan = true;
             return waiting(self, "the plan of another replica to be written");
         }
         if self.gives_way {
@@ -94,7 +96,8 @@ impl<'a> Round<'a, '_> {
                     leaving.iter().any(|leaving| Some(leaving.number) == staying.last().map(|it| it.number));
                 leaving.into_iter().for_each(|generation| self.drop_now(generation));
                 if need.frees && newest_leaves {
-                    // What a phone has loaded it would keep for the next plan: it is planned when that is given back.
+                    // What a phone has loaded it would keep for the next plan: it is planned when that is given back, and not to others.
+                    self.awaits_plan = true;
                     let waits_for = vec![format!("memory to be given back: {}", need.cause)];
                     return match serving.last().filter(|_| !makes_room) {
                         Some(serving) => Outcome { waits_for, ..self.outcome(serving, None) },

@@ -66,6 +66,20 @@ fn a_deployment_is_planned_though_another_ones_plan_is_still_computed() {
 }
 
 #[test]
+fn a_further_replica_that_waits_for_its_turn_keeps_its_phone_from_lower_priorities() {
+    let mut world =
+        World::new().with_phones(&[300, 300]).with_deployment(|spec| (spec.replicas, spec.priority) = (2, 1));
+    world.add_deployment("e", |spec| (spec.replicas, spec.priority) = (1, 0));
+    for deployment in world.observed.deployments.values_mut() {
+        std::sync::Arc::make_mut(deployment).spec.placement.allow_sharing = false;
+    }
+    for _ in 0..3 {
+        round(&mut world, at_once);
+    }
+    assert_eq!(placed(&world), [2, 0]);
+}
+
+#[test]
 fn the_balancer_stands_by_what_it_said_while_the_planner_is_at_it() {
     let mut world = World::new().with_phones(&[100, 100]).with_deployment(|_| ()).serving();
     let before = world.generations();

@@ -5,6 +5,7 @@ use super::conversion::{Conversion, FIELDS, Fixed};
 use super::rope::Rope;
 use super::tensors::Shape;
 use crate::gguf::{GgufTensor, Metadata, Value};
+use crate::hyperparameters::MAX_HEAD_SIZE;
 
 /// What a configuration says of a model.
 #[derive(Debug)]
@@ -49,6 +50,11 @@ pub(super) fn describe(config: Config<'_>) -> Result<Described, ConfigError> {
         Some(head_size) => head_size,
         None => hidden_size / n_heads,
     };
+    // Before anything is made of it: factors of positions are as many as it says.
+    if head_size == 0 || head_size > MAX_HEAD_SIZE {
+        let field = if config.get("head_dim").is_some() { "head_dim" } else { "hidden_size" };
+        return Err(config.unsupported(field, format!("heads of {head_size} values are none of 1 to {MAX_HEAD_SIZE}")));
+    }
     check_score_scale(config, conversion, head_size)?;
     check_windows(config, conversion)?;
 

@@ -49,6 +49,9 @@ impl Rope {
         let mut rope = Self { keys: vec![("rope.freq_base", Value::F32(base as f32))], ..Self::default() };
         let mut n_rotated = head_size;
         if let Some(share) = config.f64("partial_rotary_factor")? {
+            if !(share > 0.0 && share <= 1.0) {
+                return Err(config.unsupported("partial_rotary_factor", "a part of a head, over 0 and up to 1, is"));
+            }
             n_rotated = (f64::from(head_size) * share) as u32;
             rope.keys.push(("rope.dimension_count", Value::Unsigned(n_rotated.into())));
         }
