@@ -33,7 +33,7 @@ pub use hyperparameters::{
     Architecture, Encoder, HyperparameterError, Hyperparameters, MAX_HEAD_SIZE, Positions, Rope, RopeStyle,
 };
 pub use json::{Json, Object};
-pub use manifest::{COLUMN_GROUP, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry};
+pub use manifest::{JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry};
 pub use prompt::{Prompt, PromptPart};
 pub use role::Role;
 pub use tensor_type::{TensorType, UnknownTensorType};
