@@ -41,7 +41,7 @@ pub enum ModelError {
 }
 
 /// Raised with each change of what [`Manifest::build`] refuses: a manifest made under another is made anew.
-pub const JUDGEMENT: u32 = 3;
+pub const JUDGEMENT: u32 = 4;
 /// Bytes hashed at a time.
 const CHUNK: usize = 1 << 20;
 
