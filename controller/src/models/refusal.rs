@@ -69,8 +69,7 @@ impl Refusal {
             ModelError::Changed { .. } => Reason::FileChanged,
             ModelError::Hyperparameters { source: HyperparameterError::Architecture { .. }, .. }
             | ModelError::Manifest {
-                source: ManifestError::UnknownTensor { .. } | ManifestError::Type { .. } | ManifestError::Width { .. },
-                ..
+                source: ManifestError::UnknownTensor { .. } | ManifestError::Type { .. }, ..
             }
             | ModelError::Text {
                 source:
