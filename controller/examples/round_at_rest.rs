@@ -75,7 +75,10 @@ fn random(seed: u64) -> f64 {
 }
 
 fn world() -> Result<Observed, Box<dyn std::error::Error>> {
-    let tensor = |name: String, role: &str, layer: Option<u32>, offset: u64| json!({ "name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "offset": offset, "nBytes": 20 * MIB, "sha256": "0".repeat(64) });
+    let tensor = |name: String, role: &str, layer: Option<u32>, offset: u64| {
+        let source = json!({ "ranges": [{ "file": 0, "offset": offset, "nBytes": 20 * MIB }] });
+        json!({ "name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "nBytes": 20 * MIB, "sha256": "0".repeat(64), "source": source })
+    };
     let mut tensors = vec![
         tensor("token_embd.weight".into(), "tokenEmbedding", None, 0),
         tensor("output.weight".into(), "output", None, 20 * MIB),
@@ -89,7 +92,7 @@ fn world() -> Result<Observed, Box<dyn std::error::Error>> {
             "vocabSize": 256, "contextLength": 512, "normEpsilon": 1e-5, "tiedEmbedding": false,
             "rope": { "style": "pairs", "base": 10000.0, "nRotated": 16, "positionScale": 1.0, "hasFrequencyFactors": false },
         },
-        "endTokens": [], "fileLen": 700 * MIB, "fileSha256": "0".repeat(64), "tensors": tensors,
+        "endTokens": [], "files": [{"name": "m.gguf", "nBytes": 700 * MIB, "sha256": "0".repeat(64)}], "tensors": tensors,
     }))?;
     let mut model = Model::new("m", ModelSpec { source: "file:///m.gguf".into(), sha256: None });
     model.metadata.namespace = Some("default".into());
@@ -164,7 +167,6 @@ fn phone(n: usize) -> PhoneSeen {
         link: PhoneLink::Up { silent_for: Duration::ZERO, suspected_after: Duration::from_secs(1) },
         join: Some(join),
         heartbeat: Some(Heartbeat::default()),
-        had_run_out: false,
     }
 }
 

@@ -74,18 +74,16 @@ impl Hub {
 }
 
 #[cfg(test)]
-mod fixtures;
-#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
-    use polyphony_protocol::hub::{ToAgent, ToHub};
+    use polyphony_protocol::hub::{Join, ToAgent, ToHub};
+    use polyphony_protocol::version;
     use polyphony_wire::Bounds;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpStream;
 
-    use super::fixtures::join;
     use super::*;
 
     struct Nobody;
@@ -93,6 +91,24 @@ mod tests {
     impl FrameSink for Nobody {
         fn deliver(&self, _: &str, _: Frame) {}
         fn phone_gone(&self, _: &str) {}
+    }
+
+    fn join(phone: &str) -> Join {
+        Join {
+            version: version::CURRENT,
+            phone: phone.into(),
+            token: "t".into(),
+            agent_version: "1".into(),
+            ring_address: "127.0.0.1:1".into(),
+            capacity_bytes: 2,
+            allocatable_bytes: 1,
+            backend: "cpu".into(),
+            device: "cpu".into(),
+            numerics: "cpu-f32".into(),
+            speeds: vec![],
+            metrics_address: String::new(),
+            instance: String::new(),
+        }
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource};
 use polyphony_api::{Phone, SYSTEM_NAMESPACE};
@@ -75,26 +75,6 @@ fn turn(phone: &str) -> Duration {
     let mut hasher = DefaultHasher::new();
     phone.hash(&mut hasher);
     RENEW_EVERY.mul_f64((hasher.finish() % 1000) as f64 / 1000.0)
-}
-
-/// The phones whose leases have run out by `now`: whoever kept them has not heard of them for long, or is there no more.
-///
-/// # Errors
-/// When the API does not list them.
-pub async fn run_out(client: &Client, now: Timestamp) -> Result<BTreeSet<String>, kube::Error> {
-    let leases = Api::<Lease>::namespaced(client.clone(), SYSTEM_NAMESPACE).list(&ListParams::default()).await?;
-    Ok(leases
-        .items
-        .into_iter()
-        .filter(|lease| has_run_out(lease, now))
-        .filter_map(|lease| lease.metadata.name)
-        .collect())
-}
-
-fn has_run_out(lease: &Lease, now: Timestamp) -> bool {
-    let spec = lease.spec.as_ref();
-    let term = spec.and_then(|spec| Some((spec.renew_time.as_ref()?, spec.lease_duration_seconds?)));
-    term.is_some_and(|(renewed, seconds)| now.duration_since(renewed.0).as_secs() >= i64::from(seconds))
 }
 
 // === impl Leases ===
@@ -164,29 +144,7 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::jiff::SignedDuration;
-
     use super::*;
-
-    #[test]
-    fn a_lease_has_run_out_when_it_was_not_renewed_for_as_long_as_it_says() {
-        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
-        for (renewed_before, seconds, expected) in [
-            (Some(39), Some(40), false),
-            (Some(40), Some(40), true),
-            (Some(86_400), Some(40), true),
-            // Another clock, which is ahead.
-            (Some(-5), Some(40), false),
-            (None, Some(40), false),
-            (Some(86_400), None, false),
-        ] {
-            let renew_time = renewed_before.map(|before| MicroTime(now - SignedDuration::from_secs(before)));
-            let spec = LeaseSpec { renew_time, lease_duration_seconds: seconds, ..LeaseSpec::default() };
-            let lease = Lease { spec: Some(spec), ..Lease::default() };
-            assert_eq!(has_run_out(&lease, now), expected, "{renewed_before:?} s of {seconds:?}");
-        }
-        assert!(!has_run_out(&Lease::default(), now));
-    }
 
     #[test]
     fn leases_are_renewed_in_time_while_phones_answer_and_do_not_stay_together() {

@@ -12,9 +12,6 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> ExitCode {
     let flags = Flags::parse();
     polyphony_journal::begin("info,kube=warn", flags.log_file.as_deref());
-    if let Err(error) = polyphony_doorway::raise_descriptors() {
-        tracing::warn!(%error, "the system gives no more descriptors: ports take fewer connections");
-    }
     match run(flags).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Models: files that the host verifies once and then serves piece by piece.
 //!
-//! The digests of a file are taken once; the manifest is kept in the data folder under the file's identity (path, length,
-//! time of last change), so that a restart is quick. Decides nothing: `reconcile` asks for work and writes what came of it. Nothing here
+//! The digests of a model's files are taken once; the manifest is kept in the data folder under their identity (paths, lengths,
+//! times of last change), so that a restart is quick. Decides nothing: `reconcile` asks for work and writes what came of it. Nothing here
 //! waits for a disk but threads of its own.
 
 mod kept;
@@ -33,6 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A model that is verified and served.
 #[derive(Debug, PartialEq)]
 pub struct Resolved {
+    /// As its source names it: a file, a part of one, a pattern or a folder.
     pub path: PathBuf,
     pub manifest: Manifest,
     /// The exact bytes whose SHA-256 is `digest`.
@@ -83,7 +84,7 @@ enum Entry {
 
 struct Done {
     path: Option<PathBuf>,
-    /// The file as it was when `outcome` was found.
+    /// The files as they were when `outcome` was found.
     identity: Option<Identity>,
     outcome: Result<Arc<Resolved>, Refusal>,
     looked_at: Instant,
@@ -240,7 +241,7 @@ impl ModelStore {
         };
         let manifest = match known {
             Some(manifest) => manifest,
-            None => Manifest::build_with_progress(path, &mut go_on).map_err(|error| Refusal::of_file(path, &error))?,
+            None => Manifest::build_with_progress(path, &mut go_on).map_err(|error| Refusal::of_files(&error))?,
         };
         let manifest_json = serde_json::to_vec(&manifest).map_err(|error| Refusal {
             reason: Reason::InvalidFile,
@@ -250,9 +251,9 @@ impl ModelStore {
             self.kept.keep(path, identity, &manifest_json);
         }
         if let Some(expected) = sha256
-            && manifest.file_sha256 != expected
+            && manifest.file_sha256() != expected
         {
-            return Err(Refusal::of_digest(path, &manifest.file_sha256, expected));
+            return Err(Refusal::of_digest(path, &manifest.file_sha256(), expected));
         }
         let digest = hex::encode(Sha256::digest(&manifest_json));
         Ok(Arc::new(Resolved { path: path.to_owned(), manifest, manifest_json: manifest_json.into(), digest }))

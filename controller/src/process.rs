@@ -2,7 +2,6 @@
 
 mod endpoints;
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use axum::Router;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use polyphony_api::SYSTEM_NAMESPACE;
@@ -31,7 +29,7 @@ use crate::flags::Flags;
 use crate::hub::registry::Registry;
 use crate::hub::{FrameSink, Hub, weights};
 use crate::kubeconfig;
-use crate::leases::{self, Leases};
+use crate::leases::Leases;
 use crate::metrics::{self, Metrics};
 use crate::models::ModelStore;
 use crate::reconcile::Reconciler;
@@ -109,11 +107,6 @@ impl Process {
             .with_context(|| format!("the API at {api_url} has not listed our resources within {} s: are the definitions in manifests/crds applied?", API_DEADLINE.as_secs()))?
             .context("a watch ended at the start")?;
 
-        let run_out = leases::run_out(&client, Timestamp::now()).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the API does not list the leases of phones: they are taken for as ready as they were, for some seconds");
-            BTreeSet::new()
-        });
-
         let registry = Arc::new(Registry::default());
         let models =
             Arc::new(ModelStore::new(data_dir.join("models")).context("cannot make the folder for manifests")?);
@@ -150,13 +143,8 @@ impl Process {
         let settings =
             Settings { grace_period: flags.grace_period, startup_grace: flags.grace_period + COME_BACK, gateway_url };
         let leases = Leases { client: client.clone(), registry: registry.clone(), stores: stores.clone() };
-        let sources = Arc::new(Sources {
-            stores,
-            registry: registry.clone(),
-            models: models.clone(),
-            gateway: gateway.clone(),
-            run_out,
-        });
+        let sources =
+            Arc::new(Sources { stores, registry: registry.clone(), models: models.clone(), gateway: gateway.clone() });
         let reconciler = Reconciler {
             actor: Actor { client, registry, models: models.clone() },
             herald: Herald {

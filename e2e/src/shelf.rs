@@ -23,8 +23,6 @@ const JOIN_DEADLINE: Duration = Duration::from_secs(120);
 pub struct Shelf {
     data_dir: tempfile::TempDir,
     up: Vec<String>,
-    /// Variables of every program that is started for it.
-    environment: Vec<(String, String)>,
     /// Those of a farm; `None` where `polyctl up` starts the agents.
     phones: Mutex<Option<Phones>>,
 }
@@ -124,14 +122,7 @@ impl Shelf {
             .chain(["--api-port", "0", "--gateway-port", "0", "--hub-port", "0"])
             .map(str::to_owned)
             .collect();
-        Ok(Self { data_dir, up, environment: Vec::new(), phones: Mutex::new(None) })
-    }
-
-    /// With these variables for `polyctl`, and for what it starts.
-    #[must_use]
-    pub fn with_environment(mut self, variables: &[(&str, &str)]) -> Self {
-        self.environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        self
+        Ok(Self { data_dir, up, phones: Mutex::new(None) })
     }
 
     /// Runs `polyctl up`; a second time it starts what is no longer there.
@@ -205,7 +196,7 @@ impl Shelf {
     pub fn polyctl(&self, arguments: &[&str]) -> Result<Said> {
         let mut command = Command::new(program("polyctl")?);
         command.arg(arguments[0]).arg("--data-dir").arg(self.data_dir()).args(&arguments[1..]);
-        command.env_remove("KUBECONFIG").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env_remove("KUBECONFIG");
         run(command)
     }
 

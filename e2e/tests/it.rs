@@ -3,8 +3,6 @@
 
 #[path = "it/answers.rs"]
 mod answers;
-#[path = "it/circles.rs"]
-mod circles;
 #[path = "it/clients.rs"]
 mod clients;
 #[path = "it/crowds.rs"]
@@ -31,7 +29,5 @@ mod manifests;
 mod moves;
 #[path = "it/sessions.rs"]
 mod sessions;
-#[path = "it/surroundings.rs"]
-mod surroundings;
 #[path = "it/tidy.rs"]
 mod tidy;

@@ -1,7 +1,6 @@
 //! The agent: probes the phone, opens its ring port, and keeps the host link until it is told to stop.
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::{Assignments, Context, Ordeals, Residents};
-use crate::backend::{self, Measuring};
+use crate::backend;
 use crate::board::Board;
 use crate::budget::Budget;
 use crate::cpu_share::CpuShare;
@@ -28,9 +27,8 @@ use crate::metrics::{self, Identity, Metrics};
 use crate::neighbours;
 use crate::probe;
 use crate::sensors::Sensors;
-use crate::serve::members::Members;
 use crate::serve::outlet;
-use crate::serve::ring;
+use crate::serve::ring::{self, Members};
 use crate::weights::Cache;
 
 /// A session that nobody closes is forgotten after this.
@@ -48,8 +46,7 @@ const QUEUE_FRAMES: usize = 1024;
 pub async fn run(flags: Flags, first: Option<oneshot::Sender<()>>) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
-    // Who runs it in another program cannot measure apart.
-    run_to_the_end(flags, shutdown, first, std::env::current_exe().ok()).await
+    run_to_the_end(flags, shutdown, first).await
 }
 
 /// Runs until `shutdown`.
@@ -57,14 +54,13 @@ pub async fn run(flags: Flags, first: Option<oneshot::Sender<()>>) -> anyhow::Re
 /// # Errors
 /// As [`run`].
 pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {
-    run_to_the_end(flags, shutdown, None, None).await
+    run_to_the_end(flags, shutdown, None).await
 }
 
 async fn run_to_the_end(
     flags: Flags,
     shutdown: CancellationToken,
     first: Option<oneshot::Sender<()>>,
-    program: Option<PathBuf>,
 ) -> anyhow::Result<()> {
     let token = read_token(&flags)?;
     if hub_address::is_beyond_loopback(&flags.hub) && !flags.insecure {
@@ -75,16 +71,15 @@ async fn run_to_the_end(
     let ring_address = ring_listener.local_addr()?;
     let metrics_listener = metrics::bind(flags.metrics_address, flags.insecure).await?;
     let metrics_address = metrics_listener.local_addr()?;
-    let choice = flags.backend;
+    let (choice, threads, data_dir) = (flags.backend, flags.threads, flags.data_dir.clone());
     let share = flags.cpu_share_file.as_deref().map(CpuShare::open).transpose()?;
-    let capacity_bytes = probe::memory_bytes().unwrap_or(0);
-    let allocatable_bytes = allocatable(flags.memory, capacity_bytes)?;
-    let (threads, data_dir, memory_bytes) = (flags.threads, flags.data_dir.clone(), allocatable_bytes);
-    let how = Measuring { threads, share, data_dir, memory_bytes, program };
-    let chosen = tokio::task::spawn_blocking(move || backend::choose(choice, &how)).await??;
+    let chosen =
+        tokio::task::spawn_blocking(move || backend::choose(choice, threads, share.as_ref(), &data_dir)).await??;
     for speed in &chosen.speeds {
         tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }
+    let capacity_bytes = probe::memory_bytes().unwrap_or(0);
+    let allocatable_bytes = allocatable(flags.memory, capacity_bytes)?;
     let cache = Cache::open(flags.data_dir.join("weights"), flags.cache_size)?;
     let join = Join {
         version: version::CURRENT,

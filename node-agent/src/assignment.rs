@@ -20,15 +20,13 @@ use crate::backend::Chosen;
 use crate::board::{Board, Entry};
 use crate::budget::Budget;
 use crate::metrics::Metrics;
-use crate::serve::compute::{Attachment, Compute, Skip};
+use crate::serve::compute::{Attachment, Compute, Skip, Thread};
 use crate::serve::kv_transfer::Puller;
 use crate::serve::links::Links;
-use crate::serve::members::{Member, Members};
 use crate::serve::outlet::{Outlet, ToHost};
-use crate::serve::ring::{OurEnd, Way, keep_link};
+use crate::serve::ring::{Member, Members, OurEnd, Way, keep_link};
 use crate::serve::stage::{EncoderShape, StageShape};
-use crate::serve::thread::Thread;
-use crate::weights::{Cache, Hold, Host};
+use crate::weights::{Cache, Host};
 
 use load::{LoadError, Loaded, check_joined, check_numerics, load};
 use residents::{Kind, Resident};
@@ -107,12 +105,10 @@ impl Assignments {
                 continue;
             }
             let cancel = CancellationToken::new();
-            let hold = self.context.cache.hold();
-            hold.keep([assignment.manifest_digest.clone()]);
             let (sender, receiver) = watch::channel(assignment);
             // One of the same name must not take away with it what this one puts in place.
             let before = self.ending.remove(&key);
-            let running = run(self.context.clone(), receiver, hold, cancel.clone());
+            let running = run(self.context.clone(), receiver, cancel.clone());
             let task = tokio::spawn(async {
                 if let Some(before) = before {
                     // It ends either way.
@@ -137,13 +133,13 @@ fn is_same_segment(a: &Assignment, b: &Assignment) -> bool {
     alone(a) == alone(b) && a.peers.len() == b.peers.len()
 }
 
-/// One segment from its assignment to its end. What it needs of the cache it holds as long, whether it is loaded or not.
-async fn run(context: Arc<Context>, assignment: watch::Receiver<Assignment>, hold: Hold, cancel: CancellationToken) {
+/// One segment from its assignment to its end.
+async fn run(context: Arc<Context>, assignment: watch::Receiver<Assignment>, cancel: CancellationToken) {
     let first = assignment.borrow().clone();
     let entry = context.board.add(&first.namespace, &first.name);
     tokio::select! {
         () = cancel.cancelled() => {}
-        () = serve(&context, &assignment, &entry, &hold, &cancel) => {}
+        () = serve(&context, &assignment, &entry, &cancel) => {}
     }
     context.members.remove(first.ring, first.generation);
     context.board.remove(&first.namespace, &first.name);
@@ -154,7 +150,6 @@ async fn serve(
     context: &Arc<Context>,
     assignment: &watch::Receiver<Assignment>,
     entry: &Arc<Entry>,
-    hold: &Hold,
     cancel: &CancellationToken,
 ) {
     let first = assignment.borrow().clone();
@@ -162,7 +157,7 @@ async fn serve(
     loop {
         let hub::Holds { embedding, from, to, head } = first.holds;
         let span = tracing::info_span!("segment_load", segment = %first.name, embedding, from, to, head);
-        match settle(context, &first, entry, hold, cancel).instrument(span.clone()).await {
+        match settle(context, &first, entry, cancel).instrument(span.clone()).await {
             Ok(resident) => {
                 let why = stay(context, assignment, entry, cancel, resident).await;
                 tracing::error!(segment = %first.name, %why, "the segment no longer computes; it is loaded anew");
@@ -192,22 +187,20 @@ async fn stay(
     let first = assignment.borrow().clone();
     let links = Links::of_assignment(&first);
     let shape = shape_of(context, &first, &resident);
-    let new_outlet = || Outlet::new(shape.limits_out());
+    let new_outlet = || Outlet::new(shape.max_frames_out());
     let outlet = new_outlet();
     let to_skip = |to: &u32| (*to, Skip { phone: phone_of(&first, Some(*to)), outlet: new_outlet() });
     let skips: BTreeMap<u32, Skip> = links.skips.iter().map(to_skip).collect();
     let to_next = links.next.map(|to_stage| Way { to_stage, outlet: outlet.clone() });
     let to_skips = skips.iter().map(|(to, skip)| Way { to_stage: *to, outlet: skip.outlet.clone() });
     let ways: Vec<Way> = to_next.into_iter().chain(to_skips).collect();
-    let puller = Puller::new(context.phone.clone(), assignment.clone(), context.wire.clone());
-    let runtime = tokio::runtime::Handle::current();
     let attachment = Attachment {
         shape,
         holds: holds_of(&first),
         next: outlet,
         skips,
         entry: entry.clone(),
-        pull: Box::new(move |pull, compute| drop(runtime.spawn(puller.clone().run(pull, compute)))),
+        puller: Puller::new(context.phone.clone(), assignment.clone(), context.wire.clone()),
     };
     entry.set_room(first.holds.to.saturating_sub(first.holds.from) as usize, resident.capacity.n_slots);
     let compute = match resident.thread.attach(attachment).await {
@@ -270,7 +263,6 @@ async fn settle(
     context: &Arc<Context>,
     assignment: &Assignment,
     entry: &Arc<Entry>,
-    hold: &Hold,
     cancel: &CancellationToken,
 ) -> Result<Arc<Resident>, LoadError> {
     check_numerics(context, assignment)?;
@@ -288,8 +280,7 @@ async fn settle(
     if let Some(resident) = among_loaded() {
         return Ok(resident);
     }
-    let Loaded { owned, weight_bytes, vocab_size, start_token } =
-        load(context, assignment, entry, hold, cancel).await?;
+    let Loaded { owned, weight_bytes, vocab_size, start_token } = load(context, assignment, entry, cancel).await?;
     let (holds, capacity) = (owned.segment.holds(), owned.segment.capacity());
     let hidden_size = owned.segment.hidden_size();
     let thread = Thread::start(&assignment.name, owned, context.to_host.clone());
@@ -304,7 +295,6 @@ async fn settle(
         start_token,
         weight_bytes,
         kind,
-        _hold: hold.clone(),
     }))
 }
 

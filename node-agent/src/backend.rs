@@ -1,7 +1,5 @@
 //! The backend: measures what this phone has and takes the faster, or what the person chose.
 
-pub mod apart;
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,8 +8,6 @@ use polyphony_protocol::hub::Speed;
 
 use crate::cpu_share::CpuShare;
 use crate::flags::BackendChoice;
-
-use apart::Measured;
 
 /// The backend that segments run on, and what was measured of all.
 #[derive(Clone, Debug)]
@@ -46,7 +42,7 @@ const GROUP_BYTES: usize = 18;
 /// last-level cache of the largest phones and of most desktops, so that little of them is still there when their turn comes again.
 const STREAMED_MATRICES: usize = 8;
 const STREAMED_SHAPE: (usize, usize) = (2048, 1024);
-const STREAMED_BYTES: usize = STREAMED_SHAPE.0 * STREAMED_SHAPE.1 * size_of::<f32>();
+const STREAMED_BYTES: usize = STREAMED_MATRICES * STREAMED_SHAPE.0 * STREAMED_SHAPE.1 * size_of::<f32>();
 /// Times that all of them are read. A phone that is a tenth of a core, at 1 GB/s, takes 3 s for it.
 const STREAMS: usize = 4;
 
@@ -70,36 +66,30 @@ fn open(backend: Backend, cache: &Path, share: Option<&CpuShare>) -> Result<Box<
     })
 }
 
-/// How backends are measured.
-#[derive(Clone, Debug)]
-pub struct Measuring {
-    /// Of the CPU backend.
-    pub threads: usize,
-    /// All is measured at that share, and nothing remembered.
-    pub share: Option<CpuShare>,
-    /// What was measured before is remembered here, and not measured again.
-    pub data_dir: PathBuf,
-    /// No more is held for it, which is what the phone gives.
-    pub memory_bytes: u64,
-    /// This program, where it can measure GPUs in a process of its own.
-    pub program: Option<PathBuf>,
-}
-
-/// Opens and measures the backends that `choice` allows.
+/// Opens and measures the backends that `choice` allows; what was measured before, as `data_dir` remembers, is not measured again.
+///
+/// With a `share` all is measured at that share, and nothing remembered.
 ///
 /// # Errors
 /// When the one that was asked for does not open; with `auto` only when not even the processor does.
-pub fn choose(choice: BackendChoice, how: &Measuring) -> Result<Chosen, EngineError> {
-    let threads = how.threads;
+pub fn choose(
+    choice: BackendChoice,
+    threads: usize,
+    share: Option<&CpuShare>,
+    data_dir: &Path,
+) -> Result<Chosen, EngineError> {
+    let cache = data_dir.join("kernels");
     let cpu = Backend::Cpu { threads, arithmetic: Arithmetic::F32 };
     match choice {
-        BackendChoice::Cpu => how.candidate(cpu, "cpu"),
-        BackendChoice::CpuInt8 => how.candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu"),
-        BackendChoice::Vulkan => how.candidate(VULKAN, "vulkan"),
-        BackendChoice::VulkanInt8 => how.candidate(VULKAN_INT8, "vulkan"),
+        BackendChoice::Cpu => candidate(cpu, "cpu", &cache, share),
+        BackendChoice::CpuInt8 => {
+            candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu", &cache, share)
+        }
+        BackendChoice::Vulkan => candidate(VULKAN, "vulkan", &cache, share),
+        BackendChoice::VulkanInt8 => candidate(VULKAN_INT8, "vulkan", &cache, share),
         BackendChoice::Auto => {
-            let cpu = how.candidate(cpu, "cpu")?;
-            let vulkan = match how.gpu() {
+            let cpu = candidate(cpu, "cpu", &cache, share)?;
+            let vulkan = match candidate(VULKAN, "vulkan", &cache, share) {
                 Ok(vulkan) => vulkan,
                 Err(error @ EngineError::NoAdapter { .. }) => {
                     tracing::info!(%error, "going on with the CPU backend");
@@ -117,67 +107,37 @@ pub fn choose(choice: BackendChoice, how: &Measuring) -> Result<Chosen, EngineEr
     }
 }
 
-/// Measures the GPU in this process.
-fn measure_gpu(data_dir: &Path, memory_bytes: u64) -> Result<Measured, EngineError> {
-    let data_dir = data_dir.to_owned();
-    Measuring { threads: 1, share: None, data_dir, memory_bytes, program: None }.measured(VULKAN, "vulkan")
-}
-
-// === impl Measuring ===
-
-impl Measuring {
-    fn candidate(&self, backend: Backend, name: &'static str) -> Result<Chosen, EngineError> {
-        Ok(self.chosen(backend, name, self.measured(backend, name)?))
-    }
-
-    /// The GPU, of which this process is to keep nothing before it computes on it.
-    fn gpu(&self) -> Result<Chosen, EngineError> {
-        match (&self.program, &self.share) {
-            (Some(program), None) => {
-                Ok(self.chosen(VULKAN, "vulkan", apart::measure(program, &self.data_dir, self.memory_bytes)?))
+fn candidate(
+    backend: Backend,
+    name: &'static str,
+    cache: &Path,
+    share: Option<&CpuShare>,
+) -> Result<Chosen, EngineError> {
+    let mut engine = open(backend, cache, share)?;
+    let (device, numerics) = (engine.device(), engine.numerics());
+    let place = cache.join(remembered_name(&format!("{device} {numerics}")));
+    let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
+        Some(speed) => speed,
+        None => {
+            let share_now = share.map(CpuShare::now);
+            let [gflops, batch_gflops] = measure_arithmetic(engine.as_mut(), share_now)?;
+            let gigabytes_per_second = measure_memory(engine.as_mut(), share_now)?;
+            let device = device.clone();
+            let speed = Speed { backend: name.to_owned(), device, gflops, batch_gflops, gigabytes_per_second };
+            if share.is_none() {
+                remember(&place, &speed);
             }
-            _ => self.candidate(VULKAN, "vulkan"),
+            speed
         }
-    }
-
-    fn chosen(&self, backend: Backend, name: &'static str, measured: Measured) -> Chosen {
-        let Measured { device, numerics, speed } = measured;
-        Chosen { backend, name, device, numerics, speeds: vec![speed], cache: self.cache(), share: self.share.clone() }
-    }
-
-    fn measured(&self, backend: Backend, name: &'static str) -> Result<Measured, EngineError> {
-        let share = self.share.as_ref();
-        let mut engine = open(backend, &self.cache(), share)?;
-        let (device, numerics) = (engine.device(), engine.numerics());
-        let n_matrices = streamed_matrices(self.memory_bytes);
-        let place = self.cache().join(remembered_name(&format!("{device} {numerics}"), n_matrices));
-        let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
-            Some(speed) => speed,
-            None => {
-                let share_now = share.map(CpuShare::now);
-                let [gflops, batch_gflops] = measure_arithmetic(engine.as_mut(), share_now)?;
-                let gigabytes_per_second = measure_memory(engine.as_mut(), share_now, n_matrices)?;
-                let device = device.clone();
-                let speed = Speed { backend: name.to_owned(), device, gflops, batch_gflops, gigabytes_per_second };
-                if share.is_none() {
-                    remember(&place, &speed);
-                }
-                speed
-            }
-        };
-        Ok(Measured { device, numerics, speed })
-    }
-
-    fn cache(&self) -> PathBuf {
-        self.data_dir.join("kernels")
-    }
+    };
+    Ok(Chosen { backend, name, device, numerics, speeds: vec![speed], cache: cache.to_owned(), share: share.cloned() })
 }
 
 /// A file for each device, driver and arithmetic, and for what is measured: of another thing there would be other figures.
-fn remembered_name(device: &str, n_matrices: usize) -> String {
+fn remembered_name(device: &str) -> String {
     let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let shapes = SHAPES.map(|(rows, columns)| format!("{rows}x{columns}")).join("-");
-    format!("speed-{}-{shapes}-{}.json", words.join("-").to_lowercase(), n_matrices * STREAMED_BYTES)
+    format!("speed-{}-{shapes}-{STREAMED_BYTES}.json", words.join("-").to_lowercase())
 }
 
 fn remembered(place: &Path, name: &str, device: &str) -> Option<Speed> {
@@ -196,12 +156,6 @@ fn remember(place: &Path, speed: &Speed) {
     if let Err(error) = written {
         tracing::warn!(path = %place.display(), %error, "the measured speed is not kept: make the folder writable");
     }
-}
-
-/// Matrices to measure memory by: all, or as many as take half of what a phone gives.
-fn streamed_matrices(memory_bytes: u64) -> usize {
-    let fit = memory_bytes / 2 / STREAMED_BYTES as u64;
-    usize::try_from(fit).unwrap_or(usize::MAX).clamp(1, STREAMED_MATRICES)
 }
 
 /// 10^9 operations a second of Q4_0 matrix-vector products, and the same with four rows at once: the fastest of some repetitions, in
@@ -244,28 +198,24 @@ fn measure_arithmetic(engine: &mut dyn Engine, share: Option<f64>) -> Result<[f6
 
 /// 10^9 bytes of weights a second that a matrix-vector product reads from memory, where they do not fit into a cache: the fastest of a
 /// few times through all of them. The engine holds them until it is dropped.
-fn measure_memory(engine: &mut dyn Engine, share: Option<f64>, n_matrices: usize) -> Result<f64, EngineError> {
+fn measure_memory(engine: &mut dyn Engine, share: Option<f64>) -> Result<f64, EngineError> {
     let (rows, columns) = STREAMED_SHAPE;
     let (x, out) = (engine.alloc(columns)?, engine.alloc(rows)?);
     let mut recording = Recording::new(Vec::new());
-    let zeros = vec![0; STREAMED_BYTES];
-    for _ in 0..n_matrices {
+    let zeros = vec![0; STREAMED_BYTES / STREAMED_MATRICES];
+    for _ in 0..STREAMED_MATRICES {
         let weight = engine.load_matrix(WeightType::F32, rows, columns, &zeros)?;
-        let product = Matmul { weight, x, first_row: 0, n_rows: 1, bias: None, residual: None, out };
-        recording.push(product.clone());
-        // Compiles the kernel, and ends what carries weights to a device, which would else be held once more for all of them. Not counted.
-        let mut once = Recording::new(Vec::new());
-        once.push(product);
-        once.readback(out, 0..1);
-        engine.run(&once)?;
+        recording.push(Matmul { weight, x, first_row: 0, n_rows: 1, bias: None, residual: None, out });
     }
     drop(zeros);
     recording.readback(out, 0..1);
+    // Compiles the kernel; not counted.
+    engine.run(&recording)?;
     let mut fastest = Duration::MAX;
     for _ in 0..STREAMS {
         fastest = timed(engine, &recording, share)?.min(fastest);
     }
-    Ok((n_matrices * STREAMED_BYTES) as f64 / fastest.as_secs_f64() / 1e9)
+    Ok(STREAMED_BYTES as f64 / fastest.as_secs_f64() / 1e9)
 }
 
 /// Runs a step, and rests after it as long as the turn of the least share takes longer.
@@ -282,64 +232,98 @@ fn timed(engine: &mut dyn Engine, recording: &Recording, share: Option<f64>) -> 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
+    use std::ops::Range;
 
-    use polyphony_kernels::{MatrixId, Op};
+    use polyphony_kernels::{BufferId, FileBytes, MatrixId, Op, VectorId};
 
     use super::*;
-    use crate::around::Around;
+
+    /// Runs nothing; notes how many bytes of weights each step would read, each matrix once.
+    struct Reader {
+        engine: Box<dyn Engine>,
+        matrices: HashMap<MatrixId, usize>,
+        bytes_read: Vec<usize>,
+    }
+
+    impl Engine for Reader {
+        fn numerics(&self) -> String {
+            self.engine.numerics()
+        }
+
+        fn device(&self) -> String {
+            self.engine.device()
+        }
+
+        fn load_rows(
+            &mut self,
+            weight_type: WeightType,
+            n_rows: usize,
+            n_cols: usize,
+            ggml: &dyn FileBytes,
+        ) -> Result<MatrixId, EngineError> {
+            let id = self.engine.load_rows(weight_type, n_rows, n_cols, ggml)?;
+            self.matrices.insert(id, ggml.n_bytes());
+            Ok(id)
+        }
+
+        fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
+            self.engine.load_vector(values)
+        }
+
+        fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
+            self.engine.alloc(len)
+        }
+
+        fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
+            self.engine.write(buffer, offset, values)
+        }
+
+        fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
+            self.engine.read(buffer, range)
+        }
+
+        fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
+            let weight = |op: &Op| if let Op::Matmul(product) = op { Some(product.weight) } else { None };
+            let read: HashSet<MatrixId> = recording.ops.iter().filter_map(weight).collect();
+            self.bytes_read.push(read.iter().map(|id| self.matrices[id]).sum());
+            Ok(Vec::new())
+        }
+
+        fn bytes_used(&self) -> u64 {
+            self.engine.bytes_used()
+        }
+    }
 
     /// The last-level caches of phones of 2024 and 2025 are of 8 to 32 MB, and so is a server's of four or eight cores.
     #[test]
     fn the_bandwidth_is_that_of_weights_which_no_cache_holds() {
         let engine = open(Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 }, Path::new(""), None).unwrap();
-        let mut n_read = Vec::new();
-        let mut reader = Around {
-            engine,
-            run: |_: &mut dyn Engine, recording: &Recording| {
-                let weight = |op: &Op| if let Op::Matmul(product) = op { Some(product.weight) } else { None };
-                n_read.push(recording.ops.iter().filter_map(weight).collect::<HashSet<MatrixId>>().len());
-                Ok(Vec::new())
-            },
-        };
-        assert!(measure_memory(&mut reader, None, STREAMED_MATRICES).unwrap() > 0.0);
-        assert!(reader.bytes_used() >= (STREAMED_MATRICES * STREAMED_BYTES) as u64);
-        drop(reader);
-        assert_eq!(n_read, [[1; STREAMED_MATRICES].as_slice(), [STREAMED_MATRICES; STREAMS].as_slice()].concat());
+        let mut reader = Reader { engine, matrices: HashMap::new(), bytes_read: Vec::new() };
+        assert!(measure_memory(&mut reader, None).unwrap() > 0.0);
+        assert_eq!(reader.bytes_read, [STREAMED_BYTES; STREAMS + 1]);
         const {
             assert!(
-                STREAMED_MATRICES * STREAMED_BYTES >= 2 * (32 << 20),
+                STREAMED_BYTES >= 2 * (32 << 20),
                 "twice the largest cache, so that little is left of the last time"
             )
         };
     }
 
     #[test]
-    fn memory_is_measured_within_what_the_phone_gives() {
-        for (mebibytes, expected) in [(0, 1), (16, 1), (64, 4), (112, 7), (128, 8), (4096, 8)] {
-            assert_eq!(streamed_matrices(mebibytes << 20), expected, "{mebibytes} MiB");
-        }
-    }
-
-    #[test]
     fn a_speed_is_measured_once_and_again_when_its_file_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let choose = |threads| {
-            let (data_dir, memory_bytes) = (folder.path().to_owned(), u64::MAX);
-            let how = Measuring { threads, share: None, data_dir, memory_bytes, program: None };
-            choose(BackendChoice::Cpu, &how).unwrap()
-        };
-        let chosen = choose(1);
+        let chosen = choose(BackendChoice::Cpu, 1, None, folder.path()).unwrap();
         assert!(chosen.speeds[0].gflops > 0.0);
         let file = std::fs::read_dir(folder.path().join("kernels")).unwrap().next().unwrap().unwrap().path();
         // Figures that JSON gives back to the last bit.
         let known = Speed { gflops: 1e6, batch_gflops: 2e6, gigabytes_per_second: 1.5, ..chosen.speeds[0].clone() };
         std::fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
-        assert_eq!(choose(1).speeds, [known]);
+        assert_eq!(choose(BackendChoice::Cpu, 1, None, folder.path()).unwrap().speeds, [known]);
         std::fs::write(&file, b"{").unwrap();
-        assert!(choose(1).speeds[0].gflops < 1e6);
+        assert!(choose(BackendChoice::Cpu, 1, None, folder.path()).unwrap().speeds[0].gflops < 1e6);
         // Another number of threads is another device.
-        choose(2);
+        choose(BackendChoice::Cpu, 2, None, folder.path()).unwrap();
         assert_eq!(std::fs::read_dir(folder.path().join("kernels")).unwrap().count(), 2);
     }
 }

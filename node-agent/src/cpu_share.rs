@@ -9,13 +9,12 @@
 //! cuts work small.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use polyphony_kernels::{Engine, Op, Recording};
+use polyphony_kernels::{BufferId, Engine, EngineError, FileBytes, MatrixId, Op, Recording, VectorId, WeightType};
 use rustix::time::{ClockId, clock_gettime};
-
-use crate::around::Around;
 
 /// The share of one core that this phone is, in a file that may change while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +29,13 @@ pub enum ShareError {
     Unreadable { file: PathBuf, source: std::io::Error },
     #[error("--cpu-share-file {} holds {found:?}: write a share of one core, such as 0.25", .file.display())]
     NoShare { file: PathBuf, found: String },
+}
+
+/// An engine that keeps to a share. It counts the processor time of the thread that runs it: of a CPU backend with one thread.
+pub struct Slowed {
+    engine: Box<dyn Engine>,
+    share: CpuShare,
+    costs: Costs,
 }
 
 /// The processor time of the last steps of each size.
@@ -70,17 +76,9 @@ impl CpuShare {
         std::fs::read_to_string(&self.file).ok().and_then(|text| parse_share(&text)).unwrap_or(1.0)
     }
 
-    /// The engine at this share. It counts the processor time of the thread that runs it: of a CPU backend with one thread.
+    /// The engine at this share.
     pub fn keep(self, engine: Box<dyn Engine>) -> Box<dyn Engine> {
-        let mut costs = Costs::default();
-        let run = move |engine: &mut dyn Engine, recording: &Recording| {
-            let (began, before) = (Instant::now(), thread_time());
-            let outcome = engine.run(recording);
-            let cost = costs.of(Size::of(recording), thread_time().saturating_sub(before));
-            std::thread::sleep(rest(cost, began.elapsed(), self.now()));
-            outcome
-        };
-        Box::new(Around { engine, run })
+        Box::new(Slowed { engine, share: self, costs: Costs::default() })
     }
 }
 
@@ -132,6 +130,56 @@ impl Size {
             n_rows: rows.sum(),
             n_read_back: recording.readbacks.iter().map(|readback| readback.range.len()).sum(),
         }
+    }
+}
+
+// === impl Slowed ===
+
+impl Engine for Slowed {
+    fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
+        let (began, before) = (Instant::now(), thread_time());
+        let outcome = self.engine.run(recording);
+        let cost = self.costs.of(Size::of(recording), thread_time().saturating_sub(before));
+        std::thread::sleep(rest(cost, began.elapsed(), self.share.now()));
+        outcome
+    }
+
+    fn numerics(&self) -> String {
+        self.engine.numerics()
+    }
+
+    fn device(&self) -> String {
+        self.engine.device()
+    }
+
+    fn load_rows(
+        &mut self,
+        weight_type: WeightType,
+        n_rows: usize,
+        n_cols: usize,
+        ggml: &dyn FileBytes,
+    ) -> Result<MatrixId, EngineError> {
+        self.engine.load_rows(weight_type, n_rows, n_cols, ggml)
+    }
+
+    fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
+        self.engine.load_vector(values)
+    }
+
+    fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
+        self.engine.alloc(len)
+    }
+
+    fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
+        self.engine.write(buffer, offset, values)
+    }
+
+    fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
+        self.engine.read(buffer, range)
+    }
+
+    fn bytes_used(&self) -> u64 {
+        self.engine.bytes_used()
     }
 }
 

@@ -17,9 +17,9 @@ use crate::assignment::Assignments;
 use crate::board::Board;
 use crate::hub_address::{self, BeyondLoopback};
 use crate::sensors::Sensors;
-use crate::serve::event::{Event, Source, key_of};
-use crate::serve::members::Members;
+use crate::serve::compute::{Event, Source};
 use crate::serve::outlet::FromStages;
+use crate::serve::ring::Members;
 use crate::weights::Host;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -168,7 +168,7 @@ async fn read_frames(
     queue: mpsc::Sender<Frame>,
 ) -> Result<(), LinkError> {
     loop {
-        match reader.next_unless_silent(SILENCE).await? {
+        match reader.next_within(SILENCE).await? {
             Frame::Ping { nonce } => send(&queue, Frame::Pong { nonce }).await?,
             Frame::ToAgent(ToAgent::Assignments { segments }) => assignments.apply(segments),
             Frame::ToAgent(ToAgent::Neighbours(told)) => drop(neighbours.send_replace(told)),
@@ -198,6 +198,16 @@ async fn hand_over(frame: Frame, key: RouteKey, members: &Members) -> Option<Fai
         },
     };
     (!is_close).then_some(Failed { key, code: FailureCode::StaleGeneration, message: why })
+}
+
+/// The session of a frame that a gateway sends.
+pub(crate) fn key_of(frame: &Frame) -> Option<RouteKey> {
+    match frame {
+        Frame::Open { key, .. } | Frame::Credit { key, .. } | Frame::Close { key } | Frame::Pause { key } => Some(*key),
+        Frame::Prompt(prompt) => Some(prompt.key),
+        Frame::Resume(resume) => Some(resume.key),
+        _ => None,
+    }
 }
 
 async fn send_heartbeats(

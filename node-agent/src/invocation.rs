@@ -1,5 +1,4 @@
-//! The invocation: a command line as one of three wishes: run with every flag, `join` a host, or `run` again what was joined. And one that an
-//! agent has of itself.
+//! The invocation: a command line as one of three wishes: run with every flag, `join` a host, or `run` again what was joined.
 //!
 //! `join` and `run` take every flag that running takes, so that a new flag is known to all three at once.
 
@@ -21,8 +20,6 @@ pub enum Invocation {
     Join(Request),
     /// Run again what was joined.
     Again(Request),
-    /// Measure the GPU for the agent that asks.
-    Measure { data_dir: PathBuf, memory_bytes: u64 },
 }
 
 /// What was said to `join` or `run`; the rest is remembered, found or defaulted.
@@ -44,8 +41,6 @@ const EXAMPLES: &str = "Examples:
   polyphony-agent join                                   join again the host that was joined before
   polyphony-agent run                                    the same for a service: waits for the host for ever";
 
-const MEASURE: &str = "measure";
-
 /// Flags of running that a request holds apart, or that are none of its own.
 const APART: [&str; 6] = ["token", "token_file", "data_dir", "log_file", "help", "version"];
 
@@ -57,7 +52,6 @@ impl Invocation {
         match self {
             Self::Run(flags) => flags.log_file.as_deref(),
             Self::Join(request) | Self::Again(request) => request.log_file.as_deref(),
-            Self::Measure { .. } => None,
         }
     }
 }
@@ -70,10 +64,6 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
         Some(("join", given)) => Ok(Invocation::Join(request(given)?)),
-        Some((MEASURE, given)) => Ok(Invocation::Measure {
-            data_dir: given.get_one::<PathBuf>("data_dir").cloned().unwrap_or_default(),
-            memory_bytes: given.get_one::<u64>("memory").copied().unwrap_or_default(),
-        }),
         Some((_, given)) => Ok(Invocation::Again(request(given)?)),
         None => Ok(Invocation::Run(Box::new(Flags::from_arg_matches(&matches)?))),
     }
@@ -103,12 +93,7 @@ fn command() -> Command {
         )
         .after_help(EXAMPLES);
     let run = friendly("run").about("Run again as joined before, and wait for the host for ever");
-    // An agent's word to itself.
-    let measure = friendly(MEASURE).hide(true);
-    Flags::command()
-        .subcommands([join, run, measure])
-        .subcommand_negates_reqs(true)
-        .args_conflicts_with_subcommands(true)
+    Flags::command().subcommands([join, run]).subcommand_negates_reqs(true).args_conflicts_with_subcommands(true)
 }
 
 /// The flags of running with nothing required.
@@ -183,16 +168,6 @@ mod tests {
         let Invocation::Again(request) = read("polyphony-agent run").unwrap() else { panic!("another wish") };
         assert_eq!(request, Request { token: request.token.clone(), ..Request::default() });
         assert!(read("polyphony-agent join --name Phone_1").unwrap_err().contains("lower-case"));
-    }
-
-    #[test]
-    fn an_agent_asks_itself_what_a_gpu_does() {
-        let Invocation::Measure { data_dir, memory_bytes } =
-            read("polyphony-agent measure --memory 99 --data-dir d").unwrap()
-        else {
-            panic!("another wish")
-        };
-        assert_eq!((data_dir, memory_bytes), (PathBuf::from("d"), 99));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! It dials the host once and its ring neighbours; it never sees a cluster, a prompt's text or another phone's assignments.
 
 pub mod agent;
-pub mod around;
 pub mod assignment;
 pub mod backend;
 pub mod board;
@@ -23,10 +22,8 @@ pub mod neighbours;
 pub mod pace;
 pub mod probe;
 pub mod sample;
-pub mod secret;
 pub mod segment;
 pub mod sensors;
 pub mod serve;
-pub mod steps;
 pub mod trial;
 pub mod weights;

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use polyphony_agent::agent;
-use polyphony_agent::backend::apart;
 use polyphony_agent::discretion;
 use polyphony_agent::invocation::{self, Invocation};
 use polyphony_agent::join::{self, Patience};
@@ -32,11 +31,7 @@ fn quieten_drivers() {
 async fn run() -> ExitCode {
     let invocation = invocation::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     polyphony_journal::begin("info", invocation.log_file());
-    if let Err(error) = polyphony_doorway::raise_descriptors() {
-        tracing::warn!(%error, "the system gives no more descriptors: there are fewer connections");
-    }
     let ended = match invocation {
-        Invocation::Measure { data_dir, memory_bytes } => apart::answer(&data_dir, memory_bytes).map_err(Into::into),
         Invocation::Run(flags) => agent::run(*flags, None).await,
         Invocation::Join(request) => join::run(request, Patience::Once).await,
         Invocation::Again(request) => join::run(request, Patience::ForEver).await,

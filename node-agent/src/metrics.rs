@@ -6,6 +6,7 @@
 mod doorway;
 mod phone;
 mod segments;
+mod steps;
 mod traffic;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::budget::Budget;
 use crate::sensors::Sensors;
 
 pub use doorway::{bind, serve};
+pub use steps::{StepKind, Steps};
 pub use traffic::Traffic;
 
 /// Everything that this agent counts.

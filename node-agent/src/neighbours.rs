@@ -8,26 +8,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::future::join_all;
 use polyphony_protocol::frame::{Hello, NO_RING};
 use polyphony_protocol::hub::{Neighbour, Neighbours};
 use polyphony_protocol::{Frame, PlanGeneration, version};
 use polyphony_wire::{Connection, LinkError, Wire};
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::secret;
 
-/// A phone that is new is probed this often.
+/// A phone that is new is probed this often, one after another.
 const FIRST_PROBES: u32 = 3;
 /// Between looks at who is due, and between two probes of a phone that is known.
 const PAUSE: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// A phone that could not be reached is tried again after this.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
-/// Phones that are dialled at a time: one that does not answer holds up few others.
-const AT_ONCE: usize = 8;
 /// Each wait of a probe.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Pings whose least round trip counts.
@@ -46,16 +42,6 @@ struct Schedule {
     due: Instant,
 }
 
-/// Who probes.
-struct Prober {
-    phone: String,
-    board: Arc<Board>,
-    wire: Wire,
-    places: Semaphore,
-    /// Links that are measured at once would measure each other.
-    turn: Mutex<()>,
-}
-
 /// Measures links to `neighbours`, as they are told, until `shutdown`.
 pub async fn measure(
     phone: String,
@@ -64,24 +50,33 @@ pub async fn measure(
     wire: Wire,
     shutdown: CancellationToken,
 ) {
-    let prober = Prober { phone, board, wire, places: Semaphore::new(AT_ONCE), turn: Mutex::new(()) };
     let mut schedules: BTreeMap<String, Schedule> = BTreeMap::new();
     loop {
         let now = neighbours.borrow_and_update().clone();
         schedules.retain(|address, _| now.phones.iter().any(|neighbour| neighbour.ring_address == *address));
-        let is_due = |neighbour: &&Neighbour| {
-            let known = schedules.get(&neighbour.ring_address);
-            neighbour.phone != prober.phone && known.is_none_or(|schedule| schedule.due <= Instant::now())
-        };
-        let due: Vec<&Neighbour> = now.phones.iter().filter(is_due).collect();
-        let probing = join_all(due.iter().map(|neighbour| prober.probe(&now.probe_secret, neighbour)));
-        let ends = tokio::select! {
-            () = shutdown.cancelled() => return,
-            ends = probing => ends,
-        };
-        for (neighbour, is_measured) in due.into_iter().zip(ends) {
-            let schedule = schedules.entry(neighbour.ring_address.clone());
-            schedule.or_insert_with(|| Schedule { n_probes: 0, due: Instant::now() }).go_on(is_measured);
+        for neighbour in now.phones.iter().filter(|neighbour| neighbour.phone != phone) {
+            let schedule = schedules
+                .entry(neighbour.ring_address.clone())
+                .or_insert_with(|| Schedule { n_probes: 0, due: Instant::now() });
+            if schedule.due > Instant::now() {
+                continue;
+            }
+            let probed = tokio::select! {
+                () = shutdown.cancelled() => return,
+                probed = probe(&phone, &now.probe_secret, neighbour, &board, &wire) => probed,
+            };
+            let pause = match probed {
+                Ok(()) => {
+                    schedule.n_probes += 1;
+                    if schedule.n_probes < FIRST_PROBES { PAUSE } else { PROBE_EVERY }
+                }
+                Err(error) => {
+                    board.note_end(&neighbour.phone, &error);
+                    tracing::debug!(peer = %neighbour.phone, %error, "a link was not measured");
+                    RETRY_EVERY
+                }
+            };
+            schedule.due = Instant::now() + pause;
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -91,76 +86,41 @@ pub async fn measure(
     }
 }
 
-// === impl Prober ===
-
-impl Prober {
-    /// Whether the link is measured; the board hears how it went at once.
-    async fn probe(&self, secret: &str, neighbour: &Neighbour) -> bool {
-        // It is never closed.
-        let _place = self.places.acquire().await;
-        let end = self.dial(secret, neighbour).await;
-        if let Err(error) = &end {
-            self.board.note_end(&neighbour.phone, error);
-            tracing::debug!(peer = %neighbour.phone, %error, "a link was not measured");
+async fn probe(phone: &str, secret: &str, neighbour: &Neighbour, board: &Board, wire: &Wire) -> Result<(), LinkError> {
+    let mut link = wire.dial(&neighbour.ring_address, DEADLINE).await?;
+    let hello = Hello {
+        version: version::CURRENT,
+        ring: NO_RING,
+        generation: PlanGeneration(0),
+        phone: phone.to_owned(),
+        from_stage: 0,
+        to_stage: 0,
+        ring_secret: secret.to_owned(),
+    };
+    link.writer.write(&Frame::Hello(hello)).await?;
+    match link.reader.next_within(DEADLINE).await? {
+        Frame::Accepted => {}
+        Frame::Refused(why) => {
+            board.note_reachable(&neighbour.phone);
+            return Err(LinkError::Refused(why));
         }
-        end.is_ok()
+        other => return Err(LinkError::unexpected(&other, "an acceptance")),
     }
-
-    async fn dial(&self, secret: &str, neighbour: &Neighbour) -> Result<(), LinkError> {
-        let mut link = self.wire.dial(&neighbour.ring_address, DEADLINE).await?;
-        let hello = Hello {
-            version: version::CURRENT,
-            ring: NO_RING,
-            generation: PlanGeneration(0),
-            phone: self.phone.clone(),
-            from_stage: 0,
-            to_stage: 0,
-            ring_secret: secret.to_owned(),
-        };
-        link.writer.write(&Frame::Hello(hello)).await?;
-        let answer = link.reader.next_within(DEADLINE).await?;
-        self.board.note_reachable(&neighbour.phone);
-        match answer {
-            Frame::Accepted => {}
-            Frame::Refused(why) => return Err(LinkError::Refused(why)),
-            other => return Err(LinkError::unexpected(&other, "an acceptance")),
-        }
-        let _turn = self.turn.lock().await;
-        self.measure(&mut link, &neighbour.phone).await
-    }
-
-    async fn measure(&self, link: &mut Connection, phone: &str) -> Result<(), LinkError> {
-        let mut round_trip = Duration::MAX;
-        for nonce in 0..PINGS {
-            let began = Instant::now();
-            ping(link, nonce).await?;
-            round_trip = round_trip.min(began.elapsed());
-        }
-        link.writer.write(&Frame::Filler(Bytes::from(vec![0; WARM_UP_BYTES]))).await?;
-        ping(link, PINGS).await?;
-        let filler = Frame::Filler(Bytes::from(vec![0; TIMED_BYTES]));
+    let mut round_trip = Duration::MAX;
+    for nonce in 0..PINGS {
         let began = Instant::now();
-        link.writer.write(&filler).await?;
-        ping(link, PINGS + 1).await?;
-        self.board.note_link(phone, round_trip.as_secs_f64());
-        self.board.note_bandwidth(phone, bytes_per_second(began.elapsed(), round_trip));
-        Ok(())
+        ping(&mut link, nonce).await?;
+        round_trip = round_trip.min(began.elapsed());
     }
-}
-
-// === impl Schedule ===
-
-impl Schedule {
-    /// A probe has ended: when the next one is due.
-    fn go_on(&mut self, is_measured: bool) {
-        self.n_probes += u32::from(is_measured);
-        let pause = match is_measured {
-            true if self.n_probes < FIRST_PROBES => PAUSE,
-            true => PROBE_EVERY,
-            false => RETRY_EVERY,
-        };
-        self.due = Instant::now() + pause;
-    }
+    link.writer.write(&Frame::Filler(Bytes::from(vec![0; WARM_UP_BYTES]))).await?;
+    ping(&mut link, PINGS).await?;
+    let filler = Frame::Filler(Bytes::from(vec![0; TIMED_BYTES]));
+    let began = Instant::now();
+    link.writer.write(&filler).await?;
+    ping(&mut link, PINGS + 1).await?;
+    board.note_link(&neighbour.phone, round_trip.as_secs_f64());
+    board.note_bandwidth(&neighbour.phone, bytes_per_second(began.elapsed(), round_trip));
+    Ok(())
 }
 
 /// What the link carries, when the timed filler and a ping behind it took `elapsed`.
@@ -188,7 +148,7 @@ pub async fn answer(
 ) -> Result<(), LinkError> {
     let secret = neighbours.borrow().probe_secret.clone();
     // Before the hub has told its secret nobody can know it.
-    if secret.is_empty() || !secret::equal(&hello.ring_secret, &secret) {
+    if secret.is_empty() || !crate::serve::ring::equal(&hello.ring_secret, &secret) {
         let why = format!("{} has not joined this phone's hub, or just now: it may try again", hello.phone);
         link.writer.write(&Frame::Refused(why.clone())).await?;
         return Err(LinkError::Refused(why));
@@ -211,43 +171,7 @@ pub async fn answer(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use polyphony_wire::{Bounds, Uncounted};
-    use tokio::net::TcpListener;
-    use tokio::sync::Barrier;
-
     use super::*;
-
-    /// As phones do that are too slow to be waited for one by one: nobody answers before all are asked.
-    async fn refuse_together(wire: Wire, listener: TcpListener, all: Arc<Barrier>) {
-        let mut link = wire.accept(&listener).await.meet().await.unwrap();
-        assert!(matches!(link.reader.next().await, Ok(Frame::Hello(_))));
-        all.wait().await;
-        // Who gave up meanwhile hears nothing of it.
-        let _ = link.writer.write(&Frame::Refused("not now".into())).await;
-    }
-
-    #[tokio::test]
-    async fn a_phone_that_does_not_answer_holds_up_no_other() {
-        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
-        let (all, board) = (Arc::new(Barrier::new(AT_ONCE)), Arc::new(Board::default()));
-        let (mut told, mut asked) = (Neighbours::default(), Vec::new());
-        for n in 0..AT_ONCE {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let ring_address = listener.local_addr().unwrap().to_string();
-            told.phones.push(Neighbour { phone: format!("phone-{n}"), ring_address });
-            asked.push(tokio::spawn(refuse_together(wire.clone(), listener, all.clone())));
-        }
-        let (_tell, told) = watch::channel(told);
-        let shutdown = CancellationToken::new();
-        let measuring = tokio::spawn(measure("us".into(), told, board.clone(), wire, shutdown.clone()));
-        for one in asked {
-            one.await.unwrap();
-        }
-        shutdown.cancel();
-        measuring.await.unwrap();
-        assert_eq!(board.links_down(), [], "one after the other the first would have been given up");
-    }
 
     #[test]
     fn a_bandwidth_is_what_the_filler_took_beyond_the_round_trip() {

@@ -11,6 +11,9 @@ mod exposition;
 mod families;
 #[path = "it/floor.rs"]
 mod floor;
+#[path = "../model/tests/it/gguf_writer.rs"]
+#[allow(dead_code, reason = "the tests of the model use the rest of it")]
+mod gguf_writer;
 #[path = "it/golden.rs"]
 mod golden;
 #[path = "it/hub.rs"]
@@ -19,8 +22,8 @@ mod hub;
 mod int8;
 #[path = "it/kv_rows.rs"]
 mod kv_rows;
-#[path = "it/measuring.rs"]
-mod measuring;
+#[path = "it/memory.rs"]
+mod memory;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[path = "it/moves.rs"]

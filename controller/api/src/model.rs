@@ -1,4 +1,4 @@
-//! Model: a model file that the host has verified and serves to phones piece by piece.
+//! Model: files that the host has verified and serves to phones piece by piece.
 
 // The derive's columns are one attribute each, and share keys such as `type_`.
 #![allow(clippy::duplicated_attributes)]
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
     group = "polyphony.dev",
     version = "v1alpha1",
     kind = "Model",
-    doc = "A model file, verified once by the host and served to phones tensor by tensor.",
+    doc = "A model, verified once by the host and served to phones tensor by tensor.",
     namespaced,
     derive = "PartialEq",
     shortname = "mdl",
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
         name = "Resolved",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Resolved\")].status",
-        description = "Whether the file is verified and served"
+        description = "Whether the files are verified and served"
     ),
     printcolumn(name = "Architecture", type_ = "string", json_path = ".status.architecture"),
     printcolumn(name = "Layers", type_ = "integer", json_path = ".status.layers"),
@@ -43,16 +43,18 @@ use serde::{Deserialize, Serialize};
 )]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a model is immutable: create another one and point the deployment at it"))]
 pub struct ModelSpec {
-    /// Where the GGUF file is: `file:///path/model.gguf`, or `cache://name.gguf` for a file in Polyphony's own cache folder.
+    /// Where the model is: `file:///path`, or `cache://name` in Polyphony's own cache folder. It is a GGUF file, any part of one that was
+    /// split (or a pattern such as `name-*-of-*.gguf`), or a folder with `config.json`, `tokenizer.json` and safetensors.
     #[schemars(length(min = 1, max = 4096), regex(pattern = r"^(file|cache)://.+$"))]
     pub source: String,
-    /// The SHA-256 digest of the file, 64 hexadecimal digits. A file with another digest is refused.
+    /// The SHA-256 digest of the file, 64 hexadecimal digits; where there are several, of the list that `sha256sum` prints of them by
+    /// name. Files with another digest are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: Option<String>,
 }
 
-/// What the host found in the file.
+/// What the host found in the files.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelStatus {
@@ -65,7 +67,7 @@ pub struct ModelStatus {
     /// How many layers there are to spread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<u32>,
-    /// Size of the file as a quantity.
+    /// Size of the files as a quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
     /// Bytes of weights of each layer.

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kube::config::{Kubeconfig, KubeconfigError};
-use polyphony_controller::kubeconfig::Access;
-use polyphony_journal::tell;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use polyphony_controller::proxy;
 
 use crate::failure;
 use crate::server::Server;
@@ -96,11 +95,11 @@ impl ClusterFlags {
             }
         };
         let contexts: Vec<String> = kubeconfig.contexts.iter().map(|context| context.name.clone()).collect();
-        let access = Access::of(&kubeconfig, self.context.as_deref());
-        let Access { mut config, passed_over } = access.map_err(|error| unusable(&origin, &contexts, error))?;
-        for passed_over in passed_over {
-            tell!("warning: {passed_over}");
-        }
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options)
+            .await
+            .map_err(|error| unusable(&origin, &contexts, error))?;
+        proxy::settle(&mut config, &kubeconfig, self.context.as_deref());
         // Retries would hide for seconds what a person wants to know at once.
         config.default_retry = false;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
@@ -123,8 +122,8 @@ fn unusable(origin: &str, contexts: &[String], error: KubeconfigError) -> Connec
             format!("{} cannot be read: {source}", path.display())
         }
         KubeconfigError::ReadConfig(source, _) => format!("it cannot be read: {source}"),
-        KubeconfigError::ParseProxyUrl(_) => {
-            format!("{}: look at $HTTPS_PROXY, and at its `proxy-url`", failure::causes(&error))
+        KubeconfigError::ParseProxyUrl(_) | KubeconfigError::ParseNoProxy(_) => {
+            format!("{}: look at $HTTPS_PROXY and $NO_PROXY", failure::causes(&error))
         }
         error => error.to_string(),
     };

@@ -163,8 +163,9 @@ mod tests {
     /// Six layers of 10 MiB, an embedding and a head of 4 MiB.
     fn manifest() -> Manifest {
         let entry = |name: &str, role: &str, layer: Option<u32>, offset: u64, mib: u64| {
-            json!({"name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "offset": offset, "nBytes": mib * MIB,
-                "sha256": "0".repeat(64)})
+            let source = json!({"ranges": [{"file": 0, "offset": offset, "nBytes": mib * MIB}]});
+            json!({"name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "nBytes": mib * MIB,
+                "sha256": "0".repeat(64), "source": source})
         };
         let mut tensors = vec![
             entry("token_embd.weight", "tokenEmbedding", None, 0, 4),
@@ -180,7 +181,7 @@ mod tests {
                 "vocabSize": 256, "contextLength": 512, "normEpsilon": 1e-5, "tiedEmbedding": false,
                 "rope": {"style": "pairs", "base": 10000.0, "nRotated": 16, "positionScale": 1.0, "hasFrequencyFactors": false},
             },
-            "endTokens": [], "fileLen": 100 * MIB, "fileSha256": "0".repeat(64), "tensors": tensors,
+            "endTokens": [], "files": [{"name": "m.gguf", "nBytes": 100 * MIB, "sha256": "0".repeat(64)}], "tensors": tensors,
         }))
         .unwrap()
     }

@@ -8,8 +8,6 @@ use crate::errors::ApiError;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Output {
     Piece(Piece),
-    /// What was held back for the rest of a character or of a stop string, of an answer that breaks off: its last word follows.
-    Rest(String),
     /// The last word of an answer that is whole.
     End(End),
     /// The last word of one that broke off.

@@ -6,16 +6,22 @@ mod messages;
 use polyphony_model::{Chat, ChatTemplate, Json, Object, Prompt, TemplateError};
 
 use crate::errors::ApiError;
-use crate::fields::Fields;
 use crate::fit;
-use crate::generation::{GENERATION, Generation, Limits, alternatives};
 use crate::model_text::ModelText;
+use crate::request::{Fields, GENERATION, Generation, Limits, alternatives};
 
 pub(crate) use form::ChatForm;
 
 /// The fields that a chat has beside those of all endpoints.
-const OWN: &[&str] =
-    &["messages", "tools", "tool_choice", "logprobs", "top_logprobs", "add_generation_prompt", "chat_template_kwargs"];
+const OWN: &[&str] = &[
+    "messages",
+    "tools",
+    "tool_choice",
+    "logprobs",
+    "top_logprobs",
+    "add_generation_prompt",
+    "chat_template_kwargs",
+];
 
 /// What a chat asks for.
 #[derive(Clone, Debug, PartialEq)]

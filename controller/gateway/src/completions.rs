@@ -5,8 +5,7 @@ mod form;
 use serde_json::Value;
 
 use crate::errors::ApiError;
-use crate::fields::{Fields, kind_of, token_ids};
-use crate::generation::{GENERATION, Generation, Limits, alternatives};
+use crate::request::{Fields, GENERATION, Generation, Limits, alternatives, kind_of, token_ids};
 
 pub(crate) use form::CompletionForm;
 

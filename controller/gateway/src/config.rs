@@ -13,12 +13,8 @@ pub struct GatewayConfig {
     pub origins: Origins,
     /// The largest request body.
     pub max_body_bytes: usize,
-    /// Bytes of all bodies over a page that are being read, or wait to become tokens.
+    /// Bytes of all bodies that are being read, or wait to become tokens.
     pub bodies_bytes: usize,
-    /// Where others wait for that room, a body keeps it this long, and a second more for each
-    /// [`crowded_bytes_per_second`](Self::crowded_bytes_per_second) that came.
-    pub crowded_within: Duration,
-    pub crowded_bytes_per_second: u64,
     /// Bytes of texts that are made into tokens at a time, which takes about eighty times as much memory. A longer one is made alone.
     pub texts_bytes: usize,
     /// Prompts of one request.
@@ -67,8 +63,6 @@ impl Default for GatewayConfig {
             origins: Origins::default(),
             max_body_bytes: 4 << 20,
             bodies_bytes: 32 << 20,
-            crowded_within: Duration::from_secs(2),
-            crowded_bytes_per_second: 1 << 20,
             texts_bytes: 2 << 20,
             max_prompts: 64,
             control_tokens_in_messages: false,

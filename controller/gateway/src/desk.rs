@@ -1,111 +1,86 @@
 //! Desk: request bodies, and the work of reading them, within bounds of memory however many come at once.
 //!
-//! A body's first page counts with its connection, so that a short request waits for nobody's long one. A longer body takes room for all of
-//! itself, in turn, from then until its prompt is tokens; where others wait for room, one that comes slowly gives way. Texts are parsed and
-//! tokenised within a smaller bound, since that takes many times their size.
-
-mod budget;
+//! A body's bytes count from before they are read until its prompt is tokens; texts are parsed and tokenised within a smaller bound, since
+//! that takes many times their size. Who finds no room waits for a while, in turn.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{BodyDataStream, Bytes};
-use axum::extract::Request;
-use futures::StreamExt;
-use http::header;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use http::{StatusCode, header};
 use polyphony_doorway::is_late;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::config::GatewayConfig;
 use crate::errors::ApiError;
-use crate::fields::Fields;
+use crate::request::Fields;
 
-use budget::{Budget, Share};
-
-/// So much of a body is read before it has room of its own: no more than its connection's own buffers.
-const PAGE_BYTES: usize = 16 << 10;
+/// However short a body, it counts for this much.
+const SMALLEST_BYTES: usize = 4 << 10;
 
 pub(crate) struct Desk {
     bodies: Budget,
     texts: Budget,
-    config: Arc<GatewayConfig>,
+    max_body_bytes: usize,
+}
+
+/// Bytes that may be in use at once.
+struct Budget {
+    places: Arc<Semaphore>,
+    bytes: usize,
+    patience: Duration,
+    retry_after: Duration,
 }
 
 /// A body that has come, in its room.
 pub(crate) struct Sheet {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     room: Room,
 }
 
 /// What a request takes of the bound; given back when dropped.
 pub(crate) struct Room {
     n_bytes: usize,
-    /// `None` where a page is enough.
-    _share: Option<Share>,
-}
-
-/// A body that comes.
-struct Coming {
-    body: BodyDataStream,
-    max_bytes: usize,
-    n_bytes: usize,
+    _permit: OwnedSemaphorePermit,
 }
 
 // === impl Desk ===
 
 impl Desk {
-    pub(crate) fn new(config: Arc<GatewayConfig>) -> Self {
-        let budget = |bytes| Budget::new(bytes, &config);
-        Self { bodies: budget(config.bodies_bytes), texts: budget(config.texts_bytes), config }
+    pub(crate) fn new(config: &GatewayConfig) -> Self {
+        let budget = |bytes: usize| Budget {
+            places: Arc::new(Semaphore::new(bytes.max(SMALLEST_BYTES))),
+            bytes: bytes.max(SMALLEST_BYTES),
+            patience: config.queue_deadline,
+            retry_after: config.retry_after,
+        };
+        Self {
+            bodies: budget(config.bodies_bytes),
+            texts: budget(config.texts_bytes),
+            max_body_bytes: config.max_body_bytes,
+        }
     }
 
     /// Reads a request's body, when there is room for it.
     ///
     /// # Errors
-    /// 413 for one over the limit, 408 for one that does not come in time, 503 where there is no room in time, or where it came too slowly
-    /// for those who wait for room.
+    /// 413 for one over the limit, 408 for one that does not come in time, 503 where there is no room in time.
     pub(crate) async fn take(&self, request: Request) -> Result<Sheet, ApiError> {
-        let max_bytes = self.config.max_body_bytes;
         let length =
             request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let length: usize = length.unwrap_or(max_bytes);
-        if length > max_bytes {
-            return Err(ApiError::body_too_large(max_bytes));
+        let n_bytes: usize = length.unwrap_or(self.max_body_bytes);
+        if n_bytes > self.max_body_bytes {
+            return Err(ApiError::body_too_large(self.max_body_bytes));
         }
-        let mut coming = Coming { body: request.into_body().into_data_stream(), max_bytes, n_bytes: 0 };
-        let mut bytes = Vec::new();
-        while bytes.len() <= PAGE_BYTES {
-            match coming.next().await? {
-                Some(piece) => bytes.extend_from_slice(&piece),
-                None => return Ok(Sheet::new(bytes, None)),
-            }
-        }
-        let n_bytes = length.max(bytes.len());
-        let mut share = self.bodies.share(n_bytes).await?;
-        bytes.reserve_exact(n_bytes - bytes.len());
-        let began = Instant::now();
-        loop {
-            let piece = tokio::select! {
-                biased;
-                piece = coming.next() => piece?,
-                () = self.bodies.is_wanted_from(began + self.allowance(bytes.len())) => {
-                    return Err(ApiError::body_in_the_way(self.config.retry_after));
-                }
-            };
-            match piece {
-                Some(piece) => bytes.extend_from_slice(&piece),
-                None => break,
-            }
-        }
-        bytes.shrink_to_fit();
-        share.shrink_to(bytes.len());
-        Ok(Sheet::new(bytes, Some(share)))
-    }
-
-    /// How long the room for a body of which so much has come is its own, whoever waits.
-    fn allowance(&self, n_bytes: usize) -> Duration {
-        let earned = n_bytes as u64 / self.config.crowded_bytes_per_second.max(1);
-        self.config.crowded_within + Duration::from_secs(earned)
+        let permit = self.bodies.permit(n_bytes).await?;
+        let bytes = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(self.max_body_bytes),
+            _ if is_late(&rejection) => ApiError::body_late(),
+            _ => ApiError::body(format!("the body could not be read: {rejection}; send it again")),
+        })?;
+        Ok(Sheet { bytes, room: Room { n_bytes, _permit: permit } })
     }
 
     /// What `read` makes of a body's fields, and the room that goes on being taken.
@@ -129,10 +104,10 @@ impl Desk {
         room: &Room,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let share = self.texts.share(room.n_bytes).await?;
+        let permit = self.texts.permit(room.n_bytes).await?;
         // Who asked may go away; the work goes on, and so does what it takes.
         let worked = tokio::task::spawn_blocking(move || {
-            let _share = share;
+            let _permit = permit;
             work()
         });
         let failed = |error| ApiError::internal(format!("turning text into tokens failed: {error}"));
@@ -140,28 +115,16 @@ impl Desk {
     }
 }
 
-// === impl Sheet ===
+// === impl Budget ===
 
-impl Sheet {
-    fn new(bytes: Vec<u8>, share: Option<Share>) -> Self {
-        let room = Room { n_bytes: bytes.len(), _share: share };
-        Self { bytes, room }
-    }
-}
-
-// === impl Coming ===
-
-impl Coming {
-    /// The next piece; `None` at the end. To be given up, and asked again later, loses nothing.
-    async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let piece = self.body.next().await.transpose().map_err(|error| match is_late(&error) {
-            true => ApiError::body_late(),
-            false => ApiError::body(format!("the body could not be read: {error}; send it again")),
-        })?;
-        self.n_bytes += piece.as_ref().map_or(0, Bytes::len);
-        match self.n_bytes > self.max_bytes {
-            true => Err(ApiError::body_too_large(self.max_bytes)),
-            false => Ok(piece),
+impl Budget {
+    async fn permit(&self, n_bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        // What is larger than all that there is takes all.
+        let n_bytes = u32::try_from(n_bytes.clamp(SMALLEST_BYTES, self.bytes)).unwrap_or(u32::MAX);
+        match timeout(self.patience, self.places.clone().acquire_many_owned(n_bytes)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // Nobody closes it.
+            Ok(Err(_)) | Err(_) => Err(ApiError::too_busy(self.patience, self.retry_after)),
         }
     }
 }

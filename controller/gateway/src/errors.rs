@@ -97,12 +97,6 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("too_busy"), message).after(retry_after)
     }
 
-    /// Others wait for the room that a body takes which comes slowly.
-    pub(crate) fn body_in_the_way(retry_after: Duration) -> Self {
-        let message = "the body came slowly, and others waited for the room that it took: send it again, over a better link if there is one";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("too_busy"), message.to_owned()).after(retry_after)
-    }
-
     /// A request that a web page may have made a browser send.
     pub(crate) fn not_from_here(refused: &Refused) -> Self {
         let (code, remedy) = match refused {

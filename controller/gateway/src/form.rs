@@ -12,9 +12,6 @@ pub(crate) trait Form: Send + 'static {
     /// The chunk of one token, if the client sees anything of it.
     fn piece(&mut self, piece: &Piece) -> Option<Value>;
 
-    /// The chunk of a text that no token brings, of an answer that breaks off.
-    fn rest(&mut self, text: &str) -> Value;
-
     /// The last chunk of the answer.
     fn end(&mut self, end: &End) -> Value;
 

@@ -14,9 +14,9 @@ use crate::routes::{PhoneLinks, RouteTable};
 
 /// The door and its sessions.
 pub struct Gateway {
+    config: Arc<GatewayConfig>,
     rings: Arc<Rings>,
     metrics: Arc<Metrics>,
-    router: axum::Router,
 }
 
 // === impl Gateway ===
@@ -31,8 +31,7 @@ impl Gateway {
         let metrics = Metrics::new(routes.clone());
         let config = Arc::new(config);
         let rings = Rings::new(config.clone(), links, routes, metrics.clone());
-        let router = http::router(rings.clone(), config, metrics.clone());
-        Arc::new(Self { rings, metrics, router })
+        Arc::new(Self { config, rings, metrics })
     }
 
     /// Takes a `Token`, `Failed`, `Paused` or `Resumed` frame that came over a phone's link. All others, and those of sessions that have
@@ -77,8 +76,8 @@ impl Gateway {
         &self.metrics
     }
 
-    /// Every HTTP route, however often it is asked for within the same bounds. Has to be served on a tokio runtime.
+    /// Every HTTP route. Has to be served on a tokio runtime.
     pub fn router(&self) -> axum::Router {
-        self.router.clone()
+        http::router(self.rings.clone(), self.config.clone(), self.metrics.clone())
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::config::GatewayConfig;
 use crate::errors::ApiError;
-use crate::random::random;
+use crate::rings::random;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer id is replaced.

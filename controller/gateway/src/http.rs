@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -11,15 +11,22 @@ use http::{Method, StatusCode, Uri, header};
 
 use crate::config::GatewayConfig;
 use crate::desk::Desk;
-use crate::door::Door;
 use crate::errors::ApiError;
 use crate::guard::guarded;
 use crate::metrics::Metrics;
 use crate::openai;
 use crate::sessions::Sessions;
 
+/// What the routes share.
+pub(crate) struct Door {
+    pub(crate) sessions: Arc<dyn Sessions>,
+    pub(crate) config: Arc<GatewayConfig>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) desk: Desk,
+}
+
 pub(crate) fn router(sessions: Arc<dyn Sessions>, config: Arc<GatewayConfig>, metrics: Arc<Metrics>) -> Router {
-    let desk = Desk::new(config.clone());
+    let (limit, desk) = (DefaultBodyLimit::max(config.max_body_bytes), Desk::new(&config));
     openai::routes()
         .route("/health", get(health))
         .route("/healthz", get(health))
@@ -27,6 +34,7 @@ pub(crate) fn router(sessions: Arc<dyn Sessions>, config: Arc<GatewayConfig>, me
         .route("/metrics", get(scrape))
         .fallback(async |method: Method, uri: Uri| ApiError::no_route(&method, uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::wrong_method(&method, uri.path()))
+        .layer(limit)
         .layer(from_fn_with_state(config.clone(), guarded))
         .with_state(Arc::new(Door { sessions, config, metrics, desk }))
 }

@@ -7,15 +7,13 @@
 mod chat;
 mod completions;
 mod desk;
-mod door;
 mod errors;
-mod fields;
 mod fit;
-mod generation;
 mod guard;
 mod http;
 mod models;
 mod openai;
+mod request;
 mod tokenize;
 // Between an API and what answers.
 mod sessions;
@@ -35,10 +33,6 @@ mod sse;
 mod stop;
 // What is seen of all.
 mod metrics;
-mod tally;
-// What many of these need.
-mod lock;
-mod random;
 // What the controller sees.
 mod config;
 mod gateway;

@@ -3,6 +3,7 @@
 //! A session holds the counters of its model, so that a token adds to atomics and takes no lock.
 
 mod model;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,12 +14,11 @@ use prometheus::{IntCounter, IntCounterVec, Registry, TextEncoder};
 use tokio::sync::watch;
 
 use crate::errors::ApiError;
-use crate::lock::lock;
+use crate::rings::lock;
 use crate::routes::RouteTable;
 
-use model::VALID;
-
 pub(crate) use model::{ModelMetrics, Present};
+pub(crate) use tally::{Effort, Tally};
 
 /// Everything that the gateway counts.
 pub struct Metrics {
@@ -38,6 +38,8 @@ struct Models {
 
 /// [`Models`] as the registry takes them.
 struct Rows(Arc<Models>);
+
+const VALID: &str = "names, labels and buckets are constants, valid and each used once";
 
 // === impl Metrics ===
 
@@ -76,7 +78,7 @@ impl Metrics {
         self.models.get(id)
     }
 
-    pub(crate) fn fail_nameless(&self, error: &ApiError) {
+    fn fail_nameless(&self, error: &ApiError) {
         self.nameless_failures.with_label_values(&[error.code.unwrap_or_default()]).inc();
     }
 }

@@ -12,18 +12,18 @@ use tracing::Instrument;
 
 use crate::chat::{self, ChatForm, ChatRequest};
 use crate::completions::{CompletionForm, CompletionRequest, Prompt};
-use crate::door::Door;
 use crate::errors::ApiError;
 use crate::fit;
 use crate::form::{Form, Head};
-use crate::generation::{Generation, Limits};
 use crate::guard::RequestId;
+use crate::http::Door;
+use crate::metrics::Tally;
 use crate::model_text::ModelText;
 use crate::models::{list, model_object};
-use crate::random::random;
+use crate::request::{Generation, Limits};
+use crate::rings::random;
 use crate::sessions::{Job, Model};
 use crate::sse::{self, Begin, Outputs};
-use crate::tally::Tally;
 use crate::tokenize::{DetokenizeRequest, Source, TokenizeRequest, tokenized};
 
 type Shared = State<Arc<Door>>;

@@ -3,33 +3,27 @@
 //! A run is off every ring and looks for a place; on one; between two, while the next takes over what the old one has; or over. Whatever
 //! goes wrong on the way becomes a replay, and whatever the client has seen stays.
 
-mod effect;
-mod event;
 mod phase;
 mod reader;
-mod text;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use polyphony_protocol::frame::{FailureCode, Finish, Token};
-use polyphony_protocol::{Frame, RouteKey};
+use polyphony_protocol::{Frame, PlanGeneration, RingId, RouteKey};
 use tokio::time::Instant;
 
-use crate::answer::Output;
+use crate::admission::Place;
+use crate::answer::{End, FinishReason, Output, Piece};
 use crate::config::GatewayConfig;
 use crate::errors::ApiError;
 use crate::failure::Failure;
 use crate::model_text::AnswerText;
-use crate::routes::RingRoute;
+use crate::routes::{RingRoute, Unsent};
 use crate::session::{AfterFailure, Arrival, Session};
 
 use phase::{Moving, On, Pause, Phase, Step};
 use reader::Reader;
-use text::Text;
-
-pub(crate) use effect::{Effect, Note};
-pub(crate) use event::Event;
 
 /// The longest pause between two replays.
 const MAX_REPLAY_PAUSE: Duration = Duration::from_secs(5);
@@ -42,12 +36,132 @@ pub(crate) struct Run {
     phase: Phase,
     /// The ring that the controller wants the present one's sessions to be on.
     wanted: Option<RingRoute>,
-    text: Text,
+    /// `None` once its end has been read.
+    text: Option<AnswerText>,
     reader: Reader,
     /// When the last token came, if the ring has had credit ever since.
     last_token_at: Option<Instant>,
     /// The same, whatever rings the session has run on since.
     last_seen_at: Option<Instant>,
+}
+
+/// What happens to a run.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// It has a place.
+    Placed {
+        ring: RingRoute,
+        context_length: u32,
+        /// Sessions on the ring, this one included.
+        n_sessions: usize,
+    },
+    /// There is none for it.
+    NotPlaced(ApiError),
+    Token {
+        token: Token,
+        at: Instant,
+    },
+    Failed {
+        key: RouteKey,
+        failure: Failure,
+    },
+    /// The head has stopped, with all positions below this one computed.
+    Paused {
+        key: RouteKey,
+        position: u32,
+    },
+    /// Every stage of the next ring has what it needs to go on.
+    Resumed {
+        key: RouteKey,
+    },
+    /// A frame did not go out.
+    Unsent(Unsent),
+    /// The ring that the controller wants the present one's sessions to be on.
+    Wanted(Option<RingRoute>),
+    /// The client's queue has taken what was said first.
+    Taken,
+    /// Nobody wants the answer any more.
+    Unwanted,
+    /// The program ends.
+    Closing,
+    /// The time that [`Run::deadline`] says has come.
+    Late,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// From now on what these phones say with this key is heard.
+    Hear {
+        key: RouteKey,
+        phones: Vec<String>,
+        next_position: u32,
+    },
+    /// The same, of a ring whose every stage has to say first that it has the KV cache below this position.
+    HearResumed {
+        key: RouteKey,
+        phones: Vec<String>,
+        position: u32,
+    },
+    /// Without this frame the ring cannot go on.
+    Send {
+        phone: String,
+        frame: Frame,
+    },
+    /// A phone that cannot be told has lost the session anyway.
+    Tell {
+        phone: String,
+        frame: Frame,
+    },
+    /// A place on the ring that the session moves to, beside the one that it has.
+    Claim(RingRoute),
+    /// The place that was claimed is the only one now.
+    GoOver,
+    /// Nothing more is heard, and every place is given back.
+    Leave,
+    /// This ring is likely to fail the next session too.
+    Suspect(Place),
+    /// Look for a place to replay on, after a pause.
+    Seek {
+        pause: Duration,
+    },
+    Say(Output),
+    /// What was said and is not taken yet is not worth saying any more.
+    Forget,
+    /// The model's numbers are none.
+    Unsound(String),
+    Note(Note),
+}
+
+/// What is counted and logged.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Note {
+    Placed(RouteKey),
+    /// A frame that belongs to nothing.
+    Ignored,
+    Token {
+        at: Instant,
+        /// Since the token before, on the same ring and with credit all the while.
+        on_ring: Option<Duration>,
+        /// The same, whatever ring it was on.
+        seen: Option<Duration>,
+    },
+    Pausing {
+        to: PlanGeneration,
+    },
+    Moved {
+        from: PlanGeneration,
+        key: RouteKey,
+        stood_still: Duration,
+    },
+    MoveFailed,
+    Interrupted {
+        ring: RingId,
+        failure: Failure,
+    },
+    Replayed {
+        n_tokens: u32,
+    },
 }
 
 // === impl Run ===
@@ -61,7 +175,7 @@ impl Run {
             session,
             phase: Phase::Seeking { is_replay: false },
             wanted: None,
-            text: Text::new(text),
+            text: Some(text),
             reader,
             last_token_at: None,
             last_seen_at: None,
@@ -114,8 +228,8 @@ impl Run {
     fn placed(&mut self, ring: RingRoute, context_length: u32, n_sessions: usize, now: Instant) -> Vec<Effect> {
         let Phase::Seeking { is_replay } = self.phase else { return vec![Effect::Leave] };
         if !self.session.fit(context_length) {
-            let end = self.text.end(Finish::Length);
-            return self.conclude(Output::End(end), now);
+            let (text, end) = self.finish_text(Finish::Length);
+            return self.conclude(Output::End(End { text, ..end }), now);
         }
         let n_tokens = self.session.position();
         let key = self.session.next_key(ring.ring, ring.generation);
@@ -151,7 +265,8 @@ impl Run {
         on.waits_from(now, self.config.inter_token_deadline);
         let awaits_next = self.session.has_credit() && on.may_run();
         let mut effects = vec![self.measure(at, awaits_next)];
-        let (piece, end) = self.text.read(token, finish);
+        let (text, end) = self.read_text(token.token, finish);
+        let piece = Piece { token: token.token, text, logprob: token.logprob, top: token.top };
         effects.push(self.say(Output::Piece(piece), now));
         match end {
             Some(end) => effects.extend(self.conclude(Output::End(end), now)),
@@ -169,18 +284,41 @@ impl Run {
         Effect::Note(Note::Token { at, on_ring, seen })
     }
 
+    /// The text that a token brings, and the end if it is the last.
+    fn read_text(&mut self, token: u32, finish: Option<Finish>) -> (String, Option<End>) {
+        let Some(text) = &mut self.text else { return Default::default() };
+        // An end token is no text.
+        let passed = if finish == Some(Finish::Stop) { Default::default() } else { text.push(token) };
+        match (passed.stopped_by, finish) {
+            (Some(stop), _) => (passed.text, Some(End::stopped_by(stop))),
+            (None, None) => (passed.text, None),
+            (None, Some(finish)) => {
+                let (rest, end) = self.finish_text(finish);
+                (passed.text + &rest, Some(end))
+            }
+        }
+    }
+
+    /// What was held back for the rest of a character or of a stop string, and how the answer ends with it.
+    fn finish_text(&mut self, finish: Finish) -> (String, End) {
+        let rest = self.text.take().map(AnswerText::finish).unwrap_or_default();
+        let end = match (rest.stopped_by, finish) {
+            (Some(stop), _) => End::stopped_by(stop),
+            (None, Finish::Stop) => End::new(FinishReason::Stop),
+            (None, Finish::Length) => End::new(FinishReason::Length),
+        };
+        (rest.text, end)
+    }
+
     fn say(&mut self, output: Output, now: Instant) -> Effect {
         self.reader.told(now);
         Effect::Say(output)
     }
 
-    /// The last word: every ring is left before, and nothing of the answer is held back any more.
+    /// The last word: every ring is left before.
     fn conclude(&mut self, last_word: Output, now: Instant) -> Vec<Effect> {
         let mut effects = self.leave();
         self.phase = Phase::Over;
-        if let Some(rest) = self.text.rest() {
-            effects.push(self.say(Output::Rest(rest), now));
-        }
         effects.push(self.say(last_word, now));
         effects
     }
@@ -355,7 +493,6 @@ impl Run {
                 return vec![Effect::Forget];
             }
             let slow = ApiError::client_too_slow(self.reader.patience());
-            self.text.forget();
             let mut effects = vec![Effect::Forget];
             effects.extend(self.conclude(Output::Failed(slow), now));
             return effects;

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 
 use crate::answer::Output;
 use crate::errors::ApiError;
+use crate::metrics::Tally;
 use crate::model_text::ModelText;
 use crate::routes::{DeploymentRoute, RouteTable};
-use crate::tally::Tally;
 
 /// What answers prompts.
 pub(crate) trait Sessions: Send + Sync + 'static {

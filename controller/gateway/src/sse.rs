@@ -55,7 +55,7 @@ fn said_by(answer: Answer) -> impl Stream<Item = Output> {
     stream::unfold(Some(answer), |answer| async {
         let mut answer = answer?;
         let output = answer.next().await;
-        let goes_on = matches!(output, Output::Piece(_) | Output::Rest(_));
+        let goes_on = matches!(output, Output::Piece(_));
         Some((output, goes_on.then_some(answer)))
     })
 }
@@ -80,8 +80,6 @@ pub(crate) async fn collect<F: Form>(
         let Some((pieces, end)) = whole.get_mut(index) else { continue };
         match output {
             Output::Piece(piece) => pieces.push(piece),
-            // Of an answer that breaks off nothing is shown.
-            Output::Rest(_) => {}
             Output::End(last) => *end = Some(last),
             Output::Failed(error) => return Err(error),
         }
@@ -143,7 +141,6 @@ impl<F: Form> Answering<F> {
                     self.n_tokens += 1;
                     self.ready.extend(form.piece(&piece).as_ref().map(event));
                 }
-                Output::Rest(text) => self.ready.push_back(event(&form.rest(&text))),
                 Output::End(end) => {
                     self.ready.push_back(event(&form.end(&end)));
                     self.n_ended += 1;

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::chat::chat;
 use crate::errors::ApiError;
-use crate::fields::{Fields, kind_of, token_ids};
 use crate::model_text::ModelText;
+use crate::request::{Fields, kind_of, token_ids};
 
 /// What `/tokenize` is asked.
 #[derive(Clone, Debug, PartialEq)]

@@ -201,50 +201,7 @@ fn wire_type(dtype: ApiActivationType) -> ActivationType {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use serde_json::json;
-
     use super::*;
-
-    /// Two stages of a model of six layers, the first with four.
-    fn plan() -> Vec<SegmentPlacement> {
-        let stage = |stage: u32, phone: &str, from: u32, to: u32| {
-            let spec = json!({
-                "deployment": "d", "model": "m", "manifestDigest": "0", "replica": 0, "planGeneration": 1, "planDigest": "x",
-                "stage": stage, "stages": 2, "phone": phone,
-                "holds": { "embedding": stage == 0, "from": from, "to": to, "head": stage == 1, "summary": "" },
-                "edges": [], "contextLength": 16, "maxSessions": 1, "activationType": "f16", "numericsClass": "cpu-f32",
-                "plannedBytes": 0, "predictedStepMicroseconds": 0,
-            });
-            let mut placement =
-                SegmentPlacement::new(&format!("d-0-g1-{stage}"), serde_json::from_value(spec).unwrap());
-            placement.metadata.namespace = Some("default".into());
-            placement
-        };
-        vec![stage(0, "a", 0, 4), stage(1, "b", 4, 6)]
-    }
-
-    #[test]
-    fn phones_are_told_of_whole_plans_alone_whose_layers_join() {
-        type Edit = fn(&mut Vec<SegmentPlacement>);
-        let table: [(&str, Edit, usize); 9] = [
-            ("whole", |_| {}, 2),
-            ("in another order", |plan| plan.reverse(), 2),
-            ("a stage is not written yet", |plan| drop(plan.pop()), 0),
-            ("a layer is missing between", |plan| plan[1].spec.holds.from = 5, 0),
-            ("a layer is there twice", |plan| plan[1].spec.holds.from = 3, 0),
-            ("the first layer is missing", |plan| plan[0].spec.holds.from = 1, 0),
-            ("of two plans", |plan| plan[1].spec.plan_digest = Some("y".into()), 0),
-            ("nobody draws tokens", |plan| plan[1].spec.holds.head = false, 0),
-            ("a stage is there twice", |plan| plan[1].spec.stage = 0, 0),
-        ];
-        for (what, edit, expected) in table {
-            let mut plan = plan();
-            edit(&mut plan);
-            let assigned = derive(&plan, &BTreeMap::new(), &Secret::new("k"));
-            assert_eq!(assigned.values().map(Vec::len).sum::<usize>(), expected, "{what}: {assigned:?}");
-        }
-    }
 
     #[test]
     fn a_rings_secret_is_known_to_who_has_the_hosts_key_and_told_apart_by_generation() {

@@ -293,8 +293,27 @@ impl Link {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::fixtures::join;
+    use polyphony_protocol::version;
+
     use super::*;
+
+    fn join(phone: &str) -> Join {
+        Join {
+            version: version::CURRENT,
+            phone: phone.into(),
+            token: "t".into(),
+            agent_version: "1".into(),
+            ring_address: "127.0.0.1:1".into(),
+            capacity_bytes: 2,
+            allocatable_bytes: 1,
+            backend: "cpu".into(),
+            device: "cpu".into(),
+            numerics: "cpu-f32".into(),
+            speeds: vec![],
+            metrics_address: String::new(),
+            instance: String::new(),
+        }
+    }
 
     #[test]
     fn silence_counts_from_the_oldest_unanswered_ping() {

@@ -2,7 +2,7 @@
 //!
 //! A phone fetches exactly the tensors of its layers; a range continues a fetch that broke off.
 
-use std::io::SeekFrom;
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,17 +12,19 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use bytes::Bytes;
+use futures::Stream;
+use polyphony_model::TensorReader;
 use tokio::sync::Semaphore;
-use tokio_util::io::ReaderStream;
+use tokio::task::spawn_blocking;
 
 use crate::models::ModelStore;
 use crate::secret::Secret;
 
 /// Tensors that are read at a time; more wait.
 const MAX_READS: usize = 64;
-/// Bytes of the file read at a time.
-const CHUNK: usize = 256 << 10;
+/// Bytes of a tensor read at a time.
+const CHUNK: u64 = 256 << 10;
 
 #[derive(Clone)]
 struct Shelf {
@@ -83,13 +85,12 @@ async fn tensor(
         }
     };
     let place = shelf.places.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let opened = async {
-        let mut file = tokio::fs::File::open(&model.path).await?;
-        file.seek(SeekFrom::Start(entry.offset + from)).await?;
-        std::io::Result::Ok(file)
+    let opening = {
+        let model = model.clone();
+        spawn_blocking(move || TensorReader::open(&model.path, &model.manifest, &model.manifest.tensors[index]))
     };
-    let file = match opened.await {
-        Ok(file) => file,
+    let reader = match opening.await.map_err(io::Error::other).flatten() {
+        Ok(reader) => reader,
         Err(error) => {
             tracing::error!(path = %model.path.display(), %error, "cannot read a model file that was resolved");
             return refusal(
@@ -98,8 +99,7 @@ async fn tensor(
             );
         }
     };
-    let bytes = ReaderStream::with_capacity(file.take(to - from), CHUNK);
-    let held = futures::StreamExt::inspect(bytes, move |_| {
+    let held = futures::StreamExt::inspect(chunks(Arc::new(reader), from, to), move |_| {
         // The place is given back when the stream, and this closure with it, is dropped.
         let _ = &place;
     });
@@ -112,6 +112,26 @@ async fn tensor(
         set(&mut response, header::CONTENT_RANGE, format!("bytes {from}-{}/{whole}", to - 1));
     }
     response
+}
+
+/// Bytes `from` to `to` of a tensor; each chunk is read when the one before has gone out, and no thread waits for a slow phone.
+fn chunks(reader: Arc<TensorReader>, from: u64, to: u64) -> impl Stream<Item = io::Result<Bytes>> {
+    futures::stream::try_unfold(from, move |from| {
+        let reader = reader.clone();
+        async move {
+            if from == to {
+                return Ok::<_, io::Error>(None);
+            }
+            let reading = spawn_blocking(move || {
+                let mut chunk = vec![0; (to - from).min(CHUNK) as usize];
+                reader.read_at(from, &mut chunk)?;
+                Ok::<_, io::Error>(chunk)
+            });
+            let chunk = reading.await.map_err(io::Error::other)??;
+            let next = from + chunk.len() as u64;
+            Ok(Some((Bytes::from(chunk), next)))
+        }
+    })
 }
 
 fn set(response: &mut Response, name: header::HeaderName, value: String) {

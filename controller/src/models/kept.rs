@@ -1,9 +1,9 @@
-//! Kept manifests: what was made of files before, so that a restart is quick. Under a file's identity, never under its name alone.
+//! Kept manifests: what was made of files before, so that a restart is quick. Under the files' identity, never under their names alone.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use polyphony_model::{JUDGEMENT, Manifest};
+use polyphony_model::{JUDGEMENT, Manifest, SourceFiles};
 use sha2::{Digest, Sha256};
 
 /// Manifests kept on disk; the oldest make room.
@@ -14,9 +14,16 @@ pub(super) struct Kept {
     folder: PathBuf,
 }
 
-/// Tells a file from what it was before.
+/// Tells a model's files from what they were before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
+    /// Each file that is one of the model's, whether it is there or not.
+    files: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+/// Tells a file from what it was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
     len: u64,
     modified: (i64, i64),
     /// Of its inode, so that a change of its owner or mode is one.
@@ -31,7 +38,7 @@ impl Kept {
         Ok(Self { folder })
     }
 
-    /// The manifest of a file, if it is there and whole.
+    /// The manifest of the files, if it is there and whole.
     pub(super) fn find(&self, path: &Path, identity: &Identity) -> Option<Manifest> {
         let json = std::fs::read(self.folder.join(identity.file_name(path))).ok()?;
         let manifest: Manifest = serde_json::from_slice(&json).ok()?;
@@ -70,22 +77,40 @@ impl Kept {
 // === impl Identity ===
 
 impl Identity {
-    /// Of the file at `path` now; `None` where there is none. May wait for a slow disk.
+    /// Of the files of the model at `path` now; `None` where there is none. May wait for a slow disk.
     pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
+        let files = SourceFiles::named_by(path).ok()?.into_iter().map(|file| {
+            let stamp = Stamp::of(&file);
+            (file, stamp)
+        });
+        let files: Vec<_> = files.collect();
+        files.iter().any(|(_, stamp)| stamp.is_some()).then_some(Self { files })
+    }
+
+    /// What was judged more kindly is judged anew. A file that only has another owner or mode is not read again.
+    fn file_name(&self, path: &Path) -> String {
+        let mut digest = Sha256::new();
+        digest.update(path.as_os_str().as_encoded_bytes());
+        digest.update(format!("\0{JUDGEMENT}"));
+        for (file, stamp) in &self.files {
+            let Some(Stamp { len, modified: (seconds, nanoseconds), .. }) = stamp else { continue };
+            digest.update([0]);
+            digest.update(file.as_os_str().as_encoded_bytes());
+            digest.update(format!("\0{len}\0{seconds}.{nanoseconds}"));
+        }
+        format!("{}.json", hex::encode(digest.finalize()))
+    }
+}
+
+// === impl Stamp ===
+
+impl Stamp {
+    fn of(file: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(file).ok()?;
         Some(Self {
             len: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
-    }
-
-    /// What was judged more kindly is judged anew. A file that only has another owner or mode is not read again.
-    fn file_name(&self, path: &Path) -> String {
-        let (seconds, nanoseconds) = self.modified;
-        let mut digest = Sha256::new();
-        digest.update(path.as_os_str().as_encoded_bytes());
-        digest.update(format!("\0{}\0{seconds}.{nanoseconds}\0{JUDGEMENT}", self.len));
-        format!("{}.json", hex::encode(digest.finalize()))
     }
 }

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
-use polyphony_model::{HyperparameterError, ManifestError, ModelError, TextError, TokenizerError, model_file};
+use polyphony_model::{
+    ConfigError, FilesError, FolderError, HyperparameterError, ManifestError, ModelError, PartsError, TextError,
+    TokenizerError, model_file,
+};
 
 use super::source::SourceError;
 
@@ -53,23 +56,40 @@ impl Refusal {
         Self { reason: Reason::InvalidSource, message: error.to_string() }
     }
 
-    pub(super) fn of_file(path: &Path, error: &ModelError) -> Self {
+    pub(super) fn of_files(error: &ModelError) -> Self {
         let reason = match error {
-            ModelError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            ModelError::Io { path, source } | ModelError::Files(FilesError::Io { path, source })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
                 let there = path.display();
                 let message =
                     format!("there is no file {there}: put the model there, or create a Model with another source");
                 return Self { reason: Reason::FileNotFound, message };
             }
-            ModelError::Io { source, .. } if model_file::is_no_file(source) => Reason::NotAFile,
-            ModelError::Io { .. } | ModelError::CalledOff { .. } => {
+            ModelError::Files(
+                FilesError::Nothing { .. } | FilesError::Parts { source: PartsError::Missing { .. }, .. },
+            ) => Reason::FileNotFound,
+            ModelError::Io { source, .. } | ModelError::Files(FilesError::Io { source, .. })
+                if model_file::is_no_file(source) =>
+            {
+                Reason::NotAFile
+            }
+            ModelError::Io { .. } | ModelError::Files(FilesError::Io { .. }) | ModelError::CalledOff { .. } => {
                 let message = format!("{error}; let the user of the controller read it");
                 return Self { reason: Reason::FileUnreadable, message };
             }
             ModelError::Changed { .. } => Reason::FileChanged,
-            ModelError::Hyperparameters { source: HyperparameterError::Architecture { .. }, .. }
+            ModelError::Files(
+                FilesError::Config { source: ConfigError::Unsupported { .. }, .. }
+                | FilesError::Folder {
+                    source: FolderError::UnknownTensor { .. } | FolderError::TensorType { .. },
+                    ..
+                },
+            )
+            | ModelError::Hyperparameters { source: HyperparameterError::Architecture { .. }, .. }
             | ModelError::Manifest {
-                source: ManifestError::UnknownTensor { .. } | ManifestError::Type { .. }, ..
+                source: ManifestError::UnknownTensor { .. } | ManifestError::Type { .. } | ManifestError::Width { .. },
+                ..
             }
             | ModelError::Text {
                 source:
@@ -81,7 +101,7 @@ impl Refusal {
                     ),
                 ..
             } => Reason::Unsupported,
-            ModelError::Gguf { .. }
+            ModelError::Files(_)
             | ModelError::Hyperparameters { .. }
             | ModelError::Manifest { .. }
             | ModelError::Text { .. }
@@ -93,7 +113,7 @@ impl Refusal {
     pub(super) fn of_digest(path: &Path, found: &str, expected: &str) -> Self {
         let path = path.display();
         let message = format!(
-            "{path} has the SHA-256 {found}, but spec.sha256 says {expected}: fetch the file again, or create a Model with the digest of this one"
+            "{path} has the SHA-256 {found}, but spec.sha256 says {expected}: fetch the model again, or create a Model with the digest of this one"
         );
         Self { reason: Reason::DigestMismatch, message }
     }

@@ -1,19 +1,19 @@
-//! Sources: where a model file is, by the URI in a Model's spec.
+//! Sources: where a model is, by the URI in a Model's spec.
 
 use std::path::{Component, Path, PathBuf};
 
-/// A model file on this host.
+/// A model on this host: a file, a pattern or a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source(PathBuf);
 
 /// Why a source names no file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    #[error("spec.source {uri:?} has no scheme that is known: write file:///path/model.gguf or cache://name.gguf")]
+    #[error("spec.source {uri:?} has no scheme that is known: write file:///path/model or cache://name")]
     Scheme { uri: String },
-    #[error("spec.source {uri:?} names no absolute path: write file:///path/model.gguf, with three slashes")]
+    #[error("spec.source {uri:?} names no absolute path: write file:///path/model, with three slashes")]
     Relative { uri: String },
-    #[error("spec.source {uri:?} is no plain file name: write cache://name.gguf, without folders")]
+    #[error("spec.source {uri:?} is no plain name: write cache://name, without folders")]
     NotAName { uri: String },
     #[error(
         "spec.source {uri:?} needs the cache folder, and neither POLYPHONY_CACHE, XDG_CACHE_HOME nor HOME is set: set one for the controller, or use file:///path"

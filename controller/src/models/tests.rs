@@ -108,7 +108,7 @@ async fn a_wrong_digest_is_refused_with_both_digests() {
     std::fs::write(&path, model_file::tiny()).unwrap();
     let Progress::Resolved(resolved) = outcome(&store, &path).await else { panic!("refused") };
     assert_eq!(resolved.digest, resolved.manifest.digest());
-    let actual = resolved.manifest.file_sha256.clone();
+    let actual = resolved.manifest.file_sha256();
     assert_eq!(store.by_digest(&resolved.digest), Some(resolved));
 
     let expected = "ab".repeat(32);
@@ -150,4 +150,26 @@ async fn a_model_with_an_encoder_is_served_as_any_other() {
     let Progress::Resolved(resolved) = outcome(&store, &path).await else { panic!("refused") };
     let encoder = resolved.manifest.hyperparameters.encoder.unwrap();
     assert_eq!((encoder.n_layers, layer_bytes(&resolved.manifest).len()), (4, 8));
+}
+
+#[tokio::test]
+async fn a_part_that_comes_later_makes_the_model_whole() {
+    let (folder, store) = store();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny");
+    let names = ["split2-00001-of-00002.gguf", "split2-00002-of-00002.gguf"];
+    let bring = |name: &str| std::fs::copy(golden.join(name), folder.path().join(name)).map(|_| ()).unwrap();
+    bring(names[1]);
+    let path = folder.path().join("split2-*.gguf");
+    let Progress::Refused(missing) = outcome(&store, &path).await else { panic!("resolved") };
+    assert_eq!(missing.reason, Reason::FileNotFound);
+    assert!(missing.message.contains("split2-00001-of-00002.gguf: part 1 of 2 is missing"), "{}", missing.message);
+    bring(names[0]);
+    until(&store, |store| store.progress("u").is_none()).await;
+    let Progress::Resolved(resolved) = outcome(&store, &path).await else { panic!("refused") };
+    assert_eq!(resolved.manifest.files.len(), 2);
+    // Any of the parts being another one is a change.
+    std::fs::write(folder.path().join(names[1]), TINY).unwrap();
+    until(&store, |store| store.progress("u").is_none()).await;
+    let Progress::Refused(damaged) = outcome(&store, &path).await else { panic!("resolved") };
+    assert_eq!(damaged.reason, Reason::InvalidFile);
 }

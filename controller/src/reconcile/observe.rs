@@ -70,8 +70,6 @@ pub struct PhoneSeen {
     pub join: Option<Join>,
     /// What it said last on its present link.
     pub heartbeat: Option<Heartbeat>,
-    /// Whether its lease had run out when this process started: nothing was heard of it for long before.
-    pub had_run_out: bool,
 }
 
 /// How the hub sees a phone.
@@ -155,12 +153,6 @@ impl Observed {
         }
     }
 
-    /// Whether nothing has been heard of a phone that is waited for, since the start or since long before, and so it cannot be called ready.
-    pub fn is_unheard(&self, phone: &str) -> bool {
-        let had_run_out = self.phones.get(phone).is_some_and(|seen| seen.had_run_out);
-        self.health(phone) == Health::Awaited && (had_run_out || self.uptime >= UNREACHABLE_AFTER)
-    }
-
     fn health_of_unseen(&self) -> Health {
         if self.uptime < self.settings.startup_grace { Health::Awaited } else { Health::Gone }
     }
@@ -240,8 +232,6 @@ pub struct Sources {
     pub registry: Arc<Registry>,
     pub models: Arc<ModelStore>,
     pub gateway: Arc<Gateway>,
-    /// Phones whose leases had run out when this process started.
-    pub run_out: BTreeSet<String>,
 }
 
 // === impl Sources ===
@@ -304,8 +294,7 @@ impl Sources {
         let mut phones: BTreeMap<String, PhoneSeen> = BTreeMap::new();
         for object in self.stores.phones.state() {
             let name = object.name_any();
-            let had_run_out = self.run_out.contains(&name);
-            phones.insert(name, PhoneSeen { object: Some(object), had_run_out, ..PhoneSeen::default() });
+            phones.entry(name).or_default().object = Some(object);
         }
         for (name, linked) in self.registry.snapshot(instant) {
             // A phone that is neither an object nor linked is nobody's any more: a person has deleted it.

@@ -1,4 +1,4 @@
-//! The controller's program in surroundings that it cannot choose: a log that takes nothing, few descriptors, and proxies of the environment.
+//! The controller's program in surroundings that it cannot choose: a log that takes nothing, and proxies of the environment.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -92,25 +92,8 @@ async fn a_log_file_is_written_and_one_that_cannot_be_opened_is_no_reason_not_to
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn as_many_descriptors_are_taken_as_there_are_however_few_a_shell_hands_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let program = Program::start(folder.path(), |command| {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "ulimit -Sn 128 && exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
-        shell.stdin(Stdio::null());
-        *command = shell;
-    })
-    .await;
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
-    let mut limits = line.split_whitespace().map(|limit| limit.parse().unwrap_or(u64::MAX));
-    let (soft, hard) = (limits.next().unwrap(), limits.next().unwrap());
-    assert!(soft > 128 && soft == hard.min(1 << 16), "{line}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proxies_of_the_environment_are_for_other_machines() {
-    for no_proxy in ["", "*", "example.com", "http://[,10.0.0.0/33,,"] {
+    for no_proxy in ["", "*", "example.com"] {
         let folder = tempfile::tempdir().unwrap();
         let mut program = Program::start(folder.path(), |command| {
             // Nobody answers there.

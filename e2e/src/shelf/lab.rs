@@ -15,21 +15,13 @@ impl Shelf {
     /// # Errors
     /// When this machine cannot hold it, or a phone is not as fast as its profile says; with what was said.
     pub fn lab(file: &Path, terms: &[&str]) -> Result<Self> {
-        let shelf = Self::planned_lab(file, terms)?;
-        shelf.start()?;
-        Ok(shelf)
-    }
-
-    /// The lab of a file, not started yet.
-    ///
-    /// # Errors
-    /// When there is no room for its folder.
-    pub fn planned_lab(file: &Path, terms: &[&str]) -> Result<Self> {
         let data_dir = tempfile::Builder::new().prefix("polyphony-").tempdir()?;
         let file = file.to_string_lossy();
         let up = ["lab", "up", "--file", &file, "--api-port", "0", "--gateway-port", "0", "--hub-port", "0"];
         let up = up.iter().chain(terms).map(|word| (*word).to_owned()).collect();
-        Ok(Self { data_dir, up, environment: Vec::new(), phones: Mutex::new(None) })
+        let shelf = Self { data_dir, up, phones: Mutex::new(None) };
+        shelf.start()?;
+        Ok(shelf)
     }
 
     pub(super) fn is_lab(&self) -> bool {

@@ -96,22 +96,29 @@ async fn one_two_and_three_phones_answer_as_the_reference_does() {
 }
 
 #[tokio::test]
-async fn models_of_other_families_answer_as_the_reference_does_over_three_phones() {
-    let families = ["qwen2", "qwen3", "gpt2", "bloom"];
+async fn models_of_other_families_and_files_answer_as_the_reference_does_over_three_phones() {
+    let models = [
+        ("qwen2", "qwen2.gguf"),
+        ("qwen3", "qwen3.gguf"),
+        ("gpt2", "gpt2.gguf"),
+        ("bloom", "bloom.gguf"),
+        ("split3", "split3-00002-of-00003.gguf"),
+        ("llama-hf", "llama_hf"),
+    ];
     let shelf = Shelf::up(3, "1Gi").unwrap();
     let mut manifests = Vec::new();
-    for family in families {
-        manifests.push(model(family, &golden_file(&format!("tiny/{family}.gguf")).canonicalize().unwrap()));
-        manifests.push(deployment(&format!("{family}-3"), family, 3, "f32", 128));
+    for (name, file) in models {
+        manifests.push(model(name, &golden_file("tiny").join(file).canonicalize().unwrap()));
+        manifests.push(deployment(&format!("{name}-3"), name, 3, "f32", 128));
     }
     manifests.push(deployment("bloom-q8-1", "bloom", 1, "q8", 128));
     manifests.push(deployment("bloom-q8-3", "bloom", 3, "q8", 128));
     shelf.apply(&manifests.join("---\n")).unwrap().ok().unwrap();
     let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
-    for family in families {
-        shelf.wait_available(&format!("{family}-3")).unwrap();
-        for case in &Golden::read(&format!("tiny/{family}.json")).unwrap().cases {
-            compare(&gateway, &format!("{family}-3"), case, F32_BOUND).await;
+    for (name, _) in models {
+        shelf.wait_available(&format!("{name}-3")).unwrap();
+        for case in &Golden::read(&format!("tiny/{}.json", name.replace('-', "_"))).unwrap().cases {
+            compare(&gateway, &format!("{name}-3"), case, F32_BOUND).await;
         }
     }
     // Lossy, but the same loss however the model is cut.

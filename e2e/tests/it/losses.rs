@@ -124,31 +124,3 @@ async fn a_killed_control_plane_finds_everything_again() {
     let after: Vec<_> = kinds.iter().map(|kind| names(kind)).collect();
     assert_eq!(after, before, "the same objects, and the same plan: nothing was planned anew");
 }
-
-#[tokio::test]
-async fn a_phone_that_died_with_the_control_plane_is_not_called_ready_when_that_is_back() {
-    let shelf = Shelf::up(2, "64Mi").unwrap();
-    let manifest = format!("{}---\n{}", tiny_model(), deployment("talk", "tiny", 2, "f16", 128));
-    shelf.apply(&manifest).unwrap().ok().unwrap();
-    shelf.wait_available("talk").unwrap();
-    let placements = || -> Vec<Value> {
-        let all = shelf.list("segmentplacements").unwrap();
-        all.iter().map(|one| json!([one["metadata"]["uid"], one["metadata"]["deletionTimestamp"]])).collect()
-    };
-    let before = placements();
-    shelf.kill("controller").unwrap();
-    shelf.kill("phone-1").unwrap();
-    shelf.start().unwrap();
-    let ready = |phone: &str, expected: &str| {
-        // Its layers are given up after the grace period of 5 s and 10 s more.
-        wait_until(&format!("Ready={expected} of {phone}"), Duration::from_secs(10), || {
-            let object = shelf.get(&format!("phone/{phone}"))?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            Ok(conditions.into_iter().find(|one| one["type"] == "Ready" && one["status"] == expected))
-        })
-        .unwrap()
-    };
-    assert_eq!(ready("phone-1", "Unknown")["reason"], "Awaited");
-    assert_eq!(placements(), before, "nothing is torn down meanwhile");
-    ready("phone-2", "True");
-}

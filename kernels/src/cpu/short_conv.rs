@@ -27,7 +27,13 @@ pub fn fast(op: &ShortConv, rows: &[Row], x: &[f32], taps: &[f32], cache: &[f32]
 }
 
 /// Calls `value` with each channel, the place in the cache of the first position that its row sees, how many it sees, and its gate.
-fn each(op: &ShortConv, rows: &[Row], x: &[f32], out: &mut [f32], value: impl Fn(usize, usize, usize, f32) -> f32) {
+fn each(
+    op: &ShortConv,
+    rows: &[Row],
+    x: &[f32],
+    out: &mut [f32],
+    value: impl Fn(usize, usize, usize, f32) -> f32,
+) {
     let width = op.layout.kv_width;
     let inputs = x.chunks_exact(3 * width).zip(out.chunks_exact_mut(width));
     for (row, (x, out)) in rows.iter().zip(inputs) {

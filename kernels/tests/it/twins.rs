@@ -158,8 +158,8 @@ fn matrices_of_any_width_are_filled_up_and_nothing_beside_a_row_is_looked_at() {
                 let mut recording = Recording::new(vec![]);
                 recording.push(product(1, n_rows, out));
                 recording.push(product(n_rows, 1, last));
-                recording.push(EmbedRows { table: weight, tokens: vec![4, 0], scale: 1.0, adds: false, out: embedded });
-                recording.push(EmbedRows { table: weight, tokens: vec![3], scale: 1.0, adds: true, out: embedded });
+                recording.push(EmbedRows { table: weight, tokens: vec![4, 0], adds: false, out: embedded });
+                recording.push(EmbedRows { table: weight, tokens: vec![3], adds: true, out: embedded });
                 recording.readback(out, 0..n_rows * n_out);
                 recording.readback(last, 0..n_out);
                 recording.readback(embedded, 0..3 * n_in);

@@ -11,7 +11,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::awaited::Awaited;
 use crate::hall::Guest;
 use crate::limits::Limits;
 
@@ -40,7 +39,10 @@ pub fn is_late(error: &(dyn Error + 'static)) -> bool {
 pub(crate) struct Asked {
     body: Incoming,
     limits: Arc<Limits>,
-    awaited: Awaited,
+    /// From the first look at it.
+    began: Option<Instant>,
+    heard: Instant,
+    n_bytes: u64,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -54,7 +56,12 @@ pub(crate) struct Answer {
 
 impl Asked {
     pub(crate) fn new(body: Incoming, limits: Arc<Limits>) -> Self {
-        Self { body, limits, awaited: Awaited::default(), sleep: None }
+        Self { body, limits, began: None, heard: Instant::now(), n_bytes: 0, sleep: None }
+    }
+
+    fn deadline(&self, began: Instant) -> Instant {
+        let earned = Duration::from_secs(self.n_bytes / self.limits.body_bytes_per_second.max(1));
+        (self.heard + self.limits.body_pause).min(began + self.limits.body_within + earned)
     }
 }
 
@@ -67,20 +74,28 @@ impl Body for Asked {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let now = Instant::now();
+        let began = match self.began {
+            Some(began) => began,
+            None => {
+                self.heard = now;
+                *self.began.insert(now)
+            }
+        };
         if let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(context) {
-            let data = polled.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
-            self.awaited.come(data.map_or(0, Bytes::len), now);
+            self.heard = now;
+            if let Some(data) = polled.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
+                self.n_bytes += data.len() as u64;
+            }
             return Poll::Ready(polled.map(|frame| frame.map_err(axum::Error::new)));
         }
-        let limits = self.limits.clone();
-        let deadline = self.awaited.wait(now, &limits);
+        let deadline = self.deadline(began);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.deadline() != deadline {
             sleep.as_mut().reset(deadline);
         }
         sleep.as_mut().poll(context).map(|()| {
             let Limits { body_pause: pause, body_within: within, body_bytes_per_second: bytes_per_second, .. } =
-                *limits;
+                *self.limits;
             Some(Err(axum::Error::new(BodyLate { pause, within, bytes_per_second })))
         })
     }

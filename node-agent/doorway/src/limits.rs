@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::descriptors;
+use rustix::process::{Resource, getrlimit};
 
 /// Connections of a port that is worth having at all.
 const FEWEST_CONNECTIONS: usize = 16;
@@ -52,7 +52,9 @@ impl Limits {
     /// all others.
     pub fn part_of_descriptors(part: usize) -> Self {
         let defaults = Self::default();
-        let share = descriptors::limit() / part.max(1);
+        let share =
+            getrlimit(Resource::Nofile).current.map_or(usize::MAX, |all| usize::try_from(all).unwrap_or(usize::MAX));
+        let share = share / part.max(1);
         Self { connections: defaults.connections.min(share).max(FEWEST_CONNECTIONS), ..defaults }
     }
 }

@@ -160,35 +160,6 @@ async fn at_a_full_port_who_is_silent_makes_room_and_who_is_answered_stays() {
 }
 
 #[tokio::test]
-async fn a_crowd_of_more_than_there_are_places_keeps_nobody_waiting() {
-    const PLACES: usize = 50;
-    let ask = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let house = House::open(Limits { connections: PLACES, ..patient() }).await;
-    let mut answered = house.connect().await;
-    answered.write_all(b"GET /told HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    until(&mut answered, "\r\n\r\n").await;
-    let mut resting = Vec::new();
-    for _ in 0..10 * PLACES {
-        let mut stream = house.connect().await;
-        stream.write_all(ask).await.unwrap();
-        until(&mut stream, "\r\n\r\nok").await;
-        resting.push(stream);
-    }
-    assert!(timeout(DEADLINE, house.ask("/")).await.unwrap().ends_with("ok"));
-    // Who came last has its place, beside who is answered, who asked just now, and who may come next.
-    let n_displaced = resting.len() - (PLACES - 3);
-    for displaced in &mut resting[..n_displaced] {
-        assert_eq!(rest(displaced).await, "");
-    }
-    for held in &mut resting[n_displaced..] {
-        held.write_all(ask).await.unwrap();
-        until(held, "\r\n\r\nok").await;
-    }
-    house.tell.send(Bytes::from("still here")).await.unwrap();
-    until(&mut answered, "still here\r\n").await;
-}
-
-#[tokio::test]
 async fn a_body_that_does_not_come_in_time_is_told_so_and_one_that_does_is_read() {
     let limits = Limits { body_pause: SHORT, ..patient() };
     let house = House::open(limits).await;

@@ -10,7 +10,6 @@ mod context;
 mod filters;
 mod json;
 mod marks;
-mod number;
 mod rewrite;
 mod source;
 
@@ -212,8 +211,7 @@ impl ChatTemplate {
 /// A tool as clients describe them.
 fn a_tool() -> Json {
     let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
-    json!({"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": parameters}})
-        .into()
+    json!({"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": parameters}}).into()
 }
 
 fn failure(error: Error, marks: &Marks<'_>) -> TemplateError {
@@ -268,8 +266,7 @@ mod tests {
 
     #[test]
     fn what_a_client_names_is_found_but_overrides_nothing() {
-        let template =
-            ChatTemplate::new("{{ mood }}{{ messages | length }}", String::new(), String::new(), &[]).unwrap();
+        let template = ChatTemplate::new("{{ mood }}{{ messages | length }}", String::new(), String::new(), &[]).unwrap();
         let variables = [("mood", "calm"), ("messages", "none"), ("input!", "1")];
         let variables = variables.map(|(name, text)| (name.to_owned(), Json::from(text))).into_iter().collect();
         assert_eq!(template.render(&Chat { variables, ..Chat::default() }).unwrap().text(), "calm0");
@@ -278,8 +275,7 @@ mod tests {
     #[test]
     fn a_chat_with_tools_is_rendered_by_the_template_for_it() {
         let source = |text: &str| Source::new(KEY, text).unwrap();
-        let make =
-            |tool_use| ChatTemplate::of(source("plain"), Some(source(tool_use)), String::new(), String::new(), &[]);
+        let make = |tool_use| ChatTemplate::of(source("plain"), Some(source(tool_use)), String::new(), String::new(), &[]);
         let template = make("{{ tools | length }} tools");
         let chat = Chat { tools: vec![a_tool()], ..Chat::default() };
         assert_eq!(template.render(&chat).unwrap().text(), "1 tools");

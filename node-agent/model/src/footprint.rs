@@ -11,8 +11,8 @@ pub const MAX_CHUNKS: u32 = 8;
 /// Bytes of a piece of a KV cache on its way to another phone, and how many may wait at a segment each way.
 pub const CACHE_PIECE_BYTES: u64 = 256 << 10;
 pub const CACHE_PIECES: u32 = 2;
-/// Bytes of a value in a KV cache or an activation: f32. On a wire they are no more.
-pub const VALUE_BYTES: u32 = 4;
+/// Bytes of a value in a KV cache or an activation: f32.
+const VALUE_BYTES: u32 = 4;
 
 /// What a segment has to have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,38 +21,6 @@ pub struct Room {
     pub n_sessions: u32,
     /// Tokens of each.
     pub context_length: u32,
-}
-
-/// Rows of prompts, and of an encoder's output for them, that a stage of an encoder–decoder model may hold at a time. Its queues are bounded
-/// by this, and it declares memory for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PromptRows {
-    /// Of each session here: rows that come, or all of them while they wait for their step; and what comes out of the one that runs.
-    pub held: u64,
-    /// Rows that go out to other stages, or have come before their session: no stage has both.
-    pub passing: u64,
-}
-
-// === impl Room ===
-
-impl Room {
-    /// What may be held of prompts where they are encoded.
-    pub fn prompt_rows(self) -> PromptRows {
-        let of_sessions = u64::from(self.n_sessions).saturating_mul(u64::from(self.context_length));
-        PromptRows { held: of_sessions.saturating_add(u64::from(self.context_length)), passing: of_sessions }
-    }
-
-    /// Rows of [`MAX_CHUNKS`] chunks a session: what may wait at a stage, computed or not. A session has no more rows than positions.
-    pub fn chunk_rows(self) -> u64 {
-        u64::from(self.n_sessions).saturating_mul(u64::from((MAX_CHUNKS * STEP_ROWS).min(self.context_length)))
-    }
-}
-
-impl PromptRows {
-    /// Both kinds.
-    pub fn all(self) -> u64 {
-        self.held.saturating_add(self.passing)
-    }
 }
 
 // === impl Hyperparameters ===
@@ -69,8 +37,9 @@ impl Hyperparameters {
 
     /// Bytes of the activations of one step: hidden state, its norm, query and its result, key, value, gate, up and their
     /// product, and what the family has besides, for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the
-    /// logits of one row a session. In an encoder–decoder model [`Room::prompt_rows`] besides, and the keys and values of one prompt.
-    /// Then what may wait here: hidden states of [`Room::chunk_rows`], and pieces of KV caches that move.
+    /// logits of one row a session. In an encoder–decoder model the encoder's output besides: of one prompt with its keys and values, and of
+    /// each session that it waits for.
+    /// Then what may wait here: hidden states of [`MAX_CHUNKS`] chunks a session, and pieces of KV caches that move.
     pub fn activation_bytes(&self, is_tail: bool, room: Room) -> u64 {
         let row = 2 * u64::from(self.hidden_size)
             + 2 * u64::from(self.n_heads) * u64::from(self.head_size)
@@ -80,8 +49,7 @@ impl Hyperparameters {
         let logits = if is_tail { u64::from(self.vocab_size) * u64::from(room.n_sessions.min(STEP_ROWS)) } else { 0 };
         let n_rows = if self.encoder.is_some() { STEP_ROWS.saturating_add(room.context_length) } else { STEP_ROWS };
         let rows = row.saturating_mul(u64::from(n_rows)).saturating_add(self.encoded_values(room));
-        let waiting = u64::from(self.hidden_size).saturating_mul(room.chunk_rows());
-        let values = rows.saturating_add(logits).saturating_add(waiting);
+        let values = rows.saturating_add(logits).saturating_add(self.waiting_values(room));
         values.saturating_mul(u64::from(VALUE_BYTES)).saturating_add(2 * u64::from(CACHE_PIECES) * CACHE_PIECE_BYTES)
     }
 
@@ -96,13 +64,20 @@ impl Hyperparameters {
         n_hidden * u64::from(self.hidden_size) + normed_heads
     }
 
+    fn waiting_values(&self, room: Room) -> u64 {
+        let rows = u64::from(room.n_sessions).saturating_mul(u64::from(MAX_CHUNKS * STEP_ROWS));
+        // A session has no more rows than positions.
+        let rows = rows.min(u64::from(room.n_sessions).saturating_mul(u64::from(room.context_length)));
+        rows.saturating_mul(u64::from(self.hidden_size))
+    }
+
     fn encoded_values(&self, room: Room) -> u64 {
         if self.encoder.is_none() {
             return 0;
         }
-        let hidden = u64::from(self.hidden_size).saturating_mul(room.prompt_rows().all());
+        let hidden = u64::from(self.hidden_size).saturating_mul(u64::from(room.n_sessions).saturating_add(1));
         let key_and_value = 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size);
-        hidden.saturating_add(key_and_value.saturating_mul(u64::from(room.context_length)))
+        hidden.saturating_add(key_and_value).saturating_mul(u64::from(room.context_length))
     }
 
     /// Bytes that a segment takes besides its weights.

@@ -1,7 +1,8 @@
 //! GGUF files: header, metadata and the place of every tensor. Reads no tensor data.
 //!
 //! The format is `docs/gguf.md` of ggml, versions 2 and 3. A file is taken as hostile: every count and length is
-//! checked against what is left of the file before anything is allocated for it.
+//! checked against what is left of the file before anything is allocated for it. What other formats say is put into the same
+//! words ([`crate::SourceFiles`]).
 
 mod metadata;
 mod source;
@@ -11,31 +12,38 @@ use std::path::Path;
 
 pub use metadata::{Array, Metadata, Numbers, Value};
 
+use crate::source_files::TensorSource;
 use crate::tensor_type::TensorType;
 use source::Source;
 
-/// The header of a GGUF file: what it says of itself and where each tensor lies.
+/// What a model's files say of it, in the words of GGUF, and where each tensor lies.
 #[derive(Clone, Debug)]
 pub struct Gguf {
     /// Version of the format, 2 or 3.
     pub version: u32,
     pub metadata: Metadata,
-    /// In the order of the file's directory.
+    /// In the order of the files' directories.
     pub tensors: Vec<GgufTensor>,
-    /// Length of the whole file in bytes.
+    /// Bytes of all files together.
     pub file_len: u64,
 }
 
-/// One tensor of the directory.
+/// One tensor of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GgufTensor {
     pub name: String,
     /// GGML order: the fastest dimension first. A matrix is `[inputs, outputs]`.
     pub shape: Vec<u64>,
     pub tensor_type: TensorType,
-    /// Of the first byte, counted from the start of the file.
-    pub offset: u64,
     pub n_bytes: u64,
+    pub source: TensorSource,
+}
+
+/// A tensor whose place is known from the start of the data alone.
+struct Entry {
+    tensor: GgufTensor,
+    /// Of its first byte, from there.
+    offset: u64,
 }
 
 /// Why a file is no GGUF file that can be used.
@@ -69,10 +77,6 @@ pub enum GgufError {
     MissingKey { key: String },
     #[error("metadata `{key}` is {found}, but {expected} is expected; convert the model anew")]
     WrongType { key: String, found: String, expected: &'static str },
-    #[error(
-        "`split.count` is {count}: this is part {number} of a file that was split; join the parts with `llama-gguf-split --merge` and name the whole"
-    )]
-    Split { number: u64, count: u64 },
     #[error("`general.alignment` is {found}; it has to be a power of two from 8 to 65536")]
     Alignment { found: u64 },
     #[error("tensor `{tensor}` stands in the file twice; it is damaged, fetch it again")]
@@ -128,16 +132,14 @@ impl Gguf {
         let n_tensors = source.count("the number of tensors", MAX_TENSORS)?;
         let n_keys = source.count("the number of metadata keys", MAX_METADATA_KEYS)?;
         let metadata = Metadata::read(&mut source, n_keys)?;
-        refuse_split(&metadata)?;
         let alignment = alignment(&metadata)?;
-        let mut tensors = Vec::new();
+        let mut entries = Vec::new();
         for idx in 0..n_tensors {
-            tensors.push(read_tensor(&mut source, idx, alignment)?);
+            entries.push(read_tensor(&mut source, idx, alignment)?);
         }
-        let data_start = source.position().next_multiple_of(alignment);
-        for tensor in &mut tensors {
-            place(tensor, data_start, source.file_len())?;
-        }
+        let (data_start, file_len) = (source.position().next_multiple_of(alignment), source.file_len());
+        let placed = entries.into_iter().map(|entry| entry.place(data_start, file_len));
+        let tensors = placed.collect::<Result<Vec<_>, _>>()?;
         check_layout(&tensors)?;
         Ok(Self { version, metadata, tensors, file_len: source.file_len() })
     }
@@ -162,15 +164,6 @@ fn read_magic_and_version(source: &mut Source<'_, impl Read>) -> Result<u32, Ggu
     }
 }
 
-fn refuse_split(metadata: &Metadata) -> Result<(), GgufError> {
-    let count = metadata.optional_u64("split.count")?.unwrap_or(1);
-    if count <= 1 {
-        return Ok(());
-    }
-    let number = metadata.optional_u64("split.no")?.unwrap_or(0).saturating_add(1);
-    Err(GgufError::Split { number, count })
-}
-
 fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     let found = metadata.optional_u64("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
     if found.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(&found) {
@@ -180,8 +173,7 @@ fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     }
 }
 
-/// One entry of the directory; `offset` is still counted from the start of the data.
-fn read_tensor(source: &mut Source<'_, impl Read>, idx: u64, alignment: u64) -> Result<GgufTensor, GgufError> {
+fn read_tensor(source: &mut Source<'_, impl Read>, idx: u64, alignment: u64) -> Result<Entry, GgufError> {
     let name = source.string(&format!("the name of tensor {idx}"), MAX_NAME_BYTES)?;
     let what = format!("the entry of tensor `{name}`");
     let at = source.position();
@@ -207,18 +199,22 @@ fn read_tensor(source: &mut Source<'_, impl Read>, idx: u64, alignment: u64) -> 
     if offset % alignment != 0 {
         return Err(GgufError::Misaligned { tensor: name, offset, alignment });
     }
-    Ok(GgufTensor { name, shape, tensor_type, offset, n_bytes })
+    Ok(Entry { tensor: GgufTensor { name, shape, tensor_type, n_bytes, source: TensorSource::default() }, offset })
 }
 
-fn place(tensor: &mut GgufTensor, data_start: u64, file_len: u64) -> Result<(), GgufError> {
-    let begin = data_start.checked_add(tensor.offset);
-    let end = begin.and_then(|begin| begin.checked_add(tensor.n_bytes));
-    match (begin, end) {
-        (Some(begin), Some(end)) if end <= file_len => {
-            tensor.offset = begin;
-            Ok(())
+// === impl Entry ===
+
+impl Entry {
+    fn place(self, data_start: u64, file_len: u64) -> Result<GgufTensor, GgufError> {
+        let Self { tensor, offset } = self;
+        let begin = data_start.checked_add(offset);
+        let end = begin.and_then(|begin| begin.checked_add(tensor.n_bytes));
+        match (begin, end) {
+            (Some(begin), Some(end)) if end <= file_len => {
+                Ok(GgufTensor { source: TensorSource::at(begin, tensor.n_bytes), ..tensor })
+            }
+            _ => Err(GgufError::OutOfFile { tensor: tensor.name, end: end.unwrap_or(u64::MAX), file_len }),
         }
-        _ => Err(GgufError::OutOfFile { tensor: tensor.name.clone(), end: end.unwrap_or(u64::MAX), file_len }),
     }
 }
 
@@ -228,10 +224,11 @@ fn check_layout(tensors: &[GgufTensor]) -> Result<(), GgufError> {
     if let Some(twice) = tensors.iter().find(|tensor| !names.insert(tensor.name.as_str())) {
         return Err(GgufError::DuplicateTensor { tensor: twice.name.clone() });
     }
-    let mut by_offset: Vec<_> = tensors.iter().collect();
-    by_offset.sort_by_key(|tensor| tensor.offset);
-    match by_offset.windows(2).find(|pair| pair[0].offset + pair[0].n_bytes > pair[1].offset) {
+    let mut by_offset: Vec<_> =
+        tensors.iter().filter_map(|tensor| Some((tensor.source.plain()?, tensor.name.as_str()))).collect();
+    by_offset.sort_by_key(|(range, _)| range.offset);
+    match by_offset.windows(2).find(|pair| pair[0].0.offset + pair[0].0.n_bytes > pair[1].0.offset) {
         None => Ok(()),
-        Some(pair) => Err(GgufError::Overlap { first: pair[0].name.clone(), second: pair[1].name.clone() }),
+        Some(pair) => Err(GgufError::Overlap { first: pair[0].1.to_owned(), second: pair[1].1.to_owned() }),
     }
 }

@@ -1,6 +1,6 @@
 //! Model files as plain data: tensors, hyperparameters, manifest, tokenizer, chat template. No network, no clock.
 //!
-//! The host reads a GGUF file once ([`Gguf`], [`Manifest::build`]) and turns text into tokens ([`Tokenizer`],
+//! The host reads a model's files once ([`SourceFiles`], [`Manifest::build`]) and turns text into tokens ([`Tokenizer`],
 //! [`ChatTemplate`]). A phone never parses a model file: it gets the [`Manifest`] as JSON, checks it
 //! ([`Manifest::check`]) and fetches exactly the tensors that its segment [`Holds`].
 
@@ -18,6 +18,7 @@ mod manifest;
 pub mod model_file;
 mod prompt;
 mod role;
+mod source_files;
 mod tensor_type;
 mod text_side;
 mod tokenizer;
@@ -27,18 +28,21 @@ pub use card::Card;
 pub use chat::{Chat, ChatMessage};
 pub use chat_template::{ChatTemplate, TemplateError, Unsupported};
 pub use family::Family;
-pub use footprint::{CACHE_PIECE_BYTES, CACHE_PIECES, MAX_CHUNKS, PromptRows, Room, STEP_ROWS, VALUE_BYTES};
+pub use footprint::{CACHE_PIECE_BYTES, CACHE_PIECES, MAX_CHUNKS, Room, STEP_ROWS};
 pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Numbers, Value};
 pub use graph::{Edge, EdgeKind};
 pub use holds::{Holds, LayerRange};
 pub use hyperparameters::{
-    Architecture, Convolutions, Encoder, HyperparameterError, Hyperparameters, LayerTurn, MAX_HEAD_SIZE, Rope, Scales,
-    Window, WindowedLayers, Yarn,
+    Architecture, Convolutions, Encoder, HyperparameterError, Hyperparameters, LayerTurn, MAX_HEAD_SIZE, Rope, Scales, Window,
+    WindowedLayers, Yarn,
 };
 pub use json::{Json, Object};
-pub use manifest::{JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry};
+pub use manifest::{FileEntry, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry};
 pub use prompt::{Prompt, PromptPart};
 pub use role::Role;
+pub use source_files::{
+    FileRange, FilesError, Form, Misfit, PartsError, SourceFile, SourceFiles, TensorReader, TensorSource,
+};
 pub use tensor_type::{TensorType, UnknownTensorType};
 pub use text_side::{TextError, TextSide};
 pub use tokenizer::{Flaw, LineError, TextStream, Tokenized, Tokenizer, TokenizerError, text_of_line};

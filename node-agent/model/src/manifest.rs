@@ -1,9 +1,10 @@
-//! Manifests: which tensors a model has, where they lie in its file, and their digests.
+//! Manifests: which files and tensors a model has, where in the files the tensors lie, and the digests of all.
 //!
-//! The host builds a manifest from the file once and serves it as JSON. A phone checks it and then trusts no byte of a
+//! The host builds a manifest from the files once and serves it as JSON. A phone checks it and then trusts no byte of a
 //! tensor whose digest does not agree.
 
 mod build;
+mod digests;
 mod finite;
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,6 +17,7 @@ pub use build::{JUDGEMENT, ModelError};
 use crate::holds::Holds;
 use crate::hyperparameters::{HyperparameterError, Hyperparameters};
 use crate::role::Role;
+use crate::source_files::{FileRange, Misfit, TensorSource};
 use crate::tensor_type::TensorType;
 
 /// A model as plain data: everything a phone has to know of it but the weights.
@@ -25,15 +27,24 @@ pub struct Manifest {
     pub hyperparameters: Hyperparameters,
     /// Tokens that end an answer, ascending.
     pub end_tokens: Vec<u32>,
-    /// Length of the model file in bytes.
-    pub file_len: u64,
-    /// SHA-256 of the model file, 64 lower-case hexadecimal digits.
-    pub file_sha256: String,
-    /// By offset in the file.
+    /// By name; all lie in one folder.
+    pub files: Vec<FileEntry>,
+    /// By file and offset of their first bytes.
     pub tensors: Vec<TensorEntry>,
 }
 
-/// One tensor: its part in the model and its bytes in the file.
+/// One file of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileEntry {
+    /// Within the model's folder.
+    pub name: String,
+    pub n_bytes: u64,
+    /// SHA-256 of the file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// One tensor: its part in the model, its bytes, and where the host has them from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TensorEntry {
@@ -46,11 +57,11 @@ pub struct TensorEntry {
     pub tensor_type: TensorType,
     /// GGML order, the fastest dimension first: `[inputs, outputs]`.
     pub shape: Vec<u64>,
-    /// Of the first byte, from the start of the file.
-    pub offset: u64,
     pub n_bytes: u64,
     /// SHA-256 of the tensor's bytes, 64 lower-case hexadecimal digits.
     pub sha256: String,
+    /// The host's business: a phone gets the bytes that come of it.
+    pub source: TensorSource,
 }
 
 /// Why a manifest cannot be used.
@@ -74,8 +85,12 @@ pub enum ManifestError {
     Type { tensor: String, found: TensorType, expected: String },
     #[error("tensor `{tensor}` is said to have {found} bytes, but its type and shape make {expected}")]
     Size { tensor: String, found: u64, expected: u64 },
-    #[error("tensor `{tensor}` lies at bytes {from} to {to}, which is outside of the file or over another tensor")]
-    Place { tensor: String, from: u64, to: u64 },
+    #[error("tensor `{tensor}` lies at bytes {from} to {to} of file {file}, which is outside of the file or over another tensor")]
+    Place { tensor: String, file: u32, from: u64, to: u64 },
+    #[error("tensor `{tensor}` cannot come from where it is said to: {source}")]
+    Source { tensor: String, source: Misfit },
+    #[error("`{name}` is no name of a file of the model, or stands in the manifest twice")]
+    FileName { name: String },
     #[error("the digest of {what} is no SHA-256 in lower-case hexadecimal: `{found}`")]
     Digest { what: String, found: String },
     #[error("end token {token} is outside of the vocabulary of {vocab_size}")]
@@ -100,7 +115,7 @@ impl Manifest {
     pub fn check(&self) -> Result<(), ManifestError> {
         let of = &self.hyperparameters;
         of.check()?;
-        check_digest("the model file", &self.file_sha256)?;
+        self.check_files()?;
         if let Some(&token) = self.end_tokens.iter().find(|&&token| token >= of.vocab_size) {
             return Err(ManifestError::EndToken { token, vocab_size: of.vocab_size });
         }
@@ -124,7 +139,21 @@ impl Manifest {
         self.check_places()
     }
 
-    /// The tensors that a segment needs, by offset in the file: no more, no fewer.
+    /// Bytes of all files.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.n_bytes))
+    }
+
+    /// SHA-256 of the model's one file; of several, of the list that `sha256sum` prints of them in the order of [`Manifest::files`].
+    pub fn file_sha256(&self) -> String {
+        if let [only] = self.files.as_slice() {
+            return only.sha256.clone();
+        }
+        let lines = self.files.iter().map(|file| format!("{}  {}\n", file.sha256, file.name));
+        hex::encode(lines.fold(Sha256::new(), |digest, line| digest.chain_update(line)).finalize())
+    }
+
+    /// The tensors that a segment needs, in the order of the manifest: no more, no fewer.
     ///
     /// The embedding is `token_embd` with its norm and `position_embd` where the model has them; the head is `output_norm` with
     /// `output`, or `token_embd` where they are tied;
@@ -170,14 +199,31 @@ impl Manifest {
         self.tensors.iter().map(|entry| entry.tensor_type).collect()
     }
 
-    fn check_places(&self) -> Result<(), ManifestError> {
-        let mut free_from = 0;
-        for entry in &self.tensors {
-            let to = entry.offset.saturating_add(entry.n_bytes);
-            if entry.offset < free_from || to > self.file_len {
-                return Err(ManifestError::Place { tensor: entry.name.clone(), from: entry.offset, to });
+    fn check_files(&self) -> Result<(), ManifestError> {
+        let mut names = BTreeSet::new();
+        for file in &self.files {
+            check_digest(&format!("file `{}`", file.name), &file.sha256)?;
+            let is_plain = !file.name.is_empty() && file.name != ".." && file.name != "." && !file.name.contains(['/', '\0']);
+            if !is_plain || !names.insert(file.name.as_str()) {
+                return Err(ManifestError::FileName { name: file.name.clone() });
             }
-            free_from = to;
+        }
+        Ok(())
+    }
+
+    fn check_places(&self) -> Result<(), ManifestError> {
+        let ranges_of = |entry: &'_ TensorEntry| entry.source.ranges.iter().map(|range| (*range, entry.name.as_str()));
+        let mut ranges: Vec<(FileRange, &str)> = self.tensors.iter().flat_map(ranges_of).collect();
+        ranges.sort_by_key(|(range, _)| (range.file, range.offset));
+        let mut free_from = (0, 0);
+        for (range, tensor) in ranges {
+            let FileRange { file, offset, n_bytes } = range;
+            let to = offset.saturating_add(n_bytes);
+            let is_inside = self.files.get(file as usize).is_some_and(|of| to <= of.n_bytes);
+            if !is_inside || (file, offset) < free_from {
+                return Err(ManifestError::Place { tensor: tensor.to_owned(), file, from: offset, to });
+            }
+            free_from = (file, to);
         }
         Ok(())
     }
@@ -206,6 +252,8 @@ impl TensorEntry {
             let expected = format!("kernels read {} only", known.join(", "));
             return Err(ManifestError::Type { tensor: tensor(), found: self.tensor_type, expected });
         }
+        let misfit = |source| ManifestError::Source { tensor: tensor(), source };
+        self.source.check(self.tensor_type, &self.shape, self.n_bytes).map_err(misfit)?;
         match self.tensor_type.bytes(&self.shape) {
             Some(expected) if expected == self.n_bytes => {
                 check_digest(&format!("tensor `{}`", self.name), &self.sha256)

@@ -148,9 +148,7 @@ impl Role {
         use Role::*;
         match self {
             TokenEmbedding | PositionEmbedding | Output | Query | Key | Value | QueryKeyValue | AttentionOutput
-            | ConvInput | ConvOutput | FfnGate | FfnUp | FfnDown | CrossQuery | CrossKey | CrossValue | CrossOutput => {
-                false
-            }
+            | ConvInput | ConvOutput | FfnGate | FfnUp | FfnDown | CrossQuery | CrossKey | CrossValue | CrossOutput => false,
             TokenEmbeddingNorm
             | TokenEmbeddingNormBias
             | OutputNorm

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::chat_template::{ChatTemplate, TemplateError};
 use crate::gguf::{Gguf, GgufError};
 use crate::hyperparameters::{HyperparameterError, Hyperparameters};
+use crate::source_files::{FilesError, SourceFiles};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// What turns text into tokens and back, whole and tried out.
@@ -18,6 +19,8 @@ pub struct TextSide {
 /// Why a model could be loaded and yet not be asked anything.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
+    #[error(transparent)]
+    Files(#[from] FilesError),
     #[error(transparent)]
     Gguf(#[from] GgufError),
     #[error(transparent)]
@@ -35,14 +38,25 @@ pub enum TextError {
 // === impl TextSide ===
 
 impl TextSide {
-    /// The text side of the file at `path`, whose header alone is read.
+    /// The text side of the model at `path`, of whose files the headers alone are read.
     ///
     /// # Errors
-    /// As [`TextSide::from_gguf`], and what keeps the file from being read.
+    /// As [`TextSide::from_gguf`], and what keeps the files from being read.
     pub fn open(path: &Path) -> Result<Self, TextError> {
-        let gguf = Gguf::open(path)?;
-        let hyperparameters = Hyperparameters::from_gguf(&gguf)?;
-        Self::from_gguf(&gguf, &hyperparameters)
+        let files = SourceFiles::open(path)?;
+        let hyperparameters = Hyperparameters::from_gguf(&files.header)?;
+        Self::of(&files, &hyperparameters)
+    }
+
+    /// The text side of a model whose headers are read.
+    ///
+    /// # Errors
+    /// As [`TextSide::from_gguf`].
+    pub fn of(files: &SourceFiles, of: &Hyperparameters) -> Result<Self, TextError> {
+        let Some(text) = &files.text else { return Self::from_gguf(&files.header, of) };
+        let mut side = Self::from_json(&text.tokenizer, text.config.as_deref(), text.template.as_deref(), of)?;
+        side.tokenizer.add_end_tokens(&text.end_tokens);
+        Ok(side)
     }
 
     /// # Errors

@@ -18,17 +18,17 @@ mod unigram;
 mod vocabulary;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 pub use flaw::Flaw;
 pub use listing::{LineError, Tokenized, text_of_line};
 pub use text_stream::TextStream;
 
-pub(crate) use ends::end_tokens;
 
 use crate::gguf::{Gguf, GgufError, Metadata};
 use crate::prompt::{Prompt, PromptPart};
+use crate::source_files::{FilesError, SourceFiles};
 use ends::Ends;
 use specials::Specials;
 use text_model::TextModel;
@@ -50,8 +50,8 @@ pub struct Tokenizer {
 /// Why a file gives no tokenizer, or a text no tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    #[error("{}: {source}", path.display())]
-    Open { path: PathBuf, source: GgufError },
+    #[error(transparent)]
+    Files(#[from] FilesError),
     #[error(transparent)]
     Gguf(#[from] GgufError),
     #[error(
@@ -66,9 +66,7 @@ pub enum TokenizerError {
     Json(#[source] serde_json::Error),
     #[error("`{field}` of `tokenizer.json` is {found}, which is not supported; convert the model to GGUF")]
     Unsupported { field: &'static str, found: String },
-    #[error(
-        "the text has {found} bytes, over the limit of {MAX_TEXT_BYTES} that are encoded at once: send a shorter one"
-    )]
+    #[error("the text has {found} bytes, over the limit of {MAX_TEXT_BYTES} that are encoded at once: send a shorter one")]
     TooLong { found: usize },
     #[error("the text cannot be encoded: {0}")]
     Encode(String),
@@ -82,13 +80,16 @@ const MAX_TEXT_BYTES: usize = 64 << 20;
 // === impl Tokenizer ===
 
 impl Tokenizer {
-    /// The tokenizer of the model file at `path`.
+    /// The tokenizer of the model at `path`, of whose files the headers alone are read.
     ///
     /// # Errors
-    /// As [`Tokenizer::from_gguf`], and whatever keeps the file from being read.
+    /// As [`Tokenizer::from_gguf`], and whatever keeps the files from being read.
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
-        let gguf = Gguf::open(path).map_err(|source| TokenizerError::Open { path: path.to_owned(), source })?;
-        Self::from_gguf(&gguf)
+        let files = SourceFiles::open(path)?;
+        match files.text {
+            None => Self::from_gguf(&files.header),
+            Some(text) => Self::from_json(&text.tokenizer, text.config.as_deref()),
+        }
     }
 
     /// The tokenizer that a file's metadata describes. The file may have no tensor.
@@ -105,6 +106,14 @@ impl Tokenizer {
     /// [`TokenizerError`]: a part that is not supported, or a vocabulary that contradicts itself.
     pub fn from_json(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Self, TokenizerError> {
         from_json::read(tokenizer, config)
+    }
+
+    /// Takes more tokens as ends of an answer: those that a model's configuration names. One that there is not ends nothing.
+    pub(crate) fn add_end_tokens(&mut self, tokens: &[u32]) {
+        let n_vocab = self.n_vocab();
+        self.ends.of_answers.extend(tokens.iter().filter(|token| **token < n_vocab));
+        self.ends.of_answers.sort_unstable();
+        self.ends.of_answers.dedup();
     }
 
     fn new(vocabulary: &Vocabulary<'_>, model: TextModel, script: Script, ends: Ends) -> Result<Self, Flaw> {

@@ -17,12 +17,16 @@ mod graph;
 mod hostile_files;
 #[path = "it/hostile_templates.rs"]
 mod hostile_templates;
+#[path = "it/hugging_face.rs"]
+mod hugging_face;
 #[path = "it/hyperparameters.rs"]
 mod hyperparameters;
 #[path = "it/manifest.rs"]
 mod manifest;
 #[path = "it/smollm2.rs"]
 mod smollm2;
+#[path = "it/split_files.rs"]
+mod split_files;
 #[path = "it/tokenizer.rs"]
 mod tokenizer;
 #[path = "it/tokenizer_json.rs"]

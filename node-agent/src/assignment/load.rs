@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Context, holds_of};
 use crate::board::Entry;
 use crate::segment::{AnySegment, Capacity, SegmentError};
-use crate::serve::thread::Owned;
-use crate::weights::{CacheError, FetchError, Hold, Host};
+use crate::serve::compute::Owned;
+use crate::weights::{CacheError, FetchError, Host, Kept, Needed};
 
 /// Why a segment is not in memory.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub(super) struct Loaded {
     pub(super) start_token: Option<u32>,
 }
 
-/// Fetches what is missing and loads the segment, with `hold` on all of its files; ends early when `cancel` says that nobody wants it.
+/// Fetches what is missing and loads the segment; ends early when `cancel` says that nobody wants it.
 ///
 /// # Errors
 /// [`LoadError`], with its remedy.
@@ -88,14 +88,13 @@ pub(super) async fn load(
     context: &Arc<Context>,
     assignment: &Assignment,
     entry: &Arc<Entry>,
-    hold: &Hold,
     cancel: &CancellationToken,
 ) -> Result<Loaded, LoadError> {
     let began = Instant::now();
     let host = wait_for_host(context).await?;
     let manifest = {
         let _fetching = context.fetching.lock().await;
-        host.manifest(&context.cache, hold, &assignment.manifest_digest).await?
+        host.manifest(&context.cache, &assignment.manifest_digest).await?
     };
     let holds = checked_holds(assignment, &manifest)?;
     check_encoder(assignment, &manifest)?;
@@ -117,17 +116,15 @@ pub(super) async fn load(
         return Err(LoadError::Fatal { n_deaths, needed: needed.div_ceil(1 << 20) });
     }
     entry.set_progress(0, total);
-    hold.keep(manifest.tensors_of(&holds).into_iter().map(|tensor| tensor.sha256.clone()));
-    let (context, hold) = (context.clone(), hold.clone());
-    let supply = Supply { context, host, manifest, digest: assignment.manifest_digest.clone(), holds, hold };
+    let supply = Supply { context: context.clone(), host, manifest, digest: assignment.manifest_digest.clone(), holds };
     supply.bring_missing(entry).await?;
-    let memory = supply.context.memory.reserve(needed, || {
+    let memory = context.memory.reserve(needed, || {
         let message = format!("waits for {} MiB that another segment of this phone still holds", needed >> 20);
         entry.set_waiting(message);
     });
     let memory = memory.await.ok_or_else(|| LoadError::Thread("the agent shuts down".to_owned()))?;
     entry.set_loading();
-    let (context, entry) = (supply.context.clone(), entry.clone());
+    let (context, entry) = (context.clone(), entry.clone());
     let activation_type = assignment.activation_type;
     let is_unwanted = cancel.clone();
     // A load that nobody waits for any more ends at the next tensor, and has its memory until then.
@@ -137,11 +134,11 @@ pub(super) async fn load(
         let engine = context.chosen.open().map_err(SegmentError::from)?;
         let mut loaded = 0;
         let load =
-            AnySegment::load::<LoadError>(engine, &supply.manifest, holds, capacity, activation_type, |tensor| {
+            AnySegment::load::<LoadError, _>(engine, &supply.manifest, holds, capacity, activation_type, |tensor| {
                 if is_unwanted.is_cancelled() {
                     return Err(LoadError::Unwanted);
                 }
-                let bytes = match context.cache.get(&tensor.sha256)? {
+                let bytes = match context.cache.open_kept(&tensor.sha256)? {
                     Some(bytes) => bytes,
                     None => runtime.block_on(async {
                         tokio::select! {
@@ -238,7 +235,6 @@ struct Supply {
     /// The manifest's.
     digest: String,
     holds: Holds,
-    hold: Hold,
 }
 
 // === impl Supply ===
@@ -246,13 +242,13 @@ struct Supply {
 impl Supply {
     /// Fetches what the cache lacks of exactly this segment's tensors.
     async fn bring_missing(&self, entry: &Entry) -> Result<(), LoadError> {
-        let total = self.manifest.bytes_of(&self.holds);
+        let (needed, total) = (self.needed(), self.manifest.bytes_of(&self.holds));
         let mut fetched = 0;
         for tensor in self.manifest.tensors_of(&self.holds) {
             let _fetching = self.context.fetching.lock().await;
             if !self.context.cache.has(&tensor.sha256, tensor.n_bytes) {
                 let mut arrived = 0;
-                self.fetch(tensor, |n_bytes| {
+                self.fetch(tensor, &needed, |n_bytes| {
                     arrived += n_bytes;
                     entry.set_progress(fetched + arrived, total);
                 })
@@ -264,24 +260,35 @@ impl Supply {
         Ok(())
     }
 
-    /// Fetches again a tensor that was damaged or removed in the cache; its bytes.
-    async fn mend(&self, tensor: &TensorEntry) -> Result<Vec<u8>, LoadError> {
+    /// Fetches again a tensor that was damaged or removed in the cache.
+    async fn mend(&self, tensor: &TensorEntry) -> Result<Kept, LoadError> {
         let _fetching = self.context.fetching.lock().await;
-        self.fetch(tensor, |_| {}).await?;
+        self.fetch(tensor, &self.needed(), |_| {}).await?;
         let (cache, sha256) = (self.context.cache.clone(), tensor.sha256.clone());
-        let read = tokio::task::spawn_blocking(move || cache.get(&sha256)).await;
-        let bytes = read.map_err(|error| LoadError::Thread(error.to_string()))??;
-        bytes.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
+        let opened = tokio::task::spawn_blocking(move || cache.open_kept(&sha256)).await;
+        let kept = opened.map_err(|error| LoadError::Thread(error.to_string()))??;
+        kept.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
     }
 
-    async fn fetch(&self, tensor: &TensorEntry, mut progress: impl FnMut(u64) + Send) -> Result<(), LoadError> {
+    async fn fetch(
+        &self,
+        tensor: &TensorEntry,
+        needed: &Needed,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<(), LoadError> {
         let index = self.manifest.tensors.iter().position(|other| other.name == tensor.name);
         let index = index.expect("a tensor of the manifest is in the manifest");
         let mut progress = |n_bytes| {
             self.context.metrics.weights_fetched_bytes.inc_by(n_bytes);
             progress(n_bytes);
         };
-        Ok(self.host.tensor(&self.context.cache, &self.digest, (index, tensor), &self.hold, &mut progress).await?)
+        Ok(self.host.tensor(&self.context.cache, &self.digest, (index, tensor), needed, &mut progress).await?)
+    }
+
+    /// What is to stay in the cache: this segment's tensors and its manifest.
+    fn needed(&self) -> Needed {
+        let tensors = self.manifest.tensors_of(&self.holds).into_iter().map(|tensor| tensor.sha256.clone());
+        tensors.chain([self.digest.clone()]).collect()
     }
 }
 

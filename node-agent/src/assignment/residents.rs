@@ -9,8 +9,7 @@ use polyphony_protocol::{ActivationType, RingId};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::segment::Capacity;
-use crate::serve::thread::Thread;
-use crate::weights::Hold;
+use crate::serve::compute::Thread;
 
 /// A loaded segment and its thread. Freed when the last stage lets go of it.
 pub(super) struct Resident {
@@ -24,8 +23,6 @@ pub(super) struct Resident {
     pub(super) start_token: Option<u32>,
     pub(super) weight_bytes: u64,
     pub(super) kind: Kind,
-    /// On what it would be loaded of anew.
-    pub(super) _hold: Hold,
 }
 
 /// What two assignments must have in common to run on one resident.

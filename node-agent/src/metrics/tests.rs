@@ -16,7 +16,6 @@ use polyphony_wire::Tally;
 use super::*;
 use crate::probe::Battery;
 use crate::sensors::Sensors;
-use crate::steps::StepKind;
 
 /// Every name of the agent, and its type.
 const NAMES: [(&str, &str); 20] = [

@@ -5,22 +5,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyphony_model::{CACHE_PIECE_BYTES, LayerRange};
+use polyphony_model::{CACHE_PIECE_BYTES, CACHE_PIECES, LayerRange};
 use polyphony_protocol::frame::{KvRequest, KvRows};
 use polyphony_protocol::hub::{Assignment, Followed, LayerSpan, Owner};
 use polyphony_protocol::{Frame, version};
 use polyphony_wire::{Connection, FrameWriter, LinkError, Wire};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::compute::{Compute, Unavailable};
-use super::event::Event;
-use super::members::{Member, Members, piece_places};
+use super::compute::{Compute, Event, Unavailable};
+use super::ring::{Member, Members, equal};
 use super::stage::Pull;
-use crate::secret;
 
 /// Bytes of the values in one frame of rows: a step of others waits for no more than copying one of them.
 pub const PIECE_BYTES: usize = CACHE_PIECE_BYTES as usize;
-/// A connection, and some bytes of what is due, must come within this.
+/// The next frame, or a connection, must come within this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Fetches what a session lacks that moves to this phone.
@@ -31,6 +29,11 @@ pub struct Puller {
     pub wire: Wire,
     /// Pieces that may wait for the segment, whoever sent them.
     places: Arc<Semaphore>,
+}
+
+/// Room for as many pieces of KV caches, each way, as a segment declares memory for.
+pub fn piece_places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(CACHE_PIECES as usize))
 }
 
 /// Why a part of a KV cache did not come.
@@ -98,7 +101,7 @@ impl Puller {
         link.writer.write(&Frame::KvRequest(request)).await.map_err(failed)?;
         let mut due = (layers.from, 0);
         while due.0 < layers.to {
-            let rows = match link.reader.next_unless_silent(PATIENCE).await.map_err(failed)? {
+            let rows = match link.reader.next_within(PATIENCE).await.map_err(failed)? {
                 Frame::KvRows(rows) => rows,
                 Frame::Refused(why) => return Err(failed(LinkError::Refused(why))),
                 other => {
@@ -207,7 +210,7 @@ fn check(request: &KvRequest, assignment: &Assignment) -> Result<(), String> {
     if !version::CURRENT.speaks_with(request.version) {
         return Err(version::refusal(&request.phone, request.version, "this phone"));
     }
-    if !secret::equal(&request.ring_secret, &assignment.ring_secret) {
+    if !equal(&request.ring_secret, &assignment.ring_secret) {
         return Err(format!("{} has no part in what follows this generation", request.phone));
     }
     let (asked, held) = (request.layers, assignment.holds);

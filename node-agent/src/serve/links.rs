@@ -5,7 +5,7 @@
 
 use polyphony_protocol::hub::{Assignment, EncoderStages};
 
-use super::event::Source;
+use super::compute::Source;
 
 /// The ring links of one stage.
 #[derive(Clone, Debug, PartialEq, Eq)]

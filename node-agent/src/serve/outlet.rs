@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
-use polyphony_protocol::{Frame, RouteKey};
-use polyphony_wire::{Entrance, LaneLimits, Lanes, NoEntry, lanes};
+use polyphony_protocol::Frame;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -12,22 +11,22 @@ use tokio_util::sync::CancellationToken;
 /// connects and disconnects.
 #[derive(Clone)]
 pub struct Outlet {
-    /// What may wait for the socket.
-    limits: LaneLimits,
+    /// Frames that may wait for the socket.
+    capacity: usize,
     queue: Arc<Mutex<Option<Queue>>>,
 }
 
 struct Queue {
-    entrance: Entrance,
+    frames: mpsc::Sender<Frame>,
     overrun: CancellationToken,
 }
 
 /// A link's end of its outlet.
 pub struct Connected {
-    pub waiting: Lanes,
+    pub waiting: mpsc::Receiver<Frame>,
     /// For frames that the link sends of its own.
-    pub entrance: Entrance,
-    /// Cancelled when more was to wait than may.
+    pub frames: mpsc::Sender<Frame>,
+    /// Cancelled when more frames were to wait than may.
     pub overrun: CancellationToken,
 }
 
@@ -36,24 +35,24 @@ pub struct Connected {
 pub enum NotSent {
     #[error("the ring link is down")]
     NotConnected,
-    #[error("more than {} frames or {} KiB of rows would wait for the ring link, so it is given up", .limits.frames, .limits.bytes >> 10)]
-    Overrun { limits: LaneLimits },
+    #[error("{limit} frames wait for the ring link already, so it is given up")]
+    Overrun { limit: usize },
 }
 
 // === impl Outlet ===
 
 impl Outlet {
-    /// Not connected yet.
-    pub fn new(limits: LaneLimits) -> Self {
-        Self { limits, queue: Arc::default() }
+    /// Not connected yet, with room for `capacity` frames.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), queue: Arc::default() }
     }
 
     /// Puts a link's queue in place.
     pub fn connect(&self) -> Connected {
-        let (entrance, waiting) = lanes(self.limits);
+        let (frames, waiting) = mpsc::channel(self.capacity);
         let overrun = CancellationToken::new();
-        *self.lock() = Some(Queue { entrance: entrance.clone(), overrun: overrun.clone() });
-        Connected { waiting, entrance, overrun }
+        *self.lock() = Some(Queue { frames: frames.clone(), overrun: overrun.clone() });
+        Connected { waiting, frames, overrun }
     }
 
     /// The link is gone; says whether the sender did not know yet.
@@ -64,25 +63,18 @@ impl Outlet {
     /// Queues a frame; never waits.
     ///
     /// # Errors
-    /// When there is no link, or as much waits for it as may: then there is none any more.
+    /// When there is no link, or its queue is full: then there is none any more.
     pub fn send(&self, frame: Frame) -> Result<(), NotSent> {
         let mut queue = self.lock();
-        match queue.as_ref().ok_or(NotSent::NotConnected)?.entrance.queue(frame) {
+        match queue.as_ref().ok_or(NotSent::NotConnected)?.frames.try_send(frame) {
             Ok(()) => Ok(()),
-            Err(NoEntry::Closed) => Err(NotSent::NotConnected),
-            Err(NoEntry::Full) => {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(NotSent::NotConnected),
+            Err(mpsc::error::TrySendError::Full(_)) => {
                 if let Some(full) = queue.take() {
                     full.overrun.cancel();
                 }
-                Err(NotSent::Overrun { limits: self.limits })
+                Err(NotSent::Overrun { limit: self.capacity })
             }
-        }
-    }
-
-    /// A session is over: its rows that wait need not go out.
-    pub fn forget_rows(&self, key: RouteKey) {
-        if let Some(queue) = self.lock().as_ref() {
-            queue.entrance.forget_rows(key);
         }
     }
 
@@ -144,15 +136,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_outlet_breaks_its_link_and_never_waits() {
-        let limits = LaneLimits { frames: 2, bytes: 1 };
-        let outlet = Outlet::new(limits);
+        let outlet = Outlet::new(2);
         assert_eq!(outlet.send(Frame::Accepted), Err(NotSent::NotConnected));
         let mut connected = outlet.connect();
-        assert_eq!([(); 3].map(|()| outlet.send(Frame::Accepted)), [Ok(()), Ok(()), Err(NotSent::Overrun { limits })]);
+        assert_eq!(
+            [(); 3].map(|()| outlet.send(Frame::Accepted)),
+            [Ok(()), Ok(()), Err(NotSent::Overrun { limit: 2 })]
+        );
         connected.overrun.cancelled().await;
         assert_eq!(outlet.send(Frame::Accepted), Err(NotSent::NotConnected));
         assert!(!outlet.disconnect(), "the sender knows");
-        assert!(connected.waiting.next().await.is_some());
+        assert!(connected.waiting.recv().await.is_some());
     }
 
     #[tokio::test]

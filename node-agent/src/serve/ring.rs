@@ -1,34 +1,37 @@
 //! Ring links: a stage dials those that it sends to and keeps the connections; frames flow one way, pongs the other.
 
-mod pulse;
-
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::frame::{Hello, NO_RING};
 use polyphony_protocol::hub::{Assignment, Neighbours};
-use polyphony_protocol::{Frame, version};
-use polyphony_wire::{Caller, Connection, LinkError, Wire};
+use polyphony_protocol::{Frame, PlanGeneration, RingId, version};
+use polyphony_wire::{Caller, Connection, FrameReader, LinkError, Wire};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::compute::Compute;
-use super::event::{Event, Source};
+use super::compute::{Compute, Event, Source};
 use super::kv_transfer;
 use super::links::Links;
-use super::members::{Member, Members};
 use super::outlet::{Connected, Outlet};
 use crate::board::{Board, Entry};
 use crate::neighbours;
-use crate::secret;
-
-use pulse::{Listener, RHYTHM};
 
 /// A hello and its answer must come within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How often a link is probed, and how long it may stay silent.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(6);
 /// Connections that are let in at a time, before they have said who they are.
 const MAX_CONNECTIONS: usize = 256;
+
+/// The stages of this phone, by ring and generation: what the listener looks hellos up in.
+#[derive(Clone, Default)]
+pub struct Members {
+    members: Arc<Mutex<HashMap<(RingId, PlanGeneration), Member>>>,
+}
 
 /// Our end of every link that this phone dials.
 #[derive(Clone)]
@@ -37,6 +40,25 @@ pub struct OurEnd {
     pub phone: String,
     pub board: Arc<Board>,
     pub wire: Wire,
+}
+
+/// A stage of this phone.
+#[derive(Clone)]
+pub struct Member {
+    pub assignment: watch::Receiver<Assignment>,
+    pub compute: Compute,
+    pub entry: Arc<Entry>,
+    /// Pieces of KV caches that may be on their way out.
+    pub pieces: Arc<Semaphore>,
+    incoming: Arc<Mutex<HashMap<u32, Incoming>>>,
+}
+
+/// The connection that now comes from a stage.
+struct Incoming {
+    /// Ends it.
+    cancel: CancellationToken,
+    /// Held until its end has been told: what the next one brings comes behind that.
+    turn: Arc<AsyncMutex<()>>,
 }
 
 /// What a connection was let in for.
@@ -49,6 +71,63 @@ struct Accepted {
 pub struct Way {
     pub to_stage: u32,
     pub outlet: Outlet,
+}
+
+// === impl Members ===
+
+impl Members {
+    pub fn add(&self, ring: RingId, generation: PlanGeneration, member: Member) {
+        self.lock().insert((ring, generation), member);
+    }
+
+    pub fn remove(&self, ring: RingId, generation: PlanGeneration) {
+        if let Some(member) = self.lock().remove(&(ring, generation)) {
+            let incoming = member.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            incoming.values().for_each(|connection| connection.cancel.cancel());
+        }
+    }
+
+    pub fn find(&self, ring: RingId, generation: PlanGeneration) -> Option<Member> {
+        self.lock().get(&(ring, generation)).cloned()
+    }
+
+    /// The host link has ended: no gateway waits for any session of this phone any more. Returns when all stages will hear it before
+    /// anything that comes later.
+    pub async fn host_lost(&self) {
+        let members: Vec<_> = self.lock().values().cloned().collect();
+        for member in members {
+            // A stage that has ended has no sessions.
+            let _ = member.compute.send(Event::HostLost).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(RingId, PlanGeneration), Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    pub fn new(assignment: watch::Receiver<Assignment>, compute: Compute, entry: Arc<Entry>) -> Self {
+        Self { assignment, compute, entry, pieces: kv_transfer::piece_places(), incoming: Arc::default() }
+    }
+
+    /// The turn of a new connection from a stage, and what ends it. The one before ends first, and its sessions with it.
+    async fn take_over(&self, from_stage: u32) -> (CancellationToken, OwnedMutexGuard<()>) {
+        let cancel = CancellationToken::new();
+        let turn = {
+            let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = incoming.get(&from_stage).map(|before| {
+                before.cancel.cancel();
+                before.turn.clone()
+            });
+            let turn = turn.unwrap_or_default();
+            incoming.insert(from_stage, Incoming { cancel: cancel.clone(), turn: turn.clone() });
+            turn
+        };
+        (cancel, turn.lock_owned().await)
+    }
 }
 
 /// Lets other stages in until `shutdown`.
@@ -141,20 +220,27 @@ fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<Source, String>
     if hello.to_stage != assignment.stage || !links.incoming.contains(&from) {
         return Err(format!("stage {from} sends nothing to stage {}", assignment.stage));
     }
-    if expected.is_none_or(|peer| peer.phone != hello.phone)
-        || !secret::equal(&hello.ring_secret, &assignment.ring_secret)
-    {
+    if expected.is_none_or(|peer| peer.phone != hello.phone) || !equal(&hello.ring_secret, &assignment.ring_secret) {
         return Err(format!("{} is not the phone of stage {from} in this plan", hello.phone));
     }
     Ok(links.source(from))
 }
 
+/// Equality in a time that tells nothing of where the two differ.
+pub(crate) fn equal(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differences, (x, y)| differences | (x ^ y)) == 0
+}
+
 async fn pump_in(link: &mut Connection, accepted: &Accepted) -> Result<(), LinkError> {
-    let mut listener = Listener::new(&mut link.reader, &mut link.writer, RHYTHM);
     loop {
-        let event = Event::Frame { frame: listener.next().await?, source: accepted.source };
-        if accepted.member.compute.send(event).await.is_err() {
-            return Err(LinkError::Closed);
+        match link.reader.next_within(SILENCE).await? {
+            Frame::Ping { nonce } => link.writer.write(&Frame::Pong { nonce }).await?,
+            frame => {
+                let event = Event::Frame { frame, source: accepted.source };
+                if accepted.member.compute.send(event).await.is_err() {
+                    return Err(LinkError::Closed);
+                }
+            }
         }
     }
 }
@@ -246,13 +332,47 @@ async fn dial(
         Frame::Refused(why) => return Err(LinkError::Refused(why)),
         other => return Err(LinkError::unexpected(&other, "an acceptance")),
     }
-    let Connected { mut waiting, entrance, overrun } = outlet.connect();
+    let Connected { mut waiting, frames, overrun } = outlet.connect();
     entry.set_outgoing(to_stage, Ok(()));
     tracing::info!(%peer, %address, "ring link up");
-    let measured = |round_trip: Duration| our_end.board.note_link(peer, round_trip.as_secs_f64());
     tokio::select! {
         () = overrun.cancelled() => Err(LinkError::Overrun),
-        end = writer.write_lanes(&mut waiting) => end,
-        end = pulse::probe(&mut reader, &entrance, RHYTHM, measured) => end,
+        end = writer.write_queue(&mut waiting) => end,
+        end = probe(&mut reader, frames, peer, &our_end.board) => end,
+    }
+}
+
+/// Pings, and measures the pongs' round trips.
+async fn probe(
+    reader: &mut FrameReader,
+    queue: mpsc::Sender<Frame>,
+    peer: &str,
+    board: &Board,
+) -> Result<(), LinkError> {
+    let mut ticks = tokio::time::interval(PING_EVERY);
+    let mut nonce = 0;
+    let mut sent_at = Instant::now();
+    let mut heard_at = Instant::now();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                if heard_at.elapsed() > SILENCE {
+                    return Err(LinkError::Silent(SILENCE));
+                }
+                nonce += 1;
+                sent_at = Instant::now();
+                // A full queue is traffic enough: the next tick probes again.
+                let _ = queue.try_send(Frame::Ping { nonce });
+            }
+            frame = reader.next() => match frame? {
+                Frame::Pong { nonce: answered } => {
+                    heard_at = Instant::now();
+                    if answered == nonce {
+                        board.note_link(peer, sent_at.elapsed().as_secs_f64());
+                    }
+                }
+                other => return Err(LinkError::unexpected(&other, "a pong")),
+            },
+        }
     }
 }

@@ -28,7 +28,7 @@ mod shape;
 mod window;
 
 use super::batch::{Batch, Job, JobRows};
-use super::event::Source;
+use super::compute::Source;
 use crate::kv_cache::Slots;
 
 pub use any::{AnyStage, Work};

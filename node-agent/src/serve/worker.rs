@@ -5,36 +5,30 @@
 mod attached;
 mod cache_pieces;
 
+use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::frame::Failed;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
-use super::batch::{Batch, Part, StepInput};
-use super::calls::{Calls, Inbox, Late};
-use super::compute::{Attachment, AttachmentId, Call};
-use super::event::{Event, Source, key_of};
+use super::batch::{Batch, StepInput};
+use super::compute::{Attachment, AttachmentId, Call, Event, Owned, Source};
 use super::faults::Faults;
 use super::outlet::ToHost;
 use super::stage::{AnyStage, Effect, EncoderJob, EncoderStep, Reason, Work};
+use crate::hub_link::key_of;
 use crate::kv_cache::Slots;
+use crate::metrics::StepKind;
 use crate::pace::{Figures, Pace, Shares, Step};
-use crate::segment::{AnySegment, SegmentError};
-use crate::steps::StepKind;
+use crate::segment::SegmentError;
 use crate::trial;
 
 use attached::{Attached, Lost};
 
 /// How long after the last step its figures are told, if no other step comes.
 const FIGURES_AFTER: Duration = Duration::from_millis(250);
-
-/// A loaded segment with its share of the memory budget.
-pub struct Owned {
-    pub segment: AnySegment,
-    /// Given back when the segment is freed: fields are dropped in this order.
-    pub memory: OwnedSemaphorePermit,
-}
 
 pub(super) struct Worker {
     owned: Owned,
@@ -43,8 +37,9 @@ pub(super) struct Worker {
     /// Which of the stages may step first.
     turn: usize,
     host: ToHost,
+    runtime: Handle,
     /// For handles that others call back on.
-    calls: Calls<Call>,
+    calls: std_mpsc::SyncSender<Call>,
     /// Of the segment, whichever stage runs on it.
     pace: Pace,
     /// When the figures of the last steps are due.
@@ -73,25 +68,35 @@ enum Next {
 // === impl Worker ===
 
 impl Worker {
-    pub(super) fn new(owned: Owned, host: ToHost, calls: Calls<Call>, broken: watch::Sender<Option<String>>) -> Self {
+    pub(super) fn new(
+        owned: Owned,
+        host: ToHost,
+        runtime: Handle,
+        calls: std_mpsc::SyncSender<Call>,
+        broken: watch::Sender<Option<String>>,
+    ) -> Self {
         let slots = Slots::new(owned.segment.capacity().n_slots);
         let pace = Pace::new(Shares::default(), Figures::default());
         let (stages, turn, faults, figures_due) = (Vec::new(), 0, Faults::default(), None);
-        Self { owned, slots, stages, turn, host, calls, pace, figures_due, faults, broken }
+        Self { owned, slots, stages, turn, host, runtime, calls, pace, figures_due, faults, broken }
     }
 
     /// Runs until it is told to stop.
-    pub(super) fn run(&mut self, inbox: &Inbox<Call>) {
+    pub(super) fn run(&mut self, inbox: &std_mpsc::Receiver<Call>) {
         self.time_trial();
         while self.turn(inbox) {}
     }
 
     /// Hears what waits, looks at the deadlines and runs a step. Whether another turn is to come.
-    fn turn(&mut self, inbox: &Inbox<Call>) -> bool {
-        let mut call = self.wait(inbox).ok();
+    fn turn(&mut self, inbox: &std_mpsc::Receiver<Call>) -> bool {
+        let mut call = match self.wait(inbox) {
+            Ok(call) => Some(call),
+            Err(std_mpsc::RecvTimeoutError::Timeout) => None,
+            Err(std_mpsc::RecvTimeoutError::Disconnected) => return false,
+        };
         while let Some(one) = call {
             match self.take(one) {
-                Next::Hear => call = inbox.try_recv(),
+                Next::Hear => call = inbox.try_recv().ok(),
                 Next::Step => break,
                 Next::Stop => return false,
             }
@@ -106,11 +111,11 @@ impl Worker {
     }
 
     /// The thread ends by a fault of this program: the gateway hears it of every session, and of what waits to be heard.
-    pub(super) fn abandon(&mut self, inbox: &Inbox<Call>) {
+    pub(super) fn abandon(&mut self, inbox: &std_mpsc::Receiver<Call>) {
         while !self.stages.is_empty() {
             self.end(0);
         }
-        while let Some(call) = inbox.try_recv() {
+        for call in inbox.try_iter() {
             if let Call::Stage(generation, event) = call {
                 self.refuse_late(generation, event);
             }
@@ -118,12 +123,18 @@ impl Worker {
     }
 
     /// The next call; none at once where a step can be run, and none at the next deadline.
-    fn wait(&self, inbox: &Inbox<Call>) -> Result<Call, Late> {
+    fn wait(&self, inbox: &std_mpsc::Receiver<Call>) -> Result<Call, std_mpsc::RecvTimeoutError> {
         if self.stages.iter().any(|it| it.stage.has_work()) {
-            return inbox.try_recv().ok_or(Late);
+            return inbox.try_recv().map_err(|error| match error {
+                std_mpsc::TryRecvError::Empty => std_mpsc::RecvTimeoutError::Timeout,
+                std_mpsc::TryRecvError::Disconnected => std_mpsc::RecvTimeoutError::Disconnected,
+            });
         }
         let deadlines = self.stages.iter().filter_map(|it| it.stage.poll_timeout());
-        inbox.recv_until(deadlines.chain(self.figures_due).min())
+        match deadlines.chain(self.figures_due).min() {
+            Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            None => inbox.recv().map_err(|_| std_mpsc::RecvTimeoutError::Disconnected),
+        }
     }
 
     fn take(&mut self, call: Call) -> Next {
@@ -156,7 +167,7 @@ impl Worker {
     }
 
     fn attach(&mut self, id: AttachmentId, attachment: Attachment) {
-        let Attachment { shape, holds, next, skips, entry, pull } = attachment;
+        let Attachment { shape, holds, next, skips, entry, puller } = attachment;
         let generation = shape.generation;
         // One of the same generation is gone: its own end is on its way behind this.
         if let Some(index) = self.find(generation) {
@@ -164,7 +175,7 @@ impl Worker {
         }
         let stage = AnyStage::new(shape, self.slots.clone());
         entry.set_figures(self.pace.figures());
-        self.stages.push(Attached { id, generation, stage, holds, next, skips, entry, pull });
+        self.stages.push(Attached { id, generation, stage, holds, next, skips, entry, puller });
     }
 
     fn detach(&mut self, id: AttachmentId) {
@@ -193,7 +204,6 @@ impl Worker {
             Event::Frame { frame, source } => self.accept(index, frame, source, now),
             Event::PeerLost { phone, why } => stage.decoding_mut().peer_lost(&phone, &why),
             Event::HostLost => stage.decoding_mut().host_lost(),
-            Event::AllOver => stage.decoding_mut().all_over(),
             Event::ReadKv { key, n_positions, layer, positions, answer } => {
                 // Who asked may have gone.
                 let _ = answer.send(self.read_kv(index, key, n_positions, layer, positions));
@@ -285,9 +295,6 @@ impl Worker {
         let output = segment.step_of(it.holds, &rows, n_encoded, input, n_logits)?;
         let computing = began.elapsed();
         it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, computing);
-        for Part { key, position, n_rows, sample } in &parts {
-            tracing::debug!(session = %key.session, position, n_rows, sample, "computed");
-        }
         let n_layers = segment.n_decoding_layers(it.holds);
         let step = Step { n_rows: rows.len(), n_logits, n_layers, is_decode, computing, whole: computing };
         Ok(Done { effects: it.stage.decoding_mut().complete(&parts, &output, Instant::now()), step })
@@ -347,7 +354,7 @@ impl Worker {
         let it = &self.stages[index];
         let mut lost = None;
         for effect in effects {
-            lost = lost.or(it.carry_out(effect, &self.host, &self.calls));
+            lost = lost.or(it.carry_out(effect, &self.host, &self.runtime, &self.calls));
         }
         if let Some(Lost { phone, why }) = lost {
             let effects = self.stages[index].stage.decoding_mut().peer_lost(&phone, &why.to_string());
@@ -357,7 +364,7 @@ impl Worker {
             let it = &self.stages[index];
             for effect in effects {
                 // What cannot be told of an end over a broken link is told by the link's end.
-                let _ = it.carry_out(effect, &self.host, &self.calls);
+                let _ = it.carry_out(effect, &self.host, &self.runtime, &self.calls);
             }
         }
     }

@@ -2,21 +2,18 @@
 //!
 //! A name says what the bytes must be, so a file is believed only after its digest was computed again.
 
-mod hold;
 mod incoming;
+mod kept;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use sha2::{Digest, Sha256};
-
-pub use hold::Hold;
 pub use incoming::{Incoming, KeepError};
-
-use hold::Holds;
+pub use kept::Kept;
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +29,10 @@ pub struct CacheError {
 pub struct Cache {
     folder: PathBuf,
     limit_bytes: u64,
-    holds: Holds,
 }
+
+/// Digests of files that are not to make room for others.
+pub type Needed = BTreeSet<String>;
 
 /// What a file is called until all of it has come.
 const PART: &str = "part";
@@ -55,7 +54,7 @@ impl Cache {
     /// # Errors
     /// When the folder cannot be made or read.
     pub fn open(folder: PathBuf, limit_bytes: u64) -> Result<Self, CacheError> {
-        let cache = Self { folder, limit_bytes, holds: Holds::default() };
+        let cache = Self { folder, limit_bytes };
         cache.make_folder()?;
         // One of an earlier version was readable by all; where it is not ours to change, it stays as it is.
         let _ = fs::set_permissions(&cache.folder, fs::Permissions::from_mode(0o700));
@@ -67,25 +66,35 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The bytes of that digest; `None` when they are not here or no longer what they were.
+    /// The file of that digest, to be read by range; `None` when it is not here or no longer what it was. Reads it once, in pieces: a
+    /// blocking thread's work.
     ///
     /// # Errors
     /// When a file is there but cannot be read.
-    pub fn get(&self, sha256: &str) -> Result<Option<Vec<u8>>, CacheError> {
+    pub fn open_kept(&self, sha256: &str) -> Result<Option<Kept>, CacheError> {
         let Some(path) = self.path_of(sha256) else { return Ok(None) };
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+        let kept = match Kept::open(&path, sha256) {
+            Ok(Some(kept)) => kept,
+            Ok(None) => {
+                tracing::warn!(path = %path.display(), "a cached file has changed on the disk; it is fetched again");
+                let _ = fs::remove_file(&path);
+                return Ok(None);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.error(&path, source)),
         };
-        if hex::encode(Sha256::digest(&bytes)) != sha256 {
-            tracing::warn!(path = %path.display(), "a cached file has changed on the disk; it is fetched again");
-            let _ = fs::remove_file(&path);
-            return Ok(None);
-        }
         // The time of use is what decides who goes first when room is needed; a failure only makes that less exact.
         let _ = fs::File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        Ok(Some(bytes))
+        Ok(Some(kept))
+    }
+
+    /// The bytes of that digest, for what is small.
+    ///
+    /// # Errors
+    /// As [`Cache::open_kept`].
+    pub fn get(&self, sha256: &str) -> Result<Option<Vec<u8>>, CacheError> {
+        let Some(kept) = self.open_kept(sha256)? else { return Ok(None) };
+        kept.bytes().map(Some).map_err(|source| self.error(&self.folder.join(sha256), source))
     }
 
     /// Whether a file of that digest and length is here. Its digest is checked when it is read.
@@ -93,42 +102,26 @@ impl Cache {
         self.path_of(sha256).and_then(|path| fs::metadata(path).ok()).is_some_and(|file| file.len() == n_bytes)
     }
 
-    /// A hold on files of this cache, on none yet.
-    pub fn hold(&self) -> Hold {
-        self.holds.begin()
-    }
-
-    /// Takes in `n_bytes` of that digest as they come. When the limit is reached older files make room, those last that others hold, and
-    /// those that `own` holds never; `None` when there is no room even so, or the name is no digest.
+    /// Takes in `n_bytes` of that digest as they come. Older files that are not in `needed` go first when the limit is
+    /// reached; `None` when there is no room even so, or the name is no digest.
     ///
     /// # Errors
     /// When a file cannot be made.
-    pub fn receive(&self, sha256: &str, n_bytes: u64, own: &Hold) -> Result<Option<Incoming>, CacheError> {
+    pub fn receive(&self, sha256: &str, n_bytes: u64, needed: &Needed) -> Result<Option<Incoming>, CacheError> {
         let Some(path) = self.path_of(sha256) else { return Ok(None) };
         // Somebody may have cleared the folder while the agent ran.
         self.make_folder()?;
-        if !self.make_room(n_bytes, own)? {
+        if !self.make_room(n_bytes, needed)? {
             return Ok(None);
         }
         Incoming::new(path, sha256).map(Some)
     }
 
-    /// Frees `n_bytes` of a disk that is full, if so much lies in files that nobody holds: the oldest go. Says how many bytes did.
-    pub fn make_way(&self, n_bytes: u64) -> u64 {
-        let Ok(mut entries) = self.entries() else { return 0 };
-        let held = self.holds.digests();
-        entries.retain(|entry| entry.is_whole() && !held.contains(entry.name()));
-        entries.sort_by_key(|entry| entry.used);
-        let mut freed = 0;
-        for entry in entries {
-            if freed >= n_bytes {
-                break;
-            }
-            if fs::remove_file(&entry.path).is_ok() {
-                freed += entry.n_bytes;
-            }
-        }
-        freed
+    /// Removes every file that is not needed, for a disk that is full; says how many bytes that were.
+    pub fn clear_unneeded(&self, needed: &Needed) -> u64 {
+        let removed =
+            |entry: Entry| (entry.may_go(needed) && fs::remove_file(&entry.path).is_ok()).then_some(entry.n_bytes);
+        self.entries().map_or(0, |entries| entries.into_iter().filter_map(removed).sum())
     }
 
     pub fn limit_bytes(&self) -> u64 {
@@ -140,20 +133,15 @@ impl Cache {
         made.map_err(|source| self.error(&self.folder, source))
     }
 
-    fn make_room(&self, n_bytes: u64, own: &Hold) -> Result<bool, CacheError> {
+    fn make_room(&self, n_bytes: u64, needed: &Needed) -> Result<bool, CacheError> {
         let mut entries = self.entries()?;
+        entries.sort_by_key(|entry| entry.used);
         let mut total: u64 = entries.iter().map(|entry| entry.n_bytes).sum();
-        if total + n_bytes <= self.limit_bytes {
-            return Ok(true);
-        }
-        let held = self.holds.digests();
-        entries.retain(|entry| entry.is_whole() && !own.has(entry.name()));
-        entries.sort_by_key(|entry| (held.contains(entry.name()), entry.used));
         for entry in entries {
             if total + n_bytes <= self.limit_bytes {
                 break;
             }
-            if fs::remove_file(&entry.path).is_ok() {
+            if entry.may_go(needed) && fs::remove_file(&entry.path).is_ok() {
                 total -= entry.n_bytes;
             }
         }
@@ -188,19 +176,19 @@ struct Entry {
 }
 
 impl Entry {
-    /// Its digest, where it is whole.
-    fn name(&self) -> &str {
-        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-    }
-
-    fn is_whole(&self) -> bool {
-        self.path.extension().is_none()
+    /// Whether it is whole and nobody needs it.
+    fn may_go(&self, needed: &Needed) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        self.path.extension().is_none() && !needed.contains(name)
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use polyphony_kernels::FileBytes;
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn digest(bytes: &[u8]) -> String {
@@ -208,10 +196,9 @@ mod tests {
     }
 
     /// Whether there was room.
-    fn put(cache: &Cache, bytes: &[u8], own: &[&str]) -> bool {
-        let hold = cache.hold();
-        hold.keep(own.iter().map(|name| (*name).to_owned()));
-        let Some(mut incoming) = cache.receive(&digest(bytes), bytes.len() as u64, &hold).unwrap() else {
+    fn put(cache: &Cache, bytes: &[u8], needed: &[&str]) -> bool {
+        let needed = needed.iter().map(|name| (*name).to_owned()).collect();
+        let Some(mut incoming) = cache.receive(&digest(bytes), bytes.len() as u64, &needed).unwrap() else {
             return false;
         };
         bytes.chunks(3).for_each(|piece| incoming.write(piece).unwrap());
@@ -230,6 +217,10 @@ mod tests {
         assert!(put(&cache, b"weights", &[]));
         let name = digest(b"weights");
         assert_eq!(cache.get(&name).unwrap().as_deref(), Some(&b"weights"[..]));
+        let (kept, mut part) = (cache.open_kept(&name).unwrap().unwrap(), [0; 3]);
+        kept.read_at(2, &mut part).unwrap();
+        assert_eq!((kept.n_bytes(), &part), (7, b"igh"));
+        assert!(kept.read_at(5, &mut part).is_err(), "it ends at 7");
         fs::write(folder.path().join(&name), b"weightz").unwrap();
         assert_eq!(cache.get(&name).unwrap(), None);
     }
@@ -245,51 +236,18 @@ mod tests {
         assert!(put(&cache, &[3; 10], &[&a]));
         assert!(!put(&cache, &[2; 10], &[&a, &c]));
         assert!(cache.has(&a, 10) && !cache.has(&b, 10) && cache.has(&c, 10));
-    }
-
-    #[test]
-    fn what_somebody_holds_goes_last_and_never_for_a_disk_that_is_full() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::open(folder.path().into(), 40).unwrap();
-        let names: Vec<String> = (1..=5).map(|n| digest(&[n; 10])).collect();
-        let age = |n: u64| {
-            let used = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n);
-            let file = fs::File::options().append(true).open(folder.path().join(&names[n as usize])).unwrap();
-            file.set_modified(used).unwrap();
-        };
-        for n in 0..4 {
-            assert!(put(&cache, &[n + 1; 10], &[]));
-            age(n.into());
-        }
-        // A segment serves on the two oldest.
-        let serves = cache.hold();
-        serves.keep([names[0].clone(), names[1].clone()]);
-        assert_eq!(cache.make_way(5), 10);
-        assert!(
-            !cache.has(&names[2], 10) && cache.has(&names[3], 10),
-            "the oldest of the others, and no more than is wanted"
-        );
-        assert_eq!(cache.make_way(1000), 10);
-        assert!(cache.has(&names[0], 10) && cache.has(&names[1], 10));
-        assert_eq!(cache.make_way(1000), 0);
-        // A limit that is too small for both is no reason not to load the second.
-        assert!(put(&cache, &[5; 10], &[]) && put(&cache, &[6; 30], &[&names[4]]));
-        assert!(!cache.has(&names[0], 10) && !cache.has(&names[1], 10) && cache.has(&names[4], 10));
-        let loads = cache.hold();
-        loads.keep([names[4].clone()]);
-        assert_eq!(cache.make_way(1000), 30);
-        drop(loads);
-        assert_eq!(cache.make_way(1000), 10);
+        assert_eq!(cache.clear_unneeded(&Needed::from([a.clone()])), 10);
+        assert_eq!(files(folder.path()), [a]);
     }
 
     #[test]
     fn nothing_half_written_outlives_its_failure() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().into(), 1000).unwrap();
-        let mut broken_off = cache.receive(&digest(b"weights"), 7, &cache.hold()).unwrap().unwrap();
+        let mut broken_off = cache.receive(&digest(b"weights"), 7, &Needed::new()).unwrap().unwrap();
         broken_off.write(b"wei").unwrap();
         drop(broken_off);
-        let mut damaged = cache.receive(&digest(b"weights"), 7, &cache.hold()).unwrap().unwrap();
+        let mut damaged = cache.receive(&digest(b"weights"), 7, &Needed::new()).unwrap().unwrap();
         damaged.write(b"weightz").unwrap();
         assert!(matches!(damaged.keep(), Err(KeepError::Digest { .. })));
         assert_eq!(files(folder.path()), [""; 0]);
@@ -320,7 +278,7 @@ mod tests {
         let cache = Cache::open(folder.path().join("cache"), 1000).unwrap();
         fs::write(folder.path().join("secret"), b"s").unwrap();
         assert_eq!(cache.get("../secret").unwrap(), None);
-        assert!(cache.receive("../other", 1, &cache.hold()).unwrap().is_none());
+        assert!(cache.receive("../other", 1, &Needed::new()).unwrap().is_none());
         assert!(!folder.path().join("other").exists());
     }
 }

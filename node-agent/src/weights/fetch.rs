@@ -9,7 +9,7 @@ use polyphony_model::{Manifest, TensorEntry};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::cache::{Cache, CacheError, Hold, Incoming, KeepError};
+use super::cache::{Cache, CacheError, Incoming, KeepError, Needed};
 
 /// The host that serves manifests and tensors.
 #[derive(Clone)]
@@ -80,11 +80,11 @@ impl Host {
         Ok(Self { client, base_url, token })
     }
 
-    /// The manifest of that digest, from the cache or the host, checked; what `hold` holds stays there.
+    /// The manifest of that digest, from the cache or the host, checked.
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn manifest(&self, cache: &Cache, hold: &Hold, digest: &str) -> Result<Manifest, FetchError> {
+    pub async fn manifest(&self, cache: &Cache, digest: &str) -> Result<Manifest, FetchError> {
         let what = format!("manifest {digest}");
         let cached = async || {
             let (cache, digest) = (cache.clone(), digest.to_owned());
@@ -96,7 +96,7 @@ impl Host {
                 let path = format!("v1alpha1/manifests/{digest}");
                 let length = Length::AtMost(MAX_MANIFEST_BYTES);
                 let wanted = Wanted { what: what.clone(), path, sha256: digest, length };
-                self.fetch(cache, wanted, hold, &mut |_| {}).await?;
+                self.fetch(cache, wanted, &Needed::new(), &mut |_| {}).await?;
                 let vanished = || FetchError::Manifest {
                     digest: digest.to_owned(),
                     why: "the disk does not give back what was written to it".to_owned(),
@@ -110,7 +110,7 @@ impl Host {
         Ok(manifest)
     }
 
-    /// Brings one tensor into the cache, checked; what `hold` holds stays there. `progress` hears of every piece that arrives.
+    /// Brings one tensor into the cache, checked; what is `needed` stays there. `progress` hears of every piece that arrives.
     ///
     /// # Errors
     /// [`FetchError`].
@@ -119,7 +119,7 @@ impl Host {
         cache: &Cache,
         manifest_digest: &str,
         (index, tensor): (usize, &TensorEntry),
-        hold: &Hold,
+        needed: &Needed,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchError> {
         let wanted = Wanted {
@@ -128,25 +128,25 @@ impl Host {
             sha256: &tensor.sha256,
             length: Length::Exactly(tensor.n_bytes),
         };
-        self.fetch(cache, wanted, hold, progress).await
+        self.fetch(cache, wanted, needed, progress).await
     }
 
     async fn fetch(
         &self,
         cache: &Cache,
         wanted: Wanted<'_>,
-        hold: &Hold,
+        needed: &Needed,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchError> {
-        match self.fetch_once(cache, wanted.clone(), hold, progress).await {
-            // Others than this cache have filled the disk: before it gives up, what nobody needs goes, as much as is wanted.
+        match self.fetch_once(cache, wanted.clone(), needed, progress).await {
+            // Others than this cache have filled the disk: what it can do without goes before it gives up.
             Err(FetchError::Cache(error)) if error.is_full_disk() => {
-                let freed = cache.make_way(wanted.length.limit());
+                let freed = cache.clear_unneeded(needed);
                 if freed == 0 {
                     return Err(error.into());
                 }
-                tracing::warn!(%error, freed, "the disk is full; cached weights that no segment needs were removed");
-                self.fetch_once(cache, wanted, hold, progress).await
+                tracing::warn!(%error, freed, "the disk is full; cached weights of other models were removed");
+                self.fetch_once(cache, wanted, needed, progress).await
             }
             end => end,
         }
@@ -156,7 +156,7 @@ impl Host {
         &self,
         cache: &Cache,
         wanted: Wanted<'_>,
-        hold: &Hold,
+        needed: &Needed,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchError> {
         let Wanted { what, path, sha256, length } = wanted;
@@ -170,9 +170,9 @@ impl Host {
         }
         let (pieces, arriving) = mpsc::channel(PIECES);
         let kept = spawn_blocking({
-            let (cache, sha256, hold) = (cache.clone(), sha256.to_owned(), hold.clone());
+            let (cache, sha256, needed) = (cache.clone(), sha256.to_owned(), needed.clone());
             let room = response.content_length().unwrap_or(0).min(length.limit()).max(length.least());
-            move || match cache.receive(&sha256, room, &hold)? {
+            move || match cache.receive(&sha256, room, &needed)? {
                 None => Ok(None),
                 Some(incoming) => take_in(incoming, arriving).map(Some),
             }
@@ -228,6 +228,3 @@ impl Length {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

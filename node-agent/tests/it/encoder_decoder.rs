@@ -7,7 +7,7 @@ use polyphony_agent::segment::{
     AnySegment, Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Segment, SegmentError,
 };
 use polyphony_kernels::{Backend, Row};
-use polyphony_model::{Edge, EdgeKind, Holds, LayerRange, Manifest, TensorEntry};
+use polyphony_model::{Edge, EdgeKind, Holds, LayerRange, Manifest, TensorEntry, TensorReader};
 use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use serde::Deserialize;
@@ -57,9 +57,8 @@ impl Graph {
     pub fn load(cuts: &[u32], backend: Backend, activation_type: ActivationType) -> Self {
         let path = folder().join("t5.gguf");
         let manifest = Manifest::build(&path).unwrap();
-        let file = fs::read(&path).unwrap();
         let bytes_of = |tensor: &TensorEntry| -> Result<Vec<u8>, SegmentError> {
-            Ok(file[tensor.offset as usize..(tensor.offset + tensor.n_bytes) as usize].to_vec())
+            Ok(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
         };
         let n_layers = manifest.hyperparameters.n_layers;
         let bounds: Vec<u32> = [0].iter().chain(cuts).chain([n_layers].iter()).copied().collect();
@@ -218,11 +217,10 @@ fn every_split_of_a_t5_gives_the_same_bits_whatever_travels() {
 fn any_segment(model: &str, holds: Option<Holds>) -> AnySegment {
     let path = folder().join(model);
     let manifest = Manifest::build(&path).unwrap();
-    let file = fs::read(&path).unwrap();
     let engine = polyphony_kernels::open(CPU, None).unwrap();
     let holds = holds.unwrap_or(Holds::all(manifest.hyperparameters.n_layers));
     AnySegment::load(engine, &manifest, holds, CAPACITY, ActivationType::F16, |tensor| {
-        Ok::<_, SegmentError>(file[tensor.offset as usize..(tensor.offset + tensor.n_bytes) as usize].to_vec())
+        Ok::<_, SegmentError>(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
     })
     .unwrap()
 }

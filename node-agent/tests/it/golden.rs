@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use polyphony_agent::segment::{Capacity, Input, Output, Segment, SegmentError};
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Row};
-use polyphony_model::{Holds, LayerRange, Manifest};
+use polyphony_model::{Holds, LayerRange, Manifest, TensorReader};
 use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use serde::Deserialize;
@@ -54,7 +54,6 @@ impl Ring {
         activation_type: ActivationType,
     ) -> Self {
         let manifest = Manifest::build(path).unwrap();
-        let file = fs::read(path).unwrap();
         let n_layers = manifest.hyperparameters.n_layers;
         let bounds: Vec<u32> = [0].iter().chain(cuts).chain([n_layers].iter()).copied().collect();
         let capacity = Capacity { n_slots: 2, n_positions: 256, max_rows: 16 };
@@ -66,9 +65,8 @@ impl Ring {
                     layers: LayerRange { from: range[0], to: range[1] },
                     head: range[1] == n_layers,
                 };
-                Segment::load::<SegmentError>(open(), &manifest, holds, capacity, activation_type, |tensor| {
-                    let from = tensor.offset as usize;
-                    Ok(file[from..from + tensor.n_bytes as usize].to_vec())
+                Segment::load::<SegmentError, _>(open(), &manifest, holds, capacity, activation_type, |tensor| {
+                    Ok(TensorReader::open(path, &manifest, tensor).unwrap().read_all().unwrap())
                 })
                 .unwrap()
             })
@@ -244,7 +242,7 @@ pub const fn off(farthest: f32, mean: f32) -> Off {
 
 /// f32 arithmetic on dequantised weights, of tiny models and of the real one: the golden files round to 5 and to 4 decimals.
 const F32_TINY: Off = off(2.8e-5, 5.7e-6);
-const F32_TYPES: Off = off(2.6e-5, 5.9e-6);
+const F32_TYPES: Off = off(4.0e-5, 8.0e-6);
 const F32_SMOLLM2: Off = off(1.07e-4, 3.6e-5);
 /// f16 hidden states after every layer, by model.
 const F16: [(&str, Off); 3] =
@@ -253,31 +251,24 @@ const F16: [(&str, Off); 3] =
 const Q8: [(&str, Off); 3] =
     [("llama", off(0.171, 0.0291)), ("bloom", off(0.102, 0.0233)), (SMOLLM2, off(1.04, 0.214))];
 /// Activations of 8 bits in the products, one scale for 32 values.
-const INT8: [(&str, Off); 17] = [
-    ("llama_q8_0", off(0.384, 0.0498)),
-    ("llama_q4_0", off(0.306, 0.0686)),
+#[expect(clippy::approx_constant, reason = "what was measured, and not 1/π")]
+const INT8: [(&str, Off); 4] = [
+    ("llama_q8_0", off(0.318, 0.0567)),
+    ("llama_q4_0", off(0.385, 0.0926)),
     ("llama_q4_1", off(0.370, 0.0660)),
-    ("llama_q5_0", off(0.5, 0.1)),
-    ("llama_q5_1", off(0.5, 0.1)),
-    ("llama256_q2_k", off(0.5, 0.1)),
-    ("llama256_q3_k", off(0.5, 0.1)),
-    ("llama256_q4_k", off(0.5, 0.1)),
-    ("llama256_q5_k", off(0.5, 0.1)),
-    ("llama256_q6_k", off(0.5, 0.1)),
-    ("llama256_iq4_nl", off(0.5, 0.1)),
-    ("llama256_iq4_xs", off(0.5, 0.1)),
-    ("llama256_mxfp4", off(0.5, 0.1)),
-    ("llama256_mixed", off(0.5, 0.1)),
-    ("llama256_q4_0", off(0.5, 0.1)),
-    ("llama256_q4_k_m", off(0.5, 0.1)),
-    (SMOLLM2, off(1.0, 0.2)),
+    (SMOLLM2, off(0.475, 0.0885)),
 ];
 /// The same of the first steps of each case of SmolLM2, which is what software Vulkan has the time for.
-const INT8_FIRST_STEPS: Off = off(1.0, 0.2);
+const INT8_FIRST_STEPS: Off = off(0.344, 0.0990);
 
 fn compare_tiny(backend: Backend, name: &str, allowed: Off) {
+    compare_form(backend, name, &format!("{name}.gguf"), allowed);
+}
+
+/// Of a model that is in other files than one of its own name.
+fn compare_form(backend: Backend, name: &str, files: &str, allowed: Off) {
     let golden = golden(&format!("tiny/{name}.json"));
-    let path = golden_folder().join(format!("tiny/{name}.gguf"));
+    let path = golden_folder().join("tiny").join(files);
     let n_layers = Manifest::outline(&path).unwrap().hyperparameters.n_layers;
     for cuts in [&[][..], &[1], &[2, 3]] {
         // A stage has a layer at least.
@@ -334,6 +325,26 @@ fn every_type_of_weights_gives_its_golden_logits_on_vulkan() {
 fn tiny_models_give_their_golden_logits_on_vulkan() {
     if vulkan_is_here() {
         TINY.iter().chain(&FAMILIES).for_each(|name| compare_tiny(VULKAN, name, F32_TINY.times(EXACT)));
+    }
+}
+
+/// Other forms of files: the golden file's name, and what is named of the model.
+const FORMS: [(&str, &str); 4] = [
+    ("split2", "split2-*-of-*.gguf"),
+    ("split3", "split3-00002-of-00003.gguf"),
+    ("llama_hf", "llama_hf"),
+    ("qwen2_hf", "qwen2_hf"),
+];
+
+#[test]
+fn models_in_several_files_give_their_golden_logits_on_the_cpu() {
+    FORMS.iter().for_each(|(name, files)| compare_form(CPU, name, files, F32_TINY.times(EXACT)));
+}
+
+#[test]
+fn models_in_several_files_give_their_golden_logits_on_vulkan() {
+    if vulkan_is_here() {
+        FORMS.iter().for_each(|(name, files)| compare_form(VULKAN, name, files, F32_TINY.times(EXACT)));
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use clap::Parser;
 use polyphony_agent::agent;
 use polyphony_agent::flags::Flags;
-use polyphony_model::Manifest;
+use polyphony_model::{Manifest, TensorReader};
 use polyphony_protocol::hub::{Assignment, Join, SegmentPhase, ToAgent, ToHub, Welcome};
 use polyphony_protocol::version::{self, ProtocolVersion};
 use polyphony_protocol::{Frame, encode};
@@ -30,7 +30,7 @@ pub struct Served {
     pub manifest: Manifest,
     pub digest: String,
     json: Vec<u8>,
-    file: Vec<u8>,
+    path: PathBuf,
 }
 
 /// The host of a test.
@@ -62,8 +62,8 @@ impl Hub {
     pub async fn open(model: &Path) -> Self {
         let manifest = Manifest::build(model).unwrap();
         let json = serde_json::to_vec(&manifest).unwrap();
-        let (digest, file) = (manifest.digest(), std::fs::read(model).unwrap());
-        let model = Arc::new(Served { manifest, digest, json, file });
+        let (digest, path) = (manifest.digest(), model.to_owned());
+        let model = Arc::new(Served { manifest, digest, json, path });
         let weights = Router::new()
             .route("/v1alpha1/manifests/{digest}", get(async |State(model): State<Arc<Served>>| model.json.clone()))
             .route("/v1alpha1/tensors/{digest}/{index}", get(tensor))
@@ -214,6 +214,5 @@ async fn tensor(
     UrlPath((_, index)): UrlPath<(String, usize)>,
 ) -> Result<Vec<u8>, StatusCode> {
     let tensor = model.manifest.tensors.get(index).ok_or(StatusCode::NOT_FOUND)?;
-    let from = tensor.offset as usize;
-    Ok(model.file[from..from + tensor.n_bytes as usize].to_vec())
+    Ok(TensorReader::open(&model.path, &model.manifest, tensor).unwrap().read_all().unwrap())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polyphony_agent::segment::{Capacity, Input, Output, Segment, SegmentError};
 use polyphony_kernels::{Backend, Row};
-use polyphony_model::{Holds, LayerRange, Manifest};
+use polyphony_model::{Holds, LayerRange, Manifest, TensorReader};
 use polyphony_protocol::ActivationType;
 
 use crate::golden::{CPU, VULKAN, vulkan_is_here};
@@ -16,13 +16,11 @@ fn load(backend: Backend, layers: LayerRange) -> Segment {
 fn load_of(model: &str, backend: Backend, layers: LayerRange) -> Segment {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../e2e/golden/tiny/{model}.gguf"));
     let manifest = Manifest::build(&path).unwrap();
-    let file = std::fs::read(&path).unwrap();
     let holds = Holds { layers, ..Holds::all(manifest.hyperparameters.n_layers) };
     let capacity = Capacity { n_slots: 3, n_positions: 32, max_rows: 8 };
     let engine = polyphony_kernels::open(backend, None).unwrap();
-    Segment::load::<SegmentError>(engine, &manifest, holds, capacity, ActivationType::F16, |tensor| {
-        let from = tensor.offset as usize;
-        Ok(file[from..from + tensor.n_bytes as usize].to_vec())
+    Segment::load::<SegmentError, _>(engine, &manifest, holds, capacity, ActivationType::F16, |tensor| {
+        Ok(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
     })
     .unwrap()
 }

@@ -2,14 +2,12 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use polyphony_protocol::hub::{self, Assignment, Peer, SegmentPhase, ToHub};
 use polyphony_protocol::version::{self, ProtocolVersion};
 use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId};
 use polyphony_wire::LinkError;
-use tokio::net::TcpSocket;
 
 use crate::exposition::value;
 use crate::hub::{Hub, Joined, PATIENCE};
@@ -153,52 +151,4 @@ async fn a_log_that_takes_nothing_ends_no_agent_and_no_token_is_left_on_its_comm
         child.kill().unwrap();
         child.wait().unwrap();
     }
-}
-
-/// A running agent, killed when it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill().and_then(|()| self.0.wait());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_was_welcomed_before_dials_a_lost_host_every_two_seconds() {
-    let hub = Hub::open(&model()).await;
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let child = Command::new(env!("CARGO_BIN_EXE_polyphony-agent"))
-        .args(["--name", "phone-1", "--hub", &hub.address(), "--token", "t", "--backend", "cpu", "--memory", "64Mi"])
-        .arg("--data-dir")
-        .arg(folder.path().join("data"))
-        .env("RUST_LOG", "info")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
-    let _running = Running(child);
-    let welcomed = hub.take_in(version::CURRENT).await;
-    let address = hub.address().parse().unwrap();
-    drop((welcomed, hub));
-    // From now on nobody listens there, nor can another test.
-    let kept = TcpSocket::new_v4().unwrap();
-    kept.set_reuseaddr(true).unwrap();
-    kept.bind(address).unwrap();
-    let expected = ["100ms", "200ms", "400ms", "800ms", "1.6s", "2s", "2s"];
-    let began = Instant::now();
-    let pauses = loop {
-        let text = std::fs::read_to_string(&log).unwrap();
-        let lines = text.lines().filter(|line| line.contains("no link to the host"));
-        let pause = |line: &str| line.split("retry_in=").nth(1)?.split_whitespace().next().map(str::to_owned);
-        let pauses: Vec<String> = lines.filter_map(pause).collect();
-        if pauses.len() >= expected.len() {
-            break pauses;
-        }
-        assert!(began.elapsed() < PATIENCE, "it does not dial on:\n{text}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
-    assert_eq!(pauses[..expected.len()], expected);
 }

@@ -23,7 +23,7 @@ pub struct Bounds {
     pub greeting_bytes: usize,
     /// The longest frame of everyone else.
     pub frame_bytes: usize,
-    /// An end that takes no byte of a write for this long is gone.
+    /// A write that takes longer means that the other end is gone.
     pub write_deadline: Duration,
 }
 

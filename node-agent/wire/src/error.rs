@@ -16,7 +16,7 @@ pub enum LinkError {
     Frame(#[from] FrameError),
     #[error("nothing came for {0:?}")]
     Silent(Duration),
-    #[error("nothing of a write was taken for {0:?}")]
+    #[error("a write took longer than {0:?}")]
     SlowWrite(Duration),
     #[error("more frames waited than may, so the link is given up")]
     Overrun,

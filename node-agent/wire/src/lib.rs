@@ -5,14 +5,12 @@
 
 mod connection;
 mod error;
-mod lanes;
 mod reader;
 mod tally;
 mod writer;
 
 pub use connection::{Bounds, Caller, Connection, Wire};
 pub use error::LinkError;
-pub use lanes::{Entrance, LaneLimits, Lanes, NoEntry, lanes};
 pub use reader::FrameReader;
 pub use tally::{Tally, Uncounted};
 pub use writer::FrameWriter;

@@ -16,7 +16,6 @@ pub struct FrameReader<R = OwnedReadHalf> {
     buffer: BytesMut,
     limit: usize,
     bounds: Bounds,
-    n_bytes_read: u64,
 }
 
 // === impl FrameReader ===
@@ -24,7 +23,7 @@ pub struct FrameReader<R = OwnedReadHalf> {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A reader for whoever has not yet said who it is: no frame over a greeting's bytes until it is [trusted](Self::trust).
     pub fn of_stranger(stream: R, bounds: Bounds) -> Self {
-        Self { stream, buffer: BytesMut::new(), limit: bounds.greeting_bytes, bounds, n_bytes_read: 0 }
+        Self { stream, buffer: BytesMut::new(), limit: bounds.greeting_bytes, bounds }
     }
 
     /// A reader for whom this end has chosen to talk to.
@@ -37,11 +36,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.limit = self.bounds.frame_bytes;
     }
 
-    /// Bytes that have come so far, of whole frames or not: where they become more, the other end is there.
-    pub fn n_bytes_read(&self) -> u64 {
-        self.n_bytes_read
-    }
-
     /// The next frame. Cancelling loses nothing.
     ///
     /// # Errors
@@ -51,7 +45,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(frame) = decode(&mut self.buffer, self.limit)? {
                 return Ok(frame);
             }
-            self.read().await?;
+            self.buffer.reserve(READ_BYTES);
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(LinkError::Closed);
+            }
         }
     }
 
@@ -62,26 +59,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub async fn next_within(&mut self, deadline: Duration) -> Result<Frame, LinkError> {
         tokio::time::timeout(deadline, self.next()).await.map_err(|_| LinkError::Silent(deadline))?
     }
-
-    /// The next frame, or an error when no byte comes for as long as `silence`. A frame may take its time: slow is not silent.
-    ///
-    /// # Errors
-    /// As [`FrameReader::next`], and [`LinkError::Silent`].
-    pub async fn next_unless_silent(&mut self, silence: Duration) -> Result<Frame, LinkError> {
-        loop {
-            if let Some(frame) = decode(&mut self.buffer, self.limit)? {
-                return Ok(frame);
-            }
-            tokio::time::timeout(silence, self.read()).await.map_err(|_| LinkError::Silent(silence))??;
-        }
-    }
-
-    async fn read(&mut self) -> Result<(), LinkError> {
-        self.buffer.reserve(READ_BYTES);
-        let n_bytes = self.stream.read_buf(&mut self.buffer).await?;
-        self.n_bytes_read += n_bytes as u64;
-        if n_bytes == 0 { Err(LinkError::Closed) } else { Ok(()) }
-    }
 }
 
 /// Room for one read at least.
@@ -91,7 +68,6 @@ const READ_BYTES: usize = 16 << 10;
 mod tests {
     #![allow(clippy::unwrap_used)]
     use polyphony_protocol::encode;
-    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -120,27 +96,5 @@ mod tests {
             }
             assert!(matches!(reader.next().await, Err(LinkError::Closed)));
         }
-    }
-
-    #[tokio::test]
-    async fn a_frame_that_comes_slowly_is_no_silence() {
-        let silence = Duration::from_millis(1500);
-        let mut bytes = BytesMut::new();
-        encode(&Frame::Filler(vec![7; 40].into()), &mut bytes);
-        let (stream, mut writer) = tokio::io::duplex(1);
-        let mut reader = FrameReader::new(stream, Bounds::default());
-        let writing = async {
-            // Longer in all than the silence that is allowed.
-            for byte in bytes.chunks(1) {
-                tokio::time::sleep(silence / 60).await;
-                writer.write_all(byte).await.unwrap();
-            }
-            writer
-        };
-        let (frame, _writer) = tokio::join!(reader.next_unless_silent(silence), writing);
-        assert!(matches!(frame, Ok(Frame::Filler(_))), "{frame:?}");
-        assert_eq!(reader.n_bytes_read(), 80);
-        let silent = reader.next_unless_silent(Duration::from_millis(1)).await;
-        assert!(matches!(silent, Err(LinkError::Silent(_))), "{silent:?}");
     }
 }

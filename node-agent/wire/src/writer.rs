@@ -1,6 +1,5 @@
-//! Writes frames to a stream that has to take bytes now and then; frames that wait together go out in one.
+//! Writes frames to a stream, each write within a deadline; frames that wait together go out in one.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
-use crate::{Lanes, LinkError, Tally};
+use crate::{LinkError, Tally};
 
 /// The writing half of a connection. A write that is cancelled leaves a frame cut in two: the connection is then to be dropped.
 pub struct FrameWriter<W = OwnedWriteHalf> {
@@ -28,7 +27,7 @@ const KEPT_BYTES: usize = 4 * BATCH_BYTES;
 // === impl FrameWriter ===
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// A writer whose stream takes some bytes within each `deadline`: a slow one is not gone.
+    /// A writer whose every write must be taken within `deadline`.
     pub fn new(stream: W, deadline: Duration, tally: Arc<dyn Tally>) -> Self {
         Self { stream, bytes: BytesMut::new(), deadline, tally }
     }
@@ -36,7 +35,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes one frame.
     ///
     /// # Errors
-    /// When the stream breaks, or takes nothing of it for as long as the deadline.
+    /// When the stream breaks, or does not take it within the deadline.
     pub async fn write(&mut self, frame: &Frame) -> Result<(), LinkError> {
         self.append(frame);
         self.flush().await
@@ -66,22 +65,6 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Ok(())
     }
 
-    /// Writes what waits in lanes until they are closed.
-    ///
-    /// # Errors
-    /// As [`FrameWriter::write`].
-    pub async fn write_lanes(&mut self, lanes: &mut Lanes) -> Result<(), LinkError> {
-        while let Some(first) = lanes.next().await {
-            self.append(&first);
-            while self.bytes.len() < BATCH_BYTES {
-                let Some(frame) = lanes.try_next() else { break };
-                self.append(&frame);
-            }
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
     fn append(&mut self, frame: &Frame) {
         let before = self.bytes.len();
         encode(frame, &mut self.bytes);
@@ -89,25 +72,12 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {
-        let written = self.write_out().await;
+        let written = tokio::time::timeout(self.deadline, self.stream.write_all(&self.bytes)).await;
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = BytesMut::new();
         }
         self.bytes.clear();
-        written
-    }
-
-    async fn write_out(&mut self) -> Result<(), LinkError> {
-        let mut rest = &self.bytes[..];
-        while !rest.is_empty() {
-            let taken = tokio::time::timeout(self.deadline, self.stream.write(rest)).await;
-            let n_bytes = taken.map_err(|_| LinkError::SlowWrite(self.deadline))??;
-            if n_bytes == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
-            }
-            rest = &rest[n_bytes..];
-        }
-        Ok(())
+        Ok(written.map_err(|_| LinkError::SlowWrite(self.deadline))??)
     }
 }
 
@@ -115,8 +85,6 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tokio::io::AsyncReadExt;
 
     use super::*;
     use crate::connection::Bounds;
@@ -153,26 +121,5 @@ mod tests {
         let mut writer = FrameWriter::new(stream, Duration::from_millis(1), Arc::new(Uncounted));
         let end = writer.write(&Frame::Filler(vec![0; 4096].into())).await;
         assert!(matches!(end, Err(LinkError::SlowWrite(_))), "{end:?}");
-    }
-
-    #[tokio::test]
-    async fn a_write_that_is_taken_slowly_goes_on() {
-        let (stream, mut reader) = tokio::io::duplex(32);
-        let deadline = Duration::from_millis(1500);
-        let mut writer = FrameWriter::new(stream, deadline, Arc::new(Uncounted));
-        let frame = Frame::Filler(vec![7; 2600].into());
-        // Longer in all than the deadline: 83 pieces, each a moment after the one before.
-        let reading = async {
-            let (mut all, mut piece) = (BytesMut::new(), [0; 32]);
-            while all.len() < 2640 {
-                tokio::time::sleep(deadline / 60).await;
-                let n_bytes = reader.read(&mut piece).await.unwrap();
-                all.extend_from_slice(&piece[..n_bytes]);
-            }
-            all
-        };
-        let (written, read) = tokio::join!(writer.write(&frame), reading);
-        written.unwrap();
-        assert_eq!(FrameReader::new(&read[..], Bounds::default()).next().await.unwrap(), frame);
     }
 }

@@ -176,36 +176,3 @@ fn decode(text: &str) -> Option<Key> {
     let mut parts = text.splitn(3, '\0');
     Some(Key::new(parts.next()?, parts.next()?, parts.next()?))
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use serde_json::json;
-
-    use super::super::Event;
-    use super::*;
-
-    fn added(name: &str, revision: u64) -> Pending {
-        let key = Key::new("widgets.example.dev", "default", name);
-        let event = Event { revision, change: Change::Added, key, object: Arc::new(json!({})), previous: None };
-        Pending { event, bytes: b"{}".to_vec() }
-    }
-
-    #[test]
-    fn a_file_that_holds_more_than_was_told_takes_nothing_however_often_it_is_asked() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.redb");
-        let (mut disk, (revision, _)) = Disk::open(&path).unwrap();
-        disk.commit(&[added("told-as-lost", revision + 1)]).unwrap();
-        // As after a failure that was told although the change had reached the file: whoever comes next gets the same revision.
-        disk.database = None;
-        for _ in 0..3 {
-            let refused = disk.commit(&[added("next", revision + 1)]).unwrap_err().to_string();
-            assert!(refused.contains("restart the server"), "{refused}");
-        }
-        drop(disk);
-        let (_, (reached, objects)) = Disk::open(&path).unwrap();
-        let names: Vec<&str> = objects.keys().map(|key| key.name.as_str()).collect();
-        assert_eq!((reached, names), (revision + 1, vec!["told-as-lost"]));
-    }
-}

@@ -1,5 +1,6 @@
 //! `model`: model files in Polyphony's own cache folder, and the Model objects that name them.
 
+mod cached;
 mod tokenize;
 
 use std::io::{self, IsTerminal, Write};
@@ -12,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use polyphony_api::{GROUP, VERSION};
 use polyphony_controller::models::source::cache_folder;
 use polyphony_journal::tell;
-use polyphony_model::Manifest;
+use polyphony_model::{Manifest, SourceFile, SourceFiles};
 use serde_json::{Value, json};
 
 use super::apply::FIELD_MANAGER;
@@ -31,7 +32,7 @@ pub struct ModelVerb {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Check a GGUF file, take it into the cache, and create its Model
+    /// Check a model's files, take them into the cache, and create its Model
     Import(Import),
     /// Show Models, and files of the cache that no Model names
     #[command(visible_alias = "ls")]
@@ -44,12 +45,13 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Import {
-    /// A GGUF file
-    file: PathBuf,
+    /// A GGUF file, a part of one that was split or all of them, or a folder with config.json and safetensors
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// The Model's name (else it is made from the file's)
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Copy the file even where a hard link would do
+    /// Copy the files even where hard links would do
     #[arg(long)]
     copy: bool,
 }
@@ -66,7 +68,7 @@ struct Rm {
     /// Names of Models
     #[arg(required = true, value_name = "NAME", add = completion::models())]
     names: Vec<String>,
-    /// The file in the cache as well, unless another Model names it
+    /// The files in the cache as well, unless another Model names them
     #[arg(long)]
     file: bool,
     /// Also when a deployment runs it
@@ -79,10 +81,14 @@ struct Rm {
 enum ImportError {
     #[error("there is no cache folder: set POLYPHONY_CACHE, XDG_CACHE_HOME or HOME")]
     NoCache,
+    #[error("{} and {} are not of one model: import one after the other", .first.display(), .other.display())]
+    Several { first: PathBuf, other: PathBuf },
     #[error("{} cannot be named as a model: give a name with --name", .path.display())]
     NoName { path: PathBuf },
     #[error(transparent)]
-    File(#[from] polyphony_model::ModelError),
+    Files(#[from] polyphony_model::FilesError),
+    #[error(transparent)]
+    Model(#[from] polyphony_model::ModelError),
     #[error("{}: {source}", .path.display())]
     Cache { path: PathBuf, source: io::Error },
     #[error("{} is there already with other contents: rename {} and import it again", .cached.display(), .file.display())]
@@ -108,26 +114,28 @@ impl Import {
     async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         // Before minutes of reading are spent.
         let connection = cluster.connect().await?;
-        let no_name = || ImportError::NoName { path: self.file.clone() };
-        let file_name = self.file.file_name().and_then(|name| name.to_str()).ok_or_else(no_name)?.to_owned();
-        let name = self.name.clone().or_else(|| name_of_file(&file_name)).ok_or_else(no_name)?;
+        let file = self.file()?;
+        let no_name = || ImportError::NoName { path: file.to_owned() };
+        let files = SourceFiles::open(file).map_err(ImportError::from)?.files;
+        let cached_name = cached::name_of(file, &files).ok_or_else(no_name)?;
+        let name = self.name.clone().or_else(|| name_of_file(&cached_name)).ok_or_else(no_name)?;
         let path = format!("{}/{}", models_path(&connection.namespace), path_segment(&name));
         let existing = connection.server.find(&path).await?;
 
-        let manifest = verify(&self.file)?;
+        let manifest = verify(file)?;
         let of = &manifest.hyperparameters;
         tell!(
             "{}: {} with {} layers, {} MiB, SHA-256 {}",
-            self.file.display(),
+            file.display(),
             of.architecture,
             of.n_layers,
-            manifest.file_len.div_ceil(1 << 20),
-            manifest.file_sha256
+            manifest.file_bytes().div_ceil(1 << 20),
+            manifest.file_sha256()
         );
-        let cached = self.take_in(&file_name, &manifest)?;
+        let cached = self.take_in(file, &cached_name, &files, &manifest)?;
         tell!("kept as {}", cached.display());
 
-        let spec = json!({"source": format!("cache://{file_name}"), "sha256": manifest.file_sha256});
+        let spec = json!({"source": format!("cache://{cached_name}"), "sha256": manifest.file_sha256()});
         let outcome = match existing {
             None => {
                 let object = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": "Model",
@@ -151,35 +159,42 @@ impl Import {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The file's place in the cache; it is linked or copied there, whole or not at all.
-    fn take_in(&self, file_name: &str, manifest: &Manifest) -> Result<PathBuf, ImportError> {
+    /// The one that stands for all files that are named: a shell puts the names of all parts in place of a pattern.
+    fn file(&self) -> Result<&Path, ImportError> {
+        let first = self.files.first().expect("the verb asks for one at least");
+        for other in &self.files[1..] {
+            if SourceFiles::named_by(other)? != SourceFiles::named_by(first)? {
+                return Err(ImportError::Several { first: first.clone(), other: other.clone() });
+            }
+        }
+        Ok(first)
+    }
+
+    /// The model's place in the cache; its files are linked or copied there, all of them or none.
+    fn take_in(
+        &self,
+        file: &Path,
+        name: &str,
+        files: &[SourceFile],
+        manifest: &Manifest,
+    ) -> Result<PathBuf, ImportError> {
         let folder = cache_folder().ok_or(ImportError::NoCache)?.join("models");
-        let cached = folder.join(file_name);
-        let at = |source| ImportError::Cache { path: cached.clone(), source };
-        std::fs::create_dir_all(&folder).map_err(at)?;
+        let cached = folder.join(name);
         if cached.exists() {
-            let same_file = || Some(std::fs::canonicalize(&cached).ok()? == std::fs::canonicalize(&self.file).ok()?);
-            if same_file() == Some(true) || verify(&cached)?.file_sha256 == manifest.file_sha256 {
+            let is_same = |one: &Path, other: &Path| Some(std::fs::canonicalize(one).ok()? == std::fs::canonicalize(other).ok()?);
+            if is_same(&cached, file) == Some(true) || verify(&cached)?.file_sha256() == manifest.file_sha256() {
                 return Ok(cached);
             }
-            return Err(ImportError::Other { cached, file: self.file.clone() });
+            return Err(ImportError::Other { cached, file: file.to_owned() });
         }
-        let incoming = folder.join(format!(".{file_name}.{}", std::process::id()));
-        let linked = !self.copy && std::fs::hard_link(&self.file, &incoming).is_ok();
-        let brought = if linked { Ok(()) } else { std::fs::copy(&self.file, &incoming).map(|_| ()) };
-        let placed = brought.and_then(|()| std::fs::rename(&incoming, &cached));
-        if placed.is_err() {
-            // What is half there helps nobody; the first error is the one to tell.
-            let _ = std::fs::remove_file(&incoming);
-        }
-        placed.map_err(at)?;
+        cached::place(&folder, name, files, self.copy).map_err(|source| ImportError::Cache { path: cached.clone(), source })?;
         Ok(cached)
     }
 }
 
-/// Reads the whole file and checks it, with a bar on a terminal.
+/// Reads all files and checks them, with a bar on a terminal.
 fn verify(file: &Path) -> Result<Manifest, polyphony_model::ModelError> {
-    let length = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    let length = SourceFiles::open(file).map_or(0, |found| found.files.iter().map(|file| file.len).sum());
     let bar = if io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("checking [{bar:32}] {bytes} of {total_bytes}") {
         bar.set_style(style.progress_chars("=> "));
@@ -207,7 +222,7 @@ fn models_path(namespace: &str) -> String {
     format!("/apis/{GROUP}/{VERSION}/namespaces/{}/models", path_segment(namespace))
 }
 
-/// The file of the cache that a Model names.
+/// The file or folder of the cache that a Model names.
 fn cached_file(model: &Value) -> Option<&str> {
     model["spec"]["source"].as_str()?.strip_prefix("cache://")
 }
@@ -241,7 +256,7 @@ impl List {
         }
         let everywhere = in_all_namespaces(&connection, "models").await?;
         let named: Vec<&str> = everywhere.iter().filter_map(cached_file).collect();
-        for (file, n_bytes) in files_of_cache() {
+        for (file, n_bytes) in cached::all() {
             if !named.contains(&file.as_str()) {
                 let size = format!("{}Mi", n_bytes.div_ceil(1 << 20));
                 let none = || "<none>".to_owned();
@@ -258,23 +273,6 @@ impl List {
         write!(io::stdout(), "{}", align(&lines, &mut Vec::new(), 6, 3))?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Model files of the cache on this machine, by name, with their lengths.
-fn files_of_cache() -> Vec<(String, u64)> {
-    let Some(folder) = cache_folder() else { return Vec::new() };
-    let mut files: Vec<(String, u64)> = std::fs::read_dir(folder.join("models"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let length = entry.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
-            (name.ends_with(".gguf") && !name.starts_with('.')).then_some((name, length))
-        })
-        .collect();
-    files.sort();
-    files
 }
 
 // === impl Rm ===
@@ -344,7 +342,7 @@ async fn remove_file(connection: &Connection, model: &Value) -> Result<String, F
     let Some(path) = cache_folder().filter(|_| is_plain).map(|folder| folder.join("models").join(file)) else {
         return Ok(format!("file {file} is in no cache folder of this machine"));
     };
-    match std::fs::remove_file(&path) {
+    match cached::remove(&path) {
         Ok(()) => Ok(format!("file {} deleted", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Ok(format!("file {} is not on this machine", path.display()))

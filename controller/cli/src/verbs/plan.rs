@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use polyphony_api::{GROUP, InferenceDeployment, Model, VERSION};
 use polyphony_controller::models::source::Source;
 use polyphony_controller::reconcile::preview::{Preview, Prompt, World, preview};
-use polyphony_model::{Manifest, STEP_ROWS};
+use polyphony_model::{Manifest, STEP_ROWS, SourceFiles};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -136,7 +136,8 @@ impl PlanVerb {
 }
 
 fn outline(path: &Path) -> Result<Manifest, String> {
-    if !path.exists() {
+    let is_here = SourceFiles::named_by(path).is_ok_and(|files| files.iter().any(|file| file.exists()));
+    if !is_here {
         return Err(format!(
             "its file {} is not on this machine, and its header is what a plan is made of: run this where the controller runs, \
              or bring the file here with `polyctl model import`",

@@ -1,5 +1,6 @@
 //! Model files: imported, listed, planned with and removed.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
@@ -31,10 +32,7 @@ fn texts_are_shown_as_tokens_of_a_file_or_of_a_model() {
         golden("ugm_t5.gguf")
     );
     cluster.run_with("apply -f -", &model).ok();
-    assert_eq!(
-        cluster.run_with("model tokenize t5", "\"Hello world\"").ok(),
-        "214 228 282 247 72 20 9\t\" Hello world\"\n"
-    );
+    assert_eq!(cluster.run_with("model tokenize t5", "\"Hello world\"").ok(), "214 228 282 247 72 20 9\t\" Hello world\"\n");
     let folder = format!("{}/../../e2e/golden/tiny/llama_hf", env!("CARGO_MANIFEST_DIR"));
     assert_eq!(cluster.run_with(&format!("model tokenize {folder}"), "\"!\"").ok(), "33\t\"!\"\n");
 
@@ -87,6 +85,33 @@ fn a_model_file_is_imported_listed_and_removed() {
     );
     with_cache(&cluster, "model rm other --file").ok();
     assert!(!cluster.path("cache/models/Tiny_1.gguf").exists() && cluster.path("Tiny_1.gguf").exists());
+}
+
+#[test]
+fn a_model_of_several_files_is_a_folder_of_the_cache() {
+    let cluster = Cluster::start();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/golden/tiny");
+    for name in ["split2-00001-of-00002.gguf", "split2-00002-of-00002.gguf"] {
+        std::fs::copy(golden.join(name), cluster.path(name)).unwrap();
+    }
+    let error = with_cache(&cluster, "model import split3-00001-of-00003.gguf").failed();
+    assert!(error.contains("split3-00001-of-00003.gguf: part 1 of 3 is missing"), "{error}");
+    assert_eq!(
+        with_cache(&cluster, "model import split2-00002-of-00002.gguf").ok(),
+        "model.polyphony.dev/split2 created\n"
+    );
+    assert_eq!(with_cache(&cluster, "model import split2-*-of-*.gguf").ok(), "model.polyphony.dev/split2 unchanged\n");
+    let parts = "model import split2-00001-of-00002.gguf split2-00002-of-00002.gguf";
+    assert_eq!(with_cache(&cluster, parts).ok(), "model.polyphony.dev/split2 unchanged\n");
+    std::fs::write(cluster.path("tiny.gguf"), model_file::tiny()).unwrap();
+    let error = with_cache(&cluster, &format!("{parts} tiny.gguf")).failed();
+    assert!(error.contains("tiny.gguf are not of one model"), "{error}");
+    assert!(cluster.path("cache/models/split2/split2-00001-of-00002.gguf").exists());
+    assert_eq!(cluster.run("get model split2 -o jsonpath={.spec.source}").ok(), "cache://split2");
+    let list = with_cache(&cluster, "model list").ok();
+    assert!(list.lines().count() == 2 && list.contains("cache://split2"), "{list}");
+    with_cache(&cluster, "model rm split2 --file").ok();
+    assert!(!cluster.path("cache/models/split2").exists() && cluster.path("split2-00001-of-00002.gguf").exists());
 }
 
 #[test]

@@ -69,11 +69,6 @@ impl Form for ChatForm {
         Some(self.head.chunk(choice))
     }
 
-    fn rest(&mut self, text: &str) -> Value {
-        let delta = json!({"content": text});
-        self.head.chunk(json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": null}))
-    }
-
     fn end(&mut self, end: &End) -> Value {
         self.head.chunk(json!({
             "index": 0,

@@ -3,7 +3,7 @@
 use polyphony_model::{ChatMessage, Json, Object};
 
 use crate::errors::ApiError;
-use crate::fields::Fields;
+use crate::request::Fields;
 
 /// Fields of a message that a template finds as they are.
 const PASSED_ON: [&str; 4] = ["name", "tool_call_id", "reasoning_content", "reasoning"];

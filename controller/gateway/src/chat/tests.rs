@@ -108,9 +108,7 @@ fn a_template_finds_fields_in_the_order_in_which_they_were_sent() {
 
 #[test]
 fn a_template_finds_what_a_client_names_for_it() {
-    let with = |kwargs: Value| {
-        parse(json!({"model": "m", "messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": kwargs}))
-    };
+    let with = |kwargs: Value| parse(json!({"model": "m", "messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": kwargs}));
     let chat = with(json!({"enable_thinking": false})).unwrap().chat;
     assert_eq!(rendered("{{ messages[0].content }}{{ enable_thinking }}", &chat).unwrap(), "aFalse");
     assert_eq!(with(json!([1])).unwrap_err().param.as_deref(), Some("chat_template_kwargs"));

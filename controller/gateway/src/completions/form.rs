@@ -95,10 +95,6 @@ impl Form for CompletionForm {
         Some(self.head.chunk(choice))
     }
 
-    fn rest(&mut self, text: &str) -> Value {
-        self.head.chunk(json!({"index": self.index, "text": text, "logprobs": null, "finish_reason": null}))
-    }
-
     fn end(&mut self, end: &End) -> Value {
         self.head.chunk(json!({
             "index": self.index,

@@ -4,6 +4,8 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
 
+use super::VALID;
+
 /// The counters of one model id.
 #[derive(Debug)]
 pub(crate) struct ModelMetrics {
@@ -27,8 +29,6 @@ pub(crate) struct ModelMetrics {
 /// One more on a gauge until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Present(IntGauge);
-
-pub(super) const VALID: &str = "names, labels and buckets are constants, valid and each used once";
 
 /// A quick phone to a long prompt on slow ones.
 const FIRST_TOKEN_BUCKETS: [f64; 14] =

@@ -9,24 +9,22 @@ use polyphony_protocol::SessionId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::books::Books;
 use super::seat::{Slot, changed};
+use super::{Rings, lock};
 use crate::admission::Kind;
 use crate::answer::Output;
 use crate::errors::ApiError;
-use crate::lock::lock;
-use crate::metrics::ModelMetrics;
+use crate::metrics::{Effort, ModelMetrics, Tally};
 use crate::model_text::AnswerText;
 use crate::registry::RESERVED;
 use crate::routes::RouteTable;
 use crate::run::{Effect, Event, Note, Run};
 use crate::session::Session;
-use crate::sessions::Job;
-use crate::tally::{Effort, Tally};
+use crate::sessions::{Job, Sessions as _};
 
 /// A session with all that it needs to run.
 pub(super) struct Runner {
-    books: Arc<Books>,
+    rings: Arc<Rings>,
     id: SessionId,
     model: String,
     /// Of the model file that its tokens are of.
@@ -52,20 +50,20 @@ pub(super) struct Runner {
 // === impl Runner ===
 
 impl Runner {
-    pub(super) fn new(books: Arc<Books>, id: SessionId, job: Job, outputs: mpsc::Sender<Output>) -> Self {
+    pub(super) fn new(rings: Arc<Rings>, id: SessionId, job: Job, outputs: mpsc::Sender<Output>) -> Self {
         let Job { model, manifest_digest, text, prompt, options, stops, tally } = job;
         // All the tokens that credit allows, and what comes once.
         let (sender, events) = mpsc::channel(outputs.max_capacity() + RESERVED);
-        lock(&books.registry).insert(id, sender);
-        let metrics = books.metrics.model(&model);
-        let session = Session::new(id, prompt, options, books.config.credit_window);
+        lock(&rings.registry).insert(id, sender);
+        let metrics = rings.metrics.model(&model);
+        let session = Session::new(id, prompt, options, rings.config.credit_window);
         let effort = Effort { prompt_tokens: session.position(), ..Default::default() };
         metrics.prompt_tokens.inc_by(effort.prompt_tokens.into());
-        let run = Run::new(model.clone(), session, AnswerText::new(&text, stops), books.config.clone());
-        let (routes, unread) = (books.routes.clone(), VecDeque::new());
+        let run = Run::new(model.clone(), session, AnswerText::new(&text, stops), rings.config.clone());
+        let (routes, unread) = (rings.routes.clone(), VecDeque::new());
         let (here, there, seek, unsent) = Default::default();
         Self {
-            books,
+            rings,
             id,
             model,
             manifest_digest,
@@ -112,7 +110,7 @@ impl Runner {
         let found = tokio::select! {
             biased;
             () = self.outputs.closed() => return Event::Unwanted,
-            () = self.books.closing(), if !self.run.is_over() => return Event::Closing,
+            () = self.rings.closing(), if !self.run.is_over() => return Event::Closing,
             true = room, if !self.unread.is_empty() => return self.give(),
             // The registry holds the sender as long as this runs.
             Some(event) = self.events.recv(), if is_on_ring => return event,
@@ -141,7 +139,7 @@ impl Runner {
 
     fn placed(&mut self, slot: Slot) -> Event {
         let (ring, context_length) = (slot.ring.clone(), slot.context_length);
-        let n_sessions = self.books.sessions_in(ring.ring, ring.generation);
+        let n_sessions = self.rings.sessions_in(ring.ring, ring.generation);
         self.here = Some(slot);
         // A table that changed since the place was found is looked at, too.
         self.routes.mark_changed();
@@ -149,7 +147,7 @@ impl Runner {
     }
 
     fn wanted(&self) -> Event {
-        let table = self.books.table();
+        let table = self.rings.models();
         let successor = |here: &Slot| table.successor(&self.model, &here.ring).cloned();
         Event::Wanted(self.here.as_ref().and_then(successor))
     }
@@ -161,16 +159,16 @@ impl Runner {
     }
 
     fn carry_out(&mut self, effect: Effect) {
-        let books = &self.books;
+        let rings = &self.rings;
         match effect {
-            Effect::Hear { key, phones, next_position } => lock(&books.registry).place(key, phones, next_position),
-            Effect::HearResumed { key, phones, position } => lock(&books.registry).place_moving(key, phones, position),
+            Effect::Hear { key, phones, next_position } => lock(&rings.registry).place(key, phones, next_position),
+            Effect::HearResumed { key, phones, position } => lock(&rings.registry).place_moving(key, phones, position),
             Effect::Send { phone, frame } => {
-                if let Err(error) = books.links.send(&phone, frame) {
+                if let Err(error) = rings.links.send(&phone, frame) {
                     self.unsent.get_or_insert(Event::Unsent(error));
                 }
             }
-            Effect::Tell { phone, frame } => drop(books.links.send(&phone, frame)),
+            Effect::Tell { phone, frame } => drop(rings.links.send(&phone, frame)),
             Effect::Claim(ring) => self.there = self.here.as_ref().map(|here| here.on_next(ring)),
             Effect::GoOver => {
                 if let (Some(here), Some(there)) = (&mut self.here, self.there.take()) {
@@ -180,12 +178,15 @@ impl Runner {
                 self.routes.mark_changed();
             }
             Effect::Leave => self.leave(),
-            Effect::Suspect(place) => books.suspect(place),
+            Effect::Suspect(place) => {
+                let until = (Instant::now() + rings.config.suspicion).into_std();
+                lock(&rings.admission).suspect(place, until);
+            }
             Effect::Seek { pause } => {
-                let (books, model, digest) = (books.clone(), self.model.clone(), self.manifest_digest.clone());
+                let (rings, model, digest) = (rings.clone(), self.model.clone(), self.manifest_digest.clone());
                 let seek = async move {
                     sleep(pause).await;
-                    books.acquire(&model, &digest, Kind::Replay).await
+                    rings.acquire(&model, &digest, Kind::Replay).await
                 };
                 self.seek = Some(seek.boxed());
             }
@@ -196,14 +197,14 @@ impl Runner {
                 self.unread.push_back(output);
             }
             Effect::Forget => self.unread.clear(),
-            Effect::Unsound(why) => books.note_unsound(&self.manifest_digest, why),
+            Effect::Unsound(why) => rings.note_unsound(&self.manifest_digest, why),
             Effect::Note(note) => self.note(note),
         }
     }
 
     /// Nothing more is heard of any ring, and every place is given back.
     fn leave(&mut self) {
-        lock(&self.books.registry).retire(self.id);
+        lock(&self.rings.registry).retire(self.id);
         while self.events.try_recv().is_ok() {}
         (self.here, self.there, self.seek, self.unsent) = Default::default();
     }
@@ -213,10 +214,10 @@ impl Runner {
             Note::Placed(key) => {
                 tracing::debug!(session = %self.id, ring = %key.ring, generation = %key.generation, epoch = %key.epoch, "session placed");
             }
-            Note::Ignored => self.books.metrics.ignored_frames.inc(),
+            Note::Ignored => self.rings.metrics.ignored_frames.inc(),
             Note::Token { at, on_ring, seen } => {
                 if let Some(between) = on_ring {
-                    lock(&self.books.speeds).record(&self.model, between);
+                    lock(&self.rings.speeds).record(&self.model, between);
                 }
                 if let Some(between) = seen {
                     self.metrics.between_tokens_seconds.observe(between.as_secs_f64());
@@ -250,6 +251,6 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        lock(&self.books.registry).remove(self.id);
+        lock(&self.rings.registry).remove(self.id);
     }
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::books::Books;
+use super::{Rings, lock};
 use crate::admission::{Kind, Ticket};
 use crate::errors::ApiError;
-use crate::lock::lock;
 use crate::metrics::Present;
 use crate::routes::RingRoute;
 
@@ -21,22 +20,22 @@ pub(super) struct Slot {
     pub(super) ring: RingRoute,
     /// Tokens of prompt and answer that the session may have there.
     pub(super) context_length: u32,
-    books: Arc<Books>,
+    rings: Arc<Rings>,
     /// Counts the session once, however many places it has while it moves.
     running: Option<Present>,
 }
 
 /// A place in the queue; given up when dropped.
 struct Seat<'a> {
-    books: &'a Books,
+    rings: &'a Rings,
     model: &'a str,
     ticket: Ticket,
     _waiting: Present,
 }
 
-// === impl Books ===
+// === impl Rings ===
 
-impl Books {
+impl Rings {
     /// Waits for a place on a ring.
     ///
     /// # Errors
@@ -57,12 +56,12 @@ impl Books {
         let mut freed = self.freed.subscribe();
         let metrics = self.metrics.model(model);
         let ticket = lock(&self.admission).enter(model, kind);
-        let seat = Seat { books: self, model, ticket, _waiting: metrics.wait() };
+        let seat = Seat { rings: self, model, ticket, _waiting: metrics.wait() };
         let mut is_first_look = true;
         loop {
             let table = Arc::clone(&routes.borrow_and_update());
             freed.borrow_and_update();
-            if self.is_closing() {
+            if *self.is_closing.borrow() {
                 return Err(ApiError::closing(config.retry_after));
             }
             let reason = match table.deployments.get(model) {
@@ -81,7 +80,7 @@ impl Books {
                     if let Some(ring) = placed {
                         let context_length = route.context_length;
                         let running = Some(metrics.run());
-                        return Ok(Slot { ring, context_length, books: Arc::clone(self), running });
+                        return Ok(Slot { ring, context_length, rings: Arc::clone(self), running });
                     }
                     if kind == Kind::New && is_first_look {
                         if route.rings.is_empty() && !route.is_planned {
@@ -123,9 +122,9 @@ impl Books {
 impl Slot {
     /// A place on the generation that follows this one: sessions of both are counted together, so there is one.
     pub(super) fn on_next(&self, ring: RingRoute) -> Self {
-        lock(&self.books.admission).claim((ring.ring, ring.generation));
+        lock(&self.rings.admission).claim((ring.ring, ring.generation));
         let context_length = self.context_length;
-        Self { ring, context_length, books: Arc::clone(&self.books), running: None }
+        Self { ring, context_length, rings: Arc::clone(&self.rings), running: None }
     }
 
     /// The session has moved to `next`; the place here is given back.
@@ -144,14 +143,14 @@ pub(super) async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        lock(&self.books.admission).release((self.ring.ring, self.ring.generation));
-        self.books.freed.send_replace(());
+        lock(&self.rings.admission).release((self.ring.ring, self.ring.generation));
+        self.rings.freed.send_replace(());
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        lock(&self.books.admission).leave(self.model, self.ticket);
-        self.books.freed.send_replace(());
+        lock(&self.rings.admission).leave(self.model, self.ticket);
+        self.rings.freed.send_replace(());
     }
 }

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod moves;
-
 use polyphony_model::Tokenizer;
 use polyphony_protocol::session::SessionOptions;
 use polyphony_protocol::{PlanGeneration, RingId, SessionId};
@@ -139,7 +137,6 @@ fn word(effect: &Effect) -> Option<String> {
         Effect::Suspect(_) => "suspect".into(),
         Effect::Seek { .. } => "seek".into(),
         Effect::Say(Output::Piece(piece)) => format!("say {:?}", piece.text),
-        Effect::Say(Output::Rest(text)) => format!("rest {text:?}"),
         Effect::Say(Output::End(end)) => format!("end {} {:?}", end.reason.as_str(), end.text),
         Effect::Say(Output::Failed(error)) => format!("fail {}", error.code.unwrap()),
         Effect::Forget => "forget".into(),
@@ -347,62 +344,75 @@ fn whatever_fails_is_replayed_and_only_what_is_at_fault_is_suspected() {
 }
 
 #[test]
-fn text_that_was_held_back_is_said_whatever_ends_an_answer_unless_it_would_stand_after_a_gap() {
-    type Case<'a> = (&'a str, fn(&mut Scene) -> Vec<String>, &'a [&'a str]);
-    let table: [Case<'_>; 5] = [
+fn a_session_moves_at_a_token_boundary() {
+    let mut scene = on_ring();
+    type Step<'a> = (&'a str, fn(&Scene) -> Event, &'a [&'a str]);
+    let table: [Step<'_>; 8] = [
+        ("another generation is wanted", |_| wanted(2), &["head-1: pause"]),
+        ("it is still wanted", |_| wanted(2), &[]),
+        ("a token that was on its way", |scene| scene.token("a"), &["say \"a\""]),
+        ("the reader took it, which is no credit now", |_| Event::Taken, &[]),
         (
-            "a shorter context",
-            |scene| {
-                let failed = scene.failed(FailureCode::Busy);
-                scene.next(failed);
-                scene.next(Event::Placed { ring: ring(2, "f32"), context_length: 5, n_sessions: 1 })
-            },
-            &["leave", "end length \"ab\""],
+            "the head has stopped, and its last token is not here",
+            |scene| Event::Paused { key: scene.key(), position: 4 },
+            &[],
         ),
+        ("now it is", |scene| scene.token("b"), &["say \"b\"", "claim 2", "hear 2 resumed", "head-2: resume at 4"]),
         (
-            "the program ends",
-            |scene| scene.next(Event::Closing),
-            &["head-1: close", "leave", "rest \"ab\"", "fail shutting_down"],
+            "the next ring has it",
+            |scene| Event::Resumed { key: scene.key() },
+            &["head-1: close", "go over", "head-2: prompt from 4 for 3"],
         ),
-        (
-            "a refusal",
-            |scene| {
-                let failed = scene.failed(FailureCode::BadFrame);
-                scene.next(failed)
-            },
-            &["head-1: close", "leave", "leave", "rest \"ab\"", "fail session_refused"],
-        ),
-        (
-            "no place to go on",
-            |scene| {
-                let failed = scene.failed(FailureCode::Busy);
-                scene.next(failed);
-                scene.next(Event::NotPlaced(ApiError::closing(SECOND)))
-            },
-            &["leave", "rest \"ab\"", "fail shutting_down"],
-        ),
-        (
-            "a client that does not read what was said before",
-            |scene| {
-                for text in ["a", "b"] {
-                    scene.now += 25 * SECOND;
-                    let token = scene.token(text);
-                    scene.next(token);
-                }
-                scene.late()
-            },
-            &["forget", "head-1: close", "leave", "fail client_too_slow"],
-        ),
+        ("it goes on there", |scene| scene.token("c"), &["say \"c\""]),
     ];
-    for (what, ends, expected) in table {
-        let mut scene = Scene::new("abx");
-        scene.next(place(1));
-        for text in ["a", "b"] {
-            let token = scene.token(text);
-            assert_eq!(scene.next(token), ["say \"\""]);
-        }
-        assert_eq!(ends(&mut scene), expected, "{what}");
+    for (what, event, expected) in table {
+        let event = event(&scene);
+        assert_eq!(scene.next(event), expected, "{what}");
     }
+}
+
+#[test]
+fn a_move_that_is_no_longer_wanted_becomes_a_replay() {
+    let mut scene = on_ring();
+    scene.next(wanted(2));
+    scene.next(Event::Wanted(None));
+    let token = scene.token("a");
+    scene.next(token);
+    let paused = Event::Paused { key: scene.key(), position: 3 };
+    assert_eq!(scene.next(paused), ["move failed", "head-1: close", "leave", "seek"]);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_no_move() {
+    let mut scene = on_ring();
+    for text in ["a", "b", "c", "d"] {
+        let token = scene.token(text);
+        scene.next(token);
+    }
+    // Nothing of it is taken.
+    assert_eq!(scene.next(wanted(2)), ["head-1: pause"]);
+    let paused = Event::Paused { key: scene.key(), position: 6 };
+    assert_eq!(scene.next(paused), ["claim 2", "hear 2 resumed", "head-2: resume at 6"]);
+    let resumed = Event::Resumed { key: scene.key() };
+    assert_eq!(
+        scene.next(resumed).last().unwrap(),
+        "head-2: prompt from 6 for 1",
+        "one step, for one is always to come"
+    );
+}
+
+#[test]
+fn text_that_was_held_back_is_not_lost_where_a_replay_meets_a_shorter_context() {
+    let mut scene = Scene::new("abx");
+    scene.next(place(1));
+    for text in ["a", "b"] {
+        let token = scene.token(text);
+        assert_eq!(scene.next(token), ["say \"\""], "it may be the start of the stop string");
+    }
+    let failed = scene.failed(FailureCode::Busy);
+    scene.next(failed);
+    let shorter = Event::Placed { ring: ring(2, "f32"), context_length: 5, n_sessions: 1 };
+    assert_eq!(scene.next(shorter), ["leave", "end length \"ab\""]);
 }
 
 #[test]

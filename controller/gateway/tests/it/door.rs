@@ -1,28 +1,16 @@
-//! The door: hosts, origins, ids, prompts that are too much to be read, and bodies that are slow to come.
+//! The door: hosts, origins, ids, and prompts that are too much to be read.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::response::Response;
 use futures::future::join_all;
-use futures::stream::poll_fn;
 use http::Request;
 use polyphony_doorway::{Hosts, Origins};
 use polyphony_gateway::GatewayConfig;
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::house::{ANSWER, House, config, deployment, read_json, request, ring_a};
 use crate::phones::Act;
-
-/// What every wait has to be over within.
-const DEADLINE: Duration = Duration::from_secs(20);
 
 fn guarded() -> House {
     let hosts = Some(Hosts::new("127.0.0.1".parse().unwrap(), ["gateway.lab.svc"]));
@@ -112,106 +100,11 @@ async fn prompts_that_cannot_fit_are_refused_by_their_length_however_many_come_a
     assert_eq!(house.phones.prompts(), []);
 }
 
-/// A completion of more bytes than a request may have before it takes room.
-fn long_request() -> String {
-    request(json!({"user": "x".repeat(20_000)})).to_string()
-}
-
-/// A body of which most comes at once, and the rest when a test says so.
-struct SlowBody {
-    sent: mpsc::Sender<Bytes>,
-    rest: Bytes,
-    /// How often the gateway has asked for more of it.
-    asked: Arc<AtomicUsize>,
-}
-
-// === impl SlowBody ===
-
-impl SlowBody {
-    /// The request with that body, of which its head says that it is so long.
-    fn of(text: String, length: usize) -> (Self, Request<Body>) {
-        let mut most = Bytes::from(text);
-        let rest = most.split_off(most.len() * 9 / 10);
-        let (sent, mut pieces) = mpsc::channel(1);
-        sent.try_send(most).unwrap();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counted = asked.clone();
-        let body = Body::from_stream(poll_fn(move |context| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            pieces.poll_recv(context).map(|piece| piece.map(Ok::<_, Infallible>))
-        }));
-        let request = Request::post("/v1/completions").header("content-length", length).body(body).unwrap();
-        (Self { sent, rest, asked }, request)
-    }
-
-    fn is_awaited(&self) -> bool {
-        self.asked.load(Ordering::SeqCst) > 1
-    }
-
-    /// The rest comes, if anybody still wants it.
-    async fn come(self) {
-        let _ = self.sent.send(self.rest).await;
-    }
-}
-
-fn asked(house: &House, request: Request<Body>) -> JoinHandle<Response> {
-    let router = house.gateway.router();
-    tokio::spawn(async move { router.oneshot(request).await.unwrap() })
-}
-
-#[tokio::test]
-async fn a_short_request_is_answered_while_any_number_of_long_bodies_are_slow() {
-    let house = House::good();
-    let slow: Vec<_> = (0..100).map(|_| SlowBody::of(long_request(), 4_000_000)).collect();
-    let slow: Vec<_> = slow.into_iter().map(|(body, request)| (body, asked(&house, request))).collect();
-    let n_awaited = || slow.iter().filter(|(body, _)| body.is_awaited()).count();
-    house.until("as many are awaited as there is room for", |_| n_awaited() >= 8).await;
-    let answer = timeout(DEADLINE, house.complete(json!({}))).await.expect("nobody waits for who is slow");
-    assert_eq!(answer["choices"][0]["text"], ANSWER);
-    slow.iter().for_each(|(_, answer)| answer.abort());
-}
-
-#[tokio::test]
-async fn a_body_that_comes_slowly_gives_way_to_who_waits_for_room_and_to_nobody_else() {
-    // Room for one, which is its own for no time.
-    let config = GatewayConfig {
-        bodies_bytes: 24_000,
-        crowded_within: Duration::ZERO,
-        crowded_bytes_per_second: u64::MAX,
-        ..config()
-    };
-    let house = House::with(config, deployment(vec![ring_a()]), |_| Act::Token);
-    let slow = || {
-        let text = long_request();
-        let length = text.len();
-        SlowBody::of(text, length)
-    };
-    let (body, request) = slow();
-    let answer = asked(&house, request);
-    house.until("it is awaited", |_| body.is_awaited()).await;
-    body.come().await;
-    assert_eq!(answer.await.unwrap().status(), 200, "nobody minds");
-
-    let (body, request) = slow();
-    let answer = asked(&house, request);
-    house.until("it is awaited", |_| body.is_awaited()).await;
-    let other = timeout(DEADLINE, house.send("POST", "/v1/completions", long_request())).await.expect("it is read");
-    assert_eq!(other.status(), 200);
-    let refused = answer.await.unwrap();
-    assert!(refused.headers().contains_key("retry-after"));
-    let (status, error) = read_json(refused).await;
-    assert_eq!((status.as_u16(), &error["error"]["code"]), (503, &json!("too_busy")), "{error}");
-    body.come().await;
-}
-
 #[tokio::test]
 async fn who_finds_no_room_at_once_is_read_when_others_have_been() {
     // Room for one body, and one text, at a time.
     let config = GatewayConfig { bodies_bytes: 1, texts_bytes: 1, ..config() };
     let house = House::with(config, deployment(vec![ring_a()]), |_| Act::Token);
-    let answers = join_all((0..12).map(|_| house.send("POST", "/v1/completions", long_request()))).await;
-    for answer in answers {
-        let (status, body) = read_json(answer).await;
-        assert_eq!((status.as_u16(), &body["choices"][0]["text"]), (200, &json!(ANSWER)));
-    }
+    let answers = join_all((0..12).map(|_| house.complete(json!({})))).await;
+    assert!(answers.iter().all(|body| body["choices"][0]["text"] == ANSWER));
 }

@@ -71,9 +71,8 @@ pub(super) fn remember(status: &mut PhoneStatus, observed: &Observed, phone: &st
         };
         own().filter(|one| one.spec.manifest_digest == digest).any(|one| is_loaded(&one))
     };
-    // Whatever lay between: a silence, or a start of the controller.
-    let was_there = condition::find(&status.conditions, "Ready").is_some_and(|ready| ready.status != "False");
-    if was_there && observed.health(phone) == Health::Gone {
+    let was_ready = condition::is_true(&status.conditions, "Ready");
+    if was_ready && observed.health(phone) == Health::Gone {
         let is_loading = |placement: &&std::sync::Arc<SegmentPlacement>| {
             placement.status.as_ref().is_some_and(|status| status.phase == Phase::Loading)
         };

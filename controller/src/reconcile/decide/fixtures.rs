@@ -40,7 +40,10 @@ pub(super) fn key(name: &str) -> ObjectKey {
 
 /// A model of 6 layers of 10 MiB, an embedding of 4 MiB and a head of 4 MiB.
 fn manifest() -> Manifest {
-    let entry = |name: &str, role: &str, layer: Option<u32>, offset: u64, mib: u64| json!({ "name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "offset": offset, "nBytes": mib * MIB, "sha256": "0".repeat(64) });
+    let entry = |name: &str, role: &str, layer: Option<u32>, offset: u64, mib: u64| {
+        let source = json!({ "ranges": [{ "file": 0, "offset": offset, "nBytes": mib * MIB }] });
+        json!({ "name": name, "role": role, "layer": layer, "type": "F32", "shape": [1], "nBytes": mib * MIB, "sha256": "0".repeat(64), "source": source })
+    };
     let mut tensors = vec![
         entry("token_embd.weight", "tokenEmbedding", None, 0, 4),
         entry("output.weight", "output", None, 4 * MIB, 4),
@@ -56,7 +59,7 @@ fn manifest() -> Manifest {
             "rope": { "style": "pairs", "base": 10000.0, "nRotated": 16, "positionScale": 1.0, "hasFrequencyFactors": false },
             "tiedEmbedding": false,
         },
-        "endTokens": [], "fileLen": 100 * MIB, "fileSha256": "0".repeat(64), "tensors": tensors,
+        "endTokens": [], "files": [{"name": "m.gguf", "nBytes": 100 * MIB, "sha256": "0".repeat(64)}], "tensors": tensors,
     }))
     .unwrap()
 }
@@ -172,7 +175,6 @@ impl World {
             link: PhoneLink::Up { silent_for: Duration::ZERO, suspected_after: Duration::from_secs(1) },
             join: Some(join),
             heartbeat: Some(Heartbeat::default()),
-            had_run_out: seen.had_run_out,
         };
     }
 

@@ -26,7 +26,7 @@ pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, act
         // What an earlier life of the controller found out stands until this one knows better, or the source hangs.
         Progress::Verifying if before.observed_generation.is_some() && !is_said_to_stall => return,
         Progress::Verifying => {
-            state(Truth::Unknown, "Verifying", "the file is read once and its digests are taken".into())
+            state(Truth::Unknown, "Verifying", "its files are read once and their digests are taken".into())
         }
         Progress::Stalled { path } => {
             let path = path.display();
@@ -113,7 +113,7 @@ fn describe(status: &mut ModelStatus, resolved: &Resolved) {
     let of = &resolved.manifest.hyperparameters;
     status.architecture = Some(of.architecture.to_string());
     status.layers = Some(of.n_layers);
-    status.size = Some(size_for_people(resolved.manifest.file_len));
+    status.size = Some(size_for_people(resolved.manifest.file_bytes()));
     status.layer_bytes = layer_bytes(&resolved.manifest);
     status.context_length = Some(of.context_length);
     status.manifest_digest = Some(resolved.digest.clone());
@@ -132,7 +132,7 @@ fn note_of(resolved: &Resolved) -> String {
         resolved.path.display(),
         of.architecture,
         of.n_layers,
-        size_for_people(resolved.manifest.file_len)
+        size_for_people(resolved.manifest.file_bytes())
     )
 }
 

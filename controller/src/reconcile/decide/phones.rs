@@ -20,8 +20,6 @@ const HOT_CELSIUS: f64 = 45.0;
 const COOL_CELSIUS: f64 = 42.0;
 /// An uncharged battery is low below this, where its Phone says nothing else.
 const LOW_BATTERY_PERCENT: u8 = 15;
-/// Reason of a phone that has not come back since the controller started.
-const AWAITED: &str = "Awaited";
 
 pub(super) fn decide(observed: &Observed, name: &str, seen: &PhoneSeen, actions: &mut Vec<Action>) {
     let health = observed.health(name);
@@ -35,9 +33,7 @@ pub(super) fn decide(observed: &Observed, name: &str, seen: &PhoneSeen, actions:
         }
         return;
     };
-    let is_called_ready = phone.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, "Ready"));
-    // What was told of it stands while it is waited for; but nobody is called ready for long of whom nothing is heard.
-    if health == Health::Awaited && !(is_called_ready && observed.is_unheard(name)) {
+    if health == Health::Awaited {
         return;
     }
     let before = phone.status.clone().unwrap_or_default();
@@ -105,13 +101,7 @@ fn statements(phone: &Phone, health: Health, power: Power, status: &PhoneStatus)
             "Silent",
             format!("nothing was heard of {}: {}", phone.name_any(), health.story()),
         ),
-        Health::Awaited => (
-            Truth::Unknown,
-            Truth::False,
-            AWAITED,
-            format!("{} has not come back yet: {}", phone.name_any(), health.story()),
-        ),
-        Health::Gone => {
+        Health::Gone | Health::Awaited => {
             (Truth::False, Truth::False, "Gone", format!("{} is gone: {}", phone.name_any(), health.story()))
         }
     };
@@ -151,10 +141,6 @@ fn story_of(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Option<
     let ready = condition::find(&after.conditions, "Ready")?;
     let was = condition::find(&before.conditions, "Ready");
     if was.is_some_and(|was| was.status == ready.status) {
-        return None;
-    }
-    // Nothing has happened to it that anybody knows of.
-    if ready.reason == AWAITED {
         return None;
     }
     Some(match (ready.status.as_str(), was) {

@@ -7,7 +7,6 @@ mod failures;
 mod loss;
 mod phones;
 mod planning;
-mod ready;
 mod restart;
 mod setbacks;
 mod sharing;

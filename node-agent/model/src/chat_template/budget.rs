@@ -8,8 +8,6 @@ use std::fmt::{self, Write};
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
 
-use super::number::fraction;
-
 /// What is left of a rendering's means.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
@@ -149,10 +147,6 @@ pub(super) fn show(state: &mut State<'_, '_>, value: &Value) -> Result<String, E
     if let Some(plain) = value.as_str() {
         make(state, plain.len() as u64)?;
         return Ok(plain.to_owned());
-    }
-    if let Some(number) = fraction(value) {
-        make(state, number.len() as u64)?;
-        return Ok(number);
     }
     // Deep values are shown by recursion.
     see_all(state, value)?;

@@ -27,10 +27,7 @@ pub(super) fn of_chat(chat: &Chat, bos_token: String, eos_token: String) -> Valu
         (budget::INPUT, Value::from(chat.n_bytes())),
     ]);
     if let Some(now) = chat.now {
-        names.push((
-            "strftime_now",
-            Value::from_function(move |state: &mut State, format: Value| shown(state, &format, now)),
-        ));
+        names.push(("strftime_now", Value::from_function(move |state: &mut State, format: Value| shown(state, &format, now))));
     }
     Value::from_pairs(names)
 }

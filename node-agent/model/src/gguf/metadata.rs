@@ -87,6 +87,11 @@ impl Metadata {
         Ok(Self { entries })
     }
 
+    /// Puts in a value, in place of another of that key.
+    pub(crate) fn set(&mut self, key: String, value: Value) {
+        self.entries.insert(key, value);
+    }
+
     /// The value of `key`, whatever its type.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.entries.get(key)
@@ -162,6 +167,16 @@ impl Metadata {
         })
     }
 
+    /// An array of booleans, where there is one.
+    pub fn optional_bools(&self, key: &str) -> Result<Option<Vec<bool>>, GgufError> {
+        self.typed(key, "an array of booleans", |value| match value {
+            Value::Array(Array::Numbers(Numbers { value_type: number::BOOL, bytes })) => {
+                Some(bytes.iter().map(|byte| *byte != 0).collect())
+            }
+            _ => None,
+        })
+    }
+
     /// An array of numbers that has to be there, as f32.
     pub fn floats(&self, key: &str) -> Result<Vec<f32>, GgufError> {
         let found = self.typed(key, "an array of numbers", |value| match value {
@@ -176,16 +191,6 @@ impl Metadata {
         self.typed(key, "an array of bytes", |value| match value {
             Value::Array(Array::Numbers(numbers)) => {
                 matches!(numbers.value_type, number::U8 | number::I8).then_some(&*numbers.bytes)
-            }
-            _ => None,
-        })
-    }
-
-    /// An array of booleans, where there is one.
-    pub fn optional_bools(&self, key: &str) -> Result<Option<Vec<bool>>, GgufError> {
-        self.typed(key, "an array of booleans", |value| match value {
-            Value::Array(Array::Numbers(Numbers { value_type: number::BOOL, bytes })) => {
-                Some(bytes.iter().map(|byte| *byte != 0).collect())
             }
             _ => None,
         })
@@ -218,10 +223,8 @@ impl Numbers {
     /// All of them, where they are fractions.
     fn floats(&self) -> Option<Vec<f32>> {
         match self.value_type {
-            number::F32 => Some(self.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
-            number::F64 => {
-                Some(self.bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect())
-            }
+            number::F32 => Some(self.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
+            number::F64 => Some(self.bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect()),
             _ => None,
         }
     }

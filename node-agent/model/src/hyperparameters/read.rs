@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::architecture::EXPERTS;
-use super::{
-    Architecture, Convolutions, Encoder, HyperparameterError, Hyperparameters, Rope, Scales, Window, WindowedLayers,
-    Yarn,
-};
+use super::{Architecture, Encoder, HyperparameterError, Hyperparameters, Rope, Scales, Window, WindowedLayers, Yarn};
 use crate::family::{
     AbsentWindow, EmbeddingScale, Family, LogitScale, Positions, RopeStyle, ScoreScale, WindowedTurn, Windows,
 };

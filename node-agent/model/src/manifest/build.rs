@@ -1,29 +1,24 @@
-//! Building a manifest: one pass over the model file, all digests.
+//! Building a manifest: the headers first, then one pass over all files, and all digests.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use super::finite::FiniteCheck;
-use super::{Manifest, ManifestError, TensorEntry};
-use crate::gguf::{Gguf, GgufError, GgufTensor};
+use super::digests::Digests;
+use super::{FileEntry, Manifest, ManifestError, TensorEntry};
+use crate::gguf::{Gguf, GgufTensor};
 use crate::hyperparameters::{HyperparameterError, Hyperparameters};
-use crate::model_file;
 use crate::role::Role;
+use crate::source_files::{FilesError, SourceFile, SourceFiles};
 use crate::text_side::{TextError, TextSide};
-use crate::tokenizer::end_tokens;
 
-/// Why a model file gives no manifest.
+/// Why a model's files give no manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    #[error(transparent)]
+    Files(#[from] FilesError),
     #[error("cannot read {}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{}: {source}", path.display())]
-    Gguf { path: PathBuf, source: GgufError },
     #[error("{}: {source}", path.display())]
     Hyperparameters { path: PathBuf, source: HyperparameterError },
     #[error("{}: {source}", path.display())]
@@ -36,19 +31,18 @@ pub enum ModelError {
     NotFinite { path: PathBuf, tensor: String },
     #[error("the reading of {} was called off", path.display())]
     CalledOff { path: PathBuf },
-    #[error("{} had {expected} bytes and now has {found}: it was written to while it was read; try again when it is whole", path.display())]
-    Changed { path: PathBuf, expected: u64, found: u64 },
+    #[error("{} was written to or replaced while it was read; try again when it is whole", path.display())]
+    Changed { path: PathBuf },
 }
 
 /// Raised with each change of what [`Manifest::build`] refuses: a manifest made under another is made anew.
-pub const JUDGEMENT: u32 = 4;
-/// Bytes hashed at a time.
-const CHUNK: usize = 1 << 20;
+pub const JUDGEMENT: u32 = 5;
 
 // === impl Manifest ===
 
 impl Manifest {
-    /// Reads the model file at `path` once, from start to end, and takes all digests on the way.
+    /// Reads the model at `path` ([`SourceFiles::open`] says what that may be), each file once from start to end, and takes all digests on
+    /// the way.
     ///
     /// # Errors
     /// [`ModelError`] with the path: an unreadable or damaged file, an unsupported model, a missing, unknown or
@@ -63,94 +57,39 @@ impl Manifest {
         path: &Path,
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Self, ModelError> {
-        let io = |source| ModelError::Io { path: path.to_owned(), source };
-        let mut file = model_file::open(path).map_err(io)?;
-        let mut manifest = Self::outline_of(&mut file, path)?;
-        let file_len = manifest.file_len;
-
-        file.seek(SeekFrom::Start(0)).map_err(io)?;
-        let found = manifest.take_digests(&mut file, path, progress)?;
-        if found != file_len {
-            return Err(ModelError::Changed { path: path.to_owned(), expected: file_len, found });
-        }
+        let files = SourceFiles::open(path)?;
+        let mut manifest = Self::outline_of(&files, path)?;
+        Digests::new(&files, progress).take(&mut manifest)?;
         Ok(manifest)
     }
 
-    /// As [`Manifest::build`], from the file's header alone: every digest is of zeros. Enough to plan with, and no more.
+    /// As [`Manifest::build`], from the headers alone: every digest is of zeros. Enough to plan with, and no more.
     ///
     /// # Errors
     /// As [`Manifest::build`], but for what only a whole reading finds.
     pub fn outline(path: &Path) -> Result<Self, ModelError> {
-        let mut file = model_file::open(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        Self::outline_of(&mut file, path)
+        Self::outline_of(&SourceFiles::open(path)?, path)
     }
 
-    fn outline_of(file: &mut File, path: &Path) -> Result<Self, ModelError> {
+    fn outline_of(files: &SourceFiles, path: &Path) -> Result<Self, ModelError> {
         let owned = || path.to_owned();
-        let gguf = Gguf::read(file).map_err(|source| ModelError::Gguf { path: owned(), source })?;
-        let hyperparameters = Hyperparameters::from_gguf(&gguf)
+        let header = &files.header;
+        let hyperparameters = Hyperparameters::from_gguf(header)
             .map_err(|source| ModelError::Hyperparameters { path: owned(), source })?;
-        let end_tokens = end_tokens(&gguf.metadata).map_err(|source| ModelError::Gguf { path: owned(), source })?;
         let unchecked = |source| ModelError::Manifest { path: owned(), source };
-        let tensors = entries(&gguf, &hyperparameters).map_err(unchecked)?;
-        let manifest = Self { hyperparameters, end_tokens, file_len: gguf.file_len, file_sha256: no_digest(), tensors };
+        let tensors = entries(header, &hyperparameters).map_err(unchecked)?;
+        let entry = |file: &SourceFile| FileEntry { name: file.name(), n_bytes: file.len, sha256: no_digest() };
+        let files_listed = files.files.iter().map(entry).collect();
+        let mut manifest = Self { hyperparameters, end_tokens: Vec::new(), files: files_listed, tensors };
         manifest.check().map_err(unchecked)?;
-        TextSide::from_gguf(&gguf, &manifest.hyperparameters)
-            .map_err(|source| ModelError::Text { path: owned(), source })?;
+        let text = TextSide::of(files, &manifest.hyperparameters);
+        let text = text.map_err(|source| ModelError::Text { path: owned(), source })?;
+        manifest.end_tokens = text.tokenizer.end_tokens().to_vec();
         Ok(manifest)
-    }
-
-    /// Fills in every digest from `reader`, which stands at the start of the file; gives the bytes read.
-    fn take_digests(
-        &mut self,
-        reader: &mut impl Read,
-        path: &Path,
-        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<u64, ModelError> {
-        let mut whole = Sha256::new();
-        let mut current = Sha256::new();
-        let mut tensors = self.tensors.iter_mut().peekable();
-        let mut finite = tensors.peek().map(|entry| FiniteCheck::new(entry.tensor_type));
-        let mut position = 0_u64;
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let n_read = match reader.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(n_read) => n_read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(ModelError::Io { path: path.to_owned(), source }),
-            };
-            let bytes = &chunk[..n_read];
-            whole.update(bytes);
-            let chunk_end = position + n_read as u64;
-            // Tensors lie in ascending order and apart (checked), so at most the last one goes on past this chunk.
-            while let Some(entry) = tensors.peek_mut() {
-                let entry_end = entry.offset + entry.n_bytes;
-                let from = entry.offset.max(position).min(chunk_end) - position;
-                let to = entry_end.min(chunk_end) - position;
-                let part = &bytes[from as usize..to.max(from) as usize];
-                current.update(part);
-                if finite.as_mut().is_some_and(|finite| !finite.take(part)) {
-                    return Err(ModelError::NotFinite { path: path.to_owned(), tensor: entry.name.clone() });
-                }
-                if entry_end > chunk_end {
-                    break;
-                }
-                entry.sha256 = hex::encode(current.finalize_reset());
-                tensors.next();
-                finite = tensors.peek().map(|entry| FiniteCheck::new(entry.tensor_type));
-            }
-            position = chunk_end;
-            if progress(position).is_break() {
-                return Err(ModelError::CalledOff { path: path.to_owned() });
-            }
-        }
-        self.file_sha256 = hex::encode(whole.finalize());
-        Ok(position)
     }
 }
 
-/// The tensors by offset, digests still to come.
+/// The tensors by their places, digests still to come.
 fn entries(gguf: &Gguf, hyperparameters: &Hyperparameters) -> Result<Vec<TensorEntry>, ManifestError> {
     let places: HashMap<String, (Role, Option<u32>)> = Role::expected(hyperparameters)
         .map(|(role, layer)| (role.tensor_name(hyperparameters, layer), (role, layer)))
@@ -162,9 +101,9 @@ fn entries(gguf: &Gguf, hyperparameters: &Hyperparameters) -> Result<Vec<TensorE
             layer,
             tensor_type: tensor.tensor_type,
             shape: tensor.shape.clone(),
-            offset: tensor.offset,
             n_bytes: tensor.n_bytes,
             sha256: no_digest(),
+            source: tensor.source.clone(),
         }),
         None => {
             let architecture = hyperparameters.architecture.to_string();
@@ -172,7 +111,7 @@ fn entries(gguf: &Gguf, hyperparameters: &Hyperparameters) -> Result<Vec<TensorE
         }
     };
     let mut entries = gguf.tensors.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-    entries.sort_by_key(|entry| entry.offset);
+    entries.sort_by_key(|entry| entry.source.ranges.first().map(|range| (range.file, range.offset)));
     Ok(entries)
 }
 

@@ -135,11 +135,7 @@ mod tests {
         assert_eq!(encode(&["a", "b", "ab"], &[], whole.clone(), "ab").unwrap(), [2]);
         assert_eq!(encode(&["a", "b", "ab"], &[], Manner::default(), "ab").unwrap(), [0, 1]);
         let merges = [("s", "s"), ("ss", "s")];
-        assert_eq!(
-            encode(&["s", "ss", "sss"], &merges, whole, "sss").unwrap(),
-            [0, 0, 0],
-            "not the token of that name"
-        );
+        assert_eq!(encode(&["s", "ss", "sss"], &merges, whole, "sss").unwrap(), [0, 0, 0], "not the token of that name");
     }
 
     #[test]

@@ -46,20 +46,18 @@ impl Charsmap {
     /// # Errors
     /// [`CharsmapError`]: bytes that are no such table, or would replace text by far more.
     pub(super) fn new(bytes: &[u8]) -> Result<Self, CharsmapError> {
-        let (length, rest) =
-            bytes.split_first_chunk::<4>().ok_or(CharsmapError::Length { n_bytes: bytes.len(), array: 0 })?;
+        let (length, rest) = bytes.split_first_chunk().ok_or(CharsmapError::Length { n_bytes: bytes.len(), array: 0 })?;
         let array = u32::from_le_bytes(*length);
         let damaged = CharsmapError::Length { n_bytes: bytes.len(), array };
         let (units, replacements) = rest.split_at_checked(array as usize).ok_or(damaged)?;
         if units.len() > MAX_ARRAY_BYTES {
             return Err(CharsmapError::TooLarge { found: units.len() });
         }
-        let (units, odd) = units.as_chunks::<4>();
+        let (units, odd) = units.as_chunks();
         if units.is_empty() || !odd.is_empty() {
             return Err(damaged);
         }
-        let replacements =
-            std::str::from_utf8(replacements).ok().filter(|text| text.is_empty() || text.ends_with('\0'));
+        let replacements = std::str::from_utf8(replacements).ok().filter(|text| text.is_empty() || text.ends_with('\0'));
         let map = Self {
             units: units.iter().map(|unit| Unit(u32::from_le_bytes(*unit))).collect(),
             replacements: replacements.ok_or(CharsmapError::NotUtf8)?.to_owned(),
@@ -188,29 +186,17 @@ mod tests {
             Charsmap::new(&bytes(&units, replacements)).unwrap_err()
         };
         assert!(matches!(refusal(|units| units[0x10] |= 77, b"x\0\0"), CharsmapError::Replacement { to: 77, .. }));
-        assert!(matches!(
-            refusal(|units| units[0x61] |= 1 << 30, b"x\0\0"),
-            CharsmapError::OutOfArray { unit: 0x61, .. }
-        ));
-        assert!(matches!(
-            refusal(|units| units[0] = u32::MAX >> 1, b"x\0\0"),
-            CharsmapError::OutOfArray { unit: 0, .. }
-        ));
+        assert!(matches!(refusal(|units| units[0x61] |= 1 << 30, b"x\0\0"), CharsmapError::OutOfArray { unit: 0x61, .. }));
+        assert!(matches!(refusal(|units| units[0] = u32::MAX >> 1, b"x\0\0"), CharsmapError::OutOfArray { unit: 0, .. }));
         assert!(matches!(refusal(|_| (), b"x\0x"), CharsmapError::NotUtf8));
         assert!(matches!(refusal(|_| (), b"x\xff\0\0"), CharsmapError::NotUtf8));
-        assert!(matches!(
-            refusal(|_| (), &[[b'x'; 40].as_slice(), b"\0\0"].concat()),
-            CharsmapError::Growth { found: 40, .. }
-        ));
+        assert!(matches!(refusal(|_| (), &[[b'x'; 40].as_slice(), b"\0\0"].concat()), CharsmapError::Growth { found: 40, .. }));
         assert!(matches!(refusal(|units| units.clear(), b"x\0\0"), CharsmapError::Length { .. }));
         let whole = bytes(&units(), b"x\0\0");
         for length in 0..whole.len() {
             assert!(Charsmap::new(&whole[..length]).is_err(), "cut at {length}");
         }
-        assert_eq!(
-            Charsmap::new(&bytes(&[0; 1 << 20 | 1], b"")).unwrap_err(),
-            CharsmapError::TooLarge { found: 4 << 20 | 4 }
-        );
+        assert_eq!(Charsmap::new(&bytes(&[0; 1 << 20 | 1], b"")).unwrap_err(), CharsmapError::TooLarge { found: 4 << 20 | 4 });
     }
 
     #[test]

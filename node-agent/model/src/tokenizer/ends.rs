@@ -54,19 +54,16 @@ pub(super) fn is_end_name(name: &str) -> bool {
 }
 
 /// The tokens that end an answer: those that the file names, and control tokens known by name. Ascending.
-pub(crate) fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
+pub(super) fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
     let mut ends = Vec::new();
     for key in END_KEYS {
         ends.extend(metadata.optional_u32(key)?);
     }
     if metadata.get(TOKENS).is_some() {
         let types = metadata.optional_integers(TOKEN_TYPES)?.unwrap_or_default();
-        let named = metadata
-            .strings(TOKENS)?
-            .iter()
-            .zip(&types)
-            .enumerate()
-            .filter(|(_, (token, kind))| Kind::from_number(**kind) == Some(Kind::Control) && is_end_name(token));
+        let named = metadata.strings(TOKENS)?.iter().zip(&types).enumerate().filter(|(_, (token, kind))| {
+            Kind::from_number(**kind) == Some(Kind::Control) && is_end_name(token)
+        });
         ends.extend(named.map(|(id, _)| id as u32));
     }
     ends.sort_unstable();

@@ -16,9 +16,7 @@ pub enum Flaw {
     TokenId { id: u64, n_vocab: usize },
     #[error("token {id} has the type {found}, which is none from 1 to 6")]
     Kind { id: usize, found: i64 },
-    #[error(
-        "token {id} has {found} bytes, over the limit of {limit} for a word that is searched at each place of a text"
-    )]
+    #[error("token {id} has {found} bytes, over the limit of {limit} for a word that is searched at each place of a text")]
     LongWord { id: u32, found: usize, limit: usize },
     #[error("token {id} has the score {found}, which is no finite number")]
     Score { id: usize, found: f64 },

@@ -82,8 +82,7 @@ impl Fields<'_> {
     /// A byte-level model, and whether its family has a begin token added.
     fn ranked(&self) -> Result<(TextModel, bool), TokenizerError> {
         let name = self.metadata.optional_string("tokenizer.ggml.pre")?.unwrap_or("default");
-        let unknown =
-            || TokenizerError::PreTokenizer { found: name.chars().take(80).collect(), supported: pre_types::names() };
+        let unknown = || TokenizerError::PreTokenizer { found: name.chars().take(80).collect(), supported: pre_types::names() };
         let family = pre_types::named(name).ok_or_else(unknown)?;
         let merges = self.metadata.strings(MERGES)?;
         check_entries(merges.len()).map_err(|flaw| in_field(MERGES, flaw))?;
@@ -96,19 +95,10 @@ impl Fields<'_> {
         });
         let merges = merges.collect::<Result<Vec<_>, _>>()?;
         let manner = Manner { ignores_merges: family.ignores_merges, ..Manner::default() };
-        let pairs =
-            BytePairs::new(self.vocabulary, merges.into_iter(), manner).map_err(|flaw| in_field(MERGES, flaw))?;
-        let cutter = |steps: &[&str]| {
-            Cutter::new(steps).map_err(|error| in_field("tokenizer.ggml.pre", Flaw::Library(error.to_string())))
-        };
-        let model = Ranked {
-            is_composed: false,
-            prefix: Prefix::Never,
-            script: Script::Bytes,
-            cutter: cutter(family.steps)?,
-            cutter_of_written: cutter(family.steps_of_bytes)?,
-            pairs,
-        };
+        let pairs = BytePairs::new(self.vocabulary, merges.into_iter(), manner).map_err(|flaw| in_field(MERGES, flaw))?;
+        let cutter = Cutter::new(family.steps);
+        let cutter = cutter.map_err(|error| in_field("tokenizer.ggml.pre", Flaw::Library(error.to_string())))?;
+        let model = Ranked { is_composed: false, prefix: Prefix::Never, script: Script::Bytes, cutter, pairs };
         Ok((TextModel::Ranked(model), family.adds_bos))
     }
 

@@ -137,9 +137,7 @@ fn ranked(file: File<Pairs>, config: &TokenizerConfig) -> Result<Tokenizer, Toke
     check_entries(model.merges.len()).map_err(|flaw| in_field("model.merges", flaw))?;
     let merges = model.merges.iter().enumerate().map(|(idx, merge)| match merge {
         Merge::Apart(left, right) => Ok((left.as_str(), right.as_str())),
-        Merge::Joined(text) => {
-            text.split_once(' ').ok_or_else(|| Flaw::Merge { idx, merge: text.chars().take(80).collect() })
-        }
+        Merge::Joined(text) => text.split_once(' ').ok_or_else(|| Flaw::Merge { idx, merge: text.chars().take(80).collect() }),
     });
     let merges = merges.collect::<Result<Vec<_>, _>>().map_err(|flaw| in_field("model.merges", flaw))?;
     let manner = Manner {
@@ -149,17 +147,9 @@ fn ranked(file: File<Pairs>, config: &TokenizerConfig) -> Result<Tokenizer, Toke
     };
     let pairs =
         BytePairs::new(&vocabulary, merges.into_iter(), manner).map_err(|flaw| in_field("model.merges", flaw))?;
-    let cutter = |steps: &[String]| {
-        Cutter::new(steps).map_err(|error| in_field("pre_tokenizer", Flaw::Library(error.to_string())))
-    };
-    let model = Ranked {
-        is_composed: shape.is_composed,
-        prefix: shape.prefix,
-        script,
-        cutter: cutter(&shape.steps)?,
-        cutter_of_written: cutter(&shape.steps_of_bytes)?,
-        pairs,
-    };
+    let cutter = Cutter::new(&shape.steps);
+    let cutter = cutter.map_err(|error| in_field("pre_tokenizer", Flaw::Library(error.to_string())))?;
+    let model = Ranked { is_composed: shape.is_composed, prefix: shape.prefix, script, cutter, pairs };
     finish(&vocabulary, TextModel::Ranked(model), script, config, file.post_processor.as_ref())
 }
 
@@ -270,11 +260,7 @@ impl Tokens {
     }
 }
 
-fn ends(
-    vocabulary: &Vocabulary<'_>,
-    config: &TokenizerConfig,
-    template: Option<&Value>,
-) -> Result<Ends, TokenizerError> {
+fn ends(vocabulary: &Vocabulary<'_>, config: &TokenizerConfig, template: Option<&Value>) -> Result<Ends, TokenizerError> {
     let named = |field: &str, name: &str| {
         let token = vocabulary.texts.iter().position(|text| text == name).map(|id| id as u32);
         token.ok_or_else(|| in_field(field, Flaw::NoToken { name: name.chars().take(80).collect() }))

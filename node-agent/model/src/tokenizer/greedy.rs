@@ -122,12 +122,7 @@ impl Greedy {
 fn symbols(text: &str) -> Vec<Symbol> {
     let symbol = |(idx, (from, character)): (usize, (usize, char))| {
         let (idx, from) = (idx as u32, from as u32);
-        Symbol {
-            from,
-            to: from + character.len_utf8() as u32,
-            before: idx.checked_sub(1).unwrap_or(NONE),
-            after: idx + 1,
-        }
+        Symbol { from, to: from + character.len_utf8() as u32, before: idx.checked_sub(1).unwrap_or(NONE), after: idx + 1 }
     };
     text.char_indices().enumerate().map(symbol).collect()
 }

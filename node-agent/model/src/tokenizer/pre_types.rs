@@ -9,8 +9,6 @@ pub(super) struct PreType {
     pub(super) names: &'static [&'static str],
     /// Each cuts the words of the one before; what it does not match stays a word.
     pub(super) steps: &'static [&'static str],
-    /// The same of words in the byte alphabet, in which `½` is a letter and a digit.
-    pub(super) steps_of_bytes: &'static [&'static str],
     /// Whether a word that is a token is that token, whatever the merges say.
     pub(super) ignores_merges: bool,
     /// Whether a begin token is added where the file does not say.
@@ -26,8 +24,7 @@ const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const KIMI_K2: &str = r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const SEED_CODER: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
 const BAILINGMOE: &str =
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
 const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
@@ -35,34 +32,29 @@ const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^
 const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
 
 const fn family(names: &'static [&'static str], steps: &'static [&'static str]) -> PreType {
-    PreType { names, steps, steps_of_bytes: &[], ignores_merges: false, adds_bos: false }
+    PreType { names, steps, ignores_merges: false, adds_bos: false }
 }
 
 const TABLE: [PreType; 19] = [
-    family(
-        &["gpt-2", "phi-2", "jais", "trillion", "granite-docling", "exaone4", "modern-bert", "mpt", "olmo"],
-        &[GPT2],
-    ),
+    family(&["gpt-2", "phi-2", "jais", "trillion", "granite-docling", "exaone4", "modern-bert", "mpt", "olmo"], &[GPT2]),
     // What a file without a name of a family gets.
     family(&["default"], &[r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
     PreType {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"],
+        steps: &[LLAMA3],
         ignores_merges: true,
         adds_bos: true,
-        ..family(&["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"], &[LLAMA3])
     },
     family(&["qwen2", "deepseek-r1-qwen", "megrez", "solar-open", "grok-2", "stablelm2", "hunyuan"], &[QWEN2]),
     family(&["qwen35"], &[QWEN35]),
-    family(
-        &["smollm", "starcoder", "refact", "command-r", "exaone", "codeshell", "minerva-7b", "mellum2"],
-        &[DIGIT, GPT2],
-    ),
+    family(&["smollm", "starcoder", "refact", "command-r", "exaone", "codeshell", "minerva-7b", "mellum2"], &[DIGIT, GPT2]),
     family(&["dbrx", "smaug-bpe", "chatglm-bpe"], &[LLAMA3]),
-    PreType { ignores_merges: true, ..family(&["glm4", "glm5"], &[LLAMA3]) },
-    PreType { ignores_merges: true, adds_bos: true, ..family(&["tekken"], &[TEKKEN]) },
+    PreType { names: &["glm4", "glm5"], steps: &[LLAMA3], ignores_merges: true, adds_bos: false },
+    PreType { names: &["tekken"], steps: &[TEKKEN], ignores_merges: true, adds_bos: true },
     family(&["gpt-4o", "kanana2", "talkie", "llama4", "minimax-m2"], &[GPT4O]),
     family(&["tiny_aya"], &[super::cutter::THREES, GPT4O]),
     family(&["kimi-k2"], &[KIMI_K2]),
-    PreType { steps_of_bytes: &[r"\p{N}+", "[0-9][0-9][0-9]"], ..family(&["falcon"], &[r"[\p{P}$+<=>^`~|]+", GPT2]) },
+    family(&["falcon"], &[r"[\p{P}$+<=>^`~|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
     family(
         &["deepseek-llm"],
         &[
@@ -121,7 +113,6 @@ mod tests {
         let mut names: Vec<&str> = Vec::new();
         for family in TABLE {
             Cutter::new(family.steps).unwrap();
-            Cutter::new(family.steps_of_bytes).unwrap();
             names.extend(family.names);
         }
         let n_names = names.len();

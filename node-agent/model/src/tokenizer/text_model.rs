@@ -26,8 +26,6 @@ pub(super) struct Ranked {
     pub(super) prefix: Prefix,
     pub(super) script: Script,
     pub(super) cutter: Cutter,
-    /// Cuts words as the vocabulary writes them.
-    pub(super) cutter_of_written: Cutter,
     pub(super) pairs: BytePairs,
 }
 
@@ -98,11 +96,9 @@ impl Ranked {
                 Script::Bytes => byte_level::written(word),
                 Script::Blanks => word.replace(' ', BLANK.encode_utf8(&mut [0; 4])),
             };
-            self.cutter_of_written.each_word(&written, &mut |word| {
-                if failed.is_none() {
-                    failed = self.pairs.encode(word, tokens).err();
-                }
-            });
+            if failed.is_none() {
+                failed = self.pairs.encode(&written, tokens).err();
+            }
         });
         failed.map_or(Ok(()), |error| Err(TokenizerError::Encode(error)))
     }

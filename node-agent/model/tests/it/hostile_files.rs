@@ -2,7 +2,9 @@
 
 use std::io::Cursor;
 
-use polyphony_model::{Chat, ChatMessage, ChatTemplate, Gguf, GgufError, Hyperparameters, TextSide, Tokenizer};
+use polyphony_model::{
+    Chat, ChatMessage, ChatTemplate, FileRange, Gguf, GgufError, Hyperparameters, TextSide, Tokenizer,
+};
 use proptest::prelude::*;
 
 use crate::files;
@@ -32,7 +34,17 @@ fn a_sound_file_is_read_with_every_tensor_in_its_place() {
     assert_eq!((gguf.version, gguf.tensors.len(), gguf.file_len), (3, 11, bytes.len() as u64));
     let data_start = bytes.len() - gguf_writer::llama().data.len();
     let query = gguf.tensor("blk.0.attn_q.weight").unwrap();
-    assert_eq!((query.offset, query.n_bytes), (data_start as u64 + 1024 + 128 + 128, 4096));
+    let expected = FileRange { file: 0, offset: data_start as u64 + 1024 + 128 + 128, n_bytes: 4096 };
+    assert_eq!((query.source.plain(), query.n_bytes), (Some(expected), 4096));
+}
+
+#[test]
+fn a_file_of_version_2_is_read_as_one_of_version_3() {
+    let mut file = gguf_writer::llama();
+    let newer = read(file.bytes()).unwrap();
+    file.version = 2;
+    let older = read(file.bytes()).unwrap();
+    assert_eq!((older.version, older.metadata, older.tensors), (2, newer.metadata, newer.tensors));
 }
 
 #[test]
@@ -129,14 +141,6 @@ fn an_alignment_has_to_be_a_power_of_two() {
         });
         assert_says(&error, &["`general.alignment`", &alignment.to_string()]);
     }
-}
-
-#[test]
-fn a_part_of_a_split_file_is_told_as_one() {
-    let error = refusal(|file| {
-        file.set("split.count", Value::U32(3)).set("split.no", Value::U32(1));
-    });
-    assert_says(&error, &["part 2 of a file", "`split.count` is 3", "--merge"]);
 }
 
 #[test]

@@ -129,11 +129,7 @@ fn layers_see_and_turn_as_their_family_has_it() {
     let lfm2 = of_tiny("lfm2");
     assert_eq!([0, 1, 2, 3].map(|layer| lfm2.is_convolution(layer)), [true, true, false, true]);
     assert_eq!((lfm2.n_kv_heads, lfm2.convolutions.as_ref().unwrap().n_taps), (2, 3));
-    assert_eq!(
-        lfm2.kv_bytes_per_token_per_layer(1),
-        40,
-        "what a convolution goes over, or twice 20 of keys and values"
-    );
+    assert_eq!(lfm2.kv_bytes_per_token_per_layer(1), 40, "what a convolution goes over, or twice 20 of keys and values");
     assert!(of_tiny("falcon").options.contains(&Role::AttentionNorm2));
 }
 

@@ -1,6 +1,6 @@
 //! Manifests: what they list, whose bytes are whose, and what a phone refuses.
 
-use polyphony_model::{Holds, LayerRange, Manifest, ModelError, Role, TensorEntry, TensorType};
+use polyphony_model::{FilesError, Holds, LayerRange, Manifest, ModelError, Role, TensorEntry, TensorType};
 use sha2::{Digest, Sha256};
 
 use crate::files;
@@ -12,6 +12,12 @@ fn names(entries: &[&TensorEntry]) -> Vec<String> {
 
 fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
+}
+
+/// Of a tensor of a model of one file.
+fn bytes_of<'a>(file: &'a [u8], entry: &TensorEntry) -> &'a [u8] {
+    let range = entry.source.plain().unwrap();
+    &file[range.offset as usize..(range.offset + range.n_bytes) as usize]
 }
 
 fn built(spoil: impl FnOnce(&mut File)) -> Result<Manifest, String> {
@@ -43,9 +49,9 @@ fn every_digest_is_that_of_the_bytes_in_the_file() {
         let file = std::fs::read(&path).unwrap();
         let manifest = Manifest::build(&path).unwrap();
         manifest.check().unwrap();
-        assert_eq!((manifest.file_len, &manifest.file_sha256), (file.len() as u64, &sha256(&file)), "{name}");
+        assert_eq!((manifest.file_bytes(), manifest.file_sha256()), (file.len() as u64, sha256(&file)), "{name}");
         for entry in &manifest.tensors {
-            let bytes = &file[entry.offset as usize..(entry.offset + entry.n_bytes) as usize];
+            let bytes = bytes_of(&file, entry);
             assert_eq!(entry.sha256, sha256(bytes), "{name}: {}", entry.name);
             assert!(entry.matches(bytes));
             assert!(!entry.matches(&bytes[1..]) && !entry.matches(&vec![0x5a; bytes.len()]));
@@ -64,7 +70,7 @@ fn the_real_model_is_listed_whole() {
         std::ops::ControlFlow::Continue(())
     })
     .unwrap();
-    assert_eq!(manifest.file_sha256, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53");
+    assert_eq!(manifest.file_sha256(), "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53");
     assert_eq!(manifest.tensors.len(), 272);
     assert_eq!(manifest.end_tokens, [0, 2], "<|endoftext|> and <|im_end|>");
     assert_eq!(manifest.layer_bytes(29), 2_216_448);
@@ -72,10 +78,10 @@ fn the_real_model_is_listed_whole() {
     assert_eq!(manifest.tensor_types().into_iter().collect::<Vec<_>>(), types);
     let file = std::fs::read(&path).unwrap();
     for entry in manifest.tensors.iter().filter(|entry| entry.layer.is_none_or(|layer| layer % 7 == 0)) {
-        let bytes = &file[entry.offset as usize..(entry.offset + entry.n_bytes) as usize];
+        let bytes = bytes_of(&file, entry);
         assert!(entry.matches(bytes), "{}", entry.name);
     }
-    assert_eq!(reports.last(), Some(&manifest.file_len));
+    assert_eq!(reports.last(), Some(&manifest.file_bytes()));
     assert!(reports.is_sorted());
 }
 
@@ -183,14 +189,14 @@ fn what_no_gateway_could_answer_with_is_refused_with_its_tensors() {
             file.set(key, value);
         })
     };
-    let kind = set("tokenizer.ggml.model", gguf_writer::text("rwkv")).unwrap_err();
-    assert!(kind.contains("tokenizer model `rwkv`"), "{kind}");
-    let pre = set("tokenizer.ggml.pre", gguf_writer::text("poro-chat")).unwrap_err();
-    assert!(pre.contains("pre-tokenizer `poro-chat`"), "{pre}");
+    let kind = set("tokenizer.ggml.model", gguf_writer::text("llama")).unwrap_err();
+    assert!(kind.contains("tokenizer model `llama`"), "{kind}");
+    let pre = set("tokenizer.ggml.pre", gguf_writer::text("tekken")).unwrap_err();
+    assert!(pre.contains("pre-tokenizer `tekken`"), "{pre}");
     let merges = set("tokenizer.ggml.merges", gguf_writer::strings(&["a z"])).unwrap_err();
     assert!(merges.contains("do not fit together"), "{merges}");
-    let template = set("tokenizer.chat_template", gguf_writer::text("{{ clock('%Y') }}")).unwrap_err();
-    assert!(template.contains("clock is unknown"), "{template}");
+    let template = set("tokenizer.chat_template", gguf_writer::text("{{ strftime_now('%Y') }}")).unwrap_err();
+    assert!(template.contains("strftime_now"), "{template}");
     let doubling = "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
     let doubling = set("tokenizer.chat_template", gguf_writer::text(doubling)).unwrap_err();
     assert!(doubling.contains("more text than any chat needs"), "{doubling}");
@@ -201,10 +207,7 @@ fn what_no_gateway_could_answer_with_is_refused_with_its_tensors() {
 #[test]
 fn what_no_kernel_computes_with_is_refused_with_its_tensor() {
     let long = built(|file| file.tensor("blk.0.ffn_up.weight").type_number = 24).unwrap_err();
-    assert!(
-        long.contains("`blk.0.ffn_up.weight` is of type I8, but kernels read F32, F16, Q4_0, Q4_1, Q5_0"),
-        "{long}"
-    );
+    assert!(long.contains("`blk.0.ffn_up.weight` is of type I8, but kernels read F32, F16, Q4_0, Q4_1, Q5_0"), "{long}");
     assert!(long.contains("Q6_K, IQ4_NL, IQ4_XS, BF16, MXFP4 only"), "{long}");
     // Rows of 32 are no whole blocks of 256.
     let blocks = built(|file| file.tensor("blk.0.ffn_up.weight").type_number = 14).unwrap_err();
@@ -238,9 +241,7 @@ fn only_files_are_opened_and_none_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.gguf");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    for (path, what) in
-        [(pipe.as_path(), "a pipe"), (folder.path(), "a folder"), (std::path::Path::new("/dev/zero"), "a device")]
-    {
+    for (path, what) in [(pipe.as_path(), "a pipe"), (std::path::Path::new("/dev/zero"), "a device")] {
         let error = Manifest::build(path).unwrap_err().to_string();
         assert!(error.contains(&format!("it is {what}, not a regular file")), "{error}");
     }
@@ -255,19 +256,24 @@ fn a_reading_can_be_called_off() {
 #[test]
 fn an_absent_file_is_an_error_with_its_path() {
     let error = Manifest::build(std::path::Path::new("no/such/model.gguf")).unwrap_err();
-    assert!(matches!(error, ModelError::Io { .. }));
+    assert!(matches!(error, ModelError::Files(FilesError::Io { .. })));
     assert!(error.to_string().contains("no/such/model.gguf"), "{error}");
 }
 
 #[test]
 fn a_phone_refuses_a_manifest_that_contradicts_itself() {
-    let table: [(Spoil, &str); 12] = [
+    let table: [(Spoil, &str); 17] = [
         (|manifest| manifest.tensors[3].n_bytes += 1, "bytes"),
-        (|manifest| manifest.tensors[3].offset = 0, "outside of the file or over another"),
-        (|manifest| manifest.tensors[3].offset = u64::MAX, "outside of the file"),
-        (|manifest| manifest.file_len = 1000, "outside of the file"),
+        (|manifest| manifest.tensors[3].source.ranges[0].offset = 0, "outside of the file or over another"),
+        (|manifest| manifest.tensors[3].source.ranges[0].offset = u64::MAX, "outside of the file"),
+        (|manifest| manifest.tensors[3].source.ranges[0].file = 1, "of file 1, which is outside of the file"),
+        (|manifest| manifest.tensors[3].source.ranges.clear(), "gives 0 bytes"),
+        (|manifest| manifest.tensors[3].source.form.heads_taking_turns = Some(0), "0 heads"),
+        (|manifest| manifest.files[0].n_bytes = 1000, "outside of the file"),
+        (|manifest| manifest.files[0].name = "../a".into(), "no name of a file"),
+        (|manifest| manifest.files.push(manifest.files[0].clone()), "twice"),
         (|manifest| manifest.tensors[3].sha256.push('0'), "no SHA-256"),
-        (|manifest| manifest.file_sha256 = "B".repeat(64), "no SHA-256"),
+        (|manifest| manifest.files[0].sha256 = "B".repeat(64), "no SHA-256"),
         (|manifest| drop(manifest.tensors.remove(3)), "is missing"),
         (|manifest| manifest.tensors.push(manifest.tensors[3].clone()), "twice"),
         (|manifest| manifest.tensors[3].layer = Some(2), "is missing"),

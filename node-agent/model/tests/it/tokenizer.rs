@@ -94,18 +94,8 @@ fn no_text_becomes_a_control_token_whatever_scores_it_has() {
 fn scores_and_the_table_of_characters_are_looked_at_before_they_are_used() {
     let floats = |scores: &[f32]| Value::F32s(scores.to_vec());
     let table: [(&str, &str, Value, &str); 8] = [
-        (
-            "llama",
-            "tokenizer.ggml.scores",
-            floats(&[0.0, 0.0, -1.0, f32::NAN, -1.0, -1.0]),
-            "token 3 has the score NaN",
-        ),
-        (
-            "t5",
-            "tokenizer.ggml.scores",
-            floats(&[0.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0]),
-            "token 1 has the score -inf",
-        ),
+        ("llama", "tokenizer.ggml.scores", floats(&[0.0, 0.0, -1.0, f32::NAN, -1.0, -1.0]), "token 3 has the score NaN"),
+        ("t5", "tokenizer.ggml.scores", floats(&[0.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0]), "token 1 has the score -inf"),
         ("t5", "tokenizer.ggml.scores", floats(&[0.0; 5]), "has 5 entries, but the vocabulary has 6"),
         ("llama", "tokenizer.ggml.scores", Value::U32(1), "an array of numbers"),
         ("llama", "tokenizer.ggml.unknown_token_id", Value::U32(6), "`tokenizer.ggml.unknown_token_id`: it is 6"),

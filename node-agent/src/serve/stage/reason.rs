@@ -21,8 +21,6 @@ pub enum Reason {
     Released {
         generation: PlanGeneration,
     },
-    /// The phone hung, and heard of too many ends to hear of each.
-    Hung,
     Options(OptionsError),
     /// The session would end beyond the room of a slot.
     EndPosition {
@@ -155,7 +153,7 @@ impl Reason {
             Self::Step { .. } => FailureCode::Compute,
             Self::NonFinite { .. } => FailureCode::NonFinite,
             Self::PeerLost { .. } => FailureCode::PeerGone,
-            Self::SlowRing { .. } | Self::Idle { .. } | Self::Hung => FailureCode::PeerSlow,
+            Self::SlowRing { .. } | Self::Idle { .. } => FailureCode::PeerSlow,
             Self::KvLost { .. } | Self::Stays => FailureCode::HandOver,
         }
     }
@@ -168,7 +166,6 @@ impl fmt::Display for Reason {
                 write!(f, "it holds generation {generation} of ring {ring}, and not this session in this epoch of it")
             }
             Self::Released { generation } => write!(f, "generation {generation} was released"),
-            Self::Hung => write!(f, "its segment did not compute for so long that all of its sessions were given up"),
             Self::Options(error) => write!(f, "the session's options cannot be gone by: {error}"),
             Self::EndPosition { end_position, limit } => {
                 write!(f, "the session ends at position {end_position}, there is room for {limit}")

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use polyphony_model::{CACHE_PIECE_BYTES, LayerRange};
+use polyphony_model::LayerRange;
 use polyphony_protocol::hub::EncoderStages;
 use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
-use polyphony_wire::LaneLimits;
 
 use super::window::window_of;
 use crate::segment::Capacity;
+use crate::serve::kv_transfer::PIECE_BYTES;
 use crate::serve::links::Links;
 
 /// What a stage is, once and for all.
@@ -47,8 +47,6 @@ pub struct EncoderShape {
     pub stages: EncoderStages,
 }
 
-/// Bytes of rows of a prompt in one frame: others wait for no more than that on a link.
-pub(super) const PIECE_BYTES: usize = CACHE_PIECE_BYTES as usize;
 /// Frames of a session besides its rows that may wait for a link at a time: its opening, its end, and credit.
 const CONTROL_FRAMES: usize = 16;
 
@@ -93,18 +91,12 @@ impl StageShape {
         Links::of(self.stage, n_stages, self.encoder.map(|encoder| encoder.stages)).skips
     }
 
-    /// What may wait for a link at a time: all that this stage may hand out of its sessions, which is as much as the segment has declared. A
-    /// link that has more to carry is stuck.
-    pub fn limits_out(&self) -> LaneLimits {
-        let room = self.capacity.room();
-        let row_bytes = self.activation_type.row_bytes(self.hidden_size);
-        let prompt_rows = if self.encoder.is_some() { room.prompt_rows().passing } else { 0 };
-        let rows = usize::try_from(room.chunk_rows().saturating_add(prompt_rows)).unwrap_or(usize::MAX);
-        let prompt_bytes = self.capacity.n_positions.saturating_mul(row_bytes);
+    /// Frames that may wait for a link at a time, if all that this stage may hand out does: a link that has more to carry is stuck.
+    pub fn max_frames_out(&self) -> usize {
+        let prompt_bytes = self.capacity.n_positions.saturating_mul(self.activation_type.row_bytes(self.hidden_size));
         let pieces = if self.encoder.is_some() { prompt_bytes.div_ceil(PIECE_BYTES) } else { 0 };
         let of_session = self.window().saturating_add(pieces).saturating_add(CONTROL_FRAMES);
-        // The end of a session may wait behind those of the ones before it.
-        let frames = self.capacity.n_slots.max(1).saturating_mul(2).saturating_mul(of_session).min(1 << 16);
-        LaneLimits { frames, bytes: rows.saturating_mul(row_bytes) }
+        // A session that ends leaves its place to one that begins before all of its frames are out.
+        self.capacity.n_slots.max(1).saturating_mul(2).saturating_mul(of_session).min(1 << 16)
     }
 }

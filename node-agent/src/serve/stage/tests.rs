@@ -5,7 +5,6 @@ mod encoder;
 mod ends;
 mod flow;
 mod hand_over;
-mod room;
 
 use std::time::Duration;
 

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
 
 use polyphony_model::Holds;
 use polyphony_protocol::frame::Failed;
 use polyphony_protocol::{Frame, PlanGeneration};
+use tokio::runtime::Handle;
 
 use crate::board::Entry;
-use crate::serve::calls::Calls;
 use crate::serve::compute::{AttachmentId, Call, Compute, Skip};
+use crate::serve::kv_transfer::Puller;
 use crate::serve::outlet::{NotSent, Outlet, ToHost};
-use crate::serve::stage::{AnyStage, Effect, Pull};
+use crate::serve::stage::{AnyStage, Effect};
 
 /// A stage and what belongs to it.
 pub(super) struct Attached {
@@ -22,7 +24,7 @@ pub(super) struct Attached {
     pub(super) next: Outlet,
     pub(super) skips: BTreeMap<u32, Skip>,
     pub(super) entry: Arc<Entry>,
-    pub(super) pull: Box<dyn Fn(Pull, Compute) + Send>,
+    pub(super) puller: Puller,
 }
 
 /// A link that did not take a frame.
@@ -35,14 +37,16 @@ pub(super) struct Lost {
 
 impl Attached {
     /// Sends a frame, tells a failure in words, or starts a pull.
-    pub(super) fn carry_out(&self, effect: Effect, host: &ToHost, calls: &Calls<Call>) -> Option<Lost> {
+    pub(super) fn carry_out(
+        &self,
+        effect: Effect,
+        host: &ToHost,
+        runtime: &Handle,
+        calls: &std_mpsc::SyncSender<Call>,
+    ) -> Option<Lost> {
         let shape = self.stage.decoding().shape();
         match effect {
             Effect::Next(frame) => {
-                if let Frame::Close { key } = frame {
-                    // Its end goes by the next stage, and rows of it may wait on other ways.
-                    self.skips.values().for_each(|skip| skip.outlet.forget_rows(key));
-                }
                 let why = self.next.send(frame).err()?;
                 Some(Lost { phone: shape.next_phone.clone(), why })
             }
@@ -63,7 +67,8 @@ impl Attached {
                 None
             }
             Effect::Pull(pull) => {
-                (self.pull)(pull, Compute::new(self.generation, self.id, calls.clone()));
+                let compute = Compute::new(self.generation, self.id, calls.clone());
+                runtime.spawn(self.puller.clone().run(pull, compute));
                 None
             }
         }

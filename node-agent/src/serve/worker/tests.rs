@@ -6,16 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use polyphony_kernels::{Arithmetic, Backend};
-use polyphony_model::{Holds, Manifest};
+use polyphony_model::{Holds, Manifest, TensorReader};
 use polyphony_protocol::frame::Prompt;
+use polyphony_protocol::hub::{self, Assignment};
 use polyphony_protocol::session::{History, Sampling, SessionOptions};
 use polyphony_protocol::{ActivationType, Epoch, RingId, SessionId};
+use polyphony_wire::{Bounds, Uncounted, Wire};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::*;
 use crate::board::Board;
 use crate::segment::{AnySegment, Capacity};
-use crate::serve::calls::calls;
+use crate::serve::kv_transfer::Puller;
 use crate::serve::outlet::{FromStages, Outlet, to_host};
 use crate::serve::stage::StageShape;
 
@@ -23,8 +25,8 @@ const GENERATION: PlanGeneration = PlanGeneration(1);
 
 struct Bench {
     worker: Worker,
-    calls: Calls<Call>,
-    inbox: Inbox<Call>,
+    calls: std_mpsc::SyncSender<Call>,
+    inbox: std_mpsc::Receiver<Call>,
     from_stages: FromStages,
 }
 
@@ -36,21 +38,22 @@ impl Bench {
     /// A whole model on one phone.
     async fn new() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf");
-        let (manifest, file) = (Manifest::build(&path).unwrap(), std::fs::read(&path).unwrap());
+        let manifest = Manifest::build(&path).unwrap();
         let holds = Holds::all(manifest.hyperparameters.n_layers);
         let capacity = Capacity { n_slots: 2, n_positions: 64, max_rows: 8 };
         let engine = polyphony_kernels::open(Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 }, None).unwrap();
         let bytes_of = |tensor: &polyphony_model::TensorEntry| {
-            let from = tensor.offset as usize;
-            Ok::<_, SegmentError>(file[from..from + tensor.n_bytes as usize].to_vec())
+            Ok::<_, SegmentError>(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
         };
         let segment = AnySegment::load(engine, &manifest, holds, capacity, ActivationType::F16, bytes_of).unwrap();
         let memory = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let (calls, inbox) = calls(16);
+        let (calls, inbox) = std_mpsc::sync_channel(16);
         let (to_host, from_stages) = to_host(16);
         let (hidden_size, broken) = (segment.hidden_size(), watch::channel(None).0);
         let owned = Owned { segment, memory };
-        let mut worker = Worker::new(owned, to_host, calls.clone(), broken);
+        let mut worker = Worker::new(owned, to_host, Handle::current(), calls.clone(), broken);
+        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+        let (_, assignment) = watch::channel(assignment(&manifest));
         let shape = StageShape {
             ring: RingId(1),
             generation: GENERATION,
@@ -69,12 +72,12 @@ impl Bench {
             idle_deadline: Duration::from_secs(60),
         };
         let attachment = || Attachment {
-            next: Outlet::new(shape.limits_out()),
+            next: Outlet::new(shape.max_frames_out()),
             shape: shape.clone(),
             holds,
             skips: BTreeMap::new(),
             entry: Board::default().add("default", "talk"),
-            pull: Box::new(|_, _| panic!("no session moves here")),
+            puller: Puller::new("phone-1".into(), assignment.clone(), wire.clone()),
         };
         // One of the same generation was here before.
         worker.attach(AttachmentId(0), attachment());
@@ -107,6 +110,29 @@ impl Bench {
 
     fn heard(&mut self) -> Vec<Frame> {
         std::iter::from_fn(|| self.from_stages.frames.try_recv().ok()).collect()
+    }
+}
+
+fn assignment(manifest: &Manifest) -> Assignment {
+    Assignment {
+        namespace: "default".into(),
+        name: "talk".into(),
+        ring: RingId(1),
+        generation: GENERATION,
+        ring_secret: String::new(),
+        plan_digest: String::new(),
+        stage: 0,
+        holds: hub::Holds { embedding: true, from: 0, to: manifest.hyperparameters.n_layers, head: true },
+        peers: Vec::new(),
+        manifest_digest: String::new(),
+        context_length: 64,
+        max_sessions: 2,
+        session_groups: 0,
+        activation_type: ActivationType::F16,
+        numerics_class: String::new(),
+        standby: None,
+        follows: None,
+        encoder: None,
     }
 }
 

@@ -82,7 +82,8 @@ impl Tokenize {
 }
 
 fn open(path: &Path) -> anyhow::Result<Tokenizer> {
-    let json = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+    // The folder of a model in parts has none, and one with a tokenizer alone has no model.
+    let json = Some(path.join("tokenizer.json")).filter(|json| json.exists()).unwrap_or(path.to_owned());
     if json.extension().is_none_or(|extension| extension != "json") {
         return Ok(Tokenizer::open(path)?);
     }

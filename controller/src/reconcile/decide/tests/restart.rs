@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use polyphony_api::condition;
 use polyphony_protocol::hub::SegmentPhase;
 
 use super::super::fixtures::World;
@@ -56,58 +55,6 @@ fn a_phone_that_does_not_come_back_after_a_restart_is_replaced() {
         "{:?}",
         world.generations()
     );
-}
-
-#[test]
-fn a_phone_that_is_not_heard_of_after_a_restart_is_not_called_ready_and_keeps_what_it_holds() {
-    let said = |world: &World, phone: &str| {
-        let status = world.observed.phones[phone].object.clone().unwrap().status.clone().unwrap();
-        let of = |type_| condition::find(&status.conditions, type_).unwrap().clone();
-        let (ready, reachable) = (of("Ready"), of("Reachable"));
-        format!("{} {}, {}", ready.status, ready.reason, reachable.status)
-    };
-    let (as_it_was, awaited, gone) = ("True AgentConnected, True", "Unknown Awaited, False", "False Gone, False");
-    let mut world = three_phones().serving();
-    let before = world.generations();
-    let (serving, idle): (Vec<&str>, Vec<&str>) =
-        ["a", "b", "c"].into_iter().partition(|name| before[0].contains(name));
-    let [first, second] = serving[..] else { panic!("{before:?}") };
-    world.lose(idle[0]);
-    world.settle();
-    world.told.clear();
-    world.restart();
-    world.phone(second).had_run_out = true;
-    for (seconds, expected) in [(0, as_it_was), (4, as_it_was), (5, awaited), (14, awaited)] {
-        world.observed.uptime = Duration::from_secs(seconds);
-        world.settle();
-        assert_eq!(said(&world, first), expected, "after {seconds} s");
-        assert_eq!(said(&world, second), awaited, "its lease had run out before");
-        assert_eq!(said(&world, idle[0]), gone, "that was known before");
-        assert_eq!((world.generations(), world.condition("Available")), (before.clone(), "True Serving".into()));
-    }
-    assert_eq!(world.told, vec![], "nothing has happened that anybody knows of");
-    world.join(second, 60);
-    world.report(SegmentPhase::Ready);
-    world.settle();
-    assert_eq!([said(&world, first), said(&world, second)], [awaited, as_it_was]);
-    world.observed.uptime = Duration::from_secs(41);
-    world.settle();
-    assert_eq!(said(&world, first), gone);
-    assert!(world.has_told("Gone"));
-}
-
-#[test]
-fn a_phone_that_died_in_a_load_together_with_the_controller_has_failed_it() {
-    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ());
-    world.settle();
-    world.report(SegmentPhase::Loading);
-    world.settle();
-    world.restart();
-    for (seconds, n_failures) in [(5, 0), (41, 1)] {
-        world.observed.uptime = Duration::from_secs(seconds);
-        world.settle();
-        assert_eq!(world.failures("a").len(), n_failures, "after {seconds} s");
-    }
 }
 
 #[test]

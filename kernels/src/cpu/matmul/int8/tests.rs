@@ -40,7 +40,7 @@ fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
             reference(file, (codes, scales), &x, &nothing, &mut expected);
             assert!(expected.iter().all(|value| value.is_finite()) && expected.iter().any(|value| *value != 0.0));
 
-            let strips = strips(shape, &ggml, WORD, STRIP);
+            let strips = strips(shape, all(shape, &ggml), &ggml, WORD, STRIP).expect("they are in memory");
             let matrix = Packed { codes, scales, layout };
             let quantised: Vec<Activations> =
                 x.chunks(n_cols).map(|row| Activations::of(&quantise_rows::fast(row))).collect();

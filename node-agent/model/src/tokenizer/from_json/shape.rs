@@ -4,10 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::super::TokenizerError;
 use super::super::pre_types::GPT2;
 use super::super::text_model::Prefix;
 use super::super::vocabulary::Script;
+use super::super::TokenizerError;
 use super::unsupported;
 
 /// Each step has automata of its own.
@@ -22,8 +22,6 @@ pub(super) struct Shape {
     pub(super) script: Option<Script>,
     /// Expressions, each to cut the words of the one before.
     pub(super) steps: Vec<String>,
-    /// The same of words in the byte alphabet.
-    pub(super) steps_of_bytes: Vec<String>,
     pub(super) charsmap: Option<Vec<u8>>,
     pub(super) joins_blanks: bool,
 }
@@ -39,7 +37,6 @@ impl Shape {
             prefix: Prefix::Never,
             script: None,
             steps: Vec::new(),
-            steps_of_bytes: Vec::new(),
             charsmap: None,
             joins_blanks: false,
         };
@@ -49,9 +46,8 @@ impl Shape {
         for part in parts(pre_tokenizer, "pretokenizers") {
             shape.cut(part).ok_or_else(|| unsupported("pre_tokenizer", &part.to_string()))?;
         }
-        let n_steps = shape.steps.len() + shape.steps_of_bytes.len();
-        if n_steps > MAX_STEPS {
-            return Err(unsupported("pre_tokenizer", &format!("{n_steps} steps, over the limit of {MAX_STEPS}")));
+        if shape.steps.len() > MAX_STEPS {
+            return Err(unsupported("pre_tokenizer", &format!("{} steps, over the limit of {MAX_STEPS}", shape.steps.len())));
         }
         Ok(shape)
     }
@@ -76,19 +72,18 @@ impl Shape {
         let flag = |name: &str, default: bool| part[name].as_bool().unwrap_or(default);
         match part["type"].as_str()? {
             "ByteLevel" => {
-                if flag("use_regex", true) {
-                    self.step(GPT2);
-                }
+                self.script = Some(Script::Bytes);
                 if flag("add_prefix_space", true) {
                     self.prefix = Prefix::UnlessThere;
                 }
-                self.script = Some(Script::Bytes);
+                if flag("use_regex", true) {
+                    self.steps.push(GPT2.to_owned());
+                }
             }
-            "Digits" if flag("individual_digits", false) => self.step(r"\p{N}"),
-            "Digits" => self.step(r"\p{N}+"),
+            "Digits" => self.steps.push(if flag("individual_digits", false) { r"\p{N}" } else { r"\p{N}+" }.to_owned()),
             "Punctuation" => match part["behavior"].as_str().unwrap_or("Isolated") {
-                "Isolated" => self.step(r"[\p{P}$+<=>^`|~]"),
-                "Contiguous" => self.step(r"[\p{P}$+<=>^`|~]+"),
+                "Isolated" => self.steps.push(r"[\p{P}$+<=>^`|~]".to_owned()),
+                "Contiguous" => self.steps.push(r"[\p{P}$+<=>^`|~]+".to_owned()),
                 _ => return None,
             },
             // Every blank has become another character by now.
@@ -102,7 +97,7 @@ impl Shape {
                 };
                 let literal = || part["pattern"]["String"].as_str().map(escaped);
                 let pattern = part["pattern"]["Regex"].as_str().map(str::to_owned).or_else(literal)?;
-                self.step(&is_known.then_some(pattern)?);
+                self.steps.push(is_known.then_some(pattern)?);
             }
             "WhitespaceSplit" => self.joins_blanks = true,
             "Metaspace" if part["replacement"] == "\u{2581}" => {
@@ -118,12 +113,6 @@ impl Shape {
             _ => return None,
         }
         Some(())
-    }
-
-    /// What is cut after text has become bytes is cut as it is written then.
-    fn step(&mut self, expression: &str) {
-        let steps = if self.script == Some(Script::Bytes) { &mut self.steps_of_bytes } else { &mut self.steps };
-        steps.push(expression.to_owned());
     }
 }
 

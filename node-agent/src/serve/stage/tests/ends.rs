@@ -40,20 +40,6 @@ fn a_stage_whose_host_link_ended_frees_all_sessions_here_and_behind_it() {
 }
 
 #[test]
-fn a_stage_that_could_not_hear_of_all_ends_gives_every_session_up_here_and_behind_it() {
-    let mut ring = Ring::new(2);
-    ring.start(1, &[1], 60, 1);
-    ring.start(2, &[2], 60, 1);
-    ring.settle();
-    let effects = ring.stages[0].all_over();
-    ring.carry(0, effects);
-    ring.failed.sort_by_key(|(key, _)| key.session);
-    assert_eq!(ring.failed, [(key(1, 0), Reason::Hung), (key(2, 0), Reason::Hung)]);
-    assert!(Reason::Hung.code().is_retryable());
-    assert!(ring.stages.iter().all(|stage| (stage.n_sessions(), stage.slots.n_held()) == (0, 0)));
-}
-
-#[test]
 fn an_end_is_passed_on_by_who_does_not_know_the_session_any_more() {
     let mut ring = Ring::new(3);
     ring.start(1, &[1], 60, 1);
