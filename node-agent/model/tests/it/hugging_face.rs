@@ -221,7 +221,7 @@ fn a_tied_output_is_the_embedding_whatever_else_is_there() {
 
 #[test]
 fn fields_that_change_the_arithmetic_are_refused_with_their_names() {
-    let table: [(&str, Value, &str); 14] = [
+    let table: [(&str, Value, &str); 18] = [
         (
             "model_type",
             json!("mamba"),
@@ -239,6 +239,11 @@ fn fields_that_change_the_arithmetic_are_refused_with_their_names() {
         ("layer_types", json!(["full_attention", "sliding_attention"]), "`layer_types` is an array"),
         ("tie_word_embeddings", json!("no"), "`tie_word_embeddings` is \"no\""),
         ("eos_token_id", json!([1, "a"]), "`eos_token_id` is an array"),
+        // Factors of positions would be as many as that, made before anything else is read.
+        ("head_dim", json!(u32::MAX), "`head_dim` is 4294967295"),
+        ("head_dim", json!(0), "`head_dim` is 0"),
+        ("partial_rotary_factor", json!(1e300), "`partial_rotary_factor` is 1e+300"),
+        ("partial_rotary_factor", json!(0.0), "`partial_rotary_factor` is 0.0"),
         ("vocab_size", json!(1e300), "`vocab_size` is 1e+300"),
     ];
     for (field, value, words) in table {
