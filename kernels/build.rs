@@ -3,6 +3,15 @@
 use naga::SourceLocation;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
+#[allow(dead_code, reason = "the crate moves bits, the script only asks for their places")]
+#[path = "src/blocks.rs"]
+mod blocks;
+#[allow(dead_code, reason = "as above")]
+#[path = "src/packing.rs"]
+mod packing;
+#[allow(dead_code, reason = "as above")]
+#[path = "src/weight_type.rs"]
+mod weight_type;
 #[path = "src/wgsl.rs"]
 mod wgsl;
 
@@ -10,7 +19,9 @@ use wgsl::{Piece, Variant};
 
 fn main() {
     println!("cargo::rerun-if-changed=wgsl");
-    println!("cargo::rerun-if-changed=src/wgsl.rs");
+    for file in ["blocks", "packing", "weight_type", "wgsl"] {
+        println!("cargo::rerun-if-changed=src/{file}.rs");
+    }
     for variant in Variant::all() {
         let pieces = variant.pieces(64);
         if let Err(error) = validate(&pieces) {

@@ -13,13 +13,16 @@ use polyphony_kernels::vulkan::{Lanes, Options, VulkanEngine, WeightSource};
 use polyphony_kernels::{Arithmetic, Engine, EngineError, Matmul, Recording, WeightType};
 
 /// What is multiplied: name, type, outputs, inputs, times in a step.
-const SHAPES: [(&str, WeightType, usize, usize, usize); 6] = [
+const SHAPES: [(&str, WeightType, usize, usize, usize); 8] = [
     ("query-key-value", WeightType::Q4_1, 960, 576, 30),
     ("attention-out", WeightType::Q4_1, 576, 576, 30),
     ("gate-up", WeightType::Q4_1, 3072, 576, 30),
     ("down", WeightType::Q4_1, 576, 1536, 30),
     ("gate-up", WeightType::Q4_0, 3072, 576, 30),
     ("vocabulary", WeightType::Q8_0, 49_152, 576, 1),
+    // As Q4_K_M files of Gemma 3 270M have them, widened to whole blocks.
+    ("gate-up", WeightType::Q4K, 4096, 768, 18),
+    ("down", WeightType::Q6K, 768, 2048, 18),
 ];
 
 /// How long one shape is measured.

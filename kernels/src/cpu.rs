@@ -16,7 +16,6 @@ use crate::weight_type::WeightType;
 
 pub mod activate;
 pub mod attention;
-mod blocks;
 pub mod embed_rows;
 pub mod exponential;
 pub mod gate_up;
@@ -24,7 +23,8 @@ pub mod kv_write;
 mod lanes;
 pub mod layer_norm;
 pub mod matmul;
-pub mod matmul_int8;
+mod matrix;
+pub mod pad_rows;
 pub mod quantise_rows;
 pub mod rms_norm;
 pub mod rope;
@@ -32,36 +32,30 @@ pub mod rope_kv_write;
 pub mod round_rows;
 pub mod silu_mul;
 
+pub use matrix::Matrix;
+use matrix::{Form, Held};
+
 /// Runs recordings on the processor.
 pub struct CpuEngine {
     arithmetic: Arithmetic,
     shapes: Shapes,
-    /// Row-major, in the file's own bytes.
-    matrices: Vec<Box<[u8]>>,
+    matrices: Vec<Held>,
     vectors: Vec<Box<[f32]>>,
     buffers: Vec<Vec<f32>>,
 }
 
 enum Arithmetic {
     Reference,
-    Fast(ThreadPool),
-    /// As `Fast`, but matrices of 4 and 8 bits meet activations of 8 bits.
-    Int8(ThreadPool),
+    Fast(ThreadPool, Products),
 }
 
-/// A matrix as the kernels of this folder see it: row-major GGML blocks.
+/// How quantised matrices are multiplied; all others meet activations of f32.
 #[derive(Clone, Copy)]
-pub struct Matrix<'a> {
-    pub shape: MatrixShape,
-    pub ggml: &'a [u8],
-}
-
-impl<'a> Matrix<'a> {
-    /// The bytes of one row.
-    pub fn row(&self, row: usize) -> &'a [u8] {
-        let n_bytes = self.ggml.len() / self.shape.n_rows;
-        &self.ggml[row * n_bytes..(row + 1) * n_bytes]
-    }
+enum Products {
+    F32,
+    Int8,
+    /// By the oracle of that class.
+    Int8Reference,
 }
 
 impl CpuEngine {
@@ -77,8 +71,8 @@ impl CpuEngine {
             .thread_name(|index| format!("kernels-{index}"))
             .build()?;
         Ok(Self::with(match arithmetic {
-            engine::Arithmetic::F32 => Arithmetic::Fast(pool),
-            engine::Arithmetic::Int8 => Arithmetic::Int8(pool),
+            engine::Arithmetic::F32 => Arithmetic::Fast(pool, Products::F32),
+            engine::Arithmetic::Int8 => Arithmetic::Fast(pool, Products::Int8),
         }))
     }
 
@@ -87,12 +81,20 @@ impl CpuEngine {
         Self::with(Arithmetic::Reference)
     }
 
+    /// The oracle of activations of 8 bits: as the engine of that arithmetic, but for its products, which are scalar and as plain as their
+    /// definition. Gives the same bits.
+    pub fn int8_reference() -> Result<Self, EngineError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        Ok(Self::with(Arithmetic::Fast(pool, Products::Int8Reference)))
+    }
+
     fn with(arithmetic: Arithmetic) -> Self {
         Self { arithmetic, shapes: Shapes::default(), matrices: vec![], vectors: vec![], buffers: vec![] }
     }
 
     fn matrix(&self, id: MatrixId) -> Result<Matrix<'_>, crate::ShapeError> {
-        Ok(Matrix { shape: self.shapes.matrix("matrix", id)?, ggml: &self.matrices[id.0 as usize] })
+        let (shape, held) = (self.shapes.matrix("matrix", id)?, &self.matrices[id.0 as usize]);
+        Ok(held.matrix(shape))
     }
 
     fn vector(&self, id: VectorId) -> &[f32] {
@@ -142,7 +144,7 @@ impl CpuEngine {
             let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => rms_norm::reference,
-                Arithmetic::Fast(_) | Arithmetic::Int8(_) => rms_norm::fast,
+                Arithmetic::Fast(..) => rms_norm::fast,
             };
             kernel(x, engine.vector(op.weight), op.eps, &mut out[..x.len()]);
         });
@@ -154,7 +156,7 @@ impl CpuEngine {
             let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => layer_norm::reference,
-                Arithmetic::Fast(_) | Arithmetic::Int8(_) => layer_norm::fast,
+                Arithmetic::Fast(..) => layer_norm::fast,
             };
             kernel(x, engine.vector(op.weight), engine.vector(op.bias), op.eps, &mut out[..x.len()]);
         });
@@ -174,15 +176,22 @@ impl CpuEngine {
                     Some(residual) => matmul::Residual::Rows(engine.buffer(residual)),
                 },
             };
-            match &engine.arithmetic {
-                Arithmetic::Reference => matmul::reference(weight, x, &add, out),
-                Arithmetic::Int8(pool) if matmul_int8::takes(weight.shape.weight_type) => {
-                    matmul_int8::fast(weight, x, &add, out, pool);
-                }
-                Arithmetic::Fast(pool) | Arithmetic::Int8(pool) => matmul::fast(weight, x, &add, out, pool),
-            }
+            engine.multiply(weight, x, &add, out);
             Ok(())
         })
+    }
+
+    fn multiply(&self, weight: Matrix<'_>, x: &[f32], add: &matmul::Add<'_>, out: &mut [f32]) {
+        match (&self.arithmetic, weight.shape.weight_type.packing().quantised()) {
+            (Arithmetic::Reference, _) => matmul::reference(weight, x, add, out),
+            (Arithmetic::Fast(pool, Products::Int8), Some(packing)) => {
+                matmul::int8::fast(weight, packing, x, add, out, pool);
+            }
+            (Arithmetic::Fast(_, Products::Int8Reference), Some(packing)) => {
+                matmul::int8::reference(weight, packing, x, add, out);
+            }
+            (Arithmetic::Fast(pool, _), _) => matmul::fast(weight, x, add, out, pool),
+        }
     }
 
     fn rope(&mut self, op: &Rope, rows: &[Row]) {
@@ -192,7 +201,7 @@ impl CpuEngine {
             let heads = rope::Heads { head_size: op.head_size, n_rotated: op.turn.n_rotated, style: op.turn.style };
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => rope::reference,
-                Arithmetic::Fast(_) | Arithmetic::Int8(_) => rope::fast,
+                Arithmetic::Fast(..) => rope::fast,
             };
             for (row, angles) in x.chunks_exact_mut(width).zip(angles.chunks_exact(op.turn.n_rotated)) {
                 kernel(row, angles, heads);
@@ -211,7 +220,7 @@ impl CpuEngine {
             self.update(to, |engine, to| {
                 let kernel = match engine.arithmetic {
                     Arithmetic::Reference => rope_kv_write::reference,
-                    Arithmetic::Fast(_) | Arithmetic::Int8(_) => rope_kv_write::fast,
+                    Arithmetic::Fast(..) => rope_kv_write::fast,
                 };
                 kernel(op, rows, engine.buffer(op.qkv), &angles, part, to);
             });
@@ -223,13 +232,13 @@ impl CpuEngine {
             let weight = engine.matrix(op.weight)?;
             let x = &engine.buffer(op.x)[..op.n_rows * weight.shape.n_cols];
             let out = &mut out[..op.n_rows * weight.shape.n_rows / 2];
-            match &engine.arithmetic {
-                Arithmetic::Reference => gate_up::reference(weight, x, out),
-                Arithmetic::Int8(pool) if matmul_int8::takes(weight.shape.weight_type) => {
-                    gate_up::fast_int8(weight, x, out, pool);
-                }
-                Arithmetic::Fast(pool) | Arithmetic::Int8(pool) => gate_up::fast(weight, x, out, pool),
-            }
+            let mut products = vec![0.0; out.len() * 2];
+            engine.multiply(weight, x, &matmul::NOTHING, &mut products);
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => gate_up::reference,
+                Arithmetic::Fast(..) => gate_up::fast,
+            };
+            kernel(&products, out);
             Ok(())
         })
     }
@@ -255,9 +264,7 @@ impl CpuEngine {
             let out = &mut out[..rows.len() * op.n_heads * op.head_size];
             match &engine.arithmetic {
                 Arithmetic::Reference => attention::reference(op, rows, engine.buffer(op.q), caches, out),
-                Arithmetic::Fast(pool) | Arithmetic::Int8(pool) => {
-                    attention::fast(op, rows, engine.buffer(op.q), caches, out, pool)
-                }
+                Arithmetic::Fast(pool, _) => attention::fast(op, rows, engine.buffer(op.q), caches, out, pool),
             }
         });
     }
@@ -268,7 +275,7 @@ impl CpuEngine {
             let (gate, up) = (&engine.buffer(op.gate)[..len], &engine.buffer(op.up)[..len]);
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => silu_mul::reference,
-                Arithmetic::Fast(_) | Arithmetic::Int8(_) => silu_mul::fast,
+                Arithmetic::Fast(..) => silu_mul::fast,
             };
             kernel(gate, up, &mut out[..len]);
         });
@@ -280,7 +287,7 @@ impl CpuEngine {
             let factor = op.factor.map(|factor| &engine.buffer(factor)[..len]);
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => activate::reference,
-                Arithmetic::Fast(_) | Arithmetic::Int8(_) => activate::fast,
+                Arithmetic::Fast(..) => activate::fast,
             };
             kernel(op.function, &engine.buffer(op.x)[..len], factor, &mut out[..len]);
         });
@@ -290,7 +297,7 @@ impl CpuEngine {
         self.update(op.x, |engine, x| {
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => round_rows::reference,
-                Arithmetic::Fast(_) | Arithmetic::Int8(_) => round_rows::fast,
+                Arithmetic::Fast(..) => round_rows::fast,
             };
             for row in x.chunks_exact_mut(op.width).take(op.n_rows) {
                 kernel(row, op.to);
@@ -305,8 +312,8 @@ impl Engine for CpuEngine {
     fn numerics(&self) -> String {
         match self.arithmetic {
             Arithmetic::Reference => "reference-f64".to_string(),
-            Arithmetic::Fast(_) => Numerics::CpuF32.to_string(),
-            Arithmetic::Int8(_) => Numerics::CpuInt8.to_string(),
+            Arithmetic::Fast(_, Products::F32) => Numerics::CpuF32.to_string(),
+            Arithmetic::Fast(..) => Numerics::CpuInt8.to_string(),
         }
     }
 
@@ -314,7 +321,7 @@ impl Engine for CpuEngine {
         let simd = lanes::simd_name();
         match &self.arithmetic {
             Arithmetic::Reference => "cpu (reference)".to_string(),
-            Arithmetic::Fast(pool) | Arithmetic::Int8(pool) => {
+            Arithmetic::Fast(pool, _) => {
                 format!("cpu ({} threads, {simd})", pool.current_num_threads())
             }
         }
@@ -327,8 +334,14 @@ impl Engine for CpuEngine {
         n_cols: usize,
         ggml: &[u8],
     ) -> Result<MatrixId, EngineError> {
-        let id = self.shapes.add_matrix(MatrixShape { weight_type, n_rows, n_cols }, ggml.len())?;
-        self.matrices.push(ggml.into());
+        let shape = MatrixShape { weight_type, n_rows, n_cols };
+        let id = self.shapes.add_matrix(shape, ggml.len())?;
+        let form = match (&self.arithmetic, weight_type.packing().quantised()) {
+            (Arithmetic::Reference, _) | (Arithmetic::Fast(_, Products::Int8Reference), Some(_)) => Form::File,
+            (Arithmetic::Fast(_, Products::Int8), Some(_)) => Form::Strips,
+            (Arithmetic::Fast(..), _) => Form::Rows,
+        };
+        self.matrices.push(Held::new(form, shape, ggml));
         Ok(id)
     }
 
@@ -373,7 +386,7 @@ impl Engine for CpuEngine {
     }
 
     fn bytes_used(&self) -> u64 {
-        let matrices: usize = self.matrices.iter().map(|matrix| matrix.len()).sum();
+        let matrices: usize = self.matrices.iter().map(|matrix| matrix.bytes.len()).sum();
         let vectors: usize = self.vectors.iter().map(|vector| size_of_val(&vector[..])).sum();
         let buffers: usize = self.buffers.iter().map(|buffer| size_of_val(&buffer[..])).sum();
         (matrices + vectors + buffers) as u64

@@ -12,14 +12,15 @@ use crate::weight_type::WeightType;
 /// Holds matrices, vectors and buffers and runs recordings on them. Dropping it frees everything.
 pub trait Engine: Send {
     /// The arithmetic with its revision ([`Numerics`](crate::Numerics)), a part of the numerics class: engines that say the same give
-    /// the same bits. One for every processor (`cpu-f32-r1`, `cpu-int8-r1`); one for each GPU and driver (`vulkan-f32-r1-…`,
-    /// `vulkan-int8-r1-…`), since divisions and fused operations differ between them.
+    /// the same bits. One for every processor (`cpu-f32-r1`, `cpu-int8-r2`); one for each GPU and driver (`vulkan-f32-r1-…`,
+    /// `vulkan-int8-r2-…`), since divisions and fused operations differ between them.
     fn numerics(&self) -> String;
 
     /// The device in words, for people.
     fn device(&self) -> String;
 
-    /// Takes a matrix of `n_rows` (outputs) × `n_cols` (inputs), row-major, in GGML's file bytes. `n_cols` is a multiple of 32.
+    /// Takes a matrix of `n_rows` (outputs) × `n_cols` (inputs), row-major, in GGML's file bytes: `n_cols` is
+    /// whole blocks of the type.
     fn load_matrix(
         &mut self,
         weight_type: WeightType,
@@ -63,8 +64,8 @@ pub enum Backend {
 pub enum Arithmetic {
     /// Activations of f32.
     F32,
-    /// Activations of 8 bits with one scale for 16 values, where the weights are of 4 or 8 bits; f32 with other weights and in all other
-    /// ops. An activation is off by at most 1/254 of the largest of its 16.
+    /// Activations of 8 bits with one scale for 32 values, where the weights are quantised; f32 with other weights and in all other
+    /// ops. An activation is off by at most 1/248 of the largest of its 32. `cpu/matmul/int8.rs` has the definition.
     Int8,
 }
 

@@ -5,10 +5,13 @@
 //! Invariant: within one [`Engine::numerics`] the result of a token row does not depend on the other rows of the step, on chunking, threads
 //! or SIMD width. The order of every reduction is fixed by the shape of the tensor and the row's position.
 
+mod blocks;
+mod canonical;
 pub mod cpu;
 pub mod engine;
 pub mod numerics;
 pub mod ops;
+pub mod packing;
 mod plan;
 pub mod recording;
 pub mod shapes;

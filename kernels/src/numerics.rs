@@ -22,9 +22,9 @@ impl Numerics {
     pub const fn revision(self) -> u32 {
         match self {
             Self::CpuF32 => 1,
-            Self::CpuInt8 => 1,
+            Self::CpuInt8 => 2,
             Self::VulkanF32 => 1,
-            Self::VulkanInt8 => 1,
+            Self::VulkanInt8 => 2,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod gate_up;
 pub mod kv_write;
 pub mod layer_norm;
 pub mod matmul;
+pub mod pad_rows;
 pub mod quantise_rows;
 pub mod rms_norm;
 pub mod rope;

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 pub(crate) mod products;
 
 use crate::engine::Arithmetic;
+use crate::ops::pad_rows::PadRows;
 use crate::ops::quantise_rows::{QUANTISED_GROUP_BYTES, QuantiseRows};
 use crate::ops::rope::Turn;
+use crate::packing::GROUP;
 use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
 use crate::shapes::{MatrixShape, ShapeError, Shapes};
-use crate::vulkan::packing;
 use crate::vulkan::tuning::Tuning;
-use crate::weight_type::GROUP;
 use crate::wgsl::{Lanes, Variant, WeightSource, Weights};
+
+/// Bytes of a word of weights: a texel.
+pub(crate) const WORD: usize = 16;
 
 /// What of the device decides how work is cut.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +38,13 @@ pub(crate) struct Facts {
 impl Facts {
     /// Rows of a matrix that one texture or binding holds; 0 when not even one fits.
     pub fn part_rows(&self, shape: MatrixShape) -> usize {
-        let words = packing::row_words(shape);
+        let words = shape.layout(WORD).row_bytes() / WORD;
         match self.source {
             WeightSource::Image | WeightSource::Texture if words > self.max_texture as usize => 0,
             WeightSource::Image | WeightSource::Texture => shape.n_rows.min(self.max_texture as usize),
             // A grid of at most 65,535 workgroups has no room for much more than a million lanes.
             // Whole fours, so that no lane's rows lie in two parts.
-            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * 16) / 4 * 4).min(1 << 20),
+            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * WORD) / 4 * 4).min(1 << 20),
         }
     }
 
@@ -82,14 +85,31 @@ pub(crate) enum Binding {
     Weights(MatrixId, u32),
     /// A uniform window of [`WINDOW_BYTES`] from this byte on, which is aligned.
     Window(BufferId, u32),
-    /// The activations of 8 bits that belong to a buffer, to write.
-    Quantised(BufferId),
-    /// A uniform window on them, as `Window`.
-    QuantisedWindow(BufferId, u32),
+    /// What is made of a buffer's rows, to write.
+    Made(BufferId, Form),
+    /// A uniform window on it, as `Window`.
+    MadeWindow(BufferId, Form, u32),
     /// Sums that wait for more columns.
     Scratch,
     /// A read binding that this dispatch does not look at.
     Unread,
+}
+
+/// What is made of rows before they are multiplied, each in a buffer beside that of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Form {
+    /// Activations of 8 bits, as `ops/quantise_rows.rs` says.
+    Bytes,
+    /// f32 in whole groups, as `ops/pad_rows.rs` says.
+    Padded,
+}
+
+/// Rows of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub first: usize,
+    pub n: usize,
+    pub width: usize,
 }
 
 /// Bytes of a uniform window: what every Vulkan device allows.
@@ -105,11 +125,13 @@ pub(crate) struct Plan<'a> {
     pub dispatches: Vec<Dispatch>,
     /// f32 values of scratch that some dispatch needs.
     pub scratch_len: usize,
+    /// Bytes of what is made of buffers.
+    pub room: HashMap<(BufferId, Form), u64>,
     angles: HashMap<AnglesKey, u32>,
     /// Where vectors lie in the data that kernels with no binding to spare read there.
     vector_data: HashMap<VectorId, u32>,
-    /// The rows of buffers whose activations of 8 bits are what the buffer holds.
-    quantised: HashMap<BufferId, QuantiseRows>,
+    /// The rows of buffers of which something is made that is still true.
+    made: HashMap<(BufferId, Form), Rows>,
 }
 
 /// Base, position scale, values rotated, factors: layers that agree in these share their angles.
@@ -132,9 +154,10 @@ impl<'a> Plan<'a> {
             data: recording.rows.iter().flat_map(|row| [row.slot, row.position]).collect(),
             dispatches: Vec::new(),
             scratch_len: 0,
+            room: HashMap::new(),
             angles: HashMap::new(),
             vector_data: HashMap::new(),
-            quantised: HashMap::new(),
+            made: HashMap::new(),
         };
         for (index, op) in recording.ops.iter().enumerate() {
             plan.op(op).map_err(|error| (index, error))?;
@@ -207,7 +230,8 @@ impl<'a> Plan<'a> {
     pub fn dispatch(&mut self, variant: Variant, params: &[u32], bindings: &[(u32, Binding)], workgroups: [u32; 2]) {
         for (_, binding) in bindings {
             if let Binding::Write(buffer) = binding {
-                self.quantised.remove(buffer);
+                self.made.remove(&(*buffer, Form::Bytes));
+                self.made.remove(&(*buffer, Form::Padded));
             }
         }
         let mut padded = Params::default();
@@ -217,32 +241,40 @@ impl<'a> Plan<'a> {
 
     /// The variant's weights for a matrix.
     pub fn weights(&self, shape: MatrixShape) -> Weights {
-        Weights { weight_type: shape.weight_type.name(), source: self.facts.source }
+        Weights { packing: shape.weight_type.packing(), source: self.facts.source }
     }
 
-    /// Makes activations of 8 bits of these rows unless they are made already.
-    pub fn quantise(&mut self, rows: QuantiseRows) {
-        let held = self.quantised.get(&rows.x).is_some_and(|held| {
-            held.width == rows.width
-                && held.first_row <= rows.first_row
-                && rows.first_row + rows.n_rows <= held.first_row + held.n_rows
+    /// Makes this of these rows unless it is made already.
+    pub fn make(&mut self, form: Form, x: BufferId, rows: Rows) {
+        let held = self.made.get(&(x, form)).is_some_and(|held| {
+            held.width == rows.width && held.first <= rows.first && rows.first + rows.n <= held.first + held.n
         });
-        if !held {
-            rows.plan(self);
-            self.is_quantised(rows);
+        if held {
+            return;
         }
+        let Rows { first: first_row, n: n_rows, width } = rows;
+        match form {
+            Form::Bytes => QuantiseRows { x, first_row, n_rows, width }.plan(self),
+            Form::Padded => PadRows { x, first_row, n_rows, width }.plan(self),
+        }
+        self.is_made(form, x, rows);
     }
 
-    /// Takes note that the last dispatch made activations of 8 bits of these rows.
-    pub fn is_quantised(&mut self, rows: QuantiseRows) {
-        self.quantised.insert(rows.x, rows);
+    /// Takes note that the last dispatch made this of these rows.
+    pub fn is_made(&mut self, form: Form, x: BufferId, rows: Rows) {
+        self.made.insert((x, form), rows);
+        // For as many rows as the buffer may hold: a later step may have more than this one.
+        let n_rows = self.shapes.buffer("x", x).map_or(0, |len| len / rows.width);
+        let n_bytes = (n_rows * rows.width.div_ceil(GROUP) * form.group_bytes()) as u64;
+        let room = self.room.entry((x, form)).or_default();
+        *room = n_bytes.max(*room);
     }
 
-    /// As [`Self::window`], on the buffer's activations of 8 bits; `at` is a multiple of 32.
-    pub fn quantised_window(&self, buffer: BufferId, at: usize) -> (Binding, u32) {
-        let byte = (at / GROUP * QUANTISED_GROUP_BYTES) as u32;
+    /// As [`Self::window`], on what is made of the buffer; `at` is a multiple of 32.
+    pub fn made_window(&self, form: Form, buffer: BufferId, at: usize) -> (Binding, u32) {
+        let byte = (at / GROUP * form.group_bytes()) as u32;
         let start = byte / self.facts.uniform_alignment * self.facts.uniform_alignment;
-        (Binding::QuantisedWindow(buffer, start), (byte - start) / 16)
+        (Binding::MadeWindow(buffer, form, start), (byte - start) / 16)
     }
 
     /// A window on a buffer from value `at` on, and where in the window that value lies, in vec4. `at` is a multiple of 4.
@@ -250,6 +282,18 @@ impl<'a> Plan<'a> {
         let byte = at as u32 * 4;
         let start = byte / self.facts.uniform_alignment * self.facts.uniform_alignment;
         (Binding::Window(buffer, start), (byte - start) / 16)
+    }
+}
+
+// === impl Form ===
+
+impl Form {
+    /// Bytes that 32 values take.
+    pub fn group_bytes(self) -> usize {
+        match self {
+            Form::Bytes => QUANTISED_GROUP_BYTES,
+            Form::Padded => GROUP * 4,
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::engine::EngineError;
+use crate::packing::Layout;
 use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
-use crate::weight_type::{GROUP, WeightType};
+use crate::weight_type::WeightType;
 
 /// Rows of one op: what Vulkan takes as workgroups in one direction.
 pub const MAX_ROWS: usize = 65_535;
@@ -27,6 +28,13 @@ pub struct MatrixShape {
     pub n_rows: usize,
     /// Inputs.
     pub n_cols: usize,
+}
+
+impl MatrixShape {
+    /// Where the planes of a row lie, each filled up to words of so many bytes.
+    pub(crate) fn layout(self, word: usize) -> Layout {
+        Layout::new(self.weight_type.packing(), self.n_cols, word)
+    }
 }
 
 /// The shapes of all that an engine holds; ids are places in these lists.
@@ -61,7 +69,8 @@ impl Shapes {
         let MatrixShape { weight_type, n_rows, n_cols } = shape;
         let call = |source| EngineError::Call { call: "load_matrix", source };
         require(n_rows > 0, "n_rows", "at least 1", n_rows).map_err(call)?;
-        require(n_cols > 0 && n_cols.is_multiple_of(GROUP), "n_cols", format!("a multiple of {GROUP}"), n_cols)
+        let (values, _) = weight_type.block();
+        require(n_cols > 0 && n_cols.is_multiple_of(values), "n_cols", format!("a multiple of {values}"), n_cols)
             .map_err(call)?;
         let expected = weight_type.matrix_bytes(n_rows, n_cols).unwrap_or(usize::MAX);
         require(n_bytes == expected, "bytes", format!("{expected} for {shape:?}"), n_bytes).map_err(call)?;

@@ -6,18 +6,17 @@ use std::path::PathBuf;
 
 use wgpu::BufferUsages;
 
+use crate::canonical;
 use crate::engine::{Arithmetic, Engine, EngineError};
 use crate::numerics::Numerics;
-use crate::ops::quantise_rows::QUANTISED_GROUP_BYTES;
-use crate::plan::{Binding, Dispatch, Facts, Plan, WINDOW_BYTES};
+use crate::plan::{Facts, Form, Plan, WINDOW_BYTES, WORD};
 use crate::recording::{BufferId, MatrixId, Readback, Recording, VectorId};
 use crate::shapes::{MatrixShape, Shapes};
-use crate::weight_type::{GROUP, WeightType};
+use crate::weight_type::WeightType;
 pub use crate::wgsl::{Lanes, WeightSource};
 
 mod gpu;
 mod kept;
-pub(crate) mod packing;
 mod pipelines;
 mod storage;
 pub(crate) mod tuning;
@@ -54,8 +53,8 @@ pub struct VulkanEngine {
     vectors: Vec<Box<[f32]>>,
     vector_buffers: Vec<wgpu::Buffer>,
     buffers: Vec<wgpu::Buffer>,
-    /// The activations of 8 bits that belong to buffers, made when first written.
-    quantised: HashMap<BufferId, wgpu::Buffer>,
+    /// What is made of buffers' rows; there from when it is first written.
+    made: HashMap<(BufferId, Form), wgpu::Buffer>,
     pipelines: Pipelines,
     /// The parameters of a step's dispatches, each at the alignment of uniforms.
     params: Growing,
@@ -100,7 +99,7 @@ impl VulkanEngine {
             vectors: vec![],
             vector_buffers: vec![],
             buffers: vec![],
-            quantised: HashMap::new(),
+            made: HashMap::new(),
             pipelines: Pipelines::new(facts.workgroup),
             params: Growing::new(&gpu, "params", BufferUsages::UNIFORM | BufferUsages::COPY_DST),
             data: Growing::new(&gpu, "data", BufferUsages::STORAGE | BufferUsages::COPY_DST),
@@ -121,19 +120,20 @@ impl VulkanEngine {
         Ok(())
     }
 
-    /// Makes the buffers of 8-bit activations that these dispatches write.
-    fn make_quantised(&mut self, dispatches: &[Dispatch]) -> Result<(), EngineError> {
-        for (_, binding) in dispatches.iter().flat_map(|dispatch| &dispatch.bindings) {
-            let Binding::Quantised(id) = *binding else { continue };
-            if self.quantised.contains_key(&id) {
+    /// Makes the buffers beside those of rows, or makes them larger.
+    fn make_room(&mut self, room: &HashMap<(BufferId, Form), u64>) -> Result<(), EngineError> {
+        for (place, n_bytes) in room {
+            // A window may start at the last value.
+            let n_bytes = n_bytes + u64::from(WINDOW_BYTES);
+            let held = self.made.get(place).map_or(0, wgpu::Buffer::size);
+            if held >= n_bytes {
                 continue;
             }
-            let len = self.shapes.buffer("buffer", id).map_err(EngineError::Recording)?;
-            let n_bytes = (len.div_ceil(GROUP) * QUANTISED_GROUP_BYTES) as u64 + u64::from(WINDOW_BYTES);
-            self.require_size("the buffer of 8-bit activations", n_bytes)?;
+            self.require_size("the buffer of prepared activations", n_bytes)?;
             let usage = BufferUsages::STORAGE | BufferUsages::UNIFORM;
-            self.quantised.insert(id, storage::buffer(&self.gpu, "quantised", n_bytes, usage));
-            self.bytes_used += n_bytes;
+            self.made.insert(*place, storage::buffer(&self.gpu, "made", n_bytes, usage));
+            self.bytes_used += n_bytes - held;
+            self.pipelines.forget_bindings();
             self.gpu.check()?;
         }
         Ok(())
@@ -143,13 +143,15 @@ impl VulkanEngine {
     fn upload(&mut self, shape: MatrixShape, ggml: &[u8]) -> Result<Vec<Part>, EngineError> {
         let part_rows = self.facts.part_rows(shape);
         if part_rows == 0 {
-            let bytes = packing::row_words(shape) as u64 * 16;
+            let bytes = shape.layout(WORD).row_bytes() as u64;
             return Err(EngineError::TooLarge { what: "a row of the matrix", bytes, limit: self.facts.max_storage });
         }
         let mut parts = Vec::new();
         for first in (0..shape.n_rows).step_by(part_rows) {
             let rows = first..shape.n_rows.min(first + part_rows);
-            let words = packing::pack(shape, ggml, rows.clone());
+            let row_bytes = ggml.len() / shape.n_rows;
+            let part = MatrixShape { n_rows: rows.len(), ..shape };
+            let words = canonical::strips(part, &ggml[rows.start * row_bytes..rows.end * row_bytes], WORD, rows.len());
             parts.push(Part::upload(&self.gpu, self.facts.source, rows.len(), &words));
             self.bytes_used += words.len() as u64;
         }
@@ -274,8 +276,8 @@ impl Engine for VulkanEngine {
         self.shapes.check(recording)?;
         let plan = Plan::new(self.facts, &self.shapes, &self.vectors, recording)
             .map_err(|(index, source)| EngineError::Op { index, op: recording.ops[index].name(), source })?;
-        let Plan { dispatches, data, scratch_len, .. } = plan;
-        self.make_quantised(&dispatches)?;
+        let Plan { dispatches, data, scratch_len, room, .. } = plan;
+        self.make_room(&room)?;
         let stride = self.facts.uniform_alignment.max(64);
         let mut params = vec![0u32; dispatches.len() * stride as usize / 4];
         for (dispatch, params) in dispatches.iter().zip(params.chunks_exact_mut(stride as usize / 4)) {
@@ -300,7 +302,7 @@ impl Engine for VulkanEngine {
             matrices: &self.matrices,
             vectors: &self.vector_buffers,
             buffers: &self.buffers,
-            quantised: &self.quantised,
+            made: &self.made,
             params: &self.params.buffer,
             data: &self.data.buffer,
             scratch: &self.scratch.buffer,

@@ -1,18 +1,27 @@
 //! Weight types: how GGML files pack the values of a matrix. One table; a new type is one row of it.
 
-use half::f16;
+use crate::blocks::{self, Block};
+use crate::packing::{Codes, Packing, Scales, Table};
 
-/// How the values of a matrix are packed, in GGML's own block layouts.
+/// How the values of a matrix are packed in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightType {
     F32,
     F16,
-    /// 32 values: f16 scale d, then 16 bytes of nibbles; value = d · (q − 8).
+    Bf16,
     Q4_0,
-    /// 32 values: f16 scale d, f16 minimum m, then 16 bytes of nibbles; value = d · q + m.
     Q4_1,
-    /// 32 values: f16 scale d, then 32 signed bytes; value = d · q.
+    Q5_0,
+    Q5_1,
     Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+    Iq4Nl,
+    Iq4Xs,
+    Mxfp4,
 }
 
 /// What the engines know of one weight type.
@@ -21,40 +30,87 @@ struct Format {
     name: &'static str,
     /// Values and bytes of the smallest unit that a file holds.
     block: (usize, usize),
-    /// One block of bytes to its values, in f32: the definition that every kernel is held to.
-    dequantise: fn(&[u8], &mut [f32]),
+    /// The canonical form, which is all that a kernel sees.
+    packing: Packing,
+    /// A block's bytes into its parts; floats are taken as they are.
+    take_apart: fn(&[u8], &mut Block),
 }
 
-const FORMATS: [Format; 5] = [
-    Format { weight_type: WeightType::F32, name: "f32", block: (1, 4), dequantise: f32_block },
-    Format { weight_type: WeightType::F16, name: "f16", block: (1, 2), dequantise: f16_block },
-    Format { weight_type: WeightType::Q4_0, name: "q4_0", block: (32, 18), dequantise: q4_0_block },
-    Format { weight_type: WeightType::Q4_1, name: "q4_1", block: (32, 20), dequantise: q4_1_block },
-    Format { weight_type: WeightType::Q8_0, name: "q8_0", block: (32, 34), dequantise: q8_0_block },
-];
+const fn format(
+    weight_type: WeightType,
+    name: &'static str,
+    block: (usize, usize),
+    packing: Packing,
+    take_apart: fn(&[u8], &mut Block),
+) -> Format {
+    Format { weight_type, name, block, packing, take_apart }
+}
 
-/// Columns of every matrix come in groups of this many, whatever the type: the unit of all kernels.
-pub const GROUP: usize = 32;
+const fn bits(bits: u8, offset: i8, scales: Scales) -> Packing {
+    Packing::Quantised(Codes::Bits { bits, offset }, scales)
+}
+
+const fn table(table: Table, scales: Scales) -> Packing {
+    Packing::Quantised(Codes::Table(table), scales)
+}
+
+const BYTES: Packing = Packing::Quantised(Codes::Bytes, Scales::Half);
+
+/// In the order of the enum.
+const FORMATS: [Format; 16] = [
+    format(WeightType::F32, "f32", (1, 4), Packing::F32, |_, _| ()),
+    format(WeightType::F16, "f16", (1, 2), Packing::F16, |_, _| ()),
+    format(WeightType::Bf16, "bf16", (1, 2), Packing::Bf16, |_, _| ()),
+    format(WeightType::Q4_0, "q4_0", (32, 18), bits(4, 8, Scales::Half), blocks::q4_0),
+    format(WeightType::Q4_1, "q4_1", (32, 20), bits(4, 0, Scales::HalfMinimum), blocks::q4_1),
+    format(WeightType::Q5_0, "q5_0", (32, 22), bits(5, 16, Scales::Half), blocks::q5_0),
+    format(WeightType::Q5_1, "q5_1", (32, 24), bits(5, 0, Scales::HalfMinimum), blocks::q5_1),
+    format(WeightType::Q8_0, "q8_0", (32, 34), BYTES, blocks::q8_0),
+    format(WeightType::Q2K, "q2_k", (256, 84), bits(2, 0, Scales::NibblesMinimum16), blocks::q2_k),
+    format(WeightType::Q3K, "q3_k", (256, 110), bits(3, 4, Scales::Six16), blocks::q3_k),
+    format(WeightType::Q4K, "q4_k", (256, 144), bits(4, 0, Scales::BytesMinimum32), blocks::q4_k),
+    format(WeightType::Q5K, "q5_k", (256, 176), bits(5, 0, Scales::BytesMinimum32), blocks::q5_k),
+    format(WeightType::Q6K, "q6_k", (256, 210), bits(6, 32, Scales::Bytes16), blocks::q6_k),
+    format(WeightType::Iq4Nl, "iq4_nl", (32, 18), table(Table::Iq4, Scales::Half), blocks::q4_0),
+    format(WeightType::Iq4Xs, "iq4_xs", (256, 136), table(Table::Iq4, Scales::Bytes32), blocks::iq4_xs),
+    format(WeightType::Mxfp4, "mxfp4", (32, 17), table(Table::Mxfp4, Scales::Exponent), blocks::mxfp4),
+];
 
 impl WeightType {
     /// Every type, in the order of the table.
-    pub const ALL: [WeightType; 5] =
-        [WeightType::F32, WeightType::F16, WeightType::Q4_0, WeightType::Q4_1, WeightType::Q8_0];
+    pub const ALL: [WeightType; FORMATS.len()] = {
+        let mut all = [WeightType::F32; FORMATS.len()];
+        let mut at = 0;
+        while at < FORMATS.len() {
+            all[at] = FORMATS[at].weight_type;
+            at += 1;
+        }
+        all
+    };
+
+    /// The type that GGML gives this name, whatever its case.
+    pub fn named(name: &str) -> Option<Self> {
+        FORMATS.iter().find(|format| format.name.eq_ignore_ascii_case(name)).map(|format| format.weight_type)
+    }
 
     /// Values and bytes of one block as the file holds it.
     pub fn block(self) -> (usize, usize) {
         self.format().block
     }
 
-    /// Bytes of [`GROUP`] values.
-    pub fn group_bytes(self) -> usize {
-        let (values, bytes) = self.block();
-        GROUP / values * bytes
-    }
-
     /// The name that GGML gives the type, in lower case.
     pub fn name(self) -> &'static str {
         self.format().name
+    }
+
+    /// What the type becomes in an engine.
+    pub fn packing(self) -> Packing {
+        self.format().packing
+    }
+
+    /// Takes a block of file bytes apart; a type whose values are floats has no parts.
+    pub(crate) fn take_apart(self, bytes: &[u8], block: &mut Block) {
+        (self.format().take_apart)(bytes, block);
     }
 
     /// Bytes of a matrix of `n_rows` × `n_cols`; `None` when the columns are no whole blocks or the size overflows.
@@ -66,133 +122,43 @@ impl WeightType {
         (n_cols / values).checked_mul(bytes)?.checked_mul(n_rows)
     }
 
-    /// Whole blocks of file bytes to f32 values. `out` holds as many values as `ggml` packs; what is over on either side is left alone.
-    pub fn dequantise(self, ggml: &[u8], out: &mut [f32]) {
-        let format = self.format();
-        let (values, bytes) = format.block;
-        for (block, values) in ggml.chunks_exact(bytes).zip(out.chunks_exact_mut(values)) {
-            (format.dequantise)(block, values);
-        }
-    }
-
     fn format(self) -> &'static Format {
-        FORMATS
-            .iter()
-            .find(|format| format.weight_type == self)
-            .expect("every weight type has its row in FORMATS (tested)")
+        &FORMATS[self as usize]
     }
-}
-
-fn f32_block(block: &[u8], out: &mut [f32]) {
-    out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-}
-
-fn f16_block(block: &[u8], out: &mut [f32]) {
-    out[0] = half_at(block, 0);
-}
-
-fn q4_0_block(block: &[u8], out: &mut [f32]) {
-    let d = half_at(block, 0);
-    for (j, q) in block[2..18].iter().enumerate() {
-        out[j] = d * (f32::from(q & 15) - 8.0);
-        out[j + 16] = d * (f32::from(q >> 4) - 8.0);
-    }
-}
-
-fn q4_1_block(block: &[u8], out: &mut [f32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    for (j, q) in block[4..20].iter().enumerate() {
-        out[j] = d * f32::from(q & 15) + m;
-        out[j + 16] = d * f32::from(q >> 4) + m;
-    }
-}
-
-fn q8_0_block(block: &[u8], out: &mut [f32]) {
-    let d = half_at(block, 0);
-    for (j, q) in block[2..34].iter().enumerate() {
-        out[j] = d * f32::from(q.cast_signed());
-    }
-}
-
-fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packing::{Layout, SUPER};
 
     #[test]
-    fn every_type_has_one_row_in_the_table() {
-        for weight_type in WeightType::ALL {
-            let found = FORMATS.iter().filter(|f| f.weight_type == weight_type).count();
-            assert_eq!(found, 1, "{weight_type:?}");
+    fn every_type_has_its_own_row_in_the_table() {
+        for (at, format) in FORMATS.iter().enumerate() {
+            assert_eq!(format.weight_type as usize, at, "{} stands at another place in the enum", format.name);
+            assert_eq!(WeightType::named(&format.name.to_uppercase()), Some(format.weight_type));
         }
-        assert_eq!(FORMATS.len(), WeightType::ALL.len());
-    }
-
-    #[test]
-    fn known_bytes_of_q4_0_become_known_values() {
-        // d = 0.5 (0x3800); byte 0 holds 0 and 15, byte 15 holds 9 and 1, the others 8 and 8.
-        let mut block = [0x88u8; 18];
-        block[..2].copy_from_slice(&[0x00, 0x38]);
-        block[2] = 0xf0;
-        block[17] = 0x19;
-        let mut expected = [0f32; 32];
-        expected[0] = -4.0;
-        expected[16] = 3.5;
-        expected[15] = 0.5;
-        expected[31] = -3.5;
-        let mut found = [9f32; 32];
-        WeightType::Q4_0.dequantise(&block, &mut found);
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn known_bytes_of_q4_1_become_known_values() {
-        // d = 2 (0x4000), m = -1 (0xbc00); byte 3 holds 5 and 10.
-        let mut block = [0u8; 20];
-        block[..4].copy_from_slice(&[0x00, 0x40, 0x00, 0xbc]);
-        block[7] = 0xa5;
-        let mut expected = [-1f32; 32];
-        expected[3] = 9.0;
-        expected[19] = 19.0;
-        let mut found = [0f32; 32];
-        WeightType::Q4_1.dequantise(&block, &mut found);
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn known_bytes_of_q8_0_become_known_values() {
-        // d = 0.25 (0x3400); values 127, -128 and -1 at the ends.
-        let mut block = [0u8; 34];
-        block[..2].copy_from_slice(&[0x00, 0x34]);
-        block[2] = 127;
-        block[3] = 0x80;
-        block[33] = 0xff;
-        let mut expected = [0f32; 32];
-        expected[0] = 31.75;
-        expected[1] = -32.0;
-        expected[31] = -0.25;
-        let mut found = [9f32; 32];
-        WeightType::Q8_0.dequantise(&block, &mut found);
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn known_bytes_of_f16_and_f32_become_known_values() {
-        let mut found = [0f32; 3];
-        // 1, the largest f16, the smallest subnormal.
-        WeightType::F16.dequantise(&[0x00, 0x3c, 0xff, 0x7b, 0x01, 0x00], &mut found);
-        assert_eq!(found, [1.0, 65504.0, 2f32.powi(-24)]);
-        WeightType::F32.dequantise(&[0x00, 0x00, 0x80, 0xbf], &mut found[..1]);
-        assert_eq!(found[0], -1.0);
+        assert_eq!(WeightType::named("q8_1"), None);
     }
 
     #[test]
     fn a_matrix_of_no_whole_blocks_has_no_size() {
         assert_eq!(WeightType::Q4_0.matrix_bytes(2, 64), Some(72));
         assert_eq!(WeightType::Q4_0.matrix_bytes(2, 63), None);
+        assert_eq!(WeightType::Q6K.matrix_bytes(2, 64), None);
         assert_eq!(WeightType::F32.matrix_bytes(usize::MAX, 2), None);
+    }
+
+    #[test]
+    fn no_row_grows_by_more_than_three_parts_in_a_hundred() {
+        for weight_type in WeightType::ALL {
+            // What is left of the last words is under 16 bytes a plane, however long the row.
+            let n_cols = 64 * SUPER * crate::packing::GROUP;
+            let file = weight_type.matrix_bytes(1, n_cols).expect("whole blocks");
+            for word in [4, 16] {
+                let ours = Layout::new(weight_type.packing(), n_cols, word).row_bytes();
+                assert!(ours >= file && ours * 100 <= file * 103, "{weight_type:?}: {ours} bytes of {file}");
+            }
+        }
     }
 }

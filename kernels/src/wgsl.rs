@@ -5,6 +5,9 @@
 //! - a line that holds `$t` is repeated for every token of the variant, one that holds `$r` for every row of a lane, one that holds
 //!   `$p` for every pair of such rows (`$e` and `$o` are its even and its odd row); the number stands for the mark.
 
+use crate::packing::{Codes, Packing, Plane, Scales};
+use crate::weight_type::WeightType;
+
 /// A kernel and the switches of its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
@@ -17,6 +20,7 @@ pub enum Variant {
     KvWrite,
     LayerNorm,
     Matmul(Product),
+    PadRows,
     QuantiseRows,
     RmsNorm {
         /// Whether the rows are stored as activations of 8 bits, too.
@@ -56,8 +60,7 @@ pub struct Lanes {
 /// How a kernel gets its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Weights {
-    /// GGML's name of the type.
-    pub weight_type: &'static str,
+    pub packing: Packing,
     pub source: WeightSource,
 }
 
@@ -92,27 +95,24 @@ const EXPONENTIAL: File = file!("parts/exponential.wgsl");
 const QUANTISE: File = file!("parts/quantise.wgsl");
 const PRODUCTS: File = file!("parts/products.wgsl");
 
-/// The unpacking of each weight type, by GGML's name.
-pub const WEIGHT_TYPES: [(&str, File); 5] = [
-    ("f32", file!("weights/f32.wgsl")),
-    ("f16", file!("weights/f16.wgsl")),
-    ("q4_0", file!("weights/q4_0.wgsl")),
-    ("q4_1", file!("weights/q4_1.wgsl")),
-    ("q8_0", file!("weights/q8_0.wgsl")),
-];
-
 impl Variant {
     /// Every variant there is, in one size of workgroup.
     #[allow(dead_code, reason = "the build script's list")]
     pub fn all() -> Vec<Variant> {
         use Variant::*;
         let norms = [true, false].map(|quantised| RmsNorm { quantised });
-        let mut all = vec![Activate, Attention, KvWrite, LayerNorm, QuantiseRows, Rope, RopeKvWrite, SiluMul];
+        let mut all = vec![Activate, Attention, KvWrite, LayerNorm, PadRows, QuantiseRows, Rope, RopeKvWrite, SiluMul];
         all.extend(norms);
         all.extend([true, false].map(|q8| RoundRows { q8 }));
-        for (weight_type, _) in WEIGHT_TYPES {
+        let mut packings: Vec<Packing> = vec![];
+        for packing in WeightType::ALL.map(WeightType::packing) {
+            if !packings.contains(&packing) {
+                packings.push(packing);
+            }
+        }
+        for packing in packings {
             for source in [WeightSource::Image, WeightSource::Texture, WeightSource::Storage] {
-                let weights = Weights { weight_type, source };
+                let weights = Weights { packing, source };
                 all.push(EmbedRows { weights });
                 for (int8, pairs) in [(false, false), (true, false), (true, true)] {
                     for (n_tokens, n_rows) in [(1, 1), (1, 2), (1, 4), (4, 1), (4, 2), (4, 4)] {
@@ -135,17 +135,20 @@ impl Variant {
 
     /// The pieces of the source, in order. `workgroup` is the size of the workgroups that share nothing, products' aside.
     pub fn pieces(self, workgroup: u32) -> Vec<Piece> {
-        let mut files = vec![];
+        let (mut files, mut generated) = (vec![], String::new());
         let mut form = Form { workgroup, n_tokens: 1, n_rows: 1, switches: vec![] };
         match self {
             Variant::Activate => files.extend([EXPONENTIAL, file!("activate.wgsl")]),
             Variant::Attention => files.extend([EXPONENTIAL, file!("attention.wgsl")]),
             Variant::EmbedRows { weights } => {
+                form.switches = weights.switches();
+                generated = weights.generated();
                 files.extend(weights.files());
                 files.push(file!("embed_rows.wgsl"));
             }
             Variant::GateUp(product) => {
                 form = product.form();
+                generated = product.weights.generated();
                 files.extend(product.weights.files());
                 files.extend([EXPONENTIAL, file!("gate_up.wgsl"), PRODUCTS]);
             }
@@ -153,9 +156,11 @@ impl Variant {
             Variant::LayerNorm => files.push(file!("layer_norm.wgsl")),
             Variant::Matmul(product) => {
                 form = product.form();
+                generated = product.weights.generated();
                 files.extend(product.weights.files());
                 files.extend([file!("matmul.wgsl"), PRODUCTS]);
             }
+            Variant::PadRows => files.push(file!("pad_rows.wgsl")),
             Variant::QuantiseRows => files.extend([QUANTISE, file!("quantise_rows.wgsl")]),
             Variant::RmsNorm { quantised } => {
                 if quantised {
@@ -172,8 +177,8 @@ impl Variant {
             }
             Variant::SiluMul => files.extend([EXPONENTIAL, file!("silu_mul.wgsl")]),
         }
-        let sizes =
-            format!("const WORKGROUP: u32 = {}u;\nconst ROWS_A_LANE: u32 = {}u;\n", form.workgroup, form.n_rows);
+        let Form { workgroup, n_rows, .. } = form;
+        let sizes = format!("const WORKGROUP: u32 = {workgroup}u;\nconst ROWS_A_LANE: u32 = {n_rows}u;\n{generated}");
         let sizes = Piece { file: "sizes", text: sizes };
         let files = files.into_iter().map(|(file, text)| Piece { file, text: form.apply(text) });
         std::iter::once(sizes).chain(files).collect()
@@ -189,24 +194,25 @@ impl Variant {
 impl Product {
     fn form(self) -> Form {
         let Lanes { n_rows, workgroup } = self.lanes;
-        let switches = match (self.int8, self.pairs) {
-            (true, true) => vec!["int8", "pairs"],
-            (true, false) => vec!["int8", "dots"],
-            (false, _) => vec!["f32"],
-        };
+        let mut switches = self.weights.switches();
+        switches.extend(match (self.int8, self.pairs) {
+            (true, true) => ["int8", "paired rows"],
+            (true, false) => ["int8", "dots"],
+            (false, _) => ["f32", "f32"],
+        });
         Form { workgroup, n_tokens: self.n_tokens, n_rows, switches }
     }
 }
 
 impl Weights {
-    /// Whether the type is multiplied with activations of 8 bits: where values have more bits, there is nothing to gain.
+    /// Whether they are multiplied with activations of 8 bits.
     pub fn may_be_int8(self) -> bool {
-        self.weight_type.starts_with('q')
+        self.packing.quantised().is_some()
     }
 
     /// Whether two rows of a lane's can share a multiplication: sums of products of 4 bits and 8 leave room for it.
     pub fn may_be_paired(self, n_rows: u32) -> bool {
-        self.weight_type.starts_with("q4") && n_rows > 1
+        matches!(self.packing, Packing::Quantised(Codes::Bits { bits: 4, .. }, _)) && n_rows > 1
     }
 
     fn files(self) -> Vec<File> {
@@ -215,8 +221,80 @@ impl Weights {
             WeightSource::Texture => file!("parts/texture.wgsl"),
             WeightSource::Storage => file!("parts/storage.wgsl"),
         };
-        let unpacking = WEIGHT_TYPES.into_iter().find(|(name, _)| *name == self.weight_type);
-        [source, GROUPS].into_iter().chain(unpacking.map(|(_, file)| file)).collect()
+        let mut files = vec![source, GROUPS];
+        match self.packing {
+            Packing::F32 => files.push(file!("codes/floats_32.wgsl")),
+            Packing::F16 | Packing::Bf16 => files.push(file!("codes/floats_16.wgsl")),
+            Packing::Quantised(_, scales) => files.extend([
+                match scales {
+                    Scales::Half => file!("scales/half.wgsl"),
+                    Scales::HalfMinimum => file!("scales/half_minimum.wgsl"),
+                    Scales::Exponent => file!("scales/exponent.wgsl"),
+                    Scales::Bytes16 => file!("scales/bytes_16.wgsl"),
+                    Scales::Bytes32 => file!("scales/bytes_32.wgsl"),
+                    Scales::Six16 => file!("scales/six_16.wgsl"),
+                    Scales::BytesMinimum32 => file!("scales/bytes_minimum_32.wgsl"),
+                    Scales::NibblesMinimum16 => file!("scales/nibbles_minimum_16.wgsl"),
+                },
+                file!("codes/bits.wgsl"),
+            ]),
+        }
+        files
+    }
+
+    /// The switches of `codes/`.
+    fn switches(self) -> Vec<&'static str> {
+        let (codes, scales) = match self.packing {
+            Packing::F32 => return vec![],
+            Packing::F16 => return vec!["f16"],
+            Packing::Bf16 => return vec!["bf16"],
+            Packing::Quantised(codes, scales) => (codes, scales),
+        };
+        let mut switches = vec![if scales.has_minimum() { "minimum" } else { "no minimum" }];
+        switches.extend(match codes {
+            Codes::Bits { .. } => &["codes"][..],
+            Codes::Bytes => &["bytes", "signed"],
+            Codes::Table(_) => &["table", "signed"],
+        });
+        let (nibbles, pairs) = (codes.has_nibbles(), codes.has_pairs());
+        switches.extend(nibbles.then_some("nibbles"));
+        switches.extend(pairs.then_some("pairs"));
+        switches.extend(pairs.then_some(if nibbles { "pairs over nibbles" } else { "pairs alone" }));
+        switches.extend(codes.has_ones().then_some("ones"));
+        switches
+    }
+
+    /// What `codes/` and `scales/` know of the packing: its numbers, and the word that each plane begins with.
+    fn generated(self) -> String {
+        let Some((codes, _)) = self.packing.quantised() else { return String::new() };
+        let table = match codes {
+            Codes::Table(table) => table.integers().map(i8::cast_unsigned),
+            Codes::Bits { .. } | Codes::Bytes => [0; 16],
+        };
+        let [x, y, z, w] = [0, 4, 8, 12].map(|at| u32::from_le_bytes([0, 1, 2, 3].map(|byte| table[at + byte])));
+        let mut text = format!(
+            "const OFFSET: f32 = {}.0;\nconst LOWER_BITS: u32 = {}u;\nconst TABLE = vec4<u32>({x}u, {y}u, {z}u, {w}u);\n",
+            codes.offset(),
+            codes.lower_bits()
+        );
+        let mut before = "0u".to_string();
+        for plane in Plane::ALL {
+            let name = match plane {
+                Plane::Values => "values",
+                Plane::Nibbles => "nibbles",
+                Plane::Pairs => "pairs",
+                Plane::Ones => "ones",
+                Plane::Factors => "factors",
+                Plane::HighFactors => "high_factors",
+                Plane::Scales => "scales",
+            };
+            text.push_str(&format!("fn {name}_at() -> u32 {{ return {before}; }}\n"));
+            match self.packing.plane_bytes(plane) {
+                0 => {}
+                bytes => before.push_str(&format!(" + (params.n_groups * {bytes}u + 127u) / 128u")),
+            }
+        }
+        text
     }
 }
 

@@ -66,11 +66,11 @@ pub struct Flags {
 pub enum BackendChoice {
     Auto,
     Vulkan,
-    /// Vulkan with activations of 8 bits where weights have 4 or 8; faster on some devices, a little less exact
+    /// Vulkan with activations of 8 bits where weights are quantised; faster on some devices, a little less exact
     #[value(name = "vulkan-int8")]
     VulkanInt8,
     Cpu,
-    /// The processor with activations of 8 bits where weights have 4 or 8: faster, a little less exact
+    /// The processor with activations of 8 bits where weights are quantised: faster, a little less exact
     #[value(name = "cpu-int8")]
     CpuInt8,
 }

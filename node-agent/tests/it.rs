@@ -13,6 +13,8 @@ mod floor;
 mod golden;
 #[path = "it/hub.rs"]
 mod hub;
+#[path = "it/int8.rs"]
+mod int8;
 #[path = "it/kv_rows.rs"]
 mod kv_rows;
 #[path = "it/measuring.rs"]

@@ -8,12 +8,11 @@ use crate::cpu::Matrix;
 pub fn reference(table: Matrix<'_>, tokens: &[u32], adds: bool, out: &mut [f32]) {
     let mut added = vec![0.0; if adds { table.shape.n_cols } else { 0 }];
     for (token, out) in tokens.iter().zip(out.chunks_exact_mut(table.shape.n_cols)) {
-        let row = table.row(*token as usize);
         if !adds {
-            table.shape.weight_type.dequantise(row, out);
+            table.values(*token as usize, out);
             continue;
         }
-        table.shape.weight_type.dequantise(row, &mut added);
+        table.values(*token as usize, &mut added);
         out.iter_mut().zip(&added).for_each(|(out, added)| *out += added);
     }
 }

@@ -1,14 +1,15 @@
 //! Matrix times rows, dequantised on the fly.
 
 mod floats;
+pub mod int8;
 mod quantised;
+mod row_scales;
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::cpu::Matrix;
-use crate::cpu::blocks::{Q4_0, Q4_1, Q8_0};
-use crate::weight_type::WeightType;
+use crate::packing::Packing;
 
 /// What is added to the product.
 pub struct Add<'a> {
@@ -16,6 +17,9 @@ pub struct Add<'a> {
     pub bias: Option<&'a [f32]>,
     pub residual: Residual<'a>,
 }
+
+/// Nothing is added.
+pub(super) const NOTHING: Add<'static> = Add { bias: None, residual: Residual::None };
 
 /// Rows added last.
 pub enum Residual<'a> {
@@ -53,7 +57,7 @@ pub fn reference(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) 
     let (n_out, n_in) = (weight.shape.n_rows, weight.shape.n_cols);
     let mut values = vec![0.0; n_in];
     for o in 0..n_out {
-        weight.shape.weight_type.dequantise(weight.row(o), &mut values);
+        weight.values(o, &mut values);
         for (r, x) in x.chunks_exact(n_in).enumerate() {
             let product: f64 = values.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
             let index = r * n_out + o;
@@ -65,18 +69,17 @@ pub fn reference(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) 
 
 /// As [`reference()`], in f32. Every output is one sum of 16 lanes over the columns, however many rows and threads there are.
 pub fn fast(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], pool: &ThreadPool) {
-    match weight.shape.weight_type {
-        WeightType::F32 => floats::multiply::<floats::F32>(weight, x, add, out, pool),
-        WeightType::F16 => floats::multiply::<floats::F16>(weight, x, add, out, pool),
-        WeightType::Q4_0 => quantised::multiply::<Q4_0>(weight, x, add, out, pool),
-        WeightType::Q4_1 => quantised::multiply::<Q4_1>(weight, x, add, out, pool),
-        WeightType::Q8_0 => quantised::multiply::<Q8_0>(weight, x, add, out, pool),
+    match weight.shape.weight_type.packing() {
+        Packing::F32 => floats::multiply::<floats::F32>(weight, x, add, out, pool),
+        Packing::F16 => floats::multiply::<floats::F16>(weight, x, add, out, pool),
+        Packing::Bf16 => floats::multiply::<floats::Bf16>(weight, x, add, out, pool),
+        Packing::Quantised(codes, scales) => quantised::multiply(weight, (codes, scales), x, add, out, pool),
     }
 }
 
 /// Products of all of a matrix's rows with `n_rows` rows of activations, cut into pieces for the pool's threads; `products` makes
-/// those of some of the matrix's rows as `[output][row]`.
-pub(super) fn spread(
+/// those of some of the matrix's strips as `[output][row]`.
+fn spread(
     weight: Matrix<'_>,
     n_rows: usize,
     add: &Add<'_>,
@@ -84,19 +87,19 @@ pub(super) fn spread(
     pool: &ThreadPool,
     products: impl Fn(&[u8], &mut [f32]) + Sync + Send,
 ) {
-    let (n_out, n_in) = (weight.shape.n_rows, weight.shape.n_cols);
-    let row_bytes = weight.ggml.len() / n_out;
+    let (n_out, n_in, strip) = (weight.shape.n_rows, weight.shape.n_cols, weight.form.strip());
+    let strip_bytes = weight.bytes.len() / n_out.div_ceil(strip);
     // Outputs of a piece of work: enough that a hand-over to another thread (some µs) does not show.
-    let piece = (1usize << 16).div_ceil(n_in * n_rows).clamp(8, n_out.max(8));
+    let piece = (1usize << 16).div_ceil(n_in * n_rows).clamp(8, n_out.max(8)).next_multiple_of(strip);
     // [output][row]: what one thread writes lies together.
     let mut transposed = vec![0.0; n_out * n_rows];
-    let pieces = |(ggml, out): (&[u8], &mut [f32])| products(ggml, out);
+    let pieces = |(strips, out): (&[u8], &mut [f32])| products(strips, out);
     if pool.current_num_threads() == 1 || n_out <= piece {
-        products(weight.ggml, &mut transposed);
+        products(weight.bytes, &mut transposed);
     } else {
         pool.install(|| {
-            let ggml = weight.ggml.par_chunks(piece * row_bytes);
-            ggml.zip(transposed.par_chunks_mut(piece * n_rows)).for_each(pieces);
+            let strips = weight.bytes.par_chunks(piece / strip * strip_bytes);
+            strips.zip(transposed.par_chunks_mut(piece * n_rows)).for_each(pieces);
         });
     }
     if n_rows == 1 {

@@ -1,9 +1,9 @@
 //! Embedding: rows of a matrix, chosen by token.
 
+use crate::packing::GROUP;
 use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, MatrixId};
 use crate::shapes::{ShapeError, Shapes, require};
-use crate::weight_type::GROUP;
 use crate::wgsl::Variant;
 
 /// `out[r] = table[tokens[r]]`, or that added to what `out` held.
@@ -34,7 +34,7 @@ impl EmbedRows {
     /// A dispatch for each part of the table that holds a token of the step.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let shape = plan.shapes.matrix("table", self.table)?;
-        let n_groups = shape.n_cols / GROUP;
+        let n_groups = shape.n_cols.div_ceil(GROUP);
         let part_rows = plan.facts.part_rows(shape);
         let tokens_at = plan.put(self.tokens.iter().copied());
         let mut parts: Vec<usize> = self.tokens.iter().map(|token| *token as usize / part_rows).collect();
@@ -45,7 +45,14 @@ impl EmbedRows {
             let n_part_rows = part_rows.min(shape.n_rows - first);
             plan.dispatch_lanes(
                 Variant::EmbedRows { weights: plan.weights(shape) },
-                &[n_groups as u32, first as u32, n_part_rows as u32, tokens_at, u32::from(self.adds)],
+                &[
+                    n_groups as u32,
+                    shape.n_cols as u32,
+                    first as u32,
+                    n_part_rows as u32,
+                    tokens_at,
+                    u32::from(self.adds),
+                ],
                 &[(1, Binding::Weights(self.table, part as u32)), (2, Binding::Data), (3, Binding::Write(self.out))],
                 n_groups,
                 self.tokens.len(),

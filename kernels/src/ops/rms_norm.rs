@@ -1,11 +1,10 @@
 //! RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467).
 
 use crate::engine::Arithmetic;
-use crate::ops::quantise_rows::QuantiseRows;
-use crate::plan::{Binding, Plan};
+use crate::packing::GROUP;
+use crate::plan::{Binding, Form, Plan, Rows};
 use crate::recording::{BufferId, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
-use crate::weight_type::GROUP;
 use crate::wgsl::Variant;
 
 /// `out[r][i] = x[first_row + r][i] · weight[i] / √(mean(x²) + eps)` for `n_rows` rows of `width`.
@@ -42,7 +41,7 @@ impl RmsNorm {
         let quantised = plan.facts.arithmetic == Arithmetic::Int8 && self.width.is_multiple_of(GROUP);
         let mut bindings =
             vec![(1, Binding::Read(self.x)), (2, Binding::Vector(self.weight)), (3, Binding::Write(self.out))];
-        bindings.extend(quantised.then_some((4, Binding::Quantised(self.out))));
+        bindings.extend(quantised.then_some((4, Binding::Made(self.out, Form::Bytes))));
         plan.dispatch(
             Variant::RmsNorm { quantised },
             &[self.width as u32, self.first_row as u32, self.eps.to_bits()],
@@ -50,7 +49,7 @@ impl RmsNorm {
             [self.n_rows as u32, 1],
         );
         if quantised {
-            plan.is_quantised(QuantiseRows { x: self.out, first_row: 0, n_rows: self.n_rows, width: self.width });
+            plan.is_made(Form::Bytes, self.out, Rows { first: 0, n: self.n_rows, width: self.width });
         }
     }
 }

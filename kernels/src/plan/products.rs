@@ -1,11 +1,10 @@
 //! Products of a matrix with rows of activations, cut into dispatches: what `Matmul` and `GateUp` share.
 
 use crate::engine::Arithmetic;
-use crate::ops::quantise_rows::{QUANTISED_GROUP_BYTES, QuantiseRows};
-use crate::plan::{Binding, Plan, WINDOW_BYTES};
+use crate::packing::GROUP;
+use crate::plan::{Binding, Form, Plan, Rows, WINDOW_BYTES};
 use crate::recording::{BufferId, MatrixId};
 use crate::shapes::{MatrixShape, ShapeError};
-use crate::weight_type::GROUP;
 use crate::wgsl::{Lanes, Product, Variant};
 
 /// A product and what becomes of its sums.
@@ -40,9 +39,12 @@ struct Piece {
     n_part_rows: usize,
 }
 
-/// Whether the activations are made 8 bits.
-fn is_int8(plan: &Plan<'_>, shape: MatrixShape) -> bool {
-    plan.facts.arithmetic == Arithmetic::Int8 && plan.weights(shape).may_be_int8()
+/// What is made of the activations, if not even that is needed.
+fn form(plan: &Plan<'_>, shape: MatrixShape) -> Option<Form> {
+    if plan.facts.arithmetic == Arithmetic::Int8 && plan.weights(shape).may_be_int8() {
+        return Some(Form::Bytes);
+    }
+    (!shape.n_cols.is_multiple_of(GROUP)).then_some(Form::Padded)
 }
 
 impl Products {
@@ -51,9 +53,8 @@ impl Products {
     pub fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let shape = plan.shapes.matrix("weight", self.weight)?;
         let part_rows = plan.facts.part_rows(shape);
-        if is_int8(plan, shape) {
-            let Self { x, first_row, n_rows, .. } = *self;
-            plan.quantise(QuantiseRows { x, first_row, n_rows, width: shape.n_cols });
+        if let Some(form) = form(plan, shape) {
+            plan.make(form, self.x, Rows { first: self.first_row, n: self.n_rows, width: shape.n_cols });
         }
         for first_row in (0..self.n_rows).step_by(4) {
             let n_rows = (self.n_rows - first_row).min(4);
@@ -67,10 +68,11 @@ impl Products {
     }
 
     fn plan_columns(&self, plan: &mut Plan<'_>, shape: MatrixShape, piece: Piece) {
-        let n_groups = shape.n_cols / GROUP;
+        let n_groups = shape.n_cols.div_ceil(GROUP);
         let n_tokens = if piece.n_rows > 1 { 4 } else { 1 };
-        let int8 = is_int8(plan, shape);
-        let dispatch_groups = dispatch_groups(if int8 { QUANTISED_GROUP_BYTES } else { GROUP * 4 });
+        let form = form(plan, shape);
+        let int8 = form == Some(Form::Bytes);
+        let dispatch_groups = dispatch_groups(form.map_or(GROUP * 4, Form::group_bytes));
         let weights = plan.weights(shape);
         let kernel = |lanes: Lanes| {
             let pairs = int8 && plan.facts.pairs && weights.may_be_paired(lanes.n_rows);
@@ -90,8 +92,11 @@ impl Products {
             for (index, start) in starts.iter_mut().enumerate().take(n_tokens as usize) {
                 // A row that is not there looks at the last one; what comes of it is not stored.
                 let row = self.first_row + piece.first_row + index.min(piece.n_rows - 1);
-                let from = row * shape.n_cols + first_group * GROUP;
-                let (window, at) = if int8 { plan.quantised_window(self.x, from) } else { plan.window(self.x, from) };
+                let from = (row * n_groups + first_group) * GROUP;
+                let (window, at) = match form {
+                    Some(form) => plan.made_window(form, self.x, from),
+                    None => plan.window(self.x, from),
+                };
                 bindings.push((10 + index as u32, window));
                 *start = at;
             }

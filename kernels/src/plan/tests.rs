@@ -11,15 +11,6 @@ use crate::ops::rope_kv_write::RopeKvWrite;
 use crate::ops::round_rows::{ActivationRounding, RoundRows};
 use crate::recording::KvLayout;
 use crate::weight_type::WeightType;
-use crate::wgsl::WEIGHT_TYPES;
-
-#[test]
-fn every_weight_type_has_its_wgsl() {
-    for weight_type in WeightType::ALL {
-        let found = WEIGHT_TYPES.iter().any(|(name, _)| *name == weight_type.name());
-        assert!(found, "{weight_type:?}");
-    }
-}
 
 /// The dispatches of so many layers of SmolLM2-135M for one token.
 fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {

@@ -63,7 +63,7 @@ impl Pipelines {
             unreachable!("every dispatch is prepared before it is encoded");
         };
         let windows = dispatch.bindings.iter().filter_map(|(_, binding)| match binding {
-            Binding::Window(_, start) | Binding::QuantisedWindow(_, start) => Some(*start),
+            Binding::Window(_, start) | Binding::MadeWindow(_, _, start) => Some(*start),
             _ => None,
         });
         let offsets: Vec<u32> = std::iter::once(params_at).chain(windows).collect();
@@ -76,7 +76,7 @@ impl Pipelines {
 fn key(dispatch: &Dispatch) -> (Variant, Vec<Binding>) {
     let bindings = dispatch.bindings.iter().map(|(_, binding)| match binding {
         Binding::Window(buffer, _) => Binding::Window(*buffer, 0),
-        Binding::QuantisedWindow(buffer, _) => Binding::QuantisedWindow(*buffer, 0),
+        Binding::MadeWindow(buffer, form, _) => Binding::MadeWindow(*buffer, *form, 0),
         other => *other,
     });
     (dispatch.variant, bindings.collect())
@@ -158,8 +158,8 @@ fn binding_type(variant: Variant, binding: Binding) -> BindingType {
             view_dimension: wgpu::TextureViewDimension::D2,
             multisampled: false,
         },
-        (Binding::Window(..) | Binding::QuantisedWindow(..), _) => uniform(u64::from(WINDOW_BYTES)),
-        (Binding::Write(_) | Binding::Quantised(_) | Binding::Scratch, _) => storage(false),
+        (Binding::Window(..) | Binding::MadeWindow(..), _) => uniform(u64::from(WINDOW_BYTES)),
+        (Binding::Write(_) | Binding::Made(..) | Binding::Scratch, _) => storage(false),
         _ => storage(true),
     }
 }
@@ -177,8 +177,8 @@ fn bind_group(gpu: &Gpu, layout: &BindGroupLayout, dispatch: &Dispatch, resource
             Part::Storage(buffer) => buffer.as_entire_binding(),
         },
         Binding::Window(id, _) => window(&resources.buffers[id.0 as usize], u64::from(WINDOW_BYTES)),
-        Binding::Quantised(id) => resources.quantised[&id].as_entire_binding(),
-        Binding::QuantisedWindow(id, _) => window(&resources.quantised[&id], u64::from(WINDOW_BYTES)),
+        Binding::Made(id, form) => resources.made[&(id, form)].as_entire_binding(),
+        Binding::MadeWindow(id, form, _) => window(&resources.made[&(id, form)], u64::from(WINDOW_BYTES)),
         Binding::Scratch => resources.scratch.as_entire_binding(),
         Binding::Unread => resources.unread.as_entire_binding(),
     };

@@ -6,6 +6,7 @@ use wgpu::{Buffer, BufferUsages, TextureUsages};
 
 use super::gpu::Gpu;
 use crate::engine::EngineError;
+use crate::plan::Form;
 use crate::recording::BufferId;
 use crate::wgsl::WeightSource;
 
@@ -14,7 +15,7 @@ pub(super) struct Resources<'a> {
     pub matrices: &'a [Vec<Part>],
     pub vectors: &'a [Buffer],
     pub buffers: &'a [Buffer],
-    pub quantised: &'a HashMap<BufferId, Buffer>,
+    pub made: &'a HashMap<(BufferId, Form), Buffer>,
     pub params: &'a Buffer,
     pub data: &'a Buffer,
     pub scratch: &'a Buffer,

@@ -1,13 +1,16 @@
 //! Activations of 8 bits: near to the oracle on what they become, within their bound of the oracle on what they were.
 
-use polyphony_kernels::cpu::{CpuEngine, quantise_rows};
+use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::vulkan::{Lanes, Options};
 use polyphony_kernels::{Arithmetic, Engine, GateUp, Matmul, MatrixId, Recording, RmsNorm, WeightType};
 
 use super::engines::{cpu_int8, vulkan_as, vulkan_with};
 use super::random::Random;
 
-const TYPES: [WeightType; 3] = [WeightType::Q4_0, WeightType::Q4_1, WeightType::Q8_0];
+/// Types whose matrices meet activations of 8 bits.
+fn quantised_types() -> impl Iterator<Item = WeightType> {
+    WeightType::ALL.into_iter().filter(|weight_type| weight_type.packing().quantised().is_some())
+}
 
 /// The product of a random matrix with these rows.
 fn product(engine: &mut dyn Engine, weight_type: WeightType, [n_out, n_in]: [usize; 2], x: &[f32]) -> Vec<f32> {
@@ -34,20 +37,25 @@ fn engines() -> Vec<Box<dyn Engine>> {
 
 const SHAPES: [(usize, usize, usize); 5] = [(5, 32, 1), (96, 64, 9), (33, 576, 4), (8200, 96, 2), (4, 11_008, 5)];
 
+/// The oracle of the class.
+fn oracle() -> CpuEngine {
+    CpuEngine::int8_reference().unwrap()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
 #[test]
-fn products_are_the_oracles_on_rounded_activations() {
-    for mut engine in engines() {
-        for weight_type in TYPES {
-            for (n_out, n_in, n_rows) in SHAPES {
-                let mut x = Random(22).values(n_in * n_rows);
-                let found = product(engine.as_mut(), weight_type, [n_out, n_in], &x);
-                quantise_rows::reference(&mut x);
-                let expected = product(&mut CpuEngine::reference(), weight_type, [n_out, n_in], &x);
-                for (found, expected) in found.iter().zip(&expected) {
-                    // Sums of whole groups in f32: fewer additions than the f32 class has, whose bound is the same.
-                    let allowed = 1e-4 * expected.abs().max(1.0);
-                    assert!((found - expected).abs() <= allowed, "{weight_type:?} {n_in}: {found}, {expected}");
-                }
+fn products_have_the_bits_of_the_oracle_on_every_engine() {
+    for weight_type in quantised_types() {
+        for (n_out, n_in, n_rows) in SHAPES {
+            let n_in = n_in.next_multiple_of(weight_type.block().0);
+            let x = Random(22).values(n_in * n_rows);
+            let expected = bits(&product(&mut oracle(), weight_type, [n_out, n_in], &x));
+            for mut engine in engines() {
+                let found = bits(&product(engine.as_mut(), weight_type, [n_out, n_in], &x));
+                assert!(found == expected, "{}: {weight_type:?}, {n_out} of {n_in}, {n_rows} rows", engine.device());
             }
         }
     }
@@ -55,45 +63,52 @@ fn products_are_the_oracles_on_rounded_activations() {
 
 #[test]
 fn products_are_within_their_bound_of_the_exact_ones() {
-    for mut engine in engines() {
-        for weight_type in TYPES {
-            let (n_out, n_in) = (64, 576);
-            let x = Random(23).values(n_in);
-            let found = product(engine.as_mut(), weight_type, [n_out, n_in], &x);
-            let expected = product(&mut CpuEngine::reference(), weight_type, [n_out, n_in], &x);
-            let magnitudes = {
-                let ggml = Random(21).matrix(weight_type, n_out, n_in);
-                let mut values = vec![0.0; n_out * n_in];
-                weight_type.dequantise(&ggml, &mut values);
-                values
-            };
-            for (o, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                // Each activation is off by at most 1/254 of the largest of its 16.
-                let groups = magnitudes[o * n_in..(o + 1) * n_in].chunks(16).zip(x.chunks(16));
-                let bound: f32 = groups
-                    .map(|(w, x)| {
-                        let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-                        w.iter().map(|w| w.abs()).sum::<f32>() * largest / 254.0
-                    })
-                    .sum();
-                assert!((found - expected).abs() <= bound * 1.001 + 1e-4, "{found}, {expected}, bound {bound}");
-            }
+    for weight_type in quantised_types() {
+        let (n_out, n_in) = (64, 768);
+        let x = Random(23).values(n_in);
+        let found = product(&mut oracle(), weight_type, [n_out, n_in], &x);
+        let expected = product(&mut CpuEngine::reference(), weight_type, [n_out, n_in], &x);
+        let weights = {
+            let ggml = Random(21).matrix(weight_type, n_out, n_in);
+            let mut values = vec![0.0; n_out * n_in];
+            weight_type.dequantise(&ggml, &mut values);
+            values
+        };
+        for (o, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            // Each activation is off by at most 1/248 of the largest of its 32.
+            let groups = weights[o * n_in..(o + 1) * n_in].chunks(32).zip(x.chunks(32));
+            let bound: f32 = groups
+                .map(|(w, x)| {
+                    let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                    w.iter().map(|w| w.abs()).sum::<f32>() * largest / 248.0
+                })
+                .sum();
+            assert!((found - expected).abs() <= bound + 1e-4, "{weight_type:?}: {found}, {expected}, bound {bound}");
         }
     }
 }
 
+/// Whether the byte of a block belongs to an f16 or an exponent.
+fn is_of_scale(weight_type: WeightType, at: usize) -> bool {
+    super::random::scales(weight_type).iter().any(|(scale, _)| (*scale..scale + 2).contains(&at))
+        || (weight_type == WeightType::Mxfp4 && at == 0)
+}
+
 #[test]
 fn rows_that_share_a_lane_or_a_multiplication_have_the_bits_of_rows_apart_even_at_the_ends() {
-    let (n_out, n_in) = (9, 96);
-    for weight_type in TYPES {
+    let n_out = 9;
+    for weight_type in quantised_types() {
+        let n_in = 96_usize.next_multiple_of(weight_type.block().0);
         let mut weight = Random(24).matrix(weight_type, n_out, n_in);
         // Rows of the least and of the greatest bytes beside each other, and beside random ones.
         let (_, block_bytes) = weight_type.block();
         let row_bytes = weight.len() / n_out;
         for (row, byte) in [(1, 0xff), (2, 0xff), (3, 0x00), (5, 0xf0), (6, 0x80), (8, 0xff)] {
             for block in weight[row * row_bytes..(row + 1) * row_bytes].chunks_exact_mut(block_bytes) {
-                let head = if weight_type == WeightType::Q4_1 { 4 } else { 2 };
-                block[head..].fill(byte);
+                // Where scales lie is as random as before.
+                let scales: Vec<u8> =
+                    (0..block.len()).map(|at| if is_of_scale(weight_type, at) { block[at] } else { byte }).collect();
+                block.copy_from_slice(&scales);
             }
         }
         let alternating = (0..n_in).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 });

@@ -196,8 +196,9 @@ fn neither_steps_nor_threads_change_a_bit_of_8_bit_activations_on_the_processor(
 /// The layer above is so small that a step of one row stays on one thread; these matrices are not.
 #[test]
 fn a_product_that_is_cut_over_threads_has_the_bits_of_one_that_is_not() {
-    let (n_out, n_in) = (1031, 576);
+    let n_out = 1031;
     for weight_type in WeightType::ALL {
+        let n_in = 576_usize.next_multiple_of(weight_type.block().0);
         let (mut random, both) = (Random(17), Random(18).matrix(weight_type, 2 * n_out, n_in));
         let matrix = random.matrix(weight_type, n_out, n_in);
         let x = random.values(5 * n_in);

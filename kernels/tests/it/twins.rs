@@ -47,10 +47,17 @@ fn rows(n_rows: usize) -> Vec<Row> {
     (0..n_rows).map(|r| Row { slot: (r % 2) as u32, position: (3 * r) as u32 }).collect()
 }
 
+/// The width, or where the type's blocks are longer, that of whole ones.
+fn whole_blocks(weight_type: WeightType, width: usize) -> usize {
+    width.next_multiple_of(weight_type.block().0)
+}
+
 #[test]
 fn embedded_rows_are_those_of_the_table_in_every_type() {
     for weight_type in WeightType::ALL {
-        for (n_vocabulary, width) in [(40, 64), (9000, 96)] {
+        for (n_vocabulary, width) in
+            [(40, 64), (9000, 96)].map(|(rows, width)| (rows, whole_blocks(weight_type, width)))
+        {
             // Each value is one multiplication and at most one addition, which a GPU may fuse, and the sum of two such: half a unit in the
             // last place of 1 each time.
             twins(2e-6, |engine, random| {
@@ -105,7 +112,8 @@ fn layer_norms_of_rows_are_the_oracles() {
 fn products_of_matrices_are_the_oracles_in_every_type() {
     for weight_type in WeightType::ALL {
         for (n_out, n_in, n_rows) in [(5, 32, 1), (64, 96, 3), (96, 64, 9), (33, 576, 4), (100, 192, 6)] {
-            // f32 sums of at most 576 products of size 1: each addition is off by 1e-7 of a sum that stays below some 30.
+            let n_in = whole_blocks(weight_type, n_in);
+            // f32 sums of at most 768 products of size 1: each addition is off by 1e-7 of a sum that stays below some 30.
             twins(2e-5, |engine, random| {
                 let weight = random.matrix(weight_type, n_out, n_in);
                 let weight = engine.load_matrix(weight_type, n_out, n_in, &weight).unwrap();
@@ -114,6 +122,37 @@ fn products_of_matrices_are_the_oracles_in_every_type() {
                 let mut recording = Recording::new(vec![]);
                 recording.push(Matmul { weight, x, first_row: 2, n_rows, bias: None, residual: None, out });
                 recording.readback(out, 0..n_rows * n_out);
+                recording
+            });
+        }
+    }
+}
+
+#[test]
+fn matrices_of_any_width_are_filled_up_and_nothing_beside_a_row_is_looked_at() {
+    for weight_type in [WeightType::F32, WeightType::F16, WeightType::Bf16] {
+        for (n_out, n_in, n_rows) in [(5, 1, 1), (64, 72, 3), (9, 120, 6), (33, 50, 4), (7, 4099, 5)] {
+            // As above for sums of up to 4099 products: some 60 in size.
+            twins(1e-4, |engine, random| {
+                let table = random.matrix(weight_type, n_out, n_in);
+                let weight = engine.load_matrix(weight_type, n_out, n_in, &table).unwrap();
+                // What lies before and behind the rows is no number.
+                let x = engine.alloc((n_rows + 2) * n_in).unwrap();
+                let mut values = vec![f32::NAN; (n_rows + 2) * n_in];
+                values[n_in..(n_rows + 1) * n_in].copy_from_slice(&random.values(n_rows * n_in));
+                engine.write(x, 0, &values).unwrap();
+                let out = engine.alloc(n_rows * n_out).unwrap();
+                let (last, embedded) = (engine.alloc(n_out).unwrap(), engine.alloc(3 * n_in).unwrap());
+                let product =
+                    |first_row, n_rows, out| Matmul { weight, x, first_row, n_rows, bias: None, residual: None, out };
+                let mut recording = Recording::new(vec![]);
+                recording.push(product(1, n_rows, out));
+                recording.push(product(n_rows, 1, last));
+                recording.push(EmbedRows { table: weight, tokens: vec![4, 0], adds: false, out: embedded });
+                recording.push(EmbedRows { table: weight, tokens: vec![3], adds: true, out: embedded });
+                recording.readback(out, 0..n_rows * n_out);
+                recording.readback(last, 0..n_out);
+                recording.readback(embedded, 0..3 * n_in);
                 recording
             });
         }

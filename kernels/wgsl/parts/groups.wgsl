@@ -50,10 +50,17 @@ fn dot_pair(front: vec4<u32>, back: vec4<u32>, x: vec4<u32>) -> vec2<i32> {
     return vec2<i32>(even, (both - even) >> 16u);
 }
 
-// The word that holds the scales of `group`; all groups of the same group / GROUPS_A_SCALE share it.
-fn scales_of(group: u32, row: u32) -> vec4<u32> {
-    if HAS_SCALES {
-        return word(params.n_groups * GROUP_WORDS + group / GROUPS_A_SCALE, row);
-    }
-    return vec4<u32>(0u);
+// What a group is scaled by: its integers by d, the sum of its activations by m, where there is a minimum; before that either by the factor
+// of their half, which is 1 where there is none.
+struct Steps {
+    d: f32,
+    m: f32,
+    factors: vec2<i32>,
+    minimums: vec2<i32>,
+}
+
+// The f16 at a place of a plane that begins with word `plane`.
+fn half_at(plane: u32, place: u32, row: u32) -> f32 {
+    let halves = unpack2x16float(word(plane + place / 8u, row)[(place >> 1u) & 3u]);
+    return select(halves.x, halves.y, (place & 1u) == 1u);
 }

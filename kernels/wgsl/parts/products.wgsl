@@ -64,7 +64,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     // A row beyond the last takes the last one's weights; what comes of it is not stored.
     let row$r = min(first + $ru, params.n_part_rows - 1u);
-    var scales$r = vec4<u32>(0u);
+    var scales$r: Scales;
     var sum$t$r = started($tu, row$r);
     for (var i = 0u; i < params.n_dispatch_groups; i = i + 1u) {
         let group = params.first_group + i;
@@ -78,21 +78,19 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         let x$t = Group(low$t[0], low$t[1], low$t[2], low$t[3], high$t[0], high$t[1], high$t[2], high$t[3]); //? f32
         sum$t$r = sum$t$r + product(w$r, x$t); //? f32
 
-        let scale$r = scale_of(group, scales$r); //? int8
+        let steps$r = steps_of(group, scales$r); //? int8
         let at$t = params.starts[$t] + i * 3u; //? int8
         let x$t = Bytes(window$t[at$t], window$t[at$t + 1u]); //? int8
         let head$t = window$t[at$t + 2u]; //? int8
-        let d$t = vec2<f32>(bitcast<f32>(head$t.x), bitcast<f32>(head$t.z)); //? int8
+        let x_sums$t = bitcast<vec2<i32>>(head$t.yz); //? int8
         let w$r = bytes_of(group, row$r); //? dots
         let dots$t$r = vec2<i32>(dot_bytes(w$r.low, x$t.low), dot_bytes(w$r.high, x$t.high)); //? dots
-        let pair$p = pair_of(word(group, row$e), word(group, row$o)); //? pairs
-        let lows$t$p = dot_pair(pair$p.front, pair$p.back, x$t.low); //? pairs
-        let highs$t$p = dot_pair(pair$p.front >> vec4<u32>(4u), pair$p.back >> vec4<u32>(4u), x$t.high); //? pairs
-        let dots$t$e = vec2<i32>(lows$t$p.x, highs$t$p.x); //? pairs
-        let dots$t$o = vec2<i32>(lows$t$p.y, highs$t$p.y); //? pairs
-        let low$t$r = d$t.x * scaled(scale$r, dots$t$r.x, bitcast<i32>(head$t.y)); //? int8
-        let high$t$r = d$t.y * scaled(scale$r, dots$t$r.y, bitcast<i32>(head$t.w)); //? int8
-        sum$t$r = sum$t$r + (low$t$r + high$t$r); //? int8
+        let pair$p = pair_of(word(group, row$e), word(group, row$o)); //? paired rows
+        let lows$t$p = dot_pair(pair$p.front, pair$p.back, x$t.low); //? paired rows
+        let highs$t$p = dot_pair(pair$p.front >> vec4<u32>(4u), pair$p.back >> vec4<u32>(4u), x$t.high); //? paired rows
+        let dots$t$e = vec2<i32>(lows$t$p.x, highs$t$p.x); //? paired rows
+        let dots$t$o = vec2<i32>(lows$t$p.y, highs$t$p.y); //? paired rows
+        sum$t$r = sum$t$r + bitcast<f32>(head$t.x) * scaled(steps$r, dots$t$r, x_sums$t); //? int8
     }
     if (params.flags & UNFINISHED) != 0u {
         leave($tu, first + $ru, sum$t$r);

@@ -35,9 +35,7 @@ pub use hyperparameters::{
     Architecture, Encoder, HyperparameterError, Hyperparameters, MAX_HEAD_SIZE, Positions, Rope, RopeStyle,
 };
 pub use json::{Json, Object};
-pub use manifest::{
-    COLUMN_GROUP, FileEntry, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry, TensorReader,
-};
+pub use manifest::{FileEntry, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry, TensorReader};
 pub use prompt::{Prompt, PromptPart};
 pub use role::Role;
 pub use source_files::{

@@ -82,13 +82,9 @@ pub enum ManifestError {
     #[error("tensor `{tensor}` has the shape {found:?}, but the hyperparameters call for {expected:?}")]
     Shape { tensor: String, found: Vec<u64>, expected: Vec<u64> },
     #[error(
-        "tensor `{tensor}` is of type {found}, but {expected}; convert the model to one of these types throughout (`llama-quantize --pure`, where the usual one mixes in others)"
+        "tensor `{tensor}` is of type {found}, but {expected}; convert the model anew, for example to Q4_K_M (`llama-quantize`)"
     )]
     Type { tensor: String, found: TensorType, expected: String },
-    #[error(
-        "tensor `{tensor}` has rows of {found} values, but kernels take them in groups of {COLUMN_GROUP}; use a model of other sizes"
-    )]
-    Width { tensor: String, found: u64 },
     #[error("tensor `{tensor}` is said to have {found} bytes, but its type and shape make {expected}")]
     Size { tensor: String, found: u64, expected: u64 },
     #[error(
@@ -104,9 +100,6 @@ pub enum ManifestError {
     #[error("end token {token} is outside of the vocabulary of {vocab_size}")]
     EndToken { token: u32, vocab_size: u32 },
 }
-
-/// Values of a row that every kernel takes at a time. Held to the kernels' own by a test of who has both.
-pub const COLUMN_GROUP: u64 = 32;
 
 // === impl Manifest ===
 
@@ -262,12 +255,9 @@ impl TensorEntry {
             return Err(ManifestError::Type { tensor: tensor(), found: self.tensor_type, expected });
         }
         if !self.tensor_type.is_computed() {
-            let known: Vec<&str> = TensorType::COMPUTED.iter().map(|known| known.name()).collect();
+            let known: Vec<&str> = TensorType::computed().map(TensorType::name).collect();
             let expected = format!("kernels read {} only", known.join(", "));
             return Err(ManifestError::Type { tensor: tensor(), found: self.tensor_type, expected });
-        }
-        if !self.role.is_vector() && !self.shape[0].is_multiple_of(COLUMN_GROUP) {
-            return Err(ManifestError::Width { tensor: tensor(), found: self.shape[0] });
         }
         let misfit = |source| ManifestError::Source { tensor: tensor(), source };
         self.source.check(self.tensor_type, &self.shape, self.n_bytes).map_err(misfit)?;

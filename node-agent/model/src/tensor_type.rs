@@ -47,52 +47,75 @@ pub enum TensorType {
 #[error("`{0}` is no tensor type; names are as GGUF tools print them, for example `Q4_1` or `F16`")]
 pub struct UnknownTensorType(pub String);
 
-/// Type, GGML number, name, values a block, bytes a block: `ggml_type` and the `block_*` structs of ggml.
-const TABLE: [(TensorType, u32, &str, u32, u32); 32] = [
-    (TensorType::F32, 0, "F32", 1, 4),
-    (TensorType::F16, 1, "F16", 1, 2),
-    (TensorType::Q4_0, 2, "Q4_0", 32, 18),
-    (TensorType::Q4_1, 3, "Q4_1", 32, 20),
-    (TensorType::Q5_0, 6, "Q5_0", 32, 22),
-    (TensorType::Q5_1, 7, "Q5_1", 32, 24),
-    (TensorType::Q8_0, 8, "Q8_0", 32, 34),
-    (TensorType::Q8_1, 9, "Q8_1", 32, 36),
-    (TensorType::Q2K, 10, "Q2_K", 256, 84),
-    (TensorType::Q3K, 11, "Q3_K", 256, 110),
-    (TensorType::Q4K, 12, "Q4_K", 256, 144),
-    (TensorType::Q5K, 13, "Q5_K", 256, 176),
-    (TensorType::Q6K, 14, "Q6_K", 256, 210),
-    (TensorType::Q8K, 15, "Q8_K", 256, 292),
-    (TensorType::Iq2Xxs, 16, "IQ2_XXS", 256, 66),
-    (TensorType::Iq2Xs, 17, "IQ2_XS", 256, 74),
-    (TensorType::Iq3Xxs, 18, "IQ3_XXS", 256, 98),
-    (TensorType::Iq1S, 19, "IQ1_S", 256, 50),
-    (TensorType::Iq4Nl, 20, "IQ4_NL", 32, 18),
-    (TensorType::Iq3S, 21, "IQ3_S", 256, 110),
-    (TensorType::Iq2S, 22, "IQ2_S", 256, 82),
-    (TensorType::Iq4Xs, 23, "IQ4_XS", 256, 136),
-    (TensorType::I8, 24, "I8", 1, 1),
-    (TensorType::I16, 25, "I16", 1, 2),
-    (TensorType::I32, 26, "I32", 1, 4),
-    (TensorType::I64, 27, "I64", 1, 8),
-    (TensorType::F64, 28, "F64", 1, 8),
-    (TensorType::Iq1M, 29, "IQ1_M", 256, 56),
-    (TensorType::Bf16, 30, "BF16", 1, 2),
-    (TensorType::Tq1_0, 34, "TQ1_0", 256, 54),
-    (TensorType::Tq2_0, 35, "TQ2_0", 256, 66),
-    (TensorType::Mxfp4, 39, "MXFP4", 32, 17),
+/// Where a block has numbers that may be none. Everything else of it is integers, which are sound whatever they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    /// The block is an f32.
+    Single,
+    /// The block is a bf16.
+    Brain,
+    /// f16 at these bytes.
+    Halves(&'static [usize]),
+    /// The first byte is an exponent, of which 255 is no number (OCP Microscaling Formats 1.0, E8M0).
+    Exponent,
+    /// No kernel multiplies with the type, so nobody looks.
+    Unknown,
+}
+
+use Numbers::{Brain, Exponent, Halves, Single, Unknown};
+
+/// Type, GGML number, name, values a block, bytes a block (`ggml_type` and the `block_*` structs of ggml), and where its numbers lie.
+const TABLE: [(TensorType, u32, &str, u32, u32, Numbers); 32] = [
+    (TensorType::F32, 0, "F32", 1, 4, Single),
+    (TensorType::F16, 1, "F16", 1, 2, Halves(&[0])),
+    (TensorType::Q4_0, 2, "Q4_0", 32, 18, Halves(&[0])),
+    (TensorType::Q4_1, 3, "Q4_1", 32, 20, Halves(&[0, 2])),
+    (TensorType::Q5_0, 6, "Q5_0", 32, 22, Halves(&[0])),
+    (TensorType::Q5_1, 7, "Q5_1", 32, 24, Halves(&[0, 2])),
+    (TensorType::Q8_0, 8, "Q8_0", 32, 34, Halves(&[0])),
+    (TensorType::Q8_1, 9, "Q8_1", 32, 36, Unknown),
+    (TensorType::Q2K, 10, "Q2_K", 256, 84, Halves(&[80, 82])),
+    (TensorType::Q3K, 11, "Q3_K", 256, 110, Halves(&[108])),
+    (TensorType::Q4K, 12, "Q4_K", 256, 144, Halves(&[0, 2])),
+    (TensorType::Q5K, 13, "Q5_K", 256, 176, Halves(&[0, 2])),
+    (TensorType::Q6K, 14, "Q6_K", 256, 210, Halves(&[208])),
+    (TensorType::Q8K, 15, "Q8_K", 256, 292, Unknown),
+    (TensorType::Iq2Xxs, 16, "IQ2_XXS", 256, 66, Unknown),
+    (TensorType::Iq2Xs, 17, "IQ2_XS", 256, 74, Unknown),
+    (TensorType::Iq3Xxs, 18, "IQ3_XXS", 256, 98, Unknown),
+    (TensorType::Iq1S, 19, "IQ1_S", 256, 50, Unknown),
+    (TensorType::Iq4Nl, 20, "IQ4_NL", 32, 18, Halves(&[0])),
+    (TensorType::Iq3S, 21, "IQ3_S", 256, 110, Unknown),
+    (TensorType::Iq2S, 22, "IQ2_S", 256, 82, Unknown),
+    (TensorType::Iq4Xs, 23, "IQ4_XS", 256, 136, Halves(&[0])),
+    (TensorType::I8, 24, "I8", 1, 1, Unknown),
+    (TensorType::I16, 25, "I16", 1, 2, Unknown),
+    (TensorType::I32, 26, "I32", 1, 4, Unknown),
+    (TensorType::I64, 27, "I64", 1, 8, Unknown),
+    (TensorType::F64, 28, "F64", 1, 8, Unknown),
+    (TensorType::Iq1M, 29, "IQ1_M", 256, 56, Unknown),
+    (TensorType::Bf16, 30, "BF16", 1, 2, Brain),
+    (TensorType::Tq1_0, 34, "TQ1_0", 256, 54, Unknown),
+    (TensorType::Tq2_0, 35, "TQ2_0", 256, 66, Unknown),
+    (TensorType::Mxfp4, 39, "MXFP4", 32, 17, Exponent),
 ];
 
 // === impl TensorType ===
 
 impl TensorType {
     /// The types that kernels multiply with. Held to the kernels' own by a test of who has both.
-    pub const COMPUTED: [TensorType; 5] =
-        [TensorType::F32, TensorType::F16, TensorType::Q4_0, TensorType::Q4_1, TensorType::Q8_0];
+    pub fn computed() -> impl Iterator<Item = TensorType> {
+        TABLE.iter().map(|row| row.0).filter(|tensor_type| tensor_type.is_computed())
+    }
 
     /// Whether a kernel multiplies with it.
     pub fn is_computed(self) -> bool {
-        Self::COMPUTED.contains(&self)
+        self.numbers() != Unknown
+    }
+
+    /// Where a block has numbers that may be none.
+    pub(crate) fn numbers(self) -> Numbers {
+        self.row().5
     }
 
     /// The type with GGML's `number`; `None` for a removed or unknown one.
@@ -134,7 +157,7 @@ impl TensorType {
         shape[1..].iter().try_fold(row_bytes, |bytes, &n| bytes.checked_mul(n))
     }
 
-    fn row(self) -> &'static (TensorType, u32, &'static str, u32, u32) {
+    fn row(self) -> &'static (TensorType, u32, &'static str, u32, u32, Numbers) {
         // The table is in the order of the enum; a unit test holds it to that.
         &TABLE[self as usize]
     }

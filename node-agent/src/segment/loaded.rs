@@ -191,14 +191,8 @@ impl Join {
 }
 
 fn weight_type(tensor: &TensorEntry) -> Result<WeightType, SegmentError> {
-    Ok(match tensor.tensor_type {
-        TensorType::F32 => WeightType::F32,
-        TensorType::F16 => WeightType::F16,
-        TensorType::Q4_0 => WeightType::Q4_0,
-        TensorType::Q4_1 => WeightType::Q4_1,
-        TensorType::Q8_0 => WeightType::Q8_0,
-        found => return Err(SegmentError::UnsupportedType { name: tensor.name.clone(), found }),
-    })
+    let found = tensor.tensor_type;
+    WeightType::named(found.name()).ok_or_else(|| SegmentError::UnsupportedType { name: tensor.name.clone(), found })
 }
 
 fn vector_values(tensor: &TensorEntry, bytes: &[u8]) -> Result<Vec<f32>, SegmentError> {
@@ -239,7 +233,6 @@ mod tests {
     #[test]
     fn what_a_model_is_refused_for_is_what_kernels_do_not_take() {
         use polyphony_kernels::ops::attention::MAX_HEAD_SIZE;
-        use polyphony_kernels::weight_type::GROUP;
 
         for tensor_type in (0..100).filter_map(TensorType::from_number) {
             let tensor = TensorEntry {
@@ -254,8 +247,11 @@ mod tests {
             };
             assert_eq!(weight_type(&tensor).is_ok(), tensor_type.is_computed(), "{tensor_type}");
         }
-        assert_eq!(TensorType::COMPUTED.len(), WeightType::ALL.len());
-        assert_eq!(polyphony_model::COLUMN_GROUP, GROUP as u64);
+        assert_eq!(TensorType::computed().count(), WeightType::ALL.len());
+        for weight_type in WeightType::ALL {
+            let same: TensorType = weight_type.name().to_uppercase().parse().expect("both have GGML's names");
+            assert_eq!((same.block_values() as usize, same.block_bytes() as usize), weight_type.block(), "{same}");
+        }
         assert_eq!(polyphony_model::MAX_HEAD_SIZE as usize, MAX_HEAD_SIZE);
     }
 

@@ -1,24 +1,29 @@
-//! Matrices of f32 and f16 times rows.
+//! Matrices of f32, f16 and bf16 times rows.
+
+use std::borrow::Cow;
 
 use rayon::ThreadPool;
 
 use super::{Add, spread};
-use crate::cpu::Matrix;
-use crate::cpu::blocks::half_to_f32;
+use crate::canonical::{brain_to_f32, half_to_f32};
 use crate::cpu::lanes::{self, Lanes};
-use crate::weight_type::GROUP;
+use crate::cpu::{Matrix, pad_rows};
+use crate::packing::GROUP;
 
 /// As [`fast`](super::fast()).
 pub(super) fn multiply<W: Weights>(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], pool: &ThreadPool) {
     let n_in = weight.shape.n_cols;
-    spread(weight, x.len() / n_in, add, out, pool, |ggml, out| products::<W>(ggml, n_in, x, out));
+    let n_rows = x.len() / n_in;
+    let x = if n_in.is_multiple_of(GROUP) { Cow::Borrowed(x) } else { Cow::Owned(pad_rows::reference(x, n_in)) };
+    let padded = n_in.next_multiple_of(GROUP);
+    spread(weight, n_rows, add, out, pool, |rows, out| products::<W>(rows, padded, &x, out));
 }
 
 lanes::simd! {
     /// Products of some of a matrix's rows, `[output][row]`.
-    fn products<W: Weights>(ggml: &[u8], n_in: usize, x: &[f32], out: &mut [f32]) {
+    fn products<W: Weights>(rows: &[u8], n_in: usize, x: &[f32], out: &mut [f32]) {
         let n_rows = x.len() / n_in;
-        let matrix_rows = ggml.chunks_exact(n_in / GROUP * W::GROUP_BYTES);
+        let matrix_rows = rows.chunks_exact(n_in / GROUP * W::GROUP_BYTES);
         if n_rows == 1 {
             let (x, _) = x.as_chunks::<GROUP>();
             for (row, out) in matrix_rows.zip(out) {
@@ -93,6 +98,7 @@ pub(super) trait Weights {
 
 pub(super) struct F32;
 pub(super) struct F16;
+pub(super) struct Bf16;
 
 impl Weights for F32 {
     const GROUP_BYTES: usize = 128;
@@ -113,6 +119,18 @@ impl Weights for F16 {
         let mut values = [[0.0; 16]; 2];
         for (value, bytes) in values.as_flattened_mut().iter_mut().zip(group.as_chunks::<2>().0) {
             *value = half_to_f32(bytes);
+        }
+        values
+    }
+}
+
+impl Weights for Bf16 {
+    const GROUP_BYTES: usize = 64;
+    #[inline(always)]
+    fn dequantise(group: &[u8]) -> [Lanes; 2] {
+        let mut values = [[0.0; 16]; 2];
+        for (value, bytes) in values.as_flattened_mut().iter_mut().zip(group.as_chunks::<2>().0) {
+            *value = brain_to_f32(*bytes);
         }
         values
     }

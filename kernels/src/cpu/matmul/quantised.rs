@@ -1,88 +1,139 @@
-//! Matrices of 4 and 8 bits times rows of f32.
+//! Quantised matrices times rows of f32.
 //!
-//! Of each block of 32 weights the integers are multiplied first: lane l of 16 takes t = q[l] · x[l] + q[l + 16] · x[l + 16], its
-//! sum grows by d · t, and the block's minimum counts once, times the sum of its 32 activations. Every processor does this in the
+//! Of each group of 32 weights the integers are multiplied first: lane l of 16 takes t = q[l] · x[l] + q[l + 16] · x[l + 16], its
+//! sum grows by d · t, and the group's minimum counts once, times the sum of its 32 activations. Where the halves of a group have a scale
+//! each, the sum grows by d · q[l] · x[l] of the first, then of the last, and each has its minimum. Every processor does this in the
 //! same order, so all give the same bits.
-
-use std::borrow::Borrow;
 
 use rayon::ThreadPool;
 
+use super::row_scales::RowScales;
 use super::{Add, spread};
+use crate::canonical::CodePlanes;
 use crate::cpu::Matrix;
-use crate::cpu::blocks::{self, Block};
 use crate::cpu::lanes::{self, Lanes};
-use crate::weight_type::GROUP;
+use crate::packing::{Codes, GROUP, Layout, Scales};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 
 /// As [`fast`](super::fast()).
-pub(super) fn multiply<B: Block>(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], pool: &ThreadPool) {
-    let rows: Vec<Activations<'_>> = x.chunks_exact(weight.shape.n_cols).map(Activations::of).collect();
-    spread(weight, rows.len(), add, out, pool, |ggml, out| products::<B>(bytemuck::cast_slice(ggml), &rows, out));
+pub(super) fn multiply(
+    weight: Matrix<'_>,
+    packing: (Codes, Scales),
+    x: &[f32],
+    add: &Add<'_>,
+    out: &mut [f32],
+    pool: &ThreadPool,
+) {
+    let (codes, scales) = packing;
+    let rows: Vec<Activations<'_>> =
+        x.chunks_exact(weight.shape.n_cols).map(|row| Activations::of(row, scales.has_halves())).collect();
+    let matrix = Packed { codes, scales, layout: weight.layout };
+    spread(weight, rows.len(), add, out, pool, |bytes, out| products(&matrix, bytes, &rows, out));
 }
 
-/// A row of activations, by groups of a block's length, with the sum of each group.
+/// How the rows of a matrix are packed.
+pub(super) struct Packed {
+    codes: Codes,
+    scales: Scales,
+    layout: Layout,
+}
+
+/// A row of activations by groups, with the sums that minimums are multiplied with.
 struct Activations<'a> {
     groups: &'a [[f32; GROUP]],
+    /// Of each group, or of each half of one.
     sums: Vec<f32>,
 }
 
 impl<'a> Activations<'a> {
-    fn of(row: &'a [f32]) -> Self {
-        let groups = row.as_chunks::<GROUP>().0;
-        Self { groups, sums: groups.iter().map(|group| lanes::sum(group)).collect() }
+    fn of(row: &'a [f32], has_halves: bool) -> Self {
+        let sums = row.chunks_exact(if has_halves { GROUP / 2 } else { GROUP }).map(lanes::sum).collect();
+        Self { groups: row.as_chunks::<GROUP>().0, sums }
     }
 }
 
+// How codes are unpacked: those that most files are made of have ways of their own.
+const NIBBLES: u8 = 4;
+const BYTES: u8 = 8;
+const ANY: u8 = 0;
+
 /// Products of some of a matrix's rows, `[output][row]`.
-fn products<B: Block>(matrix: &[B], x: &[Activations<'_>], out: &mut [f32]) {
+fn products(matrix: &Packed, bytes: &[u8], x: &[Activations<'_>], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if crate::cpu::blocks::has_avx2() {
-        // SAFETY: the processor has just been found to have AVX2 and F16C, the features the function is compiled for.
-        return unsafe { avx2::products(matrix, x, out) };
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has just been found to have AVX2, the feature the functions are compiled for.
+        return unsafe {
+            match matrix.ways() {
+                (NIBBLES, ..) => avx2::products::<NIBBLES, false, true>(matrix, bytes, x, out),
+                (BYTES, ..) => avx2::products::<BYTES, false, false>(matrix, bytes, x, out),
+                (_, false, false) => avx2::products::<ANY, false, false>(matrix, bytes, x, out),
+                (_, false, true) => avx2::products::<ANY, false, true>(matrix, bytes, x, out),
+                (_, true, false) => avx2::products::<ANY, true, false>(matrix, bytes, x, out),
+                (_, true, true) => avx2::products::<ANY, true, true>(matrix, bytes, x, out),
+            }
+        };
     }
-    portable(matrix, x, out);
+    portable(matrix, bytes, x, out);
 }
 
 /// As [`products`], on any processor.
-fn portable<B: Block>(matrix: &[B], x: &[Activations<'_>], out: &mut [f32]) {
-    let n_groups = x.first().map_or(1, |x| x.groups.len());
-    for (row, out) in matrix.chunks_exact(n_groups).zip(out.chunks_exact_mut(x.len())) {
-        if let ([x], [out]) = (x, &mut *out) {
-            *out = product::<B>(row.iter().map(Weights::of), x);
-            continue;
-        }
-        // Unpacked once for all rows of activations.
-        let weights: Vec<Weights> = row.iter().map(Weights::of).collect();
-        for (x, out) in x.iter().zip(out) {
-            *out = product::<B>(weights.iter(), x);
-        }
+fn portable(matrix: &Packed, bytes: &[u8], x: &[Activations<'_>], out: &mut [f32]) {
+    match matrix.ways() {
+        (NIBBLES, ..) => portable_as::<NIBBLES, false, true>(matrix, bytes, x, out),
+        (BYTES, ..) => portable_as::<BYTES, false, false>(matrix, bytes, x, out),
+        (_, false, false) => portable_as::<ANY, false, false>(matrix, bytes, x, out),
+        (_, false, true) => portable_as::<ANY, false, true>(matrix, bytes, x, out),
+        (_, true, false) => portable_as::<ANY, true, false>(matrix, bytes, x, out),
+        (_, true, true) => portable_as::<ANY, true, true>(matrix, bytes, x, out),
     }
 }
 
-/// A block, unpacked.
-#[derive(Clone, Copy)]
-struct Weights {
-    d: f32,
-    m: f32,
-    q: [Lanes; 2],
-}
-
-impl Weights {
-    #[inline(always)]
-    fn of<B: Block>(block: &B) -> Self {
-        let (d, m) = block.scales();
-        Self { d, m, q: blocks::lanes(block) }
+fn portable_as<const CODES: u8, const HALVES: bool, const MINIMUM: bool>(
+    matrix: &Packed,
+    bytes: &[u8],
+    x: &[Activations<'_>],
+    out: &mut [f32],
+) {
+    let n_groups = matrix.layout.n_groups();
+    let (mut scales, mut weights) = (RowScales::default(), vec![[[0.0; 16]; 2]; n_groups]);
+    for (row, out) in bytes.chunks_exact(matrix.layout.row_bytes()).zip(out.chunks_exact_mut(x.len())) {
+        scales.take(matrix.codes, matrix.scales, &matrix.layout, row);
+        let planes = CodePlanes::of(matrix.codes, &matrix.layout, row);
+        if let ([x], [out]) = (x, &mut *out) {
+            *out = product::<HALVES, MINIMUM>(|group| integers::<CODES>(&planes, group), &scales, x);
+            continue;
+        }
+        // Unpacked once for all rows of activations.
+        weights.iter_mut().enumerate().for_each(|(group, weights)| *weights = integers::<CODES>(&planes, group));
+        for (x, out) in x.iter().zip(out) {
+            *out = product::<HALVES, MINIMUM>(|group| weights[group], &scales, x);
+        }
     }
 }
 
 #[inline(always)]
-fn product<B: Block>(row: impl Iterator<Item = impl Borrow<Weights>>, x: &Activations<'_>) -> f32 {
+fn product<const HALVES: bool, const MINIMUM: bool>(
+    weights: impl Fn(usize) -> [Lanes; 2],
+    scales: &RowScales,
+    x: &Activations<'_>,
+) -> f32 {
     let (mut sums, mut minimums): (Lanes, f32) = ([0.0; 16], 0.0);
-    for ((weights, x), x_sum) in row.zip(x.groups).zip(&x.sums) {
-        let Weights { d, m, q } = weights.borrow();
-        add_block(&mut sums, *d, q, x);
-        if B::HAS_MINIMUM {
-            minimums += m * x_sum;
+    for (group, x_group) in x.groups.iter().enumerate() {
+        let q = weights(group);
+        if HALVES {
+            let [first, last] = [2 * group, 2 * group + 1];
+            add_halves(&mut sums, [scales.d[first], scales.d[last]], &q, x_group);
+            if MINIMUM {
+                minimums += scales.m[first] * x.sums[first];
+                minimums += scales.m[last] * x.sums[last];
+            }
+        } else {
+            add_group(&mut sums, scales.d[group], &q, x_group);
+            if MINIMUM {
+                minimums += scales.m[group] * x.sums[group];
+            }
         }
     }
     lanes::tree(&sums) + minimums
@@ -90,7 +141,7 @@ fn product<B: Block>(row: impl Iterator<Item = impl Borrow<Weights>>, x: &Activa
 
 /// `sums[l] += d · t[l]`, in loops of 16 that become SIMD on any processor.
 #[inline(always)]
-fn add_block(sums: &mut Lanes, d: f32, [q_first, q_last]: &[Lanes; 2], x: &[f32; GROUP]) {
+fn add_group(sums: &mut Lanes, d: f32, [q_first, q_last]: &[Lanes; 2], x: &[f32; GROUP]) {
     let [x_first, x_last] = x.as_chunks::<16>().0 else { unreachable!("32 are twice 16") };
     let mut t: Lanes = [0.0; 16];
     for lane in 0..16 {
@@ -104,141 +155,111 @@ fn add_block(sums: &mut Lanes, d: f32, [q_first, q_last]: &[Lanes; 2], x: &[f32;
     }
 }
 
-/// The same in the words of AVX2 and F16C.
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::{
-        __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps,
-        _mm256_broadcastss_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_mul_ps, _mm256_setzero_ps,
-    };
+/// As [`add_group`] with a scale for each half.
+#[inline(always)]
+fn add_halves(sums: &mut Lanes, d: [f32; 2], q: &[Lanes; 2], x: &[f32; GROUP]) {
+    for ((d, q), x) in d.into_iter().zip(q).zip(x.as_chunks::<16>().0) {
+        for lane in 0..16 {
+            sums[lane] += d * (q[lane] * x[lane]);
+        }
+    }
+}
 
-    use super::Activations;
-    use crate::cpu::blocks::Block;
-    use crate::cpu::blocks::avx2::{floats, load_floats, scales};
-    use crate::weight_type::GROUP;
-
-    #[target_feature(enable = "avx2,f16c")]
-    pub(super) fn products<B: Block>(matrix: &[B], x: &[Activations<'_>], out: &mut [f32]) {
-        let n_groups = x.first().map_or(1, |x| x.groups.len());
-        let (x_fours, x_rest) = x.as_chunks::<4>();
-        for (row, out) in matrix.chunks_exact(n_groups).zip(out.chunks_exact_mut(x.len())) {
-            let (fours, rest) = out.as_chunks_mut::<4>();
-            for (x, out) in x_fours.iter().zip(fours) {
-                *out = of_four_rows(row, x);
+/// The integers of a group as f32: the first 16, then the last. Those of 4 bits are without their offset, which is a minimum.
+#[inline(always)]
+fn integers<const CODES: u8>(planes: &CodePlanes<'_>, group: usize) -> [Lanes; 2] {
+    let (mut first, mut last): (Lanes, Lanes) = ([0.0; 16], [0.0; 16]);
+    match CODES {
+        NIBBLES => {
+            let nibbles = &planes.nibbles[group];
+            for lane in 0..16 {
+                first[lane] = (i32::from(nibbles[lane]) & 15) as f32;
             }
-            for (x, out) in x_rest.iter().zip(rest) {
-                *out = of_one(row, x);
+            for lane in 0..16 {
+                last[lane] = (i32::from(nibbles[lane]) >> 4) as f32;
             }
         }
-    }
-
-    /// One output of one row.
-    #[target_feature(enable = "avx2,f16c")]
-    fn of_one<B: Block>(row: &[B], x: &Activations<'_>) -> f32 {
-        let mut sum = Sum::zero();
-        for ((block, x), x_sum) in row.iter().zip(x.groups).zip(&x.sums) {
-            sum = sum.with::<B>(&Weights::of(block), x, *x_sum);
-        }
-        sum.total()
-    }
-
-    /// One output of four rows, whose weights are unpacked once.
-    #[target_feature(enable = "avx2,f16c")]
-    fn of_four_rows<B: Block>(row: &[B], [a, b, c, d]: &[Activations<'_>; 4]) -> [f32; 4] {
-        let n = row.len();
-        let (groups_a, groups_b) = (&a.groups[..n], &b.groups[..n]);
-        let (groups_c, groups_d) = (&c.groups[..n], &d.groups[..n]);
-        let (sums_a, sums_b, sums_c, sums_d) = (&a.sums[..n], &b.sums[..n], &c.sums[..n], &d.sums[..n]);
-        let (mut a, mut b, mut c, mut d) = (Sum::zero(), Sum::zero(), Sum::zero(), Sum::zero());
-        for at in 0..n {
-            let weights = Weights::of(&row[at]);
-            a = a.with::<B>(&weights, &groups_a[at], sums_a[at]);
-            b = b.with::<B>(&weights, &groups_b[at], sums_b[at]);
-            c = c.with::<B>(&weights, &groups_c[at], sums_c[at]);
-            d = d.with::<B>(&weights, &groups_d[at], sums_d[at]);
-        }
-        [a.total(), b.total(), c.total(), d.total()]
-    }
-
-    /// A block in registers.
-    struct Weights {
-        d: __m256,
-        m: f32,
-        q: [__m256; 4],
-    }
-
-    /// The sums of one output of one row: lanes 0 to 7, 8 to 15, and the minimums.
-    #[derive(Clone, Copy)]
-    struct Sum {
-        low: __m256,
-        high: __m256,
-        minimums: f32,
-    }
-
-    impl Weights {
-        #[target_feature(enable = "avx2,f16c")]
-        #[inline]
-        fn of<B: Block>(block: &B) -> Self {
-            let (d, m) = scales(block);
-            Self { d: _mm256_broadcastss_ps(d), m: _mm_cvtss_f32(m), q: floats(block) }
-        }
-    }
-
-    impl Sum {
-        #[target_feature(enable = "avx2")]
-        #[inline]
-        fn zero() -> Self {
-            Self { low: _mm256_setzero_ps(), high: _mm256_setzero_ps(), minimums: 0.0 }
-        }
-
-        #[target_feature(enable = "avx2")]
-        #[inline]
-        fn with<B: Block>(self, weights: &Weights, x: &[f32; GROUP], x_sum: f32) -> Self {
-            let Weights { d, m, q: [q0, q1, q2, q3] } = *weights;
-            let [x0, x1, x2, x3] = x.as_chunks().0 else { unreachable!("32 are four times 8") };
-            let low = _mm256_add_ps(_mm256_mul_ps(q0, load_floats(x0)), _mm256_mul_ps(q2, load_floats(x2)));
-            let high = _mm256_add_ps(_mm256_mul_ps(q1, load_floats(x1)), _mm256_mul_ps(q3, load_floats(x3)));
-            Self {
-                low: _mm256_add_ps(self.low, _mm256_mul_ps(d, low)),
-                high: _mm256_add_ps(self.high, _mm256_mul_ps(d, high)),
-                minimums: if B::HAS_MINIMUM { self.minimums + m * x_sum } else { 0.0 },
+        BYTES => {
+            let [low, high] = planes.bytes[group].as_chunks::<16>().0 else { unreachable!("32 are twice 16") };
+            for lane in 0..16 {
+                first[lane] = f32::from(low[lane].cast_signed());
+            }
+            for lane in 0..16 {
+                last[lane] = f32::from(high[lane].cast_signed());
             }
         }
-
-        #[target_feature(enable = "avx2")]
-        #[inline]
-        fn total(self) -> f32 {
-            tree(self.low, self.high) + self.minimums
+        _ => {
+            let codes = planes.group(group);
+            for lane in 0..16 {
+                first[lane] = f32::from(planes.codes.integer(codes[lane]));
+                last[lane] = f32::from(planes.codes.integer(codes[16 + lane]));
+            }
         }
     }
+    [first, last]
+}
 
-    /// As [`lanes::tree`](crate::cpu::lanes::tree).
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn tree(low: __m256, high: __m256) -> f32 {
-        let eight = _mm256_add_ps(low, high);
-        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+// === impl Packed ===
+
+impl Packed {
+    /// How codes are unpacked, whether halves have scales of their own, and whether there is a minimum.
+    fn ways(&self) -> (u8, bool, bool) {
+        let (halves, minimum) = (self.scales.has_halves(), self.scales.has_minimum());
+        match self.codes {
+            Codes::Bits { bits: 4, offset } if !halves && (minimum || offset != 0) => (NIBBLES, false, true),
+            Codes::Bytes if !halves && !minimum => (BYTES, false, false),
+            _ => (ANY, halves, minimum),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::blocks::tests::{assert_same_bits, rows_of_activations};
-    use crate::cpu::blocks::{Q4_0, Q4_1, Q8_0};
+    use crate::packing::Plane;
+    use crate::weight_type::WeightType;
 
-    fn is_one_whoever_computes<B: Block>() {
-        let rows = rows_of_activations();
-        let x: Vec<_> = rows.iter().map(|row| Activations::of(row)).collect();
-        assert_same_bits::<B, _>(&x, portable, products);
+    const N_GROUPS: usize = 40;
+    const N_OUTPUTS: usize = 9;
+
+    /// Six rows of activations, with groups that are large, small and nothing but zeros.
+    fn rows_of_activations() -> Vec<Vec<f32>> {
+        let value = |i: usize| ((i * 37 % 255) as f32 - 127.0) * [1.0, 3e-3, 0.0][i / 16 % 3];
+        (1..=6).map(|step| (0..N_GROUPS * GROUP).map(|i| value(i * step)).collect()).collect()
+    }
+
+    /// Rows with every byte there is in every place, and scales that are finite.
+    fn matrix(layout: &Layout, scales: Scales) -> Vec<u8> {
+        let scales_at = layout.range(Plane::Scales);
+        let byte = |i: usize| match i % layout.row_bytes() {
+            at if scales_at.contains(&at) && scales == Scales::Exponent => 0x70 + (i % 16) as u8,
+            at if scales_at.contains(&at) => [0x5a, 0x2c + (i % 5) as u8][at % 2],
+            _ => (i * 97 + i / 7) as u8,
+        };
+        (0..layout.row_bytes() * N_OUTPUTS).map(byte).collect()
     }
 
     #[test]
     fn a_product_has_the_same_bits_on_any_processor_and_beside_any_rows() {
-        is_one_whoever_computes::<Q4_0>();
-        is_one_whoever_computes::<Q4_1>();
-        is_one_whoever_computes::<Q8_0>();
+        let rows = rows_of_activations();
+        for weight_type in WeightType::ALL {
+            let Some((codes, scales)) = weight_type.packing().quantised() else { continue };
+            let layout = Layout::new(weight_type.packing(), N_GROUPS * GROUP, 4);
+            let (matrix, bytes) = (Packed { codes, scales, layout }, matrix(&layout, scales));
+            let x: Vec<_> = rows.iter().map(|row| Activations::of(row, scales.has_halves())).collect();
+            type Product = fn(&Packed, &[u8], &[Activations<'_>], &mut [f32]);
+            let bits = |kernel: Product, x: &[Activations<'_>]| -> Vec<u32> {
+                let mut out = vec![0.0f32; N_OUTPUTS * x.len()];
+                kernel(&matrix, &bytes, x, &mut out);
+                assert!(out.iter().all(|value| value.is_finite() && *value != 0.0), "{weight_type:?}");
+                out.iter().map(|value| value.to_bits()).collect()
+            };
+            let all = bits(portable, &x);
+            assert_eq!(bits(products, &x), all, "{weight_type:?}");
+            for (r, one) in x.chunks(1).enumerate() {
+                let alone: Vec<u32> = all.iter().skip(r).step_by(x.len()).copied().collect();
+                assert_eq!(bits(products, one), alone, "{weight_type:?}, row {r} alone");
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Finite values: whether every number that a tensor's bytes hold is one. One infinite scale makes all that is computed with it no number.
 
-use crate::tensor_type::TensorType;
+use crate::tensor_type::{Numbers, TensorType};
 
 /// Looks at a tensor's bytes as they come, cut anywhere.
 pub(super) struct FiniteCheck {
@@ -37,19 +37,15 @@ impl FiniteCheck {
     }
 }
 
-/// Whole blocks: the values of plain types, the scales of others (`block_*` of ggml). Types that no kernel reads are not looked into.
+/// Whole blocks, whose type says where their numbers lie. An exponent of all ones is infinite or no number.
 fn are_finite(tensor_type: TensorType, blocks: &[u8]) -> bool {
-    let block = tensor_type.block_bytes() as usize;
-    let halves = |n: usize| blocks.chunks_exact(block).all(|block| block[..2 * n].chunks_exact(2).all(is_finite_half));
-    match tensor_type {
-        // The exponent alone says it: all ones is infinite or no number.
-        TensorType::F32 => {
-            blocks.chunks_exact(4).all(|value| u16::from_le_bytes([value[2], value[3]]) & 0x7f80 != 0x7f80)
-        }
-        TensorType::F16 => blocks.chunks_exact(2).all(is_finite_half),
-        TensorType::Q4_0 | TensorType::Q8_0 => halves(1),
-        TensorType::Q4_1 => halves(2),
-        _ => true,
+    let mut blocks = blocks.chunks_exact(tensor_type.block_bytes() as usize);
+    match tensor_type.numbers() {
+        Numbers::Single => blocks.all(|block| u16::from_le_bytes([block[2], block[3]]) & 0x7f80 != 0x7f80),
+        Numbers::Brain => blocks.all(|block| u16::from_le_bytes([block[0], block[1]]) & 0x7f80 != 0x7f80),
+        Numbers::Halves(places) => blocks.all(|block| places.iter().all(|&at| is_finite_half(&block[at..at + 2]))),
+        Numbers::Exponent => blocks.all(|block| block[0] != 0xff),
+        Numbers::Unknown => true,
     }
 }
 
@@ -63,20 +59,24 @@ mod tests {
 
     #[test]
     fn one_value_that_is_none_is_found_however_the_bytes_are_cut() {
-        let cases: [(TensorType, usize, &[u8]); 6] = [
+        let cases: [(TensorType, usize, &[u8]); 10] = [
             (TensorType::F32, 8, &f32::NAN.to_le_bytes()),
             (TensorType::F32, 12, &f32::NEG_INFINITY.to_le_bytes()),
             (TensorType::F16, 6, &[0x00, 0x7c]),
             (TensorType::Q8_0, 34, &[0x01, 0xfe]),
             (TensorType::Q4_0, 18, &[0x00, 0xfc]),
             (TensorType::Q4_1, 22, &[0x00, 0x7e]),
+            (TensorType::Bf16, 6, &[0x80, 0x7f]),
+            (TensorType::Q4K, 144 + 2, &[0x00, 0x7c]),
+            (TensorType::Q6K, 208, &[0x01, 0x7c]),
+            (TensorType::Mxfp4, 17, &[0xff]),
         ];
         for (tensor_type, at, spoilt) in cases {
             // No two bytes of 0x7b can be read as an infinite half, nor four as an infinite float.
             let sound = vec![0x7b; 3 * 34 * 18 * 20];
             let mut bytes = sound.clone();
             bytes[at..at + spoilt.len()].copy_from_slice(spoilt);
-            for cut in 0..80 {
+            for cut in 0..160 {
                 let look = |bytes: &[u8]| {
                     let mut check = FiniteCheck::new(tensor_type);
                     check.take(&bytes[..cut]) & check.take(&bytes[cut..])

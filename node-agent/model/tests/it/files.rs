@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The tiny models of the golden data.
-pub const TINY: [&str; 12] = [
+pub const TINY: [&str; 14] = [
     "llama",
     "llama_f16",
     "llama_q8_0",
@@ -16,6 +16,8 @@ pub const TINY: [&str; 12] = [
     "gpt2",
     "bloom",
     "t5",
+    "llama_bf16",
+    "llama256_mixed",
 ];
 
 pub fn golden(name: &str) -> PathBuf {

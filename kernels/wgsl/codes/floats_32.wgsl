@@ -1,11 +1,14 @@
 // F32: 8 words a group, no scales.
 
-const GROUP_WORDS: u32 = 8u;
+alias Scales = u32;
 const GROUPS_A_SCALE: u32 = 8u;
-const HAS_SCALES: bool = false;
 
-fn dequantise(group: u32, row: u32, scales: vec4<u32>) -> Group {
-    let at = group * GROUP_WORDS;
+fn scales_of(group: u32, row: u32) -> Scales {
+    return 0u;
+}
+
+fn dequantise(group: u32, row: u32, scales: Scales) -> Group {
+    let at = group * 8u;
     return Group(
         bitcast<vec4<f32>>(word(at, row)),
         bitcast<vec4<f32>>(word(at + 1u, row)),

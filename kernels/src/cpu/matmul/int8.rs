@@ -1,0 +1,195 @@
+//! Quantised matrices times activations of 8 bits.
+//!
+//! The definition, which every path keeps to the bit: of each block of 32 columns, whose activations are d · q (`ops/quantise_rows.rs`),
+//! S = Σ f Σ c q and M = Σ g Σ q are exact integers; c is the integer of a code, the inner sums are over the columns that share a factor
+//! f of the scale (and g of the minimum), and without factors both are 1. An output is one f32 that begins as 0 and grows, block after block, by
+//! d · (w S + v M), w and v being the scale and what it adds; each of the products and sums is rounded, none is fused. Without a minimum
+//! it grows by d · (w S). |S| is under 2²⁴, so that it is an f32, too. Bias and residual follow as in f32.
+
+use rayon::ThreadPool;
+
+use super::{Add, spread};
+use crate::cpu::Matrix;
+use crate::cpu::matrix::STRIP;
+use crate::cpu::quantise_rows::{self, Quantised};
+use crate::packing::{Codes, GROUP, Layout, Plane, Scales};
+
+mod reference;
+mod strip_scales;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use reference::reference;
+use strip_scales::StripScales;
+
+/// As [`reference()`]. The matrix lies in strips.
+pub(in crate::cpu) fn fast(
+    weight: Matrix<'_>,
+    packing: (Codes, Scales),
+    x: &[f32],
+    add: &Add<'_>,
+    out: &mut [f32],
+    pool: &ThreadPool,
+) {
+    let rows: Vec<Activations> =
+        x.chunks_exact(weight.shape.n_cols).map(|row| Activations::of(&quantise_rows::fast(row))).collect();
+    let matrix = Packed { codes: packing.0, scales: packing.1, layout: weight.layout };
+    spread(weight, rows.len(), add, out, pool, |strips, out| products(&matrix, strips, &rows, out));
+}
+
+/// How the strips of a matrix are packed.
+struct Packed {
+    codes: Codes,
+    scales: Scales,
+    layout: Layout,
+}
+
+/// A row of activations by groups of 32.
+struct Activations {
+    /// Words of four values each, as they lie in memory.
+    words: Vec<[i32; 8]>,
+    d: Vec<f32>,
+    /// Of either half of a group.
+    sums: Vec<[i32; 2]>,
+}
+
+impl Activations {
+    fn of(groups: &[Quantised]) -> Self {
+        let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
+        let word = |q: &[i8; 4]| i32::from_le_bytes(q.map(i8::cast_unsigned));
+        let words = |q: &[i8; GROUP]| std::array::from_fn(|at| word(&q.as_chunks().0[at]));
+        Self {
+            words: groups.iter().map(|group| words(&group.q)).collect(),
+            d: groups.iter().map(|group| group.d).collect(),
+            sums: groups.iter().map(|group| [sum(&group.q[..16]), sum(&group.q[16..])]).collect(),
+        }
+    }
+}
+
+/// The same word of each row of a strip.
+type Word = [u8; 4 * STRIP];
+
+/// Products of some strips of a matrix, `[output][row]`; the last strip may have fewer outputs than rows.
+fn products(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(products) = x86::products() {
+        // SAFETY: `x86::products` has just found the processor to have the features that this one is compiled for.
+        return unsafe { products(matrix, strips, x, out) };
+    }
+    portable(matrix, strips, x, out);
+}
+
+/// As [`products`], on any processor: the rows of a strip side by side, in loops that become SIMD.
+fn portable(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
+    let mut scales = StripScales::default();
+    for (strip, out) in strips.chunks_exact(matrix.layout.row_bytes() * STRIP).zip(out.chunks_mut(STRIP * x.len())) {
+        let words = strip.as_chunks().0;
+        scales.take(matrix.scales, &matrix.layout, words);
+        let mut sums = vec![[0.0; STRIP]; x.len()];
+        for group in 0..matrix.layout.n_groups() {
+            let codes = codes(matrix, words, group);
+            for (x, sums) in x.iter().zip(&mut sums) {
+                add_group(matrix, &codes, &scales, x, group, sums);
+            }
+        }
+        store(&sums, out);
+    }
+}
+
+/// A group's term of one row of activations.
+#[inline(always)]
+fn add_group(
+    matrix: &Packed,
+    codes: &[[i8; 4 * STRIP]; 8],
+    scales: &StripScales,
+    x: &Activations,
+    group: usize,
+    sums: &mut [f32; STRIP],
+) {
+    let offset = i32::from(matrix.codes.offset());
+    let (mut total, mut minimum) = ([0i32; STRIP], [0i32; STRIP]);
+    for half in 0..2 {
+        let x_sum = x.sums[group][half];
+        let mut dots = [-offset * x_sum; STRIP];
+        for c in 4 * half..4 * half + 4 {
+            let x = [x.words[group][c].to_le_bytes().map(u8::cast_signed); STRIP];
+            let mut products = [0i16; 4 * STRIP];
+            for (product, (code, x)) in products.iter_mut().zip(codes[c].iter().zip(x.as_flattened())) {
+                *product = i16::from(*code) * i16::from(*x);
+            }
+            for (dot, fours) in dots.iter_mut().zip(products.as_chunks::<4>().0) {
+                let [a, b, c, d] = fours.map(i32::from);
+                *dot += (a + b) + (c + d);
+            }
+        }
+        let factors = scales.factors(matrix.scales, group, half);
+        let minimums = scales.minimums(matrix.scales, group, half);
+        for row in 0..STRIP {
+            total[row] += factors[row] * dots[row];
+            minimum[row] += minimums[row] * x_sum;
+        }
+    }
+    let (d, m) = (&scales.d[group], &scales.m[group]);
+    for row in 0..STRIP {
+        let mut term = d[row] * total[row] as f32;
+        if matrix.scales.has_minimum() {
+            term += m[row] * minimum[row] as f32;
+        }
+        sums[row] += x.d[group] * term;
+    }
+}
+
+/// The codes of a group, word by word, or by a table their integers.
+#[inline(always)]
+fn codes(matrix: &Packed, words: &[Word], group: usize) -> [[i8; 4 * STRIP]; 8] {
+    let plane =
+        |plane: Plane, n_words: usize| &words[matrix.layout.range(plane).start / 4 + group * n_words..][..n_words];
+    let mut codes = [[0u8; 4 * STRIP]; 8];
+    if matrix.codes == Codes::Bytes {
+        codes.copy_from_slice(plane(Plane::Values, 8));
+    }
+    if matrix.codes.has_nibbles() {
+        for (c, word) in plane(Plane::Nibbles, 4).iter().enumerate() {
+            codes[c] = word.map(|byte| byte & 15);
+            codes[4 + c] = word.map(|byte| byte >> 4);
+        }
+    }
+    if matrix.codes.has_pairs() {
+        let lower = if matrix.codes.has_nibbles() { 4 } else { 0 };
+        for (h, word) in plane(Plane::Pairs, 2).iter().enumerate() {
+            for s in 0..4 {
+                for (code, byte) in codes[4 * h + s].iter_mut().zip(word) {
+                    *code |= (byte >> (2 * s) & 3) << lower;
+                }
+            }
+        }
+    }
+    if matrix.codes.has_ones() {
+        let (word, lower) = (&plane(Plane::Ones, 1)[0], matrix.codes.lower_bits());
+        for (s, codes) in codes.iter_mut().enumerate() {
+            for (code, byte) in codes.iter_mut().zip(word) {
+                *code |= (byte >> s & 1) << lower;
+            }
+        }
+    }
+    match matrix.codes {
+        Codes::Table(table) => {
+            let integers = table.integers();
+            codes.map(|word| word.map(|code| integers[usize::from(code & 15)]))
+        }
+        _ => codes.map(|word| word.map(u8::cast_signed)),
+    }
+}
+
+/// Sums of a strip's rows by rows of activations, as `[output][row of activations]`.
+#[inline(always)]
+fn store(sums: &[[f32; STRIP]], out: &mut [f32]) {
+    for (output, out) in out.chunks_exact_mut(sums.len()).enumerate() {
+        for (sums, out) in sums.iter().zip(out) {
+            *out = sums[output];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! Tests of products of 8 bits: every way of every processor gives the oracle's bits.
+
+use super::*;
+use crate::canonical::{sample, strips};
+use crate::cpu::matrix::{Form, WORD};
+use crate::shapes::MatrixShape;
+use crate::weight_type::WeightType;
+
+const N_OUTPUTS: usize = 13;
+
+/// Six rows of activations, with blocks that are large, small and nothing but zeros.
+fn rows_of_activations(n_cols: usize) -> Vec<f32> {
+    let value = |i: usize| ((i * 37 % 255) as f32 - 127.0) * [1.0, 3e-3, 0.0, -0.7][i / 32 % 4];
+    (1..=6).flat_map(|step| (0..n_cols).map(move |i| value(i * step + i / 3))).collect()
+}
+
+type Kernel = unsafe fn(&Packed, &[u8], &[Activations], &mut [f32]);
+
+fn kernels() -> Vec<(&'static str, Kernel)> {
+    let mut kernels: Vec<(&'static str, Kernel)> = vec![("portable", portable as Kernel)];
+    #[cfg(target_arch = "x86_64")]
+    for (name, kernel) in ["avx512vnni", "avxvnni", "avx2"].into_iter().zip(x86::every_products()) {
+        kernels.extend(kernel.map(|kernel| (name, kernel)));
+    }
+    kernels
+}
+
+#[test]
+fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
+    for weight_type in WeightType::ALL {
+        let Some((codes, scales)) = weight_type.packing().quantised() else { continue };
+        for n_cols in [1, 3, 10].map(|n: usize| (n * GROUP).next_multiple_of(weight_type.block().0)) {
+            let shape = MatrixShape { weight_type, n_rows: N_OUTPUTS, n_cols };
+            let layout = shape.layout(WORD);
+            let (ggml, x) = (sample::matrix(weight_type, N_OUTPUTS, n_cols), rows_of_activations(n_cols));
+            let n_rows = x.len() / n_cols;
+            let mut expected = vec![0.0; N_OUTPUTS * n_rows];
+            let file = Matrix { shape, form: Form::File, layout, bytes: &ggml };
+            let nothing = Add { bias: None, residual: super::super::Residual::None };
+            reference(file, (codes, scales), &x, &nothing, &mut expected);
+            assert!(expected.iter().all(|value| value.is_finite()) && expected.iter().any(|value| *value != 0.0));
+
+            let strips = strips(shape, &ggml, WORD, STRIP);
+            let matrix = Packed { codes, scales, layout };
+            let quantised: Vec<Activations> =
+                x.chunks(n_cols).map(|row| Activations::of(&quantise_rows::fast(row))).collect();
+            for (name, kernel) in kernels() {
+                for n in [1, 4, n_rows] {
+                    for (first, x) in quantised.chunks(n).enumerate() {
+                        let mut out = vec![9.0; N_OUTPUTS * x.len()];
+                        // SAFETY: `kernels` lists only those whose features this processor has.
+                        unsafe { kernel(&matrix, &strips, x, &mut out) };
+                        for (at, found) in out.iter().enumerate() {
+                            let (o, r) = (at / x.len(), first * n + at % x.len());
+                            let expected = expected[r * N_OUTPUTS + o];
+                            let same = found.to_bits() == expected.to_bits();
+                            assert!(same, "{name}, {weight_type:?}: {found} instead of {expected} for {o}, row {r}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Matrices in memory: what a kernel of this folder is given. Multiplies nothing.
+
+use crate::canonical;
+use crate::packing::Layout;
+use crate::shapes::MatrixShape;
+
+/// The bytes of a matrix.
+pub(super) struct Held {
+    form: Form,
+    pub bytes: Box<[u8]>,
+}
+
+/// What a matrix's rows are kept as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The file's own blocks, row-major, which the oracles look at.
+    File,
+    /// Canonical rows, one after another.
+    Rows,
+    /// Canonical rows in strips of [`STRIP`], whose words take turns.
+    Strips,
+}
+
+/// Bytes of a word of canonical rows.
+pub(super) const WORD: usize = 4;
+/// Rows of a strip: a lane each of an AVX register, or of two of NEON.
+pub(super) const STRIP: usize = 8;
+
+/// A matrix as the kernels of this folder see it.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    pub shape: MatrixShape,
+    pub(super) form: Form,
+    /// Where the planes of a canonical row lie.
+    pub(super) layout: Layout,
+    pub(super) bytes: &'a [u8],
+}
+
+impl Matrix<'_> {
+    /// The values of one row.
+    pub(super) fn values(&self, row: usize, out: &mut [f32]) {
+        let n_bytes = self.bytes.len() / self.shape.n_rows;
+        let bytes = || &self.bytes[row * n_bytes..(row + 1) * n_bytes];
+        let packing = self.shape.weight_type.packing();
+        match self.form {
+            Form::File => self.shape.weight_type.dequantise(bytes(), out),
+            Form::Rows => canonical::values(packing, &self.layout, bytes(), out),
+            Form::Strips => {
+                let bytes = canonical::row_of_strips(&self.layout, self.bytes, WORD, STRIP, row);
+                canonical::values(packing, &self.layout, &bytes, out);
+            }
+        }
+    }
+}
+
+impl Held {
+    pub fn new(form: Form, shape: MatrixShape, ggml: &[u8]) -> Self {
+        let bytes = match form {
+            Form::File => ggml.into(),
+            Form::Rows => canonical::rows(shape, ggml, WORD).into(),
+            Form::Strips => canonical::strips(shape, ggml, WORD, STRIP).into(),
+        };
+        Self { form, bytes }
+    }
+
+    pub fn matrix(&self, shape: MatrixShape) -> Matrix<'_> {
+        Matrix { shape, form: self.form, layout: shape.layout(WORD), bytes: &self.bytes }
+    }
+}
+
+impl Form {
+    /// Rows whose bytes lie together.
+    pub fn strip(self) -> usize {
+        if self == Form::Strips { STRIP } else { 1 }
+    }
+}
