@@ -1,21 +1,24 @@
 //! The CPU engine: every op as `reference` (scalar, f64 sums, the oracle of all engines) or `fast` (SIMD and threads).
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::ThreadPool;
 
 use crate::engine::{self, Engine, EngineError};
 use crate::numerics::Numerics;
 use crate::ops::{
-    Activate, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, PositionBias, RmsNorm, Rope, RopeKvWrite,
-    RoundRows, SiluMul, Turn,
+    Activate, AddRows, Attention, ConvWrite, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, PositionBias, RmsNorm,
+    Rope, RopeKvWrite, RoundRows, ScaleRows, ShortConv, Turn,
 };
 use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
 use crate::shapes::{MatrixShape, Shapes};
 use crate::weight_type::WeightType;
 
 pub mod activate;
+pub mod add_rows;
 pub mod attention;
+pub mod conv_write;
 pub mod embed_rows;
 pub mod exponential;
 pub mod gate_up;
@@ -30,7 +33,8 @@ pub mod rms_norm;
 pub mod rope;
 pub mod rope_kv_write;
 pub mod round_rows;
-pub mod silu_mul;
+pub mod scale_rows;
+pub mod short_conv;
 
 pub use matrix::Matrix;
 use matrix::{Form, Held};
@@ -42,6 +46,8 @@ pub struct CpuEngine {
     matrices: Vec<Held>,
     vectors: Vec<Box<[f32]>>,
     buffers: Vec<Vec<f32>>,
+    /// Of the turns of the run that is on.
+    angles: Vec<(Turn, Arc<[f32]>)>,
 }
 
 enum Arithmetic {
@@ -89,7 +95,14 @@ impl CpuEngine {
     }
 
     fn with(arithmetic: Arithmetic) -> Self {
-        Self { arithmetic, shapes: Shapes::default(), matrices: vec![], vectors: vec![], buffers: vec![] }
+        Self {
+            arithmetic,
+            shapes: Shapes::default(),
+            matrices: vec![],
+            vectors: vec![],
+            buffers: vec![],
+            angles: vec![],
+        }
     }
 
     fn matrix(&self, id: MatrixId) -> Result<Matrix<'_>, crate::ShapeError> {
@@ -124,8 +137,11 @@ impl CpuEngine {
             Op::RopeKvWrite(op) => self.rope_kv_write(op, rows),
             Op::KvWrite(op) => self.kv_write(op, rows),
             Op::Attention(op) => self.attention(op, rows),
-            Op::SiluMul(op) => self.silu_mul(op),
             Op::Activate(op) => self.activate(op),
+            Op::AddRows(op) => self.add_rows(op),
+            Op::ScaleRows(op) => self.scale_rows(op),
+            Op::ConvWrite(op) => self.conv_write(op, rows),
+            Op::ShortConv(op) => self.short_conv(op, rows),
             Op::RoundRows(op) => self.round_rows(op),
         }
         Ok(())
@@ -133,7 +149,7 @@ impl CpuEngine {
 
     fn embed_rows(&mut self, op: &EmbedRows) -> Result<(), crate::ShapeError> {
         self.update(op.out, |engine, out| {
-            embed_rows::reference(engine.matrix(op.table)?, &op.tokens, op.adds, out);
+            embed_rows::reference(engine.matrix(op.table)?, &op.tokens, op.scale, op.adds, out);
             Ok(())
         })
     }
@@ -158,7 +174,8 @@ impl CpuEngine {
                 Arithmetic::Reference => layer_norm::reference,
                 Arithmetic::Fast(..) => layer_norm::fast,
             };
-            kernel(x, engine.vector(op.weight), engine.vector(op.bias), op.eps, &mut out[..x.len()]);
+            let bias = op.bias.map(|bias| engine.vector(bias));
+            kernel(x, engine.vector(op.weight), bias, op.eps, &mut out[..x.len()]);
         });
     }
 
@@ -195,34 +212,41 @@ impl CpuEngine {
     }
 
     fn rope(&mut self, op: &Rope, rows: &[Row]) {
+        let angles = self.angles(&op.turn, rows);
         self.update(op.x, |engine, x| {
-            let angles = engine.angles(&op.turn, rows);
             let width = op.n_heads * op.head_size;
-            let heads = rope::Heads { head_size: op.head_size, n_rotated: op.turn.n_rotated, style: op.turn.style };
+            let heads = rope::Heads::new(op.head_size, &op.turn);
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => rope::reference,
                 Arithmetic::Fast(..) => rope::fast,
             };
-            for (row, angles) in x.chunks_exact_mut(width).zip(angles.chunks_exact(op.turn.n_rotated)) {
+            for (row, angles) in x.chunks_exact_mut(width).zip(angles.chunks_exact(op.turn.n_rotated())) {
                 kernel(row, angles, heads);
             }
         });
     }
 
-    fn angles(&self, turn: &Turn, rows: &[Row]) -> Vec<f32> {
-        turn.angles(rows, turn.frequency_factors.map(|factors| self.vector(factors)))
+    /// The angles of a turn, computed once in a run for all layers alike.
+    fn angles(&mut self, turn: &Turn, rows: &[Row]) -> Arc<[f32]> {
+        if let Some((_, angles)) = self.angles.iter().find(|(known, _)| known == turn) {
+            return angles.clone();
+        }
+        let angles: Arc<[f32]> = turn.angles(rows).into();
+        self.angles.push((turn.clone(), angles.clone()));
+        angles
     }
 
     fn rope_kv_write(&mut self, op: &RopeKvWrite, rows: &[Row]) {
         use rope_kv_write::Part;
-        let angles = op.turn.map_or(Vec::new(), |turn| self.angles(&turn, rows));
+        let angles = op.turn.as_ref().map(|turn| self.angles(turn, rows));
+        let angles = angles.as_deref().unwrap_or_default();
         for (part, to) in [(Part::Queries, op.q), (Part::Keys, op.k_cache), (Part::Values, op.v_cache)] {
             self.update(to, |engine, to| {
                 let kernel = match engine.arithmetic {
                     Arithmetic::Reference => rope_kv_write::reference,
                     Arithmetic::Fast(..) => rope_kv_write::fast,
                 };
-                kernel(op, rows, engine.buffer(op.qkv), &angles, part, to);
+                kernel(op, rows, engine.buffer(op.qkv), angles, part, to);
             });
         }
     }
@@ -238,7 +262,7 @@ impl CpuEngine {
                 Arithmetic::Reference => gate_up::reference,
                 Arithmetic::Fast(..) => gate_up::fast,
             };
-            kernel(&products, out);
+            kernel(op.function, &products, out);
             Ok(())
         })
     }
@@ -260,24 +284,13 @@ impl CpuEngine {
                 }
             };
             let (k, v) = (engine.buffer(op.k_cache), engine.buffer(op.v_cache));
-            let caches = attention::Caches { k, v, bias };
+            let sinks = op.sinks.map_or(&[][..], |sinks| engine.vector(sinks));
+            let caches = attention::Caches { k, v, bias, sinks };
             let out = &mut out[..rows.len() * op.n_heads * op.head_size];
             match &engine.arithmetic {
                 Arithmetic::Reference => attention::reference(op, rows, engine.buffer(op.q), caches, out),
                 Arithmetic::Fast(pool, _) => attention::fast(op, rows, engine.buffer(op.q), caches, out, pool),
             }
-        });
-    }
-
-    fn silu_mul(&mut self, op: &SiluMul) {
-        self.update(op.out, |engine, out| {
-            let len = op.n_rows * op.width;
-            let (gate, up) = (&engine.buffer(op.gate)[..len], &engine.buffer(op.up)[..len]);
-            let kernel = match engine.arithmetic {
-                Arithmetic::Reference => silu_mul::reference,
-                Arithmetic::Fast(..) => silu_mul::fast,
-            };
-            kernel(gate, up, &mut out[..len]);
         });
     }
 
@@ -290,6 +303,43 @@ impl CpuEngine {
                 Arithmetic::Fast(..) => activate::fast,
             };
             kernel(op.function, &engine.buffer(op.x)[..len], factor, &mut out[..len]);
+        });
+    }
+
+    fn add_rows(&mut self, op: &AddRows) {
+        self.update(op.out, |engine, out| {
+            let len = op.n_rows * op.width;
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => add_rows::reference,
+                Arithmetic::Fast(..) => add_rows::fast,
+            };
+            kernel(&engine.buffer(op.x)[..len], op.scale, &mut out[..len]);
+        });
+    }
+
+    fn scale_rows(&mut self, op: &ScaleRows) {
+        self.update(op.x, |engine, x| {
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => scale_rows::reference,
+                Arithmetic::Fast(..) => scale_rows::fast,
+            };
+            kernel(&mut x[..op.n_rows * op.width], op.scale, op.cap);
+        });
+    }
+
+    fn conv_write(&mut self, op: &ConvWrite, rows: &[Row]) {
+        self.update(op.cache, |engine, cache| {
+            conv_write::reference(engine.buffer(op.x), rows, op.layout, cache);
+        });
+    }
+
+    fn short_conv(&mut self, op: &ShortConv, rows: &[Row]) {
+        self.update(op.out, |engine, out| {
+            let kernel = match engine.arithmetic {
+                Arithmetic::Reference => short_conv::reference,
+                Arithmetic::Fast(..) => short_conv::fast,
+            };
+            kernel(op, rows, engine.buffer(op.x), engine.vector(op.taps), engine.buffer(op.cache), out);
         });
     }
 
@@ -378,6 +428,7 @@ impl Engine for CpuEngine {
         for upload in &recording.uploads {
             self.write(upload.buffer, upload.offset, &upload.values)?;
         }
+        self.angles.clear();
         for (index, op) in recording.ops.iter().enumerate() {
             self.run_op(op, &recording.rows).map_err(|source| EngineError::Op { index, op: op.name(), source })?;
         }

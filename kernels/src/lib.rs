@@ -22,8 +22,8 @@ mod wgsl;
 pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
 pub use numerics::Numerics;
 pub use ops::{
-    Activate, Activation, ActivationRounding, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, PositionBias,
-    RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, SiluMul, Turn,
+    Activate, Activation, ActivationRounding, AddRows, Attention, ConvWrite, EmbedRows, GateUp, KvWrite, LayerNorm,
+    Matmul, PositionBias, RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, ScaleRows, ShortConv, Turn,
 };
 pub use recording::{BufferId, KvLayout, MatrixId, Op, Readback, Recording, Row, Upload, VectorId};
 pub use shapes::ShapeError;

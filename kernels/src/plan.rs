@@ -127,15 +127,13 @@ pub(crate) struct Plan<'a> {
     pub scratch_len: usize,
     /// Bytes of what is made of buffers.
     pub room: HashMap<(BufferId, Form), u64>,
-    angles: HashMap<AnglesKey, u32>,
+    /// Where the angles of turns lie: layers that turn alike share theirs.
+    angles: Vec<(Turn, u32)>,
     /// Where vectors lie in the data that kernels with no binding to spare read there.
     vector_data: HashMap<VectorId, u32>,
     /// The rows of buffers of which something is made that is still true.
     made: HashMap<(BufferId, Form), Rows>,
 }
-
-/// Base, position scale, values rotated, factors: layers that agree in these share their angles.
-type AnglesKey = (u32, u32, usize, Option<VectorId>);
 
 impl<'a> Plan<'a> {
     /// Plans a recording that has passed its check.
@@ -155,7 +153,7 @@ impl<'a> Plan<'a> {
             dispatches: Vec::new(),
             scratch_len: 0,
             room: HashMap::new(),
-            angles: HashMap::new(),
+            angles: Vec::new(),
             vector_data: HashMap::new(),
             made: HashMap::new(),
         };
@@ -176,8 +174,11 @@ impl<'a> Plan<'a> {
             Op::RopeKvWrite(op) => op.plan(self),
             Op::KvWrite(op) => op.plan(self),
             Op::Attention(op) => op.plan(self),
-            Op::SiluMul(op) => op.plan(self),
             Op::Activate(op) => op.plan(self),
+            Op::AddRows(op) => op.plan(self),
+            Op::ScaleRows(op) => op.plan(self),
+            Op::ConvWrite(op) => op.plan(self),
+            Op::ShortConv(op) => op.plan(self),
             Op::RoundRows(op) => op.plan(self),
         }
         Ok(())
@@ -203,13 +204,11 @@ impl<'a> Plan<'a> {
 
     /// Where the angles of a turn lie, computed once for all layers alike.
     pub fn angles(&mut self, turn: &Turn) -> u32 {
-        let key = (turn.base.to_bits(), turn.position_scale.to_bits(), turn.n_rotated, turn.frequency_factors);
-        if let Some(at) = self.angles.get(&key) {
+        if let Some((_, at)) = self.angles.iter().find(|(known, _)| known == turn) {
             return *at;
         }
-        let factors = turn.frequency_factors.map(|factors| &*self.vectors[factors.0 as usize]);
-        let at = self.put(turn.angles(self.rows, factors).into_iter().map(f32::to_bits));
-        self.angles.insert(key, at);
+        let at = self.put(turn.angles(self.rows).into_iter().map(f32::to_bits));
+        self.angles.push((turn.clone(), at));
         at
     }
 

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::ops::{
-    Activate, Attention, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, RmsNorm, Rope, RopeKvWrite, RoundRows, SiluMul,
+    Activate, AddRows, Attention, ConvWrite, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, RmsNorm, Rope, RopeKvWrite,
+    RoundRows, ScaleRows, ShortConv,
 };
 
 /// A matrix that an engine holds. Valid only in the engine that gave it.
@@ -72,7 +73,7 @@ pub struct Readback {
 /// One step: uploads, then the ops in order, then the readbacks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recording {
-    /// The token rows of the step: what `Rope`, `RopeKvWrite`, `KvWrite` and `Attention` work on. No two may share slot and position.
+    /// The token rows of the step: what `Rope`, `RopeKvWrite`, `KvWrite`, `Attention` and the convolution's ops work on. No two may share slot and position.
     pub rows: Vec<Row>,
     pub uploads: Vec<Upload>,
     pub ops: Vec<Op>,
@@ -113,8 +114,11 @@ pub enum Op {
     RopeKvWrite(RopeKvWrite),
     KvWrite(KvWrite),
     Attention(Attention),
-    SiluMul(SiluMul),
     Activate(Activate),
+    AddRows(AddRows),
+    ScaleRows(ScaleRows),
+    ConvWrite(ConvWrite),
+    ShortConv(ShortConv),
     RoundRows(RoundRows),
 }
 
@@ -147,7 +151,10 @@ op_from!(
     RopeKvWrite,
     KvWrite,
     Attention,
-    SiluMul,
     Activate,
+    AddRows,
+    ScaleRows,
+    ConvWrite,
+    ShortConv,
     RoundRows
 );

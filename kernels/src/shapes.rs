@@ -177,8 +177,11 @@ impl Shapes {
             Op::RopeKvWrite(op) => op.check(self, rows),
             Op::KvWrite(op) => op.check(self, rows),
             Op::Attention(op) => op.check(self, rows),
-            Op::SiluMul(op) => op.check(self),
             Op::Activate(op) => op.check(self),
+            Op::AddRows(op) => op.check(self),
+            Op::ScaleRows(op) => op.check(self),
+            Op::ConvWrite(op) => op.check(self, rows),
+            Op::ShortConv(op) => op.check(self, rows),
             Op::RoundRows(op) => op.check(self),
         }
     }

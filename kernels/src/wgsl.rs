@@ -12,7 +12,12 @@ use crate::weight_type::WeightType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     Activate,
-    Attention,
+    AddRows,
+    Attention {
+        /// Whether heads are whole fours of values.
+        quads: bool,
+    },
+    ConvWrite,
     EmbedRows {
         weights: Weights,
     },
@@ -32,7 +37,8 @@ pub enum Variant {
         /// To 8 bits rather than f16.
         q8: bool,
     },
-    SiluMul,
+    ScaleRows,
+    ShortConv,
 }
 
 /// The switches of a matrix's product with rows of activations. Within one arithmetic all of them give the same bits.
@@ -92,6 +98,7 @@ type File = (&'static str, &'static str);
 
 const GROUPS: File = file!("parts/groups.wgsl");
 const EXPONENTIAL: File = file!("parts/exponential.wgsl");
+const ACTIVATIONS: File = file!("parts/activations.wgsl");
 const QUANTISE: File = file!("parts/quantise.wgsl");
 const PRODUCTS: File = file!("parts/products.wgsl");
 
@@ -101,7 +108,20 @@ impl Variant {
     pub fn all() -> Vec<Variant> {
         use Variant::*;
         let norms = [true, false].map(|quantised| RmsNorm { quantised });
-        let mut all = vec![Activate, Attention, KvWrite, LayerNorm, PadRows, QuantiseRows, Rope, RopeKvWrite, SiluMul];
+        let mut all = vec![
+            Activate,
+            AddRows,
+            ConvWrite,
+            KvWrite,
+            LayerNorm,
+            PadRows,
+            QuantiseRows,
+            Rope,
+            RopeKvWrite,
+            ScaleRows,
+            ShortConv,
+        ];
+        all.extend([true, false].map(|quads| Attention { quads }));
         all.extend(norms);
         all.extend([true, false].map(|q8| RoundRows { q8 }));
         let mut packings: Vec<Packing> = vec![];
@@ -138,8 +158,13 @@ impl Variant {
         let (mut files, mut generated) = (vec![], String::new());
         let mut form = Form { workgroup, n_tokens: 1, n_rows: 1, switches: vec![] };
         match self {
-            Variant::Activate => files.extend([EXPONENTIAL, file!("activate.wgsl")]),
-            Variant::Attention => files.extend([EXPONENTIAL, file!("attention.wgsl")]),
+            Variant::Activate => files.extend([EXPONENTIAL, ACTIVATIONS, file!("activate.wgsl")]),
+            Variant::AddRows => files.push(file!("add_rows.wgsl")),
+            Variant::Attention { quads } => {
+                let heads = if quads { file!("parts/quads.wgsl") } else { file!("parts/singles.wgsl") };
+                files.extend([EXPONENTIAL, heads, file!("attention.wgsl")]);
+            }
+            Variant::ConvWrite => files.push(file!("conv_write.wgsl")),
             Variant::EmbedRows { weights } => {
                 form.switches = weights.switches();
                 generated = weights.generated();
@@ -150,7 +175,7 @@ impl Variant {
                 form = product.form();
                 generated = product.weights.generated();
                 files.extend(product.weights.files());
-                files.extend([EXPONENTIAL, file!("gate_up.wgsl"), PRODUCTS]);
+                files.extend([EXPONENTIAL, ACTIVATIONS, file!("gate_up.wgsl"), PRODUCTS]);
             }
             Variant::KvWrite => files.push(file!("kv_write.wgsl")),
             Variant::LayerNorm => files.push(file!("layer_norm.wgsl")),
@@ -175,7 +200,8 @@ impl Variant {
                 files.push(if q8 { file!("parts/round_q8.wgsl") } else { file!("parts/round_f16.wgsl") });
                 files.push(file!("round_rows.wgsl"));
             }
-            Variant::SiluMul => files.extend([EXPONENTIAL, file!("silu_mul.wgsl")]),
+            Variant::ScaleRows => files.extend([EXPONENTIAL, file!("scale_rows.wgsl")]),
+            Variant::ShortConv => files.push(file!("short_conv.wgsl")),
         }
         let Form { workgroup, n_rows, .. } = form;
         let sizes = format!("const WORKGROUP: u32 = {workgroup}u;\nconst ROWS_A_LANE: u32 = {n_rows}u;\n{generated}");

@@ -1,8 +1,7 @@
-// Activation functions: a lane a value, a row of workgroups a row.
+// Activation functions of parts/activations.wgsl: a lane a value, a row of workgroups a row.
 
 struct Params {
     width: u32,
-    // 0: GELU in its tanh form, 1: ReLU.
     function: u32,
     has_factor: u32,
 }
@@ -13,22 +12,13 @@ struct Params {
 @group(0) @binding(2) var<storage, read> factor: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-fn activated(value: f32) -> f32 {
-    if params.function == 1u {
-        return max(value, 0.0);
-    }
-    // Twice the root of 2 / pi.
-    let u2 = 1.5957691 * (value + 0.044715 * value * value * value);
-    return value / (1.0 + exponential(-u2));
-}
-
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= params.width {
         return;
     }
     let at = id.y * params.width + id.x;
-    var result = activated(x[at]);
+    var result = activated(params.function, x[at]);
     if params.has_factor == 1u {
         result = result * factor[at];
     }

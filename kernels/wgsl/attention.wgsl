@@ -1,17 +1,20 @@
 // Attention: a workgroup a head of a token row. Goes through the positions in blocks of 64 that are counted from position 0, with
 // a running largest score and sum (Milakov & Gimelshein 2018, arXiv 1805.02867), so the order depends on the positions that the row sees alone.
+// Queries, keys, values and the result are those of parts/quads.wgsl or parts/singles.wgsl, four values at a time.
 
 struct Params {
     n_heads: u32,
     // Heads that share one key head.
     heads_a_group: u32,
-    // All in vec4: the size of a head, the width of a cache row.
-    head_quads: u32,
-    kv_quads: u32,
+    head_size: u32,
+    // Values of a cache row.
+    kv_width: u32,
     n_positions: u32,
     // Positions seen, the row's own included; 0: all.
     window: u32,
     scale: f32,
+    // What scores stay below; 0: there is none.
+    cap: f32,
     // Where the token rows lie in `data`.
     rows_at: u32,
     // Where the positions seen by each row lie in `data`; 0: those up to its own.
@@ -22,18 +25,13 @@ struct Params {
     n_after: u32,
     // Where the bias lies in `data`: [n_heads] or [n_heads][n_before + 1 + n_after], the bits of f32.
     bias_at: u32,
+    // Where the sinks lie in `data`: [n_heads], the bits of f32; 0: there are none.
+    sinks_at: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 // [token row][slot, position], u32, and what the parameters say.
 @group(0) @binding(1) var<storage, read> data: array<u32>;
-// [token row][n_heads][head_quads], f32.
-@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
-// [slot][position][kv_quads], f32.
-@group(0) @binding(3) var<storage, read> k_cache: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> v_cache: array<vec4<f32>>;
-// [token row][n_heads][head_quads], f32.
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 
 const LOWEST: f32 = -3.0e38;
 
@@ -63,23 +61,31 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if params.window > 0u && position + 1u > params.window {
         first = position + 1u - params.window;
     }
-    let head_at = (workgroup.y * params.n_heads + workgroup.x) * params.head_quads;
-    let cache_at = slot * params.n_positions * params.kv_quads + workgroup.x / params.heads_a_group * params.head_quads;
+    let head_quads = (params.head_size + 3u) / 4u;
+    let head_at = (workgroup.y * params.n_heads + workgroup.x) * params.head_size;
+    let cache_at = slot * params.n_positions * params.kv_width + workgroup.x / params.heads_a_group * params.head_size;
 
     var largest = LOWEST;
     var total = 0.0;
+    if params.sinks_at > 0u {
+        largest = bitcast<f32>(data[params.sinks_at + workgroup.x]);
+        total = 1.0;
+    }
     var sum = vec4<f32>(0.0);
     for (var block = first / 64u; block <= position / 64u; block = block + 1u) {
         // A lane a position: its score.
         let own = block * 64u + lane;
         var score = LOWEST;
         if own >= first && own <= position {
-            let key_at = cache_at + own * params.kv_quads;
+            let key_at = cache_at + own * params.kv_width;
             var dots = vec4<f32>(0.0);
-            for (var i = 0u; i < params.head_quads; i = i + 1u) {
-                dots = dots + q[head_at + i] * k_cache[key_at + i];
+            for (var i = 0u; i < head_quads; i = i + 1u) {
+                dots = dots + query(head_at, i) * key(key_at, i);
             }
             score = ((dots.x + dots.y) + (dots.z + dots.w)) * params.scale;
+            if params.cap > 0.0 {
+                score = capped(score, params.cap);
+            }
             if params.bias_kind > 0u {
                 score = score + bias_of(workgroup.x, i32(own) - i32(own_position));
             }
@@ -97,7 +103,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         workgroupBarrier();
 
         // A lane four values of the head: the positions' share in them.
-        if lane < params.head_quads {
+        if lane < head_quads {
             let correction = exponential(largest - new_largest);
             total = total * correction;
             sum = sum * correction;
@@ -106,13 +112,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             for (var p = start; p <= end; p = p + 1u) {
                 let weight = weights[p - block * 64u];
                 total = total + weight;
-                sum = sum + weight * v_cache[cache_at + p * params.kv_quads + lane];
+                sum = sum + weight * value(cache_at + p * params.kv_width, lane);
             }
         }
         largest = new_largest;
         workgroupBarrier();
     }
-    if lane < params.head_quads {
-        out[head_at + lane] = sum / total;
+    if lane < head_quads {
+        store(head_at, lane, sum / total);
     }
 }

@@ -11,6 +11,7 @@ struct Params {
     tokens_at: u32,
     // 1: rows are added to those of `out`.
     adds: u32,
+    scale: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -22,7 +23,8 @@ struct Params {
 fn store(row: u32, column: u32, value: f32) {
     if column < params.width {
         let at = row * params.width + column;
-        out[at] = select(value, out[at] + value, params.adds == 1u);
+        let scaled = value * params.scale;
+        out[at] = select(scaled, out[at] + scaled, params.adds == 1u);
     }
 }
 

@@ -1,4 +1,7 @@
-// Gate and up of SwiGLU: what becomes of the sums of parts/products.wgsl, whose even rows are the gate's and whose odd ones are up's.
+// A gate and its way up: what becomes of the sums of parts/products.wgsl, whose even rows are the gate's and whose odd ones are up's.
+
+// The low bits of the flags: the gate's function, as parts/activations.wgsl numbers it.
+const FUNCTION: u32 = 7u;
 
 // [row][n_out / 2], f32.
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
@@ -8,7 +11,7 @@ fn store(token_row: u32, row: u32, gate: f32, up: f32) {
         return;
     }
     let column = (params.first_part_row + row) / 2u;
-    out[token_row * (params.n_out / 2u) + column] = gate / (1.0 + exponential(-gate)) * up;
+    out[token_row * (params.n_out / 2u) + column] = activated(params.flags & FUNCTION, gate) * up;
 }
 
 fn finish(token_row: u32, first: u32, sums: array<f32, ROWS_A_LANE>) {

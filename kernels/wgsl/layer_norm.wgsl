@@ -6,12 +6,13 @@ struct Params {
     // The first row of `x`.
     first_row: u32,
     eps: f32,
+    has_bias: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 // [row][width], f32.
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-// [width], f32, both.
+// [width], f32, both; `bias` is anything without has_bias.
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 // [row][width], f32.
@@ -50,6 +51,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let scale = 1.0 / sqrt(total(lane, squares) / f32(params.width) + params.eps);
     let to = workgroup.x * params.width;
     for (var i = lane; i < params.width; i = i + 64u) {
-        out[to + i] = (x[start + i] - mean) * scale * weight[i] + bias[i];
+        var value = (x[start + i] - mean) * scale * weight[i];
+        if params.has_bias == 1u {
+            value = value + bias[i];
+        }
+        out[to + i] = value;
     }
 }

@@ -28,7 +28,7 @@ struct Params {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let half = params.head_size / 2u;
+    let half = (params.head_size + 1u) / 2u;
     let head = id.x / half;
     let n_all = params.n_heads + 2u * params.n_kv_heads;
     if head >= n_all {
@@ -39,6 +39,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     // Which two values of the head: a pair, or two neighbours that only move.
     let first = select(2u * pair, pair * params.between, turned);
     let second = select(2u * pair + 1u, pair * params.between + params.within, turned);
+    // The last value of a head of an odd size has no neighbour.
+    let has_second = second < params.head_size;
     let source = (id.y * n_all + head) * params.head_size;
     var a = qkv[source + first];
     var b = qkv[source + second];
@@ -55,14 +57,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if head < params.n_heads {
         let to = (id.y * params.n_heads + head) * params.head_size;
         q[to + first] = a;
-        q[to + second] = b;
+        if has_second { q[to + second] = b; }
     } else if head < params.n_heads + params.n_kv_heads {
         let to = (place + head - params.n_heads) * params.head_size;
         k_cache[to + first] = a;
-        k_cache[to + second] = b;
+        if has_second { k_cache[to + second] = b; }
     } else {
         let to = (place + head - params.n_heads - params.n_kv_heads) * params.head_size;
         v_cache[to + first] = a;
-        v_cache[to + second] = b;
+        if has_second { v_cache[to + second] = b; }
     }
 }

@@ -3,22 +3,34 @@
 //! A step takes token rows (tokens on the head, hidden states elsewhere) through the layers; what comes out is the hidden
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
-use polyphony_kernels::{BufferId, Engine, EngineError, KvLayout, Matmul, MatrixId, Recording, Row};
-use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Positions, Role, Room, TensorEntry, TensorType};
+use polyphony_kernels::{Engine, EngineError, Recording, Row};
+use polyphony_model::family::Positions;
+use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Role, Room, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
 
 mod alibi;
 mod any;
+mod attention;
 mod buckets;
+mod convolution;
 mod decoder;
+mod embedding;
 mod encoder_decoder;
+mod feed_forward;
+mod head;
 mod kv_rows;
+mod linear;
 mod loaded;
+mod norm;
+mod stream;
+mod turns;
 
 pub use any::AnySegment;
 pub use encoder_decoder::{DecoderRow, EncoderDecoderSegment};
 
-use decoder::{Decoder, Embedding, Layer, Norm};
+use decoder::Decoder;
+use embedding::Embedding;
+use head::Head;
 use loaded::Loaded;
 
 /// What a segment has room for.
@@ -84,6 +96,8 @@ pub enum SegmentError {
     HasEncoder { architecture: Architecture },
     #[error("the KV cache of an encoder–decoder model is not handed over; its sessions are replayed")]
     CacheStays,
+    #[error("the {role:?} tensor holds {found}, but a frequency is divided by it: convert the model anew")]
+    Factor { role: Role, found: f32 },
     #[error("the model has learned {learned} positions, {wanted} are wanted; set contextLength to at most {learned}")]
     TooManyPositions { learned: usize, wanted: usize },
     #[error("a {architecture} model has no encoder")]
@@ -98,12 +112,6 @@ pub enum SegmentError {
     KvSize { n_positions: u32, actual: usize, expected: usize },
 }
 
-struct Head {
-    norm: Norm,
-    output: MatrixId,
-    logits: BufferId,
-}
-
 /// The layers that a phone holds, loaded.
 pub struct Segment {
     engine: Box<dyn Engine>,
@@ -112,7 +120,6 @@ pub struct Segment {
     /// All that is loaded; a step runs a part of it.
     holds: Holds,
     embedding: Option<Embedding>,
-    layers: Vec<Layer>,
     decoder: Decoder,
     head: Option<Head>,
 }
@@ -138,7 +145,7 @@ impl Segment {
             return Err(SegmentError::HasEncoder { architecture: hyperparameters.architecture }.into());
         }
         let learned = hyperparameters.context_length as usize;
-        if hyperparameters.architecture.positions() == Positions::Learned && capacity.n_positions > learned {
+        if hyperparameters.architecture.family().positions == Positions::Learned && capacity.n_positions > learned {
             return Err(SegmentError::TooManyPositions { learned, wanted: capacity.n_positions }.into());
         }
         let mut loaded = Loaded::new(hyperparameters.architecture);
@@ -158,32 +165,14 @@ impl Segment {
         capacity: Capacity,
         activation_type: ActivationType,
     ) -> Result<Self, SegmentError> {
-        let kv_width = (hyperparameters.n_kv_heads * hyperparameters.head_size) as usize;
-        let layout = KvLayout { n_slots: capacity.n_slots, n_positions: capacity.n_positions, kv_width };
-        let layers =
-            holds.layers.iter().map(|layer| Layer::build(engine.as_mut(), loaded, &hyperparameters, layer, layout));
-        let layers = layers.collect::<Result<Vec<_>, SegmentError>>()?;
-        let decoder = Decoder::build(
-            engine.as_mut(),
-            loaded,
-            hyperparameters.clone(),
-            &layers,
-            layout,
-            capacity,
-            activation_type,
-        )?;
-        let head = if holds.head {
-            let output = if hyperparameters.tied_embedding { Role::TokenEmbedding } else { Role::Output };
-            Some(Head {
-                norm: Norm::build(loaded, Role::OutputNorm, Role::OutputNormBias, None)?,
-                output: loaded.matrix(output, None)?,
-                logits: engine.alloc(capacity.max_logits() * hyperparameters.vocab_size as usize)?,
-            })
-        } else {
-            None
+        let of = &hyperparameters;
+        let decoder = Decoder::build(engine.as_mut(), loaded, of, holds, capacity, activation_type)?;
+        let head = match holds.head {
+            false => None,
+            true => Some(Head::build(engine.as_mut(), loaded, of, capacity)?),
         };
-        let embedding = holds.embedding.then(|| Embedding::build(loaded, &hyperparameters)).transpose()?;
-        Ok(Self { engine, hyperparameters, capacity, holds, embedding, layers, decoder, head })
+        let embedding = holds.embedding.then(|| Embedding::build(loaded, of)).transpose()?;
+        Ok(Self { engine, hyperparameters, capacity, holds, embedding, decoder, head })
     }
 
     pub fn capacity(&self) -> Capacity {
@@ -203,7 +192,7 @@ impl Segment {
     }
 
     pub fn n_layers(&self) -> usize {
-        self.layers.len()
+        self.decoder.layers.len()
     }
 
     pub fn holds_head(&self) -> bool {
@@ -248,54 +237,19 @@ impl Segment {
         if n_logits > self.capacity.max_logits() {
             return Err(SegmentError::TooManyRows { rows: n_logits, limit: self.capacity.max_logits() });
         }
+        let stream = &self.decoder.stream;
         let mut recording = Recording::new(rows.to_vec());
-        self.record_input(&mut recording, n_rows, input, self.embedding.as_ref().filter(|_| part.embedding))?;
+        stream.record_input(&mut recording, input, self.embedding.as_ref().filter(|_| part.embedding))?;
         let first = self.holds.layers.from;
         let layers = (part.layers.from - first) as usize..(part.layers.to - first) as usize;
-        for layer in &self.layers[layers] {
-            self.decoder.record_layer(&mut recording, layer, n_rows);
+        for layer in &self.decoder.layers[layers] {
+            layer.record(&mut recording, stream);
         }
-        let hidden_size = self.hidden_size();
         let Some(head) = self.head.as_ref().filter(|_| part.head) else {
-            recording.readback(self.decoder.hidden(), 0..n_rows * hidden_size);
+            recording.readback(stream.buffers.hidden, 0..n_rows * self.hidden_size());
             return Ok(Output::Hidden(self.engine.run(&recording)?));
         };
-        if n_logits > 0 {
-            let first_row = n_rows.saturating_sub(n_logits);
-            let x = self.decoder.record_output_norm(&mut recording, head.norm, first_row, n_logits);
-            let (weight, out) = (head.output, head.logits);
-            recording.push(Matmul { weight, x, first_row: 0, n_rows: n_logits, bias: None, residual: None, out });
-            recording.readback(head.logits, 0..n_logits * self.vocab_size());
-        }
+        stream.record_logits(&mut recording, head, n_logits);
         Ok(Output::Logits(self.engine.run(&recording)?))
-    }
-
-    fn record_input(
-        &self,
-        recording: &mut Recording,
-        n_rows: usize,
-        input: Input,
-        embedding: Option<&Embedding>,
-    ) -> Result<(), SegmentError> {
-        let size = |values: usize, expected: usize| {
-            if values == expected { Ok(()) } else { Err(SegmentError::InputSize { rows: n_rows, values, expected }) }
-        };
-        match (input, embedding) {
-            (Input::Tokens(tokens), Some(embedding)) => {
-                size(tokens.len(), n_rows)?;
-                self.decoder.record_embedding(recording, embedding, tokens);
-            }
-            (Input::Hidden(values), None) => {
-                size(values.len(), n_rows * self.hidden_size())?;
-                recording.upload(self.decoder.hidden(), 0, values);
-            }
-            (Input::Tokens(_), None) => {
-                return Err(SegmentError::InputKind { given: "tokens", wanted: "hidden states" });
-            }
-            (Input::Hidden(_), Some(_)) => {
-                return Err(SegmentError::InputKind { given: "hidden states", wanted: "tokens" });
-            }
-        }
-        Ok(())
     }
 }

@@ -7,6 +7,8 @@ mod encoder_decoder;
 mod ends;
 #[path = "it/exposition.rs"]
 mod exposition;
+#[path = "it/families.rs"]
+mod families;
 #[path = "it/floor.rs"]
 mod floor;
 #[path = "it/golden.rs"]

@@ -10,20 +10,57 @@ const CUBE: f64 = 0.044_715;
 /// `out[i] = f(x[i])`, times `factor[i]` where there is one; all are equally long.
 pub fn reference(function: Activation, x: &[f32], factor: Option<&[f32]>, out: &mut [f32]) {
     for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
-        let x = f64::from(*x);
-        let activated = match function {
-            Activation::Gelu => x / (1.0 + (-TWICE_ROOT * (x + CUBE * x * x * x)).exp()),
-            Activation::Relu => x.max(0.0),
-        };
-        *out = (activated * factor.map_or(1.0, |factor| f64::from(factor[i]))) as f32;
+        let factor = factor.map_or(1.0, |factor| f64::from(factor[i]));
+        *out = (activated(function, f64::from(*x)) * factor) as f32;
+    }
+}
+
+/// The function itself.
+pub(crate) fn activated(function: Activation, x: f64) -> f64 {
+    match function {
+        Activation::Gelu => x / (1.0 + (-TWICE_ROOT * (x + CUBE * x * x * x)).exp()),
+        Activation::Relu => x.max(0.0),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+    }
+}
+
+/// A function of one value in f32: what [`fast`] and the gates of `gate_up` share.
+pub(crate) trait Function {
+    fn of(x: f32) -> f32;
+}
+
+pub(crate) struct Gelu;
+pub(crate) struct Relu;
+pub(crate) struct Silu;
+
+impl Function for Gelu {
+    #[inline(always)]
+    fn of(x: f32) -> f32 {
+        let twice_u = TWICE_ROOT as f32 * (x + CUBE as f32 * x * x * x);
+        x / (1.0 + exponential::exp(-twice_u))
+    }
+}
+
+impl Function for Relu {
+    #[inline(always)]
+    fn of(x: f32) -> f32 {
+        x.max(0.0)
+    }
+}
+
+impl Function for Silu {
+    #[inline(always)]
+    fn of(x: f32) -> f32 {
+        x / (1.0 + exponential::exp(-x))
     }
 }
 
 /// As [`reference()`], in f32.
 pub fn fast(function: Activation, x: &[f32], factor: Option<&[f32]>, out: &mut [f32]) {
     match function {
-        Activation::Gelu => gelu(x, out),
-        Activation::Relu => relu(x, out),
+        Activation::Gelu => apply::<Gelu>(x, out),
+        Activation::Relu => apply::<Relu>(x, out),
+        Activation::Silu => apply::<Silu>(x, out),
     }
     if let Some(factor) = factor {
         multiply(factor, out);
@@ -31,18 +68,9 @@ pub fn fast(function: Activation, x: &[f32], factor: Option<&[f32]>, out: &mut [
 }
 
 lanes::simd! {
-    fn gelu(x: &[f32], out: &mut [f32]) {
+    fn apply<F: Function>(x: &[f32], out: &mut [f32]) {
         for (out, x) in out.iter_mut().zip(x) {
-            let twice_u = TWICE_ROOT as f32 * (x + CUBE as f32 * x * x * x);
-            *out = x / (1.0 + exponential::exp(-twice_u));
-        }
-    }
-}
-
-lanes::simd! {
-    fn relu(x: &[f32], out: &mut [f32]) {
-        for (out, x) in out.iter_mut().zip(x) {
-            *out = x.max(0.0);
+            *out = F::of(*x);
         }
     }
 }

@@ -12,8 +12,9 @@ use crate::recording::Row;
 pub struct Caches<'a> {
     pub k: &'a [f32],
     pub v: &'a [f32],
-    /// The op's bias: nothing where it has none.
+    /// The op's bias and its sinks: nothing where it has none.
     pub bias: &'a [f32],
+    pub sinks: &'a [f32],
 }
 
 /// What one head of one row sees: its positions' keys and values, at a stride.
@@ -26,7 +27,9 @@ struct Seen<'a> {
     stride: usize,
     n_positions: usize,
     scale: f32,
+    cap: Option<f32>,
     bias: Bias<'a>,
+    sink: Option<f32>,
 }
 
 /// What raises the scores of one head of one row; `first` is the first position seen less the row's own.
@@ -60,7 +63,9 @@ impl<'a> Seen<'a> {
             stride: op.layout.kv_width,
             n_positions,
             scale: op.scale,
+            cap: op.cap,
             bias,
+            sink: op.sinks.map(|_| caches.sinks[head]),
         }
     }
 
@@ -103,12 +108,15 @@ pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, ou
             .map(|p| {
                 let k = seen.k(p, op.head_size);
                 let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-                dot * f64::from(op.scale) + f64::from(seen.bias.of(p))
+                let score = dot * f64::from(op.scale);
+                let score = op.cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh());
+                score + f64::from(seen.bias.of(p))
             })
             .collect();
-        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sink = seen.sink.map(f64::from);
+        let largest = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-        let total: f64 = weights.iter().sum();
+        let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
         for (i, out) in out.iter_mut().enumerate() {
             let sum: f64 = (0..seen.n_positions).map(|p| weights[p] * f64::from(seen.v(p, op.head_size)[i])).sum();
             *out = (sum / total) as f32;
@@ -137,9 +145,12 @@ pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &m
 lanes::simd! {
     /// One head of one row; `scores` has room for one score a position.
     fn attend(seen: Seen<'_>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
-        let mut largest = f32::NEG_INFINITY;
+        let mut largest = seen.sink.unwrap_or(f32::NEG_INFINITY);
         for (position, score) in scores.iter_mut().enumerate() {
             *score = lanes::dot(q, seen.k(position, q.len())) * seen.scale;
+            if let Some(cap) = seen.cap {
+                *score = exponential::capped(*score, cap);
+            }
             if seen.is_biased() {
                 *score += seen.bias.of(position);
             }
@@ -148,7 +159,7 @@ lanes::simd! {
         for score in scores.iter_mut() {
             *score = exponential::exp(*score - largest);
         }
-        let mut total = 0.0;
+        let mut total = seen.sink.map_or(0.0, |sink| exponential::exp(sink - largest));
         out.fill(0.0);
         for (position, weight) in scores.iter().enumerate() {
             total += weight;

@@ -25,9 +25,26 @@ pub fn exp(x: f32) -> f32 {
     e_to_r * f32::from_bits(exponent << 23)
 }
 
+/// What stays below `cap`: cap · tanh(x / cap), within 2^-20 of the cap.
+#[inline(always)]
+pub fn capped(x: f32, cap: f32) -> f32 {
+    cap * (1.0 - 2.0 / (1.0 + exp(2.0 * (x / cap))))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::exp;
+    use super::{capped, exp};
+
+    #[test]
+    fn a_cap_is_reached_on_either_side_and_nothing_goes_beyond() {
+        for i in -2000..=2000 {
+            let (x, cap) = (i as f32 / 10.0, 30.0);
+            let expected = 30.0 * (f64::from(x) / 30.0).tanh();
+            assert!((f64::from(capped(x, cap)) - expected).abs() <= 30.0 * 2f64.powi(-20), "{x}: {}", capped(x, cap));
+        }
+        assert_eq!([f32::MAX, -f32::MAX, 0.0].map(|x| capped(x, 8.0)), [8.0, -8.0, 0.0]);
+        assert!(capped(f32::NAN, 8.0).is_nan());
+    }
 
     #[test]
     fn it_is_the_exponential_within_two_units_in_the_last_place() {

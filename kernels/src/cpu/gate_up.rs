@@ -1,24 +1,30 @@
-//! The gate of SwiGLU, on products with rows of gate and up that take turns.
+//! A gate and its way up, on products with rows of both that take turns.
 
-use crate::cpu::{exponential, lanes};
+use crate::cpu::activate::{self, Function, Gelu, Relu, Silu};
+use crate::cpu::lanes;
+use crate::ops::Activation;
 
-/// `out[i] = g / (1 + e^(−g)) · u`, as [`GateUp`](crate::ops::GateUp) says; `products` is `[outputs][g, u]`.
-pub fn reference(products: &[f32], out: &mut [f32]) {
+/// `out[i] = f(g) · u`, as [`GateUp`](crate::ops::GateUp) says; `products` is `[outputs][g, u]`.
+pub fn reference(function: Activation, products: &[f32], out: &mut [f32]) {
     for (out, pair) in out.iter_mut().zip(products.as_chunks::<2>().0) {
         let [gate, up] = pair.map(f64::from);
-        *out = (gate / (1.0 + (-gate).exp()) * up) as f32;
+        *out = (activate::activated(function, gate) * up) as f32;
     }
 }
 
 /// As [`reference()`], in f32.
-pub fn fast(products: &[f32], out: &mut [f32]) {
-    gate(products, out);
+pub fn fast(function: Activation, products: &[f32], out: &mut [f32]) {
+    match function {
+        Activation::Gelu => gate::<Gelu>(products, out),
+        Activation::Relu => gate::<Relu>(products, out),
+        Activation::Silu => gate::<Silu>(products, out),
+    }
 }
 
 lanes::simd! {
-    fn gate(products: &[f32], out: &mut [f32]) {
+    fn gate<F: Function>(products: &[f32], out: &mut [f32]) {
         for (out, [gate, up]) in out.iter_mut().zip(products.as_chunks::<2>().0) {
-            *out = gate / (1.0 + exponential::exp(-gate)) * up;
+            *out = F::of(*gate) * up;
         }
     }
 }

@@ -2,22 +2,24 @@
 
 use crate::cpu::lanes;
 
-/// `out[r][i] = (x[r][i] − mean) · weight[i] / √(mean((x[r] − mean)²) + eps) + bias[i]`; rows are as wide as `weight` and `bias`.
-pub fn reference(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+/// `out[r][i] = (x[r][i] − mean) · weight[i] / √(mean((x[r] − mean)²) + eps) + bias[i]`; rows are as wide as `weight` and `bias`, which may be
+/// absent.
+pub fn reference(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
     let n = weight.len() as f64;
     for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
         let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let squares: f64 = x.iter().map(|&x| (f64::from(x) - mean) * (f64::from(x) - mean)).sum();
         let scale = 1.0 / (squares / n + f64::from(eps)).sqrt();
-        for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-            *out = ((f64::from(*x) - mean) * scale * f64::from(*weight) + f64::from(*bias)) as f32;
+        for (i, ((out, x), weight)) in out.iter_mut().zip(x).zip(weight).enumerate() {
+            let bias = bias.map_or(0.0, |bias| f64::from(bias[i]));
+            *out = ((f64::from(*x) - mean) * scale * f64::from(*weight) + bias) as f32;
         }
     }
 }
 
 lanes::simd! {
     /// As [`reference()`], in f32.
-    pub fn fast(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    pub fn fast(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
         let n = weight.len() as f32;
         for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
             let mean = lanes::sum(x) / n;
@@ -25,8 +27,12 @@ lanes::simd! {
                 *out = x - mean;
             }
             let scale = 1.0 / (lanes::dot(out, out) / n + eps).sqrt();
-            for ((out, weight), bias) in out.iter_mut().zip(weight).zip(bias) {
-                *out = *out * scale * weight + bias;
+            for (out, weight) in out.iter_mut().zip(weight) {
+                *out = *out * scale * weight;
+            }
+            let Some(bias) = bias else { continue };
+            for (out, bias) in out.iter_mut().zip(bias) {
+                *out += bias;
             }
         }
     }

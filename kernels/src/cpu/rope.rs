@@ -1,6 +1,6 @@
 //! Rotary position embedding of one token's row.
 
-use crate::ops::RopeStyle;
+use crate::ops::{RopeStyle, Turn};
 
 /// How the heads of a row are turned.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +11,10 @@ pub struct Heads {
 }
 
 impl Heads {
+    pub fn new(head_size: usize, turn: &Turn) -> Self {
+        Self { head_size, n_rotated: turn.n_rotated(), style: turn.style }
+    }
+
     /// The places in a head of the two values of pair i.
     fn pair(self, i: usize) -> (usize, usize) {
         match self.style {

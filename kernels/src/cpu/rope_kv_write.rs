@@ -33,7 +33,7 @@ fn write(
     turn: fn(&mut [f32], &[f32], Heads),
 ) {
     let (q_width, kv_width) = (op.n_heads * op.head_size, op.layout.kv_width);
-    let heads = op.turn.map(|turn| Heads { head_size: op.head_size, n_rotated: turn.n_rotated, style: turn.style });
+    let heads = op.turn.as_ref().map(|turn| Heads::new(op.head_size, turn));
     let qkv = qkv.chunks_exact(q_width + 2 * kv_width);
     for (r, (row, qkv)) in rows.iter().zip(qkv).enumerate() {
         let cached = op.layout.range(row.slot, row.position..row.position + 1);

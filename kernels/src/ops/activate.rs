@@ -13,6 +13,19 @@ pub enum Activation {
     Gelu,
     /// max(x, 0).
     Relu,
+    /// x / (1 + e^(−x)): the gate of SwiGLU.
+    Silu,
+}
+
+impl Activation {
+    /// Its number in `wgsl/parts/activations.wgsl`.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Gelu => 0,
+            Self::Relu => 1,
+            Self::Silu => 2,
+        }
+    }
 }
 
 /// `out[i] = f(x[i])`, times `factor[i]` where there is one, for `n_rows` rows of `width`.
@@ -41,13 +54,9 @@ impl Activate {
 impl Activate {
     /// A lane a value.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
-        let function = match self.function {
-            Activation::Gelu => 0,
-            Activation::Relu => 1,
-        };
         plan.dispatch_lanes(
             Variant::Activate,
-            &[self.width as u32, function, u32::from(self.factor.is_some())],
+            &[self.width as u32, self.function.number(), u32::from(self.factor.is_some())],
             &[
                 (1, Binding::Read(self.x)),
                 (2, self.factor.map_or(Binding::Unread, Binding::Read)),

@@ -11,6 +11,27 @@ use crate::wgsl::Variant;
 /// The largest head size that the kernels hold in registers.
 pub const MAX_HEAD_SIZE: usize = 256;
 
+/// The parameters of `wgsl/attention.wgsl`, as they stand there.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    n_heads: u32,
+    heads_a_group: u32,
+    head_size: u32,
+    kv_width: u32,
+    n_positions: u32,
+    window: u32,
+    scale: f32,
+    cap: f32,
+    rows_at: u32,
+    lengths_at: u32,
+    bias_kind: u32,
+    n_before: u32,
+    n_after: u32,
+    bias_at: u32,
+    sinks_at: u32,
+}
+
 /// What is added to a scaled score, by head h, position seen p and the row's own position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PositionBias {
@@ -22,8 +43,9 @@ pub enum PositionBias {
 }
 
 /// `out[r][h] = Σₚ softmaxₚ(scale · q[r][h] · k_cache[slot][p][g]) · v_cache[slot][p][g]`, where g = h ÷ (n_heads ÷ n_kv_heads)
-/// and p runs over the positions 0 to the row's own, or the last `window` of them, or those that `lengths` says. With a `bias` the score
-/// of each position is what it says higher.
+/// and p runs over the positions 0 to the row's own, or the last `window` of them, or those that `lengths` says. With a `cap` c a score s is
+/// c · tanh(s / c) instead; with a `bias` the score of each position is what it says higher. With `sinks` the softmax of head h has e^sinks\[h\]
+/// in its denominator, too: a position that is seen and has no value.
 ///
 /// `q` and `out` are `[rows][n_heads][head_size]`. Rows see what a `KvWrite` before it in the recording wrote.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,14 +57,18 @@ pub struct Attention {
     pub layout: KvLayout,
     pub n_heads: usize,
     pub n_kv_heads: usize,
-    /// A multiple of 4, at most 256.
+    /// At most 256.
     pub head_size: usize,
     pub scale: f32,
+    /// Above 0.
+    pub cap: Option<f32>,
     /// Positions seen, the row's own included; `None`: all.
     pub window: Option<u32>,
     /// For every row how many positions it sees, from 0 on, whatever its own: for encoders and for attention to what they put out.
     pub lengths: Option<Vec<u32>>,
     pub bias: Option<PositionBias>,
+    /// `[n_heads]`.
+    pub sinks: Option<VectorId>,
     /// Not `q`.
     pub out: BufferId,
 }
@@ -50,12 +76,8 @@ pub struct Attention {
 impl Attention {
     pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
         let Self { n_heads, n_kv_heads, head_size, .. } = *self;
-        require(
-            head_size > 0 && head_size.is_multiple_of(4) && head_size <= MAX_HEAD_SIZE,
-            "head_size",
-            format!("a multiple of 4, at most {MAX_HEAD_SIZE}"),
-            head_size,
-        )?;
+        let held = (1..=MAX_HEAD_SIZE).contains(&head_size);
+        require(held, "head_size", format!("1 to {MAX_HEAD_SIZE}"), head_size)?;
         require(n_kv_heads > 0, "n_kv_heads", "at least 1", n_kv_heads)?;
         require(
             n_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
@@ -67,6 +89,11 @@ impl Attention {
         require(self.layout.kv_width == kv_width, "layout.kv_width", kv_width, self.layout.kv_width)?;
         require(self.window != Some(0), "window", "at least 1", 0)?;
         require(self.scale.is_finite(), "scale", "finite", self.scale)?;
+        let cap = self.cap.unwrap_or(1.0);
+        require(cap.is_finite() && cap > 0.0, "cap", "finite and over 0", cap)?;
+        if let Some(sinks) = self.sinks {
+            shapes.require_vector("sinks", sinks, n_heads)?;
+        }
         match &self.lengths {
             // Only the slots count: a row's own position may be beyond what it sees.
             Some(lengths) => {
@@ -117,23 +144,26 @@ impl Attention {
                 (2, n_before, n_after, plan.vector_data(table))
             }
         };
+        let params = Params {
+            n_heads: self.n_heads as u32,
+            heads_a_group: (self.n_heads / self.n_kv_heads) as u32,
+            head_size: self.head_size as u32,
+            kv_width: self.layout.kv_width as u32,
+            n_positions: self.layout.n_positions as u32,
+            window: self.window.unwrap_or(0),
+            scale: self.scale,
+            cap: self.cap.unwrap_or(0.0),
+            rows_at: 0,
+            lengths_at,
+            bias_kind,
+            n_before,
+            n_after,
+            bias_at,
+            sinks_at: self.sinks.map_or(0, |sinks| plan.vector_data(sinks)),
+        };
         plan.dispatch(
-            Variant::Attention,
-            &[
-                self.n_heads as u32,
-                (self.n_heads / self.n_kv_heads) as u32,
-                (self.head_size / 4) as u32,
-                (self.layout.kv_width / 4) as u32,
-                self.layout.n_positions as u32,
-                self.window.unwrap_or(0),
-                self.scale.to_bits(),
-                0,
-                lengths_at,
-                bias_kind,
-                n_before,
-                n_after,
-                bias_at,
-            ],
+            Variant::Attention { quads: self.head_size.is_multiple_of(4) },
+            &bytemuck::cast::<Params, [u32; 15]>(params),
             &[
                 (1, Binding::Data),
                 (2, Binding::Read(self.q)),

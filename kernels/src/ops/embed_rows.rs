@@ -6,7 +6,7 @@ use crate::recording::{BufferId, MatrixId};
 use crate::shapes::{ShapeError, Shapes, require};
 use crate::wgsl::Variant;
 
-/// `out[r] = table[tokens[r]]`, or that added to what `out` held.
+/// `out[r] = scale · table[tokens[r]]`, or that added to what `out` held.
 ///
 /// `table` is `[n_vocabulary][width]`, `out` at least `[tokens.len()][width]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,7 @@ pub struct EmbedRows {
     pub table: MatrixId,
     /// One token a row, each less than the table's rows.
     pub tokens: Vec<u32>,
+    pub scale: f32,
     /// Whether the rows are added to those of `out`.
     pub adds: bool,
     pub out: BufferId,
@@ -22,6 +23,7 @@ pub struct EmbedRows {
 impl EmbedRows {
     pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
         let table = shapes.matrix("table", self.table)?;
+        require(self.scale.is_finite(), "scale", "finite", self.scale)?;
         for &token in &self.tokens {
             let held = (token as usize) < table.n_rows;
             require(held, "tokens", format!("less than {} each", table.n_rows), token)?;
@@ -52,6 +54,7 @@ impl EmbedRows {
                     n_part_rows as u32,
                     tokens_at,
                     u32::from(self.adds),
+                    self.scale.to_bits(),
                 ],
                 &[(1, Binding::Weights(self.table, part as u32)), (2, Binding::Data), (3, Binding::Write(self.out))],
                 n_groups,

@@ -1,16 +1,18 @@
-//! Gate and up of SwiGLU in one (Shazeer 2020, arXiv 2002.05202): two products and the gate, as two `Matmul`s and a `SiluMul` give.
+//! A gate and its way up in one (Shazeer 2020, arXiv 2002.05202): two products and the gate, as two `Matmul`s and an `Activate` give.
 
+use crate::ops::activate::Activation;
 use crate::plan::products::Products;
 use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, MatrixId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
 use crate::wgsl::Variant;
 
-/// `out[r][o] = g / (1 + e^(−g)) · u` with `g = Σᵢ weight[2o][i] · x[r][i]` and `u = Σᵢ weight[2o + 1][i] · x[r][i]` for `n_rows` rows.
+/// `out[r][o] = f(g) · u` with `g = Σᵢ weight[2o][i] · x[r][i]` and `u = Σᵢ weight[2o + 1][i] · x[r][i]` for `n_rows` rows.
 ///
 /// `weight` is `[2 · width][n_in]`, rows of the gate and of up taking turns; `x` holds rows of `n_in`, `out` rows of `width`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateUp {
+    pub function: Activation,
     pub weight: MatrixId,
     pub x: BufferId,
     pub n_rows: usize,
@@ -32,8 +34,9 @@ impl GateUp {
 impl GateUp {
     /// As [`Products`] says.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
-        let Self { weight, x, n_rows, out } = *self;
+        let Self { function, weight, x, n_rows, out } = *self;
         let bindings = vec![(6, Binding::Write(out))];
-        Products { weight, x, first_row: 0, n_rows, flags: 0, bindings, kernel: Variant::GateUp }.plan(plan)
+        Products { weight, x, first_row: 0, n_rows, flags: function.number(), bindings, kernel: Variant::GateUp }
+            .plan(plan)
     }
 }

@@ -35,9 +35,20 @@ pub(crate) fn check_caches(
     k_cache: BufferId,
     v_cache: BufferId,
 ) -> Result<(), ShapeError> {
-    shapes.require_rows("k_cache", k_cache, 1, layout.len())?;
+    check_cache(shapes, layout, rows, "k_cache", k_cache)?;
     shapes.require_rows("v_cache", v_cache, 1, layout.len())?;
-    require(k_cache != v_cache, "v_cache", "another buffer than k_cache", format!("{v_cache:?}"))?;
+    require(k_cache != v_cache, "v_cache", "another buffer than k_cache", format!("{v_cache:?}"))
+}
+
+/// Checks one cache and that every row has its place in it.
+pub(crate) fn check_cache(
+    shapes: &Shapes,
+    layout: KvLayout,
+    rows: &[Row],
+    what: &'static str,
+    cache: BufferId,
+) -> Result<(), ShapeError> {
+    shapes.require_rows(what, cache, 1, layout.len())?;
     for row in rows {
         let held = (row.slot as usize) < layout.n_slots;
         require(held, "slot", format!("less than {}", layout.n_slots), row.slot)?;

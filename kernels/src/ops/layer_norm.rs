@@ -1,4 +1,4 @@
-//! Layer norm with bias (Ba, Kiros & Hinton 2016, arXiv 1607.06450).
+//! Layer norm, with a bias or without (Ba, Kiros & Hinton 2016, arXiv 1607.06450).
 
 use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, VectorId};
@@ -14,8 +14,8 @@ pub struct LayerNorm {
     pub first_row: usize,
     /// `[width]`.
     pub weight: VectorId,
-    /// `[width]`.
-    pub bias: VectorId,
+    /// `[width]`; without one nothing is added.
+    pub bias: Option<VectorId>,
     pub eps: f32,
     pub width: usize,
     pub n_rows: usize,
@@ -28,7 +28,9 @@ impl LayerNorm {
         require(self.n_rows > 0, "n_rows", "at least 1", self.n_rows)?;
         require(self.eps.is_finite() && self.eps >= 0.0, "eps", "finite and not negative", self.eps)?;
         shapes.require_vector("weight", self.weight, self.width)?;
-        shapes.require_vector("bias", self.bias, self.width)?;
+        if let Some(bias) = self.bias {
+            shapes.require_vector("bias", bias, self.width)?;
+        }
         shapes.require_rows("x", self.x, self.first_row.saturating_add(self.n_rows), self.width)?;
         shapes.require_rows("out", self.out, self.n_rows, self.width)?;
         require_apart(self.out, &[self.x])
@@ -40,11 +42,11 @@ impl LayerNorm {
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
         plan.dispatch(
             Variant::LayerNorm,
-            &[self.width as u32, self.first_row as u32, self.eps.to_bits()],
+            &[self.width as u32, self.first_row as u32, self.eps.to_bits(), u32::from(self.bias.is_some())],
             &[
                 (1, Binding::Read(self.x)),
                 (2, Binding::Vector(self.weight)),
-                (3, Binding::Vector(self.bias)),
+                (3, self.bias.map_or(Binding::Unread, Binding::Vector)),
                 (4, Binding::Write(self.out)),
             ],
             [self.n_rows as u32, 1],

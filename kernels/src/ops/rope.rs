@@ -1,7 +1,9 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 
+use std::sync::Arc;
+
 use crate::plan::{Binding, Plan};
-use crate::recording::{BufferId, Row, VectorId};
+use crate::recording::{BufferId, Row};
 use crate::shapes::{ShapeError, Shapes, require};
 use crate::wgsl::Variant;
 
@@ -14,18 +16,22 @@ pub enum RopeStyle {
     Halves,
 }
 
-/// How the heads of a row are turned: pair i of the first `n_rotated` values of each by the angle
-/// `position · position_scale · base^(−2i / n_rotated) / frequency_factors[i]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How the heads of a row are turned: pair i of each by the angle `position · frequencies[i]`, and made `magnitude` times as long.
+///
+/// The table is made once for all layers alike, by whoever knows what scales it; [`frequencies`] is what it begins with.
+#[derive(Clone, Debug)]
 pub struct Turn {
-    /// Even, at most the head size; the values after it stay as they are.
-    pub n_rotated: usize,
     pub style: RopeStyle,
-    pub base: f32,
-    /// 1, or one over the factor of linear scaling.
-    pub position_scale: f32,
-    /// `[n_rotated / 2]`, none of them 0.
-    pub frequency_factors: Option<VectorId>,
+    /// Radians a position, one for each pair; the values of a head after the pairs stay as they are.
+    pub frequencies: Arc<[f64]>,
+    /// 1, or what a scaling calls for that lengthens what it turns slower (YaRN, arXiv 2309.00071).
+    pub magnitude: f32,
+}
+
+/// base^(−2i / n_rotated) for each of the n_rotated / 2 pairs.
+pub fn frequencies(base: f32, n_rotated: usize) -> Vec<f64> {
+    let ln_base = libm::log(f64::from(base));
+    (0..n_rotated / 2).map(|i| libm::exp(ln_base * (-2.0 * i as f64 / n_rotated as f64))).collect()
 }
 
 /// Turns the heads of every row of the step, in place.
@@ -39,54 +45,53 @@ pub struct Rope {
     pub turn: Turn,
 }
 
+impl PartialEq for Turn {
+    fn eq(&self, other: &Self) -> bool {
+        let same_table = Arc::ptr_eq(&self.frequencies, &other.frequencies) || self.frequencies == other.frequencies;
+        self.style == other.style && self.magnitude == other.magnitude && same_table
+    }
+}
+
 impl Rope {
     pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
-        self.turn.check(shapes, self.head_size)?;
+        self.turn.check(self.head_size)?;
         shapes.require_rows("x", self.x, rows.len(), self.n_heads.saturating_mul(self.head_size))
     }
 }
 
 impl Turn {
-    pub(crate) fn check(&self, shapes: &Shapes, head_size: usize) -> Result<(), ShapeError> {
-        require(
-            self.n_rotated > 0 && self.n_rotated.is_multiple_of(2) && self.n_rotated <= head_size,
-            "n_rotated",
-            format!("even, 2 to the head size of {head_size}"),
-            self.n_rotated,
-        )?;
-        require(self.base.is_finite() && self.base > 0.0, "base", "finite and over 0", self.base)?;
-        require(self.position_scale.is_finite(), "position_scale", "finite", self.position_scale)?;
-        if let Some(factors) = self.frequency_factors {
-            shapes.require_vector("frequency_factors", factors, self.n_rotated / 2)?;
-        }
-        Ok(())
+    /// Values of each head that turn, from its start.
+    pub fn n_rotated(&self) -> usize {
+        2 * self.frequencies.len()
+    }
+
+    pub(crate) fn check(&self, head_size: usize) -> Result<(), ShapeError> {
+        let n_pairs = self.frequencies.len();
+        let expected = || format!("1 to {} pairs, in heads of {head_size}", head_size / 2);
+        require(n_pairs > 0 && self.n_rotated() <= head_size, "frequencies", expected(), n_pairs)?;
+        let odd = self.frequencies.iter().find(|frequency| !frequency.is_finite());
+        require(odd.is_none(), "frequencies", "finite, all of them", odd.copied().unwrap_or_default())?;
+        require(self.magnitude.is_finite(), "magnitude", "finite", self.magnitude)
     }
 
     /// Values from one of a pair to the other, and from one pair to the next.
     pub(crate) fn strides(&self) -> (u32, u32) {
         match self.style {
             RopeStyle::Pairs => (1, 2),
-            RopeStyle::Halves => (self.n_rotated as u32 / 2, 1),
+            RopeStyle::Halves => (self.frequencies.len() as u32, 1),
         }
     }
 
-    /// Cosine and sine of every angle, `[rows][n_rotated / 2][2]`. Computed here, in f64, for all engines: the sines of
+    /// Cosine and sine of every angle, times the magnitude, `[rows][pairs][2]`. Computed here, in f64, for all engines: the sines of
     /// GPU drivers differ and are wrong for large angles.
-    pub(crate) fn angles(&self, rows: &[Row], frequency_factors: Option<&[f32]>) -> Vec<f32> {
-        let n_pairs = self.n_rotated / 2;
-        let ln_base = libm::log(f64::from(self.base));
-        let frequencies: Vec<f64> = (0..n_pairs)
-            .map(|i| {
-                let factor = frequency_factors.map_or(1.0, |factors| f64::from(factors[i]));
-                libm::exp(ln_base * (-2.0 * i as f64 / self.n_rotated as f64)) / factor
-            })
-            .collect();
-        let mut angles = Vec::with_capacity(rows.len() * self.n_rotated);
+    pub(crate) fn angles(&self, rows: &[Row]) -> Vec<f32> {
+        let magnitude = f64::from(self.magnitude);
+        let mut angles = Vec::with_capacity(rows.len() * self.n_rotated());
         for row in rows {
-            let position = f64::from(row.position) * f64::from(self.position_scale);
-            for frequency in &frequencies {
+            let position = f64::from(row.position);
+            for frequency in self.frequencies.iter() {
                 let (sin, cos) = libm::sincos(position * frequency);
-                angles.extend([cos as f32, sin as f32]);
+                angles.extend([(cos * magnitude) as f32, (sin * magnitude) as f32]);
             }
         }
         angles
@@ -96,7 +101,7 @@ impl Turn {
 impl Rope {
     /// A lane a pair.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
-        let n_pairs = self.turn.n_rotated / 2;
+        let n_pairs = self.turn.frequencies.len();
         let (within, between) = self.turn.strides();
         let angles_at = plan.angles(&self.turn);
         plan.dispatch_lanes(

@@ -16,7 +16,6 @@ pub struct RopeKvWrite {
     pub qkv: BufferId,
     pub n_heads: usize,
     pub n_kv_heads: usize,
-    /// Even.
     pub head_size: usize,
     /// `None` where positions are not rotary: queries and keys only move.
     pub turn: Option<Turn>,
@@ -31,9 +30,8 @@ pub struct RopeKvWrite {
 impl RopeKvWrite {
     pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
         let Self { n_heads, n_kv_heads, head_size, .. } = *self;
-        require(head_size.is_multiple_of(2), "head_size", "even", head_size)?;
-        if let Some(turn) = self.turn {
-            turn.check(shapes, head_size)?;
+        if let Some(turn) = &self.turn {
+            turn.check(head_size)?;
         }
         let kv_width = n_kv_heads.saturating_mul(head_size);
         require(self.layout.kv_width == kv_width, "layout.kv_width", kv_width, self.layout.kv_width)?;
@@ -50,15 +48,15 @@ impl RopeKvWrite {
 impl RopeKvWrite {
     /// A lane two values.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
-        let (within, between) = self.turn.map_or((1, 2), |turn| turn.strides());
-        let angles_at = self.turn.map_or(0, |turn| plan.angles(&turn));
+        let (within, between) = self.turn.as_ref().map_or((1, 2), Turn::strides);
+        let angles_at = self.turn.as_ref().map_or(0, |turn| plan.angles(turn));
         plan.dispatch_lanes(
             Variant::RopeKvWrite,
             &[
                 self.n_heads as u32,
                 self.n_kv_heads as u32,
                 self.head_size as u32,
-                self.turn.map_or(0, |turn| turn.n_rotated as u32 / 2),
+                self.turn.as_ref().map_or(0, |turn| turn.frequencies.len() as u32),
                 within,
                 between,
                 self.layout.n_positions as u32,
@@ -72,7 +70,7 @@ impl RopeKvWrite {
                 (4, Binding::Write(self.k_cache)),
                 (5, Binding::Write(self.v_cache)),
             ],
-            (self.n_heads + 2 * self.n_kv_heads) * self.head_size / 2,
+            (self.n_heads + 2 * self.n_kv_heads) * self.head_size.div_ceil(2),
             plan.rows.len(),
         );
     }

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::ops::activate::Activation;
 use crate::ops::attention::Attention;
 use crate::ops::gate_up::GateUp;
 use crate::ops::matmul::Matmul;
 use crate::ops::rms_norm::RmsNorm;
-use crate::ops::rope::RopeStyle;
+use crate::ops::rope::{RopeStyle, frequencies};
 use crate::ops::rope_kv_write::RopeKvWrite;
 use crate::ops::round_rows::{ActivationRounding, RoundRows};
 use crate::recording::KvLayout;
@@ -31,7 +32,7 @@ fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {
     let (qkv, ffn) = (buffer(HIDDEN + 2 * KV), buffer(FFN));
     let layout = KvLayout { n_slots: 1, n_positions: 16, kv_width: KV };
     let [k_cache, v_cache] = [(); 2].map(|()| buffer(layout.len()));
-    let turn = Turn { n_rotated: 64, style: RopeStyle::Pairs, base: 1e4, position_scale: 1.0, frequency_factors: None };
+    let turn = Turn { style: RopeStyle::Pairs, frequencies: frequencies(1e4, 64).into(), magnitude: 1.0 };
     let rms = RmsNorm { x: hidden, first_row: 0, weight: norm, eps: 1e-5, width: HIDDEN, n_rows: 1, out: normed };
     let product = |weight, x, residual, out| Matmul { weight, x, first_row: 0, n_rows: 1, bias: None, residual, out };
     let mut recording = Recording::new(vec![Row { slot: 0, position: 0 }]);
@@ -43,7 +44,7 @@ fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {
             n_heads: 9,
             n_kv_heads: 3,
             head_size: 64,
-            turn: Some(turn),
+            turn: Some(turn.clone()),
             q,
             k_cache,
             v_cache,
@@ -58,14 +59,16 @@ fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {
             n_kv_heads: 3,
             head_size: 64,
             scale: 0.125,
+            cap: None,
             window: None,
             lengths: None,
             bias: None,
+            sinks: None,
             out: attended,
         });
         recording.push(product(output, attended, Some(hidden), hidden));
         recording.push(rms.clone());
-        recording.push(GateUp { weight: gate_up, x: normed, n_rows: 1, out: ffn });
+        recording.push(GateUp { function: Activation::Silu, weight: gate_up, x: normed, n_rows: 1, out: ffn });
         recording.push(product(down, ffn, Some(hidden), hidden));
         recording.push(RoundRows { x: hidden, width: HIDDEN, n_rows: 1, to: ActivationRounding::F16 });
     }

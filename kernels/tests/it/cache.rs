@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use polyphony_kernels::vulkan::Options;
-use polyphony_kernels::{Arithmetic, Engine, GateUp, Matmul, Recording, WeightType};
+use polyphony_kernels::{Activation, Arithmetic, Engine, GateUp, Matmul, Recording, WeightType};
 
 use super::engines::vulkan_as;
 use super::random::Random;
@@ -21,7 +21,7 @@ fn bits(arithmetic: Arithmetic, cache: Option<&Path>) -> Option<Vec<u32>> {
     let mut recording = Recording::default();
     recording.upload(x, 0, random.values(n_rows * n_in));
     recording.push(Matmul { weight, x, first_row: 0, n_rows, bias: None, residual: None, out });
-    recording.push(GateUp { weight, x, n_rows, out: gated });
+    recording.push(GateUp { function: Activation::Silu, weight, x, n_rows, out: gated });
     recording.readback(out, 0..n_rows * n_out);
     recording.readback(gated, 0..n_rows * n_out / 2);
     Some(engine.run(&recording).unwrap().iter().map(|value| value.to_bits()).collect())

@@ -1,9 +1,10 @@
 //! Fused ops: the bits of the ops that they stand for, on every engine, and the oracle's values.
 
 use polyphony_kernels::cpu::CpuEngine;
+use polyphony_kernels::ops::rope::frequencies;
 use polyphony_kernels::{
-    BufferId, Engine, GateUp, KvLayout, KvWrite, Matmul, MatrixId, Recording, Rope, RopeKvWrite, RopeStyle, Row,
-    SiluMul, Turn, WeightType,
+    Activate, Activation, BufferId, Engine, GateUp, KvLayout, KvWrite, Matmul, MatrixId, Recording, Rope, RopeKvWrite,
+    RopeStyle, Row, Turn, WeightType,
 };
 
 use super::engines::engines;
@@ -45,7 +46,8 @@ fn taking_turns(gate: &[u8], up: &[u8], n_rows: usize) -> Vec<u8> {
 #[test]
 fn gate_and_up_in_one_have_the_bits_of_three_ops() {
     for weight_type in WeightType::ALL {
-        for (width, n_in, n_rows) in [(5, 32_usize, 1), (64, 96, 3), (33, 576, 9)] {
+        let functions = [Activation::Silu, Activation::Gelu, Activation::Silu];
+        for ((width, n_in, n_rows), function) in [(5, 32_usize, 1), (64, 96, 3), (33, 576, 9)].into_iter().zip(functions) {
             let n_in = n_in.next_multiple_of(weight_type.block().0);
             // Sums of up to 768 products as in the twins of Matmul; the gate is at most as steep as 1.1 times the other factor, some 30.
             the_same(5e-4, |engine| {
@@ -64,10 +66,10 @@ fn gate_and_up_in_one_have_the_bits_of_three_ops() {
                 let mut apart = Recording::default();
                 apart.push(product(gate, gates));
                 apart.push(product(up, ups));
-                apart.push(SiluMul { gate: gates, up: ups, width, n_rows, out: gated });
+                apart.push(Activate { function, x: gates, factor: Some(ups), width, n_rows, out: gated });
                 apart.readback(gated, 0..n_rows * width);
                 let mut fused = Recording::default();
-                fused.push(GateUp { weight: both, x, n_rows, out });
+                fused.push(GateUp { function, weight: both, x, n_rows, out });
                 fused.readback(out, 0..n_rows * width);
                 [apart, fused]
             });
@@ -79,7 +81,7 @@ fn gate_and_up_in_one_have_the_bits_of_three_ops() {
 fn rope_and_kv_write_in_one_have_the_bits_of_three_ops() {
     for style in [RopeStyle::Pairs, RopeStyle::Halves] {
         for (n_heads, n_kv_heads, head_size, n_rotated, n_rows) in
-            [(4, 2, 16, 16, 9), (9, 3, 64, 64, 1), (2, 1, 24, 12, 3), (3, 3, 64, 2, 4)]
+            [(4, 2, 16, 16, 9), (9, 3, 64, 64, 1), (2, 1, 24, 12, 3), (3, 3, 10, 2, 4), (2, 2, 7, 4, 2)]
         {
             let (q_width, kv_width) = (n_heads * head_size, n_kv_heads * head_size);
             let layout = KvLayout { n_slots: 2, n_positions: 40, kv_width };
@@ -87,7 +89,7 @@ fn rope_and_kv_write_in_one_have_the_bits_of_three_ops() {
             the_same(1e-6, |engine| {
                 let rows: Vec<Row> =
                     (0..n_rows).map(|r| Row { slot: (r % 2) as u32, position: (4 * r) as u32 }).collect();
-                let turn = Turn { n_rotated, style, base: 1e4, position_scale: 0.5, frequency_factors: None };
+                let turn = Turn { style, frequencies: frequencies(1e4, n_rotated).into(), magnitude: 1.1 };
                 let values = Random(9).values(n_rows * (q_width + 2 * kv_width));
                 let part = |from: usize, width: usize| -> Vec<f32> {
                     values.chunks(q_width + 2 * kv_width).flat_map(|row| row[from..from + width].to_vec()).collect()
@@ -101,8 +103,8 @@ fn rope_and_kv_write_in_one_have_the_bits_of_three_ops() {
                 apart.upload(q, 0, part(0, q_width));
                 apart.upload(k, 0, part(q_width, kv_width));
                 apart.upload(v, 0, part(q_width + kv_width, kv_width));
-                apart.push(Rope { x: q, n_heads, head_size, turn });
-                apart.push(Rope { x: k, n_heads: n_kv_heads, head_size, turn });
+                apart.push(Rope { x: q, n_heads, head_size, turn: turn.clone() });
+                apart.push(Rope { x: k, n_heads: n_kv_heads, head_size, turn: turn.clone() });
                 apart.push(KvWrite { k, v, k_cache, v_cache, layout });
                 let mut fused = Recording::new(rows);
                 fused.upload(qkv, 0, values.clone());

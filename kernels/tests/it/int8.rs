@@ -2,7 +2,7 @@
 
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::vulkan::{Lanes, Options};
-use polyphony_kernels::{Arithmetic, Engine, GateUp, Matmul, MatrixId, Recording, RmsNorm, WeightType};
+use polyphony_kernels::{Activation, Arithmetic, Engine, GateUp, Matmul, MatrixId, Recording, RmsNorm, WeightType};
 
 use super::engines::{cpu_int8, vulkan_as, vulkan_with};
 use super::random::Random;
@@ -154,14 +154,14 @@ fn a_norm_hands_on_the_activations_that_an_op_of_its_own_would_make() {
         let mut recording = Recording::default();
         recording.upload(x, 0, random.values(n_rows * width));
         recording.push(RmsNorm { x, first_row: 0, weight: norm, eps: 1e-5, width, n_rows, out: normed });
-        recording.push(GateUp { weight, x: normed, n_rows, out });
+        recording.push(GateUp { function: Activation::Silu, weight, x: normed, n_rows, out });
         recording.readback(normed, 0..n_rows * width);
         recording.readback(out, 0..n_rows * 32);
         let mut found = engine.run(&recording).unwrap();
         let fused = found.split_off(n_rows * width);
         let mut recording = Recording::default();
         recording.upload(copy, 0, found);
-        recording.push(GateUp { weight, x: copy, n_rows, out: out_copy });
+        recording.push(GateUp { function: Activation::Silu, weight, x: copy, n_rows, out: out_copy });
         recording.readback(out_copy, 0..n_rows * 32);
         assert_eq!(engine.run(&recording).unwrap(), fused, "{}", engine.device());
     }

@@ -1,8 +1,9 @@
 //! Wrong recordings: refused with op, expected and found, before anything has run.
 
+use polyphony_kernels::ops::rope::frequencies;
 use polyphony_kernels::{
-    Attention, BufferId, EmbedRows, Engine, EngineError, KvLayout, KvWrite, Matmul, Op, Recording, RmsNorm, Rope,
-    RopeStyle, Row, SiluMul, Turn, WeightType,
+    Activate, Activation, Attention, BufferId, EmbedRows, Engine, EngineError, KvLayout, KvWrite, Matmul, Op,
+    Recording, RmsNorm, Rope, RopeStyle, Row, ScaleRows, Turn, WeightType,
 };
 
 use super::engines::engines;
@@ -37,7 +38,7 @@ const ROW: Row = Row { slot: 0, position: 0 };
 #[test]
 fn a_token_beyond_the_table_is_refused() {
     let text = refusal(ROW, |engine, _, out| {
-        EmbedRows { table: f32_matrix(engine, 10, 32), tokens: vec![9, 10], adds: false, out }.into()
+        EmbedRows { table: f32_matrix(engine, 10, 32), tokens: vec![9, 10], scale: 1.0, adds: false, out }.into()
     });
     assert_eq!(text, "op 0 (EmbedRows): tokens: expected less than 10 each, found 10");
 }
@@ -61,8 +62,10 @@ fn a_buffer_too_small_is_refused() {
         RmsNorm { x, first_row: 1, weight, eps: 0.0, width: 32, n_rows: 2, out }.into()
     });
     assert_eq!(text, "op 0 (RmsNorm): x: expected at least 3 × 32 values, neither 0, found 64");
-    let text = refusal(ROW, |_, x, out| SiluMul { gate: x, up: x, width: usize::MAX, n_rows: 3, out }.into());
-    assert!(text.starts_with("op 0 (SiluMul): gate: expected at least 3 × "), "{text}");
+    let function = Activation::Silu;
+    let text =
+        refusal(ROW, |_, x, out| Activate { function, x, factor: None, width: usize::MAX, n_rows: 3, out }.into());
+    assert!(text.starts_with("op 0 (Activate): x: expected at least 3 × "), "{text}");
 }
 
 #[test]
@@ -76,8 +79,9 @@ fn a_bias_of_another_width_is_refused() {
 
 #[test]
 fn an_output_that_is_an_input_is_refused() {
-    let text = refusal(ROW, |_, x, _| SiluMul { gate: x, up: x, width: 4, n_rows: 1, out: x }.into());
-    assert!(text.starts_with("op 0 (SiluMul): out: expected a buffer that is no input of the op"), "{text}");
+    let function = Activation::Silu;
+    let text = refusal(ROW, |_, x, out| Activate { function, x, factor: Some(out), width: 4, n_rows: 1, out }.into());
+    assert!(text.starts_with("op 0 (Activate): out: expected a buffer that is no input of the op"), "{text}");
 }
 
 #[test]
@@ -95,23 +99,31 @@ fn heads_that_do_not_fit_are_refused() {
                 n_kv_heads,
                 head_size,
                 scale,
+                cap: None,
                 window,
                 lengths: None,
                 bias: None,
+                sinks: None,
                 out,
             }
             .into()
         })
     };
     assert_eq!(attention(3, 2, 16), "op 0 (Attention): n_heads: expected a multiple of 2 key heads, found 3");
-    assert_eq!(attention(1, 1, 33), "op 0 (Attention): head_size: expected a multiple of 4, at most 256, found 33");
+    assert_eq!(attention(1, 1, 257), "op 0 (Attention): head_size: expected 1 to 256, found 257");
     assert_eq!(attention(2, 2, 8), "op 0 (Attention): layout.kv_width: expected 16, found 32");
     let text = refusal(ROW, |_, x, _| {
-        let style = RopeStyle::Pairs;
-        let turn = Turn { n_rotated: 18, style, base: 1e4, position_scale: 1.0, frequency_factors: None };
+        let turn = Turn { style: RopeStyle::Pairs, frequencies: frequencies(1e4, 18).into(), magnitude: 1.0 };
         Rope { x, n_heads: 1, head_size: 16, turn }.into()
     });
-    assert_eq!(text, "op 0 (Rope): n_rotated: expected even, 2 to the head size of 16, found 18");
+    assert_eq!(text, "op 0 (Rope): frequencies: expected 1 to 8 pairs, in heads of 16, found 9");
+    let text = refusal(ROW, |_, x, _| {
+        let turn = Turn { style: RopeStyle::Pairs, frequencies: [1.0, f64::INFINITY].into(), magnitude: 1.0 };
+        Rope { x, n_heads: 1, head_size: 16, turn }.into()
+    });
+    assert_eq!(text, "op 0 (Rope): frequencies: expected finite, all of them, found inf");
+    let text = refusal(ROW, |_, x, _| ScaleRows { x, scale: 1.0, cap: Some(0.0), width: 4, n_rows: 1 }.into());
+    assert_eq!(text, "op 0 (ScaleRows): cap: expected finite and over 0, found 0");
 }
 
 #[test]

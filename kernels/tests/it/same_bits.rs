@@ -1,8 +1,10 @@
 //! Same bits everywhere: what an engine makes of a token row is a function of the tokens before it, not of how the work was cut.
 
+use polyphony_kernels::ops::rope::frequencies;
 use polyphony_kernels::{
-    ActivationRounding, Arithmetic, Attention, BufferId, Engine, GateUp, KvLayout, KvWrite, Matmul, MatrixId,
-    Recording, RmsNorm, Rope, RopeStyle, RoundRows, Row, SiluMul, Turn, VectorId, WeightType,
+    Activate, Activation, ActivationRounding, AddRows, Arithmetic, Attention, BufferId, Engine, GateUp, KvLayout,
+    KvWrite, Matmul, MatrixId, Recording, RmsNorm, Rope, RopeStyle, RoundRows, Row, ScaleRows, Turn, VectorId,
+    WeightType,
 };
 use proptest::prelude::*;
 
@@ -15,19 +17,13 @@ const KV_HEADS: usize = 2;
 const HEAD_SIZE: usize = 24;
 const FFN: usize = 192;
 const LAYOUT: KvLayout = KvLayout { n_slots: 2, n_positions: 80, kv_width: KV_HEADS * HEAD_SIZE };
-const TURN: Turn = Turn {
-    n_rotated: HEAD_SIZE,
-    style: RopeStyle::Pairs,
-    base: 10_000.0,
-    position_scale: 1.0,
-    frequency_factors: None,
-};
 /// Rows of the largest step.
 const MAX_ROWS: usize = 160;
 
 /// One transformer layer with random weights.
 struct Layer {
     norm: VectorId,
+    sinks: VectorId,
     q: MatrixId,
     k: MatrixId,
     v: MatrixId,
@@ -58,11 +54,12 @@ impl Layer {
         let (gate, up) = (matrix(WeightType::Q4_1, FFN, HIDDEN), matrix(WeightType::F32, FFN, HIDDEN));
         let down = matrix(WeightType::Q4_1, HIDDEN, FFN);
         let norm = engine.load_vector(&norm).unwrap();
+        let sinks = engine.load_vector(&[0.5, -1.0, 2.0, 0.0]).unwrap();
         let (k_cache, v_cache) = (engine.alloc(LAYOUT.len()).unwrap(), engine.alloc(LAYOUT.len()).unwrap());
         let widths =
             [HIDDEN, HIDDEN, HEADS * HEAD_SIZE, LAYOUT.kv_width, LAYOUT.kv_width, HEADS * HEAD_SIZE, FFN, FFN, FFN];
         let buffers = widths.map(|width| engine.alloc(MAX_ROWS * width).unwrap());
-        Layer { norm, q, k, v, attention_out, gate, up, down, k_cache, v_cache, buffers }
+        Layer { norm, sinks, q, k, v, attention_out, gate, up, down, k_cache, v_cache, buffers }
     }
 
     /// The layer over these rows; the input of a row is a function of its slot and position.
@@ -75,7 +72,8 @@ impl Layer {
         let matmul = |weight, x, residual, out| Matmul { weight, x, first_row: 0, n_rows, bias: None, residual, out };
         let norm =
             RmsNorm { x: hidden, first_row: 0, weight: self.norm, eps: 1e-5, width: HIDDEN, n_rows, out: normed };
-        let rope = |x, n_heads| Rope { x, n_heads, head_size: HEAD_SIZE, turn: TURN };
+        let turn = Turn { style: RopeStyle::Pairs, frequencies: frequencies(1e4, HEAD_SIZE).into(), magnitude: 1.0 };
+        let rope = |x, n_heads| Rope { x, n_heads, head_size: HEAD_SIZE, turn: turn.clone() };
         recording.push(norm.clone());
         recording.push(matmul(self.q, normed, None, q));
         recording.push(matmul(self.k, normed, None, k));
@@ -92,17 +90,22 @@ impl Layer {
             n_kv_heads: KV_HEADS,
             head_size: HEAD_SIZE,
             scale: 0.2,
-            window: None,
+            cap: Some(5.0),
+            window: Some(70),
             lengths: None,
             bias: None,
+            sinks: Some(self.sinks),
             out: attended,
         });
         recording.push(matmul(self.attention_out, attended, Some(hidden), hidden));
         recording.push(norm);
         recording.push(matmul(self.gate, normed, None, gate));
         recording.push(matmul(self.up, normed, None, up));
-        recording.push(SiluMul { gate, up, width: FFN, n_rows, out: gated });
-        recording.push(matmul(self.down, gated, Some(hidden), hidden));
+        let (function, factor) = (Activation::Silu, Some(up));
+        recording.push(Activate { function, x: gate, factor, width: FFN, n_rows, out: gated });
+        recording.push(matmul(self.down, gated, None, normed));
+        recording.push(AddRows { x: normed, scale: 0.4, width: HIDDEN, n_rows, out: hidden });
+        recording.push(ScaleRows { x: hidden, scale: 1.5, cap: Some(30.0), width: HIDDEN, n_rows });
         recording.push(RoundRows { x: hidden, width: HIDDEN, n_rows, to: ActivationRounding::F16 });
         recording.readback(hidden, 0..n_rows * HIDDEN);
         recording
@@ -209,7 +212,8 @@ fn a_product_that_is_cut_over_threads_has_the_bits_of_one_that_is_not() {
             let mut recording = Recording::default();
             recording.upload(input, 0, x[..n_rows * n_in].to_vec());
             recording.push(Matmul { weight, x: input, first_row: 0, n_rows, bias: None, residual: None, out });
-            recording.push(GateUp { weight: both, x: input, n_rows, out: gated });
+            let function = Activation::Silu;
+            recording.push(GateUp { function, weight: both, x: input, n_rows, out: gated });
             recording.readback(out, 0..n_rows * n_out);
             recording.readback(gated, 0..n_rows * n_out);
             engine.run(&recording).unwrap().into_iter().map(f32::to_bits).collect()

@@ -13,3 +13,8 @@ fn exponential(value: f32) -> f32 {
     let e_to_r = p * (r * r) + r + 1.0;
     return e_to_r * bitcast<f32>(u32(i32(n) + 127) << 23u);
 }
+
+// What stays below `cap`: cap tanh(x / cap).
+fn capped(x: f32, cap: f32) -> f32 {
+    return cap * (1.0 - 2.0 / (1.0 + exponential(2.0 * (x / cap))));
+}

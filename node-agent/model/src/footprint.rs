@@ -2,6 +2,7 @@
 
 use crate::holds::Holds;
 use crate::hyperparameters::Hyperparameters;
+use crate::role::Role;
 
 /// Token rows of one step: the prefill chunk of every ring.
 pub const STEP_ROWS: u32 = 32;
@@ -67,20 +68,32 @@ impl Hyperparameters {
     }
 
     /// Bytes of the activations of one step: hidden state, its norm, query and its result, key, value, gate, up and their
-    /// product for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the logits of one row a session. In an
-    /// encoder–decoder model [`Room::prompt_rows`] besides, and the keys and values of one prompt.
+    /// product, and what the family has besides, for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the
+    /// logits of one row a session. In an encoder–decoder model [`Room::prompt_rows`] besides, and the keys and values of one prompt.
     /// Then what may wait here: hidden states of [`Room::chunk_rows`], and pieces of KV caches that move.
     pub fn activation_bytes(&self, is_tail: bool, room: Room) -> u64 {
         let row = 2 * u64::from(self.hidden_size)
             + 2 * u64::from(self.n_heads) * u64::from(self.head_size)
             + 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size)
-            + 3 * u64::from(self.ffn_size);
+            + 3 * u64::from(self.ffn_size)
+            + self.family_values();
         let logits = if is_tail { u64::from(self.vocab_size) * u64::from(room.n_sessions.min(STEP_ROWS)) } else { 0 };
         let n_rows = if self.encoder.is_some() { STEP_ROWS.saturating_add(room.context_length) } else { STEP_ROWS };
         let rows = row.saturating_mul(u64::from(n_rows)).saturating_add(self.encoded_values(room));
         let waiting = u64::from(self.hidden_size).saturating_mul(room.chunk_rows());
         let values = rows.saturating_add(logits).saturating_add(waiting);
         values.saturating_mul(u64::from(VALUE_BYTES)).saturating_add(2 * u64::from(CACHE_PIECES) * CACHE_PIECE_BYTES)
+    }
+
+    /// Values of a row that not every family has: queries and keys after their norms, what a sub-layer gives before it is added, and the norm
+    /// that the feed-forward network takes beside attention's; what goes into a convolution, in three parts, and what comes of it.
+    fn family_values(&self) -> u64 {
+        let heads = u64::from(self.n_heads).saturating_add(u64::from(self.n_kv_heads)) * u64::from(self.head_size);
+        let n_hidden = u64::from(self.adds_apart())
+            + u64::from(Role::AttentionNorm2.is_in(self))
+            + if self.convolutions.is_some() { 4 } else { 0 };
+        let normed_heads = if Role::QueryNorm.is_in(self) { heads } else { 0 };
+        n_hidden * u64::from(self.hidden_size) + normed_heads
     }
 
     fn encoded_values(&self, room: Room) -> u64 {

@@ -7,6 +7,7 @@
 mod card;
 mod chat;
 mod chat_template;
+pub mod family;
 mod footprint;
 mod gguf;
 mod graph;
@@ -27,12 +28,14 @@ mod tokenizer_config;
 pub use card::Card;
 pub use chat::{Chat, ChatMessage};
 pub use chat_template::{ChatTemplate, TemplateError, Unsupported};
+pub use family::Family;
 pub use footprint::{CACHE_PIECE_BYTES, CACHE_PIECES, MAX_CHUNKS, PromptRows, Room, STEP_ROWS, VALUE_BYTES};
 pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Numbers, Value};
 pub use graph::{Edge, EdgeKind};
 pub use holds::{Holds, LayerRange};
 pub use hyperparameters::{
-    Architecture, Encoder, HyperparameterError, Hyperparameters, MAX_HEAD_SIZE, Positions, Rope, RopeStyle,
+    Architecture, Convolutions, Encoder, HyperparameterError, Hyperparameters, LayerTurn, MAX_HEAD_SIZE, Rope, Scales,
+    Window, WindowedLayers, Yarn,
 };
 pub use json::{Json, Object};
 pub use manifest::{FileEntry, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry, TensorReader};

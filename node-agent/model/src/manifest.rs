@@ -161,7 +161,7 @@ impl Manifest {
     ///
     /// The embedding is `token_embd` with its norm and `position_embd` where the model has them; the head is `output_norm` with
     /// `output`, or `token_embd` where they are tied;
-    /// any layer brings `rope_freqs` where the model has it. Of an encoder–decoder model any layer of a half brings that half's biases,
+    /// any layer brings `rope_freqs` or what is in its place where the model has it. Of an encoder–decoder model any layer of a half brings that half's biases,
     /// the last of the encoder its norm, the first of the decoder the embedding.
     pub fn tensors_of(&self, holds: &Holds) -> Vec<&TensorEntry> {
         let of = &self.hyperparameters;
@@ -174,7 +174,7 @@ impl Manifest {
             Role::TokenEmbedding => holds.embedding || (holds.head && of.tied_embedding) || begins_to_decode,
             Role::TokenEmbeddingNorm | Role::TokenEmbeddingNormBias | Role::PositionEmbedding => holds.embedding,
             Role::OutputNorm | Role::OutputNormBias | Role::Output => holds.head,
-            Role::RopeFrequencies => !layers.is_empty(),
+            Role::RopeFrequencies | Role::RopeFactorsLong | Role::RopeFactorsShort => !layers.is_empty(),
             Role::EncoderRelativeBias => encodes,
             Role::EncoderOutputNorm => encodes && layers.to >= n_encoder_layers,
             Role::DecoderRelativeBias => !layers.is_empty() && layers.to > n_encoder_layers,

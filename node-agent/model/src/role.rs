@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::hyperparameters::{Architecture, Hyperparameters, Positions};
+use crate::family::{Biases, Family, FeedForward, HeadNorms, Positions};
+use crate::hyperparameters::Hyperparameters;
 
 /// What a tensor does in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,6 +23,10 @@ pub enum Role {
     Output,
     /// Divisors of the rotation frequencies, the same for every layer.
     RopeFrequencies,
+    /// The same, for contexts longer than those that the model was first trained with.
+    RopeFactorsLong,
+    /// And for contexts that are not.
+    RopeFactorsShort,
     /// Biases of an encoder's attention scores by head and bucket of distance, the same for every layer.
     EncoderRelativeBias,
     /// Gain of the norm of what an encoder puts out.
@@ -29,13 +34,16 @@ pub enum Role {
     DecoderRelativeBias,
     AttentionNorm,
     AttentionNormBias,
+    /// Of what attention takes, where the feed-forward network beside it takes what the norm before gives.
+    AttentionNorm2,
+    AttentionNorm2Bias,
     Query,
     QueryBias,
-    /// Gain of the norm of each query head.
+    /// Gain of the norm of queries: of each head, or of all together.
     QueryNorm,
     Key,
     KeyBias,
-    /// Gain of the norm of each key head.
+    /// The same of keys.
     KeyNorm,
     Value,
     ValueBias,
@@ -44,13 +52,25 @@ pub enum Role {
     QueryKeyValueBias,
     AttentionOutput,
     AttentionOutputBias,
+    /// A logit for each head that joins the softmax of its scores.
+    Sinks,
+    /// Of a short convolution: what goes into it, its gate, and what that is multiplied by before.
+    ConvInput,
+    /// The taps of each channel, the last on the row's own position.
+    ConvTaps,
+    ConvOutput,
+    /// Gain of the norm of what attention gives.
+    AttentionPostNorm,
     FfnNorm,
     FfnNormBias,
     FfnGate,
+    /// The way up; where both are fused the gate's rows and then its own.
     FfnUp,
     FfnUpBias,
     FfnDown,
     FfnDownBias,
+    /// Gain of the norm of what the feed-forward network gives.
+    FfnPostNorm,
     /// Of attention to an encoder's output.
     CrossNorm,
     CrossQuery,
@@ -60,7 +80,7 @@ pub enum Role {
 }
 
 /// Role, its name in the file without `blk.N.`, whether it is one of each layer.
-const TABLE: [(Role, &str, bool); 37] = [
+const TABLE: [(Role, &str, bool); 47] = [
     (Role::TokenEmbedding, "token_embd.weight", false),
     (Role::TokenEmbeddingNorm, "token_embd_norm.weight", false),
     (Role::TokenEmbeddingNormBias, "token_embd_norm.bias", false),
@@ -69,11 +89,15 @@ const TABLE: [(Role, &str, bool); 37] = [
     (Role::OutputNormBias, "output_norm.bias", false),
     (Role::Output, "output.weight", false),
     (Role::RopeFrequencies, "rope_freqs.weight", false),
+    (Role::RopeFactorsLong, "rope_factors_long.weight", false),
+    (Role::RopeFactorsShort, "rope_factors_short.weight", false),
     (Role::EncoderRelativeBias, "enc.blk.0.attn_rel_b.weight", false),
     (Role::EncoderOutputNorm, "enc.output_norm.weight", false),
     (Role::DecoderRelativeBias, "dec.blk.0.attn_rel_b.weight", false),
     (Role::AttentionNorm, "attn_norm.weight", true),
     (Role::AttentionNormBias, "attn_norm.bias", true),
+    (Role::AttentionNorm2, "attn_norm_2.weight", true),
+    (Role::AttentionNorm2Bias, "attn_norm_2.bias", true),
     (Role::Query, "attn_q.weight", true),
     (Role::QueryBias, "attn_q.bias", true),
     (Role::QueryNorm, "attn_q_norm.weight", true),
@@ -86,6 +110,11 @@ const TABLE: [(Role, &str, bool); 37] = [
     (Role::QueryKeyValueBias, "attn_qkv.bias", true),
     (Role::AttentionOutput, "attn_output.weight", true),
     (Role::AttentionOutputBias, "attn_output.bias", true),
+    (Role::Sinks, "attn_sinks.weight", true),
+    (Role::ConvInput, "shortconv.in_proj.weight", true),
+    (Role::ConvTaps, "shortconv.conv.weight", true),
+    (Role::ConvOutput, "shortconv.out_proj.weight", true),
+    (Role::AttentionPostNorm, "post_attention_norm.weight", true),
     (Role::FfnNorm, "ffn_norm.weight", true),
     (Role::FfnNormBias, "ffn_norm.bias", true),
     (Role::FfnGate, "ffn_gate.weight", true),
@@ -93,6 +122,7 @@ const TABLE: [(Role, &str, bool); 37] = [
     (Role::FfnUpBias, "ffn_up.bias", true),
     (Role::FfnDown, "ffn_down.weight", true),
     (Role::FfnDownBias, "ffn_down.bias", true),
+    (Role::FfnPostNorm, "post_ffw_norm.weight", true),
     (Role::CrossNorm, "cross_attn_norm.weight", true),
     (Role::CrossQuery, "cross_attn_q.weight", true),
     (Role::CrossKey, "cross_attn_k.weight", true),
@@ -118,14 +148,20 @@ impl Role {
         use Role::*;
         match self {
             TokenEmbedding | PositionEmbedding | Output | Query | Key | Value | QueryKeyValue | AttentionOutput
-            | FfnGate | FfnUp | FfnDown | CrossQuery | CrossKey | CrossValue | CrossOutput => false,
+            | ConvInput | ConvOutput | FfnGate | FfnUp | FfnDown | CrossQuery | CrossKey | CrossValue | CrossOutput => {
+                false
+            }
             TokenEmbeddingNorm
             | TokenEmbeddingNormBias
             | OutputNorm
             | OutputNormBias
             | RopeFrequencies
+            | RopeFactorsLong
+            | RopeFactorsShort
             | AttentionNorm
             | AttentionNormBias
+            | AttentionNorm2
+            | AttentionNorm2Bias
             | QueryBias
             | QueryNorm
             | KeyBias
@@ -133,10 +169,14 @@ impl Role {
             | ValueBias
             | QueryKeyValueBias
             | AttentionOutputBias
+            | Sinks
+            | ConvTaps
+            | AttentionPostNorm
             | FfnNorm
             | FfnNormBias
             | FfnUpBias
             | FfnDownBias
+            | FfnPostNorm
             | EncoderRelativeBias
             | EncoderOutputNorm
             | DecoderRelativeBias
@@ -144,27 +184,61 @@ impl Role {
         }
     }
 
+    /// The bias that goes with a norm's gain or with a matrix, where there is such a role.
+    pub fn bias(self) -> Option<Role> {
+        use Role::*;
+        Some(match self {
+            TokenEmbeddingNorm => TokenEmbeddingNormBias,
+            OutputNorm => OutputNormBias,
+            AttentionNorm => AttentionNormBias,
+            AttentionNorm2 => AttentionNorm2Bias,
+            FfnNorm => FfnNormBias,
+            Query => QueryBias,
+            Key => KeyBias,
+            Value => ValueBias,
+            QueryKeyValue => QueryKeyValueBias,
+            AttentionOutput => AttentionOutputBias,
+            FfnUp => FfnUpBias,
+            FfnDown => FfnDownBias,
+            _ => return None,
+        })
+    }
+
+    /// Whether the tensor is a table that another is made of when it is loaded, and which no kernel reads as it is.
+    pub fn is_table(self) -> bool {
+        use Role::*;
+        matches!(self, EncoderRelativeBias | DecoderRelativeBias | RopeFrequencies | RopeFactorsLong | RopeFactorsShort)
+    }
+
     /// The tensor's name in a file of these hyperparameters: `blk.3.attn_q.weight`, in an encoder–decoder model
     /// `enc.blk.3.attn_q.weight`. `layer` counts only where the role is of a layer.
     pub fn tensor_name(self, of: &Hyperparameters, layer: Option<u32>) -> String {
-        let stem = match (of.encoder, self) {
-            (Some(_), Role::OutputNorm) => "dec.output_norm.weight",
-            (Some(_), Role::AttentionOutput) => "attn_o.weight",
-            _ => self.row().1,
-        };
+        let family = of.architecture.family();
         match (layer, of.encoder) {
-            (None, _) => stem.to_owned(),
-            (Some(layer), None) => format!("blk.{layer}.{stem}"),
             (Some(layer), Some(encoder)) => match layer.checked_sub(encoder.n_layers) {
-                None => format!("enc.blk.{layer}.{stem}"),
-                Some(layer) => format!("dec.blk.{layer}.{stem}"),
+                None => format!("enc.blk.{layer}.{}", self.stem(family)),
+                Some(layer) => format!("dec.blk.{layer}.{}", self.stem(family)),
             },
+            _ => self.plain_name(family, layer),
         }
+    }
+
+    /// The tensor's name in a file of a family whose layers are all of one kind. `layer` counts only where the role is of a layer.
+    pub(crate) fn plain_name(self, family: &Family, layer: Option<u32>) -> String {
+        match layer.filter(|_| self.is_of_a_layer()) {
+            None => self.stem(family).to_owned(),
+            Some(layer) => format!("blk.{layer}.{}", self.stem(family)),
+        }
+    }
+
+    fn stem(self, family: &Family) -> &'static str {
+        family.name_of(self).unwrap_or(self.row().1)
     }
 
     /// The shape that this tensor has in a model of these hyperparameters, fastest dimension first: `[inputs, outputs]`.
     pub fn shape(self, of: &Hyperparameters) -> Vec<u64> {
         use Role::*;
+        let family = of.architecture.family();
         let hidden = u64::from(of.hidden_size);
         let ffn = u64::from(of.ffn_size);
         let vocab = u64::from(of.vocab_size);
@@ -179,24 +253,37 @@ impl Role {
             | OutputNormBias
             | AttentionNorm
             | AttentionNormBias
+            | AttentionNorm2
+            | AttentionNorm2Bias
             | AttentionOutputBias
+            | AttentionPostNorm
             | FfnNorm
             | FfnNormBias
             | FfnDownBias
+            | FfnPostNorm
             | EncoderOutputNorm
             | CrossNorm => vec![hidden],
-            RopeFrequencies => vec![of.rope.map_or(0, |rope| u64::from(rope.n_rotated / 2))],
+            RopeFrequencies | RopeFactorsLong | RopeFactorsShort => {
+                vec![of.rope.map_or(0, |rope| u64::from(rope.n_rotated / 2))]
+            }
             EncoderRelativeBias | DecoderRelativeBias => {
                 vec![u64::from(of.n_heads), of.encoder.map_or(0, |encoder| u64::from(encoder.n_buckets))]
             }
             Query | CrossQuery => vec![hidden, query],
             QueryBias => vec![query],
+            QueryNorm if family.head_norms == HeadNorms::All => vec![query],
+            KeyNorm if family.head_norms == HeadNorms::All => vec![key_value],
             QueryNorm | KeyNorm => vec![u64::from(of.head_size)],
+            Sinks => vec![u64::from(of.n_heads)],
+            ConvInput => vec![hidden, 3 * hidden],
+            ConvTaps => vec![of.convolutions.as_ref().map_or(0, |of| u64::from(of.n_taps)), hidden],
+            ConvOutput => vec![hidden, hidden],
             Key | Value | CrossKey | CrossValue => vec![hidden, key_value],
             KeyBias | ValueBias => vec![key_value],
             QueryKeyValue => vec![hidden, query + 2 * key_value],
             QueryKeyValueBias => vec![query + 2 * key_value],
             AttentionOutput | CrossOutput => vec![query, hidden],
+            FfnUp if family.feed_forward == FeedForward::Fused => vec![hidden, 2 * ffn],
             FfnGate | FfnUp => vec![hidden, ffn],
             FfnUpBias => vec![ffn],
             FfnDown => vec![ffn, hidden],
@@ -206,22 +293,35 @@ impl Role {
     /// Whether a model of these hyperparameters has such a tensor (each of its layers, where the role is of a layer).
     pub fn is_in(self, of: &Hyperparameters) -> bool {
         use Role::*;
-        let family = of.architecture;
-        let is_fused = family.has_layer_norms();
+        let family = of.architecture.family();
+        let (has_biases, has_norm_biases) = (family.biases == Biases::All, family.has_norm_biases());
+        let has_ffn_norm = family.has_norms_before() && !family.is_parallel;
         match self {
-            TokenEmbedding | OutputNorm | AttentionNorm | AttentionOutput | FfnNorm | FfnUp | FfnDown => true,
+            _ if family.optional.contains(&self) => of.options.contains(&self),
+            TokenEmbedding | OutputNorm | AttentionOutput | FfnUp | FfnDown => true,
             Output => !of.tied_embedding,
             RopeFrequencies => of.rope.is_some_and(|rope| rope.has_frequency_factors),
-            TokenEmbeddingNorm | TokenEmbeddingNormBias => family == Architecture::Bloom,
-            PositionEmbedding => family.positions() == Positions::Learned,
-            OutputNormBias | AttentionNormBias | AttentionOutputBias | FfnNormBias | FfnUpBias | FfnDownBias => {
-                family.has_layer_norms()
-            }
-            Query | Key | Value => !is_fused,
-            QueryKeyValue | QueryKeyValueBias => is_fused,
-            QueryBias | KeyBias | ValueBias => family == Architecture::Qwen2,
-            QueryNorm | KeyNorm => family == Architecture::Qwen3,
-            FfnGate => of.is_gated(),
+            RopeFactorsLong | RopeFactorsShort => of.rope.is_some_and(|rope| rope.factors_by_length.is_some()),
+            TokenEmbeddingNorm => family.has_embedding_norm,
+            TokenEmbeddingNormBias => family.has_embedding_norm && has_norm_biases,
+            PositionEmbedding => family.positions == Positions::Learned,
+            OutputNormBias => has_norm_biases,
+            AttentionNorm => family.has_norms_before(),
+            AttentionNormBias => family.has_norms_before() && has_norm_biases,
+            AttentionNorm2 => false,
+            AttentionNorm2Bias => has_norm_biases && AttentionNorm2.is_in(of),
+            FfnNorm => has_ffn_norm,
+            FfnNormBias => has_ffn_norm && has_norm_biases,
+            AttentionPostNorm | FfnPostNorm => family.has_norms_after(),
+            AttentionOutputBias | FfnUpBias | FfnDownBias => has_biases,
+            Query | Key | Value => !family.fuses_queries,
+            QueryKeyValue => family.fuses_queries,
+            QueryKeyValueBias => family.fuses_queries && family.biases != Biases::None,
+            QueryBias | KeyBias | ValueBias => !family.fuses_queries && family.biases != Biases::None,
+            QueryNorm | KeyNorm => family.head_norms != HeadNorms::None,
+            Sinks => family.has_sinks,
+            ConvInput | ConvTaps | ConvOutput => of.convolutions.is_some(),
+            FfnGate => of.is_gated() && family.feed_forward == FeedForward::Gated,
             EncoderRelativeBias | EncoderOutputNorm | DecoderRelativeBias | CrossNorm | CrossQuery | CrossKey
             | CrossValue | CrossOutput => of.encoder.is_some(),
         }
@@ -229,8 +329,26 @@ impl Role {
 
     /// The roles that this layer of a model of these hyperparameters has.
     pub fn of_layer(of: &Hyperparameters, layer: u32) -> impl Iterator<Item = Role> {
-        let is_here = move |role: &Role| !role.is_of_cross_attention() || of.attends_to_encoder(layer);
+        let is_convolution = of.is_convolution(layer);
+        let is_here = move |role: &Role| {
+            (!role.is_of_cross_attention() || of.attends_to_encoder(layer))
+                && !(role.is_of_attention() && is_convolution)
+                && (!role.is_of_convolution() || is_convolution)
+        };
         Self::all().filter(|role| role.is_of_a_layer() && role.is_in(of)).filter(is_here)
+    }
+
+    fn is_of_attention(self) -> bool {
+        use Role::*;
+        match self {
+            Query | QueryBias | QueryNorm | Key | KeyBias | KeyNorm | Value | ValueBias | QueryKeyValue
+            | QueryKeyValueBias | AttentionOutput | AttentionOutputBias | Sinks => true,
+            _ => false,
+        }
+    }
+
+    fn is_of_convolution(self) -> bool {
+        matches!(self, Role::ConvInput | Role::ConvTaps | Role::ConvOutput)
     }
 
     fn is_of_cross_attention(self) -> bool {

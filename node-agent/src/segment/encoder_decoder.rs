@@ -8,17 +8,16 @@ mod halves;
 
 use std::ops::Range;
 
-use polyphony_kernels::{
-    Activate, Activation, Attention, BufferId, EmbedRows, Engine, KvLayout, KvWrite, Matmul, MatrixId, PositionBias,
-    Recording, RmsNorm, RoundRows, Row, VectorId,
-};
-use polyphony_model::{Holds, Hyperparameters, LayerRange, Manifest, Role, TensorEntry};
+use polyphony_kernels::{Engine, KvWrite, Recording, Row};
+use polyphony_model::{Holds, Hyperparameters, LayerRange, Manifest, TensorEntry};
 use polyphony_protocol::ActivationType;
 
-use super::decoder::rounding;
+use super::attention::Cache;
+use super::embedding::Embedding;
+use super::linear::Linear;
 use super::loaded::Loaded;
 use super::{Capacity, Input, Output, SegmentError};
-use halves::{Activations, AttentionWeights, Cache, DecoderHalf, EncoderHalf, FeedForward};
+use halves::{DecoderHalf, DecoderLayer, EncoderHalf, Parts};
 
 /// The layers that a phone holds of an encoder–decoder model, loaded.
 pub struct EncoderDecoderSegment {
@@ -29,9 +28,8 @@ pub struct EncoderDecoderSegment {
     capacity: Capacity,
     /// All that is loaded; a step runs a part of it.
     holds: Holds,
-    activation_type: ActivationType,
     /// Of the first segment of either half.
-    embedding: Option<MatrixId>,
+    embedding: Option<Embedding>,
     encoder: Option<EncoderHalf>,
     decoder: Option<DecoderHalf>,
 }
@@ -69,23 +67,14 @@ impl EncoderDecoderSegment {
             loaded.take(engine.as_mut(), tensor, bytes)?;
         }
         loaded.take_rest(engine.as_mut())?;
-        let encoder = EncoderHalf::build(engine.as_mut(), &loaded, of, shape, holds, capacity)?;
-        let decoder = DecoderHalf::build(engine.as_mut(), &loaded, of, shape, holds, capacity)?;
+        let parts = Parts { loaded: &loaded, of, shape, holds, capacity, activation_type };
+        let encoder = EncoderHalf::build(engine.as_mut(), &parts)?;
+        let decoder = DecoderHalf::build(engine.as_mut(), &parts)?;
         let has_embedding = holds.embedding || holds.layers.contains(shape.n_layers);
-        let embedding = has_embedding.then(|| loaded.matrix(Role::TokenEmbedding, None)).transpose()?;
+        let embedding = has_embedding.then(|| Embedding::build(&loaded, of)).transpose()?;
         let hyperparameters = of.clone();
         let n_encoder_layers = shape.n_layers;
-        Ok(Self {
-            engine,
-            hyperparameters,
-            n_encoder_layers,
-            capacity,
-            holds,
-            activation_type,
-            embedding,
-            encoder,
-            decoder,
-        })
+        Ok(Self { engine, hyperparameters, n_encoder_layers, capacity, holds, embedding, encoder, decoder })
     }
 
     pub fn capacity(&self) -> Capacity {
@@ -149,29 +138,19 @@ impl EncoderDecoderSegment {
         self.check_rows(n_tokens, self.capacity.n_positions)?;
         let rows = (0..n_tokens as u32).map(|position| Row { slot: 0, position }).collect();
         let mut recording = Recording::new(rows);
-        let embedding = self.embedding.filter(|_| part.layers.contains(0));
-        self.record_input(&mut recording, n_tokens, input, embedding, half.activations.hidden)?;
+        let (stream, it) = (&half.stream, &half.stream.buffers);
+        let embedding = self.embedding.as_ref().filter(|_| part.layers.contains(0));
+        stream.record_input(&mut recording, input, embedding)?;
         let lengths = vec![n_tokens as u32; n_tokens];
-        let it = &half.activations;
         for layer in layers {
-            self.record_self_attention(
-                &mut recording,
-                &layer.attention,
-                it,
-                half.cache,
-                half.layout,
-                half.bias,
-                Some(&lengths),
-            );
-            self.record_feed_forward(&mut recording, &layer.ffn, it, n_tokens);
+            stream.record_self_attention(&mut recording, &layer.attention, &layer.ffn, half.cache, Some(&lengths));
+            stream.record_feed_forward(&mut recording, &layer.ffn);
         }
         let mut out = it.hidden;
         let ends = part.layers.contains(self.n_encoder_layers - 1);
-        if let Some(weight) = half.output_norm.filter(|_| ends) {
-            recording.push(self.norm(it.hidden, weight, n_tokens, it.normed));
-            // As any hidden state that travels, so that it is the same whether it does or not.
-            self.record_rounding(&mut recording, it.normed, n_tokens);
-            out = it.normed;
+        if let Some(norm) = half.output_norm.filter(|_| ends) {
+            out = stream.record_norm(&mut recording, norm, it.normed);
+            stream.record_rounding(&mut recording, out);
         }
         recording.readback(out, 0..n_tokens * self.hidden_size());
         Ok(self.engine.run(&recording)?)
@@ -206,10 +185,11 @@ impl EncoderDecoderSegment {
         let mut recording = Recording::new(rows);
         recording.upload(half.encoded, 0, encoded);
         for layer in layers {
-            recording.push(product(layer.cross.key, half.encoded, n_rows, None, half.encoded_key));
-            recording.push(product(layer.cross.value, half.encoded, n_rows, None, half.encoded_value));
+            let product = |weight, out| Linear { weight, bias: None }.of(half.encoded, n_rows, None, out);
+            recording.push(product(layer.cross.key, half.encoded_key));
+            recording.push(product(layer.cross.value, half.encoded_value));
             let (k, v, Cache { k: k_cache, v: v_cache }) = (half.encoded_key, half.encoded_value, layer.cross_cache);
-            recording.push(KvWrite { k, v, k_cache, v_cache, layout: half.layout });
+            recording.push(KvWrite { k, v, k_cache, v_cache, layout: half.stream.layout() });
         }
         self.engine.run(&recording)?;
         Ok(())
@@ -244,27 +224,17 @@ impl EncoderDecoderSegment {
         self.check_rows(n_logits, self.capacity.max_logits().min(n_rows))?;
         let lengths: Vec<u32> = rows.iter().map(|row| row.n_encoded).collect();
         let mut recording = Recording::new(rows.iter().map(|row| row.row).collect());
-        let it = &half.activations;
-        let embedding = self.embedding.filter(|_| part.layers.contains(self.n_encoder_layers));
-        self.record_input(&mut recording, n_rows, input, embedding, it.hidden)?;
+        let stream = &half.stream;
+        let embedding = self.embedding.as_ref().filter(|_| part.layers.contains(self.n_encoder_layers));
+        stream.record_input(&mut recording, input, embedding)?;
         for layer in layers {
-            self.record_self_attention(&mut recording, &layer.attention, it, layer.cache, half.layout, half.bias, None);
-            recording.push(self.norm(it.hidden, layer.cross.norm, n_rows, it.normed));
-            recording.push(product(layer.cross.query, it.normed, n_rows, None, it.query));
-            recording.push(self.attention(it, layer.cross_cache, half.layout, None, Some(&lengths)));
-            recording.push(product(layer.cross.output, it.attended, n_rows, Some(it.hidden), it.hidden));
-            self.record_feed_forward(&mut recording, &layer.ffn, it, n_rows);
+            half.record_layer(&mut recording, layer, &lengths);
         }
         let Some(head) = half.head.as_ref().filter(|_| part.head) else {
-            recording.readback(it.hidden, 0..n_rows * self.hidden_size());
+            recording.readback(stream.buffers.hidden, 0..n_rows * self.hidden_size());
             return Ok(Output::Hidden(self.engine.run(&recording)?));
         };
-        if n_logits > 0 {
-            let norm = self.norm(it.hidden, head.norm, n_logits, it.normed);
-            recording.push(RmsNorm { first_row: n_rows - n_logits, ..norm });
-            recording.push(product(head.output, it.normed, n_logits, None, head.logits));
-            recording.readback(head.logits, 0..n_logits * self.vocab_size());
-        }
+        stream.record_logits(&mut recording, head, n_logits);
         Ok(Output::Logits(self.engine.run(&recording)?))
     }
 
@@ -276,109 +246,20 @@ impl EncoderDecoderSegment {
     fn check_rows(&self, rows: usize, limit: usize) -> Result<(), SegmentError> {
         if rows <= limit { Ok(()) } else { Err(SegmentError::TooManyRows { rows, limit }) }
     }
+}
 
-    fn record_input(
-        &self,
-        recording: &mut Recording,
-        n_rows: usize,
-        input: Input,
-        embedding: Option<MatrixId>,
-        hidden: BufferId,
-    ) -> Result<(), SegmentError> {
-        let (values, expected) = match &input {
-            Input::Tokens(tokens) => (tokens.len(), n_rows),
-            Input::Hidden(values) => (values.len(), n_rows * self.hidden_size()),
-        };
-        if values != expected {
-            return Err(SegmentError::InputSize { rows: n_rows, values, expected });
-        }
-        match (input, embedding) {
-            (Input::Tokens(tokens), Some(table)) => {
-                recording.push(EmbedRows { table, tokens, adds: false, out: hidden });
-            }
-            (Input::Hidden(values), None) => recording.upload(hidden, 0, values),
-            (Input::Tokens(_), None) => {
-                return Err(SegmentError::InputKind { given: "tokens", wanted: "hidden states" });
-            }
-            (Input::Hidden(_), Some(_)) => {
-                return Err(SegmentError::InputKind { given: "hidden states", wanted: "tokens" });
-            }
-        }
-        Ok(())
-    }
+// === impl DecoderHalf ===
 
-    #[allow(clippy::too_many_arguments, reason = "what both halves share, spelled out")]
-    fn record_self_attention(
-        &self,
-        recording: &mut Recording,
-        layer: &AttentionWeights,
-        it: &Activations,
-        cache: Cache,
-        layout: KvLayout,
-        bias: PositionBias,
-        lengths: Option<&[u32]>,
-    ) {
-        let n_rows = recording.rows.len();
-        recording.push(self.norm(it.hidden, layer.norm, n_rows, it.normed));
-        recording.push(product(layer.query, it.normed, n_rows, None, it.query));
-        recording.push(product(layer.key, it.normed, n_rows, None, it.key));
-        recording.push(product(layer.value, it.normed, n_rows, None, it.value));
-        recording.push(KvWrite { k: it.key, v: it.value, k_cache: cache.k, v_cache: cache.v, layout });
-        recording.push(self.attention(it, cache, layout, Some(bias), lengths));
-        recording.push(product(layer.output, it.attended, n_rows, Some(it.hidden), it.hidden));
-    }
-
-    /// Scores are not scaled: the weights of queries were made for that.
-    fn attention(
-        &self,
-        it: &Activations,
-        cache: Cache,
-        layout: KvLayout,
-        bias: Option<PositionBias>,
-        lengths: Option<&[u32]>,
-    ) -> Attention {
-        let of = &self.hyperparameters;
-        Attention {
-            q: it.query,
-            k_cache: cache.k,
-            v_cache: cache.v,
-            layout,
-            n_heads: of.n_heads as usize,
-            n_kv_heads: of.n_kv_heads as usize,
-            head_size: of.head_size as usize,
-            scale: 1.0,
-            window: None,
-            lengths: lengths.map(<[u32]>::to_vec),
-            bias,
-            out: it.attended,
-        }
-    }
-
-    fn record_feed_forward(&self, recording: &mut Recording, layer: &FeedForward, it: &Activations, n_rows: usize) {
-        let width = self.hyperparameters.ffn_size as usize;
-        recording.push(self.norm(it.hidden, layer.norm, n_rows, it.normed));
-        recording.push(product(layer.up, it.normed, n_rows, None, it.up));
-        let (function, x, factor) = match layer.gate {
-            Some(gate) => {
-                recording.push(product(gate, it.normed, n_rows, None, it.gate));
-                (Activation::Gelu, it.gate, Some(it.up))
-            }
-            None => (Activation::Relu, it.up, None),
-        };
-        recording.push(Activate { function, x, factor, width, n_rows, out: it.ffn });
-        recording.push(product(layer.down, it.ffn, n_rows, Some(it.hidden), it.hidden));
-        self.record_rounding(recording, it.hidden, n_rows);
-    }
-
-    fn record_rounding(&self, recording: &mut Recording, x: BufferId, n_rows: usize) {
-        if let Some(to) = rounding(self.activation_type) {
-            recording.push(RoundRows { x, width: self.hidden_size(), n_rows, to });
-        }
-    }
-
-    fn norm(&self, x: BufferId, weight: VectorId, n_rows: usize, out: BufferId) -> RmsNorm {
-        let (eps, width) = (self.hyperparameters.norm_epsilon, self.hidden_size());
-        RmsNorm { x, first_row: 0, weight, eps, width, n_rows, out }
+impl DecoderHalf {
+    /// Attention to the past, then to the first `lengths` positions of the encoder's output, then the feed-forward network.
+    fn record_layer(&self, recording: &mut Recording, layer: &DecoderLayer, lengths: &[u32]) {
+        let (stream, n_rows) = (&self.stream, recording.rows.len());
+        let DecoderLayer { layer, cache, cross, cross_cache } = layer;
+        stream.record_self_attention(recording, &layer.attention, &layer.ffn, *cache, None);
+        let x = stream.record_norm(recording, cross.norm, stream.buffers.normed);
+        recording.push(cross.query.of(x, n_rows, None, stream.buffers.query));
+        stream.record_cross_attention(recording, cross.output, *cross_cache, lengths);
+        stream.record_feed_forward(recording, &layer.ffn);
     }
 }
 
@@ -386,8 +267,4 @@ impl EncoderDecoderSegment {
 fn within(first: u32, n_layers: usize, part: Holds) -> Range<usize> {
     let index = |layer: u32| (layer.saturating_sub(first) as usize).min(n_layers);
     index(part.layers.from)..index(part.layers.to)
-}
-
-fn product(weight: MatrixId, x: BufferId, n_rows: usize, residual: Option<BufferId>, out: BufferId) -> Matmul {
-    Matmul { weight, x, first_row: 0, n_rows, bias: None, residual, out }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use polyphony_kernels::{Engine, MatrixId, VectorId, WeightType};
+use polyphony_model::family::{FeedForward, HeadNorms};
 use polyphony_model::{Architecture, Role, TensorEntry, TensorType};
 
 use super::SegmentError;
@@ -19,6 +20,8 @@ pub(super) struct Loaded {
     biases: BTreeMap<(Role, u32), Vec<f32>>,
     /// What is joined in this family.
     joins: &'static [Join],
+    /// Gate and way up come as one matrix, one after the other.
+    fuses_gates: bool,
     /// The values of tables that are loaded in another form.
     tables: BTreeMap<Role, Vec<f32>>,
     /// Wait for the others of their join.
@@ -51,16 +54,15 @@ const BIASES: [Role; 3] = [Role::QueryBias, Role::KeyBias, Role::ValueBias];
 // === impl Loaded ===
 
 impl Loaded {
-    /// Nothing yet, of a model of this family.
-    pub fn new(family: Architecture) -> Self {
-        let joins = match family {
-            // Each head of queries and of keys is normed before they are used.
-            Architecture::Qwen3 => &JOINS[1..],
-            // Gates are of another function than the joined kernel's.
-            Architecture::T5 => &[],
-            _ => &JOINS[..],
+    /// Nothing yet, of a model of this architecture.
+    pub fn new(architecture: Architecture) -> Self {
+        let joins = match architecture.family().head_norms {
+            HeadNorms::None => &JOINS[..],
+            // Queries and keys are normed before they are used.
+            HeadNorms::Each | HeadNorms::All => &JOINS[1..],
         };
-        Self { joins, ..Self::default() }
+        let fuses_gates = architecture.family().feed_forward == FeedForward::Fused;
+        Self { joins, fuses_gates, ..Self::default() }
     }
 
     /// Takes one tensor to the engine, or keeps it until the others of its join are there.
@@ -68,7 +70,7 @@ impl Loaded {
         let place = (tensor.role, tensor.layer);
         if tensor.role.is_vector() {
             let values = vector_values(tensor, &bytes)?;
-            if matches!(tensor.role, Role::EncoderRelativeBias | Role::DecoderRelativeBias) {
+            if tensor.role.is_table() {
                 self.tables.insert(tensor.role, values);
                 return Ok(());
             }
@@ -84,6 +86,10 @@ impl Loaded {
         let n_cols = usize::try_from(n_cols).map_err(|_| not_a_matrix())?;
         let n_rows = usize::try_from(n_rows).map_err(|_| not_a_matrix())?;
         let rows = Rows { weight_type: weight_type(tensor)?, n_rows, n_cols, ggml: bytes };
+        if let (true, Role::FfnUp, Some(layer)) = (self.fuses_gates, tensor.role, tensor.layer) {
+            self.joined.insert((Role::FfnGate, layer), rows.halves_taking_turns().load(engine)?);
+            return Ok(());
+        }
         let join = self.joins.iter().find(|join| join.roles.contains(&tensor.role));
         let (Some(join), Some(layer)) = (join, tensor.layer) else {
             self.matrices.insert(place, rows.load(engine)?);
@@ -153,6 +159,17 @@ impl Loaded {
 impl Rows {
     fn load(&self, engine: &mut dyn Engine) -> Result<MatrixId, SegmentError> {
         Ok(engine.load_matrix(self.weight_type, self.n_rows, self.n_cols, &self.ggml)?)
+    }
+
+    /// The rows of its first half and of its second taking turns.
+    fn halves_taking_turns(mut self) -> Self {
+        // Bytes that are not those of the shape stay as they are: the engine will say so.
+        if let Some(row_bytes) = self.row_bytes() {
+            let (first, second) = self.ggml.split_at(self.n_rows / 2 * row_bytes);
+            let pairs = first.chunks_exact(row_bytes).zip(second.chunks_exact(row_bytes));
+            self.ggml = pairs.flat_map(|(one, other)| [one, other]).flatten().copied().collect();
+        }
+        self
     }
 
     /// Bytes of one row; `None` when the bytes are not those of the shape, which the engine will say.
@@ -228,6 +245,11 @@ mod tests {
         let after = JOINS[0].whole(&[&rows(2, 0), &rows(1, 5), &rows(1, 7)]).expect("widths may differ");
         assert_eq!(first_bytes(&after), [0, 1, 5, 7]);
         assert_eq!(after.n_rows, 4);
+    }
+
+    #[test]
+    fn a_fused_gate_and_its_way_up_take_turns() {
+        assert_eq!(first_bytes(&rows(6, 0).halves_taking_turns()), [0, 3, 1, 4, 2, 5]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::{Engine, Matmul, Recording, WeightType};
-use polyphony_model::{Manifest, TensorEntry};
+use polyphony_model::{Manifest, TensorEntry, TensorReader};
 
 use crate::golden::{CPU_INT8, VULKAN_INT8, golden_folder, vulkan_is_here};
 
@@ -44,16 +44,16 @@ fn every_quantised_matrix_of_every_golden_file_has_the_products_of_the_oracle() 
         if file.extension().is_none_or(|extension| extension != "gguf") {
             continue;
         }
-        let (manifest, bytes) = (Manifest::outline(&file).unwrap(), fs::read(&file).unwrap());
+        let manifest = Manifest::outline(&file).unwrap();
         let is_quantised = |tensor: &&TensorEntry| {
             let weight_type = WeightType::named(tensor.tensor_type.name());
             weight_type.is_some_and(|it| it.packing().quantised().is_some()) && tensor.shape.len() == 2
         };
         for tensor in manifest.tensors.iter().filter(is_quantised) {
-            let bytes = &bytes[tensor.offset as usize..(tensor.offset + tensor.n_bytes) as usize];
-            let expected = products(&mut oracle, tensor, bytes);
+            let bytes = TensorReader::open(&file, &manifest, tensor).unwrap().read_all().unwrap();
+            let expected = products(&mut oracle, tensor, &bytes);
             for engine in &mut engines {
-                let found = products(engine.as_mut(), tensor, bytes);
+                let found = products(engine.as_mut(), tensor, &bytes);
                 assert!(found == expected, "{}: {} of {}", engine.device(), tensor.name, file.display());
             }
             seen.insert(tensor.tensor_type);

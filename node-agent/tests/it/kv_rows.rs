@@ -10,7 +10,11 @@ use polyphony_protocol::ActivationType;
 use crate::golden::{CPU, VULKAN, vulkan_is_here};
 
 fn load(backend: Backend, layers: LayerRange) -> Segment {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf");
+    load_of("llama_q8_0", backend, layers)
+}
+
+fn load_of(model: &str, backend: Backend, layers: LayerRange) -> Segment {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../e2e/golden/tiny/{model}.gguf"));
     let manifest = Manifest::build(&path).unwrap();
     let holds = Holds { layers, ..Holds::all(manifest.hyperparameters.n_layers) };
     let capacity = Capacity { n_slots: 3, n_positions: 32, max_rows: 8 };
@@ -29,16 +33,16 @@ fn step(segment: &mut Segment, slot: u32, position: u32, tokens: &[u32]) -> Vec<
     }
 }
 
-fn move_a_session(backend: Backend) {
+fn move_a_session(model: &str, backend: Backend) {
     let whole = LayerRange { from: 0, to: 4 };
-    let (mut old, mut new) = (load(backend, whole), load(backend, whole));
-    step(&mut old, 1, 0, &[7, 100, 42, 9, 300]);
+    let (mut old, mut new) = (load_of(model, backend, whole), load_of(model, backend, whole));
+    step(&mut old, 1, 0, &[7, 100, 42, 9, 200]);
     // Another session's rows lie beside.
     step(&mut new, 1, 0, &[1, 2, 3]);
     for layer in 0..4 {
         for (from, to) in [(0, 2), (2, 5)] {
             let values = old.read_kv(layer, 1, from..to).unwrap();
-            assert_eq!(values.len(), (to - from) as usize * old.kv_values_per_position());
+            assert_eq!(values.len(), (to - from) as usize * old.kv_values_per_position(layer).unwrap());
             new.write_kv(layer, 2, from..to, &values).unwrap();
             assert_eq!(new.read_kv(layer, 2, from..to).unwrap(), values);
         }
@@ -50,13 +54,18 @@ fn move_a_session(backend: Backend) {
 
 #[test]
 fn a_kv_cache_moves_to_the_bit_on_the_cpu() {
-    move_a_session(CPU);
+    move_a_session("llama_q8_0", CPU);
+}
+
+#[test]
+fn what_convolutions_keep_moves_to_the_bit() {
+    move_a_session("lfm2", CPU);
 }
 
 #[test]
 fn a_kv_cache_moves_to_the_bit_on_vulkan() {
     if vulkan_is_here() {
-        move_a_session(VULKAN);
+        move_a_session("llama_q8_0", VULKAN);
     }
 }
 
@@ -80,7 +89,7 @@ fn a_part_of_what_is_loaded_runs_as_if_it_were_alone() {
 #[test]
 fn rows_that_are_not_in_the_cache_are_refused() {
     let mut segment = load(CPU, LayerRange { from: 1, to: 3 });
-    let width = segment.kv_values_per_position();
+    let width = segment.kv_values_per_position(1).unwrap();
     for (layer, slot, from, to) in [(0, 0, 0, 1), (3, 0, 0, 1), (u32::MAX, 0, 0, 1)] {
         assert!(matches!(segment.read_kv(layer, slot, from..to), Err(SegmentError::NotLoaded { .. })));
     }

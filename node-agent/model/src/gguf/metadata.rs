@@ -186,6 +186,16 @@ impl Metadata {
         })
     }
 
+    /// An array of booleans, where there is one.
+    pub fn optional_bools(&self, key: &str) -> Result<Option<Vec<bool>>, GgufError> {
+        self.typed(key, "an array of booleans", |value| match value {
+            Value::Array(Array::Numbers(Numbers { value_type: number::BOOL, bytes })) => {
+                Some(bytes.iter().map(|byte| *byte != 0).collect())
+            }
+            _ => None,
+        })
+    }
+
     fn typed<'a, T>(
         &'a self,
         key: &str,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The tiny models of the golden data.
-pub const TINY: [&str; 14] = [
+pub const TINY: [&str; 29] = [
     "llama",
     "llama_f16",
     "llama_q8_0",
@@ -18,6 +18,21 @@ pub const TINY: [&str; 14] = [
     "t5",
     "llama_bf16",
     "llama256_mixed",
+    "gemma2",
+    "gemma3",
+    "gemma3_scaled",
+    "phi3",
+    "phi3_long",
+    "phi3_short",
+    "olmo2",
+    "olmo3",
+    "cohere2",
+    "falcon",
+    "granite",
+    "lfm2",
+    "llama_yarn",
+    "smollm3",
+    "starcoder2",
 ];
 
 pub fn golden(name: &str) -> PathBuf {

@@ -1,0 +1,38 @@
+//! What a short convolution goes over, into its cache: a gate's product with what it lets in.
+
+use crate::ops::kv_write::check_cache;
+use crate::plan::{Binding, Plan};
+use crate::recording::{BufferId, KvLayout, Row};
+use crate::shapes::{ShapeError, Shapes, require_apart};
+use crate::wgsl::Variant;
+
+/// `cache[row.slot][row.position][i] = x[r][0][i] · x[r][2][i]` for every row of the step.
+///
+/// `x` is `[rows][3][width]`; the cache is as `layout` says, its `kv_width` being the width.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvWrite {
+    pub x: BufferId,
+    pub cache: BufferId,
+    pub layout: KvLayout,
+}
+
+impl ConvWrite {
+    pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+        check_cache(shapes, self.layout, rows, "cache", self.cache)?;
+        shapes.require_rows("x", self.x, rows.len(), self.layout.kv_width.saturating_mul(3))?;
+        require_apart(self.cache, &[self.x])
+    }
+}
+
+impl ConvWrite {
+    /// A lane a value.
+    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+        plan.dispatch_lanes(
+            Variant::ConvWrite,
+            &[self.layout.kv_width as u32, self.layout.n_positions as u32, 0],
+            &[(1, Binding::Data), (2, Binding::Read(self.x)), (3, Binding::Write(self.cache))],
+            self.layout.kv_width,
+            plan.rows.len(),
+        );
+    }
+}
