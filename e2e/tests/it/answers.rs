@@ -104,6 +104,7 @@ async fn models_of_other_families_and_files_answer_as_the_reference_does_over_th
         ("bloom", "bloom.gguf"),
         ("split3", "split3-00002-of-00003.gguf"),
         ("qwen2-hf", "qwen2_hf"),
+        ("llama-hf", "llama_hf"),
     ];
     let shelf = Shelf::up(3, "1Gi").unwrap();
     let mut manifests = Vec::new();
