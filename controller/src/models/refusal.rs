@@ -87,8 +87,7 @@ impl Refusal {
             )
             | ModelError::Hyperparameters { source: HyperparameterError::Architecture { .. }, .. }
             | ModelError::Manifest {
-                source: ManifestError::UnknownTensor { .. } | ManifestError::Type { .. },
-                ..
+                source: ManifestError::UnknownTensor { .. } | ManifestError::Type { .. }, ..
             } => Reason::Unsupported,
             ModelError::Text { source, .. } if is_of_another_kind(source) => Reason::Unsupported,
             ModelError::Files(_)

@@ -45,8 +45,8 @@ lanes::simd! {
             let (per_step, d) = steps(largest);
             *out = Quantised { q: [0; GROUP], d };
             if d > 0.0 {
-                for i in 0..GROUP {
-                    out.q[i] = (x[i] * per_step + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits()) as i8;
+                for (q, x) in out.q.iter_mut().zip(x) {
+                    *q = (x * per_step + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits()) as i8;
                 }
             }
         }

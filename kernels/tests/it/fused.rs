@@ -47,7 +47,9 @@ fn taking_turns(gate: &[u8], up: &[u8], n_rows: usize) -> Vec<u8> {
 fn gate_and_up_in_one_have_the_bits_of_three_ops() {
     for weight_type in WeightType::ALL {
         let functions = [Activation::Silu, Activation::Gelu, Activation::Silu];
-        for ((width, n_in, n_rows), function) in [(5, 32_usize, 1), (64, 96, 3), (33, 576, 9)].into_iter().zip(functions) {
+        for ((width, n_in, n_rows), function) in
+            [(5, 32_usize, 1), (64, 96, 3), (33, 576, 9)].into_iter().zip(functions)
+        {
             let n_in = n_in.next_multiple_of(weight_type.block().0);
             // Sums of up to 768 products as in the twins of Matmul; the gate is at most as steep as 1.1 times the other factor, some 30.
             the_same(5e-4, |engine| {

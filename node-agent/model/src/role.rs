@@ -340,11 +340,22 @@ impl Role {
 
     fn is_of_attention(self) -> bool {
         use Role::*;
-        match self {
-            Query | QueryBias | QueryNorm | Key | KeyBias | KeyNorm | Value | ValueBias | QueryKeyValue
-            | QueryKeyValueBias | AttentionOutput | AttentionOutputBias | Sinks => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Query
+                | QueryBias
+                | QueryNorm
+                | Key
+                | KeyBias
+                | KeyNorm
+                | Value
+                | ValueBias
+                | QueryKeyValue
+                | QueryKeyValueBias
+                | AttentionOutput
+                | AttentionOutputBias
+                | Sinks
+        )
     }
 
     fn is_of_convolution(self) -> bool {

@@ -2,7 +2,7 @@
 
 use polyphony_agent::segment::{Capacity, Segment, SegmentError};
 use polyphony_kernels::Backend;
-use polyphony_model::{Gguf, Holds, Hyperparameters, Manifest, Role};
+use polyphony_model::{Gguf, Holds, Hyperparameters, Manifest, Role, TensorReader};
 use polyphony_protocol::ActivationType;
 
 use crate::golden::{CPU, Off, Ring, VULKAN, compare, golden, golden_folder, off, vulkan_is_here};
@@ -69,14 +69,13 @@ fn every_family_gives_its_golden_logits_on_vulkan_however_it_is_cut() {
 fn a_factor_that_no_frequency_can_be_divided_by_is_refused_by_its_name() {
     let path = golden_folder().join("tiny/phi3_long.gguf");
     let manifest = Manifest::build(&path).unwrap();
-    let file = std::fs::read(&path).unwrap();
     // Of the set for short contexts nothing is read here.
     for (spoilt, is_read) in [(Role::RopeFactorsLong, true), (Role::RopeFactorsShort, false)] {
         let engine = polyphony_kernels::open(CPU, None).unwrap();
         let capacity = Capacity { n_slots: 1, n_positions: 33, max_rows: 1 };
         let load = Segment::load(engine, &manifest, Holds::all(3), capacity, ActivationType::F32, |tensor| {
-            let bytes = &file[tensor.offset as usize..(tensor.offset + tensor.n_bytes) as usize];
-            Ok::<_, SegmentError>(if tensor.role == spoilt { vec![0; bytes.len()] } else { bytes.to_vec() })
+            let bytes = TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap();
+            Ok::<_, SegmentError>(if tensor.role == spoilt { vec![0; bytes.len()] } else { bytes })
         });
         match load {
             Err(SegmentError::Factor { role, found }) => assert!(is_read && role == spoilt && found == 0.0),

@@ -111,10 +111,11 @@ fn add_group(
     for half in 0..2 {
         let x_sum = x.sums[group][half];
         let mut dots = [-offset * x_sum; STRIP];
-        for c in 4 * half..4 * half + 4 {
-            let x = [x.words[group][c].to_le_bytes().map(u8::cast_signed); STRIP];
+        let words = 4 * half..4 * half + 4;
+        for (codes, x) in codes[words.clone()].iter().zip(&x.words[group][words]) {
+            let x = [x.to_le_bytes().map(u8::cast_signed); STRIP];
             let mut products = [0i16; 4 * STRIP];
-            for (product, (code, x)) in products.iter_mut().zip(codes[c].iter().zip(x.as_flattened())) {
+            for (product, (code, x)) in products.iter_mut().zip(codes.iter().zip(x.as_flattened())) {
                 *product = i16::from(*code) * i16::from(*x);
             }
             for (dot, fours) in dots.iter_mut().zip(products.as_chunks::<4>().0) {
