@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use http::Uri;
-use http::uri::InvalidUri;
+use http::uri::{Authority, InvalidUri};
 use hyper_util::client::proxy::matcher::Matcher;
 
 /// The variables that name a proxy, and what is reached without. The first that is not empty counts.
@@ -49,9 +49,15 @@ impl Way {
         if excepted.iter().any(|host| host == "*") {
             return Ok(Self { proxy: None, passed_over });
         }
-        // Which proxy is no question of this matcher's.
+        // Which proxy is no question of this matcher's, nor which port. It compares letters of either case, and takes the dot of the root
+        // for one of the name.
         let matcher = Matcher::builder().all("http://proxy").no(excepted.join(",")).build();
-        let proxy = matcher.intercept(url).map(|_| parse(&proxy)).transpose()?;
+        let asked = url
+            .host()
+            .and_then(|host| rootless(host).parse().ok())
+            .map(|host: Authority| Uri::builder().scheme("http").authority(host).path_and_query("/").build());
+        let asked = asked.and_then(Result::ok).unwrap_or_else(|| url.clone());
+        let proxy = matcher.intercept(&asked).map(|_| parse(&proxy)).transpose()?;
         Ok(Self { proxy, passed_over })
     }
 }
@@ -75,6 +81,11 @@ fn is_of_cluster(host: &str, service_host: Option<&str>) -> bool {
 /// A host in small letters, without brackets and the dot of the root.
 fn plain(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// A name without the dot of the root, which says only that it is whole.
+fn rootless(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// `proxy:3128` means `http://proxy:3128`, as to every other program.
@@ -117,7 +128,7 @@ fn exception(entry: &str) -> Option<(String, Option<u16>)> {
     }
     let (name, port) = entry.split_at(entry.find(':').unwrap_or(entry.len()));
     // `*.example.com` and `.example.com` are one.
-    let name = name.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(name);
+    let name = rootless(name.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(name));
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
@@ -197,6 +208,15 @@ mod tests {
             ("https://10.0.0.7:6443", "10.0.0.0/8", false),
             ("https://10.0.0.7:6443", "192.168.0.0/16", true),
             ("https://[fd00::7]:6443", "[fd00::7]:6443", false),
+            ("https://k8s.example.com.:6443", "k8s.example.com", false),
+            ("https://k8s.example.com.", "example.com", false),
+            ("https://k8s.example.com.:6443", ".EXAMPLE.com.:6443", false),
+            ("https://k8s.example.com:6443", "k8s.example.com.", false),
+            ("https://K8s.Example.COM:6443", "*.example.com.", false),
+            ("https://k8s.example.com:6443", "K8S.example.com:443", true),
+            ("https://k8s.example.com.:6443", "s.example.com", true),
+            ("https://10.0.0.7.:6443", "10.0.0.0/8", false),
+            ("https://10.0.0.7:6443", "10.0.0.7.", false),
         ] {
             let variables =
                 [("HTTPS_PROXY", "proxy:3128"), ("NO_PROXY", no_proxy), ("KUBERNETES_SERVICE_HOST", "10.96.0.1")];
