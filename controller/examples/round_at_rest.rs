@@ -4,7 +4,7 @@
 //! observed to what is to be done; with `--json` one object a round. Reading the API and writing to it are not in it, and at rest nothing
 //! is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let round = |observed: &Observed| {
         planner.begin_round();
         let began = Instant::now();
-        let decision = decide_with(observed, &|strategy, problem| planner.plan(strategy, problem));
+        let decision = decide_with(observed, &|question| planner.plan(question));
         (began.elapsed(), decision.actions().cloned().collect::<Vec<_>>())
     };
     // Until all is planned, loaded, measured, and nothing moves any more.
@@ -134,7 +134,7 @@ fn world() -> Result<Observed, Box<dyn std::error::Error>> {
         sessions: BTreeMap::new(),
         tokens_per_second: BTreeMap::new(),
         setbacks: BTreeMap::new(),
-        behind: BTreeSet::new(),
+        waiting: BTreeMap::new(),
         written: BTreeMap::new(),
     })
 }

@@ -24,10 +24,10 @@ pub mod reach;
 pub mod segments;
 pub mod setbacks;
 pub mod stores;
+pub mod written;
 
 mod memory;
 mod panics;
-mod shown;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,8 +49,7 @@ use outbox::Outbox;
 use planner::RememberingPlanner;
 use reach::Reach;
 use setbacks::Cause;
-use shown::Shown;
-use stores::Written;
+use written::Written;
 
 /// A round comes at least this often, for what time alone changes; and never sooner after the last one than the second.
 const TICK: Duration = Duration::from_secs(1);
@@ -148,7 +147,7 @@ impl Rounds {
         let deciding = {
             let (planner, observed, span) = (planner.clone(), observed.clone(), tracing::Span::current());
             tokio::task::spawn_blocking(move || {
-                span.in_scope(|| decide::decide_with(&observed, &|strategy, problem| planner.plan(strategy, problem)))
+                span.in_scope(|| decide::decide_with(&observed, &|question| planner.plan(question)))
             })
         };
         let decision = deciding.await.unwrap_or_else(|error| {
@@ -161,12 +160,11 @@ impl Rounds {
             memory.set_back(&observed, subject, None, Cause::DecisionFailed, words.clone());
         }
         memory.forgive(&observed, &decision);
+        memory.note_waiting(&observed, &decision);
         let n_courses = decision.courses.len();
         let followed = self.follow_all(decision.courses, &observed).await;
         self.learn(memory, &observed, &followed);
-        let written =
-            followed.into_iter().flat_map(|one| one.written.into_iter().map(move |it| (one.subject.clone(), it)));
-        self.read_back(memory, uptime, written.collect()).await;
+        self.read_back(memory, uptime, followed.into_iter().flat_map(|one| one.written)).await;
         let took = began.elapsed();
         self.metrics.note_round(took);
         self.reach.note_round(Instant::now());
@@ -261,31 +259,19 @@ impl Rounds {
         }
     }
 
-    /// Waits until the stores know of what was written, so that nothing is decided twice. Of what they do not, the API is asked.
-    async fn read_back(&self, memory: &mut Memory, uptime: Duration, mut written: Vec<(Subject, Written)>) {
-        let stores = &self.sources.stores;
+    /// Waits until the stores know of what was written, so that nothing is decided twice. What they do not know in time counts as the API
+    /// answered it.
+    async fn read_back(&self, memory: &mut Memory, uptime: Duration, written: impl Iterator<Item = Written>) {
+        written.for_each(|one| memory.await_one(one, uptime));
+        let (memory, stores) = (&*memory, &self.sources.stores);
         let seen_all = async {
-            loop {
-                written.retain(|(_, one)| !stores.has_seen(one));
-                if written.is_empty() {
-                    return;
-                }
+            while memory.n_unseen(stores, uptime) > 0 {
                 tokio::time::sleep(READ_BACK_POLL).await;
             }
         };
-        if tokio::time::timeout(READ_BACK_DEADLINE, seen_all).await.is_ok() {
-            return;
-        }
-        let (n_writes, seconds) = (written.len(), READ_BACK_DEADLINE.as_secs());
-        tracing::warn!(n_writes, "the API's watches are slow: writes have not come back within {seconds} s");
-        let client = &self.actor.client;
-        let asking = written.into_iter().map(|(subject, written)| async move {
-            let said = tokio::time::timeout(READ_BACK_DEADLINE, Shown::ask(client, &written)).await;
-            (subject, written, said.ok().and_then(Result::ok))
-        });
-        let said: Vec<_> = futures::stream::iter(asking).buffer_unordered(COURSES_AT_A_TIME).collect().await;
-        for (subject, written, shown) in said {
-            memory.await_one(subject, written, shown, uptime);
+        if tokio::time::timeout(READ_BACK_DEADLINE, seen_all).await.is_err() {
+            let (n_writes, seconds) = (memory.n_unseen(stores, uptime), READ_BACK_DEADLINE.as_secs());
+            tracing::warn!(n_writes, "the API's watches are slow: writes have not come back within {seconds} s");
         }
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::decide::Action;
 use super::observe::{ObjectKey, Observed};
 use super::setbacks::Cause;
-use super::stores::{Written, WrittenKind};
+use super::written::{Object, Written};
 use crate::hub::registry::Registry;
 use crate::models::ModelStore;
 
@@ -107,36 +107,33 @@ impl Actor {
                     "apiVersion": Phone::api_version(&()), "kind": Phone::kind(&()), "metadata": { "name": name }, "spec": {},
                 });
                 let made = api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(empty)).await?;
-                Ok(Some(new(WrittenKind::Phone, ObjectKey::new("", name), &made)))
+                Ok(Some(new(ObjectKey::new("", name), made)))
             }
             Action::SetPhoneStatus { name, status } => {
                 let old = observed.phones.get(&name).and_then(|seen| seen.object.as_deref());
                 let key = ObjectKey::new("", name);
                 let old = old.map(|phone| (phone, phone.status.as_ref()));
-                set_status(Api::<Phone>::all(self.client.clone()), WrittenKind::Phone, key, old, *status).await
+                set_status(Api::<Phone>::all(self.client.clone()), key, old, *status).await
             }
             Action::SetModelStatus { key, status } => {
                 let old = observed.models.get(&key).map(|seen| (&*seen.object, seen.object.status.as_ref()));
-                set_status(self.namespaced::<Model>(&key), WrittenKind::Model, key, old, status).await
+                set_status(self.namespaced::<Model>(&key), key, old, status).await
             }
             Action::SetPlacementStatus { key, status } => {
                 let old = observed.placements.get(&key).map(|placement| (&**placement, placement.status.as_ref()));
-                set_status(self.namespaced::<SegmentPlacement>(&key), WrittenKind::Placement, key, old, status).await
+                set_status(self.namespaced::<SegmentPlacement>(&key), key, old, status).await
             }
             Action::SetDeploymentStatus { key, status } => {
                 let old = observed.deployments.get(&key).map(|deployment| (&**deployment, deployment.status.as_ref()));
                 let api = self.namespaced::<InferenceDeployment>(&key);
-                set_status(api, WrittenKind::Deployment, key, old, *status).await
+                set_status(api, key, old, *status).await
             }
             Action::CreatePlacement(placement) => self.create(&placement).await.map(Some),
             Action::DeletePlacement { key } => {
                 let deleted =
                     self.namespaced::<SegmentPlacement>(&key).delete(&key.name, &DeleteParams::background()).await;
-                let resource_version = match absent_is_fine(deleted)? {
-                    Some(either) => either.left().and_then(|placement| placement.resource_version()),
-                    None => None,
-                };
-                Ok(Some(Written { kind: WrittenKind::Placement, key, resource_version, is_new: false }))
+                let left = absent_is_fine(deleted)?.and_then(|either| either.left());
+                Ok(Some(Written::now(key, left)))
             }
             Action::ReleasePlacement { key, finalizers_left } => {
                 let finalizers = if finalizers_left.is_empty() { Value::Null } else { json!(finalizers_left) };
@@ -147,8 +144,7 @@ impl Actor {
                 let left = released.filter(|placement| {
                     placement.metadata.deletion_timestamp.is_none() || !placement.finalizers().is_empty()
                 });
-                let resource_version = left.and_then(|placement| placement.resource_version());
-                Ok(Some(Written { kind: WrittenKind::Placement, key, resource_version, is_new: false }))
+                Ok(Some(Written::now(key, left)))
             }
             Action::CutLink { phone } => {
                 self.registry.cut(&phone);
@@ -175,13 +171,13 @@ impl Actor {
         let key = ObjectKey::of(placement);
         let api = self.namespaced::<SegmentPlacement>(&key);
         match api.create(&post(), placement).await {
-            Ok(made) => Ok(new(WrittenKind::Placement, key, &made)),
+            Ok(made) => Ok(new(key, made)),
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 // Names carry no plan: the one that is there may be of another.
                 let there = api.get(&key.name).await?;
                 let is_it = there.spec.plan_digest.is_some() && there.spec.plan_digest == placement.spec.plan_digest;
                 let is_leaving = there.metadata.deletion_timestamp.is_some();
-                if is_it && !is_leaving { Ok(new(WrittenKind::Placement, key, &there)) } else { Err(ActError::Taken) }
+                if is_it && !is_leaving { Ok(new(key, there)) } else { Err(ActError::Taken) }
             }
             Err(error) => Err(error.into()),
         }
@@ -191,7 +187,6 @@ impl Actor {
 /// Writes a status over the one that was observed; what somebody else has written since is not written over.
 async fn set_status<K, S>(
     api: Api<K>,
-    kind: WrittenKind,
     key: ObjectKey,
     observed: Option<(&K, Option<&S>)>,
     status: S,
@@ -199,6 +194,7 @@ async fn set_status<K, S>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
     S: Serialize,
+    Object: From<Option<Arc<K>>>,
 {
     let as_value = |status: &S| serde_json::to_value(status).map_err(kube::Error::SerdeError);
     // An object that is gone needs no status.
@@ -213,12 +209,14 @@ where
     if matches!(&patched, Err(kube::Error::Api(status)) if status.code == 409) {
         return Err(ActError::Stale);
     }
-    let resource_version = absent_is_fine(patched)?.and_then(|object| object.meta().resource_version.clone());
-    Ok(Some(Written { kind, key, resource_version, is_new: false }))
+    Ok(Some(Written::now(key, absent_is_fine(patched)?)))
 }
 
-fn new<K: ResourceExt>(kind: WrittenKind, key: ObjectKey, object: &K) -> Written {
-    Written { kind, key, resource_version: object.resource_version(), is_new: true }
+fn new<K>(key: ObjectKey, object: K) -> Written
+where
+    Object: From<Option<Arc<K>>>,
+{
+    Written { is_new: true, ..Written::now(key, Some(object)) }
 }
 
 /// The merge patch (RFC 7386) that turns `from` into `to`; `{}` when they are equal.
@@ -263,7 +261,7 @@ fn by_us() -> PatchParams {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use k8s_openapi::jiff::Timestamp;
     use polyphony_api::{InferenceDeploymentStatus, PhoneSpec, PhoneStatus};
@@ -322,7 +320,7 @@ mod tests {
             sessions: BTreeMap::new(),
             tokens_per_second: BTreeMap::new(),
             setbacks: BTreeMap::new(),
-            behind: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             written: BTreeMap::new(),
         }
     }
@@ -389,7 +387,10 @@ mod tests {
         let scene = Scene::set_up().await;
         let create = async |name: &str, digest: Option<&str>| {
             let outcome = scene.actor.carry_out(Action::CreatePlacement(placement(name, digest)), &nothing()).await;
-            outcome.map(|written| written.unwrap().resource_version.unwrap())
+            outcome.map(|written| match written.unwrap().object {
+                Object::Placement(Some(placement)) => placement.resource_version().unwrap(),
+                other => panic!("{other:?}"),
+            })
         };
         let made = create("d-0-g1-0", Some("x")).await.unwrap();
         assert_eq!(create("d-0-g1-0", Some("x")).await.unwrap(), made, "made by a call whose answer was lost");

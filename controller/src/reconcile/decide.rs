@@ -12,6 +12,7 @@ pub mod story;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use polyphony_api::{InferenceDeploymentStatus, ModelStatus, PhoneStatus, SegmentPlacement, SegmentPlacementStatus};
@@ -23,7 +24,7 @@ use super::panics::words_of;
 use crate::models::Wanted;
 pub use story::{Severity, Story};
 
-pub use super::problem::{Planner, at_once};
+pub use super::problem::{Planner, Question, at_once};
 
 /// One thing to do. Whoever carries it out has no choice left.
 #[derive(Clone, Debug, PartialEq, IntoStaticStr)]
@@ -128,6 +129,8 @@ pub struct Decision {
     pub courses: Vec<Course>,
     /// Whose decision broke down, and with what words. Nothing else is touched by that.
     pub failed: BTreeMap<Subject, String>,
+    /// Deployments that wait for a plan: for the planner, for the plan of another replica to be written, or for one that matters more.
+    pub waiting: BTreeSet<ObjectKey>,
 }
 
 // === impl Decision ===
@@ -136,6 +139,12 @@ impl Decision {
     /// All actions, course by course.
     pub fn actions(&self) -> impl Iterator<Item = &Action> {
         self.courses.iter().flat_map(|course| &course.actions)
+    }
+
+    /// Since when each of those that wait has waited without a break.
+    pub fn waiting_since(&self, observed: &Observed) -> BTreeMap<ObjectKey, Duration> {
+        let since = |key: &ObjectKey| observed.waiting.get(key).copied().unwrap_or(observed.uptime);
+        self.waiting.iter().map(|key| (key.clone(), since(key))).collect()
     }
 
     /// Decides on one subject. What panics decides nothing, and is noted.

@@ -1,7 +1,6 @@
 //! Memory: what the loop knows beside the API, and may forget: setbacks, and writes that the watches have not shown yet.
 //!
-//! What the API says of such a write when it is asked counts until the watches show it. Only where it does not even say that, the
-//! deployment is left alone: nobody knows how it is.
+//! What the API answered to such a write counts until the watches show it, or until the next write of the same object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,8 +8,8 @@ use std::time::Duration;
 use super::decide::{Decision, Subject};
 use super::observe::{ObjectKey, Observed};
 use super::setbacks::{Cause, Setback, Setbacks};
-use super::shown::Shown;
-use super::stores::{Stores, Written};
+use super::stores::Stores;
+use super::written::Written;
 
 /// What the watches have not shown by then, they show no more.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,16 +22,15 @@ pub(super) struct Memory {
     awaited: Vec<Awaited>,
     /// When the status of a placement was written last.
     written: BTreeMap<ObjectKey, Duration>,
+    /// Since when deployments have waited for a plan.
+    waiting: BTreeMap<ObjectKey, Duration>,
 }
 
 /// A write that has not come back.
 struct Awaited {
-    subject: Subject,
     written: Written,
     /// When it was made, since the start.
     at: Duration,
-    /// What the API says of it, where it says anything.
-    shown: Option<Shown>,
 }
 
 // === impl Memory ===
@@ -43,15 +41,10 @@ impl Memory {
         self.setbacks.retain(|whose, _| observed.deployments.contains_key(&whose.deployment));
         self.written.retain(|key, _| observed.placements.contains_key(key));
         let uptime = observed.uptime;
-        self.awaited.retain(|one| uptime.saturating_sub(one.at) < PATIENCE && !stores.has_seen(&one.written));
-        for one in &self.awaited {
-            match (&one.shown, &one.subject) {
-                (Some(shown), _) => shown.put(&one.written.key, observed),
-                (None, Subject::Deployment(key)) => drop(observed.behind.insert(key.clone())),
-                (None, _) => {}
-            }
-        }
+        self.awaited.retain(|one| uptime.saturating_sub(one.at) < PATIENCE && !one.written.is_seen(stores));
+        self.awaited.iter().for_each(|one| one.written.put(observed));
         observed.setbacks = self.setbacks.clone();
+        observed.waiting = self.waiting.clone();
         observed.written = self.written.clone();
     }
 
@@ -68,6 +61,7 @@ impl Memory {
         let whose = cause.whose(key.clone(), replica);
         let generation = observed.deployments.get(key).and_then(|deployment| deployment.metadata.generation);
         let setback = Setback::after(self.setbacks.get(&whose), cause, words, generation, observed.uptime);
+        let setback = Setback { replica, ..setback };
         self.setbacks.insert(whose, setback);
     }
 
@@ -103,18 +97,28 @@ impl Memory {
         }
     }
 
-    /// A write has not come back; `shown` is what the API says of it.
-    pub(super) fn await_one(&mut self, subject: Subject, written: Written, shown: Option<Shown>, uptime: Duration) {
-        // Of several writes of one object the last one counts.
-        self.awaited.retain(|one| (one.written.kind, &one.written.key) != (written.kind, &written.key));
-        self.awaited.push(Awaited { subject, written, at: uptime, shown });
+    /// Who waits for a plan after this round.
+    pub(super) fn note_waiting(&mut self, observed: &Observed, decision: &Decision) {
+        self.waiting = decision.waiting_since(observed);
+    }
+
+    /// A write was made in the round of that time. Of several writes of one object the last one counts.
+    pub(super) fn await_one(&mut self, mut written: Written, uptime: Duration) {
+        // An object that no watch has shown yet is still as new to them.
+        written.is_new |= self.awaited.iter().any(|one| one.written.is_new && one.written.is_of_same(&written));
+        self.awaited.retain(|one| !one.written.is_of_same(&written));
+        self.awaited.push(Awaited { written, at: uptime });
+    }
+
+    /// Writes since then that have not come back.
+    pub(super) fn n_unseen(&self, stores: &Stores, since: Duration) -> usize {
+        self.awaited.iter().filter(|one| one.at >= since && !one.written.is_seen(stores)).count()
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use k8s_openapi::jiff::Timestamp;
@@ -125,7 +129,7 @@ mod tests {
 
     use super::*;
     use crate::reconcile::observe::Settings;
-    use crate::reconcile::stores::WrittenKind;
+    use crate::reconcile::written::Object;
 
     fn deployment(version: &str) -> Arc<InferenceDeployment> {
         let spec = serde_json::from_value(serde_json::json!({ "model": "m" })).unwrap();
@@ -154,7 +158,7 @@ mod tests {
             sessions: BTreeMap::new(),
             tokens_per_second: BTreeMap::new(),
             setbacks: Setbacks::new(),
-            behind: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             written: BTreeMap::new(),
         }
     }
@@ -167,38 +171,57 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_says_of_a_write_counts_until_the_watches_show_it() {
+    fn what_the_api_said_of_a_write_counts_until_the_watches_show_it() {
         let (stores, mut watch) = stores();
         watch.apply_watcher_event(&Event::Apply(deployment("7").as_ref().clone()));
         let key = ObjectKey::new("default", "d");
-        let subject = Subject::Deployment(key.clone());
         let version = |observed: &Observed| {
             observed.deployments.get(&key).and_then(|one| one.metadata.resource_version.clone()).unwrap_or_default()
         };
         let look = |memory: &mut Memory, stores: &Stores, seconds| {
             let mut observed = observed(stores, seconds);
             memory.recall(&mut observed, stores);
-            (version(&observed), observed.behind.len())
+            version(&observed)
         };
         let written = |version: Option<&str>| Written {
-            kind: WrittenKind::Deployment,
             key: key.clone(),
-            resource_version: version.map(str::to_owned),
+            object: Object::Deployment(version.map(deployment)),
             is_new: false,
         };
         let mut memory = Memory::default();
-        memory.await_one(subject.clone(), written(Some("9")), None, Duration::ZERO);
-        assert_eq!(look(&mut memory, &stores, 2), ("7".into(), 1), "nobody knows how it is");
-        let shown = |object: Option<&str>| Some(Shown::Deployment(object.map(deployment)));
-        memory.await_one(subject.clone(), written(Some("9")), shown(Some("9")), Duration::ZERO);
-        assert_eq!(look(&mut memory, &stores, 2), ("9".into(), 0), "it is decided upon as it is");
+        memory.await_one(written(Some("9")), Duration::ZERO);
+        assert_eq!(look(&mut memory, &stores, 2), "9", "it is decided upon as it is");
         watch.apply_watcher_event(&Event::Apply(deployment("8").as_ref().clone()));
-        assert_eq!(look(&mut memory, &stores, 3), ("9".into(), 0), "the watch is still behind");
+        assert_eq!(look(&mut memory, &stores, 3), "9", "the watch is still behind");
         watch.apply_watcher_event(&Event::Apply(deployment("10").as_ref().clone()));
-        assert_eq!(look(&mut memory, &stores, 4), ("10".into(), 0), "now it knows more");
-        memory.await_one(subject.clone(), written(None), shown(None), Duration::from_secs(4));
-        assert_eq!(look(&mut memory, &stores, 5), (String::new(), 0), "it is gone, whatever the watch shows");
-        assert_eq!(look(&mut memory, &stores, 40), ("10".into(), 0), "but not for ever");
+        assert_eq!(look(&mut memory, &stores, 4), "10", "now it knows more");
+        memory.await_one(written(None), Duration::from_secs(4));
+        assert_eq!(look(&mut memory, &stores, 5), "", "it is gone, whatever the watch shows");
+        assert_eq!(look(&mut memory, &stores, 40), "10", "but not for ever");
+    }
+
+    #[test]
+    fn a_later_write_of_a_new_object_takes_the_place_of_what_the_api_said_of_it_first() {
+        let (stores, _watch) = stores();
+        let key = ObjectKey::new("default", "d");
+        let written = |version: Option<&str>, is_new| Written {
+            key: key.clone(),
+            object: Object::Deployment(version.map(deployment)),
+            is_new,
+        };
+        let second = Duration::from_secs;
+        let mut memory = Memory::default();
+        let mut made = BTreeMap::new();
+        // The watches are silent all the while.
+        for (at, version, is_new) in [(0, Some("5"), true), (1, Some("6"), false), (2, None, false)] {
+            memory.await_one(written(version, is_new), second(at));
+            // What the watches have never shown of a new object is not seen by its absence.
+            assert_eq!(memory.n_unseen(&stores, second(at)), 1);
+            let mut now = observed(&stores, at);
+            memory.recall(&mut now, &stores);
+            made.insert(at, now.deployments.get(&key).and_then(|one| one.metadata.resource_version.clone()));
+        }
+        assert_eq!(made, BTreeMap::from([(0, Some("5".into())), (1, Some("6".into())), (2, None)]));
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub struct Observed {
     pub tokens_per_second: BTreeMap<String, f64>,
     /// Deployments that went wrong of late, and how long each is left alone.
     pub setbacks: Setbacks,
-    /// Deployments of which something was written that the watches have not shown yet.
-    pub behind: BTreeSet<ObjectKey>,
+    /// Since when deployments have waited for a plan, since the start.
+    pub waiting: BTreeMap<ObjectKey, Duration>,
     /// When the status of a placement was written last, since the start.
     pub written: BTreeMap<ObjectKey, Duration>,
 }
@@ -269,7 +269,7 @@ impl Sources {
             sessions,
             tokens_per_second,
             setbacks: Setbacks::new(),
-            behind: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             written: BTreeMap::new(),
         }
     }

@@ -2,9 +2,13 @@
 //! that is hard. The answers are those of the planner.
 //!
 //! Each new problem gets a thread. A round waits for it for a moment, and goes on without it then: the problem is asked again in the
-//! rounds that follow, until its answer is there, which wakes the next one.
+//! rounds that follow, until its answer is there, which wakes the next one. Figures may have changed by then, and faster than the
+//! planner is: what is being solved is solved to its end, and its answer stands in for a while for that to the newer question, where it
+//! holds by the newer figures.
 
 mod memory;
+mod near;
+mod queue;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,22 +20,24 @@ use polyphony_placement::{Infeasible, Plan, Problem, Strategy, plan_by};
 use tokio::sync::Notify;
 
 use super::panics::words_of;
-use super::problem::Unplanned;
+use super::problem::{Question, Unplanned};
 use crate::metrics::Metrics;
 use memory::{Memory, Said, key};
+use queue::Queue;
 
-/// A round waits for a new problem this long, and for all of them together at most so long; what is not begun by then is for the next.
+/// A round waits for a new problem this long, and for all of them together at most so long; what takes longer is for the next.
 const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_OF_ROUND: Duration = Duration::from_secs(1);
-/// Nobody who matters less is held up for longer by a problem.
-const LONG: Duration = Duration::from_secs(5);
-/// Problems that are solved at a time.
-const MAX_AT_A_TIME: usize = 8;
+/// Problems that are solved at a time, where the host has as many processors.
+const MAX_AT_A_TIME: usize = 4;
+/// An answer that came late stands in for so long, and for twice the time besides that it took: the next one would take as long.
+const FRESH: Duration = Duration::from_secs(5);
 
 type Solve = dyn Fn(Strategy, &Problem) -> Result<Plan, Infeasible> + Send + Sync;
 
 pub struct RememberingPlanner {
     solve: Arc<Solve>,
+    max_at_a_time: usize,
     metrics: Arc<Metrics>,
     desk: Arc<Desk>,
 }
@@ -49,30 +55,52 @@ struct Desk {
 #[derive(Default)]
 struct State {
     memory: Memory,
-    /// What is being solved, and since when.
-    at_work: Vec<(u64, Instant)>,
+    /// What is being solved.
+    at_work: Vec<Work>,
+    /// Who waits for a thread.
+    queue: Queue,
+    /// Answers that no round waited for any more, the last one last.
+    late: Vec<Late>,
     /// For how long this round may still wait.
     patience: Duration,
     /// What the round waits for.
     awaited: Option<u64>,
 }
 
+/// A problem that is being solved, by its key and number.
+struct Work {
+    key: u64,
+    id: u64,
+    since: Instant,
+}
+
+/// An answer that stands in for that to newer questions.
+struct Late {
+    key: u64,
+    id: u64,
+    until: Instant,
+}
+
 // === impl RememberingPlanner ===
 
 impl RememberingPlanner {
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self::solving_by(metrics, Arc::new(plan_by))
+        let n_processors = thread::available_parallelism().map_or(1, usize::from);
+        Self::solving_by(metrics, n_processors.min(MAX_AT_A_TIME), Arc::new(plan_by))
     }
 
-    fn solving_by(metrics: Arc<Metrics>, solve: Arc<Solve>) -> Self {
-        Self { solve, metrics, desk: Arc::default() }
+    fn solving_by(metrics: Arc<Metrics>, max_at_a_time: usize, solve: Arc<Solve>) -> Self {
+        Self { solve, max_at_a_time, metrics, desk: Arc::default() }
     }
 
     /// A round begins: what has not been asked for long is forgotten.
     pub fn begin_round(&self) {
         let mut state = self.desk.lock();
         state.memory.begin_round();
+        state.queue.begin_round();
         state.patience = PATIENCE_OF_ROUND;
+        let now = Instant::now();
+        state.late.retain(|late| now < late.until);
     }
 
     /// Waits until there is an answer that an earlier round did not wait for.
@@ -87,32 +115,35 @@ impl RememberingPlanner {
     ///
     /// # Panics
     /// With the words of the planner, where that has broken down over the problem.
-    pub fn plan(&self, strategy: Strategy, problem: &Problem) -> Result<Plan, Unplanned> {
-        let key = key(strategy, problem);
+    pub fn plan(&self, question: Question<'_>) -> Result<Plan, Unplanned> {
+        let key = key(question);
         let mut state = self.desk.lock();
-        let (id, said) = match state.memory.recall(key, strategy, problem) {
-            Some(known) => known,
-            None => {
-                if state.patience.is_zero() {
-                    // The next round has its own, and need not be waited for.
-                    self.desk.news.notify_one();
-                    return Err(Unplanned::Underway { is_long: false });
+        let known = state.memory.recall(key, question);
+        let (key, id, said) = match known {
+            Some((id, said)) if said != Said::Nothing => (key, id, said),
+            _ => match state.stand_in(question) {
+                Some(late) => late,
+                // It is at it, or at the same with older figures.
+                None if known.is_some() || state.is_at_work(question) => return Err(Unplanned::Underway),
+                None => {
+                    let n_free = self.max_at_a_time.saturating_sub(state.at_work.len());
+                    if !state.queue.admits(question.deployment, n_free) {
+                        return Err(Unplanned::Underway);
+                    }
+                    let id = state.memory.put(key, question);
+                    state.at_work.push(Work { key, id, since: Instant::now() });
+                    if let Err(error) = self.begin(key, id, question) {
+                        tracing::warn!(%error, "there is no thread for the planner: the round waits for it");
+                        state.at_work.retain(|work| work.id != id);
+                        state.memory.forget(key, id);
+                        drop(state);
+                        return Ok((self.solve)(question.rule, question.problem)?);
+                    }
+                    state = self.desk.wait(state, key, id);
+                    let said = state.memory.said(key, id).cloned();
+                    (key, id, said.unwrap_or(Said::Nothing))
                 }
-                if state.at_work.len() >= MAX_AT_A_TIME {
-                    return Err(Unplanned::Underway { is_long: false });
-                }
-                let id = state.memory.put(key, strategy, problem);
-                state.at_work.push((id, Instant::now()));
-                if let Err(error) = self.begin(key, id, strategy, problem) {
-                    tracing::warn!(%error, "there is no thread for the planner: the round waits for it");
-                    state.at_work.retain(|(other, _)| *other != id);
-                    state.memory.forget(key, id);
-                    drop(state);
-                    return Ok((self.solve)(strategy, problem)?);
-                }
-                state = self.desk.wait(state, key, id);
-                (id, state.memory.said(key, id).cloned().unwrap_or(Said::Nothing))
-            }
+            },
         };
         match said {
             Said::Answer(answer) => Ok(answer?),
@@ -122,17 +153,14 @@ impl RememberingPlanner {
                 drop(state);
                 resume_unwind(Box::new(words))
             }
-            Said::Nothing => {
-                let since = state.at_work.iter().find(|(other, _)| *other == id).map(|(_, since)| *since);
-                Err(Unplanned::Underway { is_long: since.is_some_and(|since| since.elapsed() >= LONG) })
-            }
+            Said::Nothing => Err(Unplanned::Underway),
         }
     }
 
     /// Solves a problem on a thread of its own. No shutdown waits for it.
-    fn begin(&self, key: u64, id: u64, strategy: Strategy, problem: &Problem) -> io::Result<()> {
+    fn begin(&self, key: u64, id: u64, question: Question<'_>) -> io::Result<()> {
         let (solve, metrics, desk) = (self.solve.clone(), self.metrics.clone(), self.desk.clone());
-        let problem = problem.clone();
+        let (strategy, problem) = (question.rule, question.problem.clone());
         let work = move || {
             let began = Instant::now();
             let said = match catch_unwind(AssertUnwindSafe(|| solve(strategy, &problem))) {
@@ -148,6 +176,22 @@ impl RememberingPlanner {
             desk.answer(key, id, said);
         };
         thread::Builder::new().name("planner".to_owned()).spawn(work).map(drop)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// What an answer that came late says to a newer question, with the key and number of the older one.
+    fn stand_in(&mut self, question: Question<'_>) -> Option<(u64, u64, Said)> {
+        let memory = &mut self.memory;
+        let said = |late: &Late| Some((late.key, late.id, memory.stand_in(late.key, late.id, question)?));
+        self.late.iter().rev().find_map(said)
+    }
+
+    /// Whether the same is being solved, with other figures.
+    fn is_at_work(&mut self, question: Question<'_>) -> bool {
+        self.at_work.iter().any(|work| self.memory.is_of_the_same(work.key, work.id, question))
     }
 }
 
@@ -169,13 +213,16 @@ impl Desk {
 
     fn answer(&self, key: u64, id: u64, said: Said) {
         let mut state = self.lock();
-        state.at_work.retain(|(other, _)| *other != id);
+        let since = state.at_work.iter().find(|work| work.id == id).map(|work| work.since);
+        state.at_work.retain(|work| work.id != id);
         if let Some(place) = state.memory.said(key, id) {
             *place = said;
         }
         if state.awaited == Some(id) {
             self.answered.notify_all();
         } else {
+            let took = since.map_or(Duration::ZERO, |since| since.elapsed());
+            state.late.push(Late { key, id, until: Instant::now() + FRESH + 2 * took });
             self.news.notify_one();
         }
     }
@@ -191,22 +238,27 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::mpsc;
 
-    use super::memory::tests::problem;
+    use super::memory::tests::{measured, problem};
     use super::*;
 
     fn planner(solve: impl Fn(&Problem) -> Result<Plan, Infeasible> + Send + Sync + 'static) -> RememberingPlanner {
         let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()));
-        let planner = RememberingPlanner::solving_by(metrics, Arc::new(move |_, problem| solve(problem)));
+        let planner =
+            RememberingPlanner::solving_by(metrics, MAX_AT_A_TIME, Arc::new(move |_, problem| solve(problem)));
         planner.begin_round();
         planner
     }
 
     fn ask(planner: &RememberingPlanner, n: u64) -> Result<Plan, Unplanned> {
-        planner.plan(Strategy::Optimal, &problem(n))
+        ask_for(planner, "default/d", &problem(n))
+    }
+
+    fn ask_for(planner: &RememberingPlanner, deployment: &str, problem: &Problem) -> Result<Plan, Unplanned> {
+        planner.plan(Question { deployment, rule: Strategy::Optimal, problem })
     }
 
     fn is_underway(answer: &Result<Plan, Unplanned>) -> bool {
-        matches!(answer, Err(Unplanned::Underway { .. }))
+        *answer == Err(Unplanned::Underway)
     }
 
     /// Asks round after round until there is an answer.
@@ -215,7 +267,7 @@ mod tests {
             loop {
                 planner.begin_round();
                 match ask(planner, n) {
-                    Err(Unplanned::Underway { .. }) => planner.news().await,
+                    Err(Unplanned::Underway) => planner.news().await,
                     answer => return answer,
                 }
             }
@@ -261,6 +313,62 @@ mod tests {
         for n in 0..20 {
             assert_eq!(answer(&planner, n).await, Err(Unplanned::Infeasible(Infeasible::NoPhones)), "{n}");
         }
+    }
+
+    #[tokio::test]
+    async fn figures_that_change_faster_than_they_are_solved_have_an_answer_all_the_same() {
+        let (solved, may_end) = mpsc::channel::<()>();
+        let may_end = Mutex::new(may_end);
+        let (began, begun) = mpsc::channel();
+        let planner = planner(move |problem| {
+            began.send(()).unwrap();
+            may_end.lock().unwrap().recv().unwrap();
+            plan_by(Strategy::Optimal, problem)
+        });
+        let of_layer = |milliseconds: f64| measured(&[("a", 1 << 20, milliseconds / 4e3)]);
+        for round in 1..5 {
+            planner.begin_round();
+            let answer = ask_for(&planner, "default/d", &of_layer(f64::from(round)));
+            assert!(is_underway(&answer), "{answer:?}");
+        }
+        begun.recv().unwrap();
+        assert!(begun.try_recv().is_err(), "it is solved once, and to its end");
+        solved.send(()).unwrap();
+        planner.news().await;
+        planner.begin_round();
+        let plan = ask_for(&planner, "default/d", &of_layer(9.0)).unwrap();
+        assert!((plan.predicted_inter_token_seconds - 0.009).abs() < 1e-9, "by today's figures: {plan:?}");
+        // Neither where it does not hold by these, nor to anybody else, does it stand in.
+        for (deployment, problem) in
+            [("default/d", measured(&[("a", 1, 0.009), ("b", 1 << 20, 0.009)])), ("default/e", of_layer(9.5))]
+        {
+            assert!(is_underway(&ask_for(&planner, deployment, &problem)), "{deployment}");
+            begun.recv().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_break_down_is_told_though_the_figures_have_changed_since() {
+        let (solved, may_end) = mpsc::channel::<()>();
+        let may_end = Mutex::new(may_end);
+        let planner = planner(move |_| {
+            may_end.lock().unwrap().recv().unwrap();
+            panic!("poison")
+        });
+        let ask = |seconds: f64| ask_for(&planner, "default/d", &measured(&[("a", 1 << 20, seconds)]));
+        assert!(is_underway(&ask(0.001)));
+        solved.send(()).unwrap();
+        planner.news().await;
+        planner.begin_round();
+        let asked = catch_unwind(AssertUnwindSafe(|| ask(0.002))).unwrap_err();
+        assert_eq!(words_of(asked.as_ref()), "poison");
+    }
+
+    #[test]
+    fn no_more_threads_solve_than_the_host_has_processors() {
+        let planner = RememberingPlanner::new(Arc::new(Metrics::new(&prometheus::Registry::new())));
+        let n_processors = thread::available_parallelism().unwrap().get();
+        assert!((1..=n_processors.min(4)).contains(&planner.max_at_a_time));
     }
 
     #[test]

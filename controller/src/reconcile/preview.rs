@@ -175,7 +175,7 @@ fn observed(world: &World, deployment: &InferenceDeployment) -> Observed {
         sessions: BTreeMap::new(),
         tokens_per_second: BTreeMap::new(),
         setbacks: BTreeMap::new(),
-        behind: BTreeSet::new(),
+        waiting: BTreeMap::new(),
         written: BTreeMap::new(),
     }
 }

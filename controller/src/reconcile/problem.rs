@@ -24,7 +24,16 @@ use census::{Census, Counted};
 use measured::Figures;
 
 /// The planner as a function; the reconcile loop passes one that remembers what it was asked, and that lets nobody wait for long.
-pub type Planner<'a> = &'a dyn Fn(Rule, &Problem) -> Result<Plan, Unplanned>;
+pub type Planner<'a> = &'a dyn Fn(Question<'_>) -> Result<Plan, Unplanned>;
+
+/// What is asked of the planner, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Namespace and name.
+    pub deployment: &'a str,
+    pub rule: Rule,
+    pub problem: &'a Problem,
+}
 
 /// Why there is no plan now.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -32,9 +41,9 @@ pub enum Unplanned {
     /// There is none, and this is what it takes.
     #[error(transparent)]
     Infeasible(#[from] Infeasible),
-    /// The planner is at it. `is_long` when nobody else should wait for that any more.
+    /// The planner is at it.
     #[error("the plan is being computed")]
-    Underway { is_long: bool },
+    Underway,
 }
 
 // === impl Unplanned ===
@@ -44,7 +53,7 @@ impl Unplanned {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Infeasible(infeasible) => infeasible.reason(),
-            Self::Underway { .. } => "Planning",
+            Self::Underway => "Planning",
         }
     }
 }
@@ -53,8 +62,8 @@ impl Unplanned {
 ///
 /// # Errors
 /// As the planner's.
-pub fn at_once(rule: Rule, problem: &Problem) -> Result<Plan, Unplanned> {
-    Ok(plan_by(rule, problem)?)
+pub fn at_once(question: Question<'_>) -> Result<Plan, Unplanned> {
+    Ok(plan_by(question.rule, question.problem)?)
 }
 
 /// What the planner is asked, of phones of one arithmetic.
@@ -127,12 +136,12 @@ pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) ->
     let mut shortfall: Option<(u64, Infeasible)> = None;
     for (numerics_class, asked) in problems(observed, request, Figures::Settled) {
         let memory = asked.problem.phones.iter().map(|phone| phone.allocatable_bytes).sum();
-        match plan_for(&request.brief.deployment.spec, &asked.problem, planner) {
+        match plan_for(request.brief, &asked.problem, planner) {
             Ok(plan) if best.as_ref().is_none_or(|best| plan.objective_value < best.plan.objective_value) => {
                 best = Some(Planned { plan, numerics_class, asked });
             }
             Ok(_) => {}
-            Err(underway @ Unplanned::Underway { .. }) => return Err(underway),
+            Err(underway @ Unplanned::Underway) => return Err(underway),
             Err(Unplanned::Infeasible(error)) if shortfall.as_ref().is_none_or(|(most, _)| memory > *most) => {
                 shortfall = Some((memory, error))
             }
@@ -144,8 +153,9 @@ pub fn plan(observed: &Observed, request: &Request<'_>, planner: Planner<'_>) ->
 }
 
 /// The plan by the deployment's strategy. The published balancer has an overlap of its own.
-fn plan_for(spec: &InferenceDeploymentSpec, problem: &Problem, planner: Planner<'_>) -> Result<Plan, Unplanned> {
-    let plan = planner(rule(spec.placement.strategy), problem)?;
+fn plan_for(brief: &Brief<'_>, problem: &Problem, planner: Planner<'_>) -> Result<Plan, Unplanned> {
+    let spec = &brief.deployment.spec;
+    let plan = planner(Question { deployment: &brief.own, rule: rule(spec.placement.strategy), problem })?;
     let has_overlap = balancer(spec) == BalancingStrategy::LinguaLinked && problem.demand.overlap;
     let overlapped = if has_overlap { published_overlap(problem, &plan) } else { None };
     Ok(overlapped.unwrap_or(plan))

@@ -34,6 +34,8 @@ pub struct Setback {
     pub words: String,
     /// Setbacks in a row.
     pub count: u32,
+    /// The replica whose plan it befell, whosever setback it is.
+    pub replica: Option<u32>,
     /// Nothing of the kind is tried until then, since the start.
     pub until: Duration,
     /// `metadata.generation` of the deployment: a changed one is tried at once.
@@ -65,7 +67,7 @@ impl Setback {
         let in_a_row = before.filter(|before| before.cause == cause && before.generation == generation);
         let count = in_a_row.map_or(1, |before| before.count.saturating_add(1));
         let pause = FIRST_PAUSE.saturating_mul(1 << (count - 1).min(16)).min(cause.longest_pause());
-        Self { cause, words, count, until: uptime.saturating_add(pause), generation }
+        Self { cause, words, count, replica: None, until: uptime.saturating_add(pause), generation }
     }
 
     /// Whether the deployment, as it is now, is still left alone.

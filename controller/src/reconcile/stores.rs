@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
@@ -28,25 +28,6 @@ pub struct Stores {
     pub placements: Store<SegmentPlacement>,
     /// Woken by each change.
     pub changed: Arc<Notify>,
-}
-
-/// Something that a round wrote and that the stores should know before the next one.
-#[derive(Clone, Debug)]
-pub struct Written {
-    pub kind: WrittenKind,
-    pub key: ObjectKey,
-    /// `None` when the object is gone.
-    pub resource_version: Option<String>,
-    /// Whether it is new, so that its absence means that the store is behind.
-    pub is_new: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WrittenKind {
-    Phone,
-    Model,
-    Deployment,
-    Placement,
 }
 
 // === impl Stores ===
@@ -74,16 +55,6 @@ impl Stores {
         self.deployments.wait_until_ready().await?;
         self.placements.wait_until_ready().await
     }
-
-    /// Whether the store has seen what was written.
-    pub fn has_seen(&self, written: &Written) -> bool {
-        match written.kind {
-            WrittenKind::Phone => has_seen(&self.phones, written),
-            WrittenKind::Model => has_seen(&self.models, written),
-            WrittenKind::Deployment => has_seen(&self.deployments, written),
-            WrittenKind::Placement => has_seen(&self.placements, written),
-        }
-    }
 }
 
 /// The object at `key`.
@@ -96,22 +67,6 @@ where
         reference = reference.within(&key.namespace);
     }
     store.get(&reference)
-}
-
-fn has_seen<K>(store: &Store<K>, written: &Written) -> bool
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let Some(object) = find(store, &written.key) else {
-        return !written.is_new;
-    };
-    let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
-    // Versions are opaque by contract, but every server that we know counts up; where one does not, a round is repeated.
-    match (&written.resource_version, number(object.resource_version()), number(written.resource_version.clone())) {
-        (None, _, _) => false,
-        (_, Some(seen), Some(written)) => seen >= written,
-        (written, _, _) => object.resource_version() == *written,
-    }
 }
 
 fn keep<K>(

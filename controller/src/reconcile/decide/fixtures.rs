@@ -3,7 +3,7 @@
 
 mod hand;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl World {
             sessions: BTreeMap::new(),
             tokens_per_second: BTreeMap::new(),
             setbacks: BTreeMap::new(),
-            behind: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             written: BTreeMap::new(),
         };
         Self { observed, told: Vec::new() }
@@ -290,6 +290,7 @@ impl World {
         let whose = cause.whose(key, Some(replica));
         let before = self.observed.setbacks.get(&whose);
         let setback = Setback::after(before, cause, words.to_owned(), generation, self.observed.uptime);
+        let setback = Setback { replica: Some(replica), ..setback };
         self.observed.setbacks.insert(whose, setback);
     }
 

@@ -11,6 +11,7 @@ mod verdict;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use polyphony_api::InferenceDeployment;
 use polyphony_api::condition::Statement;
@@ -23,10 +24,13 @@ use crate::reconcile::generations::{Generation, of_deployment, phase_of};
 use crate::reconcile::ledger::{self, Ledger};
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
 use crate::reconcile::problem::brief::Brief;
-use crate::reconcile::problem::census::Census;
+use crate::reconcile::problem::census::{Census, LeftOut};
 use crate::reconcile::setbacks::Cause;
 use model_state::ModelState;
 use verdict::{Need, Verdict};
+
+/// A deployment waits this long at most for those that matter more, and holds up others no longer, however many plans it still needs.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Decides on every deployment apart. Gives what the balancer says of rings, by the placement of their head.
 pub(super) fn decide(
@@ -36,6 +40,13 @@ pub(super) fn decide(
 ) -> BTreeMap<ObjectKey, Statement> {
     let mut ledger = ledger_after(observed, decision);
     let census = Census::of(observed);
+    decision.failed.extend(census.left_out.iter().map(|(what, words)| {
+        let subject = match what {
+            LeftOut::Phone(name) => Subject::Phone(name.clone()),
+            LeftOut::Placement(key) => Subject::Placement(key.clone()),
+        };
+        (subject, words.clone())
+    }));
     let mut balances = BTreeMap::new();
     // Who matters more chooses first.
     let mut deployments: Vec<_> = observed.deployments.iter().collect();
@@ -44,11 +55,16 @@ pub(super) fn decide(
         let setback = observed.setbacks.get(&cause.whose(key.clone(), None)).filter(|setback| setback.cause == cause);
         setback.filter(|setback| setback.holds(deployment.metadata.generation, observed.uptime))
     };
+    let waits_long = |key: &ObjectKey| {
+        let since = observed.waiting.get(key);
+        since.is_some_and(|since| observed.uptime.saturating_sub(*since) >= LONGEST_WAIT)
+    };
     // The priority of who still waits for its plan: it chooses before those that matter less.
     let mut chooses: Option<i32> = None;
     for (key, deployment) in deployments {
-        // Of what was written and has not come back nobody knows how it is; and what the API could not take, it is spared for a moment.
-        if observed.behind.contains(key) || held(key, deployment, Cause::PlanUnwritten).is_some() {
+        // What the API could not take, it is spared for a moment.
+        if held(key, deployment, Cause::PlanUnwritten).is_some() {
+            decision.waiting.extend(observed.waiting.contains_key(key).then(|| key.clone()));
             continue;
         }
         let subject = Subject::Deployment(key.clone());
@@ -56,19 +72,22 @@ pub(super) fn decide(
             Some(setback) => Err(setback.words.clone()),
             None => decision.apart(subject.clone(), |actions| {
                 let mut round = Round::new(observed, planner, key, deployment, &mut ledger, &census, actions);
-                round.gives_way = chooses.is_some_and(|priority| deployment.spec.priority < priority);
+                round.gives_way =
+                    chooses.is_some_and(|priority| deployment.spec.priority < priority) && !waits_long(key);
                 let outcomes = round.all_replicas();
                 let balances = round.balances(&outcomes);
                 let (stories, awaits_plan) = (std::mem::take(&mut round.stories), round.awaits_plan);
+                let waits = awaits_plan || round.has_given_way;
                 status::decide(observed, key, deployment, &outcomes, actions);
                 actions.extend(stories);
-                (balances, awaits_plan)
+                (balances, awaits_plan, waits)
             }),
         };
         match decided {
-            Ok((of_rings, awaits_plan)) => {
+            Ok((of_rings, awaits_plan, waits)) => {
                 balances.extend(of_rings);
-                chooses = chooses.or(awaits_plan.then_some(deployment.spec.priority));
+                chooses = chooses.or((awaits_plan && !waits_long(key)).then_some(deployment.spec.priority));
+                decision.waiting.extend(waits.then(|| key.clone()));
             }
             Err(words) => {
                 // What it had reserved by then is not reserved.
@@ -117,7 +136,9 @@ struct Round<'a, 'b> {
     has_plan: bool,
     /// A deployment that matters more waits for its plan, and chooses first.
     gives_way: bool,
-    /// The planner is at a plan of this one, and has not been for long.
+    /// It has, with a plan that it needs.
+    has_given_way: bool,
+    /// The planner is at a plan of this one, or one is still to be written.
     awaits_plan: bool,
 }
 
@@ -152,6 +173,7 @@ impl<'a, 'b> Round<'a, 'b> {
             stories: Vec::new(),
             has_plan: false,
             gives_way: false,
+            has_given_way: false,
             awaits_plan: false,
         }
     }
@@ -166,7 +188,19 @@ impl<'a, 'b> Round<'a, 'b> {
             .collect();
         // They go when their sessions have ended.
         surplus.iter().for_each(|generation| self.drain(generation));
-        wanted.into_iter().map(|replica| self.replica(replica)).collect()
+        let mut outcomes: Vec<Outcome> =
+            self.in_turn(wanted).into_iter().map(|replica| self.replica(replica)).collect();
+        outcomes.sort_by_key(|outcome| outcome.replica);
+        outcomes
+    }
+
+    /// Replicas in the order in which they have their plans written: after the one whose plan could not be, which comes last.
+    fn in_turn(&self, wanted: BTreeSet<u32>) -> Vec<u32> {
+        let whose = Cause::PlanUnwritten.whose(ObjectKey::of(self.deployment), None);
+        let setback = self.observed.setbacks.get(&whose).filter(|setback| setback.cause == Cause::PlanUnwritten);
+        let Some(unwritten) = setback.and_then(|setback| setback.replica) else { return wanted.into_iter().collect() };
+        let (before, after): (Vec<u32>, Vec<u32>) = wanted.into_iter().partition(|replica| *replica <= unwritten);
+        after.into_iter().chain(before).collect()
     }
 
     /// The replicas that stay, the sound ones before others, and new ones in free places. None of a deployment that is being deleted.

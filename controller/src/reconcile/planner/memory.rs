@@ -8,6 +8,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use polyphony_placement::{Infeasible, Plan, Problem, Strategy};
 
+use super::near::{asks_the_same_phones, is_akin, stand_in};
+use crate::reconcile::problem::Question;
+
 /// Problems that are remembered in any case.
 const LEAST_REMEMBERED: usize = 64;
 
@@ -23,6 +26,8 @@ pub(super) struct Memory {
 /// What was asked, how far that is, and the round in which it was asked last.
 struct Asked {
     id: u64,
+    /// Who asked first.
+    deployment: String,
     strategy: Strategy,
     problem: Problem,
     said: Said,
@@ -56,7 +61,8 @@ impl Memory {
     }
 
     /// How far it is with a problem, and its number; `None` of one that is new.
-    pub(super) fn recall(&mut self, key: u64, strategy: Strategy, problem: &Problem) -> Option<(u64, Said)> {
+    pub(super) fn recall(&mut self, key: u64, question: Question<'_>) -> Option<(u64, Said)> {
+        let Question { rule: strategy, problem, .. } = question;
         let is_it = |asked: &&mut Asked| asked.strategy == strategy && asked.problem == *problem;
         let asked = self.asked.get_mut(&key)?.iter_mut().find(is_it)?;
         asked.asked_in = self.round;
@@ -66,10 +72,17 @@ impl Memory {
     }
 
     /// A new problem; gives its number.
-    pub(super) fn put(&mut self, key: u64, strategy: Strategy, problem: &Problem) -> u64 {
+    pub(super) fn put(&mut self, key: u64, question: Question<'_>) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
-        let asked = Asked { id, strategy, problem: problem.clone(), said: Said::Nothing, asked_in: self.round };
+        let asked = Asked {
+            id,
+            deployment: question.deployment.to_owned(),
+            strategy: question.rule,
+            problem: question.problem.clone(),
+            said: Said::Nothing,
+            asked_in: self.round,
+        };
         self.asked.entry(key).or_default().push(asked);
         id
     }
@@ -79,6 +92,28 @@ impl Memory {
         self.asked.get_mut(&key)?.iter_mut().find(|asked| asked.id == id).map(|asked| &mut asked.said)
     }
 
+    /// What the problem of that key and number says to a newer question of whoever asked for it, where it says anything.
+    pub(super) fn stand_in(&self, key: u64, id: u64, question: Question<'_>) -> Option<Said> {
+        let older = self.find(key, id).filter(|older| older.is_akin_to(question))?;
+        match &older.said {
+            Said::Answer(answer) => stand_in(&older.problem, answer, question.problem).map(Said::Answer),
+            // It is told once, like an answer.
+            Said::Broke(_) if asks_the_same_phones(&older.problem, question.problem) => Some(older.said.clone()),
+            Said::Nothing | Said::Broke(_) => None,
+        }
+    }
+
+    /// Whether the problem of that key and number is the same question, asked with other figures.
+    pub(super) fn is_of_the_same(&self, key: u64, id: u64, question: Question<'_>) -> bool {
+        let is_it =
+            |older: &Asked| older.is_akin_to(question) && asks_the_same_phones(&older.problem, question.problem);
+        self.find(key, id).is_some_and(is_it)
+    }
+
+    fn find(&self, key: u64, id: u64) -> Option<&Asked> {
+        self.asked.get(&key)?.iter().find(|asked| asked.id == id)
+    }
+
     pub(super) fn forget(&mut self, key: u64, id: u64) {
         if let Some(asked) = self.asked.get_mut(&key) {
             asked.retain(|one| one.id != id);
@@ -86,8 +121,20 @@ impl Memory {
     }
 }
 
+// === impl Asked ===
+
+impl Asked {
+    /// Whether the same deployment asks for the same, by other figures perhaps.
+    fn is_akin_to(&self, question: Question<'_>) -> bool {
+        self.deployment == question.deployment
+            && self.strategy == question.rule
+            && is_akin(&self.problem, question.problem)
+    }
+}
+
 /// Equal problems have equal keys; unequal ones nearly always others.
-pub(super) fn key(strategy: Strategy, problem: &Problem) -> u64 {
+pub(super) fn key(question: Question<'_>) -> u64 {
+    let Question { rule: strategy, problem, .. } = question;
     let mut hasher = DefaultHasher::new();
     strategy.hash(&mut hasher);
     for phone in &problem.phones {
@@ -107,7 +154,7 @@ pub(super) fn key(strategy: Strategy, problem: &Problem) -> u64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use polyphony_placement::{Demand, Link, Links, ModelCosts, Objective};
+    use polyphony_placement::{Demand, Link, Links, ModelCosts, Objective, PhoneCosts};
 
     use super::*;
 
@@ -130,15 +177,35 @@ pub(super) mod tests {
         }
     }
 
+    /// With phones, their bytes, and the seconds of a layer on each.
+    pub(in crate::reconcile::planner) fn measured(phones: &[(&str, u64, f64)]) -> Problem {
+        let phone = |&(name, allocatable_bytes, seconds_per_layer): &(&str, u64, f64)| PhoneCosts {
+            name: name.to_owned(),
+            allocatable_bytes,
+            seconds_per_layer,
+            seconds_per_layer_per_further_row: None,
+            seconds_per_step: 0.0,
+            seconds_embedding: 0.0,
+            seconds_head: 0.0,
+            seconds_head_per_further_row: None,
+            prefill_seconds_per_layer_per_token: 0.0,
+        };
+        let model = ModelCosts { layer_bytes: vec![100; 4], ..ModelCosts::default() };
+        let mut problem = Problem { model, phones: phones.iter().map(phone).collect(), ..problem(100) };
+        problem.demand.max_phones = 4;
+        problem
+    }
+
     #[test]
     fn as_many_problems_are_remembered_as_are_asked_and_what_is_not_asked_any_more_is_forgotten() {
         let mut memory = Memory::default();
         let ask = |memory: &mut Memory, n: u64| {
-            let (problem, strategy) = (problem(n), Strategy::Optimal);
-            let key = key(strategy, &problem);
-            let is_known = memory.recall(key, strategy, &problem).is_some();
+            let problem = problem(n);
+            let question = Question { deployment: "default/d", rule: Strategy::Optimal, problem: &problem };
+            let key = key(question);
+            let is_known = memory.recall(key, question).is_some();
             if !is_known {
-                memory.put(key, strategy, &problem);
+                memory.put(key, question);
             }
             is_known
         };

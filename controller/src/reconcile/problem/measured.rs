@@ -53,7 +53,7 @@ pub(super) fn costs(
     let typical = typical_factor(&times, estimates);
     let cost = |(estimate, time): (&PhoneCosts, &Option<&LayerTime>)| {
         let known = known.get(estimate.name.as_str()).copied().unwrap_or_default();
-        let remembered = time.filter(|time| now.as_second() - time.at_seconds <= REMEMBERED_SECONDS);
+        let remembered = time.filter(|time| now.as_second().saturating_sub(time.at_seconds) <= REMEMBERED_SECONDS);
         cost(estimate, known, remembered, typical, figures)
     };
     let mut costs: Vec<PhoneCosts> = estimates.iter().zip(&times).map(cost).collect();
@@ -131,7 +131,7 @@ impl Known {
                 let object = observed.phones.get(&spec.phone).and_then(|seen| seen.object.as_deref());
                 let busy = object
                     .and_then(|phone| layer_time(phone, digest))
-                    .filter(|time| observed.now.as_second() - time.at_seconds <= BUSY_REMEMBERED_SECONDS);
+                    .filter(|time| observed.now.as_second().saturating_sub(time.at_seconds) <= BUSY_REMEMBERED_SECONDS);
                 of_phone.is_light = busy.is_some_and(|busy| measured.layers.saturating_mul(2) < busy.layers);
             }
             // Until it serves there is no plan of its own that noise could change.

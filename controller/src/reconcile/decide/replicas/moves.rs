@@ -16,9 +16,9 @@ use crate::reconcile::decide::outcome::Outcome;
 use crate::reconcile::elapsed::seconds_since;
 use crate::reconcile::generations::Generation;
 use crate::reconcile::ledger::{self, Taken};
-use crate::reconcile::observe::Health;
+use crate::reconcile::observe::{Health, ObjectKey};
 use crate::reconcile::problem::measured::Figures;
-use crate::reconcile::problem::{self, Asked, Planned, Unplanned};
+use crate::reconcile::problem::{self, Asked, Planned, Question, Unplanned};
 use crate::reconcile::segments;
 
 /// What a move takes at least, whatever travels for it.
@@ -169,12 +169,13 @@ impl<'a> Round<'a, '_> {
         current: &Plan,
     ) -> Result<Option<Whole>, Unplanned> {
         let rule = problem::rule(self.deployment.spec.placement.strategy);
+        let deployment = ObjectKey::of(self.deployment).to_string();
         let ask = |taken: &Taken<'_>| {
             let Some(mut asked) = self.asked(resolved, excluded, taken, None, serving, Figures::Settled) else {
                 return Ok(None);
             };
             asked.problem.previous = Some(current.clone());
-            match (self.planner)(rule, &asked.problem) {
+            match (self.planner)(Question { deployment: &deployment, rule, problem: &asked.problem }) {
                 Ok(plan) => Ok(Some((plan, asked)).filter(|(plan, _)| !plan.places_like(current))),
                 Err(Unplanned::Infeasible(_)) => Ok(None),
                 Err(underway) => Err(underway),

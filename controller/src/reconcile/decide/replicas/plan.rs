@@ -62,6 +62,7 @@ impl<'a> Round<'a, '_> {
             return waiting(self, "the plan of another replica to be written");
         }
         if self.gives_way {
+            self.has_given_way = true;
             return waiting(self, "the plan of a deployment of a higher priority");
         }
         let (serving, useless): (Vec<_>, Vec<_>) =
@@ -80,8 +81,8 @@ impl<'a> Round<'a, '_> {
             beside => (beside, false),
         };
         match planned {
-            Err(Unplanned::Underway { is_long }) => {
-                self.awaits_plan |= !is_long;
+            Err(Unplanned::Underway) => {
+                self.awaits_plan = true;
                 waiting(self, "its plan to be computed")
             }
             Err(Unplanned::Infeasible(infeasible)) => {

@@ -3,15 +3,17 @@
 
 use std::time::Duration;
 
-use polyphony_placement::{Plan, Problem, Strategy};
+use polyphony_placement::Plan;
 use polyphony_protocol::hub::SegmentPhase;
 
 use super::super::fixtures::{World, key};
-use super::super::{Action, Subject, at_once, decide, decide_with};
+use super::super::{Action, Question, Subject, at_once, decide, decide_with};
 use super::three_phones;
 use crate::hub::assignments;
 use crate::reconcile::commitment::is_committed;
+use crate::reconcile::observe::ObjectKey;
 use crate::reconcile::problem::Unplanned;
+use crate::reconcile::problem::census::{Census, LeftOut};
 use crate::reconcile::setbacks::Cause;
 use crate::secret::Secret;
 
@@ -161,9 +163,9 @@ fn stages_of_two_plans_make_no_ring() {
 fn one_deployment_that_breaks_down_touches_no_other() {
     let mut world = World::new().with_phones(&[300, 300]).with_deployment(|spec| spec.max_sessions = 7);
     world.add_deployment("e", |spec| spec.max_sessions = 1);
-    let poisoned = |strategy: Strategy, problem: &Problem| -> Result<Plan, Unplanned> {
-        assert_ne!(problem.demand.max_sessions, 7, "poison");
-        at_once(strategy, problem)
+    let poisoned = |question: Question<'_>| -> Result<Plan, Unplanned> {
+        assert_ne!(question.problem.demand.max_sessions, 7, "poison");
+        at_once(question)
     };
     let decision = decide_with(&world.observed, &poisoned);
     let failed: Vec<_> = decision.failed.keys().cloned().collect();
@@ -177,7 +179,7 @@ fn one_deployment_that_breaks_down_touches_no_other() {
     assert_eq!(planned, ["e"], "and nothing is reserved for the first");
     // It is not even decided upon until its pause is over, and then anew.
     world.set_back("d", Cause::DecisionFailed, "poison");
-    assert!(decide_with(&world.observed, &|_, _| panic!("it is asked")).failed.is_empty());
+    assert!(decide_with(&world.observed, &|_| panic!("it is asked")).failed.is_empty());
     world.observed.uptime += Duration::from_secs(1);
     world.settle();
     assert_eq!(world.condition("Degraded"), "False AsDesired");
@@ -185,16 +187,62 @@ fn one_deployment_that_breaks_down_touches_no_other() {
 }
 
 #[test]
-fn what_was_written_and_not_seen_yet_is_not_decided_upon() {
-    let mut world = three_phones();
-    let actions = decide(&world.observed);
-    // The watch of placements is faster than that of deployments.
-    for action in actions.iter().filter(|action| matches!(action, Action::CreatePlacement(_))) {
-        world.carry_out(action);
+fn what_breaks_down_over_one_phone_or_segment_is_left_out_alone_and_named() {
+    let world = World::new().with_phones(&[60, 60, 60]).with_deployment(|_| ()).serving();
+    let observed = &world.observed;
+    let first = observed.placements.keys().next().unwrap();
+    let census = Census::by(
+        observed,
+        |phone| if phone == "b" { panic!("no such figure") } else { observed.profile(phone) },
+        |placement| if ObjectKey::of(placement) == *first { panic!("no such time") } else { None },
+    );
+    let counted: Vec<&str> = census.phones(None).into_iter().map(|counted| counted.name).collect();
+    assert_eq!(counted, ["a", "c"]);
+    let left_out = [
+        (LeftOut::Phone("b".into()), "no such figure".to_owned()),
+        (LeftOut::Placement(first.clone()), "no such time".to_owned()),
+    ];
+    assert_eq!(census.left_out, left_out);
+}
+
+#[test]
+fn a_time_that_a_status_was_given_by_hand_breaks_nothing_down() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|_| ()).serving();
+    world.measure("a", 0.002);
+    world.settle();
+    world.edit_phone("a", |phone| {
+        let times = &mut phone.status.as_mut().unwrap().layer_times;
+        assert!(!times.is_empty());
+        times.iter_mut().for_each(|time| time.at_seconds = i64::MIN);
+    });
+    assert!(decide_with(&world.observed, &at_once).failed.is_empty());
+}
+
+#[test]
+fn a_replica_whose_plan_is_never_written_lets_the_others_have_theirs() {
+    let mut world = World::new().with_phones(&[300, 300, 300]).with_deployment(|spec| spec.replicas = 3);
+    let mut tries = Vec::new();
+    for second in 0..4 {
+        for course in decide_with(&world.observed, &at_once).courses {
+            for action in &course.actions {
+                match action {
+                    // The API is out of order over the first one's placements alone.
+                    Action::CreatePlacement(placement) if placement.spec.replica == 0 => {
+                        tries.push(second);
+                        world.set_back_replica("d", 0, Cause::PlanUnwritten, "no answer within 5 s");
+                        break;
+                    }
+                    action => world.carry_out(action),
+                }
+            }
+        }
+        world.report(SegmentPhase::Ready);
+        world.observed.uptime += Duration::from_secs(1);
     }
-    world.observed.behind.insert(key("d"));
-    let actions = decide(&world.observed);
-    assert!(!actions.iter().any(|action| matches!(action, Action::DeletePlacement { .. })), "{actions:?}");
+    let mut written: Vec<_> = world.observed.placements.values().map(|one| one.spec.replica).collect();
+    written.sort_unstable();
+    assert_eq!(written, [1, 2]);
+    assert_eq!(tries, [0, 3], "its turn comes again");
 }
 
 #[test]

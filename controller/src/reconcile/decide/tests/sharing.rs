@@ -142,7 +142,7 @@ fn a_plan_that_the_checker_rejects_is_told_as_a_fault_of_ours() {
     world.edit_phone("b", |phone| phone.spec.unschedulable = true);
     for _ in 0..3 {
         let rejected = || Infeasible::Rejected { violation: "the plan has no stages".into() };
-        let decision = decide_with(&world.observed, &|_, _| Err(rejected().into()));
+        let decision = decide_with(&world.observed, &|_| Err(rejected().into()));
         decision.actions().for_each(|action| world.carry_out(action));
     }
     assert_eq!(world.condition("Available"), "False PlanRejected");
