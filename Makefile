@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds help setup setup-tests build demo bench bench-lab test check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds help setup setup-tests build demo bench bench-lab bench-peers test check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -37,6 +37,10 @@ bench: setup build ## measure speed in under ten minutes: a table and target/ben
 
 bench-lab: setup build bloom ## measure the strategies on labs of uneven phones, as root, in under 75 minutes; BENCH_LAB_QUICK=1 is short
 	cargo bench --workspace --bench lab --profile dev
+
+bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first (15 minutes, once), as ratios; BENCH_QUICK=1 is short
+	scripts/peers.sh
+	cargo bench --workspace --bench peers --profile dev
 
 test: setup-tests build ## run every test; with POLYPHONY_NO_SKIP=1 what this machine cannot run fails instead of being skipped
 	cargo test --workspace
