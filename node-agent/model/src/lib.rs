@@ -16,6 +16,7 @@ mod hyperparameters;
 mod json;
 mod manifest;
 pub mod model_file;
+mod names;
 mod prompt;
 mod role;
 mod source_files;

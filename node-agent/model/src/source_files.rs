@@ -79,14 +79,23 @@ pub enum FilesError {
     #[error("{}: {source}", path.display())]
     Folder { path: PathBuf, source: FolderError },
     #[error(
-        "{} names no model: there is no GGUF file of that name, and no folder with a `config.json`; name a file, any part of one that was split, or the folder of a model",
+        "{} names no model: there is no GGUF file of that name, and no folder with a `config.json` and safetensors; name a file, any part of one that was split, or the folder of a model",
         path.display()
     )]
     Nothing { path: PathBuf },
-    #[error("{} names several models, {first:?} and {second:?} among them; name one of them", path.display())]
-    Several { path: PathBuf, first: String, second: String },
+    #[error("{} names several models, {}; name one of them", path.display(), listed(names, *n_more))]
+    Several { path: PathBuf, names: Vec<String>, n_more: usize },
     #[error("{} has more than {limit} files of models; put the model into a folder of its own", path.display())]
     TooMany { path: PathBuf, limit: usize },
+}
+
+/// Names as a sentence has them.
+fn listed(names: &[String], n_more: usize) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    match (n_more, quoted.split_last()) {
+        (0, Some((last, before))) => format!("{} and {last}", before.join(", ")),
+        _ => format!("{} and {n_more} more", quoted.join(", ")),
+    }
 }
 
 // === impl SourceFiles ===

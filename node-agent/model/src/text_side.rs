@@ -77,7 +77,8 @@ impl TextSide {
         of: &Hyperparameters,
     ) -> Result<Self, TextError> {
         let tokenizer = Tokenizer::from_json(tokenizer, config)?;
-        let config = config.map(serde_json::from_slice).transpose().map_err(TokenizerError::Json)?;
+        let config = config.map(serde_json::from_slice).transpose();
+        let config = config.map_err(|source| TokenizerError::Json { name: "tokenizer_config.json", source })?;
         let template = ChatTemplate::from_config(&config.unwrap_or_default(), jinja, &tokenizer.control_names());
         Self::tried_out(tokenizer, template, of)
     }

@@ -4,7 +4,9 @@ mod byte_level;
 mod byte_pairs;
 mod charsmap;
 mod cutter;
+mod effort;
 mod ends;
+mod finder;
 mod flaw;
 mod from_gguf;
 mod from_json;
@@ -22,12 +24,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use flaw::Flaw;
+pub(crate) use from_json::{MAX_CONFIG_BYTES, MAX_FILE_BYTES};
 pub use listing::{LineError, Tokenized, text_of_line};
 pub use text_stream::TextStream;
 
 use crate::gguf::{Gguf, GgufError, Metadata};
 use crate::prompt::{Prompt, PromptPart};
 use crate::source_files::{FilesError, SourceFiles};
+use effort::{Effort, STEPS_PER_BYTE, TooDear};
 use ends::Ends;
 use specials::Specials;
 use text_model::TextModel;
@@ -61,14 +65,20 @@ pub enum TokenizerError {
     PreTokenizer { found: String, supported: String },
     #[error("`{field}`: {source}; convert the model anew")]
     Field { field: String, source: Flaw },
-    #[error("`tokenizer.json` is no JSON that a tokenizer has: {0}; fetch it again")]
-    Json(#[source] serde_json::Error),
+    #[error("`{name}` is no JSON that a tokenizer has: {source}; fetch it again")]
+    Json { name: &'static str, source: serde_json::Error },
+    #[error("`{name}` has {found} bytes, over the limit of {limit}; it is damaged, fetch it again")]
+    LongFile { name: &'static str, found: usize, limit: usize },
     #[error("`{field}` of `tokenizer.json` is {found}, which is not supported; convert the model to GGUF")]
     Unsupported { field: &'static str, found: String },
     #[error(
         "the text has {found} bytes, over the limit of {MAX_TEXT_BYTES} that are encoded at once: send a shorter one"
     )]
     TooLong { found: usize },
+    #[error(
+        "the text takes more than {STEPS_PER_BYTE} steps a byte to be cut into words: the model's own expressions or words look ahead in it in vain, again and again; send another text, or use another file of the model"
+    )]
+    TooDear,
     #[error("the text cannot be encoded: {0}")]
     Encode(String),
 }
@@ -77,6 +87,14 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
 /// The longest text that is encoded at once.
 const MAX_TEXT_BYTES: usize = 64 << 20;
+
+// === impl TokenizerError ===
+
+impl From<TooDear> for TokenizerError {
+    fn from(TooDear: TooDear) -> Self {
+        Self::TooDear
+    }
+}
 
 // === impl Tokenizer ===
 
@@ -118,7 +136,7 @@ impl Tokenizer {
     }
 
     fn new(vocabulary: &Vocabulary<'_>, model: TextModel, script: Script, ends: Ends) -> Result<Self, Flaw> {
-        let specials = Specials::new(vocabulary.names()).map_err(|error| Flaw::Names(error.to_string()))?;
+        let specials = Specials::new(vocabulary.names())?;
         let is_special = vocabulary.kinds.iter().map(|kind| kind.is_special()).collect();
         Ok(Self { model, specials, pieces: vocabulary.pieces(script), is_special, ends })
     }
@@ -130,7 +148,8 @@ impl Tokenizer {
     /// has nothing (some control characters in small vocabularies) are left out, as the reference tokenizer does.
     ///
     /// # Errors
-    /// [`TokenizerError::TooLong`]; [`TokenizerError::Encode`] where the underlying library refuses the text.
+    /// [`TokenizerError::TooLong`]; [`TokenizerError::TooDear`] where the model's file makes the text take more than time by its length;
+    /// [`TokenizerError::Encode`] where the underlying library refuses the text.
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         self.encode_stretch(text, parse_special, true, &mut ids)?;
@@ -147,10 +166,11 @@ impl Tokenizer {
         if text.len() > MAX_TEXT_BYTES {
             return Err(TokenizerError::TooLong { found: text.len() });
         }
+        let mut effort = Effort::of(text.len());
         for (idx, part) in self.specials.split(text, parse_special).into_iter().enumerate() {
             match part {
                 specials::Part::Token(id) => ids.push(id),
-                specials::Part::Text(text) => self.model.encode(text, is_first && idx == 0, ids)?,
+                specials::Part::Text(text) => self.model.encode(text, is_first && idx == 0, &mut effort, ids)?,
             }
         }
         Ok(())

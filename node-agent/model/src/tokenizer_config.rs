@@ -1,9 +1,12 @@
 //! Tokenizer config: what a `tokenizer_config.json` says beside its `tokenizer.json`, by the fields that are used.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// The begin and end tokens by name, and the chat templates.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, serde::Deserialize)]
 pub(crate) struct TokenizerConfig {
     bos_token: Option<Named>,
     eos_token: Option<Named>,
@@ -12,25 +15,23 @@ pub(crate) struct TokenizerConfig {
     chat_template: Option<Templates>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Named {
-    Plain(String),
-    Added { content: String },
-}
+#[derive(Debug)]
+struct Named(String);
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum Templates {
     One(String),
     Several(Vec<Template>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, serde::Deserialize)]
 struct Template {
     name: String,
     template: String,
 }
+
+/// Templates of one file; the most known are three.
+const MAX_TEMPLATES: usize = 64;
 
 // === impl TokenizerConfig ===
 
@@ -58,9 +59,65 @@ impl TokenizerConfig {
 
 impl Named {
     fn name(&self) -> &str {
-        match self {
-            Self::Plain(name) | Self::Added { content: name } => name,
+        &self.0
+    }
+}
+
+// What is written in two ways is read as it comes, never put by first to try both: a long list would become thirty times as large.
+impl<'de> Deserialize<'de> for Named {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Named;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token's text, or an object with it as `content`")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Named, E> {
+                Ok(Named(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Named, A::Error> {
+                #[derive(serde::Deserialize)]
+                struct Added {
+                    content: String,
+                }
+                Added::deserialize(MapAccessDeserializer::new(fields)).map(|added| Named(added.content))
+            }
         }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+// === impl Templates ===
+
+impl<'de> Deserialize<'de> for Templates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Templates;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a template, or at most {MAX_TEMPLATES} with their names")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Templates, E> {
+                Ok(Templates::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut templates: A) -> Result<Templates, A::Error> {
+                let mut several = Vec::new();
+                while let Some(template) = templates.next_element()? {
+                    if several.len() == MAX_TEMPLATES {
+                        return Err(A::Error::invalid_length(MAX_TEMPLATES + 1, &self));
+                    }
+                    several.push(template);
+                }
+                Ok(Templates::Several(several))
+            }
+        }
+        deserializer.deserialize_any(Reader)
     }
 }
 
@@ -81,5 +138,18 @@ mod tests {
         );
         assert_eq!((other.bos_token(), other.template("default")), (Some("<s>"), Some("a")));
         assert_eq!((other.template("tool_use"), other.template("rag")), (Some("b"), None));
+    }
+
+    #[test]
+    fn what_is_written_in_neither_way_is_refused() {
+        for text in [
+            r#"{"bos_token": 3}"#,
+            r#"{"bos_token": []}"#,
+            r#"{"bos_token": {}}"#,
+            r#"{"chat_template": {}}"#,
+            &format!(r#"{{"chat_template": [{}]}}"#, vec![r#"{"name": "a", "template": ""}"#; 65].join(",")),
+        ] {
+            assert!(serde_json::from_str::<TokenizerConfig>(text).is_err(), "{text:.60}");
+        }
     }
 }

@@ -49,8 +49,18 @@ impl Sessions for Script {
 
 async fn ask(outputs: Vec<Output>, body: Value) -> (StatusCode, Value, Vec<Vec<u32>>) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../e2e/golden/tiny/llama_q8_0.gguf");
-    let tokenizer = Arc::new(Tokenizer::open(std::path::Path::new(path)).unwrap());
-    let route = DeploymentRoute { context_length: 64, max_sessions: 1, ..Default::default() };
+    let tokenizer = Tokenizer::open(std::path::Path::new(path)).unwrap();
+    ask_with(tokenizer, 64, outputs, body).await
+}
+
+async fn ask_with(
+    tokenizer: Tokenizer,
+    context_length: u32,
+    outputs: Vec<Output>,
+    body: Value,
+) -> (StatusCode, Value, Vec<Vec<u32>>) {
+    let tokenizer = Arc::new(tokenizer);
+    let route = DeploymentRoute { context_length, max_sessions: 1, ..Default::default() };
     let table = Arc::new(RouteTable { deployments: BTreeMap::from([("m".to_owned(), route)]) });
     let text = Arc::new(ModelText { tokenizer, template: None });
     let script = Arc::new(Script { table: table.clone(), text, outputs, asked: Mutex::default() });
@@ -87,4 +97,18 @@ async fn what_fails_below_is_the_requests_failure() {
     let outputs = vec![piece("One"), Output::Failed(ApiError::model_unsound("m", "NaN"))];
     let (status, body, _) = ask(outputs, json!({"model": "m", "prompt": [5]})).await;
     assert_eq!((status.as_u16(), &body["error"]["code"]), (500, &json!("model_unsound")));
+}
+
+#[tokio::test]
+async fn a_text_that_takes_too_much_to_be_cut_by_the_models_own_expression_is_refused() {
+    let json = serde_json::json!({"added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "a+b|a"}, "behavior": "Isolated"},
+            {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]}});
+    let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), None).unwrap();
+    let body = serde_json::json!({"model": "m", "prompt": "a".repeat(100_000)});
+    let (status, answer, asked) = ask_with(tokenizer, 1 << 20, Vec::new(), body).await;
+    assert_eq!((status, &answer["error"]["param"]), (StatusCode::BAD_REQUEST, &Value::from("prompt")));
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("more than 256 steps a byte") && asked.is_empty(), "{message}");
 }

@@ -10,16 +10,15 @@
 
 use std::collections::HashSet;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
-
 use crate::chat::Chat;
+use crate::names::{Among, Names};
 use crate::prompt::Prompt;
 
 /// The names of a model's control tokens.
 #[derive(Debug)]
 pub(super) struct ControlNames {
     names: HashSet<Box<str>>,
-    finder: Option<AhoCorasick>,
+    finder: Option<Names>,
     /// Those that are looked for in pieces, in order, to look beginnings up; and reversed, for ends.
     sorted: Vec<Box<str>>,
     sorted_backwards: Vec<Box<str>>,
@@ -58,12 +57,8 @@ impl ControlNames {
         let mut sorted_backwards: Vec<Box<str>> = sorted.iter().map(|name| backwards(name)).collect();
         sorted_backwards.sort_unstable();
         let longest = sorted.iter().map(|name| name.len()).max().unwrap_or(0);
-        let finder = AhoCorasick::builder()
-            // The other kind takes the square of a name to be built.
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(names.iter().map(|name| name.as_bytes()));
-        // More names than an automaton holds are in no file that is taken; without it none is found whole, and pieces still are.
+        let finder = Names::new(names.iter().map(|name| (&**name, true)));
+        // More names than are looked for at once are in no file that is taken; without it none is found whole, and pieces still are.
         Self { names, finder: finder.ok(), sorted, sorted_backwards, longest }
     }
 
@@ -110,11 +105,11 @@ impl<'n> Marks<'n> {
     pub(super) fn mark(&self, text: &str) -> String {
         let mut marked = String::with_capacity(text.len());
         let mut from = 0;
-        let whole = self.names.finder.iter().flat_map(|finder| finder.find_iter(text));
+        let whole = self.names.finder.iter().flat_map(|finder| finder.find(text, Among::All));
         for found in whole {
-            self.put_between(&text[from..found.start()], from == 0, false, &mut marked);
-            self.put_whole(&text[found.range()], &mut marked);
-            from = found.end();
+            self.put_between(&text[from..found.from], from == 0, false, &mut marked);
+            self.put_whole(&text[found.from..found.to], &mut marked);
+            from = found.to;
         }
         self.put_between(&text[from..], from == 0, true, &mut marked);
         marked

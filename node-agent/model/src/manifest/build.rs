@@ -36,7 +36,7 @@ pub enum ModelError {
 }
 
 /// Raised with each change of what [`Manifest::build`] refuses: a manifest made under another is made anew.
-pub const JUDGEMENT: u32 = 7;
+pub const JUDGEMENT: u32 = 8;
 
 // === impl Manifest ===
 

@@ -19,6 +19,7 @@ use super::naming::{CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, 
 use super::safetensors::{self, Listed};
 use super::{FilesError, SourceFile, SourceFiles, TextFiles};
 use crate::gguf::Gguf;
+use crate::tokenizer;
 use config::{Config, ConfigFile, MAX_CONFIG_BYTES};
 use index::{Index, MAX_INDEX_BYTES};
 use tensors::Placed;
@@ -58,8 +59,6 @@ pub enum FolderError {
     NoOutput,
 }
 
-/// The largest known tokenizers have some 35 MB.
-const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
 /// The field of both configurations that names the tokens at which an answer ends.
 const END: &str = "eos_token_id";
 
@@ -126,8 +125,8 @@ impl Opened {
 
     /// What the files beside the tensors say of text.
     fn text_files(&mut self, config: Config<'_>) -> Result<TextFiles, FilesError> {
-        let tokenizer = self.bytes(TOKENIZER, MAX_TOKENIZER_BYTES)?;
-        let tokenizer_config = self.bytes_if_any(TOKENIZER_CONFIG, MAX_TOKENIZER_BYTES)?;
+        let tokenizer = self.bytes(TOKENIZER, tokenizer::MAX_FILE_BYTES as u64)?;
+        let tokenizer_config = self.bytes_if_any(TOKENIZER_CONFIG, tokenizer::MAX_CONFIG_BYTES as u64)?;
         let template = self.bytes_if_any(CHAT_TEMPLATE, MAX_CONFIG_BYTES)?;
         let template = template.map(String::from_utf8).transpose();
         let template = template.map_err(|_| self.error(FolderError::NotUtf8 { name: CHAT_TEMPLATE }))?;

@@ -1,7 +1,7 @@
 //! Naming: which files a path stands for. A path names a GGUF file, any part of one that was split, a pattern that all parts have, or the
 //! folder of a model. Looks at names alone and reads no file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub(super) enum Named {
     Gguf(PathBuf),
     /// All parts of a file in GGUF, by number, whether they are there or not.
     Parts(Vec<PathBuf>),
-    /// A folder with `config.json`.
+    /// A folder with `config.json` and safetensors.
     Folder(PathBuf),
 }
 
@@ -29,6 +29,11 @@ pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(super) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// How names of files with tensors end.
+const SAFETENSORS: &str = ".safetensors";
+const GGUF: &str = ".gguf";
+/// Names of a folder's models that a refusal lists.
+const MAX_LISTED: usize = 8;
 
 /// The folder that the files of the model at `path` lie in.
 pub(crate) fn folder_of(path: &Path) -> PathBuf {
@@ -52,9 +57,7 @@ pub(super) fn files_of(path: &Path) -> Result<Vec<PathBuf>, FilesError> {
         Named::Folder(folder) => {
             let beside = [CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE, INDEX];
             let mut files: Vec<PathBuf> = beside.iter().map(|name| folder.join(name)).collect();
-            files.extend(
-                names_in(&folder, |name| name.ends_with(".safetensors"))?.into_iter().map(|it| folder.join(it)),
-            );
+            files.extend(names_in(&folder, |name| name.ends_with(SAFETENSORS))?.into_iter().map(|it| folder.join(it)));
             files
         }
     })
@@ -73,7 +76,10 @@ pub(super) fn named(path: &Path) -> Result<Named, FilesError> {
         return of_names(&folder, &found).map_err(|reason| reason.of(path));
     }
     // A file of a folder stands for it: on its own it is no model.
-    if [CONFIG, INDEX].contains(&name) || name.ends_with(".safetensors") {
+    if name == CONFIG && path.exists() {
+        return in_folder(&folder);
+    }
+    if [CONFIG, INDEX].contains(&name) || name.ends_with(SAFETENSORS) {
         return Ok(Named::Folder(folder));
     }
     Ok(match PartName::of(name) {
@@ -83,17 +89,24 @@ pub(super) fn named(path: &Path) -> Result<Named, FilesError> {
 }
 
 fn in_folder(folder: &Path) -> Result<Named, FilesError> {
+    let is_shown = |name: &str| !name.starts_with('.');
+    let found = names_in(folder, |name| is_shown(name) && name.ends_with(GGUF))?;
     if folder.join(CONFIG).exists() {
-        return Ok(Named::Folder(folder.to_owned()));
+        let has_tensors = folder.join(INDEX).exists()
+            || !names_in(folder, |name| is_shown(name) && name.ends_with(SAFETENSORS))?.is_empty();
+        // A configuration beside GGUF files is what they were made of. Alone it is a folder that lacks its tensors, and says so.
+        if has_tensors || found.is_empty() {
+            return Ok(Named::Folder(folder.to_owned()));
+        }
     }
-    let found = names_in(folder, |name| name.ends_with(".gguf") && !name.starts_with('.'))?;
     of_names(folder, &found).map_err(|reason| reason.of(folder))
 }
 
 /// Why names are not those of one model.
 enum NotOne {
     Nothing,
-    Several(String, String),
+    /// The first names, and how many more there are; of a split file that of one part.
+    Several(Vec<String>, usize),
 }
 
 // === impl NotOne ===
@@ -103,21 +116,23 @@ impl NotOne {
         let path = path.to_owned();
         match self {
             Self::Nothing => FilesError::Nothing { path },
-            Self::Several(first, second) => FilesError::Several { path, first, second },
+            Self::Several(names, n_more) => FilesError::Several { path, names, n_more },
         }
     }
 }
 
 /// What names of one folder stand for, of which all have to be of one model.
 fn of_names(folder: &Path, found: &BTreeSet<String>) -> Result<Named, NotOne> {
-    let mut names = found.iter();
-    let first = names.next().ok_or(NotOne::Nothing)?;
-    let part = PartName::of(first);
-    let is_other =
-        |name: &&String| part.is_none_or(|part| PartName::of(name).is_none_or(|it| it.whole() != part.whole()));
-    if let Some(other) = names.find(is_other) {
-        return Err(NotOne::Several(first.clone(), other.clone()));
+    let mut known = HashSet::new();
+    let mut models: Vec<&String> =
+        found.iter().filter(|name| PartName::of(name).is_none_or(|part| known.insert(part.whole()))).collect();
+    let first = *models.first().ok_or(NotOne::Nothing)?;
+    if models.len() > 1 {
+        let n_more = models.len().saturating_sub(MAX_LISTED);
+        models.truncate(MAX_LISTED);
+        return Err(NotOne::Several(models.into_iter().cloned().collect(), n_more));
     }
+    let part = PartName::of(first);
     Ok(match part {
         Some(part) => Named::Parts(part.all().map(|name| folder.join(name)).collect()),
         None => Named::Gguf(folder.join(first)),
@@ -247,9 +262,39 @@ mod tests {
         }
         assert_eq!(named(&at("other.gguf")).unwrap(), Named::Gguf(at("other.gguf")));
         std::fs::write(at(CONFIG), "").unwrap();
+        std::fs::write(at("model-00001-of-00002.safetensors"), "").unwrap();
         for path in ["", CONFIG, "model-00001-of-00002.safetensors"] {
             let Named::Folder(found) = named(&at(path)).unwrap() else { panic!("{path}") };
             assert_eq!(found.canonicalize().unwrap(), folder.path().canonicalize().unwrap());
         }
+    }
+
+    #[test]
+    fn a_configuration_beside_gguf_files_makes_no_folder_of_safetensors() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let write = |name: &str| std::fs::write(at(name), "").unwrap();
+        write(CONFIG);
+        write(TOKENIZER);
+        for path in ["", CONFIG] {
+            assert!(matches!(named(&at(path)).unwrap(), Named::Folder(_)), "nothing else is there");
+        }
+        write("m.gguf");
+        write(".half.safetensors");
+        for path in ["", CONFIG] {
+            assert_eq!(named(&at(path)).unwrap(), Named::Gguf(at("m.gguf")), "{path}");
+        }
+        std::fs::remove_file(at("m.gguf")).unwrap();
+        write("n-00002-of-00002.gguf");
+        let parts = Named::Parts(vec![at("n-00001-of-00002.gguf"), at("n-00002-of-00002.gguf")]);
+        assert_eq!(named(&at("")).unwrap(), parts);
+        write("n-00001-of-00002.gguf");
+        assert_eq!(named(&at("")).unwrap(), parts);
+        (0..9).for_each(|idx| write(&format!("m{idx}.gguf")));
+        let error = named(&at("")).unwrap_err().to_string();
+        assert!(error.contains("\"m0.gguf\", \"m1.gguf\"") && error.contains("and 2 more"), "{error}");
+        assert!(!error.contains("00002"), "parts are one model: {error}");
+        write(INDEX);
+        assert!(matches!(named(&at("")).unwrap(), Named::Folder(_)));
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! Published expressions look ahead in two ways, and forbid to go back in two, for which an engine has to try again and again, in a long
 //! text a million times. These are found by their very words here and done by hand; all else is matched by automata. An expression that
-//! needs more is refused.
+//! needs more is refused, and a text in which one looks ahead in vain again and again ([`Effort`]).
 
-use std::error::Error as _;
+use regex_automata::Match;
 
-use regex_automata::meta::{BuildError, Regex};
-use regex_automata::{Input, Match};
+use super::TokenizerError;
+use super::effort::Effort;
+use super::finder::{Finder, FinderError};
 
 /// A run of blanks, but not the one before a word: the end of nearly every expression.
 const BLANKS: [&str; 2] = [r"|\s+(?!\S)|\s+", r"|\s+(?!\S)"];
@@ -18,8 +19,11 @@ const GIVING_NOTHING_BACK: [(&str, &str); 2] = [
     (r"[^\r\n\p{L}\p{N}]?+\p{L}+", r"[^\r\n\p{L}\p{N}]?\p{L}+"),
     (r"[^\s\p{L}\p{N}]++[\r\n]*", r"[^\s\p{L}\p{N}]+[\r\n]*"),
 ];
-/// Memory that the automata of one expression may take.
-const MAX_AUTOMATON_BYTES: usize = 16 << 20;
+/// A run of digits that letters follow, which is not grouped, and one that is.
+const DIGITS: [&str; 2] = [r"\d+[\w--\d]", r"\d+"];
+
+/// What becomes of a word.
+pub(super) type Take<'t> = dyn FnMut(&str, &mut Effort) -> Result<(), TokenizerError> + 't;
 
 /// Cuts text step by step, each time the words of the step before.
 #[derive(Debug)]
@@ -32,28 +36,15 @@ pub(super) struct Cutter {
 pub(super) enum CutterError {
     #[error("a quantifier of it gives nothing back (`?+`, `*+`, `++`, `}}+`), which is not matched in linear time")]
     Possessive,
-    #[error("{}", told(.0))]
-    Engine(Box<BuildError>),
-}
-
-/// The engine's own words name no cause.
-fn told(error: &BuildError) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+    #[error(transparent)]
+    Finder(#[from] FinderError),
 }
 
 #[derive(Debug)]
 enum Step {
     /// Words are what matches. The second pattern, where there is one, is a run of blanks that gives its last one back.
-    Matches(Regex),
-    Threes(Regex),
-}
-
-// === impl CutterError ===
-
-impl From<BuildError> for CutterError {
-    fn from(error: BuildError) -> Self {
-        Self::Engine(Box::new(error))
-    }
+    Matches(Finder),
+    Threes(Finder),
 }
 
 // === impl Cutter ===
@@ -67,15 +58,18 @@ impl Cutter {
     }
 
     /// Gives every word of `text` in order. Put together they are the text.
-    pub(super) fn each_word(&self, text: &str, take: &mut dyn FnMut(&str)) {
-        cut(&self.steps, text, take);
+    ///
+    /// # Errors
+    /// [`TokenizerError::TooDear`], and what becomes of a word.
+    pub(super) fn each_word(&self, text: &str, effort: &mut Effort, take: &mut Take<'_>) -> Result<(), TokenizerError> {
+        cut(&self.steps, text, effort, take)
     }
 }
 
-fn cut(steps: &[Step], text: &str, take: &mut dyn FnMut(&str)) {
+fn cut(steps: &[Step], text: &str, effort: &mut Effort, take: &mut Take<'_>) -> Result<(), TokenizerError> {
     match steps.split_first() {
-        None => take(text),
-        Some((step, rest)) => step.each_word(text, &mut |word| cut(rest, word, take)),
+        None => take(text, effort),
+        Some((step, rest)) => step.each_word(text, effort, &mut |word, effort| cut(rest, word, effort, take)),
     }
 }
 
@@ -83,41 +77,45 @@ fn cut(steps: &[Step], text: &str, take: &mut dyn FnMut(&str)) {
 
 impl Step {
     fn new(expression: &str) -> Result<Self, CutterError> {
-        let mut builder = Regex::builder();
-        builder.configure(Regex::config().nfa_size_limit(Some(MAX_AUTOMATON_BYTES)));
         if expression == THREES {
-            return Ok(Self::Threes(builder.build(r"\d+\b")?));
+            return Ok(Self::Threes(Finder::new(&DIGITS)?));
         }
         let plain = GIVING_NOTHING_BACK.iter().fold(expression.to_owned(), |all, (from, to)| all.replace(*from, to));
         if is_possessive(&plain) {
             return Err(CutterError::Possessive);
         }
         Ok(Self::Matches(match BLANKS.iter().find_map(|blanks| plain.strip_suffix(*blanks)) {
-            Some(before) => builder.build_many(&[before, r"\s+"])?,
-            None => builder.build(&plain)?,
+            Some(before) => Finder::new(&[before, r"\s+"])?,
+            None => Finder::new(&[&plain])?,
         }))
     }
 
-    fn each_word(&self, text: &str, take: &mut dyn FnMut(&str)) {
-        let mut from = 0;
-        match self {
-            Self::Matches(regex) => {
-                while let Some(found) = next(regex, text, from) {
-                    let end = if found.pattern().as_usize() == 0 { found.end() } else { end_of_blanks(text, &found) };
-                    word(&text[from..found.start()], take);
-                    word(&text[found.start()..end], take);
-                    from = end;
+    fn each_word(&self, text: &str, effort: &mut Effort, take: &mut Take<'_>) -> Result<(), TokenizerError> {
+        // From where nothing has been given, and from where is searched.
+        let (mut from, mut at) = (0, 0);
+        let (Self::Matches(finder) | Self::Threes(finder)) = self;
+        let mut states = finder.states();
+        while let Some(found) = finder.next(&mut states, text, at, effort)? {
+            let is_first = found.pattern().as_usize() == 0;
+            at = match self {
+                Self::Matches(_) if !is_first => end_of_blanks(text, &found),
+                _ => found.end(),
+            };
+            match self {
+                // Digits within a word stay in it.
+                Self::Threes(_) if is_first => continue,
+                Self::Threes(_) => {
+                    word(&text[from..found.start()], effort, take)?;
+                    each_three(&text[found.range()], effort, take)?;
+                }
+                Self::Matches(_) => {
+                    word(&text[from..found.start()], effort, take)?;
+                    word(&text[found.start()..at], effort, take)?;
                 }
             }
-            Self::Threes(regex) => {
-                while let Some(found) = next(regex, text, from) {
-                    word(&text[from..found.start()], take);
-                    each_three(&text[found.range()], take);
-                    from = found.end();
-                }
-            }
+            from = at;
         }
-        word(&text[from..], take);
+        word(&text[from..], effort, take)
     }
 }
 
@@ -145,42 +143,26 @@ fn is_possessive(expression: &str) -> bool {
     false
 }
 
-/// The next match that is not empty.
-fn next(regex: &Regex, text: &str, mut from: usize) -> Option<Match> {
-    loop {
-        let found = regex.search(&Input::new(text).range(from..))?;
-        if !found.is_empty() {
-            return Some(found);
-        }
-        from = text.ceil_char_boundary(found.end() + 1);
-        if found.end() >= text.len() {
-            return None;
-        }
-    }
-}
-
 /// Where a run of blanks ends that leaves the last one to the word after it.
 fn end_of_blanks(text: &str, blanks: &Match) -> usize {
     let last = text[blanks.range()].char_indices().next_back().map_or(0, |(at, _)| at);
     if blanks.end() < text.len() && last > 0 { blanks.start() + last } else { blanks.end() }
 }
 
-fn each_three(digits: &str, take: &mut dyn FnMut(&str)) {
+fn each_three(digits: &str, effort: &mut Effort, take: &mut Take<'_>) -> Result<(), TokenizerError> {
     let starts: Vec<usize> = digits.char_indices().map(|(at, _)| at).collect();
     let mut from = 0;
     for (idx, &at) in starts.iter().enumerate().skip(1) {
         if (starts.len() - idx).is_multiple_of(3) {
-            take(&digits[from..at]);
+            take(&digits[from..at], effort)?;
             from = at;
         }
     }
-    take(&digits[from..]);
+    take(&digits[from..], effort)
 }
 
-fn word(text: &str, take: &mut dyn FnMut(&str)) {
-    if !text.is_empty() {
-        take(text);
-    }
+fn word(text: &str, effort: &mut Effort, take: &mut Take<'_>) -> Result<(), TokenizerError> {
+    if text.is_empty() { Ok(()) } else { take(text, effort) }
 }
 
 #[cfg(test)]
@@ -189,9 +171,18 @@ mod tests {
     use super::*;
 
     fn words(expressions: &[&str], text: &str) -> Vec<String> {
+        cut(expressions, text).unwrap()
+    }
+
+    fn cut(expressions: &[&str], text: &str) -> Result<Vec<String>, TokenizerError> {
         let mut words = Vec::new();
-        Cutter::new(expressions).unwrap().each_word(text, &mut |word| words.push(word.to_owned()));
-        words
+        let mut effort = Effort::of(text.len());
+        let take: &mut Take<'_> = &mut |word, _| {
+            words.push(word.to_owned());
+            Ok(())
+        };
+        Cutter::new(expressions).unwrap().each_word(text, &mut effort, take)?;
+        Ok(words)
     }
 
     #[test]
@@ -205,6 +196,7 @@ mod tests {
     fn digits_are_grouped_from_the_last_one_unless_letters_follow() {
         assert_eq!(words(&[THREES], "1234567 12 1234a"), ["1", "234", "567", " ", "12", " 1234a"]);
         assert_eq!(words(&[THREES], "٣٤٥٦"), ["٣", "٤٥٦"]);
+        assert_eq!(words(&[THREES], "1234é5678 a1234_"), ["1234é", "5", "678", " a1234_"]);
     }
 
     #[test]
@@ -216,14 +208,49 @@ mod tests {
 
     #[test]
     fn what_cannot_be_matched_in_linear_time_is_refused() {
-        for expression in
-            [r"a(?=b)", r"(?<!a)b", r"(a)\1", "(", r"(\p{L}{1000}){1000}", "a?+b", "a*+", r"\pL{1,2}+", "(a+)++"]
-        {
+        for expression in [
+            r"a(?=b)",
+            r"(?<!a)b",
+            r"(a)\1",
+            "(",
+            r"(\p{L}{1000}){1000}",
+            "a?+b",
+            "a*+",
+            r"\pL{1,2}+",
+            "(a+)++",
+            r"a\b",
+        ] {
             assert!(Cutter::new(&[expression]).is_err(), "{expression}");
         }
         for expression in [r"\p{L}+", r"[?+]+", r"\++", "a+?|b", "(?:a)+"] {
             assert!(!is_possessive(expression), "{expression}");
         }
+    }
+
+    #[test]
+    fn a_text_in_which_an_expression_looks_ahead_in_vain_again_and_again_is_refused() {
+        let long = "a".repeat(1 << 20);
+        // One falls back to a shorter match, one to none, one matches nothing at all, and one does so in the second step.
+        for expressions in [&["a+b|a"] as &[&str], &["(?:a+b)?"], &["a+b|a*c|"], &["a+", "a+b|a"]] {
+            assert!(matches!(cut(expressions, &long), Err(TokenizerError::TooDear)), "{expressions:?}");
+        }
+        assert_eq!(words(&["a+b|a"], "aaaab"), ["aaaab"]);
+        assert_eq!(words(&["a+b|a"], &long[..300]).len(), 300, "short texts are not dear");
+        // Looks ahead by far, and each time in vain once.
+        assert_eq!(words(&["a{1000}b|a+"], &long), [long.as_str()]);
+    }
+
+    #[test]
+    fn an_expression_of_ever_new_states_is_refused_when_it_has_text() {
+        // Which of the last places had an `a`: more states than there are bytes.
+        let expression = [r"[ab]*a[ab]{600}c|[ab]"];
+        let mut seed = 1_u32;
+        let mut random = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if seed >> 31 == 0 { 'a' } else { 'b' }
+        };
+        let text: String = (0..1 << 18).map(|_| random()).collect();
+        assert!(matches!(cut(&expression, &text), Err(TokenizerError::TooDear)));
     }
 
     #[test]

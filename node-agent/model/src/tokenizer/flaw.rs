@@ -3,7 +3,7 @@
 use super::charsmap::CharsmapError;
 
 /// The largest known vocabularies have 260,000 tokens, and some 600,000 merges. Each takes some hundred bytes of memory.
-const MAX_ENTRIES: usize = 1 << 20;
+pub(super) const MAX_ENTRIES: usize = 1 << 20;
 
 /// Why a field of a tokenizer cannot be used.
 #[derive(Debug, PartialEq, thiserror::Error)]

@@ -1,9 +1,8 @@
 //! From JSON: the tokenizer that a `tokenizer.json` describes, and the `tokenizer_config.json` beside it. A part that is not known here
 //! is refused by its name, never passed over.
 
+mod parts;
 mod shape;
-
-use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -19,19 +18,22 @@ use super::unigram::{Form, Unigram};
 use super::vocabulary::{Kind, Script, Vocabulary};
 use super::{Tokenizer, TokenizerError};
 use crate::tokenizer_config::TokenizerConfig;
+use parts::{List, MAX_VALUES, Merge, Small, Table};
 use shape::Shape;
 
 /// The largest known have some 35 MB.
-const MAX_FILE_BYTES: usize = 128 << 20;
+pub(crate) const MAX_FILE_BYTES: usize = 64 << 20;
+/// Those of a `tokenizer_config.json`; the largest known have 1.2 MB.
+pub(crate) const MAX_CONFIG_BYTES: usize = 16 << 20;
 
 #[derive(Deserialize)]
 struct File<M> {
     model: M,
-    normalizer: Option<Value>,
-    pre_tokenizer: Option<Value>,
-    post_processor: Option<Value>,
+    normalizer: Option<Small>,
+    pre_tokenizer: Option<Small>,
+    post_processor: Option<Small>,
     #[serde(default)]
-    added_tokens: Vec<Added>,
+    added_tokens: List<Added>,
 }
 
 /// What tells how to read the rest.
@@ -48,8 +50,8 @@ struct Typed {
 
 #[derive(Deserialize)]
 struct Pairs {
-    vocab: HashMap<String, u32>,
-    merges: Vec<Merge>,
+    vocab: Table,
+    merges: List<Merge>,
     dropout: Option<f64>,
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
@@ -63,15 +65,8 @@ struct Pairs {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Merge {
-    Joined(String),
-    Apart(String, String),
-}
-
-#[derive(Deserialize)]
 struct Scored {
-    vocab: Vec<(String, f64)>,
+    vocab: List<(String, f64)>,
     unk_id: Option<u32>,
     #[serde(default)]
     byte_fallback: bool,
@@ -94,19 +89,42 @@ struct Added {
 /// # Errors
 /// [`TokenizerError`]: bytes that are no such JSON, a part that is not supported, fields that contradict each other.
 pub(super) fn read(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Tokenizer, TokenizerError> {
-    let config: TokenizerConfig = config.map(parse).transpose()?.unwrap_or_default();
-    match parse::<Head>(tokenizer)?.model.name.as_deref() {
-        None | Some("BPE") => ranked(parse(tokenizer)?, &config),
-        Some("Unigram") => unigram(parse(tokenizer)?, &config),
+    let config = config.map(|config| parse("tokenizer_config.json", config, MAX_CONFIG_BYTES)).transpose()?;
+    let config: TokenizerConfig = config.unwrap_or_default();
+    match parse_tokenizer::<Head>(tokenizer)?.model.name.as_deref() {
+        None | Some("BPE") => ranked(parse_tokenizer(tokenizer)?, &config),
+        Some("Unigram") => unigram(parse_tokenizer(tokenizer)?, &config),
         Some(found) => Err(unsupported("model.type", found)),
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, TokenizerError> {
-    if bytes.len() > MAX_FILE_BYTES {
-        return Err(unsupported("file", &format!("{} bytes long, over the limit of {MAX_FILE_BYTES}", bytes.len())));
+fn parse_tokenizer<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, TokenizerError> {
+    parse("tokenizer.json", bytes, MAX_FILE_BYTES)
+}
+
+fn parse<T: DeserializeOwned>(name: &'static str, bytes: &[u8], limit: usize) -> Result<T, TokenizerError> {
+    if bytes.len() > limit {
+        return Err(TokenizerError::LongFile { name, found: bytes.len(), limit });
     }
-    serde_json::from_slice(bytes).map_err(TokenizerError::Json)
+    serde_json::from_slice(bytes).map_err(|source| TokenizerError::Json { name, source })
+}
+
+/// A part that is read as it is, where there is one.
+fn small<'s>(field: &'static str, part: Option<&'s Small>) -> Result<Option<&'s Value>, TokenizerError> {
+    let value = |part: &'s Small| {
+        let flaw = || unsupported(field, &format!("one of more than {MAX_VALUES} values"));
+        part.value().ok_or_else(flaw)
+    };
+    part.map(value).transpose()
+}
+
+// === impl File ===
+
+impl<M> File<M> {
+    fn shape(&self) -> Result<Shape, TokenizerError> {
+        let normalizer = small("normalizer", self.normalizer.as_ref())?;
+        Shape::read(normalizer, small("pre_tokenizer", self.pre_tokenizer.as_ref())?)
+    }
 }
 
 fn unsupported(field: &'static str, found: &str) -> TokenizerError {
@@ -118,6 +136,7 @@ fn in_field(field: &str, flaw: impl Into<Flaw>) -> TokenizerError {
 }
 
 fn ranked(file: File<Pairs>, config: &TokenizerConfig) -> Result<Tokenizer, TokenizerError> {
+    let shape = file.shape()?;
     let model = file.model;
     let affixes = [model.continuing_subword_prefix, model.end_of_word_suffix];
     if let Some(affix) = affixes.into_iter().flatten().find(|affix| !affix.is_empty()) {
@@ -126,16 +145,16 @@ fn ranked(file: File<Pairs>, config: &TokenizerConfig) -> Result<Tokenizer, Toke
     if let Some(dropout) = model.dropout.filter(|dropout| *dropout != 0.0) {
         return Err(unsupported("model.dropout", &dropout.to_string()));
     }
-    let shape = Shape::read(file.normalizer.as_ref(), file.pre_tokenizer.as_ref())?;
     let script = shape.script.ok_or_else(|| unsupported("pre_tokenizer", "none that says how text is written"))?;
     if shape.charsmap.is_some() || shape.joins_blanks {
         return Err(unsupported("normalizer", "one of a unigram model"));
     }
-    let words = model.vocab.into_iter().map(|(text, id)| (id, text));
-    let tokens = Tokens::new(words, &file.added_tokens, model.byte_fallback, model.unk_token.as_deref())?;
+    let words = model.vocab.all().map_err(|flaw| in_field("model.vocab", flaw))?;
+    let words = words.into_iter().map(|(text, id)| (id, text));
+    let tokens = Tokens::new(words, file.added_tokens, model.byte_fallback, model.unk_token.as_deref())?;
     let vocabulary = tokens.vocabulary();
-    check_entries(model.merges.len()).map_err(|flaw| in_field("model.merges", flaw))?;
-    let merges = model.merges.iter().enumerate().map(|(idx, merge)| match merge {
+    let merges = model.merges.all().map_err(|flaw| in_field("model.merges", flaw))?;
+    let merges = merges.iter().enumerate().map(|(idx, merge)| match merge {
         Merge::Apart(left, right) => Ok((left.as_str(), right.as_str())),
         Merge::Joined(text) => {
             text.split_once(' ').ok_or_else(|| Flaw::Merge { idx, merge: text.chars().take(80).collect() })
@@ -160,29 +179,36 @@ fn ranked(file: File<Pairs>, config: &TokenizerConfig) -> Result<Tokenizer, Toke
         cutter_of_written: cutter(&shape.steps_of_bytes)?,
         pairs,
     };
-    finish(&vocabulary, TextModel::Ranked(Box::new(model)), script, config, file.post_processor.as_ref())
+    finish(
+        &vocabulary,
+        TextModel::Ranked(Box::new(model)),
+        script,
+        config,
+        small("post_processor", file.post_processor.as_ref())?,
+    )
 }
 
 fn unigram(file: File<Scored>, config: &TokenizerConfig) -> Result<Tokenizer, TokenizerError> {
+    let shape = file.shape()?;
     let model = file.model;
     if model.byte_fallback {
         return Err(unsupported("model.byte_fallback", "true of a unigram model"));
     }
-    let shape = Shape::read(file.normalizer.as_ref(), file.pre_tokenizer.as_ref())?;
     if shape.is_composed || !shape.steps.is_empty() || shape.script != Some(Script::Blanks) {
         return Err(unsupported("pre_tokenizer", "none of a unigram model"));
     }
-    if let Some(id) = model.vocab.iter().position(|word| !word.1.is_finite()) {
-        return Err(in_field("model.vocab", Flaw::Score { id, found: model.vocab[id].1 }));
+    let words = model.vocab.all().map_err(|flaw| in_field("model.vocab", flaw))?;
+    if let Some(id) = words.iter().position(|word| !word.1.is_finite()) {
+        return Err(in_field("model.vocab", Flaw::Score { id, found: words[id].1 }));
     }
-    let n_vocab = model.vocab.len();
+    let n_vocab = words.len();
     if let Some(id) = model.unk_id.filter(|id| *id as usize >= n_vocab) {
         return Err(in_field("model.unk_id", Flaw::TokenId { id: id.into(), n_vocab }));
     }
-    let mut scores: Vec<f64> = model.vocab.iter().map(|word| word.1).collect();
-    let unknown = model.unk_id.map(|id| model.vocab[id as usize].0.clone());
-    let words = model.vocab.into_iter().enumerate().map(|(id, (text, _))| (id as u32, text));
-    let tokens = Tokens::new(words, &file.added_tokens, false, unknown.as_deref())?;
+    let mut scores: Vec<f64> = words.iter().map(|word| word.1).collect();
+    let unknown = model.unk_id.map(|id| words[id as usize].0.clone());
+    let words = words.into_iter().enumerate().map(|(id, (text, _))| (id as u32, text));
+    let tokens = Tokens::new(words, file.added_tokens, false, unknown.as_deref())?;
     let vocabulary = tokens.vocabulary();
     scores.resize(vocabulary.texts.len(), 0.0);
     let charsmap = shape.charsmap.as_deref().map(Charsmap::new).transpose();
@@ -192,7 +218,13 @@ fn unigram(file: File<Scored>, config: &TokenizerConfig) -> Result<Tokenizer, To
         joins_blanks: shape.joins_blanks,
     };
     let model = Unigram::new(&vocabulary, scores, model.unk_id, form).map_err(|flaw| in_field("model.vocab", flaw))?;
-    finish(&vocabulary, TextModel::Unigram(model), Script::Blanks, config, file.post_processor.as_ref())
+    finish(
+        &vocabulary,
+        TextModel::Unigram(model),
+        Script::Blanks,
+        config,
+        small("post_processor", file.post_processor.as_ref())?,
+    )
 }
 
 fn finish(
@@ -217,7 +249,7 @@ struct Tokens {
 impl Tokens {
     fn new(
         words: impl Iterator<Item = (u32, String)>,
-        added: &[Added],
+        added: List<Added>,
         has_bytes: bool,
         unknown: Option<&str>,
     ) -> Result<Self, TokenizerError> {
@@ -230,7 +262,7 @@ impl Tokens {
             };
             tokens.put("model.vocab", id, text, kind)?;
         }
-        for token in added {
+        for token in added.all().map_err(|flaw| in_field("added_tokens", flaw))? {
             for (is_set, field) in [
                 (token.single_word, "added_tokens.single_word"),
                 (token.lstrip, "added_tokens.lstrip"),
@@ -245,7 +277,7 @@ impl Tokens {
                 true => Kind::Control,
                 false => Kind::UserDefined,
             };
-            tokens.put("added_tokens", token.id, token.content.clone(), kind)?;
+            tokens.put("added_tokens", token.id, token.content, kind)?;
         }
         Ok(tokens)
     }

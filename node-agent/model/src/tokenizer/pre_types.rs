@@ -95,11 +95,18 @@ pub(super) fn names() -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::cutter::Cutter;
+    use super::super::effort::Effort;
     use super::*;
 
     fn cut(family: &str, text: &str) -> Vec<String> {
         let mut words = Vec::new();
-        Cutter::new(named(family).unwrap().steps).unwrap().each_word(text, &mut |word| words.push(word.to_owned()));
+        let mut effort = Effort::of(text.len());
+        let cutter = Cutter::new(named(family).unwrap().steps).unwrap();
+        let take = &mut |word: &str, _: &mut Effort| {
+            words.push(word.to_owned());
+            Ok(())
+        };
+        cutter.each_word(text, &mut effort, take).unwrap();
         words
     }
 
@@ -129,5 +136,26 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), n_names);
         assert!(named("no such").is_none());
+    }
+
+    #[test]
+    fn no_family_finds_a_text_of_all_of_unicode_too_dear() {
+        let characters: Vec<char> = (1..=0x2_ffff).filter_map(char::from_u32).collect();
+        // Each character beside others than before, so that automata meet as many states as they can.
+        let shuffled: String = (0..characters.len()).map(|idx| characters[idx * 7919 % characters.len()]).collect();
+        for family in TABLE {
+            let cutter = Cutter::new(family.steps).unwrap();
+            // What one text has made of an automaton is there for the next.
+            for _ in 0..3 {
+                let mut n_bytes = 0;
+                let take = &mut |word: &str, _: &mut Effort| {
+                    n_bytes += word.len();
+                    Ok(())
+                };
+                let cut = cutter.each_word(&shuffled, &mut Effort::of(shuffled.len()), take);
+                assert!(cut.is_ok(), "{}", family.names[0]);
+                assert_eq!(n_bytes, shuffled.len(), "{}", family.names[0]);
+            }
+        }
     }
 }

@@ -2,20 +2,16 @@
 
 use std::collections::HashMap;
 
-use aho_corasick::{AhoCorasick, BuildError, MatchKind};
+use super::flaw::Flaw;
+use crate::names::{Among, MAX_NAME_BYTES, Names, NamesError};
 
 /// The tokens that stand outside of the merges, by name.
 pub(super) struct Specials {
-    all: Names,
-    /// Without control tokens, which are found only where they are looked for.
-    user_defined: Names,
-    control: HashMap<Box<str>, u32>,
-}
-
-/// Names to find, and the token of each.
-struct Names {
-    finder: AhoCorasick,
+    /// Those that are no control tokens are plain: found wherever they stand.
+    names: Names,
+    /// The token of each name.
     tokens: Vec<u32>,
+    control: HashMap<Box<str>, u32>,
 }
 
 /// A stretch of text, or one special token.
@@ -31,8 +27,8 @@ impl Specials {
     /// From (name, token, is a control token); empty names are passed over, and of equal ones the first token counts.
     ///
     /// # Errors
-    /// When the names are more than can be looked for at once.
-    pub(super) fn new<'n>(specials: impl Iterator<Item = (&'n str, u32, bool)>) -> Result<Self, BuildError> {
+    /// [`Flaw::LongWord`], and [`Flaw::Names`] when the names are more than can be looked for at once.
+    pub(super) fn new<'n>(specials: impl Iterator<Item = (&'n str, u32, bool)>) -> Result<Self, Flaw> {
         let named: Vec<_> = specials.filter(|special| !special.0.is_empty()).collect();
         let mut control = HashMap::new();
         for &(name, token, is_control) in &named {
@@ -40,9 +36,11 @@ impl Specials {
                 control.entry(Box::from(name)).or_insert(token);
             }
         }
-        let all = Names::new(named.iter().map(|special| (special.0, special.1)))?;
-        let user_defined = Names::new(named.iter().filter(|special| !special.2).map(|special| (special.0, special.1)))?;
-        Ok(Self { all, user_defined, control })
+        let names = Names::new(named.iter().map(|special| (special.0, !special.2))).map_err(|error| match error {
+            NamesError::Long { idx, found } => Flaw::LongWord { id: named[idx].1, found, limit: MAX_NAME_BYTES },
+            NamesError::TooMany { .. } => Flaw::Names(error.to_string()),
+        })?;
+        Ok(Self { names, tokens: named.iter().map(|special| special.1).collect(), control })
     }
 
     /// The control token of this name.
@@ -56,31 +54,21 @@ impl Specials {
 
     /// Cuts `text` at special tokens: the leftmost first, of those the longest. No part is empty.
     pub(super) fn split<'t>(&self, text: &'t str, with_control: bool) -> Vec<Part<'t>> {
-        let names = if with_control { &self.all } else { &self.user_defined };
+        let among = if with_control { Among::All } else { Among::Plain };
         let mut parts = Vec::new();
         let mut from = 0;
         // A name is whole characters and matched byte for byte, so both its ends are character bounds.
-        for found in names.finder.find_iter(text) {
-            if from < found.start() {
-                parts.push(Part::Text(&text[from..found.start()]));
+        for found in self.names.find(text, among) {
+            if from < found.from {
+                parts.push(Part::Text(&text[from..found.from]));
             }
-            parts.push(Part::Token(names.tokens[found.pattern().as_usize()]));
-            from = found.end();
+            parts.push(Part::Token(self.tokens[found.idx]));
+            from = found.to;
         }
         if from < text.len() {
             parts.push(Part::Text(&text[from..]));
         }
         parts
-    }
-}
-
-// === impl Names ===
-
-impl Names {
-    fn new<'n>(named: impl Iterator<Item = (&'n str, u32)>) -> Result<Self, BuildError> {
-        let (names, tokens): (Vec<_>, Vec<_>) = named.unzip();
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(names)?;
-        Ok(Self { finder, tokens })
     }
 }
 

@@ -3,7 +3,8 @@
 use super::TokenizerError;
 use super::byte_level;
 use super::byte_pairs::BytePairs;
-use super::cutter::Cutter;
+use super::cutter::{Cutter, Take};
+use super::effort::Effort;
 use super::greedy::Greedy;
 use super::unigram::Unigram;
 use super::vocabulary::{BLANK, Script};
@@ -48,12 +49,18 @@ impl TextModel {
     /// Adds the tokens of `text`; `is_first` where no token stands before it.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`] where the underlying library refuses the text.
-    pub(super) fn encode(&self, text: &str, is_first: bool, tokens: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    /// [`TokenizerError::Encode`] where the underlying library refuses the text, [`TokenizerError::TooDear`].
+    pub(super) fn encode(
+        &self,
+        text: &str,
+        is_first: bool,
+        effort: &mut Effort,
+        tokens: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         match self {
-            Self::Ranked(model) => model.encode(text, is_first, tokens)?,
+            Self::Ranked(model) => model.encode(text, is_first, effort, tokens)?,
             Self::Greedy(model) => model.encode(text, tokens),
-            Self::Unigram(model) => model.encode(text, tokens),
+            Self::Unigram(model) => model.encode(text, effort, tokens)?,
         }
         Ok(())
     }
@@ -81,7 +88,13 @@ const NFC_SHRINKS_BY: usize = 4;
 // === impl Ranked ===
 
 impl Ranked {
-    fn encode(&self, text: &str, is_first: bool, tokens: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    fn encode(
+        &self,
+        text: &str,
+        is_first: bool,
+        effort: &mut Effort,
+        tokens: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         let composed = if self.is_composed { Some(composed(text)?) } else { None };
         let text = composed.as_deref().unwrap_or(text);
         let is_prefixed = match self.prefix {
@@ -92,19 +105,14 @@ impl Ranked {
         };
         let prefixed = if is_prefixed { Some([" ", text].concat()) } else { None };
         let text = prefixed.as_deref().unwrap_or(text);
-        let mut failed = None;
-        self.cutter.each_word(text, &mut |word| {
+        let joined: &mut Take<'_> = &mut |word, _| self.pairs.encode(word, tokens).map_err(TokenizerError::Encode);
+        self.cutter.each_word(text, effort, &mut |word, effort| {
             let written = match self.script {
                 Script::Bytes => byte_level::written(word),
                 Script::Blanks => word.replace(' ', BLANK.encode_utf8(&mut [0; 4])),
             };
-            self.cutter_of_written.each_word(&written, &mut |word| {
-                if failed.is_none() {
-                    failed = self.pairs.encode(word, tokens).err();
-                }
-            });
-        });
-        failed.map_or(Ok(()), |error| Err(TokenizerError::Encode(error)))
+            self.cutter_of_written.each_word(&written, effort, joined)
+        })
     }
 }
 

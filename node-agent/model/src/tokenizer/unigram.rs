@@ -1,6 +1,7 @@
 //! Unigram: sentencepiece's model of T5. Of all ways to cut a text into words, the one with the greatest sum of scores.
 
 use super::charsmap::Charsmap;
+use super::effort::{Effort, TooDear};
 use super::flaw::Flaw;
 use super::vocabulary::{BLANK, Kind, Vocabulary};
 use super::words::Words;
@@ -38,6 +39,8 @@ struct Way {
 
 /// What an unknown character counts less than the least word.
 const PENALTY: f64 = 10.0;
+/// Steps that a byte of a word takes, which is looked for among all words. Words of a text have some ten, and the longest known 130.
+const STEPS_OF_WORD: usize = 2;
 
 // === impl Unigram ===
 
@@ -68,7 +71,10 @@ impl Unigram {
     }
 
     /// Adds the tokens of `text`, which [`super::MAX_TEXT_BYTES`] bounds.
-    pub(super) fn encode(&self, text: &str, tokens: &mut Vec<u32>) {
+    ///
+    /// # Errors
+    /// [`TooDear`]: a text of the beginnings of long words, again and again.
+    pub(super) fn encode(&self, text: &str, effort: &mut Effort, tokens: &mut Vec<u32>) -> Result<(), TooDear> {
         let text = self.form.of(text);
         let mut ways = vec![Way { score: f64::NEG_INFINITY, from: 0, token: None }; text.len() + 1];
         ways[0].score = 0.0;
@@ -81,10 +87,11 @@ impl Unigram {
                 }
             };
             let mut is_known = false;
-            self.words.each_prefix(&text.as_bytes()[from..], |n_bytes, token| {
+            let n_looked_at = self.words.each_prefix(&text.as_bytes()[from..], |n_bytes, token| {
                 is_known |= n_bytes == character.len_utf8();
                 go(n_bytes, Some(token), self.scores[token as usize]);
             });
+            effort.spend(n_looked_at * STEPS_OF_WORD)?;
             if !is_known {
                 go(character.len_utf8(), None, self.score_of_unknown);
             }
@@ -103,6 +110,7 @@ impl Unigram {
             at = from as usize;
         }
         tokens[begin..].reverse();
+        Ok(())
     }
 }
 
@@ -187,7 +195,7 @@ mod tests {
         let unigram = Unigram::new(&vocabulary, scores, Some(9), form(false, true)).unwrap();
         let encode = |text: &str| {
             let mut tokens = vec![7];
-            unigram.encode(text, &mut tokens);
+            unigram.encode(text, &mut Effort::of(text.len()), &mut tokens).unwrap();
             tokens
         };
         assert_eq!(encode("abc"), [7, 3]);
@@ -195,5 +203,18 @@ mod tests {
         assert_eq!(encode("azéb"), [7, 0, 9, 1]);
         assert_eq!(encode("<u>"), [7, 5]);
         assert_eq!((encode(""), encode("  ")), (vec![7], vec![7]));
+    }
+
+    #[test]
+    fn a_text_of_the_beginnings_of_long_words_is_refused() {
+        let texts: Vec<String> = (1..=1000).map(|length| "a".repeat(length)).chain(["b".to_owned()]).collect();
+        let vocabulary = Vocabulary { texts: &texts, kinds: vec![Kind::Normal; 1001] };
+        let unigram = Unigram::new(&vocabulary, vec![-1.0; 1001], None, form(false, false)).unwrap();
+        let encode = |text: &str| {
+            let mut tokens = Vec::new();
+            unigram.encode(text, &mut Effort::of(text.len()), &mut tokens).map(|()| tokens)
+        };
+        assert_eq!(encode(&"a".repeat(100_000)), Err(TooDear));
+        assert_eq!(encode(&"aaaab".repeat(10_000)).unwrap(), [3, 1000].repeat(10_000));
     }
 }

@@ -17,19 +17,20 @@ impl Words {
         Self { sorted }
     }
 
-    /// Gives length and token of every word that `text` begins with, the shortest first.
-    pub(super) fn each_prefix(&self, text: &[u8], mut take: impl FnMut(usize, u32)) {
+    /// Gives length and token of every word that `text` begins with, the shortest first; tells how many bytes were looked at.
+    pub(super) fn each_prefix(&self, text: &[u8], mut take: impl FnMut(usize, u32)) -> usize {
         let mut words = self.sorted.as_slice();
         for (at, byte) in text.iter().enumerate() {
             // All of these begin with text[..at]; a word that ends there comes before all that go on.
             words = &words[words.partition_point(|word| word.0.get(at) < Some(byte))..];
             words = &words[..words.partition_point(|word| word.0.get(at) == Some(byte))];
             match words.first() {
-                None => break,
+                None => return at + 1,
                 Some((word, token)) if word.len() == at + 1 => take(at + 1, *token),
                 Some(_) => {}
             }
         }
+        text.len()
     }
 }
 
@@ -43,7 +44,8 @@ mod tests {
         let words = Words::new(words.into_iter());
         let prefixes = |text: &str| {
             let mut found = Vec::new();
-            words.each_prefix(text.as_bytes(), |length, token| found.push((length, token)));
+            let n_looked_at = words.each_prefix(text.as_bytes(), |length, token| found.push((length, token)));
+            assert!(n_looked_at <= text.len());
             found
         };
         assert_eq!(prefixes("abcd"), [(1, 5), (2, 4), (3, 3)]);

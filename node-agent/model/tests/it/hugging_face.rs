@@ -256,6 +256,20 @@ fn fields_that_change_the_arithmetic_are_refused_with_their_names() {
 }
 
 #[test]
+fn a_gguf_file_beside_the_configuration_it_was_made_of_is_the_model() {
+    let copy = Copy::of("qwen2_hf");
+    fs::copy(files::tiny("llama"), copy.at("m.gguf")).unwrap();
+    let outline = Manifest::outline(copy.0.path()).unwrap();
+    assert_eq!(outline.files[0].name, "config.json", "safetensors are there, too");
+    for file in outline.files.iter().filter(|file| file.name.contains(".safetensors")) {
+        fs::remove_file(copy.at(&file.name)).unwrap();
+    }
+    assert_eq!(copy.build().unwrap().files[0].name, "m.gguf");
+    fs::copy(files::tiny("llama"), copy.at("n.gguf")).unwrap();
+    assert_says(&copy.build().unwrap_err(), &["names several models, \"m.gguf\" and \"n.gguf\"; name one of them"]);
+}
+
+#[test]
 fn files_that_are_missing_or_no_such_files_are_named() {
     let without = |model: &str, name: &str| refusal(model, |copy| fs::remove_file(copy.at(name)).unwrap());
     assert_says(&without("llama_hf", "model.safetensors"), &["neither `model.safetensors` nor"]);
@@ -270,6 +284,12 @@ fn files_that_are_missing_or_no_such_files_are_named() {
         &["`config.json` has 1048577 bytes, over the limit"],
     );
     assert_says(&written("tokenizer.json", "{}"), &["tokenizer.json"]);
+    let long = |name: &str, n_bytes: u64| {
+        refusal("qwen2_hf", |copy| fs::File::create(copy.at(name)).unwrap().set_len(n_bytes).unwrap())
+    };
+    assert_says(&long("tokenizer.json", (64 << 20) + 1), &["`tokenizer.json` has 67108865 bytes, over the limit"]);
+    let config = long("tokenizer_config.json", (16 << 20) + 1);
+    assert_says(&config, &["`tokenizer_config.json` has 16777217 bytes, over the limit"]);
     assert_says(
         &written("generation_config.json", "{\"eos_token_id\": {}}"),
         &["generation_config.json: `eos_token_id`"],

@@ -77,6 +77,16 @@ fn scored(model: &str, change: impl FnOnce(&mut File)) -> Result<Tokenizer, Stri
 }
 
 #[test]
+fn a_control_token_longer_than_any_is_refused() {
+    let long = "<".repeat(1025);
+    let error = small(|file| {
+        file.set("tokenizer.ggml.tokens", strings(&["a", "b", "ab", &long, "c"]));
+    });
+    let error = error.unwrap_err();
+    assert!(error.contains("`tokenizer.ggml.tokens`: token 3 has 1025 bytes, over the limit of 1024"), "{error}");
+}
+
+#[test]
 fn no_text_becomes_a_control_token_whatever_scores_it_has() {
     for model in ["llama", "t5"] {
         let tokenizer = scored(model, |_| ()).unwrap();

@@ -1,7 +1,9 @@
 //! Tokenizers of a `tokenizer.json`: the same ids as of the GGUF file of the same vocabulary, or a refusal by the part's name.
 
 use base64::Engine as _;
-use polyphony_model::{Array, Chat, ChatMessage, Gguf, Hyperparameters, Json as Ordered, TextSide, Tokenizer, Value};
+use polyphony_model::{
+    Array, Chat, ChatMessage, Gguf, Hyperparameters, Json as Ordered, TextSide, Tokenizer, TokenizerError, Value,
+};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -182,7 +184,7 @@ fn what_is_not_known_or_contradicts_itself_is_refused_by_its_name() {
     };
     let long = "a".repeat(100);
     let many = vec![split("a", "Isolated", false); 17];
-    let cases: [(Change<'_>, &str); 15] = [
+    let cases: [(Change<'_>, &str); 20] = [
         (&|json| json["model"]["type"] = json!("WordPiece"), "`model.type`"),
         (&|json| json["model"]["dropout"] = json!(0.1), "`model.dropout`"),
         (&|json| json["model"]["end_of_word_suffix"] = json!("</w>"), "`model.continuing_subword_prefix`"),
@@ -195,6 +197,23 @@ fn what_is_not_known_or_contradicts_itself_is_refused_by_its_name() {
         (&|json| json["pre_tokenizer"] = then_bytes(&[split("a(?=b)", "Isolated", false)]), "`pre_tokenizer`"),
         (&|json| json["pre_tokenizer"] = then_bytes(&[split(&long, "MergedWithNext", false)]), "`pre_tokenizer`"),
         (&|json| json["pre_tokenizer"] = then_bytes(&many), "17 steps, over the limit"),
+        (
+            &|json| json["pre_tokenizer"] = then_bytes(&[split(&"a".repeat(16_385), "Isolated", false)]),
+            "16385 bytes, over the limit of 16384",
+        ),
+        (
+            &|json| json["pre_tokenizer"]["x"] = json!(vec![0; 20_000]),
+            "`pre_tokenizer` of `tokenizer.json` is one of more than 16384 values",
+        ),
+        (
+            &|json| json["normalizer"] = json!(vec![0; 20_000]),
+            "`normalizer` of `tokenizer.json` is one of more than 16384 values",
+        ),
+        (
+            &|json| json["post_processor"] = json!(vec![0; 20_000]),
+            "`post_processor` of `tokenizer.json` is one of more than 16384 values",
+        ),
+        (&|json| json["added_tokens"][0]["content"] = json!("a".repeat(1025)), "1025 bytes, over the limit of 1024"),
         (&|json| json["added_tokens"][0]["rstrip"] = json!(true), "`added_tokens.rstrip`"),
         (&|json| json["added_tokens"][0]["id"] = json!(0), "`added_tokens`"),
         (&|json| *json = json!([]), "no JSON that a tokenizer has"),
@@ -206,6 +225,48 @@ fn what_is_not_known_or_contradicts_itself_is_refused_by_its_name() {
     }
     let error = Tokenizer::from_json(byte_pairs(byte_level).to_string().as_bytes(), Some(br#"{"bos_token": "<x>"}"#));
     assert!(error.unwrap_err().to_string().contains("`bos_token`"));
+}
+
+#[test]
+fn more_entries_than_any_vocabulary_has_are_refused_with_the_part_and_the_bound() {
+    let n = (1 << 20) + 1;
+    let many = |entry: &str| vec![entry; n].join(",");
+    let words = (0..n).map(|idx| format!("\"{idx}\":0")).collect::<Vec<_>>().join(",");
+    let bpe = |vocab: &str, merges: &str, added: &str| {
+        format!(
+            r#"{{"added_tokens": [{added}], "pre_tokenizer": {{"type": "ByteLevel"}}, "model": {{"vocab": {{{vocab}}}, "merges": [{merges}]}}}}"#
+        )
+    };
+    let unigram = format!(
+        r#"{{"pre_tokenizer": {{"type": "Metaspace", "replacement": "▁"}}, "model": {{"type": "Unigram", "vocab": [{}]}}}}"#,
+        many(r#"["",0]"#)
+    );
+    for (json, part) in [
+        (bpe(&words, "", ""), "`model.vocab`"),
+        (bpe("", &many(r#"["",""]"#), ""), "`model.merges`"),
+        (bpe("", "", &many(r#"{"id":0,"content":""}"#)), "`added_tokens`"),
+        (unigram, "`model.vocab`"),
+    ] {
+        let error = Tokenizer::from_json(json.as_bytes(), None).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{part}: it has 1048577 entries, over the limit of 1048576")),
+            "{part}: {error}"
+        );
+    }
+    let long = vec![b' '; (64 << 20) + 1];
+    let error = Tokenizer::from_json(&long, None).unwrap_err().to_string();
+    assert!(error.contains("`tokenizer.json` has 67108865 bytes, over the limit of 67108864"), "{error}");
+    let error = Tokenizer::from_json(b"{}", Some(&long)).unwrap_err().to_string();
+    assert!(error.contains("`tokenizer_config.json` has 67108865 bytes, over the limit of 16777216"), "{error}");
+}
+
+#[test]
+fn a_text_in_which_an_expression_looks_ahead_in_vain_is_refused_and_others_are_not() {
+    let tokenizer = read(&byte_pairs(then_bytes(&[split("a+b|a", "Isolated", false)]))).unwrap();
+    let error = tokenizer.encode(&"a".repeat(1 << 20), true).unwrap_err();
+    assert!(matches!(error, TokenizerError::TooDear), "{error}");
+    assert!(error.to_string().contains("more than 256 steps a byte") && error.to_string().contains("send another"));
+    assert!(tokenizer.encode("aaaab and aaa", true).is_ok());
 }
 
 #[test]
