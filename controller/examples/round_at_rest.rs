@@ -101,7 +101,8 @@ fn world() -> Result<Observed, Box<dyn std::error::Error>> {
         },
         "endTokens": [], "files": [{"name": "m.gguf", "nBytes": 700 * MIB, "sha256": "0".repeat(64)}], "tensors": tensors,
     }))?;
-    let mut model = Model::new("m", ModelSpec { source: "file:///m.gguf".into(), sha256: None });
+    let mut model =
+        Model::new("m", ModelSpec { source: "file:///m.gguf".into(), sha256: None, token_secret_ref: None });
     model.metadata.namespace = Some("default".into());
     model.metadata.uid = Some("m".into());
     let digest = manifest.digest();

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Parser, ValueEnum};
+
+use crate::models::fetch::{DEFAULT_ENDPOINT, FetchSettings, parse_endpoint};
 
 /// Runs one large language model over many phones: places its layers, and answers for it.
 #[derive(Clone, Debug, Parser)]
@@ -46,6 +49,16 @@ pub struct Flags {
     /// How long a phone may be silent before its layers are placed anew, such as 30s or 1m.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub grace_period: Duration,
+    /// The hub that `hf://` sources of Models are fetched from.
+    #[arg(long, env = "HF_ENDPOINT", value_name = "URL", default_value = DEFAULT_ENDPOINT, hide_env_values = true)]
+    pub model_endpoint: String,
+    /// A host that models may be fetched from beside the endpoint's, redirects included; `.example.com` is all names that end so. Any may
+    /// when none is given. Can be given several times.
+    #[arg(long, value_name = "HOST")]
+    pub model_host: Vec<String>,
+    /// Let sources of Models, and where they lead on to, lie on this machine and in its private network.
+    #[arg(long)]
+    pub model_private_addresses: bool,
     /// Use this cluster in place of the embedded API.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
@@ -55,6 +68,26 @@ pub struct Flags {
     /// Let addresses beyond loopback be listened on, without encryption: for closed lab networks only.
     #[arg(long)]
     pub insecure: bool,
+}
+
+// === impl Flags ===
+
+impl Flags {
+    /// How models are fetched.
+    ///
+    /// # Errors
+    /// When the endpoint is no address.
+    pub fn fetch_settings(&self) -> anyhow::Result<FetchSettings> {
+        // An empty variable is as none.
+        let endpoint = Some(self.model_endpoint.trim()).filter(|text| !text.is_empty()).unwrap_or(DEFAULT_ENDPOINT);
+        let endpoint = parse_endpoint(endpoint).context("--model-endpoint, or HF_ENDPOINT")?;
+        Ok(FetchSettings {
+            endpoint,
+            hosts: self.model_host.clone(),
+            private_addresses: self.model_private_addresses,
+            ..FetchSettings::default()
+        })
+    }
 }
 
 /// Whether the hub is said on the local network.

@@ -1,9 +1,10 @@
-//! Models: files that the host verifies once and then serves piece by piece.
+//! Models: files that the host fetches where they are elsewhere, verifies once and then serves piece by piece.
 //!
 //! The digests of a model's files are taken once; the manifest is kept in the data folder under their identity (paths, lengths,
 //! times of last change), so that a restart is quick. Decides nothing: `reconcile` asks for work and writes what came of it. Nothing here
 //! waits for a disk but threads of its own.
 
+pub mod fetch;
 mod kept;
 mod readings;
 mod refusal;
@@ -17,16 +18,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use polyphony_api::ModelSource;
 use polyphony_model::Manifest;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 pub use refusal::{Reason, Refusal};
 
+use crate::secret::Secret;
+use fetch::{FetchError, FetchSettings, FetchStep, Fetched, Order, Track};
 use kept::{Identity, Kept};
-use readings::{Pace, ReadingId, Readings};
-use source::Source;
+use readings::{Pace, ReadingId, Readings, SIDE_BY_SIDE};
+use source::{SourceError, path_of};
 
+/// Fetched at a time, of those that get on: they share no server, and one that is slow holds back none.
+const FETCHED_SIDE_BY_SIDE: usize = 16;
+/// What cannot be asked for is left alone for so long.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// How often it is looked whether a file is still the one that was read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,11 +55,32 @@ pub struct Wanted {
     pub uid: String,
     pub source: String,
     pub sha256: Option<String>,
+    /// What the source's revision stands for, once its status has kept it.
+    pub commit: Option<String>,
+    pub token: Option<TokenRef>,
+}
+
+/// Where the token of a source is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRef {
+    pub namespace: String,
+    pub secret: String,
+    pub key: String,
 }
 
 /// How far a model is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
+    /// Its files are being fetched, or wait to be.
+    Fetching {
+        step: FetchStep,
+        /// For seconds no byte has come.
+        is_stalled: bool,
+    },
+    /// The commit that its source stands for, which has to be kept before anything of it is fetched.
+    Named {
+        commit: String,
+    },
     /// The file is being read, or waits to be.
     Verifying,
     /// The file is being read, and for seconds no byte has come.
@@ -65,19 +94,22 @@ pub enum Progress {
 /// All models of this process.
 pub struct ModelStore {
     kept: Kept,
+    settings: FetchSettings,
     state: Mutex<State>,
     /// Woken when a model got further.
     pub changed: Notify,
 }
 
-#[derive(Default)]
 struct State {
     /// By uid.
     entries: BTreeMap<String, Entry>,
     readings: Readings,
+    fetches: Readings,
 }
 
 enum Entry {
+    Fetching { id: ReadingId, track: Arc<Track> },
+    Named(String),
     Reading { id: ReadingId, path: Option<PathBuf> },
     Done(Done),
 }
@@ -92,6 +124,8 @@ struct Done {
     is_looked_at: bool,
     /// The file is another one by now.
     is_stale: bool,
+    /// When to look whether what was refused is right by now; files of this host are looked at all the time.
+    ask_again_at: Option<Instant>,
 }
 
 // === impl ModelStore ===
@@ -100,13 +134,25 @@ impl ModelStore {
     /// # Errors
     /// When the folder for manifests cannot be made.
     pub fn new(folder: PathBuf) -> std::io::Result<Self> {
-        Ok(Self { kept: Kept::new(folder)?, state: Mutex::default(), changed: Notify::new() })
+        Self::with_settings(folder, FetchSettings::default())
+    }
+
+    /// # Errors
+    /// As [`ModelStore::new`].
+    pub fn with_settings(folder: PathBuf, settings: FetchSettings) -> std::io::Result<Self> {
+        let (readings, fetches) = (Readings::new(SIDE_BY_SIDE), Readings::new(FETCHED_SIDE_BY_SIDE));
+        let state = State { entries: BTreeMap::new(), readings, fetches };
+        Ok(Self { kept: Kept::new(folder)?, settings, state: Mutex::new(state), changed: Notify::new() })
     }
 
     /// How far the model with this uid is; `None` when nobody has asked for it, or its file is another one by now. Waits for no disk.
     pub fn progress(&self, uid: &str) -> Option<Progress> {
         let state = self.lock();
         match state.entries.get(uid)? {
+            Entry::Fetching { id, track } => {
+                Some(Progress::Fetching { step: track.step(), is_stalled: state.fetches.is_stalled(*id) })
+            }
+            Entry::Named(commit) => Some(Progress::Named { commit: commit.clone() }),
             Entry::Reading { id, path: Some(path) } if state.readings.is_stalled(*id) => {
                 Some(Progress::Stalled { path: path.clone() })
             }
@@ -131,17 +177,21 @@ impl ModelStore {
     /// those that have been. To be called about every second.
     pub fn tend(self: &Arc<Self>, uids: &BTreeSet<String>, now: Instant) {
         let mut state = self.lock();
-        let State { entries, readings } = &mut *state;
+        let State { entries, readings, fetches } = &mut *state;
         entries.retain(|uid, entry| {
             let stays = uids.contains(uid);
-            if let (false, Entry::Reading { id, .. }) = (stays, &*entry) {
-                readings.call_off(*id);
+            match entry {
+                Entry::Reading { id, .. } if !stays => readings.call_off(*id),
+                Entry::Fetching { id, .. } if !stays => fetches.call_off(*id),
+                _ => {}
             }
             stays
         });
         readings.look(now);
+        fetches.look(now);
         for (uid, entry) in entries.iter_mut() {
             let Entry::Done(done) = entry else { continue };
+            done.is_stale |= done.ask_again_at.is_some_and(|at| now >= at);
             if let Some(path) = done.path.clone()
                 && !done.is_looked_at
                 && now.saturating_duration_since(done.looked_at) >= LOOK_EVERY
@@ -153,27 +203,77 @@ impl ModelStore {
         self.start_next(&mut state, now);
     }
 
-    /// Starts to verify a model, unless that goes on already. [`ModelStore::progress`] tells what came of it.
+    /// Starts to fetch or verify a model, unless that goes on already. [`ModelStore::progress`] tells what came of it.
     pub fn resolve(self: &Arc<Self>, wanted: Wanted) {
+        self.resolve_with_token(wanted, None);
+    }
+
+    /// The same with the token that its source asks for.
+    pub fn resolve_with_token(self: &Arc<Self>, wanted: Wanted, token: Option<Secret>) {
         let now = Instant::now();
         let mut state = self.lock();
-        if matches!(state.entries.get(&wanted.uid), Some(Entry::Reading { .. })) {
+        if matches!(state.entries.get(&wanted.uid), Some(Entry::Reading { .. } | Entry::Fetching { .. })) {
             return;
         }
-        let path = match Source::parse(&wanted.source) {
-            Ok(source) => source.path().to_owned(),
+        let parsed = ModelSource::parse(&wanted.source).map_err(SourceError::from);
+        let found = parsed.and_then(|source| Ok((path_of(&source, self.settings.cache.as_deref())?, source)));
+        match found {
+            Ok((Some(path), _)) => self.start_reading(&mut state, wanted, path),
+            Ok((None, source)) => {
+                let order = Order { source, commit: wanted.commit.clone(), token };
+                let (store, of, track) = (self.clone(), wanted.clone(), Arc::new(Track::default()));
+                let told = track.clone();
+                let id = state.fetches.add(Box::new(move |pace| store.fetch(&of, &order, &told, &pace)));
+                state.entries.insert(wanted.uid, Entry::Fetching { id, track });
+            }
             Err(error) => {
                 let outcome = Err(Refusal::of_source(&error));
                 state.entries.insert(wanted.uid, Entry::Done(Done::new(None, None, outcome, now)));
                 self.changed.notify_one();
-                return;
             }
-        };
-        let (store, of) = (self.clone(), wanted.clone());
-        let read_from = path.clone();
+        }
+        self.start_next(&mut state, now);
+    }
+
+    /// Refuses a model that cannot even be asked for, and asks again in a while.
+    pub fn refuse(&self, wanted: Wanted, refusal: Refusal) {
+        let now = Instant::now();
+        let mut done = Done::new(None, None, Err(refusal), now);
+        done.ask_again_at = Some(now + REFUSED_FOR);
+        self.lock().entries.insert(wanted.uid, Entry::Done(done));
+        self.changed.notify_one();
+    }
+
+    fn start_reading(self: &Arc<Self>, state: &mut State, wanted: Wanted, path: PathBuf) {
+        let (store, of, read_from) = (self.clone(), wanted.clone(), path.clone());
         let id = state.readings.add(Box::new(move |pace| store.read(&of, read_from, &pace)));
         state.entries.insert(wanted.uid, Entry::Reading { id, path: Some(path) });
+    }
+
+    /// Fetches one model, on a thread of its own; what came is read as any other.
+    fn fetch(self: &Arc<Self>, wanted: &Wanted, order: &Order, track: &Track, pace: &Pace) {
+        let fetched = catch_unwind(AssertUnwindSafe(|| fetch::run(&self.settings, order, track, pace)));
+        let fetched = fetched.unwrap_or_else(|_| {
+            Some(Err(FetchError::Client { why: "it broke: report this as a bug, with the source".to_owned() }))
+        });
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.fetches.end(pace.id());
+        let is_wanted = matches!(state.entries.get(&wanted.uid), Some(Entry::Fetching { id, .. }) if *id == pace.id());
+        if let (true, Some(fetched)) = (is_wanted, fetched) {
+            match fetched {
+                Ok(Fetched::Named(commit)) => drop(state.entries.insert(wanted.uid.clone(), Entry::Named(commit))),
+                Ok(Fetched::There(path)) => self.start_reading(&mut state, wanted.clone(), path),
+                Err(error) => {
+                    let mut done = Done::new(None, None, Err(Refusal::of_fetch(&error)), now);
+                    done.ask_again_at = error.ask_again_after().map(|pause| now + pause);
+                    state.entries.insert(wanted.uid.clone(), Entry::Done(done));
+                }
+            }
+        }
         self.start_next(&mut state, now);
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// Reads one file, on a thread of its own.
@@ -195,6 +295,15 @@ impl ModelStore {
     }
 
     fn start_next(&self, state: &mut State, now: Instant) {
+        while let Err((failed, error)) = state.fetches.start_next(now) {
+            for entry in state.entries.values_mut() {
+                if matches!(entry, Entry::Fetching { id, .. } if *id == failed) {
+                    let mut done = Done::new(None, None, Err(Refusal::of_thread(&error)), now);
+                    done.ask_again_at = Some(now + REFUSED_FOR);
+                    *entry = Entry::Done(done);
+                }
+            }
+        }
         while let Err((failed, error)) = state.readings.start_next(now) {
             for entry in state.entries.values_mut() {
                 if let Entry::Reading { id, path } = entry
@@ -274,7 +383,7 @@ impl Done {
         outcome: Result<Arc<Resolved>, Refusal>,
         now: Instant,
     ) -> Self {
-        Self { path, identity, outcome, looked_at: now, is_looked_at: false, is_stale: false }
+        Self { path, identity, outcome, looked_at: now, is_looked_at: false, is_stale: false, ask_again_at: None }
     }
 }
 

@@ -75,6 +75,7 @@ impl Process {
     /// With cause, place and remedy: a port in use, a folder that cannot be written, an API that does not answer.
     pub async fn start(flags: Flags, stop: CancellationToken) -> anyhow::Result<Self> {
         let data_dir = flags.data_dir.clone();
+        let fetch_settings = flags.fetch_settings()?;
         std::fs::create_dir_all(&data_dir)
             .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
         let hub_listener = listen(flags.hub_address, "--hub-address", flags.insecure).await?;
@@ -115,8 +116,8 @@ impl Process {
         });
 
         let registry = Arc::new(Registry::default());
-        let models =
-            Arc::new(ModelStore::new(data_dir.join("models")).context("cannot make the folder for manifests")?);
+        let models = ModelStore::with_settings(data_dir.join("models"), fetch_settings);
+        let models = Arc::new(models.context("cannot make the folder for manifests")?);
         let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
         let (assigned, assigned_seen) = watch::channel(None);
         let (neighbourhood, neighbourhood_seen) = watch::channel(Arc::default());

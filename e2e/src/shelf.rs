@@ -139,7 +139,15 @@ impl Shelf {
     /// # Errors
     /// When it fails; with what it said.
     pub fn start(&self) -> Result<Said> {
-        let up: Vec<&str> = self.up.iter().map(String::as_str).collect();
+        self.start_with(&[])
+    }
+
+    /// The same with more flags.
+    ///
+    /// # Errors
+    /// As [`Shelf::start`].
+    pub fn start_with(&self, flags: &[&str]) -> Result<Said> {
+        let up: Vec<&str> = self.up.iter().map(String::as_str).chain(flags.iter().copied()).collect();
         self.polyctl(&up)?.ok()
     }
 

@@ -19,6 +19,8 @@ mod errors;
 mod failures;
 #[path = "it/guide.rs"]
 mod guide;
+#[path = "it/importing.rs"]
+mod importing;
 #[path = "it/joining.rs"]
 mod joining;
 #[path = "it/lab.rs"]
@@ -27,6 +29,8 @@ mod lab;
 mod losses;
 #[path = "it/manifests.rs"]
 mod manifests;
+#[path = "../../controller/tests/it/model_hub.rs"]
+mod model_hub;
 #[path = "it/moves.rs"]
 mod moves;
 #[path = "it/sessions.rs"]

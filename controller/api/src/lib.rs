@@ -8,13 +8,15 @@ pub mod crds;
 pub mod fields;
 pub mod inference_deployment;
 pub mod model;
+pub mod model_source;
 pub mod phone;
 pub mod quantity;
 pub mod segment_placement;
 pub mod selector;
 
 pub use inference_deployment::{InferenceDeployment, InferenceDeploymentSpec, InferenceDeploymentStatus};
-pub use model::{Model, ModelSpec, ModelStatus};
+pub use model::{Model, ModelProgress, ModelSpec, ModelStatus, SecretKeyRef};
+pub use model_source::ModelSource;
 pub use phone::{Phone, PhoneSpec, PhoneStatus};
 pub use segment_placement::{SegmentPlacement, SegmentPlacementSpec, SegmentPlacementStatus};
 

@@ -54,6 +54,33 @@ pub struct Settings {
     pub hub_port: u16,
     #[serde(default)]
     pub cors_origins: Vec<String>,
+    #[serde(default)]
+    pub fetching: Fetching,
+}
+
+/// Where the controller may fetch models from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fetching {
+    /// The hub, where it is another than the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    #[serde(default)]
+    pub private_addresses: bool,
+}
+
+// === impl Fetching ===
+
+impl Fetching {
+    /// As flags of the controller.
+    pub fn arguments(&self) -> Vec<String> {
+        let endpoint = self.endpoint.iter().flat_map(|url| ["--model-endpoint".to_owned(), url.clone()]);
+        let hosts = self.hosts.iter().flat_map(|host| ["--model-host".to_owned(), host.clone()]);
+        let private = self.private_addresses.then(|| "--model-private-addresses".to_owned());
+        endpoint.chain(hosts).chain(private).collect()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

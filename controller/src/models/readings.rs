@@ -1,15 +1,17 @@
-//! Readings: files that are read side by side, each on a thread of its own. Knows nothing of what is read.
+//! Readings: files that are read, or fetched, side by side, each on a thread of its own. Knows nothing of what is read.
 //!
 //! Few are read at a time, since they share a disk. One that does not get on gives its place to another and is left to itself: a read
 //! from a mount that hangs can be neither ended nor waited for. So no runtime owns these threads, and no shutdown waits for them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Read at a time, of those that get on.
-const SIDE_BY_SIDE: usize = 4;
+use tokio_util::sync::CancellationToken;
+
+/// Files that are read at a time, of those that get on: they share a disk.
+pub(super) const SIDE_BY_SIDE: usize = 4;
 /// Threads in all; when so many hang, others wait.
 const MAX_THREADS: usize = 64;
 /// Without a byte for so long, a reading gives up its place.
@@ -26,12 +28,12 @@ pub(super) type Job = Box<dyn FnOnce(Pace) + Send>;
 pub(super) struct Pace {
     id: ReadingId,
     n_bytes: Arc<AtomicU64>,
-    is_called_off: Arc<AtomicBool>,
+    called_off: CancellationToken,
 }
 
 /// All readings, waiting and under way.
-#[derive(Default)]
 pub(super) struct Readings {
+    side_by_side: usize,
     last: ReadingId,
     waiting: VecDeque<(ReadingId, Job)>,
     under_way: BTreeMap<ReadingId, UnderWay>,
@@ -48,7 +50,7 @@ struct UnderWay {
 
 impl Pace {
     pub(super) fn new(id: ReadingId) -> Self {
-        Self { id, n_bytes: Arc::default(), is_called_off: Arc::default() }
+        Self { id, n_bytes: Arc::default(), called_off: CancellationToken::new() }
     }
 
     /// The number of the reading.
@@ -59,13 +61,23 @@ impl Pace {
     /// Notes the bytes read so far; says whether to go on.
     pub(super) fn note(&self, n_bytes: u64) -> bool {
         self.n_bytes.store(n_bytes, Ordering::Relaxed);
-        !self.is_called_off.load(Ordering::Relaxed)
+        !self.called_off.is_cancelled()
+    }
+
+    /// Waits until it is called off.
+    pub(super) async fn called_off(&self) {
+        self.called_off.cancelled().await;
     }
 }
 
 // === impl Readings ===
 
 impl Readings {
+    /// So many are under way at a time, of those that get on.
+    pub(super) fn new(side_by_side: usize) -> Self {
+        Self { side_by_side, last: 0, waiting: VecDeque::new(), under_way: BTreeMap::new() }
+    }
+
     /// Puts a reading at the end of those that wait; [`Readings::start_next`] starts it.
     pub(super) fn add(&mut self, job: Job) -> ReadingId {
         self.last += 1;
@@ -77,7 +89,7 @@ impl Readings {
     pub(super) fn call_off(&mut self, id: ReadingId) {
         self.waiting.retain(|(waiting, _)| *waiting != id);
         if let Some(under_way) = self.under_way.get(&id) {
-            under_way.pace.is_called_off.store(true, Ordering::Relaxed);
+            under_way.pace.called_off.cancel();
         }
     }
 
@@ -109,7 +121,7 @@ impl Readings {
     pub(super) fn start_next(&mut self, now: Instant) -> Result<(), (ReadingId, std::io::Error)> {
         loop {
             let n_moving = self.under_way.values().filter(|reading| !reading.is_stalled).count();
-            if n_moving >= SIDE_BY_SIDE || self.under_way.len() >= MAX_THREADS {
+            if n_moving >= self.side_by_side || self.under_way.len() >= MAX_THREADS {
                 return Ok(());
             }
             let Some((id, job)) = self.waiting.pop_front() else { return Ok(()) };
@@ -131,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_hangs_gives_its_place_to_what_waits() {
-        let mut readings = Readings::default();
+        let mut readings = Readings::new(SIDE_BY_SIDE);
         let (release, hang) = mpsc::channel::<()>();
         let hang = Arc::new(std::sync::Mutex::new(hang));
         for _ in 0..SIDE_BY_SIDE {
@@ -154,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_gets_on_keeps_its_place_and_what_is_called_off_hears_of_it() {
-        let mut readings = Readings::default();
+        let mut readings = Readings::new(SIDE_BY_SIDE);
         let (tell, told) = mpsc::channel();
         let id = readings.add(Box::new(move |pace| tell.send(pace).unwrap()));
         let waiting = readings.add(Box::new(|_| panic!("called off before it began")));

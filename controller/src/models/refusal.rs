@@ -8,6 +8,7 @@ use polyphony_model::{
     TokenizerError, model_file,
 };
 
+use super::fetch::FetchError;
 use super::source::SourceError;
 
 /// Why a model is not served.
@@ -30,6 +31,21 @@ pub enum Reason {
     /// It is sound, and yet some gateway or phone would have to refuse it.
     Unsupported,
     DigestMismatch,
+    RepoNotFound,
+    RevisionNotFound,
+    EntryNotFound,
+    /// The hub shows it to those alone whom its owner lets.
+    GatedRepo,
+    /// Of what the source names there are several.
+    Ambiguous,
+    TokenMissing,
+    TokenRefused,
+    /// Nobody is sent there.
+    NotAllowed,
+    InsufficientSpace,
+    CacheUnwritable,
+    /// What was asked is not as it should be.
+    UnusableSource,
 }
 
 // === impl Reason ===
@@ -45,6 +61,17 @@ impl fmt::Display for Reason {
             Reason::InvalidFile => "InvalidFile",
             Reason::Unsupported => "Unsupported",
             Reason::DigestMismatch => "DigestMismatch",
+            Reason::RepoNotFound => "RepoNotFound",
+            Reason::RevisionNotFound => "RevisionNotFound",
+            Reason::EntryNotFound => "EntryNotFound",
+            Reason::GatedRepo => "GatedRepo",
+            Reason::Ambiguous => "Ambiguous",
+            Reason::TokenMissing => "TokenMissing",
+            Reason::TokenRefused => "TokenRefused",
+            Reason::NotAllowed => "NotAllowed",
+            Reason::InsufficientSpace => "InsufficientSpace",
+            Reason::CacheUnwritable => "CacheUnwritable",
+            Reason::UnusableSource => "UnusableSource",
         })
     }
 }
@@ -54,6 +81,38 @@ impl fmt::Display for Reason {
 impl Refusal {
     pub(super) fn of_source(error: &SourceError) -> Self {
         Self { reason: Reason::InvalidSource, message: error.to_string() }
+    }
+
+    pub(super) fn of_fetch(error: &FetchError) -> Self {
+        use FetchError as E;
+        let reason = match error {
+            E::Source(_) => Reason::InvalidSource,
+            E::RepoNotFound { .. } => Reason::RepoNotFound,
+            E::RevisionNotFound { .. } => Reason::RevisionNotFound,
+            E::EntryNotFound { .. } | E::NoSuchQuantisation { .. } => Reason::EntryNotFound,
+            E::NotFound { .. } => Reason::FileNotFound,
+            E::Gated { .. } => Reason::GatedRepo,
+            E::Ambiguous { .. } => Reason::Ambiguous,
+            E::NoModel { .. } => Reason::Unsupported,
+            E::TokenMissing { .. } => Reason::TokenMissing,
+            E::TokenRefused { .. } => Reason::TokenRefused,
+            E::HostNotAllowed { .. } | E::PrivateAddress { .. } | E::Downgrade { .. } => Reason::NotAllowed,
+            E::Space { .. } => Reason::InsufficientSpace,
+            E::Disk { .. } => Reason::CacheUnwritable,
+            E::Digest { .. } | E::Contradiction { .. } => Reason::DigestMismatch,
+            E::Client { .. } | E::Answer { .. } | E::NoHub { .. } | E::TooManyRedirects { .. } => {
+                Reason::UnusableSource
+            }
+            // They pass, and are waited for.
+            E::Unreachable { .. } | E::Busy { .. } | E::BrokeOff { .. } | E::InUse { .. } => Reason::UnusableSource,
+        };
+        Self { reason, message: error.to_string() }
+    }
+
+    /// Of a token that a Model names and nobody has.
+    pub fn of_token(secret: &str, key: &str, why: &str) -> Self {
+        let message = format!("spec.tokenSecretRef names {key:?} of the Secret {secret}, {why}");
+        Self { reason: Reason::TokenMissing, message }
     }
 
     pub(super) fn of_files(error: &ModelError) -> Self {

@@ -3,6 +3,9 @@
 
 use super::*;
 
+#[path = "tests/fetching.rs"]
+mod fetching;
+
 const TINY: &[u8] = b"not a model";
 
 fn store() -> (tempfile::TempDir, Arc<ModelStore>) {
@@ -11,8 +14,12 @@ fn store() -> (tempfile::TempDir, Arc<ModelStore>) {
     (folder, store)
 }
 
+fn wanted(source: &str) -> Wanted {
+    Wanted { uid: "u".into(), source: source.into(), sha256: None, commit: None, token: None }
+}
+
 async fn outcome(store: &Arc<ModelStore>, path: &Path) -> Progress {
-    store.resolve(Wanted { uid: "u".into(), source: format!("file://{}", path.display()), sha256: None });
+    store.resolve(wanted(&format!("file://{}", path.display())));
     let done = async {
         loop {
             match store.progress("u") {
@@ -58,7 +65,7 @@ async fn a_source_that_hangs_holds_back_no_other_and_is_called_off_when_its_mode
         told.push(called_off.1);
         state.entries.insert(format!("hangs-{idx}"), Entry::Reading { id, path: Some("/mnt/m.gguf".into()) });
     }
-    store.resolve(Wanted { uid: "u".into(), source: format!("file://{}", path.display()), sha256: None });
+    store.resolve(wanted(&format!("file://{}", path.display())));
     let mut uids: BTreeSet<String> = (0..6).map(|idx| format!("hangs-{idx}")).collect();
     uids.insert("u".into());
     let now = Instant::now();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -17,7 +18,8 @@ use super::observe::{ObjectKey, Observed};
 use super::setbacks::Cause;
 use super::written::{Object, Written};
 use crate::hub::registry::Registry;
-use crate::models::ModelStore;
+use crate::models::{ModelStore, Refusal, TokenRef, Wanted};
+use crate::secret::Secret;
 
 /// Who writes, in managed fields and events.
 pub const MANAGER: &str = "polyphony-controller";
@@ -151,11 +153,36 @@ impl Actor {
                 Ok(None)
             }
             Action::ResolveModel(wanted) => {
-                self.models.resolve(wanted);
+                match self.token(&wanted).await? {
+                    Ok(token) => self.models.resolve_with_token(wanted, token),
+                    Err(refusal) => self.models.refuse(wanted, refusal),
+                }
                 Ok(None)
             }
             // The outbox has it.
             Action::Tell(_) => Ok(None),
+        }
+    }
+
+    /// The token that a Model's source asks for, or why there is none.
+    async fn token(&self, wanted: &Wanted) -> Result<Result<Option<Secret>, Refusal>, ActError> {
+        let Some(TokenRef { namespace, secret: name, key }) = &wanted.token else { return Ok(Ok(None)) };
+        let api = Api::<KubeSecret>::namespaced(self.client.clone(), namespace);
+        let refused = |why: &str| Ok(Err(Refusal::of_token(name, key, why)));
+        let found = match api.get_opt(name).await {
+            Ok(Some(found)) => found.data.unwrap_or_default().remove(key),
+            Ok(None) => return refused("which does not exist: create it, or correct the name"),
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return refused(
+                    "which the controller may not read: let it `get` that Secret (the chart's models.tokenSecretNamespaces)",
+                );
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let token = found.and_then(|bytes| String::from_utf8(bytes.0).ok()).map(|token| token.trim().to_owned());
+        match token.filter(|token| !token.is_empty() && token.bytes().all(|c| c.is_ascii_graphic())) {
+            Some(token) => Ok(Ok(Some(Secret::new(token)))),
+            None => refused("which has no token there: write one of plain letters, or correct the key"),
         }
     }
 

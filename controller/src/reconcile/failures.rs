@@ -148,7 +148,10 @@ fn is_obsolete(observed: &Observed, failure: &Failure) -> bool {
         let may_be = |progress: &Option<Progress>| match progress {
             Some(Progress::Resolved(resolved)) => resolved.digest == *digest,
             Some(Progress::Refused(_)) => false,
-            Some(Progress::Verifying | Progress::Stalled { .. }) | None => true,
+            Some(
+                Progress::Verifying | Progress::Stalled { .. } | Progress::Fetching { .. } | Progress::Named { .. },
+            )
+            | None => true,
         };
         let is_placed = || observed.placements.values().any(|placement| placement.spec.manifest_digest == *digest);
         !observed.models.values().any(|seen| may_be(&seen.progress)) && !is_placed()

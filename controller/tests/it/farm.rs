@@ -43,6 +43,9 @@ pub fn flags(data_dir: &Path) -> Flags {
         allowed_host: Vec::new(),
         cors_origin: Vec::new(),
         control_tokens_in_messages: false,
+        model_endpoint: "http://127.0.0.1:9".into(),
+        model_host: Vec::new(),
+        model_private_addresses: false,
     }
 }
 

@@ -79,8 +79,9 @@ fn the_reasons_of_the_guide_are_the_controllers() {
     sources.retain(|path| !path.iter().any(|part| part == "tests" || part == "fixtures.rs"));
     let code: String = sources.iter().map(|path| read(path)).collect();
     let quoted = camel_case(&code, '"');
-    // The reasons of one condition have a page of their own.
-    let text = text + &fs::read_to_string(root().join("docs/load-balancing.md")).unwrap();
+    // The reasons of one condition, and those of sources, have pages of their own.
+    let page = |name: &str| fs::read_to_string(root().join("docs").join(name)).unwrap();
+    let text = text + &page("load-balancing.md") + &page("models.md");
     // The action of every event, the three truths, units, and the strategies, which the manifests' reference explains.
     let known = ["Reconcile", "True", "False", "Unknown", "KiB", "MiB"];
     let strategies = ["Optimal", "EqualSplit", "MemoryProportional", "MinMax", "LinguaLinked", "LinguaLinkedBestFirst"];

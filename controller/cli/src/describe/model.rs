@@ -10,6 +10,15 @@ pub(super) fn write(layout: &mut Layout, model: &Model, story: &Story) {
     layout.metadata(&model.metadata);
     layout.field("Source", &model.spec.source);
     layout.field_if("SHA-256", model.spec.sha256.as_deref());
+    let token = model.spec.token_secret_ref.as_ref().map(|of| format!("{:?} of Secret {}", of.key, of.name));
+    layout.field_if("Token", token);
+    layout.field_if("Commit", status.commit);
+    let progress = status.progress.map(|progress| match progress.file {
+        Some(file) => format!("{}, now {file}", progress.shown),
+        None => progress.shown,
+    });
+    layout.field_if("Progress", progress);
+    layout.field_if("Path", status.path);
     layout.field_if("Architecture", status.architecture);
     layout.field_if("Size", status.size);
     layout.field_if("Layers", status.layers);

@@ -1,6 +1,9 @@
 //! `model`: model files in Polyphony's own cache folder, and the Model objects that name them.
 
 mod cached;
+mod place;
+mod remote;
+mod show;
 mod tokenize;
 
 use std::io::{self, IsTerminal, Write};
@@ -10,8 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use polyphony_api::{GROUP, VERSION};
-use polyphony_controller::models::source::cache_folder;
+use polyphony_api::{GROUP, ModelSource, VERSION};
+use polyphony_controller::models::source::{cache_folder, cache_name, in_cache};
 use polyphony_journal::tell;
 use polyphony_model::{Manifest, SourceFile, SourceFiles};
 use serde_json::{Value, json};
@@ -32,21 +35,30 @@ pub struct ModelVerb {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Check a model's files, take them into the cache, and create its Model
+    /// Check a model's files, take them into the cache, and create its Model; or have the controller fetch them
     Import(Import),
     /// Show Models, and files of the cache that no Model names
     #[command(visible_alias = "ls")]
     List(List),
     /// Delete Models, and with --file their files
     Rm(Rm),
+    /// Show a model's architecture, tokens, template, types of weights, and memory by layer
+    Show(show::Show),
     /// Show the tokens of texts from standard input, and the text that these stand for
     Tokenize(tokenize::Tokenize),
 }
 
+const EXAMPLES: &str = "Examples:
+  polyctl model import hf://unsloth/gemma-3-270m-it-GGUF:Q4_K_M
+  polyctl model import https://example.com/models/model.gguf
+  polyctl model import model-00001-of-00003.gguf";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 struct Import {
-    /// A GGUF file, a part of one that was split or all of them, or a folder with config.json and safetensors
-    #[arg(required = true, value_name = "FILE")]
+    /// A GGUF file, a part of one that was split or all of them, or a folder with config.json and safetensors; or what the controller
+    /// fetches: hf://owner/name[@revision][:quantisation or file], or https://host/file
+    #[arg(required = true, value_name = "FILE|SOURCE")]
     files: Vec<PathBuf>,
     /// The Model's name (else it is made from the file's)
     #[arg(long, value_name = "NAME")]
@@ -54,6 +66,12 @@ struct Import {
     /// Copy the files even where hard links would do
     #[arg(long)]
     copy: bool,
+    /// The Secret with the token that a source asks for; its entry `token`, or another KEY
+    #[arg(long, value_name = "NAME[/KEY]")]
+    token_secret: Option<String>,
+    /// Do not wait until the controller has fetched and verified a source
+    #[arg(long)]
+    no_wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -69,7 +87,7 @@ struct Rm {
     #[arg(required = true, value_name = "NAME", add = completion::models())]
     names: Vec<String>,
     /// The files in the cache as well, unless another Model names them
-    #[arg(long)]
+    #[arg(long, visible_alias = "cache")]
     file: bool,
     /// Also when a deployment runs it
     #[arg(long)]
@@ -103,6 +121,7 @@ impl ModelVerb {
             What::Import(verb) => verb.run(cluster).await,
             What::List(verb) => verb.run(cluster).await,
             What::Rm(verb) => verb.run(cluster).await,
+            What::Show(verb) => verb.run(cluster).await,
             What::Tokenize(verb) => verb.run(cluster).await,
         }
     }
@@ -114,6 +133,12 @@ impl Import {
     async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         // Before minutes of reading are spent.
         let connection = cluster.connect().await?;
+        if let Some(source) = self.source()? {
+            let no_name = || ImportError::NoName { path: source.to_string().into() };
+            let name = self.name.clone().or_else(|| remote::name_of(&source)).ok_or_else(no_name)?;
+            let (token_secret, waits) = (self.token_secret, !self.no_wait);
+            return remote::Remote { source, name, token_secret, waits }.import(&connection).await;
+        }
         let file = self.file()?;
         let no_name = || ImportError::NoName { path: file.to_owned() };
         let files = SourceFiles::open(file).map_err(ImportError::from)?.files;
@@ -157,6 +182,24 @@ impl Import {
         };
         writeln!(io::stdout(), "model.{GROUP}/{name} {outcome}")?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What is elsewhere, where that is named.
+    fn source(&self) -> anyhow::Result<Option<ModelSource>> {
+        let text = self.files.first().and_then(|first| first.to_str()).unwrap_or_default();
+        if !text.contains("://") {
+            return Ok(None);
+        }
+        let source = ModelSource::parse(text)?;
+        if !source.is_remote() {
+            let text =
+                format!("{text} is on the host already: name the file itself, or write a Model of it and apply that");
+            return Err(Failure::Request(text).into());
+        }
+        if self.files.len() > 1 {
+            return Err(Failure::Request("one source at a time: import one after the other".to_owned()).into());
+        }
+        Ok(Some(source))
     }
 
     /// The one that stands for all files that are named: a shell puts the names of all parts in place of a pattern.
@@ -224,9 +267,10 @@ fn models_path(namespace: &str) -> String {
     format!("/apis/{GROUP}/{VERSION}/namespaces/{}/models", path_segment(namespace))
 }
 
-/// The file or folder of the cache that a Model names.
-fn cached_file(model: &Value) -> Option<&str> {
-    model["spec"]["source"].as_str()?.strip_prefix("cache://")
+/// The file or folder of the cache that a Model names, or was fetched into.
+fn cached_file(model: &Value) -> Option<String> {
+    let source = ModelSource::parse(model["spec"]["source"].as_str()?).ok()?;
+    cache_name(&source, model["status"]["commit"].as_str())
 }
 
 async fn in_all_namespaces(connection: &Connection, plural: &str) -> Result<Vec<Value>, Failure> {
@@ -241,7 +285,11 @@ impl List {
         let models = connection.server.list(&models_path(&connection.namespace)).await?;
         let mut lines = Vec::new();
         if !self.no_headers {
-            lines.push(["NAME", "RESOLVED", "ARCHITECTURE", "LAYERS", "SIZE", "SOURCE"].map(str::to_owned).to_vec());
+            lines.push(
+                ["NAME", "RESOLVED", "PROGRESS", "ARCHITECTURE", "LAYERS", "SIZE", "SOURCE"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            );
         }
         for model in &models {
             let text = |value: &Value| value.as_str().unwrap_or("<none>").to_owned();
@@ -250,6 +298,7 @@ impl List {
             lines.push(vec![
                 text(&model["metadata"]["name"]),
                 resolved.map_or_else(|| "Unknown".to_owned(), |condition| text(&condition["status"])),
+                text(&model["status"]["progress"]["shown"]),
                 text(&model["status"]["architecture"]),
                 model["status"]["layers"].as_u64().map_or_else(|| "<none>".to_owned(), |n| n.to_string()),
                 text(&model["status"]["size"]),
@@ -257,12 +306,12 @@ impl List {
             ]);
         }
         let everywhere = in_all_namespaces(&connection, "models").await?;
-        let named: Vec<&str> = everywhere.iter().filter_map(cached_file).collect();
+        let named: Vec<String> = everywhere.iter().filter_map(cached_file).collect();
         for (file, n_bytes) in cached::all() {
-            if !named.contains(&file.as_str()) {
+            if !named.contains(&file) {
                 let size = format!("{}Mi", n_bytes.div_ceil(1 << 20));
                 let none = || "<none>".to_owned();
-                lines.push(vec![none(), none(), none(), none(), size, format!("cache://{file}")]);
+                lines.push(vec![none(), none(), none(), none(), none(), size, format!("cache://{file}")]);
             }
         }
         if lines.len() == usize::from(!self.no_headers) {
@@ -334,14 +383,14 @@ async fn remove_file(connection: &Connection, model: &Value) -> Result<String, F
     };
     let uid = model["metadata"]["uid"].as_str();
     let others = in_all_namespaces(connection, "models").await?;
-    let other =
-        others.iter().find(|other| cached_file(other) == Some(file) && other["metadata"]["uid"].as_str() != uid);
+    let other = others
+        .iter()
+        .find(|other| cached_file(other).as_ref() == Some(&file) && other["metadata"]["uid"].as_str() != uid);
     if let Some(other) = other {
         let name = other["metadata"]["name"].as_str().unwrap_or_default();
         return Ok(format!("file {file} stays: model {name:?} names it too"));
     }
-    let is_plain = Path::new(file).file_name().is_some_and(|name| name == file);
-    let Some(path) = cache_folder().filter(|_| is_plain).map(|folder| folder.join("models").join(file)) else {
+    let Some(path) = cache_folder().map(|folder| in_cache(&folder, &file)) else {
         return Ok(format!("file {file} is in no cache folder of this machine"));
     };
     match cached::remove(&path) {

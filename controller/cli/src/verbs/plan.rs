@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 use k8s_openapi::jiff::Timestamp;
 use polyphony_api::{GROUP, InferenceDeployment, Model, VERSION};
-use polyphony_controller::models::source::Source;
+use polyphony_controller::models::source::path_of_model;
 use polyphony_controller::reconcile::preview::{Preview, Prompt, World, preview};
 use polyphony_model::{Manifest, STEP_ROWS, SourceFiles};
 use serde::de::DeserializeOwned;
@@ -128,9 +128,8 @@ impl PlanVerb {
                 serde_json::from_value(found).map_err(|error| Failure::Request(format!("model {name}: {error}")))?
             }
         };
-        let source =
-            Source::parse(&model.spec.source).map_err(|error| Failure::Request(format!("model {name}: {error}")))?;
-        let outline = outline(source.path()).map_err(|detail| Failure::Request(format!("model {name}: {detail}")))?;
+        let path = path_of_model(&model).map_err(|error| Failure::Request(format!("model {name}: {error}")))?;
+        let outline = outline(&path).map_err(|detail| Failure::Request(format!("model {name}: {detail}")))?;
         Ok((model, outline))
     }
 }

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 
 use crate::connection::ClusterFlags;
 use crate::duration;
-use crate::processes::{Settings, program};
+use crate::processes::{Fetching, Settings, program};
 use farm::{Farm, UpError};
 
 /// The most phones on one machine.
@@ -42,6 +42,15 @@ pub struct Up {
     /// A site whose pages may ask the gateway from a browser, such as http://localhost:3000 (none, or those of last time)
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
+    /// The hub that hf:// sources of Models are fetched from (that of last time, or https://huggingface.co)
+    #[arg(long, env = "HF_ENDPOINT", value_name = "URL")]
+    model_endpoint: Option<String>,
+    /// A host that models may be fetched from beside the endpoint's, redirects included (any, or those of last time)
+    #[arg(long, value_name = "HOST")]
+    model_host: Vec<String>,
+    /// Let sources of Models lie on this machine and in its private network (as last time)
+    #[arg(long)]
+    model_private_addresses: bool,
     /// How long a silent phone keeps its segments (5s, or as long as last time)
     #[arg(long, value_name = "DURATION", value_parser = parse_grace_period)]
     grace_period: Option<String>,
@@ -141,6 +150,15 @@ impl Up {
                 Some(last) if self.cors_origin.is_empty() => last.cors_origins.clone(),
                 _ => self.cors_origin.clone(),
             },
+            fetching: self.fetching(last.map(|last| last.fetching.clone()).unwrap_or_default()),
+        }
+    }
+
+    fn fetching(&self, last: Fetching) -> Fetching {
+        Fetching {
+            endpoint: self.model_endpoint.clone().filter(|url| !url.is_empty()).or(last.endpoint),
+            hosts: if self.model_host.is_empty() { last.hosts } else { self.model_host.clone() },
+            private_addresses: self.model_private_addresses || last.private_addresses,
         }
     }
 

@@ -181,3 +181,96 @@ fn a_plan_is_shown_and_nothing_is_changed() {
         "{error}"
     );
 }
+
+#[test]
+fn a_source_that_is_none_is_refused_at_the_door() {
+    let cluster = Cluster::start();
+    let apply = |spec: &str| {
+        let model = format!("apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: m}}\nspec: {spec}\n");
+        cluster.run_with("apply --dry-run=server -f -", &model)
+    };
+    for (source, words) in [
+        ("ftp://h/m.gguf", "no scheme that is known"),
+        ("http://h/m.gguf", "no scheme that is known"),
+        ("file://m.gguf", "names no absolute path"),
+        ("cache://../m.gguf", "names nothing within the cache"),
+        ("cache:///m.gguf", "names nothing within the cache"),
+        ("https://h", "names no file of a host"),
+        ("https://user@h/m.gguf", "names no file of a host"),
+        ("https://h/folder/", "names no file of a host"),
+        ("hf://name", "names no repository"),
+        ("hf://a/b/c", "names no repository"),
+        ("hf://a/b:/m.gguf", "names no repository"),
+    ] {
+        let refused = apply(&format!("{{source: \"{source}\"}}")).failed();
+        assert!(refused.contains(words), "{source}: {refused}");
+        let refused = with_cache(&cluster, &format!("model import {source}")).failed();
+        assert!(refused.contains(source), "{source}: {refused}");
+    }
+    let refused = apply("{source: \"file:///m.gguf\", tokenSecretRef: {name: s}}").failed();
+    assert!(refused.contains("tokenSecretRef is for sources that are fetched"), "{refused}");
+    for source in [
+        "file:///m.gguf",
+        "cache://m",
+        "cache://o--n@0123456789ab/m.gguf",
+        "https://h:1/a/m.gguf?x=1",
+        "hf://a/b",
+        "hf://a/b@refs/pr/1:Q4_K_M",
+        "hf://a/b:c/m.gguf",
+    ] {
+        apply(&format!("{{source: \"{source}\"}}")).ok();
+    }
+}
+
+#[test]
+fn a_source_that_is_elsewhere_becomes_a_model_which_the_controller_fetches() {
+    let cluster = Cluster::start();
+    let import = "model import hf://o/Tiny-GGUF:Q4_0 --token-secret hub --no-wait";
+    assert_eq!(with_cache(&cluster, import).ok(), "model.polyphony.dev/tiny.q4-0 created\n");
+    assert_eq!(with_cache(&cluster, import).ok(), "model.polyphony.dev/tiny.q4-0 unchanged\n");
+    let token =
+        cluster.run("get model tiny.q4-0 -o jsonpath={.spec.tokenSecretRef.name}/{.spec.tokenSecretRef.key}").ok();
+    assert_eq!(token, "hub/token");
+    let refused = with_cache(&cluster, "model import hf://o/Other:Q4_0 --name tiny.q4-0 --no-wait").failed();
+    assert!(refused.contains("exists and is of hf://o/Tiny-GGUF:Q4_0"), "{refused}");
+    let refused = with_cache(&cluster, "model import cache://m").failed();
+    assert!(refused.contains("is on the host already"), "{refused}");
+    let refused = with_cache(&cluster, "model show tiny.q4-0").failed();
+    assert!(refused.contains("has to be fetched first"), "{refused}");
+}
+
+#[test]
+fn a_model_is_shown_from_the_headers_of_its_files() {
+    let cluster = Cluster::start();
+    let golden = |file: &str| format!("{}/../../e2e/golden/tiny/{file}", env!("CARGO_MANIFEST_DIR"));
+    let shown = cluster.run(&format!("model show {}", golden("llama_q4_1.gguf"))).ok();
+    for part in [
+        "Architecture:",
+        "llama\n",
+        "Layers:",
+        "4\n",
+        "Context Length:",
+        "Tokens:",
+        "Ends An Answer:",
+        "Chat Template:",
+        "embedding",
+        "attention",
+        "feed-forward",
+        "norms",
+        "Q4_1",
+        "F32",
+        "layers 0-3",
+    ] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    // In the order of a pass through the model.
+    assert!(shown.find("embedding") < shown.find("attention") && shown.find("attention") < shown.find("feed-forward"));
+    let json = cluster.run(&format!("model show {} -o json", golden("qwen2_hf"))).ok();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["hyperparameters"]["architecture"], "qwen2");
+    assert_eq!(
+        json["layerBytes"].as_array().unwrap().len(),
+        json["hyperparameters"]["nLayers"].as_u64().unwrap() as usize
+    );
+    assert!(cluster.run("model show none.gguf").failed().contains("none.gguf"));
+}

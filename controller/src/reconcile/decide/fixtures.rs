@@ -73,7 +73,8 @@ fn measured(seen: &PhoneSeen) -> Option<f64> {
 impl World {
     /// A world with a resolved model `m`, an empty set of phones, and a controller that has run for an hour.
     pub(super) fn new() -> Self {
-        let mut model = Model::new("m", ModelSpec { source: "file:///m.gguf".into(), sha256: None });
+        let mut model =
+            Model::new("m", ModelSpec { source: "file:///m.gguf".into(), sha256: None, token_secret_ref: None });
         model.metadata.namespace = Some("default".into());
         model.metadata.uid = Some("model-uid".into());
         model.metadata.generation = Some(1);

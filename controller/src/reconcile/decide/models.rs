@@ -4,11 +4,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::quantity::format_bytes;
-use polyphony_api::{Model, ModelStatus};
+use polyphony_api::{Model, ModelProgress, ModelStatus};
 
 use super::story::{Severity, tell};
 use super::{Action, condition_time};
-use crate::models::{Progress, Resolved, Wanted, layer_bytes};
+use crate::models::fetch::{Bytes, FetchStep};
+use crate::models::{Progress, Resolved, TokenRef, Wanted, layer_bytes};
 use crate::reconcile::observe::{ModelSeen, ObjectKey, Observed};
 
 pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, actions: &mut Vec<Action>) {
@@ -19,12 +20,21 @@ pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, act
         return;
     };
     let was_resolved = condition::is_true(&before.conditions, "Resolved");
-    let is_said_to_stall =
-        condition::find(&before.conditions, "Resolved").is_some_and(|found| found.reason == "Stalled");
+    // What an earlier life of the controller found out stands until this one knows better, or the source hangs.
+    let said = condition::find(&before.conditions, "Resolved").map(|found| found.reason.as_str());
+    let stands = before.observed_generation.is_some() && !said.is_some_and(|reason| UNDER_WAY.contains(&reason));
     let mut after = before.clone();
+    after.progress = None;
     let statement = match progress {
-        // What an earlier life of the controller found out stands until this one knows better, or the source hangs.
-        Progress::Verifying if before.observed_generation.is_some() && !is_said_to_stall => return,
+        Progress::Verifying | Progress::Fetching { step: FetchStep::Resolving, .. } if stands => return,
+        Progress::Named { commit } => {
+            after.commit = Some(commit.clone());
+            state(Truth::Unknown, "Resolving", resolving(model, Some(commit)))
+        }
+        Progress::Fetching { step, is_stalled } => {
+            after.progress = step.bytes().map(progress_of);
+            fetching(model, step, *is_stalled)
+        }
         Progress::Verifying => {
             state(Truth::Unknown, "Verifying", "its files are read once and their digests are taken".into())
         }
@@ -62,7 +72,11 @@ pub(super) fn decide(observed: &Observed, key: &ObjectKey, seen: &ModelSeen, act
         actions.push(tell(model.as_ref(), Severity::Warning, NON_FINITE, why.clone()));
     }
     if after != before {
-        actions.push(Action::SetModelStatus { key: key.clone(), status: after });
+        actions.push(Action::SetModelStatus { key: key.clone(), status: after.clone() });
+    }
+    // Not sooner than the commit is kept: another life of the controller would fetch another one.
+    if let Progress::Named { .. } = progress {
+        actions.push(Action::ResolveModel(Wanted { commit: after.commit, ..wanted(model) }));
     }
     if is_final && said_before != Some(said_now) {
         actions.push(match progress {
@@ -96,6 +110,18 @@ fn judge_answers(after: &mut ModelStatus, before: &ModelStatus, seen: &ModelSeen
     seen.unsound.is_some() && !was_unsound
 }
 
+/// What is said of a model while its files are on their way.
+const UNDER_WAY: [&str; 8] = [
+    "Stalled",
+    "Resolving",
+    "Downloading",
+    "SourceUnreachable",
+    "SourceBusy",
+    "Interrupted",
+    "WaitingForAnother",
+    "DownloadStalled",
+];
+
 /// Condition of a model whose answers were nonsense; absent of any other.
 const SOUND: &str = "Sound";
 const NON_FINITE: &str = "NonFinite";
@@ -106,6 +132,57 @@ fn wanted(model: &Model) -> Wanted {
         uid: model.uid().unwrap_or_default(),
         source: model.spec.source.clone(),
         sha256: model.spec.sha256.clone(),
+        commit: model.status.as_ref().and_then(|status| status.commit.clone()),
+        token: model.spec.token_secret_ref.as_ref().map(|of| TokenRef {
+            namespace: model.namespace().unwrap_or_default(),
+            secret: of.name.clone(),
+            key: of.key.clone(),
+        }),
+    }
+}
+
+/// What is said while files are fetched. Figures are in `status.progress`: a message with them would be another one each second.
+fn fetching(model: &Model, step: &FetchStep, is_stalled: bool) -> Statement {
+    let commit = model.status.as_ref().and_then(|status| status.commit.as_deref());
+    match step {
+        FetchStep::Resolving => state(Truth::Unknown, "Resolving", resolving(model, commit)),
+        FetchStep::Waiting { reason, why, pause, .. } => {
+            let seconds = pause.as_secs_f64();
+            state(Truth::Unknown, reason, format!("{why}; it is asked again after {seconds:.0} s"))
+        }
+        FetchStep::Downloading { .. } if is_stalled => {
+            let message =
+                format!("nothing more of {} has come for seconds; other models do not wait for it", model.spec.source);
+            state(Truth::Unknown, "DownloadStalled", message)
+        }
+        FetchStep::Downloading { note, .. } => {
+            let at = commit.map(|commit| format!(" at commit {commit}")).unwrap_or_default();
+            let note = note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+            state(Truth::Unknown, "Downloading", format!("{}{at} is downloaded{note}", model.spec.source))
+        }
+    }
+}
+
+fn resolving(model: &Model, commit: Option<&str>) -> String {
+    match commit {
+        Some(commit) => format!("{} is commit {commit}; it is asked which files that has", model.spec.source),
+        None => format!("it is asked what {} stands for", model.spec.source),
+    }
+}
+
+fn progress_of(bytes: &Bytes) -> ModelProgress {
+    let shown = match bytes.n_total {
+        Some(n_total) => {
+            let percent = bytes.n_bytes.saturating_mul(100).checked_div(n_total).unwrap_or(100);
+            format!("{percent}% of {}", size_for_people(n_total))
+        }
+        None => size_for_people(bytes.n_bytes),
+    };
+    ModelProgress {
+        file: Some(bytes.file.clone()).filter(|file| !file.is_empty()),
+        bytes: bytes.n_bytes,
+        total_bytes: bytes.n_total,
+        shown,
     }
 }
 
@@ -117,6 +194,7 @@ fn describe(status: &mut ModelStatus, resolved: &Resolved) {
     status.layer_bytes = layer_bytes(&resolved.manifest);
     status.context_length = Some(of.context_length);
     status.manifest_digest = Some(resolved.digest.clone());
+    status.path = Some(resolved.path.display().to_string());
 }
 
 /// Whole MiB from 10 MiB on: nobody reads the bytes.

@@ -5,6 +5,7 @@ mod change;
 mod departures;
 mod encoder;
 mod failures;
+mod fetching;
 mod loss;
 mod phones;
 mod planning;

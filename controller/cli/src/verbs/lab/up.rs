@@ -17,7 +17,7 @@ use super::terms::Terms;
 use crate::connection::ClusterFlags;
 use crate::duration;
 use crate::processes::endpoints::Endpoints;
-use crate::processes::{Settings, program};
+use crate::processes::{Fetching, Settings, program};
 use crate::server::Server;
 use crate::shell;
 use crate::verbs::up::farm::{Farm, UpError};
@@ -95,6 +95,7 @@ impl LabUp {
             gateway_port: self.gateway_port,
             hub_port: self.hub_port,
             cors_origins: Vec::new(),
+            fetching: Fetching::default(),
         }
     }
 

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use polyphony_controller::models::source::cache_folder;
+use polyphony_controller::models::source::{cache_folder, cache_folders};
 use polyphony_model::SourceFile;
+
+/// Folders within folders of a repository that are counted.
+const MAX_DEPTH: usize = 8;
 
 /// What the model at `path` is called in the cache; `None` where its name is no text.
 pub(super) fn name_of(path: &Path, files: &[SourceFile]) -> Option<String> {
@@ -52,20 +55,30 @@ pub(super) fn place(folder: &Path, name: &str, files: &[SourceFile], copies: boo
 /// Models of the cache on this machine, by name, with their bytes.
 pub(super) fn all() -> Vec<(String, u64)> {
     let Some(folder) = cache_folder() else { return Vec::new() };
-    let mut found: Vec<(String, u64)> = entries(&folder.join("models"))
+    let mut found: Vec<(String, u64)> = cache_folders(&folder)
+        .iter()
+        .flat_map(|folder| entries(folder))
         .filter_map(|(name, entry)| {
             let metadata = fs::metadata(&entry).ok()?;
             let is_model = name.ends_with(".gguf") && metadata.is_file();
             match metadata.is_dir() {
-                true => {
-                    Some((name, entries(&entry).filter_map(|(_, file)| Some(fs::metadata(file).ok()?.len())).sum()))
-                }
+                true => Some((name, bytes_below(&entry, MAX_DEPTH))),
                 false => is_model.then_some((name, metadata.len())),
             }
         })
         .collect();
     found.sort();
     found
+}
+
+/// Of all files below a folder.
+fn bytes_below(folder: &Path, depth: usize) -> u64 {
+    let of_entry = |(_, entry): (String, PathBuf)| match fs::symlink_metadata(&entry) {
+        Ok(metadata) if metadata.is_dir() && depth > 0 => bytes_below(&entry, depth - 1),
+        Ok(_) => fs::metadata(&entry).map_or(0, |metadata| metadata.len()),
+        Err(_) => 0,
+    };
+    entries(folder).map(of_entry).sum()
 }
 
 /// Removes the model at `path`, a file or a folder.
@@ -77,7 +90,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Everything in a folder whose name is text and not hidden.
-fn entries(folder: &Path) -> impl Iterator<Item = (String, std::path::PathBuf)> {
+fn entries(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))

@@ -1,19 +1,17 @@
 //! `model tokenize`: texts from standard input to tokens, and back to the text that these stand for.
 
 use std::io::{self, BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use polyphony_controller::models::source::Source;
 use polyphony_model::{Tokenized, Tokenizer, text_of_line};
 
-use super::models_path;
+use super::place;
 use crate::connection::ClusterFlags;
 use crate::failure::Failure;
 use crate::printing::{self, Format};
-use crate::server::path_segment;
 
 const EXAMPLES: &str = "Examples:
   echo '\"Hello, world\"' | polyctl model tokenize smollm2
@@ -46,7 +44,7 @@ impl Tokenize {
             Some(Format::Json) => true,
             Some(_) => return Err(Failure::Request("--output must be 'json'".into()).into()),
         };
-        let path = self.path(cluster).await?;
+        let path = place::path_of(&self.of, cluster).await?;
         let tokenizer = open(&path)?;
         let mut out = io::stdout().lock();
         for (idx, line) in io::stdin().lock().lines().enumerate() {
@@ -65,19 +63,6 @@ impl Tokenize {
             }
         }
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// The file itself, or that of a Model of this name.
-    async fn path(&self, cluster: ClusterFlags) -> anyhow::Result<PathBuf> {
-        let path = Path::new(&self.of);
-        if path.exists() || self.of.contains('/') || path.extension().is_some_and(|it| it == "gguf" || it == "json") {
-            return Ok(path.to_owned());
-        }
-        let connection = cluster.connect().await?;
-        let model = format!("{}/{}", models_path(&connection.namespace), path_segment(&self.of));
-        let model = connection.server.get(&model).await?;
-        let source = model["spec"]["source"].as_str().unwrap_or_default();
-        Ok(Source::parse(source)?.path().to_owned())
     }
 }
 

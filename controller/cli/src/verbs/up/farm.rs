@@ -87,7 +87,7 @@ impl Farm {
             let as_asked = last.is_some_and(|last| {
                 let of = |settings: &Settings| {
                     let ports = (settings.api_port, settings.gateway_port, settings.hub_port);
-                    (ports, settings.grace_period.clone(), settings.cors_origins.clone())
+                    (ports, settings.grace_period.clone(), settings.cors_origins.clone(), settings.fetching.clone())
                 };
                 of(&last) == of(settings)
             });
@@ -278,6 +278,7 @@ fn controller_arguments(data_dir: &Path, settings: &Settings) -> Vec<String> {
         log_path(data_dir, CONTROLLER),
     ];
     arguments.extend(settings.cors_origins.iter().flat_map(|origin| ["--cors-origin".to_owned(), origin.clone()]));
+    arguments.extend(settings.fetching.arguments());
     arguments
 }
 

@@ -2,6 +2,7 @@
 
 use polyphony_api::InferenceDeployment;
 
+use crate::models::fetch::FetchStep;
 use crate::models::{Progress, Resolved};
 use crate::reconcile::decide::outcome::Trouble;
 use crate::reconcile::observe::{ObjectKey, Observed};
@@ -39,7 +40,11 @@ impl<'a> ModelState<'a> {
                     path.display()
                 ),
             }),
-            Some(Progress::Verifying) | None => Self::Pending,
+            Some(Progress::Fetching { step: FetchStep::Waiting { why, pause, .. }, .. }) => Self::Trouble(Trouble {
+                reason: "ModelNotResolved".into(),
+                message: format!("Model {name}: {why}; it is asked again after {} s", pause.as_secs()),
+            }),
+            Some(Progress::Verifying | Progress::Fetching { .. } | Progress::Named { .. }) | None => Self::Pending,
         }
     }
 }
