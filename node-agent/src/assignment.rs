@@ -145,7 +145,7 @@ async fn run(context: Arc<Context>, assignment: watch::Receiver<Assignment>, hol
         () = cancel.cancelled() => {}
         () = serve(&context, &assignment, &entry, &hold, &cancel) => {}
     }
-    context.members.remove(first.ring, first.generation);
+    context.members.remove(first.ring, first.generation, "the plan no longer has a segment on this phone");
     context.board.remove(&first.namespace, &first.name);
     tracing::info!(segment = %first.name, "segment released");
 }
@@ -166,7 +166,7 @@ async fn serve(
             Ok(resident) => {
                 let why = stay(context, assignment, entry, cancel, resident).await;
                 tracing::error!(segment = %first.name, %why, "the segment no longer computes; it is loaded anew");
-                context.members.remove(first.ring, first.generation);
+                context.members.remove(first.ring, first.generation, &why);
                 entry.set_failed(why);
             }
             Err(error) => {
@@ -292,7 +292,8 @@ async fn settle(
         load(context, assignment, entry, hold, cancel).await?;
     let (holds, capacity) = (owned.segment.holds(), owned.segment.capacity());
     let hidden_size = owned.segment.hidden_size();
-    let thread = Thread::start(&assignment.name, owned, context.to_host.clone());
+    // A ring whose step takes longer has given its sessions back.
+    let thread = Thread::start(&assignment.name, owned, context.to_host.clone(), context.step_deadline);
     let thread = thread.map_err(|error| LoadError::Thread(format!("no thread for the segment: {error}")))?;
     let kind = Kind::of(assignment);
     Ok(context.residents.add(Resident {

@@ -83,10 +83,7 @@ impl HubLink {
                 tracing::warn!(hub = %self.address, %error, retry_in = ?retry.pause, "no link to the host");
             }
             // The gateway that had this phone's sessions replays them, or is gone: they are over here, before the next link is up.
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                () = self.members.host_lost() => {}
-            }
+            self.members.host_lost();
             // Frames for it are void.
             let wait = tokio::time::sleep(retry.pause);
             tokio::pin!(wait);

@@ -67,7 +67,7 @@ impl Compute {
     /// Hands an event to the stage; never waits.
     ///
     /// # Errors
-    /// When the thread has ended or its queue is full.
+    /// When the thread hangs or has ended, or its queue is full; never for what ends sessions.
     pub fn try_send(&self, event: Event) -> Result<(), Unavailable> {
         let call = Call::Stage(self.generation, event);
         // An end has to come: nobody says it twice.
@@ -81,9 +81,17 @@ impl Compute {
     /// Hands an event to the stage; waits while the queue is full, so that the sender feels it.
     ///
     /// # Errors
-    /// When the thread has ended.
+    /// When the thread hangs or has ended.
     pub async fn send(&self, event: Event) -> Result<(), Unavailable> {
         self.calls.send(Call::Stage(self.generation, event)).await
+    }
+
+    /// What comes of `wait`, which waits for the thread.
+    ///
+    /// # Errors
+    /// When that hangs.
+    pub async fn unless_hung<T>(&self, wait: impl Future<Output = T>) -> Result<T, Unavailable> {
+        self.calls.unless_hung(wait).await
     }
 
     /// Ends the stage; the gateway hears it of each of its sessions.
@@ -98,10 +106,23 @@ impl Waits for Call {
     fn end(&self) -> Option<End> {
         match self {
             Self::Stage(generation, Event::Frame { frame: Frame::Close { .. }, .. }) => Some(End::One(*generation)),
-            Self::Stage(generation, Event::AllOver) => Some(End::All(*generation)),
+            Self::Stage(generation, Event::AllOver | Event::HostLost | Event::PeerLost { .. }) => {
+                Some(End::All(*generation))
+            }
+            Self::Stage(_, Event::Pulled { .. }) => Some(End::Own),
             // There is one for each that was attached, and for the thread.
             Self::Stage(..) | Self::Attach(..) | Self::Detach(_) | Self::Stop => None,
         }
+    }
+
+    fn repeats(&self, earlier: &Self) -> bool {
+        let (Self::Stage(generation, now), Self::Stage(of, before)) = (self, earlier) else { return false };
+        let is_same = match (now, before) {
+            (Event::HostLost, Event::HostLost) | (Event::AllOver, Event::AllOver) => true,
+            (Event::PeerLost { phone, .. }, Event::PeerLost { phone: other, .. }) => phone == other,
+            _ => false,
+        };
+        is_same && generation == of
     }
 
     fn all_over(generation: PlanGeneration) -> Self {

@@ -60,7 +60,7 @@ impl Puller {
             tracing::warn!(session = %pull.key.session, %why, "a session's KV cache could not be fetched");
         }
         // A thread that has ended has nobody left to tell.
-        let _ = compute.send(Event::Pulled { key: pull.key, end }).await;
+        let _ = compute.try_send(Event::Pulled { key: pull.key, end });
     }
 
     async fn fetch(&self, pull: &Pull, compute: &Compute) -> Result<(), PullError> {
@@ -113,7 +113,8 @@ impl Puller {
                 expected_layer: due.0,
                 expected: due.1,
             })?;
-            let place = self.places.clone().acquire_owned().await.map_err(|_| Unavailable::Ended)?;
+            let place = compute.unless_hung(self.places.clone().acquire_owned()).await?;
+            let place = place.map_err(|_| Unavailable::Ended)?;
             compute.send(Event::WriteKv { key: pull.key, rows, place }).await?;
         }
         Ok(())
@@ -183,15 +184,18 @@ async fn send_all(
     let KvRequest { key, n_positions, layers, .. } = *request;
     let (mut layer, mut position) = (layers.from, 0);
     while layer < layers.to {
-        let _place = member.pieces.acquire().await;
         let (answer, answered) = oneshot::channel();
         let event = Event::ReadKv { key, n_positions, layer, positions: position..n_positions, answer };
-        if let Err(error) = member.compute.send(event).await {
-            return Ok(Err(error.to_string()));
-        }
-        let rows = match answered.await.unwrap_or_else(|_| Err("the segment was released".to_owned())) {
-            Ok(rows) => rows,
-            Err(why) => return Ok(Err(why)),
+        let asked = async {
+            let place = member.compute.unless_hung(member.pieces.acquire()).await?;
+            member.compute.send(event).await?;
+            let rows = member.compute.unless_hung(answered).await?;
+            Ok::<_, Unavailable>((place, rows.unwrap_or_else(|_| Err("the segment was released".to_owned()))))
+        };
+        let (_place, rows) = match asked.await {
+            Ok((place, Ok(rows))) => (place, rows),
+            Ok((_, Err(why))) => return Ok(Err(why)),
+            Err(error) => return Ok(Err(error.to_string())),
         };
         position = rows.position.saturating_add(rows.n_positions);
         if position >= n_positions {

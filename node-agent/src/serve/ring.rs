@@ -10,7 +10,7 @@ use polyphony_protocol::hub::{Assignment, Neighbours};
 use polyphony_protocol::{Frame, version};
 use polyphony_wire::{Caller, Connection, LinkError, Wire};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::compute::Compute;
@@ -27,8 +27,11 @@ use pulse::{Listener, RHYTHM};
 
 /// A hello and its answer must come within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections that are let in at a time, before they have said who they are.
+/// Connections that are let in at a time, before they have said who they are, and of those that are no ring link. Of ring links there are no
+/// more than [`Member::take_over`] lets be.
 const MAX_CONNECTIONS: usize = 256;
+/// The other end is told why the link ends, if it takes that within this.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Our end of every link that this phone dials.
 #[derive(Clone)]
@@ -73,10 +76,9 @@ pub async fn listen(
         let (members, neighbours) = (members.clone(), neighbours.clone());
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
-            let _place = place;
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                end = receive(caller, members, &neighbours) => {
+                end = receive(caller, place, members, &neighbours) => {
                     match end {
                         Ok(()) => {}
                         // The other end dials again; while this one still loads, that is how it goes.
@@ -89,7 +91,12 @@ pub async fn listen(
     }
 }
 
-async fn receive(caller: Caller, members: Members, neighbours: &watch::Receiver<Neighbours>) -> Result<(), LinkError> {
+async fn receive(
+    caller: Caller,
+    place: OwnedSemaphorePermit,
+    members: Members,
+    neighbours: &watch::Receiver<Neighbours>,
+) -> Result<(), LinkError> {
     let mut link = caller.meet().await?;
     let hello = match link.reader.next_within(HANDSHAKE).await? {
         Frame::Hello(hello) => hello,
@@ -115,20 +122,35 @@ async fn receive(caller: Caller, members: Members, neighbours: &watch::Receiver<
         }
     };
     link.reader.trust();
+    drop(place);
     let member = &accepted.member;
-    let (replaced, _turn) = member.take_over(hello.from_stage).await;
+    let mut turn = match member.take_over(hello.from_stage).await {
+        Ok(turn) => turn,
+        Err(end) => return give_up(&mut link, end.to_string()).await,
+    };
     link.writer.write(&Frame::Accepted).await?;
     member.entry.set_incoming(hello.from_stage, true);
     let end = tokio::select! {
         biased;
-        () = replaced.cancelled() => Err(LinkError::Refused("another connection took its place".to_owned())),
+        end = turn.ended() => Err(LinkError::GivenUp(end.to_string())),
         end = pump_in(&mut link, &accepted) => end,
     };
     member.entry.set_incoming(hello.from_stage, false);
     let why = end.as_ref().err().map_or_else(|| "closed".to_owned(), ToString::to_string);
     // A stage that has ended has told of its sessions.
-    let _ = member.compute.send(Event::PeerLost { phone: hello.phone, why }).await;
-    end
+    let _ = member.compute.try_send(Event::PeerLost { phone: hello.phone, why });
+    drop(turn);
+    match end {
+        Err(LinkError::GivenUp(why)) => give_up(&mut link, why).await,
+        end => end,
+    }
+}
+
+/// Tells the other end why its link ends here.
+async fn give_up(link: &mut Connection, why: String) -> Result<(), LinkError> {
+    // It may be stuck, or gone.
+    let _ = tokio::time::timeout(FAREWELL, link.writer.write(&Frame::Refused(why.clone()))).await;
+    Err(LinkError::GivenUp(why))
 }
 
 /// Whether a hello is of a stage that dials this one in this very plan, and what its frames are taken for.
@@ -153,9 +175,8 @@ async fn pump_in(link: &mut Connection, accepted: &Accepted) -> Result<(), LinkE
     let mut listener = Listener::new(&mut link.reader, &mut link.writer, RHYTHM);
     loop {
         let event = Event::Frame { frame: listener.next().await?, source: accepted.source };
-        if accepted.member.compute.send(event).await.is_err() {
-            return Err(LinkError::Closed);
-        }
+        let taken = listener.meanwhile(accepted.member.compute.send(event)).await?;
+        taken.map_err(|why| LinkError::GivenUp(why.to_string()))?;
     }
 }
 
@@ -185,7 +206,7 @@ pub async fn keep_link(
         entry.set_outgoing(to_stage, Err(format!("no ring link to {next_phone}: {why}")));
         if was_up {
             tracing::warn!(peer = %next_phone, %why, "ring link lost");
-            let _ = compute.send(Event::PeerLost { phone: next_phone, why }).await;
+            let _ = compute.try_send(Event::PeerLost { phone: next_phone, why });
             pause = Duration::from_millis(50);
         }
         if began.elapsed() > Duration::from_secs(5) {
@@ -256,3 +277,6 @@ async fn dial(
         end = pulse::probe(&mut reader, &entrance, RHYTHM, measured) => end,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -23,12 +24,13 @@ pub struct Thread {
 // === impl Thread ===
 
 impl Thread {
-    /// Starts the thread that owns a segment with its share of the memory budget.
+    /// Starts the thread that owns a segment with its share of the memory budget. It hangs when it takes longer than `patience` for a step
+    /// while others wait for it.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(name: &str, owned: Owned, host: ToHost) -> std::io::Result<Self> {
-        let (calls, inbox) = calls(QUEUE_CALLS);
+    pub fn start(name: &str, owned: Owned, host: ToHost, patience: Duration) -> std::io::Result<Self> {
+        let (calls, inbox) = calls(QUEUE_CALLS, patience);
         let (tell, broken) = watch::channel(None);
         let mut worker = Worker::new(owned, host, calls.clone(), tell);
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -42,14 +44,17 @@ impl Thread {
 
     /// Whether the segment has to be loaded anew before anybody can run on it.
     pub fn is_broken(&self) -> bool {
-        self.broken.borrow().is_some() || self.broken.has_changed().is_err()
+        self.broken.borrow().is_some() || self.broken.has_changed().is_err() || self.calls.is_hung()
     }
 
     /// Waits until the segment no longer computes, and says why.
     pub async fn broken(&self) -> String {
         let mut broken = self.broken.clone();
-        let why = broken.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
-        why.unwrap_or_else(|_| {
+        let told = tokio::select! {
+            why = self.calls.hung() => return why.to_string(),
+            told = broken.wait_for(Option::is_some) => told.map(|why| why.clone().unwrap_or_default()),
+        };
+        told.unwrap_or_else(|_| {
             "the segment's thread has ended, which is a fault of this program: see the agent's log".to_owned()
         })
     }
@@ -57,7 +62,7 @@ impl Thread {
     /// Gives the segment a stage more; waits while the thread's queue is full.
     ///
     /// # Errors
-    /// When the thread has ended.
+    /// When the thread hangs or has ended.
     pub async fn attach(&self, attachment: Attachment) -> Result<Compute, Unavailable> {
         let id = AttachmentId(self.n_attached.fetch_add(1, Ordering::Relaxed));
         let compute = Compute::new(attachment.shape.generation, id, self.calls.clone());

@@ -22,6 +22,8 @@ pub enum LinkError {
     Overrun,
     #[error("the other end refused: {0}")]
     Refused(String),
+    #[error("this end gave it up: {0}")]
+    GivenUp(String),
     #[error("{found} came where {expected} was expected")]
     Unexpected { found: &'static str, expected: &'static str },
 }

@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 
 use crate::{Lanes, LinkError, Tally};
 
-/// The writing half of a connection. A write that is cancelled leaves a frame cut in two: the connection is then to be dropped.
+/// The writing half of a connection. A write that is cancelled, or fails, leaves a frame cut in two: nothing more goes out then.
 pub struct FrameWriter<W = OwnedWriteHalf> {
     stream: W,
     bytes: BytesMut,
+    is_cut: bool,
     deadline: Duration,
     tally: Arc<dyn Tally>,
 }
@@ -30,7 +31,7 @@ const KEPT_BYTES: usize = 4 * BATCH_BYTES;
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// A writer whose stream takes some bytes within each `deadline`: a slow one is not gone.
     pub fn new(stream: W, deadline: Duration, tally: Arc<dyn Tally>) -> Self {
-        Self { stream, bytes: BytesMut::new(), deadline, tally }
+        Self { stream, bytes: BytesMut::new(), is_cut: false, deadline, tally }
     }
 
     /// Writes one frame.
@@ -89,7 +90,12 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {
+        // For as long as it is not whole, whoever gives it up.
+        if std::mem::replace(&mut self.is_cut, true) {
+            return Err(LinkError::Closed);
+        }
         let written = self.write_out().await;
+        self.is_cut = written.is_err();
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = BytesMut::new();
         }
@@ -153,6 +159,23 @@ mod tests {
         let mut writer = FrameWriter::new(stream, Duration::from_millis(1), Arc::new(Uncounted));
         let end = writer.write(&Frame::Filler(vec![0; 4096].into())).await;
         assert!(matches!(end, Err(LinkError::SlowWrite(_))), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_a_frame_that_was_cut_in_two() {
+        let (stream, mut reader) = tokio::io::duplex(64);
+        let mut writer = FrameWriter::new(stream, Duration::from_secs(60), Arc::new(Uncounted));
+        let long = Frame::Filler(vec![0; 4096].into());
+        tokio::select! {
+            biased;
+            end = writer.write(&long) => panic!("{end:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(matches!(writer.write(&Frame::Ping { nonce: 1 }).await, Err(LinkError::Closed)));
+        drop(writer);
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all.len(), 64, "what had gone out before, and no more");
     }
 
     #[tokio::test]

@@ -1,8 +1,10 @@
 //! The pulse of a ring link: how each end knows that the other is there, however long rows take.
 //!
 //! Rows flow one way. The end that dials asks, in a lane that overtakes its rows; the other answers, and says besides that it hears for as
-//! long as bytes come, in the midst of a frame too. So a link that is slower than its load is slow, and not silent.
+//! long as bytes come, in the midst of a frame too, and while its segment has no room for what came. So a link that is slower than its load
+//! is slow, and not silent.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::Frame;
@@ -73,6 +75,21 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Listener<'a, R, W> {
         Self { reader, writer, ticks: ticks(rhythm), pulse }
     }
 
+    /// What comes of `doing`, which holds this end up: it says all the same that it is there.
+    ///
+    /// # Errors
+    /// When the link breaks.
+    pub async fn meanwhile<T>(&mut self, doing: impl Future<Output = T>) -> Result<T, LinkError> {
+        let mut doing = pin!(doing);
+        loop {
+            tokio::select! {
+                biased;
+                done = doing.as_mut() => return Ok(done),
+                _ = self.ticks.tick() => self.writer.write(&SIGN_OF_LIFE).await?,
+            }
+        }
+    }
+
     /// The next frame that is not the link's own.
     ///
     /// # Errors
@@ -113,6 +130,8 @@ pub async fn probe<R: AsyncRead + Unpin>(
             frame = reader.next() => match frame? {
                 Frame::Pong { nonce: answered } if answered == nonce => measured(sent_at.elapsed()),
                 Frame::Pong { .. } => {}
+                // It says why it ends the link.
+                Frame::Refused(why) => return Err(LinkError::Refused(why)),
                 other => return Err(LinkError::unexpected(&other, "a pong")),
             },
             _ = ticks.tick() => {
@@ -192,6 +211,24 @@ mod tests {
             end = probe(&mut reader, &entrance, rhythm, |_| {}) => panic!("the end that dials: {end:?}"),
         }
         link.abort();
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_held_up_says_that_it_is_there() {
+        let rhythm = Rhythm { every: Duration::from_millis(5), silence: Duration::from_secs(3600) };
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let (near_read, _near_write) = tokio::io::split(near);
+        let (far_read, far_write) = tokio::io::split(far);
+        let mut reader = FrameReader::new(near_read, Bounds::default());
+        let mut far_reader = FrameReader::new(far_read, Bounds::default());
+        let mut far_writer = FrameWriter::new(far_write, Duration::from_secs(60), Arc::new(Uncounted));
+        let mut listener = Listener::new(&mut far_reader, &mut far_writer, rhythm);
+        let signs = async {
+            for _ in 0..3 {
+                assert_eq!(reader.next_within(Duration::from_secs(60)).await.unwrap(), SIGN_OF_LIFE);
+            }
+        };
+        listener.meanwhile(signs).await.unwrap();
     }
 
     #[tokio::test]

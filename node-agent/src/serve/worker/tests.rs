@@ -45,7 +45,7 @@ impl Bench {
         };
         let segment = AnySegment::load(engine, &manifest, holds, capacity, ActivationType::F16, bytes_of).unwrap();
         let memory = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let (calls, inbox) = calls(16);
+        let (calls, inbox) = calls(16, Duration::from_secs(3600));
         let (to_host, from_stages) = to_host(16);
         let (hidden_size, broken) = (segment.hidden_size(), watch::channel(None).0);
         let owned = Owned { segment, memory };
