@@ -81,7 +81,11 @@ async fn run_to_the_end(
     let allocatable_bytes = allocatable(flags.memory, capacity_bytes)?;
     let (threads, data_dir, memory_bytes) = (flags.threads, flags.data_dir.clone(), allocatable_bytes);
     let how = Measuring { threads, share, data_dir, memory_bytes, program };
-    let chosen = tokio::task::spawn_blocking(move || backend::choose(choice, &how)).await??;
+    let choosing = tokio::task::spawn_blocking(move || backend::choose(choice, &how));
+    let chosen = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        chosen = choosing => chosen??,
+    };
     for speed in &chosen.speeds {
         tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }

@@ -1,6 +1,7 @@
 //! `polyphony-agent`: one process a phone.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use polyphony_agent::agent;
 use polyphony_agent::backend::apart;
@@ -9,11 +10,19 @@ use polyphony_agent::invocation::{self, Invocation};
 use polyphony_agent::join::{self, Patience};
 use polyphony_journal::tell;
 
+/// What still works when the agent has ended is over by then, or is cut short.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
 fn main() -> ExitCode {
     discretion::take_token_off_the_command_line();
     quieten_drivers();
     match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(run()),
+        Ok(runtime) => {
+            let ended = runtime.block_on(run());
+            // A driver may hold a thread for ever.
+            runtime.shutdown_timeout(LAST_WORK);
+            ended
+        }
         Err(error) => {
             tell!("error: the system gives no threads: {error}");
             ExitCode::FAILURE
