@@ -4,6 +4,7 @@
 //! under 100 KiB; a phone is probed a few times when it is new, and once a minute from then on.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use polyphony_protocol::frame::{Hello, NO_RING};
 use polyphony_protocol::hub::{Neighbour, Neighbours};
 use polyphony_protocol::{Frame, PlanGeneration, version};
 use polyphony_wire::{Connection, LinkError, Wire};
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
@@ -30,6 +32,12 @@ const RETRY_EVERY: Duration = Duration::from_secs(15);
 const AT_ONCE: usize = 8;
 /// Each wait of a probe.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Filler may take this long: a slow link is one that has to be known.
+const FILLER_DEADLINE: Duration = Duration::from_secs(15);
+/// Who waits for its turn shows the other end so often that it is there.
+const SIGN_EVERY: Duration = Duration::from_secs(1);
+/// A probe is over by then, its turn included.
+const LONGEST_PROBE: Duration = Duration::from_secs(600);
 /// Pings whose least round trip counts.
 const PINGS: u64 = 3;
 /// Filler that opens TCP's window, and filler that is timed.
@@ -125,23 +133,37 @@ impl Prober {
             Frame::Refused(why) => return Err(LinkError::Refused(why)),
             other => return Err(LinkError::unexpected(&other, "an acceptance")),
         }
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn(&mut link).await?;
         self.measure(&mut link, &neighbour.phone).await
+    }
+
+    /// The turn to measure. The other end, which waits no longer than a deadline for a sign of life, gets one until then.
+    async fn turn(&self, link: &mut Connection) -> Result<MutexGuard<'_, ()>, LinkError> {
+        let mut turn = pin!(self.turn.lock());
+        let mut signs = tokio::time::interval(SIGN_EVERY);
+        signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                turn = turn.as_mut() => return Ok(turn),
+                _ = signs.tick() => ping(link, 0, DEADLINE).await?,
+            }
+        }
     }
 
     async fn measure(&self, link: &mut Connection, phone: &str) -> Result<(), LinkError> {
         let mut round_trip = Duration::MAX;
         for nonce in 0..PINGS {
             let began = Instant::now();
-            ping(link, nonce).await?;
+            ping(link, nonce, DEADLINE).await?;
             round_trip = round_trip.min(began.elapsed());
         }
         link.writer.write(&Frame::Filler(Bytes::from(vec![0; WARM_UP_BYTES]))).await?;
-        ping(link, PINGS).await?;
+        ping(link, PINGS, FILLER_DEADLINE).await?;
         let filler = Frame::Filler(Bytes::from(vec![0; TIMED_BYTES]));
         let began = Instant::now();
         link.writer.write(&filler).await?;
-        ping(link, PINGS + 1).await?;
+        ping(link, PINGS + 1, FILLER_DEADLINE).await?;
         self.board.note_link(phone, round_trip.as_secs_f64());
         self.board.note_bandwidth(phone, bytes_per_second(began.elapsed(), round_trip));
         Ok(())
@@ -169,9 +191,9 @@ fn bytes_per_second(elapsed: Duration, round_trip: Duration) -> f64 {
     TIMED_BYTES as f64 / elapsed.saturating_sub(round_trip).as_secs_f64().max(least)
 }
 
-async fn ping(link: &mut Connection, nonce: u64) -> Result<(), LinkError> {
+async fn ping(link: &mut Connection, nonce: u64, deadline: Duration) -> Result<(), LinkError> {
     link.writer.write(&Frame::Ping { nonce }).await?;
-    match link.reader.next_within(DEADLINE).await? {
+    match link.reader.next_within(deadline).await? {
         Frame::Pong { nonce: answered } if answered == nonce => Ok(()),
         other => Err(LinkError::unexpected(&other, "a pong")),
     }
@@ -180,7 +202,7 @@ async fn ping(link: &mut Connection, nonce: u64) -> Result<(), LinkError> {
 /// Lets a neighbour measure its link to this phone, when its hello proves that both have joined one hub.
 ///
 /// # Errors
-/// When it proves nothing, sends more than a probe does, or ends.
+/// When it proves nothing, is silent, sends more or stays longer than a probe does, or breaks off.
 pub async fn answer(
     hello: &Hello,
     neighbours: &watch::Receiver<Neighbours>,
@@ -195,9 +217,16 @@ pub async fn answer(
     }
     link.reader.trust();
     link.writer.write(&Frame::Accepted).await?;
+    let late = |_| LinkError::GivenUp(format!("a probe does not take longer than {LONGEST_PROBE:?}"));
+    tokio::time::timeout(LONGEST_PROBE, echo(link)).await.map_err(late)?
+}
+
+/// Answers pings and swallows filler until the other end has measured enough.
+async fn echo(link: &mut Connection) -> Result<(), LinkError> {
     let mut n_bytes = 0;
     loop {
-        match link.reader.next_within(DEADLINE).await {
+        // Filler may come slowly.
+        match link.reader.next_unless_silent(DEADLINE).await {
             Ok(Frame::Ping { nonce }) => link.writer.write(&Frame::Pong { nonce }).await?,
             Ok(Frame::Filler(bytes)) if n_bytes + bytes.len() <= MAX_FILLER_BYTES => n_bytes += bytes.len(),
             Ok(other) => {
@@ -247,6 +276,34 @@ mod tests {
         shutdown.cancel();
         measuring.await.unwrap();
         assert_eq!(board.links_down(), [], "one after the other the first would have been given up");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_its_turn_shows_that_it_is_there() {
+        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ring_address = listener.local_addr().unwrap().to_string();
+        let neighbour = Neighbour { phone: "other".into(), ring_address };
+        let secret = "s".to_owned();
+        let (board, places) = (Arc::new(Board::default()), Semaphore::new(AT_ONCE));
+        let prober = Prober { phone: "us".into(), board, wire: wire.clone(), places, turn: Mutex::new(()) };
+        let others = prober.turn.lock().await;
+        let answering = async {
+            let mut link = wire.accept(&listener).await.meet().await.unwrap();
+            let Ok(Frame::Hello(hello)) = link.reader.next().await else { panic!("no hello") };
+            assert!(secret::equal(&hello.ring_secret, &secret));
+            link.reader.trust();
+            link.writer.write(&Frame::Accepted).await.unwrap();
+            for _ in 0..2 {
+                let Ok(Frame::Ping { nonce }) = link.reader.next_within(DEADLINE).await else { panic!("shown out") };
+                link.writer.write(&Frame::Pong { nonce }).await.unwrap();
+            }
+            // It has waited for longer than once; now the others are done.
+            drop(others);
+            echo(&mut link).await.unwrap();
+        };
+        let (is_measured, ()) = tokio::join!(prober.probe(&secret, &neighbour), answering);
+        assert!(is_measured);
     }
 
     #[test]
