@@ -13,13 +13,14 @@ pub struct GatewayConfig {
     pub origins: Origins,
     /// The largest request body.
     pub max_body_bytes: usize,
-    /// Bytes of all bodies over a page that are being read, or wait to become tokens.
+    /// Bytes of all bodies over a page that are being read, or wait to become tokens. An eighth of them is for bodies of up to 64 KiB.
     pub bodies_bytes: usize,
     /// Where others wait for that room, a body keeps it this long, and a second more for each
     /// [`crowded_bytes_per_second`](Self::crowded_bytes_per_second) that came.
     pub crowded_within: Duration,
     pub crowded_bytes_per_second: u64,
-    /// Bytes of texts that are made into tokens at a time, which takes about eighty times as much memory. A longer one is made alone.
+    /// Bytes of texts that are made into tokens at a time, which takes about eighty times as much memory. An eighth of them is for texts of
+    /// up to 64 KiB; one that is longer than all the rest is made with those alone.
     pub texts_bytes: usize,
     /// Prompts of one request.
     pub max_prompts: usize,
@@ -66,7 +67,7 @@ impl Default for GatewayConfig {
             hosts: None,
             origins: Origins::default(),
             max_body_bytes: 4 << 20,
-            bodies_bytes: 32 << 20,
+            bodies_bytes: 40 << 20,
             crowded_within: Duration::from_secs(2),
             crowded_bytes_per_second: 1 << 20,
             texts_bytes: 2 << 20,

@@ -1,15 +1,16 @@
 //! Desk: request bodies, and the work of reading them, within bounds of memory however many come at once.
 //!
-//! A body's first page counts with its connection, so that a short request waits for nobody's long one. A longer body takes room for all of
-//! itself, in turn, from then until its prompt is tokens; where others wait for room, one that comes slowly gives way. Texts are parsed and
-//! tokenised within a smaller bound, since that takes many times their size.
+//! A body's first page counts with its connection. A longer body takes room for all of itself, in turn, from then until its prompt is tokens;
+//! where others wait for that room, one that comes slowly gives way. Texts are parsed and tokenised within a smaller bound, since that takes
+//! many times their size. Of both a part is for what is short, which waits for nobody's long one; among the others little goes before much.
 
 mod budget;
+mod lane;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{BodyDataStream, Bytes};
+use axum::body::{BodyDataStream, Bytes, HttpBody};
 use axum::extract::Request;
 use futures::StreamExt;
 use http::header;
@@ -20,7 +21,8 @@ use crate::config::GatewayConfig;
 use crate::errors::ApiError;
 use crate::fields::Fields;
 
-use budget::{Budget, Share};
+use budget::{Budget, SHORT_BYTES};
+use lane::Taken;
 
 /// So much of a body is read before it has room of its own: no more than its connection's own buffers.
 const PAGE_BYTES: usize = 16 << 10;
@@ -41,7 +43,7 @@ pub(crate) struct Sheet {
 pub(crate) struct Room {
     n_bytes: usize,
     /// `None` where a page is enough.
-    _share: Option<Share>,
+    _taken: Option<Taken>,
 }
 
 /// A body that comes.
@@ -66,10 +68,8 @@ impl Desk {
     /// for those who wait for room.
     pub(crate) async fn take(&self, request: Request) -> Result<Sheet, ApiError> {
         let max_bytes = self.config.max_body_bytes;
-        let length =
-            request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let length: usize = length.unwrap_or(max_bytes);
-        if length > max_bytes {
+        let length = told_length(&request);
+        if length.is_some_and(|length| length > max_bytes) {
             return Err(ApiError::body_too_large(max_bytes));
         }
         let mut coming = Coming { body: request.into_body().into_data_stream(), max_bytes, n_bytes: 0 };
@@ -80,26 +80,35 @@ impl Desk {
                 None => return Ok(Sheet::new(bytes, None)),
             }
         }
-        let n_bytes = length.max(bytes.len());
-        let mut share = self.bodies.share(n_bytes).await?;
+        // One whose length nobody tells may be short.
+        let mut n_bytes = length.unwrap_or(SHORT_BYTES).max(bytes.len());
+        let mut taken = self.bodies.share(n_bytes).await?;
         bytes.reserve_exact(n_bytes - bytes.len());
         let began = Instant::now();
+        let in_the_way = || ApiError::body_in_the_way(self.config.retry_after);
         loop {
             let piece = tokio::select! {
                 biased;
                 piece = coming.next() => piece?,
-                () = self.bodies.is_wanted_from(began + self.allowance(bytes.len())) => {
-                    return Err(ApiError::body_in_the_way(self.config.retry_after));
+                () = taken.is_wanted_from(began + self.allowance(bytes.len())) => {
+                    return Err(in_the_way());
                 }
             };
-            match piece {
-                Some(piece) => bytes.extend_from_slice(&piece),
-                None => break,
+            let Some(piece) = piece else { break };
+            if bytes.len() + piece.len() > n_bytes {
+                n_bytes = max_bytes;
+                taken = tokio::select! {
+                    biased;
+                    more = self.bodies.share(n_bytes) => more?,
+                    () = taken.is_wanted_from(began + self.allowance(bytes.len())) => return Err(in_the_way()),
+                };
+                bytes.reserve_exact(n_bytes - bytes.len());
             }
+            bytes.extend_from_slice(&piece);
         }
         bytes.shrink_to_fit();
-        share.shrink_to(bytes.len());
-        Ok(Sheet::new(bytes, Some(share)))
+        taken.shrink_to(bytes.len());
+        Ok(Sheet::new(bytes, Some(taken)))
     }
 
     /// How long the room for a body of which so much has come is its own, whoever waits.
@@ -129,10 +138,10 @@ impl Desk {
         room: &Room,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let share = self.texts.share(room.n_bytes).await?;
+        let taken = self.texts.share(room.n_bytes).await?;
         // Who asked may go away; the work goes on, and so does what it takes.
         let worked = tokio::task::spawn_blocking(move || {
-            let _share = share;
+            let _taken = taken;
             work()
         });
         let failed = |error| ApiError::internal(format!("turning text into tokens failed: {error}"));
@@ -140,11 +149,17 @@ impl Desk {
     }
 }
 
+/// How long a request's body is, where that is known before it has come.
+fn told_length(request: &Request) -> Option<usize> {
+    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    told.or_else(|| usize::try_from(request.body().size_hint().exact()?).ok())
+}
+
 // === impl Sheet ===
 
 impl Sheet {
-    fn new(bytes: Vec<u8>, share: Option<Share>) -> Self {
-        let room = Room { n_bytes: bytes.len(), _share: share };
+    fn new(bytes: Vec<u8>, taken: Option<Taken>) -> Self {
+        let room = Room { n_bytes: bytes.len(), _taken: taken };
         Self { bytes, room }
     }
 }

@@ -1,40 +1,40 @@
-//! Budget: bytes that may be in use at once. Who finds no room waits for a while, in turn.
+//! Budget: bytes that may be in use at once, given out fairly by size. Who finds no room waits for a while.
+//!
+//! What is short has a part of its own, so that it never waits for what is long.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::config::GatewayConfig;
 use crate::errors::ApiError;
 
+use super::lane::{Lane, Taken};
+
 /// However little is asked for, it counts for this much.
 const SMALLEST_BYTES: usize = 4 << 10;
+/// What is not longer is short.
+pub(super) const SHORT_BYTES: usize = 64 << 10;
+/// The part of a budget that is for what is short: one in so many.
+const SHORT_PART: usize = 8;
 
 pub(super) struct Budget {
-    places: Arc<Semaphore>,
-    bytes: usize,
-    n_waiting: watch::Sender<usize>,
+    short: Arc<Lane>,
+    long: Arc<Lane>,
     patience: Duration,
     retry_after: Duration,
 }
-
-/// What is taken of a budget; given back when dropped.
-pub(super) struct Share(OwnedSemaphorePermit);
-
-/// One that waits, until it is dropped.
-struct Waits<'a>(&'a watch::Sender<usize>);
 
 // === impl Budget ===
 
 impl Budget {
     pub(super) fn new(bytes: usize, config: &GatewayConfig) -> Self {
-        let bytes = bytes.max(SMALLEST_BYTES);
+        let short = (bytes / SHORT_PART).max(SMALLEST_BYTES);
+        let long = bytes.saturating_sub(short).max(SMALLEST_BYTES);
         Self {
-            places: Arc::new(Semaphore::new(bytes)),
-            bytes,
-            n_waiting: watch::Sender::new(0),
+            short: Lane::new(short),
+            long: Lane::new(long),
             patience: config.queue_deadline,
             retry_after: config.retry_after,
         }
@@ -42,50 +42,33 @@ impl Budget {
 
     /// # Errors
     /// 503 where there is no room in time.
-    pub(super) async fn share(&self, n_bytes: usize) -> Result<Share, ApiError> {
-        // What is larger than all that there is takes all.
-        let n_bytes = u32::try_from(n_bytes.clamp(SMALLEST_BYTES, self.bytes)).unwrap_or(u32::MAX);
-        // It is given in turn: there is nothing at once where anybody waits.
-        if let Ok(permit) = self.places.clone().try_acquire_many_owned(n_bytes) {
-            return Ok(Share(permit));
-        }
-        let _waits = Waits::new(&self.n_waiting);
-        match timeout(self.patience, self.places.clone().acquire_many_owned(n_bytes)).await {
-            Ok(Ok(permit)) => Ok(Share(permit)),
-            // Nobody closes it.
-            Ok(Err(_)) | Err(_) => Err(ApiError::too_busy(self.patience, self.retry_after)),
-        }
-    }
-
-    /// Ends when somebody waits at `moment`, or after it.
-    pub(super) async fn is_wanted_from(&self, moment: Instant) {
-        sleep_until(moment).await;
-        // The sender lives as long as `self`.
-        let _ = self.n_waiting.subscribe().wait_for(|n_waiting| *n_waiting > 0).await;
+    pub(super) async fn share(&self, n_bytes: usize) -> Result<Taken, ApiError> {
+        let n_bytes = n_bytes.max(SMALLEST_BYTES);
+        let is_short = n_bytes <= SHORT_BYTES.min(self.short.n_bytes());
+        let lane = if is_short { &self.short } else { &self.long };
+        let late = |_| ApiError::too_busy(self.patience, self.retry_after);
+        timeout(self.patience, lane.take(n_bytes)).await.map_err(late)
     }
 }
 
-// === impl Share ===
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::FutureExt;
 
-impl Share {
-    /// Gives back what is not needed after all.
-    pub(super) fn shrink_to(&mut self, n_bytes: usize) {
-        let surplus = self.0.num_permits().saturating_sub(n_bytes.max(SMALLEST_BYTES));
-        drop(self.0.split(surplus));
-    }
-}
+    use super::*;
 
-// === impl Waits ===
-
-impl<'a> Waits<'a> {
-    fn new(n_waiting: &'a watch::Sender<usize>) -> Self {
-        n_waiting.send_modify(|n_waiting| *n_waiting += 1);
-        Self(n_waiting)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|n_waiting| *n_waiting -= 1);
+    #[tokio::test]
+    async fn what_is_short_waits_for_nothing_that_is_long_nor_the_other_way_round() {
+        let budget = Budget::new(1 << 20, &GatewayConfig::default());
+        let now = |n_bytes| budget.share(n_bytes).now_or_never();
+        let long = now(4 << 20).unwrap().unwrap();
+        assert!(now(SHORT_BYTES + 1).is_none(), "what is longer than all that there is takes all");
+        let short = [now(SHORT_BYTES).unwrap().unwrap(), now(1).unwrap().unwrap()];
+        assert!(now(SHORT_BYTES).is_none(), "an eighth is for what is short");
+        drop(long);
+        assert!(now(SHORT_BYTES).is_none() && now(SHORT_BYTES + 1).is_some());
+        drop(short);
+        assert!(now(SHORT_BYTES).is_some());
     }
 }

@@ -161,14 +161,34 @@ fn asked(house: &House, request: Request<Body>) -> JoinHandle<Response> {
 
 #[tokio::test]
 async fn a_short_request_is_answered_while_any_number_of_long_bodies_are_slow() {
-    let house = House::good();
+    // They may be as slow as they like.
+    let config = GatewayConfig { crowded_within: Duration::from_secs(3600), ..config() };
+    let house = House::with(config, deployment(vec![ring_a()]), |_| Act::Token);
     let slow: Vec<_> = (0..100).map(|_| SlowBody::of(long_request(), 4_000_000)).collect();
     let slow: Vec<_> = slow.into_iter().map(|(body, request)| (body, asked(&house, request))).collect();
     let n_awaited = || slow.iter().filter(|(body, _)| body.is_awaited()).count();
     house.until("as many are awaited as there is room for", |_| n_awaited() >= 8).await;
-    let answer = timeout(DEADLINE, house.complete(json!({}))).await.expect("nobody waits for who is slow");
-    assert_eq!(answer["choices"][0]["text"], ANSWER);
+    // Within a page, and over it.
+    for user in ["x".to_owned(), "x".repeat(40_000)] {
+        let answer = timeout(DEADLINE, house.complete(json!({"user": user}))).await;
+        assert_eq!(answer.expect("nobody waits for who is slow")["choices"][0]["text"], ANSWER);
+    }
+    // One that comes in pieces tells no length.
+    let text = long_request();
+    let pieces: Vec<_> = text.as_bytes().chunks(5_000).map(|piece| Ok::<_, Infallible>(piece.to_vec())).collect();
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    let answer = timeout(DEADLINE, house.send("POST", "/v1/completions", body)).await;
+    assert_eq!(answer.expect("nobody waits for who is slow").status(), 200);
     slow.iter().for_each(|(_, answer)| answer.abort());
+}
+
+#[tokio::test]
+async fn a_long_body_that_tells_no_length_is_read_as_any_other() {
+    let house = House::good();
+    let text = request(json!({"user": "x".repeat(1_000_000)})).to_string();
+    let pieces: Vec<_> = text.as_bytes().chunks(9_000).map(|piece| Ok::<_, Infallible>(piece.to_vec())).collect();
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    assert_eq!(house.send("POST", "/v1/completions", body).await.status(), 200);
 }
 
 #[tokio::test]
