@@ -78,11 +78,13 @@ mod fixtures;
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
-    use polyphony_protocol::hub::{ToAgent, ToHub};
+    use bytes::BytesMut;
+    use polyphony_protocol::encode;
+    use polyphony_protocol::hub::{Heartbeat, ToAgent, ToHub};
     use polyphony_wire::Bounds;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
     use super::fixtures::join;
@@ -95,22 +97,28 @@ mod tests {
         fn phone_gone(&self, _: &str) {}
     }
 
-    #[tokio::test]
-    async fn connections_that_do_not_join_take_no_phones_place() {
-        let (stop, deadline) = (CancellationToken::new(), Duration::from_secs(20));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (_assign, assigned) = watch::channel(None);
-        let (_near, neighbourhood) = watch::channel(Arc::default());
-        let registry = Arc::new(Registry::default());
+    /// A hub, and what it is told of by.
+    fn hub() -> (Hub, impl Sized) {
+        let (assign, assigned) = watch::channel(None);
+        let (near, neighbourhood) = watch::channel(Arc::default());
         let hub = Hub {
-            registry: registry.clone(),
+            registry: Arc::new(Registry::default()),
             frames: Arc::new(Nobody),
             join_token: Secret::new("t"),
             weights_url: String::new(),
             assigned,
             neighbourhood,
         };
+        (hub, (assign, near))
+    }
+
+    #[tokio::test]
+    async fn connections_that_do_not_join_take_no_phones_place() {
+        let (stop, deadline) = (CancellationToken::new(), Duration::from_secs(20));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (hub, _tell) = hub();
+        let registry = hub.registry.clone();
         let running = tokio::spawn(hub.run(listener, stop.clone()));
         let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
         let mut first = TcpStream::connect(&address).await.unwrap();
@@ -126,6 +134,38 @@ mod tests {
         let answer = phone.reader.next_within(deadline).await.unwrap();
         assert!(matches!(answer, Frame::ToAgent(ToAgent::Welcome(_))), "{answer:?}");
         assert!(registry.last_heard("a").is_some());
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_phone_whose_frame_is_long_under_way_is_heard() {
+        let (stop, deadline) = (CancellationToken::new(), Duration::from_secs(20));
+        let (hub, _tell) = hub();
+        let registry = hub.registry.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut phone = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let running = tokio::spawn(hub.run(listener, stop.clone()));
+        let heard_after = async |before: Option<Instant>| {
+            let heard = async {
+                while registry.last_heard("a") == before {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(deadline, heard).await.unwrap();
+            registry.last_heard("a")
+        };
+        let [joins, beats] = [ToHub::Join(join("a")), ToHub::Heartbeat(Heartbeat::default())].map(|said| {
+            let mut bytes = BytesMut::new();
+            encode(&Frame::ToHub(said), &mut bytes);
+            bytes
+        });
+        phone.write_all(&joins).await.unwrap();
+        let mut heard = heard_after(None).await;
+        for byte in &beats[..2] {
+            phone.write_all(&[*byte]).await.unwrap();
+            heard = heard_after(heard).await;
+        }
         stop.cancel();
         running.await.unwrap();
     }

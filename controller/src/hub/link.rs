@@ -229,9 +229,21 @@ async fn read_frames(
     answers: mpsc::Sender<Frame>,
 ) -> Result<std::convert::Infallible, LinkEnd> {
     let Presence { hub, name, id } = *presence;
+    let mut looks = tokio::time::interval(PING_INTERVAL);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut n_bytes = reader.n_bytes_read();
     loop {
-        let frame = reader.next().await?;
-        hub.registry.heard(name, id, Instant::now());
+        let frame = tokio::select! {
+            biased;
+            frame = reader.next() => Some(frame?),
+            _ = looks.tick() => None,
+        };
+        // A frame may be long under way: its bytes are a sign of life too.
+        if frame.is_some() || reader.n_bytes_read() > n_bytes {
+            n_bytes = reader.n_bytes_read();
+            hub.registry.heard(name, id, Instant::now());
+        }
+        let Some(frame) = frame else { continue };
         match frame {
             Frame::Ping { nonce } => {
                 // Waiting here is the brake for an agent that asks faster than it reads.
