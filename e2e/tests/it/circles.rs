@@ -87,7 +87,8 @@ fn paths_in(text: &str) -> Vec<String> {
         }
     }
     for word in ["crate::", "super::"] {
-        for (at, _) in text.match_indices(word) {
+        // Who may see something is no import.
+        for (at, _) in text.match_indices(word).filter(|(at, _)| !text[..*at].ends_with("pub(in ")) {
             let path = text[at..].split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').next();
             paths.extend(path.map(str::to_owned));
         }
