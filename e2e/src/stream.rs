@@ -24,6 +24,7 @@ impl Gateway {
     /// # Errors
     /// When the HTTP client cannot start.
     pub fn new(base: &str) -> Result<Self> {
+        polyphony_wire::take_ring();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(300)).build()?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned() })
     }

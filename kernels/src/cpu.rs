@@ -20,6 +20,7 @@ pub mod add_rows;
 pub mod attention;
 pub mod conv_write;
 pub mod embed_rows;
+pub mod expert_matmul;
 pub mod exponential;
 pub mod gate_up;
 pub mod kv_write;
@@ -27,12 +28,14 @@ mod lanes;
 pub mod layer_norm;
 pub mod matmul;
 mod matrix;
+pub mod mix_rows;
 pub mod pad_rows;
 pub mod quantise_rows;
 pub mod rms_norm;
 pub mod rope;
 pub mod rope_kv_write;
 pub mod round_rows;
+pub mod route;
 pub mod scale_rows;
 pub mod short_conv;
 
@@ -132,6 +135,7 @@ impl CpuEngine {
             Op::RmsNorm(op) => self.rms_norm(op),
             Op::LayerNorm(op) => self.layer_norm(op),
             Op::Matmul(op) => return self.matmul(op),
+            Op::ExpertMatmul(op) => return self.expert_matmul(op),
             Op::GateUp(op) => return self.gate_up(op),
             Op::Rope(op) => self.rope(op, rows),
             Op::RopeKvWrite(op) => self.rope_kv_write(op, rows),
@@ -143,6 +147,8 @@ impl CpuEngine {
             Op::ConvWrite(op) => self.conv_write(op, rows),
             Op::ShortConv(op) => self.short_conv(op, rows),
             Op::RoundRows(op) => self.round_rows(op),
+            Op::Route(op) => self.route(op),
+            Op::MixRows(op) => self.mix_rows(op),
         }
         Ok(())
     }

@@ -22,8 +22,9 @@ mod wgsl;
 pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
 pub use numerics::Numerics;
 pub use ops::{
-    Activate, Activation, ActivationRounding, AddRows, Attention, ConvWrite, EmbedRows, GateUp, KvWrite, LayerNorm,
-    Matmul, PositionBias, RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, ScaleRows, ShortConv, Turn,
+    Activate, Activation, ActivationRounding, AddRows, Attention, ConvWrite, EmbedRows, ExpertMatmul, GateUp, KvWrite,
+    LayerNorm, Matmul, MixRows, PositionBias, RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, Route, ScaleRows,
+    ShortConv, SoftmaxOver, Turn,
 };
 pub use recording::{BufferId, KvLayout, MatrixId, Op, Readback, Recording, Row, Upload, VectorId};
 pub use shapes::ShapeError;

@@ -168,6 +168,7 @@ impl<'a> Plan<'a> {
             Op::EmbedRows(op) => return op.plan(self),
             Op::GateUp(op) => return op.plan(self),
             Op::Matmul(op) => return op.plan(self),
+            Op::ExpertMatmul(op) => return op.plan(self),
             Op::RmsNorm(op) => op.plan(self),
             Op::LayerNorm(op) => op.plan(self),
             Op::Rope(op) => op.plan(self),
@@ -180,6 +181,8 @@ impl<'a> Plan<'a> {
             Op::ConvWrite(op) => op.plan(self),
             Op::ShortConv(op) => op.plan(self),
             Op::RoundRows(op) => op.plan(self),
+            Op::Route(op) => op.plan(self),
+            Op::MixRows(op) => op.plan(self),
         }
         Ok(())
     }
@@ -276,6 +279,14 @@ impl<'a> Plan<'a> {
         (Binding::MadeWindow(buffer, form, start), (byte - start) / 16)
     }
 
+    /// A window on what a product takes of a buffer: the rows themselves, or what is made of them.
+    pub fn row_window(&self, form: Option<Form>, buffer: BufferId, at: usize) -> (Binding, u32) {
+        match form {
+            Some(form) => self.made_window(form, buffer, at),
+            None => self.window(buffer, at),
+        }
+    }
+
     /// A window on a buffer from value `at` on, and where in the window that value lies, in vec4. `at` is a multiple of 4.
     pub fn window(&self, buffer: BufferId, at: usize) -> (Binding, u32) {
         let byte = at as u32 * 4;
@@ -293,6 +304,11 @@ impl Form {
             Form::Bytes => QUANTISED_GROUP_BYTES,
             Form::Padded => GROUP * 4,
         }
+    }
+
+    /// The same, of rows of which nothing may have to be made.
+    pub fn group_bytes_of(form: Option<Form>) -> usize {
+        form.map_or(GROUP * 4, Form::group_bytes)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::ops::{
-    Activate, AddRows, Attention, ConvWrite, EmbedRows, GateUp, KvWrite, LayerNorm, Matmul, RmsNorm, Rope, RopeKvWrite,
-    RoundRows, ScaleRows, ShortConv,
+    Activate, AddRows, Attention, ConvWrite, EmbedRows, ExpertMatmul, GateUp, KvWrite, LayerNorm, Matmul, MixRows,
+    RmsNorm, Rope, RopeKvWrite, RoundRows, Route, ScaleRows, ShortConv,
 };
 
 /// A matrix that an engine holds. Valid only in the engine that gave it.
@@ -109,6 +109,7 @@ pub enum Op {
     RmsNorm(RmsNorm),
     LayerNorm(LayerNorm),
     Matmul(Matmul),
+    ExpertMatmul(ExpertMatmul),
     GateUp(GateUp),
     Rope(Rope),
     RopeKvWrite(RopeKvWrite),
@@ -120,6 +121,8 @@ pub enum Op {
     ConvWrite(ConvWrite),
     ShortConv(ShortConv),
     RoundRows(RoundRows),
+    Route(Route),
+    MixRows(MixRows),
 }
 
 macro_rules! op_from {
@@ -146,6 +149,7 @@ op_from!(
     RmsNorm,
     LayerNorm,
     Matmul,
+    ExpertMatmul,
     GateUp,
     Rope,
     RopeKvWrite,
@@ -156,5 +160,7 @@ op_from!(
     ScaleRows,
     ConvWrite,
     ShortConv,
-    RoundRows
+    RoundRows,
+    Route,
+    MixRows
 );

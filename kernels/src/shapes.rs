@@ -172,6 +172,7 @@ impl Shapes {
             Op::RmsNorm(op) => op.check(self),
             Op::LayerNorm(op) => op.check(self),
             Op::Matmul(op) => op.check(self),
+            Op::ExpertMatmul(op) => op.check(self),
             Op::GateUp(op) => op.check(self),
             Op::Rope(op) => op.check(self, rows),
             Op::RopeKvWrite(op) => op.check(self, rows),
@@ -183,6 +184,8 @@ impl Shapes {
             Op::ConvWrite(op) => op.check(self, rows),
             Op::ShortConv(op) => op.check(self, rows),
             Op::RoundRows(op) => op.check(self),
+            Op::Route(op) => op.check(self),
+            Op::MixRows(op) => op.check(self),
         }
     }
 }

@@ -21,10 +21,12 @@ pub enum Variant {
     EmbedRows {
         weights: Weights,
     },
+    ExpertMatmul(Product),
     GateUp(Product),
     KvWrite,
     LayerNorm,
     Matmul(Product),
+    MixRows,
     PadRows,
     QuantiseRows,
     RmsNorm {
@@ -37,6 +39,7 @@ pub enum Variant {
         /// To 8 bits rather than f16.
         q8: bool,
     },
+    Route,
     ScaleRows,
     ShortConv,
 }
@@ -114,10 +117,12 @@ impl Variant {
             ConvWrite,
             KvWrite,
             LayerNorm,
+            MixRows,
             PadRows,
             QuantiseRows,
             Rope,
             RopeKvWrite,
+            Route,
             ScaleRows,
             ShortConv,
         ];
@@ -143,6 +148,9 @@ impl Variant {
                         let product =
                             Product { weights, int8, pairs, n_tokens, lanes: Lanes { n_rows, workgroup: 64 } };
                         all.push(Matmul(product));
+                        if n_tokens == 1 {
+                            all.push(ExpertMatmul(product));
+                        }
                         if n_rows > 1 {
                             all.push(GateUp(product));
                         }
@@ -171,8 +179,14 @@ impl Variant {
                 files.extend(weights.files());
                 files.push(file!("embed_rows.wgsl"));
             }
+            Variant::ExpertMatmul(product) => {
+                form = product.form("gathered");
+                generated = product.weights.generated();
+                files.extend(product.weights.files());
+                files.extend([file!("expert_matmul.wgsl"), PRODUCTS]);
+            }
             Variant::GateUp(product) => {
-                form = product.form();
+                form = product.form("dense");
                 generated = product.weights.generated();
                 files.extend(product.weights.files());
                 files.extend([EXPONENTIAL, ACTIVATIONS, file!("gate_up.wgsl"), PRODUCTS]);
@@ -180,11 +194,12 @@ impl Variant {
             Variant::KvWrite => files.push(file!("kv_write.wgsl")),
             Variant::LayerNorm => files.push(file!("layer_norm.wgsl")),
             Variant::Matmul(product) => {
-                form = product.form();
+                form = product.form("dense");
                 generated = product.weights.generated();
                 files.extend(product.weights.files());
                 files.extend([file!("matmul.wgsl"), PRODUCTS]);
             }
+            Variant::MixRows => files.push(file!("mix_rows.wgsl")),
             Variant::PadRows => files.push(file!("pad_rows.wgsl")),
             Variant::QuantiseRows => files.extend([QUANTISE, file!("quantise_rows.wgsl")]),
             Variant::RmsNorm { quantised } => {
@@ -200,6 +215,7 @@ impl Variant {
                 files.push(if q8 { file!("parts/round_q8.wgsl") } else { file!("parts/round_f16.wgsl") });
                 files.push(file!("round_rows.wgsl"));
             }
+            Variant::Route => files.extend([EXPONENTIAL, file!("route.wgsl")]),
             Variant::ScaleRows => files.extend([EXPONENTIAL, file!("scale_rows.wgsl")]),
             Variant::ShortConv => files.push(file!("short_conv.wgsl")),
         }
@@ -218,9 +234,11 @@ impl Variant {
 }
 
 impl Product {
-    fn form(self) -> Form {
+    /// What the text of `parts/products.wgsl` is made into; `rows` is how those of the matrix are found: "dense", or "gathered".
+    fn form(self, rows: &'static str) -> Form {
         let Lanes { n_rows, workgroup } = self.lanes;
         let mut switches = self.weights.switches();
+        switches.push(rows);
         switches.extend(match (self.int8, self.pairs) {
             (true, true) => ["int8", "paired rows"],
             (true, false) => ["int8", "dots"],

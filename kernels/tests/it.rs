@@ -5,6 +5,7 @@
 mod it {
     pub mod cache;
     pub mod engines;
+    pub mod experts;
     pub mod family_twins;
     pub mod fused;
     pub mod int8;

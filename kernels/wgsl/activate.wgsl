@@ -20,7 +20,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let at = id.y * params.width + id.x;
     var result = activated(params.function, x[at]);
     if params.has_factor == 1u {
-        result = result * factor[at];
+        result = result * factored(params.function, factor[at]);
     }
     out[at] = result;
 }

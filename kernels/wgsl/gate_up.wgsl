@@ -11,7 +11,8 @@ fn store(token_row: u32, row: u32, gate: f32, up: f32) {
         return;
     }
     let column = (params.first_part_row + row) / 2u;
-    out[token_row * (params.n_out / 2u) + column] = activated(params.flags & FUNCTION, gate) * up;
+    let function = params.flags & FUNCTION;
+    out[token_row * (params.n_out / 2u) + column] = activated(function, gate) * factored(function, up);
 }
 
 fn finish(token_row: u32, first: u32, sums: array<f32, ROWS_A_LANE>) {

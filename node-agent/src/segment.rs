@@ -16,6 +16,7 @@ mod convolution;
 mod decoder;
 mod embedding;
 mod encoder_decoder;
+mod experts;
 mod feed_forward;
 mod head;
 mod kv_rows;

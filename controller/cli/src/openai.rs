@@ -73,6 +73,7 @@ pub enum ChatError {
 /// # Errors
 /// [`ChatError::Unreachable`] when there can be none, such as for a proxy that is no URL.
 pub fn client(base_url: &str, told_by_cluster: bool) -> Result<reqwest::Client, ChatError> {
+    polyphony_wire::take_ring();
     let builder = reqwest::Client::builder()
         .user_agent(crate::server::user_agent())
         .connect_timeout(std::time::Duration::from_secs(10));

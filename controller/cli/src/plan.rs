@@ -3,19 +3,32 @@
 
 use polyphony_api::InferenceDeployment;
 use polyphony_api::inference_deployment::Objective;
-use polyphony_controller::reconcile::preview::{Compared, Preview};
+use polyphony_controller::reconcile::preview::{Compared, ExpertCosts, Preview};
 use polyphony_controller::reconcile::segments;
 use serde_json::{Value, json};
 
 use crate::describe::layout::Layout;
 
-/// The plans of a deployment's replicas. `prompt_tokens` is the prompt whose time to first token was predicted.
-pub fn text(deployment: &InferenceDeployment, previews: &[Preview], prompt_tokens: u32) -> String {
+/// What was planned for a deployment.
+pub struct Told<'a> {
+    pub deployment: &'a InferenceDeployment,
+    /// Of its model, where that has experts.
+    pub experts: Option<ExpertCosts>,
+    /// Of its replicas.
+    pub previews: &'a [Preview],
+    /// The prompt whose time to first token was predicted.
+    pub prompt_tokens: u32,
+}
+
+/// The plans of a deployment's replicas.
+pub fn text(told: &Told<'_>) -> String {
+    let Told { deployment, previews, prompt_tokens, .. } = *told;
     let mut layout = Layout::default();
     let (spec, metadata) = (&deployment.spec, &deployment.metadata);
     layout.field("Name", metadata.name.as_deref().unwrap_or_default());
     layout.field_if("Namespace", metadata.namespace.as_deref());
     layout.field("Model", &spec.model);
+    layout.field_if("Experts", told.experts.map(experts).as_deref());
     layout.field(
         "Objective",
         match spec.objective {
@@ -33,6 +46,11 @@ pub fn text(deployment: &InferenceDeployment, previews: &[Preview], prompt_token
     }
     layout.line(0, "Nothing was changed.");
     layout.finish()
+}
+
+fn experts(of: ExpertCosts) -> String {
+    let (n, chunk) = (of.chunk_tokens, of.expected(of.chunk_tokens));
+    format!("{} a layer: {} a token, some {chunk:.1} a chunk of {n} tokens", of.n_experts, of.n_chosen)
 }
 
 fn replica(layout: &mut Layout, preview: &Preview, prompt_tokens: u32) {
@@ -108,7 +126,8 @@ fn compared(one: &Compared) -> Vec<String> {
 }
 
 /// The same for programs. Figures are seconds, bytes and tokens a second, as they were predicted.
-pub fn value(deployment: &InferenceDeployment, previews: &[Preview], prompt_tokens: u32) -> Value {
+pub fn value(told: &Told<'_>) -> Value {
+    let Told { deployment, previews, prompt_tokens, .. } = *told;
     let replica = |preview: &Preview| {
         let mut value = json!({
             "replica": preview.replica,
@@ -125,12 +144,21 @@ pub fn value(deployment: &InferenceDeployment, previews: &[Preview], prompt_toke
         }
         value
     };
-    json!({
+    let mut value = json!({
         "deployment": deployment.metadata.name,
         "namespace": deployment.metadata.namespace,
         "promptTokens": prompt_tokens,
         "replicas": previews.iter().map(replica).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(of) = told.experts {
+        value["experts"] = json!({
+            "perLayer": of.n_experts,
+            "perToken": of.n_chosen,
+            "expectedPerChunk": of.expected(of.chunk_tokens),
+            "chunkTokens": of.chunk_tokens,
+        });
+    }
+    value
 }
 
 fn compared_value(one: &Compared) -> Value {
@@ -153,8 +181,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use polyphony_api::Phone;
-    use polyphony_controller::reconcile::preview::{Prompt, World, preview};
-    use polyphony_model::Manifest;
+    use polyphony_controller::reconcile::preview::{Prompt, World, expert_costs, preview};
+    use polyphony_model::{Experts, Manifest};
 
     use super::*;
 
@@ -223,9 +251,28 @@ mod tests {
         vec![phone("slow", 60, 1.0), phone("fast", 60, 10.0), phone("small", 30, 5.0)]
     }
 
+    fn told<'a>(deployment: &'a InferenceDeployment, previews: &'a [Preview]) -> Told<'a> {
+        Told { deployment, experts: expert_costs(&manifest()), previews, prompt_tokens: 128 }
+    }
+
+    #[test]
+    fn of_a_mixture_it_is_told_how_many_experts_tokens_take() {
+        let deployment = deployment("Optimal");
+        let mut manifest = manifest();
+        manifest.hyperparameters.experts = Some(Experts { n_experts: 128, n_chosen: 8, scale: 1.0 });
+        let told = Told { experts: expert_costs(&manifest), ..told(&deployment, &[]) };
+        let text = text(&told);
+        assert!(text.contains("Experts:    128 a layer: 8 a token, some 111.8 a chunk of 32 tokens\n"), "{text}");
+        let found = value(&told);
+        assert_eq!((&found["experts"]["perLayer"], &found["experts"]["perToken"]), (&json!(128), &json!(8)));
+        assert!((found["experts"]["expectedPerChunk"].as_f64().unwrap() - 111.77).abs() < 0.01, "{found}");
+    }
+
     #[test]
     fn a_plan_is_told_beside_what_other_rules_would_make_of_the_phones() {
-        let text = text(&deployment("Optimal"), &previews(uneven(), "Optimal"), 128);
+        let (deployment, previews) = (deployment("Optimal"), previews(uneven(), "Optimal"));
+        let text = text(&told(&deployment, &previews));
+        assert!(!text.contains("Experts"), "{text}");
         for expected in [
             "Quality:      proven: no plan is better\n",
             "Strategies:\n",
@@ -244,7 +291,7 @@ mod tests {
     #[test]
     fn a_deployment_with_a_rule_of_its_own_is_told_by_that_rule() {
         let previews = previews(uneven(), "EqualSplit");
-        let text = text(&deployment("EqualSplit"), &previews, 128);
+        let text = text(&told(&deployment("EqualSplit"), &previews));
         assert!(text.contains("EqualSplit *") && !text.contains("Optimal *"), "{text}");
         assert!(text.contains("by a rule, at most "), "{text}");
         assert_eq!(previews[0].planned.as_ref().unwrap().plan.placed(), "fast 0..2, slow 2..4, small 4..6");
@@ -253,7 +300,8 @@ mod tests {
     #[test]
     fn programs_get_the_same_figures_and_a_reason_where_there_is_no_plan() {
         let deployment = deployment("Optimal");
-        let found = value(&deployment, &previews(uneven(), "Optimal"), 128);
+        let found = value(&told(&deployment, &previews(uneven(), "Optimal")));
+        assert!(found.get("experts").is_none());
         let replica = &found["replicas"][0];
         assert_eq!(replica["strategies"][0]["ratio"], 1.0);
         assert_eq!(replica["strategies"][0]["predictedTokensPerSecond"], replica["plan"]["predictedTokensPerSecond"]);
@@ -261,7 +309,7 @@ mod tests {
         assert!(replica["timeToFirstTokenSeconds"].as_f64().unwrap() > 0.0);
         assert_eq!(replica["plan"]["method"], "Exact");
 
-        let short = value(&deployment, &previews(vec![phone("tiny", 20, 1.0)], "Optimal"), 128);
+        let short = value(&told(&deployment, &previews(vec![phone("tiny", 20, 1.0)], "Optimal")));
         assert_eq!(short["replicas"][0]["noPlan"]["reason"], "InsufficientMemory");
     }
 }

@@ -144,6 +144,7 @@ fn model(n_layers: usize, layer_bytes: u64) -> ModelCosts {
         layer_multiply_adds: 3_500_000,
         head_multiply_adds: 28_000_000,
         logits_bytes: 196_608,
+        experts: None,
     }
 }
 

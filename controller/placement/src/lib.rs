@@ -41,6 +41,6 @@ pub use optimal::plan;
 pub use plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};
 pub use predict::time_to_first_token_seconds;
 pub use problem::{
-    Access, Demand, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, Measured, ModelCosts, Objective, PhoneCosts, Problem,
-    Speed,
+    Access, Demand, ExpertCosts, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, Measured, ModelCosts, Objective,
+    PhoneCosts, Problem, Speed,
 };

@@ -29,7 +29,7 @@ pub struct Problem {
 /// What a model costs, whoever runs it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelCosts {
-    /// Weight bytes of each layer, in order; its length is the number of layers.
+    /// Weight bytes of each layer, in order, those of all its experts among them; its length is the number of layers.
     pub layer_bytes: Vec<u64>,
     /// Bytes of the token embedding, held by the head of the ring.
     pub embedding_bytes: u64,
@@ -45,7 +45,10 @@ pub struct ModelCosts {
     pub activation_bytes: u64,
     /// One hidden state on the wire, header included.
     pub hop_bytes: u64,
-    /// Multiply-adds of one token in one layer.
+    /// Of the layers' bytes those of experts, of which a token reads some alone.
+    #[serde(default)]
+    pub experts: Option<ExpertCosts>,
+    /// Multiply-adds of one token in one layer, of experts with those that it takes.
     pub layer_multiply_adds: u64,
     /// Multiply-adds of one token in the output matrix.
     pub head_multiply_adds: u64,
@@ -53,6 +56,19 @@ pub struct ModelCosts {
     /// from the tail to the head.
     #[serde(default)]
     pub logits_bytes: u64,
+}
+
+/// What the experts of a mixture cost: all of them memory, but time only those that tokens take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExpertCosts {
+    /// Experts of a layer.
+    pub n_experts: u32,
+    /// Experts that one token takes of them, at most `n_experts`.
+    pub n_chosen: u32,
+    /// Bytes of all experts of a layer, on the mean.
+    pub layer_bytes: u64,
+    /// Tokens of a prefill chunk.
+    pub chunk_tokens: u32,
 }
 
 /// What one phone has and how fast it is, measured or derived from its speed.
@@ -136,6 +152,26 @@ impl ModelCosts {
     pub fn n_layers(&self) -> usize {
         self.layer_bytes.len()
     }
+
+    /// Weight bytes that a step of so many tokens is expected to read in a layer, on the mean.
+    fn read_bytes(&self, n_tokens: u32) -> f64 {
+        let mean = self.layer_bytes.iter().map(|&bytes| bytes as f64).sum::<f64>() / self.n_layers().max(1) as f64;
+        let unread = self
+            .experts
+            .map_or(0.0, |of| of.layer_bytes as f64 * (1.0 - of.expected(n_tokens) / f64::from(of.n_experts.max(1))));
+        (mean - unread).max(0.0)
+    }
+}
+
+// === impl ExpertCosts ===
+
+impl ExpertCosts {
+    /// Of how many experts of a layer the weights are read for so many tokens, if each takes its own whatever the others do:
+    /// n (1 − (1 − k / n)ᶜ).
+    pub fn expected(&self, n_tokens: u32) -> f64 {
+        let n = f64::from(self.n_experts.max(1));
+        n * (1.0 - (1.0 - f64::from(self.n_chosen) / n).powf(f64::from(n_tokens)))
+    }
 }
 
 // === impl PhoneCosts ===
@@ -145,7 +181,8 @@ impl PhoneCosts {
     ///
     /// The roofline: a step takes the longer of its arithmetic (multiply-adds ÷ speed) and its reading of weights
     /// (bytes ÷ bandwidth). A further row costs a third of what four at once take longer than one; where that was not measured, its
-    /// arithmetic alone. So does a token of a prefill chunk. Non-positive speeds give infinite times, and the planner
+    /// arithmetic alone. So does a token of a prefill chunk. Of experts a token reads those that it takes: a further row, and a token of a
+    /// chunk, cost no less than reading those that none before them has taken. Non-positive speeds give infinite times, and the planner
     /// leaves such a phone out.
     pub fn from_speed(name: impl Into<String>, allocatable_bytes: u64, speed: &Speed, model: &ModelCosts) -> Self {
         let arithmetic = |multiply_adds: u64| divide(multiply_adds as f64, speed.multiply_adds_per_second);
@@ -157,19 +194,22 @@ impl PhoneCosts {
             }
             None => arithmetic(multiply_adds),
         };
-        let n_layers = model.n_layers().max(1) as f64;
-        let mean_layer_bytes = model.layer_bytes.iter().map(|&b| b as f64).sum::<f64>() / n_layers;
+        let (of_one, of_two) = (model.read_bytes(1), model.read_bytes(2));
+        let of_chunk_token = model.experts.map_or(0.0, |of| {
+            let chunk_tokens = of.chunk_tokens.max(1);
+            reading(model.read_bytes(chunk_tokens)) / f64::from(chunk_tokens)
+        });
         Self {
             name: name.into(),
             allocatable_bytes,
-            seconds_per_layer: arithmetic(model.layer_multiply_adds).max(reading(mean_layer_bytes)),
-            // The weights have been read for the first row.
-            seconds_per_layer_per_further_row: Some(further(model.layer_multiply_adds)),
+            seconds_per_layer: arithmetic(model.layer_multiply_adds).max(reading(of_one)),
+            // The weights have been read for the first row, but for experts that it does not take.
+            seconds_per_layer_per_further_row: Some(further(model.layer_multiply_adds).max(reading(of_two - of_one))),
             seconds_per_step: 0.0,
             seconds_embedding: 0.0,
             seconds_head: arithmetic(model.head_multiply_adds).max(reading(model.head_bytes as f64)),
             seconds_head_per_further_row: Some(further(model.head_multiply_adds)),
-            prefill_seconds_per_layer_per_token: further(model.layer_multiply_adds),
+            prefill_seconds_per_layer_per_token: further(model.layer_multiply_adds).max(of_chunk_token),
         }
     }
 }
@@ -220,5 +260,38 @@ mod tests {
         assert_eq!(further(Some(1000.0)), (Some(0.0), Some(0.0)));
         assert_eq!(further(Some(50.0)), (Some(1.0), Some(10.0)));
         assert_eq!(further(None), (Some(1.0), Some(10.0)));
+    }
+
+    const EXPERTS: ExpertCosts = ExpertCosts { n_experts: 128, n_chosen: 8, layer_bytes: 1280, chunk_tokens: 32 };
+
+    #[test]
+    fn one_token_reads_the_experts_that_it_takes_and_many_read_all() {
+        assert_eq!((EXPERTS.expected(0), EXPERTS.expected(1)), (0.0, 8.0));
+        // 128 (1 - (15 / 16)^2)
+        assert_eq!(EXPERTS.expected(2), 15.5);
+        assert!((EXPERTS.expected(32) - 111.77).abs() < 0.01, "{}", EXPERTS.expected(32));
+        assert_eq!(EXPERTS.expected(u32::MAX), 128.0);
+        let all = ExpertCosts { n_experts: 4, n_chosen: 4, ..EXPERTS };
+        assert_eq!((all.expected(1), all.expected(9)), (4.0, 4.0));
+    }
+
+    #[test]
+    fn experts_that_no_token_takes_cost_memory_and_no_time() {
+        let dense = ModelCosts { layer_bytes: vec![1500; 2], layer_multiply_adds: 1, ..ModelCosts::default() };
+        let mixture = ModelCosts { experts: Some(EXPERTS), ..dense.clone() };
+        // Reading is all that takes time: a byte a second.
+        let speed = Speed {
+            multiply_adds_per_second: 1e12,
+            batch_multiply_adds_per_second: None,
+            memory_bytes_per_second: 1.0,
+        };
+        let costs = |model: &ModelCosts| PhoneCosts::from_speed("phone", 1, &speed, model);
+        assert_eq!(costs(&dense).seconds_per_layer, 1500.0);
+        let found = costs(&mixture);
+        // 220 bytes that every token reads, and 10 for each expert.
+        assert_eq!(found.seconds_per_layer, 220.0 + 8.0 * 10.0);
+        assert!((found.seconds_per_layer_per_further_row.unwrap_or_default() - 7.5 * 10.0).abs() < 1e-9);
+        let of_chunk = found.prefill_seconds_per_layer_per_token * 32.0;
+        assert!((of_chunk - (220.0 + EXPERTS.expected(32) * 10.0)).abs() < 1e-6, "{of_chunk}");
     }
 }

@@ -13,6 +13,9 @@ use polyphony_api::{InferenceDeployment, Phone, SegmentPlacement};
 use polyphony_model::Manifest;
 use polyphony_placement::{Infeasible, Plan, Strategy, plan_by, time_to_first_token_seconds};
 
+pub use super::problem::brief::expert_costs;
+pub use polyphony_placement::ExpertCosts;
+
 use super::ledger;
 use super::observe::{ObjectKey, Observed, PhoneLink, PhoneSeen, Settings};
 use super::problem::brief::Brief;

@@ -24,6 +24,7 @@ impl Traffic {
     /// # Errors
     /// When the HTTP client cannot start.
     pub fn of(phones: &[Value]) -> Result<Self> {
+        polyphony_wire::take_ring();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
         let url = |phone: &Value| Some(format!("http://{}/metrics", phone["status"]["metricsAddress"].as_str()?));
         Ok(Self { client, urls: phones.iter().filter_map(url).collect() })

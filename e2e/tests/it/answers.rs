@@ -102,6 +102,7 @@ async fn models_of_other_families_and_files_answer_as_the_reference_does_over_th
         ("qwen3", "qwen3.gguf"),
         ("gpt2", "gpt2.gguf"),
         ("bloom", "bloom.gguf"),
+        ("gptoss", "gptoss.gguf"),
         ("split3", "split3-00002-of-00003.gguf"),
         ("qwen2-hf", "qwen2_hf"),
         ("llama-hf", "llama_hf"),

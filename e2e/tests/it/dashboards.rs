@@ -232,6 +232,7 @@ async fn every_query_of_the_dashboards_returns_data_of_a_real_run() {
     let _sensing = sensing_phone(&shelf).unwrap();
     shelf.apply(&std::fs::read_to_string(root().join("manifests/smollm2.yaml")).unwrap()).unwrap().ok().unwrap();
     shelf.wait_available("smollm2").unwrap();
+    polyphony_wire::take_ring();
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
     let prometheus = Prometheus { client, base: base.trim_end_matches('/').to_owned(), began };
     // Counts that rise before the first scrape have no rate.

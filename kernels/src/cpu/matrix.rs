@@ -1,5 +1,7 @@
 //! Matrices in memory: what a kernel of this folder is given. Multiplies nothing.
 
+use std::ops::Range;
+
 use crate::canonical;
 use crate::packing::Layout;
 use crate::shapes::MatrixShape;
@@ -37,6 +39,15 @@ pub struct Matrix<'a> {
 }
 
 impl Matrix<'_> {
+    /// These rows as a matrix, and how many are in it before the first: those of the same strip, where rows lie in strips.
+    pub(super) fn rows(self, rows: Range<usize>) -> (Self, usize) {
+        let strip = self.form.strip();
+        let strip_bytes = self.bytes.len() / self.shape.n_rows.div_ceil(strip);
+        let (first, end) = (rows.start / strip * strip, rows.end.next_multiple_of(strip).min(self.shape.n_rows));
+        let bytes = &self.bytes[first / strip * strip_bytes..end.div_ceil(strip) * strip_bytes];
+        (Self { shape: MatrixShape { n_rows: end - first, ..self.shape }, bytes, ..self }, rows.start - first)
+    }
+
     /// The values of one row.
     pub(super) fn values(&self, row: usize, out: &mut [f32]) {
         let n_bytes = self.bytes.len() / self.shape.n_rows;

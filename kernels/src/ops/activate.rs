@@ -15,6 +15,8 @@ pub enum Activation {
     Relu,
     /// x / (1 + e^(−x)): the gate of SwiGLU.
     Silu,
+    /// g / (1 + e^(−1.702 g)) with g = min(x, 7), whose other factor u counts as max(−7, min(u, 7)) + 1: the gate of gpt-oss (arXiv 2508.10925).
+    SiluClamped,
 }
 
 impl Activation {
@@ -24,11 +26,12 @@ impl Activation {
             Self::Gelu => 0,
             Self::Relu => 1,
             Self::Silu => 2,
+            Self::SiluClamped => 3,
         }
     }
 }
 
-/// `out[i] = f(x[i])`, times `factor[i]` where there is one, for `n_rows` rows of `width`.
+/// `out[i] = f(x[i])`, times `factor[i]` as the function takes it where there is one, for `n_rows` rows of `width`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Activate {
     pub function: Activation,

@@ -1,4 +1,4 @@
-//! Products of a matrix with rows of activations, cut into dispatches: what `Matmul` and `GateUp` share.
+//! Products of a matrix with rows of activations, cut into dispatches: what `Matmul` and `GateUp` share, and in part `ExpertMatmul`.
 
 use crate::engine::Arithmetic;
 use crate::packing::GROUP;
@@ -22,13 +22,13 @@ pub(crate) struct Products {
 }
 
 /// Groups of 32 columns that one dispatch multiplies: a window less the 256 bytes by which its start may be off, in whole scale words.
-const fn dispatch_groups(group_bytes: usize) -> usize {
-    (WINDOW_BYTES as usize - 256) / group_bytes / 8 * 8
+pub(crate) fn dispatch_groups(form: Option<Form>) -> usize {
+    (WINDOW_BYTES as usize - 256) / Form::group_bytes_of(form) / 8 * 8
 }
 
 // The flags of `wgsl/parts/products.wgsl`.
-const GOES_ON: u32 = 8;
-const UNFINISHED: u32 = 16;
+pub(crate) const GOES_ON: u32 = 8;
+pub(crate) const UNFINISHED: u32 = 16;
 
 /// Up to four rows of activations and a part of the matrix.
 struct Piece {
@@ -40,7 +40,7 @@ struct Piece {
 }
 
 /// What is made of the activations, if not even that is needed.
-fn form(plan: &Plan<'_>, shape: MatrixShape) -> Option<Form> {
+pub(crate) fn form(plan: &Plan<'_>, shape: MatrixShape) -> Option<Form> {
     if plan.facts.arithmetic == Arithmetic::Int8 && plan.weights(shape).may_be_int8() {
         return Some(Form::Bytes);
     }
@@ -72,7 +72,7 @@ impl Products {
         let n_tokens = if piece.n_rows > 1 { 4 } else { 1 };
         let form = form(plan, shape);
         let int8 = form == Some(Form::Bytes);
-        let dispatch_groups = dispatch_groups(form.map_or(GROUP * 4, Form::group_bytes));
+        let dispatch_groups = dispatch_groups(form);
         let weights = plan.weights(shape);
         let kernel = |lanes: Lanes| {
             let pairs = int8 && plan.facts.pairs && weights.may_be_paired(lanes.n_rows);
@@ -92,11 +92,7 @@ impl Products {
             for (index, start) in starts.iter_mut().enumerate().take(n_tokens as usize) {
                 // A row that is not there looks at the last one; what comes of it is not stored.
                 let row = self.first_row + piece.first_row + index.min(piece.n_rows - 1);
-                let from = (row * n_groups + first_group) * GROUP;
-                let (window, at) = match form {
-                    Some(form) => plan.made_window(form, self.x, from),
-                    None => plan.window(self.x, from),
-                };
+                let (window, at) = plan.row_window(form, self.x, (row * n_groups + first_group) * GROUP);
                 bindings.push((10 + index as u32, window));
                 *start = at;
             }

@@ -144,7 +144,7 @@ fn storage(read_only: bool) -> BindingType {
 fn binding_type(variant: Variant, binding: Binding) -> BindingType {
     let source = match variant {
         Variant::EmbedRows { weights } => weights.source,
-        Variant::GateUp(product) | Variant::Matmul(product) => product.weights.source,
+        Variant::ExpertMatmul(product) | Variant::GateUp(product) | Variant::Matmul(product) => product.weights.source,
         _ => WeightSource::Storage,
     };
     match (binding, source) {

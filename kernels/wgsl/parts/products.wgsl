@@ -1,5 +1,5 @@
 // Products of a matrix with one or four rows of activations, in f32 or with activations of 8 bits. A lane one or more outputs; no barrier,
-// no shared memory; every sum in the order of the columns.
+// no shared memory; every sum in the order of the columns. Gathered: of each choice of a row the products with the rows of its expert.
 
 struct Params {
     // Where each row of activations starts in its window, in vec4.
@@ -9,14 +9,16 @@ struct Params {
     // The groups of this dispatch.
     first_group: u32,
     n_dispatch_groups: u32,
-    // The rows of the matrix that this part holds, of `n_out` in all.
+    // The rows of the matrix that this part holds, of `n_out` in all; gathered: of `n_out` for each expert.
     first_part_row: u32,
     n_part_rows: u32,
     n_out: u32,
-    // The first row of `out`, and how many of the four there are.
+    // The first row of `out`, and how many of the four there are; gathered: the first choice, and how many.
     first_row: u32,
     n_rows: u32,
     flags: u32,
+    // From one choice's row of activations to the next, in vec4; the first starts at `starts.x`.
+    stride: u32, //? gathered
 }
 
 // `partial` holds the sums of earlier columns.
@@ -28,19 +30,25 @@ const UNFINISHED: u32 = 16u;
 // Windows of 16 KiB on the activations, one a row: f32, or groups of 3 as parts/quantise.wgsl says.
 @group(0) @binding(1$t) var<uniform> window$t: array<vec4<f32>, 1024>; //? f32
 @group(0) @binding(1$t) var<uniform> window$t: array<vec4<u32>, 1024>; //? int8
-// [row of the four][n_part_rows], f32; anything without GOES_ON and UNFINISHED.
+// [row of the four, or choice][n_sums], f32; anything without GOES_ON and UNFINISHED.
 @group(0) @binding(9) var<storage, read_write> partial: array<f32>;
+
+// Sums of one row of activations.
+fn n_sums() -> u32 {
+    return params.n_part_rows; //? dense
+    return params.n_out; //? gathered
+}
 
 fn started(token: u32, row: u32) -> f32 {
     if (params.flags & GOES_ON) != 0u && token < params.n_rows {
-        return partial[token * params.n_part_rows + row];
+        return partial[token * n_sums() + row];
     }
     return 0.0;
 }
 
 fn leave(token: u32, row: u32, sum: f32) {
-    if token < params.n_rows && row < params.n_part_rows {
-        partial[token * params.n_part_rows + row] = sum;
+    if token < params.n_rows && row < n_sums() {
+        partial[token * n_sums() + row] = sum;
     }
 }
 
@@ -59,27 +67,38 @@ fn product(w: Group, x: Group) -> f32 {
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let first = id.x * ROWS_A_LANE;
-    if first >= params.n_part_rows {
+    if first >= n_sums() {
         return;
     }
     // A row beyond the last takes the last one's weights; what comes of it is not stored.
-    let row$r = min(first + $ru, params.n_part_rows - 1u);
+    let at_most$r = min(first + $ru, n_sums() - 1u);
+    let row$r = at_most$r; //? dense
+    let token$t = $tu; //? dense
+    let start$t = params.starts[$t]; //? dense
+    // Nor is what comes of one that lies in another part; where all of a lane's do, it is idle.
+    let before = rows_before(params.first_row + id.y); //? gathered
+    if before + first >= params.n_part_rows && before + min(first + ROWS_A_LANE, n_sums()) - 1u >= params.n_part_rows { //? gathered
+        return; //? gathered
+    } //? gathered
+    let row$r = min(before + at_most$r, params.n_part_rows - 1u); //? gathered
+    let token$t = id.y; //? gathered
+    let start$t = params.starts[$t] + id.y * params.stride; //? gathered
     var scales$r: Scales;
-    var sum$t$r = started($tu, row$r);
+    var sum$t$r = started(token$t, at_most$r);
     for (var i = 0u; i < params.n_dispatch_groups; i = i + 1u) {
         let group = params.first_group + i;
         if group % GROUPS_A_SCALE == 0u {
             scales$r = scales_of(group, row$r);
         }
         let w$r = dequantise(group, row$r, scales$r); //? f32
-        let at$t = params.starts[$t] + i * 8u; //? f32
+        let at$t = start$t + i * 8u; //? f32
         let low$t = array(window$t[at$t], window$t[at$t + 1u], window$t[at$t + 2u], window$t[at$t + 3u]); //? f32
         let high$t = array(window$t[at$t + 4u], window$t[at$t + 5u], window$t[at$t + 6u], window$t[at$t + 7u]); //? f32
         let x$t = Group(low$t[0], low$t[1], low$t[2], low$t[3], high$t[0], high$t[1], high$t[2], high$t[3]); //? f32
         sum$t$r = sum$t$r + product(w$r, x$t); //? f32
 
         let steps$r = steps_of(group, scales$r); //? int8
-        let at$t = params.starts[$t] + i * 3u; //? int8
+        let at$t = start$t + i * 3u; //? int8
         let x$t = Bytes(window$t[at$t], window$t[at$t + 1u]); //? int8
         let head$t = window$t[at$t + 2u]; //? int8
         let x_sums$t = bitcast<vec2<i32>>(head$t.yz); //? int8
@@ -93,10 +112,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         sum$t$r = sum$t$r + bitcast<f32>(head$t.x) * scaled(steps$r, dots$t$r, x_sums$t); //? int8
     }
     if (params.flags & UNFINISHED) != 0u {
-        leave($tu, first + $ru, sum$t$r);
+        leave(token$t, first + $ru, sum$t$r);
     } else {
         var sums$t: array<f32, ROWS_A_LANE>;
         sums$t[$r] = sum$t$r;
-        if $tu < params.n_rows { finish(params.first_row + $tu, first, sums$t); }
+        if token$t < params.n_rows { finish(params.first_row + token$t, first, sums$t); }
     }
 }

@@ -40,7 +40,7 @@ pub struct Family {
     pub logit_scale: LogitScale,
     /// Scores and logits stay below a cap; these are the usual ones of attention and at the end.
     pub caps: Option<(f32, f32)>,
-    pub experts: Option<Router>,
+    pub experts: Experts,
     /// A layer without heads of keys and values has a short convolution in place of attention.
     pub has_convolutions: bool,
     /// Roles that a file of the family may have or lack; all others are there or not by the rest of the row, and biases by what they are of.
@@ -101,6 +101,8 @@ pub enum FeedForward {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     Silu,
+    /// SiLU with a gate held below 7 and multiplied by 1.702 within the sigmoid, times the way up held within 7 of 0, plus 1.
+    SiluClamped,
     /// In its tanh form.
     Gelu,
     Relu,
@@ -202,28 +204,31 @@ pub enum LogitScale {
     Divides,
 }
 
-/// How the experts of a token are chosen and weighed.
+/// Which models have experts in place of one feed-forward network a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Experts {
+    /// None: a file that counts some is refused.
+    None,
+    /// Those whose file has routers.
+    Some(Router),
+    All(Router),
+}
+
+/// How the experts of a token, those with the best logits, are weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Router {
-    /// A softmax over all, the best of it, divided by their sum.
-    SoftmaxThenSum,
-    /// A softmax over all, the best of it as they are.
-    Softmax,
-    /// The best by their logits, a softmax over those.
-    BestThenSoftmax,
+    /// By a softmax over the chosen. It is the same as a softmax over all, divided by the sum of the chosen.
+    OfChosen,
+    /// By a softmax over all, of which the chosen keep theirs.
+    OfAll,
 }
 
 // === impl Family ===
 
 impl Family {
-    /// Every family there is, also those whose models are refused for now.
+    /// Every family whose models can be computed.
     pub fn all() -> &'static [Family] {
         table::FAMILIES
-    }
-
-    /// Those whose models can be computed: all but the mixtures of experts.
-    pub fn supported() -> impl Iterator<Item = &'static Family> {
-        Self::all().iter().filter(|family| family.experts.is_none())
     }
 
     /// The family that `general.architecture` names.
@@ -236,6 +241,14 @@ impl Family {
         match self.positions {
             Positions::Rotary(style) => Some(style),
             Positions::Alibi | Positions::Learned | Positions::Buckets => None,
+        }
+    }
+
+    /// How experts are weighed; `None` where no model has any.
+    pub fn router(&self) -> Option<Router> {
+        match self.experts {
+            Experts::None => None,
+            Experts::Some(router) | Experts::All(router) => Some(router),
         }
     }
 
@@ -284,9 +297,11 @@ mod tests {
             // A norm takes queries and keys apart, and one matrix gives them joined.
             assert!(family.head_norms == HeadNorms::None || !family.fuses_queries, "{name}");
             // No role is a gate's bias but that of experts.
-            let has_gate = family.feed_forward != FeedForward::Plain && family.experts.is_none();
+            let has_gate = family.feed_forward != FeedForward::Plain && !matches!(family.experts, Experts::All(_));
             assert!(!has_gate || family.biases != Biases::All, "{name}");
             assert!(family.norm_places == NormPlaces::Before || !family.has_norm_biases(), "{name}");
+            // Experts have a gate, which is a tensor of its own.
+            assert!(family.experts == Experts::None || family.feed_forward == FeedForward::Gated, "{name}");
         }
     }
 }

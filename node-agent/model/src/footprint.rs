@@ -68,14 +68,14 @@ impl Hyperparameters {
     }
 
     /// Bytes of the activations of one step: hidden state, its norm, query and its result, key, value, gate, up and their
-    /// product, and what the family has besides, for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the
+    /// product (of each expert that is chosen), and what the family has besides, for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the
     /// logits of one row a session. In an encoder–decoder model [`Room::prompt_rows`] besides, and the keys and values of one prompt.
     /// Then what may wait here: hidden states of [`Room::chunk_rows`], and pieces of KV caches that move.
     pub fn activation_bytes(&self, is_tail: bool, room: Room) -> u64 {
         let row = 2 * u64::from(self.hidden_size)
             + 2 * u64::from(self.n_heads) * u64::from(self.head_size)
             + 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size)
-            + 3 * u64::from(self.ffn_size)
+            + self.feed_forward_values()
             + self.family_values();
         let logits = if is_tail { u64::from(self.vocab_size) * u64::from(room.n_sessions.min(STEP_ROWS)) } else { 0 };
         let n_rows = if self.encoder.is_some() { STEP_ROWS.saturating_add(room.context_length) } else { STEP_ROWS };
@@ -83,6 +83,15 @@ impl Hyperparameters {
         let waiting = u64::from(self.hidden_size).saturating_mul(room.chunk_rows());
         let values = rows.saturating_add(logits).saturating_add(waiting);
         values.saturating_mul(u64::from(VALUE_BYTES)).saturating_add(2 * u64::from(CACHE_PIECES) * CACHE_PIECE_BYTES)
+    }
+
+    /// Values of a row from gate and way up to what is added to the hidden state: of experts those of each that is chosen, of all their logits,
+    /// and of the chosen their numbers and shares.
+    fn feed_forward_values(&self) -> u64 {
+        let ffn = 3 * u64::from(self.ffn_size);
+        self.experts.map_or(ffn, |of| {
+            u64::from(of.n_experts) + u64::from(of.n_chosen) * (ffn + u64::from(self.hidden_size) + 2)
+        })
     }
 
     /// Values of a row that not every family has: queries and keys after their norms, what a sub-layer gives before it is added, and the norm

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod check;
+mod experts;
 mod layers;
 mod read;
 mod rope;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use architecture::Architecture;
 pub use check::MAX_HEAD_SIZE;
+pub use experts::{Experts, MAX_CHOSEN};
 pub use layers::LayerTurn;
 pub use rope::{Rope, Yarn};
 
@@ -35,8 +37,11 @@ pub struct Hyperparameters {
     pub n_kv_heads: u32,
     /// Values of one head; not always `hidden_size / n_heads`.
     pub head_size: u32,
-    /// Values between the feed-forward matrices.
+    /// Values between the feed-forward matrices, or between those of one expert.
     pub ffn_size: u32,
+    /// `None` where a layer has one feed-forward network, which every token takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<Experts>,
     pub vocab_size: u32,
     /// Tokens the model was trained to see at once.
     pub context_length: u32,
@@ -163,7 +168,8 @@ impl Hyperparameters {
         attention.max(convolution) * u64::from(value_bytes)
     }
 
-    /// Multiply-adds of one layer's matrices for one token, without attention over the cache; where layers differ, of the largest.
+    /// Multiply-adds of one layer's matrices for one token, without attention over the cache, of experts those of the chosen; where layers
+    /// differ, of the largest.
     pub fn multiply_adds_per_layer(&self) -> u64 {
         let of = |layer| self.multiply_adds(Role::of_layer(self, layer).filter(|role| !role.is_vector()));
         // The last with attention is of the decoder, where there is one, and has all that the encoder's have.
@@ -178,7 +184,12 @@ impl Hyperparameters {
     }
 
     fn multiply_adds(&self, roles: impl Iterator<Item = Role>) -> u64 {
-        roles.map(|role| role.shape(self).iter().product::<u64>()).sum()
+        let of = |role: Role| {
+            let whole = role.shape(self).iter().product::<u64>();
+            let experts = self.experts.filter(|_| role.is_of_experts());
+            experts.map_or(whole, |of| whole / u64::from(of.n_experts) * u64::from(of.n_chosen))
+        };
+        roles.map(of).sum()
     }
 }
 

@@ -35,8 +35,8 @@ pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Numbers, Value};
 pub use graph::{Edge, EdgeKind};
 pub use holds::{Holds, LayerRange};
 pub use hyperparameters::{
-    Architecture, Convolutions, Encoder, HyperparameterError, Hyperparameters, LayerTurn, MAX_HEAD_SIZE, Rope, Scales,
-    Window, WindowedLayers, Yarn,
+    Architecture, Convolutions, Encoder, Experts, HyperparameterError, Hyperparameters, LayerTurn, MAX_CHOSEN,
+    MAX_HEAD_SIZE, Rope, Scales, Window, WindowedLayers, Yarn,
 };
 pub use json::{Json, Object};
 pub use manifest::{FileEntry, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry, TensorReader};

@@ -193,6 +193,11 @@ impl Manifest {
         self.tensors.iter().filter(|entry| entry.layer == Some(layer)).map(|entry| entry.n_bytes).sum()
     }
 
+    /// Bytes of all matrices of experts, of all layers together.
+    pub fn expert_bytes(&self) -> u64 {
+        self.tensors.iter().filter(|entry| entry.role.is_of_experts()).map(|entry| entry.n_bytes).sum()
+    }
+
     /// The tensor of `role`, of `layer` where the role is of a layer.
     pub fn tensor(&self, role: Role, layer: Option<u32>) -> Option<&TensorEntry> {
         self.tensors.iter().find(|entry| (entry.role, entry.layer) == (role, layer))

@@ -71,6 +71,16 @@ pub enum Role {
     FfnDownBias,
     /// Gain of the norm of what the feed-forward network gives.
     FfnPostNorm,
+    /// Hidden state to a logit for each expert.
+    Router,
+    RouterBias,
+    /// Of all experts: the matrix of one after that of the other.
+    ExpertGate,
+    ExpertGateBias,
+    ExpertUp,
+    ExpertUpBias,
+    ExpertDown,
+    ExpertDownBias,
     /// Of attention to an encoder's output.
     CrossNorm,
     CrossQuery,
@@ -80,7 +90,7 @@ pub enum Role {
 }
 
 /// Role, its name in the file without `blk.N.`, whether it is one of each layer.
-const TABLE: [(Role, &str, bool); 47] = [
+const TABLE: [(Role, &str, bool); 55] = [
     (Role::TokenEmbedding, "token_embd.weight", false),
     (Role::TokenEmbeddingNorm, "token_embd_norm.weight", false),
     (Role::TokenEmbeddingNormBias, "token_embd_norm.bias", false),
@@ -123,6 +133,14 @@ const TABLE: [(Role, &str, bool); 47] = [
     (Role::FfnDown, "ffn_down.weight", true),
     (Role::FfnDownBias, "ffn_down.bias", true),
     (Role::FfnPostNorm, "post_ffw_norm.weight", true),
+    (Role::Router, "ffn_gate_inp.weight", true),
+    (Role::RouterBias, "ffn_gate_inp.bias", true),
+    (Role::ExpertGate, "ffn_gate_exps.weight", true),
+    (Role::ExpertGateBias, "ffn_gate_exps.bias", true),
+    (Role::ExpertUp, "ffn_up_exps.weight", true),
+    (Role::ExpertUpBias, "ffn_up_exps.bias", true),
+    (Role::ExpertDown, "ffn_down_exps.weight", true),
+    (Role::ExpertDownBias, "ffn_down_exps.bias", true),
     (Role::CrossNorm, "cross_attn_norm.weight", true),
     (Role::CrossQuery, "cross_attn_q.weight", true),
     (Role::CrossKey, "cross_attn_k.weight", true),
@@ -143,14 +161,13 @@ impl Role {
         self.row().2
     }
 
-    /// Whether the tensor is a vector: kept in F32, as every converter does.
+    /// Whether the tensor is one of vectors: kept in F32, as every converter does.
     pub fn is_vector(self) -> bool {
         use Role::*;
         match self {
             TokenEmbedding | PositionEmbedding | Output | Query | Key | Value | QueryKeyValue | AttentionOutput
-            | ConvInput | ConvOutput | FfnGate | FfnUp | FfnDown | CrossQuery | CrossKey | CrossValue | CrossOutput => {
-                false
-            }
+            | ConvInput | ConvOutput | FfnGate | FfnUp | FfnDown | Router | ExpertGate | ExpertUp | ExpertDown
+            | CrossQuery | CrossKey | CrossValue | CrossOutput => false,
             TokenEmbeddingNorm
             | TokenEmbeddingNormBias
             | OutputNorm
@@ -177,6 +194,10 @@ impl Role {
             | FfnUpBias
             | FfnDownBias
             | FfnPostNorm
+            | RouterBias
+            | ExpertGateBias
+            | ExpertUpBias
+            | ExpertDownBias
             | EncoderRelativeBias
             | EncoderOutputNorm
             | DecoderRelativeBias
@@ -200,8 +221,17 @@ impl Role {
             AttentionOutput => AttentionOutputBias,
             FfnUp => FfnUpBias,
             FfnDown => FfnDownBias,
+            Router => RouterBias,
+            ExpertGate => ExpertGateBias,
+            ExpertUp => ExpertUpBias,
+            ExpertDown => ExpertDownBias,
             _ => return None,
         })
+    }
+
+    /// Whether the tensor is a matrix of every expert's.
+    pub fn is_of_experts(self) -> bool {
+        matches!(self, Role::ExpertGate | Role::ExpertUp | Role::ExpertDown)
     }
 
     /// Whether the tensor is a table that another is made of when it is loaded, and which no kernel reads as it is.
@@ -235,7 +265,7 @@ impl Role {
         family.name_of(self).unwrap_or(self.row().1)
     }
 
-    /// The shape that this tensor has in a model of these hyperparameters, fastest dimension first: `[inputs, outputs]`.
+    /// The shape that this tensor has in a model of these hyperparameters, fastest dimension first: `[inputs, outputs]`, then experts.
     pub fn shape(self, of: &Hyperparameters) -> Vec<u64> {
         use Role::*;
         let family = of.architecture.family();
@@ -244,6 +274,7 @@ impl Role {
         let vocab = u64::from(of.vocab_size);
         let query = u64::from(of.n_heads) * u64::from(of.head_size);
         let key_value = u64::from(of.n_kv_heads) * u64::from(of.head_size);
+        let n_experts = of.experts.map_or(0, |experts| u64::from(experts.n_experts));
         match self {
             TokenEmbedding | Output => vec![hidden, vocab],
             PositionEmbedding => vec![hidden, u64::from(of.context_length)],
@@ -287,6 +318,12 @@ impl Role {
             FfnGate | FfnUp => vec![hidden, ffn],
             FfnUpBias => vec![ffn],
             FfnDown => vec![ffn, hidden],
+            Router => vec![hidden, n_experts],
+            RouterBias => vec![n_experts],
+            ExpertGate | ExpertUp => vec![hidden, ffn, n_experts],
+            ExpertGateBias | ExpertUpBias => vec![ffn, n_experts],
+            ExpertDown => vec![ffn, hidden, n_experts],
+            ExpertDownBias => vec![hidden, n_experts],
         }
     }
 
@@ -296,9 +333,13 @@ impl Role {
         let family = of.architecture.family();
         let (has_biases, has_norm_biases) = (family.biases == Biases::All, family.has_norm_biases());
         let has_ffn_norm = family.has_norms_before() && !family.is_parallel;
+        let has_experts = of.experts.is_some();
         match self {
             _ if family.optional.contains(&self) => of.options.contains(&self),
-            TokenEmbedding | OutputNorm | AttentionOutput | FfnUp | FfnDown => true,
+            TokenEmbedding | OutputNorm | AttentionOutput => true,
+            FfnUp | FfnDown => !has_experts,
+            Router | ExpertGate | ExpertUp | ExpertDown => has_experts,
+            RouterBias | ExpertGateBias | ExpertUpBias | ExpertDownBias => has_experts && has_biases,
             Output => !of.tied_embedding,
             RopeFrequencies => of.rope.is_some_and(|rope| rope.has_frequency_factors),
             RopeFactorsLong | RopeFactorsShort => of.rope.is_some_and(|rope| rope.factors_by_length.is_some()),
@@ -313,7 +354,8 @@ impl Role {
             FfnNorm => has_ffn_norm,
             FfnNormBias => has_ffn_norm && has_norm_biases,
             AttentionPostNorm | FfnPostNorm => family.has_norms_after(),
-            AttentionOutputBias | FfnUpBias | FfnDownBias => has_biases,
+            AttentionOutputBias => has_biases,
+            FfnUpBias | FfnDownBias => has_biases && !has_experts,
             Query | Key | Value => !family.fuses_queries,
             QueryKeyValue => family.fuses_queries,
             QueryKeyValueBias => family.fuses_queries && family.biases != Biases::None,
@@ -321,7 +363,7 @@ impl Role {
             QueryNorm | KeyNorm => family.head_norms != HeadNorms::None,
             Sinks => family.has_sinks,
             ConvInput | ConvTaps | ConvOutput => of.convolutions.is_some(),
-            FfnGate => of.is_gated() && family.feed_forward == FeedForward::Gated,
+            FfnGate => of.is_gated() && family.feed_forward == FeedForward::Gated && !has_experts,
             EncoderRelativeBias | EncoderOutputNorm | DecoderRelativeBias | CrossNorm | CrossQuery | CrossKey
             | CrossValue | CrossOutput => of.encoder.is_some(),
         }

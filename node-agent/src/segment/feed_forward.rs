@@ -4,14 +4,14 @@ use polyphony_kernels::MatrixId;
 use polyphony_model::{Hyperparameters, Role};
 
 use super::SegmentError;
+use super::experts::Experts;
 use super::linear::Linear;
 use super::loaded::Loaded;
 use super::norm::Norm;
 
 pub(super) struct FeedForward {
     pub input: Input,
-    pub up: WayUp,
-    pub down: Linear,
+    pub network: Network,
     /// Of what it gives.
     pub post_norm: Option<Norm>,
 }
@@ -27,6 +27,12 @@ pub(super) enum Input {
     Beside(Norm),
 }
 
+/// One network for all tokens, or experts.
+pub(super) enum Network {
+    Dense { up: WayUp, down: Linear },
+    Experts(Experts),
+}
+
 /// A gate and the way up in one matrix of rows taking turns, or in two of different types; or the way up alone.
 #[derive(Clone, Copy)]
 pub(super) enum WayUp {
@@ -40,13 +46,12 @@ pub(super) enum WayUp {
 impl FeedForward {
     /// That of the layer with this index in the model, whose tensors are loaded.
     pub fn build(loaded: &Loaded, of: &Hyperparameters, layer: u32) -> Result<Self, SegmentError> {
-        let up = match loaded.joined(Role::FfnGate, layer) {
-            _ if !of.is_gated() => WayUp::Plain(Linear::build(loaded, Role::FfnUp, layer)?),
-            Some(joined) => WayUp::Joined(joined),
-            None => WayUp::Apart {
-                gate: Linear::build(loaded, Role::FfnGate, layer)?,
-                up: Linear::build(loaded, Role::FfnUp, layer)?,
-            },
+        let network = match Experts::build(loaded, of, layer)? {
+            Some(experts) => Network::Experts(experts),
+            None => {
+                let (up, down) = (WayUp::build(loaded, of, layer)?, Linear::build(loaded, Role::FfnDown, layer)?);
+                Network::Dense { up, down }
+            }
         };
         let is_parallel = of.architecture.family().is_parallel;
         let input = if is_parallel && Role::AttentionNorm2.is_in(of) {
@@ -56,11 +61,21 @@ impl FeedForward {
         } else {
             Input::After(Norm::if_any(loaded, of, Role::FfnNorm, Some(layer))?)
         };
-        Ok(Self {
-            input,
-            up,
-            down: Linear::build(loaded, Role::FfnDown, layer)?,
-            post_norm: Norm::if_any(loaded, of, Role::FfnPostNorm, Some(layer))?,
+        Ok(Self { input, network, post_norm: Norm::if_any(loaded, of, Role::FfnPostNorm, Some(layer))? })
+    }
+}
+
+// === impl WayUp ===
+
+impl WayUp {
+    fn build(loaded: &Loaded, of: &Hyperparameters, layer: u32) -> Result<Self, SegmentError> {
+        Ok(match loaded.joined(Role::FfnGate, layer) {
+            _ if !of.is_gated() => Self::Plain(Linear::build(loaded, Role::FfnUp, layer)?),
+            Some(joined) => Self::Joined(joined),
+            None => Self::Apart {
+                gate: Linear::build(loaded, Role::FfnGate, layer)?,
+                up: Linear::build(loaded, Role::FfnUp, layer)?,
+            },
         })
     }
 }

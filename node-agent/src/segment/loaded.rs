@@ -82,9 +82,14 @@ impl Loaded {
             return Ok(());
         }
         let not_a_matrix = || SegmentError::NotAMatrix { name: tensor.name.clone(), shape: tensor.shape.clone() };
-        let &[n_cols, n_rows] = tensor.shape.as_slice() else { return Err(not_a_matrix()) };
+        // The matrices of all experts are one, with the rows of one after those of the other.
+        let (n_cols, n_rows) = match *tensor.shape.as_slice() {
+            [n_cols, n_rows] => (n_cols, Some(n_rows)),
+            [n_cols, n_rows, n_experts] if tensor.role.is_of_experts() => (n_cols, n_rows.checked_mul(n_experts)),
+            _ => return Err(not_a_matrix()),
+        };
         let n_cols = usize::try_from(n_cols).map_err(|_| not_a_matrix())?;
-        let n_rows = usize::try_from(n_rows).map_err(|_| not_a_matrix())?;
+        let n_rows = n_rows.and_then(|n| usize::try_from(n).ok()).ok_or_else(not_a_matrix)?;
         let rows = Rows { weight_type: weight_type(tensor)?, n_rows, n_cols, ggml: bytes };
         if let (true, Role::FfnUp, Some(layer)) = (self.fuses_gates, tensor.role, tensor.layer) {
             self.joined.insert((Role::FfnGate, layer), rows.halves_taking_turns().load(engine)?);
@@ -255,6 +260,7 @@ mod tests {
     #[test]
     fn what_a_model_is_refused_for_is_what_kernels_do_not_take() {
         use polyphony_kernels::ops::attention::MAX_HEAD_SIZE;
+        use polyphony_kernels::ops::route::MAX_CHOSEN;
 
         for tensor_type in (0..100).filter_map(TensorType::from_number) {
             let tensor = TensorEntry {
@@ -275,6 +281,7 @@ mod tests {
             assert_eq!((same.block_values() as usize, same.block_bytes() as usize), weight_type.block(), "{same}");
         }
         assert_eq!(polyphony_model::MAX_HEAD_SIZE as usize, MAX_HEAD_SIZE);
+        assert_eq!(polyphony_model::MAX_CHOSEN as usize, MAX_CHOSEN);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use polyphony_protocol::ActivationType;
 use super::SegmentError;
 use super::attention::{Cache, Projection, SelfAttention};
 use super::convolution::Convolution;
-use super::feed_forward::{FeedForward, Input, WayUp};
+use super::experts::{self, Way};
+use super::feed_forward::{FeedForward, Input, Network, WayUp};
 use super::linear::Linear;
 use super::norm::Norm;
 
@@ -45,6 +46,7 @@ pub(super) struct Buffers {
     gate: BufferId,
     up: BufferId,
     ffn: BufferId,
+    experts: experts::Buffers,
     /// What goes into a convolution, in three parts, and what comes of it.
     conv_input: BufferId,
     convolved: BufferId,
@@ -57,6 +59,7 @@ pub(super) struct Uses {
     apart: bool,
     gate: bool,
     up: bool,
+    ffn: bool,
 }
 
 // === impl Uses ===
@@ -70,8 +73,10 @@ impl Uses {
     }
 
     pub fn feed(&mut self, ffn: &FeedForward) {
-        self.gate |= matches!(ffn.up, WayUp::Apart { .. });
-        self.up |= !matches!(ffn.up, WayUp::Joined(_));
+        let Network::Dense { up, .. } = ffn.network else { return };
+        self.gate |= matches!(up, WayUp::Apart { .. });
+        self.up |= !matches!(up, WayUp::Joined(_));
+        self.ffn = true;
     }
 }
 
@@ -79,6 +84,7 @@ impl Uses {
 
 impl Buffers {
     fn alloc(engine: &mut dyn Engine, of: &Hyperparameters, uses: Uses, n_rows: usize) -> Result<Self, SegmentError> {
+        let experts = experts::Buffers::alloc(engine, of, n_rows)?;
         let mut rows_of = |is_used: bool, width: u32| engine.alloc(n_rows * if is_used { width as usize } else { 1 });
         let (query, kv) = (of.n_heads * of.head_size, of.n_kv_heads * of.head_size);
         let has_head_norms = Role::QueryNorm.is_in(of);
@@ -96,7 +102,8 @@ impl Buffers {
             given: rows_of(of.adds_apart(), of.hidden_size)?,
             gate: rows_of(uses.gate, of.ffn_size)?,
             up: rows_of(uses.up, of.ffn_size)?,
-            ffn: rows_of(true, of.ffn_size)?,
+            ffn: rows_of(uses.ffn, of.ffn_size)?,
+            experts,
             conv_input: rows_of(of.convolutions.is_some(), 3 * of.hidden_size)?,
             convolved: rows_of(of.convolutions.is_some(), of.hidden_size)?,
         })
@@ -151,7 +158,7 @@ impl Stream {
         let q = self.record_projection(recording, layer, x, cache);
         let op = self.attention(q, cache, lengths);
         recording.push(Attention { window: layer.window, bias: self.bias, sinks: layer.sinks, ..op });
-        self.record_gift(recording, layer.output, it.attended, layer.post_norm);
+        self.record_product(recording, layer.output, it.attended, layer.post_norm);
     }
 
     /// A short convolution over the past of the rows; what it gives is added to the hidden state.
@@ -164,13 +171,13 @@ impl Stream {
         recording.push(layer.input.of(taken, n_rows, None, x));
         recording.push(ConvWrite { x, cache, layout });
         recording.push(ShortConv { x, taps: layer.taps, n_taps: layer.n_taps, cache, layout, out });
-        self.record_gift(recording, layer.output, out, None);
+        self.record_product(recording, layer.output, out, None);
     }
 
     /// Attention over the first `lengths` positions of a cache that is not the rows' own; the queries are there.
     pub fn record_cross_attention(&self, recording: &mut Recording, output: Linear, cache: Cache, lengths: &[u32]) {
         recording.push(self.attention(self.buffers.query, cache, Some(lengths)));
-        self.record_gift(recording, output, self.buffers.attended, None);
+        self.record_product(recording, output, self.buffers.attended, None);
     }
 
     fn attention(&self, q: BufferId, cache: Cache, lengths: Option<&[u32]>) -> Attention {
@@ -205,34 +212,60 @@ impl Stream {
         };
         let function = match self.of.activation() {
             family::Activation::Silu => Activation::Silu,
+            family::Activation::SiluClamped => Activation::SiluClamped,
             family::Activation::Gelu => Activation::Gelu,
             family::Activation::Relu => Activation::Relu,
         };
-        match layer.up {
-            WayUp::Joined(weight) => recording.push(GateUp { function, weight, x, n_rows, out: it.ffn }),
-            WayUp::Apart { gate, up } => {
-                recording.push(gate.of(x, n_rows, None, it.gate));
-                recording.push(up.of(x, n_rows, None, it.up));
-                recording.push(Activate { function, x: it.gate, factor: Some(it.up), width, n_rows, out: it.ffn });
+        match &layer.network {
+            Network::Experts(experts) => {
+                let way = Way { of: &self.of, function, buffers: &it.experts, x };
+                self.record_gift(recording, layer.post_norm, |recording, residual, out| {
+                    experts.record(recording, &way, residual, out);
+                });
             }
-            WayUp::Plain(up) => {
-                recording.push(up.of(x, n_rows, None, it.up));
-                recording.push(Activate { function, x: it.up, factor: None, width, n_rows, out: it.ffn });
+            Network::Dense { up, down } => {
+                match *up {
+                    WayUp::Joined(weight) => recording.push(GateUp { function, weight, x, n_rows, out: it.ffn }),
+                    WayUp::Apart { gate, up } => {
+                        recording.push(gate.of(x, n_rows, None, it.gate));
+                        recording.push(up.of(x, n_rows, None, it.up));
+                        let factor = Some(it.up);
+                        recording.push(Activate { function, x: it.gate, factor, width, n_rows, out: it.ffn });
+                    }
+                    WayUp::Plain(up) => {
+                        recording.push(up.of(x, n_rows, None, it.up));
+                        recording.push(Activate { function, x: it.up, factor: None, width, n_rows, out: it.ffn });
+                    }
+                }
+                self.record_product(recording, *down, it.ffn, layer.post_norm);
             }
         }
-        self.record_gift(recording, layer.down, it.ffn, layer.post_norm);
         self.record_rounding(recording, it.hidden);
     }
 
-    /// What a sub-layer gives to the hidden state: a product of `x`, normed and scaled where the family does so.
-    fn record_gift(&self, recording: &mut Recording, product: Linear, x: BufferId, post_norm: Option<Norm>) {
+    /// What a sub-layer gives to the hidden state as a product of `x`.
+    fn record_product(&self, recording: &mut Recording, product: Linear, x: BufferId, post_norm: Option<Norm>) {
+        let n_rows = recording.rows.len();
+        self.record_gift(recording, post_norm, |recording, residual, out| {
+            recording.push(product.of(x, n_rows, residual, out));
+        });
+    }
+
+    /// What a sub-layer gives to the hidden state: what `give` puts into its last argument, added to its second where there is one, normed
+    /// and scaled where the family does so.
+    fn record_gift(
+        &self,
+        recording: &mut Recording,
+        post_norm: Option<Norm>,
+        give: impl FnOnce(&mut Recording, Option<BufferId>, BufferId),
+    ) {
         let it = &self.buffers;
         let n_rows = recording.rows.len();
         if !self.of.adds_apart() {
-            recording.push(product.of(x, n_rows, Some(it.hidden), it.hidden));
+            give(recording, Some(it.hidden), it.hidden);
             return;
         }
-        recording.push(product.of(x, n_rows, None, it.given));
+        give(recording, None, it.given);
         let x = match post_norm {
             None => it.given,
             Some(norm) => {

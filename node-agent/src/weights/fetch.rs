@@ -72,6 +72,7 @@ impl Host {
     /// # Errors
     /// When the HTTP client cannot start.
     pub fn new(base_url: String, token: String) -> Result<Self, reqwest::Error> {
+        polyphony_wire::take_ring();
         let client = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(Duration::from_secs(10))

@@ -327,6 +327,7 @@ impl Floor {
     /// A value at a phone's `/metrics`.
     pub async fn metric(&self, phone: usize, name: &str) -> f64 {
         let url = format!("http://{}/metrics", self.phones[phone].metrics_address);
+        polyphony_wire::take_ring();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let text = client.get(url).send().await.unwrap().text().await.unwrap();
         crate::exposition::value(&text, name, &[]).unwrap()

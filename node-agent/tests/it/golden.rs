@@ -231,6 +231,9 @@ const TYPES: [&str; 14] = [
 /// Other families than Llama.
 const FAMILIES: [&str; 4] = ["qwen2", "qwen3", "gpt2", "bloom"];
 
+/// Mixtures of experts.
+const EXPERTS: [&str; 4] = ["gptoss", "mixtral", "olmoe", "qwen3moe"];
+
 pub const fn off(farthest: f32, mean: f32) -> Off {
     Off { farthest, mean }
 }
@@ -302,7 +305,7 @@ fn bits_of_last_case(ring: &mut Ring, golden: &Golden) -> Vec<u32> {
 
 #[test]
 fn logits_of_8_bits_are_the_oracles_to_the_bit_on_the_cpu() {
-    for name in TINY.iter().chain(&FAMILIES).chain(&TYPES) {
+    for name in TINY.iter().chain(&FAMILIES).chain(&TYPES).chain(&EXPERTS) {
         let (path, golden) = (golden_folder().join(format!("tiny/{name}.gguf")), golden(&format!("tiny/{name}.json")));
         let oracle = || Box::new(CpuEngine::int8_reference().unwrap()) as Box<dyn Engine>;
         let mut oracle = Ring::load_on(&path, &[], oracle, ActivationType::F32);
@@ -406,6 +409,8 @@ fn every_split_and_chunk_gives_the_same_bits_on_the_cpu() {
     every_split_agrees("bloom", CPU, ActivationType::F16);
     every_split_agrees("bloom", CPU, ActivationType::Q8);
     every_split_agrees("llama_q4_1", CPU_INT8, ActivationType::F16);
+    every_split_agrees("gptoss", CPU_THREE, ActivationType::F16);
+    every_split_agrees("gptoss", CPU_INT8, ActivationType::Q8);
     every_split_agrees("llama_q4_1", CPU_THREE, ActivationType::F16);
     every_split_agrees("llama_q4_1", CPU_INT8_THREE, ActivationType::F16);
 }
@@ -417,5 +422,6 @@ fn every_split_and_chunk_gives_the_same_bits_on_vulkan() {
         every_split_agrees("llama_q4_1", VULKAN, ActivationType::Q8);
         every_split_agrees("llama_q4_1", VULKAN_INT8, ActivationType::F16);
         every_split_agrees("bloom", VULKAN, ActivationType::F16);
+        every_split_agrees("gptoss", VULKAN_INT8, ActivationType::F16);
     }
 }

@@ -189,6 +189,7 @@ impl Joined {
 
     pub async fn scrape(&self) -> String {
         let url = format!("http://{}/metrics", self.join.metrics_address);
+        polyphony_wire::take_ring();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let response = client.get(url).send().await.unwrap().error_for_status().unwrap();
         assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4");

@@ -4,6 +4,7 @@
 //! who wants what it sends counted gives it a [`Tally`].
 
 mod connection;
+mod cryptography;
 mod error;
 mod lanes;
 mod reader;
@@ -11,6 +12,7 @@ mod tally;
 mod writer;
 
 pub use connection::{Bounds, Caller, Connection, Wire};
+pub use cryptography::take_ring;
 pub use error::LinkError;
 pub use lanes::{Entrance, LaneLimits, Lanes, NoEntry, lanes};
 pub use reader::FrameReader;

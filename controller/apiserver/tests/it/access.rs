@@ -48,6 +48,7 @@ async fn one_port_speaks_tls_and_plain_http_and_closes_its_watches_at_shutdown()
     let shutdown = tokio_util::sync::CancellationToken::new();
     let serving = tokio::spawn(server.serve(listener, shutdown.clone()));
 
+    polyphony_wire::take_ring();
     let client = reqwest::Client::new();
     let watch = format!("http://{address}{WIDGETS}?watch=true&resourceVersion=0");
     let response = client.get(&watch).bearer_auth("token").send().await.unwrap();
@@ -75,6 +76,7 @@ async fn connections_that_say_nothing_keep_nobody_waiting() {
     let serving = tokio::spawn(open(directory.path(), "store.redb").serve(listener, shutdown.clone()));
     let silent: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
     // Before the first of the silent ones is shown out.
+    polyphony_wire::take_ring();
     let answered =
         reqwest::Client::new().get(format!("http://{address}/healthz")).timeout(std::time::Duration::from_secs(4));
     assert_eq!(answered.send().await.unwrap().status().as_u16(), 200);

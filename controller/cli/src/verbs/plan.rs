@@ -11,7 +11,7 @@ use clap::{Args, ValueHint};
 use k8s_openapi::jiff::Timestamp;
 use polyphony_api::{GROUP, InferenceDeployment, Model, VERSION};
 use polyphony_controller::models::source::path_of_model;
-use polyphony_controller::reconcile::preview::{Preview, Prompt, World, preview};
+use polyphony_controller::reconcile::preview::{Preview, Prompt, World, expert_costs, preview};
 use polyphony_model::{Manifest, STEP_ROWS, SourceFiles};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,7 +20,7 @@ use crate::connection::{ClusterFlags, Connection};
 use crate::discovery::Catalogue;
 use crate::failure::Failure;
 use crate::manifest::{self, Document};
-use crate::plan;
+use crate::plan::{self, Told};
 use crate::printing::{self, Format};
 use crate::server::{path_segment, with_query};
 use crate::verbs::apply::{namespace_of, told_with_places, unmapped};
@@ -81,14 +81,16 @@ impl PlanVerb {
             let digest = model.status.as_ref().and_then(|status| status.manifest_digest.clone()).unwrap_or_default();
             let prompt = Prompt { n_tokens: self.prompt_tokens, chunk_tokens: STEP_ROWS };
             let previews = preview(&world, deployment, &outline, &digest, prompt);
+            let (experts, prompt_tokens) = (expert_costs(&outline), self.prompt_tokens);
+            let told = Told { deployment, experts, previews: &previews, prompt_tokens };
             if self.output.is_some() {
-                values.push(plan::value(deployment, &previews, self.prompt_tokens));
+                values.push(plan::value(&told));
             } else {
                 let mut out = io::stdout().lock();
                 if n_shown > 0 {
                     writeln!(out)?;
                 }
-                write!(out, "{}", plan::text(deployment, &previews, self.prompt_tokens))?;
+                write!(out, "{}", plan::text(&told))?;
             }
             short.extend(previews.into_iter().filter_map(|Preview { replica, planned, .. }| {
                 let name = deployment.metadata.name.as_deref().unwrap_or_default();

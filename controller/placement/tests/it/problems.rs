@@ -17,6 +17,7 @@ pub(crate) fn model() -> ModelCosts {
         layer_multiply_adds: 3_000_000,
         head_multiply_adds: 28_000_000,
         logits_bytes: 196_608,
+        experts: None,
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
 use polyphony_api::{InferenceDeployment, SegmentPlacement};
-use polyphony_model::{Holds, LayerRange, Manifest, Room};
-use polyphony_placement::{Demand, ModelCosts, Objective};
+use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS};
+use polyphony_placement::{Demand, ExpertCosts, ModelCosts, Objective};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::census::Census;
@@ -96,10 +96,22 @@ fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelC
         kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }),
         activation_bytes: SEGMENT_OVERHEAD_BYTES + of.activation_bytes(false, room),
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
+        experts: expert_costs(manifest),
         layer_multiply_adds: of.multiply_adds_per_layer(),
         head_multiply_adds: of.multiply_adds_of_head(),
         logits_bytes: 4 * u64::from(of.vocab_size),
     }
+}
+
+/// What the model's experts cost, where it has some.
+pub fn expert_costs(manifest: &Manifest) -> Option<ExpertCosts> {
+    let of = &manifest.hyperparameters;
+    of.experts.map(|experts| ExpertCosts {
+        n_experts: experts.n_experts,
+        n_chosen: experts.n_chosen,
+        layer_bytes: manifest.expert_bytes() / u64::from(of.n_layers),
+        chunk_tokens: STEP_ROWS,
+    })
 }
 
 fn demand(deployment: &InferenceDeployment, manifest: &Manifest) -> Demand {

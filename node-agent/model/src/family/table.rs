@@ -1,8 +1,8 @@
 //! The table of families: what each differs in from [`LLAMA`]. A new family is a new row, and nothing else.
 
 use super::{
-    AbsentWindow, Activation, Biases, EmbeddingScale, Family, FeedForward, HeadNorms, LogitScale, NormKind, NormPlaces,
-    Positions, RopeStyle, Router, ScoreScale, Turned, WindowedTurn, Windows,
+    AbsentWindow, Activation, Biases, EmbeddingScale, Experts, Family, FeedForward, HeadNorms, LogitScale, NormKind,
+    NormPlaces, Positions, RopeStyle, Router, ScoreScale, Turned, WindowedTurn, Windows,
 };
 use crate::role::Role;
 
@@ -27,7 +27,7 @@ const LLAMA: Family = Family {
     score_scale: ScoreScale::Head,
     logit_scale: LogitScale::None,
     caps: None,
-    experts: None,
+    experts: Experts::None,
     has_convolutions: false,
     optional: &[],
     names: &[],
@@ -36,26 +36,35 @@ const LLAMA: Family = Family {
 const HALVES: Positions = Positions::Rotary(RopeStyle::Halves);
 
 pub(super) static FAMILIES: &[Family] = &[
-    // Mistral 7B v0.1 names a window, and runs without it everywhere.
-    Family { windows: Windows::Ignored, ..LLAMA },
+    // Mistral 7B v0.1 names a window, and runs without it everywhere; Mixtral (arXiv 2401.04088) has experts.
+    Family { windows: Windows::Ignored, experts: Experts::Some(Router::OfChosen), ..LLAMA },
     Family { name: "qwen2", biases: Biases::Queries, positions: HALVES, ..LLAMA },
     Family { name: "qwen3", head_norms: HeadNorms::Each, positions: HALVES, ..LLAMA },
-    // Mixtures of experts; the second of two norms is called otherwise in the last.
+    // arXiv 2505.09388.
     Family {
         name: "qwen3moe",
         head_norms: HeadNorms::Each,
         positions: HALVES,
-        experts: Some(Router::SoftmaxThenSum),
+        experts: Experts::All(Router::OfChosen),
         ..LLAMA
     },
-    Family { name: "olmoe", head_norms: HeadNorms::All, positions: HALVES, experts: Some(Router::Softmax), ..LLAMA },
+    // arXiv 2409.02060.
+    Family {
+        name: "olmoe",
+        head_norms: HeadNorms::All,
+        positions: HALVES,
+        experts: Experts::All(Router::OfAll),
+        ..LLAMA
+    },
+    // arXiv 2508.10925; the second of the two norms before sub-layers is called otherwise.
     Family {
         name: "gpt-oss",
         biases: Biases::All,
+        activation: Activation::SiluClamped,
         positions: HALVES,
         windows: Windows::Some { period: 2, absent: AbsentWindow::Refused, turn: WindowedTurn::Alike },
         has_sinks: true,
-        experts: Some(Router::BestThenSoftmax),
+        experts: Experts::All(Router::OfChosen),
         names: &[(Role::FfnNorm, "post_attention_norm.weight")],
         ..LLAMA
     },

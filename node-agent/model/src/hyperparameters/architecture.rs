@@ -31,20 +31,13 @@ impl FromStr for Architecture {
     type Err = HyperparameterError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        if let Some(family) = Family::supported().find(|family| family.name == name) {
+        if let Some(family) = Family::named(name) {
             return Ok(Self(family));
         }
-        if Family::named(name).is_some() {
-            let (key, found) = ("general.architecture".to_owned(), name.to_owned());
-            return Err(HyperparameterError::Unusable { key, found, why: EXPERTS.to_owned() });
-        }
-        let supported: Vec<&str> = Family::supported().map(|family| family.name).collect();
+        let supported: Vec<&str> = Family::all().iter().map(|family| family.name).collect();
         Err(HyperparameterError::Architecture { found: name.to_owned(), supported: supported.join(", ") })
     }
 }
-
-/// Said of whatever has experts.
-pub(super) const EXPERTS: &str = "mixtures of experts are not supported";
 
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

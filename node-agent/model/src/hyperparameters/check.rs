@@ -48,6 +48,7 @@ impl Hyperparameters {
         self.check_scales()?;
         self.check_convolutions()?;
         self.check_options()?;
+        self.check_experts()?;
         self.rope.as_ref().map_or(Ok(()), |rope| self.check_rope(rope))
     }
 
@@ -160,21 +161,21 @@ impl Hyperparameters {
         Ok(())
     }
 
-    fn check_count(&self, key: &str, found: u32, limit: u32) -> Result<(), HyperparameterError> {
+    pub(super) fn check_count(&self, key: &str, found: u32, limit: u32) -> Result<(), HyperparameterError> {
         if (1..=limit).contains(&found) {
             return Ok(());
         }
         Err(self.unusable(key, found, format!("it has to be from 1 to {limit}")))
     }
 
-    fn check_real(&self, key: &str, found: f32) -> Result<(), HyperparameterError> {
+    pub(super) fn check_real(&self, key: &str, found: f32) -> Result<(), HyperparameterError> {
         if found.is_finite() && found > 0.0 {
             return Ok(());
         }
         Err(self.unusable(key, found, "it has to be a finite number above 0".to_owned()))
     }
 
-    fn unusable(&self, key: &str, found: impl ToString, why: String) -> HyperparameterError {
+    pub(super) fn unusable(&self, key: &str, found: impl ToString, why: String) -> HyperparameterError {
         HyperparameterError::Unusable { key: format!("{}.{key}", self.architecture), found: found.to_string(), why }
     }
 }

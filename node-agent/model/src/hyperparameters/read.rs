@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::architecture::EXPERTS;
 use super::{
     Architecture, Convolutions, Encoder, HyperparameterError, Hyperparameters, Rope, Scales, Window, WindowedLayers,
     Yarn,
 };
 use crate::family::{
-    AbsentWindow, EmbeddingScale, Family, LogitScale, Positions, RopeStyle, ScoreScale, WindowedTurn, Windows,
+    AbsentWindow, EmbeddingScale, Experts, Family, LogitScale, Positions, RopeStyle, ScoreScale, WindowedTurn, Windows,
 };
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::role::Role;
@@ -41,6 +40,7 @@ impl Hyperparameters {
         let encoder = (family.positions == Positions::Buckets).then(|| keys.encoder(gguf)).transpose()?;
         let n_decoder_layers = keys.n_decoder_layers(encoder)?;
         let window = keys.window()?;
+        let experts = keys.experts(gguf)?;
         let rope = match family.rope_style() {
             Some(style) => Some(keys.rope(style, head_size, context_length, window.is_some(), gguf)?),
             None => None,
@@ -52,7 +52,8 @@ impl Hyperparameters {
             n_heads,
             n_kv_heads,
             head_size,
-            ffn_size: metadata.u32(&keys.name("feed_forward_length"))?,
+            ffn_size: keys.ffn_size(experts.is_some())?,
+            experts,
             vocab_size: vocab_size(gguf)?,
             context_length,
             norm_epsilon: metadata.f32(&keys.name(family.epsilon_key()))?,
@@ -83,23 +84,23 @@ fn options(family: &Family, gguf: &Gguf) -> BTreeSet<Role> {
 }
 
 /// The keys of one family: they all begin with its name.
-struct Keys<'a> {
-    metadata: &'a Metadata,
-    family: &'static Family,
+pub(super) struct Keys<'a> {
+    pub metadata: &'a Metadata,
+    pub family: &'static Family,
 }
 
 // === impl Keys ===
 
 impl Keys<'_> {
-    fn name(&self, rest: &str) -> String {
+    pub fn name(&self, rest: &str) -> String {
         format!("{}.{rest}", self.family.name)
     }
 
-    fn u32(&self, rest: &str) -> Result<Option<u32>, HyperparameterError> {
+    pub fn u32(&self, rest: &str) -> Result<Option<u32>, HyperparameterError> {
         Ok(self.metadata.optional_u32(&self.name(rest))?)
     }
 
-    fn f32(&self, rest: &str) -> Result<Option<f32>, HyperparameterError> {
+    pub fn f32(&self, rest: &str) -> Result<Option<f32>, HyperparameterError> {
         Ok(self.metadata.optional_f32(&self.name(rest))?)
     }
 
@@ -252,7 +253,9 @@ impl Keys<'_> {
     fn refuse_unsupported(&self) -> Result<(), HyperparameterError> {
         let of = self.family;
         let features = [
-            ("expert_count", false, EXPERTS),
+            ("expert_count", of.experts != Experts::None, "a mixture of experts"),
+            ("expert_shared_count", false, "an expert that all tokens take"),
+            ("leading_dense_block_count", false, "a layer without experts before those with some"),
             ("attention.sliding_window", of.windows != Windows::None, "attention over a sliding window"),
             ("attention.scale", of.score_scale == ScoreScale::Key, "an attention scale of its own"),
             ("logit_scale", of.logit_scale != LogitScale::None, "scaled logits"),
@@ -271,17 +274,12 @@ impl Keys<'_> {
                 Some(Value::F32(number)) => number.to_string(),
                 Some(_) => "set".to_owned(),
             };
-            let why = if what == EXPERTS {
-                EXPERTS.to_owned()
-            } else {
-                format!("{what} is not supported in {} models", of.name)
-            };
-            return Err(unusable(key, found, why));
+            return Err(unusable(key, found, format!("{what} is not supported in {} models", of.name)));
         }
         Ok(())
     }
 }
 
-fn unusable(key: String, found: impl ToString, why: String) -> HyperparameterError {
+pub(super) fn unusable(key: String, found: impl ToString, why: String) -> HyperparameterError {
     HyperparameterError::Unusable { key, found: found.to_string(), why }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use polyphony_model::{Manifest, TensorReader, TensorType};
+use polyphony_model::{Experts, Manifest, Role, TensorReader, TensorType};
 use serde_json::{Value, json};
 
 use crate::files;
@@ -72,6 +72,11 @@ fn bytes(path: &Path, manifest: &Manifest, tensor: &str) -> Vec<u8> {
 
 /// The tensors of the small llama in F32, in the order and under the names that a folder has them.
 fn write_llama(copy: &Copy) -> Manifest {
+    write_mixtral(copy, 0)
+}
+
+/// The same with so many experts, each as the feed-forward network that there is without any.
+fn write_mixtral(copy: &Copy, n_experts: usize) -> Manifest {
     let path = files::tiny("llama");
     let gguf = Manifest::build(&path).unwrap();
     let modules = [
@@ -88,13 +93,21 @@ fn write_llama(copy: &Copy) -> Manifest {
         ("ffn_up", "mlp.up_proj"),
         ("ffn_down", "mlp.down_proj"),
     ];
+    let experts = [("ffn_gate", "w1"), ("ffn_up", "w3"), ("ffn_down", "w2")];
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for entry in &gguf.tensors {
         let module = entry.name.strip_suffix(".weight").unwrap().rsplit('.').next().unwrap();
         let (_, theirs) = modules.iter().find(|row| row.0 == module).unwrap();
-        let name = match entry.layer {
-            Some(layer) => format!("model.layers.{layer}.{theirs}.weight"),
-            None => format!("{theirs}.weight"),
+        let names = match entry.layer {
+            Some(layer) => match experts.iter().find(|row| row.0 == module) {
+                Some((_, theirs)) if n_experts > 0 => {
+                    let name =
+                        |expert| format!("model.layers.{layer}.block_sparse_moe.experts.{expert}.{theirs}.weight");
+                    (0..n_experts).map(name).collect()
+                }
+                _ => vec![format!("model.layers.{layer}.{theirs}.weight")],
+            },
+            None => vec![format!("{theirs}.weight")],
         };
         let mut bytes = bytes(&path, &gguf, &entry.name);
         if ["attn_q", "attn_k"].contains(&module) {
@@ -106,11 +119,19 @@ fn write_llama(copy: &Copy) -> Manifest {
             bytes = rows.chunks(16).flat_map(halves).collect::<Vec<_>>().concat();
         }
         let shape: Vec<u64> = entry.shape.iter().rev().copied().collect();
-        let offsets = [data.len(), data.len() + bytes.len()];
-        header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
-        data.extend(bytes);
+        for name in names {
+            let offsets = [data.len(), data.len() + bytes.len()];
+            header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
+            data.extend(&bytes);
+        }
     }
-    let header = format!("{:<8000}", Value::Object(header).to_string());
+    for layer in (0..4).filter(|_| n_experts > 0) {
+        let name = format!("model.layers.{layer}.block_sparse_moe.gate.weight");
+        let offsets = [data.len(), data.len() + n_experts * 64 * 4];
+        header.insert(name, json!({"dtype": "F32", "shape": [n_experts, 64], "data_offsets": offsets}));
+        data.resize(offsets[1], 0);
+    }
+    let header = format!("{:<12000}", Value::Object(header).to_string());
     let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data.as_slice()].concat();
     fs::write(copy.at("model.safetensors"), file).unwrap();
     gguf
@@ -132,6 +153,27 @@ fn a_folder_is_the_same_model_as_the_gguf_file_of_it_to_the_byte() {
     }
     let names: Vec<&str> = found.files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+}
+
+#[test]
+fn experts_that_a_folder_has_apart_are_one_tensor() {
+    let copy = Copy::of("llama_hf");
+    let gguf = write_mixtral(&copy, 3);
+    copy.edit("config.json", |config| {
+        config["model_type"] = "mixtral".into();
+        config["num_local_experts"] = 3.into();
+        config["num_experts_per_tok"] = 2.into();
+    });
+    let found = copy.build().unwrap();
+    assert_eq!(found.hyperparameters.experts, Some(Experts { n_experts: 3, n_chosen: 2, scale: 1.0 }));
+    for (role, of_one) in [(Role::ExpertGate, Role::FfnGate), (Role::ExpertDown, Role::FfnDown)] {
+        let (whole, one) = (found.tensor(role, Some(2)).unwrap(), gguf.tensor(of_one, Some(2)).unwrap());
+        assert_eq!(whole.shape, [one.shape[0], one.shape[1], 3]);
+        let one = bytes(&files::tiny("llama"), &gguf, &one.name);
+        assert!(bytes(copy.0.path(), &found, &whole.name) == one.repeat(3), "{}", whole.name);
+    }
+    copy.edit("config.json", |config| config["num_local_experts"] = 4.into());
+    assert_says(&copy.build().unwrap_err(), &["blk.0.ffn_gate_inp.weight", "[64, 3]", "[64, 4]"]);
 }
 
 #[test]

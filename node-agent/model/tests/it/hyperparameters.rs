@@ -2,8 +2,8 @@
 
 use std::io::Cursor;
 
-use polyphony_model::family::RopeStyle;
-use polyphony_model::{Encoder, Gguf, Hyperparameters, LayerTurn, Role, WindowedLayers, Yarn};
+use polyphony_model::family::{Activation, RopeStyle};
+use polyphony_model::{Encoder, Experts, Gguf, Hyperparameters, LayerTurn, Role, WindowedLayers, Yarn};
 
 use crate::files;
 use crate::gguf_writer::{self, File, Value};
@@ -165,8 +165,8 @@ fn changed(name: &str, changes: &[(&str, Value)]) -> Result<Hyperparameters, Str
         file.set(key, value);
     }
     for tensor in gguf.tensors {
-        let offset = file.data.len() as u64;
-        file.tensors.push(gguf_writer::Tensor { name: tensor.name, shape: tensor.shape, type_number: 0, offset });
+        let (offset, type_number) = (file.data.len() as u64, tensor.tensor_type.number());
+        file.tensors.push(gguf_writer::Tensor { name: tensor.name, shape: tensor.shape, type_number, offset });
         file.data.resize((file.data.len() + tensor.n_bytes as usize).next_multiple_of(32), 0);
     }
     for (key, value) in changes {
@@ -197,7 +197,7 @@ fn a_file_may_say_which_layers_see_a_window() {
 
 #[test]
 fn hostile_numbers_of_every_family_are_refused_with_their_key() {
-    let table: [(&str, &str, Value); 32] = [
+    let table: [(&str, &str, Value); 49] = [
         ("gemma2", "attention.sliding_window", Value::U32(0)),
         ("gemma3", "attention.sliding_window", Value::U32(u32::MAX)),
         ("gemma2", "attention.sliding_window_pattern", Value::U32(0)),
@@ -230,6 +230,23 @@ fn hostile_numbers_of_every_family_are_refused_with_their_key() {
         ("lfm2", "attention.head_count_kv", Value::I32s(vec![0, -2, 0, 0])),
         ("lfm2", "attention.head_count_kv", Value::I32s(vec![0, 2])),
         ("lfm2", "shortconv.l_cache", Value::U32(0)),
+        ("mixtral", "expert_count", Value::U32(0)),
+        ("qwen3moe", "expert_count", Value::U32(0)),
+        ("qwen3moe", "expert_count", Value::U32(1 << 20)),
+        ("qwen3moe", "expert_used_count", Value::U32(0)),
+        ("mixtral", "expert_used_count", Value::U32(9)),
+        ("gptoss", "expert_used_count", Value::I32s(vec![3, 3])),
+        ("gptoss", "expert_feed_forward_length", Value::U32(0)),
+        ("olmoe", "feed_forward_length", Value::U32(0)),
+        ("olmoe", "expert_weights_scale", Value::F32(f32::NAN)),
+        ("olmoe", "expert_weights_scale", Value::F32(-1.0)),
+        ("qwen3moe", "expert_weights_scale", Value::F32(f32::INFINITY)),
+        ("qwen3moe", "expert_shared_count", Value::U32(1)),
+        ("mixtral", "leading_dense_block_count", Value::U32(1)),
+        ("mixtral", "expert_group_count", Value::U32(2)),
+        ("mixtral", "expert_gating_func", Value::U32(2)),
+        ("olmoe", "expert_gating_func", Value::U32(3)),
+        ("olmoe", "expert_weights_norm", Value::Bool(true)),
     ];
     for (name, rest, value) in table {
         let architecture = of_tiny(name).architecture;
@@ -237,16 +254,53 @@ fn hostile_numbers_of_every_family_are_refused_with_their_key() {
         let error = changed(name, &[(&key, value)]).expect_err(&key);
         assert!(error.contains(&format!("`{key}`")), "{key} is not in: {error}");
     }
-    for name in ["qwen3moe", "olmoe", "gpt-oss"] {
-        let error = changed("llama", &[("general.architecture", gguf_writer::text(name))]).unwrap_err();
-        assert_eq!(error, format!("`general.architecture` is {name}: mixtures of experts are not supported"));
-    }
+}
+
+#[test]
+fn mixtures_of_experts_have_the_numbers_of_their_readme() {
+    let experts = |name: &str| {
+        let of = of_tiny(name);
+        (of.experts.map(|Experts { n_experts, n_chosen, scale }| (n_experts, n_chosen, scale)), of.ffn_size)
+    };
+    assert_eq!(experts("qwen3moe"), (Some((8, 2, 1.0)), 24), "the width is that of an expert");
+    assert_eq!(experts("mixtral"), (Some((8, 2, 1.0)), 24));
+    assert_eq!(experts("olmoe"), (Some((8, 3, 1.0)), 16));
+    assert_eq!(experts("gptoss"), (Some((8, 3, 1.0)), 32));
+    assert_eq!(experts("llama"), (None, 192));
+    let gptoss = of_tiny("gptoss");
+    assert_eq!((gptoss.architecture.name(), gptoss.activation()), ("gpt-oss", Activation::SiluClamped));
+    assert_eq!([0, 1, 2, 3].map(|layer| gptoss.window_of(layer)), [Some(6), None, Some(6), None]);
+
+    // A token is multiplied with its own experts alone, and with the router.
+    assert_eq!(of_tiny("mixtral").multiply_adds_per_layer(), 2 * 40 * 40 + 2 * 40 * 20 + 40 * 8 + 2 * 3 * 40 * 24);
+    let scaled = changed("mixtral", &[("llama.expert_weights_scale", Value::F32(2.5))]).unwrap();
+    assert_eq!(scaled.experts.unwrap().scale, 2.5);
+    // A llama that says it has none has none.
+    assert_eq!(changed("llama", &[("llama.expert_count", Value::U32(0))]).unwrap().experts, None);
+}
+
+#[test]
+fn experts_of_a_manifest_are_those_of_its_family() {
+    let refusal = |name: &str, spoil: &dyn Fn(&mut Hyperparameters)| {
+        let mut of = of_tiny(name);
+        spoil(&mut of);
+        of.check().unwrap_err().to_string()
+    };
+    let experts = Experts { n_experts: 4, n_chosen: 2, scale: 1.0 };
+    let none = refusal("qwen3moe", &|of| of.experts = None);
+    assert_eq!(none, "`qwen3moe.expert_count` is missing: a qwen3moe model has experts");
+    let some = refusal("qwen2", &|of| of.experts = Some(experts));
+    assert_eq!(some, "`qwen2.expert_count` is 4: a qwen2 model has no experts");
+    let more = refusal("llama", &|of| of.experts = Some(Experts { n_chosen: 5, ..experts }));
+    assert_eq!(more, "`llama.expert_used_count` is 5: it has to be from 1 to 4");
+    let scale = refusal("olmoe", &|of| of.experts = Some(Experts { scale: f32::NAN, ..experts }));
+    assert!(scale.contains("`olmoe.expert_weights_scale` is NaN"), "{scale}");
 }
 
 #[test]
 fn what_cannot_be_computed_is_refused_with_its_key() {
     let table: [(&str, Value, &str); 16] = [
-        ("general.architecture", gguf_writer::text("mamba"), "supported are: llama, qwen2, qwen3, smollm3, gemma2"),
+        ("general.architecture", gguf_writer::text("mamba"), "supported are: llama, qwen2, qwen3, qwen3moe, olmoe"),
         ("llama.block_count", Value::U32(0), "`llama.block_count` is 0"),
         ("llama.block_count", Value::U32(1 << 31), "`llama.block_count`"),
         ("llama.block_count", gguf_writer::text("one"), "`llama.block_count` is the string \"one\""),
@@ -261,7 +315,7 @@ fn what_cannot_be_computed_is_refused_with_its_key() {
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0), "above 0"),
         ("llama.rope.scaling.type", gguf_writer::text("su"), "`llama.rope.scaling.type` is su"),
         ("llama.rope.scaling.factor", Value::F32(-4.0), "`llama.rope.scaling.factor`"),
-        ("llama.expert_count", Value::U32(8), "experts"),
+        ("llama.expert_count", Value::U32(8), "`llama.expert_used_count` is missing"),
     ];
     for (key, value, words) in table {
         let error = with(|file| {

@@ -182,6 +182,46 @@ fn a_model_file_that_is_not_whole_gives_no_manifest() {
     assert!(half.unwrap_err().contains("`output_norm.weight` is of type F16"));
 }
 
+/// A Llama whose layer has four experts, of which a token takes two.
+fn mixtral(file: &mut File) {
+    file.set("llama.expert_count", Value::U32(4)).set("llama.expert_used_count", Value::U32(2));
+    file.tensors.retain(|tensor| !["ffn_gate", "ffn_up", "ffn_down"].iter().any(|name| tensor.name.contains(name)));
+    file.add_f32("blk.0.ffn_gate_inp.weight", &[32, 4]);
+    file.add_f32("blk.0.ffn_gate_exps.weight", &[32, 64, 4]);
+    file.add_f32("blk.0.ffn_up_exps.weight", &[32, 64, 4]);
+    file.add_f32("blk.0.ffn_down_exps.weight", &[64, 32, 4]);
+}
+
+#[test]
+fn experts_that_do_not_fit_their_router_are_refused_by_the_tensors_name() {
+    let manifest = built(mixtral).unwrap();
+    let of_layer = names(&manifest.tensors_of(&Holds { layers: LayerRange::from(0..1), ..Holds::default() }));
+    assert!(of_layer.contains(&"blk.0.ffn_down_exps.weight".to_owned()), "{of_layer:?}");
+    assert_eq!(manifest.tensor(Role::ExpertUp, Some(0)).unwrap().n_bytes, 32 * 64 * 4 * 4);
+
+    let refusal = |spoil: &dyn Fn(&mut File)| {
+        built(|file| {
+            mixtral(file);
+            spoil(file);
+        })
+        .unwrap_err()
+    };
+    let wide = refusal(&|file| file.tensor("blk.0.ffn_gate_inp.weight").shape = vec![16, 8]);
+    assert!(wide.contains("`blk.0.ffn_gate_inp.weight` has the shape [16, 8]") && wide.contains("[32, 4]"), "{wide}");
+    let few = refusal(&|file| file.tensor("blk.0.ffn_up_exps.weight").shape = vec![32, 64, 3]);
+    assert!(few.contains("`blk.0.ffn_up_exps.weight` has the shape [32, 64, 3]"), "{few}");
+    for name in ["blk.0.ffn_gate_inp.weight", "blk.0.ffn_gate_exps.weight", "blk.0.ffn_down_exps.weight"] {
+        let missing = refusal(&|file| file.tensors.retain(|tensor| tensor.name != name));
+        assert!(missing.contains(&format!("`{name}` is missing")), "{missing}");
+    }
+    let none = refusal(&|file| {
+        file.set("llama.expert_count", Value::U32(0));
+    });
+    assert!(none.contains("`llama.expert_count` is 0"), "{none}");
+    let bias = refusal(&|file| file.add_f32("blk.0.ffn_gate_inp.bias", &[4]));
+    assert!(bias.contains("`blk.0.ffn_gate_inp.bias` is not part of a llama model"), "{bias}");
+}
+
 #[test]
 fn what_no_gateway_could_answer_with_is_refused_with_its_tensors() {
     let set = |key: &'static str, value: Value| {

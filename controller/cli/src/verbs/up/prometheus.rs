@@ -88,6 +88,7 @@ impl Farm {
 
     async fn await_prometheus(&mut self, url: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
+        polyphony_wire::take_ring();
         // It is on this machine: no proxy of the environment has a part in this.
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
         loop {
