@@ -91,6 +91,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "polyphony-jsonpath",
             "polyphony-model",
             "polyphony-selector",
+            "polyphony-wire",
         ],
     ),
     ("node-agent/protocol", &[]),
@@ -112,7 +113,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kernels", &[]),
     ("e2e/farm", &["polyphony-journal"]),
     ("e2e/skip", &[]),
-    ("e2e", &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-skip"]),
+    ("e2e", &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-skip", "polyphony-wire"]),
 ];
 
 #[test]
