@@ -4,6 +4,7 @@ pub mod brief;
 pub mod census;
 mod links;
 pub mod measured;
+mod memory;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -192,7 +193,7 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         }
         let activation = brief.deployment.spec.transport.activation_type;
         let numerics_class = format!("{numerics}/{}/kv-f32", type_name(activation));
-        let (model, demand) = (brief.model.clone(), brief.demand.clone());
+        let (model, demand) = (brief.model_on(numerics).clone(), brief.demand.clone());
         let problem = Problem { model, phones, links: census.links(&counted), demand, previous: None };
         (numerics_class, Asked { problem, alone, plain })
     };

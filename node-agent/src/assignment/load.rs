@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS, TensorEntry};
+use polyphony_model::{EngineForm, Holds, LayerRange, Manifest, Room, STEP_ROWS, TensorEntry};
 use polyphony_protocol::hub::{self, Assignment, EncoderStages};
 use tokio_util::sync::CancellationToken;
 
@@ -108,7 +108,8 @@ pub(super) async fn load(
     };
     let total = manifest.bytes_of(&holds);
     let room = Room { n_sessions: assignment.max_sessions, context_length: assignment.context_length };
-    let needed = total.saturating_add(manifest.hyperparameters.working_bytes(&holds, room));
+    let form = EngineForm::of(&context.chosen.numerics);
+    let needed = manifest.footprint(&holds, room, form).total();
     let limit = context.memory.limit_bytes();
     if needed > limit {
         return Err(LoadError::Memory { needed: needed.div_ceil(1 << 20), limit: limit >> 20 });

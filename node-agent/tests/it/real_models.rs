@@ -11,7 +11,7 @@ use crate::golden::{
 };
 
 /// A model that set-up fetches, and its golden file.
-struct RealModel {
+pub struct RealModel {
     file: &'static str,
     golden: &'static str,
     f32: Off,
@@ -32,7 +32,7 @@ const GEMMA3: RealModel = RealModel {
     f32: off(1.18e-4, 3.9e-5),
     int8: off(0.471, 0.0883),
 };
-const MODELS: [RealModel; 2] = [SMOLLM2, GEMMA3];
+pub const MODELS: [RealModel; 2] = [SMOLLM2, GEMMA3];
 
 /// Hidden states of less than 32 bits after every layer, of SmolLM2.
 const F16: Off = off(0.0373, 0.0045);
@@ -43,7 +43,7 @@ const FIRST_STEPS: usize = 4;
 
 impl RealModel {
     /// Where it is; none where it is missing, which is said aloud.
-    fn path(&self) -> Option<PathBuf> {
+    pub fn path(&self) -> Option<PathBuf> {
         let cache = std::env::var_os("POLYPHONY_CACHE").map(PathBuf::from).or_else(|| {
             let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
             base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))

@@ -4,16 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
 use polyphony_api::{InferenceDeployment, SegmentPlacement};
-use polyphony_model::{Holds, LayerRange, Manifest, Room};
+use polyphony_model::{EngineForm, Holds, LayerRange, Manifest, Room};
 use polyphony_placement::{Demand, ModelCosts, Objective};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::census::Census;
 use super::measured::Known;
+use super::memory;
 use crate::reconcile::observe::{ObjectKey, Observed};
-
-/// What a segment needs besides, whatever the model.
-const SEGMENT_OVERHEAD_BYTES: u64 = 1 << 20;
 
 pub struct Brief<'a> {
     pub deployment: &'a InferenceDeployment,
@@ -22,8 +20,8 @@ pub struct Brief<'a> {
     pub(super) own: String,
     /// What the model costs in time.
     pub(super) weights: ModelCosts,
-    /// What it costs in memory.
-    pub(super) model: ModelCosts,
+    /// What it costs in memory, by the form that an engine gives it.
+    model: [ModelCosts; EngineForm::ALL.len()],
     pub(super) demand: Demand,
     /// What is known of phones with the model, by phone.
     pub(super) known: BTreeMap<&'a str, Known>,
@@ -43,16 +41,8 @@ impl<'a> Brief<'a> {
     ) -> Self {
         let spec = &deployment.spec;
         let room = Room { n_sessions: spec.max_sessions, context_length: spec.context_length };
-        let weights = model_costs(manifest, spec.transport.activation_type, room);
-        // Logits take memory as the output matrix does, but no time to read.
-        let of = &manifest.hyperparameters;
-        let logits = of.activation_bytes(true, room) - of.activation_bytes(false, room);
-        let mut model = ModelCosts { head_bytes: weights.head_bytes + logits, ..weights.clone() };
-        // A decoder after an encoder embeds its tokens itself, wherever its first layer is.
-        let first_decoding = of.encoder.and_then(|encoder| model.layer_bytes.get_mut(encoder.n_layers as usize));
-        if let Some(bytes) = first_decoding {
-            *bytes += weights.embedding_bytes;
-        }
+        let weights = model_costs(manifest, spec.transport.activation_type);
+        let model = EngineForm::ALL.map(|form| memory::in_memory(&weights, manifest, room, form));
         let (mut own, mut others) = (Vec::new(), Vec::new());
         for (placement, measured) in census.segments_of(manifest_digest) {
             let of = if is_own(placement, deployment) { &mut own } else { &mut others };
@@ -72,13 +62,20 @@ impl<'a> Brief<'a> {
     }
 }
 
+impl Brief<'_> {
+    /// What the model costs in memory on phones that compute in this.
+    pub(super) fn model_on(&self, numerics: &str) -> &ModelCosts {
+        &self.model[EngineForm::of(numerics) as usize]
+    }
+}
+
 fn is_own(placement: &SegmentPlacement, deployment: &InferenceDeployment) -> bool {
     Some(&placement.spec.deployment) == deployment.metadata.name.as_ref()
         && placement.metadata.namespace == deployment.metadata.namespace
 }
 
 /// What the model's weights cost, from its manifest.
-fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelCosts {
+fn model_costs(manifest: &Manifest, dtype: ActivationType) -> ModelCosts {
     let of = &manifest.hyperparameters;
     let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
     let hidden = u64::from(of.hidden_size);
@@ -94,7 +91,8 @@ fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelC
         head_bytes,
         shared_bytes: (embedding_bytes + head_bytes).saturating_sub(part(true, true)),
         kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }),
-        activation_bytes: SEGMENT_OVERHEAD_BYTES + of.activation_bytes(false, room),
+        // Of no weight.
+        activation_bytes: 0,
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
         layer_multiply_adds: of.multiply_adds_per_layer(),
         head_multiply_adds: of.multiply_adds_of_head(),
