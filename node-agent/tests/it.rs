@@ -25,6 +25,8 @@ mod int8;
 mod kv_rows;
 #[path = "it/measuring.rs"]
 mod measuring;
+#[path = "it/memory_limit.rs"]
+mod memory_limit;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[path = "it/moves.rs"]

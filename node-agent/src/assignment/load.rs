@@ -11,7 +11,7 @@ use super::{Context, holds_of};
 use crate::board::Entry;
 use crate::segment::{AnySegment, Capacity, SegmentError};
 use crate::serve::thread::Owned;
-use crate::weights::{CacheError, FetchError, Hold, Host};
+use crate::weights::{CacheError, FetchError, Hold, Host, Kept};
 
 /// Why a segment is not in memory.
 #[derive(Debug, thiserror::Error)]
@@ -138,11 +138,11 @@ pub(super) async fn load(
         let engine = context.chosen.open().map_err(SegmentError::from)?;
         let mut loaded = 0;
         let load =
-            AnySegment::load::<LoadError>(engine, &supply.manifest, holds, capacity, activation_type, |tensor| {
+            AnySegment::load::<LoadError, _>(engine, &supply.manifest, holds, capacity, activation_type, |tensor| {
                 if is_unwanted.is_cancelled() {
                     return Err(LoadError::Unwanted);
                 }
-                let bytes = match context.cache.get(&tensor.sha256)? {
+                let bytes = match context.cache.open_kept(&tensor.sha256)? {
                     Some(bytes) => bytes,
                     None => runtime.block_on(async {
                         tokio::select! {
@@ -265,14 +265,14 @@ impl Supply {
         Ok(())
     }
 
-    /// Fetches again a tensor that was damaged or removed in the cache; its bytes.
-    async fn mend(&self, tensor: &TensorEntry) -> Result<Vec<u8>, LoadError> {
+    /// Fetches again a tensor that was damaged or removed in the cache.
+    async fn mend(&self, tensor: &TensorEntry) -> Result<Kept, LoadError> {
         let _fetching = self.context.fetching.lock().await;
         self.fetch(tensor, |_| {}).await?;
         let (cache, sha256) = (self.context.cache.clone(), tensor.sha256.clone());
-        let read = tokio::task::spawn_blocking(move || cache.get(&sha256)).await;
-        let bytes = read.map_err(|error| LoadError::Thread(error.to_string()))??;
-        bytes.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
+        let opened = tokio::task::spawn_blocking(move || cache.open_kept(&sha256)).await;
+        let kept = opened.map_err(|error| LoadError::Thread(error.to_string()))??;
+        kept.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
     }
 
     async fn fetch(&self, tensor: &TensorEntry, mut progress: impl FnMut(u64) + Send) -> Result<(), LoadError> {

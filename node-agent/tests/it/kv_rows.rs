@@ -19,7 +19,7 @@ fn load_of(model: &str, backend: Backend, layers: LayerRange) -> Segment {
     let holds = Holds { layers, ..Holds::all(manifest.hyperparameters.n_layers) };
     let capacity = Capacity { n_slots: 3, n_positions: 32, max_rows: 8 };
     let engine = polyphony_kernels::open(backend, None).unwrap();
-    Segment::load::<SegmentError>(engine, &manifest, holds, capacity, ActivationType::F16, |tensor| {
+    Segment::load::<SegmentError, _>(engine, &manifest, holds, capacity, ActivationType::F16, |tensor| {
         Ok(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
     })
     .unwrap()

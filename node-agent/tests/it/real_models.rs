@@ -19,7 +19,7 @@ pub struct RealModel {
     int8: Off,
 }
 
-const SMOLLM2: RealModel = RealModel {
+pub const SMOLLM2: RealModel = RealModel {
     file: "SmolLM2-135M-Instruct.Q4_1.gguf",
     golden: "smollm2-135m-instruct-q4_1.json",
     f32: off(1.07e-4, 3.6e-5),
