@@ -83,7 +83,17 @@ async fn a_boundary_layer_moves_there_and_back_and_the_answer_is_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_leave_a_phone_for_another_that_holds_nothing_yet() {
+    sessions_leave("kv-f16").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_take_a_cache_of_8_bits_with_them_to_the_bit() {
+    sessions_leave("kv-q8").await;
+}
+
+async fn sessions_leave(kept: &'static str) {
     let mut floor = Floor::open(&model(), 3).await;
+    floor.kept = kept;
     floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
     let prompts: [&[u32]; 3] = [&PROMPT, &[11], &[3; 40]];
     let mut expected = Vec::new();
