@@ -55,7 +55,7 @@ async fn side_by_side(model: &Path, rounds: usize) -> Result<(Vec<f64>, Vec<f64>
     let shelf = Shelf::up_with_threads("cpu-int8", 1, 1, "4Gi")?;
     shelf.apply(&manifest(model))?.ok()?;
     shelf.wait_available(DEPLOYMENT)?;
-    let gateway = Gateway::new(&shelf.endpoints()?.gateway)?;
+    let gateway = shelf.endpoints()?.gateway;
     // Once without a clock: both have read the file then.
     decode(&gateway).await?;
     llama_bench(model)?;
@@ -82,7 +82,9 @@ fn manifest(model: &Path) -> String {
 }
 
 /// Tokens a second after the first of an answer.
-async fn decode(gateway: &Gateway) -> Result<f64> {
+async fn decode(gateway: &str) -> Result<f64> {
+    // Anew each time: while llama.cpp has its turn, a connection may be idle for longer than the gateway keeps it.
+    let gateway = Gateway::new(gateway)?;
     let prompt: Vec<u32> = (0..N_PROMPT).map(|idx| 100 + 37 * idx).collect();
     let body = json!({
         "model": DEPLOYMENT, "prompt": prompt, "max_tokens": N_DECODED + 1, "temperature": 0,
