@@ -1,11 +1,12 @@
 //! The same in the words of AVX2, and of its instruction for four bytes at once where there is one.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-    _mm256_broadcastsi128_si256, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_or_si256,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
+    __m256, __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32,
+    _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_srli_epi16,
+    _mm256_storeu_ps,
 };
 
 use super::{Activations, Packed, STRIP, StripScales, Word, store};
@@ -89,6 +90,9 @@ impl Dots for Avx2 {
     }
 }
 
+/// Bytes that come from memory at once.
+const LINE: usize = 64;
+
 // What the codes are made of, so that each loop knows.
 const NIBBLES: u8 = 4;
 const BYTES: u8 = 8;
@@ -165,10 +169,16 @@ unsafe fn strip_of<D: Dots, const N: usize, const CODES: u8, const SCALES: u8>(
     let x: [_; N] = std::array::from_fn(|row| (&x[row].words[..n], &x[row].d[..n], &x[row].sums[..n]));
     let offset = i32::from(matrix.codes.offset());
     let is_signed = CODES == BYTES || (CODES == ANY && matches!(matrix.codes, Codes::Bytes | Codes::Table(_)));
-    // SAFETY: the caller's; loads and stores are of whole arrays.
+    // The next strip is fetched while this one is computed: a strip's planes are read side by side, which no processor foresees.
+    let next = words.as_ptr_range().end.cast::<i8>();
+    let lines = size_of_val(words).div_ceil(LINE * n.max(1));
+    // SAFETY: the caller's; loads and stores are of whole arrays, and what is fetched ahead may be no memory at all.
     unsafe {
         let mut sums = [_mm256_setzero_ps(); N];
         for group in 0..n {
+            for line in group * lines..(group + 1) * lines {
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * LINE));
+            }
             let mut codes = codes::<CODES>(matrix, words, group);
             let signs = codes;
             if is_signed {
