@@ -30,7 +30,15 @@ async fn two_phones_that_cannot_load_do_not_keep_two_that_can_from_answering() {
         std::fs::write(&weights, "").unwrap();
     }
     let manifest = format!("{}---\n{}", tiny_model(), deployment("talk", "tiny", 2, "f16", 128));
+    // Those that cannot are asked first, however fast the others were measured.
+    shelf.polyctl(&["cordon", "phone-3", "phone-4"]).unwrap().ok().unwrap();
     shelf.apply(&manifest).unwrap().ok().unwrap();
+    let failures = |phone: &str| shelf.get(&format!("phone/{phone}")).unwrap()["status"]["failures"].clone();
+    wait_until("a load that fails", Duration::from_secs(20), || {
+        Ok(["phone-1", "phone-2"].into_iter().any(|phone| !failures(phone).is_null()).then_some(()))
+    })
+    .unwrap();
+    shelf.polyctl(&["uncordon", "phone-3", "phone-4"]).unwrap().ok().unwrap();
     let target = "inferencedeployment/talk";
     shelf.polyctl(&["wait", "--for=condition=Available", target, "--timeout=20s"]).unwrap().ok().unwrap();
     // Which of the two comes first is up to their measured times.
@@ -44,7 +52,6 @@ async fn two_phones_that_cannot_load_do_not_keep_two_that_can_from_answering() {
     let (status, answer) = gateway.post("/v1/completions", &body()).await.unwrap();
     assert_eq!(status, 200, "{answer}");
 
-    let failures = |phone: &str| shelf.get(&format!("phone/{phone}")).unwrap()["status"]["failures"].clone();
     let failed: Vec<Value> = ["phone-1", "phone-2"].into_iter().map(failures).filter(|one| !one.is_null()).collect();
     assert!(!failed.is_empty() && failed.iter().all(|one| one[0]["reason"] == "LoadFailed"), "{failed:?}");
     let began = Instant::now();
