@@ -1,6 +1,7 @@
 //! `model`: model files in Polyphony's own cache folder, and the Model objects that name them.
 
 mod cached;
+mod object;
 mod place;
 mod remote;
 mod show;
@@ -19,10 +20,9 @@ use polyphony_journal::tell;
 use polyphony_model::{Manifest, SourceFile, SourceFiles};
 use serde_json::{Value, json};
 
-use super::apply::FIELD_MANAGER;
 use crate::connection::{ClusterFlags, Connection};
 use crate::failure::Failure;
-use crate::server::{path_segment, with_query};
+use crate::server::path_segment;
 use crate::table::align;
 use crate::verbs::completion;
 
@@ -144,8 +144,7 @@ impl Import {
         let files = SourceFiles::open(file).map_err(ImportError::from)?.files;
         let cached_name = cached::name_of(file, &files).ok_or_else(no_name)?;
         let name = self.name.clone().or_else(|| name_of_file(&cached_name)).ok_or_else(no_name)?;
-        let path = format!("{}/{}", models_path(&connection.namespace), path_segment(&name));
-        let existing = connection.server.find(&path).await?;
+        let existing = connection.server.find(&object::path_of(&connection, &name)).await?;
 
         let manifest = verify(file)?;
         let of = &manifest.hyperparameters;
@@ -161,26 +160,7 @@ impl Import {
         tell!("kept as {}", cached.display());
 
         let spec = json!({"source": format!("cache://{cached_name}"), "sha256": manifest.file_sha256()});
-        let outcome = match existing {
-            None => {
-                let object = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": "Model",
-                    "metadata": {"name": name, "namespace": connection.namespace}, "spec": spec});
-                // As `apply` would, so that the two own the same fields under one name.
-                let query =
-                    with_query(&path, &[("fieldManager", Some(FIELD_MANAGER)), ("fieldValidation", Some("Strict"))]);
-                connection.server.apply(&query, &object).await?;
-                "created"
-            }
-            Some(existing) if existing["spec"] == spec => "unchanged",
-            Some(existing) => {
-                let text = format!(
-                    "model {name:?} exists and is of another file, {}: choose another --name, since models are immutable",
-                    existing["spec"]["source"].as_str().unwrap_or_default()
-                );
-                return Err(Failure::Request(text).into());
-            }
-        };
-        writeln!(io::stdout(), "model.{GROUP}/{name} {outcome}")?;
+        object::make(&connection, &name, &spec, existing).await?;
         Ok(ExitCode::SUCCESS)
     }
 

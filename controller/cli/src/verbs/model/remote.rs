@@ -1,20 +1,18 @@
 //! `model import` of a source that is elsewhere: the controller fetches it, and this shows how far that is.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use polyphony_api::ModelSource;
 use polyphony_api::model_source::{HubSource, Pick};
-use polyphony_api::{GROUP, ModelSource, VERSION};
 use polyphony_journal::tell;
 use serde_json::{Value, json};
 
-use super::{models_path, name_of_file};
+use super::{models_path, name_of_file, object};
 use crate::connection::Connection;
 use crate::failure::Failure;
-use crate::server::{path_segment, with_query};
-use crate::verbs::apply::FIELD_MANAGER;
 
 /// As long as `wait` waits at most.
 const A_WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -48,32 +46,13 @@ impl Remote {
     /// When there is another Model of the name, and with the reason why it is refused.
     pub(super) async fn import(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let collection = models_path(&connection.namespace);
-        let path = format!("{collection}/{}", path_segment(&self.name));
         let mut spec = json!({"source": self.source.to_string()});
         if let Some(secret) = &self.token_secret {
             let (name, key) = secret.split_once('/').unwrap_or((secret, "token"));
             spec["tokenSecretRef"] = json!({"name": name, "key": key});
         }
-        let outcome = match connection.server.find(&path).await? {
-            None => {
-                let object = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": "Model",
-                    "metadata": {"name": self.name, "namespace": connection.namespace}, "spec": spec});
-                let query =
-                    with_query(&path, &[("fieldManager", Some(FIELD_MANAGER)), ("fieldValidation", Some("Strict"))]);
-                connection.server.apply(&query, &object).await?;
-                "created"
-            }
-            Some(existing) if existing["spec"] == spec => "unchanged",
-            Some(existing) => {
-                let text = format!(
-                    "model {:?} exists and is of {}: choose another --name, since models are immutable",
-                    self.name,
-                    existing["spec"]["source"].as_str().unwrap_or_default()
-                );
-                return Err(Failure::Request(text).into());
-            }
-        };
-        writeln!(io::stdout(), "model.{GROUP}/{} {outcome}", self.name)?;
+        let existing = connection.server.find(&object::path_of(connection, &self.name)).await?;
+        object::make(connection, &self.name, &spec, existing).await?;
         if self.waits {
             self.wait(connection, &collection).await?;
         }
