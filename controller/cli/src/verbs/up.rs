@@ -42,7 +42,7 @@ pub struct Up {
     /// A site whose pages may ask the gateway from a browser, such as http://localhost:3000 (none, or those of last time)
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
-    /// The hub that hf:// sources of Models are fetched from (that of last time, or https://huggingface.co)
+    /// The hub that hf:// sources of Models are fetched from (that of last time, or huggingface.co)
     #[arg(long, env = "HF_ENDPOINT", value_name = "URL")]
     model_endpoint: Option<String>,
     /// A host that models may be fetched from beside the endpoint's, redirects included (any, or those of last time)
