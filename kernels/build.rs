@@ -7,6 +7,9 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 #[path = "src/blocks.rs"]
 mod blocks;
 #[allow(dead_code, reason = "as above")]
+#[path = "src/kv_type.rs"]
+mod kv_type;
+#[allow(dead_code, reason = "as above")]
 #[path = "src/packing.rs"]
 mod packing;
 #[allow(dead_code, reason = "as above")]
@@ -19,7 +22,7 @@ use wgsl::{Piece, Variant};
 
 fn main() {
     println!("cargo::rerun-if-changed=wgsl");
-    for file in ["blocks", "packing", "weight_type", "wgsl"] {
+    for file in ["blocks", "kv_type", "packing", "weight_type", "wgsl"] {
         println!("cargo::rerun-if-changed=src/{file}.rs");
     }
     for variant in Variant::all() {

@@ -151,6 +151,7 @@ fn phone(n: usize) -> PhoneSeen {
     let speed = Speed {
         backend: "cpu".into(),
         device: "cpu".into(),
+        numerics: "cpu-int8".into(),
         gflops,
         batch_gflops: 2.0 * gflops,
         gigabytes_per_second: gflops / 5.0,
@@ -165,8 +166,9 @@ fn phone(n: usize) -> PhoneSeen {
         allocatable_bytes: (250 + (250.0 * random(n as u64 + 1000)) as u64) * MIB,
         backend: "cpu".into(),
         device: "cpu".into(),
-        numerics: "cpu-f32".into(),
+        numerics: "cpu-int8".into(),
         speeds: vec![speed],
+        kv_caches: ["f32", "f16", "q8"].map(str::to_owned).into(),
         metrics_address: String::new(),
         instance: String::new(),
     };

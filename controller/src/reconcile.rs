@@ -5,6 +5,7 @@
 //! and the [`outbox`] what happened; neither waits for a round.
 
 pub mod act;
+pub mod class;
 pub mod commitment;
 pub mod decide;
 pub mod elapsed;

@@ -23,6 +23,7 @@ pub mod embed_rows;
 pub mod expert_matmul;
 pub mod exponential;
 pub mod gate_up;
+pub mod kv_row;
 pub mod kv_write;
 mod lanes;
 pub mod layer_norm;
@@ -276,7 +277,11 @@ impl CpuEngine {
     fn kv_write(&mut self, op: &KvWrite, rows: &[Row]) {
         for (from, cache) in [(op.k, op.k_cache), (op.v, op.v_cache)] {
             self.update(cache, |engine, cache| {
-                kv_write::reference(engine.buffer(from), rows, op.layout, cache);
+                let kernel = match engine.arithmetic {
+                    Arithmetic::Reference => kv_write::reference,
+                    Arithmetic::Fast(..) => kv_write::fast,
+                };
+                kernel(engine.buffer(from), rows, op.layout, cache);
             });
         }
     }
@@ -289,7 +294,7 @@ impl CpuEngine {
                     engine.vector(vector)
                 }
             };
-            let (k, v) = (engine.buffer(op.k_cache), engine.buffer(op.v_cache));
+            let [k, v] = [op.k_cache, op.v_cache].map(|cache| bytemuck::cast_slice(engine.buffer(cache)));
             let sinks = op.sinks.map_or(&[][..], |sinks| engine.vector(sinks));
             let caches = attention::Caches { k, v, bias, sinks };
             let out = &mut out[..rows.len() * op.n_heads * op.head_size];

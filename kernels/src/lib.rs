@@ -9,6 +9,7 @@ mod blocks;
 mod canonical;
 pub mod cpu;
 pub mod engine;
+pub mod kv_type;
 pub mod numerics;
 pub mod ops;
 pub mod packing;
@@ -20,6 +21,7 @@ pub mod weight_type;
 mod wgsl;
 
 pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
+pub use kv_type::KvType;
 pub use numerics::Numerics;
 pub use ops::{
     Activate, Activation, ActivationRounding, AddRows, Attention, ConvWrite, EmbedRows, ExpertMatmul, GateUp, KvWrite,

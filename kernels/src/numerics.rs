@@ -17,7 +17,7 @@ impl Numerics {
     pub const ALL: [Self; 4] = [Self::CpuF32, Self::CpuInt8, Self::VulkanF32, Self::VulkanInt8];
 
     /// Raised by whoever changes a bit of what comes out: in a kernel, in the order of a layer's ops, or in the rounding between
-    /// layers, which is in every class. Phones of two revisions make no ring, and no session takes its KV cache from one into the
+    /// layers or of what a KV cache keeps, both of which are in every class: a class is `NAME/hidden states/kv-TYPE`. Phones of two revisions make no ring, and no session takes its KV cache from one into the
     /// other. `node-agent/tests/it/numerics.rs` holds what each gives.
     pub const fn revision(self) -> u32 {
         match self {
@@ -53,7 +53,7 @@ mod tests {
         let names = Numerics::ALL.map(|numerics| numerics.to_string());
         assert_eq!(names[0], format!("cpu-f32-r{}", Numerics::CpuF32.revision()));
         for (at, name) in names.iter().enumerate() {
-            // A class is `NAME/hidden states/KV cache`: the slash is its own.
+            // A class is `NAME/hidden states/kv-TYPE`: the slash is its own.
             assert!(!name.contains('/') && !names[at + 1..].contains(name), "{name}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::kv_type::KvType;
 use crate::ops::{
     Activate, AddRows, Attention, ConvWrite, EmbedRows, ExpertMatmul, GateUp, KvWrite, LayerNorm, Matmul, MixRows,
     RmsNorm, Rope, RopeKvWrite, RoundRows, Route, ScaleRows, ShortConv,
@@ -15,7 +16,7 @@ pub struct MatrixId(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VectorId(pub(crate) u32);
 
-/// An f32 buffer that an engine holds (activations, KV caches). Valid only in the engine that gave it.
+/// A buffer that an engine holds: activations of f32, or the words of a KV cache, which are moved as f32 and never looked at as such. Valid only in the engine that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferId(pub(crate) u32);
 
@@ -26,19 +27,26 @@ pub struct Row {
     pub position: u32,
 }
 
-/// The shape of the K or the V buffer of one layer: `[slot][position][kv_width]` f32, rows contiguous.
+/// The shape of the K or the V buffer of one layer: `[slot][position][row_words]` words of 4 bytes, rows contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KvLayout {
     pub n_slots: usize,
     pub n_positions: usize,
     /// Key heads × head size.
     pub kv_width: usize,
+    /// In what a row's values are kept.
+    pub kv_type: KvType,
 }
 
 impl KvLayout {
-    /// Values in one buffer of this shape: what to ask of `Engine::alloc`.
+    /// Words that a row takes.
+    pub fn row_words(&self) -> usize {
+        self.kv_type.row_words(self.kv_width)
+    }
+
+    /// Words in one buffer of this shape: what to ask of `Engine::alloc`.
     pub fn len(&self) -> usize {
-        self.n_slots.saturating_mul(self.n_positions).saturating_mul(self.kv_width)
+        self.n_slots.saturating_mul(self.n_positions).saturating_mul(self.row_words())
     }
 
     /// Whether a buffer of this shape holds nothing.
@@ -46,10 +54,10 @@ impl KvLayout {
         self.len() == 0
     }
 
-    /// Where the values of these positions of one slot lie, for moving a KV cache. The caller keeps slot and positions within the layout.
+    /// Where the words of these positions of one slot lie, for moving a KV cache. The caller keeps slot and positions within the layout.
     pub fn range(&self, slot: u32, positions: Range<u32>) -> Range<usize> {
-        let first = slot as usize * self.n_positions;
-        (first + positions.start as usize) * self.kv_width..(first + positions.end as usize) * self.kv_width
+        let (first, row_words) = (slot as usize * self.n_positions, self.row_words());
+        (first + positions.start as usize) * row_words..(first + positions.end as usize) * row_words
     }
 }
 

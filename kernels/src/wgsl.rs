@@ -5,6 +5,7 @@
 //! - a line that holds `$t` is repeated for every token of the variant, one that holds `$r` for every row of a lane, one that holds
 //!   `$p` for every pair of such rows (`$e` and `$o` are its even and its odd row); the number stands for the mark.
 
+use crate::kv_type::KvType;
 use crate::packing::{Codes, Packing, Plane, Scales};
 use crate::weight_type::WeightType;
 
@@ -16,6 +17,7 @@ pub enum Variant {
     Attention {
         /// Whether heads are whole fours of values.
         quads: bool,
+        kv_type: KvType,
     },
     ConvWrite,
     EmbedRows {
@@ -23,7 +25,9 @@ pub enum Variant {
     },
     ExpertMatmul(Product),
     GateUp(Product),
-    KvWrite,
+    KvWrite {
+        kv_type: KvType,
+    },
     LayerNorm,
     Matmul(Product),
     MixRows,
@@ -34,7 +38,9 @@ pub enum Variant {
         quantised: bool,
     },
     Rope,
-    RopeKvWrite,
+    RopeKvWrite {
+        kv_type: KvType,
+    },
     RoundRows {
         /// To 8 bits rather than f16.
         q8: bool,
@@ -100,6 +106,7 @@ macro_rules! file {
 type File = (&'static str, &'static str);
 
 const GROUPS: File = file!("parts/groups.wgsl");
+const EIGHT_BITS: File = file!("parts/eight_bits.wgsl");
 const EXPONENTIAL: File = file!("parts/exponential.wgsl");
 const ACTIVATIONS: File = file!("parts/activations.wgsl");
 const QUANTISE: File = file!("parts/quantise.wgsl");
@@ -115,18 +122,19 @@ impl Variant {
             Activate,
             AddRows,
             ConvWrite,
-            KvWrite,
             LayerNorm,
             MixRows,
             PadRows,
             QuantiseRows,
             Rope,
-            RopeKvWrite,
             Route,
             ScaleRows,
             ShortConv,
         ];
-        all.extend([true, false].map(|quads| Attention { quads }));
+        for kv_type in KvType::ALL {
+            all.extend([true, false].map(|quads| Attention { quads, kv_type }));
+            all.extend([KvWrite { kv_type }, RopeKvWrite { kv_type }]);
+        }
         all.extend(norms);
         all.extend([true, false].map(|q8| RoundRows { q8 }));
         let mut packings: Vec<Packing> = vec![];
@@ -168,7 +176,8 @@ impl Variant {
         match self {
             Variant::Activate => files.extend([EXPONENTIAL, ACTIVATIONS, file!("activate.wgsl")]),
             Variant::AddRows => files.push(file!("add_rows.wgsl")),
-            Variant::Attention { quads } => {
+            Variant::Attention { quads, kv_type } => {
+                form.switches = switches(kv_type);
                 let heads = if quads { file!("parts/quads.wgsl") } else { file!("parts/singles.wgsl") };
                 files.extend([EXPONENTIAL, heads, file!("attention.wgsl")]);
             }
@@ -191,7 +200,10 @@ impl Variant {
                 files.extend(product.weights.files());
                 files.extend([EXPONENTIAL, ACTIVATIONS, file!("gate_up.wgsl"), PRODUCTS]);
             }
-            Variant::KvWrite => files.push(file!("kv_write.wgsl")),
+            Variant::KvWrite { kv_type } => {
+                files.extend(kept(kv_type));
+                files.push(file!("kv_write.wgsl"));
+            }
             Variant::LayerNorm => files.push(file!("layer_norm.wgsl")),
             Variant::Matmul(product) => {
                 form = product.form("dense");
@@ -210,9 +222,15 @@ impl Variant {
                 files.push(file!("rms_norm.wgsl"));
             }
             Variant::Rope => files.push(file!("rope.wgsl")),
-            Variant::RopeKvWrite => files.push(file!("rope_kv_write.wgsl")),
+            Variant::RopeKvWrite { kv_type } => {
+                files.extend(kept(kv_type));
+                files.push(file!("rope_kv_write.wgsl"));
+            }
             Variant::RoundRows { q8 } => {
-                files.push(if q8 { file!("parts/round_q8.wgsl") } else { file!("parts/round_f16.wgsl") });
+                match q8 {
+                    true => files.extend([EIGHT_BITS, file!("parts/round_q8.wgsl")]),
+                    false => files.push(file!("parts/round_f16.wgsl")),
+                }
                 files.push(file!("round_rows.wgsl"));
             }
             Variant::Route => files.extend([EXPONENTIAL, file!("route.wgsl")]),
@@ -230,6 +248,24 @@ impl Variant {
     #[allow(dead_code, reason = "the build script joins the pieces itself, to name the file of an error")]
     pub fn source(self, workgroup: u32) -> String {
         self.pieces(workgroup).into_iter().map(|piece| piece.text).collect()
+    }
+}
+
+/// How a row of a cache is written in its type.
+fn kept(kv_type: KvType) -> Vec<File> {
+    match kv_type {
+        KvType::F32 => vec![file!("parts/keep_f32.wgsl")],
+        KvType::F16 => vec![file!("parts/keep_f16.wgsl")],
+        KvType::Q8 => vec![EIGHT_BITS, file!("parts/keep_q8.wgsl")],
+    }
+}
+
+/// How it is read.
+fn switches(kv_type: KvType) -> Vec<&'static str> {
+    match kv_type {
+        KvType::F32 => vec!["kv f32"],
+        KvType::F16 => vec!["kv f16", "kv words"],
+        KvType::Q8 => vec!["kv q8", "kv words"],
     }
 }
 

@@ -27,6 +27,8 @@ struct Params {
     bias_at: u32,
     // Where the sinks lie in `data`: [n_heads], the bits of f32; 0: there are none.
     sinks_at: u32,
+    // Words of a cache row.
+    row_words: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -63,7 +65,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     let head_quads = (params.head_size + 3u) / 4u;
     let head_at = (workgroup.y * params.n_heads + workgroup.x) * params.head_size;
-    let cache_at = slot * params.n_positions * params.kv_width + workgroup.x / params.heads_a_group * params.head_size;
+    let first_row = slot * params.n_positions;
+    // Where in a cache's row the head begins.
+    let kv_at = workgroup.x / params.heads_a_group * params.head_size;
 
     var largest = LOWEST;
     var total = 0.0;
@@ -77,10 +81,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let own = block * 64u + lane;
         var score = LOWEST;
         if own >= first && own <= position {
-            let key_at = cache_at + own * params.kv_width;
             var dots = vec4<f32>(0.0);
             for (var i = 0u; i < head_quads; i = i + 1u) {
-                dots = dots + query(head_at, i) * key(key_at, i);
+                dots = dots + query(head_at, i) * key(first_row + own, kv_at, i);
             }
             score = ((dots.x + dots.y) + (dots.z + dots.w)) * params.scale;
             if params.cap > 0.0 {
@@ -112,7 +115,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             for (var p = start; p <= end; p = p + 1u) {
                 let weight = weights[p - block * 64u];
                 total = total + weight;
-                sum = sum + weight * value(cache_at + p * params.kv_width, lane);
+                sum = sum + weight * value(first_row + p, kv_at, lane);
             }
         }
         largest = new_largest;

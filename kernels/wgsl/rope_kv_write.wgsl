@@ -1,4 +1,5 @@
-// Queries turned, keys turned into their cache, values copied into theirs: a lane two values, a row of workgroups a token row.
+// Queries turned, keys turned into their cache, values copied into theirs: a lane two values of the queries, then a lane a unit of the caches'
+// type, a row of workgroups a token row. The type is that of parts/keep_f32.wgsl, keep_f16.wgsl or keep_q8.wgsl.
 
 struct Params {
     n_heads: u32,
@@ -10,6 +11,9 @@ struct Params {
     within: u32,
     between: u32,
     n_positions: u32,
+    // Words of a cache's row, and units that it is written in.
+    row_words: u32,
+    n_units: u32,
     // Where the angles and the token rows lie in `data`.
     angles_at: u32,
     rows_at: u32,
@@ -22,49 +26,72 @@ struct Params {
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
 // [token row][n_heads][head_size], f32.
 @group(0) @binding(3) var<storage, read_write> q: array<f32>;
-// [slot][position][n_kv_heads][head_size], f32.
-@group(0) @binding(4) var<storage, read_write> k_cache: array<f32>;
-@group(0) @binding(5) var<storage, read_write> v_cache: array<f32>;
+// [slot][position][row_words], u32.
+@group(0) @binding(4) var<storage, read_write> k_cache: array<u32>;
+@group(0) @binding(5) var<storage, read_write> v_cache: array<u32>;
+
+fn kv_width() -> u32 {
+    return params.n_kv_heads * params.head_size;
+}
+
+// Where value `i` of the heads of a token row lies, keys counted after queries and values after keys.
+fn place(row: u32, i: u32) -> u32 {
+    return row * (params.n_heads + 2u * params.n_kv_heads) * params.head_size + i;
+}
+
+// Both values of a pair, turned.
+fn turned(row: u32, pair: u32, a: f32, b: f32) -> vec2<f32> {
+    let angle = params.angles_at + (row * params.n_pairs + pair) * 2u;
+    let cosine = bitcast<f32>(data[angle]);
+    let sine = bitcast<f32>(data[angle + 1u]);
+    return vec2<f32>(a * cosine - b * sine, a * sine + b * cosine);
+}
+
+// The bits of value `i` of a token row's keys, turned.
+fn key(row: u32, i: u32) -> u32 {
+    let head_at = place(row, params.n_heads * params.head_size + i / params.head_size * params.head_size);
+    let own = i % params.head_size;
+    if own >= 2u * params.n_pairs {
+        return bitcast<u32>(qkv[head_at + own]);
+    }
+    // Neighbours are a pair, or the halves of what turns.
+    let is_pairs = params.between == 2u;
+    let pair = select(own % params.n_pairs, own / 2u, is_pairs);
+    let is_second = select(own / params.n_pairs, own % 2u, is_pairs) == 1u;
+    let first = head_at + pair * params.between;
+    let both = turned(row, pair, qkv[first], qkv[first + params.within]);
+    return bitcast<u32>(select(both.x, both.y, is_second));
+}
+
+fn value(row: u32, i: u32) -> u32 {
+    return bitcast<u32>(qkv[place(row, (params.n_heads + params.n_kv_heads) * params.head_size + i)]);
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let half = (params.head_size + 1u) / 2u;
-    let head = id.x / half;
-    let n_all = params.n_heads + 2u * params.n_kv_heads;
-    if head >= n_all {
+    let n_turned = params.n_heads * half;
+    if id.x >= n_turned + params.n_units {
         return;
     }
+    if id.x >= n_turned {
+        let row = params.rows_at + id.y * 2u;
+        keep(id.y, (data[row] * params.n_positions + data[row + 1u]) * params.row_words, id.x - n_turned);
+        return;
+    }
+    let head = id.x / half;
     let pair = id.x % half;
-    let turned = pair < params.n_pairs && head < params.n_heads + params.n_kv_heads;
+    let turns = pair < params.n_pairs;
     // Which two values of the head: a pair, or two neighbours that only move.
-    let first = select(2u * pair, pair * params.between, turned);
-    let second = select(2u * pair + 1u, pair * params.between + params.within, turned);
+    let first = select(2u * pair, pair * params.between, turns);
+    let second = select(2u * pair + 1u, pair * params.between + params.within, turns);
+    let source = place(id.y, head * params.head_size);
+    var both = vec2<f32>(qkv[source + first], qkv[source + second]);
+    if turns {
+        both = turned(id.y, pair, both.x, both.y);
+    }
+    let to = (id.y * params.n_heads + head) * params.head_size;
+    q[to + first] = both.x;
     // The last value of a head of an odd size has no neighbour.
-    let has_second = second < params.head_size;
-    let source = (id.y * n_all + head) * params.head_size;
-    var a = qkv[source + first];
-    var b = qkv[source + second];
-    if turned {
-        let angle = params.angles_at + (id.y * params.n_pairs + pair) * 2u;
-        let cosine = bitcast<f32>(data[angle]);
-        let sine = bitcast<f32>(data[angle + 1u]);
-        let x = a;
-        a = x * cosine - b * sine;
-        b = x * sine + b * cosine;
-    }
-    let row = params.rows_at + id.y * 2u;
-    let place = (data[row] * params.n_positions + data[row + 1u]) * params.n_kv_heads;
-    if head < params.n_heads {
-        let to = (id.y * params.n_heads + head) * params.head_size;
-        q[to + first] = a;
-        if has_second { q[to + second] = b; }
-    } else if head < params.n_heads + params.n_kv_heads {
-        let to = (place + head - params.n_heads) * params.head_size;
-        k_cache[to + first] = a;
-        if has_second { k_cache[to + second] = b; }
-    } else {
-        let to = (place + head - params.n_heads - params.n_kv_heads) * params.head_size;
-        v_cache[to + first] = a;
-        if has_second { v_cache[to + second] = b; }
-    }
+    if second < params.head_size { q[to + second] = both.y; }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use polyphony_kernels::KvType;
 use polyphony_protocol::frame::MAX_FRAME_BYTES;
 use polyphony_protocol::hub::{Join, Neighbours};
 use polyphony_protocol::version;
@@ -86,8 +87,9 @@ async fn run_to_the_end(
         () = shutdown.cancelled() => return Ok(()),
         chosen = choosing => chosen??,
     };
-    for speed in &chosen.speeds {
-        tracing::info!(backend = %speed.backend, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
+    let speeds = chosen.speeds();
+    for speed in &speeds {
+        tracing::info!(numerics = %speed.numerics, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }
     let cache = Cache::open(flags.data_dir.join("weights"), flags.cache_size)?;
     let join = Join {
@@ -98,22 +100,23 @@ async fn run_to_the_end(
         ring_address: ring_address.to_string(),
         capacity_bytes,
         allocatable_bytes,
-        backend: chosen.name.to_owned(),
-        device: chosen.device.clone(),
-        numerics: chosen.numerics.clone(),
-        speeds: chosen.speeds.clone(),
+        backend: chosen.first().name.to_owned(),
+        device: chosen.first().device.clone(),
+        numerics: chosen.first().numerics.clone(),
+        speeds: speeds.clone(),
+        kv_caches: KvType::ALL.map(|kv_type| kv_type.name().to_owned()).into(),
         metrics_address: metrics_address.to_string(),
         instance: instance(),
     };
-    tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, backend = chosen.name, protocol = %version::CURRENT, device = %chosen.device, limit = MAX_FRAME_BYTES, "agent started");
+    tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, numerics = %chosen.names(), protocol = %version::CURRENT, device = %chosen.first().device, limit = MAX_FRAME_BYTES, "agent started");
     let board = Arc::new(Board::default());
     let memory = Budget::new(allocatable_bytes);
     let sensors = Sensors { file: flags.sensors.clone() };
     let identity = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        backend: chosen.name.to_owned(),
-        device: chosen.device.clone(),
-        speeds: chosen.speeds.clone(),
+        backend: chosen.first().name.to_owned(),
+        device: chosen.first().device.clone(),
+        speeds,
     };
     let metrics = Arc::new(Metrics::new(identity, board.clone(), memory.clone(), sensors.clone()));
     let wire = Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()));

@@ -30,7 +30,7 @@ use crate::serve::stage::{EncoderShape, StageShape};
 use crate::serve::thread::Thread;
 use crate::weights::{Cache, Hold, Host};
 
-use load::{LoadError, Loaded, check_joined, check_numerics, load};
+use load::{LoadError, Loaded, check_joined, computing, load};
 use residents::{Kind, Resident};
 
 pub use ordeals::Ordeals;
@@ -273,7 +273,7 @@ async fn settle(
     hold: &Hold,
     cancel: &CancellationToken,
 ) -> Result<Arc<Resident>, LoadError> {
-    check_numerics(context, assignment)?;
+    computing(context, assignment)?;
     check_joined(assignment)?;
     let among_loaded = || {
         let resident = context.residents.find(assignment)?;

@@ -1,4 +1,4 @@
-//! The backend: measures what this phone has and takes the faster, or what the person chose.
+//! The backend: measures every class that this phone can compute in, or those that the person left it. Plans choose among them.
 
 pub mod apart;
 
@@ -8,29 +8,37 @@ use std::time::{Duration, Instant};
 use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Matmul, Recording, WeightType};
 use polyphony_protocol::hub::Speed;
 
+use crate::class::Class;
 use crate::cpu_share::CpuShare;
 use crate::flags::BackendChoice;
 
 use apart::Measured;
 
-/// The backend that segments run on, and what was measured of all.
+/// What segments can run on, and what was measured of each.
 #[derive(Clone, Debug)]
 pub struct Chosen {
-    pub backend: Backend,
-    /// `cpu` or `vulkan`.
-    pub name: &'static str,
-    pub device: String,
-    /// The first part of a numerics class, such as `cpu-f32-r1`.
-    pub numerics: String,
-    pub speeds: Vec<Speed>,
+    /// At least one. The first is all that a controller of protocol 2.0 knows of: f32 on the faster device, unless a person left out f32.
+    candidates: Vec<Candidate>,
     /// Where engines keep what only saves time: compiled pipelines, measurements.
     cache: PathBuf,
     /// A lab's phone keeps to one.
     share: Option<CpuShare>,
 }
 
-const VULKAN: Backend = Backend::Vulkan { arithmetic: Arithmetic::F32 };
-const VULKAN_INT8: Backend = Backend::Vulkan { arithmetic: Arithmetic::Int8 };
+/// A backend in one arithmetic.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub backend: Backend,
+    /// `cpu` or `vulkan`.
+    pub name: &'static str,
+    pub device: String,
+    /// The first part of a numerics class, such as `cpu-f32-r1`.
+    pub numerics: String,
+    pub speed: Speed,
+}
+
+/// Each device in both.
+const ARITHMETICS: [Arithmetic; 2] = [Arithmetic::F32, Arithmetic::Int8];
 
 /// The products whose arithmetic is measured, outputs and inputs: query, key and value, gate and up, and down of a small model. Their
 /// 1.8 MB of weights lie in any cache.
@@ -53,12 +61,32 @@ const STREAMS: usize = 4;
 // === impl Chosen ===
 
 impl Chosen {
-    /// A new engine of the chosen kind.
+    /// What a controller is told of that takes one class for all that a phone has.
+    pub fn first(&self) -> &Candidate {
+        &self.candidates[0]
+    }
+
+    /// What was measured, of every class one.
+    pub fn speeds(&self) -> Vec<Speed> {
+        self.candidates.iter().map(|candidate| candidate.speed.clone()).collect()
+    }
+
+    /// The class's engine, if this phone has it.
+    pub fn of(&self, class: &Class<'_>) -> Option<&Candidate> {
+        self.candidates.iter().find(|candidate| candidate.numerics == class.numerics)
+    }
+
+    /// The names of all, for people.
+    pub fn names(&self) -> String {
+        self.candidates.iter().map(|candidate| candidate.numerics.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A new engine of this kind.
     ///
     /// # Errors
     /// When the device does not open any more.
-    pub fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
-        open(self.backend, &self.cache, self.share.as_ref())
+    pub fn open(&self, backend: Backend) -> Result<Box<dyn Engine>, EngineError> {
+        open(backend, &self.cache, self.share.as_ref())
     }
 }
 
@@ -85,80 +113,100 @@ pub struct Measuring {
     pub program: Option<PathBuf>,
 }
 
-/// Opens and measures the backends that `choice` allows.
+/// Opens and measures the classes that `choice` allows.
 ///
 /// # Errors
-/// When the one that was asked for does not open; with `auto` only when not even the processor does.
+/// When one that was asked for does not open; with `auto` only when not even the processor does.
 pub fn choose(choice: BackendChoice, how: &Measuring) -> Result<Chosen, EngineError> {
-    let threads = how.threads;
-    let cpu = Backend::Cpu { threads, arithmetic: Arithmetic::F32 };
-    match choice {
-        BackendChoice::Cpu => how.candidate(cpu, "cpu"),
-        BackendChoice::CpuInt8 => how.candidate(Backend::Cpu { threads, arithmetic: Arithmetic::Int8 }, "cpu"),
-        BackendChoice::Vulkan => how.candidate(VULKAN, "vulkan"),
-        BackendChoice::VulkanInt8 => how.candidate(VULKAN_INT8, "vulkan"),
+    let candidates = match choice {
+        BackendChoice::Cpu => how.cpu(&ARITHMETICS)?,
+        BackendChoice::CpuInt8 => how.cpu(&[Arithmetic::Int8])?,
+        BackendChoice::Vulkan => how.gpu(&ARITHMETICS)?,
+        BackendChoice::VulkanInt8 => how.gpu(&[Arithmetic::Int8])?,
         BackendChoice::Auto => {
-            let cpu = how.candidate(cpu, "cpu")?;
-            let vulkan = match how.gpu() {
-                Ok(vulkan) => vulkan,
+            let cpu = how.cpu(&ARITHMETICS)?;
+            match how.gpu(&ARITHMETICS) {
+                Ok(gpu) if gpu[0].speed.gflops > cpu[0].speed.gflops => [gpu, cpu].concat(),
+                Ok(gpu) => [cpu, gpu].concat(),
                 Err(error @ EngineError::NoAdapter { .. }) => {
                     tracing::info!(%error, "going on with the CPU backend");
-                    return Ok(cpu);
+                    cpu
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the GPU cannot be used: going on with the CPU backend");
-                    return Ok(cpu);
+                    cpu
                 }
-            };
-            let speeds: Vec<Speed> = cpu.speeds.iter().chain(&vulkan.speeds).cloned().collect();
-            let faster = if vulkan.speeds[0].gflops > cpu.speeds[0].gflops { vulkan } else { cpu };
-            Ok(Chosen { speeds, ..faster })
+            }
         }
-    }
+    };
+    Ok(Chosen { candidates, cache: how.cache(), share: how.share.clone() })
 }
 
-/// Measures the GPU in this process.
-fn measure_gpu(data_dir: &Path, memory_bytes: u64) -> Result<Measured, EngineError> {
+/// Measures the GPU in this process, in each arithmetic.
+fn measure_gpu(data_dir: &Path, memory_bytes: u64) -> Result<Vec<Measured>, EngineError> {
     let data_dir = data_dir.to_owned();
-    Measuring { threads: 1, share: None, data_dir, memory_bytes, program: None }.measured(VULKAN, "vulkan")
+    let how = Measuring { threads: 1, share: None, data_dir, memory_bytes, program: None };
+    how.all_measured(&ARITHMETICS, "vulkan", |arithmetic| Backend::Vulkan { arithmetic })
 }
 
 // === impl Measuring ===
 
 impl Measuring {
-    fn candidate(&self, backend: Backend, name: &'static str) -> Result<Chosen, EngineError> {
-        Ok(self.chosen(backend, name, self.measured(backend, name)?))
+    fn cpu(&self, arithmetics: &[Arithmetic]) -> Result<Vec<Candidate>, EngineError> {
+        let backend = |arithmetic| Backend::Cpu { threads: self.threads, arithmetic };
+        Ok(candidates(arithmetics, "cpu", backend, self.all_measured(arithmetics, "cpu", backend)?))
     }
 
-    /// The GPU, of which this process is to keep nothing before it computes on it.
-    fn gpu(&self) -> Result<Chosen, EngineError> {
-        match (&self.program, &self.share) {
-            (Some(program), None) => {
-                Ok(self.chosen(VULKAN, "vulkan", apart::measure(program, &self.data_dir, self.memory_bytes)?))
+    /// Of the GPU this process is to keep nothing before it computes on it.
+    fn gpu(&self, arithmetics: &[Arithmetic]) -> Result<Vec<Candidate>, EngineError> {
+        let backend = |arithmetic| Backend::Vulkan { arithmetic };
+        let measured = match (&self.program, &self.share) {
+            (Some(program), None) if arithmetics == ARITHMETICS => {
+                apart::measure(program, &self.data_dir, self.memory_bytes)?
             }
-            _ => self.candidate(VULKAN, "vulkan"),
+            _ => self.all_measured(arithmetics, "vulkan", backend)?,
+        };
+        Ok(candidates(arithmetics, "vulkan", backend, measured))
+    }
+
+    /// A device in each arithmetic. Its memory is as fast in one as in the other, and measured once.
+    fn all_measured(
+        &self,
+        arithmetics: &[Arithmetic],
+        name: &'static str,
+        backend: impl Fn(Arithmetic) -> Backend,
+    ) -> Result<Vec<Measured>, EngineError> {
+        let mut all: Vec<Measured> = Vec::new();
+        for &arithmetic in arithmetics {
+            let memory_speed = all.first().map(|measured| measured.speed.gigabytes_per_second);
+            all.push(self.measured(backend(arithmetic), name, memory_speed)?);
         }
+        Ok(all)
     }
 
-    fn chosen(&self, backend: Backend, name: &'static str, measured: Measured) -> Chosen {
-        let Measured { device, numerics, speed } = measured;
-        Chosen { backend, name, device, numerics, speeds: vec![speed], cache: self.cache(), share: self.share.clone() }
-    }
-
-    fn measured(&self, backend: Backend, name: &'static str) -> Result<Measured, EngineError> {
+    fn measured(
+        &self,
+        backend: Backend,
+        name: &'static str,
+        memory_speed: Option<f64>,
+    ) -> Result<Measured, EngineError> {
         let share = self.share.as_ref();
         let mut engine = open(backend, &self.cache(), share)?;
         let (device, numerics) = (engine.device(), engine.numerics());
         let n_matrices = streamed_matrices(self.memory_bytes);
         let place = self.cache().join(remembered_name(&format!("{device} {numerics}"), n_matrices));
         let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
-            Some(speed) => speed,
+            // A file of before does not say.
+            Some(speed) => Speed { numerics: numerics.clone(), ..speed },
             None => {
                 let share_now = share.map(CpuShare::now);
                 let [gflops, batch_gflops] = measure_arithmetic(engine.as_mut(), share_now)?;
-                let gigabytes_per_second = measure_memory(engine.as_mut(), share_now, n_matrices)?;
-                let device = device.clone();
-                let speed = Speed { backend: name.to_owned(), device, gflops, batch_gflops, gigabytes_per_second };
+                let gigabytes_per_second = match memory_speed {
+                    Some(known) => known,
+                    None => measure_memory(engine.as_mut(), share_now, n_matrices)?,
+                };
+                let (backend, device, numerics) = (name.to_owned(), device.clone(), numerics.clone());
+                let speed = Speed { backend, device, numerics, gflops, batch_gflops, gigabytes_per_second };
                 if share.is_none() {
                     remember(&place, &speed);
                 }
@@ -171,6 +219,22 @@ impl Measuring {
     fn cache(&self) -> PathBuf {
         self.data_dir.join("kernels")
     }
+}
+
+fn candidates(
+    arithmetics: &[Arithmetic],
+    name: &'static str,
+    backend: impl Fn(Arithmetic) -> Backend,
+    measured: Vec<Measured>,
+) -> Vec<Candidate> {
+    let candidate = |(&arithmetic, Measured { device, numerics, speed }): (&Arithmetic, Measured)| Candidate {
+        backend: backend(arithmetic),
+        name,
+        device,
+        numerics,
+        speed,
+    };
+    arithmetics.iter().zip(measured).map(candidate).collect()
 }
 
 /// A file for each device, driver and arithmetic, and for what is measured: of another thing there would be other figures.
@@ -330,16 +394,45 @@ mod tests {
             choose(BackendChoice::Cpu, &how).unwrap()
         };
         let chosen = choose(1);
-        assert!(chosen.speeds[0].gflops > 0.0);
-        let file = std::fs::read_dir(folder.path().join("kernels")).unwrap().next().unwrap().unwrap().path();
+        let speeds = chosen.speeds();
+        assert_eq!(
+            speeds.iter().map(|speed| speed.numerics.clone()).collect::<Vec<_>>(),
+            ["cpu-f32-r1", "cpu-int8-r2"]
+        );
+        assert!(speeds.iter().all(|speed| speed.gflops > 0.0));
+        assert_eq!(speeds[0].gigabytes_per_second.to_bits(), speeds[1].gigabytes_per_second.to_bits());
+        let files = || {
+            let mut files: Vec<PathBuf> =
+                std::fs::read_dir(folder.path().join("kernels")).unwrap().map(|file| file.unwrap().path()).collect();
+            files.sort();
+            files
+        };
+        let file = files().into_iter().find(|file| file.to_string_lossy().contains("cpu-f32")).unwrap();
         // Figures that JSON gives back to the last bit.
-        let known = Speed { gflops: 1e6, batch_gflops: 2e6, gigabytes_per_second: 1.5, ..chosen.speeds[0].clone() };
+        let known = Speed { gflops: 1e6, batch_gflops: 2e6, gigabytes_per_second: 1.5, ..speeds[0].clone() };
         std::fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
-        assert_eq!(choose(1).speeds, [known]);
+        let other: Speed = serde_json::from_slice(&serde_json::to_vec(&speeds[1]).unwrap()).unwrap();
+        assert_eq!(choose(1).speeds(), [known, other]);
         std::fs::write(&file, b"{").unwrap();
-        assert!(choose(1).speeds[0].gflops < 1e6);
+        assert!(choose(1).speeds()[0].gflops < 1e6);
         // Another number of threads is another device.
         choose(2);
-        assert_eq!(std::fs::read_dir(folder.path().join("kernels")).unwrap().count(), 2);
+        assert_eq!(files().len(), 4);
+    }
+
+    #[test]
+    fn a_class_opens_the_engine_of_its_arithmetic_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().to_owned();
+        let how = Measuring { threads: 1, share: None, data_dir, memory_bytes: 1, program: None };
+        let both = choose(BackendChoice::Cpu, &how).unwrap();
+        for class in ["cpu-f32-r1/f16/kv-f16", "cpu-int8-r2/f32/kv-f32"] {
+            let class = Class::parse(class).unwrap();
+            let candidate = both.of(&class).unwrap();
+            assert_eq!(both.open(candidate.backend).unwrap().numerics(), class.numerics);
+        }
+        assert!(both.of(&Class::parse("cpu-f32-r9/f16/kv-f16").unwrap()).is_none());
+        let one = choose(BackendChoice::CpuInt8, &how).unwrap();
+        assert_eq!(one.names(), "cpu-int8-r2");
     }
 }

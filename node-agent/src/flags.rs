@@ -29,7 +29,7 @@ pub struct Flags {
     /// Memory that segments may take, such as 80Mi; the default is half of the phone's
     #[arg(long, value_name = "QUANTITY", value_parser = parse_bytes)]
     pub memory: Option<u64>,
-    /// What segments run on; auto measures both and takes the faster
+    /// What segments may run on; plans choose among what is left, in the arithmetic that their deployment asks for
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
     /// Threads of the CPU backend
@@ -66,11 +66,11 @@ pub struct Flags {
 pub enum BackendChoice {
     Auto,
     Vulkan,
-    /// Vulkan with activations of 8 bits where weights are quantised; faster on some devices, a little less exact
+    /// Vulkan in the arithmetic `Int8` alone
     #[value(name = "vulkan-int8")]
     VulkanInt8,
     Cpu,
-    /// The processor with activations of 8 bits where weights are quantised: faster, a little less exact
+    /// The processor in the arithmetic `Int8` alone
     #[value(name = "cpu-int8")]
     CpuInt8,
 }

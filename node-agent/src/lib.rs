@@ -8,6 +8,7 @@ pub mod assignment;
 pub mod backend;
 pub mod board;
 pub mod budget;
+pub mod class;
 pub mod cpu_share;
 pub mod data_dir;
 pub mod discovery;

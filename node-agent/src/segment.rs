@@ -3,7 +3,7 @@
 //! A step takes token rows (tokens on the head, hidden states elsewhere) through the layers; what comes out is the hidden
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
-use polyphony_kernels::{Engine, EngineError, Recording, Row};
+use polyphony_kernels::{Engine, EngineError, KvType, Recording, Row};
 use polyphony_model::family::Positions;
 use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Role, Room, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
@@ -43,6 +43,22 @@ pub struct Capacity {
     pub n_positions: usize,
     /// Token rows of one step: the prefill chunk.
     pub max_rows: usize,
+}
+
+/// What a segment rounds by, and so a part of its numerics class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rounding {
+    /// Of hidden states, after every layer.
+    pub activation_type: ActivationType,
+    /// Of keys and values, when they are kept.
+    pub kv_type: KvType,
+}
+
+/// Keys and values as they are computed.
+impl From<ActivationType> for Rounding {
+    fn from(activation_type: ActivationType) -> Self {
+        Self { activation_type, kv_type: KvType::F32 }
+    }
 }
 
 impl Capacity {
@@ -109,7 +125,7 @@ pub enum SegmentError {
     NotLoaded { from: u32, to: u32 },
     #[error("positions {from} to {to} of slot {slot} are not in the KV cache, which has {n_slots} of {n_positions}")]
     NotCached { slot: u32, from: u32, to: u32, n_slots: usize, n_positions: usize },
-    #[error("{n_positions} positions of a KV cache came in {actual} values, {expected} expected")]
+    #[error("{n_positions} positions of a KV cache came in {actual} words of 4 bytes, {expected} expected")]
     KvSize { n_positions: u32, actual: usize, expected: usize },
 }
 
@@ -138,7 +154,7 @@ impl Segment {
         manifest: &Manifest,
         holds: Holds,
         capacity: Capacity,
-        activation_type: ActivationType,
+        rounding: impl Into<Rounding>,
         mut bytes_of: impl FnMut(&TensorEntry) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let hyperparameters = manifest.hyperparameters.clone();
@@ -155,7 +171,7 @@ impl Segment {
             loaded.take(engine.as_mut(), tensor, bytes)?;
         }
         loaded.take_rest(engine.as_mut())?;
-        Ok(Self::build(engine, hyperparameters, &loaded, holds, capacity, activation_type)?)
+        Ok(Self::build(engine, hyperparameters, &loaded, holds, capacity, rounding.into())?)
     }
 
     fn build(
@@ -164,10 +180,10 @@ impl Segment {
         loaded: &Loaded,
         holds: Holds,
         capacity: Capacity,
-        activation_type: ActivationType,
+        rounding: Rounding,
     ) -> Result<Self, SegmentError> {
         let of = &hyperparameters;
-        let decoder = Decoder::build(engine.as_mut(), loaded, of, holds, capacity, activation_type)?;
+        let decoder = Decoder::build(engine.as_mut(), loaded, of, holds, capacity, rounding)?;
         let head = match holds.head {
             false => None,
             true => Some(Head::build(engine.as_mut(), loaded, of, capacity)?),

@@ -19,6 +19,8 @@ mod hub;
 mod int8;
 #[path = "it/kv_rows.rs"]
 mod kv_rows;
+#[path = "it/kv_types.rs"]
+mod kv_types;
 #[path = "it/measuring.rs"]
 mod measuring;
 #[path = "it/metrics.rs"]

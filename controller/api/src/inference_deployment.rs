@@ -10,6 +10,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::numerics::ActivationType;
+use crate::numerics::Numerics;
+
 /// What a person wants to run.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,6 +64,7 @@ use serde::{Deserialize, Serialize};
         priority = "1"
     )
 )]
+#[x_kube(validation = Rule::new("!has(self.numerics) || !has(self.numerics.activationType) || !has(self.transport) || !has(self.transport.activationType) || self.numerics.activationType == self.transport.activationType").message("numerics.activationType and transport.activationType contradict each other: write numerics.activationType alone"))]
 pub struct InferenceDeploymentSpec {
     /// Name of a Model in the same namespace.
     #[schemars(length(min = 1, max = 253))]
@@ -87,7 +91,10 @@ pub struct InferenceDeploymentSpec {
     /// Whether and when layers move between phones while the deployment serves.
     #[serde(default)]
     pub load_balancing: LoadBalancing,
-    /// How hidden states travel.
+    /// What the model computes in: arithmetic, hidden states, KV cache.
+    #[serde(default)]
+    pub numerics: Numerics,
+    /// Deprecated: write `numerics.activationType` instead.
     #[serde(default)]
     pub transport: Transport,
     /// Where phones are short, deployments of a higher priority are planned first. A plan that serves already is never
@@ -278,27 +285,22 @@ fn default_memory_fraction() -> f64 {
     0.9
 }
 
+// === impl InferenceDeploymentSpec ===
+
+impl InferenceDeploymentSpec {
+    /// The type of hidden states, from whichever field names it.
+    pub fn activation_type(&self) -> ActivationType {
+        self.numerics.activation_type.or(self.transport.activation_type).unwrap_or_default()
+    }
+}
+
 /// How hidden states travel from phone to phone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Transport {
-    /// The type of a hidden state on the wire, and the rounding of the residual stream after every layer. `f32`: 4 bytes a
-    /// value. `f16`: 2 bytes a value, with one power-of-two exponent a row.
-    /// `q8`: 1 byte a value, with one scale for 32 values; the least to send, and lossy: see docs/numerics.md.
-    #[serde(default)]
-    pub activation_type: ActivationType,
-}
-
-/// The type of a hidden state on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ActivationType {
-    F32,
-    /// Half precision with one power-of-two exponent a row.
-    #[default]
-    F16,
-    /// 8-bit integers with one scale for 32 values; lossy.
-    Q8,
+    /// Deprecated: write `numerics.activationType` instead, which means the same. Both may stand together only where they agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_type: Option<ActivationType>,
 }
 
 /// What runs now.

@@ -9,6 +9,7 @@ pub mod fields;
 pub mod inference_deployment;
 pub mod model;
 pub mod model_source;
+pub mod numerics;
 pub mod phone;
 pub mod quantity;
 pub mod segment_placement;

@@ -8,6 +8,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::numerics::KvCache;
+
 /// What a person says of a phone. The agent creates the object when it joins; its spec is yours to edit.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -100,10 +102,10 @@ pub struct PhoneStatus {
     /// The agent's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
-    /// The backend that its segments run on: `cpu` or `vulkan`.
+    /// Of its classes, the backend of the one that a controller of protocol 2.0 goes by: `cpu` or `vulkan`. `backends` has all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
-    /// Backend and arithmetic of its segments: rings are made of phones that have this in common.
+    /// Backend and arithmetic of the same class, with its revision. Rings are made of phones that have one in common: `backends` has all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numerics: Option<String>,
     /// The device behind that backend.
@@ -121,10 +123,13 @@ pub struct PhoneStatus {
     /// Memory that segments may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Memory>,
-    /// Measured speeds, one entry a backend.
+    /// Measured speeds, one entry a class: a backend in one arithmetic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendSpeed>,
-    /// The same for people, such as `cpu 25.60, vulkan 1.30`: 10^9 operations a second of each backend.
+    /// The types in which its agent can keep keys and values. Absent: an agent of before, which keeps `F32` alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kv_caches: Vec<KvCache>,
+    /// The speeds for people, such as `cpu-f32 25.60, cpu-int8 60.10`: 10^9 operations a second of each class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speeds: Option<String>,
     /// When the measurements here and in its placements were written last. They are at most every 30 seconds, and only when one has
@@ -169,7 +174,7 @@ pub struct Memory {
     pub memory: String,
 }
 
-/// How fast a backend was measured to be on this phone.
+/// How fast a backend was measured to be on this phone, in one arithmetic.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendSpeed {
@@ -177,6 +182,10 @@ pub struct BackendSpeed {
     pub name: String,
     /// The device behind it.
     pub device: String,
+    /// Backend and arithmetic with its revision, and of a GPU its device and driver: the first part of a numerics class. Absent: an agent of
+    /// before, whose one class is the `numerics` of the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numerics: Option<String>,
     /// 10^9 floating-point operations a second in a matrix-vector product (a multiply-add counts as two).
     pub gflops: f64,
     /// The same with four rows at once, as of four sessions: what each further one costs follows.
@@ -192,6 +201,9 @@ pub struct BackendSpeed {
 pub struct LayerTime {
     /// Digest of the model's manifest.
     pub manifest_digest: String,
+    /// What it was computed in: the first part of a numerics class. Absent: measured before this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numerics: Option<String>,
     /// One token through one layer in decode.
     pub milliseconds_per_layer: f64,
     /// The least that it ever was: the phone when it is cool and has nothing else to do.

@@ -71,7 +71,7 @@ fn replica(layout: &mut Layout, preview: &Preview, prompt_tokens: u32) {
             }
             layout.field_at(1, "Limited By", &plan.bound);
             layout.field_at(1, "Quality", quality(plan.gap, plan.is_by_rule()));
-            layout.field_at(1, "Arithmetic", &planned.numerics_class);
+            layout.field_at(1, "Class", &planned.numerics_class);
             let n_stages = plan.stages.len();
             let rows = plan.stages.iter().enumerate().map(|(idx, stage)| {
                 vec![
@@ -219,7 +219,7 @@ mod tests {
             "apiVersion": "polyphony.dev/v1alpha1", "kind": "Phone", "metadata": {"name": name}, "spec": {},
             "status": {
                 "capacity": {"memory": format!("{memory_mib}Mi")}, "allocatable": {"memory": format!("{memory_mib}Mi")},
-                "backend": "cpu", "numerics": "cpu-f32", "ringAddress": "127.0.0.1:1",
+                "backend": "cpu", "numerics": "cpu-int8", "kvCaches": ["F32", "F16", "Q8"], "ringAddress": "127.0.0.1:1",
                 "backends": [{"name": "cpu", "device": "cpu", "gflops": 100.0, "gigabytesPerSecond": gigabytes_per_second}],
                 "conditions": [{"type": "Ready", "status": "True", "reason": "Heartbeat", "message": "",
                     "lastTransitionTime": "2026-01-01T00:00:00Z"}],

@@ -17,6 +17,7 @@ pub(super) fn join(phone: &str) -> Join {
         device: "cpu".into(),
         numerics: "cpu-f32".into(),
         speeds: vec![],
+        kv_caches: vec![],
         metrics_address: String::new(),
         instance: String::new(),
     }

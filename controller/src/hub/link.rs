@@ -198,8 +198,8 @@ fn check_join(join: &Join) -> Result<(), String> {
     }
     let texts =
         [&join.agent_version, &join.backend, &join.device, &join.numerics, &join.metrics_address, &join.instance];
-    let speeds = join.speeds.iter().flat_map(|speed| [&speed.backend, &speed.device]);
-    if texts.into_iter().chain(speeds).any(|text| text.len() > MAX_TEXT) {
+    let speeds = join.speeds.iter().flat_map(|speed| [&speed.backend, &speed.device, &speed.numerics]);
+    if texts.into_iter().chain(speeds).chain(&join.kv_caches).any(|text| text.len() > MAX_TEXT) {
         return Err(format!("a text of the join is over {MAX_TEXT} bytes: update the agent"));
     }
     if ![&join.metrics_address, &join.instance].into_iter().all(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
@@ -208,6 +208,9 @@ fn check_join(join: &Join) -> Result<(), String> {
     }
     if join.numerics.is_empty() || join.numerics.contains('/') {
         return Err("the join names no numerics, such as cpu-f32-r1: update the agent".into());
+    }
+    if join.speeds.iter().any(|speed| speed.numerics.contains('/')) {
+        return Err("a speed of the join names no numerics, such as cpu-f32-r1: update the agent".into());
     }
     Ok(())
 }

@@ -3,10 +3,13 @@
 //! Decisions look at the first, as far as there is a link; previews have the API alone. Figures of a phone that were said are
 //! rounded as they are written, so that both plan with the same ones.
 
+use polyphony_api::inference_deployment::InferenceDeploymentSpec;
+use polyphony_api::numerics::KvCache;
 use polyphony_api::quantity::parse_bytes;
 use polyphony_api::{Phone, SegmentPlacement};
 use polyphony_placement::Speed;
 
+use super::class;
 use super::observe::Observed;
 
 /// Battery and heat of a phone; `None` where it cannot measure them.
@@ -20,11 +23,19 @@ pub struct Power {
 /// What a phone computes with, and how much it offers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
-    /// Backend and arithmetic, such as `cpu-f32`.
-    pub numerics: String,
-    pub speed: Speed,
+    pub rates: Vec<Rate>,
+    /// In what it can keep keys and values.
+    pub kv_caches: Vec<KvCache>,
     /// What its agent offers, within what a person allows.
     pub allocatable_bytes: u64,
+}
+
+/// How fast a phone computes in a class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rate {
+    /// Backend and arithmetic, such as `cpu-f32-r1`.
+    pub numerics: String,
+    pub speed: Speed,
 }
 
 /// What a phone measured of a segment.
@@ -67,22 +78,34 @@ impl Observed {
             memory_bytes_per_second: three_figures(gigabytes_per_second) * 1e9,
         };
         if let Some(join) = &seen.join {
-            let of_backend = join.speeds.iter().find(|speed| speed.backend == join.backend);
+            let rate = |numerics: &String, of: &polyphony_protocol::hub::Speed| Rate {
+                numerics: numerics.clone(),
+                speed: speed(of.gflops, of.batch_gflops, of.gigabytes_per_second),
+            };
+            let named = join.speeds.iter().filter(|speed| !speed.numerics.is_empty());
+            let rates: Vec<Rate> = named.map(|of| rate(&of.numerics, of)).collect();
+            // An agent of before has one class, and does not say of which of its speeds.
+            let of_backend = || join.speeds.iter().find(|speed| speed.backend == join.backend);
+            let only = || of_backend().map_or_else(|| unmeasured(&join.numerics), |of| rate(&join.numerics, of));
             return Some(Profile {
-                numerics: join.numerics.clone(),
-                speed: of_backend
-                    .map_or_else(Speed::default, |of| speed(of.gflops, of.batch_gflops, of.gigabytes_per_second)),
+                rates: if rates.is_empty() { vec![only()] } else { rates },
+                kv_caches: or_f32(join.kv_caches.iter().filter_map(|name| class::kv_cache(name)).collect()),
                 allocatable_bytes: allocatable_bytes(object, join.allocatable_bytes),
             });
         }
         let status = object.status.as_ref()?;
-        let of_backend = status.backends.iter().find(|speed| Some(&speed.name) == status.backend.as_ref());
+        let rate = |numerics: &String, of: &polyphony_api::phone::BackendSpeed| Rate {
+            numerics: numerics.clone(),
+            speed: speed(of.gflops, of.batch_gflops.unwrap_or_default(), of.gigabytes_per_second),
+        };
+        let rates: Vec<Rate> = status.backends.iter().filter_map(|of| Some(rate(of.numerics.as_ref()?, of))).collect();
+        let numerics = status.numerics.as_ref()?;
+        let of_backend = || status.backends.iter().find(|speed| Some(&speed.name) == status.backend.as_ref());
+        let only = || of_backend().map_or_else(|| unmeasured(numerics), |of| rate(numerics, of));
         let offered = status.allocatable.as_ref().and_then(|memory| parse_bytes(&memory.memory).ok()).unwrap_or(0);
         Some(Profile {
-            numerics: status.numerics.clone()?,
-            speed: of_backend.map_or_else(Speed::default, |of| {
-                speed(of.gflops, of.batch_gflops.unwrap_or_default(), of.gigabytes_per_second)
-            }),
+            rates: if rates.is_empty() { vec![only()] } else { rates },
+            kv_caches: or_f32(status.kv_caches.clone()),
             allocatable_bytes: allocatable_bytes(object, offered),
         })
     }
@@ -114,6 +137,26 @@ impl Observed {
             seconds_besides_layers: seconds(&status.milliseconds_besides_layers),
         })
     }
+}
+
+// === impl Profile ===
+
+impl Profile {
+    /// What the phone can compute in for a deployment.
+    pub fn usable(&self, spec: &InferenceDeploymentSpec) -> impl Iterator<Item = &Rate> {
+        let asked = spec.numerics;
+        let keeps = self.kv_caches.contains(&asked.kv_cache);
+        self.rates.iter().filter(move |rate| keeps && class::arithmetic(&rate.numerics) == Some(asked.arithmetic))
+    }
+}
+
+fn unmeasured(numerics: &str) -> Rate {
+    Rate { numerics: numerics.to_owned(), speed: Speed::default() }
+}
+
+/// An agent that does not say keeps f32.
+fn or_f32(kv_caches: Vec<KvCache>) -> Vec<KvCache> {
+    if kv_caches.is_empty() { vec![KvCache::F32] } else { kv_caches }
 }
 
 /// What the agent offers, within what a person allows.

@@ -16,6 +16,7 @@ use polyphony_placement::{Infeasible, Plan, Strategy, plan_by, time_to_first_tok
 pub use super::problem::brief::expert_costs;
 pub use polyphony_placement::ExpertCosts;
 
+use super::facts::Profile;
 use super::ledger;
 use super::observe::{ObjectKey, Observed, PhoneLink, PhoneSeen, Settings};
 use super::problem::brief::Brief;
@@ -133,7 +134,7 @@ fn left_out(observed: &Observed, request: &Request<'_>, planned: Option<&Planned
             continue;
         }
         let profile = observed.profile(name);
-        let numerics = profile.as_ref().map(|profile| profile.numerics.as_str()).unwrap_or_default();
+        let has_class = |profile: &Profile| profile.usable(&request.brief.deployment.spec).next().is_some();
         let by_planner = planned
             .and_then(|planned| planned.plan.left_out.iter().find(|left_out| left_out.phone == *name))
             .map(|left_out| left_out.why.to_string());
@@ -145,10 +146,12 @@ fn left_out(observed: &Observed, request: &Request<'_>, planned: Option<&Planned
             Some(refusal.to_owned())
         } else if profile.is_none() {
             Some("its agent has not said what it computes with".to_owned())
+        } else if !profile.as_ref().is_some_and(has_class) {
+            Some(problem::NO_CLASS.to_owned())
         } else if by_planner.is_some() {
             by_planner
         } else {
-            planned.map(|_| format!("its arithmetic, {numerics}, is another one than the ring's"))
+            planned.map(|planned| format!("it has no part in the ring's class, {}", planned.numerics_class))
         };
         found.extend(why.map(|why| (name.clone(), why)));
     }

@@ -9,11 +9,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
-use polyphony_api::inference_deployment::{ActivationType, BalancingStrategy, InferenceDeploymentSpec, Strategy};
+use polyphony_api::inference_deployment::{BalancingStrategy, InferenceDeploymentSpec, Strategy};
 use polyphony_api::{InferenceDeployment, Phone};
 use polyphony_placement::shift::reprice;
 use polyphony_placement::{Infeasible, PhoneCosts, Plan, Problem, Strategy as Rule, plan_by, published_overlap};
 
+use super::class;
 use super::facts::Power;
 use super::failures;
 use super::ledger::Taken;
@@ -161,17 +162,25 @@ fn plan_for(brief: &Brief<'_>, problem: &Problem, planner: Planner<'_>) -> Resul
     Ok(overlapped.unwrap_or(plan))
 }
 
-/// What the planner is asked, by numerics class: phones of different arithmetic make no ring.
+/// What the planner is asked, by numerics class: phones of different arithmetic make no ring. Of a phone's classes those count that the
+/// deployment asks for, so that one with a processor and a GPU is in two.
 pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) -> BTreeMap<String, Asked> {
     let Request { brief, census, .. } = request;
     let mut classes: BTreeMap<&str, (Vec<&Counted<'_>>, Vec<PhoneCosts>)> = BTreeMap::new();
     for counted in census.phones(request.within) {
-        if let Some(estimate) = estimated_costs(observed, request, counted) {
-            let (phones, estimates) = classes.entry(&counted.profile.numerics).or_default();
+        let Some(allocatable_bytes) = bytes_for(observed, request, counted) else { continue };
+        for rate in counted.profile.usable(&brief.deployment.spec) {
+            let (phones, estimates) = classes.entry(&rate.numerics).or_default();
             phones.push(counted);
-            estimates.push(estimate);
+            estimates.push(PhoneCosts::from_speed(counted.name, allocatable_bytes, &rate.speed, &brief.weights));
         }
     }
+    let nothing = BTreeMap::new();
+    // What nobody has measured in a class is held to what speed tests were worth in another.
+    let typical = classes.iter().filter_map(|(numerics, (counted, estimates))| {
+        measured::typical_factor((brief.manifest_digest, numerics), counted, estimates)
+    });
+    let typical = typical.reduce(f64::min).unwrap_or(1.0);
     // What a phone's own segment measures has the turns of others in it.
     let in_turns = |costs: PhoneCosts| {
         let assumes_none = brief.deployment.spec.placement.assume_others_idle;
@@ -180,8 +189,14 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         costs.in_turns(turns)
     };
     let problem = |(numerics, (counted, estimates)): (&str, (Vec<&Counted<'_>>, Vec<PhoneCosts>))| {
-        let phones =
-            measured::costs(observed.now, (brief.manifest_digest, &brief.known), &counted, &estimates, figures);
+        let known = brief.known.get(numerics).unwrap_or(&nothing);
+        let phones = measured::costs(
+            observed.now,
+            (brief.manifest_digest, numerics, known),
+            &counted,
+            (&estimates, typical),
+            figures,
+        );
         let alone = phones.iter().map(|costs| costs.seconds_per_layer).collect();
         let mut phones: Vec<PhoneCosts> = phones.into_iter().map(in_turns).collect();
         let is_slowed = figures == Figures::Settled && counted.iter().any(|counted| counted.slowness > 1.0);
@@ -190,8 +205,7 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
             let slowed = phones.into_iter().zip(&counted).map(|(costs, counted)| costs.slower(counted.slowness));
             phones = slowed.collect();
         }
-        let activation = brief.deployment.spec.transport.activation_type;
-        let numerics_class = format!("{numerics}/{}/kv-f32", type_name(activation));
+        let numerics_class = class::of(numerics, &brief.deployment.spec);
         let (model, demand) = (brief.model.clone(), brief.demand.clone());
         let problem = Problem { model, phones, links: census.links(&counted), demand, previous: None };
         (numerics_class, Asked { problem, alone, plain })
@@ -219,8 +233,8 @@ pub fn balancer(spec: &InferenceDeploymentSpec) -> BalancingStrategy {
     }
 }
 
-/// A phone that may take a segment of the deployment now, as its speed test tells its times.
-fn estimated_costs(observed: &Observed, request: &Request<'_>, counted: &Counted<'_>) -> Option<PhoneCosts> {
+/// What a phone that may take a segment of the deployment now has for it.
+fn bytes_for(observed: &Observed, request: &Request<'_>, counted: &Counted<'_>) -> Option<u64> {
     let Counted { name, object, profile, power, .. } = counted;
     let brief = request.brief;
     if request.excluded.contains(*name)
@@ -230,8 +244,7 @@ fn estimated_costs(observed: &Observed, request: &Request<'_>, counted: &Counted
     {
         return None;
     }
-    let allocatable_bytes = request.taken.bytes_left(name, profile.allocatable_bytes, &brief.demand);
-    Some(PhoneCosts::from_speed(*name, allocatable_bytes, &profile.speed, &brief.weights))
+    Some(request.taken.bytes_left(name, profile.allocatable_bytes, &brief.demand))
 }
 
 /// Whether those that use the phone, and the deployment, share it.
@@ -240,15 +253,22 @@ fn is_admitted(request: &Request<'_>, phone: &str) -> bool {
     request.taken.admits(phone, &brief.own, brief.deployment.spec.placement.allow_sharing)
 }
 
+/// Why a phone that has none of the classes which a deployment asks for is none of its ring.
+pub const NO_CLASS: &str = "it does not compute in what spec.numerics asks for: update its agent, start it with another --backend, or ask for another arithmetic or kvCache";
+
 /// The phones that the planner is not asked about, and why.
 pub fn refusals(observed: &Observed, request: &Request<'_>) -> Vec<(String, &'static str)> {
     let brief = request.brief;
     let why = |name: &String| {
         let seen = observed.phones.get(name)?;
-        let has_profile = observed.profile(name).is_some();
-        let (Some(object), true, true) = (&seen.object, has_profile, observed.health(name).takes_segments()) else {
+        let profile = observed.profile(name);
+        let (Some(object), Some(profile), true) = (&seen.object, profile, observed.health(name).takes_segments())
+        else {
             return Some("it is not there");
         };
+        if profile.usable(&brief.deployment.spec).next().is_none() {
+            return Some(NO_CLASS);
+        }
         if request.excluded.contains(name) || !is_admitted(request, name) {
             return Some("it is another deployment's or replica's, or has just failed");
         }
@@ -280,12 +300,4 @@ pub fn refusal(phone: &Phone, power: Power, deployment: &InferenceDeployment) ->
 /// Whether the phone has the labels that the deployment asks for.
 pub fn matches_selector(phone: &Phone, deployment: &InferenceDeployment) -> bool {
     deployment.spec.placement.selects(phone.labels())
-}
-
-fn type_name(dtype: ActivationType) -> &'static str {
-    match dtype {
-        ActivationType::F32 => "f32",
-        ActivationType::F16 => "f16",
-        ActivationType::Q8 => "q8",
-    }
 }

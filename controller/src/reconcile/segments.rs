@@ -62,7 +62,7 @@ pub fn placements(
             context_length: spec.context_length,
             max_sessions: spec.max_sessions,
             session_groups: planned.plan.session_groups,
-            activation_type: spec.transport.activation_type,
+            activation_type: spec.activation_type(),
             numerics_class: planned.numerics_class.clone(),
             planned_bytes: planned_stage.bytes.saturating_add(planned_stage.standby_bytes),
             predicted_step_microseconds: microseconds(step_seconds),

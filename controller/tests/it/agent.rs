@@ -32,14 +32,16 @@ pub fn join(name: &str, token: &str, mib: u64) -> Join {
         allocatable_bytes: bytes,
         backend: "cpu".into(),
         device: "scripted".into(),
-        numerics: "cpu-f32".into(),
+        numerics: "cpu-int8".into(),
         speeds: vec![Speed {
             backend: "cpu".into(),
             device: "scripted".into(),
+            numerics: "cpu-int8".into(),
             gflops: 10.0,
             batch_gflops: 10.0,
             gigabytes_per_second: 5.0,
         }],
+        kv_caches: ["f32", "f16", "q8"].map(str::to_owned).into(),
         metrics_address: "127.0.0.1:8".into(),
         instance: String::new(),
     }

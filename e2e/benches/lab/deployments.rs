@@ -70,8 +70,8 @@ impl Wanted {
         format!(
             "apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {{name: {name}}}\nspec:\n  model: \
              model\n  contextLength: {context_length}\n  maxSessions: {max_sessions}\n  objective: {objective}\n  placement: \
-             {{strategy: {strategy}, memoryFraction: 1.0, assumeOthersIdle: true{phones}}}\n  loadBalancing: {{{balancing}}}\n  transport: \
-             {{activationType: f16}}\n"
+             {{strategy: {strategy}, memoryFraction: 1.0, assumeOthersIdle: true{phones}}}\n  loadBalancing: {{{balancing}}}\n  numerics: \
+             {{arithmetic: F32, activationType: f16, kvCache: F32}}\n"
         )
     }
 

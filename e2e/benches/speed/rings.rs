@@ -62,17 +62,18 @@ fn deployment(agents: u32) -> String {
 
 /// The model on one agent and on all. For the throughput of several sessions, so that the planner shares the layers out: for
 /// one session nearly all on one agent would be as fast, and would say little of a ring.
-fn manifest(model: &Path, agents: &[u32]) -> String {
+fn manifest(model: &Path, agents: &[u32], flag: &str) -> String {
     let path = model.display();
     let model = format!(
         "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: smollm2}}\nspec: {{source: \"file://{path}\"}}\n"
     );
+    let arithmetic = if flag.ends_with("-int8") { "Int8" } else { "F32" };
     let deployment = |agents: u32| {
         format!(
             "---\napiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {{name: {}}}\nspec:\n  \
              model: smollm2\n  contextLength: 256\n  maxSessions: 4\n  objective: Throughput\n  \
              placement: {{minPhones: {agents}, maxPhones: {agents}}}\n  \
-             transport: {{activationType: {ACTIVATION_TYPE}}}\n",
+             numerics: {{arithmetic: {arithmetic}, activationType: {ACTIVATION_TYPE}}}\n",
             deployment(agents)
         )
     };
@@ -99,7 +100,7 @@ impl Shelves {
                 _ => Shelf::up_with_threads(flag, *threads, n_agents as usize, PHONE_MEMORY)?,
             };
             let rings: &[u32] = if n_agents == 1 { &[1] } else { &[1, AGENTS] };
-            shelf.apply(&manifest(model, rings))?.ok()?;
+            shelf.apply(&manifest(model, rings, flag))?.ok()?;
             let pids = shelf.pids()?;
             for &agents in rings {
                 shelf.wait_available(&deployment(agents))?;

@@ -15,7 +15,7 @@ pub fn model(name: &str, path: &Path) -> String {
     )
 }
 
-/// An InferenceDeployment spread over exactly `phones` phones.
+/// An InferenceDeployment spread over exactly `phones` phones, in the arithmetic and with the KV cache that the golden files are of.
 pub fn deployment(name: &str, model: &str, phones: usize, activation_type: &str, context_length: u32) -> String {
     format!(
         "apiVersion: polyphony.dev/v1alpha1
@@ -29,8 +29,10 @@ spec:
   placement:
     minPhones: {phones}
     maxPhones: {phones}
-  transport:
+  numerics:
+    arithmetic: F32
     activationType: {activation_type}
+    kvCache: F32
 "
     )
 }

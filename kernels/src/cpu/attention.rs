@@ -3,28 +3,36 @@
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use crate::cpu::{exponential, lanes};
+use crate::cpu::{exponential, kv_row, lanes};
+use crate::kv_type::KvType;
+use crate::ops::attention::MAX_HEAD_SIZE;
 use crate::ops::{Attention, PositionBias};
 use crate::recording::Row;
+
+pub mod in_order;
 
 /// The caches of one layer, each as the op's layout says.
 #[derive(Clone, Copy)]
 pub struct Caches<'a> {
-    pub k: &'a [f32],
-    pub v: &'a [f32],
+    /// Words.
+    pub k: &'a [u32],
+    pub v: &'a [u32],
     /// The op's bias and its sinks: nothing where it has none.
     pub bias: &'a [f32],
     pub sinks: &'a [f32],
 }
 
-/// What one head of one row sees: its positions' keys and values, at a stride.
+/// What one head of one row sees: its positions' keys and values.
 #[derive(Clone, Copy)]
 struct Seen<'a> {
-    /// From the first value of this head at the first position seen.
-    k: &'a [f32],
-    v: &'a [f32],
-    /// Values from one position to the next.
-    stride: usize,
+    /// Rows of the caches, from the first position seen.
+    k: &'a [u32],
+    v: &'a [u32],
+    kv_type: KvType,
+    /// Words of a row, values of one, and where in it this head begins.
+    row_words: usize,
+    kv_width: usize,
+    first: usize,
     n_positions: usize,
     scale: f32,
     cap: Option<f32>,
@@ -58,9 +66,12 @@ impl<'a> Seen<'a> {
         };
         let kv_head = head / (op.n_heads / op.n_kv_heads) * op.head_size;
         Seen {
-            k: &caches.k[range.start + kv_head..range.end],
-            v: &caches.v[range.start + kv_head..range.end],
-            stride: op.layout.kv_width,
+            k: &caches.k[range.clone()],
+            v: &caches.v[range],
+            kv_type: op.layout.kv_type,
+            row_words: op.layout.row_words(),
+            kv_width: op.layout.kv_width,
+            first: kv_head,
             n_positions,
             scale: op.scale,
             cap: op.cap,
@@ -74,14 +85,24 @@ impl<'a> Seen<'a> {
         !matches!(self.bias, Bias::None)
     }
 
+    /// This head's values of a row of `cache`, read into `room` unless they lie there as they are.
     #[inline(always)]
-    fn k(&self, position: usize, head_size: usize) -> &'a [f32] {
-        &self.k[position * self.stride..][..head_size]
+    fn head<'b>(&self, cache: &'a [u32], position: usize, room: &'b mut [f32]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        let row = &cache[position * self.row_words..][..self.row_words];
+        if self.kv_type == KvType::F32 {
+            return bytemuck::cast_slice(&row[self.first..self.first + room.len()]);
+        }
+        kv_row::read(self.kv_type, self.kv_width, row, self.first, room);
+        room
     }
 
-    #[inline(always)]
-    fn v(&self, position: usize, head_size: usize) -> &'a [f32] {
-        &self.v[position * self.stride..][..head_size]
+    /// Value `i` of this head in a row of `cache`, as its type is defined.
+    fn value(&self, cache: &[u32], position: usize, i: usize) -> f32 {
+        let row = &cache[position * self.row_words..][..self.row_words];
+        kv_row::value(self.kv_type, self.kv_width, row, self.first + i)
     }
 }
 
@@ -106,8 +127,8 @@ pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, ou
         let seen = Seen::new(op, rows, index, caches);
         let scores: Vec<f64> = (0..seen.n_positions)
             .map(|p| {
-                let k = seen.k(p, op.head_size);
-                let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+                let key = |i| f64::from(seen.value(seen.k, p, i));
+                let dot: f64 = q.iter().enumerate().map(|(i, q)| f64::from(*q) * key(i)).sum();
                 let score = dot * f64::from(op.scale);
                 let score = op.cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh());
                 score + f64::from(seen.bias.of(p))
@@ -118,7 +139,8 @@ pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, ou
         let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
         let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
         for (i, out) in out.iter_mut().enumerate() {
-            let sum: f64 = (0..seen.n_positions).map(|p| weights[p] * f64::from(seen.v(p, op.head_size)[i])).sum();
+            let value = |p| f64::from(seen.value(seen.v, p, i));
+            let sum: f64 = (0..seen.n_positions).map(|p| weights[p] * value(p)).sum();
             *out = (sum / total) as f32;
         }
     }
@@ -145,9 +167,11 @@ pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &m
 lanes::simd! {
     /// One head of one row; `scores` has room for one score a position.
     fn attend(seen: Seen<'_>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
+        let mut room = [0.0; MAX_HEAD_SIZE];
+        let room = &mut room[..q.len()];
         let mut largest = seen.sink.unwrap_or(f32::NEG_INFINITY);
         for (position, score) in scores.iter_mut().enumerate() {
-            *score = lanes::dot(q, seen.k(position, q.len())) * seen.scale;
+            *score = lanes::dot(q, seen.head(seen.k, position, room)) * seen.scale;
             if let Some(cap) = seen.cap {
                 *score = exponential::capped(*score, cap);
             }
@@ -163,7 +187,7 @@ lanes::simd! {
         out.fill(0.0);
         for (position, weight) in scores.iter().enumerate() {
             total += weight;
-            for (out, v) in out.iter_mut().zip(seen.v(position, q.len())) {
+            for (out, v) in out.iter_mut().zip(seen.head(seen.v, position, room)) {
                 *out += weight * v;
             }
         }

@@ -30,6 +30,7 @@ struct Params {
     n_after: u32,
     bias_at: u32,
     sinks_at: u32,
+    row_words: u32,
 }
 
 /// What is added to a scaled score, by head h, position seen p and the row's own position.
@@ -45,7 +46,7 @@ pub enum PositionBias {
 /// `out[r][h] = Σₚ softmaxₚ(scale · q[r][h] · k_cache[slot][p][g]) · v_cache[slot][p][g]`, where g = h ÷ (n_heads ÷ n_kv_heads)
 /// and p runs over the positions 0 to the row's own, or the last `window` of them, or those that `lengths` says. With a `cap` c a score s is
 /// c · tanh(s / c) instead; with a `bias` the score of each position is what it says higher. With `sinks` the softmax of head h has e^sinks\[h\]
-/// in its denominator, too: a position that is seen and has no value.
+/// in its denominator, too: a position that is seen and has no value. Keys and values are what the layout's type has kept of them.
 ///
 /// `q` and `out` are `[rows][n_heads][head_size]`. Rows see what a `KvWrite` before it in the recording wrote.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,10 +161,11 @@ impl Attention {
             n_after,
             bias_at,
             sinks_at: self.sinks.map_or(0, |sinks| plan.vector_data(sinks)),
+            row_words: self.layout.row_words() as u32,
         };
         plan.dispatch(
-            Variant::Attention { quads: self.head_size.is_multiple_of(4) },
-            &bytemuck::cast::<Params, [u32; 15]>(params),
+            Variant::Attention { quads: self.head_size.is_multiple_of(4), kv_type: self.layout.kv_type },
+            &bytemuck::cast::<Params, [u32; 16]>(params),
             &[
                 (1, Binding::Data),
                 (2, Binding::Read(self.q)),

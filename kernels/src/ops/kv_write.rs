@@ -7,7 +7,7 @@ use crate::wgsl::Variant;
 
 /// `k_cache[row.slot][row.position] = k[r]`, and the same for v, for every row of the step.
 ///
-/// `k` and `v` are `[rows][kv_width]`, the caches as `layout` says.
+/// `k` and `v` are `[rows][kv_width]`, the caches as `layout` says, in whose type values are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KvWrite {
     pub k: BufferId,
@@ -59,11 +59,18 @@ pub(crate) fn check_cache(
 }
 
 impl KvWrite {
-    /// A lane a value.
+    /// A lane a unit of the type.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+        let n_units = self.layout.kv_type.n_units(self.layout.kv_width);
         plan.dispatch_lanes(
-            Variant::KvWrite,
-            &[self.layout.kv_width as u32, self.layout.n_positions as u32, 0],
+            Variant::KvWrite { kv_type: self.layout.kv_type },
+            &[
+                self.layout.kv_width as u32,
+                self.layout.n_positions as u32,
+                self.layout.row_words() as u32,
+                n_units as u32,
+                0,
+            ],
             &[
                 (1, Binding::Data),
                 (2, Binding::Read(self.k)),
@@ -71,7 +78,7 @@ impl KvWrite {
                 (4, Binding::Write(self.k_cache)),
                 (5, Binding::Write(self.v_cache)),
             ],
-            self.layout.kv_width,
+            n_units,
             plan.rows.len(),
         );
     }

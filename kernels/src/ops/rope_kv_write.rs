@@ -8,7 +8,7 @@ use crate::shapes::{ShapeError, Shapes, require, require_apart};
 use crate::wgsl::Variant;
 
 /// For every row of the step: turns the queries into `q`, the keys into `k_cache[row.slot][row.position]`, and copies the values into
-/// `v_cache[row.slot][row.position]`.
+/// `v_cache[row.slot][row.position]`. Both are kept in the type of the layout.
 ///
 /// `qkv` is `[rows][n_heads + 2 · n_kv_heads][head_size]`: queries, keys, values.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,12 +46,13 @@ impl RopeKvWrite {
 }
 
 impl RopeKvWrite {
-    /// A lane two values.
+    /// A lane two values of the queries, then a lane a unit of the caches' type.
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+        let n_units = self.layout.kv_type.n_units(self.layout.kv_width);
         let (within, between) = self.turn.as_ref().map_or((1, 2), Turn::strides);
         let angles_at = self.turn.as_ref().map_or(0, |turn| plan.angles(turn));
         plan.dispatch_lanes(
-            Variant::RopeKvWrite,
+            Variant::RopeKvWrite { kv_type: self.layout.kv_type },
             &[
                 self.n_heads as u32,
                 self.n_kv_heads as u32,
@@ -60,6 +61,8 @@ impl RopeKvWrite {
                 within,
                 between,
                 self.layout.n_positions as u32,
+                self.layout.row_words() as u32,
+                n_units as u32,
                 angles_at,
                 0,
             ],
@@ -70,7 +73,7 @@ impl RopeKvWrite {
                 (4, Binding::Write(self.k_cache)),
                 (5, Binding::Write(self.v_cache)),
             ],
-            (self.n_heads + 2 * self.n_kv_heads) * self.head_size.div_ceil(2),
+            self.n_heads * self.head_size.div_ceil(2) + n_units,
             plan.rows.len(),
         );
     }

@@ -1,5 +1,6 @@
 //! A short causal convolution of every channel over its slot's cache, gated (Liquid AI 2025, arXiv 2511.23404).
 
+use crate::ops::conv_write::require_f32;
 use crate::ops::kv_write::check_cache;
 use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, KvLayout, Row, VectorId};
@@ -17,7 +18,7 @@ pub struct ShortConv {
     pub taps: VectorId,
     pub n_taps: usize,
     pub cache: BufferId,
-    /// Of the cache: `kv_width` is the width.
+    /// Of the cache: `kv_width` is the width, its values are f32.
     pub layout: KvLayout,
     /// At least `[rows][width]`; not `x`.
     pub out: BufferId,
@@ -26,6 +27,7 @@ pub struct ShortConv {
 impl ShortConv {
     pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
         let width = self.layout.kv_width;
+        require_f32(self.layout)?;
         require(self.n_taps > 0, "n_taps", "at least 1", self.n_taps)?;
         shapes.require_vector("taps", self.taps, width.saturating_mul(self.n_taps))?;
         check_cache(shapes, self.layout, rows, "cache", self.cache)?;

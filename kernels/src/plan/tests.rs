@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::kv_type::KvType;
 use crate::ops::activate::Activation;
 use crate::ops::attention::Attention;
 use crate::ops::gate_up::GateUp;
@@ -30,7 +31,7 @@ fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {
     let mut buffer = |len| shapes.add_buffer(len).unwrap();
     let [hidden, normed, q, attended] = [(); 4].map(|()| buffer(HIDDEN));
     let (qkv, ffn) = (buffer(HIDDEN + 2 * KV), buffer(FFN));
-    let layout = KvLayout { n_slots: 1, n_positions: 16, kv_width: KV };
+    let layout = KvLayout { n_slots: 1, n_positions: 16, kv_width: KV, kv_type: KvType::F16 };
     let [k_cache, v_cache] = [(); 2].map(|()| buffer(layout.len()));
     let turn = Turn { style: RopeStyle::Pairs, frequencies: frequencies(1e4, 64).into(), magnitude: 1.0 };
     let rms = RmsNorm { x: hidden, first_row: 0, weight: norm, eps: 1e-5, width: HIDDEN, n_rows: 1, out: normed };

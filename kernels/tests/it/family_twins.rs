@@ -1,6 +1,6 @@
 //! Twin tests of what some families of models ask for: caps, sinks, scaled sums, short convolutions.
 
-use polyphony_kernels::{AddRows, Attention, ConvWrite, KvLayout, Recording, Row, ScaleRows, ShortConv};
+use polyphony_kernels::{AddRows, Attention, ConvWrite, KvLayout, KvType, Recording, Row, ScaleRows, ShortConv};
 
 use super::twins::{filled, twins};
 
@@ -14,7 +14,7 @@ fn attention_with_caps_and_sinks_is_the_oracles() {
         (12, None, true, Some(90)),
     ] {
         let (n_heads, n_kv_heads, n_rows) = (4, 2, 3);
-        let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_kv_heads * head_size };
+        let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_kv_heads * head_size, kv_type: KvType::F32 };
         // As without them: a capped score is off by some 1e-7 of the cap.
         twins(5e-6, |engine, random| {
             let q = filled(engine, random, n_rows * n_heads * head_size);
@@ -63,7 +63,7 @@ fn rows_are_added_and_scaled_as_the_oracles() {
 #[test]
 fn short_convolutions_are_the_oracles_from_the_first_position_on() {
     for (width, n_taps) in [(24, 3), (70, 4), (9, 1)] {
-        let layout = KvLayout { n_slots: 2, n_positions: 20, kv_width: width };
+        let layout = KvLayout { n_slots: 2, n_positions: 20, kv_width: width, kv_type: KvType::F32 };
         // Sums of four products of size 1, each of a product.
         twins(2e-6, |engine, random| {
             let rows: Vec<Row> =

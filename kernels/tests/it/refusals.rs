@@ -2,13 +2,13 @@
 
 use polyphony_kernels::ops::rope::frequencies;
 use polyphony_kernels::{
-    Activate, Activation, Attention, BufferId, EmbedRows, Engine, EngineError, KvLayout, KvWrite, Matmul, Op,
+    Activate, Activation, Attention, BufferId, EmbedRows, Engine, EngineError, KvLayout, KvType, KvWrite, Matmul, Op,
     Recording, RmsNorm, Rope, RopeStyle, Row, ScaleRows, Turn, WeightType,
 };
 
 use super::engines::engines;
 
-const LAYOUT: KvLayout = KvLayout { n_slots: 2, n_positions: 4, kv_width: 32 };
+const LAYOUT: KvLayout = KvLayout { n_slots: 2, n_positions: 4, kv_width: 32, kv_type: KvType::F32 };
 
 /// Runs one op over one row on every engine and returns the error's text, which is the same on all.
 fn refusal(row: Row, op: impl Fn(&mut dyn Engine, BufferId, BufferId) -> Op) -> String {

@@ -3,7 +3,7 @@
 use polyphony_kernels::ops::rope::frequencies;
 use polyphony_kernels::{
     Activate, Activation, ActivationRounding, AddRows, Arithmetic, Attention, BufferId, Engine, GateUp, KvLayout,
-    KvWrite, Matmul, MatrixId, Recording, RmsNorm, Rope, RopeStyle, RoundRows, Row, ScaleRows, Turn, VectorId,
+    KvType, KvWrite, Matmul, MatrixId, Recording, RmsNorm, Rope, RopeStyle, RoundRows, Row, ScaleRows, Turn, VectorId,
     WeightType,
 };
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const HEAD_SIZE: usize = 24;
 const FFN: usize = 192;
-const LAYOUT: KvLayout = KvLayout { n_slots: 2, n_positions: 80, kv_width: KV_HEADS * HEAD_SIZE };
+const LAYOUT: KvLayout = KvLayout { n_slots: 2, n_positions: 80, kv_width: KV_HEADS * HEAD_SIZE, kv_type: KvType::F32 };
 /// Rows of the largest step.
 const MAX_ROWS: usize = 160;
 
@@ -33,12 +33,13 @@ struct Layer {
     down: MatrixId,
     k_cache: BufferId,
     v_cache: BufferId,
+    layout: KvLayout,
     /// hidden, normed, q, k, v, attended, gate, up, gated.
     buffers: [BufferId; 9],
 }
 
 impl Layer {
-    fn new(engine: &mut dyn Engine) -> Self {
+    fn new(engine: &mut dyn Engine, kv_type: KvType) -> Self {
         let mut random = Random(11);
         let norm: Vec<f32> = random.values(HIDDEN).iter().map(|x| 1.0 + x / 4.0).collect();
         let mut matrix = |weight_type, n_rows, n_cols| {
@@ -55,11 +56,12 @@ impl Layer {
         let down = matrix(WeightType::Q4_1, HIDDEN, FFN);
         let norm = engine.load_vector(&norm).unwrap();
         let sinks = engine.load_vector(&[0.5, -1.0, 2.0, 0.0]).unwrap();
-        let (k_cache, v_cache) = (engine.alloc(LAYOUT.len()).unwrap(), engine.alloc(LAYOUT.len()).unwrap());
+        let layout = KvLayout { kv_type, ..LAYOUT };
+        let (k_cache, v_cache) = (engine.alloc(layout.len()).unwrap(), engine.alloc(layout.len()).unwrap());
         let widths =
             [HIDDEN, HIDDEN, HEADS * HEAD_SIZE, LAYOUT.kv_width, LAYOUT.kv_width, HEADS * HEAD_SIZE, FFN, FFN, FFN];
         let buffers = widths.map(|width| engine.alloc(MAX_ROWS * width).unwrap());
-        Layer { norm, sinks, q, k, v, attention_out, gate, up, down, k_cache, v_cache, buffers }
+        Layer { norm, sinks, q, k, v, attention_out, gate, up, down, k_cache, v_cache, layout, buffers }
     }
 
     /// The layer over these rows; the input of a row is a function of its slot and position.
@@ -80,12 +82,12 @@ impl Layer {
         recording.push(matmul(self.v, normed, None, v));
         recording.push(rope(q, HEADS));
         recording.push(rope(k, KV_HEADS));
-        recording.push(KvWrite { k, v, k_cache: self.k_cache, v_cache: self.v_cache, layout: LAYOUT });
+        recording.push(KvWrite { k, v, k_cache: self.k_cache, v_cache: self.v_cache, layout: self.layout });
         recording.push(Attention {
             q,
             k_cache: self.k_cache,
             v_cache: self.v_cache,
-            layout: LAYOUT,
+            layout: self.layout,
             n_heads: HEADS,
             n_kv_heads: KV_HEADS,
             head_size: HEAD_SIZE,
@@ -156,7 +158,13 @@ fn cuts() -> impl Strategy<Value = ([u32; 2], Vec<(u32, u32)>)> {
 }
 
 fn the_cut_changes_no_bit(one: &mut dyn Engine, other: &mut dyn Engine, cases: u32) {
-    let (layer, other_layer) = (Layer::new(one), Layer::new(other));
+    for kv_type in KvType::ALL {
+        the_cut_changes_no_bit_of(kv_type, one, other, cases.div_ceil(2));
+    }
+}
+
+fn the_cut_changes_no_bit_of(kv_type: KvType, one: &mut dyn Engine, other: &mut dyn Engine, cases: u32) {
+    let (layer, other_layer) = (Layer::new(one, kv_type), Layer::new(other, kv_type));
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new_with_rng(
         config,

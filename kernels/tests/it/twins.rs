@@ -3,8 +3,9 @@
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::ops::rope::frequencies;
 use polyphony_kernels::{
-    Activate, Activation, ActivationRounding, Attention, BufferId, EmbedRows, Engine, KvLayout, KvWrite, LayerNorm,
-    Matmul, PositionBias, Recording, RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, Row, Turn, WeightType,
+    Activate, Activation, ActivationRounding, Attention, BufferId, EmbedRows, Engine, KvLayout, KvType, KvWrite,
+    LayerNorm, Matmul, PositionBias, Recording, RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, Row, Turn,
+    WeightType,
 };
 
 use super::engines::engines;
@@ -244,7 +245,7 @@ fn heads_turn_as_the_oracles_in_both_styles() {
 
 #[test]
 fn keys_and_values_go_to_their_slots_and_positions() {
-    let layout = KvLayout { n_slots: 2, n_positions: 20, kv_width: 24 };
+    let layout = KvLayout { n_slots: 2, n_positions: 20, kv_width: 24, kv_type: KvType::F32 };
     // Copies are exact.
     twins(0.0, |engine, random| {
         let (k, v) = (filled(engine, random, 5 * 24), filled(engine, random, 5 * 24));
@@ -269,7 +270,7 @@ fn attention_is_the_oracles_over_all_head_sizes_groups_and_windows() {
         (4, 2, 10, 5, Some(6)),
         (3, 3, 7, 2, None),
     ] {
-        let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_kv_heads * head_size };
+        let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_kv_heads * head_size, kv_type: KvType::F32 };
         // Weighted means of values of size 1 over up to 200 positions.
         twins(5e-6, |engine, random| {
             let q = filled(engine, random, n_rows * n_heads * head_size);
@@ -306,7 +307,7 @@ fn attention_with_biases_and_lengths_is_the_oracles() {
         [(true, None), (false, None), (false, Some(vec![130, 1, 199])), (true, Some(vec![3, 70, 64]))]
     {
         let (n_heads, head_size, n_rows) = (6, 24, 3);
-        let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_heads * head_size };
+        let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_heads * head_size, kv_type: KvType::F32 };
         // As without a bias; ALiBi's 199 · 1.0 is added to scores of some 10, each to 1e-7 of it.
         twins(2e-5, |engine, random| {
             let q = filled(engine, random, n_rows * n_heads * head_size);
@@ -353,7 +354,7 @@ fn queries_keys_and_values_move_unturned_where_positions_are_not_rotary() {
 
 fn unturned(head_size: usize) {
     let (n_heads, n_kv_heads, n_rows) = (4, 2, 5);
-    let layout = KvLayout { n_slots: 2, n_positions: 20, kv_width: n_kv_heads * head_size };
+    let layout = KvLayout { n_slots: 2, n_positions: 20, kv_width: n_kv_heads * head_size, kv_type: KvType::F32 };
     // Copies are exact.
     twins(0.0, |engine, random| {
         let qkv = filled(engine, random, n_rows * (n_heads + 2 * n_kv_heads) * head_size);

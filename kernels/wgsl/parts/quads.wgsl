@@ -2,9 +2,11 @@
 
 // [token row][n_heads][head_size], f32.
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
-// [slot][position][kv_width], f32.
-@group(0) @binding(3) var<storage, read> k_cache: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> v_cache: array<vec4<f32>>;
+// [slot][position][kv_width], f32, or the words of another type.
+@group(0) @binding(3) var<storage, read> k_cache: array<vec4<f32>>; //? kv f32
+@group(0) @binding(4) var<storage, read> v_cache: array<vec4<f32>>; //? kv f32
+@group(0) @binding(3) var<storage, read> k_cache: array<u32>; //? kv words
+@group(0) @binding(4) var<storage, read> v_cache: array<u32>; //? kv words
 // [token row][n_heads][head_size], f32.
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 
@@ -13,12 +15,33 @@ fn query(at: u32, i: u32) -> vec4<f32> {
     return q[at / 4u + i];
 }
 
-fn key(at: u32, i: u32) -> vec4<f32> {
-    return k_cache[at / 4u + i];
+// Where those of a cache's row lie, in the row; `at` is where the head begins there.
+fn four_at(row: u32, at: u32, i: u32) -> u32 {
+    return (row * params.kv_width + at) / 4u + i; //? kv f32
+    return row * params.row_words + at / 2u + 2u * i; //? kv f16
+    return row * params.row_words + at / 4u + i; //? kv q8
 }
 
-fn value(at: u32, i: u32) -> vec4<f32> {
-    return v_cache[at / 4u + i];
+// Four bytes, as they are signed, times their scale: two scales share a word. //? kv q8
+fn scaled(bytes: u32, scales: u32, value: u32) -> vec4<f32> { //? kv q8
+    let four = vec4<i32>(vec4<u32>(bytes << 24u, bytes << 16u, bytes << 8u, bytes)) >> vec4<u32>(24u); //? kv q8
+    return vec4<f32>(four) * bitcast<f32>(select(scales << 16u, scales & 0xffff0000u, (value & 32u) > 0u)); //? kv q8
+} //? kv q8
+
+fn key(row: u32, at: u32, i: u32) -> vec4<f32> {
+    let place = four_at(row, at, i);
+    return k_cache[place]; //? kv f32
+    return vec4<f32>(unpack2x16float(k_cache[place]), unpack2x16float(k_cache[place + 1u])); //? kv f16
+    let first = at + 4u * i; //? kv q8
+    return scaled(k_cache[place], k_cache[row * params.row_words + (params.kv_width + 3u) / 4u + first / 64u], first); //? kv q8
+}
+
+fn value(row: u32, at: u32, i: u32) -> vec4<f32> {
+    let place = four_at(row, at, i);
+    return v_cache[place]; //? kv f32
+    return vec4<f32>(unpack2x16float(v_cache[place]), unpack2x16float(v_cache[place + 1u])); //? kv f16
+    let first = at + 4u * i; //? kv q8
+    return scaled(v_cache[place], v_cache[row * params.row_words + (params.kv_width + 3u) / 4u + first / 64u], first); //? kv q8
 }
 
 fn store(at: u32, i: u32, four: vec4<f32>) {

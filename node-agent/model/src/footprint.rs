@@ -2,6 +2,7 @@
 
 use crate::holds::Holds;
 use crate::hyperparameters::Hyperparameters;
+use crate::kv_type::KvType;
 use crate::role::Role;
 
 /// Token rows of one step: the prefill chunk of every ring.
@@ -11,7 +12,7 @@ pub const MAX_CHUNKS: u32 = 8;
 /// Bytes of a piece of a KV cache on its way to another phone, and how many may wait at a segment each way.
 pub const CACHE_PIECE_BYTES: u64 = 256 << 10;
 pub const CACHE_PIECES: u32 = 2;
-/// Bytes of a value in a KV cache or an activation: f32. On a wire they are no more.
+/// Bytes of a value of an activation: f32. On a wire they are no more.
 pub const VALUE_BYTES: u32 = 4;
 
 /// What a segment has to have room for.
@@ -59,9 +60,9 @@ impl PromptRows {
 
 impl Hyperparameters {
     /// Bytes of one layer's KV cache for all sessions; in an encoder–decoder model as much again for the encoder's output.
-    pub fn kv_bytes_per_layer(&self, room: Room) -> u64 {
+    pub fn kv_bytes_per_layer(&self, room: Room, kv_type: KvType) -> u64 {
         let n_caches = if self.encoder.is_some() { 2 } else { 1 };
-        self.kv_bytes_per_token_per_layer(VALUE_BYTES)
+        self.kv_bytes_per_token_per_layer(kv_type)
             .saturating_mul(n_caches)
             .saturating_mul(u64::from(room.n_sessions))
             .saturating_mul(u64::from(room.context_length))
@@ -115,8 +116,8 @@ impl Hyperparameters {
     }
 
     /// Bytes that a segment takes besides its weights.
-    pub fn working_bytes(&self, holds: &Holds, room: Room) -> u64 {
-        let kv = self.kv_bytes_per_layer(room).saturating_mul(u64::from(holds.layers.len()));
+    pub fn working_bytes(&self, holds: &Holds, room: Room, kv_type: KvType) -> u64 {
+        let kv = self.kv_bytes_per_layer(room, kv_type).saturating_mul(u64::from(holds.layers.len()));
         kv.saturating_add(self.activation_bytes(holds.head, room))
     }
 }

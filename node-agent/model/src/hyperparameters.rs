@@ -19,6 +19,7 @@ pub use rope::{Rope, Yarn};
 
 use crate::family::{Activation, FeedForward};
 use crate::gguf::GgufError;
+use crate::kv_type::KvType;
 use crate::role::Role;
 
 /// The numbers of a model that its tensors and its arithmetic follow from, beside its family.
@@ -160,12 +161,12 @@ impl Hyperparameters {
         }
     }
 
-    /// Bytes that one layer's KV cache takes for one token, at `value_bytes` a value (2 for f16, 4 for f32); where layers differ, of the
-    /// largest: of a convolution what it goes over is kept.
-    pub fn kv_bytes_per_token_per_layer(&self, value_bytes: u32) -> u64 {
-        let attention = 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size);
-        let convolution = self.convolutions.as_ref().map_or(0, |_| u64::from(self.hidden_size));
-        attention.max(convolution) * u64::from(value_bytes)
+    /// Bytes that one layer's KV cache takes for one token; where layers differ, of the largest: of a convolution what it goes over is
+    /// kept, as f32 whatever the type.
+    pub fn kv_bytes_per_token_per_layer(&self, kv_type: KvType) -> u64 {
+        let attention = 2 * kv_type.row_bytes(u64::from(self.n_kv_heads) * u64::from(self.head_size));
+        let convolution = self.convolutions.as_ref().map_or(0, |_| KvType::F32.row_bytes(u64::from(self.hidden_size)));
+        attention.max(convolution)
     }
 
     /// Multiply-adds of one layer's matrices for one token, without attention over the cache, of experts those of the chosen; where layers

@@ -14,6 +14,7 @@ mod graph;
 mod holds;
 mod hyperparameters;
 mod json;
+mod kv_type;
 mod manifest;
 pub mod model_file;
 mod names;
@@ -39,6 +40,7 @@ pub use hyperparameters::{
     MAX_HEAD_SIZE, Rope, Scales, Window, WindowedLayers, Yarn,
 };
 pub use json::{Json, Object};
+pub use kv_type::KvType;
 pub use manifest::{FileEntry, JUDGEMENT, Manifest, ManifestError, ModelError, TensorEntry, TensorReader};
 pub use prompt::{Prompt, PromptPart};
 pub use role::Role;

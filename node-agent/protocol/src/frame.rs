@@ -167,7 +167,8 @@ pub struct KvRows {
     /// The first position.
     pub position: u32,
     pub n_positions: u32,
-    /// `n_positions × kv_width` keys, then as many values, in little-endian f32 as they are stored.
+    /// The keys of all positions, then their values, as they are stored: little-endian words of 4 bytes, so many a row as the type of the ring's
+    /// numerics class takes. Both ends are of one class, or the session would be replayed.
     pub values: Bytes,
 }
 

@@ -65,13 +65,17 @@ pub struct Join {
     pub capacity_bytes: u64,
     /// Memory that segments may take.
     pub allocatable_bytes: u64,
-    /// The backend that segments run on: `cpu` or `vulkan`.
+    /// Of what a hub of protocol 2.0 takes for all that this phone has: `cpu` or `vulkan`.
     pub backend: String,
     pub device: String,
-    /// Backend and arithmetic, the first part of a numerics class: `cpu-f32-r1`.
+    /// Of the same: backend and arithmetic, the first part of a numerics class: `cpu-f32-r1`.
     pub numerics: String,
-    /// Measured speeds of every backend that opened.
+    /// Measured speeds of every class that segments can be opened in.
     pub speeds: Vec<Speed>,
+    /// The types in which keys and values can be kept, by the names that classes have for them. An agent of protocol 2.0 does not say, and
+    /// keeps f32.
+    #[serde(default)]
+    pub kv_caches: Vec<String>,
     /// Where `/metrics` is scraped, as `IP:PORT`; empty when the agent shows none.
     #[serde(default)]
     pub metrics_address: String,
@@ -86,6 +90,9 @@ pub struct Join {
 pub struct Speed {
     pub backend: String,
     pub device: String,
+    /// The first part of a numerics class; empty of an agent of protocol 2.0, which has one class.
+    #[serde(default)]
+    pub numerics: String,
     /// 10^9 floating-point operations a second; a multiply-add counts as two.
     pub gflops: f64,
     /// The same with four rows of activations at once, which share the reading of weights. 0 where that was not measured.
@@ -93,6 +100,18 @@ pub struct Speed {
     pub batch_gflops: f64,
     /// 10^9 bytes of weights read a second, where no cache holds them.
     pub gigabytes_per_second: f64,
+}
+
+// === impl Speed ===
+
+impl Speed {
+    /// Backend and arithmetic for people, such as `cpu-int8`; the backend alone where nothing more is known.
+    pub fn title(&self) -> String {
+        match self.numerics.split('-').nth(1) {
+            Some(arithmetic) => format!("{}-{arithmetic}", self.backend),
+            None => self.backend.clone(),
+        }
+    }
 }
 
 /// The hub takes the agent in.

@@ -12,7 +12,7 @@ pub struct ProtocolVersion {
 }
 
 /// What this build speaks.
-pub const CURRENT: ProtocolVersion = ProtocolVersion { major: 2, minor: 0 };
+pub const CURRENT: ProtocolVersion = ProtocolVersion { major: 2, minor: 1 };
 
 impl ProtocolVersion {
     /// Whether the two can talk: equal majors, minors at most one apart.
@@ -51,6 +51,6 @@ mod tests {
         let before = ProtocolVersion { major: 1, minor: 0 };
         assert!(!CURRENT.speaks_with(before));
         let refusal = refusal("phone-1", before, "this hub");
-        assert!(refusal.starts_with("phone-1 speaks protocol 1.0 and this hub 2.0,"), "{refusal}");
+        assert!(refusal.starts_with("phone-1 speaks protocol 1.0 and this hub 2.1,"), "{refusal}");
     }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use polyphony_kernels::{Backend, KvType};
 use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS, TensorEntry};
 use polyphony_protocol::hub::{self, Assignment, EncoderStages};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, holds_of};
 use crate::board::Entry;
-use crate::segment::{AnySegment, Capacity, SegmentError};
+use crate::class::{self, Class, ClassError};
+use crate::segment::{AnySegment, Capacity, Rounding, SegmentError};
 use crate::serve::thread::Owned;
 use crate::weights::{CacheError, FetchError, Hold, Host};
 
@@ -42,6 +44,8 @@ pub(super) enum LoadError {
         "this phone computes in {ours}, the plan wants {wanted}; it is planned anew when the agent reports its backend"
     )]
     Numerics { ours: String, wanted: String },
+    #[error(transparent)]
+    Class(#[from] ClassError),
     #[error(
         "the plan puts the encoder's end and the decoder's begin at {planned:?}, and layers {from} to {to} of stage {stage} do not fit that; update the controller"
     )]
@@ -108,7 +112,8 @@ pub(super) async fn load(
     };
     let total = manifest.bytes_of(&holds);
     let room = Room { n_sessions: assignment.max_sessions, context_length: assignment.context_length };
-    let needed = total.saturating_add(manifest.hyperparameters.working_bytes(&holds, room));
+    let (backend, kv_type) = computing(context, assignment)?;
+    let needed = total.saturating_add(manifest.hyperparameters.working_bytes(&holds, room, class::counted(kv_type)));
     let limit = context.memory.limit_bytes();
     if needed > limit {
         return Err(LoadError::Memory { needed: needed.div_ceil(1 << 20), limit: limit >> 20 });
@@ -128,32 +133,31 @@ pub(super) async fn load(
     let memory = memory.await.ok_or_else(|| LoadError::Thread("the agent shuts down".to_owned()))?;
     entry.set_loading();
     let (context, entry) = (supply.context.clone(), entry.clone());
-    let activation_type = assignment.activation_type;
+    let rounding = Rounding { activation_type: assignment.activation_type, kv_type };
     let is_unwanted = cancel.clone();
     // A load that nobody waits for any more ends at the next tensor, and has its memory until then.
     let runtime = tokio::runtime::Handle::current();
     let loading = tokio::task::spawn_blocking(move || {
         let _ordeal = context.ordeals.begin(&supply.digest, needed);
-        let engine = context.chosen.open().map_err(SegmentError::from)?;
+        let engine = context.chosen.open(backend).map_err(SegmentError::from)?;
         let mut loaded = 0;
-        let load =
-            AnySegment::load::<LoadError>(engine, &supply.manifest, holds, capacity, activation_type, |tensor| {
-                if is_unwanted.is_cancelled() {
-                    return Err(LoadError::Unwanted);
-                }
-                let bytes = match context.cache.get(&tensor.sha256)? {
-                    Some(bytes) => bytes,
-                    None => runtime.block_on(async {
-                        tokio::select! {
-                            () = is_unwanted.cancelled() => Err(LoadError::Unwanted),
-                            mended = supply.mend(tensor) => mended,
-                        }
-                    })?,
-                };
-                loaded += tensor.n_bytes;
-                entry.set_progress(loaded, total);
-                Ok(bytes)
-            });
+        let load = AnySegment::load::<LoadError>(engine, &supply.manifest, holds, capacity, rounding, |tensor| {
+            if is_unwanted.is_cancelled() {
+                return Err(LoadError::Unwanted);
+            }
+            let bytes = match context.cache.get(&tensor.sha256)? {
+                Some(bytes) => bytes,
+                None => runtime.block_on(async {
+                    tokio::select! {
+                        () = is_unwanted.cancelled() => Err(LoadError::Unwanted),
+                        mended = supply.mend(tensor) => mended,
+                    }
+                })?,
+            };
+            loaded += tensor.n_bytes;
+            entry.set_progress(loaded, total);
+            Ok(bytes)
+        });
         load.map(|segment| Owned { segment, memory })
     });
     let owned = loading.await.map_err(|error| LoadError::Thread(error.to_string()))??;
@@ -162,13 +166,13 @@ pub(super) async fn load(
     Ok(Loaded { owned, weight_bytes: total, vocab_size, start_token })
 }
 
-/// Whether the plan was made for what this phone computes in.
-pub(super) fn check_numerics(context: &Context, assignment: &Assignment) -> Result<(), LoadError> {
-    let ours = &context.chosen.numerics;
-    if assignment.numerics_class.starts_with(&format!("{ours}/")) {
-        return Ok(());
+/// What the plan's class computes with, and keeps keys and values in; an error where this phone has no such thing.
+pub(super) fn computing(context: &Context, assignment: &Assignment) -> Result<(Backend, KvType), LoadError> {
+    let class = Class::parse(&assignment.numerics_class)?;
+    match context.chosen.of(&class) {
+        Some(candidate) => Ok((candidate.backend, class.kv_type)),
+        None => Err(LoadError::Numerics { ours: context.chosen.names(), wanted: assignment.numerics_class.clone() }),
     }
-    Err(LoadError::Numerics { ours: ours.clone(), wanted: assignment.numerics_class.clone() })
 }
 
 /// Whether the layers of all stages join, from the first layer on, and those of this stage are the ones that the others know of.

@@ -28,7 +28,7 @@ pub struct Measured {
 /// What the process that measures says, as JSON behind [`MARK`].
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
-    Measured(Measured),
+    Measured(Vec<Measured>),
     NoAdapter { reason: String },
     Failed { message: String },
 }
@@ -51,11 +51,11 @@ const POLL: Duration = Duration::from_millis(20);
 /// What a process said before it ended is heard by then.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Has `program`, which is this one, measure the GPU.
+/// Has `program`, which is this one, measure the GPU in each arithmetic.
 ///
 /// # Errors
 /// When it has none, or one that cannot be used.
-pub(super) fn measure(program: &Path, data_dir: &Path, memory_bytes: u64) -> Result<Measured, EngineError> {
+pub(super) fn measure(program: &Path, data_dir: &Path, memory_bytes: u64) -> Result<Vec<Measured>, EngineError> {
     measure_within(DEADLINE, program, data_dir, memory_bytes)
 }
 
@@ -64,7 +64,7 @@ fn measure_within(
     program: &Path,
     data_dir: &Path,
     memory_bytes: u64,
-) -> Result<Measured, EngineError> {
+) -> Result<Vec<Measured>, EngineError> {
     let child = Command::new(program)
         .args(["measure", "--memory", &memory_bytes.to_string(), "--data-dir"])
         .arg(data_dir)
@@ -191,7 +191,7 @@ mod tests {
     }
 
     /// What comes of it, if that comes at all.
-    fn measured(deadline: Duration, program: PathBuf, data_dir: &Path) -> Result<Measured, String> {
+    fn measured(deadline: Duration, program: PathBuf, data_dir: &Path) -> Result<Vec<Measured>, String> {
         let (done, end) = channel();
         let data_dir = data_dir.to_owned();
         std::thread::spawn(move || done.send(measure_within(deadline, &program, &data_dir, 1)));

@@ -39,9 +39,9 @@ pub(super) fn sensor_families(battery: &Battery, temperature_celsius: Option<f64
 pub(super) fn identity_families(identity: &Identity) -> Vec<MetricFamily> {
     let mut families = gauges(
         "polyphony_backend_gflops",
-        "10^9 operations a second of a matrix-vector product, a multiply-add counted as two, as measured at start.",
+        "10^9 operations a second of a matrix-vector product, a multiply-add counted as two, as measured at start, by backend and arithmetic.",
         "backend",
-        identity.speeds.iter().map(|speed| (speed.backend.clone(), speed.gflops)),
+        identity.speeds.iter().map(|speed| (speed.title(), speed.gflops)),
     );
     let options =
         Opts::new("polyphony_agent_info", "Always 1; the labels say which agent this is and what it runs on.");

@@ -46,6 +46,7 @@ fn metrics(board: &Arc<Board>) -> Metrics {
     let speed = |backend: &str, gflops| Speed {
         backend: backend.into(),
         device: "a \"device\"".into(),
+        numerics: format!("{backend}-f32-r1"),
         gflops,
         batch_gflops: 0.0,
         gigabytes_per_second: 1.0,

@@ -2,9 +2,8 @@
 
 use polyphony_kernels::{Engine, Row};
 use polyphony_model::{Holds, Manifest, TensorEntry};
-use polyphony_protocol::ActivationType;
 
-use super::{Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Segment, SegmentError};
+use super::{Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Rounding, Segment, SegmentError};
 
 /// The layers that a phone holds, loaded, of whatever kind the model is.
 pub enum AnySegment {
@@ -24,25 +23,13 @@ impl AnySegment {
         manifest: &Manifest,
         holds: Holds,
         capacity: Capacity,
-        activation_type: ActivationType,
+        rounding: impl Into<Rounding>,
         bytes_of: impl FnMut(&TensorEntry) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         Ok(match manifest.hyperparameters.encoder {
-            None => Self::DecoderOnly(Box::new(Segment::load(
-                engine,
-                manifest,
-                holds,
-                capacity,
-                activation_type,
-                bytes_of,
-            )?)),
+            None => Self::DecoderOnly(Box::new(Segment::load(engine, manifest, holds, capacity, rounding, bytes_of)?)),
             Some(_) => Self::EncoderDecoder(Box::new(EncoderDecoderSegment::load(
-                engine,
-                manifest,
-                holds,
-                capacity,
-                activation_type,
-                bytes_of,
+                engine, manifest, holds, capacity, rounding, bytes_of,
             )?)),
         })
     }

@@ -1,6 +1,6 @@
 //! A short convolution in place of attention, as an engine holds it (arXiv 2511.23404). Computes nothing.
 
-use polyphony_kernels::{BufferId, Engine, KvLayout, VectorId};
+use polyphony_kernels::{BufferId, Engine, KvLayout, KvType, VectorId};
 use polyphony_model::{Hyperparameters, Role};
 
 use super::SegmentError;
@@ -22,6 +22,11 @@ pub(super) struct Convolution {
 // === impl Convolution ===
 
 impl Convolution {
+    /// Of its cache, beside caches of keys of `layout`: f32 always.
+    pub fn layout(of: &Hyperparameters, layout: KvLayout) -> KvLayout {
+        KvLayout { kv_width: of.hidden_size as usize, kv_type: KvType::F32, ..layout }
+    }
+
     /// That of the layer with this index in the model, whose tensors are loaded, with a cache of `layout`.
     pub fn build(
         engine: &mut dyn Engine,

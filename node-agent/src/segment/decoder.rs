@@ -3,7 +3,6 @@
 use polyphony_kernels::{Engine, KvLayout, PositionBias, Recording};
 use polyphony_model::family::Positions;
 use polyphony_model::{Holds, Hyperparameters};
-use polyphony_protocol::ActivationType;
 
 use super::attention::{Cache, SelfAttention};
 use super::convolution::Convolution;
@@ -11,7 +10,7 @@ use super::feed_forward::FeedForward;
 use super::loaded::Loaded;
 use super::stream::{Stream, Uses};
 use super::turns::Turns;
-use super::{Capacity, SegmentError, alibi};
+use super::{Capacity, Rounding, SegmentError, alibi};
 
 pub(super) struct Layer {
     pub mixer: Mixer,
@@ -55,17 +54,22 @@ impl Decoder {
         of: &Hyperparameters,
         holds: Holds,
         capacity: Capacity,
-        activation_type: ActivationType,
+        rounding: Rounding,
     ) -> Result<Self, SegmentError> {
         let kv_width = (of.n_kv_heads * of.head_size) as usize;
-        let layout = KvLayout { n_slots: capacity.n_slots, n_positions: capacity.n_positions, kv_width };
+        let layout = KvLayout {
+            n_slots: capacity.n_slots,
+            n_positions: capacity.n_positions,
+            kv_width,
+            kv_type: rounding.kv_type,
+        };
         let turns = Turns::build(loaded, of, capacity.n_positions)?;
         let mut uses = Uses::default();
         let layers = holds.layers.iter().map(|layer| {
             let ffn = FeedForward::build(loaded, of, layer)?;
             uses.feed(&ffn);
             let mixer = if of.is_convolution(layer) {
-                let layout = KvLayout { kv_width: of.hidden_size as usize, ..layout };
+                let layout = Convolution::layout(of, layout);
                 Mixer::Convolution(Convolution::build(engine, loaded, of, layer, layout)?)
             } else {
                 let attention = SelfAttention::build(loaded, of, &turns, layer)?;
@@ -79,7 +83,7 @@ impl Decoder {
             Positions::Rotary(_) | Positions::Learned | Positions::Buckets => None,
             Positions::Alibi => Some(PositionBias::Slopes(engine.load_vector(&alibi::slopes(of.n_heads))?)),
         };
-        let stream = Stream::build(engine, of, activation_type, layout, bias, uses, capacity.max_rows)?;
+        let stream = Stream::build(engine, of, rounding.activation_type, layout, bias, uses, capacity.max_rows)?;
         Ok(Self { layers, stream })
     }
 }

@@ -10,13 +10,12 @@ use std::ops::Range;
 
 use polyphony_kernels::{Engine, KvWrite, Recording, Row};
 use polyphony_model::{Holds, Hyperparameters, LayerRange, Manifest, TensorEntry};
-use polyphony_protocol::ActivationType;
 
 use super::attention::Cache;
 use super::embedding::Embedding;
 use super::linear::Linear;
 use super::loaded::Loaded;
-use super::{Capacity, Input, Output, SegmentError};
+use super::{Capacity, Input, Output, Rounding, SegmentError};
 use halves::{DecoderHalf, DecoderLayer, EncoderHalf, Parts};
 
 /// The layers that a phone holds of an encoder–decoder model, loaded.
@@ -54,7 +53,7 @@ impl EncoderDecoderSegment {
         manifest: &Manifest,
         holds: Holds,
         capacity: Capacity,
-        activation_type: ActivationType,
+        rounding: impl Into<Rounding>,
         mut bytes_of: impl FnMut(&TensorEntry) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let of = &manifest.hyperparameters;
@@ -67,7 +66,7 @@ impl EncoderDecoderSegment {
             loaded.take(engine.as_mut(), tensor, bytes)?;
         }
         loaded.take_rest(engine.as_mut())?;
-        let parts = Parts { loaded: &loaded, of, shape, holds, capacity, activation_type };
+        let parts = Parts { loaded: &loaded, of, shape, holds, capacity, rounding: rounding.into() };
         let encoder = EncoderHalf::build(engine.as_mut(), &parts)?;
         let decoder = DecoderHalf::build(engine.as_mut(), &parts)?;
         let has_embedding = holds.embedding || holds.layers.contains(shape.n_layers);

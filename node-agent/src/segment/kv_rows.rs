@@ -4,22 +4,24 @@ use std::ops::Range;
 
 use polyphony_kernels::{BufferId, KvLayout};
 
+use super::convolution::Convolution;
 use super::decoder::Mixer;
 use super::{Segment, SegmentError};
 
 // === impl Segment ===
 
 impl Segment {
-    /// Values of one position of `layer`: a key row and a value row, or what a convolution goes over.
+    /// Words of 4 bytes of one position of `layer`: a key row and a value row, or what a convolution goes over.
     ///
     /// # Errors
     /// When the layer is not loaded.
-    pub fn kv_values_per_position(&self, layer: u32) -> Result<usize, SegmentError> {
+    pub fn kv_words_per_position(&self, layer: u32) -> Result<usize, SegmentError> {
         let (buffers, layout) = self.caches(layer)?;
-        Ok(buffers.len() * layout.kv_width)
+        Ok(buffers.len() * layout.row_words())
     }
 
-    /// What one layer has cached for these positions of a slot: the keys of all, then the values of all.
+    /// What one layer has cached for these positions of a slot, in its type: the words of the keys of all, then those of the values of all. They
+    /// are moved as f32 and mean nothing as such.
     ///
     /// # Errors
     /// When the layer is not loaded, the positions are not in the cache, or the device fails.
@@ -81,7 +83,7 @@ impl Segment {
         let layout = self.decoder.stream.layout();
         Ok(match &self.decoder.layers[(layer - held.from) as usize].mixer {
             Mixer::Attention(_, cache) => (vec![cache.k, cache.v], layout),
-            Mixer::Convolution(it) => (vec![it.cache], KvLayout { kv_width: self.hidden_size(), ..layout }),
+            Mixer::Convolution(it) => (vec![it.cache], Convolution::layout(&self.hyperparameters, layout)),
         })
     }
 }

@@ -165,7 +165,7 @@ impl Stream {
     pub fn record_convolution(&self, recording: &mut Recording, layer: &Convolution) {
         let it = &self.buffers;
         let n_rows = recording.rows.len();
-        let layout = KvLayout { kv_width: self.hidden_size(), ..self.layout };
+        let layout = Convolution::layout(&self.of, self.layout);
         let (x, cache, out) = (it.conv_input, layer.cache, it.convolved);
         let taken = self.record_norm_if_any(recording, layer.norm);
         recording.push(layer.input.of(taken, n_rows, None, x));

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use polyphony_agent::segment::{
-    AnySegment, Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Segment, SegmentError,
+    AnySegment, Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Rounding, Segment, SegmentError,
 };
-use polyphony_kernels::{Backend, Row};
+use polyphony_kernels::{Backend, KvType, Row};
 use polyphony_model::{Edge, EdgeKind, Holds, LayerRange, Manifest, TensorEntry, TensorReader};
 use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
@@ -54,7 +54,8 @@ pub struct Graph {
 }
 
 impl Graph {
-    pub fn load(cuts: &[u32], backend: Backend, activation_type: ActivationType) -> Self {
+    pub fn load(cuts: &[u32], backend: Backend, rounding: impl Into<Rounding>) -> Self {
+        let rounding = rounding.into();
         let path = folder().join("t5.gguf");
         let manifest = Manifest::build(&path).unwrap();
         let bytes_of = |tensor: &TensorEntry| -> Result<Vec<u8>, SegmentError> {
@@ -70,9 +71,9 @@ impl Graph {
         let edges = manifest.hyperparameters.edges(&held);
         let segments = held.into_iter().map(|holds| {
             let engine = polyphony_kernels::open(backend, None).unwrap();
-            EncoderDecoderSegment::load(engine, &manifest, holds, CAPACITY, activation_type, bytes_of).unwrap()
+            EncoderDecoderSegment::load(engine, &manifest, holds, CAPACITY, rounding, bytes_of).unwrap()
         });
-        Self { segments: segments.collect(), edges, activation_type }
+        Self { segments: segments.collect(), edges, activation_type: rounding.activation_type }
     }
 
     fn over_the_wire(&self, values: &[f32]) -> Vec<f32> {
@@ -210,6 +211,20 @@ fn every_split_of_a_t5_gives_the_same_bits_whatever_travels() {
         for cuts in CUTS {
             assert_eq!(greedy(&mut Graph::load(cuts, CPU, activation_type)), whole, "{cuts:?}, {activation_type:?}");
         }
+    }
+}
+
+#[test]
+fn every_split_of_a_t5_gives_the_same_bits_whatever_its_keys_are_kept_in() {
+    let mut all = Vec::new();
+    for kv_type in KvType::ALL {
+        let rounding = Rounding { activation_type: ActivationType::F16, kv_type };
+        let whole = greedy(&mut Graph::load(&[], CPU, rounding));
+        for cuts in CUTS {
+            assert_eq!(greedy(&mut Graph::load(cuts, CPU, rounding)), whole, "{cuts:?}, {kv_type:?}");
+        }
+        assert!(!all.contains(&whole), "{kv_type:?} keeps what another type does");
+        all.push(whole);
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Floor {
     paused: HashMap<RouteKey, u32>,
     resumed: HashMap<RouteKey, Vec<(u32, u32)>>,
     pub failures: Vec<Failed>,
+    /// In what plans keep keys and values, as their class says it.
+    pub kept: &'static str,
 }
 
 pub struct Phone {
@@ -67,6 +69,7 @@ impl Floor {
             paused: HashMap::new(),
             resumed: HashMap::new(),
             failures: Vec::new(),
+            kept: "kv-f16",
         };
         for index in 0..n_phones {
             let Joined { join, reader, writer } = floor.hub.join(&format!("phone-{index}")).await;
@@ -141,7 +144,7 @@ impl Floor {
             max_sessions: 3,
             session_groups: 0,
             activation_type: ActivationType::F16,
-            numerics_class: format!("{}/f16", self.phones[phone].numerics),
+            numerics_class: format!("{}/f16/{}", self.phones[phone].numerics, self.kept),
             standby: standby.map(|(from, to)| LayerSpan { from, to }),
             follows: follows.clone(),
             encoder: None,

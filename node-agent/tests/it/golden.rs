@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use polyphony_agent::segment::{Capacity, Input, Output, Segment, SegmentError};
+use polyphony_agent::segment::{Capacity, Input, Output, Rounding, Segment, SegmentError};
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Row};
 use polyphony_model::{Holds, LayerRange, Manifest, TensorReader};
@@ -42,8 +42,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    pub fn load(path: &Path, cuts: &[u32], backend: Backend, activation_type: ActivationType) -> Self {
-        Self::load_on(path, cuts, || polyphony_kernels::open(backend, None).unwrap(), activation_type)
+    /// A type of hidden states alone means that keys and values are kept as they are computed.
+    pub fn load(path: &Path, cuts: &[u32], backend: Backend, rounding: impl Into<Rounding>) -> Self {
+        Self::load_on(path, cuts, || polyphony_kernels::open(backend, None).unwrap(), rounding)
     }
 
     /// As [`Ring::load`], on engines that `open` opens.
@@ -51,8 +52,9 @@ impl Ring {
         path: &Path,
         cuts: &[u32],
         open: impl Fn() -> Box<dyn Engine>,
-        activation_type: ActivationType,
+        rounding: impl Into<Rounding>,
     ) -> Self {
+        let rounding = rounding.into();
         let manifest = Manifest::build(path).unwrap();
         let n_layers = manifest.hyperparameters.n_layers;
         let bounds: Vec<u32> = [0].iter().chain(cuts).chain([n_layers].iter()).copied().collect();
@@ -65,13 +67,13 @@ impl Ring {
                     layers: LayerRange { from: range[0], to: range[1] },
                     head: range[1] == n_layers,
                 };
-                Segment::load::<SegmentError>(open(), &manifest, holds, capacity, activation_type, |tensor| {
+                Segment::load::<SegmentError>(open(), &manifest, holds, capacity, rounding, |tensor| {
                     Ok(TensorReader::open(path, &manifest, tensor).unwrap().read_all().unwrap())
                 })
                 .unwrap()
             })
             .collect();
-        Self { segments, activation_type, position: 0, chunk: 16 }
+        Self { segments, activation_type: rounding.activation_type, position: 0, chunk: 16 }
     }
 
     /// Feeds tokens in chunks of `chunk`; the logits after the last.

@@ -83,7 +83,17 @@ async fn a_boundary_layer_moves_there_and_back_and_the_answer_is_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_leave_a_phone_for_another_that_holds_nothing_yet() {
+    sessions_leave("kv-f16").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_take_a_cache_of_8_bits_with_them_to_the_bit() {
+    sessions_leave("kv-q8").await;
+}
+
+async fn sessions_leave(kept: &'static str) {
     let mut floor = Floor::open(&model(), 3).await;
+    floor.kept = kept;
     floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
     let prompts: [&[u32]; 3] = [&PROMPT, &[11], &[3; 40]];
     let mut expected = Vec::new();
@@ -202,8 +212,8 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
     let address = floor.phones[1].ring_address.clone();
     let rows = ask(&address, &good).await;
     let Ok(rows) = rows else { panic!("{rows:?}") };
-    // 2 key heads of 16 values: 64 values of 4 bytes a position.
-    assert_eq!(rows, [(2, 0, 7, 7 * 64 * 4), (3, 0, 7, 7 * 64 * 4)]);
+    // 2 key heads of 16 values: 64 values of 2 bytes a position.
+    assert_eq!(rows, [(2, 0, 7, 7 * 64 * 2), (3, 0, 7, 7 * 64 * 2)]);
     let span = |from, to| LayerSpan { from, to };
     let table = [
         (KvRequest { ring_secret: "secret of 2".into(), ..good.clone() }, "has no part"),

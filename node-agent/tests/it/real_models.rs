@@ -11,15 +11,15 @@ use crate::golden::{
 };
 
 /// A model that set-up fetches, and its golden file.
-struct RealModel {
+pub struct RealModel {
     file: &'static str,
-    golden: &'static str,
+    pub golden: &'static str,
     f32: Off,
     /// Activations of 8 bits in the products.
     int8: Off,
 }
 
-const SMOLLM2: RealModel = RealModel {
+pub const SMOLLM2: RealModel = RealModel {
     file: "SmolLM2-135M-Instruct.Q4_1.gguf",
     golden: "smollm2-135m-instruct-q4_1.json",
     f32: off(1.07e-4, 3.6e-5),
@@ -43,7 +43,7 @@ const FIRST_STEPS: usize = 4;
 
 impl RealModel {
     /// Where it is; none where it is missing, which is said aloud.
-    fn path(&self) -> Option<PathBuf> {
+    pub fn path(&self) -> Option<PathBuf> {
         let cache = std::env::var_os("POLYPHONY_CACHE").map(PathBuf::from).or_else(|| {
             let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
             base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))

@@ -1,9 +1,9 @@
 //! A deployment: what was asked, what runs, on which phones, and how it came to be so.
 
-use polyphony_api::InferenceDeployment;
 use polyphony_api::inference_deployment::{
     ActivationType, BalancingStrategy, LoadBalancing, Objective, Placement, PlanSummary,
 };
+use polyphony_api::{InferenceDeployment, InferenceDeploymentSpec, SegmentPlacement};
 
 use super::layout::Layout;
 use super::{Story, events, placement};
@@ -27,14 +27,8 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
     );
     layout.field("Placement", wishes(&spec.placement));
     layout.field_if("Balancing", balancing(&spec.load_balancing));
-    layout.field(
-        "Activation Type",
-        match spec.transport.activation_type {
-            ActivationType::F32 => "f32",
-            ActivationType::F16 => "f16",
-            ActivationType::Q8 => "q8",
-        },
-    );
+    layout.field("Numerics", numerics(spec));
+    layout.field_if("Class", class(story.placements));
     layout.field_if("URL", status.url);
     layout.field_if("Plan Generation", status.plan_generation);
     layout.field_if("Plan", status.plan.map(|plan| summary(&plan)));
@@ -55,6 +49,22 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
     layout.conditions(&status.conditions, story.now);
     placement::write_table(layout, "Placements", story.placements, placement::Column::Phone);
     events::write(layout, story.events, deployment.metadata.name.as_deref().unwrap_or_default(), story.now);
+}
+
+/// What the deployment asks for.
+fn numerics(spec: &InferenceDeploymentSpec) -> String {
+    let hidden = match spec.activation_type() {
+        ActivationType::F32 => "f32",
+        ActivationType::F16 => "f16",
+        ActivationType::Q8 => "q8",
+    };
+    format!("{:?}, {hidden} hidden states, {:?} KV cache", spec.numerics.arithmetic, spec.numerics.kv_cache)
+}
+
+/// What its newest plan computes in: the phones' class of these.
+fn class(placements: &[SegmentPlacement]) -> Option<String> {
+    let newest = placements.iter().max_by_key(|placement| placement.spec.plan_generation)?;
+    Some(newest.spec.numerics_class.clone()).filter(|class| !class.is_empty())
 }
 
 fn wishes(placement: &Placement) -> String {
@@ -168,7 +178,8 @@ Max Sessions:       2
 Objective:          Latency
 Placement:          1 to 3 phones, 90 % of their memory
 Balancing:          from 10 % more tokens/s, 60 s apart at least, nothing on standby
-Activation Type:    f16
+Numerics:           Int8, f16 hidden states, F16 KV cache
+Class:              cpu-f32
 URL:                http://127.0.0.1:8080/v1
 Plan Generation:    2
 Plan:               Optimal, Exact, limited by: speed of phone-3

@@ -27,10 +27,13 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
         let rows = status.backends.into_iter().map(|speed| {
             let batch = speed.batch_gflops.map_or_else(|| "<unknown>".to_owned(), |gflops| format!("{gflops:.2}"));
             let [gflops, bytes] = [speed.gflops, speed.gigabytes_per_second].map(|figure| format!("{figure:.2}"));
-            vec![speed.name, gflops, batch, bytes, speed.device]
+            let class = speed.numerics.unwrap_or(speed.name);
+            vec![class, gflops, batch, bytes, speed.device]
         });
-        layout.table("Speeds", &["Backend", "GFLOP/s", "Of 4 Rows", "GB/s", "Device"], rows.collect());
+        layout.table("Speeds", &["Class", "GFLOP/s", "Of 4 Rows", "GB/s", "Device"], rows.collect());
     }
+    let kept: Vec<String> = status.kv_caches.iter().map(|kv_cache| format!("{kv_cache:?}")).collect();
+    layout.field_if("KV Caches", Some(kept.join(", ")).filter(|kept| !kept.is_empty()));
     if !status.links.is_empty() {
         let rows = status.links.into_iter().map(|link| {
             let bandwidth =

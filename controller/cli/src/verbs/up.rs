@@ -69,10 +69,10 @@ pub struct Up {
 enum Backend {
     Auto,
     Vulkan,
-    /// Vulkan with 8-bit activations: a numerics class of its own
+    /// Vulkan in the arithmetic Int8 alone
     VulkanInt8,
     Cpu,
-    /// The processor with 8-bit activations: faster, a numerics class of its own
+    /// The processor in the arithmetic Int8 alone
     #[value(name = "cpu-int8")]
     CpuInt8,
 }

@@ -151,7 +151,7 @@ fn a_plan_is_shown_and_nothing_is_changed() {
     assert!(short.failed().starts_with("error: d, replica 0: no plan: no phone is available"));
 
     let phone = |memory: &str, ready: &str| {
-        json!({"backend": "cpu", "numerics": "cpu-f32", "allocatable": {"memory": memory}, "capacity": {"memory": memory},
+        json!({"backend": "cpu", "numerics": "cpu-int8", "kvCaches": ["F16"], "allocatable": {"memory": memory}, "capacity": {"memory": memory},
             "backends": [{"name": "cpu", "device": "test", "gflops": 10.0, "gigabytesPerSecond": 5.0}],
             "conditions": [{"type": "Ready", "status": ready, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
     };
@@ -164,7 +164,7 @@ fn a_plan_is_shown_and_nothing_is_changed() {
         "Name:       d\n",
         "Objective:  Latency\n",
         "tokens/s of one session\n",
-        "Arithmetic:   cpu-f32/f16/kv-f32\n",
+        "Class:        cpu-int8/f16/kv-f16\n",
         "    1 of 1  a      embedding+layers 0-3+head  ",
         "    b      it is cordoned\n",
         "    gone   it is not Ready\n",

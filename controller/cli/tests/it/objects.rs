@@ -202,6 +202,15 @@ fn a_wrong_manifest_is_answered_with_file_line_field_and_remedy() {
         let error = cluster.run("apply -f bad.yaml").failed();
         assert!(error.contains(expected), "{placement}: {error}");
     }
+    let twice = |now: &str, before: &str| {
+        let fields = format!("numerics: {{activationType: {now}}}\n  transport: {{activationType: {before}}}");
+        std::fs::write(&file, text.replace("replicsa: 2", &fields)).unwrap();
+        cluster.run("apply -f bad.yaml")
+    };
+    let error = twice("q8", "f16").failed();
+    assert!(error.contains("numerics.activationType and transport.activationType contradict each other"), "{error}");
+    assert!(twice("q8", "q8").ok().contains("inferencedeployment.polyphony.dev/bad created"), "one thing twice");
+    cluster.run("delete infer bad").ok();
     std::fs::write(&file, with("{selector: {matchExpressions: [{key: a, operator: NotIn, values: [b]}]}}")).unwrap();
     assert!(cluster.run("apply -f bad.yaml").ok().contains("inferencedeployment.polyphony.dev/bad created"));
 }

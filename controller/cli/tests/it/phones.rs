@@ -24,7 +24,7 @@ fn placement(cluster: &Cluster, name: &str, phone: &str) -> Api<SegmentPlacement
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"deployment": "d", "model": "m", "manifestDigest": "d", "replica": 0, "planGeneration": 1, "stage": 0, "stages": 1,
             "phone": phone, "holds": {"embedding": true, "from": 0, "to": 4, "head": true, "summary": "all"}, "edges": [],
-            "contextLength": 64, "maxSessions": 2, "activationType": "f16", "numericsClass": "cpu-f32/f16/kv-f32",
+            "contextLength": 64, "maxSessions": 2, "activationType": "f16", "numericsClass": "cpu-int8/f16/kv-f16",
             "plannedBytes": 30 << 20, "predictedStepMicroseconds": 1}}))
     .unwrap();
     let status = json!({"status": {"phase": "Ready", "millisecondsPerLayer": "2.50", "sessions": 1}});

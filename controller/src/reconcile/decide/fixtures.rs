@@ -151,6 +151,7 @@ impl World {
         let speed = Speed {
             backend: "cpu".into(),
             device: "test".into(),
+            numerics: "cpu-int8".into(),
             gflops: 10.0,
             batch_gflops: 10.0,
             gigabytes_per_second: 5.0,
@@ -165,8 +166,9 @@ impl World {
             allocatable_bytes: mib * MIB,
             backend: "cpu".into(),
             device: "test".into(),
-            numerics: "cpu-f32".into(),
+            numerics: "cpu-int8".into(),
             speeds: vec![speed],
+            kv_caches: ["f32", "f16", "q8"].map(str::to_owned).into(),
             metrics_address: "127.0.0.1:2".into(),
             instance: "1".into(),
         };

@@ -11,6 +11,7 @@ use polyphony_protocol::hub::Join;
 
 use super::story::{Severity, tell};
 use super::{Action, condition_time};
+use crate::reconcile::class;
 use crate::reconcile::facts::{Power, allocatable_bytes, three_figures as rounded};
 use crate::reconcile::failures;
 use crate::reconcile::observe::{Health, Observed, PhoneLink, PhoneSeen};
@@ -86,12 +87,15 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
     let speed = |speed: &polyphony_protocol::hub::Speed| BackendSpeed {
         name: speed.backend.clone(),
         device: speed.device.clone(),
+        numerics: Some(speed.numerics.clone()).filter(|numerics| !numerics.is_empty()),
         gflops: rounded(speed.gflops),
         batch_gflops: Some(rounded(speed.batch_gflops)).filter(|gflops| *gflops > 0.0),
         gigabytes_per_second: rounded(speed.gigabytes_per_second),
     };
     status.backends = join.speeds.iter().map(speed).collect();
-    let speeds: Vec<String> = status.backends.iter().map(|one| format!("{} {:.2}", one.name, one.gflops)).collect();
+    status.kv_caches = join.kv_caches.iter().filter_map(|name| class::kv_cache(name)).collect();
+    let titled = join.speeds.iter().zip(&status.backends);
+    let speeds: Vec<String> = titled.map(|(speed, one)| format!("{} {:.2}", speed.title(), one.gflops)).collect();
     status.speeds = Some(speeds.join(", ")).filter(|text| !text.is_empty());
 }
 

@@ -2,6 +2,7 @@
 
 mod balancing;
 mod change;
+mod classes;
 mod departures;
 mod encoder;
 mod failures;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
 use polyphony_api::{InferenceDeployment, SegmentPlacement};
-use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS};
+use polyphony_model::{Holds, KvType, LayerRange, Manifest, Room, STEP_ROWS};
 use polyphony_placement::{Demand, ExpertCosts, ModelCosts, Objective};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::census::Census;
 use super::measured::Known;
+use crate::reconcile::class;
 use crate::reconcile::observe::{ObjectKey, Observed};
 
 /// What a segment needs besides, whatever the model.
@@ -25,8 +26,8 @@ pub struct Brief<'a> {
     /// What it costs in memory.
     pub(super) model: ModelCosts,
     pub(super) demand: Demand,
-    /// What is known of phones with the model, by phone.
-    pub(super) known: BTreeMap<&'a str, Known>,
+    /// What is known of phones with the model, by the first part of the class and by phone.
+    pub(super) known: BTreeMap<&'a str, BTreeMap<&'a str, Known>>,
     /// Phones on which a segment of the deployment has timed its layers, with the turns of others in it.
     pub(super) timed: BTreeSet<&'a str>,
 }
@@ -43,7 +44,7 @@ impl<'a> Brief<'a> {
     ) -> Self {
         let spec = &deployment.spec;
         let room = Room { n_sessions: spec.max_sessions, context_length: spec.context_length };
-        let weights = model_costs(manifest, spec.transport.activation_type, room);
+        let weights = model_costs(manifest, spec.activation_type(), class::kv_type(spec.numerics.kv_cache), room);
         // Logits take memory as the output matrix does, but no time to read.
         let of = &manifest.hyperparameters;
         let logits = of.activation_bytes(true, room) - of.activation_bytes(false, room);
@@ -53,12 +54,18 @@ impl<'a> Brief<'a> {
         if let Some(bytes) = first_decoding {
             *bytes += weights.embedding_bytes;
         }
-        let (mut own, mut others) = (Vec::new(), Vec::new());
+        let (mut timed, mut by_class) = (BTreeSet::new(), BTreeMap::<&str, (Vec<_>, Vec<_>)>::new());
         for (placement, measured) in census.segments_of(manifest_digest) {
-            let of = if is_own(placement, deployment) { &mut own } else { &mut others };
+            let (own, others) = by_class.entry(class::numerics(&placement.spec.numerics_class)).or_default();
+            let is_own = is_own(placement, deployment);
+            if is_own && measured.is_some() {
+                timed.insert(placement.spec.phone.as_str());
+            }
+            let of = if is_own { own } else { others };
             of.push((placement, measured));
         }
-        let timed = own.iter().filter(|(_, measured)| measured.is_some());
+        let known =
+            |(numerics, (own, others))| (numerics, Known::of_all(observed, (manifest_digest, numerics), own, others));
         Self {
             deployment,
             manifest_digest,
@@ -66,8 +73,8 @@ impl<'a> Brief<'a> {
             weights,
             model,
             demand: demand(deployment, manifest),
-            timed: timed.map(|(placement, _)| placement.spec.phone.as_str()).collect(),
-            known: Known::of_all(observed, manifest_digest, own, others),
+            timed,
+            known: by_class.into_iter().map(known).collect(),
         }
     }
 }
@@ -78,7 +85,7 @@ fn is_own(placement: &SegmentPlacement, deployment: &InferenceDeployment) -> boo
 }
 
 /// What the model's weights cost, from its manifest.
-fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelCosts {
+fn model_costs(manifest: &Manifest, dtype: ActivationType, kv_type: KvType, room: Room) -> ModelCosts {
     let of = &manifest.hyperparameters;
     let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
     let hidden = u64::from(of.hidden_size);
@@ -93,7 +100,7 @@ fn model_costs(manifest: &Manifest, dtype: ActivationType, room: Room) -> ModelC
         embedding_bytes,
         head_bytes,
         shared_bytes: (embedding_bytes + head_bytes).saturating_sub(part(true, true)),
-        kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }),
+        kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }, kv_type),
         activation_bytes: SEGMENT_OVERHEAD_BYTES + of.activation_bytes(false, room),
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
         experts: expert_costs(manifest),

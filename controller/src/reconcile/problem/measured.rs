@@ -40,17 +40,18 @@ pub enum Figures {
     Raw,
 }
 
-/// The times of phones of one arithmetic, whose `estimates` are in the same order: measured where they can be, else from their speed tests.
-/// `known` is what is known of phones with the model of that digest.
+/// The times of phones in one class, whose `estimates` are in the same order: measured where they can be, else from their speed tests.
+/// `known` is what is known of phones with the model of that digest in that class. `elsewhere` is the typical factor of other classes.
 pub(super) fn costs(
     now: Timestamp,
-    (digest, known): (&str, &BTreeMap<&str, Known>),
+    (digest, numerics, known): (&str, &str, &BTreeMap<&str, Known>),
     phones: &[&Counted<'_>],
-    estimates: &[PhoneCosts],
+    (estimates, elsewhere): (&[PhoneCosts], f64),
     figures: Figures,
 ) -> Vec<PhoneCosts> {
-    let times: Vec<Option<&LayerTime>> = phones.iter().map(|counted| layer_time(counted.object, digest)).collect();
-    let typical = typical_factor(&times, estimates);
+    let times: Vec<Option<&LayerTime>> =
+        phones.iter().map(|counted| layer_time(counted.object, digest, numerics)).collect();
+    let typical = typical_factor((digest, numerics), phones, estimates).unwrap_or(elsewhere);
     let cost = |(estimate, time): (&PhoneCosts, &Option<&LayerTime>)| {
         let known = known.get(estimate.name.as_str()).copied().unwrap_or_default();
         let remembered = time.filter(|time| now.as_second().saturating_sub(time.at_seconds) <= REMEMBERED_SECONDS);
@@ -111,11 +112,11 @@ type Timed<'a> = (&'a SegmentPlacement, Option<Measured>);
 // === impl Known ===
 
 impl Known {
-    /// By phone. A deployment's own segments say most, the later ones more; before it has any, those of others that run the most layers:
+    /// By phone, of segments of one class. A deployment's own segments say most, the later ones more; before it has any, those of others that run the most layers:
     /// where there are few, what a step takes besides counts for more.
     pub(super) fn of_all<'a>(
         observed: &'a Observed,
-        digest: &str,
+        (digest, numerics): (&str, &str),
         mut own: Vec<Timed<'a>>,
         mut others: Vec<Timed<'a>>,
     ) -> BTreeMap<&'a str, Self> {
@@ -130,7 +131,7 @@ impl Known {
                 of_phone.report = Some((measured, spec.holds.head));
                 let object = observed.phones.get(&spec.phone).and_then(|seen| seen.object.as_deref());
                 let busy = object
-                    .and_then(|phone| layer_time(phone, digest))
+                    .and_then(|phone| layer_time(phone, digest, numerics))
                     .filter(|time| observed.now.as_second().saturating_sub(time.at_seconds) <= BUSY_REMEMBERED_SECONDS);
                 of_phone.is_light = busy.is_some_and(|busy| measured.layers.saturating_mul(2) < busy.layers);
             }
@@ -196,20 +197,26 @@ fn cost(
     costs
 }
 
-/// What the phone ever measured of the model.
-fn layer_time<'a>(phone: &'a Phone, digest: &str) -> Option<&'a LayerTime> {
+/// What the phone ever measured of the model in this class. A time of before says of no class, and counts for each.
+fn layer_time<'a>(phone: &'a Phone, digest: &str, numerics: &str) -> Option<&'a LayerTime> {
     let times = &phone.status.as_ref()?.layer_times;
-    times.iter().find(|time| time.manifest_digest == digest && time.milliseconds_per_layer > 0.0)
+    let is_it = |time: &&LayerTime| time.manifest_digest == digest && time.milliseconds_per_layer > 0.0;
+    let of_class = times.iter().filter(is_it).find(|time| time.numerics.as_deref() == Some(numerics));
+    of_class.or_else(|| times.iter().filter(is_it).find(|time| time.numerics.is_none()))
 }
 
-/// How much longer a layer takes than a speed test promises, by the phone that keeps its promise best. Without it,
-/// phones that have held nothing of the model would look faster than they are.
-fn typical_factor(times: &[Option<&LayerTime>], estimates: &[PhoneCosts]) -> f64 {
-    let factor = |(time, estimate): (&Option<&LayerTime>, &PhoneCosts)| {
-        let fastest = (*time)?.fastest_milliseconds_per_layer / 1e3;
+/// How much longer a layer takes than a speed test promises, by the phone that keeps its promise best; `None` where none has held any of
+/// the model in this class. Without it, phones that have held nothing of it would look faster than they are.
+pub(super) fn typical_factor(
+    (digest, numerics): (&str, &str),
+    phones: &[&Counted<'_>],
+    estimates: &[PhoneCosts],
+) -> Option<f64> {
+    let factor = |(counted, estimate): (&&Counted<'_>, &PhoneCosts)| {
+        let fastest = layer_time(counted.object, digest, numerics)?.fastest_milliseconds_per_layer / 1e3;
         Some(fastest / estimate.seconds_per_layer).filter(|factor| PLAUSIBLE.contains(factor))
     };
-    times.iter().zip(estimates).filter_map(factor).reduce(f64::min).unwrap_or(1.0)
+    phones.iter().zip(estimates).filter_map(factor).reduce(f64::min)
 }
 
 fn settled(measured: f64, planned: Option<f64>) -> f64 {

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use polyphony_model::family::{Activation, RopeStyle};
-use polyphony_model::{Encoder, Experts, Gguf, Hyperparameters, LayerTurn, Role, WindowedLayers, Yarn};
+use polyphony_model::{Encoder, Experts, Gguf, Hyperparameters, KvType, LayerTurn, Role, WindowedLayers, Yarn};
 
 use crate::files;
 use crate::gguf_writer::{self, File, Value};
@@ -64,7 +64,9 @@ fn a_t5_counts_the_layers_of_both_halves() {
 #[test]
 fn sizes_follow_from_the_numbers() {
     let llama = of_tiny("llama");
-    assert_eq!(llama.kv_bytes_per_token_per_layer(2), 2 * 2 * 16 * 2);
+    let by_type = KvType::ALL.map(|kv_type| llama.kv_bytes_per_token_per_layer(kv_type));
+    // Of 32 keys and 32 values: a word each, half of one, or a quarter and one word with their scale.
+    assert_eq!(by_type, [2 * 32 * 4, 2 * 32 * 2, 2 * (32 + 4)]);
     assert_eq!(llama.multiply_adds_per_layer(), 64 * 64 * 2 + 64 * 32 * 2 + 64 * 192 * 3);
     assert_eq!(llama.multiply_adds_of_head(), 64 * 384);
     // Fused queries, keys and values; two matrices of the feed-forward network.
@@ -130,9 +132,9 @@ fn layers_see_and_turn_as_their_family_has_it() {
     assert_eq!([0, 1, 2, 3].map(|layer| lfm2.is_convolution(layer)), [true, true, false, true]);
     assert_eq!((lfm2.n_kv_heads, lfm2.convolutions.as_ref().unwrap().n_taps), (2, 3));
     assert_eq!(
-        lfm2.kv_bytes_per_token_per_layer(1),
-        40,
-        "what a convolution goes over, or twice 20 of keys and values"
+        KvType::ALL.map(|kv_type| lfm2.kv_bytes_per_token_per_layer(kv_type)),
+        [160; 3],
+        "what a convolution goes over, always of f32, or twice 20 of keys and values"
     );
     assert!(of_tiny("falcon").options.contains(&Role::AttentionNorm2));
 }

@@ -2,7 +2,6 @@
 
 use polyphony_kernels::{BufferId, Engine, KvLayout, MatrixId};
 use polyphony_model::{Encoder, Holds, Hyperparameters, Role};
-use polyphony_protocol::ActivationType;
 
 use crate::segment::attention::{Cache, SelfAttention};
 use crate::segment::feed_forward::FeedForward;
@@ -12,7 +11,7 @@ use crate::segment::loaded::Loaded;
 use crate::segment::norm::Norm;
 use crate::segment::stream::{Stream, Uses};
 use crate::segment::turns::Turns;
-use crate::segment::{Capacity, SegmentError, buckets};
+use crate::segment::{Capacity, Rounding, SegmentError, buckets};
 
 /// What every layer of either half has.
 pub(super) struct Layer {
@@ -68,7 +67,7 @@ pub(super) struct Parts<'a> {
     pub(super) shape: Encoder,
     pub(super) holds: Holds,
     pub(super) capacity: Capacity,
-    pub(super) activation_type: ActivationType,
+    pub(super) rounding: Rounding,
 }
 
 // === impl Parts ===
@@ -87,7 +86,8 @@ impl Parts<'_> {
 
     fn layout(&self) -> KvLayout {
         let kv_width = (self.of.n_kv_heads * self.of.head_size) as usize;
-        KvLayout { n_slots: self.capacity.n_slots, n_positions: self.capacity.n_positions, kv_width }
+        let Capacity { n_slots, n_positions, .. } = self.capacity;
+        KvLayout { n_slots, n_positions, kv_width, kv_type: self.rounding.kv_type }
     }
 }
 
@@ -104,7 +104,7 @@ impl Layer {
 
 impl EncoderHalf {
     pub(super) fn build(engine: &mut dyn Engine, parts: &Parts<'_>) -> Result<Option<Self>, SegmentError> {
-        let Parts { loaded, of, shape, holds, capacity, activation_type } = *parts;
+        let Parts { loaded, of, shape, holds, capacity, rounding } = *parts;
         let here: Vec<u32> = holds.layers.iter().filter(|layer| *layer < shape.n_layers).collect();
         if here.is_empty() {
             return Ok(None);
@@ -125,7 +125,7 @@ impl EncoderHalf {
             first: holds.layers.from,
             output_norm,
             cache: Cache::alloc(engine, layout)?,
-            stream: Stream::build(engine, of, activation_type, layout, bias, uses, capacity.n_positions)?,
+            stream: Stream::build(engine, of, rounding.activation_type, layout, bias, uses, capacity.n_positions)?,
         }))
     }
 }
@@ -134,7 +134,7 @@ impl EncoderHalf {
 
 impl DecoderHalf {
     pub(super) fn build(engine: &mut dyn Engine, parts: &Parts<'_>) -> Result<Option<Self>, SegmentError> {
-        let Parts { loaded, of, shape, holds, capacity, activation_type } = *parts;
+        let Parts { loaded, of, shape, holds, capacity, rounding } = *parts;
         let here: Vec<u32> = holds.layers.iter().filter(|layer| *layer >= shape.n_layers).collect();
         if here.is_empty() {
             return Ok(None);
@@ -164,7 +164,7 @@ impl DecoderHalf {
             encoded_key: engine.alloc(capacity.n_positions * layout.kv_width)?,
             encoded_value: engine.alloc(capacity.n_positions * layout.kv_width)?,
             head,
-            stream: Stream::build(engine, of, activation_type, layout, bias, uses, capacity.max_rows)?,
+            stream: Stream::build(engine, of, rounding.activation_type, layout, bias, uses, capacity.max_rows)?,
         }))
     }
 }

@@ -28,8 +28,8 @@ impl Worker {
         if !kept.layers.contains(layer) || positions.end > n_positions {
             return Err(format!("layer {layer} up to position {} is not this stage's", positions.end));
         }
-        let values_per_position = segment.kv_values_per_position(layer).map_err(|error| error.to_string())?;
-        let bytes_per_position = values_per_position * 4;
+        let words_per_position = segment.kv_words_per_position(layer).map_err(|error| error.to_string())?;
+        let bytes_per_position = words_per_position * 4;
         let per_piece = u32::try_from((PIECE_BYTES / bytes_per_position).max(1)).unwrap_or(u32::MAX);
         let position = positions.start;
         let end = positions.end.min(position.saturating_add(per_piece));

@@ -10,6 +10,7 @@ use polyphony_api::{Phone, SegmentPlacement};
 use polyphony_protocol::hub::{Heartbeat, SegmentReport};
 
 use super::super::condition_time;
+use crate::reconcile::class;
 use crate::reconcile::facts::three_figures;
 use crate::reconcile::observe::Observed;
 use crate::reconcile::problem::measured::BUSY_REMEMBERED_SECONDS;
@@ -100,7 +101,7 @@ fn is_alike(old: &Link, new: &Link) -> bool {
     is_as_wide && (new_ms - old_ms).abs() <= (STEP_ROUND_TRIP * old_ms).max(STEP_ROUND_TRIP_MILLISECONDS)
 }
 
-/// Keeps the times of a layer that the phone reports now, one entry a model, the newest first.
+/// Keeps the times of a layer that the phone reports now, one entry a model and class, the newest first.
 fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
     let now = observed.now.as_second();
     for (placement, report) in reported(observed, phone) {
@@ -109,7 +110,11 @@ fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
         let held = placement.spec.holds.to.saturating_sub(placement.spec.holds.from);
         let layers = if report.layers_timed > 0 { report.layers_timed } else { held };
         let milliseconds = three_figures(seconds * 1e3);
-        let known = times.iter().position(|time| time.manifest_digest == *digest);
+        let numerics = class::numerics(&placement.spec.numerics_class);
+        let is_it = |time: &LayerTime| {
+            time.manifest_digest == *digest && time.numerics.as_ref().is_none_or(|of| of == numerics)
+        };
+        let known = times.iter().position(is_it);
         let fastest = known.map_or(milliseconds, |at| times[at].fastest_milliseconds_per_layer.min(milliseconds));
         if let Some(old) = known.map(|at| &times[at]) {
             let age = now - old.at_seconds;
@@ -129,6 +134,7 @@ fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
         }
         let time = LayerTime {
             manifest_digest: digest.clone(),
+            numerics: Some(numerics.to_owned()),
             milliseconds_per_layer: milliseconds,
             fastest_milliseconds_per_layer: fastest,
             layers,

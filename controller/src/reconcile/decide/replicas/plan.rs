@@ -234,7 +234,7 @@ impl<'a> Round<'a, '_> {
                 spec.manifest_digest == resolved.digest
                     && spec.context_length == wanted.context_length
                     && spec.max_sessions == wanted.max_sessions
-                    && spec.activation_type == wanted.transport.activation_type
+                    && spec.activation_type == wanted.activation_type()
                     && spec.numerics_class == planned.numerics_class
             })
     }

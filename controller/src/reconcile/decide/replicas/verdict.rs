@@ -6,6 +6,7 @@ use polyphony_api::SegmentPlacement;
 
 use super::Round;
 use super::model_state::ModelState;
+use crate::reconcile::class;
 use crate::reconcile::failures;
 use crate::reconcile::generations::Generation;
 use crate::reconcile::observe::ObjectKey;
@@ -119,8 +120,8 @@ impl Round<'_, '_> {
         if planned.max_sessions != wanted.max_sessions {
             return Some(format!("spec.maxSessions is now {}", wanted.max_sessions));
         }
-        if planned.activation_type != wanted.transport.activation_type {
-            return Some("spec.transport.activationType has changed".into());
+        if let Some(field) = class::change(&planned.numerics_class, wanted) {
+            return Some(format!("{field} has changed"));
         }
         if planned.strategy != wanted.placement.strategy {
             return Some(format!("spec.placement.strategy is now {:?}", wanted.placement.strategy));

@@ -158,12 +158,12 @@ fn a_phones_own_limit_counts() {
 #[test]
 fn rings_are_of_one_arithmetic() {
     let mut world = three_phones();
-    world.phone("a").join.as_mut().unwrap().numerics = "vulkan-f32".into();
+    world.phone("a").join.as_mut().unwrap().speeds[0].numerics = "vulkan-int8".into();
     world.settle();
     assert_eq!(world.generations(), vec!["g1: b c"]);
     let classes: Vec<_> =
         world.observed.placements.values().map(|placement| placement.spec.numerics_class.clone()).collect();
-    assert!(classes.iter().all(|class| class == "cpu-f32/f16/kv-f32"), "{classes:?}");
+    assert!(classes.iter().all(|class| class == "cpu-int8/f16/kv-f16"), "{classes:?}");
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! Numerics: what a deployment computes in, and so which bits its answers have.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a model computes in. All phones of a ring have it in common: it makes the numerics class, with the backend, see docs/numerics.md.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Numerics {
+    /// How matrices of quantised weights are multiplied. `Int8`: with activations of 8 bits, the faster. `F32`: with activations as they
+    /// are, the more exact. Other matrices are multiplied in f32 by both.
+    #[serde(default)]
+    pub arithmetic: Arithmetic,
+    /// The type of a hidden state on the wire, and the rounding of the residual stream after every layer; absent: `f16`. `f32`: 4 bytes a
+    /// value. `f16`: 2 bytes a value, with one power-of-two exponent a row. `q8`: 1 byte a value, with one scale for 32 values; the least
+    /// to send, and lossy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_type: Option<ActivationType>,
+    /// In what keys and values are kept. `F16`: 2 bytes a value. `F32`: 4 bytes, as they are computed. `Q8`: 1 byte, with one scale for
+    /// 32 values; the least memory, and lossy. The caches of a short convolution are f32 in each.
+    #[serde(default)]
+    pub kv_cache: KvCache,
+}
+
+/// How matrices are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Arithmetic {
+    /// Quantised weights with activations of 8 bits, one scale for 32 of them.
+    #[default]
+    Int8,
+    /// Dequantised weights with activations of f32.
+    F32,
+}
+
+/// In what keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum KvCache {
+    /// As they are computed.
+    F32,
+    /// Half precision.
+    #[default]
+    F16,
+    /// 8-bit integers with one scale for 32 values; lossy.
+    Q8,
+}
+
+/// The type of a hidden state on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ActivationType {
+    F32,
+    /// Half precision with one power-of-two exponent a row.
+    #[default]
+    F16,
+    /// 8-bit integers with one scale for 32 values; lossy.
+    Q8,
+}

@@ -1,0 +1,115 @@
+//! Tests of numerics classes: a deployment's wish decides, phones that have nothing of it are left out, and each class has its own figures.
+#![allow(clippy::unwrap_used)]
+
+use polyphony_api::inference_deployment::ActivationType;
+use polyphony_api::numerics::{Arithmetic, KvCache};
+use polyphony_protocol::hub::Speed;
+
+use super::super::fixtures::World;
+use super::three_phones;
+
+fn classes(world: &World) -> Vec<String> {
+    let mut classes: Vec<String> =
+        world.observed.placements.values().map(|placement| placement.spec.numerics_class.clone()).collect();
+    classes.dedup();
+    classes
+}
+
+/// All phones compute in these, with so many GFLOP/s and GB/s.
+fn compute_in(world: &mut World, numerics: &[(&str, f64)]) {
+    for name in ["a", "b", "c"] {
+        let join = world.phone(name).join.as_mut().unwrap();
+        let speed = |(numerics, gflops): &(&str, f64)| Speed {
+            backend: numerics.split('-').next().unwrap().into(),
+            numerics: (*numerics).into(),
+            gflops: *gflops,
+            gigabytes_per_second: *gflops,
+            ..join.speeds[0].clone()
+        };
+        join.speeds = numerics.iter().map(speed).collect();
+        join.numerics = numerics[0].0.into();
+    }
+}
+
+const BOTH: [(&str, f64); 4] =
+    [("cpu-f32-r1", 8.0), ("cpu-int8-r2", 20.0), ("vulkan-f32-r1-x", 30.0), ("vulkan-int8-r2-x", 15.0)];
+
+#[test]
+fn a_deployment_chooses_its_arithmetic_and_the_planner_the_backend() {
+    for (arithmetic, expected) in
+        [(Arithmetic::Int8, "cpu-int8-r2/f16/kv-f16"), (Arithmetic::F32, "vulkan-f32-r1-x/f16/kv-f16")]
+    {
+        let mut world =
+            World::new().with_phones(&[60, 60, 60]).with_deployment(|spec| spec.numerics.arithmetic = arithmetic);
+        compute_in(&mut world, &BOTH);
+        world.settle();
+        assert_eq!(classes(&world), [expected]);
+    }
+}
+
+#[test]
+fn a_wish_that_changes_makes_another_plan_and_says_which_field_it_was() {
+    let mut world = three_phones();
+    compute_in(&mut world, &BOTH);
+    world.settle();
+    let before = world.generations();
+    world.edit_deployment(|deployment| deployment.spec.numerics.kv_cache = KvCache::Q8);
+    world.settle();
+    assert_ne!(world.generations(), before);
+    assert!(classes(&world).contains(&"cpu-int8-r2/f16/kv-q8".to_owned()), "{:?}", classes(&world));
+    world.edit_deployment(|deployment| deployment.spec.transport.activation_type = Some(ActivationType::Q8));
+    world.settle();
+    assert!(classes(&world).contains(&"cpu-int8-r2/q8/kv-q8".to_owned()), "{:?}", classes(&world));
+}
+
+/// An agent of protocol 2.0 names one class and no types of KV caches.
+#[test]
+fn an_older_agent_serves_what_it_always_served_and_nothing_else() {
+    let older = |world: &mut World, name: &str| {
+        let join = world.phone(name).join.as_mut().unwrap();
+        join.kv_caches.clear();
+        join.speeds[0].numerics.clear();
+        join.numerics = "cpu-f32-r1".into();
+    };
+    let mut world = three_phones();
+    ["a", "b", "c"].into_iter().for_each(|name| older(&mut world, name));
+    world.settle();
+    assert!(world.condition("Available").starts_with("False "));
+    let message = world.message("Available");
+    assert!(message.contains("spec.numerics asks for"), "{message}");
+    world.edit_deployment(|deployment| {
+        deployment.spec.numerics.arithmetic = Arithmetic::F32;
+        deployment.spec.numerics.kv_cache = KvCache::F32;
+    });
+    world.settle();
+    assert_eq!(classes(&world), ["cpu-f32-r1/f16/kv-f32"]);
+}
+
+#[test]
+fn what_is_kept_smaller_takes_less_of_a_phone() {
+    let planned = |kv_cache| {
+        let mut world = World::new().with_phones(&[300]).with_deployment(|spec| {
+            spec.numerics.kv_cache = kv_cache;
+            spec.context_length = 4096;
+        });
+        world.settle();
+        world.observed.placements.values().map(|placement| placement.spec.planned_bytes).sum::<u64>()
+    };
+    let [f32, f16, q8] = [KvCache::F32, KvCache::F16, KvCache::Q8].map(planned);
+    // Of caches alone the second is half and the third a little over a quarter.
+    assert!(f32 > f16 && f16 > q8 && q8 > 0, "{f32}, {f16}, {q8}");
+    let (half, quarter) = (f32 - f16, f32 - q8);
+    assert!(quarter * 2 < half * 3 && quarter * 5 > half * 7, "{half} and {quarter} less");
+}
+
+#[test]
+fn a_phone_tells_the_speed_of_every_class_and_times_are_remembered_by_class() {
+    let mut world = three_phones();
+    compute_in(&mut world, &BOTH);
+    world.settle();
+    let status = world.observed.phones["a"].object.clone().unwrap().status.clone().unwrap();
+    assert_eq!(status.speeds.as_deref(), Some("cpu-f32 8.00, cpu-int8 20.00, vulkan-f32 30.00, vulkan-int8 15.00"));
+    let named: Vec<_> = status.backends.iter().filter_map(|speed| speed.numerics.as_deref()).collect();
+    assert_eq!(named, BOTH.map(|(numerics, _)| numerics));
+    assert_eq!(status.kv_caches, [KvCache::F32, KvCache::F16, KvCache::Q8]);
+}
