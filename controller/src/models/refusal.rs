@@ -153,7 +153,8 @@ impl Refusal {
             | ModelError::Hyperparameters { .. }
             | ModelError::Manifest { .. }
             | ModelError::Text { .. }
-            | ModelError::NotFinite { .. } => Reason::InvalidFile,
+            | ModelError::NotFinite { .. }
+            | ModelError::Divisor { .. } => Reason::InvalidFile,
         };
         Self { reason, message: error.to_string() }
     }

@@ -240,6 +240,11 @@ impl Role {
         matches!(self, EncoderRelativeBias | DecoderRelativeBias | RopeFrequencies | RopeFactorsLong | RopeFactorsShort)
     }
 
+    /// Whether others are divided by its values.
+    pub(crate) fn is_of_divisors(self) -> bool {
+        matches!(self, Self::RopeFrequencies | Self::RopeFactorsLong | Self::RopeFactorsShort)
+    }
+
     /// The tensor's name in a file of these hyperparameters: `blk.3.attn_q.weight`, in an encoder–decoder model
     /// `enc.blk.3.attn_q.weight`. `layer` counts only where the role is of a layer.
     pub fn tensor_name(self, of: &Hyperparameters, layer: Option<u32>) -> String {

@@ -29,6 +29,10 @@ pub enum ModelError {
         "{}: tensor `{tensor}` holds infinite values or some that are no numbers, so every answer would be nonsense; convert the model anew", path.display()
     )]
     NotFinite { path: PathBuf, tensor: String },
+    #[error(
+        "{}: tensor `{tensor}` holds a value that is no finite number above 0, and rotary positions are divided by it; convert the model anew", path.display()
+    )]
+    Divisor { path: PathBuf, tensor: String },
     #[error("the reading of {} was called off", path.display())]
     CalledOff { path: PathBuf },
     #[error("{} was written to or replaced while it was read; try again when it is whole", path.display())]
@@ -36,7 +40,7 @@ pub enum ModelError {
 }
 
 /// Raised with each change of what [`Manifest::build`] refuses: a manifest made under another is made anew.
-pub const JUDGEMENT: u32 = 8;
+pub const JUDGEMENT: u32 = 9;
 
 // === impl Manifest ===
 

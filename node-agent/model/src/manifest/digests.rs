@@ -81,7 +81,7 @@ impl<'a> Digests<'a> {
                 let from = place.offset.max(position).min(chunk_end) - position;
                 let to = entry_end.min(chunk_end) - position;
                 if !running.take(&bytes[from as usize..to.max(from) as usize]) {
-                    return Err(ModelError::NotFinite { path: file.path.clone(), tensor: entry.name.clone() });
+                    return Err(unsound(file, entry));
                 }
                 if entry_end > chunk_end {
                     break;
@@ -111,7 +111,7 @@ impl<'a> Digests<'a> {
             let n = (entry.n_bytes - from).min(CHUNK as u64) as usize;
             reader.read_at(from, &mut self.chunk[..n]).map_err(io)?;
             if !running.take(&self.chunk[..n]) {
-                return Err(ModelError::NotFinite { path: file.path.clone(), tensor: entry.name.clone() });
+                return Err(unsound(file, entry));
             }
             from += n as u64;
             self.tell(n, file)?;
@@ -133,14 +133,26 @@ impl<'a> Digests<'a> {
 impl Running {
     /// Nothing yet of a tensor; of none where there is none.
     fn of(entry: Option<&TensorEntry>) -> Self {
-        let tensor_type = entry.map_or(TensorType::F32, |entry| entry.tensor_type);
-        Self { digest: Sha256::new(), finite: FiniteCheck::new(tensor_type) }
+        let finite = match entry {
+            Some(entry) if entry.role.is_of_divisors() => FiniteCheck::of_divisors(),
+            _ => FiniteCheck::new(entry.map_or(TensorType::F32, |entry| entry.tensor_type)),
+        };
+        Self { digest: Sha256::new(), finite }
     }
 
-    /// Takes the next bytes; says whether all values so far are numbers.
+    /// Takes the next bytes; says whether all values so far are numbers that can be computed with.
     fn take(&mut self, bytes: &[u8]) -> bool {
         self.digest.update(bytes);
         self.finite.take(bytes)
+    }
+}
+
+fn unsound(file: &SourceFile, entry: &TensorEntry) -> ModelError {
+    let (path, tensor) = (file.path.clone(), entry.name.clone());
+    if entry.role.is_of_divisors() {
+        ModelError::Divisor { path, tensor }
+    } else {
+        ModelError::NotFinite { path, tensor }
     }
 }
 

@@ -5,6 +5,8 @@ use crate::tensor_type::{Numbers, TensorType};
 /// Looks at a tensor's bytes as they come, cut anywhere.
 pub(super) struct FiniteCheck {
     tensor_type: TensorType,
+    /// Whether others are divided by the values, which are F32: then each is above 0, too.
+    divides: bool,
     /// The begun block.
     pending: Vec<u8>,
 }
@@ -13,7 +15,12 @@ pub(super) struct FiniteCheck {
 
 impl FiniteCheck {
     pub(super) fn new(tensor_type: TensorType) -> Self {
-        Self { tensor_type, pending: Vec::new() }
+        Self { tensor_type, divides: false, pending: Vec::new() }
+    }
+
+    /// Of F32 that others are divided by.
+    pub(super) fn of_divisors() -> Self {
+        Self { divides: true, ..Self::new(TensorType::F32) }
     }
 
     /// Whether all blocks that `bytes` complete are finite.
@@ -26,14 +33,19 @@ impl FiniteCheck {
             if self.pending.len() < block {
                 return true;
             }
-            if !are_finite(self.tensor_type, &self.pending) {
+            if !self.are_sound(&self.pending) {
                 return false;
             }
             self.pending.clear();
         }
         let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % block);
         self.pending.extend_from_slice(rest);
-        are_finite(self.tensor_type, whole)
+        self.are_sound(whole)
+    }
+
+    fn are_sound(&self, blocks: &[u8]) -> bool {
+        let is_above_zero = |four: &[u8; 4]| f32::from_le_bytes(*four) > 0.0;
+        are_finite(self.tensor_type, blocks) && (!self.divides || blocks.as_chunks().0.iter().all(is_above_zero))
     }
 }
 
@@ -59,7 +71,7 @@ mod tests {
 
     #[test]
     fn one_value_that_is_none_is_found_however_the_bytes_are_cut() {
-        let cases: [(TensorType, usize, &[u8]); 10] = [
+        let cases: [(TensorType, usize, &[u8]); 17] = [
             (TensorType::F32, 8, &f32::NAN.to_le_bytes()),
             (TensorType::F32, 12, &f32::NEG_INFINITY.to_le_bytes()),
             (TensorType::F16, 6, &[0x00, 0x7c]),
@@ -69,20 +81,42 @@ mod tests {
             (TensorType::Bf16, 6, &[0x80, 0x7f]),
             (TensorType::Q4K, 144 + 2, &[0x00, 0x7c]),
             (TensorType::Q6K, 208, &[0x01, 0x7c]),
+            (TensorType::Q5_0, 22, &[0x00, 0x7c]),
+            (TensorType::Q5_1, 2, &[0x01, 0x7e]),
+            (TensorType::Q2K, 84 + 82, &[0x00, 0x7e]),
+            (TensorType::Q3K, 108, &[0x00, 0xfc]),
+            (TensorType::Q5K, 2, &[0x00, 0x7c]),
+            (TensorType::Iq4Nl, 18, &[0x01, 0x7c]),
+            (TensorType::Iq4Xs, 136, &[0x00, 0x7e]),
             (TensorType::Mxfp4, 17, &[0xff]),
         ];
         for (tensor_type, at, spoilt) in cases {
             // No two bytes of 0x7b can be read as an infinite half, nor four as an infinite float.
-            let sound = vec![0x7b; 3 * 34 * 18 * 20];
+            let sound = vec![0x7b; tensor_type.block_bytes() as usize * 12];
             let mut bytes = sound.clone();
             bytes[at..at + spoilt.len()].copy_from_slice(spoilt);
-            for cut in 0..160 {
+            for cut in 0..=bytes.len().min(160) {
                 let look = |bytes: &[u8]| {
                     let mut check = FiniteCheck::new(tensor_type);
                     check.take(&bytes[..cut]) & check.take(&bytes[cut..])
                 };
                 assert!(look(&sound), "{tensor_type} cut at {cut}");
                 assert!(!look(&bytes), "{tensor_type} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_divided_by_is_above_zero_however_the_bytes_are_cut() {
+        let are_taken = |values: [f32; 3], cut: usize| {
+            let bytes = values.map(f32::to_le_bytes).concat();
+            let mut check = FiniteCheck::of_divisors();
+            check.take(&bytes[..cut]) & check.take(&bytes[cut..])
+        };
+        for cut in 0..=12 {
+            assert!(are_taken([1.0, 0.5, 32.0], cut));
+            for spoilt in [0.0, -0.0, -1.0, f32::NAN, f32::INFINITY] {
+                assert!(!are_taken([1.0, spoilt, 32.0], cut), "{spoilt} cut at {cut}");
             }
         }
     }

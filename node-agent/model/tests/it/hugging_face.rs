@@ -380,6 +380,34 @@ fn a_shard_cut_at_any_length_is_refused() {
 }
 
 #[test]
+fn a_file_beside_the_weights_cut_at_any_length_is_refused_by_its_name() {
+    for name in ["config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"] {
+        let copy = Copy::of("qwen2_hf");
+        let whole = fs::read(copy.at(name)).unwrap();
+        let end = whole.trim_ascii_end().len();
+        for len in (0..end).step_by(97).chain([end - 1]) {
+            fs::write(copy.at(name), &whole[..len]).unwrap();
+            let error = copy.build().expect_err("a cut file was taken");
+            assert!(error.contains(name), "{name} cut at {len}: {error}");
+        }
+    }
+}
+
+#[test]
+fn numbers_of_a_configuration_that_are_none_in_32_bits_are_refused_with_their_field() {
+    for field in ["rms_norm_eps", "rope_theta"] {
+        for spoilt in [json!(0), json!(-1e-5), json!(1e300), json!(1e-300)] {
+            let error = refusal("llama_hf", |copy| copy.edit("config.json", |config| config[field] = spoilt.clone()));
+            assert_says(&error, &["config.json: ", &format!("`{field}` is {spoilt}")]);
+        }
+    }
+    let error = refusal("llama_hf", |copy| {
+        copy.edit("config.json", |config| config["rope_scaling"] = json!({"rope_type": "linear", "factor": 0.0}));
+    });
+    assert_says(&error, &["`rope_scaling.factor` is 0.0"]);
+}
+
+#[test]
 fn tensors_that_cannot_be_are_refused_with_their_names() {
     let shard = "model.safetensors";
     let with = |from: &'static str, to: &'static str| refusal("llama_hf", |copy| copy.edit_header(shard, from, to));

@@ -300,6 +300,25 @@ fn experts_of_a_manifest_are_those_of_its_family() {
 }
 
 #[test]
+fn numbers_that_are_none_are_refused_with_their_key_wherever_a_family_reads_one() {
+    let table: [(&str, &[&str]); 5] = [
+        ("granite", &["embedding_scale", "residual_scale", "attention.scale", "logit_scale"]),
+        ("gemma2", &["attn_logit_softcapping", "final_logit_softcapping", "attention.layer_norm_rms_epsilon"]),
+        ("gemma3", &["rope.freq_base", "rope.freq_base_swa", "rope.scaling.factor"]),
+        ("phi3_long", &["rope.freq_base", "rope.scaling.attn_factor"]),
+        ("olmo3", &["rope.freq_base", "rope.scaling.factor", "rope.scaling.attn_factor"]),
+    ];
+    for (name, keys) in table {
+        let architecture = of_tiny(name).architecture;
+        for (rest, spoilt) in keys.iter().flat_map(|key| [f32::NAN, f32::INFINITY, -1.0].map(|spoilt| (key, spoilt))) {
+            let key = format!("{architecture}.{rest}");
+            let error = changed(name, &[(&key, Value::F32(spoilt))]).expect_err(&key);
+            assert!(error.contains(&format!("`{key}`")), "{key} of {spoilt} is not in: {error}");
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_computed_is_refused_with_its_key() {
     let table: [(&str, Value, &str); 16] = [
         ("general.architecture", gguf_writer::text("mamba"), "supported are: llama, qwen2, qwen3, qwen3moe, olmoe"),

@@ -280,6 +280,27 @@ fn a_weight_that_is_no_number_is_found_when_the_file_is_read() {
 }
 
 #[test]
+fn factors_of_positions_that_are_zero_or_no_numbers_are_refused_with_their_tensor() {
+    let name = "rope_freqs.weight";
+    let with = |spoilt: f32| {
+        built(|file| {
+            file.add_f32(name, &[8]);
+            let at = file.tensor(name).offset as usize;
+            file.data[at..at + 32].copy_from_slice(&[1_f32; 8].map(f32::to_le_bytes).concat());
+            file.data[at + 12..at + 16].copy_from_slice(&spoilt.to_le_bytes());
+        })
+    };
+    assert!(with(32.0).is_ok());
+    for spoilt in [0.0, -0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let error = with(spoilt).unwrap_err();
+        assert!(
+            error.contains("`rope_freqs.weight` holds a value that is no finite number above 0"),
+            "{spoilt}: {error}"
+        );
+    }
+}
+
+#[test]
 fn only_files_are_opened_and_none_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.gguf");

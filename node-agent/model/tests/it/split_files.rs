@@ -94,6 +94,12 @@ fn parts_that_overlap_are_refused_with_the_file_and_the_field() {
     })
     .unwrap_err();
     assert!(error.contains("m-00002-of-00002.gguf: `split.no` is 0, but it is named as part 2"), "{error}");
+    // Beyond the parts that there are.
+    let error = built(NAMES[0], |files, _| {
+        files[1].set("split.no", number(2));
+    })
+    .unwrap_err();
+    assert!(error.contains("m-00002-of-00002.gguf: `split.no` is 2, but it is named as part 2"), "{error}");
     let error = built(NAMES[0], |files, _| files[1].add_f32("output_norm.weight", &[32])).unwrap_err();
     assert!(
         error.contains("m-00002-of-00002.gguf: tensor `output_norm.weight` stands in it and in m-00001"),

@@ -60,6 +60,13 @@ impl<'a> Config<'a> {
         self.typed(field, "a finite number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
 
+    /// A number above 0 that an f32 can be near to: neither 0 nor infinite there.
+    pub(super) fn positive(&self, field: &str) -> Result<Option<f32>, ConfigError> {
+        let positive =
+            |value: &Value| value.as_f64().map(|number| number as f32).filter(|it| *it > 0.0 && it.is_finite());
+        self.typed(field, "a number above 0, within what 32 bits hold", positive)
+    }
+
     pub(super) fn bool(&self, field: &str) -> Result<Option<bool>, ConfigError> {
         self.typed(field, "true or false", Value::as_bool)
     }

@@ -62,7 +62,7 @@ pub(super) fn describe(config: Config<'_>) -> Result<Described, ConfigError> {
     let mut set = |key: &str, value| metadata.set(format!("{}.{key}", conversion.architecture), value);
     for field in FIELDS.iter().chain(conversion.fields) {
         if field.is_fraction {
-            config.f64(field.name)?.into_iter().for_each(|number| set(field.key, Value::F32(number as f32)));
+            config.positive(field.name)?.into_iter().for_each(|number| set(field.key, Value::F32(number)));
         } else {
             config.u32(field.name)?.into_iter().for_each(|number| set(field.key, Value::Unsigned(number.into())));
         }

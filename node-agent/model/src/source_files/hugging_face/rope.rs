@@ -16,7 +16,7 @@ pub(super) struct Rope {
 }
 
 /// The base where no field says one.
-const USUAL_BASE: f64 = 10_000.0;
+const USUAL_BASE: f32 = 10_000.0;
 /// The base of windowed layers, which is the only one that GGUF's families have.
 const WINDOWED_BASE: f64 = 10_000.0;
 
@@ -41,12 +41,12 @@ impl Rope {
             Some(full) => Some(full),
             None => config.within("rope_scaling")?.or(parameters),
         };
-        let base = match config.f64("rope_theta")? {
+        let base = match config.positive("rope_theta")? {
             Some(base) => Some(base),
-            None => scaling.map(|scaling| scaling.f64("rope_theta")).transpose()?.flatten(),
+            None => scaling.map(|scaling| scaling.positive("rope_theta")).transpose()?.flatten(),
         };
         let base = base.unwrap_or(USUAL_BASE);
-        let mut rope = Self { keys: vec![("rope.freq_base", Value::F32(base as f32))], ..Self::default() };
+        let mut rope = Self { keys: vec![("rope.freq_base", Value::F32(base))], ..Self::default() };
         let mut n_rotated = head_size;
         if let Some(share) = config.f64("partial_rotary_factor")? {
             if !(share > 0.0 && share <= 1.0) {
@@ -59,14 +59,15 @@ impl Rope {
         match kind(&scaling)? {
             "default" => {}
             kind @ ("linear" | "yarn") => {
-                let factor = scaling.f64("factor")?;
+                // GGUF takes 0 for no scaling, and a configuration does not.
+                let factor = scaling.positive("factor")?;
                 rope.keys.push(("rope.scaling.type", Value::String(kind.to_owned())));
-                rope.keys.push(("rope.scaling.factor", Value::F32(scaling.required("factor", factor)? as f32)));
+                rope.keys.push(("rope.scaling.factor", Value::F32(scaling.required("factor", factor)?)));
                 if kind == "yarn" {
                     rope.keys.extend(yarn(config, scaling)?);
                 }
             }
-            "llama3" => rope.tensors.push(llama3(scaling, base as f32, n_rotated)?),
+            "llama3" => rope.tensors.push(llama3(scaling, base, n_rotated)?),
             "longrope" | "su" => long(config, scaling, n_rotated, &mut rope)?,
             _ => {
                 let field = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
@@ -107,12 +108,12 @@ fn yarn(config: Config<'_>, scaling: Config<'_>) -> Result<Vec<(&'static str, Va
 
 /// `rope_freqs.weight` of Llama 3.1: long waves are slowed down by the factor, short ones are not, and those between in part.
 fn llama3(scaling: Config<'_>, base: f32, n_rotated: u32) -> Result<GgufTensor, ConfigError> {
-    let number = |field: &str, usual: f64| Ok(scaling.f64(field)?.unwrap_or(usual) as f32);
+    let number = |field: &str, usual: f32| Ok(scaling.positive(field)?.unwrap_or(usual));
     let factor = number("factor", 8.0)?;
     let (low, high) = (number("low_freq_factor", 1.0)?, number("high_freq_factor", 4.0)?);
     let original = number("original_max_position_embeddings", 8192.0)?;
-    if !(factor > 0.0 && low > 0.0 && high > low && original > 0.0) {
-        return Err(scaling.unsupported("low_freq_factor", "factors above 0 are, the low one below the high one"));
+    if low >= high {
+        return Err(scaling.unsupported("low_freq_factor", format!("one below `high_freq_factor`, {high}, is")));
     }
     let factor_of = move |pair: u32| {
         let frequency = 1.0 / base.powf((2 * pair) as f32 / n_rotated as f32);
@@ -134,10 +135,13 @@ fn long(config: Config<'_>, scaling: Config<'_>, n_rotated: u32, rope: &mut Rope
     const ORIGINAL: &str = "original_max_position_embeddings";
     for (field, name) in [("long_factor", "rope_factors_long.weight"), ("short_factor", "rope_factors_short.weight")] {
         let factors = scaling.required(field, scaling.f64s(field)?)?;
-        if factors.len() as u64 != u64::from(n_rotated / 2) || factors.iter().any(|factor| *factor <= 0.0) {
-            return Err(scaling.unsupported(field, format!("{} numbers above 0 are", n_rotated / 2)));
+        // As they are kept: a number may be 0 or infinite in 32 bits.
+        let factors: Vec<f32> = factors.into_iter().map(|factor| factor as f32).collect();
+        let are_sound = factors.iter().all(|factor| *factor > 0.0 && factor.is_finite());
+        if factors.len() as u64 != u64::from(n_rotated / 2) || !are_sound {
+            return Err(scaling.unsupported(field, format!("{} finite numbers above 0 are", n_rotated / 2)));
         }
-        rope.tensors.push(literal(name, factors.into_iter().map(|factor| factor as f32)));
+        rope.tensors.push(literal(name, factors.into_iter()));
     }
     let original = match scaling.u32(ORIGINAL)? {
         Some(original) => Some(original),
@@ -218,6 +222,45 @@ mod tests {
                 "{original}"
             );
         }
+    }
+
+    #[test]
+    fn factors_that_are_zero_or_no_numbers_are_refused_by_their_field() {
+        let scaled = |kind: &str, fields: &str| {
+            format!(r#"{{"max_position_embeddings": 512, "rope_scaling": {{"rope_type": "{kind}", {fields}}}}}"#)
+        };
+        let long = |field: &str, spoilt: &str| {
+            let factors = |name: &str| {
+                let mut factors = vec!["1.5"; 32];
+                factors[7] = if name == field { spoilt } else { "1" };
+                format!(r#""{name}": [{}]"#, factors.join(","))
+            };
+            let original = r#""original_max_position_embeddings": 64"#.to_owned();
+            scaled("longrope", &[factors("long_factor"), factors("short_factor"), original].join(","))
+        };
+        assert!(read(&long("", "")).is_ok());
+        // JSON has no word for what is no number; what is infinite or 0 in 32 bits is as bad.
+        for spoilt in ["0", "0.0", "-1", "1e-300", "1e300"] {
+            for kind in ["linear", "yarn", "llama3"] {
+                let error = read(&scaled(kind, &format!(r#""factor": {spoilt}"#))).unwrap_err();
+                assert!(error.contains("`rope_scaling.factor` is "), "{kind} {spoilt}: {error}");
+            }
+            for field in ["long_factor", "short_factor"] {
+                let error = read(&long(field, spoilt)).unwrap_err();
+                assert!(error.contains(&format!("`rope_scaling.{field}` is an array")), "{spoilt}: {error}");
+            }
+            for field in ["low_freq_factor", "high_freq_factor", "original_max_position_embeddings"] {
+                let error = read(&scaled("llama3", &format!(r#""{field}": {spoilt}"#))).unwrap_err();
+                assert!(error.contains(&format!("`rope_scaling.{field}` is ")), "{spoilt}: {error}");
+            }
+            let error = read(&format!(r#"{{"rope_theta": {spoilt}}}"#)).unwrap_err();
+            assert!(error.contains("`rope_theta` is "), "{spoilt}: {error}");
+        }
+        assert!(
+            read(&long("long_factor", "NaN").replace("NaN", "null"))
+                .unwrap_err()
+                .contains("`rope_scaling.long_factor`")
+        );
     }
 
     #[test]
