@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds help setup setup-tests build demo bench bench-lab bench-peers test check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-lab bench-peers test check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -59,6 +59,9 @@ docs: ## documentation, warnings denied
 check-chart: ## render the Helm chart and judge every object
 	@scripts/setup.sh chart
 	@scripts/check-chart.sh
+
+fuzz: ## feed the readers of model files what a fuzzer makes of the golden ones, ten minutes each of four targets
+	@scripts/fuzz.sh
 
 check-android: ## do the kernels and the agent type-check for Android? slow the first time; skipped without Debian's packages
 	@scripts/check-android.sh

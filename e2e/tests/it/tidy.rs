@@ -96,6 +96,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("node-agent/protocol", &[]),
     ("node-agent/model", &[]),
+    ("node-agent/model/fuzz", &["polyphony-model"]),
     ("node-agent/doorway", &[]),
     ("node-agent/wire", &["polyphony-protocol"]),
     (
