@@ -25,6 +25,11 @@ pub fn fast(op: &RopeKvWrite, rows: &[Row], qkv: &[f32], angles: &[f32], part: P
     write(op, rows, qkv, angles, part, to, (rope::fast, kv_row::fast));
 }
 
+/// As [`fast`], bit for bit; what is kept is kept as its type is defined.
+pub fn fast_kept_as_defined(op: &RopeKvWrite, rows: &[Row], qkv: &[f32], angles: &[f32], part: Part, to: &mut [f32]) {
+    write(op, rows, qkv, angles, part, to, (rope::fast, kv_row::reference));
+}
+
 /// Turns a row; keeps one in a cache's type.
 type Kernels = (fn(&mut [f32], &[f32], Heads), fn(KvType, &[f32], &mut [u32]));
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polyphony_agent::segment::{Capacity, Input, Output, Rounding, Segment, SegmentError};
 use polyphony_kernels::cpu::CpuEngine;
-use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Row};
+use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, KvType, Row};
 use polyphony_model::{Holds, LayerRange, Manifest, TensorReader};
 use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
@@ -306,15 +306,17 @@ fn bits_of_last_case(ring: &mut Ring, golden: &Golden) -> Vec<u32> {
 }
 
 #[test]
-fn logits_of_8_bits_are_the_oracles_to_the_bit_on_the_cpu() {
+fn logits_of_8_bits_are_the_oracles_to_the_bit_on_the_cpu_whatever_caches_keep() {
     for name in TINY.iter().chain(&FAMILIES).chain(&TYPES).chain(&EXPERTS) {
         let (path, golden) = (golden_folder().join(format!("tiny/{name}.gguf")), golden(&format!("tiny/{name}.json")));
-        let oracle = || Box::new(CpuEngine::int8_reference().unwrap()) as Box<dyn Engine>;
-        let mut oracle = Ring::load_on(&path, &[], oracle, ActivationType::F32);
-        let expected = bits_of_last_case(&mut oracle, &golden);
-        for backend in [CPU_INT8, CPU_INT8_THREE] {
-            let mut ring = Ring::load(&path, &[], backend, ActivationType::F32);
-            assert!(bits_of_last_case(&mut ring, &golden) == expected, "{name}, {backend:?}");
+        for kv_type in KvType::ALL {
+            let rounding = Rounding { activation_type: ActivationType::F32, kv_type };
+            let oracle = || Box::new(CpuEngine::int8_reference().unwrap()) as Box<dyn Engine>;
+            let expected = bits_of_last_case(&mut Ring::load_on(&path, &[], oracle, rounding), &golden);
+            for backend in [CPU_INT8, CPU_INT8_THREE] {
+                let found = bits_of_last_case(&mut Ring::load(&path, &[], backend, rounding), &golden);
+                assert!(found == expected, "{name}, {backend:?}, {kv_type:?}");
+            }
         }
     }
 }
