@@ -13,6 +13,7 @@ mod marks;
 mod number;
 mod rewrite;
 mod source;
+mod wall;
 
 use minijinja::machinery::{eval, make_string_output};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
@@ -68,6 +69,10 @@ pub enum TemplateError {
         "the chat template {0}, so it was stopped: send a shorter chat, or convert the model with another template"
     )]
     Exhausted(String),
+    #[error(
+        "`{field}` breaks down the template engine ({words}), so nothing was made of it: convert the model with another template"
+    )]
+    BrokeDown { field: String, words: String },
     #[error("the chat has every noncharacter of Unicode, and none is left to mark control tokens with: leave some out")]
     NoMark,
 }
@@ -169,7 +174,8 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TemplateError::Refused`] with the template's own words, [`TemplateError::Render`] for a template that fails,
-    /// [`TemplateError::Exhausted`] for one that takes more than a chat can need.
+    /// [`TemplateError::Exhausted`] for one that takes more than a chat can need, [`TemplateError::BrokeDown`] for one that finds a fault in the
+    /// engine.
     pub fn render(&self, chat: &Chat) -> Result<Prompt, TemplateError> {
         let source = self.tool_use.as_ref().filter(|_| !chat.tools.is_empty()).unwrap_or(&self.default);
         self.render_with(source, chat)
@@ -181,8 +187,11 @@ impl ChatTemplate {
         let mut text = String::new();
         let mut output = make_string_output(&mut text);
         let root = context::of_chat(chat, marks.mark_name(&self.bos_token), marks.mark_name(&self.eos_token));
-        let rendered = eval(&self.environment, &instructions, root, &blocks, &mut output, AutoEscape::None).map(drop);
+        let rendered = wall::within(|| {
+            eval(&self.environment, &instructions, root, &blocks, &mut output, AutoEscape::None).map(drop)
+        });
         drop(output);
+        let rendered = rendered.map_err(|words| source.broke_down(words))?;
         rendered.map_err(|error| failure(error, &marks))?;
         Ok(marks.read(&text))
     }

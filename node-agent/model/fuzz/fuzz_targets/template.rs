@@ -4,6 +4,8 @@
 #![no_main]
 
 use std::io::Cursor;
+use std::panic;
+use std::sync::Once;
 
 use libfuzzer_sys::fuzz_target;
 use polyphony_model::{Chat, ChatMessage, ChatTemplate, Gguf, Json};
@@ -12,7 +14,20 @@ const KEYS: [&str; 2] = ["tokenizer.chat_template", "tokenizer.chat_template.too
 const TOKENS: [&str; 4] = ["<s>", "</s>", "a", "<|im_end|>"];
 const KINDS: [i32; 4] = [3, 3, 1, 3];
 
+/// A fault of the engine is caught and told (`chat_template/wall.rs`): only what breaks down elsewhere is a finding.
+static LET_PASS: Once = Once::new();
+
+fn let_faults_of_the_engine_pass() {
+    let finding = panic::take_hook();
+    panic::set_hook(Box::new(move |of| {
+        if !of.location().is_some_and(|location| location.file().contains("/minijinja-")) {
+            finding(of);
+        }
+    }));
+}
+
 fuzz_target!(|data: &[u8]| {
+    LET_PASS.call_once(let_faults_of_the_engine_pass);
     let mut parts = data.split(|byte| *byte == 0xff);
     let templates: Vec<&[u8]> = parts.by_ref().take(2).collect();
     let written = String::from_utf8_lossy(parts.next().unwrap_or(b"Hello")).into_owned();

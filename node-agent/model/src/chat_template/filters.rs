@@ -91,6 +91,16 @@ const LEFT_OUT: [&str; 6] = ["batch", "chain", "groupby", "pprint", "slice", "zi
 /// The widest field of a format.
 const MAX_WIDTH: u64 = 9_999;
 
+/// As the engine's, which ends the thread at 0.
+fn is_divisible_by(value: &Value, divisor: &Value) -> Result<bool, Error> {
+    if let (Ok(value), Ok(divisor)) = (i128::try_from(value.clone()), i128::try_from(divisor.clone())) {
+        let by_zero = || Error::new(ErrorKind::InvalidOperation, "nothing is divisible by 0");
+        return Ok(if divisor == -1 { true } else { value.checked_rem(divisor).ok_or_else(by_zero)? == 0 });
+    }
+    let [value, divisor] = [value, divisor].map(|number| f64::try_from(number.clone()).unwrap_or(f64::NAN));
+    Ok(value % divisor == 0.0)
+}
+
 /// Gives `environment` all that templates may use.
 pub(super) fn furnish(environment: &mut Environment<'_>) {
     LEFT_OUT.iter().for_each(|name| environment.remove_filter(name));
@@ -139,6 +149,7 @@ pub(super) fn furnish(environment: &mut Environment<'_>) {
         call_engine("format", &format, &args)
     });
     environment.add_filter("tojson", json::filter);
+    environment.add_test("divisibleby", is_divisible_by);
     environment.add_function("dict", |state: &mut State, value: Option<Value>, names: Kwargs| {
         make(state, value.as_ref().map_or(0, size))?;
         let own = minijinja::functions::dict(value, names)?;

@@ -9,6 +9,7 @@ use minijinja::syntax::SyntaxConfig;
 use super::TemplateError;
 use super::marks::Marks;
 use super::rewrite::Rewriter;
+use super::wall;
 
 /// A template's text, as it is parsed for each rendering: marks are written into it.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(super) const MAX_CHAINED: usize = 400;
 
 impl Source {
     /// # Errors
-    /// [`TemplateError::TooLong`], [`TemplateError::Compile`], [`TemplateError::Unsupported`].
+    /// [`TemplateError::TooLong`], [`TemplateError::Compile`], [`TemplateError::Unsupported`], [`TemplateError::BrokeDown`].
     pub(super) fn new(field: &str, text: &str) -> Result<Self, TemplateError> {
         let field = field.to_owned();
         if text.len() > MAX_SOURCE_BYTES {
@@ -42,7 +43,8 @@ impl Source {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         let syntax = syntax.map_err(|source| TemplateError::Compile { field: field.clone(), source })?;
         let template = Self { field, text: without_training_marks(text), syntax };
-        if longest_chain(&template.text, &template.syntax) > MAX_CHAINED {
+        let longest = wall::within(|| longest_chain(&template.text, &template.syntax));
+        if longest.map_err(|words| template.broke_down(words))? > MAX_CHAINED {
             return Err(TemplateError::TooDeep { field: template.field });
         }
         template.compile(None)?;
@@ -50,6 +52,15 @@ impl Source {
     }
 
     pub(super) fn compile<'s>(&'s self, marks: Option<&Marks<'s>>) -> Result<Compiled<'s>, TemplateError> {
+        wall::within(|| self.compiled(marks)).map_err(|words| self.broke_down(words))?
+    }
+
+    /// What is told of a text that finds a fault in the engine.
+    pub(super) fn broke_down(&self, words: String) -> TemplateError {
+        TemplateError::BrokeDown { field: self.field.clone(), words }
+    }
+
+    fn compiled<'s>(&'s self, marks: Option<&Marks<'s>>) -> Result<Compiled<'s>, TemplateError> {
         let tree = parse(&self.text, &self.field, self.syntax.clone());
         let tree = tree.map_err(|source| TemplateError::Compile { field: self.field.clone(), source })?;
         let rewritten = Rewriter { marks, is_within: false }.statement(&tree);

@@ -165,3 +165,33 @@ fn a_long_honest_chat_is_far_from_the_bounds() {
     let messages = (0..1_500).map(|idx| ChatMessage::new(["user", "assistant"][idx % 2], "ok"));
     template.render(&Chat::new(messages.collect())).unwrap();
 }
+
+/// Found by the fuzz target: the engine divides without a look.
+#[test]
+fn what_is_divided_by_nothing_is_an_error() {
+    let least = "(-170141183460469231731687303715884105727 - 1)";
+    for source in
+        ["{{ 4 is divisibleby 0 }}", "{{ 4 % 0 }}", "{{ 4 // 0 }}", "{{ [1] | batch(0) }}", "{{ range(1, 9, 0) }}"]
+    {
+        assert!(render(source, "").is_err(), "{source}");
+    }
+    assert_eq!(
+        render("{{ 4 is divisibleby 2 }} {{ 4 is divisibleby 3 }} {{ 4.5 is divisibleby 1.5 }}", "").unwrap(),
+        "True False True"
+    );
+    assert_eq!(render(&format!("{{{{ {least} is divisibleby -1 }}}}"), "").unwrap(), "True");
+}
+
+/// Overflows are panics in what is built for tests; the engine's slices have some.
+#[test]
+fn a_fault_of_the_engine_is_an_error_and_ends_no_thread() {
+    let least = i64::MIN;
+    for source in [format!("{{{{ messages[0].content[{least}:1] }}}}"), format!("{{{{ 'abc'[::{least}] }}}}")] {
+        let rendered = render(&source, "abc");
+        println!("{source}: {rendered:?}");
+        assert!(
+            matches!(rendered, Ok(_) | Err(TemplateError::BrokeDown { .. } | TemplateError::Render(_))),
+            "{rendered:?}"
+        );
+    }
+}
