@@ -80,12 +80,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         // A lane a position: its score.
         let own = block * 64u + lane;
         var score = LOWEST;
+        var is_none = false;
         if own >= first && own <= position {
             var dots = vec4<f32>(0.0);
             for (var i = 0u; i < head_quads; i = i + 1u) {
                 dots = dots + query(head_at, i) * key(first_row + own, kv_at, i);
             }
             score = ((dots.x + dots.y) + (dots.z + dots.w)) * params.scale;
+            // By its bits: drivers may take it for granted that there are numbers alone.
+            is_none = (bitcast<u32>(score) & 0x7f800000u) == 0x7f800000u;
             if params.cap > 0.0 {
                 score = capped(score, params.cap);
             }
@@ -103,6 +106,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         workgroupBarrier();
         let new_largest = max(largest, maxima[0]);
         weights[lane] = exponential(score - new_largest);
+        if is_none {
+            // No number, and so is what comes of it: a key that was kept as infinite says nothing of how near it is.
+            weights[lane] = bitcast<f32>(bitcast<u32>(weights[lane]) | 0x7fc00000u);
+        }
         workgroupBarrier();
 
         // A lane four values of the head: the positions' share in them.

@@ -169,7 +169,7 @@ impl Measuring {
         Ok(candidates(arithmetics, "vulkan", backend, measured))
     }
 
-    /// A device in each arithmetic. Its memory is as fast in one as in the other, and measured once.
+    /// A device in each arithmetic. Its memory is as fast in one as in the other, and measured once. One that fails after another is left out.
     fn all_measured(
         &self,
         arithmetics: &[Arithmetic],
@@ -179,7 +179,14 @@ impl Measuring {
         let mut all: Vec<Measured> = Vec::new();
         for &arithmetic in arithmetics {
             let memory_speed = all.first().map(|measured| measured.speed.gigabytes_per_second);
-            all.push(self.measured(backend(arithmetic), name, memory_speed)?);
+            match self.measured(backend(arithmetic), name, memory_speed) {
+                Ok(measured) => all.push(measured),
+                Err(error) if all.is_empty() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "{name} cannot be used for {arithmetic:?}: going on without");
+                    break;
+                }
+            }
         }
         Ok(all)
     }

@@ -64,7 +64,6 @@ use crate::numerics::Numerics;
         priority = "1"
     )
 )]
-#[x_kube(validation = Rule::new("!has(self.numerics) || !has(self.numerics.activationType) || !has(self.transport) || !has(self.transport.activationType) || self.numerics.activationType == self.transport.activationType").message("numerics.activationType and transport.activationType contradict each other: write numerics.activationType alone"))]
 pub struct InferenceDeploymentSpec {
     /// Name of a Model in the same namespace.
     #[schemars(length(min = 1, max = 253))]
@@ -94,7 +93,7 @@ pub struct InferenceDeploymentSpec {
     /// What the model computes in: arithmetic, hidden states, KV cache.
     #[serde(default)]
     pub numerics: Numerics,
-    /// Deprecated: write `numerics.activationType` instead.
+    /// Deprecated: write `numerics.activationType` instead, which counts where both are there.
     #[serde(default)]
     pub transport: Transport,
     /// Where phones are short, deployments of a higher priority are planned first. A plan that serves already is never
@@ -288,7 +287,8 @@ fn default_memory_fraction() -> f64 {
 // === impl InferenceDeploymentSpec ===
 
 impl InferenceDeploymentSpec {
-    /// The type of hidden states, from whichever field names it.
+    /// The type of hidden states: of the field of now, else of that of before. Objects that were stored by an older API have the latter,
+    /// whether anybody wrote it or not.
     pub fn activation_type(&self) -> ActivationType {
         self.numerics.activation_type.or(self.transport.activation_type).unwrap_or_default()
     }
@@ -298,7 +298,7 @@ impl InferenceDeploymentSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Transport {
-    /// Deprecated: write `numerics.activationType` instead, which means the same. Both may stand together only where they agree.
+    /// Deprecated: write `numerics.activationType` instead, which means the same, and counts where both are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation_type: Option<ActivationType>,
 }

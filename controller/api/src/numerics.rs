@@ -11,9 +11,7 @@ pub struct Numerics {
     /// are, the more exact. Other matrices are multiplied in f32 by both.
     #[serde(default)]
     pub arithmetic: Arithmetic,
-    /// The type of a hidden state on the wire, and the rounding of the residual stream after every layer; absent: `f16`. `f32`: 4 bytes a
-    /// value. `f16`: 2 bytes a value, with one power-of-two exponent a row. `q8`: 1 byte a value, with one scale for 32 values; the least
-    /// to send, and lossy.
+    /// The type of a hidden state on the wire; absent: `f16`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation_type: Option<ActivationType>,
     /// In what keys and values are kept. `F16`: 2 bytes a value. `F32`: 4 bytes, as they are computed. `Q8`: 1 byte, with one scale for
@@ -44,7 +42,9 @@ pub enum KvCache {
     Q8,
 }
 
-/// The type of a hidden state on the wire.
+/// The type of a hidden state on the wire, and the rounding of the residual stream after every layer; absent: `f16`. `f32`: 4 bytes a
+/// value. `f16`: 2 bytes a value, with one power-of-two exponent a row. `q8`: 1 byte a value, with one scale for 32 values; the least
+/// to send, and lossy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ActivationType {

@@ -2,6 +2,7 @@
 //!
 //! Reading and writing are two tasks that end together; the end is reported at once to the registry and to the gateway.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const HEARTBEAT_SECONDS: f64 = 1.0;
 /// What one heartbeat may list, and the length of its texts.
 const MAX_LISTED: usize = 256;
 const MAX_SPEEDS: usize = 8;
+/// Types of KV caches; there are three.
+const MAX_KV_CACHES: usize = 8;
 const MAX_TEXT: usize = 512;
 /// More layers than any model has.
 const MAX_LAYERS: u32 = 1 << 12;
@@ -134,6 +137,7 @@ async fn admit(
     match place {
         Ok(place) => {
             join.speeds.truncate(MAX_SPEEDS);
+            join.kv_caches.truncate(MAX_KV_CACHES);
             Ok((connection, join, place))
         }
         Err(reason) => Err(refuse(&mut connection.writer, reason).await),
@@ -211,6 +215,11 @@ fn check_join(join: &Join) -> Result<(), String> {
     }
     if join.speeds.iter().any(|speed| speed.numerics.contains('/')) {
         return Err("a speed of the join names no numerics, such as cpu-f32-r1: update the agent".into());
+    }
+    let mut named = join.speeds.iter().map(|speed| speed.numerics.as_str()).filter(|numerics| !numerics.is_empty());
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = named.find(|numerics| !seen.insert(*numerics)) {
+        return Err(format!("the join tells two speeds of {twice}: update the agent"));
     }
     Ok(())
 }
@@ -360,7 +369,7 @@ async fn write_queue(
 
 #[cfg(test)]
 mod tests {
-    use polyphony_protocol::hub::{LinkReport, SegmentPhase, SegmentReport};
+    use polyphony_protocol::hub::{LinkReport, SegmentPhase, SegmentReport, Speed};
 
     use super::super::fixtures::join;
     use super::*;
@@ -399,6 +408,11 @@ mod tests {
         }
     }
 
+    fn speed(numerics: &str) -> Speed {
+        let (backend, device, numerics) = ("cpu".into(), "cpu".into(), numerics.into());
+        Speed { backend, device, numerics, gflops: 1.0, batch_gflops: 1.0, gigabytes_per_second: 1.0 }
+    }
+
     #[test]
     fn what_an_agent_says_of_itself_is_short_and_printable() {
         type Edit = fn(&mut Join);
@@ -412,7 +426,7 @@ mod tests {
             edit(&mut join);
             assert_eq!(check_join(&join), Ok(()), "{join:?}");
         }
-        let refused: [(Edit, &str); 8] = [
+        let refused: [(Edit, &str); 9] = [
             (|join| join.instance = "x".repeat(MAX_TEXT + 1), "over 512 bytes"),
             (|join| join.instance = "a b".into(), "not printable"),
             (|join| join.instance = "a\n".into(), "not printable"),
@@ -421,6 +435,7 @@ mod tests {
             (|join| join.device = "x".repeat(MAX_TEXT + 1), "over 512 bytes"),
             (|join| join.numerics = "cpu/f32".into(), "names no numerics"),
             (|join| join.ring_address = "here".into(), "--ring-address"),
+            (|join| join.speeds = vec![speed("cpu-int8-r2"), speed("cpu-int8-r2")], "two speeds of cpu-int8-r2"),
         ];
         for (edit, why) in refused {
             let mut join = join("a");

@@ -25,6 +25,11 @@ pub fn arithmetic(numerics: &str) -> Option<Arithmetic> {
     }
 }
 
+/// In what a class keeps keys and values; `None` where it does not say, or says what this controller does not know.
+pub fn kept(class: &str) -> Option<KvCache> {
+    kv_cache(class.rsplit_once("/kv-")?.1)
+}
+
 /// In what of a class a deployment asks for another one now: the field.
 pub fn change(class: &str, spec: &InferenceDeploymentSpec) -> Option<&'static str> {
     let planned = numerics(class);

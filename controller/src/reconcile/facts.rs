@@ -3,6 +3,8 @@
 //! Decisions look at the first, as far as there is a link; previews have the API alone. Figures of a phone that were said are
 //! rounded as they are written, so that both plan with the same ones.
 
+use std::collections::BTreeSet;
+
 use polyphony_api::inference_deployment::InferenceDeploymentSpec;
 use polyphony_api::numerics::KvCache;
 use polyphony_api::quantity::parse_bytes;
@@ -87,9 +89,11 @@ impl Observed {
             // An agent of before has one class, and does not say of which of its speeds.
             let of_backend = || join.speeds.iter().find(|speed| speed.backend == join.backend);
             let only = || of_backend().map_or_else(|| unmeasured(&join.numerics), |of| rate(&join.numerics, of));
+            let known = join.kv_caches.iter().filter_map(|name| class::kv_cache(name)).collect();
             return Some(Profile {
-                rates: if rates.is_empty() { vec![only()] } else { rates },
-                kv_caches: or_f32(join.kv_caches.iter().filter_map(|name| class::kv_cache(name)).collect()),
+                rates: if rates.is_empty() { vec![only()] } else { one_a_class(rates) },
+                // Who says nothing is of before; who says only what is not known here keeps nothing that is.
+                kv_caches: if join.kv_caches.is_empty() { vec![KvCache::F32] } else { known },
                 allocatable_bytes: allocatable_bytes(object, join.allocatable_bytes),
             });
         }
@@ -104,8 +108,8 @@ impl Observed {
         let only = || of_backend().map_or_else(|| unmeasured(numerics), |of| rate(numerics, of));
         let offered = status.allocatable.as_ref().and_then(|memory| parse_bytes(&memory.memory).ok()).unwrap_or(0);
         Some(Profile {
-            rates: if rates.is_empty() { vec![only()] } else { rates },
-            kv_caches: or_f32(status.kv_caches.clone()),
+            rates: if rates.is_empty() { vec![only()] } else { one_a_class(rates) },
+            kv_caches: if status.kv_caches.is_empty() { vec![KvCache::F32] } else { status.kv_caches.clone() },
             allocatable_bytes: allocatable_bytes(object, offered),
         })
     }
@@ -148,15 +152,22 @@ impl Profile {
         let keeps = self.kv_caches.contains(&asked.kv_cache);
         self.rates.iter().filter(move |rate| keeps && class::arithmetic(&rate.numerics) == Some(asked.arithmetic))
     }
+
+    /// Whether it can compute in a class.
+    pub fn computes_in(&self, class: &str) -> bool {
+        let keeps = class::kept(class).is_none_or(|kept| self.kv_caches.contains(&kept));
+        keeps && self.rates.iter().any(|rate| rate.numerics == class::numerics(class))
+    }
 }
 
 fn unmeasured(numerics: &str) -> Rate {
     Rate { numerics: numerics.to_owned(), speed: Speed::default() }
 }
 
-/// An agent that does not say keeps f32.
-fn or_f32(kv_caches: Vec<KvCache>) -> Vec<KvCache> {
-    if kv_caches.is_empty() { vec![KvCache::F32] } else { kv_caches }
+/// A phone is in each problem once, whatever its status or its agent says twice; the first counts.
+fn one_a_class(rates: Vec<Rate>) -> Vec<Rate> {
+    let mut seen = BTreeSet::new();
+    rates.into_iter().filter(|rate| seen.insert(rate.numerics.clone())).collect()
 }
 
 /// What the agent offers, within what a person allows.

@@ -182,9 +182,9 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
     });
     let typical = typical.reduce(f64::min).unwrap_or(1.0);
     // What a phone's own segment measures has the turns of others in it.
-    let in_turns = |costs: PhoneCosts| {
+    let in_turns = |numerics: &str, costs: PhoneCosts| {
         let assumes_none = brief.deployment.spec.placement.assume_others_idle;
-        let counts = !assumes_none && !brief.timed.contains(costs.name.as_str());
+        let counts = !assumes_none && !brief.timed.contains(&(numerics, costs.name.as_str()));
         let turns = if counts { request.taken.turns(&costs.name, &brief.own) } else { 1 };
         costs.in_turns(turns)
     };
@@ -198,7 +198,7 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
             figures,
         );
         let alone = phones.iter().map(|costs| costs.seconds_per_layer).collect();
-        let mut phones: Vec<PhoneCosts> = phones.into_iter().map(in_turns).collect();
+        let mut phones: Vec<PhoneCosts> = phones.into_iter().map(|costs| in_turns(numerics, costs)).collect();
         let is_slowed = figures == Figures::Settled && counted.iter().any(|counted| counted.slowness > 1.0);
         let plain = is_slowed.then(|| phones.clone());
         if is_slowed {

@@ -120,6 +120,12 @@ impl Bias<'_> {
     }
 }
 
+/// A score that is infinite is no number: a key that was kept as infinite says nothing of how near it is, and what comes of it is no number either.
+#[inline(always)]
+fn or_none(score: f32) -> f32 {
+    if score.is_finite() { score } else { f32::NAN }
+}
+
 /// As [`Attention`] says; `q` and `out` are `[rows][n_heads][head_size]`.
 pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32]) {
     let heads = q.chunks_exact(op.head_size).zip(out.chunks_exact_mut(op.head_size));
@@ -130,6 +136,7 @@ pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, ou
                 let key = |i| f64::from(seen.value(seen.k, p, i));
                 let dot: f64 = q.iter().enumerate().map(|(i, q)| f64::from(*q) * key(i)).sum();
                 let score = dot * f64::from(op.scale);
+                let score = if score.is_finite() { score } else { f64::NAN };
                 let score = op.cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh());
                 score + f64::from(seen.bias.of(p))
             })
@@ -171,7 +178,7 @@ lanes::simd! {
         let room = &mut room[..q.len()];
         let mut largest = seen.sink.unwrap_or(f32::NEG_INFINITY);
         for (position, score) in scores.iter_mut().enumerate() {
-            *score = lanes::dot(q, seen.head(seen.k, position, room)) * seen.scale;
+            *score = or_none(lanes::dot(q, seen.head(seen.k, position, room)) * seen.scale);
             if let Some(cap) = seen.cap {
                 *score = exponential::capped(*score, cap);
             }

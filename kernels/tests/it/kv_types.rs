@@ -279,3 +279,25 @@ fn attention_is_off_by_the_last_bits_of_its_weights_on_vulkan() {
         }
     }
 }
+
+/// Where a head sees a key that is beyond f16, its result is no number, so that the session ends; all others are as they were.
+#[test]
+fn a_key_that_is_kept_as_infinite_makes_no_answer() {
+    for mut case in cases() {
+        let (width, heads) = (case.op.layout.kv_width, case.op.n_heads / case.op.n_kv_heads);
+        let plain: Vec<Vec<u32>> =
+            engines().iter_mut().map(|engine| case.kept_and_run(engine.as_mut(), KvType::F16)).collect();
+        // Position 199 of the first slot, which the first row alone sees; its query is against it there, if only just.
+        case.k[199 * width] = 70_000.0;
+        for head in 0..heads {
+            case.q[head * case.op.head_size] = -1e-6;
+        }
+        for (mut engine, plain) in engines().into_iter().zip(plain) {
+            let found = case.kept_and_run(engine.as_mut(), KvType::F16);
+            let (spoilt, others) = found.split_at(heads * case.op.head_size);
+            let device = engine.device();
+            assert!(spoilt.iter().all(|bits| !f32::from_bits(*bits).is_finite()), "{device}, heads of {}", case.op.head_size);
+            assert!(*others == plain[spoilt.len()..], "{device}, heads of {}", case.op.head_size);
+        }
+    }
+}

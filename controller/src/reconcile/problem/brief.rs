@@ -28,8 +28,8 @@ pub struct Brief<'a> {
     pub(super) demand: Demand,
     /// What is known of phones with the model, by the first part of the class and by phone.
     pub(super) known: BTreeMap<&'a str, BTreeMap<&'a str, Known>>,
-    /// Phones on which a segment of the deployment has timed its layers, with the turns of others in it.
-    pub(super) timed: BTreeSet<&'a str>,
+    /// Classes and phones in which a segment of the deployment has timed its layers, with the turns of others in it.
+    pub(super) timed: BTreeSet<(&'a str, &'a str)>,
 }
 
 // === impl Brief ===
@@ -59,7 +59,7 @@ impl<'a> Brief<'a> {
             let (own, others) = by_class.entry(class::numerics(&placement.spec.numerics_class)).or_default();
             let is_own = is_own(placement, deployment);
             if is_own && measured.is_some() {
-                timed.insert(placement.spec.phone.as_str());
+                timed.insert((class::numerics(&placement.spec.numerics_class), placement.spec.phone.as_str()));
             }
             let of = if is_own { own } else { others };
             of.push((placement, measured));

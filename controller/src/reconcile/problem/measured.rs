@@ -197,12 +197,14 @@ fn cost(
     costs
 }
 
-/// What the phone ever measured of the model in this class. A time of before says of no class, and counts for each.
+/// What the phone ever measured of the model in this class. A time of before says of no class: it is of the one that agents had then, which
+/// those of now name first.
 fn layer_time<'a>(phone: &'a Phone, digest: &str, numerics: &str) -> Option<&'a LayerTime> {
-    let times = &phone.status.as_ref()?.layer_times;
+    let status = phone.status.as_ref()?;
+    let (times, is_first) = (&status.layer_times, status.numerics.as_deref() == Some(numerics));
     let is_it = |time: &&LayerTime| time.manifest_digest == digest && time.milliseconds_per_layer > 0.0;
     let of_class = times.iter().filter(is_it).find(|time| time.numerics.as_deref() == Some(numerics));
-    of_class.or_else(|| times.iter().filter(is_it).find(|time| time.numerics.is_none()))
+    of_class.or_else(|| times.iter().filter(is_it).find(|time| is_first && time.numerics.is_none()))
 }
 
 /// How much longer a layer takes than a speed test promises, by the phone that keeps its promise best; `None` where none has held any of
@@ -236,6 +238,8 @@ fn to_step(seconds: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use polyphony_api::phone::{PhoneSpec, PhoneStatus};
+
     use super::*;
 
     const HEAD_IN_LAYERS: f64 = 8.0;
@@ -294,5 +298,26 @@ mod tests {
             assert!((settled - expected).abs() < 0.05 * expected, "{measured}: {settled}");
         }
         assert_eq!(settled(0.030, Some(0.010)), settled(0.0303, Some(0.010)), "news are rounded");
+    }
+
+    #[test]
+    fn a_time_of_before_is_of_the_class_that_an_agent_names_first() {
+        let time = |numerics: Option<&str>, milliseconds: f64| LayerTime {
+            manifest_digest: "m".into(),
+            numerics: numerics.map(str::to_owned),
+            milliseconds_per_layer: milliseconds,
+            fastest_milliseconds_per_layer: milliseconds,
+            layers: 1,
+            at_seconds: 0,
+        };
+        let mut phone = Phone::new("a", PhoneSpec::default());
+        phone.status = Some(PhoneStatus {
+            numerics: Some("cpu-f32-r1".into()),
+            layer_times: vec![time(None, 1.0), time(Some("cpu-int8-r2"), 2.0)],
+            ..PhoneStatus::default()
+        });
+        let found = |numerics| layer_time(&phone, "m", numerics).map(|time| time.milliseconds_per_layer);
+        let expected = [("cpu-f32-r1", Some(1.0)), ("cpu-int8-r2", Some(2.0)), ("vulkan-int8-r2", None)];
+        assert_eq!(expected.map(|(numerics, _)| (numerics, found(numerics))), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! Attention to the bit: every sum in the order that a class defines, one value after the other. Engines are held to it; none that serves runs it.
 
-use super::{Caches, Seen};
+use super::{Caches, Seen, or_none};
 use crate::cpu::exponential::{capped, exp};
 use crate::ops::Attention;
 use crate::recording::Row;
@@ -87,7 +87,7 @@ fn dot(seen: Seen<'_>, position: usize, q: &[f32], n: usize) -> f32 {
 }
 
 fn score(seen: Seen<'_>, dot: f32, position: usize) -> f32 {
-    let scaled = dot * seen.scale;
+    let scaled = or_none(dot * seen.scale);
     let score = seen.cap.map_or(scaled, |cap| capped(scaled, cap));
     if seen.is_biased() { score + seen.bias.of(position) } else { score }
 }

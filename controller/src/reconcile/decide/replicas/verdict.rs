@@ -63,6 +63,9 @@ impl Round<'_, '_> {
             let reason = Some("SegmentFailed");
             return Verdict::Needs(Need { cause: texts.join("; "), avoid, reason, frees: false });
         }
+        if let Some(cause) = self.other_class(newest) {
+            return needs(cause);
+        }
         if let Some(cause) = self.broken_link(newest) {
             return Verdict::Needs(Need { reason: Some("LinkDown"), ..Need::of(cause) });
         }
@@ -81,6 +84,16 @@ impl Round<'_, '_> {
         let (from, to, why) =
             newest.links().into_iter().find_map(|(from, to)| Some((from, to, *down.get(&(from, to))?)))?;
         Some(format!("{from} and {to} cannot reach each other: {why}"))
+    }
+
+    /// A phone whose agent does not compute in the plan's class any more: another version of it, or another `--backend`.
+    fn other_class(&self, newest: &Generation<'_>) -> Option<String> {
+        let other = |segment: &&SegmentPlacement| {
+            let (phone, class) = (&segment.spec.phone, &segment.spec.numerics_class);
+            let can = self.observed.profile(phone)?.computes_in(class);
+            (!can).then(|| format!("the agent of {phone} does not compute in {class} any more"))
+        };
+        newest.segments.iter().find_map(other)
     }
 
     /// A phone of which it takes more than it may by now: `memoryFraction`, the phone's `maxMemory` or its agent's limit was lowered.
@@ -121,7 +134,7 @@ impl Round<'_, '_> {
             return Some(format!("spec.maxSessions is now {}", wanted.max_sessions));
         }
         if let Some(field) = class::change(&planned.numerics_class, wanted) {
-            return Some(format!("{field} has changed"));
+            return Some(format!("{field} asks for another class than the plan's {}", planned.numerics_class));
         }
         if planned.strategy != wanted.placement.strategy {
             return Some(format!("spec.placement.strategy is now {:?}", wanted.placement.strategy));

@@ -113,3 +113,30 @@ fn a_phone_tells_the_speed_of_every_class_and_times_are_remembered_by_class() {
     assert_eq!(named, BOTH.map(|(numerics, _)| numerics));
     assert_eq!(status.kv_caches, [KvCache::F32, KvCache::F16, KvCache::Q8]);
 }
+
+/// A status is anybody's to edit, and an agent of some later version may say what this controller does not expect.
+#[test]
+fn a_class_that_is_told_twice_counts_once_and_a_cache_that_nobody_knows_is_none() {
+    let mut world = three_phones();
+    compute_in(&mut world, &[("cpu-int8-r2", 8.0), ("cpu-int8-r2", 9.0)]);
+    world.settle();
+    assert_eq!(classes(&world), ["cpu-int8-r2/f16/kv-f16"]);
+    let mut world = three_phones();
+    ["a", "b", "c"].into_iter().for_each(|name| world.phone(name).join.as_mut().unwrap().kv_caches = vec!["q2".into()]);
+    world.edit_deployment(|deployment| deployment.spec.numerics.kv_cache = KvCache::F32);
+    world.settle();
+    assert!(classes(&world).is_empty(), "{:?}", classes(&world));
+}
+
+/// An older version of the agent, or another `--backend`.
+#[test]
+fn a_phone_that_does_not_compute_in_the_plans_class_any_more_is_replaced() {
+    let mut world = three_phones();
+    compute_in(&mut world, &BOTH);
+    world.settle();
+    let before = world.generations();
+    compute_in(&mut world, &[("vulkan-int8-r2-x", 15.0)]);
+    world.settle();
+    assert_ne!(world.generations(), before);
+    assert!(classes(&world).contains(&"vulkan-int8-r2-x/f16/kv-f16".to_owned()), "{:?}", classes(&world));
+}
