@@ -296,7 +296,11 @@ fn a_key_that_is_kept_as_infinite_makes_no_answer() {
             let found = case.kept_and_run(engine.as_mut(), KvType::F16);
             let (spoilt, others) = found.split_at(heads * case.op.head_size);
             let device = engine.device();
-            assert!(spoilt.iter().all(|bits| !f32::from_bits(*bits).is_finite()), "{device}, heads of {}", case.op.head_size);
+            assert!(
+                spoilt.iter().all(|bits| !f32::from_bits(*bits).is_finite()),
+                "{device}, heads of {}",
+                case.op.head_size
+            );
             assert!(*others == plain[spoilt.len()..], "{device}, heads of {}", case.op.head_size);
         }
     }

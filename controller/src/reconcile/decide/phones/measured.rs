@@ -111,9 +111,7 @@ fn remember(times: &mut Vec<LayerTime>, observed: &Observed, phone: &str) {
         let layers = if report.layers_timed > 0 { report.layers_timed } else { held };
         let milliseconds = three_figures(seconds * 1e3);
         let numerics = class::numerics(&placement.spec.numerics_class);
-        let is_it = |time: &LayerTime| {
-            time.manifest_digest == *digest && time.numerics.as_deref() == Some(numerics)
-        };
+        let is_it = |time: &LayerTime| time.manifest_digest == *digest && time.numerics.as_deref() == Some(numerics);
         let known = times.iter().position(is_it);
         let fastest = known.map_or(milliseconds, |at| times[at].fastest_milliseconds_per_layer.min(milliseconds));
         if let Some(old) = known.map(|at| &times[at]) {
