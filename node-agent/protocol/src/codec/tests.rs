@@ -126,13 +126,16 @@ fn every_kind_is_read_back_as_it_was_written() {
     assert!(decode(&mut buffer, MAX_FRAME_BYTES).unwrap().is_none());
 }
 
+/// Every frame carries it.
+const MINOR: u8 = version::CURRENT.minor;
+
 #[test]
 fn the_bytes_of_a_hidden_frame_are_these() {
     let mut buffer = BytesMut::new();
     encode(&frames()[5], &mut buffer);
     let expected = [
-        40, 0, 0, 0, 6, 0, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 1,
-        0, 0, 0, 1, 2, 3, 4,
+        40, 0, 0, 0, 6, MINOR, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0,
+        0, 1, 0, 0, 0, 1, 2, 3, 4,
     ];
     assert_eq!(&buffer[..], expected);
 }
@@ -143,8 +146,8 @@ fn the_bytes_of_an_encoders_hidden_frames_are_these() {
         let mut buffer = BytesMut::new();
         encode(&of_encoder(kind), &mut buffer);
         let expected = [
-            40, 0, 0, 0, 6, 0, flags, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0,
-            0, 0, 1, 0, 0, 0, 1, 2, 3, 4,
+            40, 0, 0, 0, 6, MINOR, flags, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7,
+            0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4,
         ];
         assert_eq!(&buffer[..], expected, "{kind:?}");
     }
@@ -163,7 +166,7 @@ fn the_bytes_of_a_filler_are_these() {
     let mut bytes = BytesMut::new();
     encode(&Frame::Filler(Bytes::from_static(&[7, 8])), &mut bytes);
     let mut expected = [0; 42];
-    (expected[0], expected[4], expected[40], expected[41]) = (38, FILLER, 7, 8);
+    (expected[0], expected[4], expected[5], expected[40], expected[41]) = (38, FILLER, MINOR, 7, 8);
     assert_eq!(bytes[..], expected);
 }
 
@@ -179,7 +182,7 @@ fn the_bytes_of_a_hand_over_are_these() {
     for (index, kind, position_and_count, body) in table {
         let mut buffer = BytesMut::new();
         encode(&frames()[index], &mut buffer);
-        let length = [36 + body.len() as u8, 0, 0, 0, kind, 0, 0, 0];
+        let length = [36 + body.len() as u8, 0, 0, 0, kind, MINOR, 0, 0];
         assert_eq!(&buffer[..], [&length, &key[..], &position_and_count, body].concat());
     }
 }
@@ -189,8 +192,8 @@ fn the_bytes_of_an_acknowledgement_and_of_a_failure_by_numbers_that_are_none_are
     let key = [2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0];
     type Row = (usize, [u8; 8], [u8; 8], &'static [u8]);
     let table: [Row; 2] = [
-        (21, [36, 0, 0, 0, 21, 0, 0, 0], [96, 0, 0, 0, 0, 0, 0, 0], &[]),
-        (22, [39, 0, 0, 0, 10, 0, 7, 0], [0; 8], b"NaN"),
+        (21, [36, 0, 0, 0, 21, MINOR, 0, 0], [96, 0, 0, 0, 0, 0, 0, 0], &[]),
+        (22, [39, 0, 0, 0, 10, MINOR, 7, 0], [0; 8], b"NaN"),
     ];
     for (index, head, position_and_count, body) in table {
         let mut buffer = BytesMut::new();
