@@ -1,4 +1,4 @@
-//! Families: how the models of one architecture compute, whatever their sizes. Data alone: one row of [`table`] a family.
+//! Families: how the models of one architecture compute, whatever their sizes. Data alone: one row of `table` a family.
 //!
 //! What a row says, no key of a file does (KERNELS.md of this project calls it "what a model file does not say"). What files do say, sizes
 //! and scales among it, is in [`Hyperparameters`](crate::Hyperparameters), which reads it as the row tells it to.
