@@ -36,8 +36,7 @@ pub fn change(class: &str, spec: &InferenceDeploymentSpec) -> Option<&'static st
     if arithmetic(planned) != Some(spec.numerics.arithmetic) {
         return Some("spec.numerics.arithmetic");
     }
-    let (kept, wanted) = (class.rsplit_once("/kv-").map(|(_, kept)| kept), kv_type(spec.numerics.kv_cache).name());
-    if kept != Some(wanted) {
+    if kept(class) != Some(spec.numerics.kv_cache) {
         return Some("spec.numerics.kvCache");
     }
     (class != of(planned, spec)).then_some("spec.numerics.activationType")

@@ -45,8 +45,8 @@ enum End {
 const MARK: &str = "polyphony-measured: ";
 /// A longer line is a driver's.
 const MAX_LINE_BYTES: u64 = 64 << 10;
-/// A driver that takes longer for both arithmetics hangs.
-const DEADLINE: Duration = Duration::from_secs(120);
+/// A driver that takes longer hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 /// What a process said before it ended is heard by then.
 const LAST_WORDS: Duration = Duration::from_secs(1);
