@@ -205,8 +205,12 @@ impl Engine for CpuEngine {
         for (index, op) in recording.ops.iter().enumerate() {
             self.run_op(op, &recording.rows).map_err(|source| EngineError::Op { index, op: op.name(), source })?;
         }
-        let readbacks = recording.readbacks.iter();
-        Ok(readbacks.flat_map(|r| self.buffer(r.buffer)[r.range.clone()].iter().copied()).collect())
+        // Logits are large: no room is taken that they do not need.
+        let mut values = Vec::with_capacity(recording.readbacks.iter().map(|readback| readback.range.len()).sum());
+        for readback in &recording.readbacks {
+            values.extend_from_slice(&self.buffer(readback.buffer)[readback.range.clone()]);
+        }
+        Ok(values)
     }
 
     fn bytes_used(&self) -> u64 {

@@ -327,6 +327,7 @@ impl Engine for VulkanEngine {
     }
 
     fn bytes_used(&self) -> u64 {
-        self.bytes_used
+        let growing = [&self.params, &self.data, &self.scratch, &self.readback];
+        self.bytes_used + growing.iter().map(|growing| growing.buffer.size()).sum::<u64>()
     }
 }

@@ -225,6 +225,11 @@ impl Segment {
         self.holds
     }
 
+    /// Bytes that weights and buffers take on the engine.
+    pub fn bytes_used(&self) -> u64 {
+        self.engine.bytes_used()
+    }
+
     /// Runs one step of all that is loaded over `rows`; on the tail the last `n_logits` rows give logits.
     ///
     /// # Errors

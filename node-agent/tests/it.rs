@@ -1,6 +1,8 @@
 //! Integration tests of the agent: real models through segments, and real agents on loopback.
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/counting.rs"]
+mod counting;
 #[path = "it/encoder_decoder.rs"]
 mod encoder_decoder;
 #[path = "it/ends.rs"]
@@ -11,6 +13,8 @@ mod exposition;
 mod families;
 #[path = "it/floor.rs"]
 mod floor;
+#[path = "it/footprint.rs"]
+mod footprint;
 #[path = "it/golden.rs"]
 mod golden;
 #[path = "it/hub.rs"]

@@ -4,6 +4,7 @@ pub mod brief;
 pub mod census;
 mod links;
 pub mod measured;
+mod memory;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,7 +207,7 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
             phones = slowed.collect();
         }
         let numerics_class = class::of(numerics, &brief.deployment.spec);
-        let (model, demand) = (brief.model.clone(), brief.demand.clone());
+        let (model, demand) = (brief.model_on(numerics).clone(), brief.demand.clone());
         let problem = Problem { model, phones, links: census.links(&counted), demand, previous: None };
         (numerics_class, Asked { problem, alone, plain })
     };

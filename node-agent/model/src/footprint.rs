@@ -1,9 +1,23 @@
-//! Footprint: the memory that a segment takes besides its weights. One formula for the planner and for the phone.
+//! Footprint: the memory that a segment takes. One account for the planner and for the phone.
 
-use crate::holds::Holds;
+mod engine_form;
+mod joins;
+mod on_cpu;
+mod on_gpu;
+mod step;
+mod way;
+
+use crate::family::Positions;
+use crate::holds::{Holds, LayerRange};
 use crate::hyperparameters::Hyperparameters;
 use crate::kv_type::KvType;
-use crate::role::Role;
+use crate::manifest::Manifest;
+
+pub use engine_form::EngineForm;
+pub use step::{ExpertWidths, StepWidths, Uses};
+
+use on_gpu::Growing;
+use way::{Way, Work};
 
 /// Token rows of one step: the prefill chunk of every ring.
 pub const STEP_ROWS: u32 = 32;
@@ -14,6 +28,22 @@ pub const CACHE_PIECE_BYTES: u64 = 256 << 10;
 pub const CACHE_PIECES: u32 = 2;
 /// Bytes of a value of an activation: f32. On a wire they are no more.
 pub const VALUE_BYTES: u32 = 4;
+
+/// Distances that have a bias each where biases are learned, in an encoder and in a decoder.
+const DISTANCES: [u64; 2] = [257, 129];
+
+/// What a segment takes of memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Matrices and vectors as the engine keeps them, from when it is loaded.
+    pub weights: u64,
+    /// Keys and values of all sessions, from then too.
+    pub kv_cache: u64,
+    /// The buffers of a step, from then too, and what a step takes while it runs.
+    pub step: u64,
+    /// What may wait beside the engine: rows of chunks and prompts, and pieces of caches that move. Queues are bounded by it.
+    pub waiting: u64,
+}
 
 /// What a segment has to have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +86,83 @@ impl PromptRows {
     }
 }
 
+// === impl Footprint ===
+
+impl Footprint {
+    /// All of it: what a segment declares.
+    pub fn total(&self) -> u64 {
+        self.computing().saturating_add(self.waiting)
+    }
+
+    /// What the engine holds and a step takes.
+    pub fn computing(&self) -> u64 {
+        self.weights.saturating_add(self.kv_cache).saturating_add(self.step)
+    }
+}
+
+// === impl Manifest ===
+
+impl Manifest {
+    /// What a segment takes on an engine of this form, which keeps keys and values in `kv_type`.
+    pub fn footprint(&self, holds: &Holds, room: Room, form: EngineForm, kv_type: KvType) -> Footprint {
+        let of = &self.hyperparameters;
+        let tensors = self.tensors_of(holds).into_iter();
+        let weights = tensors.fold(0, |sum: u64, tensor| sum.saturating_add(form.tensor_bytes(tensor)));
+        let caches = holds
+            .layers
+            .iter()
+            .fold(0, |sum: u64, layer| sum.saturating_add(of.cache_bytes(layer, room, form, kv_type)));
+        Footprint {
+            weights: weights.saturating_add(of.position_bytes(holds.layers)),
+            kv_cache: caches.saturating_add(of.encoder_cache_bytes(holds.layers, room, form, kv_type)),
+            step: self.step_bytes(holds, room, form),
+            waiting: of.waiting_bytes(room),
+        }
+    }
+
+    /// Bytes of each layer's weights and caches.
+    pub fn layer_footprints(&self, room: Room, form: EngineForm, kv_type: KvType) -> Vec<u64> {
+        let of = &self.hyperparameters;
+        let mut bytes: Vec<u64> = (0..of.n_layers).map(|layer| of.cache_bytes(layer, room, form, kv_type)).collect();
+        for tensor in &self.tensors {
+            if let Some(bytes) = tensor.layer.and_then(|layer| bytes.get_mut(layer as usize)) {
+                *bytes = bytes.saturating_add(form.tensor_bytes(tensor));
+            }
+        }
+        bytes
+    }
+
+    /// Bytes of the buffers of a step, with those of the logits of one row a session on the tail, and of what a step takes while it runs.
+    fn step_bytes(&self, holds: &Holds, room: Room, form: EngineForm) -> u64 {
+        let of = &self.hyperparameters;
+        let ways = Way::all(self, holds, room);
+        let mut sum = 0_u64;
+        let mut add = |bytes: u64| sum = sum.saturating_add(bytes);
+        for way in &ways {
+            let rows_of = |width: u64| form.buffer_bytes(way.n_rows.saturating_mul(width));
+            if way.work == Work::TakeEncoded {
+                // The output, and the keys and values of one layer that are made of it.
+                let kv_width = u64::from(of.n_kv_heads) * u64::from(of.head_size);
+                [u64::from(of.hidden_size), kv_width, kv_width].into_iter().for_each(|width| add(rows_of(width)));
+                continue;
+            }
+            let uses = Uses::by(&way.joins, of.is_gated());
+            StepWidths::new(of, uses).all().for_each(|width| add(rows_of(u64::from(width))));
+            if way.n_logits > 0 {
+                add(form.buffer_bytes(way.n_logits.saturating_mul(u64::from(of.vocab_size))));
+            }
+        }
+        // One step at a time.
+        if form.is_gpu() {
+            add(ways.iter().map(|way| way.growing(form)).fold(Growing::default(), Growing::most).bytes());
+            add(self.made_bytes(&ways, holds, room, form));
+        } else {
+            add(ways.iter().map(|way| way.bytes_on_cpu(form)).max().unwrap_or(0));
+        }
+        sum
+    }
+}
+
 // === impl Hyperparameters ===
 
 impl Hyperparameters {
@@ -68,56 +175,57 @@ impl Hyperparameters {
             .saturating_mul(u64::from(room.context_length))
     }
 
-    /// Bytes of the activations of one step: hidden state, its norm, query and its result, key, value, gate, up and their
-    /// product (of each expert that is chosen), and what the family has besides, for [`STEP_ROWS`] rows, where prompts are encoded for all rows of one; on the tail the
-    /// logits of one row a session. In an encoder–decoder model [`Room::prompt_rows`] besides, and the keys and values of one prompt.
-    /// Then what may wait here: hidden states of [`Room::chunk_rows`], and pieces of KV caches that move.
-    pub fn activation_bytes(&self, is_tail: bool, room: Room) -> u64 {
-        let row = 2 * u64::from(self.hidden_size)
-            + 2 * u64::from(self.n_heads) * u64::from(self.head_size)
-            + 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size)
-            + self.feed_forward_values()
-            + self.family_values();
-        let logits = if is_tail { u64::from(self.vocab_size) * u64::from(room.n_sessions.min(STEP_ROWS)) } else { 0 };
-        let n_rows = if self.encoder.is_some() { STEP_ROWS.saturating_add(room.context_length) } else { STEP_ROWS };
-        let rows = row.saturating_mul(u64::from(n_rows)).saturating_add(self.encoded_values(room));
-        let waiting = u64::from(self.hidden_size).saturating_mul(room.chunk_rows());
-        let values = rows.saturating_add(logits).saturating_add(waiting);
+    /// What may wait at a stage: hidden states of [`Room::chunk_rows`], in an encoder–decoder model of [`Room::prompt_rows`], and pieces of
+    /// KV caches that move.
+    pub fn waiting_bytes(&self, room: Room) -> u64 {
+        let prompts = if self.encoder.is_some() { room.prompt_rows().all() } else { 0 };
+        let rows = room.chunk_rows().saturating_add(prompts);
+        let values = u64::from(self.hidden_size).saturating_mul(rows);
         values.saturating_mul(u64::from(VALUE_BYTES)).saturating_add(2 * u64::from(CACHE_PIECES) * CACHE_PIECE_BYTES)
     }
 
-    /// Values of a row from gate and way up to what is added to the hidden state: of experts those of each that is chosen, of all their logits,
-    /// and of the chosen their numbers and shares.
-    fn feed_forward_values(&self) -> u64 {
-        let ffn = 3 * u64::from(self.ffn_size);
-        self.experts.map_or(ffn, |of| {
-            u64::from(of.n_experts) + u64::from(of.n_chosen) * (ffn + u64::from(self.hidden_size) + 2)
-        })
+    /// Layers of the encoder, and those that decode.
+    fn halves(&self, layers: LayerRange) -> (LayerRange, LayerRange) {
+        let n_encoding = self.encoder.map_or(0, |encoder| encoder.n_layers);
+        let LayerRange { from, to } = layers;
+        (LayerRange { from, to: to.min(n_encoding) }, LayerRange { from: from.max(n_encoding), to })
     }
 
-    /// Values of a row that not every family has: queries and keys after their norms, what a sub-layer gives before it is added, and the norm
-    /// that the feed-forward network takes beside attention's; what goes into a convolution, in three parts, and what comes of it.
-    fn family_values(&self) -> u64 {
-        let heads = u64::from(self.n_heads).saturating_add(u64::from(self.n_kv_heads)) * u64::from(self.head_size);
-        let n_hidden = u64::from(self.adds_apart())
-            + u64::from(Role::AttentionNorm2.is_in(self))
-            + if self.convolutions.is_some() { 4 } else { 0 };
-        let normed_heads = if Role::QueryNorm.is_in(self) { heads } else { 0 };
-        n_hidden * u64::from(self.hidden_size) + normed_heads
-    }
-
-    fn encoded_values(&self, room: Room) -> u64 {
-        if self.encoder.is_none() {
-            return 0;
+    /// Bytes of what a layer keeps of the past of all sessions: keys and values, of an encoder's output too, or what a convolution goes over.
+    fn cache_bytes(&self, layer: u32, room: Room, form: EngineForm, kv_type: KvType) -> u64 {
+        let n_positions = u64::from(room.n_sessions).saturating_mul(u64::from(room.context_length));
+        if self.is_convolution(layer) {
+            // As it is computed, whatever keys and values are kept in.
+            return form.buffer_bytes(n_positions.saturating_mul(u64::from(self.hidden_size)));
         }
-        let hidden = u64::from(self.hidden_size).saturating_mul(room.prompt_rows().all());
-        let key_and_value = 2 * u64::from(self.n_kv_heads) * u64::from(self.head_size);
-        hidden.saturating_add(key_and_value.saturating_mul(u64::from(room.context_length)))
+        // An encoder's layers share a cache, of one prompt.
+        let n_caches = match self.encoder {
+            Some(encoder) if layer < encoder.n_layers => 0,
+            Some(_) => 2,
+            None => 1,
+        };
+        self.key_and_value_bytes(n_positions, form, kv_type).saturating_mul(n_caches)
     }
 
-    /// Bytes that a segment takes besides its weights.
-    pub fn working_bytes(&self, holds: &Holds, room: Room, kv_type: KvType) -> u64 {
-        let kv = self.kv_bytes_per_layer(room, kv_type).saturating_mul(u64::from(holds.layers.len()));
-        kv.saturating_add(self.activation_bytes(holds.head, room))
+    fn encoder_cache_bytes(&self, layers: LayerRange, room: Room, form: EngineForm, kv_type: KvType) -> u64 {
+        let encodes = !self.halves(layers).0.is_empty();
+        if encodes { self.key_and_value_bytes(u64::from(room.context_length), form, kv_type) } else { 0 }
+    }
+
+    fn key_and_value_bytes(&self, n_positions: u64, form: EngineForm, kv_type: KvType) -> u64 {
+        let row_words = kv_type.row_bytes(u64::from(self.n_kv_heads) * u64::from(self.head_size)) / 4;
+        form.buffer_bytes(n_positions.saturating_mul(row_words)).saturating_mul(2)
+    }
+
+    /// Bytes of what positions add to scores: slopes of heads, or the biases of buckets by distance.
+    fn position_bytes(&self, layers: LayerRange) -> u64 {
+        let n_heads = u64::from(self.n_heads);
+        let (encoding, decoding) = self.halves(layers);
+        let of_half = |n: u64, layers: LayerRange| if layers.is_empty() { 0 } else { 4 * n_heads * n };
+        match self.architecture.family().positions {
+            Positions::Alibi => of_half(1, decoding),
+            Positions::Buckets => of_half(DISTANCES[0], encoding) + of_half(DISTANCES[1], decoding),
+            Positions::Rotary(_) | Positions::Learned => 0,
+        }
     }
 }

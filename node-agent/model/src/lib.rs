@@ -31,7 +31,10 @@ pub use card::Card;
 pub use chat::{Chat, ChatMessage};
 pub use chat_template::{ChatTemplate, TemplateError, Unsupported};
 pub use family::Family;
-pub use footprint::{CACHE_PIECE_BYTES, CACHE_PIECES, MAX_CHUNKS, PromptRows, Room, STEP_ROWS, VALUE_BYTES};
+pub use footprint::{
+    CACHE_PIECE_BYTES, CACHE_PIECES, EngineForm, ExpertWidths, Footprint, MAX_CHUNKS, PromptRows, Room, STEP_ROWS,
+    StepWidths, Uses, VALUE_BYTES,
+};
 pub use gguf::{Array, Gguf, GgufError, GgufTensor, Metadata, Numbers, Value};
 pub use graph::{Edge, EdgeKind};
 pub use holds::{Holds, LayerRange};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polyphony_kernels::{Backend, KvType};
-use polyphony_model::{Holds, LayerRange, Manifest, Room, STEP_ROWS, TensorEntry};
+use polyphony_model::{EngineForm, Holds, LayerRange, Manifest, Room, STEP_ROWS, TensorEntry};
 use polyphony_protocol::hub::{self, Assignment, EncoderStages};
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +113,8 @@ pub(super) async fn load(
     let total = manifest.bytes_of(&holds);
     let room = Room { n_sessions: assignment.max_sessions, context_length: assignment.context_length };
     let (backend, kv_type) = computing(context, assignment)?;
-    let needed = total.saturating_add(manifest.hyperparameters.working_bytes(&holds, room, class::counted(kv_type)));
+    let form = EngineForm::of(&assignment.numerics_class);
+    let needed = manifest.footprint(&holds, room, form, class::counted(kv_type)).total();
     let limit = context.memory.limit_bytes();
     if needed > limit {
         return Err(LoadError::Memory { needed: needed.div_ceil(1 << 20), limit: limit >> 20 });

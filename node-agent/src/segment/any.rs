@@ -48,6 +48,14 @@ impl AnySegment {
         }
     }
 
+    /// Bytes that weights and buffers take on the engine.
+    pub fn bytes_used(&self) -> u64 {
+        match self {
+            Self::DecoderOnly(segment) => segment.bytes_used(),
+            Self::EncoderDecoder(segment) => segment.bytes_used(),
+        }
+    }
+
     /// All that is loaded.
     pub fn holds(&self) -> Holds {
         match self {

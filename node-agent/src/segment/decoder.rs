@@ -2,13 +2,13 @@
 
 use polyphony_kernels::{Engine, KvLayout, PositionBias, Recording};
 use polyphony_model::family::Positions;
-use polyphony_model::{Holds, Hyperparameters};
+use polyphony_model::{Holds, Hyperparameters, Uses};
 
 use super::attention::{Cache, SelfAttention};
 use super::convolution::Convolution;
 use super::feed_forward::FeedForward;
 use super::loaded::Loaded;
-use super::stream::{Stream, Uses};
+use super::stream::{self, Stream};
 use super::turns::Turns;
 use super::{Capacity, Rounding, SegmentError, alibi};
 
@@ -67,13 +67,13 @@ impl Decoder {
         let mut uses = Uses::default();
         let layers = holds.layers.iter().map(|layer| {
             let ffn = FeedForward::build(loaded, of, layer)?;
-            uses.feed(&ffn);
+            stream::feed(&mut uses, &ffn);
             let mixer = if of.is_convolution(layer) {
                 let layout = Convolution::layout(of, layout);
                 Mixer::Convolution(Convolution::build(engine, loaded, of, layer, layout)?)
             } else {
                 let attention = SelfAttention::build(loaded, of, &turns, layer)?;
-                uses.attend(&attention);
+                stream::attend(&mut uses, &attention);
                 Mixer::Attention(attention, Cache::alloc(engine, layout)?)
             };
             Ok(Layer { mixer, ffn })

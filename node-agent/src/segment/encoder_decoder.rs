@@ -85,6 +85,11 @@ impl EncoderDecoderSegment {
         self.holds
     }
 
+    /// Bytes that weights and buffers take on the engine.
+    pub fn bytes_used(&self) -> u64 {
+        self.engine.bytes_used()
+    }
+
     /// Whether tokens and not hidden states come to what is loaded: prompts to the encoder's first layer, others to the decoder's.
     pub fn takes_tokens(&self) -> bool {
         let first = if self.decodes() { self.n_encoder_layers } else { 0 };

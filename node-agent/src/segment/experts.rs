@@ -2,7 +2,7 @@
 
 use polyphony_kernels::{Activate, Activation, BufferId, Engine, ExpertMatmul, MixRows, Recording, Route, SoftmaxOver};
 use polyphony_model::family::Router;
-use polyphony_model::{Hyperparameters, Role};
+use polyphony_model::{ExpertWidths, Hyperparameters, Role};
 
 use super::SegmentError;
 use super::linear::Linear;
@@ -93,18 +93,16 @@ impl Experts {
 
 impl Buffers {
     /// Room for `n_rows`; as little as can be where the model has no experts.
-    pub fn alloc(engine: &mut dyn Engine, of: &Hyperparameters, n_rows: usize) -> Result<Self, SegmentError> {
-        let (n_experts, n_chosen) = of.experts.map_or((0, 0), |of| (of.n_experts as usize, of.n_chosen as usize));
-        let (ffn_size, hidden_size) = (of.ffn_size as usize, of.hidden_size as usize);
-        let mut rows_of = |width: usize| engine.alloc((n_rows * width).max(1));
+    pub fn alloc(engine: &mut dyn Engine, widths: ExpertWidths, n_rows: usize) -> Result<Self, SegmentError> {
+        let mut rows_of = |width: u32| engine.alloc(n_rows * width as usize);
         Ok(Self {
-            logits: rows_of(n_experts)?,
-            chosen: rows_of(n_chosen)?,
-            shares: rows_of(n_chosen)?,
-            gate: rows_of(n_chosen * ffn_size)?,
-            up: rows_of(n_chosen * ffn_size)?,
-            gated: rows_of(n_chosen * ffn_size)?,
-            given: rows_of(n_chosen * hidden_size)?,
+            logits: rows_of(widths.logits)?,
+            chosen: rows_of(widths.chosen)?,
+            shares: rows_of(widths.shares)?,
+            gate: rows_of(widths.gate)?,
+            up: rows_of(widths.up)?,
+            gated: rows_of(widths.gated)?,
+            given: rows_of(widths.given)?,
         })
     }
 }

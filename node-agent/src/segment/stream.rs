@@ -4,7 +4,7 @@ use polyphony_kernels::{
     Activate, Activation, ActivationRounding, AddRows, Attention, BufferId, ConvWrite, Engine, GateUp, KvLayout,
     KvWrite, LayerNorm, PositionBias, Recording, RmsNorm, Rope, RopeKvWrite, RoundRows, ShortConv, VectorId,
 };
-use polyphony_model::{Hyperparameters, Role, family};
+use polyphony_model::{Hyperparameters, StepWidths, Uses, family};
 use polyphony_protocol::ActivationType;
 
 use super::SegmentError;
@@ -52,60 +52,47 @@ pub(super) struct Buffers {
     convolved: BufferId,
 }
 
-/// Which of the buffers some layer uses.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Uses {
-    joined: bool,
-    apart: bool,
-    gate: bool,
-    up: bool,
-    ffn: bool,
+/// Takes note of which buffers a layer's attention uses.
+pub(super) fn attend(uses: &mut Uses, attention: &SelfAttention) {
+    match attention.projection {
+        Projection::Joined(_) => uses.joined = true,
+        Projection::Apart { .. } => uses.apart = true,
+    }
 }
 
-// === impl Uses ===
-
-impl Uses {
-    pub fn attend(&mut self, attention: &SelfAttention) {
-        match attention.projection {
-            Projection::Joined(_) => self.joined = true,
-            Projection::Apart { .. } => self.apart = true,
-        }
-    }
-
-    pub fn feed(&mut self, ffn: &FeedForward) {
-        let Network::Dense { up, .. } = ffn.network else { return };
-        self.gate |= matches!(up, WayUp::Apart { .. });
-        self.up |= !matches!(up, WayUp::Joined(_));
-        self.ffn = true;
-    }
+/// The same of its feed-forward network.
+pub(super) fn feed(uses: &mut Uses, ffn: &FeedForward) {
+    let Network::Dense { up, .. } = ffn.network else { return };
+    uses.gate |= matches!(up, WayUp::Apart { .. });
+    uses.up |= !matches!(up, WayUp::Joined(_));
+    uses.ffn = true;
 }
 
 // === impl Buffers ===
 
 impl Buffers {
     fn alloc(engine: &mut dyn Engine, of: &Hyperparameters, uses: Uses, n_rows: usize) -> Result<Self, SegmentError> {
-        let experts = experts::Buffers::alloc(engine, of, n_rows)?;
-        let mut rows_of = |is_used: bool, width: u32| engine.alloc(n_rows * if is_used { width as usize } else { 1 });
-        let (query, kv) = (of.n_heads * of.head_size, of.n_kv_heads * of.head_size);
-        let has_head_norms = Role::QueryNorm.is_in(of);
+        let widths = StepWidths::new(of, uses);
+        let experts = experts::Buffers::alloc(engine, widths.experts, n_rows)?;
+        let mut rows_of = |width: u32| engine.alloc(n_rows * width as usize);
         Ok(Self {
-            hidden: rows_of(true, of.hidden_size)?,
-            normed: rows_of(true, of.hidden_size)?,
-            beside: rows_of(Role::AttentionNorm2.is_in(of), of.hidden_size)?,
-            joined: rows_of(uses.joined, query + 2 * kv)?,
-            query: rows_of(true, query)?,
-            key: rows_of(uses.apart, kv)?,
-            value: rows_of(uses.apart, kv)?,
-            normed_query: rows_of(has_head_norms, query)?,
-            normed_key: rows_of(has_head_norms, kv)?,
-            attended: rows_of(true, query)?,
-            given: rows_of(of.adds_apart(), of.hidden_size)?,
-            gate: rows_of(uses.gate, of.ffn_size)?,
-            up: rows_of(uses.up, of.ffn_size)?,
-            ffn: rows_of(uses.ffn, of.ffn_size)?,
+            hidden: rows_of(widths.hidden)?,
+            normed: rows_of(widths.normed)?,
+            beside: rows_of(widths.beside)?,
+            joined: rows_of(widths.joined)?,
+            query: rows_of(widths.query)?,
+            key: rows_of(widths.key)?,
+            value: rows_of(widths.value)?,
+            normed_query: rows_of(widths.normed_query)?,
+            normed_key: rows_of(widths.normed_key)?,
+            attended: rows_of(widths.attended)?,
+            given: rows_of(widths.given)?,
+            gate: rows_of(widths.gate)?,
+            up: rows_of(widths.up)?,
+            ffn: rows_of(widths.ffn)?,
             experts,
-            conv_input: rows_of(of.convolutions.is_some(), 3 * of.hidden_size)?,
-            convolved: rows_of(of.convolutions.is_some(), of.hidden_size)?,
+            conv_input: rows_of(widths.conv_input)?,
+            convolved: rows_of(widths.convolved)?,
         })
     }
 }

@@ -32,7 +32,7 @@ const GEMMA3: RealModel = RealModel {
     f32: off(1.18e-4, 3.9e-5),
     int8: off(0.471, 0.0883),
 };
-const MODELS: [RealModel; 2] = [SMOLLM2, GEMMA3];
+pub const MODELS: [RealModel; 2] = [SMOLLM2, GEMMA3];
 
 /// Hidden states of less than 32 bits after every layer, of SmolLM2.
 const F16: Off = off(0.0373, 0.0045);

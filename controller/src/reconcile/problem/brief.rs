@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
 use polyphony_api::{InferenceDeployment, SegmentPlacement};
-use polyphony_model::{Holds, KvType, LayerRange, Manifest, Room, STEP_ROWS};
+use polyphony_model::{EngineForm, Holds, KvType, LayerRange, Manifest, Room, STEP_ROWS};
 use polyphony_placement::{Demand, ExpertCosts, ModelCosts, Objective};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::census::Census;
 use super::measured::Known;
+use super::memory;
 use crate::reconcile::class;
 use crate::reconcile::observe::{ObjectKey, Observed};
-
-/// What a segment needs besides, whatever the model.
-const SEGMENT_OVERHEAD_BYTES: u64 = 1 << 20;
 
 pub struct Brief<'a> {
     pub deployment: &'a InferenceDeployment,
@@ -23,8 +21,8 @@ pub struct Brief<'a> {
     pub(super) own: String,
     /// What the model costs in time.
     pub(super) weights: ModelCosts,
-    /// What it costs in memory.
-    pub(super) model: ModelCosts,
+    /// What it costs in memory, by the form that an engine gives it.
+    model: [ModelCosts; EngineForm::ALL.len()],
     pub(super) demand: Demand,
     /// What is known of phones with the model, by the first part of the class and by phone.
     pub(super) known: BTreeMap<&'a str, BTreeMap<&'a str, Known>>,
@@ -44,16 +42,9 @@ impl<'a> Brief<'a> {
     ) -> Self {
         let spec = &deployment.spec;
         let room = Room { n_sessions: spec.max_sessions, context_length: spec.context_length };
-        let weights = model_costs(manifest, spec.activation_type(), class::kv_type(spec.numerics.kv_cache), room);
-        // Logits take memory as the output matrix does, but no time to read.
-        let of = &manifest.hyperparameters;
-        let logits = of.activation_bytes(true, room) - of.activation_bytes(false, room);
-        let mut model = ModelCosts { head_bytes: weights.head_bytes + logits, ..weights.clone() };
-        // A decoder after an encoder embeds its tokens itself, wherever its first layer is.
-        let first_decoding = of.encoder.and_then(|encoder| model.layer_bytes.get_mut(encoder.n_layers as usize));
-        if let Some(bytes) = first_decoding {
-            *bytes += weights.embedding_bytes;
-        }
+        let kv_type = class::kv_type(spec.numerics.kv_cache);
+        let weights = model_costs(manifest, spec.activation_type(), kv_type);
+        let model = EngineForm::ALL.map(|form| memory::in_memory(&weights, manifest, room, form, kv_type));
         let (mut timed, mut by_class) = (BTreeSet::new(), BTreeMap::<&str, (Vec<_>, Vec<_>)>::new());
         for (placement, measured) in census.segments_of(manifest_digest) {
             let (own, others) = by_class.entry(class::numerics(&placement.spec.numerics_class)).or_default();
@@ -79,13 +70,20 @@ impl<'a> Brief<'a> {
     }
 }
 
+impl Brief<'_> {
+    /// What the model costs in memory on phones that compute in this.
+    pub(super) fn model_on(&self, numerics: &str) -> &ModelCosts {
+        &self.model[EngineForm::of(numerics) as usize]
+    }
+}
+
 fn is_own(placement: &SegmentPlacement, deployment: &InferenceDeployment) -> bool {
     Some(&placement.spec.deployment) == deployment.metadata.name.as_ref()
         && placement.metadata.namespace == deployment.metadata.namespace
 }
 
 /// What the model's weights cost, from its manifest.
-fn model_costs(manifest: &Manifest, dtype: ActivationType, kv_type: KvType, room: Room) -> ModelCosts {
+fn model_costs(manifest: &Manifest, dtype: ActivationType, kv_type: KvType) -> ModelCosts {
     let of = &manifest.hyperparameters;
     let part = |embedding, head| manifest.bytes_of(&Holds { embedding, layers: LayerRange::default(), head });
     let hidden = u64::from(of.hidden_size);
@@ -101,7 +99,8 @@ fn model_costs(manifest: &Manifest, dtype: ActivationType, kv_type: KvType, room
         head_bytes,
         shared_bytes: (embedding_bytes + head_bytes).saturating_sub(part(true, true)),
         kv_bytes_per_token_per_layer: of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: 1 }, kv_type),
-        activation_bytes: SEGMENT_OVERHEAD_BYTES + of.activation_bytes(false, room),
+        // Of no weight.
+        activation_bytes: 0,
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
         experts: expert_costs(manifest),
         layer_multiply_adds: of.multiply_adds_per_layer(),

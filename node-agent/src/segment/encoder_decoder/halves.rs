@@ -1,7 +1,7 @@
 //! The halves of an encoder–decoder segment as an engine holds them: layers, caches, streams. Computes nothing.
 
 use polyphony_kernels::{BufferId, Engine, KvLayout, MatrixId};
-use polyphony_model::{Encoder, Holds, Hyperparameters, Role};
+use polyphony_model::{Encoder, Holds, Hyperparameters, Role, Uses};
 
 use crate::segment::attention::{Cache, SelfAttention};
 use crate::segment::feed_forward::FeedForward;
@@ -9,7 +9,7 @@ use crate::segment::head::Head;
 use crate::segment::linear::Linear;
 use crate::segment::loaded::Loaded;
 use crate::segment::norm::Norm;
-use crate::segment::stream::{Stream, Uses};
+use crate::segment::stream::{self, Stream};
 use crate::segment::turns::Turns;
 use crate::segment::{Capacity, Rounding, SegmentError, buckets};
 
@@ -95,8 +95,8 @@ impl Parts<'_> {
 
 impl Layer {
     fn take_part(&self, uses: &mut Uses) {
-        uses.attend(&self.attention);
-        uses.feed(&self.ffn);
+        stream::attend(uses, &self.attention);
+        stream::feed(uses, &self.ffn);
     }
 }
 

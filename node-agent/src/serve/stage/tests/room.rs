@@ -59,7 +59,7 @@ fn prompts_that_wait_and_those_that_come_early_take_no_more_than_each_session_de
     let model = model();
     let declared = |n_slots| {
         let capacity = Capacity { n_slots, n_positions: CONTEXT, max_rows: 32 };
-        model.activation_bytes(false, capacity.room())
+        model.waiting_bytes(capacity.room())
     };
     let (held, declared) = (filled(6, &model) - filled(3, &model), declared(6) - declared(3));
     assert!(held > 0 && held <= declared, "three sessions more hold {held} bytes and declare {declared}");
