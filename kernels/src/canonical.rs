@@ -1,38 +1,57 @@
 //! The canonical form of a matrix: file bytes into the planes of its packing, and planes back into values. Exact both ways.
 
+use std::io;
+
 use half::{bf16, f16};
 
 use crate::blocks::Block;
+use crate::file_bytes::{FileBytes, Rows};
 use crate::packing::{Codes, GROUP, Layout, Packing, Plane, SUPER, Scales};
 use crate::shapes::MatrixShape;
 use crate::weight_type::WeightType;
 
-/// Rows of a matrix in file bytes as canonical rows one after another, each plane filled up to words of so many bytes.
-pub(crate) fn rows(shape: MatrixShape, ggml: &[u8], word: usize) -> Vec<u8> {
-    let layout = shape.layout(word);
-    let row_bytes = (ggml.len() / shape.n_rows).max(1);
-    let mut canonical = vec![0; layout.row_bytes() * shape.n_rows];
-    for (row, out) in ggml.chunks_exact(row_bytes).zip(canonical.chunks_exact_mut(layout.row_bytes())) {
-        pack_row(shape.weight_type, &layout, row, out);
-    }
-    canonical
+/// All rows of a matrix in file bytes.
+pub(crate) fn all(shape: MatrixShape, ggml: &dyn FileBytes) -> Rows {
+    Rows { first: 0, n: shape.n_rows, n_bytes: ggml.n_bytes() / shape.n_rows.max(1) }
 }
 
-/// As [`rows`], with the words of `n` rows taking turns, and rows of zeros to fill up the last strip: `[strip][word][row]`.
-pub(crate) fn strips(shape: MatrixShape, ggml: &[u8], word: usize, n: usize) -> Vec<u8> {
+/// Rows of a matrix in file bytes as canonical rows one after another, each plane filled up to words of so many bytes.
+///
+/// # Errors
+/// What keeps the bytes from being read.
+pub(crate) fn rows(shape: MatrixShape, ggml: &dyn FileBytes, word: usize) -> io::Result<Vec<u8>> {
     let layout = shape.layout(word);
-    let row_bytes = (ggml.len() / shape.n_rows).max(1);
+    let mut canonical = vec![0; layout.row_bytes() * shape.n_rows];
+    all(shape, ggml).each(ggml, |row, bytes| {
+        let out = &mut canonical[row * layout.row_bytes()..(row + 1) * layout.row_bytes()];
+        pack_row(shape.weight_type, &layout, bytes, out);
+    })?;
+    Ok(canonical)
+}
+
+/// As [`rows`], of a part of a matrix, with the words of `n` rows taking turns, and rows of zeros to fill up the last strip:
+/// `[strip][word][row]`.
+///
+/// # Errors
+/// As [`rows`].
+pub(crate) fn strips(
+    shape: MatrixShape,
+    rows: Rows,
+    ggml: &dyn FileBytes,
+    word: usize,
+    n: usize,
+) -> io::Result<Vec<u8>> {
+    let layout = shape.layout(word);
     let mut canonical = vec![0; layout.row_bytes()];
-    let mut strips = vec![0; layout.row_bytes() * shape.n_rows.next_multiple_of(n)];
-    for (rows, strip) in ggml.chunks(row_bytes * n).zip(strips.chunks_exact_mut(layout.row_bytes() * n)) {
-        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-            pack_row(shape.weight_type, &layout, row, &mut canonical);
-            for (from, to) in canonical.chunks_exact(word).zip(strip.chunks_exact_mut(word * n)) {
-                to[r * word..(r + 1) * word].copy_from_slice(from);
-            }
+    let mut strips = vec![0; layout.row_bytes() * rows.n.next_multiple_of(n)];
+    rows.each(ggml, |row, bytes| {
+        pack_row(shape.weight_type, &layout, bytes, &mut canonical);
+        let (strip, r) = (&mut strips[row / n * n * layout.row_bytes()..], row % n);
+        for (from, to) in canonical.chunks_exact(word).zip(strip.chunks_exact_mut(word * n)) {
+            to[r * word..(r + 1) * word].copy_from_slice(from);
         }
-    }
-    strips
+    })?;
+    Ok(strips)
 }
 
 /// A row out of [`strips`].

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 
 use crate::engine::{self, Engine, EngineError};
+use crate::file_bytes::FileBytes;
 use crate::numerics::Numerics;
 use crate::ops::Turn;
 use crate::recording::{BufferId, MatrixId, Recording, VectorId};
@@ -150,21 +151,27 @@ impl Engine for CpuEngine {
         }
     }
 
-    fn load_matrix(
+    fn load_rows(
         &mut self,
         weight_type: WeightType,
         n_rows: usize,
         n_cols: usize,
-        ggml: &[u8],
+        ggml: &dyn FileBytes,
     ) -> Result<MatrixId, EngineError> {
         let shape = MatrixShape { weight_type, n_rows, n_cols };
-        let id = self.shapes.add_matrix(shape, ggml.len())?;
+        let id = self.shapes.add_matrix(shape, ggml.n_bytes())?;
         let form = match (&self.arithmetic, weight_type.packing().quantised()) {
             (Arithmetic::Reference, _) | (Arithmetic::Fast(_, Products::Int8Reference), Some(_)) => Form::File,
             (Arithmetic::Fast(_, Products::Int8), Some(_)) => Form::Strips,
             (Arithmetic::Fast(..), _) => Form::Rows,
         };
-        self.matrices.push(Held::new(form, shape, ggml));
+        match Held::new(form, shape, ggml) {
+            Ok(held) => self.matrices.push(held),
+            Err(error) => {
+                self.shapes.remove_last_matrix();
+                return Err(EngineError::Read(error));
+            }
+        }
         Ok(id)
     }
 

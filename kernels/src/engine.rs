@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::cpu::CpuEngine;
+use crate::file_bytes::FileBytes;
 use crate::recording::{BufferId, MatrixId, Recording, VectorId};
 use crate::shapes::ShapeError;
 use crate::vulkan::{Options, VulkanEngine};
@@ -20,14 +21,25 @@ pub trait Engine: Send {
     fn device(&self) -> String;
 
     /// Takes a matrix of `n_rows` (outputs) × `n_cols` (inputs), row-major, in GGML's file bytes: `n_cols` is
-    /// whole blocks of the type.
+    /// whole blocks of the type. The bytes are read in pieces, once and in order.
+    fn load_rows(
+        &mut self,
+        weight_type: WeightType,
+        n_rows: usize,
+        n_cols: usize,
+        ggml: &dyn FileBytes,
+    ) -> Result<MatrixId, EngineError>;
+
+    /// As [`Engine::load_rows`], of bytes in memory.
     fn load_matrix(
         &mut self,
         weight_type: WeightType,
         n_rows: usize,
         n_cols: usize,
         ggml: &[u8],
-    ) -> Result<MatrixId, EngineError>;
+    ) -> Result<MatrixId, EngineError> {
+        self.load_rows(weight_type, n_rows, n_cols, &ggml)
+    }
 
     /// Takes a vector of f32.
     fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError>;
@@ -106,6 +118,8 @@ pub enum EngineError {
     NoAdapter { reason: String },
     #[error("{what} needs {bytes} bytes, the device allows {limit}: split it or use the cpu backend")]
     TooLarge { what: &'static str, bytes: u64, limit: u64 },
+    #[error("the weights cannot be read: {0}: look after the disk that they are on")]
+    Read(#[source] std::io::Error),
     #[error("vulkan device: {0}: use the cpu backend if it stays")]
     Device(String),
     #[error("cpu threads cannot start: {0}: ask for fewer")]

@@ -9,6 +9,7 @@ mod blocks;
 mod canonical;
 pub mod cpu;
 pub mod engine;
+mod file_bytes;
 pub mod kv_type;
 pub mod numerics;
 pub mod ops;
@@ -21,6 +22,7 @@ pub mod weight_type;
 mod wgsl;
 
 pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
+pub use file_bytes::FileBytes;
 pub use kv_type::KvType;
 pub use numerics::Numerics;
 pub use ops::{

@@ -8,6 +8,7 @@ use wgpu::BufferUsages;
 
 use crate::canonical;
 use crate::engine::{Arithmetic, Engine, EngineError};
+use crate::file_bytes::{FileBytes, Rows};
 use crate::numerics::Numerics;
 use crate::plan::{Facts, Form, Plan, WINDOW_BYTES, WORD};
 use crate::recording::{BufferId, MatrixId, Readback, Recording, VectorId};
@@ -140,7 +141,7 @@ impl VulkanEngine {
     }
 
     /// Packs a matrix and takes it to the device, part by part.
-    fn upload(&mut self, shape: MatrixShape, ggml: &[u8]) -> Result<Vec<Part>, EngineError> {
+    fn upload(&mut self, shape: MatrixShape, ggml: &dyn FileBytes) -> Result<Vec<Part>, EngineError> {
         let part_rows = self.facts.part_rows(shape);
         if part_rows == 0 {
             let bytes = shape.layout(WORD).row_bytes() as u64;
@@ -148,11 +149,9 @@ impl VulkanEngine {
         }
         let mut parts = Vec::new();
         for first in (0..shape.n_rows).step_by(part_rows) {
-            let rows = first..shape.n_rows.min(first + part_rows);
-            let row_bytes = ggml.len() / shape.n_rows;
-            let part = MatrixShape { n_rows: rows.len(), ..shape };
-            let words = canonical::strips(part, &ggml[rows.start * row_bytes..rows.end * row_bytes], WORD, rows.len());
-            parts.push(Part::upload(&self.gpu, self.facts.source, rows.len(), &words));
+            let rows = Rows { first, n: part_rows.min(shape.n_rows - first), ..canonical::all(shape, ggml) };
+            let words = canonical::strips(shape, rows, ggml, WORD, rows.n).map_err(EngineError::Read)?;
+            parts.push(Part::upload(&self.gpu, self.facts.source, rows.n, &words));
             self.bytes_used += words.len() as u64;
         }
         // Hands the staging memory back.
@@ -210,15 +209,15 @@ impl Engine for VulkanEngine {
         format!("vulkan {} ({} {}, weights from {:?})", info.name, info.driver, info.driver_info, self.facts.source)
     }
 
-    fn load_matrix(
+    fn load_rows(
         &mut self,
         weight_type: WeightType,
         n_rows: usize,
         n_cols: usize,
-        ggml: &[u8],
+        ggml: &dyn FileBytes,
     ) -> Result<MatrixId, EngineError> {
         let shape = MatrixShape { weight_type, n_rows, n_cols };
-        let id = self.shapes.add_matrix(shape, ggml.len())?;
+        let id = self.shapes.add_matrix(shape, ggml.n_bytes())?;
         match self.upload(shape, ggml) {
             Ok(parts) => self.matrices.push(parts),
             Err(error) => {

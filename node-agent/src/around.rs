@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use polyphony_kernels::{BufferId, Engine, EngineError, MatrixId, Recording, VectorId, WeightType};
+use polyphony_kernels::{BufferId, Engine, EngineError, FileBytes, MatrixId, Recording, VectorId, WeightType};
 
 /// An engine that is run by `run`.
 pub struct Around<R> {
@@ -28,14 +28,14 @@ where
         self.engine.device()
     }
 
-    fn load_matrix(
+    fn load_rows(
         &mut self,
         weight_type: WeightType,
         n_rows: usize,
         n_cols: usize,
-        ggml: &[u8],
+        ggml: &dyn FileBytes,
     ) -> Result<MatrixId, EngineError> {
-        self.engine.load_matrix(weight_type, n_rows, n_cols, ggml)
+        self.engine.load_rows(weight_type, n_rows, n_cols, ggml)
     }
 
     fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {

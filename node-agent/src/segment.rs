@@ -3,7 +3,7 @@
 //! A step takes token rows (tokens on the head, hidden states elsewhere) through the layers; what comes out is the hidden
 //! states for the next stage, or on the tail the logits of the rows that ask for them.
 
-use polyphony_kernels::{Engine, EngineError, KvType, Recording, Row};
+use polyphony_kernels::{Engine, EngineError, FileBytes, KvType, Recording, Row};
 use polyphony_model::family::Positions;
 use polyphony_model::{Architecture, Holds, Hyperparameters, Manifest, Role, Room, TensorEntry, TensorType};
 use polyphony_protocol::ActivationType;
@@ -23,6 +23,7 @@ mod kv_rows;
 mod linear;
 mod loaded;
 mod norm;
+mod rows;
 mod stream;
 mod turns;
 
@@ -145,17 +146,17 @@ pub struct Segment {
 
 impl Segment {
     /// Loads the tensors that `holds` names into `engine`. `bytes_of` gives the file bytes of one tensor; it is called once
-    /// for each, in the manifest's order, so that no more than those of one joined matrix need be in memory at a time.
+    /// for each, in the manifest's order. They are read in pieces, so that no matrix is in memory twice.
     ///
     /// # Errors
     /// Whatever `bytes_of` answers, a tensor that no kernel reads, or a device that has no room.
-    pub fn load<E: From<SegmentError>>(
+    pub fn load<E: From<SegmentError>, B: FileBytes + 'static>(
         mut engine: Box<dyn Engine>,
         manifest: &Manifest,
         holds: Holds,
         capacity: Capacity,
         rounding: impl Into<Rounding>,
-        mut bytes_of: impl FnMut(&TensorEntry) -> Result<Vec<u8>, E>,
+        mut bytes_of: impl FnMut(&TensorEntry) -> Result<B, E>,
     ) -> Result<Self, E> {
         let hyperparameters = manifest.hyperparameters.clone();
         if hyperparameters.encoder.is_some() {
@@ -168,7 +169,7 @@ impl Segment {
         let mut loaded = Loaded::new(hyperparameters.architecture);
         for tensor in manifest.tensors_of(&holds) {
             let bytes = bytes_of(tensor)?;
-            loaded.take(engine.as_mut(), tensor, bytes)?;
+            loaded.take(engine.as_mut(), tensor, Box::new(bytes))?;
         }
         loaded.take_rest(engine.as_mut())?;
         Ok(Self::build(engine, hyperparameters, &loaded, holds, capacity, rounding.into())?)

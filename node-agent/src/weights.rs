@@ -3,5 +3,5 @@
 pub mod cache;
 pub mod fetch;
 
-pub use cache::{Cache, CacheError, Hold};
+pub use cache::{Cache, CacheError, Hold, Kept};
 pub use fetch::{FetchError, Host};

@@ -27,6 +27,8 @@ mod kv_rows;
 mod kv_types;
 #[path = "it/measuring.rs"]
 mod measuring;
+#[path = "it/memory_limit.rs"]
+mod memory_limit;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[path = "it/moves.rs"]

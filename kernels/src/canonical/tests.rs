@@ -113,7 +113,7 @@ fn the_canonical_form_keeps_every_value_of_every_type() {
             weight_type.dequantise(&ggml, &mut expected);
             for word in [4, 16] {
                 let layout = shape.layout(word);
-                let rows = rows(shape, &ggml, word);
+                let rows = rows(shape, &ggml, word).expect("they are in memory");
                 let mut found = vec![0.0; n_rows * n_cols];
                 for (row, out) in rows.chunks_exact(layout.row_bytes()).zip(found.chunks_exact_mut(n_cols)) {
                     values(weight_type.packing(), &layout, row, out);
@@ -122,7 +122,7 @@ fn the_canonical_form_keeps_every_value_of_every_type() {
                     assert_eq!(found, expected, "{weight_type:?}, {n_cols} columns: value {i}");
                 }
                 for n in [1, 4, 7, 8] {
-                    let strips = strips(shape, &ggml, word, n);
+                    let strips = strips(shape, all(shape, &ggml), &ggml, word, n).expect("they are in memory");
                     assert_eq!(strips.len(), layout.row_bytes() * n_rows.next_multiple_of(n));
                     for (r, row) in rows.chunks_exact(layout.row_bytes()).enumerate() {
                         let apart = row_of_strips(&layout, &strips, word, n, r);

@@ -1,8 +1,10 @@
 //! Matrices in memory: what a kernel of this folder is given. Multiplies nothing.
 
+use std::io;
 use std::ops::Range;
 
 use crate::canonical;
+use crate::file_bytes::FileBytes;
 use crate::packing::Layout;
 use crate::shapes::MatrixShape;
 
@@ -65,13 +67,19 @@ impl Matrix<'_> {
 }
 
 impl Held {
-    pub fn new(form: Form, shape: MatrixShape, ggml: &[u8]) -> Self {
+    /// # Errors
+    /// What keeps the bytes from being read.
+    pub fn new(form: Form, shape: MatrixShape, ggml: &dyn FileBytes) -> io::Result<Self> {
         let bytes = match form {
-            Form::File => ggml.into(),
-            Form::Rows => canonical::rows(shape, ggml, WORD).into(),
-            Form::Strips => canonical::strips(shape, ggml, WORD, STRIP).into(),
+            Form::File => {
+                let mut bytes = vec![0; ggml.n_bytes()];
+                ggml.read_at(0, &mut bytes)?;
+                bytes
+            }
+            Form::Rows => canonical::rows(shape, ggml, WORD)?,
+            Form::Strips => canonical::strips(shape, canonical::all(shape, ggml), ggml, WORD, STRIP)?,
         };
-        Self { form, bytes }
+        Ok(Self { form, bytes: bytes.into() })
     }
 
     pub fn matrix(&self, shape: MatrixShape) -> Matrix<'_> {

@@ -13,7 +13,7 @@ use crate::board::Entry;
 use crate::class::{self, Class, ClassError};
 use crate::segment::{AnySegment, Capacity, Rounding, SegmentError};
 use crate::serve::thread::Owned;
-use crate::weights::{CacheError, FetchError, Hold, Host};
+use crate::weights::{CacheError, FetchError, Hold, Host, Kept};
 
 /// Why a segment is not in memory.
 #[derive(Debug, thiserror::Error)]
@@ -142,12 +142,12 @@ pub(super) async fn load(
         let _ordeal = context.ordeals.begin(&supply.digest, needed);
         let engine = context.chosen.open(backend).map_err(SegmentError::from)?;
         let mut loaded = 0;
-        let load = AnySegment::load::<LoadError>(engine, &supply.manifest, holds, capacity, rounding, |tensor| {
+        let load = AnySegment::load::<LoadError, _>(engine, &supply.manifest, holds, capacity, rounding, |tensor| {
             if is_unwanted.is_cancelled() {
                 return Err(LoadError::Unwanted);
             }
-            let bytes = match context.cache.get(&tensor.sha256)? {
-                Some(bytes) => bytes,
+            let kept = match context.cache.open_kept(&tensor.sha256)? {
+                Some(kept) => kept,
                 None => runtime.block_on(async {
                     tokio::select! {
                         () = is_unwanted.cancelled() => Err(LoadError::Unwanted),
@@ -157,7 +157,7 @@ pub(super) async fn load(
             };
             loaded += tensor.n_bytes;
             entry.set_progress(loaded, total);
-            Ok(bytes)
+            Ok(kept)
         });
         load.map(|segment| Owned { segment, memory })
     });
@@ -269,14 +269,14 @@ impl Supply {
         Ok(())
     }
 
-    /// Fetches again a tensor that was damaged or removed in the cache; its bytes.
-    async fn mend(&self, tensor: &TensorEntry) -> Result<Vec<u8>, LoadError> {
+    /// Fetches again a tensor that was damaged or removed in the cache.
+    async fn mend(&self, tensor: &TensorEntry) -> Result<Kept, LoadError> {
         let _fetching = self.context.fetching.lock().await;
         self.fetch(tensor, |_| {}).await?;
         let (cache, sha256) = (self.context.cache.clone(), tensor.sha256.clone());
-        let read = tokio::task::spawn_blocking(move || cache.get(&sha256)).await;
-        let bytes = read.map_err(|error| LoadError::Thread(error.to_string()))??;
-        bytes.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
+        let opened = tokio::task::spawn_blocking(move || cache.open_kept(&sha256)).await;
+        let kept = opened.map_err(|error| LoadError::Thread(error.to_string()))??;
+        kept.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
     }
 
     async fn fetch(&self, tensor: &TensorEntry, mut progress: impl FnMut(u64) + Send) -> Result<(), LoadError> {

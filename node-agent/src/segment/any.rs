@@ -1,6 +1,6 @@
 //! Any segment: of a model with an encoder or without, as the thread sees it that owns one. Computes nothing itself.
 
-use polyphony_kernels::{Engine, Row};
+use polyphony_kernels::{Engine, FileBytes, Row};
 use polyphony_model::{Holds, Manifest, TensorEntry};
 
 use super::{Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Rounding, Segment, SegmentError};
@@ -18,13 +18,13 @@ impl AnySegment {
     ///
     /// # Errors
     /// As [`Segment::load`].
-    pub fn load<E: From<SegmentError>>(
+    pub fn load<E: From<SegmentError>, B: FileBytes + 'static>(
         engine: Box<dyn Engine>,
         manifest: &Manifest,
         holds: Holds,
         capacity: Capacity,
         rounding: impl Into<Rounding>,
-        bytes_of: impl FnMut(&TensorEntry) -> Result<Vec<u8>, E>,
+        bytes_of: impl FnMut(&TensorEntry) -> Result<B, E>,
     ) -> Result<Self, E> {
         Ok(match manifest.hyperparameters.encoder {
             None => Self::DecoderOnly(Box::new(Segment::load(engine, manifest, holds, capacity, rounding, bytes_of)?)),

@@ -8,7 +8,7 @@ mod halves;
 
 use std::ops::Range;
 
-use polyphony_kernels::{Engine, KvWrite, Recording, Row};
+use polyphony_kernels::{Engine, FileBytes, KvWrite, Recording, Row};
 use polyphony_model::{Holds, Hyperparameters, LayerRange, Manifest, TensorEntry};
 
 use super::attention::Cache;
@@ -48,13 +48,13 @@ impl EncoderDecoderSegment {
     ///
     /// # Errors
     /// A model of another kind, whatever `bytes_of` answers, a tensor that no kernel reads, or a device that has no room.
-    pub fn load<E: From<SegmentError>>(
+    pub fn load<E: From<SegmentError>, B: FileBytes + 'static>(
         mut engine: Box<dyn Engine>,
         manifest: &Manifest,
         holds: Holds,
         capacity: Capacity,
         rounding: impl Into<Rounding>,
-        mut bytes_of: impl FnMut(&TensorEntry) -> Result<Vec<u8>, E>,
+        mut bytes_of: impl FnMut(&TensorEntry) -> Result<B, E>,
     ) -> Result<Self, E> {
         let of = &manifest.hyperparameters;
         let Some(shape) = of.encoder else {
@@ -63,7 +63,7 @@ impl EncoderDecoderSegment {
         let mut loaded = Loaded::new(of.architecture);
         for tensor in manifest.tensors_of(&holds) {
             let bytes = bytes_of(tensor)?;
-            loaded.take(engine.as_mut(), tensor, bytes)?;
+            loaded.take(engine.as_mut(), tensor, Box::new(bytes))?;
         }
         loaded.take_rest(engine.as_mut())?;
         let parts = Parts { loaded: &loaded, of, shape, holds, capacity, rounding: rounding.into() };

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use polyphony_kernels::{Engine, MatrixId, VectorId, WeightType};
+use polyphony_kernels::{Engine, EngineError, FileBytes, MatrixId, VectorId, WeightType};
 use polyphony_model::family::{FeedForward, HeadNorms};
 use polyphony_model::{Architecture, Role, TensorEntry, TensorType};
 
 use super::SegmentError;
+use super::rows::{Joined, Rows};
 
 /// What an engine holds of a segment, by role and layer.
 #[derive(Default)]
@@ -26,14 +27,6 @@ pub(super) struct Loaded {
     tables: BTreeMap<Role, Vec<f32>>,
     /// Wait for the others of their join.
     waiting: BTreeMap<(Role, Option<u32>), Rows>,
-}
-
-/// A matrix in file bytes.
-struct Rows {
-    weight_type: WeightType,
-    n_rows: usize,
-    n_cols: usize,
-    ggml: Vec<u8>,
 }
 
 /// Roles whose matrices multiply the same values, and are joined when they are of one type.
@@ -66,10 +59,15 @@ impl Loaded {
     }
 
     /// Takes one tensor to the engine, or keeps it until the others of its join are there.
-    pub fn take(&mut self, engine: &mut dyn Engine, tensor: &TensorEntry, bytes: Vec<u8>) -> Result<(), SegmentError> {
+    pub fn take(
+        &mut self,
+        engine: &mut dyn Engine,
+        tensor: &TensorEntry,
+        bytes: Box<dyn FileBytes>,
+    ) -> Result<(), SegmentError> {
         let place = (tensor.role, tensor.layer);
         if tensor.role.is_vector() {
-            let values = vector_values(tensor, &bytes)?;
+            let values = vector_values(tensor, bytes.as_ref())?;
             if tensor.role.is_table() {
                 self.tables.insert(tensor.role, values);
                 return Ok(());
@@ -90,9 +88,13 @@ impl Loaded {
         };
         let n_cols = usize::try_from(n_cols).map_err(|_| not_a_matrix())?;
         let n_rows = n_rows.and_then(|n| usize::try_from(n).ok()).ok_or_else(not_a_matrix)?;
-        let rows = Rows { weight_type: weight_type(tensor)?, n_rows, n_cols, ggml: bytes };
+        let rows = Rows { weight_type: weight_type(tensor)?, n_rows, n_cols, bytes };
         if let (true, Role::FfnUp, Some(layer)) = (self.fuses_gates, tensor.role, tensor.layer) {
-            self.joined.insert((Role::FfnGate, layer), rows.halves_taking_turns().load(engine)?);
+            let fused = match rows.halves_taking_turns() {
+                Some(halves) => halves.load(engine)?,
+                None => rows.load(engine)?,
+            };
+            self.joined.insert((Role::FfnGate, layer), fused);
             return Ok(());
         }
         let join = self.joins.iter().find(|join| join.roles.contains(&tensor.role));
@@ -105,9 +107,16 @@ impl Loaded {
         if parts.len() < join.roles.len() {
             return Ok(());
         }
-        if let Some(whole) = join.whole(&parts) {
+        if let Some(whole) = Joined::of(&parts, join.takes_turns) {
             self.joined.insert((join.roles[0], layer), whole.load(engine)?);
             self.waiting.retain(|(role, of), _| *of != Some(layer) || !join.roles.contains(role));
+            return Ok(());
+        }
+        // They stay apart, and none waits for what does not come.
+        for role in join.roles {
+            if let Some(rows) = self.waiting.remove(&(*role, Some(layer))) {
+                self.matrices.insert((*role, Some(layer)), rows.load(engine)?);
+            }
         }
         Ok(())
     }
@@ -122,7 +131,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// Takes to the engine what could not be joined.
+    /// Takes to the engine what waits for others that the segment does not have.
     pub fn take_rest(&mut self, engine: &mut dyn Engine) -> Result<(), SegmentError> {
         while let Some((place, rows)) = self.waiting.pop_first() {
             self.matrices.insert(place, rows.load(engine)?);
@@ -159,103 +168,27 @@ impl Loaded {
     }
 }
 
-// === impl Rows ===
-
-impl Rows {
-    fn load(&self, engine: &mut dyn Engine) -> Result<MatrixId, SegmentError> {
-        Ok(engine.load_matrix(self.weight_type, self.n_rows, self.n_cols, &self.ggml)?)
-    }
-
-    /// The rows of its first half and of its second taking turns.
-    fn halves_taking_turns(mut self) -> Self {
-        // Bytes that are not those of the shape stay as they are: the engine will say so.
-        if let Some(row_bytes) = self.row_bytes() {
-            let (first, second) = self.ggml.split_at(self.n_rows / 2 * row_bytes);
-            let pairs = first.chunks_exact(row_bytes).zip(second.chunks_exact(row_bytes));
-            self.ggml = pairs.flat_map(|(one, other)| [one, other]).flatten().copied().collect();
-        }
-        self
-    }
-
-    /// Bytes of one row; `None` when the bytes are not those of the shape, which the engine will say.
-    fn row_bytes(&self) -> Option<usize> {
-        let expected = self.weight_type.matrix_bytes(self.n_rows, self.n_cols)?;
-        let whole = self.n_rows > 0 && expected > 0 && expected == self.ggml.len();
-        whole.then(|| expected / self.n_rows)
-    }
-}
-
-// === impl Join ===
-
-impl Join {
-    /// One matrix of all parts, if they are alike.
-    fn whole(&self, parts: &[&Rows]) -> Option<Rows> {
-        let &&Rows { weight_type, n_rows, n_cols, .. } = parts.first()?;
-        let row_bytes = parts.first()?.row_bytes()?;
-        let alike = parts.iter().all(|part| {
-            part.weight_type == weight_type
-                && part.n_cols == n_cols
-                && part.row_bytes() == Some(row_bytes)
-                && (part.n_rows == n_rows || !self.takes_turns)
-        });
-        if !alike {
-            return None;
-        }
-        let ggml = if self.takes_turns {
-            let row = |row: usize| parts.iter().map(move |part| &part.ggml[row * row_bytes..(row + 1) * row_bytes]);
-            (0..n_rows).flat_map(row).flatten().copied().collect()
-        } else {
-            parts.iter().flat_map(|part| &part.ggml).copied().collect()
-        };
-        let n_rows = parts.iter().map(|part| part.n_rows).sum();
-        Some(Rows { weight_type, n_rows, n_cols, ggml })
-    }
-}
-
 fn weight_type(tensor: &TensorEntry) -> Result<WeightType, SegmentError> {
     let found = tensor.tensor_type;
     WeightType::named(found.name()).ok_or_else(|| SegmentError::UnsupportedType { name: tensor.name.clone(), found })
 }
 
-fn vector_values(tensor: &TensorEntry, bytes: &[u8]) -> Result<Vec<f32>, SegmentError> {
+fn vector_values(tensor: &TensorEntry, bytes: &dyn FileBytes) -> Result<Vec<f32>, SegmentError> {
     if tensor.tensor_type != TensorType::F32 {
         return Err(SegmentError::UnsupportedType { name: tensor.name.clone(), found: tensor.tensor_type });
     }
     let expected = tensor.shape.iter().product::<u64>() as usize * 4;
-    if bytes.len() != expected {
-        return Err(SegmentError::Length { name: tensor.name.clone(), actual: bytes.len(), expected });
+    if bytes.n_bytes() != expected {
+        return Err(SegmentError::Length { name: tensor.name.clone(), actual: bytes.n_bytes(), expected });
     }
-    Ok(bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
+    let mut values = vec![0; expected];
+    bytes.read_at(0, &mut values).map_err(EngineError::Read)?;
+    Ok(values.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rows(n_rows: usize, first: u8) -> Rows {
-        // f32 rows of 32 columns: 128 equal bytes each, the row's number.
-        let ggml = (0..n_rows).flat_map(|row| [first + row as u8; 128]).collect();
-        Rows { weight_type: WeightType::F32, n_rows, n_cols: 32, ggml }
-    }
-
-    fn first_bytes(whole: &Rows) -> Vec<u8> {
-        whole.ggml.chunks(128).map(|row| row[0]).collect()
-    }
-
-    #[test]
-    fn rows_take_turns_or_follow_one_another() {
-        let (one, other) = (rows(3, 0), rows(3, 10));
-        let turns = JOINS[1].whole(&[&one, &other]).expect("both are alike");
-        assert_eq!(first_bytes(&turns), [0, 10, 1, 11, 2, 12]);
-        let after = JOINS[0].whole(&[&rows(2, 0), &rows(1, 5), &rows(1, 7)]).expect("widths may differ");
-        assert_eq!(first_bytes(&after), [0, 1, 5, 7]);
-        assert_eq!(after.n_rows, 4);
-    }
-
-    #[test]
-    fn a_fused_gate_and_its_way_up_take_turns() {
-        assert_eq!(first_bytes(&rows(6, 0).halves_taking_turns()), [0, 3, 1, 4, 2, 5]);
-    }
 
     #[test]
     fn what_a_model_is_refused_for_is_what_kernels_do_not_take() {
@@ -282,16 +215,5 @@ mod tests {
         }
         assert_eq!(polyphony_model::MAX_HEAD_SIZE as usize, MAX_HEAD_SIZE);
         assert_eq!(polyphony_model::MAX_CHOSEN as usize, MAX_CHOSEN);
-    }
-
-    #[test]
-    fn matrices_that_differ_stay_apart() {
-        let mut other = rows(3, 0);
-        other.weight_type = WeightType::F16;
-        assert!(JOINS[1].whole(&[&rows(3, 0), &other]).is_none());
-        assert!(JOINS[1].whole(&[&rows(3, 0), &rows(2, 0)]).is_none());
-        let mut short = rows(3, 0);
-        short.ggml.pop();
-        assert!(JOINS[1].whole(&[&rows(3, 0), &short]).is_none());
     }
 }

@@ -4,6 +4,7 @@
 
 mod hold;
 mod incoming;
+mod kept;
 
 use std::fs;
 use std::io;
@@ -11,10 +12,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use sha2::{Digest, Sha256};
-
 pub use hold::Hold;
 pub use incoming::{Incoming, KeepError};
+pub use kept::Kept;
 
 use hold::Holds;
 
@@ -72,20 +72,29 @@ impl Cache {
     /// # Errors
     /// When a file is there but cannot be read.
     pub fn get(&self, sha256: &str) -> Result<Option<Vec<u8>>, CacheError> {
+        let Some(kept) = self.open_kept(sha256)? else { return Ok(None) };
+        kept.bytes().map(Some).map_err(|source| self.error(&self.folder.join(sha256), source))
+    }
+
+    /// The file of that digest, whose bytes were read once for it; `None` as [`get`](Self::get). A tensor of it is read by range.
+    ///
+    /// # Errors
+    /// When a file is there but cannot be read.
+    pub fn open_kept(&self, sha256: &str) -> Result<Option<Kept>, CacheError> {
         let Some(path) = self.path_of(sha256) else { return Ok(None) };
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+        let kept = match Kept::open(&path, sha256) {
+            Ok(kept) => kept,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.error(&path, source)),
         };
-        if hex::encode(Sha256::digest(&bytes)) != sha256 {
+        let Some(kept) = kept else {
             tracing::warn!(path = %path.display(), "a cached file has changed on the disk; it is fetched again");
             let _ = fs::remove_file(&path);
             return Ok(None);
-        }
+        };
         // The time of use is what decides who goes first when room is needed; a failure only makes that less exact.
         let _ = fs::File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        Ok(Some(bytes))
+        Ok(Some(kept))
     }
 
     /// Whether a file of that digest and length is here. Its digest is checked when it is read.
@@ -201,6 +210,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn digest(bytes: &[u8]) -> String {

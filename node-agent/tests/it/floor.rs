@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::hub::{Hub, Joined, PATIENCE, Writer};
 
 pub const CONTEXT_LENGTH: u32 = 96;
+pub const MAX_SESSIONS: u32 = 3;
 pub const RING: RingId = RingId(1);
 
 /// One stage of a plan: phone, first layer, one past the last, and what stands by.
@@ -56,6 +57,15 @@ pub struct Session {
 impl Floor {
     pub async fn open(model: &Path, n_phones: usize) -> Self {
         let hub = Hub::open(model).await;
+        let mut phones = Vec::new();
+        for index in 0..n_phones {
+            phones.push(hub.join(&format!("phone-{index}")).await);
+        }
+        Self::of(hub, phones)
+    }
+
+    /// Of agents that have joined already.
+    pub fn of(hub: Hub, phones: Vec<Joined>) -> Self {
         let (hear, heard) = mpsc::unbounded_channel();
         let mut floor = Self {
             hub,
@@ -71,8 +81,7 @@ impl Floor {
             failures: Vec::new(),
             kept: "kv-f16",
         };
-        for index in 0..n_phones {
-            let Joined { join, reader, writer } = floor.hub.join(&format!("phone-{index}")).await;
+        for (index, Joined { join, reader, writer }) in phones.into_iter().enumerate() {
             floor.listen_to(index, reader);
             floor.phones.push(Phone {
                 name: join.phone,
@@ -141,7 +150,7 @@ impl Floor {
             peers: peers.clone(),
             manifest_digest: self.hub.model.digest.clone(),
             context_length: CONTEXT_LENGTH,
-            max_sessions: 3,
+            max_sessions: MAX_SESSIONS,
             session_groups: 0,
             activation_type: ActivationType::F16,
             numerics_class: format!("{}/f16/{}", self.phones[phone].numerics, self.kept),

@@ -1,12 +1,13 @@
 //! Footprints: what a segment is said to take is within three parts in a hundred of what it then takes, by a counting allocator and by the
 //! engine's own count, in every family, type and arithmetic.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use polyphony_agent::class;
 use polyphony_agent::segment::{AnySegment, Capacity, DecoderRow, Input, Rounding, SegmentError};
 use polyphony_kernels::packing::Layout;
-use polyphony_kernels::{Backend, KvType, Row, WeightType};
+use polyphony_kernels::{Backend, FileBytes, KvType, Row, WeightType};
 use polyphony_model::{EngineForm, Holds, LayerRange, Manifest, STEP_ROWS, TensorReader, TensorType};
 use polyphony_protocol::ActivationType;
 
@@ -149,5 +150,38 @@ fn rows_of_matrices_are_counted_as_engines_lay_them_out() {
                 assert_eq!(form.matrix_bytes(tensor_type, 3, n_cols as u64), Some(3 * ours), "{tensor_type}, {n_cols}");
             }
         }
+    }
+}
+
+/// A tensor that stays on the disk.
+struct OnDisk(TensorReader);
+
+impl FileBytes for OnDisk {
+    fn n_bytes(&self) -> usize {
+        self.0.n_bytes() as usize
+    }
+
+    fn read_at(&self, at: usize, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(at as u64, out)
+    }
+}
+
+#[test]
+fn a_load_takes_hardly_more_memory_than_what_it_loads() {
+    for (path, backend) in
+        MODELS.iter().filter_map(|model| model.path()).flat_map(|path| [(path.clone(), CPU), (path, CPU_INT8)])
+    {
+        let manifest = Manifest::build(&path).unwrap();
+        let holds = Holds::all(manifest.hyperparameters.n_layers);
+        let engine = polyphony_kernels::open(backend, None).unwrap();
+        let load = || {
+            AnySegment::load(engine, &manifest, holds, CAPACITY, ActivationType::F16, |tensor| {
+                Ok::<_, SegmentError>(OnDisk(TensorReader::open(&path, &manifest, tensor).unwrap()))
+            })
+        };
+        let (segment, most) = most_of(load);
+        let (_segment, after) = (segment.unwrap(), live());
+        // Pieces of 256 KiB on the way; the largest tensor in memory twice would be tens of MiB more.
+        assert!(most - after < 2 << 20, "{}: {} bytes more on the way", path.display(), most - after);
     }
 }

@@ -67,7 +67,7 @@ impl Ring {
                     layers: LayerRange { from: range[0], to: range[1] },
                     head: range[1] == n_layers,
                 };
-                Segment::load::<SegmentError>(open(), &manifest, holds, capacity, rounding, |tensor| {
+                Segment::load::<SegmentError, _>(open(), &manifest, holds, capacity, rounding, |tensor| {
                     Ok(TensorReader::open(path, &manifest, tensor).unwrap().read_all().unwrap())
                 })
                 .unwrap()

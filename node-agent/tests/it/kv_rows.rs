@@ -20,7 +20,7 @@ fn load_of(model: &str, backend: Backend, layers: LayerRange, kv_type: KvType) -
     let capacity = Capacity { n_slots: 3, n_positions: 32, max_rows: 8 };
     let engine = polyphony_kernels::open(backend, None).unwrap();
     let rounding = Rounding { activation_type: ActivationType::F16, kv_type };
-    Segment::load::<SegmentError>(engine, &manifest, holds, capacity, rounding, |tensor| {
+    Segment::load::<SegmentError, _>(engine, &manifest, holds, capacity, rounding, |tensor| {
         Ok(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
     })
     .unwrap()

@@ -1,7 +1,7 @@
 //! Tests of products of 8 bits: every way of every processor gives the oracle's bits.
 
 use super::*;
-use crate::canonical::{sample, strips};
+use crate::canonical::{all, sample, strips};
 use crate::cpu::matrix::{Form, WORD};
 use crate::shapes::MatrixShape;
 use crate::weight_type::WeightType;
@@ -40,7 +40,7 @@ fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
             reference(file, (codes, scales), &x, &nothing, &mut expected);
             assert!(expected.iter().all(|value| value.is_finite()) && expected.iter().any(|value| *value != 0.0));
 
-            let strips = strips(shape, &ggml, WORD, STRIP);
+            let strips = strips(shape, all(shape, &ggml), &ggml, WORD, STRIP).expect("they are in memory");
             let matrix = Packed { codes, scales, layout };
             let quantised: Vec<Activations> =
                 x.chunks(n_cols).map(|row| Activations::of(&quantise_rows::fast(row))).collect();
