@@ -54,10 +54,18 @@ fn route(observed: &Observed, key: &ObjectKey, deployment: &InferenceDeployment)
 
 /// Whether a plan is on phones, or on its way there, and nothing is known that keeps it from serving.
 fn is_planned(observed: &Observed, deployment: &InferenceDeployment) -> bool {
-    of_deployment(observed, deployment).iter().any(|generation| {
+    let is_placed = of_deployment(observed, deployment).iter().any(|generation| {
         let is_lost = !generation.lost_phones(observed).is_empty() || !generation.failures(observed).is_empty();
         generation.is_whole() && !generation.is_leaving() && !is_lost
-    })
+    });
+    is_placed || is_promised(deployment)
+}
+
+/// Whether its status lets hope for a plan: it tells of progress, or nothing yet, or still of a ring that has just been lost.
+fn is_promised(deployment: &InferenceDeployment) -> bool {
+    let conditions = deployment.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let says = |type_| condition::find(conditions, type_).map(|found| found.status == "True");
+    says("Available").unwrap_or(true) || says("Progressing").unwrap_or(false)
 }
 
 fn resolved_of<'a>(observed: &'a Observed, model: &ObjectKey) -> Option<&'a Resolved> {

@@ -388,11 +388,20 @@ pub fn cache_dir() -> PathBuf {
     std::env::var_os("POLYPHONY_CACHE").map_or_else(|| base().join("polyphony"), PathBuf::from)
 }
 
-/// The real model's file; none where it is missing, which is said aloud.
+/// SmolLM2 135M; none where it is missing, which is said aloud.
 pub fn real_model() -> Option<PathBuf> {
-    let path = cache_dir().join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    fetched_model("SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// Gemma 3 270M; none where it is missing, which is said aloud.
+pub fn real_gemma() -> Option<PathBuf> {
+    fetched_model("gemma-3-270m-q4_k_m.gguf")
+}
+
+fn fetched_model(file: &str) -> Option<PathBuf> {
+    let path = cache_dir().join("models").join(file);
     if !path.exists() {
-        polyphony_skip::skipped(format_args!("{} is not there; `make setup` fetches it", path.display()));
+        polyphony_skip::skipped(format_args!("{} is not there; `make setup-tests` fetches it", path.display()));
         return None;
     }
     Some(path)

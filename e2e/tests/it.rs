@@ -11,6 +11,8 @@ mod clients;
 mod crowds;
 #[path = "it/dashboards.rs"]
 mod dashboards;
+#[path = "it/defaults.rs"]
+mod defaults;
 #[path = "it/encoder_decoder.rs"]
 mod encoder_decoder;
 #[path = "it/errors.rs"]

@@ -28,7 +28,7 @@ pub struct DeploymentRoute {
     pub max_sessions: u32,
     /// Only rings whose every segment is ready; the newest generation of each replica.
     pub rings: Vec<RingRoute>,
-    /// Whether a plan is on its way onto phones: without a ring, who comes may wait for one.
+    /// Whether a plan is on its way onto phones, or is about to be decided: without a ring, who comes may wait for one.
     pub is_planned: bool,
     /// Why nothing is ready, in words that a 503 shows.
     pub unavailable_reason: Option<String>,

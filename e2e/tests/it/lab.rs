@@ -1,7 +1,5 @@
 //! A ring over network namespaces answers as one over processes does.
 
-use std::time::{Duration, Instant};
-
 use polyphony_e2e::shelf::Shelf;
 use polyphony_e2e::stream::Gateway;
 use polyphony_farm::NamespaceFarm;
@@ -9,33 +7,14 @@ use serde_json::{Value, json};
 
 use crate::manifests::{deployment, tiny_model};
 
-/// How long a client may be told to come back.
-#[derive(Clone, Copy)]
-enum Patience {
-    None,
-    /// A phone that has just been lost may not be missed yet when the deployment is asked for.
-    AfterALoss,
-}
-
-async fn ask(shelf: &Shelf, patience: Patience) -> Value {
+async fn ask(shelf: &Shelf) -> Value {
     let manifest = format!("{}---\n{}", tiny_model(), deployment("talk", "tiny", 3, "f16", 128));
     shelf.apply(&manifest).unwrap().ok().unwrap();
     shelf.wait_available("talk").unwrap();
     let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
     let body =
         json!({"model": "talk", "prompt": [5, 6, 7], "max_tokens": 8, "temperature": 0, "return_token_ids": true});
-    let within = match patience {
-        Patience::None => Duration::ZERO,
-        Patience::AfterALoss => Duration::from_secs(30),
-    };
-    let until = Instant::now() + within;
-    let (status, answer) = loop {
-        let (status, answer) = gateway.post("/v1/completions", &body).await.unwrap();
-        if status != 503 || answer["error"]["code"] != "model_not_ready" || Instant::now() >= until {
-            break (status, answer);
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    };
+    let (status, answer) = gateway.post("/v1/completions", &body).await.unwrap();
     assert_eq!(status, 200, "{answer}");
     answer["choices"][0]["token_ids"].clone()
 }
@@ -48,12 +27,12 @@ async fn a_ring_over_namespaces_says_what_one_over_processes_says() {
     }
     let farm = |folder| NamespaceFarm::new(folder).map(|farm| Box::new(farm) as _).unwrap();
     let apart = Shelf::up_from("cpu", 3, "64Mi", farm).unwrap();
-    let over_namespaces = ask(&apart, Patience::None).await;
+    let over_namespaces = ask(&apart).await;
     assert_eq!(over_namespaces.as_array().map(Vec::len), Some(8));
     let metrics = apart.metrics("phone-2").unwrap();
     assert!(metrics.contains("# HELP polyphony_"), "{metrics}");
     let together = Shelf::up(3, "64Mi").unwrap();
-    assert_eq!(ask(&together, Patience::None).await, over_namespaces);
+    assert_eq!(ask(&together).await, over_namespaces);
 }
 
 /// How exact a lab of a test is: not at all, since other tests take the processors meanwhile.
@@ -75,13 +54,13 @@ async fn a_lab_from_a_file_answers_while_it_changes_and_after_a_phone_was_lost()
 
     std::fs::write(&file, phones).unwrap();
     let shelf = Shelf::lab(&file, &[ANY]).unwrap();
-    let before = ask(&shelf, Patience::None).await;
+    let before = ask(&shelf).await;
     shelf.set("old-phone", &["--cpu", "0.2", "--link", "good-wifi", "--loss", "0"]).unwrap();
     let status = shelf.polyctl(&["lab", "status"]).unwrap().ok().unwrap().stdout;
     for words in ["old-phone   running   10.77.0.2   0.2", "200 Mbit/s, 1 ± 0.2 ms", "b - c: 3 ms"] {
         assert!(status.contains(words), "{words} is not in\n{status}");
     }
-    assert_eq!(ask(&shelf, Patience::None).await, before);
+    assert_eq!(ask(&shelf).await, before);
     let stranger = shelf.set("d", &["--cut"]).unwrap_err().to_string();
     assert!(stranger.contains("no phone d: it has b, c, old-phone"), "{stranger}");
     assert!(shelf.metrics("b").unwrap().contains("# HELP polyphony_"));
@@ -90,7 +69,7 @@ async fn a_lab_from_a_file_answers_while_it_changes_and_after_a_phone_was_lost()
     let twice = shelf.polyctl(&["lab", "kill", "b"]).unwrap();
     assert!(twice.code != 0 && twice.stderr.contains("does not run on b any more"), "{}", twice.stderr);
     shelf.polyctl(&["lab", "start", "b"]).unwrap().ok().unwrap();
-    assert_eq!(ask(&shelf, Patience::AfterALoss).await, before);
+    assert_eq!(ask(&shelf).await, before);
     let down = shelf.polyctl(&["lab", "down"]).unwrap().ok().unwrap().stdout;
     assert!(down.contains("lab          stopped"), "{down}");
 }

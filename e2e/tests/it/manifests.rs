@@ -17,6 +17,18 @@ pub fn model(name: &str, path: &Path) -> String {
 
 /// An InferenceDeployment spread over exactly `phones` phones, in the arithmetic and with the KV cache that the golden files are of.
 pub fn deployment(name: &str, model: &str, phones: usize, activation_type: &str, context_length: u32) -> String {
+    let defaults = deployment_in_defaults(name, model, phones, context_length);
+    format!(
+        "{defaults}  numerics:
+    arithmetic: F32
+    activationType: {activation_type}
+    kvCache: F32
+"
+    )
+}
+
+/// The same, which leaves out what it computes in.
+pub fn deployment_in_defaults(name: &str, model: &str, phones: usize, context_length: u32) -> String {
     format!(
         "apiVersion: polyphony.dev/v1alpha1
 kind: InferenceDeployment
@@ -29,10 +41,6 @@ spec:
   placement:
     minPhones: {phones}
     maxPhones: {phones}
-  numerics:
-    arithmetic: F32
-    activationType: {activation_type}
-    kvCache: F32
 "
     )
 }

@@ -58,7 +58,7 @@ impl Books {
         let metrics = self.metrics.model(model);
         let ticket = lock(&self.admission).enter(model, kind);
         let seat = Seat { books: self, model, ticket, _waiting: metrics.wait() };
-        let mut is_first_look = true;
+        let (mut is_first_look, mut was_served) = (true, false);
         loop {
             let table = Arc::clone(&routes.borrow_and_update());
             freed.borrow_and_update();
@@ -83,14 +83,14 @@ impl Books {
                         let running = Some(metrics.run());
                         return Ok(Slot { ring, context_length, books: Arc::clone(self), running });
                     }
-                    if kind == Kind::New && is_first_look {
-                        if route.rings.is_empty() && !route.is_planned {
-                            let reason = route.unavailable_reason.as_deref();
-                            return Err(ApiError::not_ready(model, reason, config.retry_after));
-                        }
-                        if n_before >= config.max_waiting {
-                            return Err(ApiError::queue_full(model, n_before, config.retry_after));
-                        }
+                    was_served |= !route.rings.is_empty();
+                    // Who came for a ring that is lost since waits for the next, whoever hoped for a plan is told that there is none.
+                    if kind == Kind::New && !was_served && !route.is_planned {
+                        let reason = route.unavailable_reason.as_deref();
+                        return Err(ApiError::not_ready(model, reason, config.retry_after));
+                    }
+                    if kind == Kind::New && is_first_look && n_before >= config.max_waiting {
+                        return Err(ApiError::queue_full(model, n_before, config.retry_after));
                     }
                     route.unavailable_reason.as_deref().filter(|_| route.rings.is_empty())
                 }

@@ -10,8 +10,8 @@ use polyphony_protocol::{Epoch, Frame, PlanGeneration, RingId};
 use serde_json::json;
 
 use crate::house::{
-    ANSWER, House, PROMPT, Streamed, config, deployment, end_token, ring_a, ring_a_next, ring_a_third, ring_b, table,
-    tokens,
+    ANSWER, House, PROMPT, Streamed, config, deployment, end_token, request, ring_a, ring_a_next, ring_a_third, ring_b,
+    table, tokens,
 };
 use crate::phones::{Act, Stuck};
 
@@ -223,4 +223,17 @@ async fn a_request_between_two_plans_waits_for_the_next() {
     };
     let (streamed, ()) = tokio::join!(house.stream(json!({"return_token_ids": true})), plan);
     assert_unbroken(&streamed);
+}
+
+#[tokio::test]
+async fn a_request_that_hoped_for_a_plan_is_told_when_there_is_none() {
+    let mut between = deployment(vec![]);
+    between.is_planned = true;
+    let house = House::with(config(), between, |_| Act::Token);
+    let no_plan = async {
+        house.until("the request waits", |house| house.gateway.sessions_waiting("tiny") == 1).await;
+        house.routes.send_replace(table(deployment(vec![])));
+    };
+    let ((status, answer), ()) = tokio::join!(house.post("/v1/completions", request(json!({}))), no_plan);
+    assert_eq!((status.as_u16(), &answer["error"]["code"]), (503, &json!("model_not_ready")), "{answer}");
 }

@@ -77,3 +77,27 @@ fn a_ring_with_a_suspected_phone_is_passed_over_where_another_is_well() {
     world.silence("b", 3);
     assert_eq!(routes::table(&world.observed).deployments["d"].rings.len(), 2, "a suspected ring is better than none");
 }
+
+#[test]
+fn who_asks_while_a_plan_is_to_come_may_wait_and_who_asks_where_none_can_be_is_told() {
+    let may_wait = |world: &World| {
+        let route = &routes::table(&world.observed).deployments["d"];
+        assert_eq!(route.rings.len(), 0);
+        route.is_planned
+    };
+    let mut world = three_phones();
+    assert!(may_wait(&world), "nothing is decided yet");
+    world.settle();
+    assert!(may_wait(&world), "it is loaded");
+    world = world.serving();
+    let lost = world.generations()[0].split(' ').nth(1).unwrap().to_owned();
+    world.lose(&lost);
+    assert!(may_wait(&world), "the loss is not decided about yet");
+    world.settle();
+    assert!(may_wait(&world), "the next plan is loaded");
+    for phone in ["a", "b", "c"] {
+        world.lose(phone);
+    }
+    world.settle();
+    assert!(!may_wait(&world), "there is no other plan: {}", world.message("Available"));
+}
