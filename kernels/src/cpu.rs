@@ -28,6 +28,7 @@ pub mod layer_norm;
 pub mod matmul;
 mod matrix;
 pub mod mix_rows;
+pub mod order;
 pub mod pad_rows;
 pub mod quantise_rows;
 pub mod rms_norm;
@@ -41,6 +42,7 @@ pub mod short_conv;
 
 pub use matrix::Matrix;
 use matrix::{Form, Held};
+use order::Order;
 
 /// Runs recordings on the processor.
 pub struct CpuEngine {
@@ -63,8 +65,8 @@ enum Arithmetic {
 enum Products {
     F32,
     Int8,
-    /// By the oracle of that class.
-    Int8Reference,
+    /// By the oracle of that class, with all sums in this order.
+    Defined(Order),
 }
 
 impl CpuEngine {
@@ -90,11 +92,12 @@ impl CpuEngine {
         Self::with(Arithmetic::Reference)
     }
 
-    /// The oracle of activations of 8 bits and of each type of KV caches: as the engine of that arithmetic, but for its products, its attention
-    /// and what it keeps of keys and values, which are scalar and as plain as their definitions. Gives the same bits.
-    pub fn int8_reference() -> Result<Self, EngineError> {
+    /// The oracle of activations of 8 bits and of each type of KV caches: scalar and as plain as the definitions are its products, its norms and
+    /// attention in the order of one backend, and what it keeps of keys and values. Gives the bits of that backend's engine: on the processor
+    /// always, on Vulkan where the driver computes as written.
+    pub fn int8_reference(order: Order) -> Result<Self, EngineError> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        Ok(Self::with(Arithmetic::Fast(pool, Products::Int8Reference)))
+        Ok(Self::with(Arithmetic::Fast(pool, Products::Defined(order))))
     }
 
     fn with(arithmetic: Arithmetic) -> Self {
@@ -161,7 +164,7 @@ impl Engine for CpuEngine {
         let shape = MatrixShape { weight_type, n_rows, n_cols };
         let id = self.shapes.add_matrix(shape, ggml.n_bytes())?;
         let form = match (&self.arithmetic, weight_type.packing().quantised()) {
-            (Arithmetic::Reference, _) | (Arithmetic::Fast(_, Products::Int8Reference), Some(_)) => Form::File,
+            (Arithmetic::Reference, _) | (Arithmetic::Fast(_, Products::Defined(_)), Some(_)) => Form::File,
             (Arithmetic::Fast(_, Products::Int8), Some(_)) => Form::Strips,
             (Arithmetic::Fast(..), _) => Form::Rows,
         };

@@ -9,7 +9,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::cpu::Matrix;
-use crate::packing::Packing;
+use crate::packing::{GROUP, Packing};
 
 /// What is added to the product.
 pub struct Add<'a> {
@@ -63,6 +63,28 @@ pub fn reference(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) 
             let index = r * n_out + o;
             let (bias, residual) = add.terms(index, n_out, out[index]);
             out[index] = (product + f64::from(bias) + f64::from(residual)) as f32;
+        }
+    }
+}
+
+/// As [`reference()`], in f32, in the order of a workgroup's lane: groups of 32 columns, each in four partial sums; missing columns count as 0.
+pub fn in_groups(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) {
+    let (n_out, n_in) = (weight.shape.n_rows, weight.shape.n_cols);
+    let mut values = vec![0.0; n_in];
+    for o in 0..n_out {
+        weight.values(o, &mut values);
+        for (r, x) in x.chunks_exact(n_in).enumerate() {
+            let mut sum = 0.0;
+            for (values, x) in values.chunks(GROUP).zip(x.chunks(GROUP)) {
+                let mut s = [0.0; 4];
+                for (i, (value, x)) in values.iter().zip(x).enumerate() {
+                    s[i % 4] += value * x;
+                }
+                sum += (s[0] + s[1]) + (s[2] + s[3]);
+            }
+            let index = r * n_out + o;
+            let (bias, residual) = add.terms(index, n_out, out[index]);
+            out[index] = sum + bias + residual;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! RMS norm of rows.
 
-use crate::cpu::lanes;
+use crate::cpu::{lanes, order};
 
 /// `out[r][i] = x[r][i] · weight[i] / √(mean(x[r]²) + eps)`; rows are as wide as `weight`.
 pub fn reference(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -21,6 +21,17 @@ lanes::simd! {
             for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
                 *out = x * scale * weight;
             }
+        }
+    }
+}
+
+/// As [`fast`], the sum of squares in the order of a workgroup.
+pub fn in_lanes(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let width = weight.len();
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        let scale = 1.0 / (order::in_lanes(width, |i| x[i] * x[i]) / width as f32 + eps).sqrt();
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = x * scale * weight;
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::attention::in_order::{Order, in_order};
+use super::attention::in_order::in_order;
+use super::order::Order;
 use super::{Arithmetic, CpuEngine, Matrix, Products};
 use super::{
     activate, add_rows, attention, conv_write, embed_rows, gate_up, kv_write, layer_norm, matmul, rms_norm, rope,
@@ -52,6 +53,7 @@ impl CpuEngine {
             let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => rms_norm::reference,
+                Arithmetic::Fast(_, Products::Defined(Order::Vulkan)) => rms_norm::in_lanes,
                 Arithmetic::Fast(..) => rms_norm::fast,
             };
             kernel(x, engine.vector(op.weight), op.eps, &mut out[..x.len()]);
@@ -64,6 +66,7 @@ impl CpuEngine {
             let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
             let kernel = match engine.arithmetic {
                 Arithmetic::Reference => layer_norm::reference,
+                Arithmetic::Fast(_, Products::Defined(Order::Vulkan)) => layer_norm::in_lanes,
                 Arithmetic::Fast(..) => layer_norm::fast,
             };
             let bias = op.bias.map(|bias| engine.vector(bias));
@@ -96,9 +99,10 @@ impl CpuEngine {
             (Arithmetic::Fast(pool, Products::Int8), Some(packing)) => {
                 matmul::int8::fast(weight, packing, x, add, out, pool);
             }
-            (Arithmetic::Fast(_, Products::Int8Reference), Some(packing)) => {
+            (Arithmetic::Fast(_, Products::Defined(_)), Some(packing)) => {
                 matmul::int8::reference(weight, packing, x, add, out);
             }
+            (Arithmetic::Fast(_, Products::Defined(Order::Vulkan)), None) => matmul::in_groups(weight, x, add, out),
             (Arithmetic::Fast(pool, _), _) => matmul::fast(weight, x, add, out, pool),
         }
     }
@@ -136,7 +140,7 @@ impl CpuEngine {
             self.update(to, |engine, to| {
                 let kernel = match engine.arithmetic {
                     Arithmetic::Reference => rope_kv_write::reference,
-                    Arithmetic::Fast(_, Products::Int8Reference) => rope_kv_write::fast_kept_as_defined,
+                    Arithmetic::Fast(_, Products::Defined(_)) => rope_kv_write::fast_kept_as_defined,
                     Arithmetic::Fast(..) => rope_kv_write::fast,
                 };
                 kernel(op, rows, engine.buffer(op.qkv), angles, part, to);
@@ -164,7 +168,7 @@ impl CpuEngine {
         for (from, cache) in [(op.k, op.k_cache), (op.v, op.v_cache)] {
             self.update(cache, |engine, cache| {
                 let kernel = match engine.arithmetic {
-                    Arithmetic::Reference | Arithmetic::Fast(_, Products::Int8Reference) => kv_write::reference,
+                    Arithmetic::Reference | Arithmetic::Fast(_, Products::Defined(_)) => kv_write::reference,
                     Arithmetic::Fast(..) => kv_write::fast,
                 };
                 kernel(engine.buffer(from), rows, op.layout, cache);
@@ -187,7 +191,7 @@ impl CpuEngine {
             let out = &mut out[..rows.len() * op.n_heads * op.head_size];
             match &engine.arithmetic {
                 Arithmetic::Reference => attention::reference(op, rows, q, caches, out),
-                Arithmetic::Fast(_, Products::Int8Reference) => in_order(Order::Processor, op, rows, q, caches, out),
+                Arithmetic::Fast(_, Products::Defined(order)) => in_order(*order, op, rows, q, caches, out),
                 Arithmetic::Fast(pool, _) => attention::fast(op, rows, q, caches, out, pool),
             }
         });

@@ -1,6 +1,7 @@
 //! Mixtures of experts: choosing, the products of those chosen alone, mixing. Against the oracle, and against products of one expert's matrix.
 
 use polyphony_kernels::cpu::CpuEngine;
+use polyphony_kernels::cpu::order::Order;
 use polyphony_kernels::{
     Activate, Activation, Arithmetic, Engine, EngineError, ExpertMatmul, GateUp, Matmul, MixRows, Recording, Route,
     SoftmaxOver, WeightType,
@@ -167,7 +168,7 @@ fn products_of_8_bits_are_the_oracles_to_the_bit() {
     let mut all = vulkan_with(Arithmetic::Int8);
     all.extend([1, 3].map(cpu_int8));
     for shape in shapes().into_iter().filter(|shape| shape.weight_type.packing().quantised().is_some()) {
-        let mut oracle = CpuEngine::int8_reference().unwrap();
+        let mut oracle = CpuEngine::int8_reference(Order::Processor).unwrap();
         let recording = shape.record(&mut oracle, &mut Random(7));
         let expected = oracle.run(&recording).unwrap();
         for engine in &mut all {

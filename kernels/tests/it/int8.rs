@@ -1,6 +1,7 @@
 //! Activations of 8 bits: near to the oracle on what they become, within their bound of the oracle on what they were.
 
 use polyphony_kernels::cpu::CpuEngine;
+use polyphony_kernels::cpu::order::Order;
 use polyphony_kernels::vulkan::{Lanes, Options};
 use polyphony_kernels::{Activation, Arithmetic, Engine, GateUp, Matmul, MatrixId, Recording, RmsNorm, WeightType};
 
@@ -39,7 +40,7 @@ const SHAPES: [(usize, usize, usize); 5] = [(5, 32, 1), (96, 64, 9), (33, 576, 4
 
 /// The oracle of the class.
 fn oracle() -> CpuEngine {
-    CpuEngine::int8_reference().unwrap()
+    CpuEngine::int8_reference(Order::Processor).unwrap()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {

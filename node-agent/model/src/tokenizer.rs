@@ -33,7 +33,7 @@ use crate::prompt::{Prompt, PromptPart};
 use crate::source_files::{FilesError, SourceFiles};
 use effort::{Effort, STEPS_PER_BYTE, TooDear};
 use ends::Ends;
-use specials::Specials;
+use specials::{Specials, Trim};
 use text_model::TextModel;
 use vocabulary::{Kind, Script, Vocabulary};
 
@@ -141,6 +141,12 @@ impl Tokenizer {
         Ok(Self { model, specials, pieces: vocabulary.pieces(script), is_special, ends })
     }
 
+    /// With tokens that take blanks beside them away.
+    fn with_trims(mut self, trims: impl Iterator<Item = (u32, Trim)>) -> Self {
+        self.specials.trim(trims);
+        self
+    }
+
     /// The tokens of `text`.
     ///
     /// `parse_special`: a control token's name in the text becomes that token; for prompts that a chat template
@@ -187,13 +193,23 @@ impl Tokenizer {
         if parse_contents {
             return self.encode(&prompt.text(), true);
         }
-        let mut ids = Vec::new();
-        for (idx, part) in prompt.parts().iter().enumerate() {
+        let (mut ids, mut before) = (Vec::new(), None);
+        let token_of = |part: &PromptPart| match part {
+            PromptPart::Control(name) => self.specials.control(name),
+            PromptPart::Text(_) => None,
+        };
+        let parts = prompt.parts();
+        for (idx, part) in parts.iter().enumerate() {
             let (PromptPart::Text(text) | PromptPart::Control(text)) = part;
-            match self.specials.control(text).filter(|_| matches!(part, PromptPart::Control(_))) {
+            let token = token_of(part);
+            match token {
                 Some(token) => ids.push(token),
-                None => self.encode_stretch(text, false, idx == 0, &mut ids)?,
+                None => {
+                    let text = self.specials.trimmed(before, text, parts.get(idx + 1).and_then(token_of));
+                    self.encode_stretch(text, false, idx == 0, &mut ids)?;
+                }
             }
+            before = token;
         }
         Ok(ids)
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polyphony_agent::segment::{Capacity, Input, Output, Rounding, Segment, SegmentError};
 use polyphony_kernels::cpu::CpuEngine;
+use polyphony_kernels::cpu::order::Order;
 use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, KvType, Row};
 use polyphony_model::{Holds, LayerRange, Manifest, TensorReader};
 use polyphony_protocol::ActivationType;
@@ -305,18 +306,41 @@ fn bits_of_last_case(ring: &mut Ring, golden: &Golden) -> Vec<u32> {
     logits.into_iter().map(f32::to_bits).collect()
 }
 
-#[test]
-fn logits_of_8_bits_are_the_oracles_to_the_bit_on_the_cpu_whatever_caches_keep() {
+/// Compares with the oracle of an order, whatever caches keep. Gives what differs.
+fn others_than_the_oracles(order: Order, backends: &[Backend]) -> Vec<String> {
+    let mut others = Vec::new();
     for name in TINY.iter().chain(&FAMILIES).chain(&TYPES).chain(&EXPERTS) {
         let (path, golden) = (golden_folder().join(format!("tiny/{name}.gguf")), golden(&format!("tiny/{name}.json")));
         for kv_type in KvType::ALL {
             let rounding = Rounding { activation_type: ActivationType::F32, kv_type };
-            let oracle = || Box::new(CpuEngine::int8_reference().unwrap()) as Box<dyn Engine>;
+            let oracle = || Box::new(CpuEngine::int8_reference(order).unwrap()) as Box<dyn Engine>;
             let expected = bits_of_last_case(&mut Ring::load_on(&path, &[], oracle, rounding), &golden);
-            for backend in [CPU_INT8, CPU_INT8_THREE] {
-                let found = bits_of_last_case(&mut Ring::load(&path, &[], backend, rounding), &golden);
-                assert!(found == expected, "{name}, {backend:?}, {kv_type:?}");
+            for backend in backends {
+                let found = bits_of_last_case(&mut Ring::load(&path, &[], *backend, rounding), &golden);
+                let n_others = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
+                if n_others > 0 || found.len() != expected.len() {
+                    others.push(format!("{name}, {backend:?}, {kv_type:?}: {n_others} of {}", expected.len()));
+                }
             }
+        }
+    }
+    others
+}
+
+#[test]
+fn logits_of_8_bits_are_the_oracles_to_the_bit_on_the_cpu() {
+    assert_eq!(others_than_the_oracles(Order::Processor, &[CPU_INT8, CPU_INT8_THREE]), Vec::<String>::new());
+}
+
+/// Of any other driver than Mesa's of software nobody has shown that it computes as written.
+#[test]
+fn logits_of_8_bits_are_the_oracles_to_the_bit_on_vulkan() {
+    if vulkan_is_here() {
+        let others = others_than_the_oracles(Order::Vulkan, &[VULKAN_INT8]);
+        if polyphony_kernels::open(VULKAN_INT8, None).unwrap().numerics().contains("llvmpipe") {
+            assert_eq!(others, Vec::<String>::new());
+        } else {
+            eprintln!("note: this driver has bits of its own: {others:#?}");
         }
     }
 }

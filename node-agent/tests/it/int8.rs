@@ -3,6 +3,7 @@
 use std::fs;
 
 use polyphony_kernels::cpu::CpuEngine;
+use polyphony_kernels::cpu::order::Order;
 use polyphony_kernels::{Engine, Matmul, Recording, WeightType};
 use polyphony_model::{Manifest, TensorEntry, TensorReader};
 
@@ -38,7 +39,7 @@ fn every_quantised_matrix_of_every_golden_file_has_the_products_of_the_oracle() 
     if vulkan_is_here() {
         engines.push(polyphony_kernels::open(VULKAN_INT8, None).unwrap());
     }
-    let mut oracle = CpuEngine::int8_reference().unwrap();
+    let mut oracle = CpuEngine::int8_reference(Order::Processor).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for file in fs::read_dir(golden_folder().join("tiny")).unwrap().map(|entry| entry.unwrap().path()) {
         if file.extension().is_none_or(|extension| extension != "gguf") {

@@ -2,18 +2,9 @@
 
 use super::{Caches, Seen, or_none};
 use crate::cpu::exponential::{capped, exp};
+use crate::cpu::order::Order;
 use crate::ops::Attention;
 use crate::recording::Row;
-
-/// Whose order of sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Sixteen partial sums of a dot product, added as a tree; all scores before the first weight, positions upward.
-    Processor,
-    /// Four partial sums of a dot product; positions in blocks of 64, counted from position 0, each of which corrects what came before by its
-    /// largest score.
-    Vulkan,
-}
 
 /// As [`Attention`] says, in f32; `q` and `out` are `[rows][n_heads][head_size]`. Values of the caches are read as their type is defined.
 pub fn in_order(order: Order, op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32]) {

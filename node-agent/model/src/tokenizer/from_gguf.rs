@@ -8,6 +8,7 @@ use super::cutter::Cutter;
 use super::ends::{Ends, end_tokens};
 use super::flaw::{Flaw, check_entries};
 use super::greedy::Greedy;
+use super::specials::Trim;
 use super::text_model::{Prefix, Ranked, TextModel};
 use super::unigram::{Form, Unigram};
 use super::vocabulary::{Kind, Script, Vocabulary};
@@ -48,7 +49,19 @@ pub(super) fn read(metadata: &Metadata) -> Result<Tokenizer, TokenizerError> {
         }
         found => return Err(TokenizerError::Model { found: found.chars().take(80).collect() }),
     };
-    Tokenizer::new(&vocabulary, model, script, fields.ends(&defaults)?).map_err(|flaw| in_field(TOKENS, flaw))
+    let ends = fields.ends(&defaults)?;
+    let trims = trims(&vocabulary, metadata.optional_string("general.name")?.unwrap_or_default());
+    let tokenizer = Tokenizer::new(&vocabulary, model, script, ends).map_err(|flaw| in_field(TOKENS, flaw))?;
+    Ok(tokenizer.with_trims(trims))
+}
+
+/// The tokens that take the blanks after them away, which no field says: those of Phi 3, and llama.cpp knows it by its name.
+fn trims(vocabulary: &Vocabulary<'_>, name: &str) -> impl Iterator<Item = (u32, Trim)> {
+    let name = name.to_lowercase();
+    let is_phi3 = ["phi-3", "phi3"].iter().any(|part| name.contains(part));
+    let trims = |text: &str| !["<unk>", "<s>", "<|endoftext|>"].contains(&text);
+    let after = Trim { before: false, after: true };
+    vocabulary.names().filter(move |(text, ..)| is_phi3 && trims(text)).map(move |(_, token, _)| (token, after))
 }
 
 fn in_field(key: &str, flaw: impl Into<Flaw>) -> TokenizerError {

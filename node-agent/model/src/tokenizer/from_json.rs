@@ -13,6 +13,7 @@ use super::charsmap::Charsmap;
 use super::cutter::Cutter;
 use super::ends::{Ends, is_end_name};
 use super::flaw::{Flaw, check_entries};
+use super::specials::Trim;
 use super::text_model::{Prefix, Ranked, TextModel};
 use super::unigram::{Form, Unigram};
 use super::vocabulary::{Kind, Script, Vocabulary};
@@ -180,7 +181,7 @@ fn ranked(file: File<Pairs>, config: &TokenizerConfig) -> Result<Tokenizer, Toke
         pairs,
     };
     finish(
-        &vocabulary,
+        &tokens,
         TextModel::Ranked(Box::new(model)),
         script,
         config,
@@ -219,7 +220,7 @@ fn unigram(file: File<Scored>, config: &TokenizerConfig) -> Result<Tokenizer, To
     };
     let model = Unigram::new(&vocabulary, scores, model.unk_id, form).map_err(|flaw| in_field("model.vocab", flaw))?;
     finish(
-        &vocabulary,
+        &tokens,
         TextModel::Unigram(model),
         Script::Blanks,
         config,
@@ -228,20 +229,25 @@ fn unigram(file: File<Scored>, config: &TokenizerConfig) -> Result<Tokenizer, To
 }
 
 fn finish(
-    vocabulary: &Vocabulary<'_>,
+    tokens: &Tokens,
     model: TextModel,
     script: Script,
     config: &TokenizerConfig,
     post_processor: Option<&Value>,
 ) -> Result<Tokenizer, TokenizerError> {
-    let ends = ends(vocabulary, config, post_processor)?;
-    Tokenizer::new(vocabulary, model, script, ends).map_err(|flaw| in_field("added_tokens", flaw))
+    let vocabulary = tokens.vocabulary();
+    let ends = ends(&vocabulary, config, post_processor)?;
+    let tokenizer =
+        Tokenizer::new(&vocabulary, model, script, ends).map_err(|flaw| in_field("added_tokens", flaw))?;
+    Ok(tokenizer.with_trims(tokens.trims.iter().copied()))
 }
 
 /// The tokens of a model and those that were added to them.
 struct Tokens {
     texts: Vec<String>,
     kinds: Vec<Kind>,
+    /// Those that take blanks beside them away.
+    trims: Vec<(u32, Trim)>,
 }
 
 // === impl Tokens ===
@@ -253,7 +259,7 @@ impl Tokens {
         has_bytes: bool,
         unknown: Option<&str>,
     ) -> Result<Self, TokenizerError> {
-        let mut tokens = Self { texts: Vec::new(), kinds: Vec::new() };
+        let mut tokens = Self { texts: Vec::new(), kinds: Vec::new(), trims: Vec::new() };
         for (id, text) in words {
             let kind = match text.as_str() {
                 word if Some(word) == unknown => Kind::Unknown,
@@ -263,15 +269,10 @@ impl Tokens {
             tokens.put("model.vocab", id, text, kind)?;
         }
         for token in added.all().map_err(|flaw| in_field("added_tokens", flaw))? {
-            for (is_set, field) in [
-                (token.single_word, "added_tokens.single_word"),
-                (token.lstrip, "added_tokens.lstrip"),
-                (token.rstrip, "added_tokens.rstrip"),
-            ] {
-                if is_set {
-                    return Err(unsupported(field, &format!("true of {:?}", token.content)));
-                }
+            if token.single_word {
+                return Err(unsupported("added_tokens.single_word", &format!("true of {:?}", token.content)));
             }
+            tokens.trims.push((token.id, Trim { before: token.lstrip, after: token.rstrip }));
             let kind = match token.special {
                 true if Some(token.content.as_str()) == unknown => Kind::Unknown,
                 true => Kind::Control,

@@ -12,6 +12,15 @@ pub(super) struct Specials {
     /// The token of each name.
     tokens: Vec<u32>,
     control: HashMap<Box<str>, u32>,
+    /// Tokens that take blanks beside them away.
+    trims: HashMap<u32, Trim>,
+}
+
+/// Which blanks beside a special token count as its own, and are no text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trim {
+    pub(super) before: bool,
+    pub(super) after: bool,
 }
 
 /// A stretch of text, or one special token.
@@ -40,7 +49,19 @@ impl Specials {
             NamesError::Long { idx, found } => Flaw::LongWord { id: named[idx].1, found, limit: MAX_NAME_BYTES },
             NamesError::TooMany { .. } => Flaw::Names(error.to_string()),
         })?;
-        Ok(Self { names, tokens: named.iter().map(|special| special.1).collect(), control })
+        Ok(Self { names, tokens: named.iter().map(|special| special.1).collect(), control, trims: HashMap::new() })
+    }
+
+    /// These tokens take blanks beside them away.
+    pub(super) fn trim(&mut self, trims: impl Iterator<Item = (u32, Trim)>) {
+        self.trims.extend(trims.filter(|(_, trim)| trim.before || trim.after));
+    }
+
+    /// What is left of a text between two special tokens.
+    pub(super) fn trimmed<'t>(&self, before: Option<u32>, text: &'t str, after: Option<u32>) -> &'t str {
+        let trim = |token: Option<u32>| token.and_then(|token| self.trims.get(&token)).copied().unwrap_or_default();
+        let text = if trim(before).after { text.trim_start() } else { text };
+        if trim(after).before { text.trim_end() } else { text }
     }
 
     /// The control token of this name.
@@ -56,18 +77,21 @@ impl Specials {
     pub(super) fn split<'t>(&self, text: &'t str, with_control: bool) -> Vec<Part<'t>> {
         let among = if with_control { Among::All } else { Among::Plain };
         let mut parts = Vec::new();
-        let mut from = 0;
+        let (mut from, mut before) = (0, None);
+        let put = |parts: &mut Vec<_>, before, text, after| {
+            let text = self.trimmed(before, text, after);
+            if !text.is_empty() {
+                parts.push(Part::Text(text));
+            }
+        };
         // A name is whole characters and matched byte for byte, so both its ends are character bounds.
         for found in self.names.find(text, among) {
-            if from < found.from {
-                parts.push(Part::Text(&text[from..found.from]));
-            }
-            parts.push(Part::Token(self.tokens[found.idx]));
-            from = found.to;
+            let token = self.tokens[found.idx];
+            put(&mut parts, before, &text[from..found.from], Some(token));
+            parts.push(Part::Token(token));
+            (from, before) = (found.to, Some(token));
         }
-        if from < text.len() {
-            parts.push(Part::Text(&text[from..]));
-        }
+        put(&mut parts, before, &text[from..], None);
         parts
     }
 }
@@ -88,6 +112,26 @@ mod tests {
             [Part::Text("é"), Part::Token(2), Part::Token(1), Part::Text("<a"), Part::Token(3), Part::Text(" x")];
         assert_eq!(specials().split("é<a>><a><a   x", true), expected);
         assert_eq!(specials().control("<a>"), Some(1));
+    }
+
+    #[test]
+    fn blanks_beside_a_token_are_taken_away_where_it_says_so() {
+        let named = [("<u>", 1, true), ("<e>", 2, true), ("<m>", 3, true), ("  ", 4, false)];
+        let mut specials = Specials::new(named.into_iter()).unwrap();
+        let after = Trim { after: true, ..Trim::default() };
+        specials.trim([(1, after), (3, Trim { before: true, after: false })].into_iter());
+        let expected = [
+            Part::Token(1),
+            Part::Text("hi \n"),
+            Part::Token(2),
+            Part::Text("\nto"),
+            Part::Token(3),
+            Part::Text(" x"),
+            Part::Token(1),
+        ];
+        assert_eq!(specials.split("<u> \n hi \n<e>\nto\n<m> x<u>\n", true), expected);
+        assert_eq!(specials.trimmed(Some(1), " a ", Some(3)), "a");
+        assert_eq!(specials.trimmed(None, " a ", Some(2)), " a ");
     }
 
     #[test]

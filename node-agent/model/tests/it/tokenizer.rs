@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use polyphony_model::{ChatTemplate, Gguf, TemplateError, TextStream, Tokenizer};
+use polyphony_model::{Chat, ChatTemplate, Gguf, TemplateError, TextStream, Tokenizer};
 use proptest::prelude::*;
 
 use crate::files;
@@ -28,6 +28,25 @@ fn merges_and_control_tokens_of_the_file_are_used() {
     assert_eq!(tokenizer.encode("<|im_end|>a", false).unwrap(), [0], "the other characters have no token");
     assert_eq!(tokenizer.end_tokens(), [3], "known by its name");
     assert_eq!((tokenizer.token_bytes(4), tokenizer.token_bytes(5)), (b" ".as_slice(), b"".as_slice()));
+}
+
+/// No field of the file says so; its family is known by its name.
+#[test]
+fn control_tokens_of_phi_3_take_the_blanks_after_them_away_and_no_others() {
+    let named = |name: &str| small(|file| _ = file.set("general.name", gguf_writer::text(name))).unwrap();
+    let text = "a<|im_end|> a ";
+    let template = ChatTemplate::new(text, String::new(), String::new(), &["<|im_end|>"]).unwrap();
+    let chat = template.render(&Chat::default()).unwrap();
+    for name in ["Phi 3 Mini", "Llama"] {
+        let other = named(name);
+        assert_eq!(other.encode(text, true).unwrap(), [0, 3, 4, 0, 4], "{name}");
+        assert_eq!(other.encode_chat(&chat, false).unwrap(), [0, 3, 4, 0, 4], "{name}");
+    }
+    for name in ["Phi-3-mini-4k", "phi3"] {
+        let phi = named(name);
+        assert_eq!(phi.encode(text, true).unwrap(), [0, 3, 0, 4], "{name}");
+        assert_eq!(phi.encode_chat(&chat, false).unwrap(), [0, 3, 0, 4], "{name}");
+    }
 }
 
 #[test]

@@ -174,6 +174,24 @@ fn begin_and_end_tokens_come_from_the_config_or_from_the_post_processor() {
 }
 
 #[test]
+fn an_added_token_takes_the_blanks_beside_it_away_where_the_file_says_so() {
+    let mut json = byte_pairs(json!({"type": "ByteLevel", "add_prefix_space": false}));
+    let ids = |json: &Json| read(json).unwrap().encode("a \n<|im_start|>\n a<|im_end|>\n", true).unwrap();
+    let plain = ids(&json);
+    let added = json["added_tokens"].as_array_mut().unwrap();
+    for token in added.iter_mut() {
+        match token["content"].as_str() {
+            Some("<|im_start|>") => token["lstrip"] = json!(true),
+            Some("<|im_end|>") => token["rstrip"] = json!(true),
+            _ => {}
+        }
+    }
+    let trimmed = read(&json).unwrap().encode("a<|im_start|>\n a<|im_end|>", true).unwrap();
+    assert_ne!(plain, trimmed);
+    assert_eq!(ids(&json), trimmed);
+}
+
+#[test]
 fn what_is_not_known_or_contradicts_itself_is_refused_by_its_name() {
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false});
     type Change<'a> = &'a dyn Fn(&mut Json);
@@ -214,7 +232,7 @@ fn what_is_not_known_or_contradicts_itself_is_refused_by_its_name() {
             "`post_processor` of `tokenizer.json` is one of more than 16384 values",
         ),
         (&|json| json["added_tokens"][0]["content"] = json!("a".repeat(1025)), "1025 bytes, over the limit of 1024"),
-        (&|json| json["added_tokens"][0]["rstrip"] = json!(true), "`added_tokens.rstrip`"),
+        (&|json| json["added_tokens"][0]["single_word"] = json!(true), "`added_tokens.single_word`"),
         (&|json| json["added_tokens"][0]["id"] = json!(0), "`added_tokens`"),
         (&|json| *json = json!([]), "no JSON that a tokenizer has"),
     ];
