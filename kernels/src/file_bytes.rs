@@ -1,5 +1,5 @@
 //! File bytes: a matrix on its way into an engine, row-major in GGML's blocks, wherever it lies. Engines read it in pieces, so that what is
-//! on a disk is never in memory twice.
+//! on a disk is never in memory twice; Vulkan packs what one buffer of the device holds at a time.
 
 use std::io;
 
@@ -15,7 +15,7 @@ pub trait FileBytes {
     fn read_at(&self, at: usize, out: &mut [u8]) -> io::Result<()>;
 }
 
-/// Bytes that are read at a time, rounded up to whole rows.
+/// Bytes that are read at a time: as many whole rows as they hold, one at least.
 const PIECE: usize = 256 << 10;
 
 // === impl FileBytes ===

@@ -147,16 +147,18 @@ impl VulkanEngine {
             let bytes = shape.layout(WORD).row_bytes() as u64;
             return Err(EngineError::TooLarge { what: "a row of the matrix", bytes, limit: self.facts.max_storage });
         }
-        let mut parts = Vec::new();
+        let (mut parts, mut n_bytes) = (Vec::new(), 0);
         for first in (0..shape.n_rows).step_by(part_rows) {
             let rows = Rows { first, n: part_rows.min(shape.n_rows - first), ..canonical::all(shape, ggml) };
             let words = canonical::strips(shape, rows, ggml, WORD, rows.n).map_err(EngineError::Read)?;
             parts.push(Part::upload(&self.gpu, self.facts.source, rows.n, &words));
-            self.bytes_used += words.len() as u64;
+            n_bytes += words.len() as u64;
+            // What it came in is handed back before the next part takes as much.
+            drop(words);
+            self.gpu.queue.submit([]);
+            self.gpu.wait()?;
         }
-        // Hands the staging memory back.
-        self.gpu.queue.submit([]);
-        self.gpu.wait()?;
+        self.bytes_used += n_bytes;
         Ok(parts)
     }
 

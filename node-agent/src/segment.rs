@@ -98,7 +98,7 @@ pub enum Output {
 pub enum SegmentError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("tensor {name} is of type {found}, which no kernel reads yet; use a file in F32, F16, Q8_0, Q4_0 or Q4_1")]
+    #[error("tensor {name} is of type {found}, which no kernel reads; use a file in another, such as Q4_K, Q8_0 or F16")]
     UnsupportedType { name: String, found: TensorType },
     #[error("tensor {name} has the shape {shape:?}, which is no matrix")]
     NotAMatrix { name: String, shape: Vec<u64> },

@@ -207,7 +207,8 @@ impl Hyperparameters {
         self.key_and_value_bytes(n_positions, form, kv_type).saturating_mul(n_caches)
     }
 
-    fn encoder_cache_bytes(&self, layers: LayerRange, room: Room, form: EngineForm, kv_type: KvType) -> u64 {
+    /// Bytes of the cache that an encoder's layers share, where any of these is one.
+    pub fn encoder_cache_bytes(&self, layers: LayerRange, room: Room, form: EngineForm, kv_type: KvType) -> u64 {
         let encodes = !self.halves(layers).0.is_empty();
         if encodes { self.key_and_value_bytes(u64::from(room.context_length), form, kv_type) } else { 0 }
     }

@@ -7,7 +7,7 @@ use polyphony_model::family::{FeedForward, HeadNorms};
 use polyphony_model::{Architecture, Role, TensorEntry, TensorType};
 
 use super::SegmentError;
-use super::rows::{Joined, Rows};
+use super::rows::{Joined, Named, Rows};
 
 /// What an engine holds of a segment, by role and layer.
 #[derive(Default)]
@@ -49,12 +49,18 @@ const BIASES: [Role; 3] = [Role::QueryBias, Role::KeyBias, Role::ValueBias];
 impl Loaded {
     /// Nothing yet, of a model of this architecture.
     pub fn new(architecture: Architecture) -> Self {
-        let joins = match architecture.family().head_norms {
-            HeadNorms::None => &JOINS[..],
+        let family = architecture.family();
+        let first = match family.head_norms {
+            HeadNorms::None => 0,
             // Queries and keys are normed before they are used.
-            HeadNorms::Each | HeadNorms::All => &JOINS[1..],
+            HeadNorms::Each | HeadNorms::All => 1,
         };
-        let fuses_gates = architecture.family().feed_forward == FeedForward::Fused;
+        let end = match family.feed_forward {
+            FeedForward::Gated | FeedForward::Fused => JOINS.len(),
+            // No gate comes that a way up could wait for.
+            FeedForward::Plain => 1,
+        };
+        let (joins, fuses_gates) = (&JOINS[first..end], family.feed_forward == FeedForward::Fused);
         Self { joins, fuses_gates, ..Self::default() }
     }
 
@@ -66,6 +72,7 @@ impl Loaded {
         bytes: Box<dyn FileBytes>,
     ) -> Result<(), SegmentError> {
         let place = (tensor.role, tensor.layer);
+        let bytes = Box::new(Named { tensor: tensor.name.clone(), bytes });
         if tensor.role.is_vector() {
             let values = vector_values(tensor, bytes.as_ref())?;
             if tensor.role.is_table() {

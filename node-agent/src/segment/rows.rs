@@ -15,6 +15,12 @@ pub(super) struct Rows {
     pub bytes: Box<dyn FileBytes>,
 }
 
+/// Bytes of a tensor, whose errors say so.
+pub(super) struct Named {
+    pub tensor: String,
+    pub bytes: Box<dyn FileBytes>,
+}
+
 /// Rows of several matrices, or of parts of one, as those of one matrix.
 pub(super) struct Joined<'a> {
     weight_type: WeightType,
@@ -30,6 +36,19 @@ struct Part<'a> {
     bytes: &'a dyn FileBytes,
     first_row: usize,
     n_rows: usize,
+}
+
+// === impl Named ===
+
+impl FileBytes for Named {
+    fn n_bytes(&self) -> usize {
+        self.bytes.n_bytes()
+    }
+
+    fn read_at(&self, at: usize, out: &mut [u8]) -> io::Result<()> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("tensor {}: {error}", self.tensor));
+        self.bytes.read_at(at, out).map_err(named)
+    }
 }
 
 // === impl Rows ===
@@ -155,6 +174,15 @@ mod tests {
             assert_eq!(first_bytes(&halves, piece), [0, 3, 1, 4, 2, 5]);
         }
         assert!(rows(3, 0).halves_taking_turns().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let bytes = Box::new(vec![0_u8; 100]);
+        let named = Named { tensor: "blk.0.ffn_up.weight".into(), bytes };
+        assert_eq!(named.read_at(90, &mut [0; 10]).map_err(|error| error.to_string()), Ok(()));
+        let error = named.read_at(90, &mut [0; 11]).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|words| words.starts_with("tensor blk.0.ffn_up.weight: ")));
     }
 
     #[test]

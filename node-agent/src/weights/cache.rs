@@ -16,6 +16,8 @@ pub use hold::Hold;
 pub use incoming::{Incoming, KeepError};
 pub use kept::Kept;
 
+use sha2::{Digest, Sha256};
+
 use hold::Holds;
 
 /// Why the cache cannot be used.
@@ -73,7 +75,9 @@ impl Cache {
     /// When a file is there but cannot be read.
     pub fn get(&self, sha256: &str) -> Result<Option<Vec<u8>>, CacheError> {
         let Some(kept) = self.open_kept(sha256)? else { return Ok(None) };
-        kept.bytes().map(Some).map_err(|source| self.error(&self.folder.join(sha256), source))
+        let bytes = kept.bytes().map_err(|source| self.error(&self.folder.join(sha256), source))?;
+        // What is given is what was digested, whatever became of the disk meanwhile.
+        Ok((hex::encode(Sha256::digest(&bytes)) == sha256).then_some(bytes))
     }
 
     /// The file of that digest, whose bytes were read once for it; `None` as [`get`](Self::get). A tensor of it is read by range.
@@ -210,8 +214,6 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use sha2::{Digest, Sha256};
-
     use super::*;
 
     fn digest(bytes: &[u8]) -> String {

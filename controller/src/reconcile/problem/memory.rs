@@ -36,12 +36,14 @@ pub(super) fn in_memory(
     }
     // The planner counts the largest cache of each layer; smaller ones give back what that is too much.
     layer_bytes.iter_mut().for_each(|bytes| *bytes = bytes.saturating_sub(kv_bytes));
+    let encoder_cache = of.encoder_cache_bytes(Holds::all(of.n_layers).layers, room, form, kv_type);
+    let once = [step_inside, of.waiting_bytes(room), encoder_cache];
     ModelCosts {
         layer_bytes,
         embedding_bytes: embedding,
         head_bytes: head.saturating_add(step_at_the_end.saturating_sub(step_inside)),
         shared_bytes: embedding.saturating_add(head).saturating_sub(ends(true, true)),
-        activation_bytes: SEGMENT_OVERHEAD_BYTES.saturating_add(step_inside).saturating_add(of.waiting_bytes(room)),
+        activation_bytes: once.into_iter().fold(SEGMENT_OVERHEAD_BYTES, u64::saturating_add),
         ..weights.clone()
     }
 }

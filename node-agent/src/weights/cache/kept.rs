@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use polyphony_kernels::FileBytes;
 use sha2::{Digest, Sha256};
 
-/// A file whose bytes are those of its name.
+/// A file whose bytes were those of its name when it was opened; a disk that gives others later is not noticed.
 #[derive(Debug)]
 pub struct Kept {
+    path: PathBuf,
     file: File,
     n_bytes: usize,
 }
@@ -36,7 +37,7 @@ impl Kept {
                 Err(error) => return Err(error),
             }
         }
-        Ok((hex::encode(digest.finalize()) == sha256).then_some(Self { file, n_bytes }))
+        Ok((hex::encode(digest.finalize()) == sha256).then(|| Self { path: path.to_owned(), file, n_bytes }))
     }
 
     /// All of it.
@@ -53,6 +54,7 @@ impl FileBytes for Kept {
     }
 
     fn read_at(&self, at: usize, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, at as u64)
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
+        self.file.read_exact_at(out, at as u64).map_err(named)
     }
 }
