@@ -70,6 +70,16 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     // Every fourth layer does without positions (arXiv 2501.18795).
     Family { name: "smollm3", turned: Turned::AllButEvery(4), ..LLAMA },
+    // arXiv 2403.17297; its fused queries are taken apart when it is converted.
+    Family { name: "internlm2", ..LLAMA },
+    // arXiv 2403.08295.
+    Family {
+        name: "gemma",
+        activation: Activation::Gelu,
+        positions: HALVES,
+        embedding_scale: EmbeddingScale::RootOfHiddenSize,
+        ..LLAMA
+    },
     // arXiv 2408.00118; the model of 46 layers scales scores by another width than that of its heads.
     Family {
         name: "gemma2",
