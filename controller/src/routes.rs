@@ -11,6 +11,7 @@ use crate::models::{Progress, Resolved};
 use crate::reconcile::generations::{Generation, of_deployment};
 use crate::reconcile::observe::{Health, ObjectKey, Observed, model_id};
 use crate::reconcile::problem::balancer;
+use crate::reconcile::setbacks::Cause;
 
 /// Every deployment with the rings that can take its sessions. One that is being deleted takes none any more, and says so.
 pub fn table(observed: &Observed) -> RouteTable {
@@ -58,14 +59,20 @@ fn is_planned(observed: &Observed, deployment: &InferenceDeployment) -> bool {
         let is_lost = !generation.lost_phones(observed).is_empty() || !generation.failures(observed).is_empty();
         generation.is_whole() && !generation.is_leaving() && !is_lost
     });
-    is_placed || is_promised(deployment)
+    is_placed || is_promised(observed, deployment)
 }
 
-/// Whether its status lets hope for a plan: it tells of progress, or nothing yet, or still of a ring that has just been lost.
-fn is_promised(deployment: &InferenceDeployment) -> bool {
-    let conditions = deployment.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let says = |type_| condition::find(conditions, type_).map(|found| found.status == "True");
-    says("Available").unwrap_or(true) || says("Progressing").unwrap_or(false)
+/// Whether its status lets hope for a plan: it tells of progress, or nothing yet of what is asked for now, or still of a ring that has just
+/// been lost.
+fn is_promised(observed: &Observed, deployment: &InferenceDeployment) -> bool {
+    // While the API takes no placements, a status is not written either.
+    let key = Cause::PlanUnwritten.whose(ObjectKey::of(deployment), None);
+    if observed.setbacks.get(&key).is_some_and(|setback| setback.cause == Cause::PlanUnwritten) {
+        return false;
+    }
+    let Some(status) = &deployment.status else { return true };
+    let is_true = |type_| condition::find(&status.conditions, type_).is_some_and(|found| found.status == "True");
+    status.observed_generation != deployment.metadata.generation || is_true("Available") || is_true("Progressing")
 }
 
 fn resolved_of<'a>(observed: &'a Observed, model: &ObjectKey) -> Option<&'a Resolved> {

@@ -98,7 +98,9 @@ pub enum Output {
 pub enum SegmentError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("tensor {name} is of type {found}, which no kernel reads; use a file in another, such as Q4_K, Q8_0 or F16")]
+    #[error(
+        "tensor {name} is of type {found}, which no kernel reads; use a file in another, such as Q4_K, Q8_0 or F16"
+    )]
     UnsupportedType { name: String, found: TensorType },
     #[error("tensor {name} has the shape {shape:?}, which is no matrix")]
     NotAMatrix { name: String, shape: Vec<u64> },

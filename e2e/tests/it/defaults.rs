@@ -34,10 +34,8 @@ async fn compare_where_sure(gateway: &Gateway, deployment: &str, case: &Case) {
 #[tokio::test]
 async fn a_manifest_without_numerics_computes_in_8_bits_and_says_the_same_on_one_phone_and_on_three() {
     let (Some(smollm2), Some(gemma)) = (real_model(), real_gemma()) else { return };
-    let models = [
-        ("smollm2", smollm2, "smollm2-135m-instruct-q4_1.json"),
-        ("gemma3", gemma, "gemma3-270m-q4_k_m.json"),
-    ];
+    let models =
+        [("smollm2", smollm2, "smollm2-135m-instruct-q4_1.json"), ("gemma3", gemma, "gemma3-270m-q4_k_m.json")];
     let shelf = Shelf::up(3, "2Gi").unwrap();
     let mut manifests = Vec::new();
     for (name, path, _) in &models {

@@ -6,7 +6,7 @@ pub enum Order {
     /// Dot products, sums and squares of norms in sixteen partial sums, added as a tree. Attention takes all scores before the first weight, and
     /// positions upward.
     Processor,
-    /// Norms as [`in_lanes`]; products of matrices of floats by groups of 32 columns, each in four partial sums. Attention takes a dot product in
+    /// Norms in 64 lanes, whose upper half is added to the lower until one is left; products of matrices of floats by groups of 32 columns, each in four partial sums. Attention takes a dot product in
     /// four partial sums, and positions in blocks of 64, counted from position 0, each of which corrects what came before by its largest score.
     Vulkan,
 }

@@ -272,7 +272,12 @@ fn attention_adds_in_the_order_of_its_class_on_vulkan() {
                 let expected = case.in_order(Order::Vulkan, kv_type);
                 let found = case.kept_and_run(engine.as_mut(), kv_type);
                 if engine.numerics().contains("llvmpipe") {
-                    assert!(found == bits(&expected), "{}: {kv_type:?}, heads of {}", engine.device(), case.op.head_size);
+                    assert!(
+                        found == bits(&expected),
+                        "{}: {kv_type:?}, heads of {}",
+                        engine.device(),
+                        case.op.head_size
+                    );
                 }
                 let off =
                     found.iter().zip(&expected).map(|(found, expected)| (f32::from_bits(*found) - expected).abs());

@@ -256,10 +256,15 @@ impl Tokenizer {
                 is_known[usize::from(byte)] = true;
             }
         }
+        // Blanks beside a token may be taken away with it.
+        let may_vanish = |character: char| self.specials.trims_any() && character.is_whitespace();
         let n_known = match is_known.iter().all(|is_known| *is_known) {
-            true => text.len(),
+            true => text.chars().filter(|character| !may_vanish(*character)).map(char::len_utf8).sum(),
             // Others may be left out, and NFC may make unknown bytes of known ones.
-            false => text.bytes().filter(|byte| byte.is_ascii() && is_known[usize::from(*byte)]).count(),
+            false => text
+                .chars()
+                .filter(|character| character.is_ascii() && is_known[*character as usize] && !may_vanish(*character))
+                .count(),
         };
         self.model.fewest_tokens(n_known, longest)
     }

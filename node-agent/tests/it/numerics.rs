@@ -92,11 +92,11 @@ const HELD: [(&str, [&str; FED.len() + 1]); 4] = [
         ["fbb486243ef6", "90e2651cd994", "442bed4978cf", "f992ed76c4dd", "f6aeb41c891c", "5a01b354722d", "5c33713c11da", "e427e789e8ad", "4bfcafb6a577", "7ca6d6ef293f", "3ef222500938", "8331e5fc63e7", "08c07168bd6e", "26c927160869", "7bcd2782eee6", "b66aef4eb7fd", "50765f16ed68", "293a442ae805", "7c71628e83c4", "d7f80b419ae5", "6fb191ce6737", "75c8b9fe7cd4", "fad977e37711", "fd8f691a1cd4", "ccfa949f7c79", "fd3465846d92"],
     ),
     (
-        "vulkan-f32-r1-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
+        "vulkan-f32-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
         ["0f2d0910802d", "fc34cdbebe7b", "f23e3609a556", "7c3661078182", "c5e6e314fdc2", "9dd7b42d2cd7", "92ddc9fc5d83", "b8c54fdbeb04", "ff064a63245d", "9ca006af0a5f", "c694af349bf7", "86cae1b53eac", "fc3cd309ffa4", "82f72bf0dc8b", "ecccede85c90", "dd3c6c7e51bf", "097d61ec3b2f", "92c3d6a9a81f", "1e7685eb4d8d", "da5f5753f9b4", "232466dac945", "76303ae4a707", "0b3014853e7e", "722eea275b74", "b73b3a774fc4", "cfe85fb482f7"],
     ),
     (
-        "vulkan-int8-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
+        "vulkan-int8-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
         ["0f2d0910802d", "fc34cdbebe7b", "442bed4978cf", "f992ed76c4dd", "f6aeb41c891c", "5a01b354722d", "5c33713c11da", "b8c54fdbeb04", "ff064a63245d", "9ca006af0a5f", "c694af349bf7", "86cae1b53eac", "fc3cd309ffa4", "3b7b19e0520d", "7bcd2782eee6", "b66aef4eb7fd", "50765f16ed68", "77534b98d592", "ca9a338d8277", "3ab91a06f446", "6fb191ce6737", "75c8b9fe7cd4", "fad977e37711", "5dd096cc9b94", "b73b3a774fc4", "cfe85fb482f7"],
     ),
 ];
@@ -106,8 +106,8 @@ const HELD: [(&str, [&str; FED.len() + 1]); 4] = [
 const HELD_OF_KEPT: [(&str, [&str; KEPT.len()]); 4] = [
     ("cpu-f32-r1", ["3179be41a108", "97865470ed46", "0275e73d8b11", "150c12a95bbf", "4eaeb04fe73e", "36d3425097ca"]),
     ("cpu-int8-r2", ["b55926542892", "a903bb180d23", "0275e73d8b11", "150c12a95bbf", "4eaeb04fe73e", "36d3425097ca"]),
-    ("vulkan-f32-r1-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["9ac958a8c5ed", "20699358fc99", "87da969b06d7", "686ecf637cee", "504f4e662956", "54340eb3aa6b"]),
-    ("vulkan-int8-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["b55926542892", "a903bb180d23", "87da969b06d7", "686ecf637cee", "504f4e662956", "54340eb3aa6b"]),
+    ("vulkan-f32-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["9ac958a8c5ed", "20699358fc99", "87da969b06d7", "686ecf637cee", "504f4e662956", "54340eb3aa6b"]),
+    ("vulkan-int8-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["b55926542892", "a903bb180d23", "87da969b06d7", "686ecf637cee", "504f4e662956", "54340eb3aa6b"]),
 ];
 
 /// What a class gives where that is not what is held of it.

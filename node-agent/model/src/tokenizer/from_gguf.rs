@@ -50,7 +50,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<Tokenizer, TokenizerError> {
         found => return Err(TokenizerError::Model { found: found.chars().take(80).collect() }),
     };
     let ends = fields.ends(&defaults)?;
-    let trims = trims(&vocabulary, metadata.optional_string("general.name")?.unwrap_or_default());
+    let trims = trims(&vocabulary, metadata.optional_string("general.name").ok().flatten().unwrap_or_default());
     let tokenizer = Tokenizer::new(&vocabulary, model, script, ends).map_err(|flaw| in_field(TOKENS, flaw))?;
     Ok(tokenizer.with_trims(trims))
 }

@@ -237,8 +237,7 @@ fn finish(
 ) -> Result<Tokenizer, TokenizerError> {
     let vocabulary = tokens.vocabulary();
     let ends = ends(&vocabulary, config, post_processor)?;
-    let tokenizer =
-        Tokenizer::new(&vocabulary, model, script, ends).map_err(|flaw| in_field("added_tokens", flaw))?;
+    let tokenizer = Tokenizer::new(&vocabulary, model, script, ends).map_err(|flaw| in_field("added_tokens", flaw))?;
     Ok(tokenizer.with_trims(tokens.trims.iter().copied()))
 }
 

@@ -57,6 +57,11 @@ impl Specials {
         self.trims.extend(trims.filter(|(_, trim)| trim.before || trim.after));
     }
 
+    /// Whether blanks may be no text.
+    pub(super) fn trims_any(&self) -> bool {
+        !self.trims.is_empty()
+    }
+
     /// What is left of a text between two special tokens.
     pub(super) fn trimmed<'t>(&self, before: Option<u32>, text: &'t str, after: Option<u32>) -> &'t str {
         let trim = |token: Option<u32>| token.and_then(|token| self.trims.get(&token)).copied().unwrap_or_default();

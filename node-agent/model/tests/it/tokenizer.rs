@@ -46,6 +46,8 @@ fn control_tokens_of_phi_3_take_the_blanks_after_them_away_and_no_others() {
         let phi = named(name);
         assert_eq!(phi.encode(text, true).unwrap(), [0, 3, 0, 4], "{name}");
         assert_eq!(phi.encode_chat(&chat, false).unwrap(), [0, 3, 0, 4], "{name}");
+        let blanks = format!("<|im_end|>{}", " ".repeat(1000));
+        assert!(phi.fewest_tokens(&blanks) <= phi.encode(&blanks, true).unwrap().len(), "{name}");
     }
 }
 
