@@ -10,6 +10,7 @@ mod it {
     pub mod fused;
     pub mod int8;
     pub mod kv_types;
+    pub mod orders;
     pub mod random;
     pub mod refusals;
     pub mod rounding;

@@ -35,6 +35,8 @@ mod metrics;
 mod moves;
 #[path = "it/numerics.rs"]
 mod numerics;
+#[path = "it/oracle.rs"]
+mod oracle;
 #[path = "it/real_models.rs"]
 mod real_models;
 #[path = "it/trouble.rs"]

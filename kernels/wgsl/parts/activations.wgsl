@@ -12,7 +12,7 @@ fn activated(function: u32, value: f32) -> f32 {
         return gate / (1.0 + exponential(-1.702 * gate));
     }
     // Twice the root of 2 / pi.
-    let u2 = 1.5957691 * (value + 0.044715 * value * value * value);
+    let u2 = 1.5957692 * (value + 0.044715 * value * value * value);
     return value / (1.0 + exponential(-u2));
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use polyphony_agent::segment::{
     AnySegment, Capacity, DecoderRow, EncoderDecoderSegment, Input, Output, Rounding, Segment, SegmentError,
 };
-use polyphony_kernels::{Backend, KvType, Row};
+use polyphony_kernels::{Backend, Engine, KvType, Row};
 use polyphony_model::{Edge, EdgeKind, Holds, LayerRange, Manifest, TensorEntry, TensorReader};
 use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
@@ -55,6 +55,11 @@ pub struct Graph {
 
 impl Graph {
     pub fn load(cuts: &[u32], backend: Backend, rounding: impl Into<Rounding>) -> Self {
+        Self::load_on(cuts, || polyphony_kernels::open(backend, None).unwrap(), rounding)
+    }
+
+    /// As [`Graph::load`], on engines that `open` opens.
+    pub fn load_on(cuts: &[u32], open: impl Fn() -> Box<dyn Engine>, rounding: impl Into<Rounding>) -> Self {
         let rounding = rounding.into();
         let path = folder().join("t5.gguf");
         let manifest = Manifest::build(&path).unwrap();
@@ -69,10 +74,9 @@ impl Graph {
         });
         let held: Vec<Holds> = held.collect();
         let edges = manifest.hyperparameters.edges(&held);
-        let segments = held.into_iter().map(|holds| {
-            let engine = polyphony_kernels::open(backend, None).unwrap();
-            EncoderDecoderSegment::load(engine, &manifest, holds, CAPACITY, rounding, bytes_of).unwrap()
-        });
+        let segments = held
+            .into_iter()
+            .map(|holds| EncoderDecoderSegment::load(open(), &manifest, holds, CAPACITY, rounding, bytes_of).unwrap());
         Self { segments: segments.collect(), edges, activation_type: rounding.activation_type }
     }
 

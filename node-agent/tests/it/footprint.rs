@@ -12,24 +12,11 @@ use polyphony_model::{EngineForm, Holds, LayerRange, Manifest, STEP_ROWS, Tensor
 use polyphony_protocol::ActivationType;
 
 use crate::counting::{live, most_of};
-use crate::golden::{CPU, CPU_INT8, VULKAN, VULKAN_INT8, golden_folder, vulkan_is_here};
+use crate::golden::{CPU, CPU_INT8, VULKAN, VULKAN_INT8, tiny_models, vulkan_is_here};
 use crate::real_models::MODELS;
 
 /// Little beside the weights and a step, even of a tiny model.
 const CAPACITY: Capacity = Capacity { n_slots: 2, n_positions: 48, max_rows: STEP_ROWS as usize };
-
-/// The files and folders of `golden/tiny`, of several parts the first.
-fn tiny() -> Vec<PathBuf> {
-    let folder = golden_folder().join("tiny");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let is_model = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy();
-        path.is_dir() || (name.ends_with(".gguf") && (!name.contains("-of-") || name.contains("-00001-of-")))
-    };
-    let mut models: Vec<_> = entries.filter(is_model).collect();
-    models.sort();
-    models
-}
 
 /// All of a model, and both ends of it.
 fn parts(n_layers: u32) -> Vec<Holds> {
@@ -114,7 +101,7 @@ fn take_what_they_are_said_to(models: &[PathBuf], backend: Backend, kv_type: KvT
 
 #[test]
 fn tiny_models_of_every_family_and_type_take_what_they_are_said_to_on_the_cpu() {
-    let models = tiny();
+    let models = tiny_models();
     assert!(models.len() >= 40, "{} models", models.len());
     take_what_they_are_said_to(&models, CPU, KvType::F32);
     take_what_they_are_said_to(&models, CPU_INT8, KvType::F16);
@@ -124,8 +111,8 @@ fn tiny_models_of_every_family_and_type_take_what_they_are_said_to_on_the_cpu() 
 #[test]
 fn tiny_models_of_every_family_and_type_take_what_they_are_said_to_on_vulkan() {
     if vulkan_is_here() {
-        take_what_they_are_said_to(&tiny(), VULKAN, KvType::Q8);
-        take_what_they_are_said_to(&tiny(), VULKAN_INT8, KvType::F16);
+        take_what_they_are_said_to(&tiny_models(), VULKAN, KvType::Q8);
+        take_what_they_are_said_to(&tiny_models(), VULKAN_INT8, KvType::F16);
     }
 }
 

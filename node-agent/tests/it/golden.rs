@@ -4,9 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use polyphony_agent::segment::{Capacity, Input, Output, Rounding, Segment, SegmentError};
-use polyphony_kernels::cpu::CpuEngine;
-use polyphony_kernels::cpu::order::Order;
-use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, KvType, Row};
+use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Row};
 use polyphony_model::{Holds, LayerRange, Manifest, TensorReader};
 use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
@@ -110,6 +108,19 @@ pub fn golden_folder() -> PathBuf {
 
 pub fn golden(name: &str) -> Golden {
     serde_json::from_slice(&fs::read(golden_folder().join(name)).unwrap()).unwrap()
+}
+
+/// The files and folders of `golden/tiny`, of several parts the first.
+pub fn tiny_models() -> Vec<PathBuf> {
+    let folder = golden_folder().join("tiny");
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let is_model = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        path.is_dir() || (name.ends_with(".gguf") && (!name.contains("-of-") || name.contains("-00001-of-")))
+    };
+    let mut models: Vec<_> = entries.filter(is_model).collect();
+    models.sort();
+    models
 }
 
 /// Whether there is a Vulkan device; says so aloud where there is none. One that is there and does not open is a failure.
@@ -234,9 +245,6 @@ const TYPES: [&str; 14] = [
 /// Other families than Llama.
 const FAMILIES: [&str; 4] = ["qwen2", "qwen3", "gpt2", "bloom"];
 
-/// Mixtures of experts.
-const EXPERTS: [&str; 4] = ["gptoss", "mixtral", "olmoe", "qwen3moe"];
-
 pub const fn off(farthest: f32, mean: f32) -> Off {
     Off { farthest, mean }
 }
@@ -294,55 +302,6 @@ fn tiny_models_give_their_golden_logits_on_the_cpu() {
 #[test]
 fn every_type_of_weights_gives_its_golden_logits_on_the_cpu() {
     TYPES.iter().for_each(|name| compare_tiny(CPU, name, F32_TYPES.times(EXACT)));
-}
-
-/// The logits of the last prompt and of the steps after it, by their bits.
-fn bits_of_last_case(ring: &mut Ring, golden: &Golden) -> Vec<u32> {
-    let case = &golden.cases[2];
-    let mut logits = ring.feed(0, &case.prompt_ids, 16);
-    for step in &case.steps {
-        logits.extend(ring.feed(0, &[step.token], 16));
-    }
-    logits.into_iter().map(f32::to_bits).collect()
-}
-
-/// Compares with the oracle of an order, whatever caches keep. Gives what differs.
-fn others_than_the_oracles(order: Order, backends: &[Backend]) -> Vec<String> {
-    let mut others = Vec::new();
-    for name in TINY.iter().chain(&FAMILIES).chain(&TYPES).chain(&EXPERTS) {
-        let (path, golden) = (golden_folder().join(format!("tiny/{name}.gguf")), golden(&format!("tiny/{name}.json")));
-        for kv_type in KvType::ALL {
-            let rounding = Rounding { activation_type: ActivationType::F32, kv_type };
-            let oracle = || Box::new(CpuEngine::int8_reference(order).unwrap()) as Box<dyn Engine>;
-            let expected = bits_of_last_case(&mut Ring::load_on(&path, &[], oracle, rounding), &golden);
-            for backend in backends {
-                let found = bits_of_last_case(&mut Ring::load(&path, &[], *backend, rounding), &golden);
-                let n_others = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
-                if n_others > 0 || found.len() != expected.len() {
-                    others.push(format!("{name}, {backend:?}, {kv_type:?}: {n_others} of {}", expected.len()));
-                }
-            }
-        }
-    }
-    others
-}
-
-#[test]
-fn logits_of_8_bits_are_the_oracles_to_the_bit_on_the_cpu() {
-    assert_eq!(others_than_the_oracles(Order::Processor, &[CPU_INT8, CPU_INT8_THREE]), Vec::<String>::new());
-}
-
-/// Of any other driver than Mesa's of software nobody has shown that it computes as written.
-#[test]
-fn logits_of_8_bits_are_the_oracles_to_the_bit_on_vulkan() {
-    if vulkan_is_here() {
-        let others = others_than_the_oracles(Order::Vulkan, &[VULKAN_INT8]);
-        if polyphony_kernels::open(VULKAN_INT8, None).unwrap().numerics().contains("llvmpipe") {
-            assert_eq!(others, Vec::<String>::new());
-        } else {
-            eprintln!("note: this driver has bits of its own: {others:#?}");
-        }
-    }
 }
 
 #[test]

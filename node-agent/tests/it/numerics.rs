@@ -93,11 +93,11 @@ const HELD: [(&str, [&str; FED.len() + 1]); 4] = [
     ),
     (
         "vulkan-f32-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
-        ["0f2d0910802d", "fc34cdbebe7b", "f23e3609a556", "7c3661078182", "c5e6e314fdc2", "9dd7b42d2cd7", "92ddc9fc5d83", "b8c54fdbeb04", "ff064a63245d", "9ca006af0a5f", "c694af349bf7", "86cae1b53eac", "fc3cd309ffa4", "82f72bf0dc8b", "ecccede85c90", "dd3c6c7e51bf", "097d61ec3b2f", "92c3d6a9a81f", "1e7685eb4d8d", "da5f5753f9b4", "232466dac945", "76303ae4a707", "0b3014853e7e", "722eea275b74", "b73b3a774fc4", "cfe85fb482f7"],
+        ["2ac4b544ce0d", "61d67af22043", "41fe3dec3019", "9380325e1267", "a56ccc92662d", "1596fe437c2b", "92ddc9fc5d83", "fea1cc52d044", "1e4aac913f8b", "9c1aae52d00e", "ff31eded9eb2", "86cae1b53eac", "9bfa3a562e05", "09f3e825754c", "ecccede85c90", "14a7b0d67e97", "e168c7ec866b", "4cb6487ea8a4", "bbf37b634b5b", "f2ae2d4e1d8a", "b74f5f57e59d", "76303ae4a707", "09e16cdfb7b5", "722eea275b74", "80877176ec15", "cfe85fb482f7"],
     ),
     (
         "vulkan-int8-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
-        ["0f2d0910802d", "fc34cdbebe7b", "442bed4978cf", "f992ed76c4dd", "f6aeb41c891c", "5a01b354722d", "5c33713c11da", "b8c54fdbeb04", "ff064a63245d", "9ca006af0a5f", "c694af349bf7", "86cae1b53eac", "fc3cd309ffa4", "3b7b19e0520d", "7bcd2782eee6", "b66aef4eb7fd", "50765f16ed68", "77534b98d592", "ca9a338d8277", "3ab91a06f446", "6fb191ce6737", "75c8b9fe7cd4", "fad977e37711", "5dd096cc9b94", "b73b3a774fc4", "cfe85fb482f7"],
+        ["2ac4b544ce0d", "61d67af22043", "442bed4978cf", "f992ed76c4dd", "f6aeb41c891c", "5a01b354722d", "5c33713c11da", "fea1cc52d044", "1e4aac913f8b", "9c1aae52d00e", "ff31eded9eb2", "86cae1b53eac", "9bfa3a562e05", "3b7b19e0520d", "7bcd2782eee6", "b66aef4eb7fd", "50765f16ed68", "77534b98d592", "ca9a338d8277", "3ab91a06f446", "6fb191ce6737", "75c8b9fe7cd4", "fad977e37711", "119cd35e86d5", "80877176ec15", "cfe85fb482f7"],
     ),
 ];
 
@@ -106,8 +106,8 @@ const HELD: [(&str, [&str; FED.len() + 1]); 4] = [
 const HELD_OF_KEPT: [(&str, [&str; KEPT.len()]); 4] = [
     ("cpu-f32-r1", ["3179be41a108", "97865470ed46", "0275e73d8b11", "150c12a95bbf", "4eaeb04fe73e", "36d3425097ca"]),
     ("cpu-int8-r2", ["b55926542892", "a903bb180d23", "0275e73d8b11", "150c12a95bbf", "4eaeb04fe73e", "36d3425097ca"]),
-    ("vulkan-f32-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["9ac958a8c5ed", "20699358fc99", "87da969b06d7", "686ecf637cee", "504f4e662956", "54340eb3aa6b"]),
-    ("vulkan-int8-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["b55926542892", "a903bb180d23", "87da969b06d7", "686ecf637cee", "504f4e662956", "54340eb3aa6b"]),
+    ("vulkan-f32-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["8aafd4ae140d", "20699358fc99", "87da969b06d7", "686ecf637cee", "8c63a6503578", "4e85290abc5f"]),
+    ("vulkan-int8-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["b55926542892", "a903bb180d23", "87da969b06d7", "686ecf637cee", "8c63a6503578", "4e85290abc5f"]),
 ];
 
 /// What a class gives where that is not what is held of it.
