@@ -19,6 +19,15 @@ pub struct Message {
     pub content: String,
 }
 
+/// What an answer is wanted to.
+#[derive(Clone, Copy, Debug)]
+pub enum Prompt<'a> {
+    /// A chat, which the model's template makes a text of.
+    Chat(&'a [Message]),
+    /// A text that is gone on with.
+    Text(&'a str),
+}
+
 /// How the answer is drawn; what is absent is the server's to choose.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sampling {
@@ -88,19 +97,23 @@ pub fn client(base_url: &str, told_by_cluster: bool) -> Result<reqwest::Client, 
 ///
 /// # Errors
 /// [`ChatError`] where the endpoint refuses or the stream ends early, or the error of `show`.
-pub async fn chat(
+pub async fn ask(
     client: &reqwest::Client,
     base_url: &str,
     model: &str,
-    messages: &[Message],
+    prompt: Prompt<'_>,
     sampling: &Sampling,
     mut show: impl FnMut(&str) -> std::io::Result<()>,
 ) -> Result<Answer, ChatError> {
-    let url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
+    let route = match prompt {
+        Prompt::Chat(_) => "chat/completions",
+        Prompt::Text(_) => "completions",
+    };
+    let url = format!("{}/{route}", base_url.trim_end_matches('/'));
     let unreachable =
         |error: reqwest::Error| ChatError::Unreachable { url: url.clone(), detail: failure::root_cause(&error) };
     let asked = Instant::now();
-    let response = client.post(&url).json(&body(model, messages, sampling)).send().await.map_err(unreachable)?;
+    let response = client.post(&url).json(&body(model, prompt, sampling)).send().await.map_err(unreachable)?;
     let status = response.status();
     if !status.is_success() {
         let text = response.text().await.unwrap_or_default();
@@ -132,9 +145,12 @@ pub async fn chat(
     Err(ChatError::BrokenOff { n_tokens: answer.timing.n_tokens, detail: "the stream ended without [DONE]".to_owned() })
 }
 
-fn body(model: &str, messages: &[Message], sampling: &Sampling) -> Value {
-    let mut body =
-        json!({"model": model, "messages": messages, "stream": true, "stream_options": {"include_usage": true}});
+fn body(model: &str, prompt: Prompt<'_>, sampling: &Sampling) -> Value {
+    let mut body = json!({"model": model, "stream": true, "stream_options": {"include_usage": true}});
+    match prompt {
+        Prompt::Chat(messages) => body["messages"] = json!(messages),
+        Prompt::Text(text) => body["prompt"] = json!(text),
+    }
     let options = [
         ("max_tokens", sampling.max_tokens.map(Value::from)),
         ("temperature", sampling.temperature.map(Value::from)),
@@ -155,7 +171,8 @@ fn body(model: &str, messages: &[Message], sampling: &Sampling) -> Value {
 impl Answer {
     fn take(&mut self, chunk: &Value, show: &mut impl FnMut(&str) -> std::io::Result<()>) -> std::io::Result<()> {
         let choice = &chunk["choices"][0];
-        if let Some(text) = choice["delta"]["content"].as_str().filter(|text| !text.is_empty()) {
+        let text = choice["delta"]["content"].as_str().or(choice["text"].as_str());
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
             let now = Instant::now();
             self.timing.first_token.get_or_insert(now);
             self.timing.last_token = Some(now);
@@ -241,12 +258,13 @@ mod tests {
     #[test]
     fn the_request_says_only_what_was_asked() {
         let messages = [Message { role: "user", content: "hi".into() }];
-        let plain = body("m", &messages, &Sampling::default());
+        let plain = body("m", Prompt::Chat(&messages), &Sampling::default());
         assert_eq!(plain["messages"], json!([{"role": "user", "content": "hi"}]));
         assert_eq!((plain.get("seed"), plain.get("max_tokens")), (None, None));
         let sampling =
             Sampling { max_tokens: Some(5), temperature: Some(0.5), min_p: Some(0.25), top_p: None, seed: Some(7) };
-        let full = body("m", &messages, &sampling);
+        let full = body("m", Prompt::Text("hi"), &sampling);
+        assert_eq!((full.get("messages"), &full["prompt"]), (None, &json!("hi")));
         assert_eq!((&full["max_tokens"], &full["temperature"], &full["seed"]), (&json!(5), &json!(0.5), &json!(7)));
         assert_eq!((&full["min_p"], full.get("top_p")), (&json!(0.25), None));
     }

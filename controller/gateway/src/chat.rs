@@ -99,7 +99,7 @@ pub(crate) fn tokens(
     context_length: u32,
 ) -> Result<Vec<u32>, ApiError> {
     let refused = |error: TemplateError| ApiError::field("messages", error);
-    let template = text.template.as_ref().ok_or_else(|| refused(TemplateError::Missing))?;
+    let template = text.template.as_ref().ok_or_else(|| ApiError::no_chat_template(TemplateError::Missing))?;
     let chat = Chat { now: Some(jiff::Zoned::now().datetime()), ..chat };
     let prompt = template.render(&chat).map_err(refused)?;
     check_rendered(template, chat, &prompt)?;

@@ -63,6 +63,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("invalid_value"), message).at(param)
     }
 
+    /// A chat with a model that has no template for chats.
+    pub(crate) fn no_chat_template(error: impl std::fmt::Display) -> Self {
+        let message = format!("`messages`: {error}");
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("no_chat_template"), message).at("messages")
+    }
+
     pub(crate) fn missing(param: &str, expected: &str) -> Self {
         let message = format!("`{param}` is missing: send {expected}");
         Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("missing_required_parameter"), message).at(param)

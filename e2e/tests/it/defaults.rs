@@ -59,6 +59,11 @@ async fn a_manifest_without_numerics_computes_in_8_bits_and_says_the_same_on_one
         assert_eq!(whole.tokens, split.tokens, "{name}");
         assert_eq!(whole.top, split.top, "{name}: log-probabilities differ in some bit");
     }
+    // A base model has no template for chats.
+    let refused = shelf.polyctl(&["chat", "gemma3-3", "Once upon a time"]).unwrap();
+    assert!(refused.code != 0 && refused.stderr.contains("--complete"), "{}", refused.stderr);
+    let goes_on = ["chat", "gemma3-3", "--complete", "Once upon a time", "--temperature", "0", "--max-tokens", "8"];
+    assert!(!shelf.polyctl(&goes_on).unwrap().ok().unwrap().stdout.trim().is_empty());
     for placement in shelf.list("segmentplacements").unwrap() {
         let class = placement["spec"]["numericsClass"].as_str().unwrap_or_default();
         assert!(class.starts_with("cpu-int8-") && class.ends_with("/f16/kv-f16"), "{placement}");

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
 use crate::failure::{Failure, describe};
-use crate::openai::{self, Answer, ChatError, Sampling};
+use crate::openai::{self, Answer, ChatError, Prompt, Sampling};
 use crate::progress;
 use crate::server::path_segment;
 use crate::verbs::completion;
@@ -53,6 +53,9 @@ pub struct Chat {
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// Go on with the text rather than answer it: what a model without a chat template can do
+    #[arg(long, requires = "question", conflicts_with = "system")]
+    complete: bool,
 }
 
 /// Where answers come from.
@@ -77,9 +80,14 @@ impl Chat {
             question => question.map(str::to_owned),
         };
         match question {
+            Some(text) if self.complete => {
+                self.answer(&endpoint, Prompt::Text(&text), &mut String::new()).await?;
+                Ok(ExitCode::SUCCESS)
+            }
             Some(question) => {
                 conversation.ask(&question);
-                self.answer(&endpoint, &conversation, &mut String::new()).await?;
+                let answer = self.answer(&endpoint, Prompt::Chat(&conversation.messages()), &mut String::new()).await;
+                answer.map_err(|error| noted(error, &conversation))?;
                 Ok(ExitCode::SUCCESS)
             }
             None => self.converse(&endpoint, conversation).await,
@@ -165,8 +173,9 @@ impl Chat {
                 Meaning::Say(text) => {
                     conversation.ask(text);
                     let mut said = String::new();
+                    let messages = conversation.messages();
                     let outcome = tokio::select! {
-                        outcome = self.answer(endpoint, &conversation, &mut said) => Some(outcome),
+                        outcome = self.answer(endpoint, Prompt::Chat(&messages), &mut said) => Some(outcome),
                         _ = tokio::signal::ctrl_c() => None,
                     };
                     match outcome {
@@ -186,12 +195,7 @@ impl Chat {
     }
 
     /// `said` holds what came so far, whatever becomes of the rest.
-    async fn answer(
-        &self,
-        endpoint: &Endpoint,
-        conversation: &Conversation,
-        said: &mut String,
-    ) -> anyhow::Result<Answer> {
+    async fn answer(&self, endpoint: &Endpoint, prompt: Prompt<'_>, said: &mut String) -> anyhow::Result<Answer> {
         let sampling = Sampling {
             max_tokens: self.max_tokens,
             temperature: Some(self.temperature),
@@ -205,9 +209,7 @@ impl Chat {
             out.write_all(text.as_bytes())?;
             out.flush()
         };
-        let result =
-            openai::chat(&endpoint.client, &endpoint.url, &endpoint.model, &conversation.messages(), &sampling, show)
-                .await;
+        let result = openai::ask(&endpoint.client, &endpoint.url, &endpoint.model, prompt, &sampling, show).await;
         if let Ok(Answer { text, .. }) = &result
             && !text.ends_with('\n')
         {
@@ -258,17 +260,18 @@ fn reason_of(object: &Value) -> Option<&str> {
     available(object)?["reason"].as_str()
 }
 
-/// A conversation that no longer fits into the context is told how it is shortened.
+/// A conversation that no longer fits into the context is told how it is shortened, and one with a model that takes none what it can do.
 fn noted(error: anyhow::Error, conversation: &Conversation) -> anyhow::Error {
-    match error.downcast_ref::<ChatError>() {
-        Some(ChatError::Refused { code: Some(code), .. })
-            if code == "context_length_exceeded" && conversation.has_past() =>
-        {
-            let failure = Box::new(Failure::Request(error.to_string()));
-            Failure::Noted { failure, notes: vec!["/clear forgets the conversation".to_owned()] }.into()
+    let Some(ChatError::Refused { code: Some(code), .. }) = error.downcast_ref::<ChatError>() else { return error };
+    let note = match code.as_str() {
+        "context_length_exceeded" if conversation.has_past() => "/clear forgets the conversation",
+        "no_chat_template" => {
+            "with --complete it goes on with a text: `polyctl chat NAME --complete \"Once upon a time\"`"
         }
-        _ => error,
-    }
+        _ => return error,
+    };
+    let failure = Box::new(Failure::Request(error.to_string()));
+    Failure::Noted { failure, notes: vec![note.to_owned()] }.into()
 }
 
 /// Reasons against a deployment that go away without anybody's help; the others ask for phones, memory or another spec.
@@ -363,6 +366,19 @@ mod tests {
             let text = unavailable("smollm2", namespace, &object).to_string();
             assert!(parts.iter().all(|part| text.contains(part)), "{parts:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_model_without_a_template_for_chats_is_told_what_it_can_do() {
+        let refused = |code: &str| ChatError::Refused {
+            url: "u".into(),
+            status: 400,
+            message: "m".into(),
+            code: Some(code.to_owned()),
+        };
+        let told = |code| noted(refused(code).into(), &Conversation::default()).to_string();
+        assert!(told("no_chat_template").contains("--complete"), "{}", told("no_chat_template"));
+        assert_eq!(told("context_length_exceeded"), "u answered 400: m", "nothing was said before");
     }
 
     #[test]
