@@ -102,8 +102,8 @@ int main(void) {
     static Weights weights[2];
     static Activations activations[2];
     // What types have: signed codes; codes with a minimum; factors of halves; factors of both. All at their widest.
-    const int codes[4][2] = {{-127, 127}, {0, 31}, {-32, 31}, {0, 31}};
-    const int factors[4][2] = {{1, 1}, {1, 1}, {-127, 127}, {0, 63}};
+    const int codes[4][2] = {{-128, 127}, {0, 31}, {-32, 31}, {0, 31}};
+    const int factors[4][2] = {{1, 1}, {1, 1}, {-128, 127}, {0, 63}};
     const int has_minimum[4] = {0, 1, 0, 1};
     long n_compared = 0;
     for (int round = 0; round < ROUNDS; round++) {

@@ -93,7 +93,8 @@ impl CpuEngine {
     }
 
     /// The oracle of activations of 8 bits and of each type of KV caches: scalar and as plain as the definitions are its products, its norms and
-    /// attention in the order of one backend, and what it keeps of keys and values. Gives the bits of that backend's engine: on the processor
+    /// attention in the order of one backend, and what it keeps of keys and values; what goes value by value (activations, turns, sums of two) is
+    /// as everywhere. Gives the bits of that backend's engine: on the processor
     /// always, on Vulkan where the driver computes as written.
     pub fn int8_reference(order: Order) -> Result<Self, EngineError> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;

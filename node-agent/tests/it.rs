@@ -39,5 +39,7 @@ mod numerics;
 mod oracle;
 #[path = "it/real_models.rs"]
 mod real_models;
+#[path = "it/splits.rs"]
+mod splits;
 #[path = "it/trouble.rs"]
 mod trouble;

@@ -270,6 +270,23 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_chats_and_of_texts_are_taken() {
+        let timing = Timing { asked: Instant::now(), first_token: None, last_token: None, n_tokens: 0 };
+        let mut answer = Answer { text: String::new(), finish_reason: None, timing };
+        let chunks = [
+            json!({"choices": [{"delta": {"role": "assistant"}}]}),
+            json!({"choices": [{"delta": {"content": "a"}}]}),
+            json!({"choices": [{"text": "b", "finish_reason": "length"}]}),
+            json!({"choices": [], "usage": {"completion_tokens": 7}}),
+        ];
+        for chunk in &chunks {
+            answer.take(chunk, &mut |_| Ok(())).unwrap();
+        }
+        assert_eq!((answer.text.as_str(), answer.finish_reason.as_deref()), ("ab", Some("length")));
+        assert_eq!(answer.timing.n_tokens, 7);
+    }
+
+    #[test]
     fn an_answer_is_summed_up_from_its_tokens_and_times() {
         let asked = Instant::now();
         let timing = Timing {

@@ -20,6 +20,8 @@ use crate::manifests::{deployment, tiny_model};
 const MEMORY_BOUND_MIB: u64 = 400_000_000 >> 20;
 /// Connections of a crowd that has nothing to say, and how long it stays.
 const N_IDLE: usize = 2000;
+/// So many are there at a time, whatever the gateway shows out.
+const LEAST_IDLE: usize = 500;
 const IDLE_FOR: Duration = Duration::from_secs(60);
 
 /// A value of the controller's `/proc/PID/status`, in MiB.
@@ -95,6 +97,7 @@ async fn two_thousand_connections_that_stay_idle_for_a_minute_keep_nobody_from_a
         most = most.max(n_open.load(Ordering::Relaxed));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+    assert!(most > LEAST_IDLE, "{most} connections at a time");
     println!("{n_answers} answers beside {most} idle connections at most");
     drop(idle);
     assert_eq!(answer(&gateway).await, before);

@@ -59,15 +59,34 @@ async fn a_manifest_without_numerics_computes_in_8_bits_and_says_the_same_on_one
         assert_eq!(whole.tokens, split.tokens, "{name}");
         assert_eq!(whole.top, split.top, "{name}: log-probabilities differ in some bit");
     }
-    // A base model has no template for chats.
-    let refused = shelf.polyctl(&["chat", "gemma3-3", "Once upon a time"]).unwrap();
-    assert!(refused.code != 0 && refused.stderr.contains("--complete"), "{}", refused.stderr);
-    let goes_on = ["chat", "gemma3-3", "--complete", "Once upon a time", "--temperature", "0", "--max-tokens", "8"];
-    assert!(!shelf.polyctl(&goes_on).unwrap().ok().unwrap().stdout.trim().is_empty());
     for placement in shelf.list("segmentplacements").unwrap() {
         let class = placement["spec"]["numericsClass"].as_str().unwrap_or_default();
         assert!(class.starts_with("cpu-int8-") && class.ends_with("/f16/kv-f16"), "{placement}");
     }
+}
+
+/// Its embedding is most of it, and both ends of a ring need that.
+#[tokio::test]
+async fn gemma_goes_on_with_a_text_over_three_phones_none_of_which_could_hold_it() {
+    let Some(path) = real_gemma() else { return };
+    let shelf = Shelf::up(3, "230Mi").unwrap();
+    let whole = deployment_in_defaults("whole", "gemma3", 1, 256);
+    let spec = deployment_in_defaults("gemma3", "gemma3", 3, 256);
+    shelf.apply(&format!("{}---\n{spec}---\n{whole}", model("gemma3", &path))).unwrap().ok().unwrap();
+    shelf.wait_available("gemma3").unwrap();
+    assert_eq!(shelf.phones_of("gemma3").unwrap().len(), 3);
+    assert_eq!(shelf.phones_of("whole").unwrap().len(), 0, "one phone has no room for all of it");
+    // A base model has no template for chats.
+    let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
+    let chat = json!({"model": "gemma3", "messages": [{"role": "user", "content": "Who are you?"}]});
+    let (status, answer) = gateway.post("/v1/chat/completions", &chat).await.unwrap();
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("no_chat_template")), "{answer}");
+    let refused = shelf.polyctl(&["chat", "gemma3", "Who are you?"]).unwrap();
+    assert!(refused.code != 0 && refused.stderr.contains("--complete"), "{}", refused.stderr);
+    let goes_on =
+        ["chat", "gemma3", "--complete", "The capital of France is", "--temperature", "0", "--max-tokens", "24"];
+    let said = shelf.polyctl(&goes_on).unwrap().ok().unwrap().stdout;
+    assert!(said.contains("the capital of the country"), "{said}");
 }
 
 #[tokio::test]

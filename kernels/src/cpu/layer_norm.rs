@@ -1,6 +1,7 @@
 //! Layer norm of rows.
 
-use crate::cpu::{lanes, order};
+use crate::cpu::lanes;
+use crate::cpu::order::Order;
 
 /// `out[r][i] = (x[r][i] − mean) · weight[i] / √(mean((x[r] − mean)²) + eps) + bias[i]`; rows are as wide as `weight` and `bias`, which may be
 /// absent.
@@ -38,12 +39,12 @@ lanes::simd! {
     }
 }
 
-/// As [`fast`], both sums in the order of a workgroup.
-pub fn in_lanes(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+/// As [`reference()`], in f32, both sums in an order.
+pub fn in_order(order: Order, x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
     let width = weight.len();
     for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-        let mean = order::in_lanes(width, |i| x[i]) / width as f32;
-        let squares = order::in_lanes(width, |i| (x[i] - mean) * (x[i] - mean));
+        let mean = order.sum(width, |i| x[i]) / width as f32;
+        let squares = order.sum(width, |i| (x[i] - mean) * (x[i] - mean));
         let scale = 1.0 / (squares / width as f32 + eps).sqrt();
         for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
             *out = (x - mean) * scale * weight[i];

@@ -9,7 +9,8 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::cpu::Matrix;
-use crate::packing::{GROUP, Packing};
+use crate::cpu::order::Order;
+use crate::packing::Packing;
 
 /// What is added to the product.
 pub struct Add<'a> {
@@ -67,24 +68,16 @@ pub fn reference(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) 
     }
 }
 
-/// As [`reference()`], in f32, in the order of a workgroup's lane: groups of 32 columns, each in four partial sums; missing columns count as 0.
-pub fn in_groups(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) {
+/// As [`reference()`], in f32, each product's sum in an order.
+pub fn in_order(order: Order, weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) {
     let (n_out, n_in) = (weight.shape.n_rows, weight.shape.n_cols);
     let mut values = vec![0.0; n_in];
     for o in 0..n_out {
         weight.values(o, &mut values);
         for (r, x) in x.chunks_exact(n_in).enumerate() {
-            let mut sum = 0.0;
-            for (values, x) in values.chunks(GROUP).zip(x.chunks(GROUP)) {
-                let mut s = [0.0; 4];
-                for (i, (value, x)) in values.iter().zip(x).enumerate() {
-                    s[i % 4] += value * x;
-                }
-                sum += (s[0] + s[1]) + (s[2] + s[3]);
-            }
             let index = r * n_out + o;
             let (bias, residual) = add.terms(index, n_out, out[index]);
-            out[index] = sum + bias + residual;
+            out[index] = order.product(&values, x) + bias + residual;
         }
     }
 }

@@ -1,27 +1,53 @@
 //! Orders of sums: what the oracle of an arithmetic goes by to give the bits of an engine. Engines are held to it; none that serves runs it.
 
+use crate::packing::GROUP;
+
 /// Whose order of sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Dot products, sums and squares of norms in sixteen partial sums, added as a tree. Attention takes all scores before the first weight, and
-    /// positions upward.
+    /// Sums of rows in sixteen lanes. Attention takes all scores before the first weight, and positions upward.
     Processor,
-    /// Norms in 64 lanes, whose upper half is added to the lower until one is left; products of matrices of floats by groups of 32 columns, each in four partial sums. Attention takes a dot product in
-    /// four partial sums, and positions in blocks of 64, counted from position 0, each of which corrects what came before by its largest score.
+    /// Sums of norms in 64 lanes; products of matrices of floats by groups of 32 columns, each in four partial sums. Attention takes a dot
+    /// product in four partial sums, and positions in blocks of 64, counted from position 0, each of which corrects what came before by its
+    /// largest score.
     Vulkan,
 }
 
-/// Lanes of a workgroup.
-const LANES: usize = 64;
+// === impl Order ===
 
-/// The sum of a row as a workgroup makes it: lane l adds the values l, l + 64 and so on, then the upper half of the lanes is added to the lower
-/// until one is left.
-pub(super) fn in_lanes(n_values: usize, value: impl Fn(usize) -> f32) -> f32 {
-    let mut sums = [0.0_f32; LANES];
-    for i in 0..n_values {
-        sums[i % LANES] += value(i);
+impl Order {
+    /// The sum of a row, as norms take it.
+    pub(super) fn sum(self, n_values: usize, value: impl Fn(usize) -> f32) -> f32 {
+        match self {
+            Self::Processor => in_lanes::<16>(n_values, value),
+            Self::Vulkan => in_lanes::<64>(n_values, value),
+        }
     }
-    let mut half = LANES / 2;
+
+    /// The product of a row of floats with a row of activations; columns that a last group lacks count as 0.
+    pub(super) fn product(self, weights: &[f32], x: &[f32]) -> f32 {
+        if self == Self::Processor {
+            return self.sum(weights.len(), |i| weights[i] * x[i]);
+        }
+        let mut sum = 0.0;
+        for (weights, x) in weights.chunks(GROUP).zip(x.chunks(GROUP)) {
+            let mut s = [0.0; 4];
+            for (i, (weight, x)) in weights.iter().zip(x).enumerate() {
+                s[i % 4] += weight * x;
+            }
+            sum += (s[0] + s[1]) + (s[2] + s[3]);
+        }
+        sum
+    }
+}
+
+/// Lane l adds the values l, l + N and so on; then the upper half of the lanes is added to the lower until one is left.
+fn in_lanes<const N: usize>(n_values: usize, value: impl Fn(usize) -> f32) -> f32 {
+    let mut sums = [0.0_f32; N];
+    for i in 0..n_values {
+        sums[i % N] += value(i);
+    }
+    let mut half = N / 2;
     while half > 0 {
         for lane in 0..half {
             sums[lane] += sums[lane + half];

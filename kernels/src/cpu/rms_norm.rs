@@ -1,6 +1,7 @@
 //! RMS norm of rows.
 
-use crate::cpu::{lanes, order};
+use crate::cpu::lanes;
+use crate::cpu::order::Order;
 
 /// `out[r][i] = x[r][i] · weight[i] / √(mean(x[r]²) + eps)`; rows are as wide as `weight`.
 pub fn reference(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -25,11 +26,11 @@ lanes::simd! {
     }
 }
 
-/// As [`fast`], the sum of squares in the order of a workgroup.
-pub fn in_lanes(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+/// As [`reference()`], in f32, the sum of squares in an order.
+pub fn in_order(order: Order, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let width = weight.len();
     for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-        let scale = 1.0 / (order::in_lanes(width, |i| x[i] * x[i]) / width as f32 + eps).sqrt();
+        let scale = 1.0 / (order.sum(width, |i| x[i] * x[i]) / width as f32 + eps).sqrt();
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
             *out = x * scale * weight;
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::attention::in_order::in_order;
-use super::order::Order;
 use super::{Arithmetic, CpuEngine, Matrix, Products};
 use super::{
     activate, add_rows, attention, conv_write, embed_rows, gate_up, kv_write, layer_norm, matmul, rms_norm, rope,
@@ -51,12 +50,12 @@ impl CpuEngine {
         self.update(op.out, |engine, out| {
             let first = op.first_row * op.width;
             let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
-            let kernel = match engine.arithmetic {
-                Arithmetic::Reference => rms_norm::reference,
-                Arithmetic::Fast(_, Products::Defined(Order::Vulkan)) => rms_norm::in_lanes,
-                Arithmetic::Fast(..) => rms_norm::fast,
-            };
-            kernel(x, engine.vector(op.weight), op.eps, &mut out[..x.len()]);
+            let (weight, out) = (engine.vector(op.weight), &mut out[..x.len()]);
+            match engine.arithmetic {
+                Arithmetic::Reference => rms_norm::reference(x, weight, op.eps, out),
+                Arithmetic::Fast(_, Products::Defined(order)) => rms_norm::in_order(order, x, weight, op.eps, out),
+                Arithmetic::Fast(..) => rms_norm::fast(x, weight, op.eps, out),
+            }
         });
     }
 
@@ -64,13 +63,15 @@ impl CpuEngine {
         self.update(op.out, |engine, out| {
             let first = op.first_row * op.width;
             let x = &engine.buffer(op.x)[first..first + op.n_rows * op.width];
-            let kernel = match engine.arithmetic {
-                Arithmetic::Reference => layer_norm::reference,
-                Arithmetic::Fast(_, Products::Defined(Order::Vulkan)) => layer_norm::in_lanes,
-                Arithmetic::Fast(..) => layer_norm::fast,
-            };
             let bias = op.bias.map(|bias| engine.vector(bias));
-            kernel(x, engine.vector(op.weight), bias, op.eps, &mut out[..x.len()]);
+            let (weight, out) = (engine.vector(op.weight), &mut out[..x.len()]);
+            match engine.arithmetic {
+                Arithmetic::Reference => layer_norm::reference(x, weight, bias, op.eps, out),
+                Arithmetic::Fast(_, Products::Defined(order)) => {
+                    layer_norm::in_order(order, x, weight, bias, op.eps, out);
+                }
+                Arithmetic::Fast(..) => layer_norm::fast(x, weight, bias, op.eps, out),
+            }
         });
     }
 
@@ -102,7 +103,7 @@ impl CpuEngine {
             (Arithmetic::Fast(_, Products::Defined(_)), Some(packing)) => {
                 matmul::int8::reference(weight, packing, x, add, out);
             }
-            (Arithmetic::Fast(_, Products::Defined(Order::Vulkan)), None) => matmul::in_groups(weight, x, add, out),
+            (Arithmetic::Fast(_, Products::Defined(order)), None) => matmul::in_order(*order, weight, x, add, out),
             (Arithmetic::Fast(pool, _), _) => matmul::fast(weight, x, add, out, pool),
         }
     }

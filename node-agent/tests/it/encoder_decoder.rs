@@ -55,16 +55,20 @@ pub struct Graph {
 
 impl Graph {
     pub fn load(cuts: &[u32], backend: Backend, rounding: impl Into<Rounding>) -> Self {
-        Self::load_on(cuts, || polyphony_kernels::open(backend, None).unwrap(), rounding)
+        Self::load_on(&folder().join("t5.gguf"), cuts, || polyphony_kernels::open(backend, None).unwrap(), rounding)
     }
 
-    /// As [`Graph::load`], on engines that `open` opens.
-    pub fn load_on(cuts: &[u32], open: impl Fn() -> Box<dyn Engine>, rounding: impl Into<Rounding>) -> Self {
+    /// As [`Graph::load`], of another file, on engines that `open` opens.
+    pub fn load_on(
+        path: &Path,
+        cuts: &[u32],
+        open: impl Fn() -> Box<dyn Engine>,
+        rounding: impl Into<Rounding>,
+    ) -> Self {
         let rounding = rounding.into();
-        let path = folder().join("t5.gguf");
-        let manifest = Manifest::build(&path).unwrap();
+        let manifest = Manifest::build(path).unwrap();
         let bytes_of = |tensor: &TensorEntry| -> Result<Vec<u8>, SegmentError> {
-            Ok(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
+            Ok(TensorReader::open(path, &manifest, tensor).unwrap().read_all().unwrap())
         };
         let n_layers = manifest.hyperparameters.n_layers;
         let bounds: Vec<u32> = [0].iter().chain(cuts).chain([n_layers].iter()).copied().collect();

@@ -8,7 +8,7 @@ use polyphony_protocol::ActivationType;
 use crate::golden::{CPU, Off, Ring, VULKAN, compare, golden, golden_folder, off, vulkan_is_here};
 
 /// Families whose layers differ from a Llama's in more than their sizes, their biases or the norms of their heads.
-const FAMILIES: [&str; 19] = [
+pub const FAMILIES: [&str; 19] = [
     "gemma2",
     "gemma3",
     "gemma3_scaled",

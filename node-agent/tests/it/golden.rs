@@ -329,6 +329,18 @@ const FORMS: [(&str, &str); 4] = [
 ];
 
 #[test]
+fn every_model_of_the_folder_is_compared_with_its_golden_logits() {
+    let lists: [&[&str]; 5] = [&TINY, &TYPES, &FAMILIES, &crate::families::FAMILIES, &["t5"]];
+    let forms = FORMS.iter().map(|(name, _)| *name);
+    let compared: Vec<&str> = lists.into_iter().flatten().copied().chain(forms).collect();
+    for path in tiny_models() {
+        let file = path.file_stem().unwrap().to_string_lossy();
+        let name = file.split_once("-0").map_or(&*file, |(name, _)| name);
+        assert!(compared.contains(&name), "{}", path.display());
+    }
+}
+
+#[test]
 fn models_in_several_files_give_their_golden_logits_on_the_cpu() {
     FORMS.iter().for_each(|(name, files)| compare_form(CPU, name, files, F32_TINY.times(EXACT)));
 }

@@ -1,6 +1,8 @@
 //! The oracle of activations of 8 bits: it gives the logits of every model of the golden folder to the bit, whatever caches keep, in the order
 //! of sums of each backend.
 
+use std::path::Path;
+
 use polyphony_agent::segment::{DecoderRow, Rounding};
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::cpu::order::Order;
@@ -41,6 +43,14 @@ fn of_an_encoder_and_decoder(mut graph: Graph) -> Vec<u32> {
     logits.into_iter().map(f32::to_bits).collect()
 }
 
+/// The bits of a model's logits, cut before these layers.
+pub fn bits(path: &Path, cuts: &[u32], open: &dyn Fn() -> Box<dyn Engine>, rounding: Rounding) -> Vec<u32> {
+    match Manifest::build(path).unwrap().hyperparameters.encoder {
+        Some(_) => of_an_encoder_and_decoder(Graph::load_on(path, cuts, open, rounding)),
+        None => of_a_decoder(Ring::load_on(path, cuts, open, rounding)),
+    }
+}
+
 /// What differs from the oracle of this order.
 fn others(order: Order, backends: &[Backend]) -> Vec<String> {
     let models = tiny_models();
@@ -48,16 +58,11 @@ fn others(order: Order, backends: &[Backend]) -> Vec<String> {
     let mut others = Vec::new();
     for path in models {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let has_encoder = Manifest::build(&path).unwrap().hyperparameters.encoder.is_some();
         for kv_type in KvType::ALL {
             let rounding = Rounding { activation_type: ActivationType::F32, kv_type };
-            let bits = |open: &dyn Fn() -> Box<dyn Engine>| match has_encoder {
-                true => of_an_encoder_and_decoder(Graph::load_on(&[], open, rounding)),
-                false => of_a_decoder(Ring::load_on(&path, &[], open, rounding)),
-            };
-            let expected = bits(&|| Box::new(CpuEngine::int8_reference(order).unwrap()));
+            let expected = bits(&path, &[], &|| Box::new(CpuEngine::int8_reference(order).unwrap()), rounding);
             for backend in backends {
-                let found = bits(&|| polyphony_kernels::open(*backend, None).unwrap());
+                let found = bits(&path, &[], &|| polyphony_kernels::open(*backend, None).unwrap(), rounding);
                 assert_eq!(found.len(), expected.len());
                 let n_others = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
                 if n_others > 0 {

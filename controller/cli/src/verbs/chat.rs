@@ -87,7 +87,7 @@ impl Chat {
             Some(question) => {
                 conversation.ask(&question);
                 let answer = self.answer(&endpoint, Prompt::Chat(&conversation.messages()), &mut String::new()).await;
-                answer.map_err(|error| noted(error, &conversation))?;
+                answer.map_err(|error| noted(error, &conversation, &self.deployment))?;
                 Ok(ExitCode::SUCCESS)
             }
             None => self.converse(&endpoint, conversation).await,
@@ -182,10 +182,10 @@ impl Chat {
                         Some(Ok(_)) => {}
                         // A conversation outlives an answer that failed.
                         Some(Err(error)) if is_person => {
-                            tell!("{}", describe(&noted(error, &conversation)));
+                            tell!("{}", describe(&noted(error, &conversation, &self.deployment)));
                             said.clear();
                         }
-                        Some(Err(error)) => return Err(noted(error, &conversation)),
+                        Some(Err(error)) => return Err(noted(error, &conversation, &self.deployment)),
                         None => tell!("\n(stopped)"),
                     }
                     conversation.answered(&said);
@@ -261,17 +261,19 @@ fn reason_of(object: &Value) -> Option<&str> {
 }
 
 /// A conversation that no longer fits into the context is told how it is shortened, and one with a model that takes none what it can do.
-fn noted(error: anyhow::Error, conversation: &Conversation) -> anyhow::Error {
+fn noted(error: anyhow::Error, conversation: &Conversation, deployment: &str) -> anyhow::Error {
     let Some(ChatError::Refused { code: Some(code), .. }) = error.downcast_ref::<ChatError>() else { return error };
     let note = match code.as_str() {
-        "context_length_exceeded" if conversation.has_past() => "/clear forgets the conversation",
+        "context_length_exceeded" if conversation.has_past() => "/clear forgets the conversation".to_owned(),
         "no_chat_template" => {
-            "with --complete it goes on with a text: `polyctl chat NAME --complete \"Once upon a time\"`"
+            format!(
+                "with --complete it goes on with a text: `polyctl chat {deployment} --complete \"Once upon a time\"`"
+            )
         }
         _ => return error,
     };
     let failure = Box::new(Failure::Request(error.to_string()));
-    Failure::Noted { failure, notes: vec![note.to_owned()] }.into()
+    Failure::Noted { failure, notes: vec![note] }.into()
 }
 
 /// Reasons against a deployment that go away without anybody's help; the others ask for phones, memory or another spec.
@@ -376,8 +378,8 @@ mod tests {
             message: "m".into(),
             code: Some(code.to_owned()),
         };
-        let told = |code| noted(refused(code).into(), &Conversation::default()).to_string();
-        assert!(told("no_chat_template").contains("--complete"), "{}", told("no_chat_template"));
+        let told = |code| noted(refused(code).into(), &Conversation::default(), "gemma").to_string();
+        assert!(told("no_chat_template").contains("`polyctl chat gemma --complete "), "{}", told("no_chat_template"));
         assert_eq!(told("context_length_exceeded"), "u answered 400: m", "nothing was said before");
     }
 

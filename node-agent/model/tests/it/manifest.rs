@@ -208,6 +208,16 @@ fn experts_that_do_not_fit_their_router_are_refused_by_the_tensors_name() {
     };
     let wide = refusal(&|file| file.tensor("blk.0.ffn_gate_inp.weight").shape = vec![16, 8]);
     assert!(wide.contains("`blk.0.ffn_gate_inp.weight` has the shape [16, 8]") && wide.contains("[32, 4]"), "{wide}");
+    let wider = refusal(&|file| {
+        let offset = file.data.len() as u64;
+        file.data.extend([0; 32 * 8 * 4]);
+        let router = file.tensor("blk.0.ffn_gate_inp.weight");
+        (router.shape, router.offset) = (vec![32, 8], offset);
+    });
+    assert!(
+        wider.contains("`blk.0.ffn_gate_inp.weight` has the shape [32, 8]") && wider.contains("[32, 4]"),
+        "{wider}"
+    );
     let few = refusal(&|file| file.tensor("blk.0.ffn_up_exps.weight").shape = vec![32, 64, 3]);
     assert!(few.contains("`blk.0.ffn_up_exps.weight` has the shape [32, 64, 3]"), "{few}");
     for name in ["blk.0.ffn_gate_inp.weight", "blk.0.ffn_gate_exps.weight", "blk.0.ffn_down_exps.weight"] {
