@@ -57,7 +57,7 @@ async fn every_wrong_request_is_answered_in_openais_form() {
             json!({"model": "tiny", "messages": user}).to_string(),
             400,
             Some("messages"),
-            "invalid_value",
+            "no_chat_template",
         ),
         ("POST", "/tokenize", "{}".into(), 400, Some("prompt"), "missing_required_parameter"),
         ("POST", "/detokenize", json!({"tokens": [384]}).to_string(), 400, Some("tokens[0]"), "invalid_value"),
