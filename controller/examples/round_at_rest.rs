@@ -4,7 +4,7 @@
 //! observed to what is to be done; with `--json` one object a round. Reading the API and writing to it are not in it, and at rest nothing
 //! is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -133,6 +133,7 @@ fn world() -> Result<Observed, Box<dyn std::error::Error>> {
         deployments,
         placements: BTreeMap::new(),
         sessions: BTreeMap::new(),
+        readable_models: BTreeSet::new(),
         tokens_per_second: BTreeMap::new(),
         setbacks: BTreeMap::new(),
         waiting: BTreeMap::new(),

@@ -48,7 +48,7 @@ fn route(observed: &Observed, key: &ObjectKey, deployment: &InferenceDeployment)
         context_length: least(|spec| spec.context_length).unwrap_or(deployment.spec.context_length),
         max_sessions: least(|spec| spec.max_sessions).unwrap_or(deployment.spec.max_sessions),
         is_planned: !is_leaving && is_planned(observed, deployment),
-        unavailable_reason: why_not.filter(|_| rings.is_empty()),
+        unavailable_reason: why_not.filter(|_| rings.is_empty() || model.is_none()),
         rings,
     }
 }

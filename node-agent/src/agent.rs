@@ -134,7 +134,7 @@ async fn run_to_the_end(
         members: members.clone(),
         wire: wire.clone(),
         to_host,
-        step_deadline: Duration::from_secs_f64(flags.step_deadline_seconds.clamp(1.0, 86_400.0)),
+        step_deadline: Duration::from_secs_f64(flags.step_deadline_seconds),
         idle_deadline: IDLE_DEADLINE,
         fetching: tokio::sync::Mutex::new(()),
         host: known_host,

@@ -48,7 +48,7 @@ pub struct Flags {
     #[arg(long, value_name = "QUANTITY", default_value = "4Gi", value_parser = parse_bytes)]
     pub cache_size: u64,
     /// Seconds that a ring may take for one step before its session is given back to the host
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = step_deadline)]
     pub step_deadline_seconds: f64,
     /// File with the share of one core that this phone is, such as 0.25, read before each step; for a lab only
     #[arg(long, value_name = "FILE", hide = true)]
@@ -88,6 +88,12 @@ fn parse_hub(text: &str) -> Result<String, HubAddressError> {
     hub_address::parse(text, None)
 }
 
+/// From a second to a day.
+fn step_deadline(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1.0..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "a number of seconds from 1 to 86400 is wanted".to_owned())
+}
+
 /// A quantity of memory as Kubernetes writes it, a fraction too.
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let form =
@@ -121,6 +127,14 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_deadline_is_a_number_of_seconds() {
+        for text in ["nan", "inf", "0.5", "-3", "86401", "soon"] {
+            assert!(step_deadline(text).is_err(), "{text}");
+        }
+        assert_eq!(step_deadline("2.5"), Ok(2.5));
+    }
 
     #[test]
     fn names_are_dns_labels_and_memory_is_a_quantity() {

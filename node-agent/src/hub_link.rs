@@ -124,7 +124,8 @@ impl HubLink {
             // Who waited may have gone; the link is there all the same.
             let _ = first.send(());
         }
-        let every = Duration::from_secs_f64(welcome.heartbeat_seconds.clamp(0.1, 60.0));
+        let told = Duration::try_from_secs_f64(welcome.heartbeat_seconds).unwrap_or(Duration::MAX);
+        let every = told.clamp(Duration::from_millis(100), Duration::from_secs(60));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
         let (board, members, sensors) = (self.board.clone(), self.members.clone(), self.sensors.clone());
         let neighbours = self.neighbours.clone();

@@ -5,6 +5,8 @@ use std::io;
 
 use kube::core::Status;
 
+use crate::terminal;
+
 /// Why a request was not granted.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -72,8 +74,8 @@ impl Failure {
 /// An error as it is printed: kubectl prefixes `error: ` to all but the server's own words.
 pub fn describe(error: &anyhow::Error) -> String {
     match error.downcast_ref::<Failure>() {
-        Some(failure) => failure.to_string(),
-        None => format!("error: {}", causes(error.as_ref())),
+        Some(failure) => terminal::lines(&failure.to_string()).into_owned(),
+        None => format!("error: {}", terminal::lines(&causes(error.as_ref()))),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::terminal;
+
 /// Between a cell's text and the next cell.
 const PADDING: usize = 3;
 /// The least width of a column, padding included.
@@ -110,7 +112,9 @@ impl Table {
 /// Lines of cells as text, in columns of at least `min_width` with `padding` after the longest cell. The last cell of a
 /// line is not padded. `widths` carries the widths from one call to the next.
 pub fn align(lines: &[Vec<String>], widths: &mut Vec<usize>, min_width: usize, padding: usize) -> String {
-    for line in lines {
+    let fit = |line: &Vec<String>| line.iter().map(|cell| terminal::line(cell).into_owned()).collect();
+    let lines: Vec<Vec<String>> = lines.iter().map(fit).collect();
+    for line in &lines {
         for (idx, cell) in line.iter().enumerate() {
             if widths.len() <= idx {
                 widths.push(min_width);
@@ -122,7 +126,7 @@ pub fn align(lines: &[Vec<String>], widths: &mut Vec<usize>, min_width: usize, p
         }
     }
     let mut text = String::new();
-    for line in lines {
+    for line in &lines {
         for (idx, cell) in line.iter().enumerate() {
             text.push_str(cell);
             if idx + 1 < line.len() {

@@ -38,8 +38,10 @@ pub struct GatewayConfig {
     pub prefill_allowance: Duration,
     /// From one token to the next.
     pub inter_token_deadline: Duration,
-    /// How long an interrupted session waits for a ring that can go on.
+    /// How long an interrupted session waits for a ring that can go on, where there is one or a plan for one.
     pub replay_deadline: Duration,
+    /// How long a session whose ring was lost waits where there is no plan for another: a phone may only be starting again.
+    pub no_plan_deadline: Duration,
     /// Replays in a row that bring no token.
     pub max_replays: u32,
     /// The pause before the second replay in a row; doubled with each further one.
@@ -80,6 +82,7 @@ impl Default for GatewayConfig {
             prefill_allowance: Duration::from_millis(50),
             inter_token_deadline: Duration::from_secs(30),
             replay_deadline: Duration::from_secs(120),
+            no_plan_deadline: Duration::from_secs(10),
             max_replays: 8,
             replay_pause: Duration::from_millis(100),
             hand_over_deadline: Duration::from_secs(10),

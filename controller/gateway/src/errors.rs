@@ -184,6 +184,15 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("no_ring"), message).after(retry_after)
     }
 
+    /// An answer broke off, and nothing is to come that could go on with it.
+    pub(crate) fn ring_lost(model: &str, reason: Option<&str>, retry_after: Duration) -> Self {
+        let reason = reason.unwrap_or("no ring of phones is ready, and none is planned");
+        let message = format!(
+            "the answer of `{model}` broke off, and there is no ring to go on with it: {reason}. Send the request again when there is"
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("no_ring"), message).after(retry_after)
+    }
+
     pub(crate) fn replays_exhausted(model: &str, n_replays: u32, cause: &str, retry_after: Duration) -> Self {
         let message = format!(
             "the answer of `{model}` broke off, and {n_replays} replays in a row brought no token; the last failure: {cause}. Send the request again"

@@ -1,6 +1,6 @@
 //! Gateway: the door as the controller holds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use polyphony_protocol::{Frame, PlanGeneration, RingId};
@@ -70,6 +70,11 @@ impl Gateway {
     /// By manifest digest, the models whose numbers a phone found to be none, with its words: told as long as they are on the table.
     pub fn unsound_models(&self) -> watch::Receiver<BTreeMap<String, String>> {
         self.rings.unsound_models()
+    }
+
+    /// Digests of the models whose text side is in memory: they can be asked though their files are gone.
+    pub fn readable_models(&self) -> BTreeSet<String> {
+        self.rings.readable_models()
     }
 
     /// What `GET /metrics` shows.

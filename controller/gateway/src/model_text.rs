@@ -1,6 +1,6 @@
 //! Model text: the tokenizer and chat template of a model file, read once and kept for the next request.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -89,6 +89,13 @@ impl ModelTexts {
     pub(crate) fn known(&self, digest: &str) -> Option<Arc<ModelText>> {
         let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         cached.iter().find(|(known, _)| known == digest)?.1.get().cloned()
+    }
+
+    /// Digests of the models that [`known`](Self::known) finds.
+    pub(crate) fn all_known(&self) -> BTreeSet<String> {
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = cached.iter().filter(|(_, loading)| loading.get().is_some());
+        read.map(|(digest, _)| digest.clone()).collect()
     }
 
     fn cell(&self, digest: &str) -> Loading {

@@ -18,13 +18,13 @@ pub(crate) fn model_object(id: &str, route: &DeploymentRoute) -> Value {
         "created": route.created_seconds,
         "owned_by": "polyphony",
         "max_model_len": route.context_length,
-        "ready": !route.rings.is_empty(),
+        "ready": route.is_ready(),
     })
 }
 
 /// `None` when any model can answer.
 pub(crate) fn why_not_ready(table: &RouteTable) -> Option<String> {
-    if table.deployments.values().any(|route| !route.rings.is_empty()) {
+    if table.deployments.values().any(DeploymentRoute::is_ready) {
         return None;
     }
     if table.deployments.is_empty() {

@@ -1,10 +1,11 @@
 //! Rings: answers prompts on rings of phones. Admits sessions, listens for their frames, and runs each one in a task of its own.
 
 mod books;
+mod patience;
 mod runner;
 mod seat;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use polyphony_protocol::{Frame, PlanGeneration, RingId, SessionId};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument;
 
 use crate::admission::Kind;
@@ -28,6 +29,7 @@ use crate::sessions::{Answer, Job, Model, Sessions};
 
 use books::Books;
 use runner::Runner;
+use seat::changed;
 
 /// Every session on every ring.
 pub(crate) struct Rings {
@@ -68,22 +70,35 @@ impl Rings {
     }
 
     async fn find(&self, id: &str) -> Result<Model, ApiError> {
-        let (table, config) = (self.models(), &self.books.config);
-        let known = || ApiError::model_not_found(id, table.deployments.keys());
-        let route = table.deployments.get(id).ok_or_else(known)?.clone();
+        let config = &self.books.config;
+        let deadline = Instant::now() + config.queue_deadline;
         let unread = |reason: &str| ApiError::not_ready(id, Some(reason), config.retry_after);
-        let text = match route.model_path.clone() {
-            Some(path) => {
-                let reading = self.texts.get(&route.manifest_digest, path);
-                let read = timeout(config.queue_deadline, reading).await;
-                read.map_err(|_| unread("its model file takes too long to read"))?.map_err(ApiError::internal)?
+        let mut routes = self.books.routes.clone();
+        loop {
+            let table = Arc::clone(&routes.borrow_and_update());
+            let known = || ApiError::model_not_found(id, table.deployments.keys());
+            let route = table.deployments.get(id).ok_or_else(known)?.clone();
+            if let Some(path) = route.model_path.clone() {
+                let read = timeout_at(deadline, self.texts.get(&route.manifest_digest, path)).await;
+                let read = read.map_err(|_| unread("its model file takes too long to read"))?;
+                return Ok(Model { id: id.to_owned(), route, text: read.map_err(ApiError::internal)? });
             }
             // Phones that serve do not need the file, nor does who has read it.
-            None => self.texts.known(&route.manifest_digest).ok_or_else(|| {
-                unread(route.unavailable_reason.as_deref().unwrap_or("its model file is not resolved yet"))
-            })?,
-        };
-        Ok(Model { id: id.to_owned(), route, text })
+            if let Some(text) = self.texts.known(&route.manifest_digest) {
+                return Ok(Model { id: id.to_owned(), route, text });
+            }
+            // Where phones serve and nothing is said against it, the controller has just begun, and is at the file.
+            if !route.is_ready() {
+                return Err(unread(
+                    route.unavailable_reason.as_deref().unwrap_or("its model file is not resolved yet"),
+                ));
+            }
+            tokio::select! {
+                () = changed(&mut routes) => {}
+                () = self.books.closing() => return Err(ApiError::closing(config.retry_after)),
+                () = sleep_until(deadline) => return Err(unread("its model file is still being verified")),
+            }
+        }
     }
 
     pub(crate) fn deliver(&self, phone: &str, frame: Frame) {
@@ -124,6 +139,10 @@ impl Rings {
 
     pub(crate) fn unsound_models(&self) -> watch::Receiver<BTreeMap<String, String>> {
         self.books.unsound_models()
+    }
+
+    pub(crate) fn readable_models(&self) -> BTreeSet<String> {
+        self.texts.all_known()
     }
 
     pub(crate) fn close(&self) {

@@ -30,7 +30,7 @@ pub struct DeploymentRoute {
     pub rings: Vec<RingRoute>,
     /// Whether a plan is on its way onto phones, or is about to be decided: without a ring, who comes may wait for one.
     pub is_planned: bool,
-    /// Why nothing is ready, in words that a 503 shows.
+    /// Why nothing can be asked, in words that a 503 shows: no ring is ready, or what one runs cannot be turned into text.
     pub unavailable_reason: Option<String>,
 }
 
@@ -61,6 +61,14 @@ impl RouteTable {
                 && !next.phones.is_empty()
         };
         self.deployments.get(model)?.rings.iter().find(follows)
+    }
+}
+
+// === impl DeploymentRoute ===
+
+impl DeploymentRoute {
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.rings.is_empty() && self.unavailable_reason.is_none()
     }
 }
 

@@ -288,7 +288,7 @@ fn by_us() -> PatchParams {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use k8s_openapi::jiff::Timestamp;
     use polyphony_api::{InferenceDeploymentStatus, PhoneSpec, PhoneStatus};
@@ -345,6 +345,7 @@ mod tests {
             deployments: BTreeMap::new(),
             placements: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            readable_models: BTreeSet::new(),
             tokens_per_second: BTreeMap::new(),
             setbacks: BTreeMap::new(),
             waiting: BTreeMap::new(),

@@ -119,6 +119,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use k8s_openapi::jiff::Timestamp;
@@ -156,6 +157,7 @@ mod tests {
             deployments: deployments.collect(),
             placements: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            readable_models: BTreeSet::new(),
             tokens_per_second: BTreeMap::new(),
             setbacks: Setbacks::new(),
             waiting: BTreeMap::new(),

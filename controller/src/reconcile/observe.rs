@@ -33,6 +33,8 @@ pub struct Observed {
     pub placements: BTreeMap<ObjectKey, Arc<SegmentPlacement>>,
     /// Sessions that the gateway has in each generation that is being deleted.
     pub sessions: BTreeMap<(RingId, PlanGeneration), usize>,
+    /// Manifest digests of the models whose tokenizer the gateway has in memory.
+    pub readable_models: BTreeSet<String>,
     /// Measured decode speed of deployments, by [`model_id`].
     pub tokens_per_second: BTreeMap<String, f64>,
     /// Deployments that went wrong of late, and how long each is left alone.
@@ -166,6 +168,12 @@ impl Observed {
         heartbeat.segments.iter().find(|report| report.name == name && report.namespace == namespace)
     }
 
+    /// Whether the gateway can turn text into tokens of the model with this manifest digest.
+    pub fn is_readable(&self, digest: &str) -> bool {
+        let is_it = |seen: &ModelSeen| matches!(&seen.progress, Some(Progress::Resolved(resolved)) if resolved.digest == digest);
+        self.readable_models.contains(digest) || self.models.values().any(is_it)
+    }
+
     /// Ring addresses of the phones that are linked now.
     pub fn linked_addresses(&self) -> BTreeMap<String, String> {
         let linked = self.phones.iter().filter(|(_, seen)| matches!(seen.link, PhoneLink::Up { .. }));
@@ -267,6 +275,7 @@ impl Sources {
             deployments,
             placements,
             sessions,
+            readable_models: self.gateway.readable_models(),
             tokens_per_second,
             setbacks: Setbacks::new(),
             waiting: BTreeMap::new(),

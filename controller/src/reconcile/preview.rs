@@ -179,6 +179,7 @@ fn observed(world: &World, deployment: &InferenceDeployment) -> Observed {
         deployments,
         placements,
         sessions: BTreeMap::new(),
+        readable_models: BTreeSet::new(),
         tokens_per_second: BTreeMap::new(),
         setbacks: BTreeMap::new(),
         waiting: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! Body: what a request brings has to come in time; and when an answer's body is over, its connection rests.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::awaited::Awaited;
 use crate::hall::Guest;
@@ -36,9 +38,16 @@ pub fn is_late(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The body of a request, with its deadlines.
+/// So much of a body that nobody reads to its end is let pass, and for so long.
+const PASSED_BYTES: usize = 64 << 20;
+const PASSED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The body of a request, with its deadlines. What is not read of it is let pass: most clients hear no answer before they have sent all.
 pub(crate) struct Asked {
-    body: Incoming,
+    /// `None` once it is over.
+    body: Option<Incoming>,
+    /// Its client sends it when somebody begins to read.
+    is_held_back: bool,
     limits: Arc<Limits>,
     awaited: Awaited,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -53,8 +62,9 @@ pub(crate) struct Answer {
 // === impl Asked ===
 
 impl Asked {
-    pub(crate) fn new(body: Incoming, limits: Arc<Limits>) -> Self {
-        Self { body, limits, awaited: Awaited::default(), sleep: None }
+    /// `is_held_back` of a client that expects to be asked for it.
+    pub(crate) fn new(body: Incoming, is_held_back: bool, limits: Arc<Limits>) -> Self {
+        Self { body: Some(body), is_held_back, limits, awaited: Awaited::default(), sleep: None }
     }
 }
 
@@ -67,7 +77,12 @@ impl Body for Asked {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let now = Instant::now();
-        if let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(context) {
+        self.is_held_back = false;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if let Poll::Ready(polled) = Pin::new(body).poll_frame(context) {
+            if !matches!(polled, Some(Ok(_))) {
+                self.body = None;
+            }
             let data = polled.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
             self.awaited.come(data.map_or(0, Bytes::len), now);
             return Poll::Ready(polled.map(|frame| frame.map_err(axum::Error::new)));
@@ -78,7 +93,11 @@ impl Body for Asked {
         if sleep.deadline() != deadline {
             sleep.as_mut().reset(deadline);
         }
-        sleep.as_mut().poll(context).map(|()| {
+        let late = sleep.as_mut().poll(context);
+        if late.is_ready() {
+            self.body = None;
+        }
+        late.map(|()| {
             let Limits { body_pause: pause, body_within: within, body_bytes_per_second: bytes_per_second, .. } =
                 *limits;
             Some(Err(axum::Error::new(BodyLate { pause, within, bytes_per_second })))
@@ -86,11 +105,29 @@ impl Body for Asked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let rest = self.body.take().filter(|body| !body.is_end_stream() && !self.is_held_back);
+        if let (Some(rest), Ok(runtime)) = (rest, Handle::try_current()) {
+            runtime.spawn(timeout(PASSED_WITHIN, let_pass(rest)));
+        }
+    }
+}
+
+async fn let_pass(mut body: Incoming) {
+    let mut n_bytes = 0;
+    while n_bytes <= PASSED_BYTES {
+        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let Some(Ok(frame)) = frame else { return };
+        n_bytes += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 

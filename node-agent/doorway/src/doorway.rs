@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::Request;
+use http::{Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -137,7 +137,8 @@ fn answer(
     limits: Arc<Limits>,
 ) -> impl Future<Output = Result<Response<Answer>, Infallible>> {
     guest.note(Visit::ask);
-    let request = request.map(|body| Body::new(Asked::new(body, limits)));
+    let is_held_back = request.headers().contains_key(header::EXPECT);
+    let request = request.map(|body| Body::new(Asked::new(body, is_held_back, limits)));
     async move {
         let response = router.oneshot(request).await?;
         Ok(response.map(|body| Answer::new(body, guest)))

@@ -62,6 +62,7 @@ impl House {
             .route("/", get(async || "ok"))
             .route("/told", get(async move || stream()))
             .route("/much", get(async || vec![0; 64 << 20]))
+            .route("/refused", post(async || StatusCode::PAYLOAD_TOO_LARGE))
             .route("/length", post(length));
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(Doorway::new(listener, limits).serve(router, shutdown.clone()));
@@ -130,6 +131,30 @@ async fn who_says_nothing_or_half_a_head_is_shown_out() {
         () = drip => {}
         read = timeout(DEADLINE, reads.read(&mut byte)) => assert!(!matches!(read.unwrap(), Ok(1..))),
     }
+}
+
+#[tokio::test]
+async fn who_hears_nothing_before_all_is_sent_hears_why_it_was_refused() {
+    let house = House::open(patient()).await;
+    let mut stream = house.connect().await;
+    for n_bytes in [32 << 20, 1 << 20] {
+        let head = format!("POST /refused HTTP/1.1\r\nhost: localhost\r\ncontent-length: {n_bytes}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![0; n_bytes]).await.unwrap();
+        until(&mut stream, "\r\n\r\n").await;
+    }
+    // Who asks first is told without.
+    let mut stream = house.connect().await;
+    let head = "POST /refused HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let told = rest(&mut stream).await;
+    assert!(told.starts_with("HTTP/1.1 413"), "{told}");
+    // What has no end is not heard to its end.
+    let mut stream = house.connect().await;
+    let head = format!("POST /refused HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let endless = async { while stream.write_all(&vec![0; 1 << 20]).await.is_ok() {} };
+    timeout(DEADLINE, endless).await.expect("it is let pass for ever");
 }
 
 #[tokio::test]

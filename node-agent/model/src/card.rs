@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::gguf::{Gguf, GgufError};
+use crate::gguf::Gguf;
 
 /// Name, licence and size of a model, as far as its file tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,17 +20,16 @@ pub struct Card {
 // === impl Card ===
 
 impl Card {
-    /// # Errors
-    /// A key that is there but is no string.
-    pub fn from_gguf(gguf: &Gguf) -> Result<Self, GgufError> {
-        let text = |key: &str| Ok(gguf.metadata.optional_string(key)?.map(str::to_owned));
+    /// What is no string is left out: nothing depends on it.
+    pub fn from_gguf(gguf: &Gguf) -> Self {
+        let text = |key: &str| gguf.metadata.optional_string(key).ok().flatten().map(str::to_owned);
         let sizes = gguf.tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>());
-        Ok(Self {
-            name: text("general.name")?,
-            architecture: text("general.architecture")?,
-            licence: text("general.license")?,
-            size_label: text("general.size_label")?,
+        Self {
+            name: text("general.name"),
+            architecture: text("general.architecture"),
+            licence: text("general.license"),
+            size_label: text("general.size_label"),
             n_parameters: sizes.fold(0, u64::saturating_add),
-        })
+        }
     }
 }

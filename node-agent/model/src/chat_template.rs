@@ -57,13 +57,13 @@ pub enum TemplateError {
         "`{field}` chains over {MAX_CHAINED} operators in one tag, or as many `elif` branches; convert the model with a simpler template"
     )]
     TooDeep { field: String },
-    #[error("`{field}` does not compile: {source:#}; convert the model with another template")]
+    #[error("`{field}` does not compile: {source}; convert the model with another template")]
     Compile { field: String, source: Error },
     #[error("`{field}` is not supported: {source}; convert the model with another template")]
     Unsupported { field: String, source: Unsupported },
     #[error("the chat template refuses these messages: {0}")]
     Refused(String),
-    #[error("the chat template failed on these messages: {0:#}")]
+    #[error("the chat template failed on these messages: {0}")]
     Render(#[source] Error),
     #[error(
         "the chat template {0}, so it was stopped: send a shorter chat, or convert the model with another template"
@@ -349,6 +349,7 @@ mod tests {
             let tried = ChatTemplate::new(source, String::new(), String::new(), &[]).and_then(|it| it.try_out());
             let error = tried.unwrap_err().to_string();
             assert!(error.contains(words), "{words:?} is not in: {error}");
+            assert!(!error.contains('\n'), "it goes into a table's cell: {error}");
         }
         let words = "{{ raise_exception('no system message') }}";
         ChatTemplate::new(words, String::new(), String::new(), &[]).unwrap().try_out().unwrap();

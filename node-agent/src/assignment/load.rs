@@ -146,7 +146,7 @@ pub(super) async fn load(
             if is_unwanted.is_cancelled() {
                 return Err(LoadError::Unwanted);
             }
-            let kept = match context.cache.open_kept(&tensor.sha256)? {
+            let kept = match context.cache.open_kept(&tensor.sha256, tensor.n_bytes)? {
                 Some(kept) => kept,
                 None => runtime.block_on(async {
                     tokio::select! {
@@ -273,8 +273,8 @@ impl Supply {
     async fn mend(&self, tensor: &TensorEntry) -> Result<Kept, LoadError> {
         let _fetching = self.context.fetching.lock().await;
         self.fetch(tensor, |_| {}).await?;
-        let (cache, sha256) = (self.context.cache.clone(), tensor.sha256.clone());
-        let opened = tokio::task::spawn_blocking(move || cache.open_kept(&sha256)).await;
+        let (cache, sha256, n_bytes) = (self.context.cache.clone(), tensor.sha256.clone(), tensor.n_bytes);
+        let opened = tokio::task::spawn_blocking(move || cache.open_kept(&sha256, n_bytes)).await;
         let kept = opened.map_err(|error| LoadError::Thread(error.to_string()))??;
         kept.ok_or_else(|| LoadError::Vanished { tensor: tensor.name.clone() })
     }

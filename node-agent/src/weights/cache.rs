@@ -69,12 +69,12 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The bytes of that digest; `None` when they are not here or no longer what they were.
+    /// The bytes of that digest; `None` when they are not here, no longer what they were, or more than `limit`.
     ///
     /// # Errors
     /// When a file is there but cannot be read.
-    pub fn get(&self, sha256: &str) -> Result<Option<Vec<u8>>, CacheError> {
-        let Some(kept) = self.open_kept(sha256)? else { return Ok(None) };
+    pub fn get(&self, sha256: &str, limit: u64) -> Result<Option<Vec<u8>>, CacheError> {
+        let Some(kept) = self.open_kept(sha256, limit)? else { return Ok(None) };
         let bytes = kept.bytes().map_err(|source| self.error(&self.folder.join(sha256), source))?;
         // What is given is what was digested, whatever became of the disk meanwhile.
         Ok((hex::encode(Sha256::digest(&bytes)) == sha256).then_some(bytes))
@@ -84,16 +84,16 @@ impl Cache {
     ///
     /// # Errors
     /// When a file is there but cannot be read.
-    pub fn open_kept(&self, sha256: &str) -> Result<Option<Kept>, CacheError> {
+    pub fn open_kept(&self, sha256: &str, limit: u64) -> Result<Option<Kept>, CacheError> {
         let Some(path) = self.path_of(sha256) else { return Ok(None) };
-        let kept = match Kept::open(&path, sha256) {
+        let kept = match Kept::open(&path, sha256, limit) {
             Ok(kept) => kept,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.error(&path, source)),
         };
         let Some(kept) = kept else {
             tracing::warn!(path = %path.display(), "a cached file has changed on the disk; it is fetched again");
-            let _ = fs::remove_file(&path);
+            clear(&path);
             return Ok(None);
         };
         // The time of use is what decides who goes first when room is needed; a failure only makes that less exact.
@@ -103,7 +103,8 @@ impl Cache {
 
     /// Whether a file of that digest and length is here. Its digest is checked when it is read.
     pub fn has(&self, sha256: &str, n_bytes: u64) -> bool {
-        self.path_of(sha256).and_then(|path| fs::metadata(path).ok()).is_some_and(|file| file.len() == n_bytes)
+        let found = self.path_of(sha256).and_then(|path| path.symlink_metadata().ok());
+        found.is_some_and(|file| file.is_file() && file.len() == n_bytes)
     }
 
     /// A hold on files of this cache, on none yet.
@@ -120,6 +121,10 @@ impl Cache {
         let Some(path) = self.path_of(sha256) else { return Ok(None) };
         // Somebody may have cleared the folder while the agent ran.
         self.make_folder()?;
+        // A folder could not be written over.
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            clear(&path);
+        }
         if !self.make_room(n_bytes, own)? {
             return Ok(None);
         }
@@ -176,7 +181,7 @@ impl Cache {
     fn entries(&self) -> Result<Vec<Entry>, CacheError> {
         let listing = fs::read_dir(&self.folder).map_err(|source| self.error(&self.folder, source))?;
         let entry_of = |entry: fs::DirEntry| {
-            let metadata = entry.metadata().ok()?;
+            let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             Some(Entry { path: entry.path(), n_bytes: metadata.len(), used })
         };
@@ -192,6 +197,14 @@ impl Cache {
     fn error(&self, path: &Path, source: io::Error) -> CacheError {
         CacheError { path: path.to_owned(), source }
     }
+}
+
+/// Removes whatever is there in the place of a file of the cache. What cannot be removed is told when the file is written.
+fn clear(path: &Path) {
+    let _ = match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
 }
 
 struct Entry {
@@ -242,9 +255,43 @@ mod tests {
         let cache = Cache::open(folder.path().into(), 1000).unwrap();
         assert!(put(&cache, b"weights", &[]));
         let name = digest(b"weights");
-        assert_eq!(cache.get(&name).unwrap().as_deref(), Some(&b"weights"[..]));
+        assert_eq!(cache.get(&name, 7).unwrap().as_deref(), Some(&b"weights"[..]));
         fs::write(folder.path().join(&name), b"weightz").unwrap();
-        assert_eq!(cache.get(&name).unwrap(), None);
+        assert_eq!(cache.get(&name, 7).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_file_of_its_length_is_neither_read_nor_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path().into(), 1000).unwrap();
+        let name = digest(b"weights");
+        let place = folder.path().join(&name);
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("w"), b"weights").unwrap();
+        let link = |to: &Path| std::os::unix::fs::symlink(to, &place).unwrap();
+        let makes: [&dyn Fn(); 5] = [
+            &|| fs::create_dir_all(place.join("inside")).unwrap(),
+            // It would be read for ever.
+            &|| link(Path::new("/dev/zero")),
+            &|| link(&elsewhere.path().join("w")),
+            &|| link(elsewhere.path()),
+            // So would this, nearly.
+            &|| fs::File::create(&place).unwrap().set_len(1 << 40).unwrap(),
+        ];
+        for (n, make) in makes.iter().enumerate() {
+            for is_opened in [true, false] {
+                make();
+                assert!(!cache.has(&name, 7), "{n}");
+                if is_opened {
+                    assert!(cache.open_kept(&name, 7).unwrap().is_none(), "{n}");
+                    assert!(place.symlink_metadata().is_err(), "{n}");
+                }
+                assert!(put(&cache, b"weights", &[]), "{n}");
+                assert!(cache.get(&name, 7).unwrap().is_some(), "{n}");
+                fs::remove_file(&place).unwrap();
+            }
+        }
+        assert_eq!(fs::read(elsewhere.path().join("w")).unwrap(), b"weights");
     }
 
     #[test]
@@ -332,7 +379,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().join("cache"), 1000).unwrap();
         fs::write(folder.path().join("secret"), b"s").unwrap();
-        assert_eq!(cache.get("../secret").unwrap(), None);
+        assert_eq!(cache.get("../secret", 7).unwrap(), None);
         assert!(cache.receive("../other", 1, &cache.hold()).unwrap().is_none());
         assert!(!folder.path().join("other").exists());
     }

@@ -89,7 +89,9 @@ impl Host {
         let what = format!("manifest {digest}");
         let cached = async || {
             let (cache, digest) = (cache.clone(), digest.to_owned());
-            spawn_blocking(move || cache.get(&digest)).await.map_err(|_| FetchError::ShutDown { what: what.clone() })
+            spawn_blocking(move || cache.get(&digest, MAX_MANIFEST_BYTES))
+                .await
+                .map_err(|_| FetchError::ShutDown { what: what.clone() })
         };
         let bytes = match cached().await?? {
             Some(bytes) => bytes,

@@ -1,9 +1,11 @@
 //! The layout of descriptions: lines of tab-separated cells whose columns align over neighbouring lines, as Go's
 //! `text/tabwriter` does it for kubectl.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
-use crate::duration;
+use crate::{duration, terminal};
 
 const PADDING: usize = 2;
 
@@ -101,7 +103,12 @@ impl Layout {
     }
 
     /// The text: each column is as wide as its longest cell over neighbouring lines that have it.
-    pub fn finish(self) -> String {
+    pub fn finish(mut self) -> String {
+        for cell in self.lines.iter_mut().flatten() {
+            if let Cow::Owned(fit) = terminal::line(cell) {
+                *cell = fit;
+            }
+        }
         let mut widths: Vec<Vec<usize>> = self.lines.iter().map(|line| vec![0; line.len()]).collect();
         let n_columns = self.lines.iter().map(Vec::len).max().unwrap_or(0);
         for column in 0..n_columns.saturating_sub(1) {

@@ -13,9 +13,11 @@ use serde_json::Value;
 
 use crate::connection::{ClusterFlags, Connection};
 use crate::failure::{Failure, describe};
+use crate::numbers;
 use crate::openai::{self, Answer, ChatError, Prompt, Sampling};
 use crate::progress;
 use crate::server::path_segment;
+use crate::terminal;
 use crate::verbs::completion;
 use conversation::{Conversation, HELP, Meaning, meaning};
 use input::{Heard, Input};
@@ -39,13 +41,13 @@ pub struct Chat {
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
     /// 0 takes the likeliest token always; higher values vary more
-    #[arg(long, value_name = "T", default_value_t = DEFAULT_TEMPERATURE)]
+    #[arg(long, value_name = "T", default_value_t = DEFAULT_TEMPERATURE, value_parser = temperature)]
     temperature: f32,
     /// Draw only from tokens that have this share of the likeliest one's probability
-    #[arg(long, value_name = "P", default_value_t = DEFAULT_MIN_P)]
+    #[arg(long, value_name = "P", default_value_t = DEFAULT_MIN_P, value_parser = share)]
     min_p: f32,
     /// Draw only from the likeliest tokens that have this probability together
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = share)]
     top_p: Option<f32>,
     /// Makes the draw repeatable
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
@@ -56,6 +58,14 @@ pub struct Chat {
     /// Go on with the text rather than answer it: what a model without a chat template can do
     #[arg(long, requires = "question", conflicts_with = "system")]
     complete: bool,
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    numbers::within(text, 0.0, 2.0)
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    numbers::within(text, 0.0, 1.0)
 }
 
 /// Where answers come from.
@@ -206,7 +216,9 @@ impl Chat {
         let show = |text: &str| {
             said.push_str(text);
             let mut out = io::stdout().lock();
-            out.write_all(text.as_bytes())?;
+            // A model may say anything, and a person's terminal would obey.
+            let shown = if out.is_terminal() { terminal::lines(text) } else { text.into() };
+            out.write_all(shown.as_bytes())?;
             out.flush()
         };
         let result = openai::ask(&endpoint.client, &endpoint.url, &endpoint.model, prompt, &sampling, show).await;

@@ -1,5 +1,6 @@
 //! Seat: how a session gets its place on a ring and gives it back, whatever becomes of it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::books::Books;
+use super::patience::{Ended, Patience, Prospect};
 use crate::admission::{Kind, Ticket};
 use crate::errors::ApiError;
 use crate::lock::lock;
@@ -40,7 +42,7 @@ impl Books {
     /// Waits for a place on a ring.
     ///
     /// # Errors
-    /// As [`Sessions::start`](crate::sessions::Sessions::start); a replay does not mind that no ring is ready now, and waits for one.
+    /// As [`Sessions::start`](crate::sessions::Sessions::start); how long each waits for what is [`Patience`]'s.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         model: &str,
@@ -48,31 +50,27 @@ impl Books {
         kind: Kind,
     ) -> Result<Slot, ApiError> {
         let config = &self.config;
-        let patience = match kind {
-            Kind::New => config.queue_deadline,
-            Kind::Replay => config.replay_deadline,
-        };
-        let deadline = Instant::now() + patience;
+        let mut patience = Patience::new(kind, config, Instant::now());
         let mut routes = self.routes.clone();
         let mut freed = self.freed.subscribe();
         let metrics = self.metrics.model(model);
         let ticket = lock(&self.admission).enter(model, kind);
         let seat = Seat { books: self, model, ticket, _waiting: metrics.wait() };
-        let (mut is_first_look, mut was_served) = (true, false);
         loop {
             let table = Arc::clone(&routes.borrow_and_update());
             freed.borrow_and_update();
             if self.is_closing() {
                 return Err(ApiError::closing(config.retry_after));
             }
-            let reason = match table.deployments.get(model) {
+            let now = Instant::now();
+            let (prospect, reason) = match table.deployments.get(model) {
                 // Its tokens would mean something else there.
                 Some(route) if !route.manifest_digest.is_empty() && route.manifest_digest != manifest_digest => {
                     return Err(ApiError::model_changed(model, config.retry_after));
                 }
                 Some(route) => {
-                    let now = Instant::now().into_std();
                     let (placed, n_before) = {
+                        let now = now.into_std();
                         let mut admission = lock(&self.admission);
                         admission.review(&table, now);
                         let placed = admission.try_place(model, seat.ticket, route, now);
@@ -83,29 +81,33 @@ impl Books {
                         let running = Some(metrics.run());
                         return Ok(Slot { ring, context_length, books: Arc::clone(self), running });
                     }
-                    was_served |= !route.rings.is_empty();
-                    // Who came for a ring that is lost since waits for the next, whoever hoped for a plan is told that there is none.
-                    if kind == Kind::New && !was_served && !route.is_planned {
-                        let reason = route.unavailable_reason.as_deref();
-                        return Err(ApiError::not_ready(model, reason, config.retry_after));
-                    }
-                    if kind == Kind::New && is_first_look && n_before >= config.max_waiting {
+                    let prospect = Prospect::of(route);
+                    let is_full = kind == Kind::New && n_before >= config.max_waiting;
+                    if patience.is_new() && is_full && prospect != Prospect::None {
                         return Err(ApiError::queue_full(model, n_before, config.retry_after));
                     }
-                    route.unavailable_reason.as_deref().filter(|_| route.rings.is_empty())
+                    (prospect, route.unavailable_reason.as_deref().filter(|_| route.rings.is_empty()))
                 }
                 None if kind == Kind::New => {
                     return Err(ApiError::model_not_found(model, table.deployments.keys()));
                 }
-                // An object that is deleted and made again keeps its clients.
-                None => Some("its deployment is gone"),
+                // An object that is deleted and made again at once keeps its clients.
+                None => (Prospect::None, Some("its deployment is gone")),
             };
-            is_first_look = false;
-            if Instant::now() >= deadline {
-                return Err(ApiError::waited_too_long(model, patience, reason, config.retry_after));
-            }
+            let until = match patience.look(prospect, now) {
+                ControlFlow::Continue(until) => until,
+                ControlFlow::Break(Ended::Hopeless) if kind == Kind::New => {
+                    return Err(ApiError::not_ready(model, reason, config.retry_after));
+                }
+                ControlFlow::Break(Ended::Hopeless) => {
+                    return Err(ApiError::ring_lost(model, reason, config.retry_after));
+                }
+                ControlFlow::Break(Ended::Late(waited)) => {
+                    return Err(ApiError::waited_too_long(model, waited, reason, config.retry_after));
+                }
+            };
             // A suspicion ends without anybody's word.
-            let look_again = deadline.min(Instant::now() + config.suspicion.max(SHORTEST_LOOK));
+            let look_again = until.min(now + config.suspicion.max(SHORTEST_LOOK));
             let change = async {
                 tokio::select! {
                     () = changed(&mut routes) => {}

@@ -68,9 +68,9 @@ pub fn deployment(rings: Vec<RingRoute>) -> DeploymentRoute {
         manifest_digest: "tiny".into(),
         context_length: 256,
         max_sessions: 2,
+        unavailable_reason: Some("2 of 3 phones are Ready".to_owned()).filter(|_| rings.is_empty()),
         rings,
         is_planned: false,
-        unavailable_reason: Some("2 of 3 phones are Ready".into()),
     }
 }
 

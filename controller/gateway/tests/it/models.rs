@@ -44,14 +44,40 @@ async fn what_serves_is_answered_by_though_its_file_is_gone() {
     let house = House::good();
     let mut gone = deployment(vec![ring_a()]);
     gone.model_path = None;
+    gone.unavailable_reason = Some("there is no file m.gguf".into());
     let request = || json!({"model": "tiny", "prompt": PROMPT});
     house.routes.send_replace(table(gone.clone()));
     let (status, body) = house.post("/v1/completions", request()).await;
     assert_eq!((status.as_u16(), &body["error"]["code"]), (503, &json!("model_not_ready")), "never read: {body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("there is no file m.gguf"), "{body}");
+    assert_eq!(house.send("GET", "/readyz", "").await.status(), 503, "nothing can be asked");
     house.routes.send_replace(table(deployment(vec![ring_a()])));
     assert_eq!(house.post("/v1/completions", request()).await.0, 200);
     house.routes.send_replace(table(gone));
     assert_eq!(house.post("/v1/completions", request()).await.0, 200);
+}
+
+#[tokio::test]
+async fn who_asks_while_the_file_is_looked_at_after_a_start_waits_for_it() {
+    let mut early = deployment(vec![ring_a()]);
+    early.model_path = None;
+    let house = House::with(config(), early.clone(), |_| Act::Token);
+    let mut asked = Box::pin(house.complete(json!({})));
+    tokio::select! {
+        _ = &mut asked => panic!("nothing has read the file"),
+        () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+    }
+    house.routes.send_replace(table(deployment(vec![ring_a()])));
+    assert_eq!(asked.await["choices"][0]["text"], ANSWER);
+
+    let house = House::with(config(), early, |_| Act::Token);
+    let close = async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        house.gateway.close();
+    };
+    let request = json!({"model": "tiny", "prompt": PROMPT});
+    let ((_, body), ()) = tokio::join!(house.post("/v1/completions", request), close);
+    assert_eq!(body["error"]["code"], "shutting_down");
 }
 
 #[tokio::test]

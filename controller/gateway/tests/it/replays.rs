@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use polyphony_gateway::GatewayConfig;
+use polyphony_gateway::{DeploymentRoute, GatewayConfig};
 use polyphony_protocol::frame::FailureCode;
 use polyphony_protocol::session::History;
 use polyphony_protocol::{Epoch, PlanGeneration, RingId};
@@ -208,20 +208,79 @@ async fn without_a_first_token_in_time_the_session_is_replayed() {
     assert_unbroken(&stream(&house).await);
 }
 
-#[tokio::test]
-async fn a_replay_that_finds_no_ring_in_time_says_so() {
-    let suspicion = Duration::from_secs(60);
-    let config = GatewayConfig { replay_deadline: Duration::from_millis(500), suspicion, ..config() };
+/// The ring loses its middle at [`AT`], and the table becomes what `change` makes of a deployment without rings; what the stream ends with.
+async fn lost(config: GatewayConfig, change: impl Fn(&mut DeploymentRoute)) -> serde_json::Value {
     let house = House::with(config, deployment(vec![ring_a()]), once(Act::Gone("a-middle")));
+    let mut route = deployment(vec![]);
+    change(&mut route);
     let plan = async {
         house.until("the session has left its ring", |house| !house.phones.closed().is_empty()).await;
-        house.routes.send_replace(table(deployment(vec![])));
+        house.routes.send_replace(table(route));
     };
     let (streamed, ()) = tokio::join!(stream(&house), plan);
+    assert!(!streamed.is_done && house.is_idle());
+    assert_eq!(streamed.token_ids().len(), AT as usize);
+    streamed.events.last().unwrap()["error"].clone()
+}
+
+/// What a session waits for by [`config`] is longer than any test, but for these.
+fn waiting(replay_deadline: Duration, no_plan_deadline: Duration) -> GatewayConfig {
+    let suspicion = Duration::from_secs(3600);
+    let long = Duration::from_secs(3600);
+    GatewayConfig { queue_deadline: long, replay_deadline, no_plan_deadline, suspicion, ..config() }
+}
+
+const SOON: Duration = Duration::from_millis(300);
+const NEVER: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_replay_that_finds_no_ring_in_time_says_so() {
+    let error = lost(waiting(SOON, NEVER), |route| route.is_planned = true).await;
+    assert_eq!(error["code"], "no_ring");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("within 0 s") && message.contains("2 of 3 phones are Ready"), "{message}");
+}
+
+#[tokio::test]
+async fn an_interrupted_answer_for_which_no_ring_is_to_come_ends_soon_with_the_reason() {
+    let error = lost(waiting(NEVER, SOON), |_| ()).await;
+    assert_eq!(error["code"], "no_ring");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("broke off") && message.contains("2 of 3 phones are Ready"), "{message}");
+}
+
+#[tokio::test]
+async fn an_interrupted_answer_whose_deployment_is_gone_ends_soon() {
+    let house = House::with(waiting(NEVER, SOON), deployment(vec![ring_a()]), once(Act::Gone("a-middle")));
+    let delete = async {
+        house.until("the session has left its ring", |house| !house.phones.closed().is_empty()).await;
+        house.routes.send_replace(std::sync::Arc::default());
+    };
+    let (streamed, ()) = tokio::join!(stream(&house), delete);
     let error = &streamed.events.last().unwrap()["error"];
     assert_eq!((streamed.is_done, &error["code"]), (false, &json!("no_ring")));
-    assert!(error["message"].as_str().unwrap().contains("2 of 3 phones are Ready"), "{error}");
-    assert_eq!(streamed.token_ids().len(), AT as usize);
+    assert!(error["message"].as_str().unwrap().contains("its deployment is gone"), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_ring_which_is_lost_without_another_is_refused_soon() {
+    let route = DeploymentRoute { max_sessions: 1, ..deployment(vec![ring_a()]) };
+    let house = House::with(waiting(NEVER, SOON), route, |_| Act::Hold);
+    let lose = async {
+        house.until("one request waits", |house| house.gateway.sessions_waiting("tiny") == 1).await;
+        house.routes.send_replace(table(deployment(vec![])));
+    };
+    let waits = async {
+        house.until("the ring is taken", |house| !house.is_idle()).await;
+        house.post("/v1/completions", crate::house::request(json!({}))).await
+    };
+    tokio::select! {
+        _ = stream(&house) => panic!("its ring holds"),
+        ((status, body), ()) = async { tokio::join!(waits, lose) } => {
+            assert_eq!((status.as_u16(), &body["error"]["code"]), (503, &json!("model_not_ready")));
+            assert!(body["error"]["message"].as_str().unwrap().contains("2 of 3 phones are Ready"), "{body}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -239,7 +298,7 @@ async fn a_gateway_that_closes_ends_its_answers_with_an_error_to_retry() {
 }
 
 /// The ring loses its tail at [`AT`], and the table becomes this route.
-async fn stream_into(route: polyphony_gateway::DeploymentRoute) -> Streamed {
+async fn stream_into(route: DeploymentRoute) -> Streamed {
     let house = House::with(config(), deployment(vec![ring_a()]), once(Act::Gone("a-tail")));
     let plan = async {
         house.until("the session has left its ring", |house| !house.phones.closed().is_empty()).await;
@@ -250,8 +309,7 @@ async fn stream_into(route: polyphony_gateway::DeploymentRoute) -> Streamed {
 
 #[tokio::test]
 async fn an_answer_does_not_go_on_with_another_model() {
-    let other =
-        polyphony_gateway::DeploymentRoute { manifest_digest: "other".into(), ..deployment(vec![ring_a_next()]) };
+    let other = DeploymentRoute { manifest_digest: "other".into(), ..deployment(vec![ring_a_next()]) };
     let streamed = stream_into(other).await;
     assert!(!streamed.is_done && streamed.text().len() < ANSWER.len(), "{streamed:?}");
     assert!(format!("{streamed:?}").contains("model_changed"), "{streamed:?}");
@@ -261,8 +319,7 @@ async fn an_answer_does_not_go_on_with_another_model() {
 async fn an_answer_ends_where_the_next_rings_context_does() {
     let n_so_far = tokens(PROMPT).len() as u32 + AT;
     for room in [0, 1, 3] {
-        let route =
-            polyphony_gateway::DeploymentRoute { context_length: n_so_far + room, ..deployment(vec![ring_a_next()]) };
+        let route = DeploymentRoute { context_length: n_so_far + room, ..deployment(vec![ring_a_next()]) };
         let streamed = stream_into(route).await;
         assert_eq!(streamed.token_ids().len() as u32, AT + room, "{streamed:?}");
         assert_eq!(streamed.finish_reasons(), ["length"], "{streamed:?}");

@@ -3,7 +3,7 @@
 
 mod hand;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +105,7 @@ impl World {
             deployments: BTreeMap::new(),
             placements: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            readable_models: BTreeSet::new(),
             tokens_per_second: BTreeMap::new(),
             setbacks: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -215,6 +216,7 @@ impl World {
     pub(super) fn restart(&mut self) {
         self.observed.uptime = Duration::ZERO;
         self.observed.sessions.clear();
+        self.observed.readable_models.clear();
         self.observed.setbacks.clear();
         for seen in self.observed.phones.values_mut() {
             *seen = PhoneSeen { object: seen.object.clone(), ..PhoneSeen::default() };
@@ -361,10 +363,12 @@ impl World {
         panic!("decisions do not come to rest: {:?}", decide(&self.observed));
     }
 
-    /// A deployment that is planned, loaded and available.
+    /// A deployment that is planned, loaded and available, and that somebody has asked.
     pub(super) fn serving(mut self) -> Self {
         self.settle();
         self.report(SegmentPhase::Ready);
+        let digests = self.observed.placements.values().map(|placement| placement.spec.manifest_digest.clone());
+        self.observed.readable_models = digests.collect();
         self.settle();
         assert_eq!(self.condition("Available"), "True Serving");
         self.told.clear();

@@ -13,6 +13,8 @@ pub struct Outcome {
     pub phones: Vec<String>,
     pub predicted_tokens_per_second: Option<f64>,
     pub is_ready: bool,
+    /// Why it cannot be asked, though it is ready.
+    pub unreadable: Option<Trouble>,
     /// What has still to happen: which phones load.
     pub waits_for: Vec<String>,
     /// Why it is not as it should be.

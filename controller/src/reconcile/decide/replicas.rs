@@ -26,7 +26,7 @@ use crate::reconcile::observe::{Health, ObjectKey, Observed};
 use crate::reconcile::problem::brief::Brief;
 use crate::reconcile::problem::census::{Census, LeftOut};
 use crate::reconcile::setbacks::Cause;
-use model_state::ModelState;
+use model_state::{ModelState, unreadable};
 use verdict::{Need, Verdict};
 
 /// A deployment waits this long at most for those that matter more, and holds up others no longer, however many plans it still needs.
@@ -306,17 +306,24 @@ impl<'a, 'b> Round<'a, 'b> {
         })
     }
 
+    fn unreadable(&self, generation: &Generation<'_>) -> Option<Trouble> {
+        let key = ObjectKey::of(self.deployment);
+        unreadable(self.observed, &key, self.deployment, generation.manifest_digest())
+    }
+
     fn outcome(&self, generation: &Generation<'_>, trouble: Option<Trouble>) -> Outcome {
         let waiting = |segment: &&&polyphony_api::SegmentPlacement| phase_of(self.observed, segment) != Phase::Ready;
         let describe = |segment: &&polyphony_api::SegmentPlacement| {
             format!("{} ({:?})", segment.spec.phone, phase_of(self.observed, segment))
         };
+        let is_ready = generation.is_ready(self.observed);
         Outcome {
             replica: generation.replica,
             generation: Some(generation.number),
             phones: generation.phones().into_iter().map(str::to_owned).collect(),
             predicted_tokens_per_second: generation.predicted_tokens_per_second(),
-            is_ready: generation.is_ready(self.observed),
+            is_ready,
+            unreadable: is_ready.then(|| self.unreadable(generation)).flatten(),
             waits_for: generation.segments.iter().filter(waiting).map(describe).collect(),
             trouble,
             ..Outcome::default()

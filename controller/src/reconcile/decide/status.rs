@@ -161,6 +161,8 @@ fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u
     let wanted = deployment.spec.replicas;
     let trouble = outcomes.iter().find_map(|outcome| outcome.trouble.clone().filter(|_| !outcome.is_ready));
     let trouble = trouble.or_else(|| outcomes.iter().find_map(|outcome| outcome.trouble.clone()));
+    let unreadable = unreadable(outcomes);
+    let trouble = trouble.or_else(|| unreadable.clone());
     let waiting: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.waits_for.iter().cloned()).collect();
     let loading = Trouble { reason: "Loading".into(), message: format!("waits for {}", waiting.join(", ")) };
     let say = |type_, status, why: Trouble| Statement { type_, status, reason: why.reason, message: why.message };
@@ -177,6 +179,8 @@ fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u
     });
     let available = if let Some(leaving) = &leaving {
         say("Available", Truth::False, leaving.clone())
+    } else if let Some(unreadable) = unreadable {
+        say("Available", Truth::False, unreadable)
     } else if n_ready > 0 {
         say("Available", Truth::True, plain("Serving", serving(outcomes, n_ready, wanted)))
     } else if wanted == 0 {
@@ -200,6 +204,12 @@ fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u
         None => say("Degraded", Truth::False, plain("AsDesired", String::new())),
     };
     [ready, available, progressing, degraded]
+}
+
+/// Why none of the replicas that are ready can be asked.
+fn unreadable(outcomes: &[Outcome]) -> Option<Trouble> {
+    let mut ready = outcomes.iter().filter(|outcome| outcome.is_ready).map(|outcome| outcome.unreadable.clone());
+    ready.next()?.filter(|_| ready.all(|why| why.is_some()))
 }
 
 fn serving(outcomes: &[Outcome], n_ready: u32, wanted: u32) -> String {

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use polyphony_model::{
-    Chat, ChatMessage, ChatTemplate, FileRange, Gguf, GgufError, Hyperparameters, TextSide, Tokenizer,
+    Card, Chat, ChatMessage, ChatTemplate, FileRange, Gguf, GgufError, Hyperparameters, TextSide, Tokenizer,
 };
 use proptest::prelude::*;
 
@@ -36,6 +36,14 @@ fn a_sound_file_is_read_with_every_tensor_in_its_place() {
     let query = gguf.tensor("blk.0.attn_q.weight").unwrap();
     let expected = FileRange { file: 0, offset: data_start as u64 + 1024 + 128 + 128, n_bytes: 4096 };
     assert_eq!((query.source.plain(), query.n_bytes), (Some(expected), 4096));
+}
+
+#[test]
+fn a_card_leaves_out_what_is_no_text() {
+    let mut file = gguf_writer::llama();
+    file.set("general.name", Value::U32(7)).set("general.license", gguf_writer::text("mit"));
+    let card = Card::from_gguf(&read(file.bytes()).unwrap());
+    assert_eq!((card.name, card.licence.as_deref(), card.n_parameters > 0), (None, Some("mit"), true));
 }
 
 #[test]

@@ -22,8 +22,13 @@ const PIECE: usize = 1 << 20;
 // === impl Kept ===
 
 impl Kept {
-    /// Reads the file at `path` once; `None` when its digest is another.
-    pub(super) fn open(path: &Path, sha256: &str) -> io::Result<Option<Self>> {
+    /// Reads the file at `path` once; `None` when its digest is another, or it is no file of at most `limit` bytes.
+    pub(super) fn open(path: &Path, sha256: &str, limit: u64) -> io::Result<Option<Self>> {
+        // What is no file of ours may block whoever opens it, or have no end.
+        let found = path.symlink_metadata()?;
+        if !found.is_file() || found.len() > limit {
+            return Ok(None);
+        }
         let file = File::open(path)?;
         let (mut digest, mut piece, mut n_bytes) = (Sha256::new(), vec![0; PIECE], 0);
         loop {

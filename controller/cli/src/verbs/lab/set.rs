@@ -7,6 +7,7 @@ use polyphony_farm::lab::{LinkChange, Sensors, parse_bytes};
 
 use super::question::{Change, Question};
 use crate::connection::ClusterFlags;
+use crate::numbers;
 
 /// Change a phone or a link while it runs; what is not named stays
 #[derive(Debug, Args)]
@@ -14,7 +15,7 @@ pub(super) struct LabSet {
     /// The phone
     phone: String,
     /// Share of one core, 0.1 to 1
-    #[arg(long, value_name = "CORES")]
+    #[arg(long, value_name = "CORES", value_parser = numbers::finite)]
     cpu: Option<f64>,
     /// Memory that its agent may have in all, such as 128Mi; over it, it is killed
     #[arg(long, value_name = "QUANTITY", value_parser = parse_bytes)]
@@ -26,16 +27,16 @@ pub(super) struct LabSet {
     #[arg(long, value_name = "PROFILE")]
     link: Option<String>,
     /// What the link carries, in each direction
-    #[arg(long, value_name = "MEGABITS")]
+    #[arg(long, value_name = "MEGABITS", value_parser = numbers::finite)]
     rate: Option<f64>,
     /// How long a packet takes, in each direction
-    #[arg(long, value_name = "MILLISECONDS")]
+    #[arg(long, value_name = "MILLISECONDS", value_parser = numbers::finite)]
     delay: Option<f64>,
     /// By how much the delay varies, up and down
-    #[arg(long, value_name = "MILLISECONDS")]
+    #[arg(long, value_name = "MILLISECONDS", value_parser = numbers::finite)]
     jitter: Option<f64>,
     /// The packets that are lost
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = numbers::finite)]
     loss: Option<f64>,
     /// Let nothing pass
     #[arg(long, conflicts_with = "heal")]
@@ -50,7 +51,7 @@ pub(super) struct LabSet {
     #[arg(long, value_name = "true|false")]
     charging: Option<bool>,
     /// Temperature that its sensors say
-    #[arg(long, value_name = "CELSIUS")]
+    #[arg(long, value_name = "CELSIUS", value_parser = numbers::finite)]
     temperature: Option<f64>,
 }
 

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::numbers;
+
 /// On what terms a lab is held; `lab up` passes them on.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Terms {
     /// How far a phone's measured time for one layer may be off its profile
-    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, value_parser = numbers::finite)]
     pub(super) tolerance: f64,
     /// Give agents so many times the memory of the file: for a bench that holds several deployments at once
     #[arg(long, value_name = "TIMES", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u64).range(1..=64))]

@@ -51,7 +51,7 @@ impl Show {
         let path = place::path_of(&self.of, cluster).await?;
         let files = SourceFiles::open(&path)?;
         let manifest = Manifest::outline(&path)?;
-        let card = Card::from_gguf(&files.header).with_context(|| path.display().to_string())?;
+        let card = Card::from_gguf(&files.header);
         let text = TextSide::of(&files, &manifest.hyperparameters).with_context(|| path.display().to_string())?;
         let source = template_source(&files);
         let mut out = io::stdout().lock();

@@ -48,3 +48,30 @@ impl<'a> ModelState<'a> {
         }
     }
 }
+
+/// Why what phones have loaded cannot be asked: the gateway has no tokenizer of the model with this manifest digest, and none is about to
+/// come.
+pub(super) fn unreadable(
+    observed: &Observed,
+    key: &ObjectKey,
+    deployment: &InferenceDeployment,
+    digest: &str,
+) -> Option<Trouble> {
+    if observed.is_readable(digest) {
+        return None;
+    }
+    let name = &deployment.spec.model;
+    let progress = observed.models.get(&ObjectKey::new(&key.namespace, name)).map(|seen| &seen.progress);
+    let why = match (ModelState::of(observed, key, deployment), progress) {
+        // After a start the file is looked at, and as a rule that is a moment.
+        (_, Some(None | Some(Progress::Verifying | Progress::Named { .. }))) => return None,
+        (_, Some(Some(Progress::Fetching { step: FetchStep::Resolving, .. }))) => return None,
+        (ModelState::Trouble(trouble), _) => trouble.message,
+        (ModelState::Resolved(_), _) => {
+            format!("the source of Model {name} has another file by now, which phones have not loaded")
+        }
+        (ModelState::Pending, _) => format!("the file of Model {name} is on its way"),
+    };
+    let message = format!("phones have it loaded, but the gateway has no tokenizer of it, and cannot answer: {why}");
+    Some(Trouble { reason: "ModelUnreadable".into(), message })
+}

@@ -1,6 +1,6 @@
 //! A new plan for a replica: asked of the planner, and written as placements. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use polyphony_api::inference_deployment::PlanSummary;
@@ -86,6 +86,15 @@ impl<'a> Round<'a, '_> {
                 waiting(self, "its plan to be computed")
             }
             Err(Unplanned::Infeasible(infeasible)) => {
+                let leaving = leaving(self.observed);
+                let freed = ledger::keys(staying).chain(leaving.keys().map(|key| (*key).clone()));
+                if !leaving.is_empty() && ask(&self.ledger.without(freed)).is_ok() {
+                    let whose: BTreeSet<&str> = leaving.values().copied().collect();
+                    let whose = whose.into_iter().collect::<Vec<_>>().join(", ");
+                    let what =
+                        format!("memory that an earlier generation of {whose} gives back when its sessions have ended");
+                    return waiting(self, &what);
+                }
                 let taken = self.ledger.all();
                 let refused = problem::refusals(self.observed, &self.request(resolved, &excluded, &taken, None));
                 let trouble = self.trouble_of(&infeasible, need, &refused);
@@ -238,6 +247,13 @@ impl<'a> Round<'a, '_> {
                     && spec.numerics_class == planned.numerics_class
             })
     }
+}
+
+/// Placements that are being deleted, with their deployments: their memory comes back by itself.
+fn leaving(observed: &Observed) -> BTreeMap<&ObjectKey, &str> {
+    let placements = observed.placements.iter();
+    let leaving = placements.filter(|(_, placement)| placement.metadata.deletion_timestamp.is_some());
+    leaving.map(|(key, placement)| (key, placement.spec.deployment.as_str())).collect()
 }
 
 /// Reason and message, with the phones that the planner was not asked about: they may be what is missing.

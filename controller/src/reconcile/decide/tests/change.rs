@@ -10,7 +10,7 @@ use polyphony_protocol::hub::SegmentPhase;
 use super::super::fixtures::{MIB, World, key};
 use super::super::{Action, decide};
 use super::three_phones;
-use crate::models::{Progress, Reason, Resolved};
+use crate::models::{Progress, Reason, Refusal, Resolved};
 use crate::routes;
 
 #[test]
@@ -63,6 +63,48 @@ fn a_drain_has_an_end_even_if_a_session_has_none() {
     world.wait(601);
     world.settle();
     assert_eq!(world.observed.placements.len(), 0);
+}
+
+#[test]
+fn a_plan_that_lacks_only_what_an_earlier_one_gives_back_is_to_come() {
+    // Scaled down and up again, or deleted and made again, while an answer runs.
+    for is_another in [false, true] {
+        let mut world = World::new().with_phones(&[120]).with_deployment(|_| ()).serving();
+        world.busy(1);
+        world.edit_deployment(|deployment| deployment.spec.replicas = 0);
+        world.settle();
+        world.edit_deployment(|deployment| {
+            deployment.spec.replicas = 1;
+            deployment.metadata.generation = Some(2);
+            if is_another {
+                deployment.metadata.uid = Some("other".into());
+                deployment.status = None;
+            }
+        });
+        world.settle();
+        assert_eq!(world.generations(), Vec::<String>::new());
+        assert_eq!(world.condition("Progressing"), "True Loading");
+        assert!(
+            world.message("Available").contains("an earlier generation of d gives back"),
+            "{}",
+            world.message("Available")
+        );
+        assert!(routes::table(&world.observed).deployments["d"].is_planned, "who asks may wait for it");
+        world.busy(0);
+        world.settle();
+        assert_eq!(world.generations().len(), 1);
+    }
+    // What would not do even so is told.
+    let mut world = World::new().with_phones(&[120]).with_deployment(|_| ()).serving();
+    world.busy(1);
+    world.edit_deployment(|deployment| deployment.spec.replicas = 0);
+    world.settle();
+    world.edit_deployment(|deployment| {
+        deployment.spec.replicas = 1;
+        deployment.spec.context_length = 1 << 20;
+    });
+    world.settle();
+    assert!(world.condition("Progressing").starts_with("False"), "{}", world.condition("Progressing"));
 }
 
 #[test]
@@ -132,6 +174,42 @@ fn a_source_that_hangs_is_told_of_though_its_model_was_verified_before_and_what_
         assert_eq!(world.condition("Degraded"), degraded);
         assert_eq!(world.condition("Available"), "True Serving");
     }
+}
+
+#[test]
+fn what_phones_have_loaded_is_available_only_where_its_text_can_be_read() {
+    let mut world = World::new().with_phones(&[300, 300]).with_deployment(|_| ()).serving();
+    let resolved = world.observed.models[&key("m")].progress.clone();
+    let Some(Progress::Resolved(of)) = &resolved else { panic!("it is resolved") };
+    let path = "/m.gguf".into();
+    let other =
+        Resolved { path, manifest: of.manifest.clone(), manifest_json: of.manifest_json.clone(), digest: "0".into() };
+    let lost =
+        |message: &str| Some(Progress::Refused(Refusal { reason: Reason::FileNotFound, message: message.to_owned() }));
+    let mut available = |is_readable: bool, progress: Option<Progress>| {
+        let digest = of.digest.clone();
+        world.observed.readable_models = is_readable.then_some(digest).into_iter().collect();
+        world.observed.models.get_mut(&key("m")).unwrap().progress = progress;
+        world.settle();
+        let is_available = world.condition("Available").starts_with("True");
+        assert!(is_available || world.condition("Ready").starts_with("False"), "{}", world.condition("Ready"));
+        let reason = routes::table(&world.observed).deployments["d"].unavailable_reason.clone();
+        assert_eq!(reason, Some(world.message("Available")).filter(|_| !is_available));
+        (world.condition("Available"), reason.unwrap_or_default())
+    };
+    // The controller has started again, and looks at the file.
+    for progress in [None, Some(Progress::Verifying)] {
+        assert_eq!(available(false, progress).0, "True Serving");
+    }
+    let (said, why) = available(false, lost("there is no file /m.gguf"));
+    assert_eq!(said, "False ModelUnreadable");
+    assert!(why.contains("there is no file /m.gguf") && why.contains("no tokenizer"), "{why}");
+    assert_eq!(available(true, lost("there is no file /m.gguf")).0, "True Serving");
+    assert_eq!(available(false, Some(Progress::Stalled { path: "/m.gguf".into() })).0, "False ModelUnreadable");
+    assert_eq!(available(false, resolved.clone()).0, "True Serving");
+    let (said, why) = available(false, Some(Progress::Resolved(std::sync::Arc::new(other))));
+    assert_eq!(said, "False ModelUnreadable");
+    assert!(why.contains("another file by now"), "{why}");
 }
 
 #[test]
