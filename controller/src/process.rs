@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -157,6 +157,7 @@ impl Process {
             models: models.clone(),
             gateway: gateway.clone(),
             run_out,
+            setbacks: Mutex::default(),
         });
         let reconciler = Reconciler {
             actor: Actor { client, registry, models: models.clone() },

@@ -166,6 +166,7 @@ impl Rounds {
         let followed = self.follow_all(decision.courses, &observed).await;
         self.learn(memory, &observed, &followed);
         self.read_back(memory, uptime, followed.into_iter().flat_map(|one| one.written)).await;
+        memory.setbacks().clone_into(&mut self.sources.setbacks());
         let took = began.elapsed();
         self.metrics.note_round(took);
         self.reach.note_round(Instant::now());

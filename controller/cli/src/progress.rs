@@ -9,6 +9,7 @@ use polyphony_api::{GROUP, VERSION};
 use serde_json::Value;
 
 use crate::server::{Server, with_query};
+use crate::terminal;
 
 const REFRESH: Duration = Duration::from_millis(150);
 const TEMPLATE: &str = "{prefix} [{bar:16}] {msg}";
@@ -83,7 +84,7 @@ pub fn loading(placements: &[Value]) -> Vec<Loading> {
         .filter(|placement| newest.get(&number(placement, "replica")) == Some(&number(placement, "planGeneration")))
         .collect();
     current.sort_by_key(|placement| (number(placement, "replica"), number(placement, "stage")));
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| terminal::line(value.as_str().unwrap_or_default()).into_owned();
     let width = current.iter().map(|placement| text(&placement["spec"]["phone"]).chars().count()).max().unwrap_or(0);
     let holds_width =
         current.iter().map(|placement| text(&placement["spec"]["holds"]["summary"]).chars().count()).max().unwrap_or(0);

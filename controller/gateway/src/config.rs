@@ -40,7 +40,8 @@ pub struct GatewayConfig {
     pub inter_token_deadline: Duration,
     /// How long an interrupted session waits for a ring that can go on, where there is one or a plan for one.
     pub replay_deadline: Duration,
-    /// How long a session whose ring was lost waits where there is no plan for another: a phone may only be starting again.
+    /// How long a session whose ring was lost waits where there is no plan for another: a phone may only be starting again. And how long
+    /// a request waits for its model's file to be found where phones serve it: the controller may only be starting again.
     pub no_plan_deadline: Duration,
     /// Replays in a row that bring no token.
     pub max_replays: u32,

@@ -87,8 +87,12 @@ impl ModelTexts {
 
     /// The text side of a model that has been read before, whose file may be gone since.
     pub(crate) fn known(&self, digest: &str) -> Option<Arc<ModelText>> {
-        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        cached.iter().find(|(known, _)| known == digest)?.1.get().cloned()
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = cached.iter().position(|(known, _)| known == digest).and_then(|at| cached.remove(at))?;
+        // What is used stays, above all where it could not be read again.
+        let text = entry.1.get().cloned();
+        cached.push_back(entry);
+        text
     }
 
     /// Digests of the models that [`known`](Self::known) finds.
@@ -148,7 +152,7 @@ mod tests {
     fn the_models_used_last_are_kept() {
         let texts = ModelTexts::new(2);
         let (a, b) = (texts.cell("a"), texts.cell("b"));
-        assert!(Arc::ptr_eq(&a, &texts.cell("a")), "used again");
+        assert!(texts.known("a").is_none(), "nothing has read it, but it is used again");
         texts.cell("c");
         assert!(Arc::ptr_eq(&a, &texts.cell("a")));
         assert!(!Arc::ptr_eq(&b, &texts.cell("b")), "used before all others");

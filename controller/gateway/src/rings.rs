@@ -28,6 +28,7 @@ use crate::routes::{PhoneLinks, RouteTable};
 use crate::sessions::{Answer, Job, Model, Sessions};
 
 use books::Books;
+use patience::Prospect;
 use runner::Runner;
 use seat::changed;
 
@@ -71,7 +72,7 @@ impl Rings {
 
     async fn find(&self, id: &str) -> Result<Model, ApiError> {
         let config = &self.books.config;
-        let deadline = Instant::now() + config.queue_deadline;
+        let began = Instant::now();
         let unread = |reason: &str| ApiError::not_ready(id, Some(reason), config.retry_after);
         let mut routes = self.books.routes.clone();
         loop {
@@ -79,7 +80,8 @@ impl Rings {
             let known = || ApiError::model_not_found(id, table.deployments.keys());
             let route = table.deployments.get(id).ok_or_else(known)?.clone();
             if let Some(path) = route.model_path.clone() {
-                let read = timeout_at(deadline, self.texts.get(&route.manifest_digest, path)).await;
+                let read =
+                    timeout_at(began + config.queue_deadline, self.texts.get(&route.manifest_digest, path)).await;
                 let read = read.map_err(|_| unread("its model file takes too long to read"))?;
                 return Ok(Model { id: id.to_owned(), route, text: read.map_err(ApiError::internal)? });
             }
@@ -87,8 +89,8 @@ impl Rings {
             if let Some(text) = self.texts.known(&route.manifest_digest) {
                 return Ok(Model { id: id.to_owned(), route, text });
             }
-            // Where phones serve and nothing is said against it, the controller has just begun, and is at the file.
-            if !route.is_ready() {
+            // Where nothing is said against it the controller is at the file, or its phones are about to be back: after a start, say.
+            if route.unavailable_reason.is_some() || Prospect::of(&route) == Prospect::None {
                 return Err(unread(
                     route.unavailable_reason.as_deref().unwrap_or("its model file is not resolved yet"),
                 ));
@@ -96,7 +98,7 @@ impl Rings {
             tokio::select! {
                 () = changed(&mut routes) => {}
                 () = self.books.closing() => return Err(ApiError::closing(config.retry_after)),
-                () = sleep_until(deadline) => return Err(unread("its model file is still being verified")),
+                () = sleep_until(began + config.no_plan_deadline) => return Err(unread("its model file is still being verified")),
             }
         }
     }

@@ -23,7 +23,7 @@ pub(crate) trait Sessions: Send + Sync + 'static {
     /// A model with its text side.
     ///
     /// # Errors
-    /// 404 where there is none of that name, 503 where its file is not read and cannot be now, 500 where it is at fault.
+    /// 404 where there is none of that name, 503 where its file is not read and cannot be, or not before long, or the program ends, 500 where it is at fault.
     fn model<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Model, ApiError>>;
 
     /// Waits for a place, and begins to answer.

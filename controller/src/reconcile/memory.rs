@@ -48,6 +48,10 @@ impl Memory {
         observed.written = self.written.clone();
     }
 
+    pub(super) fn setbacks(&self) -> &Setbacks {
+        &self.setbacks
+    }
+
     /// Something went wrong with a deployment, or with the plan of a replica of it; of other subjects nothing is kept.
     pub(super) fn set_back(
         &mut self,

@@ -1,7 +1,7 @@
 //! Observed: everything that a decision may look at, as plain data, the time included.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -224,11 +224,19 @@ pub struct Sources {
     pub gateway: Arc<Gateway>,
     /// Phones whose leases had run out when this process started.
     pub run_out: BTreeSet<String>,
+    /// As the last round left them.
+    pub setbacks: Mutex<Setbacks>,
 }
 
 // === impl Sources ===
 
 impl Sources {
+    /// Deployments that went wrong of late, for whoever observes.
+    pub fn setbacks(&self) -> MutexGuard<'_, Setbacks> {
+        // They are replaced whole.
+        self.setbacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Looks at everything once.
     pub fn observe(&self, settings: Settings, uptime: Duration, instant: Instant) -> Observed {
         let unsound = self.gateway.unsound_models().borrow().clone();
@@ -277,7 +285,7 @@ impl Sources {
             sessions,
             readable_models: self.gateway.readable_models(),
             tokens_per_second,
-            setbacks: Setbacks::new(),
+            setbacks: self.setbacks().clone(),
             waiting: BTreeMap::new(),
             written: BTreeMap::new(),
         }

@@ -1,12 +1,14 @@
 //! Phones and the control plane die without warning; nothing that people have asked for is lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use polyphony_e2e::shelf::{Shelf, real_model, wait_until};
+use polyphony_e2e::shelf::{Shelf, golden_file, real_model, wait_until};
 use polyphony_e2e::stream::Gateway;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::manifests::{deployment, model, tiny_model};
+use crate::moves::metric;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -151,4 +153,84 @@ async fn a_phone_that_died_with_the_control_plane_is_not_called_ready_when_that_
     assert_eq!(ready("phone-1", "Unknown")["reason"], "Awaited");
     assert_eq!(placements(), before, "nothing is torn down meanwhile");
     ready("phone-2", "True");
+}
+
+#[tokio::test]
+async fn who_runs_or_waits_on_a_ring_that_is_lost_without_another_is_told_why_within_seconds() {
+    let Some(path) = real_model() else { return };
+    let shelf = Shelf::up(1, "400Mi").unwrap();
+    let of_one_session = deployment("talk", "smollm2", 1, "f16", 2048).replace("maxSessions: 2", "maxSessions: 1");
+    shelf.apply(&format!("{}---\n{of_one_session}", model("smollm2", &path))).unwrap().ok().unwrap();
+    shelf.wait_available("talk").unwrap();
+    let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
+    let body = json!({"model": "talk", "prompt": "Once", "max_tokens": 2000, "temperature": 0, "ignore_eos": true});
+    let mut of_stream = body.clone();
+    of_stream["stream"] = json!(true);
+    let mut pieces = gateway.stream("/v1/completions", &of_stream).await.unwrap();
+    pieces.next().await.unwrap().expect("it has begun");
+    let broken_off = async {
+        let mut last = Value::Null;
+        // A stream that breaks off has no `[DONE]`.
+        while let Ok(Some(piece)) = pieces.next().await {
+            last = piece;
+        }
+        last["error"].clone()
+    };
+    let lose = async {
+        while metric(&gateway, "polyphony_requests_waiting").await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        shelf.kill("phone-1").unwrap();
+        Instant::now()
+    };
+    let all = async { tokio::join!(broken_off, gateway.post("/v1/completions", &body), lose) };
+    let (broken_off, refused, lost_at) = timeout(SOON, all).await.expect("both are told");
+    let (status, refused) = refused.unwrap();
+    // Nobody waits out a minute: a phone that only starts again would be back by then.
+    assert!(lost_at.elapsed() < Duration::from_secs(25), "{:?}", lost_at.elapsed());
+    assert_eq!(broken_off["code"], "no_ring", "{broken_off}");
+    assert_eq!((status, &refused["error"]["code"]), (503, &json!("model_not_ready")), "{refused}");
+    for error in [&broken_off, &refused["error"]] {
+        assert!(error["message"].as_str().unwrap().contains("phone-1"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_file_that_is_gone_when_the_control_plane_is_back_is_told_of_until_it_is_there_again() {
+    let shelf = Shelf::planned("cpu", 2, "64Mi").unwrap();
+    shelf.start().unwrap();
+    let (path, away) = (shelf.data_dir().join("tiny.gguf"), shelf.data_dir().join("away.gguf"));
+    std::fs::copy(golden_file("tiny/llama_q8_0.gguf"), &path).unwrap();
+    let manifest = format!("{}---\n{}", model("tiny", &path), deployment("talk", "tiny", 2, "f16", 128));
+    shelf.apply(&manifest).unwrap().ok().unwrap();
+    shelf.wait_available("talk").unwrap();
+    let placements = || -> Vec<Value> {
+        let all = shelf.list("segmentplacements").unwrap();
+        all.iter().map(|one| json!([one["metadata"]["uid"], one["metadata"]["deletionTimestamp"]])).collect()
+    };
+    let before = placements();
+    shelf.kill("controller").unwrap();
+    std::fs::rename(&path, &away).unwrap();
+    shelf.start().unwrap();
+
+    let why = wait_until("the deployment to say that it cannot be asked", SOON, || {
+        let deployment = shelf.get("inferencedeployment/talk")?;
+        let conditions = deployment["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let unreadable = conditions.iter().find(|condition| condition["reason"] == "ModelUnreadable").cloned();
+        Ok(unreadable.filter(|_| !is_available(&deployment)))
+    })
+    .unwrap();
+    let why = why["message"].as_str().unwrap();
+    assert!(why.contains("tiny.gguf"), "{why}");
+    let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
+    let body = json!({"model": "talk", "prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0});
+    let (status, refused) = gateway.post("/v1/completions", &body).await.unwrap();
+    assert_eq!(status, 503, "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains(why), "{refused}");
+
+    std::fs::rename(&away, &path).unwrap();
+    shelf.wait_available("talk").unwrap();
+    let (status, answer) = gateway.post("/v1/completions", &body).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(placements(), before, "phones have served all the while");
 }

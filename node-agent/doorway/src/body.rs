@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::awaited::Awaited;
 use crate::hall::Guest;
 use crate::limits::Limits;
+use crate::visit::Visit;
 
 /// A request's body did not come in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +41,7 @@ pub fn is_late(error: &(dyn Error + 'static)) -> bool {
 
 /// So much of a body that nobody reads to its end is let pass, and for so long.
 const PASSED_BYTES: usize = 64 << 20;
-const PASSED_WITHIN: Duration = Duration::from_secs(5);
+const PASSED_WITHIN: Duration = Duration::from_secs(3);
 
 /// The body of a request, with its deadlines. What is not read of it is let pass: most clients hear no answer before they have sent all.
 pub(crate) struct Asked {
@@ -48,6 +49,7 @@ pub(crate) struct Asked {
     body: Option<Incoming>,
     /// Its client sends it when somebody begins to read.
     is_held_back: bool,
+    guest: Arc<Guest>,
     limits: Arc<Limits>,
     awaited: Awaited,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -63,8 +65,8 @@ pub(crate) struct Answer {
 
 impl Asked {
     /// `is_held_back` of a client that expects to be asked for it.
-    pub(crate) fn new(body: Incoming, is_held_back: bool, limits: Arc<Limits>) -> Self {
-        Self { body: Some(body), is_held_back, limits, awaited: Awaited::default(), sleep: None }
+    pub(crate) fn new(body: Incoming, is_held_back: bool, guest: Arc<Guest>, limits: Arc<Limits>) -> Self {
+        Self { body: Some(body), is_held_back, guest, limits, awaited: Awaited::default(), sleep: None }
     }
 }
 
@@ -117,7 +119,11 @@ impl Drop for Asked {
     fn drop(&mut self) {
         let rest = self.body.take().filter(|body| !body.is_end_stream() && !self.is_held_back);
         if let (Some(rest), Ok(runtime)) = (rest, Handle::try_current()) {
-            runtime.spawn(timeout(PASSED_WITHIN, let_pass(rest)));
+            let guest = self.guest.clone();
+            runtime.spawn(async move {
+                let _ = timeout(PASSED_WITHIN, let_pass(rest)).await;
+                guest.note(Visit::pass);
+            });
         }
     }
 }

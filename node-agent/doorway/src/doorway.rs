@@ -138,7 +138,7 @@ fn answer(
 ) -> impl Future<Output = Result<Response<Answer>, Infallible>> {
     guest.note(Visit::ask);
     let is_held_back = request.headers().contains_key(header::EXPECT);
-    let request = request.map(|body| Body::new(Asked::new(body, is_held_back, limits)));
+    let request = request.map(|body| Body::new(Asked::new(body, is_held_back, guest.clone(), limits)));
     async move {
         let response = router.oneshot(request).await?;
         Ok(response.map(|body| Answer::new(body, guest)))

@@ -54,6 +54,13 @@ impl Visit {
         (self.phase, self.since) = (Phase::Resting, now);
     }
 
+    /// What still came of a body that its answer did not need is over: it was no request's head.
+    pub(crate) fn pass(&mut self, now: Instant) {
+        if self.phase == Phase::Asking {
+            self.rest(now);
+        }
+    }
+
     /// Whether what was written now could be handed on, or lies unread.
     pub(crate) fn write(&mut self, went: bool, now: Instant) {
         match went {
@@ -106,7 +113,7 @@ mod tests {
         let at = |seconds: u32| start + seconds * SECOND;
         let mut visit = Visit::new(start);
         type Step<'a> = (&'a str, u32, fn(&mut Visit, Instant), Option<u32>, Option<u32>);
-        let table: [Step<'_>; 10] = [
+        let table: [Step<'_>; 13] = [
             ("more bytes of a handshake are no progress", 0, Visit::hear, Some(1), Some(0)),
             ("a head is awaited from the entry on", 1, Visit::enter, Some(3), Some(1)),
             ("the first of it gives it no more time", 2, Visit::hear, Some(3), Some(1)),
@@ -117,6 +124,9 @@ mod tests {
             ("it is read", 70, |visit, now| visit.write(true, now), None, None),
             ("the next request may take its time", 70, Visit::rest, Some(130), Some(70)),
             ("until it begins", 100, Visit::hear, Some(102), Some(100)),
+            ("or that was the rest of a body", 101, Visit::pass, Some(161), Some(101)),
+            ("an answer", 110, Visit::ask, None, None),
+            ("is not over with the rest of the body before", 111, Visit::pass, None, None),
         ];
         for (what, now, step, deadline, idle_since) in table {
             step(&mut visit, at(now));

@@ -61,10 +61,8 @@ impl Cache {
         cache.make_folder()?;
         // One of an earlier version was readable by all; where it is not ours to change, it stays as it is.
         let _ = fs::set_permissions(&cache.folder, fs::Permissions::from_mode(0o700));
-        for entry in cache.entries()? {
-            if entry.path.extension().is_some_and(|extension| extension == PART) {
-                let _ = fs::remove_file(&entry.path);
-            }
+        for path in cache.paths()?.filter(|path| path.extension().is_some_and(|extension| extension == PART)) {
+            clear(&path);
         }
         Ok(cache)
     }
@@ -178,14 +176,19 @@ impl Cache {
         Ok(total + n_bytes <= self.limit_bytes)
     }
 
-    fn entries(&self) -> Result<Vec<Entry>, CacheError> {
+    fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, CacheError> {
         let listing = fs::read_dir(&self.folder).map_err(|source| self.error(&self.folder, source))?;
-        let entry_of = |entry: fs::DirEntry| {
-            let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+        Ok(listing.flatten().map(|entry| entry.path()))
+    }
+
+    /// The files, of which none is a link.
+    fn entries(&self) -> Result<Vec<Entry>, CacheError> {
+        let entry_of = |path: PathBuf| {
+            let metadata = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?;
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            Some(Entry { path: entry.path(), n_bytes: metadata.len(), used })
+            Some(Entry { path, n_bytes: metadata.len(), used })
         };
-        Ok(listing.flatten().filter_map(entry_of).collect())
+        Ok(self.paths()?.filter_map(entry_of).collect())
     }
 
     /// Only a digest names a file: nothing that a manifest says can lead out of the folder.
@@ -355,6 +358,10 @@ mod tests {
         assert_eq!(files(folder.path()), [""; 0]);
         // Of a run that was killed.
         fs::write(folder.path().join("x.part"), b"wei").unwrap();
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        let link = folder.path().join(format!("{}.0.part", digest(b"weights")));
+        std::os::unix::fs::symlink(elsewhere.path(), link).unwrap();
+        fs::create_dir(folder.path().join("y.part")).unwrap();
         Cache::open(folder.path().into(), 1000).unwrap();
         assert_eq!(files(folder.path()), [""; 0]);
     }

@@ -233,7 +233,7 @@ impl Chat {
         if answer.finish_reason.as_deref() == Some("length") {
             parts.push("cut at the token limit (--max-tokens, contextLength)".to_owned());
         }
-        let summary = parts.join(" · ");
+        let summary = terminal::line(&parts.join(" · ")).into_owned();
         if io::stderr().is_terminal() {
             tell!("\x1b[2m{summary}\x1b[0m");
         } else {

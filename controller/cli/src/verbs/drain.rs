@@ -18,6 +18,7 @@ use crate::duration;
 use crate::failure::Failure;
 use crate::phones::{name_of, pick};
 use crate::server::{path_segment, with_query};
+use crate::terminal;
 use crate::verbs::apply::DryRun;
 use crate::verbs::completion;
 use crate::verbs::cordon::set_spec;
@@ -100,7 +101,7 @@ impl Drain {
             }
             for (deployment, why) in hindrances(connection, &held).await? {
                 if told.get(&deployment) != Some(&why) {
-                    tell!("waiting for inferencedeployment {deployment}: {why}");
+                    tell!("waiting for inferencedeployment {deployment}: {}", terminal::line(&why));
                     told.insert(deployment, why);
                 }
             }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::connection::ClusterFlags;
 use crate::failure::Failure;
 use crate::printing::{self, Format};
+use crate::terminal;
 
 /// Show the versions of this program and of the server.
 #[derive(Debug, Args)]
@@ -40,7 +41,8 @@ impl Version {
             None => {
                 writeln!(out, "Client Version: {own}")?;
                 if let Ok(Some(server)) = &server {
-                    writeln!(out, "Server Version: {}", server["gitVersion"].as_str().unwrap_or("unknown"))?;
+                    let version = server["gitVersion"].as_str().unwrap_or("unknown");
+                    writeln!(out, "Server Version: {}", terminal::line(version))?;
                 }
             }
         }

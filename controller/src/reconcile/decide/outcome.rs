@@ -13,8 +13,7 @@ pub struct Outcome {
     pub phones: Vec<String>,
     pub predicted_tokens_per_second: Option<f64>,
     pub is_ready: bool,
-    /// Why it cannot be asked, though it is ready.
-    pub unreadable: Option<Trouble>,
+    pub text: Text,
     /// What has still to happen: which phones load.
     pub waits_for: Vec<String>,
     /// Why it is not as it should be.
@@ -24,6 +23,19 @@ pub struct Outcome {
     pub time_to_first_token_seconds: Option<f64>,
     /// What the balancer says of it; `None` while it is not asked.
     pub balance: Option<Statement>,
+}
+
+/// Reason of a deployment that is loaded, and whose text nobody can read.
+pub const UNREADABLE: &str = "ModelUnreadable";
+
+/// Whether the gateway can turn text into tokens of the model that a replica runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Text {
+    #[default]
+    Readable,
+    /// The file is looked at, as a rule for a moment.
+    Awaited,
+    Missing(Trouble),
 }
 
 /// A reason for machines, a sentence for people.

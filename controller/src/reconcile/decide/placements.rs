@@ -68,7 +68,7 @@ pub(super) fn release(key: &ObjectKey, placement: &SegmentPlacement) -> Action {
     Action::ReleasePlacement { key: key.clone(), finalizers_left }
 }
 
-fn has_finalizer(placement: &SegmentPlacement) -> bool {
+pub(super) fn has_finalizer(placement: &SegmentPlacement) -> bool {
     placement.finalizers().iter().any(|name| name == DRAIN_FINALIZER)
 }
 

@@ -13,12 +13,12 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use polyphony_api::InferenceDeployment;
 use polyphony_api::condition::Statement;
 use polyphony_api::segment_placement::Phase;
+use polyphony_api::{InferenceDeployment, SegmentPlacement};
 
-use super::outcome::{Outcome, Trouble};
-use super::placements::{last_words, release};
+use super::outcome::{Outcome, Text, Trouble};
+use super::placements::{has_finalizer, last_words, release};
 use super::{Action, Decision, Planner, Subject, status};
 use crate::reconcile::generations::{Generation, of_deployment, phase_of};
 use crate::reconcile::ledger::{self, Ledger};
@@ -26,7 +26,7 @@ use crate::reconcile::observe::{Health, ObjectKey, Observed};
 use crate::reconcile::problem::brief::Brief;
 use crate::reconcile::problem::census::{Census, LeftOut};
 use crate::reconcile::setbacks::Cause;
-use model_state::{ModelState, unreadable};
+use model_state::{ModelState, text_of};
 use verdict::{Need, Verdict};
 
 /// A deployment waits this long at most for those that matter more, and holds up others no longer, however many plans it still needs.
@@ -39,6 +39,7 @@ pub(super) fn decide(
     decision: &mut Decision,
 ) -> BTreeMap<ObjectKey, Statement> {
     let mut ledger = ledger_after(observed, decision);
+    let mut leaving = leaving_after(observed, decision);
     let census = Census::of(observed);
     decision.failed.extend(census.left_out.iter().map(|(what, words)| {
         let subject = match what {
@@ -72,12 +73,14 @@ pub(super) fn decide(
             Some(setback) => Err(setback.words.clone()),
             None => decision.apart(subject.clone(), |actions| {
                 let mut round = Round::new(observed, planner, key, deployment, &mut ledger, &census, actions);
+                round.leaving = std::mem::take(&mut leaving);
                 round.gives_way =
                     chooses.is_some_and(|priority| deployment.spec.priority < priority) && !waits_long(key);
                 let outcomes = round.all_replicas();
                 let balances = round.balances(&outcomes);
                 let (stories, awaits_plan) = (std::mem::take(&mut round.stories), round.awaits_plan);
                 let waits = awaits_plan || round.has_given_way;
+                leaving = std::mem::take(&mut round.leaving);
                 status::decide(observed, key, deployment, &outcomes, actions);
                 actions.extend(stories);
                 (balances, awaits_plan, waits)
@@ -92,6 +95,7 @@ pub(super) fn decide(
             Err(words) => {
                 // What it had reserved by then is not reserved.
                 ledger = ledger_after(observed, decision);
+                leaving = leaving_after(observed, decision);
                 let _ =
                     decision.apart(subject, |actions| status::broken_down(observed, key, deployment, &words, actions));
             }
@@ -115,6 +119,22 @@ fn ledger_after(observed: &Observed, decision: &Decision) -> Ledger {
     ledger
 }
 
+/// Placements whose sessions end, and whose memory then comes back by itself.
+fn leaving_after(observed: &Observed, decision: &Decision) -> BTreeSet<ObjectKey> {
+    let mut leaving: BTreeSet<ObjectKey> = BTreeSet::new();
+    let is_deleted = |placement: &SegmentPlacement| placement.metadata.deletion_timestamp.is_some();
+    let deleted = observed.placements.iter().filter(|(_, placement)| is_deleted(placement) && has_finalizer(placement));
+    leaving.extend(deleted.map(|(key, _)| key.clone()));
+    for action in decision.actions() {
+        match action {
+            Action::DeletePlacement { key } => drop(leaving.insert(key.clone())),
+            Action::ReleasePlacement { key, .. } => drop(leaving.remove(key)),
+            _ => {}
+        }
+    }
+    leaving
+}
+
 /// One deployment in one round.
 struct Round<'a, 'b> {
     observed: &'a Observed,
@@ -126,6 +146,8 @@ struct Round<'a, 'b> {
     /// Phones by the replica that uses them.
     taken: BTreeSet<(u32, String)>,
     ledger: &'b mut Ledger,
+    /// Placements whose memory comes back by itself.
+    leaving: BTreeSet<ObjectKey>,
     census: &'b Census<'a>,
     /// What it asks of phones, once it asks.
     brief: OnceCell<Brief<'a>>,
@@ -162,11 +184,12 @@ impl<'a, 'b> Round<'a, 'b> {
             observed,
             planner,
             deployment,
-            model: ModelState::of(observed, key, deployment),
+            model: ModelState::of(observed, &key.namespace, &deployment.spec.model),
             next_generation: plan::next_generation(observed, deployment),
             taken: staying.flat_map(phones).collect(),
             generations,
             ledger,
+            leaving: BTreeSet::new(),
             census,
             brief: OnceCell::new(),
             actions,
@@ -306,24 +329,17 @@ impl<'a, 'b> Round<'a, 'b> {
         })
     }
 
-    fn unreadable(&self, generation: &Generation<'_>) -> Option<Trouble> {
-        let key = ObjectKey::of(self.deployment);
-        unreadable(self.observed, &key, self.deployment, generation.manifest_digest())
-    }
-
     fn outcome(&self, generation: &Generation<'_>, trouble: Option<Trouble>) -> Outcome {
-        let waiting = |segment: &&&polyphony_api::SegmentPlacement| phase_of(self.observed, segment) != Phase::Ready;
-        let describe = |segment: &&polyphony_api::SegmentPlacement| {
-            format!("{} ({:?})", segment.spec.phone, phase_of(self.observed, segment))
-        };
-        let is_ready = generation.is_ready(self.observed);
+        let waiting = |segment: &&&SegmentPlacement| phase_of(self.observed, segment) != Phase::Ready;
+        let describe =
+            |segment: &&SegmentPlacement| format!("{} ({:?})", segment.spec.phone, phase_of(self.observed, segment));
         Outcome {
             replica: generation.replica,
             generation: Some(generation.number),
             phones: generation.phones().into_iter().map(str::to_owned).collect(),
             predicted_tokens_per_second: generation.predicted_tokens_per_second(),
-            is_ready,
-            unreadable: is_ready.then(|| self.unreadable(generation)).flatten(),
+            is_ready: generation.is_ready(self.observed),
+            text: generation.segments.first().map_or(Text::Readable, |head| text_of(self.observed, head)),
             waits_for: generation.segments.iter().filter(waiting).map(describe).collect(),
             trouble,
             ..Outcome::default()
@@ -333,7 +349,9 @@ impl<'a, 'b> Round<'a, 'b> {
     /// Deletes a generation whose sessions may end first.
     fn drain(&mut self, generation: &Generation<'_>) {
         for segment in generation.segments.iter().filter(|segment| segment.metadata.deletion_timestamp.is_none()) {
-            self.actions.push(Action::DeletePlacement { key: ObjectKey::of(*segment) });
+            let key = ObjectKey::of(*segment);
+            self.leaving.insert(key.clone());
+            self.actions.push(Action::DeletePlacement { key });
         }
     }
 

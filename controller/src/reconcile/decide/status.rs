@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::{DEPLOYMENT_LABEL, InferenceDeployment, InferenceDeploymentStatus};
 
-use super::outcome::{Outcome, Trouble};
+use super::outcome::{Outcome, Text, Trouble, UNREADABLE};
 use super::story::{Severity, tell};
 use super::{Action, condition_time};
 use crate::reconcile::generations::of_deployment;
@@ -97,7 +97,7 @@ fn status_of(
     }
     status.tokens_per_second = tokens_per_second(observed, deployment, &status, before);
     let now = condition_time(observed);
-    for statement in statements(deployment, outcomes, status.ready_replicas) {
+    for statement in statements(deployment, outcomes, status.ready_replicas, before) {
         condition::set(&mut status.conditions, &statement, deployment.metadata.generation, &now);
     }
     let said = condition::find(&before.conditions, "Balanced");
@@ -157,13 +157,19 @@ fn tokens_per_second(
     }
 }
 
-fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u32) -> [Statement; 4] {
+fn statements(
+    deployment: &InferenceDeployment,
+    outcomes: &[Outcome],
+    n_ready: u32,
+    before: &InferenceDeploymentStatus,
+) -> [Statement; 4] {
     let wanted = deployment.spec.replicas;
     let trouble = outcomes.iter().find_map(|outcome| outcome.trouble.clone().filter(|_| !outcome.is_ready));
     let trouble = trouble.or_else(|| outcomes.iter().find_map(|outcome| outcome.trouble.clone()));
-    let unreadable = unreadable(outcomes);
-    let trouble = trouble.or_else(|| unreadable.clone());
     let waiting: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.waits_for.iter().cloned()).collect();
+    let unreadable = unreadable(outcomes, before);
+    // What is on its way to phones may be read.
+    let trouble = trouble.or_else(|| unreadable.clone().filter(|_| waiting.is_empty()));
     let loading = Trouble { reason: "Loading".into(), message: format!("waits for {}", waiting.join(", ")) };
     let say = |type_, status, why: Trouble| Statement { type_, status, reason: why.reason, message: why.message };
     let plain = |reason: &str, message: String| Trouble { reason: reason.to_owned(), message };
@@ -206,10 +212,19 @@ fn statements(deployment: &InferenceDeployment, outcomes: &[Outcome], n_ready: u
     [ready, available, progressing, degraded]
 }
 
-/// Why none of the replicas that are ready can be asked.
-fn unreadable(outcomes: &[Outcome]) -> Option<Trouble> {
-    let mut ready = outcomes.iter().filter(|outcome| outcome.is_ready).map(|outcome| outcome.unreadable.clone());
-    ready.next()?.filter(|_| ready.all(|why| why.is_some()))
+/// Why none of the replicas that are ready can be asked. While files are looked at, what was said before stands.
+fn unreadable(outcomes: &[Outcome], before: &InferenceDeploymentStatus) -> Option<Trouble> {
+    let texts = || outcomes.iter().filter(|outcome| outcome.is_ready).map(|outcome| &outcome.text);
+    if texts().any(|text| *text == Text::Readable) {
+        return None;
+    }
+    let missing = texts().find_map(|text| match text {
+        Text::Missing(why) => Some(why.clone()),
+        Text::Readable | Text::Awaited => None,
+    });
+    let said = condition::find(&before.conditions, "Available").filter(|said| said.reason == UNREADABLE);
+    let said = || Some(Trouble { reason: UNREADABLE.to_owned(), message: said?.message.clone() });
+    missing.or_else(|| texts().next().and_then(|_| said()))
 }
 
 fn serving(outcomes: &[Outcome], n_ready: u32, wanted: u32) -> String {

@@ -37,7 +37,8 @@ impl Incoming {
     pub(super) fn new(path: PathBuf, expected: &str) -> Result<Self, CacheError> {
         // One that is given up may be removed a moment after its successor began.
         let part = path.with_extension(format!("{}.{PART}", N_BEGUN.fetch_add(1, Ordering::Relaxed)));
-        let file = File::create(&part).map_err(|source| CacheError { path: part.clone(), source })?;
+        // Never through a link that lies there.
+        let file = File::create_new(&part).map_err(|source| CacheError { path: part.clone(), source })?;
         Ok(Self { path, part, file, digest: Sha256::new(), expected: expected.to_owned(), is_kept: false })
     }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{models_path, name_of_file, object};
 use crate::connection::Connection;
 use crate::failure::Failure;
+use crate::terminal;
 
 /// As long as `wait` waits at most.
 const A_WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -145,12 +146,13 @@ impl Screen {
             self.bar.set_prefix(if shown.reason.is_empty() { "Waiting".to_owned() } else { shown.reason.clone() });
             let is_troubled =
                 !["Resolving", "Downloading", "Verifying", "Verified", ""].contains(&shown.reason.as_str());
-            self.bar.set_message(if is_troubled { shown.message.clone() } else { shown.file.clone() });
+            let message = if is_troubled { &shown.message } else { &shown.file };
+            self.bar.set_message(terminal::line(message).into_owned());
             return;
         }
         let line = format!("{}: {}", shown.reason, shown.message);
         if shown.status == "Unknown" && *said != line {
-            tell!("{line}");
+            tell!("{}", terminal::line(&line));
             *said = line;
         }
     }

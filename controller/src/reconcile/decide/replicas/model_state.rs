@@ -1,10 +1,10 @@
 //! The model of a deployment, as far as planning needs to know. Pure.
 
-use polyphony_api::InferenceDeployment;
+use polyphony_api::SegmentPlacement;
 
 use crate::models::fetch::FetchStep;
 use crate::models::{Progress, Resolved};
-use crate::reconcile::decide::outcome::Trouble;
+use crate::reconcile::decide::outcome::{Text, Trouble, UNREADABLE};
 use crate::reconcile::observe::{ObjectKey, Observed};
 
 /// The model of a deployment.
@@ -16,14 +16,12 @@ pub(super) enum ModelState<'a> {
 }
 
 impl<'a> ModelState<'a> {
-    pub(super) fn of(observed: &'a Observed, key: &ObjectKey, deployment: &InferenceDeployment) -> Self {
-        let name = &deployment.spec.model;
-        let Some(seen) = observed.models.get(&ObjectKey::new(&key.namespace, name)) else {
+    pub(super) fn of(observed: &'a Observed, namespace: &str, name: &str) -> Self {
+        let Some(seen) = observed.models.get(&ObjectKey::new(namespace, name)) else {
             return Self::Trouble(Trouble {
                 reason: "ModelNotFound".into(),
                 message: format!(
-                    "there is no Model {name} in the namespace {}: create it, or correct spec.model",
-                    key.namespace
+                    "there is no Model {name} in the namespace {namespace}: create it, or correct spec.model"
                 ),
             });
         };
@@ -49,29 +47,23 @@ impl<'a> ModelState<'a> {
     }
 }
 
-/// Why what phones have loaded cannot be asked: the gateway has no tokenizer of the model with this manifest digest, and none is about to
-/// come.
-pub(super) fn unreadable(
-    observed: &Observed,
-    key: &ObjectKey,
-    deployment: &InferenceDeployment,
-    digest: &str,
-) -> Option<Trouble> {
-    if observed.is_readable(digest) {
-        return None;
+/// Whether the gateway can turn text into tokens of what a placement's phone has loaded, or is about to.
+pub(super) fn text_of(observed: &Observed, placement: &SegmentPlacement) -> Text {
+    let spec = &placement.spec;
+    if observed.is_readable(&spec.manifest_digest) {
+        return Text::Readable;
     }
-    let name = &deployment.spec.model;
-    let progress = observed.models.get(&ObjectKey::new(&key.namespace, name)).map(|seen| &seen.progress);
-    let why = match (ModelState::of(observed, key, deployment), progress) {
-        // After a start the file is looked at, and as a rule that is a moment.
-        (_, Some(None | Some(Progress::Verifying | Progress::Named { .. }))) => return None,
-        (_, Some(Some(Progress::Fetching { step: FetchStep::Resolving, .. }))) => return None,
+    let (namespace, name) = (ObjectKey::of(placement).namespace, &spec.model);
+    let progress = observed.models.get(&ObjectKey::new(&namespace, name)).map(|seen| &seen.progress);
+    let why = match (ModelState::of(observed, &namespace, name), progress) {
+        (_, Some(None | Some(Progress::Verifying | Progress::Named { .. }))) => return Text::Awaited,
+        (_, Some(Some(Progress::Fetching { step: FetchStep::Resolving, .. }))) => return Text::Awaited,
         (ModelState::Trouble(trouble), _) => trouble.message,
         (ModelState::Resolved(_), _) => {
-            format!("the source of Model {name} has another file by now, which phones have not loaded")
+            format!("the source of Model {name} has another file by now, which these phones have not loaded")
         }
         (ModelState::Pending, _) => format!("the file of Model {name} is on its way"),
     };
     let message = format!("phones have it loaded, but the gateway has no tokenizer of it, and cannot answer: {why}");
-    Some(Trouble { reason: "ModelUnreadable".into(), message })
+    Text::Missing(Trouble { reason: UNREADABLE.into(), message })
 }

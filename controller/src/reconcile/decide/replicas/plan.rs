@@ -1,6 +1,6 @@
 //! A new plan for a replica: asked of the planner, and written as placements. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kube::ResourceExt;
 use polyphony_api::inference_deployment::PlanSummary;
@@ -86,14 +86,19 @@ impl<'a> Round<'a, '_> {
                 waiting(self, "its plan to be computed")
             }
             Err(Unplanned::Infeasible(infeasible)) => {
-                let leaving = leaving(self.observed);
-                let freed = ledger::keys(staying).chain(leaving.keys().map(|key| (*key).clone()));
-                if !leaving.is_empty() && ask(&self.ledger.without(freed)).is_ok() {
-                    let whose: BTreeSet<&str> = leaving.values().copied().collect();
-                    let whose = whose.into_iter().collect::<Vec<_>>().join(", ");
-                    let what =
-                        format!("memory that an earlier generation of {whose} gives back when its sessions have ended");
-                    return waiting(self, &what);
+                let freed = ledger::keys(staying).chain(self.leaving.iter().cloned());
+                let later = (!self.leaving.is_empty()).then(|| ask(&self.ledger.without(freed)));
+                // What comes back is not for those that matter less, nor is who waits for it told that there is no plan.
+                match later {
+                    Some(Ok(planned)) => {
+                        self.awaits_plan = true;
+                        return waiting(self, &self.given_back(&planned));
+                    }
+                    Some(Err(Unplanned::Underway)) => {
+                        self.awaits_plan = true;
+                        return waiting(self, "its plan to be computed");
+                    }
+                    Some(Err(Unplanned::Infeasible(_))) | None => {}
                 }
                 let taken = self.ledger.all();
                 let refused = problem::refusals(self.observed, &self.request(resolved, &excluded, &taken, None));
@@ -119,6 +124,20 @@ impl<'a> Round<'a, '_> {
                 self.create(replica, &told, &planned, resolved, serving, staying.last())
             }
         }
+    }
+
+    /// Which memory a plan waits for.
+    fn given_back(&self, planned: &Planned) -> String {
+        let is_used = |phone: &str| planned.plan.stages.iter().any(|stage| stage.phone == phone);
+        let leaving = self.leaving.iter().filter_map(|key| Some((key, self.observed.placements.get(key)?)));
+        let leaving = leaving.filter(|(_, placement)| is_used(&placement.spec.phone));
+        let named: BTreeSet<String> = leaving
+            .map(|(key, placement)| {
+                format!("{}/{} on {}", key.namespace, placement.spec.deployment, placement.spec.phone)
+            })
+            .collect();
+        let named = named.into_iter().collect::<Vec<_>>().join(", ");
+        format!("memory that is given back when the sessions of an earlier generation have ended: {named}")
     }
 
     /// What a replica asks of the phones, or of those in `within` alone.
@@ -247,13 +266,6 @@ impl<'a> Round<'a, '_> {
                     && spec.numerics_class == planned.numerics_class
             })
     }
-}
-
-/// Placements that are being deleted, with their deployments: their memory comes back by itself.
-fn leaving(observed: &Observed) -> BTreeMap<&ObjectKey, &str> {
-    let placements = observed.placements.iter();
-    let leaving = placements.filter(|(_, placement)| placement.metadata.deletion_timestamp.is_some());
-    leaving.map(|(key, placement)| (key, placement.spec.deployment.as_str())).collect()
 }
 
 /// Reason and message, with the phones that the planner was not asked about: they may be what is missing.

@@ -85,7 +85,8 @@ fn a_plan_that_lacks_only_what_an_earlier_one_gives_back_is_to_come() {
         assert_eq!(world.generations(), Vec::<String>::new());
         assert_eq!(world.condition("Progressing"), "True Loading");
         assert!(
-            world.message("Available").contains("an earlier generation of d gives back"),
+            world.message("Available").contains("given back when")
+                && world.message("Available").contains("default/d on a"),
             "{}",
             world.message("Available")
         );
@@ -198,18 +199,37 @@ fn what_phones_have_loaded_is_available_only_where_its_text_can_be_read() {
         (world.condition("Available"), reason.unwrap_or_default())
     };
     // The controller has started again, and looks at the file.
-    for progress in [None, Some(Progress::Verifying)] {
-        assert_eq!(available(false, progress).0, "True Serving");
-    }
+    assert_eq!(available(false, Some(Progress::Verifying)).0, "True Serving");
     let (said, why) = available(false, lost("there is no file /m.gguf"));
     assert_eq!(said, "False ModelUnreadable");
     assert!(why.contains("there is no file /m.gguf") && why.contains("no tokenizer"), "{why}");
+    // It is copied, and looked at again and again meanwhile.
+    assert_eq!(available(false, Some(Progress::Verifying)), ("False ModelUnreadable".into(), why));
     assert_eq!(available(true, lost("there is no file /m.gguf")).0, "True Serving");
     assert_eq!(available(false, Some(Progress::Stalled { path: "/m.gguf".into() })).0, "False ModelUnreadable");
     assert_eq!(available(false, resolved.clone()).0, "True Serving");
     let (said, why) = available(false, Some(Progress::Resolved(std::sync::Arc::new(other))));
     assert_eq!(said, "False ModelUnreadable");
     assert!(why.contains("another file by now"), "{why}");
+    // That one is being loaded, so nothing is wrong.
+    assert_eq!(
+        (world.condition("Progressing").as_str(), world.condition("Degraded").as_str()),
+        ("True Loading", "False AsDesired")
+    );
+}
+
+#[test]
+fn the_model_that_serves_is_the_one_whose_text_is_looked_for() {
+    let mut world = World::new().with_phones(&[60, 60]).with_deployment(|_| ()).serving();
+    let mut other = world.observed.models[&key("m")].clone();
+    other.progress = Some(Progress::Verifying);
+    world.observed.models.clear();
+    world.observed.models.insert(key("m2"), other);
+    world.observed.readable_models.clear();
+    world.edit_deployment(|deployment| deployment.spec.model = "m2".into());
+    world.settle();
+    assert_eq!(world.condition("Available"), "False ModelUnreadable");
+    assert!(world.message("Available").contains("there is no Model m in"), "{}", world.message("Available"));
 }
 
 #[test]

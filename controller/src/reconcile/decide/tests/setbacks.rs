@@ -15,6 +15,7 @@ use crate::reconcile::observe::ObjectKey;
 use crate::reconcile::problem::Unplanned;
 use crate::reconcile::problem::census::{Census, LeftOut};
 use crate::reconcile::setbacks::Cause;
+use crate::routes;
 use crate::secret::Secret;
 
 fn creates(actions: &[Action]) -> usize {
@@ -115,6 +116,7 @@ fn a_plan_that_an_api_in_disorder_did_not_take_waits_without_a_word() {
     world.set_back("d", Cause::PlanUnwritten, "etcd has no leader (503)");
     assert_eq!(creates(&world.settle()), 0);
     assert!(!world.has_told("PlacementRefused"));
+    assert!(!routes::table(&world.observed).deployments["d"].is_planned, "nobody need wait for it");
     world.observed.uptime += Duration::from_secs(1);
     assert_eq!(creates(&world.settle()), 2);
 }

@@ -55,6 +55,26 @@ fn what_serves_goes_on_while_its_successor_is_computed() {
 }
 
 #[test]
+fn a_plan_that_waits_for_memory_is_in_no_round_called_impossible() {
+    let mut world = World::new().with_phones(&[120]).with_deployment(|_| ()).serving();
+    world.busy(1);
+    // In one and the same change one goes and another one comes.
+    world.add_deployment("e", |_| ());
+    world.edit_deployment(|deployment| deployment.spec.replicas = 0);
+    let at_every_plan = |question: Question<'_>| at_once(question).and(Err(Unplanned::Underway));
+    round(&mut world, at_every_plan);
+    assert_eq!(world.condition_of("e", "Progressing"), "True Loading");
+    round(&mut world, at_every_plan);
+    assert_eq!(world.condition_of("e", "Progressing"), "True Loading");
+    round(&mut world, at_once);
+    assert_eq!(world.condition_of("e", "Progressing"), "True Loading");
+    assert_eq!(placed(&world), [1, 0]);
+    world.busy(0);
+    world.settle();
+    assert_eq!(placed(&world), [0, 1]);
+}
+
+#[test]
 fn a_deployment_is_planned_though_another_ones_plan_is_still_computed() {
     // Its priority, how long the other one is computed, and whether it is planned meanwhile.
     let table = [(0, 0, true), (1, 0, true), (-1, 0, false), (-1, 4, false), (-1, 5, true)];
