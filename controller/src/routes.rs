@@ -67,7 +67,8 @@ fn is_planned(observed: &Observed, deployment: &InferenceDeployment) -> bool {
 fn is_promised(observed: &Observed, deployment: &InferenceDeployment) -> bool {
     // While the API takes no placements, a status is not written either.
     let key = Cause::PlanUnwritten.whose(ObjectKey::of(deployment), None);
-    if observed.setbacks.get(&key).is_some_and(|setback| setback.cause == Cause::PlanUnwritten) {
+    let unwritten = observed.setbacks.get(&key).filter(|setback| setback.cause == Cause::PlanUnwritten);
+    if unwritten.is_some_and(|setback| setback.holds(deployment.metadata.generation, observed.uptime)) {
         return false;
     }
     let Some(status) = &deployment.status else { return true };

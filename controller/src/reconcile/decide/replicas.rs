@@ -211,6 +211,7 @@ impl<'a, 'b> Round<'a, 'b> {
             .collect();
         // They go when their sessions have ended.
         surplus.iter().for_each(|generation| self.drain(generation));
+        self.taken.retain(|(replica, _)| wanted.contains(replica));
         let mut outcomes: Vec<Outcome> =
             self.in_turn(wanted).into_iter().map(|replica| self.replica(replica)).collect();
         outcomes.sort_by_key(|outcome| outcome.replica);

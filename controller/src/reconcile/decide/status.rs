@@ -168,8 +168,8 @@ fn statements(
     let trouble = trouble.or_else(|| outcomes.iter().find_map(|outcome| outcome.trouble.clone()));
     let waiting: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.waits_for.iter().cloned()).collect();
     let unreadable = unreadable(outcomes, before);
-    // What is on its way to phones may be read.
-    let trouble = trouble.or_else(|| unreadable.clone().filter(|_| waiting.is_empty()));
+    // It tells of the Model's trouble, too, and stands while that changes. What is on its way to phones may be read.
+    let trouble = unreadable.clone().filter(|_| waiting.is_empty()).or(trouble);
     let loading = Trouble { reason: "Loading".into(), message: format!("waits for {}", waiting.join(", ")) };
     let say = |type_, status, why: Trouble| Statement { type_, status, reason: why.reason, message: why.message };
     let plain = |reason: &str, message: String| Trouble { reason: reason.to_owned(), message };

@@ -88,22 +88,22 @@ impl<'a> Round<'a, '_> {
             Err(Unplanned::Infeasible(infeasible)) => {
                 let freed = ledger::keys(staying).chain(self.leaving.iter().cloned());
                 let later = (!self.leaving.is_empty()).then(|| ask(&self.ledger.without(freed)));
-                // What comes back is not for those that matter less, nor is who waits for it told that there is no plan.
-                match later {
-                    Some(Ok(planned)) => {
-                        self.awaits_plan = true;
-                        return waiting(self, &self.given_back(&planned));
-                    }
-                    Some(Err(Unplanned::Underway)) => {
-                        self.awaits_plan = true;
-                        return waiting(self, "its plan to be computed");
-                    }
-                    Some(Err(Unplanned::Infeasible(_))) | None => {}
-                }
                 let taken = self.ledger.all();
                 let refused = problem::refusals(self.observed, &self.request(resolved, &excluded, &taken, None));
                 let trouble = self.trouble_of(&infeasible, need, &refused);
-                without_plan(self, trouble)
+                // Those that matter less leave it what comes back, as long as they wait for anybody.
+                match later {
+                    Some(Ok(planned)) => {
+                        self.awaits_plan = true;
+                        waiting(self, &self.given_back(&planned))
+                    }
+                    // What has long been said stands until it is known better.
+                    Some(Err(Unplanned::Underway)) if !self.has_said(&trouble) => {
+                        self.awaits_plan = true;
+                        waiting(self, "its plan to be computed")
+                    }
+                    Some(Err(_)) | None => without_plan(self, trouble),
+                }
             }
             Ok(planned) => {
                 let leaving = if makes_room { staying.iter().collect() } else { useless };
@@ -124,6 +124,13 @@ impl<'a> Round<'a, '_> {
                 self.create(replica, &told, &planned, resolved, serving, staying.last())
             }
         }
+    }
+
+    /// Whether the deployment's status tells of this trouble.
+    fn has_said(&self, trouble: &Trouble) -> bool {
+        let status = self.deployment.status.as_ref();
+        let degraded = status.and_then(|status| condition::find(&status.conditions, "Degraded"));
+        degraded.is_some_and(|said| said.status == "True" && said.reason == trouble.reason)
     }
 
     /// Which memory a plan waits for.

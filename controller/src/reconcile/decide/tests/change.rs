@@ -219,6 +219,28 @@ fn what_phones_have_loaded_is_available_only_where_its_text_can_be_read() {
 }
 
 #[test]
+fn a_file_that_is_copied_back_and_looked_at_meanwhile_makes_no_noise() {
+    let mut world = three_phones().serving();
+    world.observed.readable_models.clear();
+    world.refuse_model(Reason::FileNotFound, "there is no file /m.gguf");
+    world.settle();
+    for _ in 0..3 {
+        world.told.clear();
+        world.observed.models.get_mut(&key("m")).unwrap().progress = Some(Progress::Verifying);
+        world.settle();
+        world.refuse_model(Reason::InvalidFile, "/m.gguf is truncated");
+        world.settle();
+        for (type_, said) in
+            [("Available", "False"), ("Ready", "False"), ("Degraded", "True"), ("Progressing", "False")]
+        {
+            assert_eq!(world.condition(type_), format!("{said} ModelUnreadable"), "{type_}");
+        }
+        let of_deployment = ["ModelUnreadable", "ModelNotResolved", "Available", "Unavailable"];
+        assert!(!of_deployment.iter().any(|reason| world.has_told(reason)), "{:?}", world.told);
+    }
+}
+
+#[test]
 fn the_model_that_serves_is_the_one_whose_text_is_looked_for() {
     let mut world = World::new().with_phones(&[60, 60]).with_deployment(|_| ()).serving();
     let mut other = world.observed.models[&key("m")].clone();
