@@ -17,6 +17,12 @@ fn generation(shelf: &Shelf, name: &str) -> u64 {
     deployment["status"]["planGeneration"].as_u64().unwrap_or(0)
 }
 
+/// Which placements there are, and whether they are to go.
+fn placements(shelf: &Shelf) -> Vec<Value> {
+    let all = shelf.list("segmentplacements").unwrap();
+    all.iter().map(|one| json!([one["metadata"]["uid"], one["metadata"]["deletionTimestamp"]])).collect()
+}
+
 fn is_available(deployment: &Value) -> bool {
     let conditions = deployment["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.iter().any(|condition| condition["type"] == "Available" && condition["status"] == "True")
@@ -133,11 +139,7 @@ async fn a_phone_that_died_with_the_control_plane_is_not_called_ready_when_that_
     let manifest = format!("{}---\n{}", tiny_model(), deployment("talk", "tiny", 2, "f16", 128));
     shelf.apply(&manifest).unwrap().ok().unwrap();
     shelf.wait_available("talk").unwrap();
-    let placements = || -> Vec<Value> {
-        let all = shelf.list("segmentplacements").unwrap();
-        all.iter().map(|one| json!([one["metadata"]["uid"], one["metadata"]["deletionTimestamp"]])).collect()
-    };
-    let before = placements();
+    let before = placements(&shelf);
     shelf.kill("controller").unwrap();
     shelf.kill("phone-1").unwrap();
     shelf.start().unwrap();
@@ -151,7 +153,7 @@ async fn a_phone_that_died_with_the_control_plane_is_not_called_ready_when_that_
         .unwrap()
     };
     assert_eq!(ready("phone-1", "Unknown")["reason"], "Awaited");
-    assert_eq!(placements(), before, "nothing is torn down meanwhile");
+    assert_eq!(placements(&shelf), before, "nothing is torn down meanwhile");
     ready("phone-2", "True");
 }
 
@@ -204,11 +206,7 @@ async fn a_model_file_that_is_gone_when_the_control_plane_is_back_is_told_of_unt
     let manifest = format!("{}---\n{}", model("tiny", &path), deployment("talk", "tiny", 2, "f16", 128));
     shelf.apply(&manifest).unwrap().ok().unwrap();
     shelf.wait_available("talk").unwrap();
-    let placements = || -> Vec<Value> {
-        let all = shelf.list("segmentplacements").unwrap();
-        all.iter().map(|one| json!([one["metadata"]["uid"], one["metadata"]["deletionTimestamp"]])).collect()
-    };
-    let before = placements();
+    let before = placements(&shelf);
     shelf.kill("controller").unwrap();
     std::fs::rename(&path, &away).unwrap();
     shelf.start().unwrap();
@@ -232,5 +230,5 @@ async fn a_model_file_that_is_gone_when_the_control_plane_is_back_is_told_of_unt
     shelf.wait_available("talk").unwrap();
     let (status, answer) = gateway.post("/v1/completions", &body).await.unwrap();
     assert_eq!(status, 200, "{answer}");
-    assert_eq!(placements(), before, "phones have served all the while");
+    assert_eq!(placements(&shelf), before, "phones have served all the while");
 }

@@ -65,14 +65,20 @@ fn a_drain_has_an_end_even_if_a_session_has_none() {
     assert_eq!(world.observed.placements.len(), 0);
 }
 
+/// A deployment that was scaled to zero while an answer runs, on the one phone that there is.
+fn draining() -> World {
+    let mut world = World::new().with_phones(&[120]).with_deployment(|_| ()).serving();
+    world.busy(1);
+    world.edit_deployment(|deployment| deployment.spec.replicas = 0);
+    world.settle();
+    world
+}
+
 #[test]
 fn a_plan_that_lacks_only_what_an_earlier_one_gives_back_is_to_come() {
     // Scaled down and up again, or deleted and made again, while an answer runs.
     for is_another in [false, true] {
-        let mut world = World::new().with_phones(&[120]).with_deployment(|_| ()).serving();
-        world.busy(1);
-        world.edit_deployment(|deployment| deployment.spec.replicas = 0);
-        world.settle();
+        let mut world = draining();
         world.edit_deployment(|deployment| {
             deployment.spec.replicas = 1;
             deployment.metadata.generation = Some(2);
@@ -96,10 +102,7 @@ fn a_plan_that_lacks_only_what_an_earlier_one_gives_back_is_to_come() {
         assert_eq!(world.generations().len(), 1);
     }
     // What would not do even so is told.
-    let mut world = World::new().with_phones(&[120]).with_deployment(|_| ()).serving();
-    world.busy(1);
-    world.edit_deployment(|deployment| deployment.spec.replicas = 0);
-    world.settle();
+    let mut world = draining();
     world.edit_deployment(|deployment| {
         deployment.spec.replicas = 1;
         deployment.spec.context_length = 1 << 20;
