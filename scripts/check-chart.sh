@@ -55,10 +55,11 @@ for values in "$CHART"/ci/*.yaml; do
     render --values "$values" >"$scratch/$name.yaml" 2>"$scratch/said" || { cat "$scratch/said"; exit 1; }
     step "objects, values $name" "$python" scripts/check-chart.py "$scratch/$name.yaml" $KUBERNETES_VERSIONS
 done
-step "nothing is rendered that would listen unencrypted unasked" is_refused "--set lab.insecure=true"
-step "a misspelt value is refused" is_refused "insecur" --set lab.insecure=true --set lab.insecur=true
-step "a value of a wrong type is refused" is_refused "gracePeriod" --set lab.insecure=true --set controller.gracePeriod=30
-step "an account that is neither made nor named is refused" is_refused "serviceAccount.name" --set lab.insecure=true --set serviceAccount.create=false
+# Of an older chart: nobody is to believe that it still does something.
+step "a value that is no more is refused" is_refused "insecure" --set lab.insecure=true
+step "a misspelt value is refused" is_refused "noAut" --set gateway.noAut=true
+step "a value of a wrong type is refused" is_refused "gracePeriod" --set controller.gracePeriod=30
+step "an account that is neither made nor named is refused" is_refused "serviceAccount.name" --set serviceAccount.create=false
 
 "$helm" package "$CHART" --destination "$scratch" >"$scratch/said" 2>&1 || { cat "$scratch/said"; exit 1; }
 tar -xzf "$scratch"/polyphony-*.tgz -C "$scratch"

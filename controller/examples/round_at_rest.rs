@@ -160,7 +160,6 @@ fn phone(n: usize) -> PhoneSeen {
     let join = Join {
         version: version::CURRENT,
         phone: name(n),
-        token: String::new(),
         agent_version: "1".into(),
         ring_address: "127.0.0.1:1".into(),
         capacity_bytes: 600 * MIB,

@@ -1,16 +1,16 @@
-//! Discovery: says by mDNS on the local network where phones may join. It says an address, the protocol's version and a
-//! fingerprint of the join token; never the token.
+//! Discovery: says by mDNS on the local network where phones may join. It says an address, the protocol's version and the digest of the
+//! root's key; nobody believes it, since whoever is on the network can say the same.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use mdns_sd::{IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
-use polyphony_protocol::discovery::{FINGERPRINT_KEY, SERVICE_TYPE, VERSION_KEY, token_fingerprint};
+use polyphony_identity::Digest;
+use polyphony_protocol::discovery::{CA_HASH_KEY, SERVICE_TYPE, VERSION_KEY};
 use polyphony_protocol::version;
 use tokio_util::sync::CancellationToken;
 
 use crate::flags::Advertise;
-use crate::secret::Secret;
 
 /// The goodbye is given up after this.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub struct AdvertiseError {
 ///
 /// # Errors
 /// When it is to be said always, and this system has no mDNS for us.
-pub fn advertise(wish: Advertise, hub: SocketAddr, token: &Secret) -> Result<Option<Advertisement>, AdvertiseError> {
+pub fn advertise(wish: Advertise, hub: SocketAddr, ca_hash: &Digest) -> Result<Option<Advertisement>, AdvertiseError> {
     let wanted = match wish {
         Advertise::Always => true,
         Advertise::Auto => !hub.ip().is_loopback(),
@@ -46,7 +46,7 @@ pub fn advertise(wish: Advertise, hub: SocketAddr, token: &Secret) -> Result<Opt
     if !wanted {
         return Ok(None);
     }
-    match start(hub, token) {
+    match start(hub, ca_hash) {
         Ok(advertisement) => {
             tracing::info!(name = %advertisement.fullname, %hub, "phones on this network find the hub by mDNS");
             Ok(Some(advertisement))
@@ -59,16 +59,17 @@ pub fn advertise(wish: Advertise, hub: SocketAddr, token: &Secret) -> Result<Opt
     }
 }
 
-fn start(hub: SocketAddr, token: &Secret) -> Result<Advertisement, mdns_sd::Error> {
-    let fingerprint = token_fingerprint(token.reveal());
+fn start(hub: SocketAddr, ca_hash: &Digest) -> Result<Advertisement, mdns_sd::Error> {
+    let ca_hash = ca_hash.to_string();
     // Two controllers of one machine differ in it; and a host name of our own is none that the system's mDNS defends.
-    let short = &fingerprint[..6];
+    let digits = ca_hash.trim_start_matches("sha256:");
+    let short = &digits[..6];
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let machine: String = machine.trim().chars().filter(|character| !character.is_control()).take(MAX_NAME).collect();
     let name = if machine.is_empty() { format!("polyphony-{short}") } else { format!("{machine}-{short}") };
     let host = format!("polyphony-{short}.local.");
     let version = version::CURRENT.to_string();
-    let properties = [(VERSION_KEY, version.as_str()), (FINGERPRINT_KEY, fingerprint.as_str())];
+    let properties = [(VERSION_KEY, version.as_str()), (CA_HASH_KEY, ca_hash.as_str())];
     let everywhere = hub.ip().is_unspecified();
     let address = if everywhere { String::new() } else { hub.ip().to_string() };
     let mut service =
@@ -115,10 +116,10 @@ mod tests {
 
     #[test]
     fn a_hub_on_loopback_is_said_to_nobody_unless_asked() {
-        let token = Secret::new("t");
+        let ca_hash = Digest::of_spki(b"root");
         let loopback = SocketAddr::from(([127, 0, 0, 1], 7700));
-        assert!(advertise(Advertise::Auto, loopback, &token).unwrap().is_none());
+        assert!(advertise(Advertise::Auto, loopback, &ca_hash).unwrap().is_none());
         let beyond = SocketAddr::from(([192, 0, 2, 1], 7700));
-        assert!(advertise(Advertise::Never, beyond, &token).unwrap().is_none());
+        assert!(advertise(Advertise::Never, beyond, &ca_hash).unwrap().is_none());
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
+use polyphony_identity::DEFAULT_DOMAIN;
 
 use crate::models::fetch::{DEFAULT_ENDPOINT, FetchSettings, parse_endpoint};
 
@@ -31,6 +32,9 @@ pub struct Flags {
     /// Where Prometheus scrapes this process, and is told whom else; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub metrics_address: SocketAddr,
+    /// File with the token that who scrapes has to show (`Authorization: Bearer`); it has to be given where metrics are shown beyond loopback.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
     /// A name beside `localhost` that requests to API, gateway, weights and metrics may be for, such as one behind a proxy; `.lab.svc` is all
     /// names that end so. Can be given several times.
     #[arg(long, value_name = "NAME")]
@@ -65,9 +69,25 @@ pub struct Flags {
     /// Write the log to this file in place of stderr; it is set aside as FILE.1 whenever it has grown to 8 MiB.
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
-    /// Let addresses beyond loopback be listened on, without encryption: for closed lab networks only.
+    /// Keep the authority in this Secret rather than in the data folder: of the cluster that --kubeconfig names.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = secret_name, conflicts_with = "authority_dir")]
+    pub authority_secret: Option<(String, String)>,
+    /// Take the authority from a folder that somebody else fills, such as cert-manager: its `tls.crt` and `tls.key` are the issuer, `ca.crt`
+    /// the roots to trust.
+    #[arg(long, value_name = "DIR")]
+    pub authority_dir: Option<PathBuf>,
+    /// The domain of names in certificates; phones keep theirs, so it is chosen once.
+    #[arg(long, default_value = DEFAULT_DOMAIN, value_name = "DOMAIN")]
+    pub trust_domain: String,
+    /// How long a certificate is good; it is renewed after two thirds of that, such as 24h.
+    #[arg(long, default_value = "24h", value_parser = lifetime, value_name = "DURATION")]
+    pub certificate_lifetime: Duration,
+    /// How long after its certificate has run out a phone that slept may still renew it, such as 30d.
+    #[arg(long, default_value = "30d", value_parser = duration, value_name = "DURATION")]
+    pub rejoin_window: Duration,
+    /// Let everybody who reaches the gateway ask it. Without this a gateway beyond loopback answers who shows a key alone (`polyctl key create`).
     #[arg(long)]
-    pub insecure: bool,
+    pub no_auth: bool,
 }
 
 // === impl Flags ===
@@ -99,17 +119,32 @@ pub enum Advertise {
     Never,
 }
 
-/// Reads `1500ms`, `30s`, `2m`.
+/// The units of durations, in milliseconds; `ms` before what it ends with.
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+/// Who renews has some time for it.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(5);
+
+/// Reads `1500ms`, `30s`, `2m`, `24h`, `30d`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration: write a whole number with ms, s or m, such as 30s");
-    let (number, unit_milliseconds) = match (text.strip_suffix("ms"), text.strip_suffix('s'), text.strip_suffix('m')) {
-        (Some(number), _, _) => (number, 1),
-        (_, Some(number), _) => (number, 1_000),
-        (_, _, Some(number)) => (number, 60_000),
-        _ => return Err(wrong()),
-    };
+    let wrong = || format!("{text:?} is not a duration: write a whole number with ms, s, m, h or d, such as 30s");
+    let split = |(unit, milliseconds): (&str, u64)| Some((text.strip_suffix(unit)?, milliseconds));
+    let (number, unit_milliseconds) = UNITS.into_iter().find_map(split).ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;
     number.checked_mul(unit_milliseconds).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn secret_name(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+    let (namespace, name) = parts.ok_or_else(|| format!("{text:?} is no name of a Secret: write NAMESPACE/NAME"))?;
+    Ok((namespace.to_owned(), name.to_owned()))
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = duration(text)?;
+    match lifetime >= SHORTEST_LIFETIME {
+        true => Ok(lifetime),
+        false => Err(format!("{text} is too short to be renewed in: write {} s or more", SHORTEST_LIFETIME.as_secs())),
+    }
 }
 
 #[cfg(test)]
@@ -121,8 +156,11 @@ mod tests {
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for text in ["", "s", "30", "-1s", "1h", "99999999999999999999s", "18446744073709551615m"] {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("30d"), Ok(Duration::from_secs(2_592_000)));
+        for text in ["", "s", "30", "-1s", "1w", "99999999999999999999s", "18446744073709551615m"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert!(lifetime("4s").is_err_and(|why| why.contains("too short")) && lifetime("5s").is_ok());
     }
 }

@@ -4,6 +4,7 @@
 //! the API: killing it at any instant loses nothing.
 
 pub mod discovery;
+pub mod door;
 pub mod flags;
 pub mod hub;
 pub mod kubeconfig;

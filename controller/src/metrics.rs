@@ -16,10 +16,9 @@ use strum::VariantNames;
 
 use crate::reconcile::decide::{Action, Story, Subject};
 use crate::reconcile::observe::Observed;
-use targets::Target;
 use world::World;
 
-pub use doorway::router;
+pub use doorway::{Door, router};
 
 /// Everything that the controller counts.
 pub struct Metrics {
@@ -30,8 +29,8 @@ pub struct Metrics {
     plan_seconds: Histogram,
     hub_links: IntGauge,
     world: World,
-    /// The agents that Prometheus is to scrape.
-    agents: Mutex<Arc<[Target]>>,
+    /// The phones that Prometheus is to scrape.
+    phones: Mutex<Arc<[String]>>,
 }
 
 /// Rounds take a few writes to an API server at most; a plan for many phones takes seconds.
@@ -86,16 +85,16 @@ impl Metrics {
                 IntGauge::new("polyphony_hub_links", "Agents that have their link to the hub now."),
             ),
             world: World::new(registry),
-            agents: Mutex::new(Arc::new([])),
+            phones: Mutex::new(Arc::new([])),
         }
     }
 
     /// A round begins with this.
     pub fn see(&self, observed: &Observed) {
         self.world.see(observed);
-        let agents = targets::agents(observed);
+        let phones = targets::linked(observed).map(|(phone, _)| phone.clone()).collect();
         self.hub_links.set(i64::try_from(targets::linked(observed).count()).unwrap_or(i64::MAX));
-        *self.agents.lock().unwrap_or_else(PoisonError::into_inner) = agents;
+        *self.phones.lock().unwrap_or_else(PoisonError::into_inner) = phones;
     }
 
     /// A round is over.
@@ -125,8 +124,8 @@ impl Metrics {
         self.plan_seconds.observe(took.as_secs_f64());
     }
 
-    fn agents(&self) -> Arc<[Target]> {
-        self.agents.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn phones(&self) -> Arc<[String]> {
+        self.phones.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

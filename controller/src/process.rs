@@ -10,25 +10,32 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use axum::Router;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use polyphony_api::SYSTEM_NAMESPACE;
-use polyphony_apiserver::{ApiServer, ApiServerConfig};
+use polyphony_apiserver::{ApiServer, ApiServerConfig, Role as ApiRole, User};
 use polyphony_doorway::{Doorway, Hosts, Limits, Origins, only_from_here};
 use polyphony_gateway::{Gateway, GatewayConfig, RouteTable};
+use polyphony_identity::{Audience, Lifetimes, Name, Role, random_word, write_private};
 use polyphony_protocol::Frame;
+use polyphony_wire::Security;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::discovery;
+use crate::door::authority::KeptAuthority;
+use crate::door::place::{self, Place};
+use crate::door::servers::{Server, hosts_of};
+use crate::door::{Door, client_keys, tokens};
 use crate::flags::Flags;
 use crate::hub::registry::Registry;
+use crate::hub::weights::Readers;
 use crate::hub::{FrameSink, Hub, weights};
 use crate::kubeconfig;
 use crate::leases::{self, Leases};
@@ -40,7 +47,7 @@ use crate::reconcile::herald::Herald;
 use crate::reconcile::observe::{Settings, Sources};
 use crate::reconcile::reach::Reach;
 use crate::reconcile::stores::Stores;
-use crate::secret::{Secret, write_private};
+use crate::secret::Secret;
 pub use endpoints::Endpoints;
 
 /// After a start, agents have this long beyond the grace period to come back: their back-off may be at its longest.
@@ -51,6 +58,13 @@ const API_DEADLINE: Duration = Duration::from_secs(30);
 const GATEWAY_PART: usize = 4;
 const WEIGHTS_PART: usize = 8;
 const METRICS_PART: usize = 32;
+/// Users of the embedded API beside the admin: who looks alone, and this process.
+const VIEWER: &str = "viewer";
+const PROGRAM: &str = "controller";
+/// Letters of a token that lives as long as this process.
+const OWN_TOKEN: usize = 40;
+/// What HTTP ports speak, in TLS's own words (ALPN).
+const HTTP: &[u8] = b"http/1.1";
 /// What runs on after the stop signal is dropped after this.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -78,14 +92,13 @@ impl Process {
         let fetch_settings = flags.fetch_settings()?;
         std::fs::create_dir_all(&data_dir)
             .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
-        let hub_listener = listen(flags.hub_address, "--hub-address", flags.insecure).await?;
+        check_doors(&flags)?;
+        let hub_listener = listen(flags.hub_address, "--hub-address").await?;
         let weights_address = flags.weights_address.unwrap_or_else(|| SocketAddr::new(flags.hub_address.ip(), 0));
-        let weights_listener = listen(weights_address, "--weights-address", flags.insecure).await?;
-        let gateway_listener = listen(flags.gateway_address, "--gateway-address", flags.insecure).await?;
-        let metrics_listener = listen(flags.metrics_address, "--metrics-address", flags.insecure).await?;
+        let weights_listener = listen(weights_address, "--weights-address").await?;
+        let gateway_listener = listen(flags.gateway_address, "--gateway-address").await?;
+        let metrics_listener = listen(flags.metrics_address, "--metrics-address").await?;
         let metrics_address = metrics_listener.local_addr()?;
-        let join_token = Secret::in_file(&data_dir.join("join-token"))?;
-        let host_key = Secret::in_file(&data_dir.join("host-key"))?;
 
         let stop_api = CancellationToken::new();
         let mut api_tasks = JoinSet::new();
@@ -102,6 +115,18 @@ impl Process {
             .await
             .with_context(|| format!("the API at {api_url} does not answer as it should"))?;
 
+        let lifetimes = Lifetimes { leaf: flags.certificate_lifetime, ..Lifetimes::default() };
+        let authority =
+            KeptAuthority::open(place_of_authority(&flags, &client), &flags.trust_domain, lifetimes).await?;
+        let (ca_hash, domain) = authority.with(|authority| (authority.ca_hash(), authority.domain().to_owned()));
+        let server = |role, address| Server::new(&authority, role, hosts_of(address, &flags.allowed_host));
+        let hub_server = server(Role::Hub, flags.hub_address)?;
+        let weights_server = server(Role::Weights, weights_address)?;
+        let gateway_server = server(Role::Gateway, flags.gateway_address)?;
+        // Metrics are a door of the same house, for other clients.
+        let metrics_server = server(Role::Gateway, flags.metrics_address)?;
+        let metrics_token = flags.metrics_token_file.as_deref().map(Secret::in_file).transpose()?;
+
         let watches = TaskTracker::new();
         let reach = Arc::new(Reach::new(Instant::now()));
         let stores = Arc::new(Stores::start(&client, &reach, &watches, &stop));
@@ -116,36 +141,46 @@ impl Process {
         });
 
         let registry = Arc::new(Registry::default());
+        let known_phones = registry.clone();
         let models = ModelStore::with_settings(data_dir.join("models"), fetch_settings);
         let models = Arc::new(models.context("cannot make the folder for manifests")?);
         let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
         let (assigned, assigned_seen) = watch::channel(None);
         let (neighbourhood, neighbourhood_seen) = watch::channel(Arc::default());
+        let (keys, keys_seen) = watch::channel(None);
         let hosts = |address: SocketAddr| Hosts::new(address.ip(), &flags.allowed_host);
         let config = GatewayConfig {
             hosts: Some(hosts(flags.gateway_address)),
             origins: Origins::new(&flags.cors_origin),
             control_tokens_in_messages: flags.control_tokens_in_messages,
+            keys_required: !flags.gateway_address.ip().is_loopback() && !flags.no_auth,
             ..GatewayConfig::default()
         };
-        let gateway = Gateway::new(config, registry.clone(), routes_seen);
+        let (client_keys, client_keys_seen) = watch::channel(Arc::default());
+        let gateway = Gateway::new(config, registry.clone(), routes_seen, client_keys_seen);
         let metrics = Arc::new(Metrics::new(gateway.metrics().registry()));
-        let gateway_url = format!("http://{}", gateway_listener.local_addr()?);
-        let weights_url = format!("http://{}", weights_listener.local_addr()?);
+        let gateway_url = url_of(gateway_listener.local_addr()?);
+        let weights_url = format!("https://{}", weights_listener.local_addr()?);
         let endpoints = Endpoints {
             api: api_url,
             gateway: gateway_url.clone(),
             hub: hub_listener.local_addr()?.to_string(),
             weights: weights_url.clone(),
-            metrics: format!("http://{metrics_address}"),
+            metrics: url_of(metrics_address),
+            ca_hash,
             pid: std::process::id(),
         };
         let hub = Hub {
             registry: registry.clone(),
             frames: Arc::new(ToGateway(gateway.clone())),
-            join_token: join_token.clone(),
+            registrar: Arc::new(Door { authority: authority.clone(), client: client.clone(), keys: keys_seen.clone() }),
+            security: Security::mutual(
+                &hub_server.credentials,
+                Audience::Joining { rejoin_window: flags.rejoin_window },
+            )?,
+            keys: keys_seen.clone(),
             weights_url,
-            assigned: assigned_seen,
+            assigned: assigned_seen.clone(),
             neighbourhood: neighbourhood_seen,
         };
         let settings =
@@ -160,11 +195,11 @@ impl Process {
             setbacks: Mutex::default(),
         });
         let reconciler = Reconciler {
-            actor: Actor { client, registry, models: models.clone() },
+            actor: Actor { client: client.clone(), registry, models: models.clone() },
             herald: Herald {
                 sources: sources.clone(),
                 settings: settings.clone(),
-                host_key,
+                keys,
                 assigned,
                 neighbourhood,
                 routes,
@@ -176,15 +211,44 @@ impl Process {
             metrics: metrics.clone(),
         };
 
-        let said_token = join_token.clone();
+        let metrics_door = metrics::Door {
+            gateway: gateway.clone(),
+            metrics,
+            registry: known_phones,
+            reach,
+            own_address: metrics_address,
+            token: metrics_token,
+        };
         let mut tasks = JoinSet::new();
-        let weights = only_from_here(weights::router(models, join_token), hosts(weights_address));
-        spawn(&mut tasks, "the weights server", serve(weights_listener, weights, WEIGHTS_PART, stop.clone()));
-        spawn(&mut tasks, "the gateway", serve(gateway_listener, gateway.router(), GATEWAY_PART, stop.clone()));
-        let metrics =
-            only_from_here(metrics::router(gateway.clone(), metrics, reach, metrics_address), hosts(metrics_address));
-        spawn(&mut tasks, "the metrics server", serve(metrics_listener, metrics, METRICS_PART, stop.clone()));
-        let advertisement = discovery::advertise(flags.advertise, hub_listener.local_addr()?, &said_token)?;
+        let readers = Readers { keys: keys_seen, assigned: assigned_seen, are_plain: false };
+        // Phones ask for it by the name that its certificate has.
+        let weights_name = Name::of_controller(Role::Weights, domain.as_str()).dns();
+        let weights_hosts = Hosts::new(weights_address.ip(), flags.allowed_host.iter().cloned().chain([weights_name]));
+        let weights = only_from_here(weights::router(models, readers), weights_hosts);
+        let tls = |server: &Server, audience| {
+            let config = server.credentials.server(audience, HTTP).context("TLS cannot be set up")?;
+            Ok::<_, anyhow::Error>(TlsAcceptor::from(Arc::new(config)))
+        };
+        let doorway = |listener, part| Doorway::new(listener, Limits::part_of_descriptors(part));
+        let at_weights = doorway(weights_listener, WEIGHTS_PART).only_tls(tls(&weights_server, Audience::Certified)?);
+        spawn(&mut tasks, "the weights server", done(at_weights.serve(weights, stop.clone())));
+        let at_gateway = doorway(gateway_listener, GATEWAY_PART).with_tls(tls(&gateway_server, Audience::Anybody)?);
+        spawn(&mut tasks, "the gateway", done(at_gateway.serve(gateway.router(), stop.clone())));
+        let metrics = only_from_here(metrics::router(metrics_door), hosts(metrics_address));
+        let at_metrics = doorway(metrics_listener, METRICS_PART).with_tls(tls(&metrics_server, Audience::Anybody)?);
+        spawn(&mut tasks, "the metrics server", done(at_metrics.serve(metrics, stop.clone())));
+        spawn(&mut tasks, "the authority", done(authority.keep(stop.clone())));
+        for (name, server) in [
+            ("the hub's certificate", hub_server),
+            ("the weights server's certificate", weights_server),
+            ("the gateway's certificate", gateway_server),
+            ("the metrics server's certificate", metrics_server),
+        ] {
+            spawn(&mut tasks, name, done(server.keep(stop.clone())));
+        }
+        spawn(&mut tasks, "the join tokens", done(tokens::clean(client.clone(), stop.clone())));
+        spawn(&mut tasks, "the keys of clients", done(client_keys::watch(client, client_keys, stop.clone())));
+        let advertisement = discovery::advertise(flags.advertise, hub_listener.local_addr()?, &ca_hash)?;
         spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));
         if let Some(advertisement) = advertisement {
             spawn(&mut tasks, "the advertisement", done(advertisement.keep(stop.clone())));
@@ -200,7 +264,7 @@ impl Process {
             }),
         );
         endpoints.write(&data_dir).context("cannot write endpoints.json")?;
-        tracing::info!(api = %endpoints.api, gateway = %endpoints.gateway, hub = %endpoints.hub, "the controller is up");
+        tracing::info!(api = %endpoints.api, gateway = %endpoints.gateway, hub = %endpoints.hub, ca_hash = %endpoints.ca_hash, "the controller is up");
         Ok(Self { endpoints, gateway, data_dir, stop, stop_api, tasks, api_tasks })
     }
 
@@ -242,15 +306,18 @@ fn broken(part: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinErro
     }
 }
 
-/// Opens the embedded API and serves it; gives the path of the kubeconfig that it wrote.
+/// Opens the embedded API and serves it; gives the path of the kubeconfig that is this process's own. People have `kubeconfig`, and
+/// `kubeconfig-viewer` for who is to look alone.
 async fn serve_api(
     flags: &Flags,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<PathBuf> {
-    let listener = listen(flags.api_address, "--api-address", flags.insecure).await?;
+    let listener = listen(flags.api_address, "--api-address").await?;
     let address = listener.local_addr()?;
     let token = Secret::in_file(&flags.data_dir.join("token"))?;
+    let viewer = Secret::in_file(&flags.data_dir.join("viewer-token"))?;
+    let own_token = random_word(OWN_TOKEN);
     let crds = polyphony_api::crds::all().into_iter().map(|(_, crd)| serde_json::to_value(crd));
     let bound = flags.api_address.ip();
     let bound = (!bound.is_loopback()).then(|| bound.to_string());
@@ -258,13 +325,22 @@ async fn serve_api(
     let config = ApiServerConfig {
         store_path: flags.data_dir.join("store.redb"),
         token: token.reveal().to_owned(),
+        users: vec![
+            User { name: VIEWER.to_owned(), token: viewer.reveal().to_owned(), role: ApiRole::Viewer },
+            User { name: PROGRAM.to_owned(), token: own_token.clone(), role: ApiRole::Program },
+        ],
         crds: crds.collect::<Result<_, _>>().context("a resource definition is no JSON")?,
         allowed_hosts,
     };
     let server = tokio::task::spawn_blocking(move || ApiServer::open(config)).await??;
-    let path = flags.data_dir.join("kubeconfig");
-    write_private(&path, server.kubeconfig(address).as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let write = |name: &str, kubeconfig: String| {
+        let path = flags.data_dir.join(name);
+        write_private(&path, kubeconfig.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok::<_, anyhow::Error>(path)
+    };
+    write("kubeconfig", server.kubeconfig(address))?;
+    write("kubeconfig-viewer", server.kubeconfig_of(address, VIEWER, viewer.reveal()))?;
+    let path = write("kubeconfig-controller", server.kubeconfig_of(address, PROGRAM, &own_token))?;
     let stop = stop.clone();
     tasks.spawn(done(server.serve(listener, stop)));
     Ok(path)
@@ -281,26 +357,37 @@ async fn ensure_namespace(client: &Client) -> Result<(), kube::Error> {
     }
 }
 
-/// Listens, on loopback only unless a person insists (invariant 10).
-async fn listen(address: SocketAddr, flag: &str, insecure: bool) -> anyhow::Result<TcpListener> {
-    if !address.ip().is_loopback() && !insecure {
+/// Beyond loopback metrics ask who comes, as the gateway does.
+fn check_doors(flags: &Flags) -> anyhow::Result<()> {
+    let metrics = flags.metrics_address;
+    if !metrics.ip().is_loopback() && flags.metrics_token_file.is_none() {
         bail!(
-            "{flag} {address} is not a loopback address, and nothing there would be encrypted: use 127.0.0.1, or add --insecure in a closed lab network"
+            "--metrics-address {metrics} is not a loopback address, and everybody who reaches it could read it: use 127.0.0.1, or give --metrics-token-file"
         );
     }
+    Ok(())
+}
+
+fn place_of_authority(flags: &Flags, client: &Client) -> Place {
+    match (&flags.authority_dir, &flags.authority_secret) {
+        (Some(path), _) => Place::Folder { path: path.clone(), domain: flags.trust_domain.clone() },
+        (None, Some((namespace, name))) => {
+            Place::Secret { client: client.clone(), namespace: namespace.clone(), name: name.clone() }
+        }
+        (None, None) => Place::File(place::path_in(&flags.data_dir)),
+    }
+}
+
+/// How a port is asked: where it is beyond loopback, TLS alone is taken from others.
+fn url_of(address: SocketAddr) -> String {
+    let scheme = if address.ip().is_loopback() { "http" } else { "https" };
+    format!("{scheme}://{address}")
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: stop the program that uses it, or choose another address with {flag}")
     })
-}
-
-async fn serve(
-    listener: TcpListener,
-    router: Router,
-    part_of_descriptors: usize,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    Doorway::new(listener, Limits::part_of_descriptors(part_of_descriptors)).serve(router, stop).await;
-    Ok(())
 }
 
 async fn done(work: impl Future<Output = ()>) -> anyhow::Result<()> {

@@ -1,12 +1,11 @@
 //! Secrets: tokens in files of mode 0600, and their comparison in constant time. Never printed.
 
 use std::fmt;
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hmac::{Hmac, Mac};
+use polyphony_identity::write_private;
 use sha2::{Digest, Sha256};
 
 /// A token.
@@ -65,13 +64,6 @@ impl Secret {
         ours.iter().zip(theirs.iter()).fold(0, |different, (a, b)| different | (a ^ b)) == 0
     }
 
-    /// A secret for one purpose: HMAC-SHA-256 of its name under this key, in hexadecimal digits (RFC 2104).
-    pub fn derive(&self, purpose: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).expect("HMAC takes keys of every length");
-        mac.update(purpose.as_bytes());
-        hex::encode(mac.finalize().into_bytes())
-    }
-
     /// The token itself, for a file or a header.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -90,24 +82,6 @@ fn random_token() -> std::io::Result<String> {
     Ok(hex::encode(bytes))
 }
 
-/// Writes a file that only this user can read; whole or not at all.
-///
-/// # Errors
-/// When the folder cannot be written to.
-pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let part = path.with_extension(format!("part-{}", std::process::id()));
-    let written = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)
-    };
-    written().inspect_err(|_| {
-        // Half of it would keep a full disk full.
-        let _ = std::fs::remove_file(&part);
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -124,15 +98,6 @@ mod tests {
         assert!(first.matches(second.reveal()));
         assert!(!first.matches("another"));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn what_cannot_be_written_whole_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        // A folder cannot be replaced by a file.
-        std::fs::create_dir_all(folder.path().join("token/x")).unwrap();
-        write_private(&folder.path().join("token"), b"t").unwrap_err();
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

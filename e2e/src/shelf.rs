@@ -31,11 +31,14 @@ pub struct Shelf {
 
 /// Where the programs of a shelf listen.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Endpoints {
     pub api: String,
     pub gateway: String,
     pub hub: String,
     pub weights: String,
+    /// The digest of the root's key.
+    pub ca_hash: String,
     pub pid: u32,
 }
 
@@ -98,7 +101,7 @@ impl Shelf {
         shelf.start()?;
         let endpoints = shelf.endpoints()?;
         let hub: SocketAddr = endpoints.hub.parse().context("the hub's address in endpoints.json")?;
-        let weights = endpoints.weights.trim_start_matches("http://").trim_end_matches('/');
+        let weights = endpoints.weights.trim_start_matches("https://").trim_end_matches('/');
         let weights: SocketAddr = weights.parse().context("the weights' address in endpoints.json")?;
         let settings = AgentSettings {
             backend: backend.to_owned(),
@@ -106,9 +109,10 @@ impl Shelf {
             memory: phone_memory.to_owned(),
             hub_port: hub.port(),
             weights_port: weights.port(),
-            join_token: std::fs::read(shelf.data_dir().join("join-token"))?,
+            ca_hash: endpoints.ca_hash,
         };
-        *shelf.phones() = Some(Phones::take(farm(shelf.data_dir().join("farm")), phones, &settings)?);
+        let token = |phone: &str| shelf.join_token(phone);
+        *shelf.phones() = Some(Phones::take(farm(shelf.data_dir().join("farm")), phones, &settings, token)?);
         shelf.wait_ready()?;
         Ok(shelf)
     }
@@ -149,6 +153,14 @@ impl Shelf {
     pub fn start_with(&self, flags: &[&str]) -> Result<Said> {
         let up: Vec<&str> = self.up.iter().map(String::as_str).chain(flags.iter().copied()).collect();
         self.polyctl(&up)?.ok()
+    }
+
+    /// A join token for a phone.
+    ///
+    /// # Errors
+    /// When the API takes it not.
+    pub fn join_token(&self, phone: &str) -> Result<String> {
+        Ok(self.polyctl(&["token", "create", "--phone", phone])?.ok()?.stdout.trim().to_owned())
     }
 
     /// Waits until every phone of the farm is Ready.

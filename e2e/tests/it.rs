@@ -13,6 +13,8 @@ mod crowds;
 mod dashboards;
 #[path = "it/defaults.rs"]
 mod defaults;
+#[path = "it/door.rs"]
+mod door;
 #[path = "it/encoder_decoder.rs"]
 mod encoder_decoder;
 #[path = "it/errors.rs"]

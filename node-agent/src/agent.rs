@@ -6,26 +6,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use polyphony_identity::Audience;
 use polyphony_kernels::KvType;
 use polyphony_protocol::frame::MAX_FRAME_BYTES;
 use polyphony_protocol::hub::{Join, Neighbours};
 use polyphony_protocol::version;
-use polyphony_wire::{Bounds, Wire};
+use polyphony_wire::{Bounds, Security, Uncounted, Wire};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::acquaintance::Acquaintance;
 use crate::assignment::{Assignments, Context, Ordeals, Residents};
 use crate::backend::{self, Measuring};
 use crate::board::Board;
 use crate::budget::Budget;
 use crate::cpu_share::CpuShare;
 use crate::data_dir::DataDir;
+use crate::enrolment::{self, Enrolment};
 use crate::flags::Flags;
-use crate::hub_address::{self, BeyondLoopback};
-use crate::hub_link::HubLink;
-use crate::metrics::{self, Identity, Metrics};
+use crate::hub_link::{HubLink, HubPapers};
+use crate::identity::Identity;
+use crate::metrics::{self, Labels, Metrics};
 use crate::neighbours;
 use crate::probe;
 use crate::sensors::Sensors;
@@ -42,7 +45,7 @@ const QUEUE_FRAMES: usize = 1024;
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the flags do not fit this machine: no token, a port in use, a backend that does not open; and a [`LinkError`]
+/// When the flags do not fit this machine: no papers and no token, a port in use, a backend that does not open; and a [`LinkError`]
 /// when somebody waits for the `first` welcome of the host and it does not come.
 ///
 /// [`LinkError`]: polyphony_wire::LinkError
@@ -67,14 +70,12 @@ async fn run_to_the_end(
     first: Option<oneshot::Sender<()>>,
     program: Option<PathBuf>,
 ) -> anyhow::Result<()> {
-    let token = read_token(&flags)?;
-    if hub_address::is_beyond_loopback(&flags.hub) && !flags.insecure {
-        return Err(BeyondLoopback { hub: flags.hub }.into());
-    }
+    let enrolment = Enrolment::given(&flags)?;
     let _data_dir = DataDir::take(&flags.data_dir)?;
+    let mut identity = Identity::open(&flags.data_dir)?;
     let ring_listener = bind_ring(&flags).await?;
     let ring_address = ring_listener.local_addr()?;
-    let metrics_listener = metrics::bind(flags.metrics_address, flags.insecure).await?;
+    let metrics_listener = metrics::bind(flags.metrics_address).await?;
     let metrics_address = metrics_listener.local_addr()?;
     let choice = flags.backend;
     let share = flags.cpu_share_file.as_deref().map(CpuShare::open).transpose()?;
@@ -91,11 +92,16 @@ async fn run_to_the_end(
     for speed in &speeds {
         tracing::info!(numerics = %speed.numerics, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }
+    let joining = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
+    let taking_part = enrolment::credentials(&mut identity, &flags, enrolment.as_ref(), &joining, first.is_some());
+    let credentials = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        credentials = taking_part => credentials?,
+    };
     let cache = Cache::open(flags.data_dir.join("weights"), flags.cache_size)?;
     let join = Join {
         version: version::CURRENT,
         phone: flags.name.clone(),
-        token,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         ring_address: ring_address.to_string(),
         capacity_bytes,
@@ -112,14 +118,17 @@ async fn run_to_the_end(
     let board = Arc::new(Board::default());
     let memory = Budget::new(allocatable_bytes);
     let sensors = Sensors { file: flags.sensors.clone() };
-    let identity = Identity {
+    let labels = Labels {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: chosen.first().name.to_owned(),
         device: chosen.first().device.clone(),
         speeds,
     };
-    let metrics = Arc::new(Metrics::new(identity, board.clone(), memory.clone(), sensors.clone()));
-    let wire = Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()));
+    let metrics = Arc::new(Metrics::new(labels, board.clone(), memory.clone(), sensors.clone()));
+    let security = Security::mutual(&credentials, Audience::Certified)?;
+    let wire = Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()), security);
+    let domain = credentials.own().name.domain;
+    let acquaintance = Acquaintance { phone: flags.name.clone(), domain, wire: wire.clone() };
     let members = Members::default();
     let (to_host, outgoing) = outlet::to_host(QUEUE_FRAMES);
     let (host, known_host) = watch::channel(None);
@@ -132,7 +141,7 @@ async fn run_to_the_end(
         board: board.clone(),
         metrics: metrics.clone(),
         members: members.clone(),
-        wire: wire.clone(),
+        acquaintance: acquaintance.clone(),
         to_host,
         step_deadline: Duration::from_secs_f64(flags.step_deadline_seconds),
         idle_deadline: IDLE_DEADLINE,
@@ -148,18 +157,12 @@ async fn run_to_the_end(
         wire.clone(),
         shutdown.clone(),
     ));
-    let measured = tokio::spawn(neighbours::measure(
-        flags.name.clone(),
-        known_neighbours,
-        board.clone(),
-        wire.clone(),
-        shutdown.clone(),
-    ));
-    let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics, shutdown.clone()));
+    let measured = tokio::spawn(neighbours::measure(acquaintance, known_neighbours, board.clone(), shutdown.clone()));
+    let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics.clone(), shutdown.clone()));
     let assignments = Assignments::new(context.clone());
     let link = HubLink {
         address: flags.hub,
-        insecure: flags.insecure,
+        papers: HubPapers { identity, credentials, enrolment },
         join,
         board,
         members,
@@ -167,6 +170,7 @@ async fn run_to_the_end(
         wire,
         outgoing,
         sensors,
+        metrics,
         neighbours,
         host,
         first,
@@ -199,23 +203,8 @@ fn allocatable(allowed: Option<u64>, capacity_bytes: u64) -> anyhow::Result<u64>
     }
 }
 
-fn read_token(flags: &Flags) -> anyhow::Result<String> {
-    let token = match (&flags.token, &flags.token_file) {
-        (Some(token), _) => token.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read the join token from {}", file.display()))?,
-        (None, None) => bail!("no join token: give --token-file or POLYPHONY_JOIN_TOKEN"),
-    };
-    Ok(token.trim().to_owned())
-}
-
 async fn bind_ring(flags: &Flags) -> anyhow::Result<TcpListener> {
     let address = flags.ring_address;
-    if !address.ip().is_loopback() && !flags.insecure {
-        bail!(
-            "--ring-address {address} is not loopback, and hidden states would travel there in plain text: use 127.0.0.1, or --insecure in a closed lab"
-        );
-    }
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}: choose another --ring-address"))

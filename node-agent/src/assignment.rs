@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use polyphony_model::{Holds, LayerRange};
 use polyphony_protocol::hub::{self, Assignment};
-use polyphony_wire::Wire;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::acquaintance::Acquaintance;
 use crate::backend::Chosen;
 use crate::board::{Board, Entry};
 use crate::budget::Budget;
@@ -48,7 +48,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub members: Members,
     /// How ring links and transfers are dialled.
-    pub wire: Wire,
+    pub acquaintance: Acquaintance,
     /// Frames for the gateway, over the host link.
     pub to_host: ToHost,
     pub step_deadline: Duration,
@@ -131,9 +131,10 @@ impl Drop for Assignments {
     }
 }
 
-/// Whether nothing differs but where others are, and what came before.
+/// Whether nothing differs but where others are, and what came before and comes after.
 fn is_same_segment(a: &Assignment, b: &Assignment) -> bool {
-    let alone = |one: &Assignment| Assignment { peers: Vec::new(), follows: None, ..one.clone() };
+    let alone =
+        |one: &Assignment| Assignment { peers: Vec::new(), follows: None, successors: Vec::new(), ..one.clone() };
     alone(a) == alone(b) && a.peers.len() == b.peers.len()
 }
 
@@ -199,7 +200,7 @@ async fn stay(
     let to_next = links.next.map(|to_stage| Way { to_stage, outlet: outlet.clone() });
     let to_skips = skips.iter().map(|(to, skip)| Way { to_stage: *to, outlet: skip.outlet.clone() });
     let ways: Vec<Way> = to_next.into_iter().chain(to_skips).collect();
-    let puller = Puller::new(context.phone.clone(), assignment.clone(), context.wire.clone());
+    let puller = Puller::new(context.acquaintance.clone(), assignment.clone());
     let runtime = tokio::runtime::Handle::current();
     let attachment = Attachment {
         shape,
@@ -218,7 +219,7 @@ async fn stay(
     let member = Member::new(assignment.clone(), compute.clone(), entry.clone());
     context.members.add(first.ring, first.generation, member);
     entry.set_loaded(links);
-    let our_end = OurEnd { phone: context.phone.clone(), board: context.board.clone(), wire: context.wire.clone() };
+    let our_end = OurEnd { board: context.board.clone(), acquaintance: context.acquaintance.clone() };
     let keep =
         |way| keep_link(our_end.clone(), way, assignment.clone(), compute.clone(), entry.clone(), cancel.clone());
     let keep_all = async {

@@ -1,7 +1,7 @@
 //! Discovery: hosts that say by mDNS on the local network that phones may join them, and the choice among them.
 //!
 //! It only listens and asks; an agent never says anything of itself. What is heard is a stranger's word: it is bounded,
-//! cleaned for the terminal, and trusted no further than a line that a person reads.
+//! cleaned for the terminal, and trusted no further than a line that a person reads: what it says of its root only picks an address.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,11 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mdns_sd::{ResolvedService, ServiceDaemon, ServiceEvent};
-use polyphony_protocol::discovery::{FINGERPRINT_KEY, SERVICE_TYPE, VERSION_KEY, token_fingerprint};
+use polyphony_identity::Digest;
+use polyphony_protocol::discovery::{CA_HASH_KEY, SERVICE_TYPE, VERSION_KEY};
 
 /// Answers beyond these are not kept: no home has as many hosts.
 const MAX_HOSTS: usize = 64;
 const MAX_NAME: usize = 63;
+/// `sha256:` and 64 digits.
+const MAX_HASH: usize = 71;
 
 /// A host that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +25,10 @@ pub struct FoundHost {
     pub name: String,
     /// Where its hub listens, the likeliest first.
     pub addresses: Vec<SocketAddr>,
-    /// The protocol that it speaks, such as `2.0`.
+    /// The protocol that it speaks, such as `3.0`.
     pub version: String,
-    /// The fingerprint of the join token that it takes.
-    pub fingerprint: String,
+    /// The digest of its root, as it says.
+    pub ca_hash: String,
 }
 
 /// Why mDNS does not work here.
@@ -37,25 +40,25 @@ pub struct DiscoveryError(String);
 #[derive(Debug, PartialEq, Eq)]
 pub enum Choice<'a> {
     Nobody,
-    /// Hosts answered, and none of them takes this token.
-    OtherTokens,
+    /// Hosts answered, and none of them says that its root is the one that is meant.
+    OtherRoots,
     Only(&'a FoundHost),
     Several(Vec<&'a FoundHost>),
 }
 
-/// Asks the network for hosts for as long as `patience`; one that takes `token` ends the search at once.
+/// Asks the network for hosts for as long as `patience`; one that says it has the root of `ca_hash` ends the search at once.
 ///
 /// # Errors
 /// When this system has no mDNS for us.
-pub async fn browse(patience: Duration, token: Option<&str>) -> Result<Vec<FoundHost>, DiscoveryError> {
-    let fingerprint = token.map(token_fingerprint);
-    tokio::task::spawn_blocking(move || browse_until(Instant::now() + patience, fingerprint.as_deref()))
+pub async fn browse(patience: Duration, ca_hash: Option<&Digest>) -> Result<Vec<FoundHost>, DiscoveryError> {
+    let ca_hash = ca_hash.map(Digest::to_string);
+    tokio::task::spawn_blocking(move || browse_until(Instant::now() + patience, ca_hash.as_deref()))
         .await
         .map_err(|error| DiscoveryError(error.to_string()))?
         .map_err(|error| DiscoveryError(error.to_string()))
 }
 
-fn browse_until(deadline: Instant, fingerprint: Option<&str>) -> Result<Vec<FoundHost>, mdns_sd::Error> {
+fn browse_until(deadline: Instant, ca_hash: Option<&str>) -> Result<Vec<FoundHost>, mdns_sd::Error> {
     let daemon = ServiceDaemon::new()?;
     let events = daemon.browse(SERVICE_TYPE)?;
     let mut found = BTreeMap::new();
@@ -63,7 +66,7 @@ fn browse_until(deadline: Instant, fingerprint: Option<&str>) -> Result<Vec<Foun
         match event {
             ServiceEvent::ServiceResolved(service) if found.len() < MAX_HOSTS => {
                 let host = heard(&service);
-                let is_meant = fingerprint.is_some_and(|ours| ours == host.fingerprint) && !host.addresses.is_empty();
+                let is_meant = ca_hash.is_some_and(|meant| meant == host.ca_hash) && !host.addresses.is_empty();
                 found.insert(service.fullname.clone(), host);
                 if is_meant {
                     break;
@@ -91,23 +94,27 @@ fn heard(service: &ResolvedService) -> FoundHost {
         name: clean(name),
         addresses: addresses.into_iter().map(|address| SocketAddr::new(address, service.port)).collect(),
         version: word(VERSION_KEY),
-        fingerprint: word(FINGERPRINT_KEY),
+        ca_hash: clean_to(service.get_property_val_str(CA_HASH_KEY).unwrap_or_default(), MAX_HASH),
     }
 }
 
 /// A stranger's text, without what would steer a terminal.
 fn clean(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(MAX_NAME).collect()
+    clean_to(text, MAX_NAME)
 }
 
-/// Picks the host: the one that takes the token, where a token is known, else the only one.
-pub fn choose<'a>(found: &'a [FoundHost], token: Option<&str>) -> Choice<'a> {
-    let fingerprint = token.map(token_fingerprint);
-    let fits = |host: &&FoundHost| fingerprint.as_ref().is_none_or(|ours| *ours == host.fingerprint);
+fn clean_to(text: &str, most: usize) -> String {
+    text.chars().filter(|character| !character.is_control()).take(most).collect()
+}
+
+/// Picks the host: the one of the root that is meant, where one is, else the only one.
+pub fn choose<'a>(found: &'a [FoundHost], ca_hash: Option<&Digest>) -> Choice<'a> {
+    let meant = ca_hash.map(Digest::to_string);
+    let fits = |host: &&FoundHost| meant.as_ref().is_none_or(|meant| *meant == host.ca_hash);
     let fitting: Vec<&FoundHost> = found.iter().filter(fits).collect();
     match fitting.as_slice() {
         [] if found.is_empty() => Choice::Nobody,
-        [] => Choice::OtherTokens,
+        [] => Choice::OtherRoots,
         [only] => Choice::Only(only),
         _ => Choice::Several(fitting),
     }
@@ -124,23 +131,27 @@ impl fmt::Display for FoundHost {
 mod tests {
     use super::*;
 
-    fn host(name: &str, token: &str) -> FoundHost {
+    fn root(of: &str) -> Digest {
+        Digest::of_spki(of.as_bytes())
+    }
+
+    fn host(name: &str, of: &str) -> FoundHost {
         FoundHost {
             name: name.into(),
             addresses: vec![SocketAddr::from(([10, 0, 0, 1], 7700))],
-            version: "2.0".into(),
-            fingerprint: token_fingerprint(token),
+            version: "3.0".into(),
+            ca_hash: root(of).to_string(),
         }
     }
 
     #[test]
-    fn the_token_picks_its_host_and_without_one_only_a_single_host_is_taken() {
+    fn a_root_picks_its_host_and_without_one_only_a_single_host_is_taken() {
         let found = [host("attic", "a"), host("desk", "d")];
-        assert_eq!(choose(&found, Some("d")), Choice::Only(&found[1]));
-        assert_eq!(choose(&found, Some("other")), Choice::OtherTokens);
+        assert_eq!(choose(&found, Some(&root("d"))), Choice::Only(&found[1]));
+        assert_eq!(choose(&found, Some(&root("other"))), Choice::OtherRoots);
         assert_eq!(choose(&found, None), Choice::Several(vec![&found[0], &found[1]]));
         assert_eq!(choose(&found[..1], None), Choice::Only(&found[0]));
-        assert_eq!(choose(&[], Some("d")), Choice::Nobody);
+        assert_eq!(choose(&[], Some(&root("d"))), Choice::Nobody);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use polyphony_identity::{Digest, is_dns_label};
 
 use crate::hub_address::{self, HubAddressError};
 
@@ -17,13 +18,13 @@ pub struct Flags {
     /// The host's address for agents
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_hub)]
     pub hub: String,
-    /// File that holds the join token
-    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    /// File that holds the join token; else it is taken from $POLYPHONY_JOIN_TOKEN. A phone that has joined needs none
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// The join token itself
-    #[arg(long, env = "POLYPHONY_JOIN_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-    /// Folder for cached weights
+    /// The digest of the host's root, by which a phone that joins knows it; a phone that has joined needs none
+    #[arg(long, value_name = "sha256:…", env = "POLYPHONY_CA_HASH")]
+    pub ca_hash: Option<Digest>,
+    /// Folder for this device's key and cached weights
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
     /// Memory that segments may take, such as 80Mi; the default is half of the phone's
@@ -38,7 +39,7 @@ pub struct Flags {
     /// Where previous stages dial this phone; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     pub ring_address: SocketAddr,
-    /// Where Prometheus scrapes this agent's `/metrics`; port 0 takes a free one
+    /// Where this machine reads the agent's `/metrics`, on loopback; from elsewhere the controller shows them. Port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     pub metrics_address: SocketAddr,
     /// File that plays battery and heat in labs and tests: JSON with batteryPercent, charging, temperatureCelsius
@@ -56,9 +57,6 @@ pub struct Flags {
     /// Write the log to this file in place of stderr; it is set aside as FILE.1 whenever it has grown to 8 MiB
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
-    /// Allow plain TCP beyond loopback; for a closed lab only
-    #[arg(long)]
-    pub insecure: bool,
 }
 
 /// The choice of a backend.
@@ -76,9 +74,7 @@ pub enum BackendChoice {
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let ends = !text.starts_with('-') && !text.ends_with('-');
-    if !text.is_empty() && text.len() <= 63 && text.bytes().all(inner) && ends {
+    if is_dns_label(text) {
         return Ok(text.to_owned());
     }
     Err("a phone's name is 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end".to_owned())

@@ -1,6 +1,6 @@
 //! The address of a hub as a person writes it: HOST:PORT, told apart from everything that is none before anything is dialled.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::Ipv6Addr;
 
 /// Why a text is no address of a hub.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,15 +17,6 @@ pub enum HubAddressError {
     TwoWays { address: String, host: String, port: String },
     #[error("{0:?} is no address of a host: write HOST:PORT, such as 192.168.1.10:7700")]
     Garbled(String),
-}
-
-/// The hub is another machine, and nobody has said that it may be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{hub} is beyond this machine, and neither the token nor hidden states would be encrypted on the way: add --insecure in a closed lab network"
-)]
-pub struct BeyondLoopback {
-    pub hub: String,
 }
 
 /// HOST:PORT of what a person wrote; where the port may be left out, it is `default_port` then.
@@ -75,16 +66,6 @@ pub fn parse(address: &str, default_port: Option<u16>) -> Result<String, HubAddr
     }
 }
 
-/// Whether an address is one of another machine for certain; of a name only the network knows.
-pub fn is_beyond_loopback(address: &str) -> bool {
-    address.parse::<SocketAddr>().is_ok_and(|address| !is_loopback(address.ip()))
-}
-
-/// Whether an address is this machine's own.
-pub fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -128,15 +109,6 @@ mod tests {
                 let error = parse(wrong, default_port).unwrap_err().to_string();
                 assert!(error.contains(remedy), "{wrong:?}: {error}");
             }
-        }
-    }
-
-    #[test]
-    fn an_address_of_another_machine_is_known_without_asking_anybody() {
-        for (address, beyond) in
-            [("10.0.0.1:1", true), ("[fd00::1]:1", true), ("127.0.0.1:1", false), ("desk:1", false)]
-        {
-            assert_eq!(is_beyond_loopback(address), beyond, "{address}");
         }
     }
 }

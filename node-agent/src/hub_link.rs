@@ -2,6 +2,8 @@
 //!
 //! Over it come assignments and the gateway's frames; over it go heartbeats, tokens and failures.
 
+mod papers;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignments;
 use crate::board::Board;
-use crate::hub_address::{self, BeyondLoopback};
+use crate::metrics::Metrics;
 use crate::sensors::Sensors;
 use crate::serve::event::{Event, Source, key_of};
 use crate::serve::members::Members;
 use crate::serve::outlet::FromStages;
 use crate::weights::Host;
+
+use papers::Renewals;
+
+pub use papers::HubPapers;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The hub pings each second; a hub that is silent this long is gone.
@@ -29,6 +35,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// For an agent that was welcomed before: a host that is started anew waits for its phones.
 const LONGEST_PAUSE_OF_KNOWN: Duration = Duration::from_secs(2);
+/// More than this would stand in the way of heartbeats.
+const MAX_METRICS_BYTES: usize = 256 << 10;
+/// Papers that were asked for have come by then, or are asked for again.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// How long changes are gathered for one heartbeat.
 const GATHER_CHANGES: Duration = Duration::from_millis(20);
 /// Frames that wait for the socket.
@@ -37,8 +47,8 @@ const QUEUE_FRAMES: usize = 1024;
 /// What the link works with.
 pub struct HubLink {
     pub address: String,
-    /// Whether the token may go to another machine, where nothing is encrypted on the way.
-    pub insecure: bool,
+    /// Who this phone is, and how it stays that.
+    pub papers: HubPapers,
     pub join: Join,
     pub board: Arc<Board>,
     pub members: Members,
@@ -48,6 +58,8 @@ pub struct HubLink {
     pub outgoing: FromStages,
     /// Battery and heat.
     pub sensors: Sensors,
+    /// What is shown to who scrapes this phone through the host.
+    pub metrics: Arc<Metrics>,
     /// Told whose links are to be measured.
     pub neighbours: watch::Sender<Neighbours>,
     /// Told where weights come from.
@@ -100,18 +112,9 @@ impl HubLink {
     }
 
     async fn once(&mut self, retry: &mut Retry) -> Result<(), LinkError> {
-        let Connection { mut reader, mut writer, peer } = self.wire.dial(&self.address, HANDSHAKE).await?;
-        // A name may have led anywhere.
-        if !self.insecure && !hub_address::is_loopback(peer.ip()) {
-            let hub = format!("{} ({})", self.address, peer.ip());
-            return Err(LinkError::Refused(BeyondLoopback { hub }.to_string()));
-        }
-        writer.write(&Frame::ToHub(ToHub::Join(self.join.clone()))).await?;
-        let welcome = match reader.next_within(HANDSHAKE).await? {
-            Frame::ToAgent(ToAgent::Welcome(welcome)) => welcome,
-            Frame::ToAgent(ToAgent::Refused { reason }) => return Err(LinkError::Refused(reason)),
-            other => return Err(LinkError::unexpected(&other, "a welcome")),
-        };
+        let (connection, welcome) = self.greet().await?;
+        let Connection { mut reader, mut writer, peer, .. } = connection;
+        self.papers.hear_time(&peer.proof, welcome.time_seconds)?;
         if !version::CURRENT.speaks_with(welcome.version) {
             return Err(LinkError::Refused(version::refusal("the host", welcome.version, "this agent")));
         }
@@ -119,7 +122,7 @@ impl HubLink {
         *retry = Retry { pause: FIRST_PAUSE, longest: LONGEST_PAUSE_OF_KNOWN };
         // No session is of this link yet: what has come since it was dialled is void too.
         self.outgoing.clear();
-        self.meet_host(&welcome, peer.ip())?;
+        self.meet_host(&welcome, peer.address.ip())?;
         if let Some(first) = self.first.take() {
             // Who waited may have gone; the link is there all the same.
             let _ = first.send(());
@@ -128,20 +131,42 @@ impl HubLink {
         let every = told.clamp(Duration::from_millis(100), Duration::from_secs(60));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
         let (board, members, sensors) = (self.board.clone(), self.members.clone(), self.sensors.clone());
+        let metrics = self.metrics.clone();
         let neighbours = self.neighbours.clone();
         let overruns = self.outgoing.overruns();
+        let renewals = self.papers.renewals();
         tokio::select! {
             () = overruns.notified() => Err(LinkError::Overrun),
             end = writer.write_queue(&mut waiting) => end,
-            end = read_frames(&mut reader, &members, &mut self.assignments, &neighbours, queue.clone()) => end,
+            end = read_frames(&mut reader, &members, &mut self.assignments, &neighbours, &mut self.papers, &metrics, queue.clone()) => end,
+            end = ask_for_papers(renewals, queue.clone()) => end,
             end = send_heartbeats(&board, &sensors, every, queue.clone()) => end,
             end = forward(&mut self.outgoing.frames, queue) => end,
         }
     }
 
+    /// Dials the hub and is welcomed; papers that it does not take are mended once, where they can be.
+    async fn greet(&mut self) -> Result<(Connection, Welcome), LinkError> {
+        let mut is_mended = false;
+        loop {
+            let mut link = self.wire.dial(&self.address, &self.papers.hub(), HANDSHAKE).await?;
+            link.writer.write(&Frame::ToHub(ToHub::Join(self.join.clone()))).await?;
+            match link.reader.next_within(HANDSHAKE).await? {
+                Frame::ToAgent(ToAgent::Welcome(welcome)) => return Ok((link, welcome)),
+                Frame::ToAgent(ToAgent::Refused { reason, remedy }) => {
+                    if is_mended || !self.papers.mend(&self.wire, &self.address, remedy).await? {
+                        return Err(LinkError::Refused(reason));
+                    }
+                    is_mended = true;
+                }
+                other => return Err(LinkError::unexpected(&other, "a welcome")),
+            }
+        }
+    }
+
     fn meet_host(&self, welcome: &Welcome, dialled: IpAddr) -> Result<(), LinkError> {
         let url = weights_url(&welcome.weights_url, dialled);
-        let host = Host::new(url.clone(), self.join.token.clone())
+        let host = Host::new(&url, &self.papers.credentials)
             .map_err(|error| LinkError::Refused(format!("cannot fetch weights from {url}: {error}")))?;
         self.host.send_replace(Some(host));
         Ok(())
@@ -163,6 +188,8 @@ async fn read_frames(
     members: &Members,
     assignments: &mut Assignments,
     neighbours: &watch::Sender<Neighbours>,
+    papers: &mut HubPapers,
+    metrics: &Arc<Metrics>,
     queue: mpsc::Sender<Frame>,
 ) -> Result<(), LinkError> {
     loop {
@@ -170,7 +197,9 @@ async fn read_frames(
             Frame::Ping { nonce } => send(&queue, Frame::Pong { nonce }).await?,
             Frame::ToAgent(ToAgent::Assignments { segments }) => assignments.apply(segments),
             Frame::ToAgent(ToAgent::Neighbours(told)) => drop(neighbours.send_replace(told)),
-            Frame::ToAgent(ToAgent::Refused { reason }) => return Err(LinkError::Refused(reason)),
+            Frame::ToAgent(ToAgent::Enrolled(enrolled)) => papers.take(&enrolled)?,
+            Frame::ToAgent(ToAgent::TellMetrics { id }) => drop(tokio::spawn(tell(metrics.clone(), id, queue.clone()))),
+            Frame::ToAgent(ToAgent::Refused { reason, .. }) => return Err(LinkError::Refused(reason)),
             frame => {
                 let Some(key) = key_of(&frame) else {
                     return Err(LinkError::unexpected(&frame, "a session's frame"));
@@ -223,6 +252,23 @@ async fn send_heartbeats(
     }
 }
 
+/// Tells the metrics; the host asks for them one at a time.
+async fn tell(metrics: Arc<Metrics>, id: u64, queue: mpsc::Sender<Frame>) {
+    let text = tokio::task::spawn_blocking(move || metrics.text()).await;
+    let text = text.ok().and_then(Result::ok).filter(|text| text.len() <= MAX_METRICS_BYTES).unwrap_or_default();
+    // A link that has ended meanwhile needs none.
+    let _ = queue.send(Frame::ToHub(ToHub::Metrics { id, text })).await;
+}
+
+/// Asks for new papers whenever those of now are due.
+async fn ask_for_papers(renewals: Renewals, queue: mpsc::Sender<Frame>) -> Result<(), LinkError> {
+    loop {
+        renewals.due().await;
+        send(&queue, Frame::ToHub(ToHub::Renew { request: renewals.request() })).await?;
+        tokio::time::sleep(RENEWAL_PAUSE).await;
+    }
+}
+
 async fn forward(outgoing: &mut mpsc::Receiver<Frame>, queue: mpsc::Sender<Frame>) -> Result<(), LinkError> {
     while let Some(frame) = outgoing.recv().await {
         send(&queue, frame).await?;
@@ -241,9 +287,9 @@ mod tests {
     #[test]
     fn weights_of_a_host_that_listens_everywhere_come_from_where_it_was_dialled() {
         let dialled = IpAddr::from([10, 0, 0, 5]);
-        assert_eq!(weights_url("http://0.0.0.0:7701", dialled), "http://10.0.0.5:7701");
-        assert_eq!(weights_url("http://[::]:7701", dialled), "http://10.0.0.5:7701");
-        assert_eq!(weights_url("http://127.0.0.1:7701", dialled), "http://127.0.0.1:7701");
+        assert_eq!(weights_url("https://0.0.0.0:7701", dialled), "https://10.0.0.5:7701");
+        assert_eq!(weights_url("https://[::]:7701", dialled), "https://10.0.0.5:7701");
+        assert_eq!(weights_url("https://127.0.0.1:7701", dialled), "https://127.0.0.1:7701");
         assert_eq!(weights_url("no url", dialled), "no url");
     }
 }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
+use polyphony_identity::Digest;
+
 use crate::flags::Flags;
 
 /// What a command line asks for.
@@ -30,7 +32,7 @@ pub enum Invocation {
 pub struct Request {
     /// HOST:PORT or HOST.
     pub address: Option<String>,
-    pub token: Option<String>,
+    pub ca_hash: Option<Digest>,
     pub token_file: Option<PathBuf>,
     pub data_dir: Option<PathBuf>,
     pub log_file: Option<PathBuf>,
@@ -39,15 +41,17 @@ pub struct Request {
 }
 
 const EXAMPLES: &str = "Examples:
-  polyphony-agent join 192.168.1.10:7700 --token TOKEN   the line that `polyctl join-command` prints on the host
-  polyphony-agent join --token TOKEN                     look for the host on this network by mDNS
-  polyphony-agent join                                   join again the host that was joined before
-  polyphony-agent run                                    the same for a service: waits for the host for ever";
+  POLYPHONY_JOIN_TOKEN=TOKEN polyphony-agent join 192.168.1.10:7700 --ca-hash sha256:HASH
+                              the line that `polyctl join-command` prints on the host
+  POLYPHONY_JOIN_TOKEN=TOKEN polyphony-agent join --ca-hash sha256:HASH
+                              look for that host on this network by mDNS
+  polyphony-agent join        join again the host that was joined before
+  polyphony-agent run         the same for a service: waits for the host for ever";
 
 const MEASURE: &str = "measure";
 
 /// Flags of running that a request holds apart, or that are none of its own.
-const APART: [&str; 6] = ["token", "token_file", "data_dir", "log_file", "help", "version"];
+const APART: [&str; 6] = ["ca_hash", "token_file", "data_dir", "log_file", "help", "version"];
 
 // === impl Invocation ===
 
@@ -95,7 +99,7 @@ pub fn flags(given: &BTreeMap<String, String>) -> Result<Flags, clap::Error> {
 
 fn command() -> Command {
     let join = friendly("join")
-        .about("Join a host and run; hub, token and flags are remembered")
+        .about("Join a host and run; hub and flags are remembered")
         .arg(
             Arg::new("address")
                 .value_name("HOST:PORT")
@@ -118,7 +122,7 @@ fn friendly(name: &'static str) -> Command {
         .disable_version_flag(true)
         .mut_arg("name", |arg| arg.required(false).help("The phone's name: lower-case letters, digits and hyphens; the default is the host name"))
         .mut_arg("hub", |arg| arg.required(false).hide(true))
-        .mut_arg("data_dir", |arg| arg.required(false).help("Folder for cached weights and what was joined; the default is ~/.polyphony/agent"))
+        .mut_arg("data_dir", |arg| arg.required(false).help("Folder for this device's key, cached weights and what was joined; the default is ~/.polyphony/agent"))
         .mut_arg("ring_address", |arg| {
             arg.default_value(None).help("Where previous stages dial this phone; the default is a free port of the address that reaches the host")
         })
@@ -143,7 +147,7 @@ fn request(given: &ArgMatches) -> Result<Request, clap::Error> {
     let address = given.try_get_one::<String>("address").ok().flatten().cloned();
     Ok(Request {
         address: flags.remove("hub").or(address),
-        token: given.get_one::<String>("token").cloned(),
+        ca_hash: given.get_one::<Digest>("ca_hash").copied(),
         token_file: given.get_one::<PathBuf>("token_file").cloned(),
         data_dir: given.get_one::<PathBuf>("data_dir").cloned(),
         log_file: given.get_one::<PathBuf>("log_file").cloned(),
@@ -167,7 +171,7 @@ mod tests {
 
     #[test]
     fn running_with_every_flag_needs_no_verb() {
-        let line = "polyphony-agent --name phone-1 --hub 127.0.0.1:7700 --data-dir d --token t";
+        let line = "polyphony-agent --name phone-1 --hub 127.0.0.1:7700 --data-dir d --token-file t";
         let Invocation::Run(flags) = read(line).unwrap() else { panic!("another wish") };
         assert_eq!((flags.name.as_str(), flags.hub.as_str()), ("phone-1", "127.0.0.1:7700"));
         assert!(read("polyphony-agent --hub 127.0.0.1:7700").unwrap_err().contains("--name"));
@@ -175,13 +179,15 @@ mod tests {
 
     #[test]
     fn a_join_takes_an_address_and_keeps_only_what_was_said() {
-        let line = "polyphony-agent join desk:7700 --token t --memory 80Mi --insecure";
-        let Invocation::Join(request) = read(line).unwrap() else { panic!("another wish") };
-        assert_eq!((request.address.as_deref(), request.token.as_deref()), (Some("desk:7700"), Some("t")));
+        let hash = Digest::of_spki(b"root");
+        let line = format!("polyphony-agent join desk:7700 --ca-hash {hash} --memory 80Mi --threads 2");
+        let Invocation::Join(request) = read(&line).unwrap() else { panic!("another wish") };
+        assert_eq!((request.address.as_deref(), request.ca_hash), (Some("desk:7700"), Some(hash)));
         let said: Vec<_> = request.flags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(said, [("insecure", "true"), ("memory", "80Mi")]);
+        assert_eq!(said, [("memory", "80Mi"), ("threads", "2")]);
         let Invocation::Again(request) = read("polyphony-agent run").unwrap() else { panic!("another wish") };
-        assert_eq!(request, Request { token: request.token.clone(), ..Request::default() });
+        assert_eq!(request, Request::default());
+        assert!(read("polyphony-agent join --ca-hash sha256:12").unwrap_err().contains("no digest of a key"));
         assert!(read("polyphony-agent join --name Phone_1").unwrap_err().contains("lower-case"));
     }
 
@@ -203,9 +209,9 @@ mod tests {
             pair("hub", "h:1"),
             pair("data-dir", "d"),
             pair("memory", "80Mi"),
-            pair("insecure", "true"),
+            pair("threads", "2"),
         ]);
         let flags = flags(&given).unwrap();
-        assert_eq!((flags.memory, flags.insecure, flags.name.as_str()), (Some(80 << 20), true, "phone-1"));
+        assert_eq!((flags.memory, flags.threads, flags.name.as_str()), (Some(80 << 20), 2, "phone-1"));
     }
 }

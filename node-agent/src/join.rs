@@ -16,7 +16,9 @@ use tokio::sync::oneshot;
 
 use crate::agent;
 use crate::discovery::{self, Choice, FoundHost};
-use crate::hub_address::{self, BeyondLoopback, HubAddressError};
+use crate::enrolment::{self, EnrolmentError, TOKEN_VARIABLE};
+use crate::hub_address::{self, HubAddressError};
+use crate::identity::has_papers;
 use crate::invocation::{self, Request};
 use membership::Membership;
 
@@ -32,18 +34,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub enum JoinError {
     #[error("there is no home folder to remember the host in: set $HOME, or give --data-dir")]
     NoHome,
-    #[error("this phone has joined no host yet ({} is not there): run `polyphony-agent join HOST:PORT --token TOKEN` once; `polyctl join-command` on the host prints that line", .0.display())]
+    #[error("this phone has joined no host yet ({} is not there): run the line once that `polyctl join-command` prints on the host", .0.display())]
     NeverJoined(PathBuf),
     #[error(
-        "no join token: give --token, --token-file or POLYPHONY_JOIN_TOKEN; `polyctl join-command` on the host prints the whole line"
+        "no join token: give ${TOKEN_VARIABLE} or --token-file; `polyctl join-command` on the host prints the whole line"
     )]
     NoToken,
     #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
+    #[error(transparent)]
     Address(#[from] HubAddressError),
-    #[error("no host was found on this network within {} s: start its controller with --insecure and a --hub-address that is not loopback, or give HOST:PORT; `polyctl join-command` on the host prints the line", 2 * BROWSE.as_secs())]
+    #[error("no host was found on this network within {} s: start its control plane with `polyctl up --listen ADDRESS`, or give HOST:PORT; `polyctl join-command` on the host prints the line", 2 * BROWSE.as_secs())]
     NobodyFound,
-    #[error("none of these hosts takes this token: compare it with `polyctl join-command` on the host\n{}", .0.join("\n"))]
-    OtherTokens(Vec<String>),
+    #[error("none of these hosts says that it is the one of --ca-hash: compare it with `polyctl join-command` on the host\n{}", .0.join("\n"))]
+    OtherRoots(Vec<String>),
     #[error("several hosts were found: choose one by `polyphony-agent join HOST:PORT`\n{}", .0.join("\n"))]
     SeveralFound(Vec<String>),
     #[error(
@@ -52,8 +56,6 @@ pub enum JoinError {
     NothingListens { hub: String },
     #[error("{hub} cannot be reached: {why}; check the address, the network and the host's firewall")]
     Unreachable { hub: String, why: String },
-    #[error(transparent)]
-    BeyondLoopback(#[from] BeyondLoopback),
     #[error("the host at {hub} refused this phone: {reason}")]
     Refused { hub: String, reason: String },
     #[error(
@@ -81,9 +83,15 @@ pub async fn run(request: Request, patience: Patience) -> anyhow::Result<()> {
     if patience == Patience::ForEver && remembered.is_none() {
         return Err(JoinError::NeverJoined(Membership::path(&data_dir)).into());
     }
-    let token = token(&request, remembered.as_ref())?;
-    let hubs = hubs(&request, remembered.as_ref(), token.as_deref()).await?;
-    let token = token.ok_or(JoinError::NoToken)?;
+    let has_papers = has_papers(&data_dir, request.ca_hash.as_ref());
+    match enrolment::token(request.token_file.as_deref()).map_err(JoinError::from)? {
+        Some(_) if request.ca_hash.is_none() && !has_papers => {
+            return Err(JoinError::from(EnrolmentError::NoHash).into());
+        }
+        None if !has_papers => return Err(JoinError::NoToken.into()),
+        _ => {}
+    }
+    let hubs = hubs(&request, remembered.as_ref().filter(|_| has_papers)).await?;
     let mut kept = remembered.map(|membership| membership.flags).unwrap_or_default();
     kept.extend(request.flags);
     if !kept.contains_key("name") {
@@ -93,15 +101,11 @@ pub async fn run(request: Request, patience: Patience) -> anyhow::Result<()> {
         Patience::Once => reach(&hubs).await?,
         Patience::ForEver => reach_for_ever(&hubs).await,
     };
-    if !hub_address::is_loopback(route.host) && !kept.contains_key("insecure") {
-        return Err(BeyondLoopback { hub }.into());
-    }
     let mut flags = invocation::flags(&complete(&kept, &hub, &route, &data_dir)).map_err(|error| {
         anyhow::anyhow!("{}; is it in {}?", error.to_string().trim(), Membership::path(&data_dir).display())
     })?;
-    flags.token = Some(token.clone());
-    flags.token_file = None;
-    let membership = Membership { hub: hub.clone(), token, flags: kept };
+    (flags.token_file, flags.ca_hash) = (request.token_file, request.ca_hash);
+    let membership = Membership { hub: hub.clone(), flags: kept };
     if patience == Patience::ForEver {
         return agent::run(flags, None).await;
     }
@@ -149,38 +153,28 @@ fn data_dir(request: &Request) -> Result<PathBuf, JoinError> {
     Ok(Path::new(&home).join(".polyphony/agent"))
 }
 
-fn token(request: &Request, remembered: Option<&Membership>) -> anyhow::Result<Option<String>> {
-    if let Some(file) = &request.token_file {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| anyhow::anyhow!("cannot read the join token from {}: {error}", file.display()))?;
-        return Ok(Some(text.trim().to_owned()));
-    }
-    let known = request.token.as_ref().or(remembered.map(|membership| &membership.token));
-    Ok(known.map(|token| token.trim().to_owned()))
-}
-
 /// Addresses to try, the likeliest first: the one that was said, the one remembered, or those found.
-async fn hubs(request: &Request, remembered: Option<&Membership>, token: Option<&str>) -> anyhow::Result<Vec<String>> {
+async fn hubs(request: &Request, remembered: Option<&Membership>) -> anyhow::Result<Vec<String>> {
     if let Some(address) = &request.address {
         return Ok(vec![hub_address::parse(address, Some(HUB_PORT)).map_err(JoinError::from)?]);
     }
-    let is_other = |membership: &Membership| token.is_some_and(|token| token != membership.token);
-    if let Some(membership) = remembered.filter(|membership| !is_other(membership)) {
+    if let Some(membership) = remembered {
         return Ok(vec![membership.hub.clone()]);
     }
     tell!("looking for a host on this network, for {} s at most …", 2 * BROWSE.as_secs());
-    let mut found = discovery::browse(BROWSE, token).await?;
+    let ca_hash = request.ca_hash.as_ref();
+    let mut found = discovery::browse(BROWSE, ca_hash).await?;
     if found.is_empty() {
         // A host that has only just started, or a link that has only just come up, is missed now and then.
-        found = discovery::browse(BROWSE, token).await?;
+        found = discovery::browse(BROWSE, ca_hash).await?;
     }
     for host in &found {
         tell!("found {host}");
     }
     let lines = |hosts: &[&FoundHost]| hosts.iter().map(|host| format!("  {host}")).collect::<Vec<_>>();
-    let host = match discovery::choose(&found, token) {
+    let host = match discovery::choose(&found, ca_hash) {
         Choice::Nobody => return Err(JoinError::NobodyFound.into()),
-        Choice::OtherTokens => return Err(JoinError::OtherTokens(lines(&found.iter().collect::<Vec<_>>())).into()),
+        Choice::OtherRoots => return Err(JoinError::OtherRoots(lines(&found.iter().collect::<Vec<_>>())).into()),
         Choice::Only(host) => host,
         Choice::Several(hosts) => ask(&hosts).ok_or_else(|| JoinError::SeveralFound(lines(&hosts)))?,
     };
@@ -207,7 +201,6 @@ fn ask<'a>(hosts: &[&'a FoundHost]) -> Option<&'a FoundHost> {
 struct Route {
     /// Our end.
     local: IpAddr,
-    host: IpAddr,
 }
 
 /// The first of the addresses that answers.
@@ -216,9 +209,9 @@ async fn reach(hubs: &[String]) -> Result<(String, Route), JoinError> {
     for hub in hubs {
         let hub = hub.clone();
         last = match tokio::time::timeout(CONNECT, TcpStream::connect(&hub)).await {
-            Ok(Ok(stream)) => match (stream.local_addr(), stream.peer_addr()) {
-                (Ok(local), Ok(host)) => return Ok((hub, Route { local: local.ip(), host: host.ip() })),
-                (Err(error), _) | (_, Err(error)) => JoinError::Unreachable { hub, why: error.to_string() },
+            Ok(Ok(stream)) => match stream.local_addr() {
+                Ok(local) => return Ok((hub, Route { local: local.ip() })),
+                Err(error) => JoinError::Unreachable { hub, why: error.to_string() },
             },
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 JoinError::NothingListens { hub }
@@ -254,6 +247,8 @@ fn complete(kept: &BTreeMap<String, String>, hub: &str, route: &Route, data_dir:
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use polyphony_identity::{Digest, JoinToken};
+
     use super::*;
 
     #[tokio::test]
@@ -261,25 +256,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let request = |token: Option<&str>| Request {
+        let token_file = folder.path().join("token");
+        std::fs::write(&token_file, JoinToken::generate().reveal()).unwrap();
+        let request = |is_given: bool| Request {
             address: Some(address.clone()),
-            token: token.map(str::to_owned),
+            token_file: is_given.then(|| token_file.clone()),
+            ca_hash: Some(Digest::of_spki(b"root")),
             data_dir: Some(folder.path().to_owned()),
             flags: BTreeMap::from([("backend".into(), "cpu".into()), ("memory".into(), "1Mi".into())]),
             ..Request::default()
         };
-        let error = run(request(None), Patience::Once).await.unwrap_err().to_string();
+        let error = run(request(false), Patience::Once).await.unwrap_err().to_string();
         assert!(error.contains("no join token"), "{error}");
         // It takes connections and hangs up.
         let stranger = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
-        let error = run(request(Some("t")), Patience::Once).await.unwrap_err().to_string();
+        let error = run(request(true), Patience::Once).await.unwrap_err().to_string();
         assert!(error.contains("did not answer as a Polyphony hub"), "{error}");
         stranger.abort();
         let _ = stranger.await;
-        let error = run(request(Some("t")), Patience::Once).await.unwrap_err().to_string();
+        let error = run(request(true), Patience::Once).await.unwrap_err().to_string();
         assert!(error.contains(&format!("nothing listens at {address}")), "{error}");
         assert_eq!(Membership::read(folder.path()).unwrap(), None, "what did not work is not remembered");
-        let error = run(request(Some("t")), Patience::ForEver).await.unwrap_err().to_string();
+        let error = run(request(true), Patience::ForEver).await.unwrap_err().to_string();
         assert!(error.contains("joined no host yet"), "{error}");
+        let error = run(Request { ca_hash: None, ..request(true) }, Patience::Once).await.unwrap_err().to_string();
+        assert!(error.contains("--ca-hash"), "{error}");
+        std::fs::write(&token_file, "guess").unwrap();
+        let error = run(request(true), Patience::Once).await.unwrap_err().to_string();
+        assert!(error.contains("no join token") && !error.contains("guess"), "{error}");
     }
 }

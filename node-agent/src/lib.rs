@@ -2,6 +2,7 @@
 //!
 //! It dials the host once and its ring neighbours; it never sees a cluster, a prompt's text or another phone's assignments.
 
+pub mod acquaintance;
 pub mod agent;
 pub mod around;
 pub mod assignment;
@@ -12,10 +13,11 @@ pub mod class;
 pub mod cpu_share;
 pub mod data_dir;
 pub mod discovery;
-pub mod discretion;
+pub mod enrolment;
 pub mod flags;
 pub mod hub_address;
 pub mod hub_link;
+pub mod identity;
 pub mod invocation;
 pub mod join;
 pub mod kv_cache;
@@ -24,7 +26,6 @@ pub mod neighbours;
 pub mod pace;
 pub mod probe;
 pub mod sample;
-pub mod secret;
 pub mod segment;
 pub mod sensors;
 pub mod serve;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use polyphony_agent::agent;
 use polyphony_agent::backend::apart;
-use polyphony_agent::discretion;
 use polyphony_agent::invocation::{self, Invocation};
 use polyphony_agent::join::{self, Patience};
 use polyphony_journal::tell;
@@ -14,7 +13,6 @@ use polyphony_journal::tell;
 const LAST_WORK: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    discretion::take_token_off_the_command_line();
     quieten_drivers();
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => {

@@ -33,7 +33,7 @@ pub struct Metrics {
 
 /// What of a phone stays as it is while the agent runs.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct Labels {
     pub version: String,
     pub backend: String,
     pub device: String,
@@ -44,14 +44,14 @@ pub struct Identity {
 struct Readings {
     board: Arc<Board>,
     memory: Budget,
-    identity: Identity,
+    labels: Labels,
     sensors: Sensors,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub fn new(identity: Identity, board: Arc<Board>, memory: Budget, sensors: Sensors) -> Self {
+    pub fn new(labels: Labels, board: Arc<Board>, memory: Budget, sensors: Sensors) -> Self {
         let registry = Registry::new();
         let traffic = Traffic::new(&registry);
         let weights_fetched_bytes = IntCounter::new(
@@ -59,7 +59,7 @@ impl Metrics {
             "Bytes of tensors that came from the host, not from this phone's cache.",
         );
         let weights_fetched_bytes = register(&registry, weights_fetched_bytes);
-        register_one(&registry, Readings { board, memory, identity, sensors });
+        register_one(&registry, Readings { board, memory, labels, sensors });
         Self { registry, traffic, weights_fetched_bytes }
     }
 
@@ -85,7 +85,7 @@ impl Collector for Readings {
         families.extend(phone::memory_families(&self.memory));
         let now = self.sensors.read();
         families.extend(phone::sensor_families(&now.battery, now.temperature_celsius));
-        families.extend(phone::identity_families(&self.identity));
+        families.extend(phone::label_families(&self.labels));
         families
     }
 }

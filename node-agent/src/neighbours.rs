@@ -1,6 +1,6 @@
 //! Neighbours: measures round trip and bandwidth to phones that a plan may put beside this one, in small probes.
 //!
-//! Both ends prove by the hub's probe secret that they have joined it; the port is that of ring links. A probe sends
+//! The hub has told each of the other, and each knows the other by its key; the port is that of ring links. A probe sends
 //! under 100 KiB; a phone is probed a few times when it is new, and once a minute from then on.
 
 use std::collections::BTreeMap;
@@ -13,13 +13,13 @@ use futures::future::join_all;
 use polyphony_protocol::frame::{Hello, NO_RING};
 use polyphony_protocol::hub::{Neighbour, Neighbours};
 use polyphony_protocol::{Frame, PlanGeneration, version};
-use polyphony_wire::{Connection, LinkError, Wire};
+use polyphony_wire::{Connection, LinkError};
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::acquaintance::{self, Acquaintance};
 use crate::board::Board;
-use crate::secret;
 
 /// A phone that is new is probed this often.
 const FIRST_PROBES: u32 = 3;
@@ -56,9 +56,8 @@ struct Schedule {
 
 /// Who probes.
 struct Prober {
-    phone: String,
+    acquaintance: Acquaintance,
     board: Arc<Board>,
-    wire: Wire,
     places: Semaphore,
     /// Links that are measured at once would measure each other.
     turn: Mutex<()>,
@@ -66,23 +65,22 @@ struct Prober {
 
 /// Measures links to `neighbours`, as they are told, until `shutdown`.
 pub async fn measure(
-    phone: String,
+    acquaintance: Acquaintance,
     mut neighbours: watch::Receiver<Neighbours>,
     board: Arc<Board>,
-    wire: Wire,
     shutdown: CancellationToken,
 ) {
-    let prober = Prober { phone, board, wire, places: Semaphore::new(AT_ONCE), turn: Mutex::new(()) };
+    let prober = Prober { acquaintance, board, places: Semaphore::new(AT_ONCE), turn: Mutex::new(()) };
     let mut schedules: BTreeMap<String, Schedule> = BTreeMap::new();
     loop {
         let now = neighbours.borrow_and_update().clone();
         schedules.retain(|address, _| now.phones.iter().any(|neighbour| neighbour.ring_address == *address));
         let is_due = |neighbour: &&Neighbour| {
             let known = schedules.get(&neighbour.ring_address);
-            neighbour.phone != prober.phone && known.is_none_or(|schedule| schedule.due <= Instant::now())
+            neighbour.phone != prober.acquaintance.phone && known.is_none_or(|schedule| schedule.due <= Instant::now())
         };
         let due: Vec<&Neighbour> = now.phones.iter().filter(is_due).collect();
-        let probing = join_all(due.iter().map(|neighbour| prober.probe(&now.probe_secret, neighbour)));
+        let probing = join_all(due.iter().map(|neighbour| prober.probe(neighbour)));
         let ends = tokio::select! {
             () = shutdown.cancelled() => return,
             ends = probing => ends,
@@ -103,10 +101,10 @@ pub async fn measure(
 
 impl Prober {
     /// Whether the link is measured; the board hears how it went at once.
-    async fn probe(&self, secret: &str, neighbour: &Neighbour) -> bool {
+    async fn probe(&self, neighbour: &Neighbour) -> bool {
         // It is never closed.
         let _place = self.places.acquire().await;
-        let end = self.dial(secret, neighbour).await;
+        let end = self.dial(neighbour).await;
         if let Err(error) = &end {
             self.board.note_end(&neighbour.phone, error);
             tracing::debug!(peer = %neighbour.phone, %error, "a link was not measured");
@@ -114,16 +112,16 @@ impl Prober {
         end.is_ok()
     }
 
-    async fn dial(&self, secret: &str, neighbour: &Neighbour) -> Result<(), LinkError> {
-        let mut link = self.wire.dial(&neighbour.ring_address, DEADLINE).await?;
+    async fn dial(&self, neighbour: &Neighbour) -> Result<(), LinkError> {
+        let Neighbour { phone, key, ring_address } = neighbour;
+        let mut link = self.acquaintance.dial(phone, key, ring_address, DEADLINE).await?;
         let hello = Hello {
             version: version::CURRENT,
             ring: NO_RING,
             generation: PlanGeneration(0),
-            phone: self.phone.clone(),
+            phone: self.acquaintance.phone.clone(),
             from_stage: 0,
             to_stage: 0,
-            ring_secret: secret.to_owned(),
         };
         link.writer.write(&Frame::Hello(hello)).await?;
         let answer = link.reader.next_within(DEADLINE).await?;
@@ -199,19 +197,19 @@ async fn ping(link: &mut Connection, nonce: u64, deadline: Duration) -> Result<(
     }
 }
 
-/// Lets a neighbour measure its link to this phone, when its hello proves that both have joined one hub.
+/// Lets a neighbour measure its link to this phone, when it is one that the hub has told of.
 ///
 /// # Errors
-/// When it proves nothing, is silent, sends more or stays longer than a probe does, or breaks off.
+/// When it is not, is silent, sends more or stays longer than a probe does, or breaks off.
 pub async fn answer(
     hello: &Hello,
     neighbours: &watch::Receiver<Neighbours>,
     link: &mut Connection,
 ) -> Result<(), LinkError> {
-    let secret = neighbours.borrow().probe_secret.clone();
-    // Before the hub has told its secret nobody can know it.
-    if secret.is_empty() || !secret::equal(&hello.ring_secret, &secret) {
-        let why = format!("{} has not joined this phone's hub, or just now: it may try again", hello.phone);
+    let is_told =
+        |one: &Neighbour| one.phone == hello.phone && acquaintance::is(&link.peer.proof, &one.phone, &one.key);
+    if !neighbours.borrow().phones.iter().any(is_told) {
+        let why = format!("the host has not told this phone of {} yet: it may try again", hello.phone);
         link.writer.write(&Frame::Refused(why.clone())).await?;
         return Err(LinkError::Refused(why));
     }
@@ -241,15 +239,20 @@ async fn echo(link: &mut Connection) -> Result<(), LinkError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use polyphony_wire::{Bounds, Uncounted};
+    use polyphony_wire::{Bounds, Security, Uncounted, Wire};
     use tokio::net::TcpListener;
     use tokio::sync::Barrier;
 
     use super::*;
 
+    fn plain() -> Acquaintance {
+        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Plain);
+        Acquaintance { phone: "us".into(), domain: "lab".into(), wire }
+    }
+
     /// As phones do that are too slow to be waited for one by one: nobody answers before all are asked.
     async fn refuse_together(wire: Wire, listener: TcpListener, all: Arc<Barrier>) {
-        let mut link = wire.accept(&listener).await.meet().await.unwrap();
+        let mut link = wire.accept(&listener).await.meet(DEADLINE).await.unwrap();
         assert!(matches!(link.reader.next().await, Ok(Frame::Hello(_))));
         all.wait().await;
         // Who gave up meanwhile hears nothing of it.
@@ -258,18 +261,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_phone_that_does_not_answer_holds_up_no_other() {
-        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+        let us = plain();
         let (all, board) = (Arc::new(Barrier::new(AT_ONCE)), Arc::new(Board::default()));
         let (mut told, mut asked) = (Neighbours::default(), Vec::new());
         for n in 0..AT_ONCE {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let ring_address = listener.local_addr().unwrap().to_string();
-            told.phones.push(Neighbour { phone: format!("phone-{n}"), ring_address });
-            asked.push(tokio::spawn(refuse_together(wire.clone(), listener, all.clone())));
+            told.phones.push(Neighbour { phone: format!("phone-{n}"), ring_address, key: String::new() });
+            asked.push(tokio::spawn(refuse_together(us.wire.clone(), listener, all.clone())));
         }
         let (_tell, told) = watch::channel(told);
         let shutdown = CancellationToken::new();
-        let measuring = tokio::spawn(measure("us".into(), told, board.clone(), wire, shutdown.clone()));
+        let measuring = tokio::spawn(measure(us, told, board.clone(), shutdown.clone()));
         for one in asked {
             one.await.unwrap();
         }
@@ -280,18 +283,17 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_its_turn_shows_that_it_is_there() {
-        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+        let us = plain();
+        let wire = us.wire.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ring_address = listener.local_addr().unwrap().to_string();
-        let neighbour = Neighbour { phone: "other".into(), ring_address };
-        let secret = "s".to_owned();
+        let neighbour = Neighbour { phone: "other".into(), ring_address, key: String::new() };
         let (board, places) = (Arc::new(Board::default()), Semaphore::new(AT_ONCE));
-        let prober = Prober { phone: "us".into(), board, wire: wire.clone(), places, turn: Mutex::new(()) };
+        let prober = Prober { acquaintance: us, board, places, turn: Mutex::new(()) };
         let others = prober.turn.lock().await;
         let answering = async {
-            let mut link = wire.accept(&listener).await.meet().await.unwrap();
-            let Ok(Frame::Hello(hello)) = link.reader.next().await else { panic!("no hello") };
-            assert!(secret::equal(&hello.ring_secret, &secret));
+            let mut link = wire.accept(&listener).await.meet(DEADLINE).await.unwrap();
+            let Ok(Frame::Hello(_)) = link.reader.next().await else { panic!("no hello") };
             link.reader.trust();
             link.writer.write(&Frame::Accepted).await.unwrap();
             for _ in 0..2 {
@@ -302,7 +304,7 @@ mod tests {
             drop(others);
             echo(&mut link).await.unwrap();
         };
-        let (is_measured, ()) = tokio::join!(prober.probe(&secret, &neighbour), answering);
+        let (is_measured, ()) = tokio::join!(prober.probe(&neighbour), answering);
         assert!(is_measured);
     }
 

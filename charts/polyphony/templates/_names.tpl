@@ -41,12 +41,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
-{{- define "polyphony.joinTokenSecret" -}}
-{{- default (printf "%s-join-token" (include "polyphony.fullname" .)) .Values.joinToken.existingSecret -}}
+{{- define "polyphony.authoritySecret" -}}
+{{- default (printf "%s-authority" (include "polyphony.fullname" .)) .Values.authority.existingIssuerSecret -}}
 {{- end -}}
 
-{{- define "polyphony.hostKeySecret" -}}
-{{- default (printf "%s-host-key" (include "polyphony.fullname" .)) .Values.hostKey.existingSecret -}}
+{{- define "polyphony.metricsTokenSecret" -}}
+{{- default (printf "%s-metrics-token" (include "polyphony.fullname" .)) .Values.metrics.token.existingSecret -}}
 {{- end -}}
 
 {{- define "polyphony.image" -}}
@@ -57,9 +57,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
-{{- /* Nothing is rendered that would listen unencrypted without a person's word. */ -}}
-{{- define "polyphony.insecureOnly" -}}
-{{- if not .Values.lab.insecure -}}
-{{- fail "\n\nPolyphony cannot be installed safely in a cluster yet: in a pod it has to listen beyond loopback, and the mutual TLS that this needs does not exist yet. In a closed lab network, where prompts, answers, weights and the join token may travel unencrypted, say so with --set lab.insecure=true.\n" -}}
-{{- end -}}
+{{- /* How Prometheus knows the controller, and shows who it is. */ -}}
+{{- define "polyphony.scrapeTls" -}}
+tlsConfig:
+  serverName: controller.gateway.{{ .Values.authority.trustDomain }}
+  ca:
+    secret:
+      name: {{ include "polyphony.authoritySecret" . }}
+      key: ca.crt
+authorization:
+  credentials:
+    name: {{ include "polyphony.metricsTokenSecret" . }}
+    key: token
 {{- end -}}

@@ -95,10 +95,15 @@ pub struct PhoneSpec {
     pub min_battery_percent: Option<u8>,
 }
 
-/// What the agent reports of its phone.
+/// What the agent reports of its phone, and what the controller knows it by.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PhoneStatus {
+    /// The device that this name belongs to: `sha256:` and the digest of its public key. It is recorded when the device joins, and its
+    /// certificate is good only as long as it stands here: to delete the Phone is to shut the device out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
+    pub public_key: Option<String>,
     /// The agent's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,

@@ -57,6 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = ApiServerConfig {
         store_path: std::path::Path::new(&directory).join("store.redb"),
         token,
+        users: Vec::new(),
         crds: vec![crd],
         allowed_hosts: Vec::new(),
     };

@@ -52,11 +52,14 @@ use crate::openapi;
 use crate::registry::RegistryError;
 use crate::store::{Limits, Store, StoreError};
 use failure::Failure;
-use guard::Guard;
+use guard::{Guard, is_write};
+pub use guard::{Role, User};
 use kinds::Kinds;
 
 /// The Kubernetes whose surface this is.
 const VERSION: (&str, &str, &str) = ("1", "34", "v1.34.0+polyphony");
+/// The name of who has the token of the configuration.
+const ADMIN: &str = "polyphony";
 /// Watches that are open at the same time.
 const MAX_WATCHES: usize = 1024;
 /// Its connections may take so much of what the process may open.
@@ -65,12 +68,14 @@ const PART_OF_DESCRIPTORS: usize = 4;
 const GRACE: Duration = Duration::from_secs(3);
 
 /// What a server needs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApiServerConfig {
     /// The file of the store; made when it is not there, its directory is not.
     pub store_path: PathBuf,
-    /// The bearer token that every request but those for health has to carry.
+    /// The bearer token of the admin: every request but those for health has to carry it, or that of another user.
     pub token: String,
+    /// Who else may come in.
+    pub users: Vec<User>,
     /// `CustomResourceDefinition`s (apiextensions.k8s.io/v1) that are stored, or brought up to date, at the start.
     pub crds: Vec<Value>,
     /// Hosts beside the loopback names and addresses that requests may be for.
@@ -158,13 +163,15 @@ impl ApiServer {
                 return Err(error);
             }
         };
+        let admin = User { name: ADMIN.to_owned(), token: config.token.clone(), role: Role::Admin };
+        let users = std::iter::once(admin).chain(config.users).collect();
         let inner = Inner {
             acceptor: authority.acceptor(&config.allowed_hosts)?,
             authority: authority.certificate,
             token: config.token.clone(),
             store,
             kinds,
-            guard: Guard::new(config.token, config.allowed_hosts),
+            guard: Guard::new(users, config.allowed_hosts),
             closing,
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             housekeeper: Some(housekeeper),
@@ -186,17 +193,22 @@ impl ApiServer {
             .with_state(inner)
     }
 
-    /// A kubeconfig for this server at `address`: over TLS, with its authority and token. JSON, which is YAML too.
+    /// The admin's kubeconfig for this server at `address`: over TLS, with its authority and token. JSON, which is YAML too.
     pub fn kubeconfig(&self, address: SocketAddr) -> String {
+        self.kubeconfig_of(address, ADMIN, &self.inner.token)
+    }
+
+    /// The same for another user.
+    pub fn kubeconfig_of(&self, address: SocketAddr, name: &str, token: &str) -> String {
         let authority = BASE64_STANDARD.encode(&self.inner.authority);
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "polyphony",
             "clusters": [{"name": "polyphony", "cluster": {
                 "server": format!("https://{address}"), "certificate-authority-data": authority,
             }}],
-            "users": [{"name": "polyphony", "user": {"token": self.inner.token}}],
+            "users": [{"name": name, "user": {"token": token}}],
             "contexts": [{"name": "polyphony", "context": {
-                "cluster": "polyphony", "user": "polyphony", "namespace": "default",
+                "cluster": "polyphony", "user": name, "namespace": "default",
             }}],
         });
         format!("{config:#}\n")
@@ -247,11 +259,26 @@ async fn openapi_index(State(inner): State<Arc<Inner>>) -> Json<Value> {
     Json(openapi::index(&inner.kinds.current()))
 }
 
+/// Lets requests in, and writes one line of audit for each that changes something, or would have.
 async fn guarded(State(inner): State<Arc<Inner>>, request: Request, next: Next) -> Response {
-    match inner.guard.check(request.uri(), request.headers()) {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let user = match inner.guard.check(&uri, request.headers()) {
+        Ok(user) => user.clone(),
+        Err(failure) => {
+            tracing::info!(target: "audit", %method, path = uri.path(), code = failure.status_code().as_u16(), "refused at the door");
+            return failure.into_response();
+        }
+    };
+    let checked = user.check(&method, &uri);
+    let is_told = user.role != Role::Program && (is_write(&method, &uri) || checked.is_err());
+    let response = match checked {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
+    };
+    if is_told {
+        tracing::info!(target: "audit", user = %user.name, %method, path = uri.path(), code = response.status().as_u16(), "a write");
     }
+    response
 }
 
 /// Discovery, schema documents, reviews and resources: all that lies under `/api`, `/apis` and `/openapi`.

@@ -66,6 +66,9 @@ pub enum Verb {
     Phone(verbs::phone::Phone),
     /// Print the line, and a QR code of it, that lets another machine join as a phone
     JoinCommand(verbs::join_command::JoinCommand),
+    Token(verbs::token::Token),
+    Certs(verbs::certs::Certs),
+    Key(verbs::key::Key),
     /// Play with uneven phones on this machine
     Lab(verbs::lab::LabVerb),
     /// Explain a kind and its fields
@@ -110,6 +113,9 @@ impl Options {
             Verb::Chat(verb) => verb.run(cluster).await,
             Verb::Logs(verb) => verb.run(cluster).await,
             Verb::JoinCommand(verb) => verb.run(cluster).await,
+            Verb::Token(verb) => verb.run(cluster).await,
+            Verb::Certs(verb) => verb.run(cluster).await,
+            Verb::Key(verb) => verb.run(cluster).await,
             Verb::Edit(verb) => verb.run(cluster).await,
             Verb::Scale(verb) => verb.run(cluster).await,
             Verb::Plan(verb) => verb.run(cluster).await,

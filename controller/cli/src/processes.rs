@@ -12,6 +12,7 @@ pub mod program;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -52,6 +53,11 @@ pub struct Settings {
     pub api_port: u16,
     pub gateway_port: u16,
     pub hub_port: u16,
+    /// Where phones of other machines reach this one.
+    #[serde(default)]
+    pub listen: Option<IpAddr>,
+    #[serde(default)]
+    pub no_auth: bool,
     #[serde(default)]
     pub cors_origins: Vec<String>,
     #[serde(default)]

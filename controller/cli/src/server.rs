@@ -50,6 +50,11 @@ impl Server {
         Ok(Self { client, address, hint })
     }
 
+    /// For what others do with a client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// # Errors
     /// Any [`Failure`] of the request; so too for the methods below.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {

@@ -2,6 +2,7 @@
 
 pub mod api_resources;
 pub mod apply;
+pub mod certs;
 pub mod chat;
 pub mod completion;
 pub mod cordon;
@@ -13,12 +14,14 @@ pub mod edit;
 pub mod explain;
 pub mod get;
 pub mod join_command;
+pub mod key;
 pub mod lab;
 pub mod logs;
 pub mod model;
 pub mod phone;
 pub mod plan;
 pub mod scale;
+pub mod token;
 pub mod top;
 pub mod up;
 pub mod version;

@@ -11,6 +11,8 @@ pub struct GatewayConfig {
     pub hosts: Option<Hosts>,
     /// The sites whose pages may send requests.
     pub origins: Origins,
+    /// Whether who shows no key is refused.
+    pub keys_required: bool,
     /// The largest request body.
     pub max_body_bytes: usize,
     /// Bytes of all bodies over a page that are being read, or wait to become tokens. An eighth of them is for bodies of up to 64 KiB.
@@ -69,6 +71,7 @@ impl Default for GatewayConfig {
         Self {
             hosts: None,
             origins: Origins::default(),
+            keys_required: false,
             max_body_bytes: 4 << 20,
             bodies_bytes: 40 << 20,
             crowded_within: Duration::from_secs(2),

@@ -109,6 +109,34 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("too_busy"), message.to_owned()).after(retry_after)
     }
 
+    /// In OpenAI's words, as far as they fit.
+    pub(crate) fn no_key() -> Self {
+        let message = "You didn't provide an API key: send one as `Authorization: Bearer KEY`; whoever runs this gateway makes them with `polyctl key create`";
+        Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, Some("missing_api_key"), message.to_owned())
+    }
+
+    pub(crate) fn wrong_key() -> Self {
+        let message = "Incorrect API key provided: it is none of this gateway's, or was deleted";
+        Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, Some("invalid_api_key"), message.to_owned())
+    }
+
+    pub(crate) fn key_expired(name: &str) -> Self {
+        let message = format!("the API key {name} has expired: ask for a new one");
+        Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, Some("expired_api_key"), message)
+    }
+
+    pub(crate) fn model_not_allowed(model: &str, allowed: &[String]) -> Self {
+        let message = format!("this API key may not ask the model `{model}`: send one of: {}", allowed.join(", "));
+        Self::new(StatusCode::FORBIDDEN, INVALID_REQUEST, Some("model_not_allowed"), message).at("model")
+    }
+
+    pub(crate) fn rate_limited(what: &str, limit: u32, after: Duration) -> Self {
+        let seconds = after.as_secs_f64().ceil();
+        let message = format!("Rate limit reached for {what}: {limit} a minute. Please try again in {seconds:.0}s");
+        let after = Duration::from_secs(seconds as u64);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, Some("rate_limit_exceeded"), message).after(after)
+    }
+
     /// A request that a web page may have made a browser send.
     pub(crate) fn not_from_here(refused: &Refused) -> Self {
         let (code, remedy) = match refused {

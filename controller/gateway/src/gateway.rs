@@ -6,8 +6,10 @@ use std::sync::Arc;
 use polyphony_protocol::{Frame, PlanGeneration, RingId};
 use tokio::sync::watch;
 
+use crate::callers::Callers;
 use crate::config::GatewayConfig;
 use crate::http;
+use crate::keys::KeyBook;
 use crate::metrics::Metrics;
 use crate::rings::Rings;
 use crate::routes::{PhoneLinks, RouteTable};
@@ -27,11 +29,13 @@ impl Gateway {
         config: GatewayConfig,
         links: Arc<dyn PhoneLinks>,
         routes: watch::Receiver<Arc<RouteTable>>,
+        keys: watch::Receiver<Arc<KeyBook>>,
     ) -> Arc<Self> {
-        let metrics = Metrics::new(routes.clone());
+        let metrics = Metrics::new(routes.clone(), keys.clone());
         let config = Arc::new(config);
         let rings = Rings::new(config.clone(), links, routes, metrics.clone());
-        let router = http::router(rings.clone(), config, metrics.clone());
+        let callers = Callers::new(config.keys_required, keys, metrics.clone());
+        let router = http::router(rings.clone(), config, metrics.clone(), callers);
         Arc::new(Self { rings, metrics, router })
     }
 

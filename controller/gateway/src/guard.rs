@@ -17,7 +17,9 @@ const MAX_ID_BYTES: usize = 128;
 /// How long a browser may remember what it may send: ten minutes.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 /// What a page may read of an answer beside its body.
-const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "x-request-id, retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
+);
 
 /// The id that a request goes by: its own, or one that was made for it.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{Method, StatusCode, Uri, header};
 
+use crate::callers::{Callers, recognised};
 use crate::config::GatewayConfig;
 use crate::desk::Desk;
 use crate::door::Door;
@@ -18,7 +19,12 @@ use crate::metrics::Metrics;
 use crate::openai;
 use crate::sessions::Sessions;
 
-pub(crate) fn router(sessions: Arc<dyn Sessions>, config: Arc<GatewayConfig>, metrics: Arc<Metrics>) -> Router {
+pub(crate) fn router(
+    sessions: Arc<dyn Sessions>,
+    config: Arc<GatewayConfig>,
+    metrics: Arc<Metrics>,
+    callers: Arc<Callers>,
+) -> Router {
     let desk = Desk::new(config.clone());
     openai::routes()
         .route("/health", get(health))
@@ -27,6 +33,7 @@ pub(crate) fn router(sessions: Arc<dyn Sessions>, config: Arc<GatewayConfig>, me
         .route("/metrics", get(scrape))
         .fallback(async |method: Method, uri: Uri| ApiError::no_route(&method, uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::wrong_method(&method, uri.path()))
+        .layer(from_fn_with_state(callers, recognised))
         .layer(from_fn_with_state(config.clone(), guarded))
         .with_state(Arc::new(Door { sessions, config, metrics, desk }))
 }

@@ -4,6 +4,7 @@
 //! never lost, repeated or changed. Opens no socket: the controller serves [`Gateway::router`] and carries the frames.
 
 // The way of a request.
+mod callers;
 mod chat;
 mod completions;
 mod desk;
@@ -14,8 +15,10 @@ mod fit;
 mod generation;
 mod guard;
 mod http;
+mod keys;
 mod models;
 mod openai;
+mod quota;
 mod tokenize;
 // Between an API and what answers.
 mod sessions;
@@ -46,5 +49,6 @@ mod routes;
 
 pub use config::GatewayConfig;
 pub use gateway::Gateway;
+pub use keys::{ClientKey, KeyBook};
 pub use metrics::Metrics;
 pub use routes::{DeploymentRoute, PhoneLinks, RingRoute, RouteTable, Unsent};

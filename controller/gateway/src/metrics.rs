@@ -2,6 +2,7 @@
 //!
 //! A session holds the counters of its model, so that a token adds to atomics and takes no lock.
 
+mod key;
 mod model;
 
 use std::collections::BTreeMap;
@@ -13,11 +14,14 @@ use prometheus::{IntCounter, IntCounterVec, Registry, TextEncoder};
 use tokio::sync::watch;
 
 use crate::errors::ApiError;
+use crate::keys::KeyBook;
 use crate::lock::lock;
 use crate::routes::RouteTable;
 
+use key::Keys;
 use model::VALID;
 
+pub(crate) use key::KeyMetrics;
 pub(crate) use model::{ModelMetrics, Present};
 
 /// Everything that the gateway counts.
@@ -26,6 +30,8 @@ pub struct Metrics {
     models: Arc<Models>,
     /// Failures of requests that name no model that there is.
     nameless_failures: IntCounterVec,
+    /// By the names of keys.
+    keys: Keys,
     /// Frames of unknown sessions, older epochs or phones without a say.
     pub(crate) ignored_frames: IntCounter,
 }
@@ -36,17 +42,18 @@ struct Models {
     by_id: Mutex<BTreeMap<String, Arc<ModelMetrics>>>,
 }
 
-/// [`Models`] as the registry takes them.
-struct Rows(Arc<Models>);
+/// What comes and goes, as the registry takes it: it knows one collector that describes nothing.
+struct Rows(Arc<Models>, Keys);
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub(crate) fn new(routes: watch::Receiver<Arc<RouteTable>>) -> Arc<Self> {
+    pub(crate) fn new(routes: watch::Receiver<Arc<RouteTable>>, book: watch::Receiver<Arc<KeyBook>>) -> Arc<Self> {
         let registry = Registry::new();
         let register = |collector: Box<dyn Collector>| registry.register(collector).expect(VALID);
         let models = Arc::new(Models { routes, by_id: Mutex::default() });
-        register(Box::new(Rows(models.clone())));
+        let keys = Keys::new(book);
+        register(Box::new(Rows(models.clone(), keys.clone())));
         let nameless_failures = model::failures("");
         register(Box::new(nameless_failures.clone()));
         let ignored_frames = IntCounter::new(
@@ -55,7 +62,7 @@ impl Metrics {
         );
         let ignored_frames = ignored_frames.expect(VALID);
         register(Box::new(ignored_frames.clone()));
-        Arc::new(Self { registry, models, nameless_failures, ignored_frames })
+        Arc::new(Self { registry, models, nameless_failures, keys, ignored_frames })
     }
 
     /// The program's registry.
@@ -74,6 +81,11 @@ impl Metrics {
     /// The counters of a model that the route table names.
     pub(crate) fn model(&self, id: &str) -> Arc<ModelMetrics> {
         self.models.get(id)
+    }
+
+    /// The counters of a client's key.
+    pub(crate) fn key(&self, name: &str) -> KeyMetrics {
+        self.keys.of(name)
     }
 
     pub(crate) fn fail_nameless(&self, error: &ApiError) {
@@ -105,12 +117,13 @@ impl Models {
 }
 
 impl Collector for Rows {
-    /// Which there are depends on the route table.
+    /// Which there are depends on the route table, and on the keys.
     fn desc(&self) -> Vec<&Desc> {
         Vec::new()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.0.current().iter().flat_map(|model| model.families()).collect()
+        let models = self.0.current();
+        models.iter().flat_map(|model| model.families()).chain(self.1.families()).collect()
     }
 }

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use crate::routes::{DeploymentRoute, RouteTable};
 
-/// Every model, ready or not.
-pub(crate) fn list(table: &RouteTable) -> Value {
-    let data: Vec<Value> = table.deployments.iter().map(|(id, route)| model_object(id, route)).collect();
+/// Every model that is to be seen, ready or not.
+pub(crate) fn list(table: &RouteTable, sees: impl Fn(&str) -> bool) -> Value {
+    let shown = table.deployments.iter().filter(|(id, _)| sees(id));
+    let data: Vec<Value> = shown.map(|(id, route)| model_object(id, route)).collect();
     json!({"object": "list", "data": data})
 }
 

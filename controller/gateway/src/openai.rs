@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tracing::Instrument;
 
+use crate::callers::Caller;
 use crate::chat::{self, ChatForm, ChatRequest};
 use crate::completions::{CompletionForm, CompletionRequest, Prompt};
 use crate::door::Door;
@@ -39,11 +40,13 @@ pub(crate) fn routes() -> Router<Arc<Door>> {
         .route("/detokenize", post(detokenize))
 }
 
-async fn models(State(door): Shared) -> Response {
-    Json(list(&door.sessions.models())).into_response()
+async fn models(State(door): Shared, request: Request) -> Response {
+    let caller = caller_of(&request);
+    Json(list(&door.sessions.models(), |id| caller.sees(id))).into_response()
 }
 
-async fn model(State(door): Shared, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn model(State(door): Shared, Path(id): Path<String>, request: Request) -> Result<Response, ApiError> {
+    caller_of(&request).check_model(&id)?;
     let table = door.sessions.models();
     let known = || ApiError::model_not_found(&id, table.deployments.keys());
     let route = table.deployments.get(&id).ok_or_else(known)?;
@@ -58,6 +61,11 @@ async fn completions(State(door): Shared, request: Request) -> Result<Response, 
     counted(&door, "completions", request, async |request, tally| answer_completion(&door, request, tally).await).await
 }
 
+/// Who sent it, as the door has recognised.
+fn caller_of(request: &Request) -> Caller {
+    request.extensions().get::<Caller>().cloned().unwrap_or_default()
+}
+
 /// One request within its span; what becomes of it is counted once, here or by its session.
 async fn counted(
     door: &Door,
@@ -66,7 +74,7 @@ async fn counted(
     answer: impl AsyncFnOnce(Request, Arc<Tally>) -> Result<Response, ApiError>,
 ) -> Result<Response, ApiError> {
     let id = request.extensions().get::<RequestId>().map_or("", RequestId::as_str);
-    let tally = Tally::begin(door.metrics.clone(), endpoint, id);
+    let tally = Tally::begin(door.metrics.clone(), endpoint, id, caller_of(&request));
     let answered = answer(request, tally.clone()).instrument(tally.span.clone()).await;
     if let Err(error) = &answered {
         tally.fail(error);
@@ -120,9 +128,10 @@ async fn answer_completion(door: &Door, request: Request, tally: Arc<Tally>) -> 
 }
 
 async fn tokenize(State(door): Shared, request: Request) -> Result<Response, ApiError> {
+    let caller = caller_of(&request);
     let sheet = door.desk.take(request).await?;
     let (request, room) = door.desk.read(sheet, |fields| TokenizeRequest::parse(&fields)).await?;
-    let model = door.model_or_only(request.model).await?;
+    let model = door.model_or_only(request.model, &caller).await?;
     let parse_contents = door.config.control_tokens_in_messages;
     let answer = door.desk.work(&room, move || {
         let context_length = model.route.context_length;
@@ -138,9 +147,10 @@ async fn tokenize(State(door): Shared, request: Request) -> Result<Response, Api
 }
 
 async fn detokenize(State(door): Shared, request: Request) -> Result<Response, ApiError> {
+    let caller = caller_of(&request);
     let sheet = door.desk.take(request).await?;
     let (request, room) = door.desk.read(sheet, |fields| DetokenizeRequest::parse(&fields)).await?;
-    let model = door.model_or_only(request.model).await?;
+    let model = door.model_or_only(request.model, &caller).await?;
     let prompt = door.desk.work(&room, move || {
         check_vocabulary("tokens", &model.text, &request.tokens)?;
         Ok(model.text.tokenizer.decode(&request.tokens, false))
@@ -156,6 +166,7 @@ impl Door {
     }
 
     async fn model(&self, id: &str, tally: &Tally) -> Result<Model, ApiError> {
+        tally.caller.check_model(id)?;
         if self.sessions.models().deployments.contains_key(id) {
             tally.name(id);
         }
@@ -163,11 +174,14 @@ impl Door {
     }
 
     /// The named model, or the only one there is.
-    async fn model_or_only(&self, id: Option<String>) -> Result<Model, ApiError> {
+    async fn model_or_only(&self, id: Option<String>, caller: &Caller) -> Result<Model, ApiError> {
         let table = self.sessions.models();
-        let mut ids = table.deployments.keys();
+        let mut ids = table.deployments.keys().filter(|id| caller.sees(id));
         match (id, ids.next(), ids.next()) {
-            (Some(id), ..) => self.sessions.model(&id).await,
+            (Some(id), ..) => {
+                caller.check_model(&id)?;
+                self.sessions.model(&id).await
+            }
             (None, Some(only), None) => self.sessions.model(only).await,
             (None, ..) => Err(ApiError::missing("model", "the id of a model that GET /v1/models lists")),
         }
@@ -211,6 +225,7 @@ async fn answer<F: Form>(
         let param = if is_one { param.to_owned() } else { format!("{param}[{index}]") };
         let tally = if index == 0 { tally.clone() } else { tally.another() };
         let job = job(&model, generation, &param, prompt, tally)?;
+        job.tally.caller.charge(u32::try_from(job.prompt.len()).unwrap_or(u32::MAX));
         begins.push(door.sessions.clone().start(job));
         forms.push(form);
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::answer::FinishReason;
+use crate::callers::Caller;
 use crate::errors::ApiError;
 use crate::metrics::{Metrics, ModelMetrics};
 
@@ -17,6 +18,8 @@ pub(crate) struct Tally {
     pub(crate) began: Instant,
     /// What the request does is logged within.
     pub(crate) span: Span,
+    /// Who asked.
+    pub(crate) caller: Caller,
     is_settled: AtomicBool,
 }
 
@@ -33,17 +36,26 @@ pub(crate) struct Effort {
 
 impl Tally {
     /// `request_id` is the client's own name of it, or ours.
-    pub(crate) fn begin(metrics: Arc<Metrics>, endpoint: &'static str, request_id: &str) -> Arc<Self> {
+    pub(crate) fn begin(metrics: Arc<Metrics>, endpoint: &'static str, request_id: &str, caller: Caller) -> Arc<Self> {
         let empty = tracing::field::Empty;
-        let span = tracing::info_span!("request", endpoint, request_id, model = empty, id = empty, session = empty);
+        let span = tracing::info_span!(
+            "request",
+            endpoint,
+            request_id,
+            key = caller.name(),
+            model = empty,
+            id = empty,
+            session = empty
+        );
         let (model, is_settled) = (OnceLock::new(), AtomicBool::new(false));
-        Arc::new(Self { metrics, model, began: Instant::now(), span, is_settled })
+        Arc::new(Self { metrics, model, began: Instant::now(), span, caller, is_settled })
     }
 
     /// One more prompt of the same request, which is counted by itself.
     pub(crate) fn another(&self) -> Arc<Self> {
         let (metrics, model, span) = (self.metrics.clone(), self.model.clone(), self.span.clone());
-        Arc::new(Self { metrics, model, began: self.began, span, is_settled: AtomicBool::new(false) })
+        let (caller, is_settled) = (self.caller.clone(), AtomicBool::new(false));
+        Arc::new(Self { metrics, model, began: self.began, span, caller, is_settled })
     }
 
     /// The request is for this model, which the route table names.

@@ -14,6 +14,8 @@ mod exposition;
 mod flow;
 #[path = "it/house.rs"]
 mod house;
+#[path = "it/keys.rs"]
+mod keys;
 #[path = "it/metrics.rs"]
 mod metrics;
 #[path = "it/models.rs"]

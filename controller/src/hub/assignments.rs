@@ -6,11 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use polyphony_api::SegmentPlacement;
 use polyphony_api::inference_deployment::ActivationType as ApiActivationType;
-use polyphony_protocol::hub::{Assignment, EncoderStages, Followed, Holds, LayerSpan, Owner, Peer};
+use polyphony_protocol::hub::{Assignment, EncoderStages, Followed, Holds, LayerSpan, Owner, Peer, Successor};
 use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
 use sha2::{Digest, Sha256};
-
-use crate::secret::Secret;
 
 /// Assignments by phone.
 pub type Assigned = BTreeMap<String, Vec<Assignment>>;
@@ -51,15 +49,14 @@ pub fn is_whole(stages: &[&SegmentPlacement]) -> bool {
     })
 }
 
-/// What every phone is to hold, of plans that are written to their end. `ring_addresses` are those of the phones that can be dialled.
-///
-/// `host_key` is the host's own: the secrets of rings are made of it.
+/// What every phone is to hold, of plans that are written to their end. `ring_addresses` are those of the phones that can be dialled, `keys` what
+/// they are known by: who has none is taken for nobody.
 ///
 /// A placement that is being deleted stays assigned until its finalizer is gone: its sessions still run.
 pub fn derive<'a>(
     placements: impl IntoIterator<Item = &'a SegmentPlacement> + Clone,
     ring_addresses: &BTreeMap<String, String>,
-    host_key: &Secret,
+    keys: &BTreeMap<String, String>,
 ) -> Assigned {
     let mut rings: BTreeMap<(RingId, PlanGeneration), Vec<Peer>> = BTreeMap::new();
     for placement in placements.clone() {
@@ -68,6 +65,7 @@ pub fn derive<'a>(
             stage: spec.stage,
             phone: spec.phone.clone(),
             ring_address: ring_addresses.get(&spec.phone).cloned().unwrap_or_default(),
+            key: keys.get(&spec.phone).cloned().unwrap_or_default(),
             layers: Some(LayerSpan { from: spec.holds.from, to: spec.holds.to }),
         });
     }
@@ -76,6 +74,7 @@ pub fn derive<'a>(
     }
     let stages = stages(placements.clone());
     let owners = owners(&stages, &rings);
+    let successors = successors(&stages, &rings);
     let encoders = encoders(placements.clone());
     let mut assigned = Assigned::new();
     for placement in placements {
@@ -91,7 +90,6 @@ pub fn derive<'a>(
             name: placement.name_any(),
             ring,
             generation,
-            ring_secret: ring_secret(host_key, ring, generation),
             plan_digest: spec.plan_digest.clone().unwrap_or_default(),
             stage: spec.stage,
             holds: Holds {
@@ -108,7 +106,8 @@ pub fn derive<'a>(
             activation_type: wire_type(spec.activation_type),
             numerics_class: spec.numerics_class.clone(),
             standby: spec.standby.as_ref().map(|kept| LayerSpan { from: kept.from, to: kept.to }),
-            follows: followed(placement, &owners, host_key),
+            follows: followed(placement, &owners),
+            successors: successors.get(&(ring, generation)).cloned().unwrap_or_default(),
             encoder: encoders.get(&(ring, generation)).copied(),
         });
     }
@@ -162,6 +161,7 @@ fn owners(
     let owner = |(peer, placement): (&Peer, &&SegmentPlacement)| Owner {
         phone: peer.phone.clone(),
         ring_address: peer.ring_address.clone(),
+        key: peer.key.clone(),
         layers: LayerSpan { from: placement.spec.holds.from, to: placement.spec.holds.to },
     };
     let whole = stages.iter().filter(|(_, stages)| is_whole(stages));
@@ -174,21 +174,31 @@ fn owners(
 }
 
 /// The generation whose sessions move to that of `placement`, while it is there.
-fn followed(
-    placement: &SegmentPlacement,
-    owners: &BTreeMap<(RingId, PlanGeneration), Vec<Owner>>,
-    host_key: &Secret,
-) -> Option<Followed> {
+fn followed(placement: &SegmentPlacement, owners: &BTreeMap<(RingId, PlanGeneration), Vec<Owner>>) -> Option<Followed> {
     let (ring, _) = ring_of(placement);
     let generation = PlanGeneration(u32::try_from(placement.spec.follows?).ok()?);
     let owners = owners.get(&(ring, generation))?.clone();
-    Some(Followed { generation, ring_secret: ring_secret(host_key, ring, generation), owners })
+    Some(Followed { generation, owners })
 }
 
-/// What the phones of a generation know each other by. Nobody makes it who has not the key, which the host keeps to itself:
-/// neither the join token nor the secrets of other generations lead to it.
-fn ring_secret(host_key: &Secret, ring: RingId, generation: PlanGeneration) -> String {
-    host_key.derive(&format!("ring/{ring}/{generation}"))
+/// The phones of whole generations that follow a generation, by what they follow.
+fn successors(
+    stages: &BTreeMap<(RingId, PlanGeneration), Vec<&SegmentPlacement>>,
+    rings: &BTreeMap<(RingId, PlanGeneration), Vec<Peer>>,
+) -> BTreeMap<(RingId, PlanGeneration), Vec<Successor>> {
+    let mut successors: BTreeMap<_, Vec<Successor>> = BTreeMap::new();
+    for (ring, stages) in stages.iter().filter(|(_, stages)| is_whole(stages)) {
+        let followed = stages.first().and_then(|first| u32::try_from(first.spec.follows?).ok());
+        let Some(followed) = followed else { continue };
+        let peers = rings.get(ring).map(Vec::as_slice).unwrap_or_default();
+        let of_ring = successors.entry((ring.0, PlanGeneration(followed))).or_default();
+        of_ring.extend(peers.iter().map(|peer| Successor { phone: peer.phone.clone(), key: peer.key.clone() }));
+    }
+    for of_ring in successors.values_mut() {
+        of_ring.sort();
+        of_ring.dedup();
+    }
+    successors
 }
 
 fn wire_type(dtype: ApiActivationType) -> ActivationType {
@@ -241,22 +251,8 @@ mod tests {
         for (what, edit, expected) in table {
             let mut plan = plan();
             edit(&mut plan);
-            let assigned = derive(&plan, &BTreeMap::new(), &Secret::new("k"));
+            let assigned = derive(&plan, &BTreeMap::new(), &BTreeMap::new());
             assert_eq!(assigned.values().map(Vec::len).sum::<usize>(), expected, "{what}: {assigned:?}");
         }
-    }
-
-    #[test]
-    fn a_rings_secret_is_known_to_who_has_the_hosts_key_and_told_apart_by_generation() {
-        let key = Secret::new("k");
-        let secret = |generation| ring_secret(&key, RingId(7), PlanGeneration(generation));
-        assert_eq!(secret(1), secret(1));
-        assert_ne!(secret(1), secret(2));
-        assert_ne!(secret(1), ring_secret(&Secret::new("t"), RingId(7), PlanGeneration(1)));
-        // HMAC-SHA-256 (RFC 2104), so that no secret can be lengthened into another.
-        assert_eq!(
-            Secret::new("key").derive("The quick brown fox jumps over the lazy dog"),
-            "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8"
-        );
     }
 }

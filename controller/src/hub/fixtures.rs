@@ -3,12 +3,11 @@
 use polyphony_protocol::hub::Join;
 use polyphony_protocol::version;
 
-/// The join of a phone that a hub with the join token `t` lets in.
+/// The join of a phone.
 pub(super) fn join(phone: &str) -> Join {
     Join {
         version: version::CURRENT,
         phone: phone.into(),
-        token: "t".into(),
         agent_version: "1".into(),
         ring_address: "127.0.0.1:1".into(),
         capacity_bytes: 2,

@@ -5,26 +5,33 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use polyphony_protocol::hub::{Assignment, Heartbeat, Join, Neighbours, ToAgent, ToHub, Welcome};
+use polyphony_identity::{Clock, Proven, Role, is_dns_label};
+use polyphony_protocol::hub::{Assignment, Enrolled, Heartbeat, Join, Neighbours, Remedy, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, version};
-use polyphony_wire::{Bounds, Caller, Connection, FrameReader, FrameWriter, LinkError};
+use polyphony_wire::{Bounds, Caller, Connection, FrameReader, FrameWriter, LinkError, Proof};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Hub;
+use super::keys::is_recorded;
 use super::registry::{MAX_PHONES, Seat};
 use super::strangers::Stranger;
 
 /// What an agent may send, and how long it may take for what is sent to it: slow is not gone.
 pub(super) const BOUNDS: Bounds =
     Bounds { greeting_bytes: 64 << 10, frame_bytes: 1 << 20, write_deadline: Duration::from_secs(30) };
-/// A join has to come within this time.
+/// A handshake, and a join after it, have to come within this time each.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// A key that was recorded a moment ago is seen by then.
+const RECORDED_BY: Duration = Duration::from_secs(3);
 /// An agent that joins under a linked phone's name waits this long for the older link to show that it lives.
 const PROOF_OF_LIFE: Duration = Duration::from_millis(1500);
 const PROOF_POLL: Duration = Duration::from_millis(50);
+/// A clock may be set meanwhile.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often an agent is asked to speak.
 const HEARTBEAT_SECONDS: f64 = 1.0;
@@ -48,6 +55,12 @@ enum LinkEnd {
     Displaced,
     #[error("it was cut")]
     Cut,
+    #[error("it had asked for papers, and has them")]
+    Answered,
+    #[error("its certificate has run out, and it did not renew it")]
+    RanOut,
+    #[error("its Phone no longer records its key: it was deleted, or another device has its name")]
+    Revoked,
     #[error("the hub stops")]
     Stopping,
 }
@@ -61,7 +74,7 @@ pub async fn serve(hub: Hub, caller: Caller, stranger: Stranger, places: Arc<Sem
     };
     match end {
         // Each of these has been told already, or is nothing to tell.
-        LinkEnd::Stopping | LinkEnd::Displaced | LinkEnd::Link(LinkError::Closed) => {
+        LinkEnd::Stopping | LinkEnd::Displaced | LinkEnd::Answered | LinkEnd::Link(LinkError::Closed) => {
             tracing::debug!(%from, %end, "link ended")
         }
         end => tracing::info!(%from, "link ended: {end}"),
@@ -74,29 +87,32 @@ async fn serve_until_end(
     stranger: Stranger,
     places: Arc<Semaphore>,
 ) -> Result<std::convert::Infallible, LinkEnd> {
-    let (connection, join, _place) = tokio::select! {
+    let Admitted { connection, join, holder, _place } = tokio::select! {
         () = stranger.displaced() => return Err(LinkEnd::Displaced),
         admitted = admit(hub, caller, places) => admitted?,
     };
     // It has shown that it is a phone; whoever knocks next is no matter to it.
     drop(stranger);
-    let Connection { mut reader, mut writer, peer: from } = connection;
-    let (name, protocol) = (join.phone.clone(), join.version);
+    let Connection { mut reader, mut writer, peer, .. } = connection;
+    let (name, protocol, from) = (join.phone.clone(), join.version, peer.address);
     let seat = match seat(hub, join).await {
         Ok(seat) => seat,
-        Err(reason) => return Err(refuse(&mut writer, reason).await),
+        Err(reason) => return Err(refuse(&mut writer, reason, Remedy::Person).await),
     };
     tracing::info!(phone = %name, %from, %protocol, "phone joined");
     if seat.replaces {
         hub.frames.phone_gone(&name);
     }
-    let presence = Presence { hub, name: &name, id: seat.id };
+    let presence = Presence { hub, name: &name, id: seat.id, holder: holder.as_ref() };
+    let good_until = AtomicU64::new(holder.as_ref().map_or(u64::MAX, |holder| holder.not_after));
     reader.trust();
     let (answers, to_answer) = mpsc::channel(16);
     let cut = seat.cut.clone();
     let end = tokio::select! {
         () = cut.cancelled() => LinkEnd::Cut,
-        Err(end) = read_frames(&presence, reader, answers) => end,
+        () = revoked(hub, holder.as_ref()) => LinkEnd::Revoked,
+        () = run_out(&good_until) => LinkEnd::RanOut,
+        Err(end) = read_frames(&presence, reader, answers, &good_until) => end,
         Err(end) = write_queue(&presence, writer, seat, to_answer) => end,
     };
     tracing::info!(phone = %name, "the link of a phone ended: {end}");
@@ -108,6 +124,8 @@ struct Presence<'a> {
     hub: &'a Hub,
     name: &'a str,
     id: u64,
+    /// Who it has shown to be; none where nobody shows anything, as in benches.
+    holder: Option<&'a Proven>,
 }
 
 impl Drop for Presence<'_> {
@@ -118,35 +136,128 @@ impl Drop for Presence<'_> {
     }
 }
 
-/// Hears a stranger's join, within its time, and lets it in where it shows the token and there is a place.
-async fn admit(
-    hub: &Hub,
-    caller: Caller,
-    places: Arc<Semaphore>,
-) -> Result<(Connection, Join, OwnedSemaphorePermit), LinkEnd> {
-    let mut connection = caller.meet().await?;
+/// A phone that may have a link.
+struct Admitted {
+    connection: Connection,
+    join: Join,
+    /// None where nobody shows anything, as in benches.
+    holder: Option<Proven>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Hears what a stranger wants, within its time: papers, which it is given, or a link, which it is let in for where it has shown that the name
+/// is its own and there is a place.
+async fn admit(hub: &Hub, caller: Caller, places: Arc<Semaphore>) -> Result<Admitted, LinkEnd> {
+    let mut connection = caller.meet(HANDSHAKE_DEADLINE).await?;
     let mut join = match connection.reader.next_within(HANDSHAKE_DEADLINE).await? {
         Frame::ToHub(ToHub::Join(join)) => join,
-        other => return Err(LinkError::unexpected(&other, "a join").into()),
+        Frame::ToHub(ToHub::Enrol(enrol)) => {
+            let papers = hub.registrar.enrol(&enrol).await.map_err(|reason| (reason, Remedy::Person));
+            return Err(answer(&mut connection.writer, papers).await);
+        }
+        Frame::ToHub(ToHub::Renew { request }) => {
+            let papers = renewed(hub, &connection.peer.proof, &request).await;
+            return Err(answer(&mut connection.writer, papers).await);
+        }
+        other => return Err(LinkError::unexpected(&other, "a join, or a request for papers").into()),
     };
-    let place = recognise(hub, &join).and_then(|()| {
-        places
-            .try_acquire_owned()
-            .map_err(|_| format!("{MAX_PHONES} phones are linked, which is the limit: stop the agent of another one"))
+    let known = match recognise(&join) {
+        Ok(()) => own_name(hub, &connection.peer.proof, &join.phone).await,
+        Err(reason) => Err((reason, Remedy::Person)),
+    };
+    let full = || format!("{MAX_PHONES} phones are linked, which is the limit: stop the agent of another one");
+    let place = known.and_then(|holder| match places.try_acquire_owned() {
+        Ok(place) => Ok((holder, place)),
+        Err(_) => Err((full(), Remedy::Person)),
     });
     match place {
-        Ok(place) => {
+        Ok((holder, place)) => {
             join.speeds.truncate(MAX_SPEEDS);
             join.kv_caches.truncate(MAX_KV_CACHES);
-            Ok((connection, join, place))
+            Ok(Admitted { connection, join, holder, _place: place })
         }
-        Err(reason) => Err(refuse(&mut connection.writer, reason).await),
+        Err((reason, remedy)) => Err(refuse(&mut connection.writer, reason, remedy).await),
+    }
+}
+
+type Refusal = (String, Remedy);
+
+/// Whether the name is of who is at the other end: it holds the certificate, that is good now, and the Phone records its key.
+async fn own_name(hub: &Hub, proof: &Proof, name: &str) -> Result<Option<Proven>, Refusal> {
+    let holder = match proof {
+        Proof::Plain => return Ok(None),
+        Proof::None => return Err(("no certificate was shown: join with a token first".to_owned(), Remedy::Enrol)),
+        Proof::Certificate(holder) => holder,
+    };
+    if holder.name.role != Role::Phone || holder.name.name != name {
+        return Err((format!("the certificate is of {}, not of phone {name}", holder.name), Remedy::Person));
+    }
+    if holder.is_expired(Clock::system().now()) {
+        return Err(("the certificate has run out: it is renewed for the asking".to_owned(), Remedy::Renew));
+    }
+    check_recorded(hub, holder).await.map(|()| Some(holder.clone()))
+}
+
+/// Papers in place of those that are shown, also of some that have run out: TLS has seen to how long ago.
+async fn renewed(hub: &Hub, proof: &Proof, request: &str) -> Result<Enrolled, Refusal> {
+    let holder = proof.proven().filter(|holder| holder.name.role == Role::Phone);
+    let holder = holder.ok_or_else(|| ("no phone's certificate was shown".to_owned(), Remedy::Enrol))?;
+    check_recorded(hub, holder).await?;
+    hub.registrar.renew(&holder.name.name, &holder.key, request).map_err(|reason| (reason, Remedy::Enrol))
+}
+
+async fn check_recorded(hub: &Hub, holder: &Proven) -> Result<(), Refusal> {
+    let name = &holder.name.name;
+    let mut keys = hub.keys.clone();
+    let recorded = keys.wait_for(|keys| is_recorded(keys.as_ref(), name, &holder.key));
+    match tokio::time::timeout(RECORDED_BY, recorded).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err((
+            format!(
+                "no Phone {name} records this device's key: it was deleted, or another device has the name; join again with a new token, which `polyctl join-command` on the host prints"
+            ),
+            Remedy::Enrol,
+        )),
+    }
+}
+
+/// Ends when the Phone of a link records its key no longer.
+async fn revoked(hub: &Hub, holder: Option<&Proven>) {
+    let Some(holder) = holder else { return std::future::pending().await };
+    let mut keys = hub.keys.clone();
+    let gone = keys.wait_for(|keys| keys.is_some() && !is_recorded(keys.as_ref(), &holder.name.name, &holder.key));
+    if gone.await.is_err() {
+        // Whoever told of keys has ended; so will the hub.
+        std::future::pending().await
+    }
+}
+
+/// Ends when the certificate of a link has run out, and none has come in its place.
+async fn run_out(good_until: &AtomicU64) {
+    loop {
+        let left = good_until.load(Ordering::Relaxed).saturating_sub(Clock::system().now());
+        if left == 0 {
+            return;
+        }
+        // Its last second is still good.
+        tokio::time::sleep(Duration::from_secs(left).min(LONGEST_LOOK)).await;
+    }
+}
+
+/// Gives papers, or says why there are none; the connection is over with it.
+async fn answer(writer: &mut FrameWriter, papers: Result<Enrolled, Refusal>) -> LinkEnd {
+    match papers {
+        Ok(papers) => match writer.write(&Frame::ToAgent(ToAgent::Enrolled(papers))).await {
+            Ok(()) => LinkEnd::Answered,
+            Err(error) => error.into(),
+        },
+        Err((reason, remedy)) => refuse(writer, reason, remedy).await,
     }
 }
 
 /// Tells the agent why it is refused; whether it takes that or not.
-async fn refuse(writer: &mut FrameWriter, reason: String) -> LinkEnd {
-    let refused = Frame::ToAgent(ToAgent::Refused { reason: reason.clone() });
+async fn refuse(writer: &mut FrameWriter, reason: String, remedy: Remedy) -> LinkEnd {
+    let refused = Frame::ToAgent(ToAgent::Refused { reason: reason.clone(), remedy });
     match tokio::time::timeout(HANDSHAKE_DEADLINE, writer.write(&refused)).await {
         Ok(Err(error)) => error.into(),
         Ok(Ok(())) | Err(_) => LinkEnd::Refused(reason),
@@ -154,14 +265,11 @@ async fn refuse(writer: &mut FrameWriter, reason: String) -> LinkEnd {
 }
 
 /// Checks a join, or says what is wrong with it.
-fn recognise(hub: &Hub, join: &Join) -> Result<(), String> {
+fn recognise(join: &Join) -> Result<(), String> {
     if !version::CURRENT.speaks_with(join.version) {
         // Its name is not checked yet, and goes into a log.
         let name: String = join.phone.chars().filter(|character| !character.is_control()).take(MAX_NAME).collect();
         return Err(version::refusal(&format!("the agent of {name}"), join.version, "this hub"));
-    }
-    if !hub.join_token.matches(&join.token) {
-        return Err("the join token is wrong: copy the line that `polyctl join-command` prints on the host".into());
     }
     check_join(join)
 }
@@ -227,20 +335,13 @@ fn check_join(join: &Join) -> Result<(), String> {
 /// The longest name of a phone, which is a DNS label.
 const MAX_NAME: usize = 63;
 
-fn is_dns_label(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(|byte| inner(byte) || byte == b'-')
-        && name.bytes().next().is_some_and(inner)
-        && name.bytes().last().is_some_and(inner)
-}
-
 async fn read_frames(
     presence: &Presence<'_>,
     mut reader: FrameReader,
     answers: mpsc::Sender<Frame>,
+    good_until: &AtomicU64,
 ) -> Result<std::convert::Infallible, LinkEnd> {
-    let Presence { hub, name, id } = *presence;
+    let Presence { hub, name, id, holder } = *presence;
     let mut looks = tokio::time::interval(PING_INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut n_bytes = reader.n_bytes_read();
@@ -264,6 +365,20 @@ async fn read_frames(
                 }
             }
             Frame::Pong { nonce } => hub.registry.pong(name, id, nonce, Instant::now()),
+            Frame::ToHub(ToHub::Metrics { id: asked, text }) => hub.registry.told_metrics(name, id, asked, text),
+            Frame::ToHub(ToHub::Renew { request }) => {
+                let Some(holder) = holder else { continue };
+                match hub.registrar.renew(name, &holder.key, &request) {
+                    Ok(papers) => {
+                        good_until.store(papers.good_until_seconds, Ordering::Relaxed);
+                        if answers.send(Frame::ToAgent(ToAgent::Enrolled(papers))).await.is_err() {
+                            return Err(LinkEnd::Cut);
+                        }
+                    }
+                    // It asks again, and is refused by name when what it has runs out.
+                    Err(reason) => tracing::warn!(phone = %name, %reason, "a certificate was not renewed"),
+                }
+            }
             Frame::ToHub(ToHub::Heartbeat(heartbeat)) => hub.registry.heartbeat(name, id, bounded(heartbeat)),
             frame @ (Frame::Token(_) | Frame::Failed(_) | Frame::Paused { .. } | Frame::Resumed { .. }) => {
                 hub.frames.deliver(name, frame);
@@ -306,11 +421,12 @@ async fn write_queue(
     mut seat: Seat,
     mut to_answer: mpsc::Receiver<Frame>,
 ) -> Result<std::convert::Infallible, LinkEnd> {
-    let Presence { hub, name, id } = *presence;
+    let Presence { hub, name, id, .. } = *presence;
     let welcome = Welcome {
         version: version::CURRENT,
         weights_url: hub.weights_url.clone(),
         heartbeat_seconds: HEARTBEAT_SECONDS,
+        time_seconds: Clock::system().now(),
     };
     writer.write(&Frame::ToAgent(ToAgent::Welcome(welcome))).await?;
 
@@ -396,16 +512,6 @@ mod tests {
         assert_eq!((kept.segments[0].layers_timed, kept.segments[0].seconds_per_layer), (MAX_LAYERS, None));
         assert_eq!(kept.links.len(), 1);
         assert_eq!(kept.links[0].bytes_per_second, None);
-    }
-
-    #[test]
-    fn a_phones_name_is_a_dns_label() {
-        for good in ["phone-1", "a", "0", &"x".repeat(63)] {
-            assert!(is_dns_label(good), "{good}");
-        }
-        for bad in ["", "-a", "a-", "Phone", "a.b", "a/b", &"x".repeat(64), "ä"] {
-            assert!(!is_dns_label(bad), "{bad}");
-        }
     }
 
     fn speed(numerics: &str) -> Speed {

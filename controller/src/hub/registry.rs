@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use polyphony_gateway::{PhoneLinks, Unsent};
 use polyphony_protocol::Frame;
-use polyphony_protocol::hub::{Heartbeat, Join};
-use tokio::sync::{Notify, mpsc};
+use polyphony_protocol::hub::{Heartbeat, Join, ToAgent};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Phones remembered, linked or not.
@@ -33,7 +33,7 @@ pub struct Registry {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linked {
     pub state: LinkState,
-    /// What it said when it joined last; its token is taken out.
+    /// What it said when it joined last.
     pub join: Join,
     /// What it said last on its present link; `None` before its first heartbeat.
     pub heartbeat: Option<Heartbeat>,
@@ -77,6 +77,8 @@ struct Link {
     pings: VecDeque<(u64, Instant)>,
     next_nonce: u64,
     round_trips: VecDeque<Duration>,
+    /// Who waits for its metrics, and by which number they were asked for.
+    scraper: Option<(u64, oneshot::Sender<String>)>,
 }
 
 // === impl Registry ===
@@ -86,8 +88,7 @@ impl Registry {
     ///
     /// # Errors
     /// A sentence for the agent when the registry is full.
-    pub fn seat(&self, mut join: Join, now: Instant) -> Result<Seat, String> {
-        join.token = String::new();
+    pub fn seat(&self, join: Join, now: Instant) -> Result<Seat, String> {
         let mut phones = self.lock();
         if !phones.contains_key(&join.phone) && phones.len() >= MAX_PHONES {
             let unlinked = phones.iter().find(|(_, entry)| entry.link.is_none()).map(|(name, _)| name.clone());
@@ -123,6 +124,7 @@ impl Registry {
             pings: VecDeque::new(),
             next_nonce: 1,
             round_trips: VecDeque::new(),
+            scraper: None,
         };
         let old = entry.link.replace(link);
         let replaces = old.is_some();
@@ -190,6 +192,27 @@ impl Registry {
                 }
             }
         });
+    }
+
+    /// Asks a phone for its metrics; none where it has no link that takes a question. Who asked before, and waits still, is let go.
+    pub fn ask_metrics(&self, phone: &str) -> Option<oneshot::Receiver<String>> {
+        let mut phones = self.lock();
+        let link = phones.get_mut(phone)?.link.as_mut()?;
+        let (sender, answer) = oneshot::channel();
+        let id = link.next_nonce;
+        link.next_nonce += 1;
+        link.queue.try_send(Frame::ToAgent(ToAgent::TellMetrics { id })).ok()?;
+        link.scraper = Some((id, sender));
+        Some(answer)
+    }
+
+    /// A phone has told its metrics.
+    pub fn told_metrics(&self, phone: &str, id: u64, asked: u64, text: String) {
+        let scraper = self.with_link(phone, id, |link| link.scraper.take_if(|(number, _)| *number == asked));
+        if let Some((_, sender)) = scraper.flatten() {
+            // Whoever asked may have gone.
+            let _ = sender.send(text);
+        }
     }
 
     /// When something last came over the present link of `phone`; `None` when it has no link.

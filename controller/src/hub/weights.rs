@@ -1,25 +1,29 @@
-//! Weights: manifests and the bytes of single tensors over HTTP, for agents that know the join token.
+//! Weights: manifests and the bytes of single tensors over HTTPS, for phones that are known by their certificates.
 //!
-//! A phone fetches exactly the tensors of its layers; a range continues a fetch that broke off.
+//! A phone is given the manifest and the tensors of what it is to hold, and no others; a range continues a fetch that broke off.
 
 use std::io;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use futures::Stream;
-use polyphony_model::TensorReader;
-use tokio::sync::Semaphore;
+use polyphony_doorway::Certificates;
+use polyphony_identity::{Clock, Proven, Role};
+use polyphony_model::{Holds, LayerRange, TensorReader};
+use polyphony_protocol::hub::{self, Assignment};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 
+use super::assignments::Assigned;
+use super::keys::{Keys, is_recorded};
 use crate::models::ModelStore;
-use crate::secret::Secret;
 
 /// Tensors that are read at a time; more wait.
 const MAX_READS: usize = 64;
@@ -29,29 +33,56 @@ const CHUNK: u64 = 256 << 10;
 #[derive(Clone)]
 struct Shelf {
     models: Arc<ModelStore>,
-    token: Secret,
+    readers: Readers,
     places: Arc<Semaphore>,
 }
 
+/// Who may read what.
+#[derive(Clone)]
+pub struct Readers {
+    /// Which device each name belongs to.
+    pub keys: watch::Receiver<Option<Keys>>,
+    /// What each phone is to hold.
+    pub assigned: watch::Receiver<Option<Arc<Assigned>>>,
+    /// Whether connections show nothing, as in benches: then all read all.
+    pub are_plain: bool,
+}
+
+/// The phone that asks; none where connections show nothing.
+#[derive(Clone)]
+struct Reader(Option<String>);
+
 /// The HTTP surface: `/v1alpha1/manifests/{digest}` and `/v1alpha1/tensors/{digest}/{index}`.
-pub fn router(models: Arc<ModelStore>, token: Secret) -> Router {
-    let shelf = Shelf { models, token, places: Arc::new(Semaphore::new(MAX_READS)) };
+pub fn router(models: Arc<ModelStore>, readers: Readers) -> Router {
+    let shelf = Shelf { models, readers, places: Arc::new(Semaphore::new(MAX_READS)) };
     Router::new()
         .route("/v1alpha1/manifests/{digest}", get(manifest))
         .route("/v1alpha1/tensors/{digest}/{index}", get(tensor))
-        .layer(axum::middleware::from_fn_with_state(shelf.clone(), check_token))
+        .layer(axum::middleware::from_fn_with_state(shelf.clone(), check_phone))
         .with_state(shelf)
 }
 
-async fn check_token(State(shelf): State<Shelf>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match given.and_then(|value| value.strip_prefix("Bearer ")) {
-        Some(token) if shelf.token.matches(token) => next.run(request).await,
-        _ => refusal(StatusCode::UNAUTHORIZED, "send the join token as a bearer token"),
+async fn check_phone(State(shelf): State<Shelf>, mut request: Request, next: Next) -> Response {
+    match shelf.readers.reader(request.extensions().get::<Certificates>()) {
+        Ok(reader) => {
+            request.extensions_mut().insert(reader);
+            next.run(request).await
+        }
+        Err(why) => {
+            tracing::warn!(%why, path = %request.uri().path(), "a request for weights was refused");
+            refusal(StatusCode::FORBIDDEN, &why)
+        }
     }
 }
 
-async fn manifest(State(shelf): State<Shelf>, Path(digest): Path<String>) -> Response {
+async fn manifest(
+    State(shelf): State<Shelf>,
+    Extension(reader): Extension<Reader>,
+    Path(digest): Path<String>,
+) -> Response {
+    if !shelf.readers.holds(&reader, &digest, |_| true) {
+        return not_yours(&reader, &digest);
+    }
     match shelf.models.by_digest(&digest) {
         Some(model) => ([(header::CONTENT_TYPE, "application/json")], model.manifest_json.clone()).into_response(),
         None => unknown_model(),
@@ -60,6 +91,7 @@ async fn manifest(State(shelf): State<Shelf>, Path(digest): Path<String>) -> Res
 
 async fn tensor(
     State(shelf): State<Shelf>,
+    Extension(reader): Extension<Reader>,
     Path((digest, index)): Path<(String, usize)>,
     headers: HeaderMap,
 ) -> Response {
@@ -73,6 +105,12 @@ async fn tensor(
             &format!("the model has tensors 0 to {}, not {index}", n_tensors.saturating_sub(1)),
         );
     };
+    let is_of = |assignment: &Assignment| {
+        model.manifest.tensors_of(&kept(assignment)).iter().any(|tensor| tensor.name == entry.name)
+    };
+    if !shelf.readers.holds(&reader, &digest, is_of) {
+        return not_yours(&reader, &format!("{digest}, {}", entry.name));
+    }
     let whole = entry.n_bytes;
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(|text| range_of(text, whole));
     let (from, to) = match range {
@@ -137,6 +175,52 @@ fn chunks(reader: Arc<TensorReader>, from: u64, to: u64) -> impl Stream<Item = i
 fn set(response: &mut Response, name: header::HeaderName, value: String) {
     if let Ok(value) = HeaderValue::from_str(&value) {
         response.headers_mut().insert(name, value);
+    }
+}
+
+/// What an assignment has its phone keep in memory.
+fn kept(assignment: &Assignment) -> Holds {
+    let hub::Holds { embedding, mut from, mut to, head } = assignment.holds;
+    if let Some(standby) = &assignment.standby {
+        (from, to) = (from.min(standby.from), to.max(standby.to));
+    }
+    Holds { embedding, layers: LayerRange { from, to }, head }
+}
+
+fn not_yours(reader: &Reader, what: &str) -> Response {
+    let phone = reader.0.as_deref().unwrap_or_default();
+    tracing::warn!(%phone, %what, "a phone asked for weights that are not of its segments");
+    refusal(StatusCode::FORBIDDEN, "no segment of this phone has that: it may be too early or too late, so try again")
+}
+
+// === impl Readers ===
+
+impl Readers {
+    /// Who shows these certificates: a phone whose key is recorded now.
+    fn reader(&self, certificates: Option<&Certificates>) -> Result<Reader, String> {
+        if self.are_plain {
+            return Ok(Reader(None));
+        }
+        let shown = certificates.and_then(|shown| Proven::of_connection(Some(&shown.0)));
+        let Some(shown) = shown else { return Err("show a phone's certificate".to_owned()) };
+        if shown.name.role != Role::Phone {
+            return Err(format!("the certificate is of {}, and weights are for phones", shown.name));
+        }
+        if shown.is_expired(Clock::system().now()) {
+            return Err(format!("the certificate of {} has run out", shown.name));
+        }
+        if !is_recorded(self.keys.borrow().as_ref(), &shown.name.name, &shown.key) {
+            return Err(format!("no Phone {} records this device's key", shown.name.name));
+        }
+        Ok(Reader(Some(shown.name.name)))
+    }
+
+    /// Whether a segment that the reader is to hold is of the model and `is_of` it.
+    fn holds(&self, reader: &Reader, digest: &str, is_of: impl Fn(&Assignment) -> bool) -> bool {
+        let Some(phone) = &reader.0 else { return true };
+        let assigned = self.assigned.borrow();
+        let own = assigned.as_ref().and_then(|assigned| assigned.get(phone));
+        own.is_some_and(|own| own.iter().any(|assignment| assignment.manifest_digest == digest && is_of(assignment)))
     }
 }
 

@@ -1,41 +1,85 @@
-//! Doorway: `/metrics` of the whole process, and the list of what Prometheus is to scrape.
+//! Doorway: `/metrics` of the whole process and of each phone, and the list of what Prometheus is to scrape.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use polyphony_gateway::Gateway;
 
+use super::targets::OF_PHONES;
 use super::{Metrics, targets};
+use crate::hub::registry::Registry;
 use crate::reconcile::reach::Reach;
+use crate::secret::Secret;
 
 /// Where the list is.
 const TARGETS: &str = "/v1alpha1/prometheus/targets";
 
-struct Door {
-    gateway: Arc<Gateway>,
-    metrics: Arc<Metrics>,
-    reach: Arc<Reach>,
-    own_address: SocketAddr,
+/// A phone that does not answer a scrape by then is silent.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What is shown.
+pub struct Door {
+    pub gateway: Arc<Gateway>,
+    pub metrics: Arc<Metrics>,
+    pub registry: Arc<Registry>,
+    pub reach: Arc<Reach>,
+    /// Where.
+    pub own_address: SocketAddr,
+    /// What who scrapes has to show; none where everybody here may.
+    pub token: Option<Secret>,
 }
 
-/// What `--metrics-address` serves; `own_address` is where that is.
-pub fn router(gateway: Arc<Gateway>, metrics: Arc<Metrics>, reach: Arc<Reach>, own_address: SocketAddr) -> Router {
+/// What `--metrics-address` serves.
+pub fn router(door: Door) -> Router {
+    let door = Arc::new(door);
     Router::new()
         .route("/metrics", get(scrape))
+        .route(&format!("{OF_PHONES}{{phone}}"), get(scrape_phone))
         .route(
             TARGETS,
-            get(async |State(door): State<Arc<Door>>| Json(targets::listing(door.own_address, &door.metrics.agents()))),
+            get(async |State(door): State<Arc<Door>>| Json(targets::listing(door.own_address, &door.metrics.phones()))),
         )
+        .layer(from_fn_with_state(door.clone(), check_token))
         .route("/healthz", get(async |State(door): State<Arc<Door>>| ok_unless(door.reach.hangs(Instant::now()))))
         .route("/readyz", get(async |State(door): State<Arc<Door>>| ok_unless(door.reach.out_of_reach(Instant::now()))))
-        .fallback(async || (StatusCode::NOT_FOUND, format!("GET /metrics, /healthz, /readyz and {TARGETS} are here\n")))
-        .with_state(Arc::new(Door { gateway, metrics, reach, own_address }))
+        .fallback(async || {
+            (
+                StatusCode::NOT_FOUND,
+                format!("GET /metrics, {OF_PHONES}NAME, /healthz, /readyz and {TARGETS} are here\n"),
+            )
+        })
+        .with_state(door)
+}
+
+async fn check_token(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    match &door.token {
+        Some(token) if !token.matches(given) => {
+            tracing::warn!(path = %request.uri().path(), "a scrape without the token of --metrics-token-file was refused");
+            (StatusCode::UNAUTHORIZED, "send the token of --metrics-token-file as a bearer token\n").into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+async fn scrape_phone(State(door): State<Arc<Door>>, Path(phone): Path<String>) -> Response {
+    let Some(answer) = door.registry.ask_metrics(&phone) else {
+        return (StatusCode::NOT_FOUND, "no phone of that name is linked\n").into_response();
+    };
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        // Another scrape took its place, or the link ended.
+        Ok(Err(_)) => (StatusCode::SERVICE_UNAVAILABLE, "the phone is asked by another, or has gone\n").into_response(),
+        Err(_) => (StatusCode::GATEWAY_TIMEOUT, "the phone does not answer\n").into_response(),
+    }
 }
 
 /// What is wrong with the control plane, for a probe.

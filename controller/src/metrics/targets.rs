@@ -3,44 +3,34 @@
 //! <https://prometheus.io/docs/prometheus/latest/http_sd/>
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::reconcile::observe::{Observed, PhoneLink, PhoneSeen};
 
-/// An agent's `/metrics`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) phone: String,
-    pub(super) address: SocketAddr,
-}
+/// Where a phone's metrics are shown, of whom they are asked over its link.
+pub(super) const OF_PHONES: &str = "/metrics/phones/";
 
 /// The phones that have a link now.
 pub(super) fn linked(observed: &Observed) -> impl Iterator<Item = (&String, &PhoneSeen)> {
     observed.phones.iter().filter(|(_, seen)| matches!(seen.link, PhoneLink::Up { .. }))
 }
 
-/// Every linked phone that shows its metrics somewhere.
-pub(super) fn agents(observed: &Observed) -> Arc<[Target]> {
-    let target = |(phone, seen): (&String, &PhoneSeen)| {
-        // What is no address is nothing to scrape: the agent may be older, or tell tales.
-        let address = seen.join.as_ref()?.metrics_address.parse().ok()?;
-        Some(Target { phone: phone.clone(), address })
-    };
-    linked(observed).filter_map(target).collect()
-}
-
-/// The controller and all agents, in the form of Prometheus' discovery.
-pub(super) fn listing(own: SocketAddr, agents: &[Target]) -> Value {
-    let own = json!({ "targets": [own.to_string()], "labels": { "component": "controller" } });
-    let agents = agents.iter().map(|agent| {
+/// The controller and all linked phones, in the form of Prometheus' discovery. All are scraped at this process: no phone has to be reachable.
+pub(super) fn listing(own: SocketAddr, phones: &[String]) -> Value {
+    let targets = [own.to_string()];
+    let scheme = if own.ip().is_loopback() { "http" } else { "https" };
+    let controller = json!({ "targets": targets, "labels": { "component": "controller", "__scheme__": scheme } });
+    let phones = phones.iter().map(|phone| {
         json!({
-            "targets": [agent.address.to_string()],
-            "labels": { "component": "agent", "phone": agent.phone },
+            "targets": targets,
+            "labels": {
+                "component": "agent", "phone": phone, "instance": phone,
+                "__metrics_path__": format!("{OF_PHONES}{phone}"), "__scheme__": scheme,
+            },
         })
     });
-    std::iter::once(own).chain(agents).collect()
+    std::iter::once(controller).chain(phones).collect()
 }
 
 #[cfg(test)]
@@ -50,12 +40,15 @@ mod tests {
 
     #[test]
     fn the_listing_has_the_form_that_prometheus_reads() {
-        let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let agents = [Target { phone: "phone-1".into(), address: address(2) }];
-        let expected = json!([
-            { "targets": ["127.0.0.1:1"], "labels": { "component": "controller" } },
-            { "targets": ["127.0.0.1:2"], "labels": { "component": "agent", "phone": "phone-1" } },
-        ]);
-        assert_eq!(listing(address(1), &agents), expected);
+        for (own, scheme) in [("127.0.0.1:1", "http"), ("10.0.0.1:1", "https")] {
+            let expected = json!([
+                { "targets": [own], "labels": { "component": "controller", "__scheme__": scheme } },
+                { "targets": [own], "labels": {
+                    "component": "agent", "phone": "phone-1", "instance": "phone-1",
+                    "__metrics_path__": "/metrics/phones/phone-1", "__scheme__": scheme,
+                } },
+            ]);
+            assert_eq!(listing(own.parse().unwrap(), &["phone-1".into()]), expected);
+        }
     }
 }

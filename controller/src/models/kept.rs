@@ -49,7 +49,7 @@ impl Kept {
     pub(super) fn keep(&self, path: &Path, identity: &Identity, manifest_json: &[u8]) {
         let kept = self.folder.join(identity.file_name(path));
         // A manifest that cannot be kept is made again after the next start.
-        if let Err(error) = crate::secret::write_private(&kept, manifest_json) {
+        if let Err(error) = polyphony_identity::write_private(&kept, manifest_json) {
             tracing::warn!(path = %kept.display(), %error, "cannot keep a manifest; the model is read again at the next start");
         }
         self.make_room();

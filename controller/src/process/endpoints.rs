@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use polyphony_identity::{Digest, write_private};
 use serde::{Deserialize, Serialize};
 
 use super::endpoints_path;
-use crate::secret::write_private;
 
 /// Addresses of a running controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Endpoints {
     /// Base URL of the Kubernetes API.
     pub api: String,
@@ -20,6 +21,8 @@ pub struct Endpoints {
     pub weights: String,
     /// Base URL of `/metrics`.
     pub metrics: String,
+    /// The digest of the root's key, by which devices that join know this host.
+    pub ca_hash: Digest,
     pub pid: u32,
 }
 

@@ -102,15 +102,6 @@ impl Actor {
 
     async fn act(&self, action: Action, observed: &Observed) -> Result<Option<Written>, ActError> {
         match action {
-            Action::CreatePhone { name } => {
-                // Applied without fields: who writes a default owns it, and a person's own `apply` would conflict with that.
-                let api = Api::<Phone>::all(self.client.clone());
-                let empty = json!({
-                    "apiVersion": Phone::api_version(&()), "kind": Phone::kind(&()), "metadata": { "name": name }, "spec": {},
-                });
-                let made = api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(empty)).await?;
-                Ok(Some(new(ObjectKey::new("", name), made)))
-            }
             Action::SetPhoneStatus { name, status } => {
                 let old = observed.phones.get(&name).and_then(|seen| seen.object.as_deref());
                 let key = ObjectKey::new("", name);
@@ -314,6 +305,7 @@ mod tests {
             let config = ApiServerConfig {
                 store_path: folder.path().join("store.redb"),
                 token: "secret".into(),
+                users: Vec::new(),
                 crds: crds.collect(),
                 allowed_hosts: Vec::new(),
             };

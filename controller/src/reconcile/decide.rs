@@ -30,9 +30,6 @@ pub use super::problem::{Planner, Question, at_once};
 #[derive(Clone, Debug, PartialEq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Action {
-    CreatePhone {
-        name: String,
-    },
     SetPhoneStatus {
         name: String,
         status: Box<PhoneStatus>,

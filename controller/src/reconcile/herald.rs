@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::commitment::is_committed;
 use super::observe::{Observed, Settings, Sources};
 use crate::hub::assignments::{self, Assigned};
+use crate::hub::keys::Keys;
 use crate::hub::neighbours::Neighbourhood;
 use crate::routes;
-use crate::secret::Secret;
 
 /// It looks at least this often, for what time alone changes; and never sooner after the last look than the second.
 const TICK: Duration = Duration::from_secs(1);
@@ -25,8 +25,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 pub struct Herald {
     pub sources: Arc<Sources>,
     pub settings: Settings,
-    /// The host's own: what phones know each other by is made of it.
-    pub host_key: Secret,
+    pub keys: watch::Sender<Option<Keys>>,
     pub assigned: watch::Sender<Option<Arc<Assigned>>>,
     pub neighbourhood: watch::Sender<Arc<Neighbourhood>>,
     pub routes: watch::Sender<Arc<RouteTable>>,
@@ -63,7 +62,8 @@ impl Herald {
 
     fn publish(&self, observed: &Observed) {
         let written = observed.placements.values().filter(|placement| is_committed(observed, placement));
-        let assigned = assignments::derive(written.map(AsRef::as_ref), &observed.ring_addresses(), &self.host_key);
+        let keys = observed.keys();
+        let assigned = assignments::derive(written.map(AsRef::as_ref), &observed.ring_addresses(), &keys);
         self.assigned.send_if_modified(|current| {
             let differs = current.as_deref() != Some(&assigned);
             if differs {
@@ -71,10 +71,14 @@ impl Herald {
             }
             differs
         });
-        tell(
-            &self.neighbourhood,
-            Neighbourhood::new(observed.linked_addresses(), &self.host_key, observed.now.as_second()),
-        );
+        tell(&self.neighbourhood, Neighbourhood::new(observed.linked_addresses(), &keys, observed.now.as_second()));
+        self.keys.send_if_modified(|current| {
+            let differs = current.as_deref() != Some(&keys);
+            if differs {
+                *current = Some(Arc::new(keys));
+            }
+            differs
+        });
         tell(&self.routes, routes::table(observed));
     }
 }

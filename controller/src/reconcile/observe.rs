@@ -174,6 +174,15 @@ impl Observed {
         self.readable_models.contains(digest) || self.models.values().any(is_it)
     }
 
+    /// What each phone is known by: the digest of its key, as its Phone records it. Who is being deleted is known no more.
+    pub fn keys(&self) -> BTreeMap<String, String> {
+        let key = |seen: &PhoneSeen| {
+            let phone = seen.object.as_ref().filter(|phone| phone.metadata.deletion_timestamp.is_none())?;
+            phone.status.as_ref()?.public_key.clone()
+        };
+        self.phones.iter().filter_map(|(name, seen)| Some((name.clone(), key(seen)?))).collect()
+    }
+
     /// Ring addresses of the phones that are linked now.
     pub fn linked_addresses(&self) -> BTreeMap<String, String> {
         let linked = self.phones.iter().filter(|(_, seen)| matches!(seen.link, PhoneLink::Up { .. }));

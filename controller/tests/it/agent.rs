@@ -1,15 +1,19 @@
-//! A scripted agent: joins, answers pings, and reports every assigned segment as ready.
+//! A scripted agent: enrols with a token, joins, answers pings, and reports every assigned segment as ready.
 #![allow(clippy::unwrap_used)]
 
-use bytes::BytesMut;
+use std::sync::Arc;
+use std::time::Duration;
+
+use polyphony_identity::{Audience, Clock, Credentials, Digest, Key, Name, Papers, Role, Whom};
 use polyphony_protocol::hub::{
-    Assignment, Heartbeat, Join, SegmentPhase, SegmentReport, Speed, ToAgent, ToHub, Welcome,
+    Assignment, Enrol, Heartbeat, Join, SegmentPhase, SegmentReport, Speed, ToAgent, ToHub, Welcome,
 };
-use polyphony_protocol::{Frame, codec, version};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use polyphony_protocol::{Frame, version};
+use polyphony_wire::{Bounds, Connection, Security, Uncounted, Wire};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// An agent that holds whatever it is told to. Dropping it ends its link.
 pub struct Agent {
@@ -20,12 +24,19 @@ pub struct Agent {
     task: JoinHandle<()>,
 }
 
-pub fn join(name: &str, token: &str, mib: u64) -> Join {
+/// A device that was taken in.
+#[derive(Clone)]
+pub struct Device {
+    hub: String,
+    pub credentials: Credentials,
+    pub key: Arc<Key>,
+}
+
+pub fn join(name: &str, mib: u64) -> Join {
     let bytes = mib << 20;
     Join {
         version: version::CURRENT,
         phone: name.into(),
-        token: token.into(),
         agent_version: "0.0.0".into(),
         ring_address: "127.0.0.1:9".into(),
         capacity_bytes: bytes,
@@ -47,43 +58,109 @@ pub fn join(name: &str, token: &str, mib: u64) -> Join {
     }
 }
 
-/// Joins; gives the reason when the hub refuses.
-pub async fn start(hub: &str, join: Join) -> Result<Agent, String> {
-    let mut stream = TcpStream::connect(hub).await.unwrap();
-    send(&mut stream, &Frame::ToHub(ToHub::Join(join))).await;
-    let mut buffer = BytesMut::new();
-    let welcome = match next(&mut stream, &mut buffer).await {
-        Some(Frame::ToAgent(ToAgent::Welcome(welcome))) => welcome,
-        Some(Frame::ToAgent(ToAgent::Refused { reason })) => return Err(reason),
-        other => panic!("neither welcome nor refusal: {other:?}"),
-    };
-    let (seen, assigned) = watch::channel(Vec::new());
-    let (pace, mut told_pace) = watch::channel(0.001);
-    let task = tokio::spawn(async move {
-        let mut held: Vec<Assignment> = Vec::new();
-        loop {
-            let frame = tokio::select! {
-                frame = next(&mut stream, &mut buffer) => frame,
-                Ok(()) = told_pace.changed() => Some(Frame::Accepted),
-            };
-            match frame {
-                None => return,
-                Some(Frame::Ping { nonce }) => {
-                    send(&mut stream, &Frame::Pong { nonce }).await;
-                    continue;
-                }
-                Some(Frame::ToAgent(ToAgent::Assignments { segments })) => held = segments,
-                // Its own pace has changed.
-                Some(Frame::Accepted) => {}
-                Some(_) => continue,
+// === impl Device ===
+
+impl Device {
+    /// Shows a token to a hub of that root; gives the reason when the hub refuses.
+    pub async fn enrol(hub: &str, ca_hash: Digest, token: &str, name: &str) -> Result<Self, String> {
+        Self::enrol_with(Key::generate().unwrap(), hub, ca_hash, token, name).await
+    }
+
+    pub async fn enrol_with(key: Key, hub: &str, ca_hash: Digest, token: &str, name: &str) -> Result<Self, String> {
+        let enrol = Enrol {
+            version: version::CURRENT,
+            phone: name.into(),
+            token: token.into(),
+            request: key.request().unwrap(),
+        };
+        match Self::ask_to_enrol(hub, ca_hash, enrol).await {
+            ToAgent::Enrolled(enrolled) => {
+                let papers = Papers::from_pem(&enrolled.chain, &enrolled.roots).unwrap();
+                let credentials = Credentials::new(&key, &papers, Clock::system()).unwrap();
+                Ok(Self { hub: hub.into(), credentials, key: Arc::new(key) })
             }
-            let pace = *told_pace.borrow();
-            let segments = held.iter().map(|one| ready(one, pace)).collect();
-            send(&mut stream, &Frame::ToHub(ToHub::Heartbeat(Heartbeat { segments, ..Heartbeat::default() }))).await;
-            seen.send_replace(held.clone());
+            ToAgent::Refused { reason, .. } => Err(reason),
+            other => panic!("neither papers nor refusal: {other:?}"),
         }
-    });
-    Ok(Agent { welcome, assigned, pace, task })
+    }
+
+    pub async fn ask_to_enrol(hub: &str, ca_hash: Digest, enrol: Enrol) -> ToAgent {
+        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
+        let mut link = wire.dial(hub, &Whom::Pinned(ca_hash), DEADLINE).await.unwrap();
+        link.writer.write(&Frame::ToHub(ToHub::Enrol(enrol))).await.unwrap();
+        match link.reader.next_within(DEADLINE).await.unwrap() {
+            Frame::ToAgent(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The same at another address.
+    pub fn at(self, hub: &str) -> Self {
+        Self { hub: hub.to_owned(), ..self }
+    }
+
+    /// A connection to the hub.
+    pub async fn dial(&self) -> Connection {
+        let security = Security::mutual(&self.credentials, Audience::Certified).unwrap();
+        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted), security);
+        let hub = Whom::Hub(self.credentials.named(|domain| Name::of_controller(Role::Hub, domain)));
+        wire.dial(&self.hub, &hub, DEADLINE).await.unwrap()
+    }
+
+    /// What the hub answers to a join.
+    pub async fn ask(&self, join: Join) -> (Connection, ToAgent) {
+        let mut link = self.dial().await;
+        link.writer.write(&Frame::ToHub(ToHub::Join(join))).await.unwrap();
+        match link.reader.next_within(DEADLINE).await.unwrap() {
+            Frame::ToAgent(answer) => (link, answer),
+            other => panic!("neither welcome nor refusal: {other:?}"),
+        }
+    }
+
+    /// Joins; gives the reason when the hub refuses.
+    pub async fn start(&self, join: Join) -> Result<Agent, String> {
+        let (link, answer) = self.ask(join).await;
+        let Connection { mut reader, mut writer, .. } = link;
+        let welcome = match answer {
+            ToAgent::Welcome(welcome) => welcome,
+            ToAgent::Refused { reason, .. } => return Err(reason),
+            other => panic!("neither welcome nor refusal: {other:?}"),
+        };
+        let (seen, assigned) = watch::channel(Vec::new());
+        let (pace, mut told_pace) = watch::channel(0.001);
+        let task = tokio::spawn(async move {
+            let mut held: Vec<Assignment> = Vec::new();
+            loop {
+                let frame = tokio::select! {
+                    frame = reader.next() => frame.ok(),
+                    Ok(()) = told_pace.changed() => Some(Frame::Accepted),
+                };
+                match frame {
+                    None => return,
+                    Some(Frame::Ping { nonce }) => {
+                        // A link that has ended is noticed when reading.
+                        let _ = writer.write(&Frame::Pong { nonce }).await;
+                        continue;
+                    }
+                    Some(Frame::ToAgent(ToAgent::TellMetrics { id })) => {
+                        let text = "polyphony_scripted 1\n".to_owned();
+                        let _ = writer.write(&Frame::ToHub(ToHub::Metrics { id, text })).await;
+                        continue;
+                    }
+                    Some(Frame::ToAgent(ToAgent::Assignments { segments })) => held = segments,
+                    // Its own pace has changed.
+                    Some(Frame::Accepted) => {}
+                    Some(_) => continue,
+                }
+                let pace = *told_pace.borrow();
+                let segments = held.iter().map(|one| ready(one, pace)).collect();
+                let heartbeat = Heartbeat { segments, ..Heartbeat::default() };
+                let _ = writer.write(&Frame::ToHub(ToHub::Heartbeat(heartbeat))).await;
+                seen.send_replace(held.clone());
+            }
+        });
+        Ok(Agent { welcome, assigned, pace, task })
+    }
 }
 
 impl Agent {
@@ -113,23 +190,5 @@ fn ready(assignment: &Assignment, seconds_per_layer: f64) -> SegmentReport {
         queued_rows: 0,
         sessions: 0,
         message: None,
-    }
-}
-
-pub async fn send(stream: &mut TcpStream, frame: &Frame) {
-    let mut bytes = BytesMut::new();
-    codec::encode(frame, &mut bytes);
-    // A link that has ended is noticed when reading.
-    let _ = stream.write_all(&bytes).await;
-}
-
-pub async fn next(stream: &mut TcpStream, buffer: &mut BytesMut) -> Option<Frame> {
-    loop {
-        if let Some(frame) = codec::decode(buffer, 1 << 20).unwrap() {
-            return Some(frame);
-        }
-        if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
-            return None;
-        }
     }
 }

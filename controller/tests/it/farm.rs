@@ -1,19 +1,23 @@
 //! A controller on free ports in a folder of its own, and what tests ask of it.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement, condition};
+use polyphony_controller::door::tokens::{self, Terms};
 use polyphony_controller::{Flags, Process, kubeconfig};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::agent::{self, Agent};
+use super::agent::{self, Agent, Device};
 use super::model_file;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -21,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Farm {
     pub endpoints: polyphony_controller::Endpoints,
     pub client: Client,
-    pub token: String,
+    devices: Mutex<BTreeMap<String, Device>>,
     stop: CancellationToken,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -34,12 +38,18 @@ pub fn flags(data_dir: &Path) -> Flags {
         gateway_address: free,
         hub_address: free,
         metrics_address: free,
+        metrics_token_file: None,
         weights_address: None,
         advertise: polyphony_controller::Advertise::Never,
         grace_period: Duration::from_secs(5),
         kubeconfig: None,
         log_file: None,
-        insecure: false,
+        authority_secret: None,
+        authority_dir: None,
+        trust_domain: polyphony_identity::DEFAULT_DOMAIN.into(),
+        certificate_lifetime: Duration::from_secs(86_400),
+        rejoin_window: Duration::from_secs(3600),
+        no_auth: false,
         allowed_host: Vec::new(),
         cors_origin: Vec::new(),
         control_tokens_in_messages: false,
@@ -54,9 +64,8 @@ impl Farm {
         let stop = CancellationToken::new();
         let process = Process::start(flags(data_dir), stop.clone()).await.unwrap();
         let (client, _) = kubeconfig::client(&data_dir.join("kubeconfig")).await.unwrap();
-        let token = std::fs::read_to_string(data_dir.join("join-token")).unwrap().trim().to_owned();
         let endpoints = process.endpoints.clone();
-        Self { endpoints, client, token, stop, running: tokio::spawn(process.run()) }
+        Self { endpoints, client, devices: Mutex::default(), stop, running: tokio::spawn(process.run()) }
     }
 
     /// A controller that reaches its API by one kubeconfig, and tests that reach it by another.
@@ -65,9 +74,8 @@ impl Farm {
         let flags = Flags { kubeconfig: Some(its.to_owned()), ..flags(data_dir) };
         let process = Process::start(flags, stop.clone()).await.unwrap();
         let (client, _) = kubeconfig::client(ours).await.unwrap();
-        let token = std::fs::read_to_string(data_dir.join("join-token")).unwrap().trim().to_owned();
         let endpoints = process.endpoints.clone();
-        Self { endpoints, client, token, stop, running: tokio::spawn(process.run()) }
+        Self { endpoints, client, devices: Mutex::default(), stop, running: tokio::spawn(process.run()) }
     }
 
     pub async fn stop(self) {
@@ -76,7 +84,48 @@ impl Farm {
     }
 
     pub async fn agent(&self, name: &str) -> Agent {
-        agent::start(&self.endpoints.hub, agent::join(name, &self.token, 64)).await.unwrap()
+        self.device(name).await.start(agent::join(name, 64)).await.unwrap()
+    }
+
+    /// A join token of the usual terms.
+    pub async fn token(&self) -> String {
+        self.token_of(|_| ()).await
+    }
+
+    pub async fn token_of(&self, edit: impl FnOnce(&mut Terms)) -> String {
+        let expires = Timestamp::now() + Duration::from_secs(3600);
+        let mut terms = Terms { expires, uses: 1, ..Terms::default() };
+        edit(&mut terms);
+        tokens::create(&self.client, &terms).await.unwrap().reveal()
+    }
+
+    /// The device of that name: the one that was taken in under it before, or a new one.
+    pub async fn device(&self, name: &str) -> Device {
+        let known = self.devices.lock().unwrap().get(name).cloned();
+        match known {
+            Some(device) => device,
+            None => {
+                let device = self.enrol(name, &self.token().await).await.unwrap();
+                self.devices.lock().unwrap().insert(name.to_owned(), device.clone());
+                device
+            }
+        }
+    }
+
+    pub async fn enrol(&self, name: &str, token: &str) -> Result<Device, String> {
+        Device::enrol(&self.endpoints.hub, self.endpoints.ca_hash, token, name).await
+    }
+
+    /// The devices that were taken in.
+    pub fn devices(&self) -> BTreeMap<String, Device> {
+        self.devices.lock().unwrap().clone()
+    }
+
+    /// Goes on with devices that were taken in by a farm before this one in the same folder.
+    pub fn with_devices(self, known: BTreeMap<String, Device>) -> Self {
+        let hub = self.endpoints.hub.clone();
+        *self.devices.lock().unwrap() = known.into_iter().map(|(name, device)| (name, device.at(&hub))).collect();
+        self
     }
 
     /// Makes a model file, its Model `tiny`, and the InferenceDeployment `chat` over at least two phones.

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use polyphony_identity::{Name, Role};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::agent::Device;
 use super::farm::{Farm, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,12 +97,12 @@ async fn a_restart_keeps_the_plan() {
     let farm = Farm::start(folder.path()).await;
     let agents = [farm.agent("phone-1").await, farm.agent("phone-2").await];
     farm.deploy(folder.path()).await;
-    let before = farm.available(1).await;
+    let (before, devices) = (farm.available(1).await, farm.devices());
     farm.stop().await;
     drop(agents);
     assert!(!folder.path().join("endpoints.json").exists(), "an orderly end takes the addresses away");
 
-    let farm = Farm::start(folder.path()).await;
+    let farm = Farm::start(folder.path()).await.with_devices(devices);
     let agents = [farm.agent("phone-1").await, farm.agent("phone-2").await];
     for agent in &agents {
         agent.assigned.clone().wait_for(|assigned| assigned.len() == 1).await.unwrap();
@@ -121,22 +123,47 @@ async fn a_phone_fetches_the_manifest_and_checks_each_tensor_against_it() {
     farm.deploy(folder.path()).await;
     let digest = farm.available(1).await[0].spec.manifest_digest.clone();
     let weights = agents[0].welcome.weights_url.clone();
+    let placements = farm.available(1).await;
+    let device = async |stage: usize| farm.device(&placements[stage].spec.phone).await;
+    let (head, tail) = (device(0).await, device(1).await);
 
-    let (status, json) = fetch(&weights, &format!("/v1alpha1/manifests/{digest}"), &farm.token, "").await;
+    let (status, json) = fetch(&weights, &format!("/v1alpha1/manifests/{digest}"), &head, None).await;
     assert_eq!(status, 200);
     assert_eq!(hex::encode(Sha256::digest(&json)), digest);
     let manifest: polyphony_model::Manifest = serde_json::from_slice(&json).unwrap();
     manifest.check().unwrap();
-    let path = format!("/v1alpha1/tensors/{digest}/3");
-    let (status, tensor) = fetch(&weights, &path, &farm.token, "").await;
+    // Of the first layer, which the second phone has not.
+    let idx = manifest.tensors.iter().position(|tensor| tensor.name.starts_with("blk.0.")).unwrap();
+    let path = format!("/v1alpha1/tensors/{digest}/{idx}");
+    let (status, tensor) = fetch(&weights, &path, &head, None).await;
     assert_eq!(status, 200);
-    assert!(manifest.tensors[3].matches(&tensor));
-    let (status, rest) = fetch(&weights, &path, &farm.token, "Range: bytes=10-\r\n").await;
+    assert!(manifest.tensors[idx].matches(&tensor));
+    let (status, rest) = fetch(&weights, &path, &head, Some("bytes=10-")).await;
     assert_eq!((status, rest.as_slice()), (206, &tensor[10..]));
-    let (status, _) = fetch(&weights, &path, "wrong", "").await;
-    assert_eq!(status, 401);
-    let (status, _) = fetch(&weights, &format!("/v1alpha1/tensors/{digest}/9999"), &farm.token, "").await;
+    let (status, _) = fetch(&weights, &path, &tail, None).await;
+    assert_eq!(status, 403, "a tensor of another phone's segment");
+    let idler = farm.device("phone-3").await;
+    for path in [path.clone(), format!("/v1alpha1/manifests/{digest}")] {
+        assert_eq!(fetch(&weights, &path, &idler, None).await.0, 403, "a phone that holds nothing: {path}");
+    }
+    let (status, _) = fetch(&weights, &format!("/v1alpha1/tensors/{digest}/9999"), &head, None).await;
     assert_eq!(status, 404);
+    // In plain, without a certificate, and when the Phone is no more.
+    let host = weights.strip_prefix("https://").unwrap();
+    let mut plain = TcpStream::connect(host).await.unwrap();
+    plain.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = plain.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("speaks TLS alone"), "{answer}");
+    kube::Api::<polyphony_api::Phone>::all(farm.client.clone())
+        .delete(&placements[0].spec.phone, &Default::default())
+        .await
+        .unwrap();
+    until("a deleted phone fetches nothing", async || match fetch(&weights, &path, &head, None).await.0 {
+        403 => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
     farm.stop().await;
 }
 
@@ -161,17 +188,20 @@ async fn a_deleted_deployment_leaves_nothing_on_the_phones() {
     farm.stop().await;
 }
 
-/// One HTTP request on a connection of its own; gives status and body.
-async fn fetch(base: &str, path: &str, token: &str, headers: &str) -> (u16, Vec<u8>) {
-    let host = base.strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(host).await.unwrap();
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n{headers}\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-    let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
-    (status, answer[end + 4..].to_vec())
+/// What a device fetches, or is refused; gives status and body.
+async fn fetch(base: &str, path: &str, device: &Device, range: Option<&str>) -> (u16, Vec<u8>) {
+    let name = device.credentials.named(|domain| Name::of_controller(Role::Weights, domain)).dns();
+    let address: std::net::SocketAddr = base.strip_prefix("https://").unwrap().parse().unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(device.credentials.client(false, b"http/1.1").unwrap())
+        .resolve(&name, address)
+        .build()
+        .unwrap();
+    let mut request = client.get(format!("https://{name}:{}{path}", address.port()));
+    if let Some(range) = range {
+        request = request.header("range", range);
+    }
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
 }

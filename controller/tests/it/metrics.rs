@@ -105,9 +105,21 @@ async fn phones_plans_and_deployments_are_counted_from_their_beginning_to_their_
         serde_json::from_str(&listed).unwrap()
     };
     let own = farm.endpoints.metrics.strip_prefix("http://").unwrap();
-    let agent = |phone: &str| json!({ "targets": ["127.0.0.1:8"], "labels": { "component": "agent", "phone": phone } });
-    let controller = json!({ "targets": [own], "labels": { "component": "controller" } });
+    let agent = |phone: &str| {
+        let path = format!("/metrics/phones/{phone}");
+        let labels = json!({
+            "component": "agent", "phone": phone, "instance": phone, "__metrics_path__": path, "__scheme__": "http",
+        });
+        json!({ "targets": [own], "labels": labels })
+    };
+    let controller = json!({ "targets": [own], "labels": { "component": "controller", "__scheme__": "http" } });
     assert_eq!(targets().await, json!([controller, agent("phone-1"), agent("phone-2")]));
+    // A phone is asked over its link: nobody has to reach it.
+    assert_eq!(get(&farm.endpoints.metrics, "/metrics/phones/phone-2").await, "polyphony_scripted 1\n");
+    polyphony_wire::take_ring();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let unknown = client.get(format!("{}/metrics/phones/phone-9", farm.endpoints.metrics)).send().await.unwrap();
+    assert_eq!(unknown.status().as_u16(), 404);
 
     let _third = farm.agent("phone-3").await;
     drop(second);

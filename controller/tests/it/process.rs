@@ -4,16 +4,20 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use polyphony_controller::Endpoints;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use polyphony_controller::door::tokens::{self, Terms};
+use polyphony_controller::{Endpoints, kubeconfig};
 
-use super::agent::{self, Agent};
+use super::agent::{self, Agent, Device};
 use super::farm::until;
 
 /// A running program, killed when it is dropped.
 struct Program {
     child: Child,
-    token: String,
+    client: Client,
     endpoints: Endpoints,
 }
 
@@ -34,12 +38,15 @@ impl Program {
             serde_json::from_slice(&bytes).map_err(|error| error.to_string())
         })
         .await;
-        let token = std::fs::read_to_string(folder.join("join-token")).unwrap().trim().to_owned();
-        Self { child, token, endpoints }
+        let (client, _) = kubeconfig::client(&folder.join("kubeconfig")).await.unwrap();
+        Self { child, client, endpoints }
     }
 
     async fn agent(&self, name: &str) -> Agent {
-        agent::start(&self.endpoints.hub, agent::join(name, &self.token, 64)).await.unwrap()
+        let expires = Timestamp::now() + Duration::from_secs(3600);
+        let token = tokens::create(&self.client, &Terms { expires, uses: 1, ..Terms::default() }).await.unwrap();
+        let device = Device::enrol(&self.endpoints.hub, self.endpoints.ca_hash, &token.reveal(), name).await.unwrap();
+        device.start(agent::join(name, 64)).await.unwrap()
     }
 
     fn is_running(&mut self) -> bool {

@@ -121,6 +121,7 @@ async fn behind_a_door(folder: &Path) -> (Farm, Arc<Door>) {
     let config = polyphony_apiserver::ApiServerConfig {
         store_path: keeper.join("store.redb"),
         token: "secret".into(),
+        users: Vec::new(),
         crds: crds.collect(),
         allowed_hosts: Vec::new(),
     };

@@ -29,10 +29,10 @@ async fn a_port_in_use_names_the_address_and_the_flag() {
 }
 
 #[tokio::test]
-async fn an_address_beyond_loopback_needs_insecure() {
+async fn metrics_beyond_loopback_that_ask_nobody_who_he_is_do_not_start() {
     let folder = tempfile::tempdir().unwrap();
     let mut flags = flags(folder.path());
-    flags.hub_address = "0.0.0.0:0".parse().unwrap();
+    flags.metrics_address = "0.0.0.0:0".parse().unwrap();
     let error = error_of(flags).await;
-    assert!(error.contains("--insecure") && error.contains("--hub-address"), "{error}");
+    assert!(error.contains("--metrics-token-file") && error.contains("--metrics-address"), "{error}");
 }

@@ -21,7 +21,8 @@ pub(super) struct AgentSettings {
     pub hub_port: u16,
     /// That of manifests and weights, which the hub names by its loopback address.
     pub weights_port: u16,
-    pub join_token: Vec<u8>,
+    /// The digest of the host's root.
+    pub ca_hash: String,
 }
 
 /// Devices by the name of their phone. The farm is kept as long as they are.
@@ -37,12 +38,18 @@ impl Phones {
     ///
     /// # Errors
     /// When the farm has not as many, or an agent does not start.
-    pub(super) fn take(mut farm: Box<dyn Farm>, n: usize, settings: &AgentSettings) -> Result<Self> {
-        let package = Package::of(program(AGENT)?).with("join-token", Content::Bytes(settings.join_token.clone()));
+    pub(super) fn take(
+        mut farm: Box<dyn Farm>,
+        n: usize,
+        settings: &AgentSettings,
+        join_token: impl Fn(&str) -> Result<String>,
+    ) -> Result<Self> {
+        let package = Package::of(program(AGENT)?);
         let mut devices = BTreeMap::new();
         for name in (1..=n).map(|idx| format!("phone-{idx}")) {
             let mut device = farm.take(&Wish::named(&name))?;
-            device.install(&package)?;
+            let token = join_token(&name)?.into_bytes();
+            device.install(&package.clone().with("join-token", Content::Bytes(token)))?;
             let hub = device.host_port(settings.hub_port)?;
             device.host_port(settings.weights_port)?;
             device.run(&launch(device.as_ref(), hub, settings))?;
@@ -99,6 +106,7 @@ fn launch(device: &dyn Device, hub: SocketAddr, settings: &AgentSettings) -> Lau
     for (flag, value) in [
         ("--hub", hub.to_string().as_str()),
         ("--token-file", "join-token"),
+        ("--ca-hash", &settings.ca_hash),
         ("--data-dir", "data"),
         ("--memory", &settings.memory),
         ("--backend", &settings.backend),
@@ -106,9 +114,6 @@ fn launch(device: &dyn Device, hub: SocketAddr, settings: &AgentSettings) -> Lau
         ("--ring-address", &ring_address.to_string()),
     ] {
         arguments.extend([flag.to_owned(), value.to_owned()]);
-    }
-    if !ring_address.ip().is_loopback() {
-        arguments.push("--insecure".to_owned());
     }
     Launch::of(AGENT, arguments)
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 use crate::tidy::{files, root};
 
 /// Where that holds.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "controller/apiserver/src",
     "controller/cli/src",
     "controller/src",
     "controller/gateway/src",
     "node-agent/doorway/src",
+    "node-agent/identity/src",
     "node-agent/src",
     "node-agent/wire/src",
 ];

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use polyphony_e2e::shelf::{Shelf, cache_dir, program, real_model, run, wait_until};
+use polyphony_e2e::shelf::{Endpoints, Shelf, cache_dir, program, real_model, run, wait_until};
 use polyphony_e2e::stream::Gateway;
 use polyphony_farm::{Content, Device, Farm, Launch, Package, ProcessFarm, Wish};
 use serde_json::{Value, json};
@@ -158,13 +158,13 @@ impl Prometheus {
 /// A phone besides, too small for any segment, whose battery and heat a file plays: this machine may have no sensors.
 fn sensing_phone(shelf: &Shelf) -> Result<Box<dyn Device>> {
     let sensors = json!({"batteryPercent": 80, "charging": true, "temperatureCelsius": 31.0}).to_string();
-    let token = std::fs::read(shelf.data_dir().join("join-token"))?;
+    let token = shelf.join_token("phone-4")?.into_bytes();
     let package = Package::of(program("polyphony-agent")?).with("join-token", Content::Bytes(token));
     let mut device = ProcessFarm::new(shelf.data_dir().join("farm")).take(&Wish::named("phone-4"))?;
     device.install(&package.with("sensors.json", Content::Bytes(sensors.into_bytes())))?;
-    let hub = shelf.endpoints()?.hub;
-    let identity = ["--name", "phone-4", "--hub", &hub, "--token-file", "join-token", "--data-dir", "data"];
-    let figures = ["--memory", "1Mi", "--backend", "cpu", "--sensors", "sensors.json"];
+    let Endpoints { hub, ca_hash, .. } = shelf.endpoints()?;
+    let identity = ["--name", "phone-4", "--hub", &hub, "--token-file", "join-token", "--ca-hash", &ca_hash];
+    let figures = ["--data-dir", "data", "--memory", "1Mi", "--backend", "cpu", "--sensors", "sensors.json"];
     device.run(&Launch::of("polyphony-agent", identity.into_iter().chain(figures)))?;
     Ok(device)
 }

@@ -2,8 +2,10 @@
 //!
 //! Needs root and `ip`; nothing leaves the namespaces.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -11,23 +13,40 @@ use polyphony_e2e::shelf::{Said, program, run, wait_until};
 
 use crate::manifests::{deployment, tiny_model};
 
+/// Labs that this process has built.
+static BUILT: AtomicUsize = AtomicUsize::new(0);
 const PREFIX: &str = "polyjoin-";
-const HOST: &str = "10.203.0.1";
+pub(crate) const HOST: &str = "10.203.0.1";
 /// Flags of every agent here.
-const SMALL: [&str; 4] = ["--backend", "cpu", "--memory", "64Mi"];
+pub(crate) const SMALL: [&str; 4] = ["--backend", "cpu", "--memory", "64Mi"];
 
 /// Two namespaces joined by a veth pair, `host` at 10.203.0.1 and `phone` at 10.203.0.2, and what runs in them.
-struct Lab {
+pub(crate) struct Lab {
     folder: tempfile::TempDir,
-    children: Vec<Child>,
+    /// By the names of their logs.
+    children: Vec<(String, Child)>,
+    /// Which of this process's.
+    number: usize,
+    /// Join tokens that were made here.
+    tokens: RefCell<Vec<String>>,
+}
+
+/// What a person is given to join with.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) token: String,
+    pub(crate) hub: String,
+    pub(crate) ca_hash: String,
 }
 
 impl Lab {
     /// None, with a line that says why, where namespaces cannot be made.
-    fn build() -> Option<Self> {
+    pub(crate) fn build() -> Option<Self> {
         sweep();
-        let lab = Self { folder: tempfile::tempdir().unwrap(), children: Vec::new() };
-        let (host, phone) = (namespace("host"), namespace("phone"));
+        let number = BUILT.fetch_add(1, Ordering::Relaxed);
+        let lab =
+            Self { folder: tempfile::tempdir().unwrap(), children: Vec::new(), number, tokens: RefCell::default() };
+        let (host, phone) = (lab.namespace("host"), lab.namespace("phone"));
         if let Err(error) = ip(&["netns", "add", &host]) {
             polyphony_skip::skipped(format_args!(
                 "no network namespace can be made here (as root, with iproute2): {error:#}"
@@ -44,44 +63,94 @@ impl Lab {
         Some(lab)
     }
 
-    fn path(&self, name: &str) -> String {
+    fn namespace(&self, name: &str) -> String {
+        format!("{PREFIX}{}-{}-{name}", std::process::id(), self.number)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
     /// A program of ours in a namespace, with a home of its own.
-    fn command(&self, namespace_of: &str, name: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, namespace_of: &str, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &namespace(namespace_of)]).arg(program(name).unwrap()).args(arguments);
+        command.args(["netns", "exec", &self.namespace(namespace_of)]).arg(program(name).unwrap()).args(arguments);
         command.env_remove("KUBECONFIG").env_remove("POLYPHONY_JOIN_TOKEN");
         command.env("HOME", self.folder.path().join(namespace_of));
         command
     }
 
     /// Starts it; what it says goes to `NAME.log`.
-    fn start(&mut self, log: &str, mut command: Command) {
+    pub(crate) fn start(&mut self, log: &str, mut command: Command) {
         let file = std::fs::File::create(self.folder.path().join(format!("{log}.log"))).unwrap();
         let child = command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
-        self.children.push(child);
+        self.children.push((log.to_owned(), child));
     }
 
-    fn log(&self, name: &str) -> String {
+    pub(crate) fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default()
     }
 
-    fn polyctl(&self, arguments: &[&str]) -> Result<Said> {
+    pub(crate) fn polyctl(&self, arguments: &[&str]) -> Result<Said> {
         let data_dir = self.path("data");
         run(self.command("host", "polyctl", &[&["--data-dir", data_dir.as_str()][..], arguments].concat()))
     }
 
+    /// What `polyctl join-command` prints.
+    pub(crate) fn line(&self) -> Line {
+        let printed = self.polyctl(&["join-command", "--print-qr=never"]).unwrap().ok().unwrap().stdout;
+        let words: Vec<&str> = printed.split_whitespace().collect();
+        let &[token, "polyphony-agent", "join", hub, "--ca-hash", ca_hash] = words.as_slice() else {
+            panic!("{printed}")
+        };
+        let token = token.strip_prefix("POLYPHONY_JOIN_TOKEN=").unwrap_or_else(|| panic!("{printed}"));
+        self.tokens.borrow_mut().push(token.to_owned());
+        Line { token: token.into(), hub: hub.into(), ca_hash: ca_hash.into() }
+    }
+
+    /// The same with another digest.
+    pub(crate) fn line_of(&self, ca_hash: &str) -> Line {
+        Line { ca_hash: ca_hash.to_owned(), ..self.line() }
+    }
+
+    /// Every join token that was made here.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.tokens.borrow().clone()
+    }
+
+    /// The process whose log has that name.
+    pub(crate) fn pid(&self, log: &str) -> u32 {
+        self.children.iter().find(|(name, _)| name == log).map(|(_, child)| child.id()).unwrap()
+    }
+
+    /// Kills it.
+    pub(crate) fn end(&mut self, log: &str) {
+        let at = self.children.iter().position(|(name, _)| name == log).unwrap();
+        let (_, mut child) = self.children.remove(at);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// An agent that joins by a line's token, which is in its environment alone.
+    pub(crate) fn join(&self, namespace_of: &str, line: &Line, arguments: &[&str]) -> Command {
+        let mut command = self.command(namespace_of, "polyphony-agent", &[&["join"], arguments].concat());
+        command.env("POLYPHONY_JOIN_TOKEN", &line.token);
+        command
+    }
+
     /// What the agent says in the phone's namespace, where it has to give up.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let said = run(self.command("phone", "polyphony-agent", &[arguments, &SMALL].concat())).unwrap();
+    pub(crate) fn refused_with(&self, token: &str, arguments: &[&str]) -> String {
+        let mut command = self.command("phone", "polyphony-agent", &[arguments, &SMALL].concat());
+        if !token.is_empty() {
+            command.env("POLYPHONY_JOIN_TOKEN", token);
+        }
+        let said = run(command).unwrap();
         assert_ne!(said.code, 0, "{said:?}");
         said.stderr
     }
 
     /// The gateway's whole answer to a prompt of token ids. It listens on the loopback of the host's namespace.
-    fn complete(&self, deployment: &str) -> String {
+    pub(crate) fn complete(&self, deployment: &str) -> String {
         let endpoints = std::fs::read(self.folder.path().join("data/endpoints.json")).unwrap();
         let endpoints: serde_json::Value = serde_json::from_slice(&endpoints).unwrap();
         let gateway = endpoints["gateway"].as_str().unwrap().trim_start_matches("http://");
@@ -93,14 +162,14 @@ impl Lab {
             body.len()
         );
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &namespace("host"), "bash", "-c"]);
+        command.args(["netns", "exec", &self.namespace("host"), "bash", "-c"]);
         command.arg(format!("exec 3<>/dev/tcp/{host}/{port}; printf %s \"$1\" >&3; timeout 30 cat <&3"));
         command.args(["bash", &request]);
         run(command).unwrap().stdout
     }
 
     /// Waits until the log of `name` holds `words`.
-    fn wait_for(&self, name: &str, words: &str) {
+    pub(crate) fn wait_for(&self, name: &str, words: &str) {
         wait_until(&format!("{words:?} from {name}"), Duration::from_secs(60), || {
             Ok(self.log(name).contains(words).then_some(()))
         })
@@ -110,19 +179,15 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             // One that has ended already needs no end.
             let _ = child.kill();
             let _ = child.wait();
         }
         for name in ["host", "phone"] {
-            let _ = ip(&["netns", "delete", &namespace(name)]);
+            let _ = ip(&["netns", "delete", &self.namespace(name)]);
         }
     }
-}
-
-fn namespace(name: &str) -> String {
-    format!("{PREFIX}{}-{name}", std::process::id())
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {
@@ -156,43 +221,54 @@ fn a_machine_across_a_cable_finds_the_host_joins_it_and_takes_part_in_a_ring() {
     let Some(mut lab) = Lab::build() else { return };
     let (data, hub) = (lab.path("data"), format!("{HOST}:0"));
     let ports = ["--api-address", "127.0.0.1:0", "--gateway-address", "127.0.0.1:0", "--hub-address", hub.as_str()];
-    let arguments = [&["--data-dir", data.as_str(), "--insecure"][..], &ports[..]].concat();
+    let arguments = [&["--data-dir", data.as_str()][..], &ports[..]].concat();
     let controller = lab.command("host", "polyphony-controller", &arguments);
     lab.start("controller", controller);
     lab.wait_for("controller", "the controller is up");
 
-    // The printed line is what a person types.
-    let line = lab.polyctl(&["join-command", "--print-qr=never"]).unwrap().ok().unwrap().stdout;
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let &["polyphony-agent", "join", hub, "--token", token, "--insecure"] = words.as_slice() else { panic!("{line}") };
-    assert!(hub.starts_with(&format!("{HOST}:")), "{line}");
-
-    let said = lab.refused(&["join", hub, "--token", token]);
-    assert!(said.contains("add --insecure"), "{said}");
-    let said = lab.refused(&["join", hub, "--token", "guess", "--insecure"]);
+    // The printed line is what a person types; each has a token of its own.
+    let (near, far) = (lab.line(), lab.line());
+    let hub = near.hub.as_str();
+    assert!(hub.starts_with(&format!("{HOST}:")) && near.token != far.token, "{near:?}");
+    let hash = ["--ca-hash", near.ca_hash.as_str()];
+    let join = |lab: &Lab, address: &[&str], token: &str, more: &[&str]| {
+        lab.refused_with(token, &[&["join"], address, more].concat())
+    };
+    let said = join(&lab, &[hub], "", &hash);
+    assert!(said.contains("no join token") && said.contains("polyctl join-command"), "{said}");
+    let said = join(&lab, &[hub], &near.token, &[]);
+    assert!(said.contains("give --ca-hash"), "{said}");
+    let said = join(&lab, &[hub], "guess", &hash);
+    assert!(said.contains("this is no join token") && !said.contains("guess"), "{said}");
+    let said = join(&lab, &[hub], &format!("{}{}", &near.token[..7], "a".repeat(32)), &hash);
     assert!(said.contains("the join token is wrong") && said.contains("polyctl join-command"), "{said}");
-    let said = lab.refused(&["join", &format!("{HOST}:1"), "--token", token, "--insecure"]);
+    let other_hash = format!("sha256:{}", "0".repeat(64));
+    let said = join(&lab, &[hub], &near.token, &["--ca-hash", &other_hash]);
+    assert!(said.contains("not the one of --ca-hash") && said.contains("The token was not sent"), "{said}");
+    let said = join(&lab, &[&format!("{HOST}:1")], &near.token, &hash);
     assert!(said.contains("nothing listens at"), "{said}");
     let said = wait_until("the host to be found by mDNS", Duration::from_secs(60), || {
-        let said = lab.refused(&["join", "--token", "guess", "--insecure"]);
+        let said = join(&lab, &[], &near.token, &["--ca-hash", &other_hash]);
         Ok((!said.contains("no host was found")).then_some(said))
     })
     .unwrap();
-    assert!(said.contains("none of these hosts takes this token") && said.contains(hub), "{said}");
-    let said = lab.refused(&["run"]);
+    assert!(said.contains("none of these hosts says that it is the one") && said.contains(hub), "{said}");
+    let said = lab.refused_with("", &["run"]);
     assert!(said.contains("joined no host yet"), "{said}");
 
     // One joins by the line, on the host's own machine; the other finds the host by mDNS, from across the cable.
-    let by_line = lab.command("host", "polyphony-agent", &[&words[1..], &["--name", "near"], &SMALL].concat());
+    let by_line = lab.join("host", &near, &[&[hub][..], &hash, &["--name", "near"], &SMALL].concat());
     lab.start("near", by_line);
-    let found = ["join", "--token", token, "--insecure", "--name", "far"];
-    let by_mdns = lab.command("phone", "polyphony-agent", &[&found[..], &SMALL].concat());
+    let by_mdns = lab.join("phone", &far, &[&hash[..], &["--name", "far"], &SMALL].concat());
     lab.start("far", by_mdns);
     lab.wait_for("near", "joined");
     lab.wait_for("far", &format!("joined {hub} as far"));
     let other = lab.path("other-agent");
-    let said = lab.refused(&["join", hub, "--token", token, "--insecure", "--name", "near", "--data-dir", &other]);
-    assert!(said.contains("linked already") && said.contains("--name"), "{said}");
+    let more = [&hash[..], &["--name", "near", "--data-dir", &other]].concat();
+    let said = join(&lab, &[hub], &near.token, &more);
+    assert!(said.contains("used by another device"), "{said}");
+    let said = join(&lab, &[hub], &lab.line().token, &more);
+    assert!(said.contains("another device is known as near") && said.contains("--name"), "{said}");
 
     std::fs::write(
         lab.path("manifest.yaml"),
@@ -213,9 +289,7 @@ fn a_machine_across_a_cable_finds_the_host_joins_it_and_takes_part_in_a_ring() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"completion_tokens\":4"), "{answer}\n{}", logs());
 
     // The far machine starts anew and needs no words.
-    let mut far = lab.children.pop().unwrap();
-    far.kill().unwrap();
-    far.wait().unwrap();
+    lab.end("far");
     let again = lab.command("phone", "polyphony-agent", &["run"]);
     lab.start("far-again", again);
     lab.wait_for("far-again", "joined");

@@ -24,6 +24,7 @@ use crate::body::{Answer, Asked};
 use crate::hall::{Guest, Hall, Place};
 use crate::limits::Limits;
 use crate::stream::Stream;
+use crate::tls::Tls;
 use crate::visit::Visit;
 
 /// After the system had no connection to give: out of descriptors, say.
@@ -33,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Doorway {
     listener: TcpListener,
     limits: Arc<Limits>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
 }
 
 // === impl Doorway ===
@@ -44,10 +45,16 @@ impl Doorway {
         Self { listener, limits: Arc::new(limits), tls: None }
     }
 
-    /// TLS and plain HTTP on the one port, told apart by a connection's first byte.
+    /// TLS, and plain HTTP from this machine alone, on the one port, told apart by a connection's first byte.
     #[must_use]
     pub fn with_tls(self, acceptor: TlsAcceptor) -> Self {
-        Self { tls: Some(acceptor), ..self }
+        Self { tls: Some(Tls { acceptor, plain_from_loopback: true }), ..self }
+    }
+
+    /// TLS and nothing else.
+    #[must_use]
+    pub fn only_tls(self, acceptor: TlsAcceptor) -> Self {
+        Self { tls: Some(Tls { acceptor, plain_from_loopback: false }), ..self }
     }
 
     /// Serves until `shutdown`; then takes nobody in, lets who rests go, and ends when the last answer is over. Dropping it ends all at
@@ -86,7 +93,7 @@ impl Doorway {
 /// One connection from its acceptance to its end.
 async fn attend(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     place: Place,
     router: Router,
     limits: Arc<Limits>,
@@ -102,7 +109,11 @@ async fn attend(
     };
     // Who speaks neither has no way to read an answer.
     let Ok(stream) = entered else { return };
-    let service = service_fn(|request| answer(request, router.clone(), guest.clone(), limits.clone()));
+    let certificates = stream.certificates();
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().extend(certificates.clone());
+        answer(request, router.clone(), guest.clone(), limits.clone())
+    });
     let mut http = http1::Builder::new();
     // Time is kept here, for all phases together.
     http.header_read_timeout(None).max_buf_size(limits.head_bytes);

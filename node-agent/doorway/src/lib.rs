@@ -11,6 +11,7 @@ mod guard;
 mod hall;
 mod limits;
 mod stream;
+mod tls;
 mod visit;
 
 pub use body::{BodyLate, is_late};
@@ -18,3 +19,4 @@ pub use descriptors::raise_descriptors;
 pub use doorway::Doorway;
 pub use guard::{Hosts, Origins, Refused, bare, only_from_here};
 pub use limits::Limits;
+pub use tls::Certificates;

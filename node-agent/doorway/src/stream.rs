@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::hall::Guest;
+use crate::tls::{Certificates, Tls};
 use crate::visit::Visit;
 
 /// The first byte of every TLS connection: a record of the handshake.
@@ -27,21 +27,50 @@ enum Bytes {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// What who speaks plain HTTP hears where TLS is spoken.
+const PLAIN_REFUSED: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 41\r\nconnection: close\r\n\r\n\
+    this port speaks TLS alone: use https://\n";
+
+/// Whatever was asked is not read: it may hold a secret that should not have been sent so.
+async fn refuse_plain(mut stream: TcpStream) -> io::Error {
+    // It hears this or not.
+    let _ = stream.write_all(PLAIN_REFUSED).await;
+    let _ = stream.shutdown().await;
+    io::Error::new(io::ErrorKind::InvalidData, "plain HTTP where TLS is spoken")
+}
+
 // === impl Stream ===
 
 impl Stream {
     /// Where there is an acceptor the first byte tells TLS from plain HTTP.
-    pub(crate) async fn enter(stream: TcpStream, tls: Option<&TlsAcceptor>, guest: Arc<Guest>) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When the handshake fails, or it speaks plain where that is not taken, which it is told.
+    pub(crate) async fn enter(stream: TcpStream, tls: Option<&Tls>, guest: Arc<Guest>) -> io::Result<Self> {
         // Answers come in small pieces, and someone waits for each.
         stream.set_nodelay(true)?;
         let mut first = [0];
         stream.peek(&mut first).await?;
-        let bytes = match tls.filter(|_| first[0] == TLS_HANDSHAKE) {
-            Some(acceptor) => Bytes::Tls(Box::new(acceptor.accept(stream).await?)),
-            None => Bytes::Plain(stream),
+        let bytes = match tls {
+            Some(tls) if first[0] == TLS_HANDSHAKE => Bytes::Tls(Box::new(tls.acceptor.accept(stream).await?)),
+            Some(tls) if !tls.plain_from_loopback || !stream.peer_addr()?.ip().to_canonical().is_loopback() => {
+                return Err(refuse_plain(stream).await);
+            }
+            _ => Bytes::Plain(stream),
         };
         guest.note(Visit::enter);
         Ok(Self { bytes, guest })
+    }
+
+    /// Those that the client showed; none in plain.
+    pub(crate) fn certificates(&self) -> http::Extensions {
+        let mut extensions = http::Extensions::new();
+        if let Bytes::Tls(stream) = &self.bytes {
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            extensions.insert(Certificates(shown.iter().map(|one| one.clone().into_owned()).collect()));
+        }
+        extensions
     }
 }
 

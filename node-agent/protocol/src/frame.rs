@@ -127,8 +127,6 @@ pub struct Hello {
     pub phone: String,
     pub from_stage: u32,
     pub to_stage: u32,
-    /// Proof that the controller put both ends into this ring.
-    pub ring_secret: String,
 }
 
 /// A session that moves here from another generation of its ring, at a token boundary.
@@ -151,8 +149,6 @@ pub struct KvRequest {
     pub phone: String,
     /// The session where it was computed.
     pub key: RouteKey,
-    /// Proof that the controller gave the asking phone a part in what follows that generation.
-    pub ring_secret: String,
     pub layers: LayerSpan,
     /// All positions below this one.
     pub n_positions: u32,

@@ -12,32 +12,86 @@ use crate::version::ProtocolVersion;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum ToHub {
+    /// First on a connection of who shows no certificate: it asks for one, and the connection ends with the answer.
+    Enrol(Enrol),
+    /// A certificate for the same key from now on: on a link, or first on a connection that ends with the answer.
+    Renew {
+        /// As of an [`Enrol`].
+        request: String,
+    },
     /// First on the link.
     Join(Join),
     /// Each heartbeat interval, and at once when a segment changes.
     Heartbeat(Heartbeat),
+    /// Answer to a request for metrics.
+    Metrics {
+        id: u64,
+        /// In Prometheus' text format; empty where the agent has none to show.
+        text: String,
+    },
 }
 
 /// Hub → agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum ToAgent {
+    /// Answer to who enrols or renews.
+    Enrolled(Enrolled),
     /// Answer to a join.
     Welcome(Welcome),
-    /// Answer to a join that cannot be; the link is closed. A person has to act before it is tried again.
-    Refused { reason: String },
+    /// Answer to what cannot be; the connection is closed.
+    Refused { reason: String, remedy: Remedy },
+    /// Somebody scrapes this phone's metrics.
+    TellMetrics { id: u64 },
     /// All that this phone is to hold.
     Assignments { segments: Vec<Assignment> },
     /// Phones that a plan may put beside this one: it measures its links to them.
     Neighbours(Neighbours),
 }
 
+/// A device asks for its name and a certificate of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrol {
+    pub version: ProtocolVersion,
+    /// The name that it is to have: a DNS label, as Kubernetes names are.
+    pub phone: String,
+    /// Proof that it may join.
+    pub token: String,
+    /// A certificate signing request (PKCS #10) in PEM: the device holds the key. The names in it count for nothing.
+    pub request: String,
+}
+
+/// A certificate, and all that is needed to use it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrolled {
+    /// In PEM: the device's own certificate, and those that lead from it towards a root.
+    pub chain: String,
+    /// In PEM: the roots that others are checked by from now on.
+    pub roots: String,
+    /// The hub's time, in seconds of Unix.
+    pub time_seconds: u64,
+    /// When the certificate runs out, by the same clock.
+    pub good_until_seconds: u64,
+}
+
+/// What a refusal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Remedy {
+    /// A person has to act.
+    Person,
+    /// The certificate has run out, and is renewed for the asking.
+    Renew,
+    /// No Phone records this device's key (any more): a join token is needed.
+    Enrol,
+}
+
 /// Phones to measure links to. Each message holds all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Neighbours {
-    /// Proof, in a hello of no ring, that the dialling phone has joined the same hub.
-    pub probe_secret: String,
     pub phones: Vec<Neighbour>,
 }
 
@@ -48,6 +102,8 @@ pub struct Neighbour {
     pub phone: String,
     /// Where it is dialled.
     pub ring_address: String,
+    /// The digest of its key, by which it is known.
+    pub key: String,
 }
 
 /// An agent introduces itself.
@@ -57,8 +113,6 @@ pub struct Join {
     pub version: ProtocolVersion,
     /// The phone's name: a DNS label, as Kubernetes names are.
     pub phone: String,
-    /// Proof that the agent may join.
-    pub token: String,
     pub agent_version: String,
     /// Where the previous stage of a ring dials this phone.
     pub ring_address: String,
@@ -119,10 +173,11 @@ impl Speed {
 #[serde(rename_all = "camelCase")]
 pub struct Welcome {
     pub version: ProtocolVersion,
-    /// Base URL of manifests and weights; the agent sends its token as a bearer token there. A host of `0.0.0.0` or `[::]`
-    /// means the address that the agent dialled.
+    /// Base URL of manifests and weights, over TLS. A host of `0.0.0.0` or `[::]` means the address that the agent dialled.
     pub weights_url: String,
     pub heartbeat_seconds: f64,
+    /// The hub's time, in seconds of Unix: certificates are judged by it.
+    pub time_seconds: u64,
 }
 
 /// What an agent says of itself again and again.
@@ -213,8 +268,6 @@ pub struct Assignment {
     pub name: String,
     pub ring: RingId,
     pub generation: PlanGeneration,
-    /// Proof of membership that ring hellos carry.
-    pub ring_secret: String,
     /// Digest of the whole plan: stages of one ring have it in common.
     #[serde(default)]
     pub plan_digest: String,
@@ -238,6 +291,9 @@ pub struct Assignment {
     /// The generation that this one replaces while sessions run on it: its KV cache can be fetched from these.
     #[serde(default)]
     pub follows: Option<Followed>,
+    /// The phones of generations that follow this one: they may fetch its KV cache, and nobody else.
+    #[serde(default)]
+    pub successors: Vec<Successor>,
     /// Where the halves of an encoder–decoder model meet in this ring; absent for other models.
     #[serde(default)]
     pub encoder: Option<EncoderStages>,
@@ -268,10 +324,17 @@ pub struct LayerSpan {
 #[serde(rename_all = "camelCase")]
 pub struct Followed {
     pub generation: PlanGeneration,
-    /// Proof of membership in that generation.
-    pub ring_secret: String,
     /// Its stages in order, with their layers.
     pub owners: Vec<Owner>,
+}
+
+/// A phone that goes on with sessions of the generation before.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Successor {
+    pub phone: String,
+    /// The digest of its key; empty where no Phone records one.
+    pub key: String,
 }
 
 /// Who holds which layers of a generation.
@@ -281,6 +344,8 @@ pub struct Owner {
     pub phone: String,
     /// Where it is dialled; empty while the phone is not connected.
     pub ring_address: String,
+    /// The digest of its key; empty where no Phone records one, and nobody is taken for it then.
+    pub key: String,
     pub layers: LayerSpan,
 }
 
@@ -304,6 +369,8 @@ pub struct Peer {
     pub phone: String,
     /// Where it is dialled; empty while the phone is not connected.
     pub ring_address: String,
+    /// The digest of its key; empty where no Phone records one, and nobody is taken for it then.
+    pub key: String,
     /// The layers that it runs; absent where a hub does not say.
     #[serde(default)]
     pub layers: Option<LayerSpan>,

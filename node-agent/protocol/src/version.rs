@@ -12,7 +12,7 @@ pub struct ProtocolVersion {
 }
 
 /// What this build speaks.
-pub const CURRENT: ProtocolVersion = ProtocolVersion { major: 2, minor: 1 };
+pub const CURRENT: ProtocolVersion = ProtocolVersion { major: 3, minor: 0 };
 
 impl ProtocolVersion {
     /// Whether the two can talk: equal majors, minors at most one apart.
@@ -47,10 +47,10 @@ mod tests {
     }
 
     #[test]
-    fn builds_that_know_no_ack_frames_are_refused_by_name() {
-        let before = ProtocolVersion { major: 1, minor: 0 };
+    fn builds_that_know_no_certificates_are_refused_by_name() {
+        let before = ProtocolVersion { major: 2, minor: 1 };
         assert!(!CURRENT.speaks_with(before));
         let refusal = refusal("phone-1", before, "this hub");
-        assert!(refusal.starts_with("phone-1 speaks protocol 1.0 and this hub 2.1,"), "{refusal}");
+        assert!(refusal.starts_with("phone-1 speaks protocol 2.1 and this hub 3.0,"), "{refusal}");
     }
 }

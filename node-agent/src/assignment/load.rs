@@ -302,6 +302,7 @@ mod tests {
             stage,
             phone: format!("phone-{stage}"),
             ring_address: String::new(),
+            key: String::new(),
             layers: span.map(|(from, to)| LayerSpan { from, to }),
         };
         Assignment {
@@ -309,7 +310,6 @@ mod tests {
             name: "a".into(),
             ring: RingId(1),
             generation: PlanGeneration(1),
-            ring_secret: String::new(),
             plan_digest: String::new(),
             stage: 1,
             holds: hub::Holds { embedding: false, from: own.0, to: own.1, head: true },
@@ -322,6 +322,7 @@ mod tests {
             numerics_class: String::new(),
             standby: None,
             follows: None,
+            successors: Vec::new(),
             encoder: None,
         }
     }

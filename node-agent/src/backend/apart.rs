@@ -15,7 +15,7 @@ use polyphony_protocol::hub::Speed;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::discretion;
+use crate::enrolment;
 
 /// What was measured of a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ fn measure_within(
     let child = Command::new(program)
         .args(["measure", "--memory", &memory_bytes.to_string(), "--data-dir"])
         .arg(data_dir)
-        .env_remove(discretion::VARIABLE)
+        .env_remove(enrolment::TOKEN_VARIABLE)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -1,10 +1,9 @@
 //! Membership: what a phone remembers of the host that it joined, in a file that only its user can read.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use polyphony_identity::write_private;
 use serde::{Deserialize, Serialize};
 
 /// Kept as `membership.json` in the agent's data folder.
@@ -12,7 +11,6 @@ use serde::{Deserialize, Serialize};
 pub struct Membership {
     /// HOST:PORT of the hub.
     pub hub: String,
-    pub token: String,
     /// The flags that the agent runs with, by name without hyphens in front; a switch is `true`.
     pub flags: BTreeMap<String, String>,
 }
@@ -22,7 +20,7 @@ pub struct Membership {
 pub enum MembershipError {
     #[error("cannot {verb} {}: {source}; make the folder readable and writable for this user, or choose another --data-dir", path.display())]
     File { verb: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("{} is not what an agent wrote: {source}; remove it and join again with HOST:PORT and --token", path.display())]
+    #[error("{} is not what an agent wrote: {source}; remove it and join again with HOST:PORT", path.display())]
     Garbled { path: PathBuf, source: serde_json::Error },
 }
 
@@ -50,27 +48,17 @@ impl Membership {
         }
     }
 
-    /// Writes the file, whole or not at all, with mode 0600: it holds the token.
+    /// Writes the file, whole or not at all, with mode 0600.
     ///
     /// # Errors
     /// When the folder cannot be written to.
     pub fn write(&self, data_dir: &Path) -> Result<(), MembershipError> {
         let path = Self::path(data_dir);
-        let part = path.with_extension(format!("part-{}", std::process::id()));
         let written = || -> std::io::Result<()> {
             std::fs::create_dir_all(data_dir)?;
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            std::fs::rename(&part, &path)
+            write_private(&path, &serde_json::to_vec_pretty(self)?)
         };
-        written()
-            .inspect_err(|_| {
-                // Half of it would keep a full disk full.
-                let _ = std::fs::remove_file(&part);
-            })
-            .map_err(|source| MembershipError::File { verb: "write", path, source })
+        written().map_err(|source| MembershipError::File { verb: "write", path, source })
     }
 }
 
@@ -87,7 +75,7 @@ mod tests {
         let data_dir = folder.path().join("agent");
         assert_eq!(Membership::read(&data_dir).unwrap(), None);
         let flags = BTreeMap::from([("name".to_owned(), "pixel".to_owned())]);
-        let membership = Membership { hub: "10.0.0.1:7700".into(), token: "secret".into(), flags };
+        let membership = Membership { hub: "10.0.0.1:7700".into(), flags };
         membership.write(&data_dir).unwrap();
         assert_eq!(Membership::read(&data_dir).unwrap(), Some(membership));
         let mode = std::fs::metadata(Membership::path(&data_dir)).unwrap().permissions().mode();

@@ -4,7 +4,7 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Opts};
 
-use super::{Identity, VALID, gauge, gauges};
+use super::{Labels, VALID, gauge, gauges};
 use crate::budget::Budget;
 use crate::probe::Battery;
 
@@ -36,17 +36,17 @@ pub(super) fn sensor_families(battery: &Battery, temperature_celsius: Option<f64
     [battery, temperature].concat()
 }
 
-pub(super) fn identity_families(identity: &Identity) -> Vec<MetricFamily> {
+pub(super) fn label_families(labels: &Labels) -> Vec<MetricFamily> {
     let mut families = gauges(
         "polyphony_backend_gflops",
         "10^9 operations a second of a matrix-vector product, a multiply-add counted as two, as measured at start, by backend and arithmetic.",
         "backend",
-        identity.speeds.iter().map(|speed| (speed.title(), speed.gflops)),
+        labels.speeds.iter().map(|speed| (speed.title(), speed.gflops)),
     );
     let options =
         Opts::new("polyphony_agent_info", "Always 1; the labels say which agent this is and what it runs on.");
     let info = GaugeVec::new(options, &["version", "backend", "device"]).expect(VALID);
-    info.with_label_values(&[&identity.version, &identity.backend, &identity.device]).set(1.0);
+    info.with_label_values(&[&labels.version, &labels.backend, &labels.device]).set(1.0);
     families.extend(info.collect());
     families
 }

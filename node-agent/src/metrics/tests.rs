@@ -51,13 +51,13 @@ fn metrics(board: &Arc<Board>) -> Metrics {
         batch_gflops: 0.0,
         gigabytes_per_second: 1.0,
     };
-    let identity = Identity {
+    let labels = Labels {
         version: "0.1.0".into(),
         backend: "cpu".into(),
         device: "a \"device\"".into(),
         speeds: vec![speed("cpu", 2.5), speed("vulkan", 1.5)],
     };
-    Metrics::new(identity, board.clone(), Budget::new(80 << 20), Sensors::default())
+    Metrics::new(labels, board.clone(), Budget::new(80 << 20), Sensors::default())
 }
 
 /// A board with one of everything.

@@ -1,34 +1,35 @@
 //! A session's KV cache on its way from the phones that computed it to the one that goes on with it, over connections of their own.
 //!
-//! Who asks shows the secret of the generation that computed it; who is asked gives only what it holds of that generation.
+//! Who asks is a phone of a generation that follows the one that computed it; who is asked gives only what it holds of that generation.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use polyphony_model::{CACHE_PIECE_BYTES, LayerRange};
 use polyphony_protocol::frame::{KvRequest, KvRows};
-use polyphony_protocol::hub::{Assignment, Followed, LayerSpan, Owner};
+use polyphony_protocol::hub::{Assignment, Followed, LayerSpan, Owner, Successor};
 use polyphony_protocol::{Frame, version};
-use polyphony_wire::{Connection, FrameWriter, LinkError, Wire};
+use polyphony_wire::{Connection, FrameWriter, LinkError, Proof};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::compute::{Compute, Unavailable};
 use super::event::Event;
 use super::members::{Member, Members, piece_places};
 use super::stage::Pull;
-use crate::secret;
+use crate::acquaintance::{self, Acquaintance};
 
 /// Bytes of the values in one frame of rows: a step of others waits for no more than copying one of them.
 pub const PIECE_BYTES: usize = CACHE_PIECE_BYTES as usize;
 /// A connection, and some bytes of what is due, must come within this.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The host has told both ends of a plan within this.
+const TOLD_BY: Duration = Duration::from_secs(2);
 
 /// Fetches what a session lacks that moves to this phone.
 #[derive(Clone)]
 pub struct Puller {
-    pub phone: String,
+    pub acquaintance: Acquaintance,
     pub assignment: watch::Receiver<Assignment>,
-    pub wire: Wire,
     /// Pieces that may wait for the segment, whoever sent them.
     places: Arc<Semaphore>,
 }
@@ -49,8 +50,8 @@ enum PullError {
 // === impl Puller ===
 
 impl Puller {
-    pub fn new(phone: String, assignment: watch::Receiver<Assignment>, wire: Wire) -> Self {
-        Self { phone, assignment, wire, places: piece_places() }
+    pub fn new(acquaintance: Acquaintance, assignment: watch::Receiver<Assignment>) -> Self {
+        Self { acquaintance, assignment, places: piece_places() }
     }
 
     /// Fetches all of it into the cache, and tells the stage how it went.
@@ -67,9 +68,8 @@ impl Puller {
         // The addresses as they are now.
         let followed = self.assignment.borrow().follows.clone();
         let parts = sources(pull, followed.as_ref())?;
-        let secret = followed.map(|followed| followed.ring_secret).unwrap_or_default();
         // Owners are different phones mostly: each sends as fast as it can.
-        let fetching = parts.into_iter().map(|(owner, layers)| self.fetch_from(owner, layers, &secret, pull, compute));
+        let fetching = parts.into_iter().map(|(owner, layers)| self.fetch_from(owner, layers, pull, compute));
         futures::future::try_join_all(fetching).await.map(drop)
     }
 
@@ -77,7 +77,6 @@ impl Puller {
         &self,
         owner: Owner,
         layers: LayerSpan,
-        ring_secret: &str,
         pull: &Pull,
         compute: &Compute,
     ) -> Result<(), PullError> {
@@ -85,16 +84,16 @@ impl Puller {
             |source| PullError::Owner { phone: owner.phone.clone(), address: owner.ring_address.clone(), source };
         let request = KvRequest {
             version: version::CURRENT,
-            phone: self.phone.clone(),
+            phone: self.acquaintance.phone.clone(),
             key: pull.from,
-            ring_secret: ring_secret.to_owned(),
             layers,
             n_positions: pull.n_positions,
         };
         if owner.ring_address.is_empty() {
             return Err(failed(LinkError::Refused("it is not connected to the host".to_owned())));
         }
-        let mut link = self.wire.dial(&owner.ring_address, PATIENCE).await.map_err(failed)?;
+        let dialled = self.acquaintance.dial(&owner.phone, &owner.key, &owner.ring_address, PATIENCE).await;
+        let mut link = dialled.map_err(failed)?;
         link.writer.write(&Frame::KvRequest(request)).await.map_err(failed)?;
         let mut due = (layers.from, 0);
         while due.0 < layers.to {
@@ -156,7 +155,7 @@ pub async fn answer(request: KvRequest, members: &Members, link: &mut Connection
     let member = members.find(request.key.ring, request.key.generation);
     let checked = match &member {
         None => Err(format!("no generation {} of ring {} is here", request.key.generation, request.key.ring)),
-        Some(member) => check(&request, &member.assignment.borrow()),
+        Some(member) => until_checked(&request, &link.peer.proof, &member.assignment).await,
     };
     let end = match (member, checked) {
         (Some(member), Ok(())) => tokio::select! {
@@ -206,13 +205,34 @@ async fn send_all(
     Ok(Ok(()))
 }
 
-/// Whether a request is for what this stage holds, and of one who may have it.
+/// Whether a request may be answered. The host tells both ends of a plan that follows, the one a moment before the other: a successor that is not
+/// known yet is waited for.
+async fn until_checked(
+    request: &KvRequest,
+    proof: &Proof,
+    assignment: &watch::Receiver<Assignment>,
+) -> Result<(), String> {
+    let mut assignment = assignment.clone();
+    let told = assignment.wait_for(|now| is_of_successor(request, proof, now));
+    // Who is none by then is refused.
+    let _ = tokio::time::timeout(TOLD_BY, told).await;
+    let now = assignment.borrow();
+    match is_of_successor(request, proof, &now) {
+        true => check(request, &now),
+        false => Err(format!("{} has no part in what follows this generation", request.phone)),
+    }
+}
+
+/// Whether a request is of a phone that goes on with sessions of this generation.
+fn is_of_successor(request: &KvRequest, proof: &Proof, assignment: &Assignment) -> bool {
+    let is_known = |one: &Successor| one.phone == request.phone && acquaintance::is(proof, &one.phone, &one.key);
+    assignment.successors.iter().any(is_known)
+}
+
+/// Whether a request is for what this stage holds.
 fn check(request: &KvRequest, assignment: &Assignment) -> Result<(), String> {
     if !version::CURRENT.speaks_with(request.version) {
         return Err(version::refusal(&request.phone, request.version, "this phone"));
-    }
-    if !secret::equal(&request.ring_secret, &assignment.ring_secret) {
-        return Err(format!("{} has no part in what follows this generation", request.phone));
     }
     let (asked, held) = (request.layers, assignment.holds);
     if asked.from < held.from || held.to < asked.to || asked.from >= asked.to {

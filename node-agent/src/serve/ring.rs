@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::frame::{Hello, NO_RING};
-use polyphony_protocol::hub::{Assignment, Neighbours};
+use polyphony_protocol::hub::{Assignment, Neighbours, Peer};
 use polyphony_protocol::{Frame, version};
-use polyphony_wire::{Caller, Connection, LinkError, Wire};
+use polyphony_wire::{Caller, Connection, LinkError, Proof, Wire};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,9 +19,9 @@ use super::kv_transfer;
 use super::links::Links;
 use super::members::{Member, Members};
 use super::outlet::{Connected, Outlet};
+use crate::acquaintance::{self, Acquaintance};
 use crate::board::{Board, Entry};
 use crate::neighbours;
-use crate::secret;
 
 use pulse::{Listener, RHYTHM};
 
@@ -36,10 +36,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Our end of every link that this phone dials.
 #[derive(Clone)]
 pub struct OurEnd {
-    /// This phone's name.
-    pub phone: String,
     pub board: Arc<Board>,
-    pub wire: Wire,
+    pub acquaintance: Acquaintance,
 }
 
 /// What a connection was let in for.
@@ -97,7 +95,7 @@ async fn receive(
     members: Members,
     neighbours: &watch::Receiver<Neighbours>,
 ) -> Result<(), LinkError> {
-    let mut link = caller.meet().await?;
+    let mut link = caller.meet(HANDSHAKE).await?;
     let hello = match link.reader.next_within(HANDSHAKE).await? {
         Frame::Hello(hello) => hello,
         Frame::KvRequest(request) => {
@@ -111,7 +109,7 @@ async fn receive(
     let member = members.find(hello.ring, hello.generation);
     let checked = match &member {
         None => Err(format!("this phone holds no segment of ring {} generation {}", hello.ring, hello.generation)),
-        Some(member) => check_hello(&hello, &member.assignment.borrow()),
+        Some(member) => check_hello(&hello, &link.peer.proof, &member.assignment.borrow()),
     };
     let accepted = match (member, checked) {
         (Some(member), Ok(source)) => Accepted { member, source },
@@ -130,9 +128,11 @@ async fn receive(
     };
     link.writer.write(&Frame::Accepted).await?;
     member.entry.set_incoming(hello.from_stage, true);
+    let proof = link.peer.proof.clone();
     let end = tokio::select! {
         biased;
         end = turn.ended() => Err(LinkError::GivenUp(end.to_string())),
+        why = until(member.assignment.clone(), |now| check_hello(&hello, &proof, now).err()) => Err(LinkError::GivenUp(why)),
         end = pump_in(&mut link, &accepted) => end,
     };
     member.entry.set_incoming(hello.from_stage, false);
@@ -153,8 +153,21 @@ async fn give_up(link: &mut Connection, why: String) -> Result<(), LinkError> {
     Err(LinkError::GivenUp(why))
 }
 
+/// Waits until an assignment gives `pick` something; for ever, where it goes before.
+async fn until<T>(mut assignment: watch::Receiver<Assignment>, pick: impl Fn(&Assignment) -> Option<T>) -> T {
+    loop {
+        if let Some(found) = pick(&assignment.borrow_and_update()) {
+            return found;
+        }
+        if assignment.changed().await.is_err() {
+            // Whoever took it away ends all links of it.
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// Whether a hello is of a stage that dials this one in this very plan, and what its frames are taken for.
-fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<Source, String> {
+fn check_hello(hello: &Hello, proof: &Proof, assignment: &Assignment) -> Result<Source, String> {
     if !version::CURRENT.speaks_with(hello.version) {
         return Err(version::refusal(&hello.phone, hello.version, "this phone"));
     }
@@ -163,9 +176,7 @@ fn check_hello(hello: &Hello, assignment: &Assignment) -> Result<Source, String>
     if hello.to_stage != assignment.stage || !links.incoming.contains(&from) {
         return Err(format!("stage {from} sends nothing to stage {}", assignment.stage));
     }
-    if expected.is_none_or(|peer| peer.phone != hello.phone)
-        || !secret::equal(&hello.ring_secret, &assignment.ring_secret)
-    {
+    if expected.is_none_or(|peer| peer.phone != hello.phone || !acquaintance::is(proof, &peer.phone, &peer.key)) {
         return Err(format!("{} is not the phone of stage {from} in this plan", hello.phone));
     }
     Ok(links.source(from))
@@ -196,7 +207,7 @@ pub async fn keep_link(
         let began = Instant::now();
         let (next_phone, end) = tokio::select! {
             () = cancel.cancelled() => break,
-            end = link_once(&our_end, to_stage, &now, &outlet, &entry) => end,
+            end = link_once(&our_end, to_stage, &now, &assignment, &outlet, &entry) => end,
         };
         let was_up = outlet.disconnect();
         if let Err(error) = &end {
@@ -226,11 +237,12 @@ pub async fn keep_link(
 async fn link_once(
     our_end: &OurEnd,
     to_stage: u32,
-    assignment: &Assignment,
+    now: &Assignment,
+    assignment: &watch::Receiver<Assignment>,
     outlet: &Outlet,
     entry: &Entry,
 ) -> (String, Result<(), LinkError>) {
-    let Some(peer) = assignment.peers.iter().find(|peer| peer.stage == to_stage) else {
+    let Some(peer) = now.peers.iter().find(|peer| peer.stage == to_stage) else {
         return (format!("stage {to_stage}"), Err(LinkError::Refused("the plan names no such stage".to_owned())));
     };
     if peer.ring_address.is_empty() {
@@ -238,26 +250,29 @@ async fn link_once(
     }
     let hello = Hello {
         version: version::CURRENT,
-        ring: assignment.ring,
-        generation: assignment.generation,
-        phone: our_end.phone.clone(),
-        from_stage: assignment.stage,
+        ring: now.ring,
+        generation: now.generation,
+        phone: our_end.acquaintance.phone.clone(),
+        from_stage: now.stage,
         to_stage,
-        ring_secret: assignment.ring_secret.clone(),
     };
-    let end = dial(our_end, &peer.ring_address, hello, &peer.phone, outlet, entry).await;
+    let is_other = |now: &Assignment| {
+        let known = now.peers.iter().find(|one| one.stage == to_stage);
+        known.is_none_or(|known| (&known.phone, &known.key) != (&peer.phone, &peer.key)).then_some(())
+    };
+    let end = tokio::select! {
+        end = dial(our_end, peer, hello, outlet, entry) => end,
+        () = until(assignment.clone(), is_other) => {
+            Err(LinkError::GivenUp(format!("the host no longer knows {} by the key that it has", peer.phone)))
+        }
+    };
     (peer.phone.clone(), end)
 }
 
-async fn dial(
-    our_end: &OurEnd,
-    address: &str,
-    hello: Hello,
-    peer: &str,
-    outlet: &Outlet,
-    entry: &Entry,
-) -> Result<(), LinkError> {
-    let Connection { mut reader, mut writer, .. } = our_end.wire.dial(address, HANDSHAKE).await?;
+async fn dial(our_end: &OurEnd, peer: &Peer, hello: Hello, outlet: &Outlet, entry: &Entry) -> Result<(), LinkError> {
+    let Peer { phone: peer, key, ring_address: address, .. } = peer;
+    let link = our_end.acquaintance.dial(peer, key, address, HANDSHAKE).await?;
+    let Connection { mut reader, mut writer, .. } = link;
     let to_stage = hello.to_stage;
     writer.write(&Frame::Hello(hello)).await?;
     let answer = reader.next_within(HANDSHAKE).await?;

@@ -2,9 +2,11 @@
 //!
 //! Disk and digests are a blocking thread's work: no link waits for them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use polyphony_identity::{Credentials, Name, Role};
 use polyphony_model::{Manifest, TensorEntry};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -16,7 +18,17 @@ use super::cache::{Cache, CacheError, Hold, Incoming, KeepError};
 pub struct Host {
     client: reqwest::Client,
     base_url: String,
-    token: String,
+}
+
+/// Why nothing can be fetched from an address.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("{0:?} is no address of weights (https://IP:PORT): are host and agent of one version?")]
+    Address(String),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] tokio_rustls::rustls::Error),
+    #[error("the HTTP client does not start: {0}")]
+    Client(#[from] reqwest::Error),
 }
 
 /// Why a tensor or manifest could not be had.
@@ -42,6 +54,8 @@ pub enum FetchError {
     Cache(#[from] CacheError),
 }
 
+/// What is spoken there, in TLS's own words (ALPN).
+const HTTP: &[u8] = b"http/1.1";
 /// A transfer that brings nothing for this long has failed.
 const STALL: Duration = Duration::from_secs(30);
 /// The largest manifest that is read.
@@ -69,16 +83,25 @@ enum Length {
 // === impl Host ===
 
 impl Host {
+    /// The one at `url`, which has to show that it may serve weights; it is told who asks by a certificate.
+    ///
     /// # Errors
-    /// When the HTTP client cannot start.
-    pub fn new(base_url: String, token: String) -> Result<Self, reqwest::Error> {
+    /// [`HostError`].
+    pub fn new(url: &str, credentials: &Credentials) -> Result<Self, HostError> {
         polyphony_wire::take_ring();
+        let unusable = || HostError::Address(url.to_owned());
+        let address: SocketAddr =
+            url.strip_prefix("https://").and_then(|rest| rest.parse().ok()).ok_or_else(unusable)?;
+        // Whoever listens there is asked for by role and name, which its certificate has.
+        let name = credentials.named(|domain| Name::of_controller(Role::Weights, domain));
         let client = reqwest::Client::builder()
             .no_proxy()
+            .tls_backend_preconfigured(credentials.client(false, HTTP)?)
+            .resolve(&name.dns(), address)
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(STALL)
             .build()?;
-        Ok(Self { client, base_url, token })
+        Ok(Self { client, base_url: format!("https://{}:{}", name.dns(), address.port()) })
     }
 
     /// The manifest of that digest, from the cache or the host, checked; what `hold` holds stays there.
@@ -164,8 +187,8 @@ impl Host {
     ) -> Result<(), FetchError> {
         let Wanted { what, path, sha256, length } = wanted;
         let http = |source| FetchError::Http { what: what.clone(), source };
-        let url = format!("{}/{path}", self.base_url.trim_end_matches('/'));
-        let mut response = self.client.get(url).bearer_auth(&self.token).send().await.map_err(http)?;
+        let url = format!("{}/{path}", self.base_url);
+        let mut response = self.client.get(url).send().await.map_err(http)?;
         if !response.status().is_success() {
             let status = response.status().as_u16();
             let body: String = response.text().await.unwrap_or_default().chars().take(300).collect();

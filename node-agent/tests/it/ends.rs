@@ -1,15 +1,13 @@
 //! Real agents: who is gone leaves no session behind, and whoever can be told of it is.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use polyphony_protocol::frame::{Failed, FailureCode, Hello};
 use polyphony_protocol::session::Sampling;
 use polyphony_protocol::{Frame, PlanGeneration, version};
-use polyphony_wire::{Bounds, Uncounted, Wire};
 
 use crate::floor::{Floor, RING};
-use crate::hub::PATIENCE;
+use crate::hub::{PATIENCE, phone};
 
 const PROMPT: [u32; 3] = [7, 100, 42];
 /// As many as a plan of the floor has slots.
@@ -61,10 +59,9 @@ async fn a_ring_connection_that_takes_the_place_of_another_ends_its_sessions_by_
         phone: "phone-0".into(),
         from_stage: 0,
         to_stage: 1,
-        ring_secret: "secret of 1".into(),
     };
-    let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
-    let mut link = wire.dial(&floor.phones[1].ring_address, PATIENCE).await.unwrap();
+    let wire = floor.hub.wire_of("phone-0");
+    let mut link = wire.dial(&floor.phones[1].ring_address, &phone("phone-1"), PATIENCE).await.unwrap();
     link.writer.write(&Frame::Hello(hello)).await.unwrap();
     assert_eq!(link.reader.next_within(PATIENCE).await.unwrap(), Frame::Accepted);
     let is_told = |failed: &Failed| failed.code == FailureCode::PeerGone && failed.message.contains("took its place");

@@ -1,14 +1,17 @@
 //! A floor of agents that one test drives: it gives them plans, plays the gateway, and moves sessions from plan to plan.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use polyphony_protocol::frame::{Failed, Prompt, Resume};
-use polyphony_protocol::hub::{Assignment, Followed, Holds, LayerSpan, Owner, Peer, SegmentPhase, ToHub};
+use polyphony_protocol::hub::{Assignment, Followed, Holds, LayerSpan, Owner, Peer, SegmentPhase, Successor, ToHub};
 use polyphony_protocol::session::{History, Sampling, SessionOptions};
 use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
-use polyphony_wire::FrameReader;
+use polyphony_wire::{FrameReader, Metered};
+use tokio::io::ReadHalf;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_rustls::server::TlsStream;
 
 use crate::hub::{Hub, Joined, PATIENCE, Writer};
 
@@ -33,6 +36,8 @@ pub struct Floor {
     pub failures: Vec<Failed>,
     /// In what plans keep keys and values, as their class says it.
     pub kept: &'static str,
+    /// Of whom no plan is told that they go on with its sessions.
+    pub outsiders: Vec<String>,
 }
 
 pub struct Phone {
@@ -50,6 +55,19 @@ pub struct Session {
     n_prompt: usize,
     options: SessionOptions,
     pub is_over: bool,
+}
+
+/// The phones of plans that follow a generation.
+fn successors(
+    plans: &BTreeMap<u32, Vec<Assignment>>,
+    generation: PlanGeneration,
+    outsiders: &[String],
+) -> Vec<Successor> {
+    let follows = |stage: &&Assignment| stage.follows.as_ref().is_some_and(|before| before.generation == generation);
+    let peers = plans.values().flatten().filter(follows).flat_map(|stage| &stage.peers);
+    let told = peers.filter(|peer| !outsiders.contains(&peer.phone));
+    let all: BTreeSet<_> = told.map(|peer| Successor { phone: peer.phone.clone(), key: peer.key.clone() }).collect();
+    all.into_iter().collect()
 }
 
 // === impl Floor ===
@@ -80,6 +98,7 @@ impl Floor {
             resumed: HashMap::new(),
             failures: Vec::new(),
             kept: "kv-f16",
+            outsiders: Vec::new(),
         };
         for (index, Joined { join, reader, writer }) in phones.into_iter().enumerate() {
             floor.listen_to(index, reader);
@@ -94,7 +113,7 @@ impl Floor {
         floor
     }
 
-    fn listen_to(&self, index: usize, mut reader: FrameReader) {
+    fn listen_to(&self, index: usize, mut reader: FrameReader<Metered<ReadHalf<TlsStream<TcpStream>>>>) {
         let hear = self.hear.clone();
         tokio::spawn(async move {
             while let Ok(frame) = reader.next().await {
@@ -134,6 +153,7 @@ impl Floor {
                 stage,
                 phone: self.phones[cut.0].name.clone(),
                 ring_address: self.phones[cut.0].ring_address.clone(),
+                key: self.hub.key_of(&self.phones[cut.0].name),
                 layers: Some(LayerSpan { from: cut.1, to: cut.2 }),
             })
             .collect();
@@ -143,7 +163,6 @@ impl Floor {
             name: format!("g{generation}-{stage}"),
             ring: RING,
             generation: PlanGeneration(generation),
-            ring_secret: format!("secret of {generation}"),
             plan_digest: String::new(),
             stage,
             holds: Holds { embedding: stage == 0, from, to, head: stage == last },
@@ -156,6 +175,7 @@ impl Floor {
             numerics_class: format!("{}/f16/{}", self.phones[phone].numerics, self.kept),
             standby: standby.map(|(from, to)| LayerSpan { from, to }),
             follows: follows.clone(),
+            successors: Vec::new(),
             encoder: None,
         });
         let stages: Vec<_> = stages.collect();
@@ -173,10 +193,9 @@ impl Floor {
         let owners = stages.iter().map(|stage| {
             let peer = &stage.peers[stage.stage as usize];
             let layers = LayerSpan { from: stage.holds.from, to: stage.holds.to };
-            Owner { phone: peer.phone.clone(), ring_address: peer.ring_address.clone(), layers }
+            Owner { phone: peer.phone.clone(), ring_address: peer.ring_address.clone(), key: peer.key.clone(), layers }
         });
-        let ring_secret = stages[0].ring_secret.clone();
-        Followed { generation: PlanGeneration(generation), ring_secret, owners: owners.collect() }
+        Followed { generation: PlanGeneration(generation), owners: owners.collect() }
     }
 
     pub async fn drop_plan(&mut self, generation: u32) {
@@ -187,8 +206,12 @@ impl Floor {
     async fn assign(&mut self) {
         for phone in &mut self.phones {
             let stages = self.plans.values().flatten();
-            let mine = stages.filter(|stage| stage.peers[stage.stage as usize].phone == phone.name).cloned().collect();
-            phone.writer.assign(mine).await;
+            let mine = stages.filter(|stage| stage.peers[stage.stage as usize].phone == phone.name);
+            let told = |stage: &Assignment| Assignment {
+                successors: successors(&self.plans, stage.generation, &self.outsiders),
+                ..stage.clone()
+            };
+            phone.writer.assign(mine.map(told).collect()).await;
         }
     }
 

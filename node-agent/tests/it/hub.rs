@@ -12,14 +12,20 @@ use bytes::BytesMut;
 use clap::Parser;
 use polyphony_agent::agent;
 use polyphony_agent::flags::Flags;
+use polyphony_agent::identity::Identity;
+use polyphony_doorway::{Doorway, Limits};
+use polyphony_identity::{
+    Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Key, Lifetimes, Name, Papers, Role, Signed, Whom,
+};
 use polyphony_model::{Manifest, TensorReader};
 use polyphony_protocol::hub::{Assignment, Join, SegmentPhase, ToAgent, ToHub, Welcome};
 use polyphony_protocol::version::{self, ProtocolVersion};
 use polyphony_protocol::{Frame, encode};
-use polyphony_wire::{Bounds, FrameReader};
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use polyphony_wire::{Bounds, FrameReader, Metered, PROTOCOL, Security, Uncounted, Wire};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// Whatever a test waits for comes within this on a busy machine.
@@ -38,6 +44,8 @@ pub struct Hub {
     listener: TcpListener,
     weights_url: String,
     pub model: Arc<Served>,
+    authority: Authority,
+    acceptor: TlsAcceptor,
     stop: CancellationToken,
     folder: tempfile::TempDir,
 }
@@ -45,13 +53,13 @@ pub struct Hub {
 /// An agent that has joined.
 pub struct Joined {
     pub join: Join,
-    pub reader: FrameReader<OwnedReadHalf>,
+    pub reader: FrameReader<Metered<ReadHalf<TlsStream<TcpStream>>>>,
     pub writer: Writer,
 }
 
 /// The way to an agent.
 pub struct Writer {
-    stream: OwnedWriteHalf,
+    stream: WriteHalf<TlsStream<TcpStream>>,
     /// The minor version that its frames are written in.
     minor: u8,
 }
@@ -69,11 +77,19 @@ impl Hub {
             .route("/v1alpha1/tensors/{digest}/{index}", get(tensor))
             .with_state(model.clone());
         let weights_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let weights_url = format!("http://{}", weights_listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(weights_listener, weights).await });
+        let weights_url = format!("https://{}", weights_listener.local_addr().unwrap());
+        let authority = Authority::generate(DEFAULT_DOMAIN, Lifetimes::default(), now()).unwrap();
+        let acceptor = |role, protocol| {
+            let name = Name::of_controller(role, DEFAULT_DOMAIN);
+            let server = credentials(&authority, &name).server(Audience::Certified, protocol).unwrap();
+            TlsAcceptor::from(Arc::new(server))
+        };
+        let doorway = Doorway::new(weights_listener, Limits::default()).with_tls(acceptor(Role::Weights, b"http/1.1"));
+        let acceptor = acceptor(Role::Hub, PROTOCOL);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (stop, folder) = (CancellationToken::new(), tempfile::tempdir().unwrap());
-        Self { listener, weights_url, model, stop, folder }
+        tokio::spawn(doorway.serve(weights, stop.clone()));
+        Self { listener, weights_url, model, authority, acceptor, stop, folder }
     }
 
     /// Starts an agent in this process and takes it in.
@@ -92,11 +108,32 @@ impl Hub {
         self.listener.local_addr().unwrap().to_string()
     }
 
+    /// What plans name an agent by.
+    pub fn key_of(&self, name: &str) -> String {
+        Identity::open(&self.folder_of(name)).unwrap().key().digest().to_string()
+    }
+
+    /// Papers for the agent of that folder, as a hub gives them that it has enrolled at.
+    pub fn certify(&self, name: &str) {
+        let mut identity = Identity::open(&self.folder_of(name)).unwrap();
+        let papers = certified(&self.authority, identity.key(), &Name::phone(name, DEFAULT_DOMAIN));
+        identity.keep(name, papers, now(), None).unwrap();
+    }
+
+    /// Connections as the phone of that name makes them.
+    pub fn wire_of(&self, name: &str) -> Wire {
+        self.certify(name);
+        let credentials = Identity::open(&self.folder_of(name)).unwrap().credentials().unwrap().unwrap();
+        let security = Security::mutual(&credentials, Audience::Certified).unwrap();
+        Wire::new(Bounds::default(), Arc::new(Uncounted), security)
+    }
+
     /// Starts an agent in this process, which dials this host.
     pub fn start(&self, name: &str) {
         let hub = self.address();
         let folder = self.folder_of(name);
-        let arguments = ["polyphony-agent", "--name", name, "--hub", &hub, "--token", "t", "--backend", "cpu"];
+        self.certify(name);
+        let arguments = ["polyphony-agent", "--name", name, "--hub", &hub, "--backend", "cpu"];
         let mut flags = Flags::parse_from(arguments.into_iter().chain(["--memory", "64Mi", "--data-dir", "."]));
         flags.data_dir = folder;
         tokio::spawn(agent::run_until(flags, self.stop.clone()));
@@ -114,12 +151,13 @@ impl Hub {
     }
 
     async fn welcome(&self, stream: TcpStream, version: ProtocolVersion) -> Joined {
-        let (read, writer) = stream.into_split();
-        let mut reader = FrameReader::new(read, Bounds::default());
+        let stream = self.acceptor.accept(stream).await.unwrap();
+        let (read, writer) = tokio::io::split(stream);
+        let mut reader = FrameReader::metered(read, Bounds::default());
         let Frame::ToHub(ToHub::Join(join)) = reader.next_within(PATIENCE).await.unwrap() else { panic!("no join") };
         let mut joined = Joined { join, reader, writer: Writer { stream: writer, minor: version.minor } };
         let weights_url = self.weights_url.clone();
-        let welcome = Welcome { version, weights_url, heartbeat_seconds: 0.1 };
+        let welcome = Welcome { version, weights_url, heartbeat_seconds: 0.1, time_seconds: now() };
         joined.send(Frame::ToAgent(ToAgent::Welcome(welcome))).await;
         joined
     }
@@ -139,6 +177,7 @@ impl Writer {
         encode(&frame, &mut bytes);
         bytes[5] = self.minor;
         self.stream.write_all(&bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     pub async fn shut_down(&mut self) {
@@ -208,6 +247,26 @@ impl Joined {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Whom a connection to a phone is to lead to.
+pub fn phone(name: &str) -> Whom {
+    Whom::Named(Name::phone(name, DEFAULT_DOMAIN))
+}
+
+fn now() -> u64 {
+    Clock::system().now()
+}
+
+/// Of a new key.
+fn credentials(authority: &Authority, name: &Name) -> Credentials {
+    let key = Key::generate().unwrap();
+    let papers = authority.certify_server(&key, name, &[], now()).unwrap();
+    Credentials::new(&key, &papers, Clock::system()).unwrap()
+}
+
+fn certified(authority: &Authority, key: &Key, name: &Name) -> Papers {
+    authority.certify(&Signed::read(&key.request().unwrap()).unwrap(), name, now()).unwrap()
 }
 
 async fn tensor(

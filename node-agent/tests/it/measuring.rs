@@ -23,8 +23,9 @@ impl Drop for Agent {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_computes_nothing_keeps_nothing_of_the_gpu_that_it_has_measured() {
     let hub = Hub::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf")).await;
+    hub.certify("phone-1");
     let agent = Command::new(env!("CARGO_BIN_EXE_polyphony-agent"))
-        .args(["--name", "phone-1", "--hub", &hub.address(), "--token", "t", "--memory", "64Mi", "--data-dir"])
+        .args(["--name", "phone-1", "--hub", &hub.address(), "--memory", "64Mi", "--data-dir"])
         .arg(hub.folder_of("phone-1"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

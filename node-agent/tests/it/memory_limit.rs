@@ -43,10 +43,11 @@ impl Limited {
 
     /// Starts an agent in the group.
     fn start(&mut self, hub: &Hub) {
+        hub.certify("limited");
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.folder);
         shell.arg(env!("CARGO_BIN_EXE_polyphony-agent"));
-        shell.args(["--name", "limited", "--hub", &hub.address(), "--token", "t", "--backend", "cpu"]);
+        shell.args(["--name", "limited", "--hub", &hub.address(), "--backend", "cpu"]);
         shell.args(["--memory", "1Gi", "--data-dir"]).arg(hub.folder_of("limited"));
         self.agent = Some(shell.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
     }

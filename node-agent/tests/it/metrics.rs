@@ -22,6 +22,7 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
         stage,
         phone: agents[stage as usize].join.phone.clone(),
         ring_address: agents[stage as usize].join.ring_address.clone(),
+        key: hub.key_of(&agents[stage as usize].join.phone),
         layers: None,
     });
     Assignment {
@@ -29,7 +30,6 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
         name: format!("chat-{stage}"),
         ring: RingId(1),
         generation: PlanGeneration(1),
-        ring_secret: "s".into(),
         plan_digest: String::new(),
         stage,
         holds: match stage {
@@ -45,6 +45,7 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
         numerics_class: format!("{}/f16", agents[0].join.numerics),
         standby: None,
         follows: None,
+        successors: Vec::new(),
         encoder: None,
     }
 }
@@ -126,11 +127,11 @@ async fn steps_frames_bytes_and_weights_are_counted_as_they_happened() {
 }
 
 #[tokio::test]
-async fn nothing_is_scraped_beyond_loopback_without_a_word() {
+async fn nothing_is_scraped_beyond_loopback() {
     let beyond = "0.0.0.0:0".parse().unwrap();
-    let error = polyphony_agent::metrics::bind(beyond, false).await.unwrap_err().to_string();
-    assert!(error.contains("--metrics-address 0.0.0.0:0") && error.contains("--insecure"), "{error}");
-    let taken = polyphony_agent::metrics::bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
-    let error = polyphony_agent::metrics::bind(taken.local_addr().unwrap(), false).await.unwrap_err().to_string();
+    let error = polyphony_agent::metrics::bind(beyond).await.unwrap_err().to_string();
+    assert!(error.contains("--metrics-address 0.0.0.0:0") && error.contains("/metrics/phones/"), "{error}");
+    let taken = polyphony_agent::metrics::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let error = polyphony_agent::metrics::bind(taken.local_addr().unwrap()).await.unwrap_err().to_string();
     assert!(error.contains("choose another --metrics-address"), "{error}");
 }

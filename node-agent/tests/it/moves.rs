@@ -1,16 +1,15 @@
 //! Real agents: sessions move from plan to plan in the middle of an answer, and say what they would have said.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use polyphony_protocol::frame::{FailureCode, KvRequest};
 use polyphony_protocol::hub::LayerSpan;
 use polyphony_protocol::session::Sampling;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey, SessionId, version};
-use polyphony_wire::{Bounds, Uncounted, Wire};
+use polyphony_wire::Wire;
 
 use crate::floor::{CONTEXT_LENGTH, Cut, Floor};
-use crate::hub::PATIENCE;
+use crate::hub::{PATIENCE, phone};
 
 const PROMPT: [u32; 5] = [7, 100, 42, 9, 300];
 /// Tokens of a whole session: to its end.
@@ -151,18 +150,18 @@ async fn without_the_kv_cache_of_an_owner_the_session_is_replayed_and_nothing_ch
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     gone.owners[1].ring_address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let mut outsider = good.clone();
-    outsider.ring_secret = "guessed".into();
+    let outsider = good.clone();
     let mut unknown = good.clone();
     unknown.owners.pop();
     let mut wrong_owner = good;
     wrong_owner.owners[1].ring_address = wrong_owner.owners[0].ring_address.clone();
     let table =
-        [(gone, "phone-1"), (outsider, "has no part"), (unknown, "layers 2 to 4"), (wrong_owner, "layers 2 to 4")];
+        [(gone, "phone-1"), (outsider, "has no part"), (unknown, "layers 2 to 4"), (wrong_owner, "not valid for name")];
     for (generation, (follows, why)) in (2..).zip(table) {
         let session = u64::from(generation);
         floor.start(session, 1, &PROMPT, seeded(), 9).await;
         floor.until_tokens(session, PROMPT.len() + 9).await;
+        floor.outsiders = if why == "has no part" { vec!["phone-2".into()] } else { Vec::new() };
         floor.plan_after(generation, &[(0, 0, 2, None), (2, 2, 4, None)], Some(follows)).await;
         let old = floor.sessions[&session].key;
         let failed = floor.move_to(session, generation, PLENTY).await.unwrap_err();
@@ -200,24 +199,24 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
     floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
     floor.start(1, 1, &PROMPT, seeded(), 3).await;
     floor.until_tokens(1, PROMPT.len() + 3).await;
+    floor.plan(2, &[(0, 0, 4, None)], Some(1)).await;
     let key = floor.sessions[&1].key;
     let good = KvRequest {
         version: version::CURRENT,
-        phone: "phone-9".into(),
+        phone: "phone-0".into(),
         key,
-        ring_secret: "secret of 1".into(),
         layers: LayerSpan { from: 2, to: 4 },
         n_positions: 7,
     };
     let address = floor.phones[1].ring_address.clone();
-    let rows = ask(&address, &good).await;
+    let successor = floor.hub.wire_of("phone-0");
+    let rows = ask(&successor, &address, &good).await;
     let Ok(rows) = rows else { panic!("{rows:?}") };
     // 2 key heads of 16 values: 64 values of 2 bytes a position.
     assert_eq!(rows, [(2, 0, 7, 7 * 64 * 2), (3, 0, 7, 7 * 64 * 2)]);
     let span = |from, to| LayerSpan { from, to };
     let table = [
-        (KvRequest { ring_secret: "secret of 2".into(), ..good.clone() }, "has no part"),
-        (KvRequest { ring_secret: String::new(), ..good.clone() }, "has no part"),
+        (KvRequest { phone: "phone-1".into(), ..good.clone() }, "phone-1 has no part"),
         (KvRequest { layers: span(1, 3), ..good.clone() }, "layers 1 to 3"),
         (KvRequest { layers: span(3, 3), ..good.clone() }, "layers 3 to 3"),
         (KvRequest { layers: span(2, u32::MAX), ..good.clone() }, "are not this stage's"),
@@ -229,15 +228,20 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
             KvRequest { key: RouteKey { epoch: polyphony_protocol::Epoch(2), ..key }, ..good.clone() },
             "has not computed",
         ),
-        (KvRequest { key: RouteKey { generation: PlanGeneration(2), ..key }, ..good.clone() }, "no generation g2"),
+        (KvRequest { key: RouteKey { generation: PlanGeneration(3), ..key }, ..good.clone() }, "no generation g3"),
         (
             KvRequest { version: version::ProtocolVersion { major: 9, minor: 0 }, ..good.clone() },
             "differ by one minor version",
         ),
     ];
     for (request, why) in table {
-        let refused = ask(&address, &request).await.expect_err(why);
+        let refused = ask(&successor, &address, &request).await.expect_err(why);
         assert!(refused.contains(why), "{refused}, {why} expected");
+    }
+    // A phone of the same host that says it is the successor, and the successor's name with another key.
+    for poser in ["phone-1", "phone-9"] {
+        let refused = ask(&floor.hub.wire_of(poser), &address, &good).await.expect_err(poser);
+        assert!(refused.contains("has no part"), "{refused}");
     }
     // And the session goes on as if nothing had been asked.
     floor.credit(1, PLENTY).await;
@@ -245,9 +249,8 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
 }
 
 /// Asks a phone as another would: layer, position, positions and bytes of each frame of rows, or the refusal.
-async fn ask(address: &str, request: &KvRequest) -> Result<Vec<(u32, u32, u32, usize)>, String> {
-    let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
-    let mut link = wire.dial(address, PATIENCE).await.unwrap();
+async fn ask(wire: &Wire, address: &str, request: &KvRequest) -> Result<Vec<(u32, u32, u32, usize)>, String> {
+    let mut link = wire.dial(address, &phone("phone-1"), PATIENCE).await.unwrap();
     link.writer.write(&Frame::KvRequest(request.clone())).await.unwrap();
     let mut rows = Vec::new();
     while rows.len() < request.layers.to.saturating_sub(request.layers.from).max(1) as usize {

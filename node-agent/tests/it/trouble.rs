@@ -25,7 +25,6 @@ fn whole(hub: &Hub, agent: &Joined) -> Assignment {
         name: "chat-0".into(),
         ring: RingId(1),
         generation: PlanGeneration(1),
-        ring_secret: "s".into(),
         plan_digest: String::new(),
         stage: 0,
         holds: hub::Holds { embedding: true, from: 0, to: hub.model.manifest.hyperparameters.n_layers, head: true },
@@ -33,6 +32,7 @@ fn whole(hub: &Hub, agent: &Joined) -> Assignment {
             stage: 0,
             phone: agent.join.phone.clone(),
             ring_address: agent.join.ring_address.clone(),
+            key: hub.key_of(&agent.join.phone),
             layers: None,
         }],
         manifest_digest: hub.model.digest.clone(),
@@ -43,6 +43,7 @@ fn whole(hub: &Hub, agent: &Joined) -> Assignment {
         numerics_class: format!("{}/f16", agent.join.numerics),
         standby: None,
         follows: None,
+        successors: Vec::new(),
         encoder: None,
     }
 }
@@ -132,8 +133,9 @@ async fn a_log_that_takes_nothing_ends_no_agent_and_no_token_is_left_on_its_comm
     let full = || File::options().write(true).open("/dev/full").unwrap();
     for (idx, stderr) in [Stdio::from(full()), Stdio::from(closed)].into_iter().enumerate() {
         let name = format!("phone-{idx}");
+        hub.certify(&name);
         let mut child = Command::new(env!("CARGO_BIN_EXE_polyphony-agent"))
-            .args(["--name", &name, "--hub", &hub.address(), "--token", "unheard-of", "--backend", "cpu"])
+            .args(["--name", &name, "--hub", &hub.address(), "--backend", "cpu"])
             .args(["--memory", "64Mi", "--data-dir"])
             .arg(hub.folder_of(&name))
             .env("RUST_LOG", "debug")
@@ -143,7 +145,7 @@ async fn a_log_that_takes_nothing_ends_no_agent_and_no_token_is_left_on_its_comm
             .spawn()
             .unwrap();
         let mut agent = hub.take_in(version::CURRENT).await;
-        assert_eq!(agent.join.token, "unheard-of");
+        assert_eq!(agent.join.phone, name);
         let line = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap();
         assert!(!String::from_utf8_lossy(&line).contains("unheard-of"), "every user of this machine can read it");
         let segment = whole(&hub, &agent);
@@ -169,10 +171,11 @@ async fn an_agent_that_was_welcomed_before_dials_a_lost_host_every_two_seconds()
     let hub = Hub::open(&model()).await;
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
+    hub.certify("phone-1");
     let child = Command::new(env!("CARGO_BIN_EXE_polyphony-agent"))
-        .args(["--name", "phone-1", "--hub", &hub.address(), "--token", "t", "--backend", "cpu", "--memory", "64Mi"])
+        .args(["--name", "phone-1", "--hub", &hub.address(), "--backend", "cpu", "--memory", "64Mi"])
         .arg("--data-dir")
-        .arg(folder.path().join("data"))
+        .arg(hub.folder_of("phone-1"))
         .env("RUST_LOG", "info")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -206,9 +209,10 @@ async fn an_agent_that_was_welcomed_before_dials_a_lost_host_every_two_seconds()
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_takes_as_many_descriptors_as_there_are() {
     let hub = Hub::open(&model()).await;
+    hub.certify("phone-1");
     let child = Command::new("sh")
         .args(["-c", "ulimit -Sn 128 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_polyphony-agent")])
-        .args(["--name", "phone-1", "--hub", &hub.address(), "--token", "unheard-of", "--backend", "cpu"])
+        .args(["--name", "phone-1", "--hub", &hub.address(), "--backend", "cpu"])
         .args(["--memory", "64Mi", "--data-dir"])
         .arg(hub.folder_of("phone-1"))
         .stdin(Stdio::null())

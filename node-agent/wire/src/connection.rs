@@ -4,16 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use polyphony_identity::{Proven, Whom};
 use polyphony_protocol::frame::MAX_FRAME_BYTES;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::security::{Proof, Security};
+use crate::stream::{Meter, Metered, Stream};
 use crate::{FrameReader, FrameWriter, LinkError, Tally};
 
-/// How this program meets others: what it takes from them, how long it waits, and who counts what it sends.
+/// How this program meets others: what it takes from them, how long it waits, who counts what it sends, and how each knows the other.
 #[derive(Clone)]
 pub struct Wire {
     bounds: Bounds,
     tally: Arc<dyn Tally>,
+    security: Security,
 }
 
 /// What one end of a connection takes, and how long it waits for its own bytes to be taken.
@@ -31,8 +35,16 @@ pub struct Bounds {
 pub struct Connection {
     pub reader: FrameReader,
     pub writer: FrameWriter,
-    /// The other end.
-    pub peer: SocketAddr,
+    pub peer: Peer,
+    /// Of all bytes on the wire, those of TLS included.
+    pub meter: Arc<Meter>,
+}
+
+/// The other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub proof: Proof,
 }
 
 /// Who has knocked and has not been spoken with.
@@ -56,19 +68,25 @@ impl Default for Bounds {
 // === impl Wire ===
 
 impl Wire {
-    pub fn new(bounds: Bounds, tally: Arc<dyn Tally>) -> Self {
-        Self { bounds, tally }
+    pub fn new(bounds: Bounds, tally: Arc<dyn Tally>, security: Security) -> Self {
+        Self { bounds, tally, security }
     }
 
-    /// Connects to `address`, `HOST:PORT`.
+    /// Connects to `address`, `HOST:PORT`, where `whom` is to be.
     ///
     /// # Errors
-    /// When nobody answers there, or not within `deadline`.
-    pub async fn dial(&self, address: &str, deadline: Duration) -> Result<Connection, LinkError> {
-        let connecting = TcpStream::connect(address);
-        let stream = tokio::time::timeout(deadline, connecting).await.map_err(|_| LinkError::Silent(deadline))??;
-        let peer = stream.peer_addr()?;
-        self.connection(stream, peer, FrameReader::new)
+    /// When nobody answers there, not within `deadline`, or somebody else does.
+    pub async fn dial(&self, address: &str, whom: &Whom, deadline: Duration) -> Result<Connection, LinkError> {
+        let dialling = async {
+            let stream = TcpStream::connect(address).await?;
+            let address = stream.peer_addr()?;
+            // Frames are small and each is waited for.
+            stream.set_nodelay(true)?;
+            let (stream, meter) = Metered::new(stream);
+            let stream = self.security.dial(stream, whom).await?;
+            Ok(self.connection(stream, meter, address, FrameReader::new))
+        };
+        tokio::time::timeout(deadline, dialling).await.map_err(|_| LinkError::Silent(deadline))?
     }
 
     /// The next who knocks. Cancelling loses nobody.
@@ -84,52 +102,44 @@ impl Wire {
         }
     }
 
-    fn connection(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        reader: fn(tokio::net::tcp::OwnedReadHalf, Bounds) -> FrameReader,
-    ) -> Result<Connection, LinkError> {
-        // Frames are small and each is waited for.
-        stream.set_nodelay(true)?;
-        let (read, write) = stream.into_split();
-        let writer = FrameWriter::new(write, self.bounds.write_deadline, self.tally.clone());
-        Ok(Connection { reader: reader(read, self.bounds), writer, peer })
+    fn connection(&self, stream: Stream, meter: Arc<Meter>, address: SocketAddr, reader: NewReader) -> Connection {
+        let proof = self.security.proof(&stream);
+        let (read, write) = tokio::io::split(stream);
+        let reader = reader(read, self.bounds, meter.clone());
+        let writer = FrameWriter::new(write, self.bounds.write_deadline, self.tally.clone(), meter.clone());
+        Connection { reader, writer, peer: Peer { address, proof }, meter }
+    }
+}
+
+type NewReader = fn(tokio::io::ReadHalf<Stream>, Bounds, Arc<Meter>) -> FrameReader;
+
+// === impl Connection ===
+
+impl Connection {
+    /// Who the other end has shown to be.
+    pub fn proven(&self) -> Option<&Proven> {
+        self.peer.proof.proven()
     }
 }
 
 // === impl Caller ===
 
 impl Caller {
-    /// Lets the caller in, as a stranger. To be called by the task that serves this one caller: it may be slow.
+    /// Lets the caller in, as a stranger as far as frames go. To be called by the task that serves this one caller: it may be slow.
     ///
     /// # Errors
-    /// When it has gone already.
-    pub async fn meet(self) -> Result<Connection, LinkError> {
-        self.wire.connection(self.stream, self.from, FrameReader::of_stranger)
+    /// When it has gone already, or has not shown within `deadline` who it is.
+    pub async fn meet(self, deadline: Duration) -> Result<Connection, LinkError> {
+        let Self { from, stream, wire } = self;
+        let meeting = async {
+            stream.set_nodelay(true)?;
+            let (stream, meter) = Metered::new(stream);
+            let stream = wire.security.let_in(stream).await?;
+            Ok(wire.connection(stream, meter, from, FrameReader::of_stranger))
+        };
+        tokio::time::timeout(deadline, meeting).await.map_err(|_| LinkError::Silent(deadline))?
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use polyphony_protocol::Frame;
-
-    use super::*;
-    use crate::Uncounted;
-
-    #[tokio::test]
-    async fn who_dials_is_met_as_a_stranger_and_heard() {
-        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let written = address.to_string();
-        let (dialled, caller) = tokio::join!(wire.dial(&written, Duration::from_secs(5)), wire.accept(&listener));
-        let (mut dialled, mut met) = (dialled.unwrap(), caller.meet().await.unwrap());
-        assert_eq!(dialled.peer, address);
-        dialled.writer.write(&Frame::Ping { nonce: 7 }).await.unwrap();
-        assert_eq!(met.reader.next().await.unwrap(), Frame::Ping { nonce: 7 });
-        dialled.writer.write(&Frame::Filler(vec![0; 65 << 10].into())).await.unwrap();
-        assert!(matches!(met.reader.next().await, Err(LinkError::Frame(_))), "a stranger sent more than a greeting");
-    }
-}
+mod tests;

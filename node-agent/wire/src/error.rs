@@ -11,7 +11,10 @@ pub enum LinkError {
     #[error("the connection was closed by the other end")]
     Closed,
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// The two ends do not know each other.
+    #[error("{0}")]
+    Tls(String),
     #[error("the other end sent what is no frame: {0}")]
     Frame(#[from] FrameError),
     #[error("nothing came for {0:?}")]
@@ -34,5 +37,16 @@ impl LinkError {
     /// A frame of another kind came than the one that was due.
     pub fn unexpected(found: &Frame, expected: &'static str) -> Self {
         Self::Unexpected { found: found.noun(), expected }
+    }
+}
+
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        match polyphony_identity::explain(&error) {
+            Some(why) => Self::Tls(why),
+            // Of TLS that ended without a word: no frame is cut by it unseen.
+            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
+            None => Self::Io(error),
+        }
     }
 }

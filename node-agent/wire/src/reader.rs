@@ -1,35 +1,36 @@
 //! Reads frames off a stream: none longer than its bound, and from a stranger none longer than a greeting.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use polyphony_protocol::{Frame, decode};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
 
 use crate::LinkError;
 use crate::connection::Bounds;
+use crate::stream::{Meter, Metered, Stream};
 
 /// The reading half of a connection.
-pub struct FrameReader<R = OwnedReadHalf> {
+pub struct FrameReader<R = ReadHalf<Stream>> {
     stream: R,
     buffer: BytesMut,
     limit: usize,
     bounds: Bounds,
-    n_bytes_read: u64,
+    meter: Arc<Meter>,
 }
 
 // === impl FrameReader ===
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A reader for whoever has not yet said who it is: no frame over a greeting's bytes until it is [trusted](Self::trust).
-    pub fn of_stranger(stream: R, bounds: Bounds) -> Self {
-        Self { stream, buffer: BytesMut::new(), limit: bounds.greeting_bytes, bounds, n_bytes_read: 0 }
+    pub fn of_stranger(stream: R, bounds: Bounds, meter: Arc<Meter>) -> Self {
+        Self { stream, buffer: BytesMut::new(), limit: bounds.greeting_bytes, bounds, meter }
     }
 
     /// A reader for whom this end has chosen to talk to.
-    pub fn new(stream: R, bounds: Bounds) -> Self {
-        Self { limit: bounds.frame_bytes, ..Self::of_stranger(stream, bounds) }
+    pub fn new(stream: R, bounds: Bounds, meter: Arc<Meter>) -> Self {
+        Self { limit: bounds.frame_bytes, ..Self::of_stranger(stream, bounds, meter) }
     }
 
     /// Takes frames of every size that the bounds allow from now on.
@@ -39,7 +40,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Bytes that have come so far, of whole frames or not: where they become more, the other end is there.
     pub fn n_bytes_read(&self) -> u64 {
-        self.n_bytes_read
+        self.meter.n_read()
     }
 
     /// The next frame. Cancelling loses nothing.
@@ -68,24 +69,43 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     /// As [`FrameReader::next`], and [`LinkError::Silent`].
     pub async fn next_unless_silent(&mut self, silence: Duration) -> Result<Frame, LinkError> {
+        let mut heard = (self.n_bytes_read(), Instant::now());
         loop {
             if let Some(frame) = decode(&mut self.buffer, self.limit)? {
                 return Ok(frame);
             }
-            tokio::time::timeout(silence, self.read()).await.map_err(|_| LinkError::Silent(silence))??;
+            // Looked at more often than that: bytes of a record that is not whole wake nobody.
+            if let Ok(read) = tokio::time::timeout(silence / LOOKS, self.read()).await {
+                read?;
+            }
+            let n_bytes = self.n_bytes_read();
+            if n_bytes > heard.0 {
+                heard = (n_bytes, Instant::now());
+            } else if heard.1.elapsed() >= silence {
+                return Err(LinkError::Silent(silence));
+            }
         }
     }
 
     async fn read(&mut self) -> Result<(), LinkError> {
         self.buffer.reserve(READ_BYTES);
         let n_bytes = self.stream.read_buf(&mut self.buffer).await?;
-        self.n_bytes_read += n_bytes as u64;
         if n_bytes == 0 { Err(LinkError::Closed) } else { Ok(()) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> FrameReader<Metered<S>> {
+    /// A reader that counts what comes out of `stream` itself.
+    pub fn metered(stream: S, bounds: Bounds) -> Self {
+        let (stream, meter) = Metered::new(stream);
+        Self::new(stream, bounds, meter)
     }
 }
 
 /// Room for one read at least.
 const READ_BYTES: usize = 16 << 10;
+/// Looks at what has come within the silence that is allowed.
+const LOOKS: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -100,9 +120,9 @@ mod tests {
         let bounds = Bounds::default();
         let mut bytes = BytesMut::new();
         encode(&Frame::Filler(vec![0; bounds.greeting_bytes].into()), &mut bytes);
-        let mut reader = FrameReader::of_stranger(&bytes[..], bounds);
+        let mut reader = FrameReader::of_stranger(&bytes[..], bounds, Arc::default());
         assert!(matches!(reader.next().await, Err(LinkError::Frame(_))));
-        let mut reader = FrameReader::of_stranger(&bytes[..], bounds);
+        let mut reader = FrameReader::of_stranger(&bytes[..], bounds, Arc::default());
         reader.trust();
         assert!(matches!(reader.next().await, Ok(Frame::Filler(_))));
     }
@@ -114,7 +134,7 @@ mod tests {
         frames.iter().for_each(|frame| encode(frame, &mut bytes));
         for cut in 0..bytes.len() {
             let (head, tail) = bytes.split_at(cut);
-            let mut reader = FrameReader::new(head.chain(tail), Bounds::default());
+            let mut reader = FrameReader::new(head.chain(tail), Bounds::default(), Arc::default());
             for frame in &frames {
                 assert_eq!(reader.next().await.unwrap(), *frame, "cut at {cut}");
             }
@@ -128,7 +148,7 @@ mod tests {
         let mut bytes = BytesMut::new();
         encode(&Frame::Filler(vec![7; 40].into()), &mut bytes);
         let (stream, mut writer) = tokio::io::duplex(1);
-        let mut reader = FrameReader::new(stream, Bounds::default());
+        let mut reader = FrameReader::metered(stream, Bounds::default());
         let writing = async {
             // Longer in all than the silence that is allowed.
             for byte in bytes.chunks(1) {

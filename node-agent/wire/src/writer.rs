@@ -2,36 +2,39 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use polyphony_protocol::{Frame, encode};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::mpsc;
 
+use crate::stream::{Meter, Stream};
 use crate::{Lanes, LinkError, Tally};
 
 /// The writing half of a connection. A write that is cancelled, or fails, leaves a frame cut in two: nothing more goes out then.
-pub struct FrameWriter<W = OwnedWriteHalf> {
+pub struct FrameWriter<W = WriteHalf<Stream>> {
     stream: W,
     bytes: BytesMut,
     is_cut: bool,
     deadline: Duration,
     tally: Arc<dyn Tally>,
+    meter: Arc<Meter>,
 }
 
 /// How much is gathered into one write.
 const BATCH_BYTES: usize = 64 << 10;
 /// A buffer that one long frame has stretched beyond this is given back.
 const KEPT_BYTES: usize = 4 * BATCH_BYTES;
+/// Looks at what the system has taken within the deadline.
+const LOOKS: u32 = 8;
 
 // === impl FrameWriter ===
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// A writer whose stream takes some bytes within each `deadline`: a slow one is not gone.
-    pub fn new(stream: W, deadline: Duration, tally: Arc<dyn Tally>) -> Self {
-        Self { stream, bytes: BytesMut::new(), is_cut: false, deadline, tally }
+    pub fn new(stream: W, deadline: Duration, tally: Arc<dyn Tally>, meter: Arc<Meter>) -> Self {
+        Self { stream, bytes: BytesMut::new(), is_cut: false, deadline, tally, meter }
     }
 
     /// Writes one frame.
@@ -105,15 +108,27 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     async fn write_out(&mut self) -> Result<(), LinkError> {
         let mut rest = &self.bytes[..];
-        while !rest.is_empty() {
-            let taken = tokio::time::timeout(self.deadline, self.stream.write(rest)).await;
-            let n_bytes = taken.map_err(|_| LinkError::SlowWrite(self.deadline))??;
-            if n_bytes == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+        let (mut n_written, mut since) = (self.meter.n_written(), Instant::now());
+        loop {
+            // What TLS holds back is out when it is flushed.
+            let part = async {
+                match rest {
+                    [] => self.stream.flush().await.map(|()| None),
+                    rest => self.stream.write(rest).await.map(Some),
+                }
+            };
+            match tokio::time::timeout(self.deadline / LOOKS, part).await {
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Ok(Some(0))) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(Ok(Some(n_bytes))) => (rest, since) = (&rest[n_bytes..], Instant::now()),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) if self.meter.n_written() > n_written => {
+                    (n_written, since) = (self.meter.n_written(), Instant::now());
+                }
+                Err(_) if since.elapsed() >= self.deadline => return Err(LinkError::SlowWrite(self.deadline)),
+                Err(_) => {}
             }
-            rest = &rest[n_bytes..];
         }
-        Ok(())
     }
 }
 
@@ -145,9 +160,12 @@ mod tests {
         }
         drop(sender);
         let mut stream = Vec::new();
-        FrameWriter::new(&mut stream, Duration::from_secs(5), counted.clone()).write_queue(&mut queue).await.unwrap();
+        FrameWriter::new(&mut stream, Duration::from_secs(5), counted.clone(), Arc::default())
+            .write_queue(&mut queue)
+            .await
+            .unwrap();
         assert_eq!(counted.0.load(Ordering::Relaxed), stream.len());
-        let mut reader = FrameReader::new(&stream[..], Bounds::default());
+        let mut reader = FrameReader::new(&stream[..], Bounds::default(), Arc::default());
         for nonce in 0..5 {
             assert_eq!(reader.next().await.unwrap(), Frame::Ping { nonce });
         }
@@ -156,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_is_not_taken_ends() {
         let (stream, _never_read) = tokio::io::duplex(64);
-        let mut writer = FrameWriter::new(stream, Duration::from_millis(1), Arc::new(Uncounted));
+        let mut writer = FrameWriter::new(stream, Duration::from_millis(1), Arc::new(Uncounted), Arc::default());
         let end = writer.write(&Frame::Filler(vec![0; 4096].into())).await;
         assert!(matches!(end, Err(LinkError::SlowWrite(_))), "{end:?}");
     }
@@ -164,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_follows_a_frame_that_was_cut_in_two() {
         let (stream, mut reader) = tokio::io::duplex(64);
-        let mut writer = FrameWriter::new(stream, Duration::from_secs(60), Arc::new(Uncounted));
+        let mut writer = FrameWriter::new(stream, Duration::from_secs(60), Arc::new(Uncounted), Arc::default());
         let long = Frame::Filler(vec![0; 4096].into());
         tokio::select! {
             biased;
@@ -182,7 +200,7 @@ mod tests {
     async fn a_write_that_is_taken_slowly_goes_on() {
         let (stream, mut reader) = tokio::io::duplex(32);
         let deadline = Duration::from_millis(1500);
-        let mut writer = FrameWriter::new(stream, deadline, Arc::new(Uncounted));
+        let mut writer = FrameWriter::new(stream, deadline, Arc::new(Uncounted), Arc::default());
         let frame = Frame::Filler(vec![7; 2600].into());
         // Longer in all than the deadline: 83 pieces, each a moment after the one before.
         let reading = async {
@@ -196,6 +214,6 @@ mod tests {
         };
         let (written, read) = tokio::join!(writer.write(&frame), reading);
         written.unwrap();
-        assert_eq!(FrameReader::new(&read[..], Bounds::default()).next().await.unwrap(), frame);
+        assert_eq!(FrameReader::new(&read[..], Bounds::default(), Arc::default()).next().await.unwrap(), frame);
     }
 }

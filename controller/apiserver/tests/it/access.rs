@@ -24,11 +24,32 @@ async fn health_needs_no_token_and_all_else_does() {
 }
 
 #[tokio::test]
+async fn a_viewer_reads_all_but_secrets_and_changes_nothing() {
+    let server = Server::start();
+    let ask = async |method: &str, path: &str, body: &str| {
+        let request = Request::builder().method(method).uri(path).header("host", "localhost");
+        let request = request.header("authorization", "Bearer look").header("content-type", "application/json");
+        server.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    };
+    ask("GET", WIDGETS, "").await.is(200);
+    let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}"#;
+    ask("POST", "/api/v1/namespaces", namespace).await.fails(403, "Forbidden");
+    ask("DELETE", "/api/v1/namespaces/default", "").await.fails(403, "Forbidden");
+    for path in
+        ["/api/v1/secrets", "/api/v1/namespaces/default/secrets/a", "/api/v1/namespaces/default/secrets?watch=true"]
+    {
+        ask("GET", path, "").await.fails(403, "Forbidden");
+    }
+    server.get("/api/v1/namespaces/x").await.fails(404, "NotFound");
+}
+
+#[tokio::test]
 async fn an_empty_token_and_a_store_in_use_are_refused() {
     let server = Server::start();
     let config = ApiServerConfig {
         store_path: server.directory.path().join("store.redb"),
         token: String::new(),
+        users: Vec::new(),
         crds: Vec::new(),
         allowed_hosts: Vec::new(),
     };

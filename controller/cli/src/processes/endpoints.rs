@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use polyphony_identity::Digest;
 use serde::Deserialize;
 
 /// Written by the controller when everything listens, removed by it at an orderly end.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Endpoints {
     /// Base URL of the API server.
     pub api: String,
@@ -19,6 +21,8 @@ pub struct Endpoints {
     /// Where the controller serves its metrics, and the list of those who serve theirs.
     #[serde(default)]
     pub metrics: Option<String>,
+    /// The digest of the root's key, by which devices that join know this host.
+    pub ca_hash: Digest,
     pub pid: u32,
 }
 
@@ -53,8 +57,11 @@ mod tests {
     fn endpoints_are_read_as_the_controller_writes_them() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Endpoints::read(folder.path()), None);
-        let text = r#"{"api": "http://127.0.0.1:7443", "gateway": "http://127.0.0.1:8080", "hub": "127.0.0.1:7700", "weights": "http://127.0.0.1:1", "pid": 7}"#;
-        std::fs::write(folder.path().join(FILE), text).unwrap();
+        let text = serde_json::json!({
+            "api": "http://127.0.0.1:7443", "gateway": "http://127.0.0.1:8080", "hub": "127.0.0.1:7700",
+            "weights": "https://127.0.0.1:1", "caHash": Digest::of_spki(b"root"), "pid": 7,
+        });
+        std::fs::write(folder.path().join(FILE), text.to_string()).unwrap();
         let endpoints = Endpoints::read(folder.path()).unwrap();
         assert_eq!((port_of(&endpoints.api), port_of(&endpoints.hub), endpoints.pid), (Some(7443), Some(7700), 7));
         Endpoints::forget(folder.path());

@@ -1,4 +1,4 @@
-//! `join-command`: the line that lets another machine join as a phone, and a QR code of it.
+//! `join-command`: the line that lets a device join as a phone, and a QR code of it. Each has a token of its own.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use polyphony_identity::{Digest, JoinToken};
 use polyphony_journal::tell;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
 use crate::connection::ClusterFlags;
 use crate::processes::endpoints::Endpoints;
-use crate::shell::quoted;
+use crate::verbs::token::TermsFlags;
 
-/// Print the line that lets another machine join as a phone. It holds the join token: show it to nobody else.
+/// Make a join token and print the line that lets a device join by it, with a QR code. Show it to nobody else until it is used.
 #[derive(Debug, Args)]
 pub struct JoinCommand {
     /// The address that agents are to dial, when the hub listens on all addresses or is reached by another
@@ -23,6 +24,8 @@ pub struct JoinCommand {
     /// Whether to print a QR code of the line; auto: when the output is a terminal
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = PrintQr::Auto)]
     print_qr: PrintQr,
+    #[command(flatten)]
+    terms: TermsFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,8 +40,6 @@ enum PrintQr {
 pub enum JoinCommandError {
     #[error("no controller runs in {}: start one with `polyctl up`, or name its folder with --data-dir", .0.display())]
     NotRunning(PathBuf),
-    #[error("cannot read the join token {}: {source}; run this as the user that runs the controller", path.display())]
-    Token { path: PathBuf, source: io::Error },
     #[error("{} says that the hub listens at {hub:?}, which is no address: restart the controller", .file.display())]
     Garbled { file: PathBuf, hub: String },
     #[error("the hub listens on all addresses, and this machine does not say which one others reach: give --host")]
@@ -52,15 +53,15 @@ pub enum JoinCommandError {
 impl JoinCommand {
     pub async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         let data_dir = cluster.data_dir_of_cluster()?;
-        let hub = hub(&data_dir)?;
-        let path = data_dir.join("join-token");
-        let token = std::fs::read_to_string(&path).map_err(|source| JoinCommandError::Token { path, source })?;
+        let endpoints = Endpoints::read(&data_dir).ok_or_else(|| JoinCommandError::NotRunning(data_dir.clone()))?;
+        let hub = hub(&data_dir, &endpoints)?;
         let host = match &self.host {
             Some(host) => host.clone(),
             None if hub.ip().is_unspecified() => routed_address().ok_or(JoinCommandError::NoAddress)?.to_string(),
             None => hub.ip().to_string(),
         };
-        let line = line(&host, hub, token.trim());
+        let token = self.terms.create(cluster.connect().await?.server.client()).await?;
+        let line = line(&host, hub.port(), &token, &endpoints.ca_hash);
         let terminal = io::stdout().is_terminal();
         let mut out = io::stdout().lock();
         writeln!(out, "{line}")?;
@@ -75,35 +76,29 @@ impl JoinCommand {
     }
 }
 
-fn hub(data_dir: &Path) -> Result<SocketAddr, JoinCommandError> {
-    let not_running = || JoinCommandError::NotRunning(data_dir.to_owned());
-    let endpoints = Endpoints::read(data_dir).ok_or_else(not_running)?;
-    endpoints
-        .hub
-        .parse()
-        .map_err(|_| JoinCommandError::Garbled { file: data_dir.join("endpoints.json"), hub: endpoints.hub.clone() })
+fn hub(data_dir: &Path, endpoints: &Endpoints) -> Result<SocketAddr, JoinCommandError> {
+    let garbled = |_| JoinCommandError::Garbled { file: data_dir.join("endpoints.json"), hub: endpoints.hub.clone() };
+    endpoints.hub.parse().map_err(garbled)
 }
 
-fn line(host: &str, hub: SocketAddr, token: &str) -> String {
+/// The token goes by the environment: what is on a command line can be read by every user of a machine.
+fn line(host: &str, port: u16, token: &JoinToken, ca_hash: &Digest) -> String {
     let bare = host.trim_matches(['[', ']']);
     let is_v6 = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
     let host = if is_v6 { format!("[{bare}]") } else { bare.to_owned() };
-    // The agent asks a person to say so where nothing would be encrypted, as the controller did.
-    let insecure = if hub.ip().is_loopback() { "" } else { " --insecure" };
-    format!("polyphony-agent join {}:{} --token {}{insecure}", host, hub.port(), quoted(token))
+    format!("POLYPHONY_JOIN_TOKEN={} polyphony-agent join {host}:{port} --ca-hash {ca_hash}", token.reveal())
 }
 
 fn only_here(hub: SocketAddr) -> String {
     format!(
-        "note: the hub listens on {} only, so this line works on this machine alone. Nothing is encrypted until mutual TLS \
-         exists; in a closed lab network run the controller with `--insecure --hub-address IP:{}` to let other machines join.",
-        hub.ip(),
-        hub.port()
+        "note: the hub listens on {} only, so this line works on this machine alone: `polyctl up --listen ADDRESS` lets devices of a \
+         network join.",
+        hub.ip()
     )
 }
 
 /// The address of this machine that its default route leaves from. Nothing is sent.
-fn routed_address() -> Option<IpAddr> {
+pub fn routed_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // An address of documentation (RFC 5737): connecting a datagram socket only looks up the route.
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
@@ -131,22 +126,21 @@ mod tests {
 
     #[test]
     fn the_line_is_what_an_agent_takes() {
-        let hub = |text: &str| text.parse().unwrap();
-        assert_eq!(line("127.0.0.1", hub("127.0.0.1:7700"), "0ab"), "polyphony-agent join 127.0.0.1:7700 --token 0ab");
-        assert_eq!(
-            line("10.0.0.5", hub("0.0.0.0:7701"), "it's"),
-            r"polyphony-agent join 10.0.0.5:7701 --token 'it'\''s' --insecure"
-        );
-        assert_eq!(
-            line("fd00::5", hub("[fd00::5]:7700"), "0"),
-            "polyphony-agent join [fd00::5]:7700 --token 0 --insecure"
-        );
+        let (token, hash) = (JoinToken::generate(), Digest::of_spki(b"root"));
+        let secret = token.reveal();
+        for (host, port, written) in
+            [("127.0.0.1", 7700, "127.0.0.1:7700"), ("desk.lan", 7701, "desk.lan:7701"), ("fd00::5", 1, "[fd00::5]:1")]
+        {
+            assert_eq!(
+                line(host, port, &token, &hash),
+                format!("POLYPHONY_JOIN_TOKEN={secret} polyphony-agent join {written} --ca-hash {hash}")
+            );
+        }
     }
 
     #[test]
     fn a_camera_reads_the_line_off_the_qr_code() {
-        let token = "0123456789abcdef".repeat(4);
-        let line = line("192.168.100.100", "0.0.0.0:7700".parse().unwrap(), &token);
+        let line = line("192.168.100.100", 7700, &JoinToken::generate(), &Digest::of_spki(b"root"));
         for terminal in [false, true] {
             assert_eq!(read(&qr_code(&line, terminal).unwrap(), terminal), line, "terminal: {terminal}");
         }

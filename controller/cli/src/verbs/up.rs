@@ -5,6 +5,7 @@ mod memory;
 mod prometheus;
 pub(crate) mod readiness;
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -39,6 +40,12 @@ pub struct Up {
     /// The port that phones dial (7700, or the last one); 0 takes any free one
     #[arg(long, value_name = "PORT")]
     hub_port: Option<u16>,
+    /// The address that phones of a network are to reach this machine at; 0.0.0.0 is all that it has (loopback alone, or as last time)
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<IpAddr>,
+    /// Let everybody who reaches --listen's address ask the gateway without a key (as last time)
+    #[arg(long)]
+    no_auth: bool,
     /// A site whose pages may ask the gateway from a browser, such as http://localhost:3000 (none, or those of last time)
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
@@ -110,10 +117,10 @@ impl Up {
         };
         let mut settings = self.settings(farm.last_settings());
         let endpoints = farm.start_controller(&controller, &mut settings, self.any_port()).await?;
-        farm.start_agents(&agent, &settings, &endpoints).await?;
         // This control plane, whatever else the flags or the environment name.
         let own = ClusterFlags { data_dir: Some(farm.data_dir().to_owned()), ..ClusterFlags::default() };
         let server = own.connect().await?.server;
+        farm.start_agents(&agent, &settings, &endpoints, &server).await?;
         farm.await_ready(&server, &settings, self.timeout).await?;
         let prometheus_url = match prometheus {
             Some(program) => Some(farm.start_prometheus(&program, &endpoints, self.prometheus_port).await?),
@@ -146,6 +153,8 @@ impl Up {
             api_port: port(self.api_port, last.map(|last| last.api_port), 7443),
             gateway_port: port(self.gateway_port, last.map(|last| last.gateway_port), 8080),
             hub_port: port(self.hub_port, last.map(|last| last.hub_port), 7700),
+            listen: self.listen.or(last.and_then(|last| last.listen)),
+            no_auth: self.no_auth || last.is_some_and(|last| last.no_auth),
             cors_origins: match last {
                 Some(last) if self.cors_origin.is_empty() => last.cors_origins.clone(),
                 _ => self.cors_origin.clone(),
@@ -198,6 +207,9 @@ mod tests {
             (second.phones, second.gateway_port, second.phone_memory.as_str(), second.backend.as_str()),
             (2, 4567, "1Gi", "cpu")
         );
+        assert_eq!(second.listen, None);
+        let open = up(&["--listen", "0.0.0.0"]).settings(Some(&last));
+        assert_eq!(up(&[]).settings(Some(&open)).listen, "0.0.0.0".parse().ok());
         let third = up(&["--gateway-port", "0"]).settings(Some(&last));
         assert_eq!((third.gateway_port, third.phone_memory.as_str()), (4567, "96Mi"));
     }

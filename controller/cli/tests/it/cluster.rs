@@ -30,6 +30,7 @@ impl Cluster {
         let config = ApiServerConfig {
             store_path: folder.path().join("store.redb"),
             token: "a-token-of-this-test".to_owned(),
+            users: Vec::new(),
             crds: polyphony_api::crds::all().into_iter().map(|(_, crd)| serde_json::to_value(crd).unwrap()).collect(),
             allowed_hosts: Vec::new(),
         };

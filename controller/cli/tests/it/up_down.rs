@@ -1,5 +1,6 @@
 //! `up` and `down` with programs that fail or merely sleep: what they say, and what they leave running.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
@@ -82,15 +83,54 @@ fn a_port_in_use_names_the_flag() {
     );
 }
 
+/// A server on the port that it gives, which answers what is sent to it with the same.
+fn api_that_takes_all() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut all = Vec::new();
+            let mut piece = [0; 4096];
+            let body = loop {
+                let n_bytes = stream.read(&mut piece).unwrap_or(0);
+                all.extend_from_slice(&piece[..n_bytes]);
+                let text = String::from_utf8_lossy(&all).into_owned();
+                if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                    let length = head
+                        .lines()
+                        .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                    if body.len() >= length.unwrap_or(0) {
+                        break body.to_owned();
+                    }
+                }
+                if n_bytes == 0 {
+                    break String::new();
+                }
+            };
+            let body = if body.is_empty() { "{}".to_owned() } else { body };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    port
+}
+
 #[test]
 fn a_phone_that_ends_gives_its_last_words_and_down_stops_the_rest() {
-    // A controller that says where it listens, and whose API nobody has to reach before the phone ends.
+    // A controller that says where it listens, and an API that takes what it is sent.
+    let api = api_that_takes_all();
+    let hash = "0".repeat(64);
     let controller = "while [ $# -gt 0 ]; do if [ \"$1\" = --data-dir ]; then d=$2; fi; shift; done\n\
-        printf 'apiVersion: v1\\nkind: Config\\ncurrent-context: c\\ncontexts: [{name: c, context: {cluster: c, user: u}}]\\nclusters: [{name: c, cluster: {server: \"http://127.0.0.1:9\"}}]\\nusers: [{name: u, user: {token: t}}]\\n' > $d/kubeconfig\n\
-        printf '{\"api\": \"http://127.0.0.1:9\", \"gateway\": \"http://127.0.0.1:9\", \"hub\": \"127.0.0.1:9\", \"weights\": \"\", \"pid\": %d}' $$ > $d/endpoints.new\n\
+        printf 'apiVersion: v1\\nkind: Config\\ncurrent-context: c\\ncontexts: [{name: c, context: {cluster: c, user: u}}]\\nclusters: [{name: c, cluster: {server: \"http://127.0.0.1:API\"}}]\\nusers: [{name: u, user: {token: t}}]\\n' > $d/kubeconfig\n\
+        printf '{\"api\": \"http://127.0.0.1:9\", \"gateway\": \"http://127.0.0.1:9\", \"hub\": \"127.0.0.1:9\", \"weights\": \"\", \"caHash\": \"sha256:HASH\", \"pid\": %d}' $$ > $d/endpoints.new\n\
         mv $d/endpoints.new $d/endpoints.json\nexec sleep 600";
+    let controller = controller.replace("API", &api.to_string()).replace("HASH", &hash);
     let bench = Bench::new()
-        .with("polyphony-controller", controller)
+        .with("polyphony-controller", &controller)
         .with("polyphony-agent", "echo 'no memory: give --memory'; exit 4");
     let ran = bench.run(&format!("up --phones 2 {ANY_PORTS}"));
     assert!(

@@ -16,6 +16,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::answer::{End, FinishReason, Output, Piece};
+use crate::callers::Callers;
 use crate::config::GatewayConfig;
 use crate::metrics::Metrics;
 use crate::routes::{DeploymentRoute, RouteTable};
@@ -64,8 +65,10 @@ async fn ask_with(
     let table = Arc::new(RouteTable { deployments: BTreeMap::from([("m".to_owned(), route)]) });
     let text = Arc::new(ModelText { tokenizer, template: None });
     let script = Arc::new(Script { table: table.clone(), text, outputs, asked: Mutex::default() });
-    let metrics = Metrics::new(watch::channel(table).1);
-    let router = crate::http::router(script.clone(), Arc::new(GatewayConfig::default()), metrics);
+    let book = watch::channel(Arc::default()).1;
+    let metrics = Metrics::new(watch::channel(table).1, book.clone());
+    let callers = Callers::new(false, book, metrics.clone());
+    let router = crate::http::router(script.clone(), Arc::new(GatewayConfig::default()), metrics, callers);
     let request = http::Request::post("/v1/completions").body(Body::from(body.to_string())).unwrap();
     let response = router.oneshot(request).await.unwrap();
     let status = response.status();

@@ -227,6 +227,7 @@ impl Runner {
                     self.metrics.first_token_seconds.observe(waited);
                 }
                 self.effort.generation_tokens += 1;
+                self.tally.caller.charge(1);
                 self.metrics.generation_tokens.inc();
             }
             Note::Pausing { to } => tracing::debug!(session = %self.id, %to, "session pauses to move"),

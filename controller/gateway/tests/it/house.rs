@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
-use polyphony_gateway::{DeploymentRoute, Gateway, GatewayConfig, RingRoute, RouteTable};
+use polyphony_gateway::{DeploymentRoute, Gateway, GatewayConfig, KeyBook, RingRoute, RouteTable};
 use polyphony_model::Tokenizer;
 use polyphony_protocol::{PlanGeneration, RingId};
 use serde_json::{Value, json};
@@ -100,6 +100,7 @@ pub struct House {
     pub gateway: Arc<Gateway>,
     pub phones: Arc<Phones>,
     pub routes: watch::Sender<Arc<RouteTable>>,
+    pub keys: watch::Sender<Arc<KeyBook>>,
 }
 
 // === impl House ===
@@ -119,9 +120,10 @@ impl House {
             [ring_a(), ring_a_next(), ring_a_third(), ring_b()].map(|ring| ((ring.ring, ring.generation), ring.phones));
         let (phones, frames) = Phones::new(HashMap::from(rings), tokens(ANSWER), end_token(), Box::new(hook));
         let (routes, receiver) = watch::channel(table(route));
-        let gateway = Gateway::new(config, phones.clone(), receiver);
+        let (keys, book) = watch::channel(Arc::default());
+        let gateway = Gateway::new(config, phones.clone(), receiver, book);
         phones.serve(gateway.clone(), frames);
-        Self { gateway, phones, routes }
+        Self { gateway, phones, routes, keys }
     }
 
     /// One ring that works.

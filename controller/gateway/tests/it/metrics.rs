@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use polyphony_gateway::{GatewayConfig, RouteTable};
+use polyphony_gateway::{ClientKey, GatewayConfig, KeyBook, RouteTable};
 use polyphony_protocol::Epoch;
 use polyphony_protocol::frame::FailureCode;
 use serde_json::json;
@@ -12,13 +12,16 @@ use crate::house::{ANSWER, House, PROMPT, config, deployment, request, ring_a, t
 use crate::phones::{Act, Step};
 
 /// Every name of the gateway, and its type.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 17] = [
     ("polyphony_e2e_request_latency_seconds", "histogram"),
     ("polyphony_generation_tokens_total", "counter"),
     ("polyphony_hand_over_failures_total", "counter"),
     ("polyphony_hand_over_seconds", "histogram"),
     ("polyphony_ignored_frames_total", "counter"),
     ("polyphony_inter_token_latency_seconds", "histogram"),
+    ("polyphony_key_limited_total", "counter"),
+    ("polyphony_key_requests_total", "counter"),
+    ("polyphony_key_tokens_total", "counter"),
     ("polyphony_prompt_tokens_total", "counter"),
     ("polyphony_replayed_tokens_total", "counter"),
     ("polyphony_replays_total", "counter"),
@@ -56,6 +59,8 @@ fn failed(text: &str, model: &str, code: &str) -> Option<f64> {
 #[tokio::test]
 async fn every_name_is_there_with_help_and_type_and_stands_in_the_docs() {
     let house = House::good();
+    let key = ClientKey { name: "app".into(), ..ClientKey::default() };
+    house.keys.send_replace(Arc::new(KeyBook::new([key])));
     house.complete(json!({})).await;
     house.post("/v1/completions", request(json!({"temperature": 9}))).await;
     let text = scrape(&house).await;

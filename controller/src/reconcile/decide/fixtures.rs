@@ -11,7 +11,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use polyphony_api::phone::{Failure, FailureReason};
 use polyphony_api::{
-    InferenceDeployment, InferenceDeploymentSpec, Model, ModelSpec, Phone, PhoneSpec, SegmentPlacement,
+    InferenceDeployment, InferenceDeploymentSpec, Model, ModelSpec, Phone, PhoneSpec, PhoneStatus, SegmentPlacement,
 };
 use polyphony_model::{Encoder, Manifest};
 use polyphony_protocol::hub::{Heartbeat, Join, LinkDown, LinkReport, SegmentPhase, SegmentReport, Speed};
@@ -149,6 +149,7 @@ impl World {
     pub(super) fn join(&mut self, name: &str, mib: u64) {
         let mut phone = Phone::new(name, PhoneSpec::default());
         phone.metadata.uid = Some(format!("{name}-uid"));
+        phone.status = Some(PhoneStatus { public_key: Some(format!("key-{name}")), ..PhoneStatus::default() });
         let speed = Speed {
             backend: "cpu".into(),
             device: "test".into(),
@@ -160,7 +161,6 @@ impl World {
         let join = Join {
             version: version::CURRENT,
             phone: name.into(),
-            token: String::new(),
             agent_version: "1".into(),
             ring_address: "127.0.0.1:1".into(),
             capacity_bytes: mib * MIB,

@@ -30,13 +30,8 @@ pub(super) fn decide(observed: &Observed, name: &str, seen: &PhoneSeen, actions:
     if health == Health::Lost && matches!(seen.link, PhoneLink::Up { .. }) {
         actions.push(Action::CutLink { phone: name.to_owned() });
     }
-    let is_up = matches!(seen.link, PhoneLink::Up { .. });
-    let Some(phone) = &seen.object else {
-        if is_up {
-            actions.push(Action::CreatePhone { name: name.to_owned() });
-        }
-        return;
-    };
+    // Who has no object has been deleted, and is shown out by the hub.
+    let Some(phone) = &seen.object else { return };
     let is_called_ready = phone.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, "Ready"));
     // What was told of it stands while it is waited for; but nobody is called ready for long of whom nothing is heard.
     if health == Health::Awaited && !(is_called_ready && observed.is_unheard(name)) {

@@ -17,12 +17,17 @@ fn key(generation: u32) -> RouteKey {
 }
 
 fn owner(phone: &str, from: u32, to: u32) -> Owner {
-    Owner { phone: phone.into(), ring_address: "127.0.0.1:1".into(), layers: LayerSpan { from, to } }
+    Owner {
+        phone: phone.into(),
+        ring_address: "127.0.0.1:1".into(),
+        key: String::new(),
+        layers: LayerSpan { from, to },
+    }
 }
 
 fn followed() -> Followed {
     let owners = vec![owner("a", 0, 4), owner("b", 4, 9), owner("c", 9, 12)];
-    Followed { generation: PlanGeneration(1), ring_secret: "s".into(), owners }
+    Followed { generation: PlanGeneration(1), owners }
 }
 
 fn pull(layers: &[(u32, u32)]) -> Pull {

@@ -187,7 +187,7 @@ mod tests {
     async fn a_link_that_is_slower_than_its_load_is_not_taken_for_silent() {
         let rhythm = Rhythm { every: Duration::from_millis(100), silence: Duration::from_millis(1200) };
         let bounds = Bounds::default();
-        let writer = |stream| FrameWriter::new(stream, Duration::from_secs(60), Arc::new(Uncounted));
+        let writer = |stream| FrameWriter::new(stream, Duration::from_secs(60), Arc::new(Uncounted), Arc::default());
         let (near, near_end) = tokio::io::duplex(1 << 20);
         let (far_end, far) = tokio::io::duplex(1 << 10);
         let (far_answers, answers) = tokio::io::duplex(1 << 10);
@@ -197,8 +197,8 @@ mod tests {
         for _ in 0..2 {
             entrance.queue(rows.clone()).unwrap();
         }
-        let (mut reader, mut to_far) = (FrameReader::new(answers, bounds), writer(near));
-        let (mut far_reader, mut to_near) = (FrameReader::new(far, bounds), writer(far_answers));
+        let (mut reader, mut to_far) = (FrameReader::metered(answers, bounds), writer(near));
+        let (mut far_reader, mut to_near) = (FrameReader::metered(far, bounds), writer(far_answers));
         let mut listener = Listener::new(&mut far_reader, &mut to_near, rhythm);
         let heard = async {
             for _ in 0..2 {
@@ -219,9 +219,9 @@ mod tests {
         let (near, far) = tokio::io::duplex(1 << 10);
         let (near_read, _near_write) = tokio::io::split(near);
         let (far_read, far_write) = tokio::io::split(far);
-        let mut reader = FrameReader::new(near_read, Bounds::default());
-        let mut far_reader = FrameReader::new(far_read, Bounds::default());
-        let mut far_writer = FrameWriter::new(far_write, Duration::from_secs(60), Arc::new(Uncounted));
+        let mut reader = FrameReader::metered(near_read, Bounds::default());
+        let mut far_reader = FrameReader::metered(far_read, Bounds::default());
+        let mut far_writer = FrameWriter::new(far_write, Duration::from_secs(60), Arc::new(Uncounted), Arc::default());
         let mut listener = Listener::new(&mut far_reader, &mut far_writer, rhythm);
         let signs = async {
             for _ in 0..3 {
@@ -237,9 +237,9 @@ mod tests {
         let (stream, far) = tokio::io::duplex(1 << 10);
         let (read, _write) = tokio::io::split(stream);
         let (far_read, far_write) = tokio::io::split(far);
-        let mut reader = FrameReader::new(read, Bounds::default());
+        let mut reader = FrameReader::metered(read, Bounds::default());
         let (entrance, mut waiting) = lanes(LaneLimits { frames: 1, bytes: 0 });
-        let mut far_writer = FrameWriter::new(far_write, Duration::from_secs(60), Arc::new(Uncounted));
+        let mut far_writer = FrameWriter::new(far_write, Duration::from_secs(60), Arc::new(Uncounted), Arc::default());
         let (told, mut measured) = tokio::sync::mpsc::unbounded_channel();
         let answering = async {
             for _ in 0..3 {

@@ -1,9 +1,10 @@
 //! Links to a segment whose thread hangs, over real sockets.
 #![allow(clippy::unwrap_used)]
 
+use polyphony_identity::{DEFAULT_DOMAIN, Name, Whom};
 use polyphony_protocol::hub::{Holds, Peer};
 use polyphony_protocol::{ActivationType, Epoch, PlanGeneration, RingId, RouteKey, SessionId};
-use polyphony_wire::{Bounds, Uncounted};
+use polyphony_wire::{Bounds, Security, Uncounted};
 
 use super::*;
 use crate::serve::calls::{Calls, Inbox, calls};
@@ -34,13 +35,18 @@ struct Phone {
 }
 
 fn assignment(ring: RingId) -> Assignment {
-    let peer = |stage: u32| Peer { stage, phone: format!("phone-{stage}"), ring_address: String::new(), layers: None };
+    let peer = |stage: u32| Peer {
+        stage,
+        phone: format!("phone-{stage}"),
+        ring_address: String::new(),
+        key: String::new(),
+        layers: None,
+    };
     Assignment {
         namespace: "default".into(),
         name: format!("chat-{ring}"),
         ring,
         generation: GENERATION,
-        ring_secret: "s".into(),
         plan_digest: String::new(),
         stage: 1,
         holds: Holds { embedding: false, from: 2, to: 4, head: true },
@@ -53,6 +59,7 @@ fn assignment(ring: RingId) -> Assignment {
         numerics_class: String::new(),
         standby: None,
         follows: None,
+        successors: Vec::new(),
         encoder: None,
     }
 }
@@ -66,7 +73,7 @@ fn credit(ring: RingId) -> Frame {
 
 impl Phone {
     async fn open() -> Self {
-        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted));
+        let wire = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Plain);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, members) = (listener.local_addr().unwrap().to_string(), Members::default());
         let (shutdown, (neighbours, known)) = (CancellationToken::new(), watch::channel(Neighbours::default()));
@@ -87,7 +94,11 @@ impl Phone {
 
     /// A connection of the first stage, when it is taken.
     async fn dial(&self, ring: RingId) -> Connection {
-        let mut link = self.wire.dial(&self.address, DEADLINE).await.unwrap();
+        let mut link = self
+            .wire
+            .dial(&self.address, &Whom::Named(Name::phone("phone-1", DEFAULT_DOMAIN)), DEADLINE)
+            .await
+            .unwrap();
         let hello = Hello {
             version: version::CURRENT,
             ring,
@@ -95,7 +106,6 @@ impl Phone {
             phone: "phone-0".into(),
             from_stage: 0,
             to_stage: 1,
-            ring_secret: "s".into(),
         };
         link.writer.write(&Frame::Hello(hello)).await.unwrap();
         assert_eq!(link.reader.next_within(DEADLINE).await.unwrap(), Frame::Accepted);

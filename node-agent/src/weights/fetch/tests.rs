@@ -5,11 +5,16 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
+use polyphony_doorway::{Doorway, Limits};
+use polyphony_identity::{Audience, Authority, Clock, DEFAULT_DOMAIN, Key, Lifetimes};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -50,11 +55,19 @@ fn put(cache: &Cache, bytes: &[u8]) -> String {
 /// A host that has one manifest.
 async fn host_of(manifest: Vec<u8>) -> Host {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let url = format!("https://{}", listener.local_addr().unwrap());
     let answer = move || std::future::ready(manifest.clone());
     let router = Router::new().route("/v1alpha1/manifests/{digest}", get(answer));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Host::new(url, "token".to_owned()).unwrap()
+    let authority = Authority::generate(DEFAULT_DOMAIN, Lifetimes::default(), Clock::system().now()).unwrap();
+    let credentials = |name: Name| {
+        let key = Key::generate().unwrap();
+        let papers = authority.certify_server(&key, &name, &[], Clock::system().now()).unwrap();
+        Credentials::new(&key, &papers, Clock::system()).unwrap()
+    };
+    let server = credentials(Name::of_controller(Role::Weights, DEFAULT_DOMAIN)).server(Audience::Certified, HTTP);
+    let doorway = Doorway::new(listener, Limits::default()).with_tls(TlsAcceptor::from(Arc::new(server.unwrap())));
+    tokio::spawn(doorway.serve(router, CancellationToken::new()));
+    Host::new(&url, &credentials(Name::phone("a", DEFAULT_DOMAIN))).unwrap()
 }
 
 #[tokio::test]

@@ -125,8 +125,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// # Errors
 /// When it does not start.
 fn start(device: &mut dyn Device) -> anyhow::Result<usize> {
-    // It measures itself before it dials; nothing listens there.
-    let arguments = ["--name", "calibration", "--hub", "127.0.0.1:1", "--token", "none", "--data-dir", "calibration"];
+    // It measures itself before it dials: nothing listens there, and it has no token.
+    let arguments = ["--name", "calibration", "--hub", "127.0.0.1:1", "--data-dir", "calibration"];
     let device_flags = ["--memory", "1Mi", "--backend", "cpu", "--threads", "1", "--cpu-share-file", SHARE_FILE];
     let earlier = device.logs(AGENT).map_or(0, |log| log.len());
     device.run(&Launch::of(AGENT, arguments.into_iter().chain(device_flags)))?;

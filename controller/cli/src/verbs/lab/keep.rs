@@ -1,5 +1,6 @@
 //! `lab keep`: the process that holds a lab. It has the phones, and ends with them when it is told to.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use super::terms::Terms;
 use crate::connection::ClusterFlags;
 use crate::processes::endpoints::{Endpoints, port_of};
 use crate::processes::program;
+use crate::verbs::token;
 
 #[derive(Debug, Args)]
 pub(super) struct Keep {
@@ -37,9 +39,13 @@ impl Keep {
         let (Some(hub_port), Some(weights_port)) = (port_of(&endpoints.hub), port_of(&endpoints.weights)) else {
             bail!("the control plane does not say where its hub and its weights are: is it of another version?");
         };
-        let token = data_dir.join("join-token");
-        let join_token = std::fs::read(&token).with_context(|| format!("cannot read {}", token.display()))?;
-        let control_plane = ControlPlane { hub_port, weights_port, join_token };
+        let own = ClusterFlags { data_dir: Some(data_dir.clone()), ..ClusterFlags::default() };
+        let server = own.connect().await?.server;
+        let mut tokens = BTreeMap::new();
+        for phone in &lab.phones {
+            tokens.insert(phone.name.clone(), token::for_phone(server.client(), &phone.name).await?);
+        }
+        let control_plane = ControlPlane { hub_port, weights_port, ca_hash: endpoints.ca_hash, tokens };
         let agent = program::find(AGENT)?;
         // Asked for now, so that one that comes while phones are measured ends it in order.
         let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

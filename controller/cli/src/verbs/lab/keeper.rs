@@ -11,6 +11,7 @@ use anyhow::Context;
 use polyphony_farm::lab::{Lab, Phone, Sensors, link_profile};
 use polyphony_farm::namespaces::SHARE_FILE;
 use polyphony_farm::{Content, Device, Farm, Launch, Link, NamespaceFarm, Package, Shape, State, Wish};
+use polyphony_identity::{Digest, JoinToken};
 
 use super::AGENT;
 use super::calibration::{Calibration, await_speed, calibrate};
@@ -27,7 +28,9 @@ const REFERENCE: &str = "reference";
 pub(super) struct ControlPlane {
     pub(super) hub_port: u16,
     pub(super) weights_port: u16,
-    pub(super) join_token: Vec<u8>,
+    pub(super) ca_hash: Digest,
+    /// By the name of the phone that each is for.
+    pub(super) tokens: BTreeMap<String, JoinToken>,
 }
 
 /// A lab that runs. Dropped, it is gone.
@@ -41,6 +44,7 @@ struct Kept {
     phone: Phone,
     device: Box<dyn Device>,
     hub: SocketAddr,
+    ca_hash: Digest,
     calibration: Calibration,
     /// Where the agent's first run begins in its log, behind what it was measured by.
     log_start: usize,
@@ -61,14 +65,15 @@ impl Keeper {
         terms: &Terms,
     ) -> anyhow::Result<Self> {
         let mut farm = NamespaceFarm::new(data_dir.join("lab"))?;
-        let package = Package::of(agent).with(TOKEN_FILE, Content::Bytes(control_plane.join_token.clone()));
+        let package = Package::of(agent);
         let mut devices = Vec::new();
         for phone in &mut lab.phones {
             let more = phone.segment_bytes.saturating_mul(terms.room - 1);
             phone.segment_bytes = phone.segment_bytes.saturating_add(more);
             phone.shape.memory_bytes = phone.shape.memory_bytes.map(|bytes| bytes.saturating_add(more));
             let mut device = farm.take(&Wish { name: phone.name.clone(), shape: phone.shape.clone() })?;
-            device.install(&package)?;
+            let token = control_plane.tokens.get(&phone.name).map(JoinToken::reveal).unwrap_or_default();
+            device.install(&package.clone().with(TOKEN_FILE, Content::Bytes(token.into_bytes())))?;
             devices.push(device);
         }
         let mut reference = farm.take(&Wish::named(REFERENCE)).with_context(|| {
@@ -86,7 +91,8 @@ impl Keeper {
             let hub = device.host_port(control_plane.hub_port)?;
             device.host_port(control_plane.weights_port)?;
             let log_start = device.logs(AGENT)?.len();
-            let mut kept = Kept { phone, device, hub, calibration, log_start };
+            let ca_hash = control_plane.ca_hash;
+            let mut kept = Kept { phone, device, hub, ca_hash, calibration, log_start };
             kept.show_log(data_dir)?;
             if let Some(weights) = &terms.weights {
                 kept.give_weights(weights)?;
@@ -172,7 +178,8 @@ impl Keeper {
 impl Kept {
     fn run(&mut self) -> anyhow::Result<()> {
         self.write_sensors()?;
-        let Self { phone, device, hub, .. } = self;
+        let Self { phone, device, hub, ca_hash, .. } = self;
+        let ca_hash = ca_hash.to_string();
         let ring_address = SocketAddr::new(device.address(), 0).to_string();
         let (hub, memory) = (hub.to_string(), phone.segment_bytes.to_string());
         // Paths are relative: the agent runs in its device's folder, wherever that is.
@@ -180,6 +187,7 @@ impl Kept {
             ("--name", phone.name.as_str()),
             ("--hub", &hub),
             ("--token-file", TOKEN_FILE),
+            ("--ca-hash", &ca_hash),
             ("--data-dir", "data"),
             ("--memory", &memory),
             ("--backend", &phone.backend),
@@ -193,7 +201,7 @@ impl Kept {
         if phone.sensors.is_some() {
             arguments.push(("--sensors", SENSORS_FILE));
         }
-        let flags = arguments.into_iter().flat_map(|(flag, value)| [flag, value]).chain(["--insecure"]);
+        let flags = arguments.into_iter().flat_map(|(flag, value)| [flag, value]);
         Ok(device.run(&Launch::of(AGENT, flags))?)
     }
 

@@ -72,11 +72,12 @@ impl LabUp {
         let mut settings = self.settings();
         let any_port = [self.api_port, self.gateway_port, self.hub_port].map(|port| port == 0);
         let endpoints = farm.start_controller(&controller, &mut settings, any_port).await?;
-        // Phones of an earlier `up` would be Ready beside those of the lab.
-        farm.start_agents(&agent, &settings, &endpoints).await?;
-        self.start_keeper(&mut farm, &file, &data_dir, deadline).await?;
         let own = ClusterFlags { data_dir: Some(data_dir.clone()), ..ClusterFlags::default() };
-        await_ready(&mut farm, &own.connect().await?.server, &lab, deadline).await?;
+        let server = own.connect().await?.server;
+        // Phones of an earlier `up` would be Ready beside those of the lab.
+        farm.start_agents(&agent, &settings, &endpoints, &server).await?;
+        self.start_keeper(&mut farm, &file, &data_dir, deadline).await?;
+        await_ready(&mut farm, &server, &lab, deadline).await?;
         if let super::Answer::Status { status } = ask(&data_dir, &Question::Status).await? {
             write!(io::stdout(), "\n{}", table(&status))?;
         }
@@ -94,6 +95,8 @@ impl LabUp {
             api_port: self.api_port,
             gateway_port: self.gateway_port,
             hub_port: self.hub_port,
+            listen: None,
+            no_auth: false,
             cors_origins: Vec::new(),
             fetching: Fetching::default(),
         }

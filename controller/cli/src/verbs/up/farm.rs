@@ -1,8 +1,12 @@
 //! The processes of `up` while they are brought up: started where missing, restarted where different, left alone else.
 
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use polyphony_identity::{JoinToken, write_private};
 
 use super::readiness::{fetch_phones, readiness};
 use crate::processes::endpoints::{Endpoints, port_of};
@@ -11,11 +15,14 @@ use crate::processes::program::MissingProgram;
 use crate::processes::{ProcessError, Processes, Settings, ports};
 use crate::server::Server;
 use crate::shell;
+use crate::verbs::join_command::routed_address;
+use crate::verbs::token;
 
 /// The controller's name among the processes.
 pub(crate) const CONTROLLER: &str = "controller";
 /// Lines of a log that an error shows.
 const LAST_WORDS: usize = 12;
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const POLL: Duration = Duration::from_millis(150);
 /// How long the controller may take to listen.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -87,7 +94,14 @@ impl Farm {
             let as_asked = last.is_some_and(|last| {
                 let of = |settings: &Settings| {
                     let ports = (settings.api_port, settings.gateway_port, settings.hub_port);
-                    (ports, settings.grace_period.clone(), settings.cors_origins.clone(), settings.fetching.clone())
+                    let open = (settings.listen, settings.no_auth);
+                    (
+                        ports,
+                        open,
+                        settings.grace_period.clone(),
+                        settings.cors_origins.clone(),
+                        settings.fetching.clone(),
+                    )
                 };
                 of(&last) == of(settings)
             });
@@ -163,7 +177,8 @@ impl Farm {
         program: &Path,
         settings: &Settings,
         endpoints: &Endpoints,
-    ) -> Result<(), UpError> {
+        server: &Server,
+    ) -> anyhow::Result<()> {
         let names: Vec<String> = (0..settings.phones).map(phone_name).collect();
         let surplus: Vec<String> = self
             .processes
@@ -185,10 +200,22 @@ impl Farm {
                 say(&name, "restarts with other settings");
                 self.processes.stop(std::slice::from_ref(&name), STOP_PATIENCE).await?;
             }
+            // It joins by it where it has not joined yet, or was deleted meanwhile.
+            self.give_token(&name, &token::for_phone(server.client(), &name).await?)?;
             let pid = self.processes.start(&name, program, arguments)?.pid;
             say(&name, &format!("started (pid {pid})"));
         }
         Ok(())
+    }
+
+    /// Writes a phone's join token where its agent reads it.
+    fn give_token(&self, phone: &str, token: &JoinToken) -> anyhow::Result<()> {
+        let path = token_path(&self.data_dir, phone);
+        let written = || {
+            std::fs::create_dir_all(path.parent().unwrap_or(&self.data_dir))?;
+            write_private(&path, token.reveal().as_bytes())
+        };
+        written().with_context(|| format!("cannot write the join token {}", path.display()))
     }
 
     pub(super) async fn await_ready(
@@ -269,27 +296,32 @@ fn controller_arguments(data_dir: &Path, settings: &Settings) -> Vec<String> {
         "--api-address".into(),
         format!("127.0.0.1:{}", settings.api_port),
         "--gateway-address".into(),
-        format!("127.0.0.1:{}", settings.gateway_port),
+        SocketAddr::new(settings.listen.unwrap_or(LOOPBACK), settings.gateway_port).to_string(),
         "--hub-address".into(),
-        format!("127.0.0.1:{}", settings.hub_port),
+        SocketAddr::new(settings.listen.unwrap_or(LOOPBACK), settings.hub_port).to_string(),
         "--grace-period".into(),
         settings.grace_period.clone(),
         "--log-file".into(),
         log_path(data_dir, CONTROLLER),
     ];
+    if settings.no_auth {
+        arguments.push("--no-auth".into());
+    }
     arguments.extend(settings.cors_origins.iter().flat_map(|origin| ["--cors-origin".to_owned(), origin.clone()]));
     arguments.extend(settings.fetching.arguments());
     arguments
 }
 
 fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: &Endpoints) -> Vec<String> {
-    vec![
+    let mut arguments = vec![
         "--name".into(),
         name.to_owned(),
         "--hub".into(),
         endpoints.hub.clone(),
         "--token-file".into(),
-        data_dir.join("join-token").display().to_string(),
+        token_path(data_dir, name).display().to_string(),
+        "--ca-hash".into(),
+        endpoints.ca_hash.to_string(),
         "--data-dir".into(),
         data_dir.join("phones").join(name).display().to_string(),
         "--memory".into(),
@@ -298,7 +330,17 @@ fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: 
         settings.backend.clone(),
         "--log-file".into(),
         log_path(data_dir, name),
-    ]
+    ];
+    // Phones of other machines are their neighbours then.
+    let reached = settings.listen.map(|listen| if listen.is_unspecified() { routed_address() } else { Some(listen) });
+    if let Some(address) = reached.flatten() {
+        arguments.extend(["--ring-address".into(), SocketAddr::new(address, 0).to_string()]);
+    }
+    arguments
+}
+
+fn token_path(data_dir: &Path, phone: &str) -> PathBuf {
+    data_dir.join("phones").join(format!("{phone}.join-token"))
 }
 
 /// The file that the process's output goes to in any case; it keeps that file within bounds when it knows of it.

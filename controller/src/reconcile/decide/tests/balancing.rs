@@ -9,7 +9,6 @@ use super::super::Action;
 use super::super::fixtures::World;
 use crate::hub::assignments;
 use crate::routes;
-use crate::secret::Secret;
 
 /// Two phones that share a model and have each measured what was planned, some time ago.
 fn steady() -> World {
@@ -68,12 +67,15 @@ fn a_slowed_phone_gives_away_layers_that_stand_by() {
     let ring = routes::table(&world.observed).deployments["d"].rings[0].clone();
     assert_eq!((ring.generation, ring.follows), (PlanGeneration(2), Some(PlanGeneration(1))));
     let placements = world.observed.placements.values().map(AsRef::as_ref);
-    let assigned = assignments::derive(placements, &world.observed.ring_addresses(), &Secret::new("t"));
+    let assigned = assignments::derive(placements, &world.observed.ring_addresses(), &world.observed.keys());
     for (phone, segments) in &assigned {
         let next = segments.iter().find(|segment| segment.generation == PlanGeneration(2)).unwrap();
         let followed = next.follows.as_ref().unwrap();
         let old = segments.iter().find(|segment| segment.generation == PlanGeneration(1)).unwrap();
-        assert_eq!((followed.generation, &followed.ring_secret), (PlanGeneration(1), &old.ring_secret), "{phone}");
+        assert_eq!(followed.generation, PlanGeneration(1), "{phone}");
+        let successors: Vec<_> = old.successors.iter().map(|one| one.phone.clone()).collect();
+        assert_eq!(successors, ["a", "b"], "who goes on may fetch what {phone} has");
+        assert!(old.successors.iter().all(|one| one.key == format!("key-{}", one.phone)) && next.successors.is_empty());
         let owners: Vec<_> =
             followed.owners.iter().map(|one| (one.phone.clone(), one.layers.from, one.layers.to)).collect();
         assert_eq!(owners, before);

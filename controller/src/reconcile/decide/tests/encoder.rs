@@ -15,7 +15,6 @@ use crate::reconcile::problem::census::Census;
 use crate::reconcile::problem::measured::Figures;
 use crate::reconcile::problem::{Request, problems};
 use crate::routes;
-use crate::secret::Secret;
 
 fn over(n_phones: u32) -> World {
     World::new().with_encoder().with_phones(&[100; 5]).with_deployment(|spec| {
@@ -46,7 +45,7 @@ fn the_encoders_output_goes_straight_to_every_stage_that_decodes() {
         assert_eq!((stage.spec.encoder_layers, &stage.spec.standby), (Some(3), &None));
     }
     let placements = world.observed.placements.values().map(AsRef::as_ref);
-    let assigned = assignments::derive(placements, &world.observed.ring_addresses(), &Secret::new("t"));
+    let assigned = assignments::derive(placements, &world.observed.ring_addresses(), &world.observed.keys());
     assert_eq!(assigned.len(), 5);
     for segment in assigned.values().flatten() {
         assert_eq!(segment.encoder, Some(EncoderStages { last, first_decoder }));
@@ -59,7 +58,7 @@ fn the_stages_of_each_half_are_told_however_the_layers_are_cut() {
         let mut world = over(n_phones);
         world.settle();
         let placements = world.observed.placements.values().map(AsRef::as_ref);
-        let assigned = assignments::derive(placements, &world.observed.ring_addresses(), &Secret::new("t"));
+        let assigned = assignments::derive(placements, &world.observed.ring_addresses(), &world.observed.keys());
         assert_eq!(assigned.len(), n_phones as usize);
         for segment in assigned.values().flatten() {
             let stages = segment.encoder.unwrap();

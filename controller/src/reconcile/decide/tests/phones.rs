@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use polyphony_protocol::hub::SegmentPhase;
 
-use super::super::Action;
 use super::super::fixtures::World;
 use super::three_phones;
 
@@ -167,12 +166,11 @@ fn rings_are_of_one_arithmetic() {
 }
 
 #[test]
-fn a_phone_that_joins_gets_an_object_and_one_that_returns_keeps_its_spec() {
-    let mut world = World::new().with_phones(&[60]);
-    world.phone("a").object = None;
-    let actions = world.settle();
-    assert_eq!(actions, vec![Action::CreatePhone { name: "a".into() }]);
-    assert!(world.has_told("Joined"));
+fn a_phone_that_returns_keeps_its_spec_and_one_that_was_deleted_is_not_made_anew() {
+    let mut world = World::new().with_phones(&[60, 60]);
+    world.phone("b").object = None;
+    world.settle();
+    assert!(world.has_told("Joined") && world.observed.phones["b"].object.is_none());
     world.edit_phone("a", |phone| phone.spec.unschedulable = true);
     world.lose("a");
     world.settle();

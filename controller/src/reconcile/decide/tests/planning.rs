@@ -11,7 +11,6 @@ use super::super::{Action, decide};
 use super::three_phones;
 use crate::hub::assignments;
 use crate::routes;
-use crate::secret::Secret;
 
 #[test]
 fn a_deployment_is_planned_over_phones_that_together_hold_it() {
@@ -201,10 +200,9 @@ fn a_changed_strategy_is_planned_anew() {
 fn a_phone_is_told_its_own_segment_and_who_its_peers_are() {
     let mut world = three_phones();
     let actions = decide(&world.observed);
-    let token = Secret::new("t");
     let derive = |world: &World| {
         let placements = world.observed.placements.values().map(AsRef::as_ref);
-        assignments::derive(placements, &world.observed.ring_addresses(), &token)
+        assignments::derive(placements, &world.observed.ring_addresses(), &world.observed.keys())
     };
     let made: Vec<_> = actions.iter().filter(|action| matches!(action, Action::CreatePlacement(_))).collect();
     world.carry_out(made[0]);
@@ -217,7 +215,7 @@ fn a_phone_is_told_its_own_segment_and_who_its_peers_are() {
         let own = &segments[0];
         assert_eq!(&own.peers[own.stage as usize].phone, phone);
         assert!(own.peers.iter().all(|peer| peer.ring_address == "127.0.0.1:1"));
-        assert_eq!(own.ring_secret.len(), 64);
+        assert!(own.peers.iter().all(|peer| peer.key == format!("key-{}", peer.phone)));
         assert!(own.session_groups > 0, "the plan's groups reach the phone");
     }
     let first = assigned.keys().next().cloned().unwrap();
@@ -228,4 +226,7 @@ fn a_phone_is_told_its_own_segment_and_who_its_peers_are() {
         .filter(|peer| peer.phone == first)
         .collect();
     assert!(addresses.iter().all(|peer| peer.ring_address.is_empty()), "a phone that is gone cannot be dialled");
+    world.phone(&first).object = None;
+    let mut known = derive(&world).into_values().flatten().flat_map(|segment| segment.peers);
+    assert!(known.all(|peer| peer.key.is_empty() == (peer.phone == first)), "and one that was deleted is nobody");
 }

@@ -16,7 +16,6 @@ use crate::reconcile::problem::Unplanned;
 use crate::reconcile::problem::census::{Census, LeftOut};
 use crate::reconcile::setbacks::Cause;
 use crate::routes;
-use crate::secret::Secret;
 
 fn creates(actions: &[Action]) -> usize {
     actions.iter().filter(|action| matches!(action, Action::CreatePlacement(_))).count()
@@ -140,10 +139,9 @@ fn what_was_written_in_part_is_handed_to_nobody_and_goes() {
 fn stages_of_two_plans_make_no_ring() {
     let mut world = three_phones();
     world.settle();
-    let token = Secret::new("t");
     let derive = |world: &World| {
         let placements = world.observed.placements.values().map(AsRef::as_ref);
-        assignments::derive(placements, &world.observed.ring_addresses(), &token)
+        assignments::derive(placements, &world.observed.ring_addresses(), &world.observed.keys())
     };
     assert_eq!(derive(&world).len(), 2);
     type Edit = fn(&mut polyphony_api::SegmentPlacementSpec);

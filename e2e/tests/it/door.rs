@@ -1,0 +1,166 @@
+//! The door over time: certificates of seconds are renewed under answers, an authority is rotated under them, a phone sleeps and comes back, and
+//! one that was deleted does not.
+//!
+//! Needs root and `ip`, as what it is built of does.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use polyphony_e2e::shelf::wait_until;
+
+use crate::joining::{HOST, Lab, SMALL};
+use crate::manifests::{deployment, tiny_model};
+
+const LIFETIME: Duration = Duration::from_secs(9);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A control plane whose certificates live for seconds, and two phones, `near` on its machine and `far` on another, that serve `tiny` together.
+fn two_phones() -> Option<Lab> {
+    let mut lab = Lab::build()?;
+    let (data, hub) = (lab.path("data"), format!("{HOST}:0"));
+    let ports = ["--api-address", "127.0.0.1:0", "--gateway-address", "127.0.0.1:0", "--hub-address", hub.as_str()];
+    let lifetime = format!("{}s", LIFETIME.as_secs());
+    let terms = ["--data-dir", data.as_str(), "--certificate-lifetime", &lifetime, "--advertise", "never"];
+    let controller = lab.command("host", "polyphony-controller", &[&terms[..], &ports[..]].concat());
+    lab.start("controller", controller);
+    lab.wait_for("controller", "the controller is up");
+    for (namespace_of, name) in [("host", "near"), ("phone", "far")] {
+        join(&mut lab, namespace_of, name);
+    }
+    let manifest = format!("{}---\n{}", tiny_model(), deployment("tiny", "tiny", 2, "f32", 64));
+    std::fs::write(lab.path("manifest.yaml"), manifest).unwrap();
+    lab.polyctl(&["apply", "-f", &lab.path("manifest.yaml")]).unwrap().ok().unwrap();
+    available(&lab);
+    Some(lab)
+}
+
+fn join(lab: &mut Lab, namespace_of: &str, name: &str) {
+    let line = lab.line();
+    let arguments = [line.hub.as_str(), "--ca-hash", &line.ca_hash, "--name", name];
+    let command = lab.join(namespace_of, &line, &[&arguments[..], &SMALL].concat());
+    lab.start(name, command);
+    lab.wait_for(name, "joined");
+}
+
+fn available(lab: &Lab) {
+    let wait = ["wait", "--for=condition=Available", "inferencedeployment/tiny", "--timeout=60s"];
+    let waited = lab.polyctl(&wait).unwrap();
+    let logs = || ["controller", "near", "far"].map(|name| lab.log(name)).join("\n");
+    assert_eq!(waited.code, 0, "{waited:?}\n{}", logs());
+}
+
+/// Asks again and again; every answer has to be whole.
+fn answers_for(lab: &Lab, how_long: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < how_long {
+        let answer = lab.complete("tiny");
+        let is_whole = answer.starts_with("HTTP/1.1 200") && answer.contains("\"completion_tokens\":4");
+        assert!(is_whole, "{answer}\n{}\n{}", lab.log("controller"), lab.log("far"));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn times(log: &str, words: &str) -> usize {
+    log.lines().filter(|line| line.contains(words)).count()
+}
+
+fn signal(pid: u32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+fn is_ready(lab: &Lab, phone: &str) -> bool {
+    let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+    lab.polyctl(&["get", &format!("phone/{phone}"), "-o", path]).is_ok_and(|said| said.stdout.trim() == "True")
+}
+
+#[test]
+fn certificates_of_seconds_are_renewed_and_an_authority_is_rotated_under_answers() {
+    let Some(mut lab) = two_phones() else { return };
+    answers_for(&lab, 2 * LIFETIME);
+    let before = lab.line().ca_hash;
+    lab.polyctl(&["certs", "rotate"]).unwrap().ok().unwrap();
+    answers_for(&lab, Duration::from_secs(4));
+    let said = lab.polyctl(&["certs", "rotate", "--root"]).unwrap().ok().unwrap().stdout;
+    answers_for(&lab, LIFETIME + Duration::from_secs(4));
+    let log = lab.log("controller");
+    for phone in ["near", "far"] {
+        assert_eq!(times(&log, &format!("phone joined phone={phone} ")), 1, "no link was ended by it:\n{log}");
+    }
+    // Who joins now knows the new root; it takes part beside those that joined by the old one.
+    let listed = lab.polyctl(&["certs", "list"]).unwrap().ok().unwrap().stdout;
+    assert!(listed.contains("retired root") && listed.contains(&before), "{listed}");
+    let after =
+        listed.lines().find_map(|line| line.strip_prefix("root ")?.split_whitespace().nth(1)).unwrap().to_owned();
+    assert!(after != before && said.contains(&after), "{said}{listed}");
+    // Roots of before are forgotten once all have renewed.
+    lab.polyctl(&["certs", "rotate", "--forget-retired"]).unwrap().ok().unwrap();
+    answers_for(&lab, LIFETIME);
+    let old = lab.line_of(&before);
+    let said = lab.refused_with(&old.token, &["join", &old.hub, "--ca-hash", &before, "--data-dir", &lab.path("late")]);
+    assert!(said.contains("not the one of --ca-hash"), "{said}");
+    let new = lab.line_of(&after);
+    let arguments = [new.hub.as_str(), "--ca-hash", &after, "--name", "third", "--data-dir", &lab.path("third")];
+    let command = lab.join("phone", &new, &[&arguments[..], &SMALL].concat());
+    lab.start("third", command);
+    lab.wait_for("third", "joined");
+}
+
+#[test]
+fn a_phone_sleeps_past_its_certificate_and_comes_back_and_one_that_was_deleted_does_not() {
+    let Some(mut lab) = two_phones() else { return };
+    let far = lab.pid("far");
+    signal(far, "-STOP");
+    std::thread::sleep(LIFETIME + Duration::from_secs(3));
+    signal(far, "-CONT");
+    wait_until("the sleeper to be Ready", PATIENCE, || Ok(is_ready(&lab, "far").then_some(()))).unwrap();
+    available(&lab);
+    answers_for(&lab, Duration::from_secs(1));
+    // Killed, it starts again by what it has, and needs no token.
+    lab.end("far");
+    let again = lab.command("phone", "polyphony-agent", &["run"]);
+    lab.start("far-again", again);
+    lab.wait_for("far-again", "joined");
+    // Deleted, it is shut out, whatever certificate it has, and its peers let it go.
+    lab.polyctl(&["delete", "phone", "far"]).unwrap().ok().unwrap();
+    lab.wait_for("far-again", "no Phone far records this device's key");
+    let gone = lab.polyctl(&["get", "phones", "-o", "name"]).unwrap().ok().unwrap().stdout;
+    assert!(gone.contains("/near") && !gone.contains("/far"), "{gone}");
+    lab.end("far-again");
+    let said = lab.refused_with("", &["join"]);
+    assert!(said.contains("join again with a new token"), "{said}");
+    join(&mut lab, "phone", "far");
+    available(&lab);
+    answers_for(&lab, Duration::from_secs(1));
+    assert!(!lab.log("controller").contains("panicked") && !lab.log("near").contains("panicked"));
+}
+
+/// What nobody may read in a log: tokens, keys, private keys. Of everything that ran here.
+#[test]
+fn no_secret_is_in_any_log() {
+    let Some(lab) = two_phones() else { return };
+    let key = lab.polyctl(&["key", "create", "app"]).unwrap().ok().unwrap().stdout.trim().to_owned();
+    let line = lab.line();
+    // Refused and taken, and each told of in a log at its most talkative.
+    let arguments = [line.hub.as_str(), "--ca-hash", &line.ca_hash, "--name", "near", "--data-dir", &lab.path("other")];
+    let said = lab.refused_with(&line.token, &[&["join"], &arguments[..]].concat());
+    let mut secrets = lab.tokens();
+    secrets.extend([key, line.token]);
+    let api_token = std::fs::read_to_string(lab.path("data/token")).unwrap().trim().to_owned();
+    secrets.push(api_token);
+    let pems = [lab.path("data/authority.json"), lab.path("host/.polyphony/agent/identity/key.pem")];
+    for pem in pems {
+        let text = std::fs::read_to_string(&pem).unwrap_or_else(|error| panic!("{pem}: {error}")).replace("\\n", "\n");
+        let is_body = |line: &&str| line.len() == 64 && !line.contains('-');
+        // Lines of what only a private key has: those of certificates are no secret.
+        let private = text.split("PRIVATE KEY-----").skip(1).step_by(2);
+        secrets.extend(private.filter_map(|part| part.lines().find(is_body).map(str::to_owned)));
+    }
+    assert!(secrets.len() > 6 && secrets.iter().all(|secret| secret.len() > 20), "{}", secrets.len());
+    for name in ["controller", "near", "far"] {
+        let log = lab.log(name);
+        let found = secrets.iter().filter(|secret| log.contains(secret.as_str())).count();
+        assert_eq!(found, 0, "{name} has a secret in its log");
+        assert!(!log.is_empty());
+    }
+    assert!(secrets.iter().all(|secret| !said.contains(secret.as_str())), "nor is one in what a person reads");
+}
