@@ -136,6 +136,12 @@ pub struct Placement {
     /// every phone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phone_selector: BTreeMap<String, String>,
+    /// Which phones may see text, by their labels: embedding, output matrix, the first layer and the last are on these alone, and what
+    /// stands by too. Phones between them see hidden states. Absent or empty means every phone. Labels under `trust.polyphony.dev/`
+    /// are meant for it: an admin gives them to a phone, or the token that it joined by; an agent gives itself none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::selector::schema")]
+    pub trusted_phones: Option<LabelSelector>,
     /// The fewest phones to spread over.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1024))]
@@ -172,6 +178,7 @@ impl Default for Placement {
         Self {
             selector: None,
             phone_selector: BTreeMap::new(),
+            trusted_phones: None,
             min_phones: 1,
             max_phones: None,
             memory_fraction: default_memory_fraction(),

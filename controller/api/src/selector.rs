@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 use serde_json::json;
 
@@ -20,20 +21,35 @@ impl Placement {
     /// schema refuses, selects nothing.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         let has_each = self.phone_selector.iter().all(|(key, value)| labels.get(key) == Some(value));
-        let is_selected = match &self.selector {
-            None => true,
-            Some(selector) => Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels)),
-        };
-        has_each && is_selected
+        has_each && matches(self.selector.as_ref(), labels)
+    }
+
+    /// Whether a phone with these labels may see text.
+    pub fn trusts(&self, labels: &BTreeMap<String, String>) -> bool {
+        matches(self.trusted_phones.as_ref(), labels)
     }
 
     /// What is asked of labels, as `kubectl get -l` takes it; empty when nothing is.
     pub fn selector_text(&self) -> String {
         let mut selector: Selector = self.phone_selector.clone().into_iter().collect();
-        selector
-            .extend(self.selector.clone().and_then(|selector| Selector::try_from(selector).ok()).unwrap_or_default());
+        selector.extend(read(self.selector.as_ref()).unwrap_or_default());
         selector.to_string()
     }
+
+    /// What is asked of the labels of phones that may see text; empty when nothing is.
+    pub fn trusted_text(&self) -> String {
+        read(self.trusted_phones.as_ref()).unwrap_or_default().to_string()
+    }
+}
+
+/// None for one that cannot be read.
+fn read(selector: Option<&LabelSelector>) -> Option<Selector> {
+    selector.map_or_else(|| Some(Selector::default()), |selector| Selector::try_from(selector.clone()).ok())
+}
+
+/// One that cannot be read, which the schema refuses, matches nothing.
+fn matches(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
+    read(selector).is_some_and(|selector| selector.matches(labels))
 }
 
 /// A label selector, held to what a cluster's API server checks in code: the operators, and values where they belong.
@@ -123,6 +139,14 @@ mod tests {
                 Placement { selector: serde_json::from_value(selector.clone()).unwrap(), ..Placement::default() };
             assert_eq!(placement.selects(&kitchen), expected, "{selector}");
         }
+        let trusting = |selector: serde_json::Value| Placement {
+            trusted_phones: serde_json::from_value(selector).unwrap(),
+            ..Placement::default()
+        };
+        assert!(Placement::default().trusts(&kitchen));
+        assert!(trusting(json!({ "matchLabels": { "room": "kitchen" } })).trusts(&kitchen));
+        assert!(!trusting(json!({ "matchLabels": { "trust.polyphony.dev/own": "true" } })).trusts(&kitchen));
+        assert!(!trusting(json!({ "matchExpressions": [{ "key": "room", "operator": "?" }] })).trusts(&kitchen));
         let deprecated = Placement { phone_selector: labels(&[("room", "kitchen")]), ..Placement::default() };
         assert!(deprecated.selects(&kitchen) && !deprecated.selects(&labels(&[("room", "hall")])));
         assert!(Placement::default().selects(&labels(&[])));

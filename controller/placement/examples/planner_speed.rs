@@ -144,6 +144,7 @@ fn model(n_layers: usize, layer_bytes: u64) -> ModelCosts {
         layer_multiply_adds: 3_500_000,
         head_multiply_adds: 28_000_000,
         logits_bytes: 196_608,
+        second_embedding: None,
         experts: None,
     }
 }
@@ -152,6 +153,7 @@ fn phone(random: &mut Random, i: usize, mean_mib: u64) -> PhoneCosts {
     let seconds_per_layer = random.between(0.5e-3, 6e-3);
     PhoneCosts {
         name: format!("phone-{i:04}"),
+        is_trusted: true,
         allocatable_bytes: (mean_mib as f64 * random.between(0.5, 1.5)) as u64 * MIB,
         seconds_per_layer,
         seconds_per_layer_per_further_row: Some(seconds_per_layer * random.between(0.3, 0.9)),

@@ -77,7 +77,10 @@ pub fn plan_by(strategy: Strategy, problem: &Problem) -> Result<Plan, Infeasible
         Ok(()) => Ok(plan),
         // A rule that does not look at a limit may break it; whatever else is wrong is ours.
         Err(
-            violation @ (Violation::OverBudget { .. } | Violation::Unreachable { .. } | Violation::StageCount { .. }),
+            violation @ (Violation::OverBudget { .. }
+            | Violation::NotTrusted { .. }
+            | Violation::Unreachable { .. }
+            | Violation::StageCount { .. }),
         ) => Err(has_none(violation.to_string())),
         Err(violation) => Err(Infeasible::Rejected { violation: violation.to_string() }),
     }

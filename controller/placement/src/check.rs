@@ -33,6 +33,8 @@ pub enum Violation {
     EndMisplaced { stage: usize, embedding: bool, head: bool },
     #[error("{phone} would hold {bytes} bytes and may hold {budget_bytes}")]
     OverBudget { phone: String, bytes: u64, budget_bytes: u64 },
+    #[error("{phone} would have layer {layer}, and layers that see text are for trusted phones")]
+    NotTrusted { phone: String, layer: u32 },
     #[error(
         "{phone} would keep layers {from}..{to} ready, which must contain its own {own_from}..{own_to} and end with the model"
     )]
@@ -69,6 +71,7 @@ pub fn check(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     let phones = stages_phones(problem, plan)?;
     check_counts(problem, plan)?;
     check_layers(problem, plan)?;
+    check_trust(problem, plan, &phones)?;
     check_memory(problem, plan, &phones)?;
     check_standby(problem, plan)?;
     let ring = check_predictions(problem, plan, &phones)?;
@@ -124,6 +127,20 @@ fn check_layers(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     let n_layers = problem.model.layer_bytes.len();
     if expected as usize != n_layers {
         return Err(Violation::LayersMissing { to: expected, n_layers });
+    }
+    Ok(())
+}
+
+/// Where text is read and written, phones are trusted: also with what stands by.
+fn check_trust(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result<(), Violation> {
+    let ends = [0, problem.model.layer_bytes.len() as u32 - 1];
+    let seeing = || ends.into_iter().chain(problem.model.second_embedding);
+    for (stage, &phone) in plan.stages.iter().zip(phones) {
+        let (from, to) = stage.standby.unwrap_or((stage.holds.layers_from, stage.holds.layers_to));
+        let seen = seeing().find(|layer| (from..to).contains(layer));
+        if let Some(layer) = seen.filter(|_| !problem.phones[phone].is_trusted) {
+            return Err(Violation::NotTrusted { phone: stage.phone.clone(), layer });
+        }
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(crate) struct Costs<'a> {
     head: Vec<f64>,
     /// Of the usable phones, where they are not too many for one.
     hops: Option<Rc<HopTable>>,
-    /// All layers take the same bytes.
+    /// All layers take the same bytes, and whoever may hold one of those between the ends may hold any.
     pub(crate) has_even_layers: bool,
 }
 
@@ -106,7 +106,8 @@ impl<'a> Costs<'a> {
             embedding: none(),
             head: none(),
             hops: None,
-            has_even_layers: model.layer_bytes.windows(2).all(|pair| pair[0] == pair[1]),
+            has_even_layers: model.layer_bytes.windows(2).all(|pair| pair[0] == pair[1])
+                && model.second_embedding.is_none(),
         };
         costs.usable =
             (0..problem.phones.len()).filter(|&i| costs.has_usable_figures(i) && costs.holds_something(i)).collect();
@@ -236,14 +237,42 @@ impl<'a> Costs<'a> {
         self.prefix[to] - self.prefix[from]
     }
 
+    /// Whether `phone` may have layers `[from, to)` in memory, whatever room there is: those that see text are for trusted phones.
+    pub(crate) fn may_hold(&self, phone: usize, from: usize, to: usize) -> bool {
+        let sees_text =
+            from == 0 || to == self.n_layers || self.second_embedding().is_some_and(|at| (from..to).contains(&at));
+        self.is_trusted(phone) || !sees_text
+    }
+
+    fn second_embedding(&self) -> Option<usize> {
+        self.problem.model.second_embedding.map(|layer| layer as usize)
+    }
+
+    pub(crate) fn are_all_trusted(&self) -> bool {
+        self.usable.iter().all(|&phone| self.is_trusted(phone))
+    }
+
+    /// Whether it may hold layers that see text.
+    pub(crate) fn is_trusted(&self, phone: usize) -> bool {
+        self.problem.phones[phone].is_trusted
+    }
+
     pub(crate) fn fits(&self, phone: usize, from: usize, to: usize) -> bool {
-        self.segment_bytes(from, to) <= self.budget[phone]
+        self.may_hold(phone, from, to) && self.segment_bytes(from, to) <= self.budget[phone]
+    }
+
+    /// Whether a segment of layers `own` fits that also keeps the layers of `span` around them.
+    pub(crate) fn span_fits(&self, phone: usize, own: (usize, usize), span: (usize, usize)) -> bool {
+        self.may_hold(phone, span.0, span.1) && self.span_bytes(own, span) <= self.budget[phone]
     }
 
     /// The most layers `phone` can hold from `from` on without reaching the last layer.
     pub(crate) fn reach(&self, phone: usize, from: usize) -> usize {
         let mut besides = self.problem.model.activation_bytes;
         if from == 0 {
+            if !self.is_trusted(phone) {
+                return 0;
+            }
             besides = besides.saturating_add(self.problem.model.embedding_bytes);
         }
         let Some(room) = self.budget[phone].checked_sub(besides) else {
@@ -251,14 +280,18 @@ impl<'a> Costs<'a> {
         };
         let limit = self.prefix[from].saturating_add(room);
         // Boundaries after `from` and before the last layer's end, as far as they fit.
-        self.prefix[from + 1..self.n_layers.max(from + 1)].partition_point(|&bytes| bytes <= limit)
+        let n_layers = self.prefix[from + 1..self.n_layers.max(from + 1)].partition_point(|&bytes| bytes <= limit);
+        match self.second_embedding().filter(|&at| at >= from && !self.is_trusted(phone)) {
+            Some(at) => n_layers.min(at - from),
+            None => n_layers,
+        }
     }
 
     /// The most layers `phone` can hold up to the last one, the first layer left out.
     pub(crate) fn reach_back(&self, phone: usize) -> usize {
         let model = &self.problem.model;
         let besides = model.activation_bytes.saturating_add(model.head_bytes);
-        let Some(room) = self.budget[phone].checked_sub(besides) else {
+        let Some(room) = self.budget[phone].checked_sub(besides).filter(|_| self.is_trusted(phone)) else {
             return 0;
         };
         let n = self.n_layers;

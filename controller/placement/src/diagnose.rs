@@ -53,6 +53,10 @@ pub(crate) fn explain(costs: &Costs<'_>) -> Infeasible {
         let example = problem.phones.first().map_or_else(String::new, |phone| phone.name.clone());
         return Infeasible::NoUsablePhones { n_phones: problem.phones.len() as u32, example };
     }
+    let n_trusted = with_figures.iter().filter(|&&phone| costs.is_trusted(phone)).count();
+    if n_trusted == 0 {
+        return Infeasible::NoTrustedPhones { n_phones: with_figures.len() as u32 };
+    }
     let wanted = problem.demand.min_phones;
     if wanted as usize > costs.n_layers {
         return Infeasible::TooFewLayers { wanted, n_layers: costs.n_layers as u32 };
@@ -83,6 +87,9 @@ pub(crate) fn explain(costs: &Costs<'_>) -> Infeasible {
     let unreachable = pairs.filter(|&(i, j)| !costs.hop_seconds(i, j).is_finite()).count() as u32;
     if unreachable > 0 {
         return Infeasible::Unreachable { unreachable, n_pairs };
+    }
+    if n_trusted < with_figures.len() {
+        return Infeasible::TrustedPhonesTooSmall { n_trusted: n_trusted as u32 };
     }
     let largest_layer_bytes = (0..costs.n_layers).map(|l| costs.layers_bytes(l, l + 1)).max().unwrap_or(0);
     Infeasible::Packing { needed_bytes, available_bytes, largest_layer_bytes, n_phones }

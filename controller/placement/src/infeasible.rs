@@ -13,6 +13,20 @@ pub enum Infeasible {
     )]
     NoUsablePhones { n_phones: u32, example: String },
 
+    #[error(
+        "layers that see text are for trusted phones, and none of {} is one of spec.placement.trustedPhones: \
+         label one that is yours, or widen that selector",
+        phones(*n_phones)
+    )]
+    NoTrustedPhones { n_phones: u32 },
+
+    #[error(
+        "layers that see text are for trusted phones, and with {} of these no split fits: \
+         trust another phone, or give a trusted one more memory",
+        phones(*n_trusted)
+    )]
+    TrustedPhonesTooSmall { n_trusted: u32 },
+
     #[error("at least {wanted} phones are asked for and {have} can take part: join more phones, or lower minPhones")]
     TooFewPhones { wanted: u32, have: u32 },
 

@@ -188,7 +188,7 @@ fn candidates(costs: &Costs<'_>, found: Option<&Ring>) -> Vec<usize> {
         return costs.usable.clone();
     }
     let mut chosen = found.map(|ring| ring.phones.clone()).unwrap_or_default();
-    for phone in search::by_speed(costs) {
+    for phone in search::ends_first(costs, &search::by_speed(costs)) {
         if chosen.len() >= max_phones {
             break;
         }

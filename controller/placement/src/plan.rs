@@ -103,6 +103,8 @@ pub enum WhyLeftOut {
     UnusableFigures,
     /// Not even one layer fits.
     TooLittleMemory,
+    /// All layers see text, and are for trusted phones.
+    NotTrusted,
     /// The ring is no better with it.
     NoGain,
 }
@@ -175,6 +177,7 @@ impl fmt::Display for WhyLeftOut {
         f.write_str(match self {
             WhyLeftOut::UnusableFigures => "a measured time of it cannot be true",
             WhyLeftOut::TooLittleMemory => "not even one layer fits",
+            WhyLeftOut::NotTrusted => "all layers of the model see text and are for trusted phones",
             WhyLeftOut::NoGain => "the ring is no better with it",
         })
     }

@@ -136,6 +136,8 @@ fn left_out(costs: &Costs<'_>, ring: &Ring) -> Vec<LeftOut> {
         .map(|phone| {
             let why = if !costs.has_usable_figures(phone) {
                 WhyLeftOut::UnusableFigures
+            } else if costs.n_layers <= 2 && !costs.is_trusted(phone) {
+                WhyLeftOut::NotTrusted
             } else if costs.usable.binary_search(&phone).is_err() {
                 WhyLeftOut::TooLittleMemory
             } else {

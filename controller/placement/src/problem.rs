@@ -45,6 +45,9 @@ pub struct ModelCosts {
     pub activation_bytes: u64,
     /// One hidden state on the wire, header included.
     pub hop_bytes: u64,
+    /// The layer besides the first at which tokens are looked up in the embedding: the first one of a decoder that has an encoder before it.
+    #[serde(default)]
+    pub second_embedding: Option<u32>,
     /// Of the layers' bytes those of experts, of which a token reads some alone.
     #[serde(default)]
     pub experts: Option<ExpertCosts>,
@@ -79,6 +82,10 @@ pub struct ExpertCosts {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PhoneCosts {
     pub name: String,
+    /// Whether it may hold what text is read and written with: the first layer with the embedding, the last with the output matrix, and the
+    /// layer of [`ModelCosts::second_embedding`].
+    #[serde(default = "yes")]
+    pub is_trusted: bool,
     /// Memory this phone may give to segments, before `Demand::memory_fraction`.
     pub allocatable_bytes: u64,
     /// Decode: a step of one row through one layer.
@@ -99,6 +106,10 @@ pub struct PhoneCosts {
     pub seconds_head_per_further_row: Option<f64>,
     /// Prefill: one layer, divided by the tokens of the chunk.
     pub prefill_seconds_per_layer_per_token: f64,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Measured speeds of a phone.
@@ -201,6 +212,7 @@ impl PhoneCosts {
         });
         Self {
             name: name.into(),
+            is_trusted: true,
             allocatable_bytes,
             seconds_per_layer: arithmetic(model.layer_multiply_adds).max(reading(of_one)),
             // The weights have been read for the first row, but for experts that it does not take.

@@ -15,6 +15,8 @@ const MAX_EVALUATIONS: usize = 5_000;
 const MAX_SHAKEN: usize = 10_000;
 /// Phones that the search moves among at least, where there are so many.
 const MIN_POOL: usize = 20;
+/// Among them of those that may hold the ends, where not all may: so many of the fastest, and of the roomiest.
+const MIN_TRUSTED: usize = 4;
 
 /// The best ring found, None when none was found that fits.
 pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring, Score)> {
@@ -86,6 +88,11 @@ fn chosen(costs: &Costs<'_>, previous: Option<&Ring>, at_least: usize) -> Vec<us
     }
     let (fast, roomy) = (by_speed(costs), by_room(costs));
     let mut pool: BTreeSet<usize> = previous.map(|ring| ring.phones.iter().copied().collect()).unwrap_or_default();
+    if !costs.are_all_trusted() {
+        for ranked in [&fast, &roomy] {
+            pool.extend(trusted(costs, ranked).take(MIN_TRUSTED));
+        }
+    }
     for rank in 0..costs.usable.len() {
         if pool.len() >= wanted {
             break;
@@ -108,6 +115,18 @@ fn phones_needed(costs: &Costs<'_>) -> usize {
         }
     }
     n
+}
+
+/// Those of `ranked` that may hold the ends.
+fn trusted<'a>(costs: &'a Costs<'_>, ranked: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
+    ranked.iter().copied().filter(|&phone| costs.is_trusted(phone))
+}
+
+/// `ranked`, but for the first two that may hold the ends, who come before all others.
+pub(crate) fn ends_first(costs: &Costs<'_>, ranked: &[usize]) -> Vec<usize> {
+    let ends: Vec<usize> = trusted(costs, ranked).take(2).collect();
+    let others = ranked.iter().copied().filter(|phone| !ends.contains(phone));
+    ends.iter().copied().chain(others).collect()
 }
 
 /// Usable phones, the fastest first.
@@ -141,14 +160,19 @@ impl Search<'_, '_> {
     fn starts(&mut self, previous: Option<&Ring>) -> Vec<Vec<usize>> {
         let mut starts: Vec<Vec<usize>> = previous.map(|ring| ring.phones.clone()).into_iter().collect();
         let (min, max) = (self.costs.min_stages(), self.costs.max_stages());
-        for ranked in [by_speed(self.costs), by_room(self.costs)] {
+        let mut rankings = vec![by_speed(self.costs), by_room(self.costs)];
+        if !self.costs.are_all_trusted() {
+            rankings.extend(rankings.clone().iter().map(|ranked| ends_first(self.costs, ranked)));
+        }
+        for ranked in rankings {
             let ranked: Vec<usize> = ranked.into_iter().filter(|phone| self.pool.contains(phone)).collect();
             let mut best: Option<(Vec<usize>, Score)> = None;
             let mut first = true;
             for k in min..=max.min(ranked.len()) {
-                // Roomy phones at both ends, where embedding and output matrix need the space.
+                // Trusted and roomy phones at both ends, where embedding and output matrix need the space.
                 let mut ends_roomy = ranked[..k].to_vec();
-                ends_roomy.sort_by_key(|&phone| std::cmp::Reverse(self.costs.budget[phone]));
+                ends_roomy
+                    .sort_by_key(|&phone| std::cmp::Reverse((self.costs.is_trusted(phone), self.costs.budget[phone])));
                 if k > 2 {
                     let tail = ends_roomy.remove(1);
                     ends_roomy.push(tail);

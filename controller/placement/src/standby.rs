@@ -7,7 +7,8 @@
 //! neighbour is slow, or the phone itself is. As no stage's choice touches another's memory, and each tries every
 //! pair, the sum over the ring is the greatest there is.
 //!
-//! A giver keeps a layer: a boundary never moves over a whole stage. Embedding and output matrix never stand by.
+//! A giver keeps a layer: a boundary never moves over a whole stage. Embedding and output matrix never stand by; so the first layer and
+//! the last never do, and a phone that is not trusted with the ends is never asked to keep one.
 
 use crate::costs::{Costs, Ring};
 use crate::plan::Plan;
@@ -36,7 +37,7 @@ fn spans(costs: &Costs<'_>, ring: &Ring) -> Vec<(usize, usize)> {
             let share = giver.map_or(0.0, |(giver, ..)| seconds(giver) / (seconds(giver) + seconds(phone)));
             share * (1..=n_layers).map(|m| 1.0 / m as f64).sum::<f64>()
         };
-        let fits = |span: (usize, usize)| costs.span_bytes((from, to), span) <= costs.budget[phone];
+        let fits = |span: (usize, usize)| costs.span_fits(phone, (from, to), span);
         let mut best = (0.0, (from, to));
         for n_left in 0..=most_left {
             // The more on the right the better: the most that still fits beside what is on the left.

@@ -173,7 +173,9 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         for rate in counted.profile.usable(&brief.deployment.spec) {
             let (phones, estimates) = classes.entry(&rate.numerics).or_default();
             phones.push(counted);
-            estimates.push(PhoneCosts::from_speed(counted.name, allocatable_bytes, &rate.speed, &brief.weights));
+            let costs = PhoneCosts::from_speed(counted.name, allocatable_bytes, &rate.speed, &brief.weights);
+            let is_trusted = brief.deployment.spec.placement.trusts(counted.object.labels());
+            estimates.push(PhoneCosts { is_trusted, ..costs });
         }
     }
     let nothing = BTreeMap::new();

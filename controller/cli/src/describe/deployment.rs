@@ -76,12 +76,14 @@ fn wishes(placement: &Placement) -> String {
     };
     let labels = placement.selector_text();
     let selector = if labels.is_empty() { String::new() } else { format!(" with {labels}") };
+    let labels = placement.trusted_text();
+    let trust = if labels.is_empty() { String::new() } else { format!(", the ends on those with {labels}") };
     let sharing = match (placement.allow_sharing, placement.assume_others_idle) {
         (false, _) => ", shared with no other deployment",
         (true, true) => ", planned as though other deployments were idle",
         (true, false) => "",
     };
-    format!("{phones}{selector}, {:.0} % of their memory{sharing}", placement.memory_fraction * 100.0)
+    format!("{phones}{selector}{trust}, {:.0} % of their memory{sharing}", placement.memory_fraction * 100.0)
 }
 
 /// What differs from the usual: nothing to say where it is on with its defaults.

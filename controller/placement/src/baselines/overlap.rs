@@ -78,5 +78,5 @@ fn fits(costs: &Costs<'_>, phone: usize, own: (usize, usize), span: (usize, usiz
     let weights = costs.weight_bytes(own.0, own.1)
         + costs.layer_weight_bytes(span.0, own.0)
         + costs.layer_weight_bytes(own.1, span.1);
-    weights as f64 <= limit && costs.span_bytes(own, span) <= costs.budget[phone]
+    weights as f64 <= limit && costs.span_fits(phone, own, span)
 }

@@ -81,7 +81,7 @@ fn alone(problem: &Problem, phone: &PhoneCosts) -> Option<f64> {
     let figures = [phone.seconds_per_step, phone.seconds_embedding, phone.seconds_head, further_layer, further_head];
     let is_believed = (MIN_LAYER_SECONDS..=MAX_SECONDS).contains(&phone.seconds_per_layer)
         && figures.iter().all(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
-    if bytes > budget || !is_believed {
+    if bytes > budget || !is_believed || !phone.is_trusted {
         return None;
     }
     let first_row = phone.seconds_per_step

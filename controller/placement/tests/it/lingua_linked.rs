@@ -90,5 +90,7 @@ fn fits(problem: &Problem, phone: usize, from: usize, to: usize) -> bool {
     let ends = if from == 0 { model.embedding_bytes } else { 0 } + if to == n { model.head_bytes } else { 0 };
     let shared = if from == 0 && to == n { model.shared_bytes } else { 0 };
     let budget = problem.phones[phone].allocatable_bytes as f64 * demand.memory_fraction / demand.generations_in_memory;
-    layers + ends + model.activation_bytes - shared <= budget as u64
+    let decodes = model.second_embedding.is_some_and(|layer| from <= layer as usize && (layer as usize) < to);
+    let sees_text = from == 0 || to == model.layer_bytes.len() || decodes;
+    (problem.phones[phone].is_trusted || !sees_text) && layers + ends + model.activation_bytes - shared <= budget as u64
 }

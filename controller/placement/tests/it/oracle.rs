@@ -58,6 +58,10 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
     let mut further_round = 0.0;
     for (stage, (&phone, &to)) in order.iter().zip(ends).enumerate() {
         let costs = &problem.phones[phone];
+        let decodes = model.second_embedding.is_some_and(|layer| from <= layer as usize && (layer as usize) < to);
+        if !costs.is_trusted && (from == 0 || to == n_layers || decodes) {
+            return None;
+        }
         let layers = model.layer_bytes[from..to].iter();
         let mut bytes = layers.fold(model.activation_bytes, |sum, layer| sum.saturating_add(*layer).saturating_add(kv));
         let mut seconds = (to - from) as f64 * costs.seconds_per_layer + costs.seconds_per_step;

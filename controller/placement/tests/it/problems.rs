@@ -17,6 +17,7 @@ pub(crate) fn model() -> ModelCosts {
         layer_multiply_adds: 3_000_000,
         head_multiply_adds: 28_000_000,
         logits_bytes: 196_608,
+        second_embedding: None,
         experts: None,
     }
 }
@@ -24,6 +25,7 @@ pub(crate) fn model() -> ModelCosts {
 pub(crate) fn phone(name: &str, allocatable_mib: u64, milliseconds_per_layer: f64) -> PhoneCosts {
     PhoneCosts {
         name: name.to_owned(),
+        is_trusted: true,
         allocatable_bytes: allocatable_mib * MIB,
         seconds_per_layer: milliseconds_per_layer * 1e-3,
         seconds_per_layer_per_further_row: None,
@@ -108,7 +110,7 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
     let total_mib = n_layers as u64 * 12 + 60;
     let alike = random.chance(4);
     let speed = random.between(0.2, 8.0);
-    let phones: Vec<PhoneCosts> = (0..n_phones)
+    let mut phones: Vec<PhoneCosts> = (0..n_phones)
         .map(|i| {
             let speed = if alike { speed } else { random.between(0.2, 8.0) };
             let mut phone = phone(&format!("phone-{i}"), random.within(total_mib / 6, total_mib * 5 / 4), speed);
@@ -158,6 +160,12 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
         };
         let is_whole = random.chance(2);
         links.access = phones.iter().map(|_| (is_whole || random.chance(2)).then(|| access(&mut random))).collect();
+    }
+    // Some are not trusted with layers that see text, of which a model with an encoder has one more.
+    let mut model = model;
+    if random.chance(3) {
+        phones.iter_mut().for_each(|phone| phone.is_trusted = random.chance(2));
+        model.second_embedding = random.chance(2).then(|| random.within(0, n_layers as u64 - 1) as u32);
     }
     Problem { model, phones, links, demand, previous: None }
 }

@@ -67,6 +67,14 @@ fn a_broken_demand_or_an_empty_house_is_refused_by_name() {
     let cases = [
         (problem(vec![]), "NoPhones"),
         (with(|p| p.demand.min_phones = 3), "TooFewPhones"),
+        (with(|p| p.phones.iter_mut().for_each(|p| p.is_trusted = false)), "NoTrustedPhones"),
+        (
+            with(|p| {
+                p.phones[0].is_trusted = false;
+                p.phones[1].allocatable_bytes = 14 * MIB;
+            }),
+            "TrustedPhonesTooSmall",
+        ),
         (with(|p| p.demand.max_phones = 0), "InvalidDemand"),
         (with(|p| (p.demand.min_phones, p.demand.max_phones) = (2, 1)), "InvalidDemand"),
         (with(|p| p.demand.memory_fraction = 0.0), "InvalidDemand"),

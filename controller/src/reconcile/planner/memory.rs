@@ -181,6 +181,7 @@ pub(super) mod tests {
     pub(in crate::reconcile::planner) fn measured(phones: &[(&str, u64, f64)]) -> Problem {
         let phone = |&(name, allocatable_bytes, seconds_per_layer): &(&str, u64, f64)| PhoneCosts {
             name: name.to_owned(),
+            is_trusted: true,
             allocatable_bytes,
             seconds_per_layer,
             seconds_per_layer_per_further_row: None,

@@ -41,7 +41,9 @@ fn without_standby(plan: &Plan) -> Plan {
 fn is_no_roomier(older: &Problem, newer: &Problem) -> bool {
     let is_usable = |phone: &PhoneCosts| (MIN_LAYER_SECONDS..=MAX_SECONDS).contains(&phone.seconds_per_layer);
     let is_no_better = |(then, now): (&PhoneCosts, &PhoneCosts)| {
-        now.allocatable_bytes <= then.allocatable_bytes && (is_usable(then) || !is_usable(now))
+        now.allocatable_bytes <= then.allocatable_bytes
+            && (is_usable(then) || !is_usable(now))
+            && (then.is_trusted || !now.is_trusted)
     };
     let is_way = |problem: &Problem, from: usize, to: usize| {
         let link = problem.links.between(from, to);

@@ -102,6 +102,7 @@ fn model_costs(manifest: &Manifest, dtype: ActivationType, kv_type: KvType) -> M
         // Of no weight.
         activation_bytes: 0,
         hop_bytes: HEADER_BYTES as u64 + row_bytes,
+        second_embedding: of.encoder.map(|encoder| encoder.n_layers),
         experts: expert_costs(manifest),
         layer_multiply_adds: of.multiply_adds_per_layer(),
         head_multiply_adds: of.multiply_adds_of_head(),

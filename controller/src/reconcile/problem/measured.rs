@@ -247,6 +247,7 @@ mod tests {
     fn phone(name: &str, milliseconds_per_layer: f64) -> PhoneCosts {
         PhoneCosts {
             name: name.to_owned(),
+            is_trusted: true,
             allocatable_bytes: 0,
             seconds_per_layer: milliseconds_per_layer / 1e3,
             seconds_per_layer_per_further_row: None,

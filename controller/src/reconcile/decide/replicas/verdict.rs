@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kube::ResourceExt;
 use polyphony_api::SegmentPlacement;
 
 use super::Round;
@@ -63,6 +64,9 @@ impl Round<'_, '_> {
             let reason = Some("SegmentFailed");
             return Verdict::Needs(Need { cause: texts.join("; "), avoid, reason, frees: false });
         }
+        if let Some(cause) = self.no_more_trusted(newest) {
+            return needs(cause);
+        }
         if let Some(cause) = self.other_class(newest) {
             return needs(cause);
         }
@@ -84,6 +88,24 @@ impl Round<'_, '_> {
         let (from, to, why) =
             newest.links().into_iter().find_map(|(from, to)| Some((from, to, *down.get(&(from, to))?)))?;
         Some(format!("{from} and {to} cannot reach each other: {why}"))
+    }
+
+    /// A phone that sees text and is not trusted with it any more.
+    fn no_more_trusted(&self, newest: &Generation<'_>) -> Option<String> {
+        let n_layers = newest.segments.last()?.spec.holds.to;
+        let sees_text = |segment: &&&SegmentPlacement| {
+            let spec = &segment.spec;
+            let (from, to) =
+                spec.standby.as_ref().map_or((spec.holds.from, spec.holds.to), |kept| (kept.from, kept.to));
+            from == 0 || to == n_layers || spec.encoder_layers.is_some_and(|decoder| (from..to).contains(&decoder))
+        };
+        let is_trusted = |phone: &str| {
+            let object = self.observed.phones.get(phone).and_then(|seen| seen.object.as_ref());
+            object.is_none_or(|object| self.deployment.spec.placement.trusts(object.labels()))
+        };
+        let mut seeing = newest.segments.iter().filter(sees_text).map(|segment| segment.spec.phone.as_str());
+        let phone = seeing.find(|phone| !is_trusted(phone))?;
+        Some(format!("{phone} has layers that see text, and not the labels of spec.placement.trustedPhones"))
     }
 
     /// A phone whose agent does not compute in the plan's class any more: another version of it, or another `--backend`.

@@ -180,3 +180,53 @@ fn a_phone_that_returns_keeps_its_spec_and_one_that_was_deleted_is_not_made_anew
     assert!(world.has_told("Rejoined"));
     assert!(world.observed.phones["a"].object.as_ref().unwrap().spec.unschedulable);
 }
+
+#[test]
+fn layers_that_see_text_are_on_trusted_phones_alone() {
+    let label = |is_own: bool| is_own.then(|| BTreeMap::from([("trust.polyphony.dev/own".to_owned(), String::new())]));
+    let selector = r#"{"matchExpressions": [{"key": "trust.polyphony.dev/own", "operator": "Exists"}]}"#;
+    for has_encoder in [false, true] {
+        let world = World::new().with_phones(&[100, 100, 100, 100, 100]);
+        let world = if has_encoder { world.with_encoder() } else { world };
+        let mut world = world.with_deployment(|spec| {
+            (spec.placement.min_phones, spec.placement.max_phones) = (4, Some(4));
+            spec.placement.trusted_phones = serde_json::from_str(selector).unwrap();
+        });
+        world.settle();
+        assert_eq!(world.condition("Available"), "False NoTrustedPhones");
+        let remedy = world.message("Available");
+        assert!(remedy.contains("spec.placement.trustedPhones"), "{remedy}");
+
+        // The phones that have layers which see text, kept ready ones among them.
+        let seeing = |world: &World, number: u64| {
+            let stages = world.generation(number);
+            assert_eq!(stages.len(), 4);
+            let sees = |from: u32, to: u32| from == 0 || to == 6 || (has_encoder && (from..to).contains(&3));
+            let mut names: Vec<String> = Vec::new();
+            for stage in stages {
+                let holds = (stage.spec.holds.from, stage.spec.holds.to);
+                let kept = stage.spec.standby.as_ref().map_or(holds, |kept| (kept.from, kept.to));
+                names.extend(sees(kept.0, kept.1).then(|| stage.spec.phone.clone()));
+            }
+            names.sort();
+            names.dedup();
+            names
+        };
+        for name in ["b", "d", "e"] {
+            world.edit_phone(name, |phone| phone.metadata.labels = label(true));
+        }
+        world.settle();
+        let first = seeing(&world, 1);
+        assert!(first.iter().all(|name| ["b", "d", "e"].contains(&name.as_str())), "{first:?}");
+
+        world.report(SegmentPhase::Ready);
+        world.settle();
+        assert_eq!(world.condition("Available"), "True Serving");
+        world.edit_phone(&first[0], |phone| phone.metadata.labels = label(false));
+        world.edit_phone("a", |phone| phone.metadata.labels = label(true));
+        world.settle();
+        assert!(world.told.iter().any(|(_, note)| note.contains("layers that see text")), "{:?}", world.told);
+        let second = seeing(&world, 2);
+        assert!(!second.contains(&first[0]), "{second:?}");
+    }
+}
