@@ -3,6 +3,7 @@
 //! [`Process`] wires the embedded API, the reconcile loop, the hub that phones dial, and the gateway. What it knows is in
 //! the API: killing it at any instant loses nothing.
 
+pub mod backup;
 pub mod discovery;
 pub mod door;
 pub mod flags;

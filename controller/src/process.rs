@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backup::store_in;
 use crate::discovery;
 use crate::door::authority::KeptAuthority;
 use crate::door::place::{self, Place};
@@ -323,7 +324,7 @@ async fn serve_api(
     let bound = (!bound.is_loopback()).then(|| bound.to_string());
     let allowed_hosts = flags.allowed_host.iter().cloned().chain(bound).collect();
     let config = ApiServerConfig {
-        store_path: flags.data_dir.join("store.redb"),
+        store_path: store_in(&flags.data_dir),
         token: token.reveal().to_owned(),
         users: vec![
             User { name: VIEWER.to_owned(), token: viewer.reveal().to_owned(), role: ApiRole::Viewer },

@@ -14,4 +14,4 @@ pub mod table;
 pub mod server;
 pub mod store;
 
-pub use server::{ApiServer, ApiServerConfig, ApiServerError, Role, User};
+pub use server::{ApiServer, ApiServerConfig, ApiServerError, BACKUP_PATH, Role, User};

@@ -50,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::openapi;
 use crate::registry::RegistryError;
+use crate::store::backup::Backup;
 use crate::store::{Limits, Store, StoreError};
 use failure::Failure;
 use guard::{Guard, is_write};
@@ -60,6 +61,8 @@ use kinds::Kinds;
 const VERSION: (&str, &str, &str) = ("1", "34", "v1.34.0+polyphony");
 /// The name of who has the token of the configuration.
 const ADMIN: &str = "polyphony";
+/// Where an admin gets all that is stored, as [`Backup`]; no part of Kubernetes.
+pub const BACKUP_PATH: &str = "/backup";
 /// Watches that are open at the same time.
 const MAX_WATCHES: usize = 1024;
 /// Its connections may take so much of what the process may open.
@@ -184,6 +187,7 @@ impl ApiServer {
         let inner = self.inner.clone();
         Router::new()
             .route("/version", get(version))
+            .route(BACKUP_PATH, get(backup))
             .route("/openapi/v3", get(openapi_index))
             .fallback(anything)
             .layer(middleware::from_fn_with_state(inner.clone(), guarded))
@@ -245,6 +249,10 @@ impl Drop for Inner {
 
 async fn health() -> &'static str {
     "ok"
+}
+
+async fn backup(State(inner): State<Arc<Inner>>) -> Json<Backup> {
+    Json(inner.store.reader().everything().into())
 }
 
 async fn version() -> Json<Value> {

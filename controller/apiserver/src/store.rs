@@ -4,6 +4,7 @@
 //! durable before it is acknowledged or seen. Changes that arrive together share one commit. A watcher follows the history
 //! by revision and holds no queue of its own: who falls behind its end is told so, and no writer ever waits for a reader.
 
+pub mod backup;
 mod disk;
 mod history;
 mod panics;

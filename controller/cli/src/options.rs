@@ -69,6 +69,8 @@ pub enum Verb {
     Token(verbs::token::Token),
     Certs(verbs::certs::Certs),
     Key(verbs::key::Key),
+    Backup(verbs::backup::BackupVerb),
+    Restore(verbs::backup::RestoreVerb),
     /// Play with uneven phones on this machine
     Lab(verbs::lab::LabVerb),
     /// Explain a kind and its fields
@@ -116,6 +118,8 @@ impl Options {
             Verb::Token(verb) => verb.run(cluster).await,
             Verb::Certs(verb) => verb.run(cluster).await,
             Verb::Key(verb) => verb.run(cluster).await,
+            Verb::Backup(verb) => verb.run(cluster).await,
+            Verb::Restore(verb) => verb.run(cluster).await,
             Verb::Edit(verb) => verb.run(cluster).await,
             Verb::Scale(verb) => verb.run(cluster).await,
             Verb::Plan(verb) => verb.run(cluster).await,

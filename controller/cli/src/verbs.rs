@@ -2,6 +2,7 @@
 
 pub mod api_resources;
 pub mod apply;
+pub mod backup;
 pub mod certs;
 pub mod chat;
 pub mod completion;

@@ -1,5 +1,5 @@
 //! The door over time: certificates of seconds are renewed under answers, an authority is rotated under them, a phone sleeps and comes back, and
-//! one that was deleted does not.
+//! one that was deleted does not; a host is lost and restored.
 //!
 //! Needs root and `ip`, as what it is built of does.
 
@@ -17,13 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A control plane whose certificates live for seconds, and two phones, `near` on its machine and `far` on another, that serve `tiny` together.
 fn two_phones() -> Option<Lab> {
     let mut lab = Lab::build()?;
-    let (data, hub) = (lab.path("data"), format!("{HOST}:0"));
-    let ports = ["--api-address", "127.0.0.1:0", "--gateway-address", "127.0.0.1:0", "--hub-address", hub.as_str()];
-    let lifetime = format!("{}s", LIFETIME.as_secs());
-    let terms = ["--data-dir", data.as_str(), "--certificate-lifetime", &lifetime, "--advertise", "never"];
-    let controller = lab.command("host", "polyphony-controller", &[&terms[..], &ports[..]].concat());
-    lab.start("controller", controller);
-    lab.wait_for("controller", "the controller is up");
+    control_plane(&mut lab, "controller", &format!("{HOST}:0"));
     for (namespace_of, name) in [("host", "near"), ("phone", "far")] {
         join(&mut lab, namespace_of, name);
     }
@@ -32,6 +26,15 @@ fn two_phones() -> Option<Lab> {
     lab.polyctl(&["apply", "-f", &lab.path("manifest.yaml")]).unwrap().ok().unwrap();
     available(&lab);
     Some(lab)
+}
+
+fn control_plane(lab: &mut Lab, log: &str, hub: &str) {
+    let (data, lifetime) = (lab.path("data"), format!("{}s", LIFETIME.as_secs()));
+    let ports = ["--api-address", "127.0.0.1:0", "--gateway-address", "127.0.0.1:0", "--hub-address", hub];
+    let terms = ["--data-dir", data.as_str(), "--certificate-lifetime", &lifetime, "--advertise", "never"];
+    let controller = lab.command("host", "polyphony-controller", &[&terms[..], &ports[..]].concat());
+    lab.start(log, controller);
+    lab.wait_for(log, "the controller is up");
 }
 
 fn join(lab: &mut Lab, namespace_of: &str, name: &str) {
@@ -132,6 +135,37 @@ fn a_phone_sleeps_past_its_certificate_and_comes_back_and_one_that_was_deleted_d
     available(&lab);
     answers_for(&lab, Duration::from_secs(1));
     assert!(!lab.log("controller").contains("panicked") && !lab.log("near").contains("panicked"));
+}
+
+#[test]
+fn a_host_that_is_lost_is_restored_and_its_phones_come_back_by_themselves() {
+    let Some(mut lab) = two_phones() else { return };
+    let (kept, hub) = (lab.path("kept.json"), lab.line().hub);
+    let certs = |lab: &Lab| lab.polyctl(&["certs", "list"]).unwrap().ok().unwrap().stdout;
+    let roots = |listed: &str| listed.lines().find(|line| line.starts_with("root ")).unwrap().to_owned();
+    let before = roots(&certs(&lab));
+    let said = lab.polyctl(&["backup", &kept]).unwrap().ok().unwrap().stdout;
+    assert!(said.contains("keep it as you keep keys"), "{said}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "who has it can be that host");
+    let again = lab.polyctl(&["backup", &kept]).unwrap();
+    assert!(again.code != 0 && again.stderr.contains("there already"), "{again:?}");
+    let refused = lab.polyctl(&["restore", &kept]).unwrap();
+    assert!(refused.code != 0 && refused.stderr.contains("already"), "nothing is written over: {refused:?}");
+
+    lab.end("controller");
+    std::fs::remove_dir_all(lab.path("data")).unwrap();
+    lab.polyctl(&["restore", &kept]).unwrap().ok().unwrap();
+    control_plane(&mut lab, "restored", &hub);
+    for phone in ["near", "far"] {
+        wait_until(phone, PATIENCE, || Ok(is_ready(&lab, phone).then_some(()))).unwrap_or_else(|error| {
+            panic!("{error:#}\n{}\n{}", lab.log("restored"), lab.log(phone));
+        });
+    }
+    available(&lab);
+    answers_for(&lab, LIFETIME);
+    assert_eq!(roots(&certs(&lab)).split_whitespace().nth(2), before.split_whitespace().nth(2), "one authority");
+    assert!(!lab.log("restored").contains("panicked") && !lab.log("far").contains("panicked"));
 }
 
 /// What nobody may read in a log: tokens, keys, private keys. Of everything that ran here.

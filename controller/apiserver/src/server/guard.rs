@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::{HeaderMap, Method, Uri, header};
 use polyphony_doorway::Hosts;
 
+use super::BACKUP_PATH;
 use super::failure::Failure;
 
 /// Who may come in, by what is shown.
@@ -43,7 +44,8 @@ impl User {
             return Ok(());
         }
         // What it reads and writes is named in the path, with nothing escaped in it: what cannot be read so is no resource.
-        if uri.path().split('/').any(|part| part.eq_ignore_ascii_case("secrets") || part.contains('%')) {
+        let is_secret = |part: &str| part.eq_ignore_ascii_case("secrets") || part.contains('%');
+        if uri.path() == BACKUP_PATH || uri.path().split('/').any(is_secret) {
             return Err(Failure::forbidden(format!("user {:?} is a viewer, and viewers read no secrets", self.name)));
         }
         match is_write(method, uri) {
@@ -132,8 +134,13 @@ mod tests {
             assert!(may(Role::Viewer, Method::GET, path), "{path}");
         }
         assert!(may(Role::Viewer, Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"));
-        let secrets =
-            ["/api/v1/secrets", "/api/v1/namespaces/x/secrets/a", "/api/v1/namespaces/x/SECRETS", "/api/v1/%73ecrets"];
+        let secrets = [
+            "/api/v1/secrets",
+            "/api/v1/namespaces/x/secrets/a",
+            "/api/v1/namespaces/x/SECRETS",
+            "/api/v1/%73ecrets",
+            BACKUP_PATH,
+        ];
         for path in secrets {
             assert!(!may(Role::Viewer, Method::GET, path) && may(Role::Admin, Method::GET, path), "{path}");
         }

@@ -13,7 +13,7 @@ async fn health_needs_no_token_and_all_else_does() {
         let request = Request::get(path).body(Body::empty()).unwrap();
         assert_eq!(server.send(request).await.is(200), "ok");
     }
-    for path in ["/version", "/api", "/openapi/v3", WIDGETS] {
+    for path in ["/version", "/api", "/openapi/v3", "/backup", WIDGETS] {
         let request = Request::get(path).header("host", "localhost").body(Body::empty()).unwrap();
         server.send(request).await.fails(401, "Unauthorized");
         let foreign = Request::get(path).header("host", "evil.example").header("authorization", "Bearer token");
@@ -35,9 +35,12 @@ async fn a_viewer_reads_all_but_secrets_and_changes_nothing() {
     let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}"#;
     ask("POST", "/api/v1/namespaces", namespace).await.fails(403, "Forbidden");
     ask("DELETE", "/api/v1/namespaces/default", "").await.fails(403, "Forbidden");
-    for path in
-        ["/api/v1/secrets", "/api/v1/namespaces/default/secrets/a", "/api/v1/namespaces/default/secrets?watch=true"]
-    {
+    for path in [
+        "/backup",
+        "/api/v1/secrets",
+        "/api/v1/namespaces/default/secrets/a",
+        "/api/v1/namespaces/default/secrets?watch=true",
+    ] {
         ask("GET", path, "").await.fails(403, "Forbidden");
     }
     server.get("/api/v1/namespaces/x").await.fails(404, "NotFound");

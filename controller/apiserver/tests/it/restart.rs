@@ -1,5 +1,7 @@
 //! What a server finds when it is opened again.
 
+use polyphony_apiserver::BACKUP_PATH;
+use polyphony_apiserver::store::backup::Backup;
 use serde_json::json;
 
 use crate::harness::{MERGE, Server, WIDGETS, open, version, widget};
@@ -23,6 +25,30 @@ async fn a_copy_of_the_store_of_a_running_server_holds_all_that_was_acknowledged
     assert_eq!((r#type.as_str(), &status["code"]), ("ERROR", &json!(410)));
     let exact = format!("resourceVersion={}&resourceVersionMatch=Exact", version(&a));
     copy.get(&format!("{WIDGETS}?{exact}")).await.fails(410, "Expired");
+}
+
+#[tokio::test]
+async fn a_backup_of_a_running_server_becomes_another_one() {
+    let server = Server::start();
+    let a = server.widget("a", "red").await;
+    let b = server.widget("b", "blue").await;
+    let backup: Backup = serde_json::from_value(server.get(BACKUP_PATH).await.is(200)).unwrap();
+    server.widget("c", "red").await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = elsewhere.path().join("store.redb");
+    backup.clone().restore(&path).unwrap();
+    let restored = Server {
+        router: open(elsewhere.path(), "store.redb").router(),
+        api: None,
+        directory: tempfile::tempdir().unwrap(),
+    };
+    // The same objects, of the same identity, and a revision that goes on.
+    assert_eq!(restored.get(&format!("{WIDGETS}/a")).await.is(200), a);
+    restored.get(&format!("{WIDGETS}/c")).await.fails(404, "NotFound");
+    assert!(version(&restored.widget("d", "red").await) > version(&b));
+    let refused = backup.restore(&path).unwrap_err().to_string();
+    assert!(refused.contains("a store already"), "{refused}");
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1);
 }
 
 #[tokio::test]
