@@ -56,7 +56,7 @@ for values in "$CHART"/ci/*.yaml; do
     step "objects, values $name" "$python" scripts/check-chart.py "$scratch/$name.yaml" $KUBERNETES_VERSIONS
 done
 # Of an older chart: nobody is to believe that it still does something.
-step "a value that is no more is refused" is_refused "insecure" --set lab.insecure=true
+step "a value that is no more is refused" is_refused "lab" --set lab.insecure=true
 step "a misspelt value is refused" is_refused "noAut" --set gateway.noAut=true
 step "a value of a wrong type is refused" is_refused "gracePeriod" --set controller.gracePeriod=30
 step "an account that is neither made nor named is refused" is_refused "serviceAccount.name" --set serviceAccount.create=false

@@ -9,7 +9,7 @@ use crate::tidy::{files, root};
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
     files(&root().join("docs"), "md", &mut pages);
-    pages.push(root().join("README.md"));
+    pages.extend(["README.md", "SECURITY.md"].map(|page| root().join(page)));
     pages
 }
 
@@ -38,6 +38,34 @@ fn every_link_of_the_guide_leads_somewhere() {
             let is_there = headings.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
             assert!(heading.is_empty() || is_there, "{}: {target} has no such heading", page.display());
         }
+    }
+}
+
+/// Names of tests are `file::function`; the file may be a folder's `tests.rs`.
+#[test]
+fn every_test_that_security_names_is_there() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let is_name = |word: &&str| {
+        word.split_once("::").is_some_and(|(room, function)| {
+            [room, function]
+                .iter()
+                .all(|part| part.bytes().all(|byte| byte.is_ascii_lowercase() || b"_0123456789".contains(&byte)))
+        })
+    };
+    let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let mut sources = Vec::new();
+    for room in ["controller", "node-agent", "e2e"] {
+        files(&root().join(room), "rs", &mut sources);
+    }
+    let sources: Vec<(String, String)> = sources
+        .iter()
+        .map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap()))
+        .collect();
+    for name in named {
+        let (room, function) = name.split_once("::").unwrap();
+        let has = |(stem, source): &&(String, String)| stem == room && source.contains(&format!("fn {function}("));
+        assert!(sources.iter().any(|source| has(&source)), "SECURITY.md names {name}, which is not there");
     }
 }
 

@@ -164,6 +164,35 @@ async fn who_hears_nothing_before_all_is_sent_hears_why_it_was_refused() {
     assert!(n_sent > 32, "{n_sent} MiB, more than any buffers take");
 }
 
+/// Whoever stands before a port, a proxy say, may take other bytes for the next request than the port does: what can be read in two ways is
+/// refused, and nothing that follows it is read.
+#[tokio::test]
+async fn a_body_whose_length_can_be_read_in_two_ways_smuggles_no_request_in() {
+    let house = House::open(patient()).await;
+    let smuggled = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for lengths in [
+        "content-length: 5\r\ncontent-length: 6",
+        "content-length: +5",
+        "content-length: 5, 6",
+        "transfer-encoding: chunked, identity",
+        "transfer-encoding: xchunked",
+        "content-length : 5",
+        "transfer-encoding\u{b}: chunked",
+    ] {
+        let mut stream = house.connect().await;
+        let head = format!("POST /length HTTP/1.1\r\nhost: localhost\r\n{lengths}\r\n\r\nhello{smuggled}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let said = rest(&mut stream).await;
+        assert!(said.starts_with("HTTP/1.1 400") && said.matches("HTTP/1.1").count() == 1, "{lengths:?}: {said}");
+    }
+    // In chunks is how it is read where both are said, never by the length.
+    let mut stream = house.connect().await;
+    let head = "POST /length HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let said = rest(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("\r\n\r\n5"), "{said}");
+}
+
 #[tokio::test]
 async fn a_connection_may_rest_between_two_requests_but_not_for_ever() {
     let house = House::open(Limits { keep_alive: SHORT, ..patient() }).await;

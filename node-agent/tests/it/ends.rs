@@ -71,3 +71,49 @@ async fn a_ring_connection_that_takes_the_place_of_another_ends_its_sessions_by_
         floor.until_metric(phone, "polyphony_segment_sessions", 0.0).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_link_is_taken_from_this_plans_neighbour_alone() {
+    let mut floor = Floor::open(&model(), 2).await;
+    floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
+    fill(&mut floor, 1).await;
+    let good = Hello {
+        version: version::CURRENT,
+        ring: RING,
+        generation: PlanGeneration(1),
+        phone: "phone-0".into(),
+        from_stage: 0,
+        to_stage: 1,
+    };
+    let address = floor.phones[1].ring_address.clone();
+    let old = ("phone-0", good.clone());
+    let table = [
+        // Phones of the same host, certified as they should be, that are nobody in this plan.
+        (("phone-9", good.clone()), "is not the phone of stage 0"),
+        (("phone-1", good.clone()), "is not the phone of stage 0"),
+        (("phone-9", Hello { phone: "phone-9".into(), ..good.clone() }), "is not the phone of stage 0"),
+        // The neighbour, with what is not of this plan.
+        (("phone-0", Hello { from_stage: 1, ..good.clone() }), "sends nothing"),
+        (("phone-0", Hello { to_stage: 0, ..good.clone() }), "sends nothing"),
+        (("phone-0", Hello { generation: PlanGeneration(2), ..good.clone() }), "holds no segment"),
+        (("phone-0", Hello { ring: polyphony_protocol::RingId(RING.0 + 1), ..good }), "holds no segment"),
+    ];
+    for ((name, hello), why) in table {
+        let said = greet(&floor.hub.wire_of(name), &address, hello.clone()).await;
+        assert!(matches!(&said, Frame::Refused(said) if said.contains(why)), "{name} {hello:?}: {said:?}");
+    }
+    assert_eq!(floor.failures, [], "the sessions of the ring have not heard of it");
+    floor.plan(2, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
+    floor.drop_plan(1).await;
+    let said = greet(&floor.hub.wire_of(old.0), &address, old.1).await;
+    assert!(
+        matches!(&said, Frame::Refused(said) if said.contains("holds no segment")),
+        "of an old generation: {said:?}"
+    );
+}
+
+async fn greet(wire: &polyphony_wire::Wire, address: &str, hello: Hello) -> Frame {
+    let mut link = wire.dial(address, &phone("phone-1"), PATIENCE).await.unwrap();
+    link.writer.write(&Frame::Hello(hello)).await.unwrap();
+    link.reader.next_within(PATIENCE).await.unwrap()
+}
