@@ -17,6 +17,18 @@ fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf")
 }
 
+/// As the first of two stages greets the other.
+fn hello() -> Hello {
+    Hello {
+        version: version::CURRENT,
+        ring: RING,
+        generation: PlanGeneration(1),
+        phone: "phone-0".into(),
+        from_stage: 0,
+        to_stage: 1,
+    }
+}
+
 /// Begins as many sessions as there are slots, each with a token and no credit for more.
 async fn fill(floor: &mut Floor, first: u64) {
     for session in first..first + ALL_SLOTS {
@@ -52,14 +64,7 @@ async fn a_ring_connection_that_takes_the_place_of_another_ends_its_sessions_by_
     let mut floor = Floor::open(&model(), 2).await;
     floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
     fill(&mut floor, 1).await;
-    let hello = Hello {
-        version: version::CURRENT,
-        ring: RING,
-        generation: PlanGeneration(1),
-        phone: "phone-0".into(),
-        from_stage: 0,
-        to_stage: 1,
-    };
+    let hello = hello();
     let wire = floor.hub.wire_of("phone-0");
     let mut link = wire.dial(&floor.phones[1].ring_address, &phone("phone-1"), PATIENCE).await.unwrap();
     link.writer.write(&Frame::Hello(hello)).await.unwrap();
@@ -77,14 +82,7 @@ async fn a_ring_link_is_taken_from_this_plans_neighbour_alone() {
     let mut floor = Floor::open(&model(), 2).await;
     floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
     fill(&mut floor, 1).await;
-    let good = Hello {
-        version: version::CURRENT,
-        ring: RING,
-        generation: PlanGeneration(1),
-        phone: "phone-0".into(),
-        from_stage: 0,
-        to_stage: 1,
-    };
+    let good = hello();
     let address = floor.phones[1].ring_address.clone();
     let old = ("phone-0", good.clone());
     let table = [

@@ -77,7 +77,8 @@ fn wishes(placement: &Placement) -> String {
     let labels = placement.selector_text();
     let selector = if labels.is_empty() { String::new() } else { format!(" with {labels}") };
     let labels = placement.trusted_text();
-    let trust = if labels.is_empty() { String::new() } else { format!(", layers that see text on those with {labels}") };
+    let trust =
+        if labels.is_empty() { String::new() } else { format!(", layers that see text on those with {labels}") };
     let sharing = match (placement.allow_sharing, placement.assume_others_idle) {
         (false, _) => ", shared with no other deployment",
         (true, true) => ", planned as though other deployments were idle",
