@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::hub::Registrar;
 use crate::hub::keys::{Keys, is_recorded};
 use authority::KeptAuthority;
-use tokens::{Admission, TokenBookError};
+use tokens::{Admission, Comer, TokenBookError};
 
 /// Who the API takes this for.
 const MANAGER: &str = "polyphony-controller";
@@ -81,10 +81,18 @@ impl Door {
         let signed = Signed::read(&enrol.request)?;
         let token: JoinToken = enrol.token.parse().map_err(|_| TokenBookError::Unknown)?;
         // What can be refused is refused before the token is used up.
-        let admission = tokens::look(&self.client, &token, Timestamp::now(), &enrol.phone, &signed.key).await?;
-        self.check_free(&enrol.phone, &signed.key, &admission).await?;
-        let admission = tokens::admit(&self.client, &token, Timestamp::now(), &enrol.phone, &signed.key).await?;
-        self.record(&enrol.phone, &signed.key, &admission).await?;
+        let recorded = self.recorded(&enrol.phone).await?;
+        let is_recorded_here = recorded.as_deref() == Some(&signed.key.to_string());
+        let comer = Comer { phone: &enrol.phone, key: &signed.key, is_recorded: is_recorded_here };
+        let admission = tokens::look(&self.client, &token, Timestamp::now(), comer).await?;
+        if recorded.is_some() && !is_recorded_here && !admission.frees_name {
+            return Err(Refused::Taken { name: enrol.phone.clone() });
+        }
+        let admission = tokens::admit(&self.client, &token, Timestamp::now(), comer).await?;
+        // Who comes again has its Phone; one that is deleted in this moment is not made anew.
+        if !admission.is_again {
+            self.record(&enrol.phone, &signed.key, &admission).await?;
+        }
         let mut keys = self.keys.clone();
         let seen = keys.wait_for(|keys| is_recorded(keys.as_ref(), &enrol.phone, &signed.key));
         match tokio::time::timeout(SEEN_WITHIN, seen).await {
@@ -95,16 +103,10 @@ impl Door {
         self.sign(&enrol.phone, &signed)
     }
 
-    /// Whether the name is nobody's, this device's already, or freed by the token.
-    async fn check_free(&self, name: &str, key: &Digest, admission: &Admission) -> Result<(), Refused> {
+    /// The key that the Phone of that name records.
+    async fn recorded(&self, name: &str) -> Result<Option<String>, Refused> {
         let phone = Api::<Phone>::all(self.client.clone()).get_opt(name).await?;
-        let recorded = phone.and_then(|phone| phone.status?.public_key);
-        match recorded {
-            Some(recorded) if recorded != key.to_string() && !admission.frees_name => {
-                Err(Refused::Taken { name: name.to_owned() })
-            }
-            _ => Ok(()),
-        }
+        Ok(phone.and_then(|phone| phone.status?.public_key))
     }
 
     /// Writes the key on the Phone, which is made where there is none.

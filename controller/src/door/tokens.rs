@@ -51,6 +51,17 @@ pub struct Admission {
     pub labels: BTreeMap<String, String>,
     /// The name may be another device's.
     pub frees_name: bool,
+    /// The device has come in by it before, and is what it was then.
+    pub is_again: bool,
+}
+
+/// Who shows a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Comer<'a> {
+    pub phone: &'a str,
+    pub key: &'a Digest,
+    /// The Phone of that name records the key.
+    pub is_recorded: bool,
 }
 
 /// Why a token lets nobody in, or cannot be made.
@@ -62,6 +73,10 @@ pub enum TokenBookError {
     Expired,
     #[error("the join token has been used by another device: make a new one with `polyctl join-command` on the host")]
     UsedUp,
+    #[error(
+        "the join token took this device in, and no Phone records it any more: make a new one with `polyctl join-command` on the host"
+    )]
+    Spent,
     #[error("the join token is for the phone {meant}, and this one is {found}: give --name {meant}")]
     OtherPhone { meant: String, found: String },
     #[error("too many devices use this join token at a time: try again")]
@@ -106,7 +121,7 @@ pub async fn delete(client: &Client, id: &str) -> Result<bool, TokenBookError> {
     }
 }
 
-/// Whether the device of that key may come in as `phone`; uses nothing up.
+/// Whether the device may come in; uses nothing up.
 ///
 /// # Errors
 /// [`TokenBookError`], in words for the device.
@@ -114,14 +129,13 @@ pub async fn look(
     client: &Client,
     token: &JoinToken,
     now: Timestamp,
-    phone: &str,
-    key: &Digest,
+    comer: Comer<'_>,
 ) -> Result<Admission, TokenBookError> {
     let secret = secrets(client).get_opt(&name_of(token.id())).await?.ok_or(TokenBookError::Unknown)?;
-    Kept::of(&secret).ok_or(TokenBookError::Unknown)?.check(token, now, phone, key)
+    Kept::of(&secret).ok_or(TokenBookError::Unknown)?.check(token, now, comer)
 }
 
-/// Lets the device of that key in as `phone`, which uses the token. The same device may come again.
+/// Lets the device in, which uses the token. The same device may come again while its Phone records it: deleted, it is shut out.
 ///
 /// # Errors
 /// [`TokenBookError`], in words for the device.
@@ -129,18 +143,17 @@ pub async fn admit(
     client: &Client,
     token: &JoinToken,
     now: Timestamp,
-    phone: &str,
-    key: &Digest,
+    comer: Comer<'_>,
 ) -> Result<Admission, TokenBookError> {
     let api = secrets(client);
     for _ in 0..TRIES {
         let secret = api.get_opt(&name_of(token.id())).await?.ok_or(TokenBookError::Unknown)?;
         let mut kept = Kept::of(&secret).ok_or(TokenBookError::Unknown)?;
-        let admission = kept.check(token, now, phone, key)?;
-        if kept.used_by.contains(&key.to_string()) {
+        let admission = kept.check(token, now, comer)?;
+        if admission.is_again {
             return Ok(admission);
         }
-        kept.used_by.push(key.to_string());
+        kept.used_by.push(comer.key.to_string());
         let mut used = secret;
         used.data = kept.secret().data;
         // Of the version that was read: each use is counted.
@@ -238,7 +251,7 @@ impl Kept {
         (self.terms.uses as usize).saturating_sub(self.used_by.len())
     }
 
-    fn check(&self, token: &JoinToken, now: Timestamp, phone: &str, key: &Digest) -> Result<Admission, TokenBookError> {
+    fn check(&self, token: &JoinToken, now: Timestamp, comer: Comer<'_>) -> Result<Admission, TokenBookError> {
         // Who does not know the secret learns nothing of the rest.
         if !token.is_of(&self.hash) {
             return Err(TokenBookError::Unknown);
@@ -246,14 +259,18 @@ impl Kept {
         if self.terms.expires <= now {
             return Err(TokenBookError::Expired);
         }
-        if self.uses_left() == 0 && !self.used_by.contains(&key.to_string()) {
+        let is_again = self.used_by.contains(&comer.key.to_string());
+        if is_again && !comer.is_recorded {
+            return Err(TokenBookError::Spent);
+        }
+        if !is_again && self.uses_left() == 0 {
             return Err(TokenBookError::UsedUp);
         }
         match &self.terms.phone {
-            Some(meant) if meant != phone => {
-                Err(TokenBookError::OtherPhone { meant: meant.clone(), found: phone.to_owned() })
+            Some(meant) if meant != comer.phone => {
+                Err(TokenBookError::OtherPhone { meant: meant.clone(), found: comer.phone.to_owned() })
             }
-            bound => Ok(Admission { labels: self.terms.labels.clone(), frees_name: bound.is_some() }),
+            bound => Ok(Admission { labels: self.terms.labels.clone(), frees_name: bound.is_some(), is_again }),
         }
     }
 }
@@ -291,17 +308,25 @@ mod tests {
     fn a_token_lets_in_whom_it_was_made_for_once_and_in_its_time() {
         let (token, other) = (JoinToken::generate(), JoinToken::generate());
         let (device, second) = (Digest::of_spki(b"1"), Digest::of_spki(b"2"));
+        let comer = |phone: &'static str, key| Comer { phone, key, is_recorded: false };
         let fresh = kept(&token);
-        let admitted = fresh.check(&token, at(0), "a", &device).unwrap();
+        let admitted = fresh.check(&token, at(0), comer("a", &device)).unwrap();
         assert!(!admitted.frees_name && admitted.labels["shelf"] == "left");
-        assert!(matches!(fresh.check(&other, at(0), "a", &device), Err(TokenBookError::Unknown)));
-        assert!(matches!(fresh.check(&token, at(60), "a", &device), Err(TokenBookError::Expired)));
-        assert!(matches!(fresh.check(&other, at(60), "a", &device), Err(TokenBookError::Unknown)), "nothing is told");
+        assert!(matches!(fresh.check(&other, at(0), comer("a", &device)), Err(TokenBookError::Unknown)));
+        assert!(matches!(fresh.check(&token, at(60), comer("a", &device)), Err(TokenBookError::Expired)));
+        assert!(
+            matches!(fresh.check(&other, at(60), comer("a", &device)), Err(TokenBookError::Unknown)),
+            "nothing is told"
+        );
         let used = Kept { used_by: vec![device.to_string()], ..fresh.clone() };
-        assert!(used.check(&token, at(0), "a", &device).is_ok(), "the same device comes again");
-        assert!(matches!(used.check(&token, at(0), "a", &second), Err(TokenBookError::UsedUp)));
+        let known = Comer { is_recorded: true, ..comer("a", &device) };
+        assert!(used.check(&token, at(0), known).unwrap().is_again, "the same device comes again");
+        assert!(matches!(used.check(&token, at(0), comer("a", &device)), Err(TokenBookError::Spent)), "it was deleted");
+        let more = Kept { terms: Terms { uses: 9, ..used.terms.clone() }, ..used.clone() };
+        assert!(matches!(more.check(&token, at(0), comer("a", &device)), Err(TokenBookError::Spent)));
+        assert!(matches!(used.check(&token, at(0), comer("a", &second)), Err(TokenBookError::UsedUp)));
         let bound = Kept { terms: Terms { phone: Some("b".into()), ..fresh.terms.clone() }, ..fresh };
-        assert!(matches!(bound.check(&token, at(0), "a", &device), Err(TokenBookError::OtherPhone { .. })));
-        assert!(bound.check(&token, at(0), "b", &device).unwrap().frees_name);
+        assert!(matches!(bound.check(&token, at(0), comer("a", &device)), Err(TokenBookError::OtherPhone { .. })));
+        assert!(bound.check(&token, at(0), comer("b", &device)).unwrap().frees_name);
     }
 }

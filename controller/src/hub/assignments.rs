@@ -192,7 +192,9 @@ fn successors(
         let Some(followed) = followed else { continue };
         let peers = rings.get(ring).map(Vec::as_slice).unwrap_or_default();
         let of_ring = successors.entry((ring.0, PlanGeneration(followed))).or_default();
-        of_ring.extend(peers.iter().map(|peer| Successor { phone: peer.phone.clone(), key: peer.key.clone() }));
+        let successor =
+            |peer: &Peer| Some(Successor { phone: peer.phone.clone(), key: peer.key.clone(), layers: peer.layers? });
+        of_ring.extend(peers.iter().filter_map(successor));
     }
     for of_ring in successors.values_mut() {
         of_ring.sort();

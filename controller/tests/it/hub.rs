@@ -43,6 +43,11 @@ async fn a_token_takes_in_whom_it_was_made_for_and_nobody_else() {
         Device::enrol_with(key(&path), &farm.endpoints.hub, hash, &once, "phone-3").await.unwrap();
     }
     let phones = Api::<Phone>::all(farm.client.clone());
+    // Deleted, it is shut out, whatever it was taken in by.
+    phones.delete("phone-3", &Default::default()).await.unwrap();
+    let again = Device::enrol_with(key(&path), &farm.endpoints.hub, farm.endpoints.ca_hash, &once, "phone-3").await;
+    assert!(again.err().unwrap().contains("no Phone records it any more"));
+    assert!(phones.get_opt("phone-3").await.unwrap().is_none());
     let phone = phones.get("phone-1").await.unwrap();
     assert_eq!(phone.metadata.labels.unwrap_or_default().get("shelf"), Some(&"left".to_owned()));
     assert_eq!(phone.status.unwrap().public_key, Some(phone_1.key.digest().to_string()));

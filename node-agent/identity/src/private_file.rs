@@ -5,14 +5,20 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::token::random_word;
+
+/// Letters of the name of a file that is being written.
+const PART: usize = 16;
+
 /// Writes a file that only this user can read; whole or not at all, whatever happens meanwhile.
 ///
 /// # Errors
 /// When the folder cannot be written to.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = path.with_extension(format!("part-{}", std::process::id()));
+    // A name that nobody can guess, and no file of somebody else's: what lies at it would be written into.
+    let part = path.with_extension(format!("part-{}", random_word(PART)));
     let written = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)

@@ -291,7 +291,7 @@ pub struct Assignment {
     /// The generation that this one replaces while sessions run on it: its KV cache can be fetched from these.
     #[serde(default)]
     pub follows: Option<Followed>,
-    /// The phones of generations that follow this one: they may fetch its KV cache, and nobody else.
+    /// The phones of generations that follow this one: they may fetch its KV cache in their layers, and nobody else.
     #[serde(default)]
     pub successors: Vec<Successor>,
     /// Where the halves of an encoder–decoder model meet in this ring; absent for other models.
@@ -310,7 +310,7 @@ pub struct EncoderStages {
 }
 
 /// Consecutive layers: `[from, to)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LayerSpan {
     /// First layer.
@@ -328,13 +328,15 @@ pub struct Followed {
     pub owners: Vec<Owner>,
 }
 
-/// A phone that goes on with sessions of the generation before.
+/// A phone that goes on with sessions of the generation before, in layers of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Successor {
     pub phone: String,
     /// The digest of its key; empty where no Phone records one.
     pub key: String,
+    /// The layers that it goes on with: the cache of no other is for it.
+    pub layers: LayerSpan,
 }
 
 /// Who holds which layers of a generation.

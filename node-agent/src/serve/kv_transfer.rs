@@ -213,20 +213,32 @@ async fn until_checked(
     assignment: &watch::Receiver<Assignment>,
 ) -> Result<(), String> {
     let mut assignment = assignment.clone();
-    let told = assignment.wait_for(|now| is_of_successor(request, proof, now));
+    let told = assignment.wait_for(|now| successors(request, proof, now).next().is_some());
     // Who is none by then is refused.
     let _ = tokio::time::timeout(TOLD_BY, told).await;
     let now = assignment.borrow();
-    match is_of_successor(request, proof, &now) {
-        true => check(request, &now),
-        false => Err(format!("{} has no part in what follows this generation", request.phone)),
+    let mut own = successors(request, proof, &now).map(|one| one.layers).peekable();
+    if own.peek().is_none() {
+        return Err(format!("{} has no part in what follows this generation", request.phone));
+    }
+    check(request, &now)?;
+    let asked = request.layers;
+    match own.any(|own| own.from <= asked.from && asked.to <= own.to) {
+        true => Ok(()),
+        false => {
+            Err(format!("layers {} to {} are not those that {} goes on with", asked.from, asked.to, request.phone))
+        }
     }
 }
 
-/// Whether a request is of a phone that goes on with sessions of this generation.
-fn is_of_successor(request: &KvRequest, proof: &Proof, assignment: &Assignment) -> bool {
-    let is_known = |one: &Successor| one.phone == request.phone && acquaintance::is(proof, &one.phone, &one.key);
-    assignment.successors.iter().any(is_known)
+/// What the phone that asks goes on with, of sessions of this generation.
+fn successors<'a>(
+    request: &'a KvRequest,
+    proof: &'a Proof,
+    assignment: &'a Assignment,
+) -> impl Iterator<Item = &'a Successor> {
+    let is_known = |one: &&Successor| one.phone == request.phone && acquaintance::is(proof, &one.phone, &one.key);
+    assignment.successors.iter().filter(is_known)
 }
 
 /// Whether a request is for what this stage holds.

@@ -66,7 +66,12 @@ fn successors(
     let follows = |stage: &&Assignment| stage.follows.as_ref().is_some_and(|before| before.generation == generation);
     let peers = plans.values().flatten().filter(follows).flat_map(|stage| &stage.peers);
     let told = peers.filter(|peer| !outsiders.contains(&peer.phone));
-    let all: BTreeSet<_> = told.map(|peer| Successor { phone: peer.phone.clone(), key: peer.key.clone() }).collect();
+    let successor = |peer: &Peer| Successor {
+        phone: peer.phone.clone(),
+        key: peer.key.clone(),
+        layers: peer.layers.unwrap_or_default(),
+    };
+    let all: BTreeSet<_> = told.map(successor).collect();
     all.into_iter().collect()
 }
 

@@ -75,6 +75,9 @@ fn a_slowed_phone_gives_away_layers_that_stand_by() {
         assert_eq!(followed.generation, PlanGeneration(1), "{phone}");
         let successors: Vec<_> = old.successors.iter().map(|one| one.phone.clone()).collect();
         assert_eq!(successors, ["a", "b"], "who goes on may fetch what {phone} has");
+        let own: Vec<_> =
+            old.successors.iter().map(|one| (one.phone.clone(), one.layers.from, one.layers.to)).collect();
+        assert!(own != before && own[1].2 == 6, "each in the layers that it has then: {own:?}");
         assert!(old.successors.iter().all(|one| one.key == format!("key-{}", one.phone)) && next.successors.is_empty());
         let owners: Vec<_> =
             followed.owners.iter().map(|one| (one.phone.clone(), one.layers.from, one.layers.to)).collect();
