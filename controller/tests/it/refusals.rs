@@ -283,20 +283,8 @@ async fn an_api_that_swallows_everything_is_seen_and_stops_no_failover() {
     assert_eq!(code(&metrics, "/healthz").await, "200", "it does not hang");
 
     door.swallows.store(false, Ordering::SeqCst);
-    let left: Vec<&str> =
-        ["phone-1", "phone-2", "phone-3"].into_iter().filter(|phone| *phone != first[1].spec.phone).collect();
-    // In which generation depends on how much of one's writing was swallowed: one that is not whole makes way for the next.
-    let deployments = Api::<InferenceDeployment>::default_namespaced(farm.client.clone());
-    until("the two that are left answer", async || {
-        let status = deployments.get("chat").await.unwrap().status.unwrap_or_default();
-        let available = condition::find(&status.conditions, "Available").filter(|found| found.status == "True");
-        let on_both = |message: &str| left.iter().all(|phone| message.contains(phone));
-        match status.plan_generation > Some(1) && available.is_some_and(|found| on_both(&found.message)) {
-            true => Ok(()),
-            false => Err(format!("{status:#?}")),
-        }
-    })
-    .await;
+    let second = farm.available(2).await;
+    assert!(second.iter().all(|placement| placement.spec.phone != first[1].spec.phone), "on those that are left");
     answers(&metrics, "/readyz", "200").await;
     farm.stop().await;
 }

@@ -199,13 +199,13 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
     floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
     floor.start(1, 1, &PROMPT, seeded(), 3).await;
     floor.until_tokens(1, PROMPT.len() + 3).await;
-    floor.plan(2, &[(0, 0, 3, None), (1, 3, 4, None)], Some(1)).await;
+    floor.plan(2, &[(1, 0, 1, None), (0, 1, 4, None)], Some(1)).await;
     let key = floor.sessions[&1].key;
     let good = KvRequest {
         version: version::CURRENT,
         phone: "phone-0".into(),
         key,
-        layers: LayerSpan { from: 2, to: 3 },
+        layers: LayerSpan { from: 2, to: 4 },
         n_positions: 7,
     };
     let address = floor.phones[1].ring_address.clone();
@@ -213,13 +213,10 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
     let rows = ask(&successor, &address, &good).await;
     let Ok(rows) = rows else { panic!("{rows:?}") };
     // 2 key heads of 16 values: 64 values of 2 bytes a position.
-    assert_eq!(rows, [(2, 0, 7, 7 * 64 * 2)]);
+    assert_eq!(rows, [(2, 0, 7, 7 * 64 * 2), (3, 0, 7, 7 * 64 * 2)]);
     let span = |from, to| LayerSpan { from, to };
     let table = [
         (KvRequest { phone: "phone-1".into(), ..good.clone() }, "phone-1 has no part"),
-        // Held here, and none of those that phone-0 goes on with.
-        (KvRequest { layers: span(2, 4), ..good.clone() }, "are not those that phone-0 goes on with"),
-        (KvRequest { layers: span(3, 4), ..good.clone() }, "are not those that phone-0 goes on with"),
         (KvRequest { layers: span(1, 3), ..good.clone() }, "layers 1 to 3"),
         (KvRequest { layers: span(3, 3), ..good.clone() }, "layers 3 to 3"),
         (KvRequest { layers: span(2, u32::MAX), ..good.clone() }, "are not this stage's"),
@@ -246,6 +243,10 @@ async fn a_kv_cache_is_for_who_has_a_part_in_what_follows_alone() {
         let refused = ask(&floor.hub.wire_of(poser), &address, &good).await.expect_err(poser);
         assert!(refused.contains("has no part"), "{refused}");
     }
+    // A successor with another part: what is held here is none of those that it goes on with.
+    let other = KvRequest { phone: "phone-1".into(), ..good.clone() };
+    let refused = ask(&floor.hub.wire_of("phone-1"), &address, &other).await.expect_err("another's layers");
+    assert!(refused.contains("layers 2 to 4 are not those that phone-1 goes on with"), "{refused}");
     // And the session goes on as if nothing had been asked.
     floor.credit(1, PLENTY).await;
     floor.until_tokens(1, ALL).await;
