@@ -116,6 +116,8 @@ look_for_vulkan() {
 look_for_labs() {
     command -v ip >/dev/null || apt_install iproute2 ||
         say "going on without the program ip: the tests that need a lab are skipped"
+    command -v nft >/dev/null || apt_install nftables ||
+        say "going on without the program nft: the test of a phone behind a NAT is skipped"
 }
 
 require_pip() {

@@ -29,7 +29,7 @@ const ROUNDS: usize = 50;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let is_for_programs = std::env::args().any(|argument| argument == "--json");
     let mut observed = world()?;
-    let planner = RememberingPlanner::new(Arc::new(Metrics::new(&prometheus::Registry::new())));
+    let planner = RememberingPlanner::new(Arc::new(Metrics::new(&prometheus::Registry::new(), [])));
     let round = |observed: &Observed| {
         planner.begin_round();
         let began = Instant::now();
@@ -192,6 +192,7 @@ fn heartbeats(observed: &mut Observed, seconds: i64) {
                 peer: name(peer),
                 round_trip_seconds: 2.0 * (own(n) + own(peer)) * noise(n, step as u64),
                 bytes_per_second: Some(5e6 * (1.0 + random(n.min(peer) as u64 + 9000)) * noise(n, 100 + step as u64)),
+                is_relayed: false,
             }
         });
         let heartbeat = seen.heartbeat.get_or_insert_default();

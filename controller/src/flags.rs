@@ -85,6 +85,10 @@ pub struct Flags {
     /// How long after its certificate has run out a phone that slept may still renew it, such as 30d.
     #[arg(long, default_value = "30d", value_parser = duration, value_name = "DURATION")]
     pub rejoin_window: Duration,
+    /// Bytes a second that each direction of a way between two phones may carry that cannot dial each other and are led over this host; 0 leads
+    /// none.
+    #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
+    pub relay_bytes_per_second: u64,
     /// Let everybody who reaches the gateway ask it. Without this a gateway beyond loopback answers who shows a key alone (`polyctl key create`).
     #[arg(long)]
     pub no_auth: bool,

@@ -1,13 +1,14 @@
 //! The hub: the one TCP port that phones dial. It lets each phone see and write only what is its own.
 //!
 //! It decides nothing about plans: it keeps what phones said ([`registry`]), hands out what [`assignments`] were derived,
-//! passes frames on to the gateway, and serves tensors ([`weights`]).
+//! passes frames on to the gateway, leads phones to each other that cannot dial ([`relay`]), and serves tensors ([`weights`]).
 
 pub mod assignments;
 pub mod keys;
 pub mod link;
 pub mod neighbours;
 pub mod registry;
+pub mod relay;
 pub mod strangers;
 pub mod weights;
 
@@ -27,6 +28,7 @@ use assignments::Assigned;
 use keys::Keys;
 use neighbours::Neighbourhood;
 use registry::{MAX_PHONES, Registry};
+use relay::Relay;
 use strangers::Strangers;
 
 /// What the hub passes on to the gateway.
@@ -66,6 +68,8 @@ pub struct Hub {
     pub weights_url: String,
     /// What every phone is to hold; `None` until the API has been read, so that no phone drops what it has.
     pub assigned: watch::Receiver<Option<Arc<Assigned>>>,
+    /// Ways between phones.
+    pub relay: Arc<Relay>,
     /// Whose links phones measure.
     pub neighbourhood: watch::Receiver<Arc<Neighbourhood>>,
 }

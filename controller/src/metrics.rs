@@ -42,8 +42,9 @@ const VALID: &str = "names, labels and buckets are constants, valid and each use
 // === impl Metrics ===
 
 impl Metrics {
-    /// Adds the controller's metrics to the program's registry.
-    pub fn new(registry: &Registry) -> Self {
+    /// Adds the controller's metrics to the program's registry, and what others count.
+    pub fn new(registry: &Registry, others: impl IntoIterator<Item = Box<dyn Collector>>) -> Self {
+        others.into_iter().for_each(|other| registry.register(other).expect(VALID));
         let info = Opts::new("polyphony_build_info", "Always 1; the label says which version of the controller runs.");
         let info = Gauge::with_opts(info.const_label("version", env!("CARGO_PKG_VERSION")));
         register(registry, info).set(1.0);

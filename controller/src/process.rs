@@ -36,6 +36,7 @@ use crate::door::servers::{Server, hosts_of};
 use crate::door::{Door, client_keys, tokens};
 use crate::flags::Flags;
 use crate::hub::registry::Registry;
+use crate::hub::relay::Relay;
 use crate::hub::weights::Readers;
 use crate::hub::{FrameSink, Hub, weights};
 use crate::kubeconfig;
@@ -159,7 +160,8 @@ impl Process {
         };
         let (client_keys, client_keys_seen) = watch::channel(Arc::default());
         let gateway = Gateway::new(config, registry.clone(), routes_seen, client_keys_seen);
-        let metrics = Arc::new(Metrics::new(gateway.metrics().registry()));
+        let relay = Relay::new(flags.relay_bytes_per_second);
+        let metrics = Arc::new(Metrics::new(gateway.metrics().registry(), relay.counts()));
         let gateway_url = url_of(gateway_listener.local_addr()?);
         let weights_url = format!("https://{}", weights_listener.local_addr()?);
         let endpoints = Endpoints {
@@ -182,6 +184,7 @@ impl Process {
             keys: keys_seen.clone(),
             weights_url,
             assigned: assigned_seen.clone(),
+            relay,
             neighbourhood: neighbourhood_seen,
         };
         let settings =

@@ -8,6 +8,7 @@ pub mod act;
 pub mod class;
 pub mod commitment;
 pub mod decide;
+pub mod draft;
 pub mod elapsed;
 pub mod facts;
 pub mod failures;
@@ -25,6 +26,7 @@ pub mod reach;
 pub mod segments;
 pub mod setbacks;
 pub mod stores;
+pub mod ways;
 pub mod written;
 
 mod memory;
@@ -43,9 +45,10 @@ use tracing::Instrument;
 use crate::metrics::Metrics;
 use act::{ActError, Actor};
 use decide::{Action, Course, Decision, Subject};
+use draft::Draft;
 use herald::Herald;
 use memory::Memory;
-use observe::{Observed, Settings, Sources};
+use observe::{ObjectKey, Observed, Settings, Sources};
 use outbox::Outbox;
 use planner::RememberingPlanner;
 use reach::Reach;
@@ -76,8 +79,6 @@ pub struct Reconciler {
 struct Followed {
     subject: Subject,
     written: Vec<Written>,
-    /// The replica whose plan it writes: its placements, and the status that commits them.
-    plan_of: Option<u32>,
     /// Whether it came to its end.
     is_done: bool,
     /// What was not done, and why.
@@ -158,13 +159,14 @@ impl Rounds {
         for (subject, words) in &decision.failed {
             tracing::error!(%subject, %words, "a decision broke down; the next ones are not touched by it");
             self.metrics.note_failed_decision(subject);
-            memory.set_back(&observed, subject, None, Cause::DecisionFailed, words.clone());
+            memory.set_back(&observed, subject, None, Cause::DecisionFailed, words.clone(), None);
         }
         memory.forgive(&observed, &decision);
         memory.note_waiting(&observed, &decision);
         let n_courses = decision.courses.len();
+        let drafts = decision.drafts;
         let followed = self.follow_all(decision.courses, &observed).await;
-        self.learn(memory, &observed, &followed);
+        self.learn(memory, &observed, &followed, &drafts);
         self.read_back(memory, uptime, followed.into_iter().flat_map(|one| one.written)).await;
         memory.setbacks().clone_into(&mut self.sources.setbacks());
         let took = began.elapsed();
@@ -188,12 +190,7 @@ impl Rounds {
     }
 
     async fn follow(&self, course: Course, observed: &Observed, is_silent: &AtomicBool) -> Followed {
-        let plan_of = course.actions.iter().find_map(|action| match action {
-            Action::CreatePlacement(placement) => Some(placement.spec.replica),
-            _ => None,
-        });
-        let mut followed =
-            Followed { subject: course.subject, written: Vec::new(), plan_of, is_done: false, failed: None };
+        let mut followed = Followed { subject: course.subject, written: Vec::new(), is_done: false, failed: None };
         for action in course.actions {
             // A story is told once what it tells is written; else it would be told again in every round.
             if let Action::Tell(story) = action {
@@ -236,13 +233,24 @@ impl Rounds {
     }
 
     /// Remembers what went wrong, and what went well again.
-    fn learn(&self, memory: &mut Memory, observed: &Observed, followed: &[Followed]) {
+    fn learn(
+        &self,
+        memory: &mut Memory,
+        observed: &Observed,
+        followed: &[Followed],
+        drafts: &BTreeMap<ObjectKey, Arc<Draft>>,
+    ) {
         for one in followed {
             if !one.written.is_empty() {
                 memory.note_written(&one.subject, observed.uptime);
             }
-            if let Some(replica) = one.plan_of.filter(|_| one.is_done) {
-                memory.note_plan(&one.subject, replica);
+            // The plan that it writes: placements, and the status that commits them.
+            let draft = match &one.subject {
+                Subject::Deployment(key) => drafts.get(key),
+                _ => None,
+            };
+            if let Some(draft) = draft.filter(|_| one.is_done) {
+                memory.note_plan(&one.subject, draft.replica());
             }
             let Some((action, error)) = &one.failed else { continue };
             match error {
@@ -253,10 +261,12 @@ impl Rounds {
                     tracing::warn!(subject = %one.subject, action = action.kind(), %error, "an action failed; it is decided upon again")
                 }
             }
-            // Placements without the status that commits them are no plan: they are taken away, and written anew.
+            // Placements without the status that commits them are no plan: what nobody refused is written on, all else goes.
             let is_of_plan = matches!(action, Action::CreatePlacement(_) | Action::SetDeploymentStatus { .. });
-            if one.plan_of.is_some() && is_of_plan {
-                memory.set_back(observed, &one.subject, one.plan_of, error.cause(), error.to_string());
+            if let Some(draft) = draft.filter(|_| is_of_plan) {
+                let (replica, cause) = (Some(draft.replica()), error.cause());
+                let kept = (cause == Cause::PlanUnwritten).then(|| draft.clone());
+                memory.set_back(observed, &one.subject, replica, cause, error.to_string(), kept);
             }
         }
     }

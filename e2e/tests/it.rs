@@ -37,6 +37,8 @@ mod manifests;
 mod model_hub;
 #[path = "it/moves.rs"]
 mod moves;
+#[path = "it/relayed.rs"]
+mod relayed;
 #[path = "it/sessions.rs"]
 mod sessions;
 #[path = "it/surroundings.rs"]

@@ -31,6 +31,7 @@ use crate::identity::Identity;
 use crate::metrics::{self, Labels, Metrics};
 use crate::neighbours;
 use crate::probe;
+use crate::relay::{Answering, Relay};
 use crate::sensors::Sensors;
 use crate::serve::members::Members;
 use crate::serve::outlet;
@@ -128,7 +129,10 @@ async fn run_to_the_end(
     let security = Security::mutual(&credentials, Audience::Certified)?;
     let wire = Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()), security);
     let domain = credentials.own().name.domain;
-    let acquaintance = Acquaintance { phone: flags.name.clone(), domain, wire: wire.clone() };
+    let hub = HubPapers { identity, credentials, enrolment };
+    let relay = Relay { address: flags.hub.clone(), hub: hub.hub(), wire: wire.clone() };
+    let (answering, called) = Answering::new(relay.clone());
+    let acquaintance = Acquaintance { phone: flags.name.clone(), domain, wire: wire.clone(), relay };
     let members = Members::default();
     let (to_host, outgoing) = outlet::to_host(QUEUE_FRAMES);
     let (host, known_host) = watch::channel(None);
@@ -152,6 +156,7 @@ async fn run_to_the_end(
     let (neighbours, known_neighbours) = watch::channel(Neighbours::default());
     let listening = tokio::spawn(ring::listen(
         ring_listener,
+        called,
         members.clone(),
         known_neighbours.clone(),
         wire.clone(),
@@ -162,7 +167,7 @@ async fn run_to_the_end(
     let assignments = Assignments::new(context.clone());
     let link = HubLink {
         address: flags.hub,
-        papers: HubPapers { identity, credentials, enrolment },
+        papers: hub,
         join,
         board,
         members,
@@ -172,6 +177,7 @@ async fn run_to_the_end(
         sensors,
         metrics,
         neighbours,
+        answering,
         host,
         first,
     };

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::Assignments;
 use crate::board::Board;
 use crate::metrics::Metrics;
+use crate::relay::Answering;
 use crate::sensors::Sensors;
 use crate::serve::event::{Event, Source, key_of};
 use crate::serve::members::Members;
@@ -62,6 +63,8 @@ pub struct HubLink {
     pub metrics: Arc<Metrics>,
     /// Told whose links are to be measured.
     pub neighbours: watch::Sender<Neighbours>,
+    /// Who answers phones that call over the host.
+    pub answering: Answering,
     /// Told where weights come from.
     pub host: watch::Sender<Option<Host>>,
     /// Who waits for the first welcome. Until it comes a failure is the end, for a person who can act on it is there.
@@ -120,8 +123,6 @@ impl HubLink {
         }
         tracing::info!(hub = %self.address, "joined");
         *retry = Retry { pause: FIRST_PAUSE, longest: LONGEST_PAUSE_OF_KNOWN };
-        // No session is of this link yet: what has come since it was dialled is void too.
-        self.outgoing.clear();
         self.meet_host(&welcome, peer.address.ip())?;
         if let Some(first) = self.first.take() {
             // Who waited may have gone; the link is there all the same.
@@ -131,14 +132,20 @@ impl HubLink {
         let every = told.clamp(Duration::from_millis(100), Duration::from_secs(60));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
         let (board, members, sensors) = (self.board.clone(), self.members.clone(), self.sensors.clone());
-        let metrics = self.metrics.clone();
-        let neighbours = self.neighbours.clone();
         let overruns = self.outgoing.overruns();
         let renewals = self.papers.renewals();
+        let told = Told {
+            members: &members,
+            assignments: &mut self.assignments,
+            neighbours: &self.neighbours,
+            answering: &self.answering,
+            papers: &mut self.papers,
+            metrics: &self.metrics,
+        };
         tokio::select! {
             () = overruns.notified() => Err(LinkError::Overrun),
             end = writer.write_queue(&mut waiting) => end,
-            end = read_frames(&mut reader, &members, &mut self.assignments, &neighbours, &mut self.papers, &metrics, queue.clone()) => end,
+            end = told.read_frames(&mut reader, queue.clone()) => end,
             end = ask_for_papers(renewals, queue.clone()) => end,
             end = send_heartbeats(&board, &sensors, every, queue.clone()) => end,
             end = forward(&mut self.outgoing.frames, queue) => end,
@@ -150,6 +157,8 @@ impl HubLink {
         let mut is_mended = false;
         loop {
             let mut link = self.wire.dial(&self.address, &self.papers.hub(), HANDSHAKE).await?;
+            // What has come until now is void too. What comes from here on may be of a session that the host begins as soon as it has read the join.
+            self.outgoing.clear();
             link.writer.write(&Frame::ToHub(ToHub::Join(self.join.clone()))).await?;
             match link.reader.next_within(HANDSHAKE).await? {
                 Frame::ToAgent(ToAgent::Welcome(welcome)) => return Ok((link, welcome)),
@@ -183,29 +192,36 @@ fn weights_url(told: &str, dialled: IpAddr) -> String {
     url.as_str().trim_end_matches('/').to_owned()
 }
 
-async fn read_frames(
-    reader: &mut FrameReader,
-    members: &Members,
-    assignments: &mut Assignments,
-    neighbours: &watch::Sender<Neighbours>,
-    papers: &mut HubPapers,
-    metrics: &Arc<Metrics>,
-    queue: mpsc::Sender<Frame>,
-) -> Result<(), LinkError> {
-    loop {
-        match reader.next_unless_silent(SILENCE).await? {
-            Frame::Ping { nonce } => send(&queue, Frame::Pong { nonce }).await?,
-            Frame::ToAgent(ToAgent::Assignments { segments }) => assignments.apply(segments),
-            Frame::ToAgent(ToAgent::Neighbours(told)) => drop(neighbours.send_replace(told)),
-            Frame::ToAgent(ToAgent::Enrolled(enrolled)) => papers.take(&enrolled)?,
-            Frame::ToAgent(ToAgent::TellMetrics { id }) => drop(tokio::spawn(tell(metrics.clone(), id, queue.clone()))),
-            Frame::ToAgent(ToAgent::Refused { reason, .. }) => return Err(LinkError::Refused(reason)),
-            frame => {
-                let Some(key) = key_of(&frame) else {
-                    return Err(LinkError::unexpected(&frame, "a session's frame"));
-                };
-                if let Some(failed) = hand_over(frame, key, members).await {
-                    send(&queue, Frame::Failed(failed)).await?;
+/// Who is told what comes from the host.
+struct Told<'a> {
+    members: &'a Members,
+    assignments: &'a mut Assignments,
+    neighbours: &'a watch::Sender<Neighbours>,
+    answering: &'a Answering,
+    papers: &'a mut HubPapers,
+    metrics: &'a Arc<Metrics>,
+}
+
+impl Told<'_> {
+    async fn read_frames(self, reader: &mut FrameReader, queue: mpsc::Sender<Frame>) -> Result<(), LinkError> {
+        loop {
+            match reader.next_unless_silent(SILENCE).await? {
+                Frame::Ping { nonce } => send(&queue, Frame::Pong { nonce }).await?,
+                Frame::ToAgent(ToAgent::Assignments { segments }) => self.assignments.apply(segments),
+                Frame::ToAgent(ToAgent::Neighbours(told)) => drop(self.neighbours.send_replace(told)),
+                Frame::ToAgent(ToAgent::Called { call }) => self.answering.answer(call),
+                Frame::ToAgent(ToAgent::Enrolled(enrolled)) => self.papers.take(&enrolled)?,
+                Frame::ToAgent(ToAgent::TellMetrics { id }) => {
+                    drop(tokio::spawn(tell(self.metrics.clone(), id, queue.clone())));
+                }
+                Frame::ToAgent(ToAgent::Refused { reason, .. }) => return Err(LinkError::Refused(reason)),
+                frame => {
+                    let Some(key) = key_of(&frame) else {
+                        return Err(LinkError::unexpected(&frame, "a session's frame"));
+                    };
+                    if let Some(failed) = hand_over(frame, key, self.members).await {
+                        send(&queue, Frame::Failed(failed)).await?;
+                    }
                 }
             }
         }

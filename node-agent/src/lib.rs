@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod neighbours;
 pub mod pace;
 pub mod probe;
+pub mod relay;
 pub mod sample;
 pub mod segment;
 pub mod sensors;

@@ -1,7 +1,8 @@
 //! Neighbours: measures round trip and bandwidth to phones that a plan may put beside this one, in small probes.
 //!
 //! The hub has told each of the other, and each knows the other by its key; the port is that of ring links. A probe sends
-//! under 100 KiB; a phone is probed a few times when it is new, and once a minute from then on.
+//! under 100 KiB; a phone is probed a few times when it is new, and once a minute from then on. Where it cannot be dialled, the way over the
+//! hub is measured, and dialling is tried again each time.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::join_all;
 use polyphony_protocol::frame::{Hello, NO_RING};
-use polyphony_protocol::hub::{Neighbour, Neighbours};
+use polyphony_protocol::hub::{Neighbour, Neighbours, Way};
 use polyphony_protocol::{Frame, PlanGeneration, version};
 use polyphony_wire::{Connection, LinkError};
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
@@ -28,6 +29,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// A phone that could not be reached is tried again after this.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
+/// A phone whose way was lost, and of which no other is known, is tried again after this.
+const SEEK_EVERY: Duration = Duration::from_secs(3);
 /// Phones that are dialled at a time: one that does not answer holds up few others.
 const AT_ONCE: usize = 8;
 /// Each wait of a probe.
@@ -51,6 +54,7 @@ const MAX_FILLER_BYTES: usize = 256 << 10;
 /// Who is probed when.
 struct Schedule {
     n_probes: u32,
+    tried_at: Instant,
     due: Instant,
 }
 
@@ -71,13 +75,14 @@ pub async fn measure(
     shutdown: CancellationToken,
 ) {
     let prober = Prober { acquaintance, board, places: Semaphore::new(AT_ONCE), turn: Mutex::new(()) };
-    let mut schedules: BTreeMap<String, Schedule> = BTreeMap::new();
+    let mut schedules: BTreeMap<Neighbour, Schedule> = BTreeMap::new();
     loop {
         let now = neighbours.borrow_and_update().clone();
-        schedules.retain(|address, _| now.phones.iter().any(|neighbour| neighbour.ring_address == *address));
+        schedules.retain(|known, _| now.phones.contains(known));
         let is_due = |neighbour: &&Neighbour| {
-            let known = schedules.get(&neighbour.ring_address);
-            neighbour.phone != prober.acquaintance.phone && known.is_none_or(|schedule| schedule.due <= Instant::now())
+            let seeks = prober.board.seeks_way(&neighbour.phone);
+            neighbour.phone != prober.acquaintance.phone
+                && schedules.get(neighbour).is_none_or(|schedule| schedule.is_due(seeks, Instant::now()))
         };
         let due: Vec<&Neighbour> = now.phones.iter().filter(is_due).collect();
         let probing = join_all(due.iter().map(|neighbour| prober.probe(neighbour)));
@@ -86,8 +91,9 @@ pub async fn measure(
             ends = probing => ends,
         };
         for (neighbour, is_measured) in due.into_iter().zip(ends) {
-            let schedule = schedules.entry(neighbour.ring_address.clone());
-            schedule.or_insert_with(|| Schedule { n_probes: 0, due: Instant::now() }).go_on(is_measured);
+            let at = Instant::now();
+            let schedule = schedules.entry(neighbour.clone());
+            schedule.or_insert(Schedule { n_probes: 0, tried_at: at, due: at }).go_on(is_measured, at);
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -100,21 +106,28 @@ pub async fn measure(
 // === impl Prober ===
 
 impl Prober {
-    /// Whether the link is measured; the board hears how it went at once.
+    /// Whether the best way that there is to it is measured; the board hears how it went at once.
     async fn probe(&self, neighbour: &Neighbour) -> bool {
         // It is never closed.
         let _place = self.places.acquire().await;
-        let end = self.dial(neighbour).await;
-        if let Err(error) = &end {
-            self.board.note_end(&neighbour.phone, error);
-            tracing::debug!(peer = %neighbour.phone, %error, "a link was not measured");
+        for way in &neighbour.ways {
+            match self.dial(neighbour, way).await {
+                Ok(()) => return true,
+                Err(error) => {
+                    self.board.note_end(&neighbour.phone, way, &error);
+                    tracing::debug!(peer = %neighbour.phone, ?way, %error, "a link was not measured");
+                    if !error.leads_nowhere() {
+                        return false;
+                    }
+                }
+            }
         }
-        end.is_ok()
+        false
     }
 
-    async fn dial(&self, neighbour: &Neighbour) -> Result<(), LinkError> {
-        let Neighbour { phone, key, ring_address } = neighbour;
-        let mut link = self.acquaintance.dial(phone, key, ring_address, DEADLINE).await?;
+    async fn dial(&self, neighbour: &Neighbour, way: &Way) -> Result<(), LinkError> {
+        let Neighbour { phone, key, .. } = neighbour;
+        let mut link = self.acquaintance.dial(phone, key, way, DEADLINE).await?;
         let hello = Hello {
             version: version::CURRENT,
             ring: NO_RING,
@@ -125,14 +138,14 @@ impl Prober {
         };
         link.writer.write(&Frame::Hello(hello)).await?;
         let answer = link.reader.next_within(DEADLINE).await?;
-        self.board.note_reachable(&neighbour.phone);
+        self.board.note_reachable(phone, way);
         match answer {
             Frame::Accepted => {}
             Frame::Refused(why) => return Err(LinkError::Refused(why)),
             other => return Err(LinkError::unexpected(&other, "an acceptance")),
         }
         let _turn = self.turn(&mut link).await?;
-        self.measure(&mut link, &neighbour.phone).await
+        self.measure(&mut link, phone, way).await
     }
 
     /// The turn to measure. The other end, which waits no longer than a deadline for a sign of life, gets one until then.
@@ -149,7 +162,7 @@ impl Prober {
         }
     }
 
-    async fn measure(&self, link: &mut Connection, phone: &str) -> Result<(), LinkError> {
+    async fn measure(&self, link: &mut Connection, phone: &str, way: &Way) -> Result<(), LinkError> {
         let mut round_trip = Duration::MAX;
         for nonce in 0..PINGS {
             let began = Instant::now();
@@ -162,7 +175,7 @@ impl Prober {
         let began = Instant::now();
         link.writer.write(&filler).await?;
         ping(link, PINGS + 1, FILLER_DEADLINE).await?;
-        self.board.note_link(phone, round_trip.as_secs_f64());
+        self.board.note_link(phone, way, round_trip.as_secs_f64());
         self.board.note_bandwidth(phone, bytes_per_second(began.elapsed(), round_trip));
         Ok(())
     }
@@ -171,15 +184,20 @@ impl Prober {
 // === impl Schedule ===
 
 impl Schedule {
-    /// A probe has ended: when the next one is due.
-    fn go_on(&mut self, is_measured: bool) {
+    /// Whether the next probe is due; it is sooner of a phone to which a way is sought.
+    fn is_due(&self, seeks: bool, now: Instant) -> bool {
+        self.due <= now || (seeks && self.tried_at + SEEK_EVERY <= now)
+    }
+
+    /// A probe has ended at `now`: when the next one is due.
+    fn go_on(&mut self, is_measured: bool, now: Instant) {
         self.n_probes += u32::from(is_measured);
         let pause = match is_measured {
             true if self.n_probes < FIRST_PROBES => PAUSE,
             true => PROBE_EVERY,
             false => RETRY_EVERY,
         };
-        self.due = Instant::now() + pause;
+        (self.tried_at, self.due) = (now, now + pause);
     }
 }
 
@@ -239,15 +257,19 @@ async fn echo(link: &mut Connection) -> Result<(), LinkError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use polyphony_identity::{Name, Role, Whom};
     use polyphony_wire::{Bounds, Security, Uncounted, Wire};
     use tokio::net::TcpListener;
     use tokio::sync::Barrier;
 
     use super::*;
+    use crate::relay::Relay;
 
     fn plain() -> Acquaintance {
         let wire = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Plain);
-        Acquaintance { phone: "us".into(), domain: "lab".into(), wire }
+        let hub = Whom::Hub(Name::of_controller(Role::Hub, "lab"));
+        let relay = Relay { address: String::new(), hub, wire: wire.clone() };
+        Acquaintance { phone: "us".into(), domain: "lab".into(), wire, relay }
     }
 
     /// As phones do that are too slow to be waited for one by one: nobody answers before all are asked.
@@ -266,8 +288,8 @@ mod tests {
         let (mut told, mut asked) = (Neighbours::default(), Vec::new());
         for n in 0..AT_ONCE {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let ring_address = listener.local_addr().unwrap().to_string();
-            told.phones.push(Neighbour { phone: format!("phone-{n}"), ring_address, key: String::new() });
+            let ways = vec![Way::direct(listener.local_addr().unwrap().to_string())];
+            told.phones.push(Neighbour { phone: format!("phone-{n}"), ways, key: String::new() });
             asked.push(tokio::spawn(refuse_together(us.wire.clone(), listener, all.clone())));
         }
         let (_tell, told) = watch::channel(told);
@@ -286,8 +308,8 @@ mod tests {
         let us = plain();
         let wire = us.wire.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ring_address = listener.local_addr().unwrap().to_string();
-        let neighbour = Neighbour { phone: "other".into(), ring_address, key: String::new() };
+        let ways = vec![Way::direct(listener.local_addr().unwrap().to_string())];
+        let neighbour = Neighbour { phone: "other".into(), ways, key: String::new() };
         let (board, places) = (Arc::new(Board::default()), Semaphore::new(AT_ONCE));
         let prober = Prober { acquaintance: us, board, places, turn: Mutex::new(()) };
         let others = prober.turn.lock().await;

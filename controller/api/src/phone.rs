@@ -266,4 +266,7 @@ pub struct Link {
     /// What the link carries, in 10^6 bits a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub megabits_per_second: Option<f64>,
+    /// Whether it leads over the hub, for the peer cannot be dialled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relayed: bool,
 }

@@ -97,6 +97,10 @@ pub struct SegmentPlacementSpec {
     pub objective: Option<Objective>,
     /// Where this segment's output goes.
     pub edges: Vec<Edge>,
+    /// The stages among those that this one reaches over the hub, for it cannot dial their phones. The last stage reaches the one that
+    /// decoding begins at too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relayed: Vec<RelayedHop>,
     /// Of an encoder–decoder model: so many of its layers are the encoder's, the first ones. The output of the last of these goes straight
     /// to every segment with layers of the decoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,6 +187,16 @@ pub struct Edge {
     pub to: u32,
     /// `Sequential`: the hidden state, to the next stage. `Skip`: a value that skips stages.
     pub kind: EdgeKind,
+}
+
+/// A hop that goes over the hub.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayedHop {
+    /// The stage that it leads to.
+    pub to: u32,
+    /// Why the phones do not reach each other without that.
+    pub reason: String,
 }
 
 /// The kinds of an edge.

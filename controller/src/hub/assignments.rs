@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use polyphony_api::SegmentPlacement;
 use polyphony_api::inference_deployment::ActivationType as ApiActivationType;
-use polyphony_protocol::hub::{Assignment, EncoderStages, Followed, Holds, LayerSpan, Owner, Peer, Successor};
+use polyphony_protocol::hub::{Assignment, EncoderStages, Followed, Holds, LayerSpan, Owner, Peer, Successor, Way};
 use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
 use sha2::{Digest, Sha256};
 
@@ -64,7 +64,7 @@ pub fn derive<'a>(
         rings.entry(ring_of(placement)).or_default().push(Peer {
             stage: spec.stage,
             phone: spec.phone.clone(),
-            ring_address: ring_addresses.get(&spec.phone).cloned().unwrap_or_default(),
+            ways: ring_addresses.get(&spec.phone).map(Way::direct).into_iter().collect(),
             key: keys.get(&spec.phone).cloned().unwrap_or_default(),
             layers: Some(LayerSpan { from: spec.holds.from, to: spec.holds.to }),
         });
@@ -80,7 +80,9 @@ pub fn derive<'a>(
     for placement in placements {
         let spec = &placement.spec;
         let (ring, generation) = ring_of(placement);
-        let peers = rings.get(&(ring, generation)).cloned().unwrap_or_default();
+        let mut peers = rings.get(&(ring, generation)).cloned().unwrap_or_default();
+        let is_relayed = |peer: &Peer| spec.relayed.iter().any(|hop| hop.to == peer.stage) && !peer.ways.is_empty();
+        peers.iter_mut().filter(|peer| is_relayed(peer)).for_each(|peer| peer.ways = vec![Way::Relayed]);
         // Until every stage of the ring is written, its neighbours are not known; and stages of two plans are no ring.
         if stages.get(&(ring, generation)).is_none_or(|stages| !is_whole(stages)) {
             continue;
@@ -160,7 +162,8 @@ fn owners(
 ) -> BTreeMap<(RingId, PlanGeneration), Vec<Owner>> {
     let owner = |(peer, placement): (&Peer, &&SegmentPlacement)| Owner {
         phone: peer.phone.clone(),
-        ring_address: peer.ring_address.clone(),
+        // A plan does not say how caches travel: it is tried.
+        ways: peer.ways.iter().cloned().chain((!peer.ways.is_empty()).then_some(Way::Relayed)).collect(),
         key: peer.key.clone(),
         layers: LayerSpan { from: placement.spec.holds.from, to: placement.spec.holds.to },
     };

@@ -1,4 +1,4 @@
-//! A link: one agent's connection, from its join to its end.
+//! A link: one agent's connection, from its join to its end. Or one on which it is led to another phone.
 //!
 //! Reading and writing are two tasks that end together; the end is reported at once to the registry and to the gateway.
 
@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::Hub;
 use super::keys::is_recorded;
 use super::registry::Seat;
+use super::relay;
 use super::strangers::Stranger;
-use admission::{Admitted, admit, refuse, seat};
+use admission::{Admitted, Newcomer, admit, refuse, seat};
 use said::bounded;
 
 /// What an agent may send, and how long it may take for what is sent to it: slow is not gone.
@@ -51,6 +52,8 @@ enum LinkEnd {
     Revoked,
     #[error("the hub stops")]
     Stopping,
+    #[error("it led to another phone, and {0}")]
+    Led(String),
 }
 
 /// Serves one connection until it ends.
@@ -62,7 +65,11 @@ pub async fn serve(hub: Hub, caller: Caller, stranger: Stranger, places: Arc<Sem
     };
     match end {
         // Each of these has been told already, or is nothing to tell.
-        LinkEnd::Stopping | LinkEnd::Displaced | LinkEnd::Answered | LinkEnd::Link(LinkError::Closed) => {
+        LinkEnd::Stopping
+        | LinkEnd::Displaced
+        | LinkEnd::Answered
+        | LinkEnd::Led(_)
+        | LinkEnd::Link(LinkError::Closed) => {
             tracing::debug!(%from, %end, "link ended")
         }
         end => tracing::info!(%from, "link ended: {end}"),
@@ -75,12 +82,51 @@ async fn serve_until_end(
     stranger: Stranger,
     places: Arc<Semaphore>,
 ) -> Result<std::convert::Infallible, LinkEnd> {
-    let Admitted { connection, join, holder, _place } = tokio::select! {
+    let admitted = tokio::select! {
         () = stranger.displaced() => return Err(LinkEnd::Displaced),
         admitted = admit(hub, caller, places) => admitted?,
     };
     // It has shown that it is a phone; whoever knocks next is no matter to it.
     drop(stranger);
+    match admitted {
+        Admitted::Link(newcomer) => keep(hub, *newcomer).await,
+        Admitted::Call { connection, holder, phone } => Err(lead(hub, connection, &holder, &phone).await),
+        Admitted::Answer { connection, holder, call } => {
+            let Some(mut back) = hub.relay.answer(&holder.name.name, call, connection) else {
+                return Err(LinkEnd::Answered);
+            };
+            let reason = "nobody waits for that answer any more".to_owned();
+            Err(refuse(&mut back.writer, reason, Remedy::Person).await)
+        }
+    }
+}
+
+/// Leads a phone to another one, for as long as plans say so and both are who they were.
+async fn lead(hub: &Hub, mut connection: Connection, holder: &Proven, to: &str) -> LinkEnd {
+    let from = holder.name.name.as_str();
+    let (way, mut other) = match relay::reach(hub, from, to).await {
+        Ok(found) => found,
+        Err(reason) => return refuse(&mut connection.writer, reason, Remedy::Person).await,
+    };
+    let other_holder = other.proven().cloned();
+    for end in [&mut other, &mut connection] {
+        if let Err(error) = end.writer.write(&Frame::Accepted).await {
+            return error.into();
+        }
+    }
+    tracing::info!(%from, %to, "one phone is led to another over this host");
+    let end = tokio::select! {
+        end = relay::splice(&way, connection.into_relayed(), other.into_relayed()) => end.map_or_else(|error| error.to_string(), |()| "one of the two closed it".to_owned()),
+        () = relay::until_closed(hub, from, to) => "no plan has the one dial the other any more".to_owned(),
+        () = revoked(hub, Some(holder)) => return LinkEnd::Revoked,
+        () = revoked(hub, other_holder.as_ref()) => return LinkEnd::Revoked,
+    };
+    tracing::info!(%from, %to, %end, "the way between two phones ended");
+    LinkEnd::Led(end)
+}
+
+async fn keep(hub: &Hub, newcomer: Newcomer) -> Result<std::convert::Infallible, LinkEnd> {
+    let Newcomer { connection, join, holder, _place } = newcomer;
     let Connection { mut reader, mut writer, peer, .. } = connection;
     let (name, protocol, from) = (join.phone.clone(), join.version, peer.address);
     let seat = match seat(hub, join).await {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use polyphony_protocol::hub::{Neighbour, Neighbours};
+use polyphony_protocol::hub::{Neighbour, Neighbours, Way};
 
 /// The most phones that each measures its links to all others of.
 const FEW: usize = 16;
@@ -50,7 +50,7 @@ impl Neighbourhood {
         let others = self.addresses.iter().filter(|(other, _)| *other != phone && is_drawn(other));
         let neighbour = |(phone, address): (&String, &String)| Neighbour {
             phone: phone.clone(),
-            ring_address: address.clone(),
+            ways: vec![Way::direct(address), Way::Relayed],
             key: self.keys.get(phone).cloned().unwrap_or_default(),
         };
         Neighbours { phones: others.map(neighbour).collect() }

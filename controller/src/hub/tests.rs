@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use super::fixtures::join;
 use super::*;
 
+mod relaying;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Nobody;
@@ -58,7 +60,8 @@ struct Scene {
     address: String,
     keys: watch::Sender<Option<Keys>>,
     stop: CancellationToken,
-    _tell: (watch::Sender<Option<Arc<Assigned>>>, watch::Sender<Arc<Neighbourhood>>),
+    assign: watch::Sender<Option<Arc<Assigned>>>,
+    near: watch::Sender<Arc<Neighbourhood>>,
 }
 
 impl Scene {
@@ -86,13 +89,14 @@ impl Scene {
             keys: keys_seen,
             weights_url: String::new(),
             assigned,
+            relay: Relay::new(64 << 20),
             neighbourhood,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (registry, stop) = (hub.registry.clone(), CancellationToken::new());
         tokio::spawn(hub.run(listener, stop.clone()));
-        Self { authority, registry, address, keys, stop, _tell: (assign, near) }
+        Self { authority, registry, address, keys, stop, assign, near }
     }
 
     /// A device with a certificate of that name, whose key is recorded as `recorded`.

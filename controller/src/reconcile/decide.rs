@@ -12,12 +12,14 @@ pub mod story;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use polyphony_api::{InferenceDeploymentStatus, ModelStatus, PhoneStatus, SegmentPlacement, SegmentPlacementStatus};
 use strum::{IntoStaticStr, VariantNames};
 
+use super::draft::Draft;
 use super::elapsed::whole_seconds;
 use super::observe::{ObjectKey, Observed};
 use super::panics::words_of;
@@ -128,6 +130,8 @@ pub struct Decision {
     pub failed: BTreeMap<Subject, String>,
     /// Deployments that wait for a plan: for the planner, for the plan of another replica to be written, or for one that matters more.
     pub waiting: BTreeSet<ObjectKey>,
+    /// The plans that it writes, by deployment.
+    pub drafts: BTreeMap<ObjectKey, Arc<Draft>>,
 }
 
 // === impl Decision ===

@@ -67,6 +67,20 @@ pub fn phase_of(observed: &Observed, placement: &SegmentPlacement) -> Phase {
     }
 }
 
+/// Which stages of a plan dial which: hidden states and tokens go around, an encoder's output goes to all that decode.
+pub fn stages_that_dial(segments: &[&SegmentPlacement]) -> Vec<(usize, usize)> {
+    let mut pairs: Vec<(usize, usize)> = (1..segments.len()).map(|stage| (stage - 1, stage)).collect();
+    let decodes = |segment: &&SegmentPlacement| segment.spec.holds.to > segment.spec.encoder_layers.unwrap_or(0);
+    pairs.extend(segments.iter().position(decodes).map(|first| (segments.len() - 1, first)));
+    for (from, segment) in segments.iter().enumerate() {
+        pairs.extend(segment.spec.edges.iter().map(|edge| (from, edge.to as usize)));
+    }
+    pairs.retain(|(from, to)| from != to);
+    pairs.sort_unstable();
+    pairs.dedup();
+    pairs
+}
+
 // === impl Generation ===
 
 impl<'a> Generation<'a> {
@@ -75,17 +89,11 @@ impl<'a> Generation<'a> {
         assignments::is_whole(&self.segments)
     }
 
-    /// Pairs of stages that dial each other, by phone: hidden states and tokens go around, an encoder's output goes to all that decode.
-    pub fn links(&self) -> Vec<(&'a str, &'a str)> {
-        let phone = |stage: usize| self.segments.get(stage).map(|segment| segment.spec.phone.as_str());
-        let mut pairs: Vec<(usize, usize)> = (1..self.segments.len()).map(|stage| (stage - 1, stage)).collect();
-        let decodes = |segment: &&SegmentPlacement| segment.spec.holds.to > segment.spec.encoder_layers.unwrap_or(0);
-        pairs.extend(self.segments.iter().position(decodes).map(|first| (self.segments.len() - 1, first)));
-        for (from, segment) in self.segments.iter().enumerate() {
-            pairs.extend(segment.spec.edges.iter().map(|edge| (from, edge.to as usize)));
-        }
-        let named = pairs.into_iter().filter(|(from, to)| from != to);
-        named.filter_map(|(from, to)| Some((phone(from)?, phone(to)?))).collect()
+    /// Pairs of stages of which one dials the other.
+    pub fn links(&self) -> Vec<(&'a SegmentPlacement, &'a SegmentPlacement)> {
+        let segment = |stage: usize| self.segments.get(stage).copied();
+        let pairs = stages_that_dial(&self.segments).into_iter();
+        pairs.filter_map(|(from, to)| Some((segment(from)?, segment(to)?))).collect()
     }
 
     /// Whether its deployment names it as written to its end.

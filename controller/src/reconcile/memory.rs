@@ -3,9 +3,11 @@
 //! What the API answered to such a write counts until the watches show it, or until the next write of the same object.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::{Decision, Subject};
+use super::draft::Draft;
 use super::observe::{ObjectKey, Observed};
 use super::setbacks::{Cause, Setback, Setbacks};
 use super::stores::Stores;
@@ -60,12 +62,13 @@ impl Memory {
         replica: Option<u32>,
         cause: Cause,
         words: String,
+        draft: Option<Arc<Draft>>,
     ) {
         let Subject::Deployment(key) = subject else { return };
         let whose = cause.whose(key.clone(), replica);
         let generation = observed.deployments.get(key).and_then(|deployment| deployment.metadata.generation);
         let setback = Setback::after(self.setbacks.get(&whose), cause, words, generation, observed.uptime);
-        let setback = Setback { replica, ..setback };
+        let setback = Setback { replica, draft, ..setback };
         self.setbacks.insert(whose, setback);
     }
 
@@ -124,7 +127,6 @@ impl Memory {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeSet;
-    use std::sync::Arc;
 
     use k8s_openapi::jiff::Timestamp;
     use kube::runtime::reflector::{self, store::Writer};
@@ -240,7 +242,7 @@ mod tests {
         for seconds in [0, 1, 3] {
             let mut now = observed(&stores, seconds);
             memory.recall(&mut now, &stores);
-            memory.set_back(&now, &subject, Some(1), Cause::PlacementRefused, "no quota".into());
+            memory.set_back(&now, &subject, Some(1), Cause::PlacementRefused, "no quota".into(), None);
             // A round in which it is another one's turn.
             memory.note_plan(&subject, 0);
             memory.forgive(&now, &Decision::default());

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     fn planner(solve: impl Fn(&Problem) -> Result<Plan, Infeasible> + Send + Sync + 'static) -> RememberingPlanner {
-        let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()));
+        let metrics = Arc::new(Metrics::new(&prometheus::Registry::new(), []));
         let planner =
             RememberingPlanner::solving_by(metrics, MAX_AT_A_TIME, Arc::new(move |_, problem| solve(problem)));
         planner.begin_round();
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn no_more_threads_solve_than_the_host_has_processors() {
-        let planner = RememberingPlanner::new(Arc::new(Metrics::new(&prometheus::Registry::new())));
+        let planner = RememberingPlanner::new(Arc::new(Metrics::new(&prometheus::Registry::new(), [])));
         let n_processors = thread::available_parallelism().unwrap().get();
         assert!((1..=n_processors.min(4)).contains(&planner.max_at_a_time));
     }

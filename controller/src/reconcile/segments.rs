@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
-use polyphony_api::segment_placement::{Edge, EdgeKind, Holds, Standby};
+use polyphony_api::segment_placement::{Edge, EdgeKind, Holds, RelayedHop, Standby};
 use polyphony_api::{DEPLOYMENT_LABEL, DRAIN_FINALIZER, InferenceDeployment, SegmentPlacement, SegmentPlacementSpec};
 use polyphony_model::LayerRange;
 use sha2::{Digest, Sha256};
 
+use super::generations::stages_that_dial;
 use super::problem::Planned;
+use super::ways::{Reach, Ways};
 use crate::models::Resolved;
 
 /// The longest value of a label, and the part of a deployment's name that names of placements begin with.
 const MAX_LABEL: usize = 63;
 const MAX_STEM: usize = 40;
+/// Letters of why a hop is relayed.
+const MAX_REASON: usize = 200;
 
 /// The objects of one generation, by stage. `follows` is the generation whose sessions move to this one.
 pub fn placements(
@@ -58,6 +62,7 @@ pub fn placements(
             strategy: spec.placement.strategy,
             objective: Some(spec.objective),
             edges: edges.iter().filter(|edge| edge.from == stage as usize).map(edge_of).collect(),
+            relayed: Vec::new(),
             encoder_layers: of.encoder.map(|encoder| encoder.n_layers),
             context_length: spec.context_length,
             max_sessions: spec.max_sessions,
@@ -98,6 +103,18 @@ pub fn holds(planned: &polyphony_placement::Holds) -> Holds {
 /// The name of a placement; it says of which plan it is, and not which plan that is.
 pub fn name_of(deployment: &str, replica: u32, generation: u64, stage: u32) -> String {
     format!("{}-{replica}-g{generation}-{stage}", shortened(deployment, MAX_STEM, 4))
+}
+
+/// Says which stages of a plan reach which over the hub, and why.
+pub fn lead(made: &mut [SegmentPlacement], ways: &Ways<'_>) {
+    let pairs = stages_that_dial(&made.iter().collect::<Vec<_>>());
+    for (from, to) in pairs {
+        if let Reach::Relayed(why) = ways.between(&made[from].spec.phone, &made[to].spec.phone) {
+            let reason = why.chars().take(MAX_REASON).collect();
+            let to = made[to].spec.stage;
+            made[from].spec.relayed.push(RelayedHop { to, reason });
+        }
+    }
 }
 
 /// Marks the stages of one plan as such.

@@ -3,8 +3,10 @@
 //! Kept in memory only: after a restart everything is tried once more. Times are those since the start, so that no clock can be set.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::draft::Draft;
 use super::object_key::ObjectKey;
 
 /// The first pause, and the longest; each one is twice as long as the one before.
@@ -27,7 +29,7 @@ pub struct Whose {
 }
 
 /// What went wrong with a deployment or a replica, though nothing is wrong with its phones.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Setback {
     pub cause: Cause,
     /// The API's words, or those of a panic.
@@ -36,6 +38,8 @@ pub struct Setback {
     pub count: u32,
     /// The replica whose plan it befell, whosever setback it is.
     pub replica: Option<u32>,
+    /// That plan, where nobody refused it: it is written on, as long as it will do.
+    pub draft: Option<Arc<Draft>>,
     /// Nothing of the kind is tried until then, since the start.
     pub until: Duration,
     /// `metadata.generation` of the deployment: a changed one is tried at once.
@@ -67,7 +71,7 @@ impl Setback {
         let in_a_row = before.filter(|before| before.cause == cause && before.generation == generation);
         let count = in_a_row.map_or(1, |before| before.count.saturating_add(1));
         let pause = FIRST_PAUSE.saturating_mul(1 << (count - 1).min(16)).min(cause.longest_pause());
-        Self { cause, words, count, replica: None, until: uptime.saturating_add(pause), generation }
+        Self { cause, words, count, replica: None, draft: None, until: uptime.saturating_add(pause), generation }
     }
 
     /// Whether the deployment, as it is now, is still left alone.

@@ -49,6 +49,7 @@ pub fn flags(data_dir: &Path) -> Flags {
         trust_domain: polyphony_identity::DEFAULT_DOMAIN.into(),
         certificate_lifetime: Duration::from_secs(86_400),
         rejoin_window: Duration::from_secs(3600),
+        relay_bytes_per_second: 64 << 20,
         no_auth: false,
         allowed_host: Vec::new(),
         cors_origin: Vec::new(),

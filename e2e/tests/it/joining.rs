@@ -29,6 +29,7 @@ pub(crate) struct Lab {
     number: usize,
     /// Join tokens that were made here.
     tokens: RefCell<Vec<String>>,
+    namespaces: Vec<String>,
 }
 
 /// What a person is given to join with.
@@ -44,23 +45,48 @@ impl Lab {
     pub(crate) fn build() -> Option<Self> {
         sweep();
         let number = BUILT.fetch_add(1, Ordering::Relaxed);
-        let lab =
-            Self { folder: tempfile::tempdir().unwrap(), children: Vec::new(), number, tokens: RefCell::default() };
-        let (host, phone) = (lab.namespace("host"), lab.namespace("phone"));
-        if let Err(error) = ip(&["netns", "add", &host]) {
+        let mut lab = Self {
+            folder: tempfile::tempdir().unwrap(),
+            children: Vec::new(),
+            number,
+            tokens: RefCell::default(),
+            namespaces: Vec::new(),
+        };
+        if let Err(error) = lab.add_machine("host") {
             polyphony_skip::skipped(format_args!(
                 "no network namespace can be made here (as root, with iproute2): {error:#}"
             ));
             return None;
         }
-        ip(&["netns", "add", &phone]).unwrap();
-        ip(&["-n", &host, "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", &phone]).unwrap();
-        for (namespace, address) in [(&host, "10.203.0.1/24"), (&phone, "10.203.0.2/24")] {
-            ip(&["-n", namespace, "address", "add", address, "dev", "veth0"]).unwrap();
-            ip(&["-n", namespace, "link", "set", "veth0", "up"]).unwrap();
-            ip(&["-n", namespace, "link", "set", "lo", "up"]).unwrap();
-        }
+        lab.add_machine("phone").unwrap();
+        lab.connect(("host", "10.203.0.1"), ("phone", "10.203.0.2"));
         Some(lab)
+    }
+
+    /// A machine that is connected to nothing yet, and that passes nothing on.
+    pub(crate) fn add_machine(&mut self, name: &str) -> Result<()> {
+        let namespace = self.namespace(name);
+        ip(&["netns", "add", &namespace])?;
+        self.namespaces.push(name.to_owned());
+        ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
+        self.on(name, "echo 0 > /proc/sys/net/ipv4/ip_forward")
+    }
+
+    /// A cable between two machines, with their addresses at it.
+    pub(crate) fn connect(&self, one: (&str, &str), other: (&str, &str)) {
+        let device = |(_, address): (&str, &str)| format!("veth{}", address.replace('.', "").get(5..).unwrap());
+        let (here, there) = (self.namespace(one.0), self.namespace(other.0));
+        let (near, far) = (device(one), device(other));
+        ip(&["-n", &here, "link", "add", &near, "type", "veth", "peer", "name", &far, "netns", &there]).unwrap();
+        for (namespace, address, device) in [(&here, one.1, near), (&there, other.1, far)] {
+            ip(&["-n", namespace, "address", "add", &format!("{address}/24"), "dev", &device]).unwrap();
+            ip(&["-n", namespace, "link", "set", &device, "up"]).unwrap();
+        }
+    }
+
+    /// Runs a line of shell on a machine.
+    pub(crate) fn on(&self, machine: &str, line: &str) -> Result<()> {
+        ip(&["netns", "exec", &self.namespace(machine), "sh", "-e", "-c", line]).map(drop)
     }
 
     fn namespace(&self, name: &str) -> String {
@@ -151,16 +177,25 @@ impl Lab {
 
     /// The gateway's whole answer to a prompt of token ids. It listens on the loopback of the host's namespace.
     pub(crate) fn complete(&self, deployment: &str) -> String {
+        self.complete_with(deployment, 4)
+    }
+
+    /// The same, with so many tokens.
+    pub(crate) fn complete_with(&self, deployment: &str, n_tokens: usize) -> String {
+        let body = format!(
+            r#"{{"model":"{deployment}","prompt":[1,2,3],"max_tokens":{n_tokens},"temperature":0,"ignore_eos":true,"return_token_ids":true}}"#
+        );
+        let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        self.ask("gateway", &format!("POST /v1/completions HTTP/1.1\r\n{headers}"), &body)
+    }
+
+    /// What an endpoint of the host says to a request of these first lines.
+    pub(crate) fn ask(&self, endpoint: &str, head: &str, body: &str) -> String {
         let endpoints = std::fs::read(self.folder.path().join("data/endpoints.json")).unwrap();
         let endpoints: serde_json::Value = serde_json::from_slice(&endpoints).unwrap();
-        let gateway = endpoints["gateway"].as_str().unwrap().trim_start_matches("http://");
-        let (host, port) = gateway.split_once(':').unwrap();
-        let body =
-            format!(r#"{{"model":"{deployment}","prompt":[1,2,3],"max_tokens":4,"temperature":0,"ignore_eos":true}}"#);
-        let request = format!(
-            "POST /v1/completions HTTP/1.1\r\nHost: {gateway}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
+        let address = endpoints[endpoint].as_str().unwrap().trim_start_matches("http://");
+        let (host, port) = address.split_once(':').unwrap();
+        let request = format!("{head}Host: {address}\r\nConnection: close\r\n\r\n{body}");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace("host"), "bash", "-c"]);
         command.arg(format!("exec 3<>/dev/tcp/{host}/{port}; printf %s \"$1\" >&3; timeout 30 cat <&3"));
@@ -184,7 +219,7 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for name in ["host", "phone"] {
+        for name in &self.namespaces {
             let _ = ip(&["netns", "delete", &self.namespace(name)]);
         }
     }

@@ -21,6 +21,13 @@ pub enum ToHub {
     },
     /// First on the link.
     Join(Join),
+    /// First on a connection of its own: once it is accepted, bytes go to that phone and come from it, and no more frames are said.
+    Call {
+        /// The phone that is to be reached.
+        phone: String,
+    },
+    /// First on a connection of its own of the phone that was called: from the acceptance on it is the other end.
+    Answer { call: u64 },
     /// Each heartbeat interval, and at once when a segment changes.
     Heartbeat(Heartbeat),
     /// Answer to a request for metrics.
@@ -41,6 +48,8 @@ pub enum ToAgent {
     Welcome(Welcome),
     /// Answer to what cannot be; the connection is closed.
     Refused { reason: String, remedy: Remedy },
+    /// Another phone wants to reach this one over the hub: it answers on a connection of its own.
+    Called { call: u64 },
     /// Somebody scrapes this phone's metrics.
     TellMetrics { id: u64 },
     /// All that this phone is to hold.
@@ -96,14 +105,32 @@ pub struct Neighbours {
 }
 
 /// A phone to measure a link to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Neighbour {
     pub phone: String,
-    /// Where it is dialled.
-    pub ring_address: String,
+    /// Each is tried.
+    pub ways: Vec<Way>,
     /// The digest of its key, by which it is known.
     pub key: String,
+}
+
+/// How another phone is reached. Where several are told, the better ones come first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "camelCase")]
+pub enum Way {
+    /// It is dialled where it listens for other phones, as `IP:PORT`.
+    Direct { address: String },
+    /// Both dial the hub, which passes on what they say to each other under their own seal.
+    Relayed,
+}
+
+// === impl Way ===
+
+impl Way {
+    pub fn direct(address: impl Into<String>) -> Self {
+        Self::Direct { address: address.into() }
+    }
 }
 
 /// An agent introduces itself.
@@ -214,6 +241,9 @@ pub struct LinkReport {
     /// What the link carries, when probed.
     #[serde(default)]
     pub bytes_per_second: Option<f64>,
+    /// Whether that is the way over the hub, for there is no direct one.
+    #[serde(default)]
+    pub is_relayed: bool,
 }
 
 /// The state of one segment.
@@ -344,8 +374,8 @@ pub struct Successor {
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
     pub phone: String,
-    /// Where it is dialled; empty while the phone is not connected.
-    pub ring_address: String,
+    /// None while the phone is not connected.
+    pub ways: Vec<Way>,
     /// The digest of its key; empty where no Phone records one, and nobody is taken for it then.
     pub key: String,
     pub layers: LayerSpan,
@@ -369,8 +399,8 @@ pub struct Holds {
 pub struct Peer {
     pub stage: u32,
     pub phone: String,
-    /// Where it is dialled; empty while the phone is not connected.
-    pub ring_address: String,
+    /// None while the phone is not connected.
+    pub ways: Vec<Way>,
     /// The digest of its key; empty where no Phone records one, and nobody is taken for it then.
     pub key: String,
     /// The layers that it runs; absent where a hub does not say.

@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod frame;
 pub mod hub;
 pub mod ids;
+pub mod links;
 pub mod session;
 pub mod version;
 

@@ -301,7 +301,7 @@ mod tests {
         let peer = |(stage, span): (u32, &Option<(u32, u32)>)| Peer {
             stage,
             phone: format!("phone-{stage}"),
-            ring_address: String::new(),
+            ways: Vec::new(),
             key: String::new(),
             layers: span.map(|(from, to)| LayerSpan { from, to }),
         };

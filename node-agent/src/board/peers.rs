@@ -1,9 +1,9 @@
 //! Peers: what was measured of the ways to other phones, and which of these cannot be reached.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use polyphony_protocol::hub::{LinkDown, LinkReport};
+use polyphony_protocol::hub::{LinkDown, LinkReport, Way};
 use polyphony_wire::LinkError;
 
 use super::{Board, lock};
@@ -23,10 +23,11 @@ pub(super) struct Measured {
     round_trips: VecDeque<f64>,
     /// The last bandwidths, oldest first.
     bytes_per_second: VecDeque<f64>,
+    is_relayed: bool,
     at: Instant,
 }
 
-/// A peer that was tried in vain.
+/// A peer that was dialled in vain.
 pub(super) struct Unreachable {
     since: Instant,
     tried_at: Instant,
@@ -36,13 +37,16 @@ pub(super) struct Unreachable {
 // === impl Board ===
 
 impl Board {
-    /// Notes the round trip to a ring neighbour.
-    pub fn note_link(&self, peer: &str, round_trip_seconds: f64) {
-        self.note_reachable(peer);
+    /// Notes the round trip to a peer by that way; what was measured by another one does not count with it.
+    pub fn note_link(&self, peer: &str, way: &Way, round_trip_seconds: f64) {
+        self.note_reachable(peer, way);
         let mut links = lock(&self.links);
-        let at = Instant::now();
-        let new = || Measured { round_trips: VecDeque::new(), bytes_per_second: VecDeque::new(), at };
+        let (at, is_relayed) = (Instant::now(), *way == Way::Relayed);
+        let new = || Measured { round_trips: VecDeque::new(), bytes_per_second: VecDeque::new(), is_relayed, at };
         let link = links.entry(peer.to_owned()).or_insert_with(new);
+        if link.is_relayed != is_relayed {
+            *link = new();
+        }
         link.at = at;
         keep(&mut link.round_trips, round_trip_seconds);
         if links.len() > MAX_PEERS
@@ -59,21 +63,33 @@ impl Board {
         }
     }
 
-    /// A connection to a peer ended, or did not come about. Only some ways of that say that there is no way to it.
-    pub fn note_end(&self, peer: &str, end: &LinkError) {
-        match end {
-            LinkError::Silent(_) | LinkError::Io(_) | LinkError::SlowWrite(_) => {
-                self.note_unreachable(peer, end.to_string());
-            }
-            _ => {}
+    /// A connection to a peer by that way ended, or did not come about. Only some ends say that the way does not lead there.
+    pub fn note_end(&self, peer: &str, way: &Way, end: &LinkError) {
+        match way {
+            _ if !end.leads_nowhere() => {}
+            Way::Direct { .. } => self.note_unreachable(peer, end.to_string()),
+            Way::Relayed => self.forget_link(peer, true),
         }
     }
 
-    /// A peer did not answer. What was measured of the link to it holds no longer, and from now on it can be tried anew: silence before
+    /// Whether a peer cannot be dialled, and no other way to it is known.
+    pub fn seeks_way(&self, peer: &str) -> bool {
+        lock(&self.unreachable).contains_key(peer) && !lock(&self.links).contains_key(peer)
+    }
+
+    /// What was measured by a way holds no longer.
+    fn forget_link(&self, peer: &str, is_relayed: bool) {
+        let mut links = lock(&self.links);
+        if links.get(peer).is_some_and(|link| link.is_relayed == is_relayed) {
+            links.remove(peer);
+        }
+    }
+
+    /// A peer did not answer where it listens. What was measured of the link to it holds no longer, and from now on it can be tried anew: silence before
     /// that may have been the connection's alone.
     fn note_unreachable(&self, peer: &str, why: String) {
         let now = Instant::now();
-        lock(&self.links).remove(peer);
+        self.forget_link(peer, false);
         let mut unreachable = lock(&self.unreachable);
         let is_full = unreachable.len() >= MAX_PEERS && !unreachable.contains_key(peer);
         if is_full
@@ -91,15 +107,20 @@ impl Board {
         self.changed.notify_one();
     }
 
-    /// A peer answered, if only to refuse.
-    pub fn note_reachable(&self, peer: &str) {
-        lock(&self.unreachable).remove(peer);
+    /// A peer answered by that way, if only to refuse.
+    pub fn note_reachable(&self, peer: &str, way: &Way) {
+        if *way != Way::Relayed {
+            lock(&self.unreachable).remove(peer);
+        }
     }
 
-    /// Peers that could not be reached for some seconds.
+    /// Peers that could not be dialled for some seconds, whether another way leads to them or not.
     pub fn links_down(&self) -> Vec<LinkDown> {
         let mut unreachable = lock(&self.unreachable);
-        unreachable.retain(|_, one| one.tried_at.elapsed() < DOWN_FORGOTTEN);
+        // Whom another way leads to is dialled seldom.
+        let relayed: BTreeSet<String> =
+            lock(&self.links).iter().filter(|(_, link)| link.is_relayed).map(|(peer, _)| peer.clone()).collect();
+        unreachable.retain(|peer, one| one.tried_at.elapsed() < DOWN_FORGOTTEN || relayed.contains(peer));
         let down = unreachable.iter().filter(|(_, one)| one.since.elapsed() >= DOWN_AFTER);
         down.map(|(peer, one)| LinkDown { peer: peer.clone(), reason: one.why.clone() }).collect()
     }
@@ -110,6 +131,7 @@ impl Board {
             peer: peer.clone(),
             round_trip_seconds: median(&link.round_trips).unwrap_or_default(),
             bytes_per_second: median(&link.bytes_per_second),
+            is_relayed: link.is_relayed,
         };
         links.iter().map(report).collect()
     }
@@ -144,7 +166,7 @@ mod tests {
     fn links_are_remembered_up_to_a_bound_and_the_oldest_is_forgotten_first() {
         let board = Board::default();
         for n in 0..=MAX_PEERS {
-            board.note_link(&format!("phone-{n}"), n as f64);
+            board.note_link(&format!("phone-{n}"), &direct(), n as f64);
         }
         let links = board.links();
         assert_eq!(links.len(), MAX_PEERS);
@@ -157,8 +179,8 @@ mod tests {
     fn a_peer_that_stays_silent_is_told_of_until_it_answers() {
         let board = Board::default();
         let peers = || board.links_down().into_iter().map(|down| down.peer).collect::<Vec<_>>();
-        board.note_link("b", 0.001);
-        board.note_end("b", &LinkError::Silent(2 * DOWN_AFTER));
+        board.note_link("b", &direct(), 0.001);
+        board.note_end("b", &direct(), &LinkError::Silent(2 * DOWN_AFTER));
         assert_eq!(peers(), [] as [&str; 0], "not before it was tried anew");
         assert_eq!(board.links(), [], "an old rate is none");
         board.note_unreachable("c", "silent".into());
@@ -166,15 +188,43 @@ mod tests {
         assert_eq!(peers(), ["c"]);
         board.note_unreachable("c", "still silent".into());
         assert_eq!(board.links_down()[0].reason, "still silent");
-        board.note_link("c", 0.001);
+        board.note_link("c", &direct(), 0.001);
         assert_eq!(peers(), [] as [&str; 0]);
     }
 
     #[test]
     fn a_link_that_was_given_up_here_says_nothing_of_its_peer() {
         let board = Board::default();
-        board.note_link("b", 0.001);
-        board.note_end("b", &LinkError::Overrun);
+        board.note_link("b", &direct(), 0.001);
+        board.note_end("b", &direct(), &LinkError::Overrun);
         assert_eq!((board.links().len(), lock(&board.unreachable).len()), (1, 0));
+    }
+
+    #[test]
+    fn a_peer_that_the_hub_leads_to_stays_one_that_cannot_be_dialled() {
+        let board = Board::default();
+        let is_relayed = || board.links().iter().map(|link| link.is_relayed).collect::<Vec<_>>();
+        board.note_link("b", &direct(), 0.001);
+        board.note_unreachable("b", "silent".into());
+        assert!(board.seeks_way("b") && is_relayed().is_empty());
+        board.note_link("b", &Way::Relayed, 0.009);
+        assert!(!board.seeks_way("b"), "one is known");
+        let long_ago = DOWN_FORGOTTEN + DOWN_AFTER;
+        lock(&board.unreachable)
+            .entry("b".into())
+            .and_modify(|one| (one.since, one.tried_at) = (one.since - long_ago, one.tried_at - long_ago));
+        assert_eq!(board.links_down().len(), 1, "it is told of for as long as that way is needed");
+        board.note_unreachable("b", "silent".into());
+        assert_eq!(is_relayed(), [true], "dialling in vain says nothing of it");
+        board.note_link("b", &direct(), 0.001);
+        assert_eq!((is_relayed(), board.links_down().len()), (vec![false], 0));
+        assert_eq!(board.links()[0].round_trip_seconds, 0.001, "the other way's do not count with it");
+        board.note_link("b", &Way::Relayed, 0.009);
+        board.note_end("b", &Way::Relayed, &LinkError::NoWay("it has no link".into()));
+        assert!(is_relayed().is_empty());
+    }
+
+    fn direct() -> Way {
+        Way::direct("10.0.0.2:1")
     }
 }

@@ -31,7 +31,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
 impl HubPapers {
     /// The hub that this phone has joined.
-    pub(super) fn hub(&self) -> Whom {
+    pub fn hub(&self) -> Whom {
         Whom::Hub(self.credentials.named(|domain| Name::of_controller(Role::Hub, domain)))
     }
 

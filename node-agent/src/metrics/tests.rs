@@ -75,7 +75,8 @@ fn full_board() -> Arc<Board> {
     });
     entry.steps().note(StepKind::Decode, Duration::from_millis(3));
     entry.steps().note(StepKind::Prefill, Duration::from_secs(2));
-    board.note_link("phone-2", 0.001);
+    let way = polyphony_protocol::hub::Way::direct("10.0.0.2:1");
+    board.note_link("phone-2", &way, 0.001);
     board.note_bandwidth("phone-2", 1e6);
     board
 }

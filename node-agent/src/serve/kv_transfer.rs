@@ -39,8 +39,8 @@ pub struct Puller {
 enum PullError {
     #[error("the plan does not say who held the KV cache of layers {from} to {to} in generation {generation}")]
     Unknown { from: u32, to: u32, generation: polyphony_protocol::PlanGeneration },
-    #[error("{phone} at {address}: {source}")]
-    Owner { phone: String, address: String, source: LinkError },
+    #[error("{phone}: {source}")]
+    Owner { phone: String, source: LinkError },
     #[error("{phone} sent layer {layer} from position {position}, layer {expected_layer} from {expected} was due")]
     Order { phone: String, layer: u32, position: u32, expected_layer: u32, expected: u32 },
     #[error("the segment takes no more: {0}")]
@@ -80,8 +80,7 @@ impl Puller {
         pull: &Pull,
         compute: &Compute,
     ) -> Result<(), PullError> {
-        let failed =
-            |source| PullError::Owner { phone: owner.phone.clone(), address: owner.ring_address.clone(), source };
+        let failed = |source| PullError::Owner { phone: owner.phone.clone(), source };
         let request = KvRequest {
             version: version::CURRENT,
             phone: self.acquaintance.phone.clone(),
@@ -89,11 +88,8 @@ impl Puller {
             layers,
             n_positions: pull.n_positions,
         };
-        if owner.ring_address.is_empty() {
-            return Err(failed(LinkError::Refused("it is not connected to the host".to_owned())));
-        }
-        let dialled = self.acquaintance.dial(&owner.phone, &owner.key, &owner.ring_address, PATIENCE).await;
-        let mut link = dialled.map_err(failed)?;
+        let reached = self.acquaintance.reach(&owner.phone, &owner.key, &owner.ways, PATIENCE).await;
+        let mut link = reached.map_err(failed)?;
         link.writer.write(&Frame::KvRequest(request)).await.map_err(failed)?;
         let mut due = (layers.from, 0);
         while due.0 < layers.to {

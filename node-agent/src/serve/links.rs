@@ -1,9 +1,9 @@
 //! Links: which stages of a ring dial which. Pure; opens no socket.
 //!
-//! Each stage dials the next, and the last one dials that at which decoding begins. Where a model has an encoder, the stage with its last layer
-//! dials every other stage that decodes, however far: what the encoder puts out travels there straight.
+//! Which those are [`polyphony_protocol::links`] says.
 
 use polyphony_protocol::hub::{Assignment, EncoderStages};
+use polyphony_protocol::links::{first_decoder, outgoing};
 
 use super::event::Source;
 
@@ -54,22 +54,6 @@ impl Links {
             Source::Encoder
         }
     }
-}
-
-fn first_decoder(encoder: Option<EncoderStages>) -> u32 {
-    encoder.map_or(0, |encoder| encoder.first_decoder)
-}
-
-fn outgoing(stage: u32, n_stages: u32, encoder: Option<EncoderStages>) -> (Option<u32>, Vec<u32>) {
-    let next = if stage + 1 < n_stages { stage + 1 } else { first_decoder(encoder) };
-    let next = Some(next).filter(|next| *next != stage);
-    let skips = match encoder {
-        Some(encoder) if encoder.last == stage => {
-            (encoder.first_decoder..n_stages).filter(|to| *to != stage && Some(*to) != next).collect()
-        }
-        _ => Vec::new(),
-    };
-    (next, skips)
 }
 
 #[cfg(test)]

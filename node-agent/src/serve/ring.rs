@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::frame::{Hello, NO_RING};
-use polyphony_protocol::hub::{Assignment, Neighbours, Peer};
+use polyphony_protocol::hub::{self, Assignment, Neighbours, Peer};
 use polyphony_protocol::{Frame, version};
 use polyphony_wire::{Caller, Connection, LinkError, Proof, Wire};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::compute::Compute;
@@ -52,9 +52,10 @@ pub struct Way {
     pub outlet: Outlet,
 }
 
-/// Lets other stages in until `shutdown`.
+/// Lets other stages in until `shutdown`: those that dial, and those that call over the hub.
 pub async fn listen(
     listener: TcpListener,
+    mut called: mpsc::Receiver<Caller>,
     members: Members,
     neighbours: watch::Receiver<Neighbours>,
     wire: Wire,
@@ -65,6 +66,7 @@ pub async fn listen(
         let caller = tokio::select! {
             () = shutdown.cancelled() => return,
             caller = wire.accept(&listener) => caller,
+            Some(caller) = called.recv() => caller,
         };
         let address = caller.from;
         let Ok(place) = places.clone().try_acquire_owned() else {
@@ -210,8 +212,9 @@ pub async fn keep_link(
             end = link_once(&our_end, to_stage, &now, &assignment, &outlet, &entry) => end,
         };
         let was_up = outlet.disconnect();
-        if let Err(error) = &end {
-            our_end.board.note_end(&next_phone, error);
+        let way = now.peers.iter().find(|peer| peer.stage == to_stage).and_then(|peer| peer.ways.first());
+        if let (Err(error), Some(way)) = (&end, way) {
+            our_end.board.note_end(&next_phone, way, error);
         }
         let why = end.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
         entry.set_outgoing(to_stage, Err(format!("no ring link to {next_phone}: {why}")));
@@ -245,9 +248,9 @@ async fn link_once(
     let Some(peer) = now.peers.iter().find(|peer| peer.stage == to_stage) else {
         return (format!("stage {to_stage}"), Err(LinkError::Refused("the plan names no such stage".to_owned())));
     };
-    if peer.ring_address.is_empty() {
+    let Some(way) = peer.ways.first() else {
         return (peer.phone.clone(), Err(LinkError::Refused("it has not joined the host yet".to_owned())));
-    }
+    };
     let hello = Hello {
         version: version::CURRENT,
         ring: now.ring,
@@ -261,7 +264,7 @@ async fn link_once(
         known.is_none_or(|known| (&known.phone, &known.key) != (&peer.phone, &peer.key)).then_some(())
     };
     let end = tokio::select! {
-        end = dial(our_end, peer, hello, outlet, entry) => end,
+        end = dial(our_end, peer, way, hello, outlet, entry) => end,
         () = until(assignment.clone(), is_other) => {
             Err(LinkError::GivenUp(format!("the host no longer knows {} by the key that it has", peer.phone)))
         }
@@ -269,14 +272,21 @@ async fn link_once(
     (peer.phone.clone(), end)
 }
 
-async fn dial(our_end: &OurEnd, peer: &Peer, hello: Hello, outlet: &Outlet, entry: &Entry) -> Result<(), LinkError> {
-    let Peer { phone: peer, key, ring_address: address, .. } = peer;
-    let link = our_end.acquaintance.dial(peer, key, address, HANDSHAKE).await?;
+async fn dial(
+    our_end: &OurEnd,
+    peer: &Peer,
+    way: &hub::Way,
+    hello: Hello,
+    outlet: &Outlet,
+    entry: &Entry,
+) -> Result<(), LinkError> {
+    let Peer { phone: peer, key, .. } = peer;
+    let link = our_end.acquaintance.dial(peer, key, way, HANDSHAKE).await?;
     let Connection { mut reader, mut writer, .. } = link;
     let to_stage = hello.to_stage;
     writer.write(&Frame::Hello(hello)).await?;
     let answer = reader.next_within(HANDSHAKE).await?;
-    our_end.board.note_reachable(peer);
+    our_end.board.note_reachable(peer, way);
     match answer {
         Frame::Accepted => {}
         Frame::Refused(why) => return Err(LinkError::Refused(why)),
@@ -284,8 +294,8 @@ async fn dial(our_end: &OurEnd, peer: &Peer, hello: Hello, outlet: &Outlet, entr
     }
     let Connected { mut waiting, entrance, overrun } = outlet.connect();
     entry.set_outgoing(to_stage, Ok(()));
-    tracing::info!(%peer, %address, "ring link up");
-    let measured = |round_trip: Duration| our_end.board.note_link(peer, round_trip.as_secs_f64());
+    tracing::info!(%peer, ?way, "ring link up");
+    let measured = |round_trip: Duration| our_end.board.note_link(peer, way, round_trip.as_secs_f64());
     tokio::select! {
         () = overrun.cancelled() => Err(LinkError::Overrun),
         end = writer.write_lanes(&mut waiting) => end,

@@ -49,6 +49,29 @@ async fn a_host_that_comes_back_finds_every_slot_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_made_between_join_and_welcome_is_not_lost() {
+    let mut floor = Floor::open(&model(), 2).await;
+    floor.plan(1, &[(0, 0, 2, None), (1, 2, 4, None)], None).await;
+    floor.lose_host().await;
+    let mut both = [floor.hub.hear().await, floor.hub.hear().await];
+    both.sort_by(|a, b| a.join.phone.cmp(&b.join.phone));
+    let [mut head, mut tail] = both;
+    floor.hub.send_welcome(&mut head, version::CURRENT).await;
+    floor.take_back(head);
+    // The host begins a session while the tail has not read its welcome; the token is made by then.
+    floor.start(1, 1, &PROMPT, Sampling::default(), 1).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    // The tail tells the head too.
+    while floor.metric_of(1, "polyphony_sent_frames_total", &[("kind", "token")]).await < Some(1.0) {
+        assert!(tokio::time::Instant::now() < deadline, "no token is made");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    floor.hub.send_welcome(&mut tail, version::CURRENT).await;
+    floor.take_back(tail);
+    floor.until_tokens(1, PROMPT.len() + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_that_is_taken_away_ends_its_sessions_with_a_word() {
     let mut floor = Floor::open(&model(), 1).await;
     floor.plan(1, &[(0, 0, 4, None)], None).await;

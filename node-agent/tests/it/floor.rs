@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use polyphony_protocol::frame::{Failed, Prompt, Resume};
-use polyphony_protocol::hub::{Assignment, Followed, Holds, LayerSpan, Owner, Peer, SegmentPhase, Successor, ToHub};
+use polyphony_protocol::hub::{
+    Assignment, Followed, Holds, LayerSpan, Owner, Peer, SegmentPhase, Successor, ToHub, Way,
+};
 use polyphony_protocol::session::{History, Sampling, SessionOptions};
 use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
 use polyphony_wire::{FrameReader, Metered};
@@ -131,18 +133,29 @@ impl Floor {
 
     /// The host dies, and comes back as one that knows the plans and no session.
     pub async fn restart_host(&mut self) {
+        self.lose_host().await;
+        for _ in 0..self.phones.len() {
+            let joined = self.hub.rejoin().await;
+            self.take_back(joined);
+        }
+        self.assign().await;
+    }
+
+    /// The host dies, and with it what it knew of sessions.
+    pub async fn lose_host(&mut self) {
         for phone in &mut self.phones {
             phone.writer.shut_down().await;
         }
         self.sessions.clear();
         self.phases.clear();
-        for _ in 0..self.phones.len() {
-            let Joined { join, reader, writer } = self.hub.rejoin().await;
-            let index = self.phones.iter().position(|phone| phone.name == join.phone).unwrap();
-            self.listen_to(index, reader);
-            self.phones[index].writer = writer;
-        }
-        self.assign().await;
+    }
+
+    /// An agent has come back to a host that was away.
+    pub fn take_back(&mut self, joined: Joined) {
+        let Joined { join, reader, writer } = joined;
+        let index = self.phones.iter().position(|phone| phone.name == join.phone).unwrap();
+        self.listen_to(index, reader);
+        self.phones[index].writer = writer;
     }
 
     /// Lays a plan on the phones and waits until it is ready; the first cut has the embedding, the last the head.
@@ -157,7 +170,7 @@ impl Floor {
             .map(|(stage, cut)| Peer {
                 stage,
                 phone: self.phones[cut.0].name.clone(),
-                ring_address: self.phones[cut.0].ring_address.clone(),
+                ways: vec![Way::direct(self.phones[cut.0].ring_address.clone())],
                 key: self.hub.key_of(&self.phones[cut.0].name),
                 layers: Some(LayerSpan { from: cut.1, to: cut.2 }),
             })
@@ -198,7 +211,7 @@ impl Floor {
         let owners = stages.iter().map(|stage| {
             let peer = &stage.peers[stage.stage as usize];
             let layers = LayerSpan { from: stage.holds.from, to: stage.holds.to };
-            Owner { phone: peer.phone.clone(), ring_address: peer.ring_address.clone(), key: peer.key.clone(), layers }
+            Owner { phone: peer.phone.clone(), ways: peer.ways.clone(), key: peer.key.clone(), layers }
         });
         Followed { generation: PlanGeneration(generation), owners: owners.collect() }
     }
@@ -366,11 +379,16 @@ impl Floor {
 
     /// A value at a phone's `/metrics`.
     pub async fn metric(&self, phone: usize, name: &str) -> f64 {
+        self.metric_of(phone, name, &[]).await.unwrap()
+    }
+
+    /// The same of certain labels; none where nothing of them was counted yet.
+    pub async fn metric_of(&self, phone: usize, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let url = format!("http://{}/metrics", self.phones[phone].metrics_address);
         polyphony_wire::take_ring();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let text = client.get(url).send().await.unwrap().text().await.unwrap();
-        crate::exposition::value(&text, name, &[]).unwrap()
+        crate::exposition::value(&text, name, labels)
     }
 }
 

@@ -151,15 +151,29 @@ impl Hub {
     }
 
     async fn welcome(&self, stream: TcpStream, version: ProtocolVersion) -> Joined {
+        let mut joined = self.hear_join(stream, version).await;
+        self.send_welcome(&mut joined, version).await;
+        joined
+    }
+
+    /// Takes in the next agent that dials, and does not welcome it yet.
+    pub async fn hear(&self) -> Joined {
+        let (stream, _) = tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        self.hear_join(stream, version::CURRENT).await
+    }
+
+    async fn hear_join(&self, stream: TcpStream, version: ProtocolVersion) -> Joined {
         let stream = self.acceptor.accept(stream).await.unwrap();
         let (read, writer) = tokio::io::split(stream);
         let mut reader = FrameReader::metered(read, Bounds::default());
         let Frame::ToHub(ToHub::Join(join)) = reader.next_within(PATIENCE).await.unwrap() else { panic!("no join") };
-        let mut joined = Joined { join, reader, writer: Writer { stream: writer, minor: version.minor } };
+        Joined { join, reader, writer: Writer { stream: writer, minor: version.minor } }
+    }
+
+    pub async fn send_welcome(&self, joined: &mut Joined, version: ProtocolVersion) {
         let weights_url = self.weights_url.clone();
         let welcome = Welcome { version, weights_url, heartbeat_seconds: 0.1, time_seconds: now() };
         joined.send(Frame::ToAgent(ToAgent::Welcome(welcome))).await;
-        joined
     }
 }
 

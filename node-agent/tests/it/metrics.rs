@@ -21,7 +21,7 @@ fn assignment(hub: &Hub, agents: [&Joined; 2], stage: u32, cut: u32) -> Assignme
     let peers = (0..2).map(|stage| Peer {
         stage,
         phone: agents[stage as usize].join.phone.clone(),
-        ring_address: agents[stage as usize].join.ring_address.clone(),
+        ways: vec![polyphony_protocol::hub::Way::direct(agents[stage as usize].join.ring_address.clone())],
         key: hub.key_of(&agents[stage as usize].join.phone),
         layers: None,
     });

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use polyphony_protocol::frame::{FailureCode, KvRequest};
-use polyphony_protocol::hub::LayerSpan;
+use polyphony_protocol::hub::{LayerSpan, Way};
 use polyphony_protocol::session::Sampling;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey, SessionId, version};
 use polyphony_wire::Wire;
@@ -148,13 +148,13 @@ async fn without_the_kv_cache_of_an_owner_the_session_is_replayed_and_nothing_ch
     let mut gone = good.clone();
     // A port on which nobody listens any more.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    gone.owners[1].ring_address = listener.local_addr().unwrap().to_string();
+    gone.owners[1].ways = vec![Way::direct(listener.local_addr().unwrap().to_string())];
     drop(listener);
     let outsider = good.clone();
     let mut unknown = good.clone();
     unknown.owners.pop();
     let mut wrong_owner = good;
-    wrong_owner.owners[1].ring_address = wrong_owner.owners[0].ring_address.clone();
+    wrong_owner.owners[1].ways = wrong_owner.owners[0].ways.clone();
     let table =
         [(gone, "phone-1"), (outsider, "has no part"), (unknown, "layers 2 to 4"), (wrong_owner, "not valid for name")];
     for (generation, (follows, why)) in (2..).zip(table) {

@@ -31,7 +31,7 @@ fn whole(hub: &Hub, agent: &Joined) -> Assignment {
         peers: vec![Peer {
             stage: 0,
             phone: agent.join.phone.clone(),
-            ring_address: agent.join.ring_address.clone(),
+            ways: vec![polyphony_protocol::hub::Way::direct(agent.join.ring_address.clone())],
             key: hub.key_of(&agent.join.phone),
             layers: None,
         }],

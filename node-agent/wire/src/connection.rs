@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::security::{Proof, Security};
 use crate::stream::{Meter, Metered, Stream};
+use crate::transport::{Relayed, Transport};
 use crate::{FrameReader, FrameWriter, LinkError, Tally};
 
 /// How this program meets others: what it takes from them, how long it waits, who counts what it sends, and how each knows the other.
@@ -36,7 +37,7 @@ pub struct Connection {
     pub reader: FrameReader,
     pub writer: FrameWriter,
     pub peer: Peer,
-    /// Of all bytes on the wire, those of TLS included.
+    /// Of all bytes on the wire, those of TLS included; over a hub, of those that it passes on.
     pub meter: Arc<Meter>,
 }
 
@@ -50,7 +51,7 @@ pub struct Peer {
 /// Who has knocked and has not been spoken with.
 pub struct Caller {
     pub from: SocketAddr,
-    stream: TcpStream,
+    transport: Transport,
     wire: Wire,
 }
 
@@ -77,23 +78,39 @@ impl Wire {
     /// # Errors
     /// When nobody answers there, not within `deadline`, or somebody else does.
     pub async fn dial(&self, address: &str, whom: &Whom, deadline: Duration) -> Result<Connection, LinkError> {
-        let dialling = async {
-            let stream = TcpStream::connect(address).await?;
-            let address = stream.peer_addr()?;
-            // Frames are small and each is waited for.
-            stream.set_nodelay(true)?;
-            let (stream, meter) = Metered::new(stream);
-            let stream = self.security.dial(stream, whom).await?;
-            Ok(self.connection(stream, meter, address, FrameReader::new))
-        };
+        let dialling = async { self.greet(Transport::Socket(TcpStream::connect(address).await?), whom).await };
         tokio::time::timeout(deadline, dialling).await.map_err(|_| LinkError::Silent(deadline))?
+    }
+
+    /// Connects over a hub, where `whom` is to be at the other end of the way.
+    ///
+    /// # Errors
+    /// When nobody answers there, not within `deadline`, or somebody else does.
+    pub async fn dial_over(&self, way: Relayed, whom: &Whom, deadline: Duration) -> Result<Connection, LinkError> {
+        let dialling = self.greet(Transport::Relayed(Box::new(way)), whom);
+        tokio::time::timeout(deadline, dialling).await.map_err(|_| LinkError::Silent(deadline))?
+    }
+
+    async fn greet(&self, transport: Transport, whom: &Whom) -> Result<Connection, LinkError> {
+        let address = transport.address()?;
+        transport.hurry()?;
+        let (stream, meter) = Metered::new(transport);
+        let stream = self.security.dial(stream, whom).await?;
+        Ok(self.connection(stream, meter, address, FrameReader::new))
+    }
+
+    /// Whoever is at the other end of a way over a hub.
+    pub fn caller_over(&self, way: Relayed) -> Caller {
+        Caller { from: way.address(), transport: Transport::Relayed(Box::new(way)), wire: self.clone() }
     }
 
     /// The next who knocks. Cancelling loses nobody.
     pub async fn accept(&self, listener: &TcpListener) -> Caller {
         loop {
             match listener.accept().await {
-                Ok((stream, from)) => return Caller { from, stream, wire: self.clone() },
+                Ok((socket, from)) => {
+                    return Caller { from, transport: Transport::Socket(socket), wire: self.clone() };
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -120,6 +137,12 @@ impl Connection {
     pub fn proven(&self) -> Option<&Proven> {
         self.peer.proof.proven()
     }
+
+    /// Ends the frames: what follows is of others. To be called when both ends have agreed on that, and nothing that was written waits.
+    pub fn into_relayed(self) -> Relayed {
+        let (read, early) = self.reader.into_parts();
+        Relayed::new(early, read.unsplit(self.writer.into_stream()), self.peer.address)
+    }
 }
 
 // === impl Caller ===
@@ -130,10 +153,10 @@ impl Caller {
     /// # Errors
     /// When it has gone already, or has not shown within `deadline` who it is.
     pub async fn meet(self, deadline: Duration) -> Result<Connection, LinkError> {
-        let Self { from, stream, wire } = self;
+        let Self { from, transport, wire } = self;
         let meeting = async {
-            stream.set_nodelay(true)?;
-            let (stream, meter) = Metered::new(stream);
+            transport.hurry()?;
+            let (stream, meter) = Metered::new(transport);
             let stream = wire.security.let_in(stream).await?;
             Ok(wire.connection(stream, meter, from, FrameReader::of_stranger))
         };

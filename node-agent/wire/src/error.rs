@@ -25,6 +25,9 @@ pub enum LinkError {
     Overrun,
     #[error("the other end refused: {0}")]
     Refused(String),
+    /// The hub passes nothing on to whom it was to lead.
+    #[error("no way over the host: {0}")]
+    NoWay(String),
     #[error("this end gave it up: {0}")]
     GivenUp(String),
     #[error("{found} came where {expected} was expected")]
@@ -37,6 +40,11 @@ impl LinkError {
     /// A frame of another kind came than the one that was due.
     pub fn unexpected(found: &Frame, expected: &'static str) -> Self {
         Self::Unexpected { found: found.noun(), expected }
+    }
+
+    /// Whether it says that the way to the other end leads nowhere, or to somebody else: another way may be better.
+    pub fn leads_nowhere(&self) -> bool {
+        matches!(self, Self::Silent(_) | Self::Io(_) | Self::SlowWrite(_) | Self::Tls(_) | Self::NoWay(_))
     }
 }
 

@@ -11,6 +11,7 @@ mod reader;
 mod security;
 mod stream;
 mod tally;
+mod transport;
 mod writer;
 
 pub use connection::{Bounds, Caller, Connection, Peer, Wire};
@@ -21,4 +22,5 @@ pub use reader::FrameReader;
 pub use security::{Mutual, PROTOCOL, Proof, Security};
 pub use stream::{Meter, Metered, Stream};
 pub use tally::{Tally, Uncounted};
+pub use transport::{Relayed, Transport};
 pub use writer::FrameWriter;

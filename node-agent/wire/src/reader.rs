@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use polyphony_protocol::{Frame, decode};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
 
@@ -85,6 +85,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 return Err(LinkError::Silent(silence));
             }
         }
+    }
+
+    /// The stream, and what has come of it behind the last frame.
+    pub(crate) fn into_parts(self) -> (R, Bytes) {
+        (self.stream, self.buffer.freeze())
     }
 
     async fn read(&mut self) -> Result<(), LinkError> {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use polyphony_identity::{Audience, Credentials, Proven, Whom};
-use tokio::net::TcpStream;
 use tokio_rustls::rustls::{self, ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::LinkError;
 use crate::stream::{Metered, Stream};
+use crate::transport::Transport;
 
 /// By what a program meets others.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl Security {
         }))
     }
 
-    pub(crate) async fn dial(&self, stream: Metered<TcpStream>, whom: &Whom) -> Result<Stream, LinkError> {
+    pub(crate) async fn dial(&self, stream: Metered<Transport>, whom: &Whom) -> Result<Stream, LinkError> {
         let config = match (self, whom) {
             (Self::Plain, _) => return Ok(Stream::Plain(stream)),
             (_, Whom::Pinned(hash)) => Arc::new(Whom::pinned_client(*hash, PROTOCOL).map_err(tls)?),
@@ -74,7 +74,7 @@ impl Security {
         Ok(Stream::Tls(Box::new(stream.into())))
     }
 
-    pub(crate) async fn let_in(&self, stream: Metered<TcpStream>) -> Result<Stream, LinkError> {
+    pub(crate) async fn let_in(&self, stream: Metered<Transport>) -> Result<Stream, LinkError> {
         match self {
             Self::Plain => Ok(Stream::Plain(stream)),
             Self::Mutual(mutual) => {

@@ -1,4 +1,4 @@
-//! Streams: the bytes of a connection, in TLS or plain, counted where they leave and reach this machine.
+//! Streams: the bytes of a connection, in TLS or plain, counted where they leave for what carries them, and where they come from it.
 
 use std::io;
 use std::pin::Pin;
@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+use crate::transport::Transport;
 
 /// Bytes that have gone through a socket. A record of TLS is read when it is whole; that some of it has come is seen here alone.
 #[derive(Debug, Default)]
@@ -25,8 +26,8 @@ pub struct Metered<S> {
 
 /// A connection whose handshake is over.
 pub enum Stream {
-    Plain(Metered<TcpStream>),
-    Tls(Box<TlsStream<Metered<TcpStream>>>),
+    Plain(Metered<Transport>),
+    Tls(Box<TlsStream<Metered<Transport>>>),
 }
 
 // === impl Meter ===

@@ -86,6 +86,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Ok(())
     }
 
+    pub(crate) fn into_stream(self) -> W {
+        self.stream
+    }
+
     fn append(&mut self, frame: &Frame) {
         let before = self.bytes.len();
         encode(frame, &mut self.bytes);

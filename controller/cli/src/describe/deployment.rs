@@ -48,6 +48,7 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
     }
     layout.conditions(&status.conditions, story.now);
     placement::write_table(layout, "Placements", story.placements, placement::Column::Phone);
+    placement::write_relayed(layout, story.placements);
     events::write(layout, story.events, deployment.metadata.name.as_deref().unwrap_or_default(), story.now);
 }
 

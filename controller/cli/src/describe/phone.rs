@@ -38,9 +38,10 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
         let rows = status.links.into_iter().map(|link| {
             let bandwidth =
                 link.megabits_per_second.map_or_else(|| "<unknown>".to_owned(), |rate| format!("{rate:.1}"));
-            vec![link.peer, format!("{:.2}", link.round_trip_milliseconds), bandwidth]
+            let way = if link.relayed { "over the hub" } else { "direct" };
+            vec![link.peer, format!("{:.2}", link.round_trip_milliseconds), bandwidth, way.to_owned()]
         });
-        layout.table("Links", &["Peer", "Round Trip (ms)", "Mbit/s"], rows.collect());
+        layout.table("Links", &["Peer", "Round Trip (ms)", "Mbit/s", "Way"], rows.collect());
     }
     if !status.failures.is_empty() {
         let rows = status.failures.into_iter().map(|failure| {

@@ -39,6 +39,8 @@ pub(super) fn write(layout: &mut Layout, placement: &SegmentPlacement, story: &S
         "Output To",
         Some(edges.collect::<Vec<_>>().join(", ")).filter(|edges| !edges.is_empty()).unwrap_or("<none>".into()),
     );
+    let relayed = spec.relayed.iter().map(|hop| format!("to stage {}, for: {}", hop.to, one_line(&hop.reason)));
+    layout.field_if("Over The Hub", Some(relayed.collect::<Vec<_>>().join("; ")).filter(|hops| !hops.is_empty()));
     layout.field("Context Length", format!("{} tokens", spec.context_length));
     layout.field("Max Sessions", spec.max_sessions);
     layout.field(
@@ -89,6 +91,26 @@ pub(super) fn write_table(layout: &mut Layout, title: &str, placements: &[Segmen
     });
     let other = if column == Column::Phone { "Phone" } else { "Deployment" };
     layout.table(title, &["Name", "Generation", "Stage", other, "Holds", "Phase", "Loaded", "Message"], rows.collect());
+}
+
+/// The hops of all these that go over the hub, and why; nothing where there is none.
+pub(super) fn write_relayed(layout: &mut Layout, placements: &[SegmentPlacement]) {
+    let phone_of = |of: &SegmentPlacement, stage: u32| {
+        let is_it = |other: &&SegmentPlacement| {
+            let (a, b) = (&of.spec, &other.spec);
+            (a.replica, a.plan_generation, stage) == (b.replica, b.plan_generation, b.stage)
+        };
+        placements.iter().find(is_it).map_or_else(|| format!("stage {}", stage + 1), |other| other.spec.phone.clone())
+    };
+    let hops = placements.iter().flat_map(|from| from.spec.relayed.iter().map(move |hop| (from, hop)));
+    let rows = hops.map(|(from, hop)| {
+        let generation = from.spec.plan_generation.to_string();
+        vec![generation, from.spec.phone.clone(), phone_of(from, hop.to), one_line(&hop.reason)]
+    });
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        layout.table("Over The Hub", &["Generation", "From", "To", "Reason"], rows);
+    }
 }
 
 /// Counted from 1, as people count.

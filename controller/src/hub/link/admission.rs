@@ -23,8 +23,18 @@ const RECORDED_BY: Duration = Duration::from_secs(3);
 const PROOF_OF_LIFE: Duration = Duration::from_millis(1500);
 const PROOF_POLL: Duration = Duration::from_millis(50);
 
+/// Who is let in, and what for.
+pub(super) enum Admitted {
+    /// A phone that may have a link.
+    Link(Box<Newcomer>),
+    /// A phone that wants to be led to another one.
+    Call { connection: Connection, holder: Proven, phone: String },
+    /// A phone that was called, and comes.
+    Answer { connection: Connection, holder: Proven, call: u64 },
+}
+
 /// A phone that may have a link.
-pub(super) struct Admitted {
+pub(super) struct Newcomer {
     pub(super) connection: Connection,
     pub(super) join: Join,
     /// None where nobody shows anything, as in benches.
@@ -46,10 +56,18 @@ pub(super) async fn admit(hub: &Hub, caller: Caller, places: Arc<Semaphore>) -> 
             let papers = renewed(hub, &connection.peer.proof, &request).await;
             return Err(answer(&mut connection.writer, papers).await);
         }
-        other => return Err(LinkError::unexpected(&other, "a join, or a request for papers").into()),
+        Frame::ToHub(ToHub::Call { phone }) => {
+            let holder = guest(hub, &mut connection).await?;
+            return Ok(Admitted::Call { connection, holder, phone });
+        }
+        Frame::ToHub(ToHub::Answer { call }) => {
+            let holder = guest(hub, &mut connection).await?;
+            return Ok(Admitted::Answer { connection, holder, call });
+        }
+        other => return Err(LinkError::unexpected(&other, "a join, a call, or a request for papers").into()),
     };
     match let_in(hub, &connection.peer.proof, join, places).await {
-        Ok((join, holder, place)) => Ok(Admitted { connection, join, holder, _place: place }),
+        Ok((join, holder, place)) => Ok(Admitted::Link(Box::new(Newcomer { connection, join, holder, _place: place }))),
         Err((reason, remedy)) => Err(refuse(&mut connection.writer, reason, remedy).await),
     }
 }
@@ -67,6 +85,21 @@ async fn let_in(
     let full = || format!("{MAX_PHONES} phones are linked, which is the limit: stop the agent of another one");
     let place = places.try_acquire_owned().map_err(|_| (full(), Remedy::Person))?;
     Ok((join, holder, place))
+}
+
+/// The phone at the other end of a connection that is no link; or the end of who is none.
+async fn guest(hub: &Hub, connection: &mut Connection) -> Result<Proven, LinkEnd> {
+    let known = match connection.proven().cloned() {
+        Some(holder) => {
+            let name = holder.name.name.clone();
+            own_name(hub, &connection.peer.proof, &name).await.map(|_| holder)
+        }
+        None => Err(("no certificate was shown: join with a token first".to_owned(), Remedy::Enrol)),
+    };
+    match known {
+        Ok(holder) => Ok(holder),
+        Err((reason, remedy)) => Err(refuse(&mut connection.writer, reason, remedy).await),
+    }
 }
 
 /// Whether the name is of who is at the other end: it holds the certificate, that is good now, and the Phone records its key.

@@ -102,7 +102,12 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_kept_within_bounds() {
-        let link = |peer: String| LinkReport { peer, round_trip_seconds: 0.001, bytes_per_second: Some(f64::NAN) };
+        let link = |peer: String| LinkReport {
+            peer,
+            round_trip_seconds: 0.001,
+            bytes_per_second: Some(f64::NAN),
+            is_relayed: false,
+        };
         let segment = SegmentReport {
             namespace: "default".into(),
             name: "s".into(),

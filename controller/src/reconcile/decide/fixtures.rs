@@ -323,10 +323,28 @@ impl World {
         heartbeat.links_down.retain(|down| down.peer != to);
         heartbeat.links.retain(|link| link.peer != to);
         if is_up {
-            heartbeat.links.push(LinkReport { peer: to.into(), round_trip_seconds: 0.002, bytes_per_second: None });
+            heartbeat.links.push(LinkReport {
+                peer: to.into(),
+                round_trip_seconds: 0.002,
+                bytes_per_second: None,
+                is_relayed: false,
+            });
         } else {
             heartbeat.links_down.push(LinkDown { peer: to.into(), reason: "connection refused".into() });
         }
+    }
+
+    /// `from` cannot dial `to`, and has measured the way over the hub; or that leads there no more.
+    pub(super) fn set_relayed(&mut self, from: &str, to: &str, round_trip_seconds: Option<f64>) {
+        self.set_link(from, to, false);
+        let heartbeat = self.phone(from).heartbeat.get_or_insert_default();
+        let link = |round_trip_seconds| LinkReport {
+            peer: to.into(),
+            round_trip_seconds,
+            bytes_per_second: Some(1e7),
+            is_relayed: true,
+        };
+        heartbeat.links.extend(round_trip_seconds.map(link));
     }
 
     /// Placements of that generation, by stage.

@@ -2,15 +2,17 @@
 //!
 //! A plan that works is left alone. A replica has at most two generations: one that serves, and the next. Each deployment is decided on
 //! apart: what breaks down over one touches no other. A round writes the plan of one replica of a deployment at most, and commits it: what
-//! the API refuses one replica, the others have.
+//! the API refuses one replica, the others have. What was written of a plan in part, and nobody refused, is written on.
 
 mod model_state;
 mod moves;
 mod plan;
 mod verdict;
+mod writing;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use polyphony_api::condition::Statement;
@@ -20,6 +22,7 @@ use polyphony_api::{InferenceDeployment, SegmentPlacement};
 use super::outcome::{Outcome, Text, Trouble};
 use super::placements::{has_finalizer, last_words, release};
 use super::{Action, Decision, Planner, Subject, status};
+use crate::reconcile::draft::Draft;
 use crate::reconcile::generations::{Generation, of_deployment, phase_of};
 use crate::reconcile::ledger::{self, Ledger};
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
@@ -79,15 +82,17 @@ pub(super) fn decide(
                 let outcomes = round.all_replicas();
                 let balances = round.balances(&outcomes);
                 let (stories, awaits_plan) = (std::mem::take(&mut round.stories), round.awaits_plan);
+                let draft = round.draft.take();
                 let waits = awaits_plan || round.has_given_way;
                 leaving = std::mem::take(&mut round.leaving);
                 status::decide(observed, key, deployment, &outcomes, actions);
                 actions.extend(stories);
-                (balances, awaits_plan, waits)
+                (balances, awaits_plan, waits, draft)
             }),
         };
         match decided {
-            Ok((of_rings, awaits_plan, waits)) => {
+            Ok((of_rings, awaits_plan, waits, draft)) => {
+                decision.drafts.extend(draft.map(|draft| (key.clone(), draft)));
                 balances.extend(of_rings);
                 chooses = chooses.or((awaits_plan && !waits_long(key)).then_some(deployment.spec.priority));
                 decision.waiting.extend(waits.then(|| key.clone()));
@@ -154,8 +159,8 @@ struct Round<'a, 'b> {
     actions: &'b mut Vec<Action>,
     /// What is told of a plan when its deployment's status says that it is written.
     stories: Vec<Action>,
-    /// A plan of this round is among the actions: the next one is written when this one is committed.
-    has_plan: bool,
+    /// The plan that this round writes: the next one is written when this one is committed.
+    draft: Option<Arc<Draft>>,
     /// A deployment that matters more waits for its plan, and chooses first.
     gives_way: bool,
     /// It has, with a plan that it needs.
@@ -194,7 +199,7 @@ impl<'a, 'b> Round<'a, 'b> {
             brief: OnceCell::new(),
             actions,
             stories: Vec::new(),
-            has_plan: false,
+            draft: None,
             gives_way: false,
             has_given_way: false,
             awaits_plan: false,
@@ -257,13 +262,20 @@ impl<'a, 'b> Round<'a, 'b> {
             self.generations.iter().filter(|generation| generation.replica == replica).cloned().collect();
         let (of_replica, unfinished): (Vec<_>, Vec<_>) =
             of_replica.into_iter().partition(|generation| generation.is_committed(self.deployment));
-        // What was not written to its end serves nobody, and the next plan is another one.
-        unfinished.iter().for_each(|generation| self.drop_now(generation));
+        let draft = self.draft_that_will_do(replica, &of_replica);
+        // What was not written to its end serves nobody; where it is not written on, the next plan is another one.
+        let is_written_on = |generation: &&Generation<'_>| {
+            draft.as_ref().is_some_and(|draft| generation.segments.iter().all(|segment| draft.has(segment)))
+        };
+        unfinished.iter().filter(|one| !is_written_on(one)).for_each(|generation| self.drop_now(generation));
         // A generation of which a person deleted a part goes as a whole.
         for torn in of_replica.iter().filter(|generation| generation.is_leaving()) {
             self.drain(torn);
         }
         let staying: Vec<_> = of_replica.iter().filter(|generation| !generation.is_leaving()).cloned().collect();
+        if let Some(draft) = draft {
+            return self.write_on(draft, &staying);
+        }
         let Some((newest, older)) = staying.split_last() else {
             let cause = match unfinished.last() {
                 Some(unfinished) => format!("generation {} was not written to its end", unfinished.number),

@@ -11,6 +11,7 @@ mod loss;
 mod phones;
 mod planning;
 mod ready;
+mod relayed;
 mod restart;
 mod setbacks;
 mod sharing;

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use polyphony_api::phone::Link as WrittenLink;
 use polyphony_placement::{Access, Link, Links, Measured};
+use polyphony_protocol::hub::LinkReport;
 
-use crate::reconcile::failures;
 use crate::reconcile::observe::{Observed, PhoneSeen};
+use crate::reconcile::ways::Ways;
 
 /// What is believed of a link where nothing at all was measured: a slow Wi-Fi.
 const DEFAULT_LINK: Link = Link { latency_seconds: 0.005, bytes_per_second: 6.25e6 };
@@ -50,7 +51,7 @@ impl Survey {
         let mut measured: BTreeMap<(usize, usize), Link> = back.into_iter().chain(measured).collect();
         let access = accesses(places.len(), &measured);
         // What cannot be opened is none, whatever was measured of it before.
-        for (one, other) in failures::links_down(observed).into_keys() {
+        for (one, other) in Ways::of(observed).none() {
             if let (Some(&from), Some(&to)) = (places.get(one), places.get(other)) {
                 measured.insert((from, to), Link::UNREACHABLE);
             }
@@ -84,21 +85,26 @@ impl Survey {
     }
 }
 
-/// The links of a phone, as they are written; and those that are not yet, as it reported them.
+/// The links of a phone, as they are written; and those that are not yet, or lead another way by now, as it reported them.
 fn known_links(seen: &PhoneSeen) -> impl Iterator<Item = (&str, Link)> {
     let written: &[WrittenLink] = (seen.object.as_ref())
         .and_then(|object| object.status.as_ref())
         .map(|status| status.links.as_slice())
         .unwrap_or_default();
-    let of_written = written.iter().filter_map(|link| {
+    let reported = seen.heartbeat.iter().flat_map(|heartbeat| &heartbeat.links);
+    let leads_elsewhere = |link: &&WrittenLink| {
+        let mut now = seen.heartbeat.iter().flat_map(|heartbeat| &heartbeat.links);
+        now.any(|report| report.peer == link.peer && report.is_relayed != link.relayed)
+    };
+    let of_written = written.iter().filter(move |link| !leads_elsewhere(link)).filter_map(|link| {
         let bytes_per_second = link.megabits_per_second.map(|megabits| megabits * 1e6 / 8.0);
         Some((link.peer.as_str(), believed(link.round_trip_milliseconds / 1e3, bytes_per_second)?))
     });
-    let reported = seen.heartbeat.iter().flat_map(|heartbeat| &heartbeat.links);
-    let of_reported =
-        reported.filter(|report| written.iter().all(|link| link.peer != report.peer)).filter_map(|report| {
-            Some((report.peer.as_str(), believed(report.round_trip_seconds, report.bytes_per_second)?))
-        });
+    let is_written =
+        |report: &LinkReport| written.iter().any(|link| link.peer == report.peer && link.relayed == report.is_relayed);
+    let of_reported = reported.filter(move |report| !is_written(report)).filter_map(|report| {
+        Some((report.peer.as_str(), believed(report.round_trip_seconds, report.bytes_per_second)?))
+    });
     of_written.chain(of_reported)
 }
 
@@ -168,7 +174,7 @@ mod tests {
     use std::sync::Arc;
 
     use polyphony_api::{Phone, PhoneSpec, PhoneStatus};
-    use polyphony_protocol::hub::{Heartbeat, LinkReport};
+    use polyphony_protocol::hub::Heartbeat;
 
     use super::*;
 
@@ -245,12 +251,14 @@ mod tests {
     #[test]
     fn what_was_written_of_a_link_counts_and_else_what_was_reported() {
         let mut phone = Phone::new("a", PhoneSpec::default());
-        let written = WrittenLink { peer: "b".into(), round_trip_milliseconds: 4.0, megabits_per_second: None };
+        let written =
+            WrittenLink { peer: "b".into(), round_trip_milliseconds: 4.0, megabits_per_second: None, relayed: false };
         phone.status = Some(PhoneStatus { links: vec![written], ..PhoneStatus::default() });
         let report = |peer: &str, round_trip_seconds| LinkReport {
             peer: peer.into(),
             round_trip_seconds,
             bytes_per_second: None,
+            is_relayed: false,
         };
         let mut seen = PhoneSeen { object: Some(Arc::new(phone)), ..PhoneSeen::default() };
         for round_trip_seconds in [0.0039, 0.0051] {
@@ -259,5 +267,9 @@ mod tests {
             let known: Vec<_> = known_links(&seen).map(|(peer, link)| (peer, link.latency_seconds)).collect();
             assert_eq!(known, [("b", 0.002), ("c", 0.004)]);
         }
+        let relayed = LinkReport { is_relayed: true, ..report("b", 0.012) };
+        seen.heartbeat = Some(Heartbeat { links: vec![relayed], ..Heartbeat::default() });
+        let known: Vec<_> = known_links(&seen).map(|(peer, link)| (peer, link.latency_seconds)).collect();
+        assert_eq!(known, [("b", 0.006)], "another way is news, however near its figure is");
     }
 }

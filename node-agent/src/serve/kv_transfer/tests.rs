@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
+use polyphony_protocol::hub::Way;
 use polyphony_protocol::{Epoch, PlanGeneration, RingId, RouteKey, SessionId};
 use proptest::prelude::*;
 
@@ -19,7 +20,7 @@ fn key(generation: u32) -> RouteKey {
 fn owner(phone: &str, from: u32, to: u32) -> Owner {
     Owner {
         phone: phone.into(),
-        ring_address: "127.0.0.1:1".into(),
+        ways: vec![Way::direct("127.0.0.1:1")],
         key: String::new(),
         layers: LayerSpan { from, to },
     }

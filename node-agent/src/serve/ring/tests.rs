@@ -38,7 +38,7 @@ fn assignment(ring: RingId) -> Assignment {
     let peer = |stage: u32| Peer {
         stage,
         phone: format!("phone-{stage}"),
-        ring_address: String::new(),
+        ways: Vec::new(),
         key: String::new(),
         layers: None,
     };
@@ -77,7 +77,7 @@ impl Phone {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, members) = (listener.local_addr().unwrap().to_string(), Members::default());
         let (shutdown, (neighbours, known)) = (CancellationToken::new(), watch::channel(Neighbours::default()));
-        tokio::spawn(listen(listener, members.clone(), known, wire.clone(), shutdown.clone()));
+        tokio::spawn(listen(listener, mpsc::channel(1).1, members.clone(), known, wire.clone(), shutdown.clone()));
         Self { members, wire, address, board: Board::default(), shutdown, _neighbours: neighbours }
     }
 

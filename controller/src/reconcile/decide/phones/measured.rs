@@ -79,6 +79,7 @@ fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
             peer: link.peer.clone(),
             round_trip_milliseconds: three_figures(link.round_trip_seconds * 1e3),
             megabits_per_second: link.bytes_per_second.map(|speed| three_figures(speed * 8.0 / 1e6)),
+            relayed: link.is_relayed,
         })
         .collect();
     links.sort_by(|a, b| a.peer.cmp(&b.peer));
@@ -98,7 +99,9 @@ fn is_alike(old: &Link, new: &Link) -> bool {
         (Some(old), Some(new)) => (new - old).abs() <= STEP_BANDWIDTH * old,
         (old, new) => new.is_some() == old.is_some(),
     };
-    is_as_wide && (new_ms - old_ms).abs() <= (STEP_ROUND_TRIP * old_ms).max(STEP_ROUND_TRIP_MILLISECONDS)
+    old.relayed == new.relayed
+        && is_as_wide
+        && (new_ms - old_ms).abs() <= (STEP_ROUND_TRIP * old_ms).max(STEP_ROUND_TRIP_MILLISECONDS)
 }
 
 /// Keeps the times of a layer that the phone reports now, one entry a model and class, the newest first.

@@ -117,7 +117,7 @@ impl<'a> Round<'a, '_> {
             Some(Move::Shift) => shifted.map(|plan| (plan, settled)),
             Some(Move::Whole) => whole.map(|whole| (whole.plan, whole.asked)),
         };
-        let may_write = !self.has_plan && !self.gives_way && self.refused(serving.replica).is_none();
+        let may_write = self.draft.is_none() && !self.gives_way && self.refused(serving.replica).is_none();
         let Some((plan, asked)) = chosen.filter(|_| may_write) else { return outcome };
         let in_force = Problem { previous: Some(current.clone()), ..asked.problem.clone() };
         if let Err(violation) = check(&in_force, &plan) {

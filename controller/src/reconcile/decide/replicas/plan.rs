@@ -1,6 +1,7 @@
 //! A new plan for a replica: asked of the planner, and written as placements. Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use polyphony_api::inference_deployment::PlanSummary;
@@ -13,15 +14,15 @@ use super::Round;
 use super::model_state::ModelState;
 use super::verdict::Need;
 use crate::models::Resolved;
-use crate::reconcile::decide::Action;
 use crate::reconcile::decide::outcome::{Outcome, Trouble};
-use crate::reconcile::decide::story::{Severity, tell};
+use crate::reconcile::draft::{Draft, Note};
 use crate::reconcile::generations::Generation;
 use crate::reconcile::ledger::{self, Taken, covers, loaded};
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
 use crate::reconcile::problem::brief::Brief;
 use crate::reconcile::problem::{self, Planned, Request, Unplanned};
 use crate::reconcile::segments;
+use crate::reconcile::ways::Ways;
 
 /// The prompt whose time to first token the status tells.
 const PROMPT_TOKENS: u32 = 512;
@@ -56,7 +57,7 @@ impl<'a> Round<'a, '_> {
         if let Some(refused) = self.refused(replica) {
             return without_plan(self, refused);
         }
-        if self.has_plan {
+        if self.draft.is_some() {
             // Its turn comes with the next round: until then what it may need is not for others to take.
             self.awaits_plan = true;
             return waiting(self, "the plan of another replica to be written");
@@ -195,8 +196,6 @@ impl<'a> Round<'a, '_> {
         before: Option<&Generation<'a>>,
     ) -> Outcome {
         let number = self.free_generation(replica, planned);
-        self.next_generation = number + 1;
-        self.has_plan = true;
         let follows = serving.filter(|serving| self.can_take_over(serving, planned, resolved));
         let follows = follows.map(|serving| serving.number);
         let mut made = segments::placements(self.deployment, replica, number, planned, resolved, follows);
@@ -208,42 +207,26 @@ impl<'a> Round<'a, '_> {
             Told::Planned | Told::Replanned(_) => self.moves_of_late(before),
         });
         made.iter_mut().for_each(|placement| placement.spec.moves = moves);
+        segments::lead(&mut made, &Ways::of(self.observed));
         segments::seal(&mut made);
         let digest = made.first().and_then(|placement| placement.spec.plan_digest.clone());
-        let phones: Vec<_> = made.iter().map(|placement| placement.spec.phone.clone()).collect();
-        for placement in made {
-            self.ledger.add(ObjectKey::of(&placement), ledger::claim(self.observed, &placement));
-            self.taken.insert((replica, placement.spec.phone.clone()));
-            self.actions.push(Action::CreatePlacement(Box::new(placement)));
-        }
-        let (severity, reason, note) = match told {
-            Told::Planned => (Severity::Normal, "Planned", story(number, replica, planned)),
-            Told::Replanned(cause) => {
-                (Severity::Warning, "Replanned", format!("{cause}: {}", story(number, replica, planned)))
-            }
-            Told::Rebalanced(why) => {
-                (Severity::Normal, "Rebalanced", format!("{why}: {}", story(number, replica, planned)))
-            }
+        let (is_warning, reason, cause) = match told {
+            Told::Planned => (false, "Planned", None),
+            Told::Replanned(cause) => (true, "Replanned", Some(cause)),
+            Told::Rebalanced(why) => (false, "Rebalanced", Some(why)),
         };
-        self.stories.push(tell(self.deployment, severity, reason, note));
-        let waits_for = phones.iter().map(|phone| format!("{phone} (Pending)")).collect();
-        let summary = Some(summary(self.deployment, number, digest, planned));
-        let time_to_first_token_seconds = time_to_first_token(planned);
-        match serving {
-            Some(serving) => Outcome { waits_for, summary, time_to_first_token_seconds, ..self.outcome(serving, None) },
-            None => Outcome {
-                replica,
-                generation: Some(number),
-                phones,
-                predicted_tokens_per_second: Some(planned.plan.predicted_inter_token_seconds)
-                    .filter(|seconds| *seconds > 0.0)
-                    .map(|seconds| 1.0 / seconds),
-                waits_for,
-                summary,
-                time_to_first_token_seconds,
-                ..Outcome::default()
-            },
-        }
+        let story = story(number, replica, planned);
+        let words = cause.map_or_else(|| story.clone(), |cause| format!("{cause}: {story}"));
+        let draft = Draft {
+            placements: made,
+            summary: summary(self.deployment, number, digest, planned),
+            predicted_tokens_per_second: Some(planned.plan.predicted_inter_token_seconds)
+                .filter(|seconds| *seconds > 0.0)
+                .map(|seconds| 1.0 / seconds),
+            time_to_first_token_seconds: time_to_first_token(planned),
+            note: Note { is_warning, reason, words },
+        };
+        self.write(Arc::new(draft), serving)
     }
 
     /// The next number whose names nobody has, not even an object that somebody else has made.

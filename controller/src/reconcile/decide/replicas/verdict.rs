@@ -8,10 +8,10 @@ use polyphony_api::SegmentPlacement;
 use super::Round;
 use super::model_state::ModelState;
 use crate::reconcile::class;
-use crate::reconcile::failures;
 use crate::reconcile::generations::Generation;
 use crate::reconcile::observe::ObjectKey;
 use crate::reconcile::problem::matches_selector;
+use crate::reconcile::ways::{Reach, Ways};
 
 /// Whether a replica's newest generation will do.
 pub(super) enum Verdict {
@@ -84,10 +84,18 @@ impl Round<'_, '_> {
         if newest.is_ready(self.observed) {
             return None;
         }
-        let down = failures::links_down(self.observed);
-        let (from, to, why) =
-            newest.links().into_iter().find_map(|(from, to)| Some((from, to, *down.get(&(from, to))?)))?;
-        Some(format!("{from} and {to} cannot reach each other: {why}"))
+        let ways = Ways::of(self.observed);
+        newest.links().into_iter().find_map(|(from, to)| {
+            let is_relayed = from.spec.relayed.iter().any(|hop| hop.to == to.spec.stage);
+            let (from, to) = (from.spec.phone.as_str(), to.spec.phone.as_str());
+            match ways.between(from, to) {
+                Reach::Not(why) => Some(format!("{from} and {to} cannot reach each other: {why}")),
+                Reach::Relayed(why) if !is_relayed => {
+                    Some(format!("{from} and {to} cannot reach each other but over the hub: {why}"))
+                }
+                Reach::Relayed(_) | Reach::Direct => None,
+            }
+        })
     }
 
     /// A phone that sees text and is not trusted with it any more.

@@ -4,7 +4,7 @@
 use polyphony_api::InferenceDeploymentSpec;
 use polyphony_api::condition;
 use polyphony_api::inference_deployment::Strategy;
-use polyphony_protocol::hub::SegmentPhase;
+use polyphony_protocol::hub::{SegmentPhase, Way};
 
 use super::super::fixtures::{World, key};
 use super::super::{Action, decide};
@@ -214,7 +214,7 @@ fn a_phone_is_told_its_own_segment_and_who_its_peers_are() {
         assert_eq!(segments.len(), 1);
         let own = &segments[0];
         assert_eq!(&own.peers[own.stage as usize].phone, phone);
-        assert!(own.peers.iter().all(|peer| peer.ring_address == "127.0.0.1:1"));
+        assert!(own.peers.iter().all(|peer| peer.ways == [Way::direct("127.0.0.1:1")]));
         assert!(own.peers.iter().all(|peer| peer.key == format!("key-{}", peer.phone)));
         assert!(own.session_groups > 0, "the plan's groups reach the phone");
     }
@@ -225,7 +225,7 @@ fn a_phone_is_told_its_own_segment_and_who_its_peers_are() {
         .flat_map(|segments| segments[0].peers.clone())
         .filter(|peer| peer.phone == first)
         .collect();
-    assert!(addresses.iter().all(|peer| peer.ring_address.is_empty()), "a phone that is gone cannot be dialled");
+    assert!(addresses.iter().all(|peer| peer.ways.is_empty()), "a phone that is gone cannot be dialled");
     world.phone(&first).object = None;
     let mut known = derive(&world).into_values().flatten().flat_map(|segment| segment.peers);
     assert!(known.all(|peer| peer.key.is_empty() == (peer.phone == first)), "and one that was deleted is nobody");

@@ -135,6 +135,58 @@ fn what_was_written_in_part_is_handed_to_nobody_and_goes() {
     }
 }
 
+/// A world in which so many placements of a first plan were written, and then no more was answered.
+fn written_in_part(n_written: usize) -> World {
+    let mut world = three_phones();
+    let decision = decide_with(&world.observed, &at_once);
+    let made: Vec<_> =
+        decision.actions().filter(|action| matches!(action, Action::CreatePlacement(_))).cloned().collect();
+    made.iter().take(n_written).for_each(|action| world.carry_out(action));
+    world.set_back("d", Cause::PlanUnwritten, "somebody else has written it meanwhile");
+    let draft = decision.drafts[&key("d")].clone();
+    world.observed.setbacks.values_mut().for_each(|setback| setback.draft = Some(draft.clone()));
+    world.settle();
+    assert_eq!(world.observed.placements.len(), n_written, "they are left alone for a moment");
+    world.observed.uptime += Duration::from_secs(1);
+    world
+}
+
+#[test]
+fn what_was_written_in_part_and_nobody_refused_is_written_on() {
+    for n_written in 0..=2 {
+        let mut world = written_in_part(n_written);
+        let before: Vec<_> = world.observed.placements.values().cloned().collect();
+        world.settle();
+        assert_eq!(world.generations(), ["g1: a b"], "{n_written} written");
+        assert!(world.observed.placements.values().all(|placement| is_committed(&world.observed, placement)));
+        assert!(before.iter().all(|one| world.observed.placements.values().any(|other| one.spec == other.spec)));
+        assert_eq!(world.told.iter().filter(|(reason, _)| reason == "Planned").count(), 1);
+    }
+}
+
+#[test]
+fn what_was_written_in_part_goes_where_it_will_not_do_any_more() {
+    type Change = fn(&mut World);
+    let table: [(&str, Change); 3] = [
+        ("a phone is lost", |world| world.lose("b")),
+        ("the deployment has changed", |world| {
+            world.edit_deployment(|deployment| {
+                deployment.spec.context_length = 128;
+                deployment.metadata.generation = Some(2);
+            });
+        }),
+        ("two phones cannot reach each other", |world| world.set_link("a", "b", false)),
+    ];
+    for (what, change) in table {
+        let mut world = written_in_part(1);
+        change(&mut world);
+        world.settle();
+        let generations = world.generations();
+        assert!(generations.len() == 1 && generations[0].starts_with("g2"), "{what}: {generations:?}");
+        assert!(world.observed.placements.values().all(|placement| is_committed(&world.observed, placement)));
+    }
+}
+
 #[test]
 fn stages_of_two_plans_make_no_ring() {
     let mut world = three_phones();

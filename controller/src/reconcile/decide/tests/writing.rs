@@ -26,7 +26,8 @@ fn say(world: &mut World, off: f64) {
         heartbeat.charging = Some(false);
         heartbeat.temperature_celsius = Some(35.0 + 35.0 * off);
         let (round_trip_seconds, bytes_per_second) = (0.004 * (1.0 + off), Some(1e7 * (1.0 - off)));
-        heartbeat.links = vec![LinkReport { peer: peer.into(), round_trip_seconds, bytes_per_second }];
+        heartbeat.links =
+            vec![LinkReport { peer: peer.into(), round_trip_seconds, bytes_per_second, is_relayed: false }];
     }
     for name in ["a", "b"] {
         world.measure(name, 0.002 * (1.0 + off));
