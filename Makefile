@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-lab bench-peers test check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers test check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -32,11 +32,14 @@ demo: setup build ## run a real model over three agents and ask it a question
 	@scripts/demo.sh
 
 bench: setup build ## measure speed in under ten minutes: a table and target/bench/report.json; BENCH_QUICK=1 is short
-	cargo build --workspace --example matvec_speed --example round_at_rest
+	cargo build --workspace --example matvec_speed --example round_at_rest --example plain_ring_agent
 	cargo bench --workspace --bench speed --profile dev
 
 bench-lab: setup build bloom ## measure the strategies on labs of uneven phones, as root, in under 75 minutes; BENCH_LAB_QUICK=1 is short
 	cargo bench --workspace --bench lab --profile dev
+
+bench-hub: build ## hold a thousand phones on one hub and kill it under them: memory, processor time, and when all are back; 4 minutes
+	cargo bench --workspace --bench hub --profile dev
 
 bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first (15 minutes, once), as ratios; BENCH_QUICK=1 is short
 	scripts/peers.sh
@@ -60,7 +63,7 @@ check-chart: ## render the Helm chart and judge every object
 	@scripts/setup.sh chart
 	@scripts/check-chart.sh
 
-fuzz: ## feed the readers of model files what a fuzzer makes of the golden ones, ten minutes each of four targets
+fuzz: setup ## feed the readers of model files, frames, requests and bodies what a fuzzer makes of good ones, ten minutes each of nine targets
 	@scripts/fuzz.sh
 
 check-android: ## do the kernels and the agent type-check for Android? slow the first time; skipped without Debian's packages

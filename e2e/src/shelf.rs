@@ -14,7 +14,7 @@ use polyphony_farm::{Farm, ProcessFarm};
 use serde::Deserialize;
 use serde_json::Value;
 
-use phones::{AgentSettings, Phones};
+use phones::{AGENT, AgentSettings, Phones};
 
 /// How long phones may take to join.
 const JOIN_DEADLINE: Duration = Duration::from_secs(120);
@@ -74,7 +74,15 @@ impl Shelf {
     /// # Errors
     /// As [`Shelf::up_on`].
     pub fn up_with_threads(backend: &str, threads: usize, phones: usize, phone_memory: &str) -> Result<Self> {
-        Self::up_as(backend, threads, phones, phone_memory, |folder| Box::new(ProcessFarm::new(folder)))
+        Self::up_as(backend, (AGENT, threads), phones, phone_memory, |folder| Box::new(ProcessFarm::new(folder)))
+    }
+
+    /// As [`Shelf::up_on`], with another program than the agent, which takes its flags: its place below the folder of programs.
+    ///
+    /// # Errors
+    /// As [`Shelf::up_on`].
+    pub fn up_with_agent(agent: &str, backend: &str, phones: usize, phone_memory: &str) -> Result<Self> {
+        Self::up_as(backend, (agent, 1), phones, phone_memory, |folder| Box::new(ProcessFarm::new(folder)))
     }
 
     /// The same on devices of the farm that `farm` makes, which may keep its files in the folder that it is given.
@@ -87,12 +95,12 @@ impl Shelf {
         phone_memory: &str,
         farm: impl FnOnce(PathBuf) -> Box<dyn Farm>,
     ) -> Result<Self> {
-        Self::up_as(backend, 1, phones, phone_memory, farm)
+        Self::up_as(backend, (AGENT, 1), phones, phone_memory, farm)
     }
 
     fn up_as(
         backend: &str,
-        threads: usize,
+        (agent, threads): (&str, usize),
         phones: usize,
         phone_memory: &str,
         farm: impl FnOnce(PathBuf) -> Box<dyn Farm>,
@@ -104,6 +112,7 @@ impl Shelf {
         let weights = endpoints.weights.trim_start_matches("https://").trim_end_matches('/');
         let weights: SocketAddr = weights.parse().context("the weights' address in endpoints.json")?;
         let settings = AgentSettings {
+            program: program(agent)?,
             backend: backend.to_owned(),
             threads,
             memory: phone_memory.to_owned(),

@@ -54,7 +54,7 @@ pub async fn run(flags: Flags, first: Option<oneshot::Sender<()>>) -> anyhow::Re
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
     // Who runs it in another program cannot measure apart.
-    run_to_the_end(flags, shutdown, first, std::env::current_exe().ok()).await
+    run_to_the_end(flags, shutdown, first, std::env::current_exe().ok(), None).await
 }
 
 /// Runs until `shutdown`.
@@ -62,7 +62,18 @@ pub async fn run(flags: Flags, first: Option<oneshot::Sender<()>>) -> anyhow::Re
 /// # Errors
 /// As [`run`].
 pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {
-    run_to_the_end(flags, shutdown, None, None).await
+    run_to_the_end(flags, shutdown, None, None, None).await
+}
+
+/// Runs until SIGTERM or SIGINT, and speaks with other phones in the clear, whoever they are: for a bench that measures what TLS costs, and for
+/// nothing else. No flag leads here.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_plain_ring(flags: Flags) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone())?);
+    run_to_the_end(flags, shutdown, None, None, Some(Security::Plain)).await
 }
 
 async fn run_to_the_end(
@@ -70,6 +81,7 @@ async fn run_to_the_end(
     shutdown: CancellationToken,
     first: Option<oneshot::Sender<()>>,
     program: Option<PathBuf>,
+    between_phones: Option<Security>,
 ) -> anyhow::Result<()> {
     let enrolment = Enrolment::given(&flags)?;
     let _data_dir = DataDir::take(&flags.data_dir)?;
@@ -127,12 +139,14 @@ async fn run_to_the_end(
     };
     let metrics = Arc::new(Metrics::new(labels, board.clone(), memory.clone(), sensors.clone()));
     let security = Security::mutual(&credentials, Audience::Certified)?;
-    let wire = Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()), security);
+    let counted = |security| Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()), security);
+    let ring_wire = counted(between_phones.unwrap_or_else(|| security.clone()));
+    let wire = counted(security);
     let domain = credentials.own().name.domain;
     let hub = HubPapers { identity, credentials, enrolment };
     let relay = Relay { address: flags.hub.clone(), hub: hub.hub(), wire: wire.clone() };
     let (answering, called) = Answering::new(relay.clone());
-    let acquaintance = Acquaintance { phone: flags.name.clone(), domain, wire: wire.clone(), relay };
+    let acquaintance = Acquaintance { phone: flags.name.clone(), domain, wire: ring_wire.clone(), relay };
     let members = Members::default();
     let (to_host, outgoing) = outlet::to_host(QUEUE_FRAMES);
     let (host, known_host) = watch::channel(None);
@@ -159,7 +173,7 @@ async fn run_to_the_end(
         called,
         members.clone(),
         known_neighbours.clone(),
-        wire.clone(),
+        ring_wire,
         shutdown.clone(),
     ));
     let measured = tokio::spawn(neighbours::measure(acquaintance, known_neighbours, board.clone(), shutdown.clone()));

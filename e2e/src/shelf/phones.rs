@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use polyphony_farm::{Content, Device, Farm, Launch, Package, State, Wish};
 
-use super::program;
-
 /// The program that a phone runs.
-const AGENT: &str = "polyphony-agent";
+pub(super) const AGENT: &str = "polyphony-agent";
 
 /// What every phone of a shelf has in common.
 pub(super) struct AgentSettings {
+    pub program: PathBuf,
     pub backend: String,
     /// That one step is computed with.
     pub threads: usize,
@@ -44,7 +44,7 @@ impl Phones {
         settings: &AgentSettings,
         join_token: impl Fn(&str) -> Result<String>,
     ) -> Result<Self> {
-        let package = Package::of(program(AGENT)?);
+        let package = Package::of(settings.program.clone());
         let mut devices = BTreeMap::new();
         for name in (1..=n).map(|idx| format!("phone-{idx}")) {
             let mut device = farm.take(&Wish::named(&name))?;

@@ -99,6 +99,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node-agent/protocol", &[]),
     ("node-agent/model", &[]),
     ("node-agent/model/fuzz", &["polyphony-model"]),
+    ("controller/fuzz", &["polyphony-gateway", "polyphony-identity", "polyphony-protocol"]),
     ("node-agent/doorway", &[]),
     ("node-agent/identity", &[]),
     ("node-agent/wire", &["polyphony-identity", "polyphony-protocol"]),
@@ -118,7 +119,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kernels", &[]),
     ("e2e/farm", &["polyphony-journal"]),
     ("e2e/skip", &[]),
-    ("e2e", &["polyphony-api", "polyphony-controller", "polyphony-farm", "polyphony-skip", "polyphony-wire"]),
+    (
+        "e2e",
+        &[
+            "polyphony-api",
+            "polyphony-controller",
+            "polyphony-farm",
+            "polyphony-identity",
+            "polyphony-protocol",
+            "polyphony-skip",
+            "polyphony-wire",
+        ],
+    ),
 ];
 
 #[test]

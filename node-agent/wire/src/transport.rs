@@ -9,8 +9,6 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::stream::Stream;
-
 /// What carries the bytes of a connection.
 pub enum Transport {
     Socket(TcpStream),
@@ -21,16 +19,25 @@ pub enum Transport {
 pub struct Relayed {
     /// What has come already behind the last frame.
     early: Bytes,
-    stream: Stream,
+    stream: Box<dyn BothWays>,
     /// The other end of the connection: of a phone's, the hub.
     address: SocketAddr,
 }
 
+/// Bytes there and back.
+trait BothWays: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> BothWays for S {}
+
 // === impl Relayed ===
 
 impl Relayed {
-    pub(crate) fn new(early: Bytes, stream: Stream, address: SocketAddr) -> Self {
-        Self { early, stream, address }
+    pub(crate) fn new(
+        early: Bytes,
+        stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+        address: SocketAddr,
+    ) -> Self {
+        Self { early, stream: Box::new(stream), address }
     }
 
     pub fn address(&self) -> SocketAddr {
