@@ -84,13 +84,17 @@ impl Controller {
 
     /// User and system time so far.
     pub fn processor_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name may hold spaces and brackets.
-        let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(ticks as f64 / TICKS_A_SECOND)
+        processor_seconds(&self.child.id().to_string())
     }
+}
+
+/// User and system time of a process so far, with all its threads.
+pub fn processor_seconds(pid: &str) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold spaces and brackets.
+    let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
+    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(ticks as f64 / TICKS_A_SECOND)
 }
 
 impl Drop for Controller {

@@ -53,15 +53,13 @@ impl Shelf {
 impl Phone {
     pub async fn enrol(hub: &str, ca_hash: Digest, token: &str, name: String) -> Result<Self> {
         let key = Key::generate()?;
-        let joining = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
-        let mut link = joining.dial(hub, &Whom::Pinned(ca_hash), DEADLINE).await?;
-        let enrol =
-            Enrol { version: version::CURRENT, phone: name.clone(), token: token.into(), request: key.request()? };
-        link.writer.write(&Frame::ToHub(ToHub::Enrol(enrol))).await?;
-        let enrolled = match link.reader.next_within(DEADLINE).await? {
-            Frame::ToAgent(ToAgent::Enrolled(enrolled)) => enrolled,
-            Frame::ToAgent(ToAgent::Refused { reason, .. }) => bail!("{name} was not enrolled: {reason}"),
-            other => bail!("{name} was not enrolled: {other:?}"),
+        let enrolled = loop {
+            match ask_to_enrol(hub, ca_hash, token, &name, &key).await? {
+                Frame::ToAgent(ToAgent::Enrolled(enrolled)) => break enrolled,
+                // Another one was writing the token.
+                Frame::ToAgent(ToAgent::Refused { reason, .. }) if reason.contains("try again") => {}
+                other => bail!("{name} was not enrolled: {other:?}"),
+            }
         };
         let credentials =
             Credentials::new(&key, &Papers::from_pem(&enrolled.chain, &enrolled.roots)?, Clock::system())?;
@@ -100,6 +98,14 @@ impl Phone {
     }
 }
 
+async fn ask_to_enrol(hub: &str, ca_hash: Digest, token: &str, name: &str, key: &Key) -> Result<Frame> {
+    let joining = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
+    let mut link = joining.dial(hub, &Whom::Pinned(ca_hash), DEADLINE).await?;
+    let enrol = Enrol { version: version::CURRENT, phone: name.into(), token: token.into(), request: key.request()? };
+    link.writer.write(&Frame::ToHub(ToHub::Enrol(enrol))).await?;
+    Ok(link.reader.next_within(DEADLINE).await?)
+}
+
 /// Answers pings, and says each second how it is.
 async fn speak(link: Connection) -> Result<(), LinkError> {
     let Connection { mut reader, mut writer, .. } = link;
@@ -129,7 +135,8 @@ async fn speak(link: Connection) -> Result<(), LinkError> {
     }
 }
 
-fn said_of(name: &str) -> Join {
+/// What a phone of that name says when it joins.
+pub fn said_of(name: &str) -> Join {
     Join {
         version: version::CURRENT,
         phone: name.into(),
