@@ -118,6 +118,8 @@ look_for_labs() {
         say "going on without the program ip: the tests that need a lab are skipped"
     command -v nft >/dev/null || apt_install nftables ||
         say "going on without the program nft: the test of a phone behind a NAT is skipped"
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || apt_install libfaketime ||
+        say "going on without libfaketime: the test of phones whose clocks are wrong is skipped"
 }
 
 require_pip() {

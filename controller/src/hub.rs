@@ -9,7 +9,6 @@ pub mod link;
 pub mod neighbours;
 pub mod registry;
 pub mod relay;
-pub mod strangers;
 pub mod weights;
 
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use futures::future::BoxFuture;
 use polyphony_identity::Digest;
 use polyphony_protocol::Frame;
 use polyphony_protocol::hub::{Enrol, Enrolled};
-use polyphony_wire::{Security, Uncounted, Wire};
+use polyphony_wire::{Security, Strangers, Uncounted, Wire};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +28,6 @@ use keys::Keys;
 use neighbours::Neighbourhood;
 use registry::{MAX_PHONES, Registry};
 use relay::Relay;
-use strangers::Strangers;
 
 /// What the hub passes on to the gateway.
 pub trait FrameSink: Send + Sync + 'static {
@@ -89,7 +87,8 @@ impl Hub {
                 caller = wire.accept(&listener) => caller,
             };
             let (hub, places, stop) = (self.clone(), places.clone(), stop.clone());
-            links.spawn(link::serve(hub, caller, strangers.let_in(), places, stop));
+            let stranger = strangers.let_in(caller.from.ip());
+            links.spawn(link::serve(hub, caller, stranger, places, stop));
         }
         links.close();
         links.wait().await;

@@ -43,7 +43,7 @@ impl Acquaintance {
                 Ok(link) => return Ok(link),
                 Err(error) if !error.leads_nowhere() => return Err(error),
                 Err(error) => {
-                    tracing::debug!(peer = %phone, ?way, %error, "this way does not lead there");
+                    tracing::debug!(peer = %phone, %way, %error, "this way does not lead there");
                     why.get_or_insert(error);
                 }
             }

@@ -115,7 +115,7 @@ impl Prober {
                 Ok(()) => return true,
                 Err(error) => {
                     self.board.note_end(&neighbour.phone, way, &error);
-                    tracing::debug!(peer = %neighbour.phone, ?way, %error, "a link was not measured");
+                    tracing::debug!(peer = %neighbour.phone, %way, %error, "a link was not measured");
                     if !error.leads_nowhere() {
                         return false;
                     }

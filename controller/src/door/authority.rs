@@ -26,8 +26,6 @@ pub enum KeptAuthorityError {
     Place(#[from] PlaceError),
     #[error("the authority in {place} cannot be used: {source}")]
     Authority { place: String, source: AuthorityError },
-    #[error("there is no authority in {0}")]
-    Missing(String),
 }
 
 /// How often it is looked at.
@@ -109,7 +107,12 @@ impl KeptAuthority {
         }
         let now = Clock::system().now();
         if self.with(|authority| authority.is_due(now)) {
-            let authority = rotate(&self.place, self.lifetimes, |authority| authority.rotate_issuer(now)).await?;
+            // Somebody else may have been faster.
+            let renew = |authority: &mut Authority| match authority.is_due(now) {
+                true => authority.rotate_issuer(now),
+                false => Ok(()),
+            };
+            let authority = rotate(&self.place, self.lifetimes, renew).await?;
             tracing::info!("the authority has a new issuer");
             self.replace(authority);
         }
@@ -134,14 +137,15 @@ impl KeptAuthority {
 pub async fn rotate(
     place: &Place,
     lifetimes: Lifetimes,
-    change: impl FnOnce(&mut Authority) -> Result<(), AuthorityError>,
+    change: impl Fn(&mut Authority) -> Result<(), AuthorityError>,
 ) -> Result<Authority, KeptAuthorityError> {
     let failed = |source| KeptAuthorityError::Authority { place: place.to_string(), source };
-    let sealed = place.read().await?.ok_or_else(|| KeptAuthorityError::Missing(place.to_string()))?;
-    let mut authority = Authority::open(&sealed, lifetimes).map_err(failed)?;
-    change(&mut authority).map_err(failed)?;
-    place.write(&authority.sealed()).await?;
-    Ok(authority)
+    let changed = place.change(|sealed| {
+        let mut authority = Authority::open(&sealed, lifetimes).map_err(failed)?;
+        change(&mut authority).map_err(failed)?;
+        Ok::<_, KeptAuthorityError>(authority.sealed())
+    });
+    Authority::open(&changed.await?, lifetimes).map_err(failed)
 }
 
 #[cfg(test)]
@@ -154,7 +158,7 @@ mod tests {
     use super::*;
     use crate::door::place::path_in;
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn an_authority_outlives_the_process_and_is_taken_up_when_it_is_rotated() {
         let folder = tempfile::tempdir().unwrap();
         let path = path_in(folder.path());
@@ -170,6 +174,22 @@ mod tests {
         let other = rotate(&place, Lifetimes::default(), |authority| authority.rotate_root(now)).await.unwrap();
         tokio::time::timeout(Duration::from_secs(30), changes.changed()).await.unwrap().unwrap();
         assert_eq!(kept.with(Authority::ca_hash), other.ca_hash());
+        // Two that change it at a time come one after the other, and neither undoes what the other did.
+        let rotations: Vec<_> = (0..8)
+            .map(|_| {
+                let place = place.clone();
+                tokio::spawn(async move {
+                    rotate(&place, Lifetimes::default(), |authority| authority.rotate_root(now)).await
+                })
+            })
+            .collect();
+        for rotation in rotations {
+            rotation.await.unwrap().unwrap();
+        }
+        let all = Authority::open(&place.read().await.unwrap().unwrap(), Lifetimes::default()).unwrap();
+        assert_eq!(all.retired().count(), 9, "each root of before is trusted still");
+        kept.look().await.unwrap();
+        let other = all;
         // What cannot be read changes nothing.
         std::fs::write(&path, "{").unwrap();
         assert!(kept.look().await.is_err_and(|error| error.to_string().contains("put back a copy")));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,8 @@ pub enum PlaceError {
     Garbled { place: String, source: serde_json::Error },
     #[error("the Secret {name} of namespace {namespace}, which holds the authority: {source}")]
     Secret { namespace: String, name: String, source: Box<kube::Error> },
+    #[error("there is no authority in {0}")]
+    Missing(String),
     #[error("{}: {why}", path.display())]
     Folder { path: PathBuf, why: &'static str },
 }
@@ -53,25 +56,33 @@ impl Place {
     /// # Errors
     /// [`PlaceError`].
     pub async fn read(&self) -> Result<Option<Sealed>, PlaceError> {
+        self.read_version().await.map(|(sealed, _)| sealed)
+    }
+
+    /// The same, and the version of the object that it is in.
+    async fn read_version(&self) -> Result<(Option<Sealed>, Option<String>), PlaceError> {
+        let mut version = None;
         let bytes = match self {
             Self::File(path) => match std::fs::read(path) {
                 Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, None)),
                 Err(source) => return Err(PlaceError::File { path: path.clone(), source }),
             },
             Self::Secret { client, namespace, name } => {
                 let api = Api::<Secret>::namespaced(client.clone(), namespace);
                 let secret = api.get_opt(name).await.map_err(|error| self.secret_error(error))?;
+                version = secret.as_ref().and_then(|secret| secret.metadata.resource_version.clone());
                 let data = secret.and_then(|secret| secret.data).and_then(|mut data| data.remove(KEY));
                 match data {
                     Some(data) => data.0,
-                    None => return Ok(None),
+                    None => return Ok((None, version)),
                 }
             }
-            Self::Folder { path, domain } => return read_folder(path, domain).map(Some),
+            Self::Folder { path, domain } => return read_folder(path, domain).map(|sealed| (Some(sealed), None)),
         };
         let read = serde_json::from_slice(&bytes);
-        read.map(Some).map_err(|source| PlaceError::Garbled { place: self.to_string(), source })
+        read.map(|sealed| (Some(sealed), version))
+            .map_err(|source| PlaceError::Garbled { place: self.to_string(), source })
     }
 
     /// Puts it there in place of what is.
@@ -79,6 +90,11 @@ impl Place {
     /// # Errors
     /// [`PlaceError`]; so always where somebody else keeps it.
     pub async fn write(&self, sealed: &Sealed) -> Result<(), PlaceError> {
+        self.write_over(sealed, None).await
+    }
+
+    /// The same, where an object has that version still, if one is told.
+    async fn write_over(&self, sealed: &Sealed, version: Option<String>) -> Result<(), PlaceError> {
         let garbled = |source| PlaceError::Garbled { place: self.to_string(), source };
         let bytes = serde_json::to_vec_pretty(sealed).map_err(garbled)?;
         match self {
@@ -94,6 +110,9 @@ impl Place {
                 let written = match api.get_opt(name).await {
                     Ok(Some(mut secret)) => {
                         secret.data.get_or_insert_default().extend(data);
+                        if version.is_some() {
+                            secret.metadata.resource_version = version;
+                        }
                         api.replace(name, &PostParams::default(), &secret).await
                     }
                     Ok(None) => {
@@ -107,6 +126,33 @@ impl Place {
             }
             Self::Folder { path, .. } => {
                 Err(PlaceError::Folder { path: path.clone(), why: "it is somebody else's to write" })
+            }
+        }
+    }
+
+    /// Puts there what `change` makes of what is. Whoever else changes it comes before or after, and not in between.
+    ///
+    /// # Errors
+    /// [`PlaceError`], and those of `change`. [`PlaceError::Missing`] where nothing is.
+    pub async fn change<E: From<PlaceError>>(&self, change: impl Fn(Sealed) -> Result<Sealed, E>) -> Result<Sealed, E> {
+        // It is open to the end of this.
+        let _lock = match self {
+            Self::File(path) => {
+                let path = path.with_extension("lock");
+                let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+                Some(locked.map_err(|source| PlaceError::File { path, source })?)
+            }
+            Self::Secret { .. } | Self::Folder { .. } => None,
+        };
+        loop {
+            let (sealed, version) = self.read_version().await?;
+            let sealed = sealed.ok_or_else(|| PlaceError::Missing(self.to_string()))?;
+            let changed = change(sealed)?;
+            match self.write_over(&changed, version).await {
+                Ok(()) => return Ok(changed),
+                Err(PlaceError::Secret { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 409) =>
+                    {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

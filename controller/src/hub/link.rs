@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use polyphony_identity::{Clock, Proven};
 use polyphony_protocol::hub::{Assignment, Neighbours, Remedy, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, version};
-use polyphony_wire::{Bounds, Caller, Connection, FrameReader, FrameWriter, LinkError};
+use polyphony_wire::{Bounds, Caller, Connection, FrameReader, FrameWriter, LinkError, Stranger};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,6 @@ use super::Hub;
 use super::keys::is_recorded;
 use super::registry::Seat;
 use super::relay;
-use super::strangers::Stranger;
 use admission::{Admitted, Newcomer, admit, refuse, seat};
 use said::bounded;
 

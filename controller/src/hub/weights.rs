@@ -1,9 +1,11 @@
 //! Weights: manifests and the bytes of single tensors over HTTPS, for phones that are known by their certificates.
 //!
-//! A phone is given the manifest and the tensors of what it is to hold, and no others; a range continues a fetch that broke off.
+//! A phone is given the manifest and the tensors of what it is to hold, and no others, for as long as that is so; a range continues a fetch that broke
+//! off.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -15,18 +17,19 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use futures::Stream;
 use polyphony_doorway::Certificates;
-use polyphony_identity::{Clock, Proven, Role};
+use polyphony_identity::{Clock, Digest, Proven, Role};
 use polyphony_model::{Holds, LayerRange, TensorReader};
 use polyphony_protocol::hub::{self, Assignment};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use super::assignments::Assigned;
 use super::keys::{Keys, is_recorded};
 use crate::models::ModelStore;
 
-/// Tensors that are read at a time; more wait.
-const MAX_READS: usize = 64;
+/// Tensors that are read at a time, in all and by one phone, which reads one after another; more wait.
+const MAX_READS: usize = 256;
+const MAX_READS_OF_PHONE: usize = 4;
 /// Bytes of a tensor read at a time.
 const CHUNK: u64 = 256 << 10;
 
@@ -34,7 +37,20 @@ const CHUNK: u64 = 256 << 10;
 struct Shelf {
     models: Arc<ModelStore>,
     readers: Readers,
-    places: Arc<Semaphore>,
+    places: Places,
+}
+
+/// Room for reads. Who reads slowly takes that of nobody else.
+#[derive(Clone)]
+struct Places {
+    all: Arc<Semaphore>,
+    of_phone: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
+}
+
+/// Room for one read, until it is dropped.
+struct Place {
+    _of_phone: (OwnedSemaphorePermit, Arc<Semaphore>),
+    _of_all: OwnedSemaphorePermit,
 }
 
 /// Who may read what.
@@ -50,11 +66,11 @@ pub struct Readers {
 
 /// The phone that asks; none where connections show nothing.
 #[derive(Clone)]
-struct Reader(Option<String>);
+struct Reader(Option<(String, Digest)>);
 
 /// The HTTP surface: `/v1alpha1/manifests/{digest}` and `/v1alpha1/tensors/{digest}/{index}`.
 pub fn router(models: Arc<ModelStore>, readers: Readers) -> Router {
-    let shelf = Shelf { models, readers, places: Arc::new(Semaphore::new(MAX_READS)) };
+    let shelf = Shelf { models, readers, places: Places::new() };
     Router::new()
         .route("/v1alpha1/manifests/{digest}", get(manifest))
         .route("/v1alpha1/tensors/{digest}/{index}", get(tensor))
@@ -122,12 +138,12 @@ async fn tensor(
             return response;
         }
     };
-    let place = shelf.places.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let place = shelf.places.take(reader.name()).await;
     let opening = {
         let model = model.clone();
         spawn_blocking(move || TensorReader::open(&model.path, &model.manifest, &model.manifest.tensors[index]))
     };
-    let reader = match opening.await.map_err(io::Error::other).flatten() {
+    let file = match opening.await.map_err(io::Error::other).flatten() {
         Ok(reader) => reader,
         Err(error) => {
             tracing::error!(path = %model.path.display(), %error, "cannot read a model file that was resolved");
@@ -137,10 +153,16 @@ async fn tensor(
             );
         }
     };
-    let held = futures::StreamExt::inspect(chunks(Arc::new(reader), from, to), move |_| {
+    let (readers, name) = (shelf.readers.clone(), entry.name.clone());
+    let may_read = move || {
         // The place is given back when the stream, and this closure with it, is dropped.
         let _ = &place;
-    });
+        let is_of = |assignment: &Assignment| {
+            model.manifest.tensors_of(&kept(assignment)).iter().any(|tensor| tensor.name == name)
+        };
+        readers.knows(&reader) && readers.holds(&reader, &digest, is_of)
+    };
+    let held = chunks(Arc::new(file), from, to, may_read);
     let mut response = Response::new(Body::from_stream(held));
     set(&mut response, header::CONTENT_TYPE, "application/octet-stream".to_owned());
     set(&mut response, header::CONTENT_LENGTH, (to - from).to_string());
@@ -152,13 +174,24 @@ async fn tensor(
     response
 }
 
-/// Bytes `from` to `to` of a tensor; each chunk is read when the one before has gone out, and no thread waits for a slow phone.
-fn chunks(reader: Arc<TensorReader>, from: u64, to: u64) -> impl Stream<Item = io::Result<Bytes>> {
+/// Bytes `from` to `to` of a tensor; each chunk is read when the one before has gone out, and as long as it may be. No thread waits for a slow phone.
+fn chunks(
+    reader: Arc<TensorReader>,
+    from: u64,
+    to: u64,
+    may_read: impl Fn() -> bool,
+) -> impl Stream<Item = io::Result<Bytes>> {
     futures::stream::try_unfold(from, move |from| {
-        let reader = reader.clone();
+        let (reader, may_read) = (reader.clone(), may_read());
         async move {
             if from == to {
                 return Ok::<_, io::Error>(None);
+            }
+            if !may_read {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "no segment of this phone has that any more",
+                ));
             }
             let reading = spawn_blocking(move || {
                 let mut chunk = vec![0; (to - from).min(CHUNK) as usize];
@@ -188,9 +221,41 @@ fn kept(assignment: &Assignment) -> Holds {
 }
 
 fn not_yours(reader: &Reader, what: &str) -> Response {
-    let phone = reader.0.as_deref().unwrap_or_default();
+    let phone = reader.name();
     tracing::warn!(%phone, %what, "a phone asked for weights that are not of its segments");
     refusal(StatusCode::FORBIDDEN, "no segment of this phone has that: it may be too early or too late, so try again")
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn name(&self) -> &str {
+        self.0.as_ref().map_or("", |(name, _)| name)
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    fn new() -> Self {
+        Self { all: Arc::new(Semaphore::new(MAX_READS)), of_phone: Arc::default() }
+    }
+
+    async fn take(&self, phone: &str) -> Place {
+        const OPEN: &str = "the semaphore is never closed";
+        let own = {
+            let mut of_phone = self.of_phone.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = of_phone.get(phone).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                of_phone.retain(|_, one| one.strong_count() > 0);
+                let own = Arc::new(Semaphore::new(MAX_READS_OF_PHONE));
+                of_phone.insert(phone.to_owned(), Arc::downgrade(&own));
+                own
+            })
+        };
+        let of_phone = own.clone().acquire_owned().await.expect(OPEN);
+        Place { _of_phone: (of_phone, own), _of_all: self.all.clone().acquire_owned().await.expect(OPEN) }
+    }
 }
 
 // === impl Readers ===
@@ -209,15 +274,22 @@ impl Readers {
         if shown.is_expired(Clock::system().now()) {
             return Err(format!("the certificate of {} has run out", shown.name));
         }
-        if !is_recorded(self.keys.borrow().as_ref(), &shown.name.name, &shown.key) {
-            return Err(format!("no Phone {} records this device's key", shown.name.name));
+        let reader = Reader(Some((shown.name.name, shown.key)));
+        match self.knows(&reader) {
+            true => Ok(reader),
+            false => Err(format!("no Phone {} records this device's key", reader.name())),
         }
-        Ok(Reader(Some(shown.name.name)))
+    }
+
+    /// Whether the Phone of the reader records its key.
+    fn knows(&self, reader: &Reader) -> bool {
+        let Some((name, key)) = &reader.0 else { return true };
+        is_recorded(self.keys.borrow().as_ref(), name, key)
     }
 
     /// Whether a segment that the reader is to hold is of the model and `is_of` it.
     fn holds(&self, reader: &Reader, digest: &str, is_of: impl Fn(&Assignment) -> bool) -> bool {
-        let Some(phone) = &reader.0 else { return true };
+        let Some((phone, _)) = &reader.0 else { return true };
         let assigned = self.assigned.borrow();
         let own = assigned.as_ref().and_then(|assigned| assigned.get(phone));
         own.is_some_and(|own| own.iter().any(|assignment| assignment.manifest_digest == digest && is_of(assignment)))
@@ -263,6 +335,19 @@ fn range_of(text: &str, whole: u64) -> Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_phone_that_reads_slowly_takes_no_place_of_another() {
+        let places = Places::new();
+        let mut held = Vec::new();
+        for _ in 0..MAX_READS_OF_PHONE {
+            held.push(places.take("a").await);
+        }
+        assert!(futures::FutureExt::now_or_never(places.take("a")).is_none(), "it has all that one may have");
+        held.push(places.take("b").await);
+        held.clear();
+        let _again = places.take("a").await;
+    }
 
     #[test]
     fn ranges_are_read_as_rfc_9110_has_them() {

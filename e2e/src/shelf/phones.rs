@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use polyphony_farm::{Content, Device, Farm, Launch, Package, State, Wish};
 
-/// The program that a phone runs.
+/// The program that a phone runs as a rule.
 pub(super) const AGENT: &str = "polyphony-agent";
 
 /// What every phone of a shelf has in common.
@@ -28,7 +28,18 @@ pub(super) struct AgentSettings {
 /// Devices by the name of their phone. The farm is kept as long as they are.
 pub(super) struct Phones {
     devices: BTreeMap<String, Box<dyn Device>>,
+    /// The name that it is installed under.
+    program: String,
     _farm: Box<dyn Farm>,
+}
+
+// === impl AgentSettings ===
+
+impl AgentSettings {
+    /// The name that the program is installed under.
+    fn name(&self) -> String {
+        self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
 }
 
 // === impl Phones ===
@@ -55,7 +66,7 @@ impl Phones {
             device.run(&launch(device.as_ref(), hub, settings))?;
             devices.insert(name, device);
         }
-        Ok(Self { devices, _farm: farm })
+        Ok(Self { devices, program: settings.name(), _farm: farm })
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -70,15 +81,15 @@ impl Phones {
     /// When a phone's agent has ended; with its last words.
     pub(super) fn check(&mut self) -> Result<()> {
         for (name, device) in &mut self.devices {
-            if let State::Ended(how) = device.state(AGENT)? {
-                bail!("{name} ended ({how}):\n{}", device.logs(AGENT)?);
+            if let State::Ended(how) = device.state(&self.program)? {
+                bail!("{name} ended ({how}):\n{}", device.logs(&self.program)?);
             }
         }
         Ok(())
     }
 
     pub(super) fn kill(&mut self, name: &str) -> Result<()> {
-        Ok(self.devices.get_mut(name).with_context(|| format!("no phone {name}"))?.kill(AGENT)?)
+        Ok(self.devices.get_mut(name).with_context(|| format!("no phone {name}"))?.kill(&self.program)?)
     }
 
     pub(super) fn metrics(&mut self, name: &str, port: u16) -> Result<String> {
@@ -86,7 +97,7 @@ impl Phones {
     }
 
     pub(super) fn log(&self, name: &str) -> Result<String> {
-        Ok(self.devices.get(name).with_context(|| format!("no phone {name}"))?.logs(AGENT)?)
+        Ok(self.devices.get(name).with_context(|| format!("no phone {name}"))?.logs(&self.program)?)
     }
 
     /// Ends every agent and gives the devices back.
@@ -115,5 +126,5 @@ fn launch(device: &dyn Device, hub: SocketAddr, settings: &AgentSettings) -> Lau
     ] {
         arguments.extend([flag.to_owned(), value.to_owned()]);
     }
-    Launch::of(AGENT, arguments)
+    Launch::of(&settings.name(), arguments)
 }

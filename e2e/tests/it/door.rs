@@ -21,11 +21,16 @@ fn two_phones() -> Option<Lab> {
     for (namespace_of, name) in [("host", "near"), ("phone", "far")] {
         join(&mut lab, namespace_of, name);
     }
+    deploy(&lab);
+    Some(lab)
+}
+
+/// `tiny` over both phones.
+fn deploy(lab: &Lab) {
     let manifest = format!("{}---\n{}", tiny_model(), deployment("tiny", "tiny", 2, "f32", 64));
     std::fs::write(lab.path("manifest.yaml"), manifest).unwrap();
     lab.polyctl(&["apply", "-f", &lab.path("manifest.yaml")]).unwrap().ok().unwrap();
-    available(&lab);
-    Some(lab)
+    available(lab);
 }
 
 fn control_plane(lab: &mut Lab, log: &str, hub: &str) {
@@ -38,11 +43,26 @@ fn control_plane(lab: &mut Lab, log: &str, hub: &str) {
 }
 
 fn join(lab: &mut Lab, namespace_of: &str, name: &str) {
+    join_with(lab, namespace_of, name, &[]);
+}
+
+fn join_with(lab: &mut Lab, namespace_of: &str, name: &str, environment: &[(&str, &str)]) {
     let line = lab.line();
     let arguments = [line.hub.as_str(), "--ca-hash", &line.ca_hash, "--name", name];
-    let command = lab.join(namespace_of, &line, &[&arguments[..], &SMALL].concat());
+    let mut command = lab.join(namespace_of, &line, &[&arguments[..], &SMALL].concat());
+    command.envs(environment.iter().copied());
     lab.start(name, command);
     lab.wait_for(name, "joined");
+}
+
+/// The library that tells a program another time.
+fn faketime() -> Option<String> {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let found = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path| path.exists());
+    if found.is_none() {
+        polyphony_skip::skipped("there is no libfaketime here (on Debian: libfaketime)");
+    }
+    found.map(|path| path.display().to_string())
 }
 
 fn available(lab: &Lab) {
@@ -106,6 +126,39 @@ fn certificates_of_seconds_are_renewed_and_an_authority_is_rotated_under_answers
     let command = lab.join("phone", &new, &[&arguments[..], &SMALL].concat());
     lab.start("third", command);
     lab.wait_for("third", "joined");
+}
+
+#[test]
+fn phones_whose_clocks_are_a_year_off_join_serve_and_renew() {
+    let Some(library) = faketime() else { return };
+    let Some(mut lab) = Lab::build() else { return };
+    control_plane(&mut lab, "controller", &format!("{HOST}:0"));
+    let clock = |off| [("LD_PRELOAD", library.as_str()), ("FAKETIME", off), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    join_with(&mut lab, "host", "near", &clock("-365d"));
+    join_with(&mut lab, "phone", "far", &clock("+365d"));
+    let year = |log: &str| log.lines().find_map(|line| line.get(..4)?.parse::<i32>().ok());
+    let years = ["controller", "near", "far"].map(|name| year(&lab.log(name)).unwrap());
+    assert!(years[1] < years[0] && years[0] < years[2], "their logs are of other years: {years:?}");
+    deploy(&lab);
+    // Longer than a certificate lasts.
+    answers_for(&lab, 2 * LIFETIME);
+    let log = lab.log("controller");
+    for phone in ["near", "far"] {
+        assert_eq!(times(&log, &format!("phone joined phone={phone} ")), 1, "no link was ended by it:\n{log}");
+    }
+}
+
+#[test]
+fn a_phone_that_is_deleted_is_cut_off_by_its_ring_at_once() {
+    let Some(lab) = two_phones() else { return };
+    answers_for(&lab, Duration::from_secs(1));
+    let up = times(&lab.log("near"), "ring link up");
+    assert!(up >= 1, "{}", lab.log("near"));
+    lab.polyctl(&["delete", "phone", "far"]).unwrap().ok().unwrap();
+    // It goes on saying what it said, and is heard by nobody.
+    lab.wait_for("near", "the host no longer knows far by the key");
+    lab.wait_for("far", "no Phone far records this device's key");
+    assert_eq!(times(&lab.log("near"), "ring link up"), up, "nothing is dialled anew:\n{}", lab.log("near"));
 }
 
 #[test]

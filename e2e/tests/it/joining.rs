@@ -106,6 +106,17 @@ impl Lab {
         command
     }
 
+    /// What a person types on a machine, in a shell whose path has our programs.
+    pub(crate) fn typed(&self, machine: &str, line: &str) -> Command {
+        let folder = program("polyctl").unwrap().parent().unwrap().to_owned();
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(machine), "bash", "-e", "-c", line]);
+        command.env_remove("KUBECONFIG").env_remove("POLYPHONY_JOIN_TOKEN").env("PATH", path);
+        command.env("HOME", self.folder.path().join(machine)).current_dir(self.folder.path());
+        command
+    }
+
     /// Starts it; what it says goes to `NAME.log`.
     pub(crate) fn start(&mut self, log: &str, mut command: Command) {
         let file = std::fs::File::create(self.folder.path().join(format!("{log}.log"))).unwrap();
@@ -219,6 +230,10 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // What was started there in the background ends with it.
+        for name in &self.namespaces {
+            end_all_in(&self.namespace(name));
+        }
         for name in &self.namespaces {
             let _ = ip(&["netns", "delete", &self.namespace(name)]);
         }
@@ -233,6 +248,13 @@ fn ip(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Kills every process of a namespace of ours.
+fn end_all_in(namespace: &str) {
+    for pid in ip(&["netns", "pids", namespace]).unwrap_or_default().split_whitespace() {
+        let _ = Command::new("kill").args(["-KILL", pid]).status();
+    }
+}
+
 /// Takes away what a run left that was killed: namespaces whose maker is no more, and the processes in them.
 fn sweep() {
     for line in ip(&["netns", "list"]).unwrap_or_default().lines() {
@@ -244,11 +266,51 @@ fn sweep() {
         {
             continue;
         }
-        for pid in ip(&["netns", "pids", name]).unwrap_or_default().split_whitespace() {
-            let _ = Command::new("kill").args(["-KILL", pid]).status();
-        }
+        end_all_in(name);
         let _ = ip(&["netns", "delete", name]);
     }
+}
+
+#[test]
+fn the_lines_of_the_guide_are_typed_on_two_machines() {
+    let Some(mut lab) = Lab::build() else { return };
+    let said = |lab: &Lab, machine: &str, line: &str| {
+        let said = run(lab.typed(machine, line)).unwrap();
+        assert_eq!(said.code, 0, "{line}\n{said:?}");
+        said.stdout
+    };
+    // docs/adding-a-phone.md, with the least of everything.
+    said(&lab, "host", &format!("polyctl up --listen {HOST} --phones 1 --phone-memory 64Mi --backend cpu"));
+    let printed = said(&lab, "host", "polyctl join-command");
+    let line =
+        printed.lines().find(|line| line.contains("polyphony-agent join")).unwrap_or_else(|| panic!("{printed}"));
+    let line = format!("{line} --name attic --memory 64Mi --backend cpu");
+    lab.start("attic", lab.typed("phone", &line));
+    lab.wait_for("attic", "joined");
+    lab.wait_for("attic", "`polyphony-agent run` joins again");
+    let phones = wait_until("both phones to be ready", Duration::from_secs(60), || {
+        let phones = said(&lab, "host", "polyctl get phones");
+        Ok((phones.lines().filter(|line| line.contains("True")).count() == 2).then_some(phones))
+    });
+    assert!(phones.unwrap().contains("attic"));
+    let manifest = format!("{}---\n{}", tiny_model(), deployment("tiny", "tiny", 2, "f32", 64));
+    std::fs::write(lab.path("manifest.yaml"), manifest).unwrap();
+    said(&lab, "host", "polyctl apply -f manifest.yaml");
+    said(&lab, "host", "polyctl wait --for=condition=Available inferencedeployment/tiny --timeout=60s");
+    assert!(said(&lab, "host", "polyctl describe phone attic").contains("attic"));
+    // docs/openai-clients.md: from the other machine, by a key, over HTTPS.
+    let ask = |rest: &str| {
+        format!("curl -s -o - -w '%{{http_code}}' --cacert host/.polyphony/ca.crt {rest} https://{HOST}:8080/v1/models")
+    };
+    assert!(said(&lab, "phone", &ask("")).ends_with("401"));
+    let created = said(&lab, "host", "polyctl key create app");
+    let key = created.split_whitespace().find(|word| word.starts_with("sk-")).unwrap_or_else(|| panic!("{created}"));
+    let models = said(&lab, "phone", &ask(&format!("-H 'Authorization: Bearer {key}'")));
+    assert!(models.ends_with("200") && models.contains("\"tiny\""), "{models}");
+    // And away again.
+    said(&lab, "host", "polyctl delete phone attic");
+    lab.wait_for("attic", "no Phone records it any more");
+    said(&lab, "host", "polyctl down");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! Assignments are level-triggered: each message holds everything the phone is to hold, so a lost one costs nothing.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::activation::ActivationType;
@@ -130,6 +132,15 @@ pub enum Way {
 impl Way {
     pub fn direct(address: impl Into<String>) -> Self {
         Self::Direct { address: address.into() }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct { address } => write!(f, "{address}"),
+            Self::Relayed => write!(f, "over the host"),
+        }
     }
 }
 

@@ -155,6 +155,10 @@ pub async fn answer(request: KvRequest, members: &Members, link: &mut Connection
     };
     let end = match (member, checked) {
         (Some(member), Ok(())) => tokio::select! {
+            biased;
+            () = until_parted(&request, &link.peer.proof, &member.assignment) => {
+                return Err(LinkError::GivenUp(format!("{} has no part any more in what follows this generation", request.phone)));
+            }
             end = send_all(&request, &member, &mut link.writer) => end?,
             // Nothing more is to come: an end, most likely.
             _ = link.reader.next() => return Err(LinkError::Closed),
@@ -224,6 +228,16 @@ async fn until_checked(
         false => {
             Err(format!("layers {} to {} are not those that {} goes on with", asked.from, asked.to, request.phone))
         }
+    }
+}
+
+/// Ends when the phone that asks goes on with nothing any more: its plan is gone, or it is.
+async fn until_parted(request: &KvRequest, proof: &Proof, assignment: &watch::Receiver<Assignment>) {
+    let mut assignment = assignment.clone();
+    let parted = assignment.wait_for(|now| successors(request, proof, now).next().is_none()).await.map(drop);
+    if parted.is_err() {
+        // Whoever took the assignment away ends the transfer.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use polyphony_protocol::frame::{Hello, NO_RING};
 use polyphony_protocol::hub::{self, Assignment, Neighbours, Peer};
 use polyphony_protocol::{Frame, version};
-use polyphony_wire::{Caller, Connection, LinkError, Proof, Wire};
+use polyphony_wire::{Caller, Connection, LinkError, Proof, Stranger, Strangers, Wire};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::compute::Compute;
@@ -27,9 +27,10 @@ use pulse::{Listener, RHYTHM};
 
 /// A hello and its answer must come within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections that are let in at a time, before they have said who they are, and of those that are no ring link. Of ring links there are no
-/// more than [`Member::take_over`] lets be.
-const MAX_CONNECTIONS: usize = 256;
+/// Connections at a time that have not said yet who they are, of which one makes room for the next.
+const MAX_STRANGERS: usize = 256;
+/// Connections at a time of phones that measure or fetch caches. Of ring links there are no more than [`Member::take_over`] lets be.
+const MAX_VISITS: usize = 256;
 /// The other end is told why the link ends, if it takes that within this.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -61,7 +62,7 @@ pub async fn listen(
     wire: Wire,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (strangers, visits) = (Strangers::new(MAX_STRANGERS), Arc::new(Semaphore::new(MAX_VISITS)));
     loop {
         let caller = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -69,16 +70,13 @@ pub async fn listen(
             Some(caller) = called.recv() => caller,
         };
         let address = caller.from;
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(%address, "too many ring connections; one was turned away");
-            continue;
-        };
-        let (members, neighbours) = (members.clone(), neighbours.clone());
+        let stranger = strangers.let_in(address.ip());
+        let (members, neighbours, visits) = (members.clone(), neighbours.clone(), visits.clone());
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                end = receive(caller, place, members, &neighbours) => {
+                end = receive(caller, stranger, visits, members, &neighbours) => {
                     match end {
                         Ok(()) => {}
                         // The other end dials again; while this one still loads, that is how it goes.
@@ -93,19 +91,38 @@ pub async fn listen(
 
 async fn receive(
     caller: Caller,
-    place: OwnedSemaphorePermit,
+    stranger: Stranger,
+    visits: Arc<Semaphore>,
     members: Members,
     neighbours: &watch::Receiver<Neighbours>,
 ) -> Result<(), LinkError> {
-    let mut link = caller.meet(HANDSHAKE).await?;
-    let hello = match link.reader.next_within(HANDSHAKE).await? {
+    let meeting = async {
+        let mut link = caller.meet(HANDSHAKE).await?;
+        let first = link.reader.next_within(HANDSHAKE).await?;
+        Ok::<_, LinkError>((link, first))
+    };
+    let (mut link, first) = tokio::select! {
+        () = stranger.displaced() => return Err(LinkError::GivenUp("another one knocked, and it had not said who it is".to_owned())),
+        met = meeting => met?,
+    };
+    // It has a certificate of this installation: whoever knocks next is no matter to it.
+    drop(stranger);
+    let visit = || {
+        visits
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| LinkError::GivenUp(format!("{MAX_VISITS} phones measure links or fetch caches here already")))
+    };
+    let hello = match first {
         Frame::Hello(hello) => hello,
         Frame::KvRequest(request) => {
+            let _place = visit()?;
             return kv_transfer::answer(request, &members, &mut link).await;
         }
         other => return Err(LinkError::unexpected(&other, "a hello")),
     };
     if hello.ring == NO_RING {
+        let _place = visit()?;
         return neighbours::answer(&hello, neighbours, &mut link).await;
     }
     let member = members.find(hello.ring, hello.generation);
@@ -122,7 +139,6 @@ async fn receive(
         }
     };
     link.reader.trust();
-    drop(place);
     let member = &accepted.member;
     let mut turn = match member.take_over(hello.from_stage).await {
         Ok(turn) => turn,
@@ -294,7 +310,7 @@ async fn dial(
     }
     let Connected { mut waiting, entrance, overrun } = outlet.connect();
     entry.set_outgoing(to_stage, Ok(()));
-    tracing::info!(%peer, ?way, "ring link up");
+    tracing::info!(%peer, %way, "ring link up");
     let measured = |round_trip: Duration| our_end.board.note_link(peer, way, round_trip.as_secs_f64());
     tokio::select! {
         () = overrun.cancelled() => Err(LinkError::Overrun),
