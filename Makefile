@@ -32,13 +32,14 @@ demo: setup build ## run a real model over three agents and ask it a question
 	@scripts/demo.sh
 
 bench: setup build ## measure speed in under ten minutes: a table and target/bench/report.json; BENCH_QUICK=1 is short
-	cargo build --workspace --example matvec_speed --example round_at_rest --example plain_ring_agent
+	cargo build --workspace --example matvec_speed --example round_at_rest
 	cargo bench --workspace --bench speed --profile dev
 
 bench-lab: setup build bloom ## measure the strategies on labs of uneven phones, as root, in under 75 minutes; BENCH_LAB_QUICK=1 is short
 	cargo bench --workspace --bench lab --profile dev
 
-bench-hub: build ## hold a thousand phones on one hub and kill it under them: memory, processor time, and when all are back; 4 minutes
+bench-hub: setup build ## what the door costs: sealed hops, ways over the hub, a sealed ring, a thousand phones on one hub; 7 minutes
+	cargo build --workspace --example plain_ring_agent
 	cargo bench --workspace --bench hub --profile dev
 
 bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first (15 minutes, once), as ratios; BENCH_QUICK=1 is short

@@ -89,9 +89,13 @@ pub struct Flags {
     /// none.
     #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
     pub relay_bytes_per_second: u64,
-    /// Let everybody who reaches the gateway ask it. Without this a gateway beyond loopback answers who shows a key alone (`polyctl key create`).
+    /// Let everybody who reaches the gateway ask it. Without this a gateway beyond loopback answers who shows a key alone (`polyctl key create`), and
+    /// does not start where there is none.
     #[arg(long)]
     pub no_auth: bool,
+    /// Start beyond loopback though no client has a key yet: whoever asks is refused until one has.
+    #[arg(long, conflicts_with = "no_auth")]
+    pub await_keys: bool,
 }
 
 // === impl Flags ===

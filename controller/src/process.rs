@@ -117,6 +117,8 @@ impl Process {
             .await
             .with_context(|| format!("the API at {api_url} does not answer as it should"))?;
 
+        check_keys(&flags, &client).await?;
+
         let lifetimes = Lifetimes { leaf: flags.certificate_lifetime, ..Lifetimes::default() };
         let authority =
             KeptAuthority::open(place_of_authority(&flags, &client), &flags.trust_domain, lifetimes).await?;
@@ -155,7 +157,7 @@ impl Process {
             hosts: Some(hosts(flags.gateway_address)),
             origins: Origins::new(&flags.cors_origin),
             control_tokens_in_messages: flags.control_tokens_in_messages,
-            keys_required: !flags.gateway_address.ip().is_loopback() && !flags.no_auth,
+            keys_required: asks_for_keys(&flags),
             ..GatewayConfig::default()
         };
         let (client_keys, client_keys_seen) = watch::channel(Arc::default());
@@ -367,6 +369,25 @@ fn check_doors(flags: &Flags) -> anyhow::Result<()> {
     if !metrics.ip().is_loopback() && flags.metrics_token_file.is_none() {
         bail!(
             "--metrics-address {metrics} is not a loopback address, and everybody who reaches it could read it: use 127.0.0.1, or give --metrics-token-file"
+        );
+    }
+    Ok(())
+}
+
+/// Whether a gateway beyond loopback asks for keys.
+fn asks_for_keys(flags: &Flags) -> bool {
+    !flags.gateway_address.ip().is_loopback() && !flags.no_auth
+}
+
+/// A gateway that nobody can ask is a mistake, unless somebody says that keys come later.
+async fn check_keys(flags: &Flags, client: &Client) -> anyhow::Result<()> {
+    if !asks_for_keys(flags) || flags.await_keys {
+        return Ok(());
+    }
+    if client_keys::list(client).await.context("the API does not list the keys of clients")?.is_empty() {
+        let address = flags.gateway_address;
+        bail!(
+            "--gateway-address {address} is not a loopback address, and no client has a key, so nobody could ask: make one while the gateway listens on 127.0.0.1 (`polyctl key create NAME`), start with --await-keys, or let everybody ask with --no-auth"
         );
     }
     Ok(())

@@ -334,7 +334,27 @@ fn range_of(text: &str, whole: u64) -> Asked {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_being_read_ends_when_it_may_be_read_no_more() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/golden/tiny/llama_q8_0.gguf");
+        let manifest = polyphony_model::Manifest::build(&path).unwrap();
+        let tensor = manifest.tensors.iter().max_by_key(|tensor| tensor.n_bytes).unwrap();
+        let reader = Arc::new(TensorReader::open(&path, &manifest, tensor).unwrap());
+        let may = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let looked = may.clone();
+        let may_read = move || looked.load(std::sync::atomic::Ordering::SeqCst);
+        let (n_bytes, part) = (tensor.n_bytes, tensor.n_bytes / 2);
+        let mut reading = Box::pin(chunks(reader.clone(), 0, part, may_read.clone()));
+        let first = futures::StreamExt::next(&mut reading).await.unwrap().unwrap();
+        assert_eq!(first.len() as u64, part.min(CHUNK));
+        let mut rest = Box::pin(chunks(reader, part, n_bytes, may_read));
+        may.store(false, std::sync::atomic::Ordering::SeqCst);
+        let cut = futures::StreamExt::next(&mut rest).await.unwrap();
+        assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
 
     #[tokio::test]
     async fn a_phone_that_reads_slowly_takes_no_place_of_another() {

@@ -51,6 +51,7 @@ pub fn flags(data_dir: &Path) -> Flags {
         rejoin_window: Duration::from_secs(3600),
         relay_bytes_per_second: 64 << 20,
         no_auth: false,
+        await_keys: false,
         allowed_host: Vec::new(),
         cors_origin: Vec::new(),
         control_tokens_in_messages: false,

@@ -1,4 +1,4 @@
-//! `make bench-hub`: what the door costs. What a sealed hop takes, direct and over the hub; and a thousand phones on one hub: what a link takes of its
+//! `make bench-hub`: what the door costs. What a sealed hop takes, direct and over the hub, and a sealed ring; and a thousand phones on one hub: what a link takes of its
 //! memory and its processor while nothing happens, and how soon all are back when it was killed.
 //!
 //! The hub is the real controller; the phones are links of this process, each with a key, a certificate and TLS of its own. They say what agents say,
@@ -7,12 +7,14 @@
 mod controller;
 mod hop;
 mod phone;
+mod ring;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
+use polyphony_e2e::shelf::real_model;
 use tokio::sync::watch;
 
 use controller::Controller;
@@ -35,7 +37,10 @@ fn main() -> Result<()> {
     }
     // On one thread: nobody waits for another one to wake.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(hop::measure())?;
-    tokio::runtime::Runtime::new()?.block_on(many_phones())
+    let runtime = tokio::runtime::Runtime::new()?;
+    let Some(model) = real_model() else { bail!("the model is missing: `make setup` fetches it") };
+    runtime.block_on(ring::measure(&model))?;
+    runtime.block_on(many_phones())
 }
 
 async fn many_phones() -> Result<()> {

@@ -9,9 +9,6 @@ use polyphony_e2e::bench::statistics::ratios;
 use crate::machine::cores;
 use crate::rings::{Ring, Run, SHORT_PROMPT};
 
-/// The ring whose links are not sealed, and that it is held against.
-pub const PLAIN: &str = "cpu-int8, plain ring";
-const SEALED: &str = "cpu-int8";
 pub const MODEL: &str = "SmolLM2-135M-Instruct Q4_1";
 
 /// What a ring has shown, one sample a round.
@@ -113,22 +110,6 @@ impl Figures {
             rows.extend(decode);
             rows.extend(row("processor time a token", &samples.decode_cpu, &alone.decode_cpu));
             rows.extend(row("prefill", &samples.prefill, &alone.prefill));
-        }
-        rows.extend(self.seal_rows());
-        rows
-    }
-
-    /// A ring whose links are sealed against one whose are not.
-    fn seal_rows(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for (&(backend, agents), plain) in &self.rings {
-            let Some(sealed) = self.rings.get(&(SEALED, agents)).filter(|_| backend == PLAIN) else { continue };
-            let row = |what: &str, over: &[f64], under: &[f64]| {
-                Row::of(&format!("{what}, TLS against plain"), SEALED, Some(agents), "×", ratios(over, under))
-            };
-            let time = row("token time", &plain.decode, &sealed.decode);
-            rows.extend(time.map(|row| row.with_goal(Goal::AtMost(1.03), None)));
-            rows.extend(row("processor time a token", &sealed.decode_cpu, &plain.decode_cpu));
         }
         rows
     }

@@ -23,7 +23,7 @@ use polyphony_e2e::bench::statistics::summary;
 use polyphony_e2e::shelf::{program, real_model, vulkan_is_here};
 use tokio::signal::unix::{SignalKind, signal};
 
-use figures::{Figures, MODEL, PLAIN};
+use figures::{Figures, MODEL};
 use rings::{Computing, Ring, Shelves};
 
 /// How much is measured.
@@ -69,19 +69,13 @@ async fn measure(extent: &Extent) -> Result<Report> {
     rounds::measure(&mut figures);
 
     let mut computing = vec![
-        Computing { name: "cpu", flag: "cpu", threads: 1, is_plain: false },
-        Computing { name: "cpu-int8", flag: "cpu-int8", threads: 1, is_plain: false },
-        Computing { name: PLAIN, flag: "cpu-int8", threads: 1, is_plain: true },
-        Computing { name: "cpu, 2 threads", flag: "cpu", threads: 2, is_plain: false },
-        Computing { name: "cpu-int8, 2 threads", flag: "cpu-int8", threads: 2, is_plain: false },
+        Computing { name: "cpu", flag: "cpu", threads: 1 },
+        Computing { name: "cpu-int8", flag: "cpu-int8", threads: 1 },
+        Computing { name: "cpu, 2 threads", flag: "cpu", threads: 2 },
+        Computing { name: "cpu-int8, 2 threads", flag: "cpu-int8", threads: 2 },
     ];
     match vulkan_is_here() {
-        true => computing.extend(["vulkan", "vulkan-int8"].map(|flag| Computing {
-            name: flag,
-            flag,
-            threads: 1,
-            is_plain: false,
-        })),
+        true => computing.extend(["vulkan", "vulkan-int8"].map(|flag| Computing { name: flag, flag, threads: 1 })),
         false => figures.leave_out("vulkan: no driver is installed; `make setup` installs one as root"),
     }
     let mut shelves = Shelves::start(&computing, &model)?;

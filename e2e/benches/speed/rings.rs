@@ -16,8 +16,6 @@ pub const ACTIVATION_TYPE: &str = "f16";
 /// So much that one agent holds the model alone.
 const PHONE_MEMORY: &str = "2Gi";
 const AGENTS: u32 = 3;
-/// What is built of an example of the agent's crate.
-const PLAIN_AGENT: &str = "examples/plain_ring_agent";
 /// Prompt of the decode runs: short, so that it is the decoding that is measured.
 pub const SHORT_PROMPT: u32 = 16;
 
@@ -27,8 +25,6 @@ pub struct Computing {
     pub name: &'static str,
     pub flag: &'static str,
     pub threads: usize,
-    /// Whether agents speak with each other in the clear, as none does but in this bench.
-    pub is_plain: bool,
 }
 
 /// What answers: one deployment.
@@ -91,12 +87,11 @@ impl Shelves {
     /// When a shelf does not start or a deployment does not become available; with why.
     pub fn start(backends: &[Computing], model: &Path) -> Result<Self> {
         let mut all = Self { shelves: BTreeMap::new(), rings: Vec::new() };
-        for Computing { name, flag, threads, is_plain } in backends {
+        for Computing { name, flag, threads } in backends {
             // With all of a small machine's processors in one agent, a second one would take them from it.
             let n_agents = if *threads == 1 { AGENTS } else { 1 };
             crate::progress(&format!("starting {n_agents} agents on {name}"));
             let shelf = match threads {
-                1 if *is_plain => Shelf::up_with_agent(PLAIN_AGENT, flag, n_agents as usize, PHONE_MEMORY)?,
                 1 => {
                     let shelf = Shelf::planned(flag, n_agents as usize, PHONE_MEMORY)?;
                     shelf.start()?;
@@ -104,11 +99,7 @@ impl Shelves {
                 }
                 _ => Shelf::up_with_threads(flag, *threads, n_agents as usize, PHONE_MEMORY)?,
             };
-            let rings: &[u32] = match n_agents {
-                1 => &[1],
-                _ if *is_plain => &[AGENTS],
-                _ => &[1, AGENTS],
-            };
+            let rings: &[u32] = if n_agents == 1 { &[1] } else { &[1, AGENTS] };
             shelf.apply(&manifest(model, rings, flag))?.ok()?;
             let pids = shelf.pids()?;
             for &agents in rings {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use polyphony_identity::{Clock, Proven, Role};
+use polyphony_identity::{Clock, Proven, Role, is_dns_label};
 use polyphony_protocol::Frame;
 use polyphony_protocol::hub::{Enrolled, Join, Remedy, ToAgent, ToHub};
 use polyphony_wire::{Caller, Connection, FrameWriter, LinkError, Proof};
@@ -58,6 +58,10 @@ pub(super) async fn admit(hub: &Hub, caller: Caller, places: Arc<Semaphore>) -> 
         }
         Frame::ToHub(ToHub::Call { phone }) => {
             let holder = guest(hub, &mut connection).await?;
+            if !is_dns_label(&phone) {
+                let reason = "what is called is no name of a phone".to_owned();
+                return Err(refuse(&mut connection.writer, reason, Remedy::Person).await);
+            }
             return Ok(Admitted::Call { connection, holder, phone });
         }
         Frame::ToHub(ToHub::Answer { call }) => {

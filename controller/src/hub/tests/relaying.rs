@@ -143,6 +143,8 @@ async fn the_hub_leads_nobody_where_no_plan_leads() {
     scene.plan(&["a", "b", "c"], &Way::Relayed);
     assert!(says(&a, "c").await.contains("no plan has a dial c"), "it is no neighbour of that ring");
     assert!(says(&a, "a").await.contains("no plan"));
+    let garbled = says(&a, "b\u{1b}[2J").await;
+    assert!(garbled.contains("no name of a phone"), "{garbled}");
     // What is measured is led too, of each pair.
     let addresses = ["a", "c"].map(|name| (name.to_owned(), "127.0.0.1:1".to_owned()));
     let keys = ["a", "c"].map(|name| (name.to_owned(), "k".to_owned()));

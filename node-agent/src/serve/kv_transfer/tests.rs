@@ -79,6 +79,47 @@ fn rows_come_by_layer_and_position_without_a_gap() {
     }
 }
 
+#[tokio::test]
+async fn a_transfer_ends_when_who_fetches_goes_on_with_nothing_any_more() {
+    let successor =
+        |phone: &str| Successor { phone: phone.into(), key: "k".into(), layers: LayerSpan { from: 0, to: 4 } };
+    let assignment = Assignment {
+        namespace: "default".into(),
+        name: "chat-0".into(),
+        ring: RingId(1),
+        generation: PlanGeneration(1),
+        plan_digest: String::new(),
+        stage: 0,
+        holds: polyphony_protocol::hub::Holds { embedding: true, from: 0, to: 4, head: true },
+        peers: Vec::new(),
+        manifest_digest: String::new(),
+        context_length: 64,
+        max_sessions: 1,
+        session_groups: 0,
+        activation_type: polyphony_protocol::ActivationType::F16,
+        numerics_class: String::new(),
+        standby: None,
+        follows: None,
+        successors: vec![successor("a"), successor("b")],
+        encoder: None,
+    };
+    let request = KvRequest {
+        version: version::CURRENT,
+        phone: "a".into(),
+        key: key(1),
+        layers: LayerSpan { from: 0, to: 4 },
+        n_positions: 10,
+    };
+    let (tell, told) = watch::channel(assignment);
+    let transfer = tokio::spawn(async move { until_parted(&request, &Proof::Plain, &told).await });
+    // That of another goes, and this one's stays.
+    tell.send_modify(|now| now.successors.retain(|one| one.phone == "a"));
+    tokio::task::yield_now().await;
+    assert!(!transfer.is_finished());
+    tell.send_modify(|now| now.successors.clear());
+    tokio::time::timeout(std::time::Duration::from_secs(60), transfer).await.unwrap().unwrap();
+}
+
 proptest! {
     /// Whatever comes: either it is in its place and brings the end nearer, or it is refused.
     #[test]

@@ -304,9 +304,9 @@ fn controller_arguments(data_dir: &Path, settings: &Settings) -> Vec<String> {
         "--log-file".into(),
         log_path(data_dir, CONTROLLER),
     ];
-    if settings.no_auth {
-        arguments.push("--no-auth".into());
-    }
+    // Who has just made a shelf makes keys next.
+    let of_keys = if settings.no_auth { "--no-auth" } else { "--await-keys" };
+    arguments.push(of_keys.into());
     arguments.extend(settings.cors_origins.iter().flat_map(|origin| ["--cors-origin".to_owned(), origin.clone()]));
     arguments.extend(settings.fetching.arguments());
     arguments
