@@ -114,9 +114,10 @@ pub fn is_dns_label(text: &str) -> bool {
         && text.bytes().last().is_some_and(inner)
 }
 
-/// Whether a text is a domain that leaves room for a name and a role in front of it.
+/// Whether a text is a domain that leaves room for a name and a role in front of it. What ends in a number is none: verifiers take that for an address.
 pub(crate) fn is_domain(text: &str) -> bool {
-    text.len() <= 180 && text.split('.').all(is_dns_label)
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= 180 && text.split('.').all(is_dns_label) && !text.rsplit('.').next().is_some_and(is_number)
 }
 
 #[cfg(test)]
@@ -140,6 +141,7 @@ mod tests {
             "spiffe:///phone/a",
             "spiffe://lab.example/phone/a.hub",
             "spiffe://lab..example/phone/a",
+            "spiffe://lab.00/phone/a",
         ] {
             assert_eq!(Name::of_uri(other), None, "{other}");
         }

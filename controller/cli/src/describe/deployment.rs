@@ -208,4 +208,28 @@ Events:
 "
         );
     }
+
+    #[test]
+    fn a_deployment_tells_which_hops_go_over_the_hub_and_why() {
+        let object = json!({"apiVersion": "polyphony.dev/v1alpha1", "kind": "InferenceDeployment", "metadata": {"name": "smollm2"},
+            "spec": {"model": "m"}});
+        let mut placements = [
+            placement(0, "attic", "embedding+layer 0", 3, "Ready"),
+            placement(1, "kitchen", "layer 1+head", 3, "Ready"),
+        ];
+        let relayed = |to, reason: &str| polyphony_api::segment_placement::RelayedHop { to, reason: reason.into() };
+        placements[0].spec.relayed = vec![relayed(1, "nothing came for 5s")];
+        let now = "2026-01-01T00:05:00Z".parse().unwrap();
+        let told = describe(&Story { object: &object, placements: &placements, events: &[], now });
+        let table = "\
+Over The Hub:
+  Generation  From   To       Reason
+  ----------  ----   --       ------
+  3           attic  kitchen  nothing came for 5s
+";
+        assert!(told.contains(table), "{told}");
+        placements[0].spec.relayed.clear();
+        let told = describe(&Story { object: &object, placements: &placements, events: &[], now });
+        assert!(!told.contains("Over The Hub"), "{told}");
+    }
 }
