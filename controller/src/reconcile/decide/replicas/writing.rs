@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{Round, Verdict};
+use crate::hub::assignments::owner;
 use crate::reconcile::decide::Action;
 use crate::reconcile::decide::outcome::Outcome;
 use crate::reconcile::decide::story::{Severity, tell};
@@ -64,6 +65,11 @@ impl<'a> Round<'a, '_> {
         let setback = self.observed.setbacks.get(&whose)?;
         let is_as_asked = setback.replica == Some(replica) && setback.generation == self.deployment.metadata.generation;
         let draft = setback.draft.as_ref().filter(|_| is_as_asked)?;
+        let first = draft.placements.first()?;
+        // An earlier deployment of this name may have had it.
+        if owner(first).map(|owner| &owner.uid) != self.deployment.metadata.uid.as_ref() {
+            return None;
+        }
         let may_write = self.draft.is_none() && !self.gives_way && self.refused(replica).is_none();
         // A later plan was written meanwhile, of another replica.
         let newest = self.deployment.status.as_ref().and_then(|status| status.plan_generation).unwrap_or(0);
@@ -77,7 +83,7 @@ impl<'a> Round<'a, '_> {
             return None;
         }
         let mut staying = committed.iter().filter(|generation| !generation.is_leaving());
-        let follows = draft.placements.first()?.spec.follows;
+        let follows = first.spec.follows;
         let is_there = |number: u64| staying.clone().any(|it| it.number == number && it.is_ready(self.observed));
         if !follows.is_none_or(is_there) {
             return None;

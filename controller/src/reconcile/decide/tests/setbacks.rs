@@ -188,6 +188,16 @@ fn what_was_written_in_part_goes_where_it_will_not_do_any_more() {
 }
 
 #[test]
+fn a_deployment_that_is_made_anew_goes_on_with_nothing_of_the_one_before() {
+    let mut world = written_in_part(0);
+    world.edit_deployment(|deployment| deployment.metadata.uid = Some("another".into()));
+    world.settle();
+    let owners: Vec<_> =
+        world.observed.placements.values().map(|one| assignments::owner(one).unwrap().uid.clone()).collect();
+    assert_eq!(owners, ["another", "another"]);
+}
+
+#[test]
 fn stages_of_two_plans_make_no_ring() {
     let mut world = three_phones();
     world.settle();
