@@ -12,7 +12,7 @@ use super::exposition::{assert_documented, assert_promtool_has_nothing_to_say, f
 use super::farm::{Farm, until};
 
 /// Every name of the controller, and its type. The gateway's are in the same scrape.
-const NAMES: [(&str, &str); 15] = [
+const NAMES: [(&str, &str); 17] = [
     ("polyphony_actions_total", "counter"),
     ("polyphony_build_info", "gauge"),
     ("polyphony_deployment_replicas", "gauge"),
@@ -27,6 +27,8 @@ const NAMES: [(&str, &str); 15] = [
     ("polyphony_predicted_tokens_per_second", "gauge"),
     ("polyphony_rebalances_total", "counter"),
     ("polyphony_reconcile_seconds", "histogram"),
+    ("polyphony_relay_bytes_total", "counter"),
+    ("polyphony_relay_ways", "gauge"),
     ("polyphony_replacements_total", "counter"),
 ];
 
