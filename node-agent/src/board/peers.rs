@@ -1,6 +1,6 @@
 //! Peers: what was measured of the ways to other phones, and which of these cannot be reached.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::hub::{LinkDown, LinkReport, Way};
@@ -118,9 +118,9 @@ impl Board {
     pub fn links_down(&self) -> Vec<LinkDown> {
         let mut unreachable = lock(&self.unreachable);
         // Whom another way leads to is dialled seldom.
-        let relayed: BTreeSet<String> =
-            lock(&self.links).iter().filter(|(_, link)| link.is_relayed).map(|(peer, _)| peer.clone()).collect();
-        unreachable.retain(|peer, one| one.tried_at.elapsed() < DOWN_FORGOTTEN || relayed.contains(peer));
+        let links = lock(&self.links);
+        let is_led = |peer: &String| links.get(peer).is_some_and(|link| link.is_relayed);
+        unreachable.retain(|peer, one| one.tried_at.elapsed() < DOWN_FORGOTTEN || is_led(peer));
         let down = unreachable.iter().filter(|(_, one)| one.since.elapsed() >= DOWN_AFTER);
         down.map(|(peer, one)| LinkDown { peer: peer.clone(), reason: one.why.clone() }).collect()
     }

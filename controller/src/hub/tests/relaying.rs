@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use polyphony_protocol::PlanGeneration;
-use polyphony_protocol::hub::{Assignment, Holds, Peer, Way};
+use polyphony_protocol::hub::{Assignment, EncoderStages, Followed, Holds, LayerSpan, Owner, Peer, Way};
 use polyphony_protocol::{ActivationType, RingId};
 
 use super::*;
@@ -157,6 +157,35 @@ async fn the_hub_leads_nobody_where_no_plan_leads() {
     assert!(reason(scene.knock(&user, call("b")).await).await.contains("not of phone a"));
     let answer = |call| ToHub::Answer { call };
     assert!(reason(scene.knock(&b, answer(1)).await).await.contains("nobody waits"));
+}
+
+#[tokio::test]
+async fn skip_edges_and_caches_that_move_are_led_as_hops_are() {
+    let scene = Scene::open(Duration::from_secs(3600), false).await;
+    let [a, b] = ["a", "b"].map(|name| scene.device(phone(name), Some(name)));
+    let _links = [scene.link(&a, "a").await, scene.link(&b, "b").await];
+    let says = async |device: &Wire, whom: &str| reason(scene.knock(device, call(whom)).await).await;
+    // Nobody answers: whether anybody was called is what is asked.
+    let ring = ["a", "b", "c"];
+    let mut encoder = stage(&ring, "a", Way::Relayed);
+    encoder.encoder = Some(EncoderStages { last: 0, first_decoder: 1 });
+    let mut fetches = stage(&["x", "b", "y"], "b", Way::direct("127.0.0.1:1"));
+    let owner = |phone: &str| Owner {
+        phone: phone.into(),
+        ways: vec![Way::direct("127.0.0.1:1"), Way::Relayed],
+        key: String::new(),
+        layers: LayerSpan::default(),
+    };
+    fetches.follows = Some(Followed { generation: PlanGeneration(0), owners: vec![owner("z")] });
+    let assigned = [("a".to_owned(), vec![encoder]), ("b".to_owned(), vec![fetches])];
+    scene.assign.send_replace(Some(Arc::new(assigned.into())));
+    for (device, whom) in [(&a, "c"), (&b, "z")] {
+        let said = says(device, whom).await;
+        assert!(said.contains(&format!("{whom} is not called")), "it would be led there: {said}");
+    }
+    for (device, whom) in [(&a, "z"), (&b, "c"), (&b, "y")] {
+        assert!(says(device, whom).await.contains("no plan has"), "{whom}");
+    }
 }
 
 #[tokio::test]
