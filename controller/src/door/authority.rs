@@ -67,7 +67,7 @@ impl KeptAuthority {
         self.changed.subscribe()
     }
 
-    /// Takes up what others wrote, and exchanges an issuer whose time is mostly over, until `stop`.
+    /// Takes up what others wrote, and makes anew whatever's time is mostly over or has not begun, until `stop`.
     pub async fn keep(self, stop: CancellationToken) {
         let mut looks = tokio::time::interval(match &self.place {
             Place::File(_) | Place::Folder { .. } => LOOK_EVERY,
@@ -109,11 +109,13 @@ impl KeptAuthority {
         if self.with(|authority| authority.is_due(now)) {
             // Somebody else may have been faster.
             let renew = |authority: &mut Authority| match authority.is_due(now) {
-                true => authority.rotate_issuer(now),
+                true => authority.renew(now),
                 false => Ok(()),
             };
             let authority = rotate(&self.place, self.lifetimes, renew).await?;
-            tracing::info!("the authority has a new issuer");
+            tracing::info!(
+                "the authority has a new issuer, since the time of the one before was mostly over or had not begun"
+            );
             self.replace(authority);
         }
         Ok(())

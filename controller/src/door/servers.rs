@@ -6,6 +6,7 @@ use std::time::Duration;
 use polyphony_identity::{
     Authority, AuthorityError, Clock, Credentials, CredentialsError, Key, KeyError, Name, Papers, Role,
 };
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::KeptAuthority;
@@ -28,7 +29,8 @@ pub struct ServerError {
     why: String,
 }
 
-const LONGEST_LOOK: Duration = Duration::from_secs(60);
+/// How often the end is looked for: a clock may be set meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a certificate could not be made.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -51,17 +53,13 @@ impl Server {
     /// Keeps its certificate good until `stop`.
     pub async fn keep(self, stop: CancellationToken) {
         let mut changes = self.authority.changes();
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let left = self.credentials.own().renewal_at().saturating_sub(Clock::system().now());
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
-                // A clock may be set meanwhile.
-                () = tokio::time::sleep(Duration::from_secs(left).min(LONGEST_LOOK)) => {
-                    if left > LONGEST_LOOK.as_secs() {
-                        continue;
-                    }
-                }
+                _ = looks.tick() => if !self.credentials.own().is_due(Clock::system().now()) { continue },
             }
             let renewed = papers(&self.authority, self.role, &self.hosts, &self.key).map_err(|error| error.to_string());
             let taken = renewed

@@ -215,10 +215,22 @@ impl Authority {
         self.lifetimes
     }
 
-    /// Whether the issuer is to be exchanged: two thirds of its time are over.
+    /// Whether issuer or root are to be made anew: two thirds of their time are over, or it has not begun, as after a first start with a wrong clock.
     pub fn is_due(&self, now: u64) -> bool {
-        let due = |(begin, end): (u64, u64)| now >= begin + end.saturating_sub(begin) / 3 * 2;
-        self.root_key.is_some() && validity_of(&self.issuer).is_none_or(due)
+        self.root_key.is_some() && [&self.root, &self.issuer].into_iter().any(|one| is_due(one, now))
+    }
+
+    /// Makes anew what is due. A root stays the same one to whoever trusts it: it keeps its key, and so its name and hash.
+    ///
+    /// # Errors
+    /// When the root's key is kept elsewhere.
+    pub fn renew(&mut self, now: u64) -> Result<(), AuthorityError> {
+        let root_key = self.root_key.as_ref().ok_or(AuthorityError::NoRootKey)?;
+        if is_due(&self.root, now) {
+            let params = root_params(&self.domain, root_key, self.lifetimes, now);
+            self.root = params.self_signed(&root_key.0)?.der().clone();
+        }
+        self.rotate_issuer(now)
     }
 
     /// A new issuer from `now` on. What the one before has signed is good until it ends.
@@ -329,6 +341,12 @@ fn new_issuer(
     last(&mut params, now.saturating_sub(BACK), now.saturating_add(lifetimes.issuer.as_secs()));
     let issuer = Issuer::from_ca_cert_der(root, &root_key.0)?;
     Ok((params.signed_by(&key.0, &issuer)?.der().clone(), key))
+}
+
+/// Two thirds of its time are over, or it has not begun.
+fn is_due(certificate: &CertificateDer<'_>, now: u64) -> bool {
+    let due = |(begin, end): (u64, u64)| now < begin || now >= begin + end.saturating_sub(begin) / 3 * 2;
+    validity_of(certificate).is_none_or(due)
 }
 
 fn root_params(domain: &str, key: &Key, lifetimes: Lifetimes, now: u64) -> CertificateParams {

@@ -38,6 +38,11 @@ impl Proven {
         now > self.not_after
     }
 
+    /// Whether it is to be renewed at `now`: two thirds of its time are over, or it has not begun, since a clock was wrong when it was made.
+    pub fn is_due(&self, now: u64) -> bool {
+        now < self.not_before || now >= self.renewal_at()
+    }
+
     /// When it is to be renewed: after two thirds of its time.
     pub fn renewal_at(&self) -> u64 {
         let issued = self.not_before + BACK;

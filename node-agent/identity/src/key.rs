@@ -64,7 +64,7 @@ impl Key {
         Digest::of_spki(&self.0.subject_public_key_info())
     }
 
-    pub(crate) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.serialize_pem()
     }
 

@@ -173,6 +173,35 @@ async fn an_issuer_and_a_root_are_exchanged_under_who_trusts_them() {
     assert!(meets(&authority, &old).await.is_err());
 }
 
+#[tokio::test]
+async fn an_authority_of_a_wrong_clock_is_made_anew_under_who_trusts_it() {
+    let year = 31_556_952;
+    // A board without a clock, and one whose clock was set to a year that is to come.
+    for first in [3_600, NOW + 70 * year] {
+        let mut authority = Authority::generate(DEFAULT_DOMAIN, Lifetimes::default(), first).unwrap();
+        let hash = authority.ca_hash();
+        let old = program(&authority, &name(Role::Phone, "old"), first, NOW);
+        assert!(authority.is_due(NOW) && !authority.is_due(first));
+        authority.renew(NOW).unwrap();
+        assert!(!authority.is_due(NOW) && authority.ca_hash() == hash && authority.retired().count() == 0);
+        // Stock verifiers look at a root's time too.
+        for one in [&authority.root, &authority.issuer] {
+            assert!(validity_of(one).is_some_and(|(begin, end)| begin < NOW && NOW < end));
+        }
+        // Who has the root of before believes what it signs now.
+        let server = program(&authority, &hub(), NOW, NOW);
+        let joining = Audience::Joining { rejoin_window: Duration::from_secs(100 * year) };
+        let met = meet(Client::Dials(&old, Whom::Hub(hub())), &server, joining).await;
+        assert_eq!(met.is_ok(), first < NOW, "what has not begun is not taken: {met:?}");
+        let new = program(&authority, &name(Role::Phone, "new"), NOW, NOW);
+        meet(Client::Dials(&new, Whom::Hub(hub())), &server, joining).await.unwrap();
+    }
+    // A root is as good for its whole time, and goes on by itself when most of it is over.
+    let mut authority = authority();
+    authority.renew(NOW + 7 * year).unwrap();
+    assert!(authority.ends().0 > NOW + 16 * year);
+}
+
 #[test]
 fn an_authority_is_kept_and_opened_again() {
     let mut authority = authority();
