@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use polyphony_api::SegmentPlacement;
 use polyphony_api::inference_deployment::ActivationType as ApiActivationType;
+use polyphony_api::{SegmentPlacement, SegmentPlacementSpec};
 use polyphony_protocol::hub::{Assignment, EncoderStages, Followed, Holds, LayerSpan, Owner, Peer, Successor, Way};
+use polyphony_protocol::links::outgoing;
 use polyphony_protocol::{ActivationType, PlanGeneration, RingId};
 use sha2::{Digest, Sha256};
 
@@ -75,7 +76,6 @@ pub fn derive<'a>(
     let stages = stages(placements.clone());
     let owners = owners(&stages, &rings);
     let successors = successors(&stages, &rings);
-    let encoders = encoders(placements.clone());
     let mut assigned = Assigned::new();
     for placement in placements {
         let spec = &placement.spec;
@@ -110,7 +110,7 @@ pub fn derive<'a>(
             standby: spec.standby.as_ref().map(|kept| LayerSpan { from: kept.from, to: kept.to }),
             follows: followed(placement, &owners),
             successors: successors.get(&(ring, generation)).cloned().unwrap_or_default(),
-            encoder: encoders.get(&(ring, generation)).copied(),
+            encoder: stages.get(&(ring, generation)).and_then(|stages| encoder_of(stages)),
         });
     }
     for segments in assigned.values_mut() {
@@ -119,26 +119,29 @@ pub fn derive<'a>(
     assigned
 }
 
-/// The stages at which encoders end and decoding begins, of generations whose placements tell both.
-fn encoders<'a>(
-    placements: impl IntoIterator<Item = &'a SegmentPlacement>,
-) -> BTreeMap<(RingId, PlanGeneration), EncoderStages> {
-    let mut ends: BTreeMap<(RingId, PlanGeneration), (Option<u32>, Option<u32>)> = BTreeMap::new();
-    for placement in placements {
-        let spec = &placement.spec;
-        let Some(n_layers) = spec.encoder_layers else { continue };
-        let (last, first_decoder) = ends.entry(ring_of(placement)).or_default();
-        if spec.holds.from < n_layers {
-            *last = (*last).max(Some(spec.stage));
-        }
-        if spec.holds.to > n_layers {
-            *first_decoder = Some(first_decoder.map_or(spec.stage, |first| first.min(spec.stage)));
-        }
-    }
-    let whole = |(ring, (last, first_decoder)): (_, (Option<u32>, Option<u32>))| {
-        Some((ring, EncoderStages { last: last?, first_decoder: first_decoder? }))
+/// The stages at which the encoder of one plan ends and decoding begins, where its model has one and its placements tell both.
+fn encoder_of(stages: &[&SegmentPlacement]) -> Option<EncoderStages> {
+    let of = |is: fn(&SegmentPlacementSpec, u32) -> bool| {
+        let is = move |spec: &&SegmentPlacementSpec| spec.encoder_layers.is_some_and(|n_layers| is(spec, n_layers));
+        stages.iter().map(|placement| &placement.spec).filter(is).map(|spec| spec.stage)
     };
-    ends.into_iter().filter_map(whole).collect()
+    let last = of(|spec, n_layers| spec.holds.from < n_layers).max()?;
+    let first_decoder = of(|spec, n_layers| spec.holds.to > n_layers).min()?;
+    Some(EncoderStages { last, first_decoder })
+}
+
+/// Which stages of one plan dial which, in order.
+pub fn dialling(stages: &[&SegmentPlacement]) -> Vec<(usize, usize)> {
+    let (n_stages, encoder) = (stages.len(), encoder_of(stages));
+    let number = |stage: usize| u32::try_from(stage).unwrap_or(u32::MAX);
+    let mut pairs: Vec<_> = (0..n_stages)
+        .flat_map(|from| {
+            let (next, skips) = outgoing(number(from), number(n_stages), encoder);
+            next.into_iter().chain(skips).map(move |to| (from, to as usize))
+        })
+        .collect();
+    pairs.sort_unstable();
+    pairs
 }
 
 /// The placements of each generation, by stage.

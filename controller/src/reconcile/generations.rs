@@ -67,20 +67,6 @@ pub fn phase_of(observed: &Observed, placement: &SegmentPlacement) -> Phase {
     }
 }
 
-/// Which stages of a plan dial which: hidden states and tokens go around, an encoder's output goes to all that decode.
-pub fn stages_that_dial(segments: &[&SegmentPlacement]) -> Vec<(usize, usize)> {
-    let mut pairs: Vec<(usize, usize)> = (1..segments.len()).map(|stage| (stage - 1, stage)).collect();
-    let decodes = |segment: &&SegmentPlacement| segment.spec.holds.to > segment.spec.encoder_layers.unwrap_or(0);
-    pairs.extend(segments.iter().position(decodes).map(|first| (segments.len() - 1, first)));
-    for (from, segment) in segments.iter().enumerate() {
-        pairs.extend(segment.spec.edges.iter().map(|edge| (from, edge.to as usize)));
-    }
-    pairs.retain(|(from, to)| from != to);
-    pairs.sort_unstable();
-    pairs.dedup();
-    pairs
-}
-
 // === impl Generation ===
 
 impl<'a> Generation<'a> {
@@ -92,7 +78,7 @@ impl<'a> Generation<'a> {
     /// Pairs of stages of which one dials the other.
     pub fn links(&self) -> Vec<(&'a SegmentPlacement, &'a SegmentPlacement)> {
         let segment = |stage: usize| self.segments.get(stage).copied();
-        let pairs = stages_that_dial(&self.segments).into_iter();
+        let pairs = assignments::dialling(&self.segments).into_iter();
         pairs.filter_map(|(from, to)| Some((segment(from)?, segment(to)?))).collect()
     }
 

@@ -9,9 +9,9 @@ use polyphony_api::{DEPLOYMENT_LABEL, DRAIN_FINALIZER, InferenceDeployment, Segm
 use polyphony_model::LayerRange;
 use sha2::{Digest, Sha256};
 
-use super::generations::stages_that_dial;
 use super::problem::Planned;
 use super::ways::{Reach, Ways};
+use crate::hub::assignments::dialling;
 use crate::models::Resolved;
 
 /// The longest value of a label, and the part of a deployment's name that names of placements begin with.
@@ -107,7 +107,7 @@ pub fn name_of(deployment: &str, replica: u32, generation: u64, stage: u32) -> S
 
 /// Says which stages of a plan reach which over the hub, and why.
 pub fn lead(made: &mut [SegmentPlacement], ways: &Ways<'_>) {
-    let pairs = stages_that_dial(&made.iter().collect::<Vec<_>>());
+    let pairs = dialling(&made.iter().collect::<Vec<_>>());
     for (from, to) in pairs {
         if let Reach::Relayed(why) = ways.between(&made[from].spec.phone, &made[to].spec.phone) {
             let reason = why.chars().take(MAX_REASON).collect();
