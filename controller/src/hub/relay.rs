@@ -31,6 +31,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 /// Bytes of one direction that are here at a time, and how long they wait to be taken.
 const BUFFER_BYTES: usize = 64 << 10;
+/// And how many are handed on at a time: a record of TLS.
+const PIECE_BYTES: usize = 16 << 10;
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// A debt of time below this is not slept for.
 const LEAST_SLEEP: Duration = Duration::from_millis(2);
@@ -204,8 +206,8 @@ pub async fn splice(way: &OpenWay, one: Relayed, other: Relayed) -> io::Result<(
     let ((from_one, mut to_one), (from_other, mut to_other)) = (tokio::io::split(one), tokio::io::split(other));
     let heard = AtomicU64::new(0);
     let end = tokio::select! {
-        end = carry(&way.relay, from_one, &mut to_other, &heard) => end,
-        end = carry(&way.relay, from_other, &mut to_one, &heard) => end,
+        end = carry(&way.relay, from_one, &mut to_other, &heard, WRITE_DEADLINE) => end,
+        end = carry(&way.relay, from_other, &mut to_one, &heard, WRITE_DEADLINE) => end,
         () = silence(&heard, IDLE) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing came for {IDLE:?}"))),
     };
     // An end that takes no farewell is closed all the same, when it is dropped.
@@ -219,6 +221,7 @@ pub(super) async fn carry(
     mut from: impl AsyncRead + Unpin,
     to: &mut (impl AsyncWrite + Unpin),
     heard: &AtomicU64,
+    patience: Duration,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut pace = Instant::now();
@@ -229,13 +232,9 @@ pub(super) async fn carry(
         }
         heard.fetch_add(n_bytes as u64, Ordering::Relaxed);
         relay.passed_on.inc_by(n_bytes as u64);
-        let written = async {
-            to.write_all(&buffer[..n_bytes]).await?;
-            // What TLS holds back is out then.
-            to.flush().await
-        };
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("nothing was taken for {WRITE_DEADLINE:?}"));
-        tokio::time::timeout(WRITE_DEADLINE, written).await.map_err(late)??;
+        for piece in buffer[..n_bytes].chunks(PIECE_BYTES) {
+            pass_on(piece, to, heard, patience).await?;
+        }
         let now = Instant::now();
         pace = pace.max(now) + Duration::from_secs_f64(n_bytes as f64 / relay.bytes_per_second as f64);
         if pace > now + LEAST_SLEEP {
@@ -244,7 +243,26 @@ pub(super) async fn carry(
     }
 }
 
-/// Ends when nothing was heard for `idle`.
+/// Ends when all is written and no TLS holds it back. Whatever is taken counts: a slow way is no dead one.
+async fn pass_on(
+    mut piece: &[u8],
+    to: &mut (impl AsyncWrite + Unpin),
+    heard: &AtomicU64,
+    patience: Duration,
+) -> io::Result<()> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("nothing was taken for {patience:?}"));
+    while !piece.is_empty() {
+        let taken = tokio::time::timeout(patience, to.write(piece)).await.map_err(late)??;
+        if taken == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        heard.fetch_add(taken as u64, Ordering::Relaxed);
+        piece = &piece[taken..];
+    }
+    tokio::time::timeout(patience, to.flush()).await.map_err(late)?
+}
+
+/// Ends when nothing was heard or taken for `idle`.
 pub(super) async fn silence(heard: &AtomicU64, idle: Duration) {
     let mut before = None;
     loop {

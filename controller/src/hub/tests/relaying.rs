@@ -253,7 +253,7 @@ async fn a_way_carries_no_more_than_its_rate_and_is_given_up_when_it_is_idle() {
     let carrying = tokio::spawn(async move {
         let heard = std::sync::atomic::AtomicU64::new(0);
         tokio::select! {
-            end = relay::carry(&relay, from, &mut to, &heard) => end.map(|()| "closed"),
+            end = relay::carry(&relay, from, &mut to, &heard, Duration::from_secs(1)) => end.map(|()| "closed"),
             () = relay::silence(&heard, Duration::from_secs(3)) => Ok("idle"),
         }
     });
@@ -262,4 +262,40 @@ async fn a_way_carries_no_more_than_its_rate_and_is_given_up_when_it_is_idle() {
     far.read_exact(&mut all).await.unwrap();
     assert!(began.elapsed() > Duration::from_millis(450), "{:?} for more than half a second's worth", began.elapsed());
     assert_eq!(carrying.await.unwrap().unwrap(), "idle");
+}
+
+#[tokio::test]
+async fn a_slow_way_is_no_dead_one() {
+    let relay = Relay::new(1 << 30);
+    let (mut near, from) = tokio::io::duplex(1 << 20);
+    // What is read at a time takes three seconds to be taken, and patience is for one.
+    let (mut to, mut far) = tokio::io::duplex(1 << 10);
+    near.write_all(&[7; 64 << 10]).await.unwrap();
+    drop(near);
+    let carrying = tokio::spawn(async move {
+        let heard = std::sync::atomic::AtomicU64::new(0);
+        tokio::select! {
+            end = relay::carry(&relay, from, &mut to, &heard, Duration::from_secs(1)) => end.map(|()| "closed"),
+            () = relay::silence(&heard, Duration::from_secs(2)) => Ok("idle"),
+        }
+    });
+    let mut taken = 0;
+    let mut buffer = [0; 1 << 10];
+    while taken < 64 << 10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        match far.read(&mut buffer).await.unwrap() {
+            0 => break,
+            n_bytes => taken += n_bytes,
+        }
+    }
+    assert_eq!((taken, carrying.await.unwrap().unwrap()), (64 << 10, "closed"));
+    // Who takes nothing at all is given up.
+    let relay = Relay::new(1 << 30);
+    let (mut near, from) = tokio::io::duplex(1 << 20);
+    let (mut to, far) = tokio::io::duplex(1 << 10);
+    near.write_all(&[7; 64 << 10]).await.unwrap();
+    let heard = std::sync::atomic::AtomicU64::new(0);
+    let end = relay::carry(&relay, from, &mut to, &heard, Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::TimedOut);
+    drop(far);
 }
