@@ -5,8 +5,10 @@
 pub mod authority;
 pub mod client_keys;
 pub mod place;
+mod records;
 pub mod servers;
 pub mod tokens;
+pub mod users;
 
 use std::time::Duration;
 

@@ -70,7 +70,7 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
     /// Keep the authority in this Secret rather than in the data folder: of the cluster that --kubeconfig names.
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = secret_name, conflicts_with = "authority_dir")]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = secret_name, conflicts_with = "authority_dir", requires = "kubeconfig")]
     pub authority_secret: Option<(String, String)>,
     /// Take the authority from a folder that somebody else fills, such as cert-manager: its `tls.crt` and `tls.key` are the issuer, `ca.crt`
     /// the roots to trust.

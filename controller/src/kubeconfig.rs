@@ -8,6 +8,8 @@ use kube::config::{ExecAuthCluster, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use crate::proxy::{self, PassedOver, Way};
+/// What a client of the embedded API needs, in one file.
+pub use polyphony_apiserver::{Credential, kubeconfig as text_of};
 
 /// A connection has to come about, and a request to be taken, within the first; something has to be heard of it within the second.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);

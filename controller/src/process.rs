@@ -1,5 +1,6 @@
 //! The process: everything wired together, from the listeners to the orderly end.
 
+mod embedded;
 mod endpoints;
 
 use std::collections::BTreeSet;
@@ -15,10 +16,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use polyphony_api::SYSTEM_NAMESPACE;
-use polyphony_apiserver::{ApiServer, ApiServerConfig, Role as ApiRole, User};
 use polyphony_doorway::{Doorway, Hosts, Limits, Origins, only_from_here};
 use polyphony_gateway::{Gateway, GatewayConfig, RouteTable};
-use polyphony_identity::{Audience, Lifetimes, Name, Role, random_word, write_private};
+use polyphony_identity::{Audience, Lifetimes, Name, Role};
 use polyphony_protocol::Frame;
 use polyphony_wire::Security;
 use tokio::net::TcpListener;
@@ -28,12 +28,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backup::store_in;
 use crate::discovery;
 use crate::door::authority::KeptAuthority;
 use crate::door::place::{self, Place};
 use crate::door::servers::{Server, hosts_of};
-use crate::door::{Door, client_keys, tokens};
+use crate::door::{Door, client_keys, tokens, users};
 use crate::flags::Flags;
 use crate::hub::registry::Registry;
 use crate::hub::relay::Relay;
@@ -50,6 +49,7 @@ use crate::reconcile::observe::{Settings, Sources};
 use crate::reconcile::reach::Reach;
 use crate::reconcile::stores::Stores;
 use crate::secret::Secret;
+use embedded::Embedded;
 pub use endpoints::Endpoints;
 
 /// After a start, agents have this long beyond the grace period to come back: their back-off may be at its longest.
@@ -60,11 +60,6 @@ const API_DEADLINE: Duration = Duration::from_secs(30);
 const GATEWAY_PART: usize = 4;
 const WEIGHTS_PART: usize = 8;
 const METRICS_PART: usize = 32;
-/// Users of the embedded API beside the admin: who looks alone, and this process.
-const VIEWER: &str = "viewer";
-const PROGRAM: &str = "controller";
-/// Letters of a token that lives as long as this process.
-const OWN_TOKEN: usize = 40;
 /// What HTTP ports speak, in TLS's own words (ALPN).
 const HTTP: &[u8] = b"http/1.1";
 /// What runs on after the stop signal is dropped after this.
@@ -90,188 +85,17 @@ impl Process {
     /// # Errors
     /// With cause, place and remedy: a port in use, a folder that cannot be written, an API that does not answer.
     pub async fn start(flags: Flags, stop: CancellationToken) -> anyhow::Result<Self> {
-        let data_dir = flags.data_dir.clone();
-        let fetch_settings = flags.fetch_settings()?;
-        std::fs::create_dir_all(&data_dir)
-            .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
-        check_doors(&flags)?;
-        let hub_listener = listen(flags.hub_address, "--hub-address").await?;
-        let weights_address = flags.weights_address.unwrap_or_else(|| SocketAddr::new(flags.hub_address.ip(), 0));
-        let weights_listener = listen(weights_address, "--weights-address").await?;
-        let gateway_listener = listen(flags.gateway_address, "--gateway-address").await?;
-        let metrics_listener = listen(flags.metrics_address, "--metrics-address").await?;
-        let metrics_address = metrics_listener.local_addr()?;
-
-        let stop_api = CancellationToken::new();
-        let mut api_tasks = JoinSet::new();
-        let kubeconfig = match &flags.kubeconfig {
-            Some(path) => path.clone(),
-            None => serve_api(&flags, &stop_api, &mut api_tasks).await?,
-        };
-        // Not sooner: the store's lock has shown that no other controller lives in this folder.
-        Endpoints::remove(&data_dir);
-        let (client, api_url) = kubeconfig::client(&kubeconfig).await?;
-        // The embedded API speaks TLS and plain HTTP on its one port; the second needs no authority.
-        let api_url = if flags.kubeconfig.is_none() { api_url.replacen("https://", "http://", 1) } else { api_url };
-        ensure_namespace(&client)
-            .await
-            .with_context(|| format!("the API at {api_url} does not answer as it should"))?;
-
-        check_keys(&flags, &client).await?;
-
-        let lifetimes = Lifetimes { leaf: flags.certificate_lifetime, ..Lifetimes::default() };
-        let authority =
-            KeptAuthority::open(place_of_authority(&flags, &client), &flags.trust_domain, lifetimes).await?;
-        let (ca_hash, domain) = authority.with(|authority| (authority.ca_hash(), authority.domain().to_owned()));
-        let server = |role, address| Server::new(&authority, role, hosts_of(address, &flags.allowed_host));
-        let hub_server = server(Role::Hub, flags.hub_address)?;
-        let weights_server = server(Role::Weights, weights_address)?;
-        let gateway_server = server(Role::Gateway, flags.gateway_address)?;
-        // Metrics are a door of the same house, for other clients.
-        let metrics_server = server(Role::Gateway, flags.metrics_address)?;
-        let metrics_token = flags.metrics_token_file.as_deref().map(Secret::in_file).transpose()?;
-
-        let watches = TaskTracker::new();
-        let reach = Arc::new(Reach::new(Instant::now()));
-        let stores = Arc::new(Stores::start(&client, &reach, &watches, &stop));
-        tokio::time::timeout(API_DEADLINE, stores.wait_until_ready())
-            .await
-            .with_context(|| format!("the API at {api_url} has not listed our resources within {} s: are the definitions in manifests/crds applied?", API_DEADLINE.as_secs()))?
-            .context("a watch ended at the start")?;
-
-        let run_out = leases::run_out(&client, Timestamp::now()).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the API does not list the leases of phones: they are taken for as ready as they were, for some seconds");
-            BTreeSet::new()
-        });
-
-        let registry = Arc::new(Registry::default());
-        let known_phones = registry.clone();
-        let models = ModelStore::with_settings(data_dir.join("models"), fetch_settings);
-        let models = Arc::new(models.context("cannot make the folder for manifests")?);
-        let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
-        let (assigned, assigned_seen) = watch::channel(None);
-        let (neighbourhood, neighbourhood_seen) = watch::channel(Arc::default());
-        let (keys, keys_seen) = watch::channel(None);
-        let hosts = |address: SocketAddr| Hosts::new(address.ip(), &flags.allowed_host);
-        let config = GatewayConfig {
-            hosts: Some(hosts(flags.gateway_address)),
-            origins: Origins::new(&flags.cors_origin),
-            control_tokens_in_messages: flags.control_tokens_in_messages,
-            keys_required: asks_for_keys(&flags),
-            ..GatewayConfig::default()
-        };
-        let (client_keys, client_keys_seen) = watch::channel(Arc::default());
-        let gateway = Gateway::new(config, registry.clone(), routes_seen, client_keys_seen);
-        let relay = Relay::new(flags.relay_bytes_per_second);
-        let metrics = Arc::new(Metrics::new(gateway.metrics().registry(), relay.counts()));
-        let gateway_url = url_of(gateway_listener.local_addr()?);
-        let weights_url = format!("https://{}", weights_listener.local_addr()?);
-        let endpoints = Endpoints {
-            api: api_url,
-            gateway: gateway_url.clone(),
-            hub: hub_listener.local_addr()?.to_string(),
-            weights: weights_url.clone(),
-            metrics: url_of(metrics_address),
-            ca_hash,
-            pid: std::process::id(),
-        };
-        let hub = Hub {
-            registry: registry.clone(),
-            frames: Arc::new(ToGateway(gateway.clone())),
-            registrar: Arc::new(Door { authority: authority.clone(), client: client.clone(), keys: keys_seen.clone() }),
-            security: Security::mutual(
-                &hub_server.credentials,
-                Audience::Joining { rejoin_window: flags.rejoin_window },
-            )?,
-            keys: keys_seen.clone(),
-            weights_url,
-            assigned: assigned_seen.clone(),
-            relay,
-            neighbourhood: neighbourhood_seen,
-        };
-        let settings =
-            Settings { grace_period: flags.grace_period, startup_grace: flags.grace_period + COME_BACK, gateway_url };
-        let leases = Leases { client: client.clone(), registry: registry.clone(), stores: stores.clone() };
-        let sources = Arc::new(Sources {
-            stores,
-            registry: registry.clone(),
-            models: models.clone(),
-            gateway: gateway.clone(),
-            run_out,
-            setbacks: Mutex::default(),
-        });
-        let reconciler = Reconciler {
-            actor: Actor { client: client.clone(), registry, models: models.clone() },
-            herald: Herald {
-                sources: sources.clone(),
-                settings: settings.clone(),
-                keys,
-                assigned,
-                neighbourhood,
-                routes,
-            },
-            sources,
-            outbox: Arc::default(),
-            reach: reach.clone(),
-            settings,
-            metrics: metrics.clone(),
-        };
-
-        let metrics_door = metrics::Door {
-            gateway: gateway.clone(),
-            metrics,
-            registry: known_phones,
-            reach,
-            own_address: metrics_address,
-            token: metrics_token,
-        };
-        let mut tasks = JoinSet::new();
-        let readers = Readers { keys: keys_seen, assigned: assigned_seen, are_plain: false };
-        // Phones ask for it by the name that its certificate has.
-        let weights_name = Name::of_controller(Role::Weights, domain.as_str()).dns();
-        let weights_hosts = Hosts::new(weights_address.ip(), flags.allowed_host.iter().cloned().chain([weights_name]));
-        let weights = only_from_here(weights::router(models, readers), weights_hosts);
-        let tls = |server: &Server, audience| {
-            let config = server.credentials.server(audience, HTTP).context("TLS cannot be set up")?;
-            Ok::<_, anyhow::Error>(TlsAcceptor::from(Arc::new(config)))
-        };
-        let doorway = |listener, part| Doorway::new(listener, Limits::part_of_descriptors(part));
-        let at_weights = doorway(weights_listener, WEIGHTS_PART).only_tls(tls(&weights_server, Audience::Certified)?);
-        spawn(&mut tasks, "the weights server", done(at_weights.serve(weights, stop.clone())));
-        let at_gateway = doorway(gateway_listener, GATEWAY_PART).with_tls(tls(&gateway_server, Audience::Anybody)?);
-        spawn(&mut tasks, "the gateway", done(at_gateway.serve(gateway.router(), stop.clone())));
-        let metrics = only_from_here(metrics::router(metrics_door), hosts(metrics_address));
-        let at_metrics = doorway(metrics_listener, METRICS_PART).with_tls(tls(&metrics_server, Audience::Anybody)?);
-        spawn(&mut tasks, "the metrics server", done(at_metrics.serve(metrics, stop.clone())));
-        spawn(&mut tasks, "the authority", done(authority.keep(stop.clone())));
-        for (name, server) in [
-            ("the hub's certificate", hub_server),
-            ("the weights server's certificate", weights_server),
-            ("the gateway's certificate", gateway_server),
-            ("the metrics server's certificate", metrics_server),
-        ] {
-            spawn(&mut tasks, name, done(server.keep(stop.clone())));
+        let (stop_api, mut api_tasks) = (CancellationToken::new(), JoinSet::new());
+        match start(&flags, &stop, &stop_api, &mut api_tasks).await {
+            Ok((endpoints, gateway, tasks)) => {
+                Ok(Self { endpoints, gateway, data_dir: flags.data_dir, stop, stop_api, tasks, api_tasks })
+            }
+            Err(error) => {
+                // Whoever tries again finds the store free.
+                end(stop_api, api_tasks).await;
+                Err(error)
+            }
         }
-        spawn(&mut tasks, "the join tokens", done(tokens::clean(client.clone(), stop.clone())));
-        spawn(&mut tasks, "the keys of clients", done(client_keys::watch(client, client_keys, stop.clone())));
-        let advertisement = discovery::advertise(flags.advertise, hub_listener.local_addr()?, &ca_hash)?;
-        spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));
-        if let Some(advertisement) = advertisement {
-            spawn(&mut tasks, "the advertisement", done(advertisement.keep(stop.clone())));
-        }
-        spawn(&mut tasks, "the leases", done(leases.run(stop.clone())));
-        spawn(&mut tasks, "the reconcile loop", done(reconciler.run(stop.clone())));
-        spawn(
-            &mut tasks,
-            "the watches",
-            done(async move {
-                watches.close();
-                watches.wait().await;
-            }),
-        );
-        endpoints.write(&data_dir).context("cannot write endpoints.json")?;
-        tracing::info!(api = %endpoints.api, gateway = %endpoints.gateway, hub = %endpoints.hub, ca_hash = %endpoints.ca_hash, "the controller is up");
-        Ok(Self { endpoints, gateway, data_dir, stop, stop_api, tasks, api_tasks })
     }
 
     /// Runs until the stop signal, or until a part of it fails.
@@ -294,13 +118,206 @@ impl Process {
             tracing::warn!("open connections are dropped after {} s", STOP_DEADLINE.as_secs());
             self.tasks.shutdown().await;
         }
-        self.stop_api.cancel();
-        let stopping = async { while self.api_tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_DEADLINE, stopping).await.is_err() {
-            self.api_tasks.shutdown().await;
-        }
+        end(self.stop_api, self.api_tasks).await;
         ended
     }
+}
+
+/// Ends the embedded API, which lets go of its store.
+async fn end(stop_api: CancellationToken, mut api_tasks: JoinSet<anyhow::Result<()>>) {
+    stop_api.cancel();
+    let stopping = async { while api_tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_DEADLINE, stopping).await.is_err() {
+        api_tasks.shutdown().await;
+    }
+}
+
+/// Everything of a process: what it says of itself, the gateway, and what runs.
+type Started = (Endpoints, Arc<Gateway>, JoinSet<(&'static str, anyhow::Result<()>)>);
+
+/// Opens every port and begins every part; the embedded API's are in `api_tasks`.
+async fn start(
+    flags: &Flags,
+    stop: &CancellationToken,
+    stop_api: &CancellationToken,
+    api_tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Started> {
+    let data_dir = &flags.data_dir;
+    let fetch_settings = flags.fetch_settings()?;
+    std::fs::create_dir_all(data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
+    check_doors(flags)?;
+    let hub_listener = listen(flags.hub_address, "--hub-address").await?;
+    let weights_address = flags.weights_address.unwrap_or_else(|| SocketAddr::new(flags.hub_address.ip(), 0));
+    let weights_listener = listen(weights_address, "--weights-address").await?;
+    let gateway_listener = listen(flags.gateway_address, "--gateway-address").await?;
+    let metrics_listener = listen(flags.metrics_address, "--metrics-address").await?;
+    let metrics_address = metrics_listener.local_addr()?;
+
+    let lifetimes = Lifetimes { leaf: flags.certificate_lifetime, ..Lifetimes::default() };
+    let authority_in = |place| KeptAuthority::open(place, &flags.trust_domain, lifetimes);
+    let (users, users_seen) = watch::channel(Arc::default());
+    let (client, api_url, authority, api_server) = match &flags.kubeconfig {
+        Some(path) => {
+            let (client, api_url) = kubeconfig::client(path).await?;
+            ensure_namespace(&client, &api_url).await?;
+            let authority = authority_in(place_of_authority(flags, Some(&client))).await?;
+            (client, api_url, authority, None)
+        }
+        None => {
+            let embedded = Embedded::open(flags, users_seen.clone()).await?;
+            let api_url = url_of(embedded.address()?);
+            let authority = authority_in(place_of_authority(flags, None)).await?;
+            let server = Server::new(&authority, Role::Api, hosts_of(flags.api_address, &flags.allowed_host))?;
+            let tls = acceptor(&server, Audience::Anybody)?;
+            let own = embedded.serve(&authority, tls, stop_api, api_tasks).await?;
+            let (client, _) = kubeconfig::client(&own).await?;
+            ensure_namespace(&client, &api_url).await?;
+            (client, api_url, authority, Some(server))
+        }
+    };
+    // Not sooner: the store's lock has shown that no other controller lives in this folder.
+    Endpoints::remove(data_dir);
+    check_keys(flags, &client).await?;
+
+    let (ca_hash, domain) = authority.with(|authority| (authority.ca_hash(), authority.domain().to_owned()));
+    let server = |role, address| Server::new(&authority, role, hosts_of(address, &flags.allowed_host));
+    let hub_server = server(Role::Hub, flags.hub_address)?;
+    let weights_server = server(Role::Weights, weights_address)?;
+    let gateway_server = server(Role::Gateway, flags.gateway_address)?;
+    // Metrics are a door of the same house, for other clients.
+    let metrics_server = server(Role::Gateway, flags.metrics_address)?;
+    let metrics_token = flags.metrics_token_file.as_deref().map(Secret::in_file).transpose()?;
+
+    let watches = TaskTracker::new();
+    let reach = Arc::new(Reach::new(Instant::now()));
+    let stores = Arc::new(Stores::start(&client, &reach, &watches, stop));
+    tokio::time::timeout(API_DEADLINE, stores.wait_until_ready())
+        .await
+        .with_context(|| format!("the API at {api_url} has not listed our resources within {} s: are the definitions in manifests/crds applied?", API_DEADLINE.as_secs()))?
+        .context("a watch ended at the start")?;
+
+    let run_out = leases::run_out(&client, Timestamp::now()).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the API does not list the leases of phones: they are taken for as ready as they were, for some seconds");
+        BTreeSet::new()
+    });
+
+    let registry = Arc::new(Registry::default());
+    let known_phones = registry.clone();
+    let models = ModelStore::with_settings(data_dir.join("models"), fetch_settings);
+    let models = Arc::new(models.context("cannot make the folder for manifests")?);
+    let (routes, routes_seen) = watch::channel(Arc::new(RouteTable::default()));
+    let (assigned, assigned_seen) = watch::channel(None);
+    let (neighbourhood, neighbourhood_seen) = watch::channel(Arc::default());
+    let (keys, keys_seen) = watch::channel(None);
+    let hosts = |address: SocketAddr| Hosts::new(address.ip(), &flags.allowed_host);
+    let config = GatewayConfig {
+        hosts: Some(hosts(flags.gateway_address)),
+        origins: Origins::new(&flags.cors_origin),
+        control_tokens_in_messages: flags.control_tokens_in_messages,
+        keys_required: asks_for_keys(flags),
+        ..GatewayConfig::default()
+    };
+    let (client_keys, client_keys_seen) = watch::channel(Arc::default());
+    let gateway = Gateway::new(config, registry.clone(), routes_seen, client_keys_seen);
+    let relay = Relay::new(flags.relay_bytes_per_second);
+    let metrics = Arc::new(Metrics::new(gateway.metrics().registry(), relay.counts()));
+    let gateway_url = url_of(gateway_listener.local_addr()?);
+    let weights_url = format!("https://{}", weights_listener.local_addr()?);
+    let endpoints = Endpoints {
+        api: api_url,
+        gateway: gateway_url.clone(),
+        hub: hub_listener.local_addr()?.to_string(),
+        weights: weights_url.clone(),
+        metrics: url_of(metrics_address),
+        ca_hash,
+        pid: std::process::id(),
+    };
+    let hub = Hub {
+        registry: registry.clone(),
+        frames: Arc::new(ToGateway(gateway.clone())),
+        registrar: Arc::new(Door { authority: authority.clone(), client: client.clone(), keys: keys_seen.clone() }),
+        security: Security::mutual(&hub_server.credentials, Audience::Joining { rejoin_window: flags.rejoin_window })?,
+        keys: keys_seen.clone(),
+        weights_url,
+        assigned: assigned_seen.clone(),
+        relay,
+        neighbourhood: neighbourhood_seen,
+    };
+    let settings =
+        Settings { grace_period: flags.grace_period, startup_grace: flags.grace_period + COME_BACK, gateway_url };
+    let leases = Leases { client: client.clone(), registry: registry.clone(), stores: stores.clone() };
+    let sources = Arc::new(Sources {
+        stores,
+        registry: registry.clone(),
+        models: models.clone(),
+        gateway: gateway.clone(),
+        run_out,
+        setbacks: Mutex::default(),
+    });
+    let reconciler = Reconciler {
+        actor: Actor { client: client.clone(), registry, models: models.clone() },
+        herald: Herald { sources: sources.clone(), settings: settings.clone(), keys, assigned, neighbourhood, routes },
+        sources,
+        outbox: Arc::default(),
+        reach: reach.clone(),
+        settings,
+        metrics: metrics.clone(),
+    };
+
+    let metrics_door = metrics::Door {
+        gateway: gateway.clone(),
+        metrics,
+        registry: known_phones,
+        reach,
+        own_address: metrics_address,
+        token: metrics_token,
+        users: users_seen,
+    };
+    let mut tasks = JoinSet::new();
+    let readers = Readers { keys: keys_seen, assigned: assigned_seen, are_plain: false };
+    // Phones ask for it by the name that its certificate has.
+    let weights_name = Name::of_controller(Role::Weights, domain.as_str()).dns();
+    let weights_hosts = Hosts::new(weights_address.ip(), flags.allowed_host.iter().cloned().chain([weights_name]));
+    let weights = only_from_here(weights::router(models, readers), weights_hosts);
+    let doorway = |listener, part| Doorway::new(listener, Limits::part_of_descriptors(part));
+    let at_weights = doorway(weights_listener, WEIGHTS_PART).only_tls(acceptor(&weights_server, Audience::Certified)?);
+    spawn(&mut tasks, "the weights server", done(at_weights.serve(weights, stop.clone())));
+    let at_gateway = doorway(gateway_listener, GATEWAY_PART).with_tls(acceptor(&gateway_server, Audience::Anybody)?);
+    spawn(&mut tasks, "the gateway", done(at_gateway.serve(gateway.router(), stop.clone())));
+    let metrics = only_from_here(metrics::router(metrics_door), hosts(metrics_address));
+    let at_metrics = doorway(metrics_listener, METRICS_PART).with_tls(acceptor(&metrics_server, Audience::Anybody)?);
+    spawn(&mut tasks, "the metrics server", done(at_metrics.serve(metrics, stop.clone())));
+    spawn(&mut tasks, "the authority", done(authority.keep(stop.clone())));
+    let servers = [
+        ("the hub's certificate", hub_server),
+        ("the weights server's certificate", weights_server),
+        ("the gateway's certificate", gateway_server),
+        ("the metrics server's certificate", metrics_server),
+    ];
+    for (name, server) in servers.into_iter().chain(api_server.map(|server| ("the API's certificate", server))) {
+        spawn(&mut tasks, name, done(server.keep(stop.clone())));
+    }
+    spawn(&mut tasks, "the join tokens", done(tokens::clean(client.clone(), stop.clone())));
+    spawn(&mut tasks, "the users", done(users::watch(client.clone(), users, stop.clone())));
+    spawn(&mut tasks, "the keys of clients", done(client_keys::watch(client, client_keys, stop.clone())));
+    let advertisement = discovery::advertise(flags.advertise, hub_listener.local_addr()?, &ca_hash)?;
+    spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));
+    if let Some(advertisement) = advertisement {
+        spawn(&mut tasks, "the advertisement", done(advertisement.keep(stop.clone())));
+    }
+    spawn(&mut tasks, "the leases", done(leases.run(stop.clone())));
+    spawn(&mut tasks, "the reconcile loop", done(reconciler.run(stop.clone())));
+    spawn(
+        &mut tasks,
+        "the watches",
+        done(async move {
+            watches.close();
+            watches.wait().await;
+        }),
+    );
+    endpoints.write(data_dir).context("cannot write endpoints.json")?;
+    tracing::info!(api = %endpoints.api, gateway = %endpoints.gateway, hub = %endpoints.hub, ca_hash = %endpoints.ca_hash, "the controller is up");
+    Ok((endpoints, gateway, tasks))
 }
 
 /// A part that ended while it should run is an error, however it ended.
@@ -312,54 +329,14 @@ fn broken(part: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinErro
     }
 }
 
-/// Opens the embedded API and serves it; gives the path of the kubeconfig that is this process's own. People have `kubeconfig`, and
-/// `kubeconfig-viewer` for who is to look alone.
-async fn serve_api(
-    flags: &Flags,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<PathBuf> {
-    let listener = listen(flags.api_address, "--api-address").await?;
-    let address = listener.local_addr()?;
-    let token = Secret::in_file(&flags.data_dir.join("token"))?;
-    let viewer = Secret::in_file(&flags.data_dir.join("viewer-token"))?;
-    let own_token = random_word(OWN_TOKEN);
-    let crds = polyphony_api::crds::all().into_iter().map(|(_, crd)| serde_json::to_value(crd));
-    let bound = flags.api_address.ip();
-    let bound = (!bound.is_loopback()).then(|| bound.to_string());
-    let allowed_hosts = flags.allowed_host.iter().cloned().chain(bound).collect();
-    let config = ApiServerConfig {
-        store_path: store_in(&flags.data_dir),
-        token: token.reveal().to_owned(),
-        users: vec![
-            User { name: VIEWER.to_owned(), token: viewer.reveal().to_owned(), role: ApiRole::Viewer },
-            User { name: PROGRAM.to_owned(), token: own_token.clone(), role: ApiRole::Program },
-        ],
-        crds: crds.collect::<Result<_, _>>().context("a resource definition is no JSON")?,
-        allowed_hosts,
-    };
-    let server = tokio::task::spawn_blocking(move || ApiServer::open(config)).await??;
-    let write = |name: &str, kubeconfig: String| {
-        let path = flags.data_dir.join(name);
-        write_private(&path, kubeconfig.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok::<_, anyhow::Error>(path)
-    };
-    write("kubeconfig", server.kubeconfig(address))?;
-    write("kubeconfig-viewer", server.kubeconfig_of(address, VIEWER, viewer.reveal()))?;
-    let path = write("kubeconfig-controller", server.kubeconfig_of(address, PROGRAM, &own_token))?;
-    let stop = stop.clone();
-    tasks.spawn(done(server.serve(listener, stop)));
-    Ok(path)
-}
-
 /// The namespace of leases, and with it whether the API answers at all.
-async fn ensure_namespace(client: &Client) -> Result<(), kube::Error> {
+async fn ensure_namespace(client: &Client, api_url: &str) -> anyhow::Result<()> {
     let metadata = ObjectMeta { name: Some(SYSTEM_NAMESPACE.to_owned()), ..ObjectMeta::default() };
     let namespace = Namespace { metadata, ..Namespace::default() };
     match Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(error).with_context(|| format!("the API at {api_url} does not answer as it should")),
     }
 }
 
@@ -393,14 +370,21 @@ async fn check_keys(flags: &Flags, client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn place_of_authority(flags: &Flags, client: &Client) -> Place {
-    match (&flags.authority_dir, &flags.authority_secret) {
+/// A Secret is one of the cluster that `client` speaks with; the embedded API's users are of the authority, which so lies beside its store.
+fn place_of_authority(flags: &Flags, client: Option<&Client>) -> Place {
+    match (&flags.authority_dir, flags.authority_secret.as_ref().zip(client)) {
         (Some(path), _) => Place::Folder { path: path.clone(), domain: flags.trust_domain.clone() },
-        (None, Some((namespace, name))) => {
+        (None, Some(((namespace, name), client))) => {
             Place::Secret { client: client.clone(), namespace: namespace.clone(), name: name.clone() }
         }
         (None, None) => Place::File(place::path_in(&flags.data_dir)),
     }
+}
+
+/// TLS as that server.
+fn acceptor(server: &Server, audience: Audience) -> anyhow::Result<TlsAcceptor> {
+    let config = server.credentials.server(audience, HTTP).context("TLS cannot be set up")?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// How a port is asked: where it is beyond loopback, TLS alone is taken from others.

@@ -9,6 +9,8 @@ mod farm;
 #[path = "it/model_file.rs"]
 mod model_file;
 
+#[path = "it/authority.rs"]
+mod authority;
 #[path = "it/hub.rs"]
 mod hub;
 #[path = "it/lifecycle.rs"]
@@ -21,3 +23,5 @@ mod process;
 mod refusals;
 #[path = "it/startup.rs"]
 mod startup;
+#[path = "it/users.rs"]
+mod users;

@@ -1,9 +1,12 @@
 //! Serves the API with one little kind, to try `kubectl` against it: `serve ADDRESS DIRECTORY TOKEN`.
 
+use std::sync::Arc;
+
+use polyphony_identity::{Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Key, Lifetimes, Name, Role};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use polyphony_apiserver::{ApiServer, ApiServerConfig};
+use polyphony_apiserver::{ApiServer, ApiServerConfig, Credential, kubeconfig};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,15 +59,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let config = ApiServerConfig {
         store_path: std::path::Path::new(&directory).join("store.redb"),
-        token,
-        users: Vec::new(),
+        token: token.clone(),
+        bearers: Vec::new(),
+        by_certificate: None,
         crds: vec![crd],
         allowed_hosts: Vec::new(),
     };
     let server = ApiServer::open(config)?;
     let listener = tokio::net::TcpListener::bind(address).await?;
-    let kubeconfig = std::path::Path::new(&directory).join("kubeconfig");
-    std::fs::write(kubeconfig, server.kubeconfig(listener.local_addr()?))?;
+    // kubectl sends no token over plain HTTP.
+    let (identity, now) = (Name::of_controller(Role::Api, DEFAULT_DOMAIN), Clock::system().now());
+    let (authority, key) = (Authority::generate(DEFAULT_DOMAIN, Lifetimes::default(), now)?, Key::generate()?);
+    let papers = authority.certify_server(&key, &identity, &[listener.local_addr()?.ip().to_string()], now)?;
+    let tls = Credentials::new(&key, &papers, Clock::system())?.server(Audience::Anybody, b"http/1.1")?;
+    let url = format!("https://{}", listener.local_addr()?);
+    let written = kubeconfig(&url, &papers.roots_pem(), "polyphony", Credential::Token(&token));
+    std::fs::write(std::path::Path::new(&directory).join("kubeconfig"), written)?;
     println!("listening on http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
@@ -73,6 +83,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             stop.cancel();
         }
     });
-    server.serve(listener, shutdown).await;
+    server.serve(listener, Some(Arc::new(tls).into()), shutdown).await;
     Ok(())
 }

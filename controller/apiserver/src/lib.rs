@@ -14,4 +14,6 @@ pub mod table;
 pub mod server;
 pub mod store;
 
-pub use server::{ApiServer, ApiServerConfig, ApiServerError, BACKUP_PATH, Role, User};
+pub use server::{
+    ApiServer, ApiServerConfig, ApiServerError, BACKUP_PATH, Bearer, ByCertificate, Credential, Role, User, kubeconfig,
+};

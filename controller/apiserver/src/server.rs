@@ -12,6 +12,7 @@ mod guard;
 mod housekeeping;
 mod identity;
 mod kinds;
+mod kubeconfig;
 mod lifetime;
 mod list;
 mod patch;
@@ -20,14 +21,13 @@ mod protobuf;
 mod random;
 mod request;
 mod resource;
+mod reviews;
 mod scale;
 mod special;
 mod start;
-mod tls;
 mod watch;
 mod write;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -38,10 +38,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, Uri, header};
-use polyphony_doorway::{Doorway, Limits as DoorLimits};
+use polyphony_doorway::{Certificates, Doorway, Limits as DoorLimits};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -53,9 +51,10 @@ use crate::registry::RegistryError;
 use crate::store::backup::Backup;
 use crate::store::{Limits, Store, StoreError};
 use failure::Failure;
+pub use guard::{Bearer, ByCertificate, Role, User};
 use guard::{Guard, is_write};
-pub use guard::{Role, User};
 use kinds::Kinds;
+pub use kubeconfig::{Credential, kubeconfig};
 
 /// The Kubernetes whose surface this is.
 const VERSION: (&str, &str, &str) = ("1", "34", "v1.34.0+polyphony");
@@ -77,8 +76,10 @@ pub struct ApiServerConfig {
     pub store_path: PathBuf,
     /// The bearer token of the admin: every request but those for health has to carry it, or that of another user.
     pub token: String,
-    /// Who else may come in.
-    pub users: Vec<User>,
+    /// Who else may come in by a token.
+    pub bearers: Vec<Bearer>,
+    /// Who may by the certificate of a connection, which whoever made the acceptor has checked; nobody where none is told.
+    pub by_certificate: Option<ByCertificate>,
     /// `CustomResourceDefinition`s (apiextensions.k8s.io/v1) that are stored, or brought up to date, at the start.
     pub crds: Vec<Value>,
     /// Hosts beside the loopback names and addresses that requests may be for.
@@ -102,8 +103,6 @@ pub enum ApiServerError {
     Prepare { detail: String },
     #[error("the API server has no token: give it one, so that not everyone on this machine is let in")]
     NoToken,
-    #[error(transparent)]
-    Tls(#[from] tls::TlsError),
 }
 
 struct Inner {
@@ -112,10 +111,6 @@ struct Inner {
     guard: Guard,
     closing: CancellationToken,
     watches: Arc<Semaphore>,
-    acceptor: TlsAcceptor,
-    /// PEM.
-    authority: String,
-    token: String,
     housekeeper: Option<JoinHandle<()>>,
 }
 
@@ -158,23 +153,17 @@ impl ApiServer {
             .map_err(|error| ApiServerError::Prepare { detail: error.to_string() })?;
         let prepared =
             outcome.recv().unwrap_or_else(|_| Err(ApiServerError::Prepare { detail: "its thread ended".to_owned() }));
-        let authority = match prepared {
-            Ok(authority) => authority,
-            Err(error) => {
-                // It ends by itself, and the store may close only then.
-                let _ = housekeeper.join();
-                return Err(error);
-            }
-        };
-        let admin = User { name: ADMIN.to_owned(), token: config.token.clone(), role: Role::Admin };
-        let users = std::iter::once(admin).chain(config.users).collect();
+        if let Err(error) = prepared {
+            // It ends by itself, and the store may close only then.
+            let _ = housekeeper.join();
+            return Err(error);
+        }
+        let admin = Bearer { token: config.token, user: User { name: ADMIN.to_owned(), role: Role::Admin } };
+        let bearers = std::iter::once(admin).chain(config.bearers).collect();
         let inner = Inner {
-            acceptor: authority.acceptor(&config.allowed_hosts)?,
-            authority: authority.certificate,
-            token: config.token.clone(),
             store,
             kinds,
-            guard: Guard::new(users, config.allowed_hosts),
+            guard: Guard::new(bearers, config.by_certificate, config.allowed_hosts),
             closing,
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             housekeeper: Some(housekeeper),
@@ -197,33 +186,16 @@ impl ApiServer {
             .with_state(inner)
     }
 
-    /// The admin's kubeconfig for this server at `address`: over TLS, with its authority and token. JSON, which is YAML too.
-    pub fn kubeconfig(&self, address: SocketAddr) -> String {
-        self.kubeconfig_of(address, ADMIN, &self.inner.token)
-    }
-
-    /// The same for another user.
-    pub fn kubeconfig_of(&self, address: SocketAddr, name: &str, token: &str) -> String {
-        let authority = BASE64_STANDARD.encode(&self.inner.authority);
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "polyphony",
-            "clusters": [{"name": "polyphony", "cluster": {
-                "server": format!("https://{address}"), "certificate-authority-data": authority,
-            }}],
-            "users": [{"name": name, "user": {"token": token}}],
-            "contexts": [{"name": "polyphony", "context": {
-                "cluster": "polyphony", "user": name, "namespace": "default",
-            }}],
-        });
-        format!("{config:#}\n")
-    }
-
-    /// Serves until `shutdown`, TLS and plain HTTP on the one port; watches end then, and other requests get a moment to finish.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+    /// Serves until `shutdown`: plain HTTP, and TLS on the same port where there is an acceptor. Watches end then, and other requests get a moment to
+    /// finish.
+    pub async fn serve(self, listener: TcpListener, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
         let closing = self.inner.closing.clone();
         let router = self.router();
         let doorway = Doorway::new(listener, DoorLimits::part_of_descriptors(PART_OF_DESCRIPTORS));
-        let doorway = doorway.with_tls(self.inner.acceptor.clone());
+        let doorway = match tls {
+            Some(acceptor) => doorway.with_tls(acceptor),
+            None => doorway,
+        };
         drop(self);
         let late = async {
             shutdown.cancelled().await;
@@ -268,19 +240,22 @@ async fn openapi_index(State(inner): State<Arc<Inner>>) -> Json<Value> {
 }
 
 /// Lets requests in, and writes one line of audit for each that changes something, or would have.
-async fn guarded(State(inner): State<Arc<Inner>>, request: Request, next: Next) -> Response {
+async fn guarded(State(inner): State<Arc<Inner>>, mut request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let user = match inner.guard.check(&uri, request.headers()) {
-        Ok(user) => user.clone(),
+    let user = match inner.guard.check(&uri, request.headers(), request.extensions().get::<Certificates>()) {
+        Ok(user) => user,
         Err(failure) => {
-            tracing::info!(target: "audit", %method, path = uri.path(), code = failure.status_code().as_u16(), "refused at the door");
+            tracing::info!(target: "audit", %method, path = uri.path(), code = failure.status_code().as_u16(), why = failure.message(), "refused at the door");
             return failure.into_response();
         }
     };
     let checked = user.check(&method, &uri);
     let is_told = user.role != Role::Program && (is_write(&method, &uri) || checked.is_err());
     let response = match checked {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            request.extensions_mut().insert(user.clone());
+            next.run(request).await
+        }
         Err(failure) => failure.into_response(),
     };
     if is_told {

@@ -69,6 +69,7 @@ pub enum Verb {
     Token(verbs::token::Token),
     Certs(verbs::certs::Certs),
     Key(verbs::key::Key),
+    User(verbs::user::User),
     Backup(verbs::backup::BackupVerb),
     Restore(verbs::backup::RestoreVerb),
     /// Play with uneven phones on this machine
@@ -118,6 +119,7 @@ impl Options {
             Verb::Token(verb) => verb.run(cluster).await,
             Verb::Certs(verb) => verb.run(cluster).await,
             Verb::Key(verb) => verb.run(cluster).await,
+            Verb::User(verb) => verb.run(cluster).await,
             Verb::Backup(verb) => verb.run(cluster).await,
             Verb::Restore(verb) => verb.run(cluster).await,
             Verb::Edit(verb) => verb.run(cluster).await,

@@ -50,6 +50,11 @@ impl Server {
         Ok(Self { client, address, hint })
     }
 
+    /// `host:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// For what others do with a client.
     pub(crate) fn client(&self) -> &Client {
         &self.client

@@ -25,5 +25,6 @@ pub mod scale;
 pub mod token;
 pub mod top;
 pub mod up;
+pub mod user;
 pub mod version;
 pub mod wait;

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
-use kube::{Api, Client, ResourceExt};
-use polyphony_api::SYSTEM_NAMESPACE;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Client, ResourceExt};
 use polyphony_identity::{Digest, JoinToken};
 use tokio_util::sync::CancellationToken;
 
-/// The type of the Secrets.
-pub const SECRET_TYPE: &str = "polyphony.dev/join-token";
+use super::records::Sort;
+
+/// Their Secrets.
+const TOKENS: Sort = Sort { secret_type: "polyphony.dev/join-token", prefix: "join-token-", plural: "join tokens" };
 
 const HASH: &str = "hash";
 const EXPIRES: &str = "expires";
@@ -96,7 +96,7 @@ const CLEAN_EVERY: Duration = Duration::from_secs(60);
 pub async fn create(client: &Client, terms: &Terms) -> Result<JoinToken, TokenBookError> {
     let token = JoinToken::generate();
     let kept = Kept { id: token.id().to_owned(), terms: terms.clone(), hash: token.hash(), used_by: Vec::new() };
-    secrets(client).create(&PostParams::default(), &kept.secret()).await?;
+    TOKENS.create(client, &kept.secret()).await?;
     Ok(token)
 }
 
@@ -105,8 +105,7 @@ pub async fn create(client: &Client, terms: &Terms) -> Result<JoinToken, TokenBo
 /// # Errors
 /// When the API does not list them.
 pub async fn list(client: &Client) -> Result<Vec<Kept>, TokenBookError> {
-    let listed = secrets(client).list(&ListParams::default().fields(&format!("type={SECRET_TYPE}"))).await?;
-    Ok(listed.items.iter().filter_map(Kept::of).collect())
+    Ok(TOKENS.list(client).await?.iter().filter_map(Kept::of).collect())
 }
 
 /// Takes a token away; whether there was one.
@@ -114,11 +113,7 @@ pub async fn list(client: &Client) -> Result<Vec<Kept>, TokenBookError> {
 /// # Errors
 /// When the API does not answer.
 pub async fn delete(client: &Client, id: &str) -> Result<bool, TokenBookError> {
-    match secrets(client).delete(&name_of(id), &DeleteParams::default()).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    Ok(TOKENS.delete(client, id).await?)
 }
 
 /// Whether the device may come in; uses nothing up.
@@ -131,7 +126,7 @@ pub async fn look(
     now: Timestamp,
     comer: Comer<'_>,
 ) -> Result<Admission, TokenBookError> {
-    let secret = secrets(client).get_opt(&name_of(token.id())).await?.ok_or(TokenBookError::Unknown)?;
+    let secret = TOKENS.api(client).get_opt(&TOKENS.name_of(token.id())).await?.ok_or(TokenBookError::Unknown)?;
     Kept::of(&secret).ok_or(TokenBookError::Unknown)?.check(token, now, comer)
 }
 
@@ -145,9 +140,9 @@ pub async fn admit(
     now: Timestamp,
     comer: Comer<'_>,
 ) -> Result<Admission, TokenBookError> {
-    let api = secrets(client);
+    let api = TOKENS.api(client);
     for _ in 0..TRIES {
-        let secret = api.get_opt(&name_of(token.id())).await?.ok_or(TokenBookError::Unknown)?;
+        let secret = api.get_opt(&TOKENS.name_of(token.id())).await?.ok_or(TokenBookError::Unknown)?;
         let mut kept = Kept::of(&secret).ok_or(TokenBookError::Unknown)?;
         let admission = kept.check(token, now, comer)?;
         if admission.is_again {
@@ -157,7 +152,7 @@ pub async fn admit(
         let mut used = secret;
         used.data = kept.secret().data;
         // Of the version that was read: each use is counted.
-        match api.replace(&name_of(token.id()), &PostParams::default(), &used).await {
+        match api.replace(&TOKENS.name_of(token.id()), &PostParams::default(), &used).await {
             Ok(_) => return Ok(admission),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(kube::Error::Api(status)) if status.code == 404 => return Err(TokenBookError::Unknown),
@@ -175,29 +170,17 @@ pub async fn clean(client: Client, stop: CancellationToken) {
             () = tokio::time::sleep(CLEAN_EVERY) => {}
         }
         // Who has no right to list them leaves them to who has.
-        let Ok(listed) = secrets(&client).list(&ListParams::default().fields(&format!("type={SECRET_TYPE}"))).await
-        else {
-            continue;
-        };
+        let Ok(listed) = TOKENS.list(&client).await else { continue };
         let now = Timestamp::now();
-        let expired =
-            listed.items.iter().filter(|secret| Kept::of(secret).is_some_and(|kept| kept.terms.expires < now));
+        let expired = listed.iter().filter(|secret| Kept::of(secret).is_some_and(|kept| kept.terms.expires < now));
         for secret in expired {
             let this_one = Preconditions { uid: secret.uid(), resource_version: secret.resource_version() };
             let how = DeleteParams { preconditions: Some(this_one), ..DeleteParams::default() };
-            if let Err(error) = secrets(&client).delete(&secret.name_any(), &how).await {
+            if let Err(error) = TOKENS.api(&client).delete(&secret.name_any(), &how).await {
                 tracing::debug!(%error, secret = %secret.name_any(), "an expired join token was not taken away");
             }
         }
     }
-}
-
-fn secrets(client: &Client) -> Api<Secret> {
-    Api::namespaced(client.clone(), SYSTEM_NAMESPACE)
-}
-
-fn name_of(id: &str) -> String {
-    format!("join-token-{id}")
 }
 
 // === impl Kept ===
@@ -205,45 +188,30 @@ fn name_of(id: &str) -> String {
 impl Kept {
     /// As a Secret says it; none where that is not one of ours.
     fn of(secret: &Secret) -> Option<Self> {
-        if secret.type_.as_deref() != Some(SECRET_TYPE) {
-            return None;
-        }
-        let data = secret.data.as_ref()?;
-        let text = |key: &str| data.get(key).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
+        let record = TOKENS.record(secret)?;
         let terms = Terms {
-            expires: text(EXPIRES)?.parse().ok()?,
-            uses: text(USES)?.parse().ok()?,
-            phone: text(PHONE).map(str::to_owned).filter(|phone| !phone.is_empty()),
-            labels: text(LABELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
+            expires: record.parsed(EXPIRES).ok()??,
+            uses: record.parsed(USES).ok()??,
+            phone: record.text(PHONE).map(str::to_owned).filter(|phone| !phone.is_empty()),
+            labels: record.text(LABELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
         };
-        let used_by = text(USED_BY).unwrap_or_default().lines().map(str::to_owned).collect();
-        let id = secret.name_any().strip_prefix("join-token-")?.to_owned();
-        Some(Self { id, terms, hash: text(HASH)?.to_owned(), used_by })
+        let used_by = record.text(USED_BY).unwrap_or_default().lines().map(str::to_owned).collect();
+        Some(Self { id: record.name.to_owned(), terms, hash: record.text(HASH)?.to_owned(), used_by })
     }
 
     fn secret(&self) -> Secret {
         let Terms { expires, uses, phone, labels } = &self.terms;
-        let mut data = BTreeMap::from([
+        let mut texts = vec![
             (HASH, self.hash.clone()),
             (EXPIRES, expires.to_string()),
             (USES, uses.to_string()),
             (USED_BY, self.used_by.join("\n")),
-        ]);
-        data.extend(phone.clone().map(|phone| (PHONE, phone)));
+        ];
+        texts.extend(phone.clone().map(|phone| (PHONE, phone)));
         if !labels.is_empty() {
-            data.extend(serde_json::to_string(labels).ok().map(|labels| (LABELS, labels)));
+            texts.extend(serde_json::to_string(labels).ok().map(|labels| (LABELS, labels)));
         }
-        let data = data.into_iter().map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())));
-        Secret {
-            metadata: ObjectMeta {
-                name: Some(name_of(&self.id)),
-                namespace: Some(SYSTEM_NAMESPACE.to_owned()),
-                ..ObjectMeta::default()
-            },
-            type_: Some(SECRET_TYPE.to_owned()),
-            data: Some(data.collect()),
-            ..Secret::default()
-        }
+        TOKENS.secret(&self.id, texts)
     }
 
     /// How many devices may still come.

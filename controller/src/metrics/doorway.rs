@@ -10,10 +10,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use polyphony_doorway::Certificates;
 use polyphony_gateway::Gateway;
+use polyphony_identity::Clock;
+use tokio::sync::watch;
 
 use super::targets::OF_PHONES;
 use super::{Metrics, targets};
+use crate::door::users::Accounts;
 use crate::hub::registry::Registry;
 use crate::reconcile::reach::Reach;
 use crate::secret::Secret;
@@ -32,8 +36,17 @@ pub struct Door {
     pub reach: Arc<Reach>,
     /// Where.
     pub own_address: SocketAddr,
-    /// What who scrapes has to show; none where everybody here may.
+    /// What who scrapes has to show, or a user's certificate; none where everybody here may.
     pub token: Option<Secret>,
+    pub users: watch::Receiver<Arc<Accounts>>,
+}
+
+// === impl Door ===
+
+impl Door {
+    fn is_user(&self, shown: Option<&Certificates>) -> bool {
+        shown.is_some_and(|shown| self.users.borrow().user(shown, Clock::system().now()).is_ok())
+    }
 }
 
 /// What `--metrics-address` serves.
@@ -61,13 +74,16 @@ pub fn router(door: Door) -> Router {
 async fn check_token(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    match &door.token {
-        Some(token) if !token.matches(given) => {
-            tracing::warn!(path = %request.uri().path(), "a scrape without the token of --metrics-token-file was refused");
-            (StatusCode::UNAUTHORIZED, "send the token of --metrics-token-file as a bearer token\n").into_response()
-        }
-        _ => next.run(request).await,
+    let is_let_in = match &door.token {
+        None => true,
+        Some(token) => token.matches(given) || door.is_user(request.extensions().get::<Certificates>()),
+    };
+    if !is_let_in {
+        tracing::warn!(path = %request.uri().path(), "a scrape without the token of --metrics-token-file, or a user's certificate, was refused");
+        let why = "send the token of --metrics-token-file as a bearer token, or show a user's certificate\n";
+        return (StatusCode::UNAUTHORIZED, why).into_response();
     }
+    next.run(request).await
 }
 
 async fn scrape_phone(State(door): State<Arc<Door>>, Path(phone): Path<String>) -> Response {

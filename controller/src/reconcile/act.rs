@@ -283,7 +283,7 @@ mod tests {
 
     use k8s_openapi::jiff::Timestamp;
     use polyphony_api::{InferenceDeploymentStatus, PhoneSpec, PhoneStatus};
-    use polyphony_apiserver::{ApiServer, ApiServerConfig};
+    use polyphony_apiserver::{ApiServer, ApiServerConfig, Credential};
     use tokio::net::TcpListener;
     use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -305,16 +305,19 @@ mod tests {
             let config = ApiServerConfig {
                 store_path: folder.path().join("store.redb"),
                 token: "secret".into(),
-                users: Vec::new(),
+                bearers: Vec::new(),
+                by_certificate: None,
                 crds: crds.collect(),
                 allowed_hosts: Vec::new(),
             };
             let server = ApiServer::open(config).unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let path = folder.path().join("kubeconfig");
-            std::fs::write(&path, server.kubeconfig(listener.local_addr().unwrap())).unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let written = polyphony_apiserver::kubeconfig(&url, "", "polyphony", Credential::Token("secret"));
+            std::fs::write(&path, written).unwrap();
             let stop = CancellationToken::new();
-            tokio::spawn(server.serve(listener, stop.clone()));
+            tokio::spawn(server.serve(listener, None, stop.clone()));
             let (client, _) = kubeconfig::client(&path).await.unwrap();
             let models = Arc::new(ModelStore::new(folder.path().join("models")).unwrap());
             let actor = Actor { client, registry: Arc::default(), models };

@@ -121,12 +121,13 @@ async fn behind_a_door(folder: &Path) -> (Farm, Arc<Door>) {
     let config = polyphony_apiserver::ApiServerConfig {
         store_path: keeper.join("store.redb"),
         token: "secret".into(),
-        users: Vec::new(),
+        bearers: Vec::new(),
+        by_certificate: None,
         crds: crds.collect(),
         allowed_hosts: Vec::new(),
     };
     let server = polyphony_apiserver::ApiServer::open(config).unwrap();
-    tokio::spawn(async move { server.serve(listener, tokio_util::sync::CancellationToken::new()).await });
+    tokio::spawn(async move { server.serve(listener, None, tokio_util::sync::CancellationToken::new()).await });
     let kubeconfig = |address: SocketAddr| {
         json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "door",

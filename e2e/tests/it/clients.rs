@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use polyphony_e2e::shelf::{Said, Shelf, cache_dir, real_model, run};
+use polyphony_e2e::shelf::{Said, Shelf, cache_dir, real_model, run, wait_until};
 
 use crate::manifests::{deployment, model, tiny_model};
 
@@ -68,6 +69,38 @@ fn the_real_kubectl_works_unchanged() {
     kubectl(&["delete", "inferencedeployment", "talk", "--timeout=60s"]).ok().unwrap();
     let gone = kubectl(&["get", "inferencedeployment", "talk"]);
     assert!(gone.stderr.contains("NotFound"), "{}", gone.stderr);
+}
+
+#[test]
+fn the_real_kubectl_comes_by_a_certificate_and_may_what_its_user_may() {
+    let shelf = Shelf::up(1, "64Mi").unwrap();
+    let Some(kubectl) = kubectl(&shelf) else { return };
+    let made = shelf.polyctl(&["user", "create", "mia", "--expires", "1h"]).unwrap().ok().unwrap();
+    assert!(made.stderr.contains("user mia is viewer for 60m"), "{}", made.stderr);
+    let path = shelf.data_dir().join("mia.kubeconfig");
+    std::fs::write(&path, made.stdout).unwrap();
+    let mia = |arguments: &[&str]| kubectl(&[&["--kubeconfig", path.to_str().unwrap()], arguments].concat());
+    let who = mia(&["auth", "whoami"]).ok().unwrap().stdout;
+    assert!(who.contains("mia") && who.contains("polyphony:viewers"), "{who}");
+    assert!(mia(&["get", "phones"]).ok().unwrap().stdout.contains("phone-1"));
+    for refused in
+        [&["get", "secrets", "-A"][..], &["delete", "phone", "phone-1"], &["label", "phone", "phone-1", "a=b"]]
+    {
+        let said = mia(refused);
+        assert!(said.code != 0 && said.stderr.contains("Forbidden") && said.stderr.contains("mia"), "{said:?}");
+    }
+    for (verb, what, may) in [("list", "phones", "yes"), ("delete", "phones", "no"), ("get", "secrets", "no")] {
+        assert!(mia(&["auth", "can-i", verb, what]).stdout.starts_with(may), "{verb} {what}");
+    }
+    assert_eq!(kubectl(&["auth", "can-i", "delete", "phones"]).stdout.trim(), "yes");
+    let listed = shelf.polyctl(&["user", "list"]).unwrap().ok().unwrap().stdout;
+    assert!(listed.lines().nth(1).is_some_and(|line| line.starts_with("mia ") && line.contains("viewer")), "{listed}");
+    shelf.polyctl(&["user", "delete", "mia"]).unwrap().ok().unwrap();
+    let shut_out = wait_until("mia to be shut out", Duration::from_secs(20), || {
+        let said = mia(&["get", "phones"]);
+        Ok((said.code != 0).then_some(said.stderr))
+    });
+    assert!(shut_out.as_ref().is_ok_and(|said| said.contains("logged in")), "{shut_out:?}");
 }
 
 #[test]

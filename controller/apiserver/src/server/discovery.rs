@@ -5,18 +5,11 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 
-use super::failure::Failure;
+use super::reviews::REVIEWS;
 use crate::registry::{Kind, Registry};
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const PART_VERBS: [&str; 3] = ["get", "patch", "update"];
-
-/// Resources that are asked but never stored: group, version, plural, singular, kind.
-pub const REVIEWS: [(&str, &str, &str, &str, &str); 3] = [
-    ("authentication.k8s.io", "v1", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview"),
-    ("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview"),
-    ("authorization.k8s.io", "v1", "selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview"),
-];
 
 /// Answers `/api`, `/apis` and what lies right below; none when the path is not one of discovery.
 pub fn answer(registry: &Registry, path: &str, headers: &HeaderMap) -> Option<Response> {
@@ -185,28 +178,4 @@ fn aggregated_resource(kind: &Kind) -> Value {
         "categories": kind.categories, "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind}, "subresources": parts,
     })
-}
-
-/// Answers a review: whoever holds the token may do everything.
-pub fn review(path: &str, body: &Value) -> Option<Result<Value, Failure>> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let ["apis", group, version, plural] = parts.as_slice() else {
-        return None;
-    };
-    let (_, _, _, _, kind) = reviews(group, version).find(|review| review.2 == *plural)?;
-    let status = match kind {
-        "SelfSubjectReview" => json!({"userInfo": {
-            "username": "polyphony:admin", "groups": ["system:masters", "system:authenticated"],
-        }}),
-        "SelfSubjectRulesReview" => json!({
-            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}], "incomplete": false,
-        }),
-        _ => json!({"allowed": true, "reason": "the token of this server may do everything"}),
-    };
-    let spec = if body["spec"].is_object() { body["spec"].clone() } else { json!({}) };
-    Some(Ok(json!({
-        "apiVersion": format!("{group}/{version}"), "kind": kind, "metadata": {"creationTimestamp": null}, "spec": spec,
-        "status": status,
-    })))
 }

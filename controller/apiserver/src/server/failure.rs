@@ -43,8 +43,10 @@ impl Failure {
         Failure::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    pub fn unauthorized() -> Self {
-        Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+    /// In Kubernetes' one word, and with a reason where that tells nothing to strangers.
+    pub fn unauthorized(why: Option<&str>) -> Self {
+        let message = why.map_or_else(|| "Unauthorized".to_owned(), |why| format!("Unauthorized: {why}"));
+        Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
     }
 
     pub fn forbidden(message: impl Into<String>) -> Self {
@@ -179,6 +181,10 @@ impl Failure {
 
     pub fn status_code(&self) -> StatusCode {
         self.0.code
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
     }
 
     /// The metav1 `Status`.

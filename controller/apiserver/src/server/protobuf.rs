@@ -1,4 +1,4 @@
-//! Protobuf: the few messages that `kubectl create` and Helm send in Kubernetes' own encoding, read into JSON.
+//! Protobuf: the few messages that `kubectl` and Helm send in Kubernetes' own encoding, read into JSON.
 //!
 //! Field numbers are those of Kubernetes' `generated.proto` files; what is not listed here is skipped.
 
@@ -83,6 +83,29 @@ const DELETE_OPTIONS: &[Field] = &[
     (5, "dryRun", Sort::Texts),
 ];
 
+const REVIEW: &[Field] = &[];
+const RULES_REVIEW: &[Field] = &[(2, "spec", Sort::Message(&[(1, "namespace", Sort::Text)]))];
+const ACCESS_REVIEW: &[Field] = &[(
+    2,
+    "spec",
+    Sort::Message(&[
+        (
+            1,
+            "resourceAttributes",
+            Sort::Message(&[
+                (1, "namespace", Sort::Text),
+                (2, "verb", Sort::Text),
+                (3, "group", Sort::Text),
+                (4, "version", Sort::Text),
+                (5, "resource", Sort::Text),
+                (6, "subresource", Sort::Text),
+                (7, "name", Sort::Text),
+            ]),
+        ),
+        (2, "nonResourceAttributes", Sort::Message(&[(1, "path", Sort::Text), (2, "verb", Sort::Text)])),
+    ]),
+)];
+
 /// Reads an enveloped message as the object that it would be in JSON.
 pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     const ENVELOPE: &[Field] = &[(1, "type", Sort::Message(&[(1, "apiVersion", Sort::Text), (2, "kind", Sort::Text)]))];
@@ -95,6 +118,9 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
         ("v1", "ConfigMap") => CONFIG_MAP,
         ("v1", "Secret") => SECRET,
         (_, "DeleteOptions") => DELETE_OPTIONS,
+        (_, "SelfSubjectReview") => REVIEW,
+        (_, "SelfSubjectAccessReview") => ACCESS_REVIEW,
+        (_, "SelfSubjectRulesReview") => RULES_REVIEW,
         _ => return Err(ProtobufError::Unknown { api_version, kind }),
     };
     let mut raw: Option<&[u8]> = None;
@@ -264,6 +290,18 @@ mod tests {
             "metadata": {"name": "s", "labels": {"l": "m"}, "generation": 2, "creationTimestamp": "1970-01-01T00:00:00Z"},
         });
         assert_eq!(decode(&secret()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_review_is_read_with_what_it_asks() {
+        let attributes = [field(2, b"delete"), field(3, b"polyphony.dev"), field(5, b"phones")].concat();
+        let review = enveloped(
+            "authorization.k8s.io/v1",
+            "SelfSubjectAccessReview",
+            &[field(1, &[]), field(2, &field(1, &attributes))].concat(),
+        );
+        let asked = &decode(&review).unwrap()["spec"]["resourceAttributes"];
+        assert_eq!(*asked, json!({"verb": "delete", "group": "polyphony.dev", "resource": "phones"}));
     }
 
     #[test]

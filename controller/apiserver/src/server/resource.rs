@@ -20,7 +20,7 @@ use super::patch::Change;
 use super::request::{Form, Params, Subresource, Target};
 use super::special::DEFINITIONS;
 use super::write::{Ownership, Write, Written, create, update};
-use super::{Inner, answer, apply, discovery, scale, watch};
+use super::{Inner, User, answer, apply, reviews, scale, watch};
 use crate::registry::Kind;
 use crate::store::Transaction;
 
@@ -38,13 +38,16 @@ struct Call {
 
 /// Answers a request about resources.
 pub async fn answer(inner: Arc<Inner>, request: Request) -> Result<Response, Failure> {
-    let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+    let (Parts { method, uri, headers, extensions, .. }, body) = request.into_parts();
     let bytes = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, body::LIMIT)).await;
     let bytes = bytes.map_err(|_| Failure::slow())?.map_err(|_| Failure::too_large(body::LIMIT))?;
     if method == Method::POST
-        && let Some(answer) = review(uri.path(), &headers, &bytes)
+        && let Some(kind) = reviews::kind_at(uri.path())
+        && let Some(user) = extensions.get::<User>()
     {
-        return Ok(answer::respond(StatusCode::CREATED, &answer?, &[]));
+        let asked = body::decode(&bytes, Encoding::of_object(&headers)?)?.value;
+        let answer = reviews::answer(kind, &asked, user, &inner.kinds.current());
+        return Ok(answer::respond(StatusCode::CREATED, &answer, &[]));
     }
     let target = Target::parse(&inner.kinds.current(), uri.path())?;
     let params = Params::parse(&uri)?;
@@ -69,18 +72,6 @@ pub async fn answer(inner: Arc<Inner>, request: Request) -> Result<Response, Fai
         inner.kinds.reload(inner.store.reader());
     }
     response
-}
-
-fn review(path: &str, headers: &HeaderMap, bytes: &[u8]) -> Option<Result<Value, Failure>> {
-    // A review in protobuf asks what any other asks: its answer does not depend on it.
-    let body = match Encoding::of_object(headers) {
-        Ok(Encoding::Protobuf) | Err(_) => Ok(Value::Null),
-        Ok(encoding) => body::decode(bytes, encoding).map(|body| body.value),
-    };
-    match body {
-        Ok(body) => discovery::review(path, &body),
-        Err(failure) => discovery::review(path, &Value::Null).map(|_| Err(failure)),
-    }
 }
 
 // === impl Call ===

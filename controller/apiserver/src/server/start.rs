@@ -1,7 +1,5 @@
 //! The start: definitions and namespaces that have to be there before the first request.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -10,23 +8,17 @@ use super::failure::Failure;
 use super::kinds::Kinds;
 use super::request::Subresource;
 use super::special::{DEFINITIONS, NAMESPACES, NAMESPACES_AT_START};
-use super::tls::Authority;
 use super::write::{Ownership, Write, create, update};
 use crate::registry::{Kind, Registry};
 use crate::schema::FieldValidation;
 use crate::store::{Key, Reader, Transaction, Writer};
 
-/// The secret that holds the server's authority: namespace and name.
-const AUTHORITY: (&str, &str) = ("kube-system", "apiserver-ca");
+/// The secret that held an authority of the server's own in earlier versions: namespace and name.
+const OLD_AUTHORITY: (&str, &str) = ("kube-system", "apiserver-ca");
 const MANAGER: &str = "polyphony-apiserver";
 
 /// Stores what has to be there, and loads the kinds that are served.
-pub async fn prepare(
-    reader: &Reader,
-    writer: &Writer,
-    kinds: &Kinds,
-    crds: Vec<Value>,
-) -> Result<Authority, ApiServerError> {
+pub async fn prepare(reader: &Reader, writer: &Writer, kinds: &Kinds, crds: Vec<Value>) -> Result<(), ApiServerError> {
     for crd in &crds {
         Kind::from_crd(crd)?;
     }
@@ -42,40 +34,12 @@ pub async fn prepare(
         for crd in crds {
             define(transaction, &registry, crd)?;
         }
+        transaction.remove(&Key::new("secrets", OLD_AUTHORITY.0, OLD_AUTHORITY.1))?;
         Ok::<(), Failure>(())
     });
     outcome.await.map_err(unprepared)?;
     kinds.reload(reader);
-    authority(reader, writer).await
-}
-
-/// The authority of this store, made when there is none, and renewed where its certificate ends some day: that day may be past,
-/// if a clock was wrong when it was made.
-async fn authority(reader: &Reader, writer: &Writer) -> Result<Authority, ApiServerError> {
-    let key = Key::new("secrets", AUTHORITY.0, AUTHORITY.1);
-    let authority = match reader.get(&key).and_then(|secret| read_authority(&secret)) {
-        Some(authority) if authority.is_of_all_times() => return Ok(authority),
-        // A key that cannot be read any more signs nothing.
-        Some(authority) => authority.renewed().or_else(|_| Authority::generate())?,
-        None => Authority::generate()?,
-    };
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": AUTHORITY.1}, "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": authority.certificate, "tls.key": authority.key},
-    });
-    let mut write = write(&Registry::builtin(), "", "secrets", AUTHORITY.1);
-    write.key = key;
-    let store = writer.transact(move |transaction| {
-        transaction.remove(&write.key)?;
-        create(transaction, &write, secret, Ownership::Track)
-    });
-    store.await.map_err(unprepared)?;
-    Ok(authority)
-}
-
-fn read_authority(secret: &Value) -> Option<Authority> {
-    let text = |name: &str| String::from_utf8(BASE64_STANDARD.decode(secret["data"][name].as_str()?).ok()?).ok();
-    Some(Authority { certificate: text("tls.crt")?, key: text("tls.key")? })
+    Ok(())
 }
 
 fn unprepared(failure: Failure) -> ApiServerError {

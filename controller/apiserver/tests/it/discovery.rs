@@ -1,5 +1,7 @@
 //! Discovery in both forms, reviews, and the documents of the schema.
 
+use axum::body::Body;
+use http::Request;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, WIDGETS};
@@ -51,15 +53,47 @@ async fn the_older_form_lists_the_same() {
 }
 
 #[tokio::test]
-async fn whoever_asks_may_do_everything() {
+async fn whoever_asks_is_told_who_they_are_and_what_they_may_do() {
     let server = Server::start();
-    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-    let spec = json!({"resourceAttributes": {"verb": "delete", "resource": "widgets"}});
-    let review = server.post(path, &json!({"spec": spec})).await.is(201);
-    assert_eq!(review["status"]["allowed"], true);
-    assert_eq!(review["spec"], spec);
-    let protobuf = server.call("POST", path, "application/vnd.kubernetes.protobuf", &json!({})).await.is(201);
-    assert_eq!(protobuf["status"]["allowed"], true);
+    let review = async |token: &str, plural: &str, spec: &Value| {
+        let group = if plural == "selfsubjectreviews" { "authentication" } else { "authorization" };
+        let request = Request::post(format!("/apis/{group}.k8s.io/v1/{plural}")).header("host", "localhost");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let request = request.header("content-type", "application/json");
+        let review = server.send(request.body(Body::from(json!({"spec": spec}).to_string())).unwrap()).await.is(201);
+        assert_eq!(review["spec"], *spec);
+        review["status"].clone()
+    };
+    let who = |status: Value| status["userInfo"]["username"].clone();
+    assert_eq!(who(review("token", "selfsubjectreviews", &json!({})).await), "polyphony");
+    assert_eq!(who(review("look", "selfsubjectreviews", &json!({})).await), "looker");
+    let resource = |verb: &str, resource: &str| json!({"resourceAttributes": {"verb": verb, "resource": resource}});
+    let path = |verb: &str, path: &str| json!({"nonResourceAttributes": {"verb": verb, "path": path}});
+    for (asked, viewer_may) in [
+        (resource("list", "widgets"), true),
+        (resource("watch", "pods"), true),
+        (resource("delete", "widgets"), false),
+        (resource("get", "secrets"), false),
+        (resource("get", "*"), false),
+        (resource("*", "widgets"), false),
+        (json!({}), false),
+        (path("get", "/version"), true),
+        (path("post", "/version"), false),
+        (path("get", "/backup"), false),
+        (path("get", "*"), false),
+    ] {
+        for (token, may) in [("token", true), ("look", viewer_may)] {
+            assert_eq!(review(token, "selfsubjectaccessreviews", &asked).await["allowed"], may, "{token}: {asked}");
+        }
+    }
+    let rules = review("look", "selfsubjectrulesreviews", &json!({})).await["resourceRules"].clone();
+    let rules = rules.as_array().unwrap();
+    assert!(rules.iter().any(|rule| rule["resources"][0] == "widgets"));
+    assert!(
+        rules.iter().all(|rule| rule["resources"][0] != "secrets" && rule["verbs"] == json!(["get", "list", "watch"]))
+    );
+    let all = review("token", "selfsubjectrulesreviews", &json!({})).await;
+    assert_eq!(all["resourceRules"][0]["verbs"], json!(["*"]));
 }
 
 #[tokio::test]

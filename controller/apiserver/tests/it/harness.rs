@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, BodyDataStream, Bytes};
 use futures::StreamExt;
 use http::{HeaderMap, Request, StatusCode};
-use polyphony_apiserver::{ApiServer, ApiServerConfig, Role, User};
+use polyphony_apiserver::{ApiServer, ApiServerConfig, Bearer, Role, User};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -83,7 +83,11 @@ pub fn open(directory: &Path, file: &str) -> ApiServer {
     let config = ApiServerConfig {
         store_path: directory.join(file),
         token: "token".to_owned(),
-        users: vec![User { name: "looker".to_owned(), token: "look".to_owned(), role: Role::Viewer }],
+        bearers: vec![Bearer {
+            token: "look".to_owned(),
+            user: User { name: "looker".to_owned(), role: Role::Viewer },
+        }],
+        by_certificate: None,
         crds: vec![widget_crd()],
         allowed_hosts: Vec::new(),
     };

@@ -15,6 +15,7 @@ use kube::runtime::finalizer::{Event as Finalize, finalizer};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Config, CustomResource, Resource, ResourceExt};
+use polyphony_apiserver::{Credential, kubeconfig};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -52,10 +53,15 @@ impl Cluster {
         let directory = tempfile::tempdir().unwrap();
         let server = open(directory.path(), "store.redb");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let kubeconfig = server.kubeconfig(listener.local_addr().unwrap());
+        let kubeconfig = kubeconfig(
+            &format!("http://{}", listener.local_addr().unwrap()),
+            "",
+            "polyphony",
+            Credential::Token("token"),
+        );
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let serving = tokio::spawn(async move { server.serve(listener, stop).await });
+        let serving = tokio::spawn(async move { server.serve(listener, None, stop).await });
         let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();

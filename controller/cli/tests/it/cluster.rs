@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
-use polyphony_apiserver::{ApiServer, ApiServerConfig};
+use polyphony_apiserver::{ApiServer, ApiServerConfig, Credential, kubeconfig};
+use polyphony_identity::{Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Key, Lifetimes, Name, Role};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,16 @@ pub struct Cluster {
     stop: CancellationToken,
 }
 
+/// As an installation's API, and the roots to trust: kubectl sends no token over plain HTTP.
+fn tls() -> (tokio_rustls::TlsAcceptor, String) {
+    let (now, identity) = (Clock::system().now(), Name::of_controller(Role::Api, DEFAULT_DOMAIN));
+    let authority = Authority::generate(DEFAULT_DOMAIN, Lifetimes::default(), now).unwrap();
+    let key = Key::generate().unwrap();
+    let papers = authority.certify_server(&key, &identity, &["127.0.0.1".into()], now).unwrap();
+    let credentials = Credentials::new(&key, &papers, Clock::system()).unwrap();
+    (Arc::new(credentials.server(Audience::Anybody, b"http/1.1").unwrap()).into(), papers.roots_pem())
+}
+
 // === impl Cluster ===
 
 impl Cluster {
@@ -30,16 +42,20 @@ impl Cluster {
         let config = ApiServerConfig {
             store_path: folder.path().join("store.redb"),
             token: "a-token-of-this-test".to_owned(),
-            users: Vec::new(),
+            bearers: Vec::new(),
+            by_certificate: None,
             crds: polyphony_api::crds::all().into_iter().map(|(_, crd)| serde_json::to_value(crd).unwrap()).collect(),
             allowed_hosts: Vec::new(),
         };
         let server = ApiServer::open(config).unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let (tls, roots) = tls();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let written = kubeconfig(&url, &roots, "polyphony", Credential::Token("a-token-of-this-test"));
         let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, server.kubeconfig(listener.local_addr().unwrap())).unwrap();
+        std::fs::write(&kubeconfig, written).unwrap();
         let token = stop.clone();
-        runtime.spawn(async move { server.serve(listener, token).await });
+        runtime.spawn(async move { server.serve(listener, Some(tls), token).await });
         Self { folder, kubeconfig, runtime, stop }
     }
 
