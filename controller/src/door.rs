@@ -63,10 +63,18 @@ pub enum Refused {
     Taken { name: String },
     #[error("nothing can be signed: {0}")]
     Authority(#[from] AuthorityError),
-    #[error("the host's API does not take it in now: {0}; try again")]
+    #[error("the host's API does not take it in now: {}; try again", brief(.0))]
     Api(#[from] kube::Error),
     #[error("the host's API took the device in and has not shown it since; try again")]
     Unseen,
+}
+
+/// An error of the API for people: a `Status` is for programs, but for its message.
+pub(crate) fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 // === impl Door ===

@@ -73,10 +73,17 @@ impl Failure {
 
 /// An error as it is printed: kubectl prefixes `error: ` to all but the server's own words.
 pub fn describe(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<Failure>() {
-        Some(failure) => terminal::lines(&failure.to_string()).into_owned(),
-        None => format!("error: {}", terminal::lines(&causes(error.as_ref()))),
-    }
+    // Not what has a context: that is told too.
+    let of_client = error.chain().next().and_then(|error| error.downcast_ref::<kube::Error>());
+    let text = match (error.downcast_ref::<Failure>(), of_client) {
+        (Some(failure), _) => failure.to_string(),
+        (None, Some(kube::Error::Api(status))) => status_text(status),
+        (None, Some(unreached)) if is_refused(unreached) => {
+            "The connection to the server of the kubeconfig was refused - did you specify the right host or port?\n(a control plane on this machine is started with `polyctl up`)".to_owned()
+        }
+        (None, _) => format!("error: {}", causes(error.as_ref())),
+    };
+    terminal::lines(&text).into_owned()
 }
 
 /// Whether whoever read our output has gone: no failure of ours.
@@ -91,11 +98,16 @@ pub fn causes(error: &dyn Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
-        let text = cause.to_string();
+        // A `Status` is for programs, but for its message.
+        let status = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => Some(status),
+            _ => None,
+        };
+        let text = status.map_or_else(|| cause.to_string(), |status| status.message.clone());
         if texts.last().is_none_or(|last| !last.contains(&text)) {
             texts.push(text);
         }
-        next = cause.source();
+        next = if status.is_some() { None } else { cause.source() };
     }
     texts.join(": ")
 }
@@ -126,7 +138,9 @@ fn status_text(status: &Status) -> String {
         return invalid_text(status);
     }
     if status.code == 401 || status.reason == "Unauthorized" {
-        return "error: You must be logged in to the server (Unauthorized): the token in the kubeconfig is not this server's".to_owned();
+        let why =
+            status.message.strip_prefix("Unauthorized: ").unwrap_or("what the kubeconfig shows is not this server's");
+        return format!("error: You must be logged in to the server (Unauthorized): {why}");
     }
     match status.reason.as_str() {
         "" => format!("Error from server: {}", status.message),
@@ -181,6 +195,22 @@ mod tests {
             "Error from server (NotFound): phones.polyphony.dev \"x\" not found"
         );
         assert_eq!(text(json!({"status": "Failure", "message": "odd", "code": 500})), "Error from server: odd");
+    }
+
+    #[test]
+    fn what_a_client_was_refused_is_told_in_the_same_words_and_without_the_status() {
+        let status = |code: u16, reason: &str, message: &str| {
+            let status = json!({"status": "Failure", "reason": reason, "code": code, "message": message});
+            kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()))
+        };
+        let refused = status(403, "Forbidden", "viewers change nothing");
+        assert_eq!(describe(&refused.into()), "Error from server (Forbidden): viewers change nothing");
+        let inner = anyhow::Error::new(status(403, "Forbidden", "viewers change nothing")).context("no key was made");
+        assert_eq!(describe(&inner), "error: no key was made: viewers change nothing");
+        let unknown = status(401, "Unauthorized", "Unauthorized: the certificate of user mia has run out");
+        assert!(describe(&unknown.into()).ends_with("(Unauthorized): the certificate of user mia has run out"));
+        let nobody = status(401, "Unauthorized", "Unauthorized");
+        assert!(describe(&nobody.into()).ends_with("is not this server's"));
     }
 
     #[test]

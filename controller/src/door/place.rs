@@ -12,6 +12,8 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use polyphony_identity::{Sealed, write_private};
 
+use super::brief;
+
 /// Where an authority is kept.
 #[derive(Clone)]
 pub enum Place {
@@ -32,7 +34,7 @@ pub enum PlaceError {
         "{place} is not what a controller wrote: {source}; put back a copy (`polyctl backup` makes one), since without it every phone has to join again"
     )]
     Garbled { place: String, source: serde_json::Error },
-    #[error("the Secret {name} of namespace {namespace}, which holds the authority: {source}")]
+    #[error("the Secret {name} of namespace {namespace}, which holds the authority: {}", brief(source))]
     Secret { namespace: String, name: String, source: Box<kube::Error> },
     #[error("there is no authority in {0}")]
     Missing(String),

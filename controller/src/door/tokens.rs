@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt};
 use polyphony_identity::{Digest, JoinToken};
 use tokio_util::sync::CancellationToken;
 
+use super::brief;
 use super::records::Sort;
 
 /// Their Secrets.
@@ -81,7 +82,7 @@ pub enum TokenBookError {
     OtherPhone { meant: String, found: String },
     #[error("too many devices use this join token at a time: try again")]
     Busy,
-    #[error("the API does not give or take join tokens: {0}")]
+    #[error("the API does not give or take join tokens: {}", brief(.0))]
     Api(#[from] kube::Error),
 }
 

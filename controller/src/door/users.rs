@@ -18,6 +18,7 @@ use polyphony_identity::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::brief;
 use super::records::Sort;
 
 /// Their Secrets.
@@ -84,7 +85,7 @@ pub enum UserError {
     Papers(#[from] CredentialsError),
     #[error("there is a user {0} already: `polyctl user delete {0}` takes it away")]
     Taken(String),
-    #[error("the API takes no user: {0}")]
+    #[error("the API takes no user: {}", brief(.0))]
     Api(#[from] kube::Error),
 }
 
