@@ -156,6 +156,7 @@ async fn start(
     let lifetimes = Lifetimes { leaf: flags.certificate_lifetime, ..Lifetimes::default() };
     let authority_in = |place| KeptAuthority::open(place, &flags.trust_domain, lifetimes);
     let (users, users_seen) = watch::channel(Arc::default());
+    let mut tasks = JoinSet::new();
     let (client, api_url, authority, api_server) = match &flags.kubeconfig {
         Some(path) => {
             let (client, api_url) = kubeconfig::client(path).await?;
@@ -172,6 +173,7 @@ async fn start(
             let own = embedded.serve(&authority, tls, stop_api, api_tasks).await?;
             let (client, _) = kubeconfig::client(&own).await?;
             ensure_namespace(&client, &api_url).await?;
+            spawn(&mut tasks, "the users", done(users::watch(client.clone(), users, stop.clone())));
             (client, api_url, authority, Some(server))
         }
     };
@@ -273,7 +275,6 @@ async fn start(
         token: metrics_token,
         users: users_seen,
     };
-    let mut tasks = JoinSet::new();
     let readers = Readers { keys: keys_seen, assigned: assigned_seen, are_plain: false };
     // Phones ask for it by the name that its certificate has.
     let weights_name = Name::of_controller(Role::Weights, domain.as_str()).dns();
@@ -298,7 +299,6 @@ async fn start(
         spawn(&mut tasks, name, done(server.keep(stop.clone())));
     }
     spawn(&mut tasks, "the join tokens", done(tokens::clean(client.clone(), stop.clone())));
-    spawn(&mut tasks, "the users", done(users::watch(client.clone(), users, stop.clone())));
     spawn(&mut tasks, "the keys of clients", done(client_keys::watch(client, client_keys, stop.clone())));
     let advertisement = discovery::advertise(flags.advertise, hub_listener.local_addr()?, &ca_hash)?;
     spawn(&mut tasks, "the hub", done(hub.run(hub_listener, stop.clone())));

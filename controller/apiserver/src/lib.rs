@@ -15,5 +15,6 @@ pub mod server;
 pub mod store;
 
 pub use server::{
-    ApiServer, ApiServerConfig, ApiServerError, BACKUP_PATH, Bearer, ByCertificate, Credential, Role, User, kubeconfig,
+    ApiServer, ApiServerConfig, ApiServerError, BACKUP_PATH, Bearer, ByCertificate, Credential, NobodyKnown, Role,
+    User, kubeconfig,
 };

@@ -17,6 +17,7 @@ mod lifetime;
 mod list;
 mod patch;
 mod path;
+mod places;
 mod protobuf;
 mod random;
 mod request;
@@ -42,7 +43,6 @@ use http::{HeaderMap, Uri, header};
 use polyphony_doorway::{Certificates, Doorway, Limits as DoorLimits};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -51,10 +51,11 @@ use crate::registry::RegistryError;
 use crate::store::backup::Backup;
 use crate::store::{Limits, Store, StoreError};
 use failure::Failure;
-pub use guard::{Bearer, ByCertificate, Role, User};
+pub use guard::{Bearer, ByCertificate, NobodyKnown, Role, User};
 use guard::{Guard, is_write};
 use kinds::Kinds;
 pub use kubeconfig::{Credential, kubeconfig};
+use places::Places;
 
 /// The Kubernetes whose surface this is.
 const VERSION: (&str, &str, &str) = ("1", "34", "v1.34.0+polyphony");
@@ -62,8 +63,6 @@ const VERSION: (&str, &str, &str) = ("1", "34", "v1.34.0+polyphony");
 const ADMIN: &str = "polyphony";
 /// Where an admin gets all that is stored, as [`Backup`]; no part of Kubernetes.
 pub const BACKUP_PATH: &str = "/backup";
-/// Watches that are open at the same time.
-const MAX_WATCHES: usize = 1024;
 /// Its connections may take so much of what the process may open.
 const PART_OF_DESCRIPTORS: usize = 4;
 /// How long open requests may go on after the shutdown began.
@@ -110,7 +109,7 @@ struct Inner {
     kinds: Kinds,
     guard: Guard,
     closing: CancellationToken,
-    watches: Arc<Semaphore>,
+    watches: Places,
     housekeeper: Option<JoinHandle<()>>,
 }
 
@@ -165,7 +164,7 @@ impl ApiServer {
             kinds,
             guard: Guard::new(bearers, config.by_certificate, config.allowed_hosts),
             closing,
-            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+            watches: Places::default(),
             housekeeper: Some(housekeeper),
         };
         Ok(ApiServer { inner: Arc::new(inner) })
@@ -249,7 +248,7 @@ async fn guarded(State(inner): State<Arc<Inner>>, mut request: Request, next: Ne
             return failure.into_response();
         }
     };
-    let checked = user.check(&method, &uri);
+    let checked = no_impersonation(request.headers()).and_then(|()| user.check(&method, &uri));
     let is_told = user.role != Role::Program && (is_write(&method, &uri) || checked.is_err());
     let response = match checked {
         Ok(()) => {
@@ -262,6 +261,14 @@ async fn guarded(State(inner): State<Arc<Inner>>, mut request: Request, next: Ne
         tracing::info!(target: "audit", user = %user.name, %method, path = uri.path(), code = response.status().as_u16(), "a write");
     }
     response
+}
+
+/// Whoever asks as somebody else is not answered as who they are.
+fn no_impersonation(headers: &HeaderMap) -> Result<(), Failure> {
+    match headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
+        Some(_) => Err(Failure::forbidden("nobody is impersonated here: ask as who you are, without --as")),
+        None => Ok(()),
+    }
 }
 
 /// Discovery, schema documents, reviews and resources: all that lies under `/api`, `/apis` and `/openapi`.

@@ -81,6 +81,26 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     Duration::try_from_secs_f64(seconds).map_err(|_| error())
 }
 
+/// How long something is good: as [`parse`], and of some time, in days too (`30d`).
+///
+/// # Errors
+/// When the text has another form, or is no time at all.
+pub fn lifetime(text: &str) -> Result<Duration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let parsed = match days {
+        Some(days) => Duration::from_secs(u64::from(days) * 86_400),
+        None if text.starts_with('-') => Duration::ZERO,
+        None => parse(text).map_err(|error| error.to_string())?,
+    };
+    match parsed < SHORTEST {
+        true => Err(format!("{text:?} is no time to be of use in: write 1s or more, such as 1h or 30d")),
+        false => Ok(parsed),
+    }
+}
+
+/// What is good for less is good for nothing.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +128,15 @@ mod tests {
             (3000 * day, "8y"),
         ] {
             assert_eq!(human(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn what_is_good_for_no_time_is_refused_and_days_are_taken() {
+        assert_eq!(lifetime("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(lifetime("1h30m"), Ok(Duration::from_secs(5_400)));
+        for wrong in ["-1s", "-5", "-1d", "0", "0s", "1ms", "0d", "1.5d", "d", "soon"] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
         }
     }
 

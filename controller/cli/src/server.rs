@@ -33,6 +33,8 @@ pub struct Server {
     address: String,
     /// What to do when nobody answers there.
     hint: String,
+    /// What its certificate has to lead to, in DER, where the kubeconfig says so.
+    roots: Vec<Vec<u8>>,
 }
 
 // === impl Server ===
@@ -46,13 +48,19 @@ impl Server {
         let address =
             config.cluster_url.authority().map_or_else(|| config.cluster_url.to_string(), ToString::to_string);
         let hint = format!("(from kubeconfig {origin}; a control plane on this machine is started with `polyctl up`)");
+        let roots = config.root_cert.clone().unwrap_or_default();
         let client = Client::try_from(config).map_err(|error| failure::causes(&error))?;
-        Ok(Self { client, address, hint })
+        Ok(Self { client, address, hint, roots })
     }
 
     /// `host:port`.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What its certificate has to lead to, in DER, where the kubeconfig says so.
+    pub(crate) fn roots(&self) -> &[Vec<u8>] {
+        &self.roots
     }
 
     /// For what others do with a client.

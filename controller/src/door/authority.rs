@@ -54,7 +54,11 @@ impl KeptAuthority {
                 authority
             }
         };
-        Ok(Self { place, lifetimes, authority: Arc::new(RwLock::new(authority)), changed: watch::Sender::new(()) })
+        let kept =
+            Self { place, lifetimes, authority: Arc::new(RwLock::new(authority)), changed: watch::Sender::new(()) };
+        // Before anything is signed by it: it may have run out while nobody ran.
+        kept.renew().await?;
+        Ok(kept)
     }
 
     /// Lets `work` look at the authority as it is now.
@@ -67,7 +71,7 @@ impl KeptAuthority {
         self.changed.subscribe()
     }
 
-    /// Takes up what others wrote, and makes anew whatever's time is mostly over or has not begun, until `stop`.
+    /// Takes up what others wrote, and makes anew what is due, until `stop`.
     pub async fn keep(self, stop: CancellationToken) {
         let mut looks = tokio::time::interval(match &self.place {
             Place::File(_) | Place::Folder { .. } => LOOK_EVERY,
@@ -105,19 +109,23 @@ impl KeptAuthority {
             tracing::info!(ca_hash = %authority.ca_hash(), "the authority was rotated");
             self.replace(authority);
         }
+        self.renew().await
+    }
+
+    /// Makes anew what is due.
+    async fn renew(&self) -> Result<(), KeptAuthorityError> {
         let now = Clock::system().now();
-        if self.with(|authority| authority.is_due(now)) {
-            // Somebody else may have been faster.
-            let renew = |authority: &mut Authority| match authority.is_due(now) {
-                true => authority.renew(now),
-                false => Ok(()),
-            };
-            let authority = rotate(&self.place, self.lifetimes, renew).await?;
-            tracing::info!(
-                "the authority has a new issuer, since the time of the one before was mostly over or had not begun"
-            );
-            self.replace(authority);
+        if !self.with(|authority| authority.is_due(now)) {
+            return Ok(());
         }
+        // Somebody else may have been faster.
+        let renew = |authority: &mut Authority| match authority.is_due(now) {
+            true => authority.renew(now),
+            false => Ok(()),
+        };
+        let authority = rotate(&self.place, self.lifetimes, renew).await?;
+        tracing::info!(ca_hash = %authority.ca_hash(), "the authority was made anew by its key, since its time was mostly over or had not begun");
+        self.replace(authority);
         Ok(())
     }
 
@@ -155,10 +163,26 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::os::unix::fs::PermissionsExt;
 
-    use polyphony_identity::DEFAULT_DOMAIN;
+    use polyphony_identity::{DEFAULT_DOMAIN, Role};
 
     use super::*;
     use crate::door::place::path_in;
+    use crate::door::servers::Server;
+
+    #[tokio::test]
+    async fn an_authority_that_ran_out_while_nobody_ran_is_made_anew_before_it_signs() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::File(path_in(folder.path()));
+        // A board without a clock, and one whose clock was ahead.
+        for first in [3_600, 4_000_000_000] {
+            let old = Authority::generate(DEFAULT_DOMAIN, Lifetimes::default(), first).unwrap();
+            place.write(&old.sealed()).await.unwrap();
+            let kept = KeptAuthority::open(place.clone(), DEFAULT_DOMAIN, Lifetimes::default()).await.unwrap();
+            assert_eq!(kept.with(Authority::ca_hash), old.ca_hash());
+            Server::new(&kept, Role::Api, Vec::new()).unwrap();
+            assert!(place.read().await.unwrap().unwrap() == kept.with(Authority::sealed), "it is kept so");
+        }
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_authority_outlives_the_process_and_is_taken_up_when_it_is_rotated() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client};
 use polyphony_api::SYSTEM_NAMESPACE;
@@ -73,6 +73,22 @@ impl Sort {
         self.api(client).create(&PostParams::default(), secret).await.map(drop)
     }
 
+    /// Writes one, in place of what is there.
+    ///
+    /// # Errors
+    /// What the API answers; a conflict where a Secret of that name is none of the sort.
+    pub async fn put(self, client: &Client, secret: &Secret) -> Result<(), kube::Error> {
+        let (api, name) = (self.api(client), secret.metadata.name.clone().unwrap_or_default());
+        match api.get_opt(&name).await? {
+            Some(there) if self.record(&there).is_some() => {
+                let mut new = secret.clone();
+                new.metadata.resource_version = there.metadata.resource_version;
+                api.replace(&name, &PostParams::default(), &new).await.map(drop)
+            }
+            _ => self.create(client, secret).await,
+        }
+    }
+
     /// All Secrets of the type.
     ///
     /// # Errors
@@ -87,9 +103,16 @@ impl Sort {
     /// # Errors
     /// What the API answers.
     pub async fn delete(self, client: &Client, name: &str) -> Result<bool, kube::Error> {
-        match self.api(client).delete(&self.name_of(name), &DeleteParams::default()).await {
+        let (api, name) = (self.api(client), self.name_of(name));
+        // Somebody may have another Secret of such a name.
+        let Some(secret) = api.get_opt(&name).await?.filter(|secret| self.record(secret).is_some()) else {
+            return Ok(false);
+        };
+        let this_one = Preconditions { uid: secret.metadata.uid, resource_version: None };
+        match api.delete(&name, &DeleteParams { preconditions: Some(this_one), ..DeleteParams::default() }).await {
             Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            // It went meanwhile, or another came in its place.
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -55,18 +55,26 @@ impl Server {
         let mut changes = self.authority.changes();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The authority is another one than that of the certificate.
+        let mut is_behind = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                changed = changes.changed() => if changed.is_err() { return },
-                _ = looks.tick() => if !self.credentials.own().is_due(Clock::system().now()) { continue },
+                changed = changes.changed() => match changed {
+                    Ok(()) => is_behind = true,
+                    Err(_) => return,
+                },
+                _ = looks.tick() => if !is_behind && !self.credentials.own().is_due(Clock::system().now()) { continue },
             }
             let renewed = papers(&self.authority, self.role, &self.hosts, &self.key).map_err(|error| error.to_string());
             let taken = renewed
                 .and_then(|papers| self.credentials.replace(&self.key, &papers).map_err(|error| error.to_string()));
-            if let Err(why) = taken {
-                tracing::error!(role = %self.role, %why, "a certificate of this process cannot be renewed");
-                tokio::time::sleep(PAUSE).await;
+            match taken {
+                Ok(()) => is_behind = false,
+                Err(why) => {
+                    tracing::error!(role = %self.role, %why, "a certificate of this process cannot be renewed, and is tried again");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }

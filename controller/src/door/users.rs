@@ -24,6 +24,9 @@ use super::records::Sort;
 /// Their Secrets.
 const USERS: Sort = Sort { secret_type: "polyphony.dev/user", prefix: "user-", plural: "users" };
 
+/// Names of who comes by a token, or as this process: no two are told apart in the audit by more than their names.
+const RESERVED: [&str; 3] = ["polyphony", "viewer", "controller"];
+
 const KEY: &str = "public-key";
 const ROLE: &str = "role";
 const EXPIRES: &str = "expires";
@@ -66,7 +69,7 @@ pub enum NoUser {
     Nameless,
     #[error("the certificate of this connection is of {0}, and users alone come in by one")]
     Other(Name),
-    #[error("the certificate of {0} has run out: an admin makes a new one with `polyctl user create`")]
+    #[error("the certificate of {0} has run out: an admin makes a new one with `polyctl user create --again`")]
     RunOut(Name),
     #[error("nobody of the name {0} is recorded with the key of this certificate: it was deleted, or made anew")]
     Unknown(String),
@@ -83,23 +86,28 @@ pub enum UserError {
     Authority(#[from] AuthorityError),
     #[error(transparent)]
     Papers(#[from] CredentialsError),
-    #[error("there is a user {0} already: `polyctl user delete {0}` takes it away")]
+    #[error("there is a user {0} already: --again makes it anew, and what it has shown is good no more")]
     Taken(String),
+    #[error("{0} is who comes by the token of a kubeconfig: choose another name")]
+    Reserved(String),
     #[error("the API takes no user: {}", brief(.0))]
     Api(#[from] kube::Error),
 }
 
-/// Makes a user of `name`: its certificate is of a new key, or of the one that signed `request` (PKCS #10, PEM), and as good as `authority` signs.
+/// Signs for a user of `name`: the certificate is of a new key, or of the one that signed `request` (PKCS #10, PEM), and as good as `authority` makes it. It
+/// lets nobody in before [`record`].
 ///
 /// # Errors
-/// [`UserError`]; nothing is recorded then.
-pub async fn create(
-    client: &Client,
+/// [`UserError`].
+pub fn sign(
     authority: &Authority,
     (name, part): (&str, Part),
     request: Option<&str>,
     now: u64,
 ) -> Result<Issued, UserError> {
+    if RESERVED.contains(&name) {
+        return Err(UserError::Reserved(name.to_owned()));
+    }
     let key = if request.is_none() { Some(Key::generate()?) } else { None };
     let request = match (&key, request) {
         (Some(key), _) => key.request()?,
@@ -108,11 +116,23 @@ pub async fn create(
     let papers = authority.certify(&Signed::read(&request)?, &Name::new(Role::User, name, authority.domain()), now)?;
     let Proven { key: digest, not_after, .. } = papers.holder()?;
     let account = Account { name: name.to_owned(), part, key: digest, expires: not_after };
-    match USERS.create(client, &account.secret()).await {
-        Ok(()) => Ok(Issued { account, papers, key }),
-        Err(kube::Error::Api(status)) if status.code == 409 => Err(UserError::Taken(name.to_owned())),
-        Err(error) => Err(error.into()),
-    }
+    Ok(Issued { account, papers, key })
+}
+
+/// Lets a user in: a new one, or with `is_again` one of that name in place of what was.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn record(client: &Client, account: &Account, is_again: bool) -> Result<(), UserError> {
+    let secret = account.secret();
+    let written = match is_again {
+        true => USERS.put(client, &secret).await,
+        false => USERS.create(client, &secret).await,
+    };
+    written.map_err(|error| match error {
+        kube::Error::Api(status) if status.code == 409 => UserError::Taken(account.name.clone()),
+        error => error.into(),
+    })
 }
 
 /// All users, in the order of their names.
@@ -133,9 +153,9 @@ pub async fn delete(client: &Client, name: &str) -> Result<bool, kube::Error> {
     USERS.delete(client, name).await
 }
 
-/// Tells `accounts` of the users that there are, as they change, until `stop`.
-pub async fn watch(client: Client, accounts: watch::Sender<Arc<Accounts>>, stop: CancellationToken) {
-    let read = |secrets: &[Arc<Secret>]| Accounts::new(secrets.iter().filter_map(|secret| Account::of(secret)));
+/// Tells `accounts` of the users that there are, as they change, until `stop`. None are known before the first list.
+pub async fn watch(client: Client, accounts: watch::Sender<Arc<Option<Accounts>>>, stop: CancellationToken) {
+    let read = |secrets: &[Arc<Secret>]| Some(Accounts::new(secrets.iter().filter_map(|secret| Account::of(secret))));
     USERS.watch(client, read, accounts, stop).await;
 }
 

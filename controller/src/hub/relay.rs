@@ -243,7 +243,7 @@ pub(super) async fn carry(
     }
 }
 
-/// Ends when all is written and no TLS holds it back. Whatever is taken counts: a slow way is no dead one.
+/// Ends when all is written and no TLS holds it back. Whatever is taken counts, and under TLS a record: a slow way is no dead one.
 async fn pass_on(
     mut piece: &[u8],
     to: &mut (impl AsyncWrite + Unpin),

@@ -38,14 +38,16 @@ pub struct Door {
     pub own_address: SocketAddr,
     /// What who scrapes has to show, or a user's certificate; none where everybody here may.
     pub token: Option<Secret>,
-    pub users: watch::Receiver<Arc<Accounts>>,
+    pub users: watch::Receiver<Arc<Option<Accounts>>>,
 }
 
 // === impl Door ===
 
 impl Door {
     fn is_user(&self, shown: Option<&Certificates>) -> bool {
-        shown.is_some_and(|shown| self.users.borrow().user(shown, Clock::system().now()).is_ok())
+        let accounts = self.users.borrow().clone();
+        let accounts = accounts.as_ref().as_ref();
+        shown.zip(accounts).is_some_and(|(shown, accounts)| accounts.user(shown, Clock::system().now()).is_ok())
     }
 }
 
@@ -59,7 +61,7 @@ pub fn router(door: Door) -> Router {
             TARGETS,
             get(async |State(door): State<Arc<Door>>| Json(targets::listing(door.own_address, &door.metrics.phones()))),
         )
-        .layer(from_fn_with_state(door.clone(), check_token))
+        .layer(from_fn_with_state(door.clone(), let_in))
         .route("/healthz", get(async |State(door): State<Arc<Door>>| ok_unless(door.reach.hangs(Instant::now()))))
         .route("/readyz", get(async |State(door): State<Arc<Door>>| ok_unless(door.reach.out_of_reach(Instant::now()))))
         .fallback(async || {
@@ -71,12 +73,15 @@ pub fn router(door: Door) -> Router {
         .with_state(door)
 }
 
-async fn check_token(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let is_let_in = match &door.token {
         None => true,
-        Some(token) => token.matches(given) || door.is_user(request.extensions().get::<Certificates>()),
+        // A token that is shown counts, as at the API.
+        Some(token) => match given {
+            Some(given) => token.matches(given.strip_prefix("Bearer ").unwrap_or_default()),
+            None => door.is_user(request.extensions().get::<Certificates>()),
+        },
     };
     if !is_let_in {
         tracing::warn!(path = %request.uri().path(), "a scrape without the token of --metrics-token-file, or a user's certificate, was refused");

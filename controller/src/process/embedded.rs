@@ -3,9 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use polyphony_apiserver::{ApiServer, ApiServerConfig, Bearer, ByCertificate, Credential, Role, User, kubeconfig};
+use polyphony_apiserver::{
+    ApiServer, ApiServerConfig, Bearer, ByCertificate, Credential, NobodyKnown, Role, User, kubeconfig,
+};
 use polyphony_identity::{Authority, Clock, random_word, write_private};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -27,6 +30,9 @@ const PROGRAM: &str = "controller";
 /// Letters of a token that lives as long as this process.
 const OWN_TOKEN: usize = 40;
 
+/// After a kubeconfig could not be written.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// An embedded API whose store is open, and whose port is not yet.
 pub(super) struct Embedded {
     server: ApiServer,
@@ -47,7 +53,7 @@ struct Kubeconfigs {
 
 impl Embedded {
     /// Opens the store, which is this process's alone from then on. Users who show a certificate are those of `accounts`.
-    pub(super) async fn open(flags: &Flags, accounts: watch::Receiver<Arc<Accounts>>) -> anyhow::Result<Self> {
+    pub(super) async fn open(flags: &Flags, accounts: watch::Receiver<Arc<Option<Accounts>>>) -> anyhow::Result<Self> {
         let listener = listen(flags.api_address, "--api-address").await?;
         let admin = Secret::in_file(&flags.data_dir.join("token"))?;
         let viewer = Secret::in_file(&flags.data_dir.join("viewer-token"))?;
@@ -59,8 +65,11 @@ impl Embedded {
             token: token.to_owned(),
             user: User { name: name.to_owned(), role },
         };
-        let by_certificate: ByCertificate =
-            Arc::new(move |shown| accounts.borrow().user(shown, Clock::system().now()).map_err(|why| why.to_string()));
+        let by_certificate: ByCertificate = Arc::new(move |shown| {
+            let accounts = accounts.borrow().clone();
+            let accounts = accounts.as_ref().as_ref().ok_or(NobodyKnown::Yet)?;
+            accounts.user(shown, Clock::system().now()).map_err(|why| NobodyKnown::Because(why.to_string()))
+        });
         let config = ApiServerConfig {
             store_path: store_in(&flags.data_dir),
             token: admin.reveal().to_owned(),
@@ -116,13 +125,20 @@ impl Kubeconfigs {
 
     async fn keep(self, authority: KeptAuthority, stop: CancellationToken) {
         let mut changes = authority.changes();
+        let mut is_behind = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(PAUSE), if is_behind => {}
             }
-            if let Err(error) = self.write(&authority.with(Authority::sealed).roots_pem()) {
-                tracing::error!(error = format!("{error:#}"), "the kubeconfigs name roots of before");
+            let written = self.write(&authority.with(Authority::sealed).roots_pem());
+            is_behind = written.is_err();
+            if let Err(error) = written {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the kubeconfigs name roots of before, which is tried again: is there room, and may this user write there?"
+                );
             }
         }
     }

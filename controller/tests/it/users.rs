@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
 use polyphony_api::{Model, Phone, SYSTEM_NAMESPACE};
 use polyphony_apiserver::{Credential, kubeconfig as text_of};
 use polyphony_controller::door::authority::rotate;
 use polyphony_controller::door::place::{Place, path_in};
-use polyphony_controller::door::users::{self, Part, UserError};
+use polyphony_controller::door::users::{self, Issued, Part, UserError};
 use polyphony_controller::{Process, kubeconfig};
 use polyphony_identity::{
     Authority, Clock, Credentials, DEFAULT_DOMAIN, Key, Lifetimes, Name, Papers, Role, Signed, Whom,
@@ -48,6 +48,18 @@ fn papers_of(authority: &Authority, role: Role, name: &str) -> (Papers, Key) {
     (authority.certify(&request, &name, Clock::system().now()).unwrap(), key)
 }
 
+/// A new user of the API that `client` speaks with.
+async fn made(
+    client: &Client,
+    authority: &Authority,
+    who: (&str, Part),
+    request: Option<&str>,
+) -> Result<Issued, UserError> {
+    let issued = users::sign(authority, who, request, Clock::system().now())?;
+    users::record(client, &issued.account, false).await?;
+    Ok(issued)
+}
+
 async fn code_of(client: &Client) -> Result<usize, (u16, String)> {
     match Api::<Phone>::all(client.clone()).list(&ListParams::default()).await {
         Ok(phones) => Ok(phones.items.len()),
@@ -61,7 +73,7 @@ async fn a_certificate_lets_in_its_user_as_long_as_they_are_recorded_and_no_phon
     let folder = tempfile::tempdir().unwrap();
     let farm = Farm::start(folder.path()).await;
     let (authority, now) = (authority_of(folder.path()).await, Clock::system().now());
-    let mia = users::create(&farm.client, &authority, ("mia", Part::Viewer), None, now).await.unwrap();
+    let mia = made(&farm.client, &authority, ("mia", Part::Viewer), None).await.unwrap();
     let mia = client_of(folder.path(), &mia.papers, &mia.key.unwrap()).await;
     until("mia is let in", async || code_of(&mia).await.map_err(|why| format!("{why:?}"))).await;
     // She looks, and does nothing.
@@ -76,13 +88,15 @@ async fn a_certificate_lets_in_its_user_as_long_as_they_are_recorded_and_no_phon
     // One whose key stays where it was made, and who may do all.
     let key = Key::generate().unwrap();
     let request = key.request().unwrap();
-    let ops = users::create(&farm.client, &authority, ("ops", Part::Admin), Some(&request), now).await.unwrap();
+    let ops = made(&farm.client, &authority, ("ops", Part::Admin), Some(&request)).await.unwrap();
     assert!(ops.key.is_none() && ops.account.key == key.digest());
     let ops = client_of(folder.path(), &ops.papers, &key).await;
     until("ops is let in", async || code_of(&ops).await.map_err(|why| format!("{why:?}"))).await;
     assert_eq!(secrets(&ops).list(&ListParams::default()).await.unwrap().items.len(), 2);
-    let again = users::create(&farm.client, &authority, ("mia", Part::Admin), None, now).await;
+    let again = made(&farm.client, &authority, ("mia", Part::Admin), None).await;
     assert!(matches!(again, Err(UserError::Taken(_))));
+    let reserved = made(&farm.client, &authority, ("polyphony", Part::Admin), None).await;
+    assert!(matches!(reserved, Err(UserError::Reserved(_))));
     // Nobody else: a phone, a server, who signed for the same name elsewhere, and who is of no record.
     for (role, name) in [(Role::Phone, "mia"), (Role::Hub, "controller"), (Role::Gateway, "mia")] {
         let (papers, key) = papers_of(&authority, role, name);
@@ -95,6 +109,24 @@ async fn a_certificate_lets_in_its_user_as_long_as_they_are_recorded_and_no_phon
     let other = Authority::generate(DEFAULT_DOMAIN, Lifetimes::default(), now).unwrap();
     let (papers, key) = papers_of(&other, Role::User, "mia");
     assert_eq!(code_of(&client_of(folder.path(), &papers, &key).await).await.unwrap_err().0, 0, "no TLS comes about");
+    // Made anew, with another key: what was shown before is nobody's.
+    let anew = users::sign(&authority, ("ops", Part::Viewer), None, now).unwrap();
+    users::record(&farm.client, &anew.account, true).await.unwrap();
+    until("ops is who came last", async || match code_of(&ops).await {
+        Err((401, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let ops = client_of(folder.path(), &anew.papers, &anew.key.unwrap()).await;
+    // A Secret of somebody else's with such a name is left alone.
+    let other = Secret {
+        metadata: ObjectMeta { name: Some("user-other".into()), ..ObjectMeta::default() },
+        ..Secret::default()
+    };
+    secrets(&farm.client).create(&PostParams::default(), &other).await.unwrap();
+    assert!(!users::delete(&farm.client, "other").await.unwrap());
+    assert!(made(&farm.client, &authority, ("other", Part::Viewer), None).await.is_err());
+    assert!(secrets(&farm.client).get_opt("user-other").await.unwrap().is_some());
     // To be deleted is to be shut out, on connections that are open too.
     assert!(users::delete(&farm.client, "mia").await.unwrap());
     until("mia is shut out", async || match code_of(&mia).await {
@@ -166,14 +198,18 @@ async fn metrics_are_shown_for_a_token_or_a_users_certificate() {
     assert_eq!(scrape(&papers, &key, "").await, "401", "a phone");
     assert_eq!(scrape(&papers, &key, "Authorization: Bearer wrong\r\n").await, "401");
     assert_eq!(scrape(&papers, &key, "Authorization: Bearer scrape\r\n").await, "200");
-    let now = Clock::system().now();
-    let grafana = users::create(&client, &authority, ("grafana", Part::Viewer), None, now).await.unwrap();
+    let grafana = made(&client, &authority, ("grafana", Part::Viewer), None).await.unwrap();
     let key = grafana.key.unwrap();
     until("the user is let in", async || match scrape(&grafana.papers, &key, "").await.as_str() {
         "200" => Ok(()),
         other => Err(other.to_owned()),
     })
     .await;
+    assert_eq!(
+        scrape(&grafana.papers, &key, "Authorization: Bearer wrong\r\n").await,
+        "401",
+        "a token that is shown counts"
+    );
     stop.cancel();
     running.await.unwrap().unwrap();
 }

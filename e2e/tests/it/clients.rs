@@ -1,6 +1,7 @@
 //! Other people's clients: the real kubectl, and the official openai package.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -75,10 +76,13 @@ fn the_real_kubectl_works_unchanged() {
 fn the_real_kubectl_comes_by_a_certificate_and_may_what_its_user_may() {
     let shelf = Shelf::up(1, "64Mi").unwrap();
     let Some(kubectl) = kubectl(&shelf) else { return };
-    let made = shelf.polyctl(&["user", "create", "mia", "--expires", "1h"]).unwrap().ok().unwrap();
-    assert!(made.stderr.contains("user mia is viewer for 60m"), "{}", made.stderr);
     let path = shelf.data_dir().join("mia.kubeconfig");
-    std::fs::write(&path, made.stdout).unwrap();
+    let create = ["user", "create", "mia", "--expires", "1h", "--out", path.to_str().unwrap()];
+    let made = shelf.polyctl(&create).unwrap().ok().unwrap();
+    assert!(made.stderr.contains("user mia is viewer for 60m"), "{}", made.stderr);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = shelf.polyctl(&create).unwrap();
+    assert!(again.code != 0 && again.stderr.contains("--again"), "{again:?}");
     let mia = |arguments: &[&str]| kubectl(&[&["--kubeconfig", path.to_str().unwrap()], arguments].concat());
     let who = mia(&["auth", "whoami"]).ok().unwrap().stdout;
     assert!(who.contains("mia") && who.contains("polyphony:viewers"), "{who}");

@@ -232,9 +232,6 @@ fn no_secret_is_in_any_log() {
     let said = lab.refused_with(&line.token, &[&["join"], &arguments[..]].concat());
     let mut secrets = lab.tokens();
     secrets.extend([key, line.token]);
-    let kubeconfig = lab.polyctl(&["user", "create", "mia"]).unwrap().ok().unwrap().stdout;
-    let kubeconfig: serde_json::Value = serde_json::from_str(&kubeconfig).unwrap();
-    secrets.push(kubeconfig["users"][0]["user"]["client-key-data"].as_str().unwrap().to_owned());
     let api_token = std::fs::read_to_string(lab.path("data/token")).unwrap().trim().to_owned();
     secrets.push(api_token);
     let pems = [lab.path("data/authority.json"), lab.path("host/.polyphony/agent/identity/key.pem")];

@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -99,7 +99,7 @@ async fn attend(
     limits: Arc<Limits>,
     shutdown: CancellationToken,
 ) {
-    let guest = &place.guest;
+    let (guest, from) = (&place.guest, stream.peer_addr().ok());
     let mut overdue = pin!(guest.overdue(&limits));
     let entered = tokio::select! {
         biased;
@@ -107,8 +107,16 @@ async fn attend(
         () = overdue.as_mut() => return,
         () = shutdown.cancelled() => return,
     };
-    // Who speaks neither has no way to read an answer.
-    let Ok(stream) = entered else { return };
+    let stream = match entered {
+        Ok(stream) => stream,
+        // Who speaks neither has no way to read an answer.
+        Err(error) => {
+            if error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) {
+                tracing::info!(target: "audit", from = ?from, %error, "TLS did not come about");
+            }
+            return;
+        }
+    };
     let certificates = stream.certificates();
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().extend(certificates.clone());

@@ -193,6 +193,12 @@ impl Authority {
         key_digest(&self.root).expect("an authority holds certificates that were read")
     }
 
+    /// Whether a certificate (DER) is of this root, or of one of before that is trusted still.
+    pub fn has_root(&self, certificate: &[u8]) -> bool {
+        let key = key_digest(&CertificateDer::from(certificate));
+        key.is_some() && std::iter::once(&self.root).chain(&self.retired).any(|root| key_digest(root) == key)
+    }
+
     /// The digests of roots of before that are trusted still, and when they end.
     pub fn retired(&self) -> impl Iterator<Item = (Digest, u64)> {
         let of = |root: &CertificateDer<'_>| Some((key_digest(root)?, validity_of(root)?.1));

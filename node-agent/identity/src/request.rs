@@ -1,6 +1,8 @@
 //! Requests: what a device sends to be given a certificate. Signed by its key, which so never travels; the name is the hub's to give.
 
 use rcgen::{CertificateParams, CertificateSigningRequestParams, PublicKeyData};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
 
 use crate::digest::Digest;
 use crate::key::{Key, KeyError};
@@ -10,8 +12,10 @@ use crate::key::{Key, KeyError};
 pub enum RequestError {
     #[error("the request for a certificate has {0} bytes, and none has more than {MAX_BYTES}")]
     TooLong(usize),
-    #[error("the request for a certificate cannot be used: {0}")]
+    #[error("the request for a certificate cannot be used: {0}; it is PKCS #10 in PEM, as `openssl req -new` makes it")]
     Garbled(rcgen::Error),
+    #[error("the request is of a kind of key that is not certified: take one of ECDSA on P-256")]
+    Key,
 }
 
 /// A request whose signature is right: somebody holds the key.
@@ -49,7 +53,15 @@ impl Signed {
             return Err(RequestError::TooLong(pem.len()));
         }
         let request = CertificateSigningRequestParams::from_pem(pem).map_err(RequestError::Garbled)?;
-        let key = Digest::of_spki(&request.public_key.subject_public_key_info());
+        let written = request.public_key.subject_public_key_info();
+        let key = Digest::of_spki(&written);
+        // The kind of a key is taken from its signature, which for some is not enough: what is signed has to be what was asked for.
+        let der =
+            pem::parse(pem).map_err(|_| RequestError::Garbled(rcgen::Error::CouldNotParseCertificationRequest))?;
+        let asked = X509CertificationRequest::from_der(der.contents());
+        if asked.is_ok_and(|(_, asked)| asked.certification_request_info.subject_pki.raw != written) {
+            return Err(RequestError::Key);
+        }
         Ok(Self { public_key: request.public_key, key })
     }
 }
@@ -59,12 +71,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// As `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-384` makes it.
+    const P384: &str = "-----BEGIN CERTIFICATE REQUEST-----\n\
+        MIH3MH8CAQAwADB2MBAGByqGSM49AgEGBSuBBAAiA2IABCG/VP5rW5ObBVxPC6mS\n\
+        vYcR/8BmtysZtZpzT/QVj2JvaVfqQ8UpO7XJmdtLDI2GE5CdABbdTpgwYUJKVH8M\n\
+        scpgMx/ESmFMXUh7F78CJDVm1NlLF6/UFTXJkXbt0j1m9qAAMAoGCCqGSM49BAMC\n\
+        A2gAMGUCMDXAUPDjPqDzY6koY/3vZVZpgE8XfRJ5Fwl8FhtcUod2NjMHynS+QcGX\n\
+        FzNOlUcSggIxAIDLKVkG6gUNBUBhQFZcejIYllqSGr+PTqVrJGo/PCAcYDxLB8kA\n\
+        ze6EQ2Idi4PqPQ==\n\
+        -----END CERTIFICATE REQUEST-----\n";
+
     #[test]
     fn a_request_shows_that_its_key_is_held() {
         let key = Key::generate().unwrap();
         let request = key.request().unwrap();
         assert_eq!(Signed::read(&request).unwrap().key, key.digest());
         assert!(matches!(Signed::read(&"x".repeat(MAX_BYTES + 1)), Err(RequestError::TooLong(_))));
+        // The signature of one on P-384 does not tell its curve.
+        assert_eq!(Signed::read(P384).err(), Some(RequestError::Key));
         // A byte of its signature.
         let lines: Vec<&str> = request.lines().collect();
         let last = lines[lines.len() - 2];

@@ -147,6 +147,13 @@ impl Failure {
     }
 
     /// The body did not come in time.
+    /// It will be, in a moment: clients come back by themselves.
+    pub fn not_yet(why: &str) -> Self {
+        let mut failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", why);
+        failure.0.details = json!({"retryAfterSeconds": 1});
+        failure
+    }
+
     pub fn slow() -> Self {
         Failure::new(StatusCode::REQUEST_TIMEOUT, "Timeout", "the body of the request did not come in time")
     }

@@ -24,8 +24,17 @@ pub struct Bearer {
     pub user: User,
 }
 
-/// Whose the certificates of a connection are, or why they let nobody in. Asked for each request, so that who is no user any more is none at once.
-pub type ByCertificate = Arc<dyn Fn(&Certificates) -> Result<User, String> + Send + Sync>;
+/// Whose the certificates of a connection are. Asked for each request, so that who is no user any more is none at once.
+pub type ByCertificate = Arc<dyn Fn(&Certificates) -> Result<User, NobodyKnown> + Send + Sync>;
+
+/// Why certificates let nobody in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NobodyKnown {
+    /// Who is a user is not known yet.
+    Yet,
+    /// They are no user's.
+    Because(String),
+}
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +62,7 @@ pub const READS: [&str; 3] = ["get", "list", "watch"];
 impl User {
     /// Whether it may do that with a resource of that plural: what [`Self::check`] says of its requests.
     pub fn may(&self, verb: &str, plural: &str) -> bool {
-        self.role != Role::Viewer || (READS.contains(&verb) && !["secrets", "*"].contains(&plural))
+        self.role != Role::Viewer || (READS.contains(&verb) && plural != "secrets" && !plural.contains('*'))
     }
 
     /// Whether it may send that.
@@ -93,9 +102,10 @@ impl Guard {
     pub fn check(&self, uri: &Uri, headers: &HeaderMap, shown: Option<&Certificates>) -> Result<User, Failure> {
         self.hosts.check(uri, headers).map_err(|refused| Failure::forbidden(refused.to_string()))?;
         match (headers.get(header::AUTHORIZATION), shown.filter(|shown| !shown.0.is_empty()), &self.by_certificate) {
-            (None, Some(shown), Some(by_certificate)) => {
-                by_certificate(shown).map_err(|why| Failure::unauthorized(Some(&why)))
-            }
+            (None, Some(shown), Some(by_certificate)) => by_certificate(shown).map_err(|why| match why {
+                NobodyKnown::Yet => Failure::not_yet("users are not known yet"),
+                NobodyKnown::Because(why) => Failure::unauthorized(Some(&why)),
+            }),
             (authorization, ..) => {
                 let text = authorization.and_then(|value| value.to_str().ok());
                 self.bearer(text).cloned().ok_or_else(|| Failure::unauthorized(None))
@@ -163,7 +173,7 @@ mod tests {
         let shown = |der: &[u8]| Certificates(Arc::new([CertificateDer::from(der.to_vec())]));
         let by_certificate: ByCertificate = Arc::new(move |shown| match shown.0[0] == known {
             true => Ok(user(Role::Viewer)),
-            false => Err("of phone a".into()),
+            false => Err(NobodyKnown::Because("of phone a".into())),
         });
         let guard = Guard::new(vec![bearer("secret", Role::Admin)], Some(by_certificate), Vec::new());
         let check = |authorization: Option<&'static str>, shown: &Certificates| {

@@ -29,6 +29,7 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// One request with its body and what it names.
 struct Call {
+    user: User,
     target: Target,
     params: Params,
     form: Form,
@@ -41,18 +42,18 @@ pub async fn answer(inner: Arc<Inner>, request: Request) -> Result<Response, Fai
     let (Parts { method, uri, headers, extensions, .. }, body) = request.into_parts();
     let bytes = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, body::LIMIT)).await;
     let bytes = bytes.map_err(|_| Failure::slow())?.map_err(|_| Failure::too_large(body::LIMIT))?;
+    let user = extensions.get::<User>().cloned().ok_or_else(|| Failure::unauthorized(None))?;
     if method == Method::POST
         && let Some(kind) = reviews::kind_at(uri.path())
-        && let Some(user) = extensions.get::<User>()
     {
         let asked = body::decode(&bytes, Encoding::of_object(&headers)?)?.value;
-        let answer = reviews::answer(kind, &asked, user, &inner.kinds.current());
+        let answer = reviews::answer(kind, &asked, &user, &inner.kinds.current());
         return Ok(answer::respond(StatusCode::CREATED, &answer, &[]));
     }
     let target = Target::parse(&inner.kinds.current(), uri.path())?;
     let params = Params::parse(&uri)?;
     let form = Form::accepted(&headers)?;
-    let call = Call { target, params, form, headers, bytes };
+    let call = Call { user, target, params, form, headers, bytes };
     let defines = !method.is_safe() && call.target.kind.resource() == DEFINITIONS;
     let named = call.target.name.is_some();
     let response = match (method, named) {
@@ -119,8 +120,8 @@ impl Call {
     }
 
     fn watch(self, inner: &Inner) -> Result<Response, Failure> {
-        let place = inner.watches.clone().try_acquire_owned();
-        let place = place.map_err(|_| Failure::too_many_requests("too many watches are open: close some"))?;
+        let place = inner.watches.take(&self.user);
+        let place = place.ok_or_else(|| Failure::too_many_requests("too many watches are open: close some"))?;
         let closing = inner.closing.clone();
         watch::start(inner.store.reader(), self.target, self.params, self.form, closing, place)
     }

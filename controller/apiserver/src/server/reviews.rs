@@ -14,7 +14,8 @@ pub const REVIEWS: [(&str, &str, &str, &str, &str); 3] = [
 ];
 
 /// What is no resource and may be read by everybody who may come in.
-const OPEN_PATHS: [&str; 8] = ["/api", "/api/*", "/apis", "/apis/*", "/openapi/*", "/version", "/healthz", "/readyz"];
+const OPEN_PATHS: [&str; 9] =
+    ["/api", "/api/*", "/apis", "/apis/*", "/openapi/*", "/version", "/healthz", "/livez", "/readyz"];
 
 /// The kind of review that is asked for at `path`, if one is.
 pub fn kind_at(path: &str) -> Option<(String, &'static str)> {
@@ -56,15 +57,20 @@ fn is_allowed(user: &User, spec: &Value) -> bool {
         Value::Object(_) => {
             let asked = &spec["nonResourceAttributes"];
             let method = Method::from_bytes(text(asked, "verb").to_uppercase().as_bytes());
-            // A path with a star in it asks for all that begin so, and `*` for all.
-            match (method, text(asked, "path").parse::<Uri>()) {
-                (Ok(method), Ok(uri)) if uri.path() != "*" => user.check(&method, &uri).is_ok(),
+            // One with a star in it asks for all that begin so, and not all of any may be read but of these.
+            let path = text(asked, "path");
+            match (method, path.parse::<Uri>()) {
+                (Ok(method), Ok(uri)) if !path.contains('*') || OPEN_PATHS.contains(&path.as_str()) => {
+                    user.check(&method, &uri).is_ok()
+                }
                 _ => user.role != Role::Viewer,
             }
         }
         _ => {
             let asked = &spec["resourceAttributes"];
-            user.may(&text(asked, "verb"), &text(asked, "resource"))
+            let (verb, resource) = (text(asked, "verb"), text(asked, "resource"));
+            let is_question = verb == "create" && REVIEWS.iter().any(|(_, _, plural, ..)| *plural == resource);
+            is_question || user.may(&verb, &resource)
         }
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use super::answer;
 use super::failure::Failure;
 use super::form::served;
 use super::list;
+use super::places::Place;
 use super::request::{Form, Params, Target, storage_resource};
 use crate::schema::FieldErrorKind;
 use crate::store::{Change, Event, Expired, Reader};
@@ -47,7 +48,7 @@ struct Watch {
     ends: Instant,
     next_bookmark: Instant,
     over: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Starts a watch; the response streams until the client goes, the time is over or the server closes.
@@ -57,7 +58,7 @@ pub fn start(
     mut params: Params,
     form: Form,
     closing: CancellationToken,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> Result<Response<Body>, Failure> {
     list::check_fields(&target.kind, &params.fields)?;
     check_initial_events(&target, &params)?;

@@ -47,6 +47,14 @@ async fn a_viewer_reads_all_but_secrets_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn nobody_is_answered_as_somebody_else() {
+    let server = Server::start();
+    let request = Request::get(WIDGETS).header("host", "localhost").header("authorization", "Bearer token");
+    let request = request.header("Impersonate-User", "looker");
+    server.send(request.body(Body::empty()).unwrap()).await.fails(403, "Forbidden");
+}
+
+#[tokio::test]
 async fn an_empty_token_and_a_store_in_use_are_refused() {
     let server = Server::start();
     let config = ApiServerConfig {

@@ -76,11 +76,15 @@ async fn whoever_asks_is_told_who_they_are_and_what_they_may_do() {
         (resource("get", "secrets"), false),
         (resource("get", "*"), false),
         (resource("*", "widgets"), false),
+        (resource("get", "*.*"), false),
+        (resource("create", "selfsubjectaccessreviews"), true),
         (json!({}), false),
         (path("get", "/version"), true),
         (path("post", "/version"), false),
         (path("get", "/backup"), false),
         (path("get", "*"), false),
+        (path("get", "/back*"), false),
+        (path("get", "/apis/*"), true),
     ] {
         for (token, may) in [("token", true), ("look", viewer_may)] {
             assert_eq!(review(token, "selfsubjectaccessreviews", &asked).await["allowed"], may, "{token}: {asked}");

@@ -11,6 +11,7 @@ use polyphony_identity::is_dns_label;
 
 use crate::connection::ClusterFlags;
 use crate::duration;
+use crate::removal::delete_all;
 use crate::table::align;
 
 /// Keys of clients: what apps show at the gateway.
@@ -42,8 +43,8 @@ struct Create {
     /// How many tokens, of prompts and answers together, it may use in a minute (any number)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     tokens_per_minute: Option<u32>,
-    /// After how long it expires, such as 30d written as 720h (never)
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    /// After how long it expires, such as 30d (never)
+    #[arg(long, value_name = "DURATION", value_parser = duration::lifetime)]
     expires: Option<Duration>,
 }
 
@@ -76,12 +77,7 @@ impl Key {
             KeyVerb::Create(create) => create.run(server.client()).await?,
             KeyVerb::List(List) => list(server.client()).await?,
             KeyVerb::Delete(Delete { names }) => {
-                for name in names {
-                    match client_keys::delete(server.client(), &name).await? {
-                        true => writeln!(io::stdout(), "key {name} deleted")?,
-                        false => anyhow::bail!("there is no key {name}: `polyctl key list` shows those that there are"),
-                    }
-                }
+                delete_all("key", &names, async |name| client_keys::delete(server.client(), name).await).await?;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -12,6 +12,7 @@ use polyphony_identity::{JoinToken, is_dns_label};
 
 use crate::connection::ClusterFlags;
 use crate::duration;
+use crate::removal::delete_all;
 use crate::table::align;
 
 /// Join tokens: each lets devices in, for a while.
@@ -69,8 +70,7 @@ const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 const MAX_LABEL: usize = 63;
 
 fn lifetime(text: &str) -> Result<Duration, String> {
-    match duration::parse(text).map_err(|error| error.to_string())? {
-        Duration::ZERO => Err("a token needs some time to be used in, such as 1h".to_owned()),
+    match duration::lifetime(text)? {
         long if long > LONGEST => Err("a token is good for 30 days at most".to_owned()),
         ttl => Ok(ttl),
     }
@@ -116,16 +116,9 @@ impl Token {
             }
             TokenVerb::List(List) => list(server.client()).await?,
             TokenVerb::Delete(Delete { ids }) => {
-                for id in ids {
-                    // A whole token is taken for its id, and not shown again.
-                    let id = id.split('.').next().unwrap_or_default();
-                    match tokens::delete(server.client(), id).await? {
-                        true => writeln!(io::stdout(), "token {id} deleted")?,
-                        false => {
-                            anyhow::bail!("there is no token {id}: `polyctl token list` shows those that there are")
-                        }
-                    }
-                }
+                // A whole token is taken for its id, and not shown again.
+                let ids: Vec<_> = ids.iter().map(|id| id.split('.').next().unwrap_or_default().to_owned()).collect();
+                delete_all("token", &ids, async |id| tokens::delete(server.client(), id).await).await?;
             }
         }
         Ok(ExitCode::SUCCESS)
