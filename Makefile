@@ -38,7 +38,7 @@ bench: setup build ## measure speed in under ten minutes: a table and target/ben
 bench-lab: setup build bloom ## measure the strategies on labs of uneven phones, as root, in under 75 minutes; BENCH_LAB_QUICK=1 is short
 	cargo bench --workspace --bench lab --profile dev
 
-bench-hub: setup build ## what the door costs: sealed hops, ways over the hub, a sealed ring, a thousand phones on one hub; 7 minutes
+bench-hub: setup build ## what the door costs: sealed hops, ways over the hub, a sealed ring, a thousand phones on one hub; 8 minutes
 	cargo build --workspace --example plain_ring_agent
 	cargo bench --workspace --bench hub --profile dev
 
