@@ -1,15 +1,12 @@
 //! Attention of the step's rows over their slots' caches.
 
-use rayon::ThreadPool;
-use rayon::prelude::*;
-
-use crate::cpu::{exponential, kv_row, lanes};
+use crate::cpu::kv_row;
 use crate::kv_type::KvType;
-use crate::ops::attention::MAX_HEAD_SIZE;
 use crate::ops::{Attention, PositionBias};
 use crate::recording::Row;
 
 pub mod in_order;
+pub mod together;
 
 /// The caches of one layer, each as the op's layout says.
 #[derive(Clone, Copy)]
@@ -50,8 +47,12 @@ enum Bias<'a> {
 
 impl<'a> Seen<'a> {
     fn new(op: &Attention, rows: &[Row], index: usize, caches: Caches<'a>) -> Self {
-        let (row, head) = (rows[index / op.n_heads], index % op.n_heads);
-        let positions = op.seen(index / op.n_heads, row);
+        Self::of(op, index / op.n_heads, rows[index / op.n_heads], index % op.n_heads, caches)
+    }
+
+    /// Of row number `index` of the step.
+    fn of(op: &Attention, index: usize, row: Row, head: usize, caches: Caches<'a>) -> Self {
+        let positions = op.seen(index, row);
         let first = i64::from(positions.start) - i64::from(row.position);
         let n_positions = positions.len();
         let range = op.layout.range(row.slot, positions);
@@ -149,57 +150,6 @@ pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, ou
             let value = |p| f64::from(seen.value(seen.v, p, i));
             let sum: f64 = (0..seen.n_positions).map(|p| weights[p] * value(p)).sum();
             *out = (sum / total) as f32;
-        }
-    }
-}
-
-/// As [`reference()`], in f32; positions are added from the first seen upward, whatever else is in the step.
-pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32], pool: &ThreadPool) {
-    let head = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
-        let seen = Seen::new(op, rows, index, caches);
-        scores.resize(seen.n_positions, 0.0);
-        attend(seen, &q[index * op.head_size..][..op.head_size], scores, out);
-    };
-    let n_seen: usize = rows.iter().enumerate().map(|(index, row)| op.seen(index, *row).len()).sum();
-    let work = n_seen * op.n_heads * op.head_size;
-    // Below this a hand-over to other threads costs more than it saves (about 20 µs of work).
-    if pool.current_num_threads() == 1 || work < 1 << 16 {
-        let mut scores = Vec::new();
-        out.chunks_exact_mut(op.head_size).enumerate().for_each(|item| head(&mut scores, item));
-    } else {
-        pool.install(|| out.par_chunks_exact_mut(op.head_size).enumerate().for_each_init(Vec::new, head));
-    }
-}
-
-lanes::simd! {
-    /// One head of one row; `scores` has room for one score a position.
-    fn attend(seen: Seen<'_>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
-        let mut room = [0.0; MAX_HEAD_SIZE];
-        let room = &mut room[..q.len()];
-        let mut largest = seen.sink.unwrap_or(f32::NEG_INFINITY);
-        for (position, score) in scores.iter_mut().enumerate() {
-            *score = or_none(lanes::dot(q, seen.head(seen.k, position, room)) * seen.scale);
-            if let Some(cap) = seen.cap {
-                *score = exponential::capped(*score, cap);
-            }
-            if seen.is_biased() {
-                *score += seen.bias.of(position);
-            }
-            largest = if *score > largest { *score } else { largest };
-        }
-        for score in scores.iter_mut() {
-            *score = exponential::exp(*score - largest);
-        }
-        let mut total = seen.sink.map_or(0.0, |sink| exponential::exp(sink - largest));
-        out.fill(0.0);
-        for (position, weight) in scores.iter().enumerate() {
-            total += weight;
-            for (out, v) in out.iter_mut().zip(seen.head(seen.v, position, room)) {
-                *out += weight * v;
-            }
-        }
-        for out in out {
-            *out /= total;
         }
     }
 }

@@ -193,7 +193,7 @@ impl CpuEngine {
             match &engine.arithmetic {
                 Arithmetic::Reference => attention::reference(op, rows, q, caches, out),
                 Arithmetic::Fast(_, Products::Defined(order)) => in_order(*order, op, rows, q, caches, out),
-                Arithmetic::Fast(pool, _) => attention::fast(op, rows, q, caches, out, pool),
+                Arithmetic::Fast(pool, _) => attention::together::fast(op, rows, q, caches, out, pool),
             }
         });
     }

@@ -31,10 +31,10 @@ pub(in crate::cpu) fn fast(
     out: &mut [f32],
     pool: &ThreadPool,
 ) {
-    let rows: Vec<Activations> =
-        x.chunks_exact(weight.shape.n_cols).map(|row| Activations::of(&quantise_rows::fast(row))).collect();
+    let rows: Vec<Vec<Quantised>> = x.chunks_exact(weight.shape.n_cols).map(quantise_rows::fast).collect();
+    let blocks = Activations::blocks(&rows);
     let matrix = Packed { codes: packing.0, scales: packing.1, layout: weight.layout };
-    spread(weight, rows.len(), add, out, pool, |strips, out| products(&matrix, strips, &rows, out));
+    spread(weight, rows.len(), add, out, pool, |strips, out| products(&matrix, strips, &blocks, out));
 }
 
 /// How the strips of a matrix are packed.
@@ -44,8 +44,10 @@ struct Packed {
     layout: Layout,
 }
 
-/// A row of activations by groups of 32.
+/// Some rows of activations by groups of 32: `[group][row]`, so that what meets a group's codes lies together.
 struct Activations {
+    /// One of [`TOGETHER`].
+    n_rows: usize,
     /// Words of four values each, as they lie in memory.
     words: Vec<[i32; 8]>,
     d: Vec<f32>,
@@ -53,17 +55,39 @@ struct Activations {
     sums: Vec<[i32; 2]>,
 }
 
+/// How many rows may be in a block: the most that a processor keeps the sums of, and what is left over.
+const TOGETHER: [usize; 3] = [8, 4, 1];
+
 impl Activations {
-    fn of(groups: &[Quantised]) -> Self {
+    /// All rows, in blocks that are as large as may be.
+    fn blocks(rows: &[Vec<Quantised>]) -> Vec<Self> {
+        let (mut blocks, mut rest) = (Vec::new(), rows);
+        for n_rows in TOGETHER {
+            let whole = rest.len() / n_rows * n_rows;
+            blocks.extend(rest[..whole].chunks(n_rows).map(Self::of));
+            rest = &rest[whole..];
+        }
+        blocks
+    }
+
+    fn of(rows: &[Vec<Quantised>]) -> Self {
         let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
         let word = |q: &[i8; 4]| i32::from_le_bytes(q.map(i8::cast_unsigned));
         let words = |q: &[i8; GROUP]| std::array::from_fn(|at| word(&q.as_chunks().0[at]));
+        let n_groups = rows.first().map_or(0, Vec::len);
+        let groups = || (0..n_groups).flat_map(|group| rows.iter().map(move |row| &row[group]));
         Self {
-            words: groups.iter().map(|group| words(&group.q)).collect(),
-            d: groups.iter().map(|group| group.d).collect(),
-            sums: groups.iter().map(|group| [sum(&group.q[..16]), sum(&group.q[16..])]).collect(),
+            n_rows: rows.len(),
+            words: groups().map(|group| words(&group.q)).collect(),
+            d: groups().map(|group| group.d).collect(),
+            sums: groups().map(|group| [sum(&group.q[..16]), sum(&group.q[16..])]).collect(),
         }
     }
+}
+
+/// Rows in some blocks.
+fn n_rows(blocks: &[Activations]) -> usize {
+    blocks.iter().map(|block| block.n_rows).sum()
 }
 
 /// The same word of each row of a strip.
@@ -81,38 +105,40 @@ fn products(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) 
 
 /// As [`products`], on any processor: the rows of a strip side by side, in loops that become SIMD.
 fn portable(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
+    let n_rows = n_rows(x);
     let mut scales = StripScales::default();
-    for (strip, out) in strips.chunks_exact(matrix.layout.row_bytes() * STRIP).zip(out.chunks_mut(STRIP * x.len())) {
+    for (strip, out) in strips.chunks_exact(matrix.layout.row_bytes() * STRIP).zip(out.chunks_mut(STRIP * n_rows)) {
         let words = strip.as_chunks().0;
         scales.take(matrix.scales, &matrix.layout, words);
-        let mut sums = vec![[0.0; STRIP]; x.len()];
+        let mut sums = vec![[0.0; STRIP]; n_rows];
         for group in 0..matrix.layout.n_groups() {
             let codes = codes(matrix, words, group);
-            for (x, sums) in x.iter().zip(&mut sums) {
-                add_group(matrix, &codes, &scales, x, group, sums);
+            let places = x.iter().flat_map(|x| (0..x.n_rows).map(move |row| (x, group * x.n_rows + row)));
+            for ((x, at), sums) in places.zip(&mut sums) {
+                add_group(matrix, &codes, &scales, (x, at), group, sums);
             }
         }
         store(&sums, out);
     }
 }
 
-/// A group's term of one row of activations.
+/// A group's term of one row of activations, which lies at a place of its block.
 #[inline(always)]
 fn add_group(
     matrix: &Packed,
     codes: &[[i8; 4 * STRIP]; 8],
     scales: &StripScales,
-    x: &Activations,
+    (x, at): (&Activations, usize),
     group: usize,
     sums: &mut [f32; STRIP],
 ) {
     let offset = i32::from(matrix.codes.offset());
     let (mut total, mut minimum) = ([0i32; STRIP], [0i32; STRIP]);
     for half in 0..2 {
-        let x_sum = x.sums[group][half];
+        let x_sum = x.sums[at][half];
         let mut dots = [-offset * x_sum; STRIP];
         let words = 4 * half..4 * half + 4;
-        for (codes, x) in codes[words.clone()].iter().zip(&x.words[group][words]) {
+        for (codes, x) in codes[words.clone()].iter().zip(&x.words[at][words]) {
             let x = [x.to_le_bytes().map(u8::cast_signed); STRIP];
             let mut products = [0i16; 4 * STRIP];
             for (product, (code, x)) in products.iter_mut().zip(codes.iter().zip(x.as_flattened())) {
@@ -136,7 +162,7 @@ fn add_group(
         if matrix.scales.has_minimum() {
             term += m[row] * minimum[row] as f32;
         }
-        sums[row] += x.d[group] * term;
+        sums[row] += x.d[at] * term;
     }
 }
 
@@ -182,9 +208,9 @@ fn codes(matrix: &Packed, words: &[Word], group: usize) -> [[i8; 4 * STRIP]; 8] 
     }
 }
 
-/// Sums of a strip's rows by rows of activations, as `[output][row of activations]`.
+/// Sums of some rows of the matrix by rows of activations, as `[output][row of activations]`.
 #[inline(always)]
-fn store(sums: &[[f32; STRIP]], out: &mut [f32]) {
+fn store<const N: usize>(sums: &[[f32; N]], out: &mut [f32]) {
     for (output, out) in out.chunks_exact_mut(sums.len()).enumerate() {
         for (sums, out) in sums.iter().zip(out) {
             *out = sums[output];

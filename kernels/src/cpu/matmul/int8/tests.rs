@@ -6,12 +6,13 @@ use crate::cpu::matrix::{Form, WORD};
 use crate::shapes::MatrixShape;
 use crate::weight_type::WeightType;
 
-const N_OUTPUTS: usize = 13;
+/// Three strips, the last of them not full: two of them may be taken at a time.
+const N_OUTPUTS: usize = 21;
 
-/// Six rows of activations, with blocks that are large, small and nothing but zeros.
+/// Rows of activations, so many that they are taken at once in every way, with blocks that are large, small and nothing but zeros.
 fn rows_of_activations(n_cols: usize) -> Vec<f32> {
     let value = |i: usize| ((i * 37 % 255) as f32 - 127.0) * [1.0, 3e-3, 0.0, -0.7][i / 32 % 4];
-    (1..=6).flat_map(|step| (0..n_cols).map(move |i| value(i * step + i / 3))).collect()
+    (1..=13).flat_map(|step| (0..n_cols).map(move |i| value(i * step + i / 3))).collect()
 }
 
 type Kernel = unsafe fn(&Packed, &[u8], &[Activations], &mut [f32]);
@@ -19,7 +20,7 @@ type Kernel = unsafe fn(&Packed, &[u8], &[Activations], &mut [f32]);
 fn kernels() -> Vec<(&'static str, Kernel)> {
     let mut kernels: Vec<(&'static str, Kernel)> = vec![("portable", portable as Kernel)];
     #[cfg(target_arch = "x86_64")]
-    for (name, kernel) in ["avx512vnni", "avxvnni", "avx2"].into_iter().zip(x86::every_products()) {
+    for (name, kernel) in x86::every_products() {
         kernels.extend(kernel.map(|kernel| (name, kernel)));
     }
     kernels
@@ -42,14 +43,13 @@ fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
 
             let strips = strips(shape, all(shape, &ggml), &ggml, WORD, STRIP).expect("they are in memory");
             let matrix = Packed { codes, scales, layout };
-            let quantised: Vec<Activations> =
-                x.chunks(n_cols).map(|row| Activations::of(&quantise_rows::fast(row))).collect();
+            let quantised: Vec<_> = x.chunks(n_cols).map(quantise_rows::fast).collect();
             for (name, kernel) in kernels() {
                 for n in [1, 4, n_rows] {
                     for (first, x) in quantised.chunks(n).enumerate() {
                         let mut out = vec![9.0; N_OUTPUTS * x.len()];
                         // SAFETY: `kernels` lists only those whose features this processor has.
-                        unsafe { kernel(&matrix, &strips, x, &mut out) };
+                        unsafe { kernel(&matrix, &strips, &Activations::blocks(x), &mut out) };
                         for (at, found) in out.iter().enumerate() {
                             let (o, r) = (at / x.len(), first * n + at % x.len());
                             let expected = expected[r * N_OUTPUTS + o];

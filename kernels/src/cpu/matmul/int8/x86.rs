@@ -1,93 +1,64 @@
-//! The same in the words of AVX2, and of its instruction for four bytes at once where there is one.
+//! The same in the words of a processor of this kind: one strip at a time in 256 bits, or two in 512.
 
-use std::arch::x86_64::{
-    __m256, __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32,
-    _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_srli_epi16,
-    _mm256_storeu_ps,
-};
+mod lanes;
 
-use super::{Activations, Packed, STRIP, StripScales, Word, store};
-use crate::packing::{Codes, Plane};
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+use super::{Activations, Packed, STRIP, StripScales, Word, n_rows, store};
+use crate::packing::{Codes, Plane, Scales};
+use lanes::{Avx2, Avx512Vnni, AvxVnni, Lanes, Narrow, Wide};
 
 type Products = unsafe fn(&Packed, &[u8], &[Activations], &mut [f32]);
 
 /// The fastest that this processor has the features for.
 pub(super) fn products() -> Option<Products> {
-    every_products().into_iter().flatten().next()
+    every_products().into_iter().find_map(|(_, products)| products)
 }
 
-/// All that this processor has the features for, the fastest first.
-pub(super) fn every_products() -> [Option<Products>; 3] {
+/// All ways, by name and the fastest first, where this processor has the features.
+pub(super) fn every_products() -> [(&'static str, Option<Products>); 4] {
     let has_avx2 = std::arch::is_x86_feature_detected!("avx2");
     let has_avx512 =
         std::arch::is_x86_feature_detected!("avx512vl") && std::arch::is_x86_feature_detected!("avx512vnni");
+    let has_bytes = std::arch::is_x86_feature_detected!("avx512bw");
     let has_vnni = std::arch::is_x86_feature_detected!("avxvnni");
     [
-        (has_avx2 && has_avx512).then_some(of_avx512_vnni as Products),
-        (has_avx2 && has_vnni).then_some(of_avx_vnni as Products),
-        has_avx2.then_some(of_avx2 as Products),
+        ("avx512vnni", (has_avx2 && has_avx512 && has_bytes).then_some(of_avx512_vnni as Products)),
+        ("avx512vnni of 256 bits", (has_avx2 && has_avx512).then_some(of_avx512_vnni_narrow as Products)),
+        ("avxvnni", (has_avx2 && has_vnni).then_some(of_avx_vnni as Products)),
+        ("avx2", has_avx2.then_some(of_avx2 as Products)),
     ]
 }
 
-#[target_feature(enable = "avx2,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
 fn of_avx512_vnni(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
-    // SAFETY: the function is compiled for the features that this set of words needs.
-    unsafe { strips_of::<Avx512Vnni>(matrix, strips, x, out) }
+    let n_bytes = matrix.layout.row_bytes() * STRIP;
+    let n_paired = strips.len() / (2 * n_bytes) * 2;
+    let (pairs, last) = strips.split_at(n_paired * n_bytes);
+    let (out_of_pairs, out_of_last) = out.split_at_mut((n_paired * STRIP * n_rows(x)).min(out.len()));
+    // SAFETY: the function is compiled for the features that these lanes need.
+    unsafe {
+        strips_of::<Wide>(matrix, pairs, x, out_of_pairs);
+        strips_of::<Narrow<Avx512Vnni>>(matrix, last, x, out_of_last);
+    }
+}
+
+#[target_feature(enable = "avx2,avx512f,avx512vl,avx512vnni")]
+fn of_avx512_vnni_narrow(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
+    // SAFETY: as above.
+    unsafe { strips_of::<Narrow<Avx512Vnni>>(matrix, strips, x, out) }
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn of_avx_vnni(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
     // SAFETY: as above.
-    unsafe { strips_of::<AvxVnni>(matrix, strips, x, out) }
+    unsafe { strips_of::<Narrow<AvxVnni>>(matrix, strips, x, out) }
 }
 
 #[target_feature(enable = "avx2")]
 fn of_avx2(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
     // SAFETY: as above.
-    unsafe { strips_of::<Avx2>(matrix, strips, x, out) }
-}
-
-/// What differs between processors. All that is here is inlined into a function that is compiled for the features.
-trait Dots {
-    /// Adds to each row's sum four products of bytes without a sign, at most 128, with bytes that have one.
-    ///
-    /// # Safety
-    /// The processor has the features.
-    unsafe fn dot(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i;
-}
-
-struct Avx512Vnni;
-struct AvxVnni;
-struct Avx2;
-
-impl Dots for Avx512Vnni {
-    #[inline(always)]
-    unsafe fn dot(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
-        // SAFETY: the caller's.
-        unsafe { _mm256_dpbusd_epi32(sums, codes, x) }
-    }
-}
-
-impl Dots for AvxVnni {
-    #[inline(always)]
-    unsafe fn dot(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
-        // SAFETY: the caller's.
-        unsafe { _mm256_dpbusd_avx_epi32(sums, codes, x) }
-    }
-}
-
-impl Dots for Avx2 {
-    #[inline(always)]
-    unsafe fn dot(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
-        // SAFETY: the caller's. No pair of products is over 2 · 128 · 127, so nothing saturates.
-        unsafe {
-            let pairs = _mm256_maddubs_epi16(codes, x);
-            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        }
-    }
+    unsafe { strips_of::<Narrow<Avx2>>(matrix, strips, x, out) }
 }
 
 /// Bytes that come from memory at once.
@@ -98,217 +69,235 @@ const NIBBLES: u8 = 4;
 const BYTES: u8 = 8;
 const ANY: u8 = 0;
 
-// What the scales are: one, one with a minimum, or any.
-const SCALE: u8 = 0;
-const MINIMUM: u8 = 1;
-const FACTORS: u8 = 2;
+// What the scales are: an f16, two with a minimum, one of any kind, or one with factors. The first two are read where they lie, and the others are unpacked before.
+const HALF: u8 = 0;
+const HALVES: u8 = 1;
+const SCALE: u8 = 2;
+const FACTORS: u8 = 3;
 
+/// Strips, as many at a time as there are lanes for.
 #[inline(always)]
-unsafe fn strips_of<D: Dots>(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
+unsafe fn strips_of<L: Lanes>(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
     let codes = match matrix.codes {
         Codes::Bits { bits: 4, .. } => NIBBLES,
         Codes::Bytes => BYTES,
         _ => ANY,
     };
-    let scales = match (matrix.scales.has_factors(), matrix.scales.has_minimum()) {
-        (true, _) => FACTORS,
-        (false, true) => MINIMUM,
-        (false, false) => SCALE,
+    let scales = match matrix.scales {
+        Scales::Half => HALF,
+        Scales::HalfMinimum => HALVES,
+        Scales::Exponent => SCALE,
+        _ => FACTORS,
     };
     // SAFETY: the caller's.
     unsafe {
         match (codes, scales) {
-            (NIBBLES, SCALE) => all::<D, NIBBLES, SCALE>(matrix, strips, x, out),
-            (NIBBLES, MINIMUM) => all::<D, NIBBLES, MINIMUM>(matrix, strips, x, out),
-            (NIBBLES, _) => all::<D, NIBBLES, FACTORS>(matrix, strips, x, out),
-            (BYTES, SCALE) => all::<D, BYTES, SCALE>(matrix, strips, x, out),
-            (_, SCALE) => all::<D, ANY, SCALE>(matrix, strips, x, out),
-            (_, MINIMUM) => all::<D, ANY, MINIMUM>(matrix, strips, x, out),
-            (_, _) => all::<D, ANY, FACTORS>(matrix, strips, x, out),
+            (NIBBLES, HALF) => all::<L, NIBBLES, HALF>(matrix, strips, x, out),
+            (NIBBLES, HALVES) => all::<L, NIBBLES, HALVES>(matrix, strips, x, out),
+            (NIBBLES, FACTORS) => all::<L, NIBBLES, FACTORS>(matrix, strips, x, out),
+            (BYTES, HALF) => all::<L, BYTES, HALF>(matrix, strips, x, out),
+            (_, HALF) => all::<L, ANY, HALF>(matrix, strips, x, out),
+            (_, HALVES) => all::<L, ANY, HALVES>(matrix, strips, x, out),
+            (_, SCALE) => all::<L, ANY, SCALE>(matrix, strips, x, out),
+            (_, _) => all::<L, ANY, FACTORS>(matrix, strips, x, out),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn all<D: Dots, const CODES: u8, const SCALES: u8>(
+unsafe fn all<L: Lanes, const CODES: u8, const SCALES: u8>(
     matrix: &Packed,
     strips: &[u8],
     x: &[Activations],
     out: &mut [f32],
 ) {
-    let mut scales = StripScales::default();
-    let mut sums = vec![[0.0; STRIP]; x.len()];
-    for (strip, out) in strips.chunks_exact(matrix.layout.row_bytes() * STRIP).zip(out.chunks_mut(STRIP * x.len())) {
-        let words = strip.as_chunks().0;
-        scales.take(matrix.scales, &matrix.layout, words);
-        let (fours, rest) = sums.as_chunks_mut::<4>();
-        let (x_fours, x_rest) = x.as_chunks::<4>();
-        // SAFETY: the caller's.
-        unsafe {
-            for (x, sums) in x_fours.iter().zip(fours) {
-                *sums = strip_of::<D, 4, CODES, SCALES>(matrix, words, &scales, x);
+    let (n_bytes, n_rows) = (matrix.layout.row_bytes() * STRIP, n_rows(x));
+    let mut scales: [StripScales; 2] = Default::default();
+    let mut sums = vec![[0.0; 2 * STRIP]; n_rows];
+    let parts = strips.chunks_exact(n_bytes * L::STRIPS).zip(out.chunks_mut(STRIP * L::STRIPS * n_rows));
+    for (part, out) in parts {
+        let words: [&[Word]; 2] = std::array::from_fn(|at| {
+            let strip = at.min(L::STRIPS - 1);
+            part[strip * n_bytes..(strip + 1) * n_bytes].as_chunks().0
+        });
+        if SCALES == SCALE || SCALES == FACTORS {
+            for (scales, words) in scales.iter_mut().zip(words).take(L::STRIPS) {
+                // SAFETY: every set of lanes needs AVX2.
+                unsafe { unpack(scales, matrix, words) };
             }
-            for (x, sums) in x_rest.iter().zip(rest) {
-                [*sums] = strip_of::<D, 1, CODES, SCALES>(matrix, words, &scales, std::array::from_ref(x));
+        }
+        let mut rest = &mut sums[..];
+        for x in x {
+            let (sums, others) = rest.split_at_mut(x.n_rows);
+            rest = others;
+            // SAFETY: the caller's.
+            unsafe {
+                match x.n_rows {
+                    8 => sums.copy_from_slice(&part_of::<L, 8, CODES, SCALES>(matrix, words, &scales, x)),
+                    4 => sums.copy_from_slice(&part_of::<L, 4, CODES, SCALES>(matrix, words, &scales, x)),
+                    _ => sums.copy_from_slice(&part_of::<L, 1, CODES, SCALES>(matrix, words, &scales, x)),
+                }
             }
         }
         store(&sums, out);
     }
 }
 
-/// A strip with some rows of activations: a lane an output.
+/// As [`StripScales::take`]. In wider registers than these its loops become slower.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+fn unpack(scales: &mut StripScales, matrix: &Packed, words: &[Word]) {
+    scales.take(matrix.scales, &matrix.layout, words);
+}
+
+/// A part's rows with a block of activations: a lane an output.
 #[inline(always)]
-unsafe fn strip_of<D: Dots, const N: usize, const CODES: u8, const SCALES: u8>(
+unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
     matrix: &Packed,
-    words: &[Word],
-    scales: &StripScales,
-    x: &[Activations; N],
-) -> [[f32; STRIP]; N] {
+    words: [&[Word]; 2],
+    scales: &[StripScales; 2],
+    x: &Activations,
+) -> [[f32; 2 * STRIP]; N] {
     let n = matrix.layout.n_groups();
-    let (d, m) = (&scales.d[..n], &scales.m[..n]);
-    let x: [_; N] = std::array::from_fn(|row| (&x[row].words[..n], &x[row].d[..n], &x[row].sums[..n]));
-    let offset = i32::from(matrix.codes.offset());
+    let (x, x_d, x_sums) = (x.words.as_chunks::<N>().0, x.d.as_chunks::<N>().0, x.sums.as_chunks::<N>().0);
+    let (x, x_d, x_sums) = (&x[..n], &x_d[..n], &x_sums[..n]);
     let is_signed = CODES == BYTES || (CODES == ANY && matches!(matrix.codes, Codes::Bytes | Codes::Table(_)));
-    // The next strip is fetched while this one is computed: a strip's planes are read side by side, which no processor foresees.
-    let next = words.as_ptr_range().end.cast::<i8>();
-    let lines = size_of_val(words).div_ceil(LINE * n.max(1));
-    // SAFETY: the caller's; loads and stores are of whole arrays, and what is fetched ahead may be no memory at all.
+    let scales_at = matrix.layout.range(Plane::Scales).start / 4;
+    let offset = if is_signed { L::OVER } else { i32::from(matrix.codes.offset()) };
+    // What follows is fetched while this is computed: a strip's planes are read side by side, which no processor foresees.
+    let last = words[L::STRIPS - 1];
+    let next = last.as_ptr_range().end.cast::<i8>();
+    let lines = (L::STRIPS * size_of_val(last)).div_ceil(LINE * n.max(1));
+    // SAFETY: the caller's; what is fetched ahead may be no memory at all.
     unsafe {
-        let mut sums = [_mm256_setzero_ps(); N];
+        let mut sums = [L::float(0.0); N];
         for group in 0..n {
             for line in group * lines..(group + 1) * lines {
                 _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * LINE));
             }
-            let mut codes = codes::<CODES>(matrix, words, group);
-            let signs = codes;
-            if is_signed {
-                for code in &mut codes {
-                    *code = _mm256_abs_epi8(*code);
-                }
-            }
-            let d = _mm256_loadu_ps(d[group].as_ptr());
+            let codes = codes::<L, CODES>(matrix, words, group).map(|codes| L::prepared(codes, is_signed));
+            let d = match SCALES {
+                HALF => L::halves(word::<L>(words, scales_at + group / 2), group % 2 == 1),
+                HALVES => L::halves(word::<L>(words, scales_at + group), false),
+                _ => L::floats(L::load(&scales[0].d[group], &scales[L::STRIPS - 1].d[group])),
+            };
+            let m = match SCALES {
+                HALVES => L::halves(word::<L>(words, scales_at + group), true),
+                _ => L::float(0.0),
+            };
             for row in 0..N {
-                let (x, x_d, x_sums) = (&x[row].0[group], x[row].1[group], x[row].2[group]);
-                let mut halves = [_mm256_setzero_si256(); 2];
-                for half in 0..2 {
-                    let mut dots = _mm256_set1_epi32(-offset * x_sums[half]);
-                    for c in 4 * half..4 * half + 4 {
-                        let x = _mm256_set1_epi32(x[c]);
-                        let x = if is_signed { _mm256_sign_epi8(x, signs[c]) } else { x };
-                        dots = D::dot(dots, codes[c], x);
+                let (x, x_d, x_sums) = (&x[group][row], x_d[group][row], x_sums[group][row]);
+                // Of either half of the group; and where they have one factor, in one sum, whose parts wait for nobody.
+                let begin = if SCALES == FACTORS { x_sums } else { [x_sums[0] + x_sums[1], 0] };
+                let mut halves = begin.map(|x_sum| L::words(-offset * x_sum));
+                for c in 0..4 {
+                    for half in 0..2 {
+                        halves[half] = L::dot(halves[half], codes[4 * half + c], x[4 * half + c], is_signed);
                     }
-                    halves[half] = dots;
                 }
                 let [first, last] = halves;
                 let term = if SCALES == FACTORS {
-                    let first = _mm256_mullo_epi32(first, load(scales.factors(matrix.scales, group, 0)));
-                    let last = _mm256_mullo_epi32(last, load(scales.factors(matrix.scales, group, 1)));
-                    let mut term = _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_add_epi32(first, last)));
-                    if matrix.scales.has_minimum() {
-                        let (first, last) = (_mm256_set1_epi32(x_sums[0]), _mm256_set1_epi32(x_sums[1]));
-                        let first = _mm256_mullo_epi32(load(scales.minimums(matrix.scales, group, 0)), first);
-                        let last = _mm256_mullo_epi32(load(scales.minimums(matrix.scales, group, 1)), last);
-                        let minimums = _mm256_cvtepi32_ps(_mm256_add_epi32(first, last));
-                        term = _mm256_add_ps(term, _mm256_mul_ps(_mm256_loadu_ps(m[group].as_ptr()), minimums));
+                    let [one, other] = [&scales[0], &scales[L::STRIPS - 1]];
+                    let (kind, has_minimum) = (matrix.scales, matrix.scales.has_minimum());
+                    let of_first = L::load(one.factors(kind, group, 0), other.factors(kind, group, 0));
+                    let of_last = L::load(one.factors(kind, group, 1), other.factors(kind, group, 1));
+                    let total = L::add(L::times(first, of_first), L::times(last, of_last));
+                    let mut term = L::product(d, L::to_floats(total));
+                    if has_minimum {
+                        let of_first = L::load(one.minimums(kind, group, 0), other.minimums(kind, group, 0));
+                        let of_last = L::load(one.minimums(kind, group, 1), other.minimums(kind, group, 1));
+                        let first = L::times(of_first, L::words(x_sums[0]));
+                        let last = L::times(of_last, L::words(x_sums[1]));
+                        let m = L::floats(L::load(&one.m[group], &other.m[group]));
+                        term = L::plus(term, L::product(m, L::to_floats(L::add(first, last))));
                     }
                     term
                 } else {
-                    let term = _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_add_epi32(first, last)));
-                    if SCALES == MINIMUM {
-                        let x_sum = _mm256_set1_ps((x_sums[0] + x_sums[1]) as f32);
-                        _mm256_add_ps(term, _mm256_mul_ps(_mm256_loadu_ps(m[group].as_ptr()), x_sum))
+                    let term = L::product(d, L::to_floats(L::add(first, last)));
+                    if SCALES == HALVES {
+                        L::plus(term, L::product(m, L::float((x_sums[0] + x_sums[1]) as f32)))
                     } else {
                         term
                     }
                 };
-                sums[row] = _mm256_add_ps(sums[row], _mm256_mul_ps(_mm256_set1_ps(x_d), term));
+                sums[row] = L::plus(sums[row], L::product(L::float(x_d), term));
             }
         }
-        let mut stored = [[0.0; STRIP]; N];
+        let mut stored = [[0.0; 2 * STRIP]; N];
         for (sums, stored) in sums.iter().zip(&mut stored) {
-            store_floats(*sums, stored);
+            L::store(*sums, stored);
         }
         stored
     }
 }
 
+/// The same word of each row.
+#[inline(always)]
+unsafe fn word<L: Lanes>(words: [&[Word]; 2], at: usize) -> L::Ints {
+    // SAFETY: the caller's.
+    unsafe { L::load(&words[0][at], &words[L::STRIPS - 1][at]) }
+}
+
 /// As [`super::codes`].
 #[inline(always)]
-unsafe fn codes<const CODES: u8>(matrix: &Packed, words: &[Word], group: usize) -> [__m256i; 8] {
-    let plane =
-        |plane: Plane, n_words: usize| &words[matrix.layout.range(plane).start / 4 + group * n_words..][..n_words];
-    // SAFETY: the caller's; loads are of whole arrays.
+unsafe fn codes<L: Lanes, const CODES: u8>(matrix: &Packed, words: [&[Word]; 2], group: usize) -> [L::Ints; 8] {
+    let at = |plane: Plane, n_words: usize| matrix.layout.range(plane).start / 4 + group * n_words;
+    // SAFETY: the caller's.
     unsafe {
-        let mut codes = [_mm256_setzero_si256(); 8];
+        let mut codes = [L::none(); 8];
         if CODES == BYTES || (CODES == ANY && matrix.codes == Codes::Bytes) {
-            for (code, word) in codes.iter_mut().zip(plane(Plane::Values, 8)) {
-                *code = load(word);
+            for (c, code) in codes.iter_mut().enumerate() {
+                *code = word::<L>(words, at(Plane::Values, 8) + c);
             }
             return codes;
         }
         let has_nibbles = CODES == NIBBLES || matrix.codes.has_nibbles();
         if has_nibbles {
-            let low = _mm256_set1_epi8(15);
-            for (c, word) in plane(Plane::Nibbles, 4).iter().enumerate() {
-                let word = load(word);
-                codes[c] = _mm256_and_si256(word, low);
-                codes[4 + c] = _mm256_and_si256(_mm256_srli_epi16(word, 4), low);
+            let low = L::bytes(15);
+            for c in 0..4 {
+                let word = word::<L>(words, at(Plane::Nibbles, 4) + c);
+                codes[c] = L::and(word, low);
+                codes[4 + c] = L::and(L::right::<4>(word), low);
             }
         }
         if CODES == NIBBLES {
             return codes;
         }
         if matrix.codes.has_pairs() {
-            let mask = _mm256_set1_epi8(3);
-            for (h, word) in plane(Plane::Pairs, 2).iter().enumerate() {
-                let word = load(word);
-                let pairs = [word, _mm256_srli_epi16(word, 2), _mm256_srli_epi16(word, 4), _mm256_srli_epi16(word, 6)];
+            let mask = L::bytes(3);
+            for h in 0..2 {
+                let word = word::<L>(words, at(Plane::Pairs, 2) + h);
+                let pairs = [word, L::right::<2>(word), L::right::<4>(word), L::right::<6>(word)];
                 for (s, pairs) in pairs.into_iter().enumerate() {
-                    let pairs = _mm256_and_si256(pairs, mask);
-                    let pairs = if has_nibbles { _mm256_slli_epi16(pairs, 4) } else { pairs };
-                    codes[4 * h + s] = _mm256_or_si256(codes[4 * h + s], pairs);
+                    let pairs = L::and(pairs, mask);
+                    let pairs = if has_nibbles { L::left::<4>(pairs) } else { pairs };
+                    codes[4 * h + s] = L::or(codes[4 * h + s], pairs);
                 }
             }
         }
         if matrix.codes.has_ones() {
-            let (word, mask) = (load(&plane(Plane::Ones, 1)[0]), _mm256_set1_epi8(1));
+            let (word, mask) = (word::<L>(words, at(Plane::Ones, 1)), L::bytes(1));
             let ones = [
                 word,
-                _mm256_srli_epi16(word, 1),
-                _mm256_srli_epi16(word, 2),
-                _mm256_srli_epi16(word, 3),
-                _mm256_srli_epi16(word, 4),
-                _mm256_srli_epi16(word, 5),
-                _mm256_srli_epi16(word, 6),
-                _mm256_srli_epi16(word, 7),
+                L::right::<1>(word),
+                L::right::<2>(word),
+                L::right::<3>(word),
+                L::right::<4>(word),
+                L::right::<5>(word),
+                L::right::<6>(word),
+                L::right::<7>(word),
             ];
             for (code, ones) in codes.iter_mut().zip(ones) {
-                let ones = _mm256_and_si256(ones, mask);
-                let ones = if has_nibbles { _mm256_slli_epi16(ones, 4) } else { _mm256_slli_epi16(ones, 2) };
-                *code = _mm256_or_si256(*code, ones);
+                let ones = L::and(ones, mask);
+                let ones = if has_nibbles { L::left::<4>(ones) } else { L::left::<2>(ones) };
+                *code = L::or(*code, ones);
             }
         }
         if let Codes::Table(table) = matrix.codes {
-            let integers = table.integers();
-            let integers = _mm256_broadcastsi128_si256(_mm_loadu_si128(integers.as_ptr().cast()));
             for code in &mut codes {
-                *code = _mm256_shuffle_epi8(integers, *code);
+                *code = L::look_up(&table.integers(), *code);
             }
         }
         codes
     }
-}
-
-/// 32 bytes of anything.
-#[inline(always)]
-unsafe fn load<T>(from: &T) -> __m256i {
-    const { assert!(size_of::<T>() == 32) };
-    // SAFETY: the value has the 32 bytes that are loaded; no alignment is asked for.
-    unsafe { _mm256_loadu_si256(std::ptr::from_ref(from).cast()) }
-}
-
-#[inline(always)]
-unsafe fn store_floats(values: __m256, to: &mut [f32; STRIP]) {
-    // SAFETY: the array has room for the 8 values that are stored; no alignment is asked for.
-    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), values) };
 }

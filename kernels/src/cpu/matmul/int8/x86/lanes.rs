@@ -1,0 +1,383 @@
+//! Lanes: what the products are made of, by width and by what a processor has. A lane is a row of the matrix; all is inlined into functions that are compiled for the
+//! features.
+
+use std::arch::x86_64::{
+    __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32,
+    _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16,
+    _mm256_slli_epi32, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_xor_si256, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_castsi256_si512, _mm512_castsi512_ps,
+    _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_inserti64x4, _mm512_mul_ps,
+    _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512,
+    _mm512_shuffle_epi8, _mm512_slli_epi16, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_xor_si512,
+};
+use std::marker::PhantomData;
+
+use super::super::STRIP;
+
+/// A register's worth of rows: those of one strip, or of two that follow each other.
+///
+/// # Safety
+/// Of all functions: the processor has the features.
+pub(super) trait Lanes {
+    /// Strips side by side.
+    const STRIPS: usize;
+    /// What codes with a sign have over their integers once they are prepared.
+    const OVER: i32;
+    /// 32 bytes a strip.
+    type Ints: Copy;
+    type Floats: Copy;
+    /// Codes as they are multiplied.
+    type Codes: Copy;
+
+    /// What lies in 32 bytes of each strip; the first's where there is one.
+    unsafe fn load<T>(first: &T, second: &T) -> Self::Ints;
+    unsafe fn floats(values: Self::Ints) -> Self::Floats;
+    /// The lower or the upper f16 of each row's word.
+    unsafe fn halves(words: Self::Ints, is_upper: bool) -> Self::Floats;
+    unsafe fn bytes(value: i8) -> Self::Ints;
+    unsafe fn words(value: i32) -> Self::Ints;
+    unsafe fn float(value: f32) -> Self::Floats;
+    unsafe fn none() -> Self::Ints;
+    unsafe fn and(a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    unsafe fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// Of each 16 bits.
+    unsafe fn right<const BITS: u32>(a: Self::Ints) -> Self::Ints;
+    unsafe fn left<const BITS: u32>(a: Self::Ints) -> Self::Ints;
+    /// The entries of a table of 16 bytes.
+    unsafe fn look_up(table: &[i8; 16], codes: Self::Ints) -> Self::Ints;
+    unsafe fn prepared(codes: Self::Ints, is_signed: bool) -> Self::Codes;
+    /// Adds to each row's sum four products of codes with the four bytes of `x`.
+    unsafe fn dot(sums: Self::Ints, codes: Self::Codes, x: i32, is_signed: bool) -> Self::Ints;
+    unsafe fn add(a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    unsafe fn times(a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    unsafe fn to_floats(a: Self::Ints) -> Self::Floats;
+    unsafe fn plus(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    unsafe fn product(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The rows of the first strip, then those of the second, as far as there are any.
+    unsafe fn store(values: Self::Floats, to: &mut [f32; 2 * STRIP]);
+}
+
+/// How a processor multiplies bytes in 256 bits.
+pub(super) trait Dots {
+    /// Codes up to 255 are multiplied without loss, and not up to 128 alone.
+    const IS_WHOLE: bool;
+
+    /// Adds to each row's sum four products of bytes without a sign with bytes that have one.
+    ///
+    /// # Safety
+    /// The processor has the features.
+    unsafe fn dot(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i;
+}
+
+/// One strip, in 256 bits.
+pub(super) struct Narrow<D>(PhantomData<D>);
+/// Two, in 512.
+pub(super) struct Wide;
+
+pub(super) struct Avx512Vnni;
+pub(super) struct AvxVnni;
+pub(super) struct Avx2;
+
+impl Dots for Avx512Vnni {
+    const IS_WHOLE: bool = true;
+
+    #[inline(always)]
+    unsafe fn dot(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { _mm256_dpbusd_epi32(sums, codes, x) }
+    }
+}
+
+impl Dots for AvxVnni {
+    const IS_WHOLE: bool = true;
+
+    #[inline(always)]
+    unsafe fn dot(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { _mm256_dpbusd_avx_epi32(sums, codes, x) }
+    }
+}
+
+impl Dots for Avx2 {
+    const IS_WHOLE: bool = false;
+
+    #[inline(always)]
+    unsafe fn dot(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller's. No pair of products is over 2 · 128 · 127, so nothing saturates.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(codes, x);
+            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+}
+
+/// The bit of a byte that stands for its sign: turned, it adds 128.
+const SIGN: i8 = i8::MIN;
+
+// SAFETY of all that follows: the caller's; loads and stores are of whole values, and no alignment is asked for.
+
+impl<D: Dots> Lanes for Narrow<D> {
+    const STRIPS: usize = 1;
+    const OVER: i32 = if D::IS_WHOLE { 128 } else { 0 };
+    type Ints = __m256i;
+    type Floats = __m256;
+    /// And where 128 cannot be added, their signs.
+    type Codes = (__m256i, __m256i);
+
+    #[inline(always)]
+    unsafe fn load<T>(first: &T, _: &T) -> __m256i {
+        const { assert!(size_of::<T>() == 32) };
+        unsafe { _mm256_loadu_si256(std::ptr::from_ref(first).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn floats(values: __m256i) -> __m256 {
+        unsafe { _mm256_castsi256_ps(values) }
+    }
+
+    /// As [`half_bits_to_f32`](crate::canonical::half_bits_to_f32).
+    #[inline(always)]
+    unsafe fn halves(words: __m256i, is_upper: bool) -> __m256 {
+        unsafe {
+            let bits = if is_upper { _mm256_srli_epi32(words, 16) } else { words };
+            let magnitude = _mm256_slli_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fff)), 13);
+            let rebase = _mm256_castsi256_ps(_mm256_set1_epi32((127 + 112) << 23));
+            let scaled = _mm256_castps_si256(_mm256_mul_ps(_mm256_castsi256_ps(magnitude), rebase));
+            let special = _mm256_set1_epi32(0x7c00);
+            let is_special = _mm256_cmpeq_epi32(_mm256_and_si256(bits, special), special);
+            let special = _mm256_and_si256(is_special, _mm256_set1_epi32(0x7f80_0000));
+            let sign = _mm256_slli_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x8000)), 16);
+            _mm256_castsi256_ps(_mm256_or_si256(_mm256_or_si256(scaled, special), sign))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(value: i8) -> __m256i {
+        unsafe { _mm256_set1_epi8(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn words(value: i32) -> __m256i {
+        unsafe { _mm256_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn float(value: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn none() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn right<const BITS: u32>(a: __m256i) -> __m256i {
+        unsafe {
+            match BITS {
+                1 => _mm256_srli_epi16(a, 1),
+                2 => _mm256_srli_epi16(a, 2),
+                3 => _mm256_srli_epi16(a, 3),
+                4 => _mm256_srli_epi16(a, 4),
+                5 => _mm256_srli_epi16(a, 5),
+                6 => _mm256_srli_epi16(a, 6),
+                7 => _mm256_srli_epi16(a, 7),
+                _ => a,
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn left<const BITS: u32>(a: __m256i) -> __m256i {
+        unsafe {
+            match BITS {
+                2 => _mm256_slli_epi16(a, 2),
+                4 => _mm256_slli_epi16(a, 4),
+                _ => a,
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(table: &[i8; 16], codes: __m256i) -> __m256i {
+        unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), codes) }
+    }
+
+    #[inline(always)]
+    unsafe fn prepared(codes: __m256i, is_signed: bool) -> (__m256i, __m256i) {
+        unsafe {
+            match (is_signed, D::IS_WHOLE) {
+                (false, _) => (codes, codes),
+                (true, true) => (_mm256_xor_si256(codes, _mm256_set1_epi8(SIGN)), codes),
+                (true, false) => (_mm256_abs_epi8(codes), codes),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sums: __m256i, (codes, signs): (__m256i, __m256i), x: i32, is_signed: bool) -> __m256i {
+        unsafe {
+            let x = _mm256_set1_epi32(x);
+            D::dot(sums, codes, if is_signed && !D::IS_WHOLE { _mm256_sign_epi8(x, signs) } else { x })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn times(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_mullo_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn product(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(values: __m256, to: &mut [f32; 2 * STRIP]) {
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), values) }
+    }
+}
+
+impl Lanes for Wide {
+    const STRIPS: usize = 2;
+    const OVER: i32 = 128;
+    type Ints = __m512i;
+    type Floats = __m512;
+    type Codes = __m512i;
+
+    #[inline(always)]
+    unsafe fn load<T>(first: &T, second: &T) -> __m512i {
+        const { assert!(size_of::<T>() == 32) };
+        unsafe {
+            let first = _mm256_loadu_si256(std::ptr::from_ref(first).cast());
+            let second = _mm256_loadu_si256(std::ptr::from_ref(second).cast());
+            _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn floats(values: __m512i) -> __m512 {
+        unsafe { _mm512_castsi512_ps(values) }
+    }
+
+    #[inline(always)]
+    unsafe fn halves(words: __m512i, is_upper: bool) -> __m512 {
+        unsafe {
+            let bits = if is_upper { _mm512_srli_epi32::<16>(words) } else { words };
+            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(value: i8) -> __m512i {
+        unsafe { _mm512_set1_epi8(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn words(value: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn float(value: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn none() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn right<const BITS: u32>(a: __m512i) -> __m512i {
+        unsafe { _mm512_srli_epi16::<BITS>(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn left<const BITS: u32>(a: __m512i) -> __m512i {
+        unsafe { _mm512_slli_epi16::<BITS>(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(table: &[i8; 16], codes: __m512i) -> __m512i {
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), codes) }
+    }
+
+    #[inline(always)]
+    unsafe fn prepared(codes: __m512i, is_signed: bool) -> __m512i {
+        unsafe { if is_signed { _mm512_xor_si512(codes, _mm512_set1_epi8(SIGN)) } else { codes } }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sums: __m512i, codes: __m512i, x: i32, _: bool) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn times(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_mullo_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn product(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(values: __m512, to: &mut [f32; 2 * STRIP]) {
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) }
+    }
+}
