@@ -70,8 +70,8 @@ const BYTES: u8 = 8;
 const ANY: u8 = 0;
 
 // What the scales are: an f16, two with a minimum, one of any kind, or one with factors. The first two are read where they lie, and the others are unpacked before.
-const HALF: u8 = 0;
-const HALVES: u8 = 1;
+const F16: u8 = 0;
+const F16_MINIMUM: u8 = 1;
 const SCALE: u8 = 2;
 const FACTORS: u8 = 3;
 
@@ -84,20 +84,20 @@ unsafe fn strips_of<L: Lanes>(matrix: &Packed, strips: &[u8], x: &[Activations],
         _ => ANY,
     };
     let scales = match matrix.scales {
-        Scales::Half => HALF,
-        Scales::HalfMinimum => HALVES,
+        Scales::Half => F16,
+        Scales::HalfMinimum => F16_MINIMUM,
         Scales::Exponent => SCALE,
         _ => FACTORS,
     };
     // SAFETY: the caller's.
     unsafe {
         match (codes, scales) {
-            (NIBBLES, HALF) => all::<L, NIBBLES, HALF>(matrix, strips, x, out),
-            (NIBBLES, HALVES) => all::<L, NIBBLES, HALVES>(matrix, strips, x, out),
+            (NIBBLES, F16) => all::<L, NIBBLES, F16>(matrix, strips, x, out),
+            (NIBBLES, F16_MINIMUM) => all::<L, NIBBLES, F16_MINIMUM>(matrix, strips, x, out),
             (NIBBLES, FACTORS) => all::<L, NIBBLES, FACTORS>(matrix, strips, x, out),
-            (BYTES, HALF) => all::<L, BYTES, HALF>(matrix, strips, x, out),
-            (_, HALF) => all::<L, ANY, HALF>(matrix, strips, x, out),
-            (_, HALVES) => all::<L, ANY, HALVES>(matrix, strips, x, out),
+            (BYTES, F16) => all::<L, BYTES, F16>(matrix, strips, x, out),
+            (_, F16) => all::<L, ANY, F16>(matrix, strips, x, out),
+            (_, F16_MINIMUM) => all::<L, ANY, F16_MINIMUM>(matrix, strips, x, out),
             (_, SCALE) => all::<L, ANY, SCALE>(matrix, strips, x, out),
             (_, _) => all::<L, ANY, FACTORS>(matrix, strips, x, out),
         }
@@ -177,12 +177,12 @@ unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
             }
             let codes = codes::<L, CODES>(matrix, words, group).map(|codes| L::prepared(codes, is_signed));
             let d = match SCALES {
-                HALF => L::halves(word::<L>(words, scales_at + group / 2), group % 2 == 1),
-                HALVES => L::halves(word::<L>(words, scales_at + group), false),
+                F16 => L::from_f16(word::<L>(words, scales_at + group / 2), group % 2 == 1),
+                F16_MINIMUM => L::from_f16(word::<L>(words, scales_at + group), false),
                 _ => L::floats(L::load(&scales[0].d[group], &scales[L::STRIPS - 1].d[group])),
             };
             let m = match SCALES {
-                HALVES => L::halves(word::<L>(words, scales_at + group), true),
+                F16_MINIMUM => L::from_f16(word::<L>(words, scales_at + group), true),
                 _ => L::float(0.0),
             };
             for row in 0..N {
@@ -214,7 +214,7 @@ unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
                     term
                 } else {
                     let term = L::product(d, L::to_floats(L::add(first, last)));
-                    if SCALES == HALVES {
+                    if SCALES == F16_MINIMUM {
                         L::plus(term, L::product(m, L::float((x_sums[0] + x_sums[1]) as f32)))
                     } else {
                         term

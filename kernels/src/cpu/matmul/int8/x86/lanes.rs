@@ -36,7 +36,7 @@ pub(super) trait Lanes {
     unsafe fn load<T>(first: &T, second: &T) -> Self::Ints;
     unsafe fn floats(values: Self::Ints) -> Self::Floats;
     /// The lower or the upper f16 of each row's word.
-    unsafe fn halves(words: Self::Ints, is_upper: bool) -> Self::Floats;
+    unsafe fn from_f16(words: Self::Ints, is_upper: bool) -> Self::Floats;
     unsafe fn bytes(value: i8) -> Self::Ints;
     unsafe fn words(value: i32) -> Self::Ints;
     unsafe fn float(value: f32) -> Self::Floats;
@@ -140,7 +140,7 @@ impl<D: Dots> Lanes for Narrow<D> {
 
     /// As [`half_bits_to_f32`](crate::canonical::half_bits_to_f32).
     #[inline(always)]
-    unsafe fn halves(words: __m256i, is_upper: bool) -> __m256 {
+    unsafe fn from_f16(words: __m256i, is_upper: bool) -> __m256 {
         unsafe {
             let bits = if is_upper { _mm256_srli_epi32(words, 16) } else { words };
             let magnitude = _mm256_slli_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fff)), 13);
@@ -289,7 +289,7 @@ impl Lanes for Wide {
     }
 
     #[inline(always)]
-    unsafe fn halves(words: __m512i, is_upper: bool) -> __m512 {
+    unsafe fn from_f16(words: __m512i, is_upper: bool) -> __m512 {
         unsafe {
             let bits = if is_upper { _mm512_srli_epi32::<16>(words) } else { words };
             _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits))
