@@ -5,7 +5,7 @@ mod lanes;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::{Activations, Packed, STRIP, StripScales, Word, n_rows, store};
-use crate::packing::{Codes, Plane, Scales};
+use crate::packing::{Codes, Plane, SUPER, Scales};
 use lanes::{Avx2, Avx512Vnni, AvxVnni, Lanes, Narrow, Wide};
 
 type Products = unsafe fn(&Packed, &[u8], &[Activations], &mut [f32]);
@@ -69,11 +69,14 @@ const NIBBLES: u8 = 4;
 const BYTES: u8 = 8;
 const ANY: u8 = 0;
 
-// What the scales are: an f16, two with a minimum, one of any kind, or one with factors. The first two are read where they lie, and the others are unpacked before.
+// What the scales are: an f16; two, of which one is a minimum; both times bytes; one times signed bytes, one a half; one of any other kind, and any with factors. The last two
+// are unpacked before, all others are read where they lie.
 const F16: u8 = 0;
 const F16_MINIMUM: u8 = 1;
-const SCALE: u8 = 2;
-const FACTORS: u8 = 3;
+const BYTE_MINIMUM: u8 = 2;
+const SIGNED_BYTES: u8 = 3;
+const SCALE: u8 = 4;
+const FACTORS: u8 = 5;
 
 /// Strips, as many at a time as there are lanes for.
 #[inline(always)]
@@ -86,6 +89,8 @@ unsafe fn strips_of<L: Lanes>(matrix: &Packed, strips: &[u8], x: &[Activations],
     let scales = match matrix.scales {
         Scales::Half => F16,
         Scales::HalfMinimum => F16_MINIMUM,
+        Scales::BytesMinimum32 => BYTE_MINIMUM,
+        Scales::Bytes16 => SIGNED_BYTES,
         Scales::Exponent => SCALE,
         _ => FACTORS,
     };
@@ -94,10 +99,13 @@ unsafe fn strips_of<L: Lanes>(matrix: &Packed, strips: &[u8], x: &[Activations],
         match (codes, scales) {
             (NIBBLES, F16) => all::<L, NIBBLES, F16>(matrix, strips, x, out),
             (NIBBLES, F16_MINIMUM) => all::<L, NIBBLES, F16_MINIMUM>(matrix, strips, x, out),
+            (NIBBLES, BYTE_MINIMUM) => all::<L, NIBBLES, BYTE_MINIMUM>(matrix, strips, x, out),
             (NIBBLES, FACTORS) => all::<L, NIBBLES, FACTORS>(matrix, strips, x, out),
             (BYTES, F16) => all::<L, BYTES, F16>(matrix, strips, x, out),
             (_, F16) => all::<L, ANY, F16>(matrix, strips, x, out),
             (_, F16_MINIMUM) => all::<L, ANY, F16_MINIMUM>(matrix, strips, x, out),
+            (_, BYTE_MINIMUM) => all::<L, ANY, BYTE_MINIMUM>(matrix, strips, x, out),
+            (_, SIGNED_BYTES) => all::<L, ANY, SIGNED_BYTES>(matrix, strips, x, out),
             (_, SCALE) => all::<L, ANY, SCALE>(matrix, strips, x, out),
             (_, _) => all::<L, ANY, FACTORS>(matrix, strips, x, out),
         }
@@ -162,7 +170,7 @@ unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
     let (x, x_d, x_sums) = (x.words.as_chunks::<N>().0, x.d.as_chunks::<N>().0, x.sums.as_chunks::<N>().0);
     let (x, x_d, x_sums) = (&x[..n], &x_d[..n], &x_sums[..n]);
     let is_signed = CODES == BYTES || (CODES == ANY && matches!(matrix.codes, Codes::Bytes | Codes::Table(_)));
-    let scales_at = matrix.layout.range(Plane::Scales).start / 4;
+    let [scales_at, factors_at] = [Plane::Scales, Plane::Factors].map(|plane| matrix.layout.range(plane).start / 4);
     let offset = if is_signed { L::OVER } else { i32::from(matrix.codes.offset()) };
     // What follows is fetched while this is computed: a strip's planes are read side by side, which no processor foresees.
     let last = words[L::STRIPS - 1];
@@ -176,19 +184,38 @@ unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
                 _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * LINE));
             }
             let codes = codes::<L, CODES>(matrix, words, group).map(|codes| L::prepared(codes, is_signed));
+            // As `StripScales` has them.
+            let (block, place) = (group / SUPER, group % SUPER);
+            let factors = |at: usize| factors_at + 4 * block + at;
             let d = match SCALES {
                 F16 => L::from_f16(word::<L>(words, scales_at + group / 2), group % 2 == 1),
                 F16_MINIMUM => L::from_f16(word::<L>(words, scales_at + group), false),
+                BYTE_MINIMUM => L::from_f16(word::<L>(words, scales_at + block), false),
+                SIGNED_BYTES => L::from_f16(word::<L>(words, scales_at + block / 2), block % 2 == 1),
                 _ => L::floats(L::load(&scales[0].d[group], &scales[L::STRIPS - 1].d[group])),
             };
             let m = match SCALES {
                 F16_MINIMUM => L::from_f16(word::<L>(words, scales_at + group), true),
+                BYTE_MINIMUM => L::product(L::from_f16(word::<L>(words, scales_at + block), true), L::float(-1.0)),
                 _ => L::float(0.0),
+            };
+            // Of the scale and of the minimum, or of either half.
+            let by = match SCALES {
+                BYTE_MINIMUM => [
+                    L::byte(word::<L>(words, factors(place / 4)), place % 4, false),
+                    L::byte(word::<L>(words, factors(2 + place / 4)), place % 4, false),
+                ],
+                SIGNED_BYTES => {
+                    let both = word::<L>(words, factors(place / 2));
+                    [L::byte(both, place % 2 * 2, true), L::byte(both, place % 2 * 2 + 1, true)]
+                }
+                _ => [L::none(); 2],
             };
             for row in 0..N {
                 let (x, x_d, x_sums) = (&x[group][row], x_d[group][row], x_sums[group][row]);
                 // Of either half of the group; and where they have one factor, in one sum, whose parts wait for nobody.
-                let begin = if SCALES == FACTORS { x_sums } else { [x_sums[0] + x_sums[1], 0] };
+                let x_sum = x_sums[0] + x_sums[1];
+                let begin = if [SIGNED_BYTES, FACTORS].contains(&SCALES) { x_sums } else { [x_sum, 0] };
                 let mut halves = begin.map(|x_sum| L::words(-offset * x_sum));
                 for c in 0..4 {
                     for half in 0..2 {
@@ -196,29 +223,34 @@ unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
                     }
                 }
                 let [first, last] = halves;
-                let term = if SCALES == FACTORS {
-                    let [one, other] = [&scales[0], &scales[L::STRIPS - 1]];
-                    let (kind, has_minimum) = (matrix.scales, matrix.scales.has_minimum());
-                    let of_first = L::load(one.factors(kind, group, 0), other.factors(kind, group, 0));
-                    let of_last = L::load(one.factors(kind, group, 1), other.factors(kind, group, 1));
-                    let total = L::add(L::times(first, of_first), L::times(last, of_last));
-                    let mut term = L::product(d, L::to_floats(total));
-                    if has_minimum {
-                        let of_first = L::load(one.minimums(kind, group, 0), other.minimums(kind, group, 0));
-                        let of_last = L::load(one.minimums(kind, group, 1), other.minimums(kind, group, 1));
-                        let first = L::times(of_first, L::words(x_sums[0]));
-                        let last = L::times(of_last, L::words(x_sums[1]));
-                        let m = L::floats(L::load(&one.m[group], &other.m[group]));
-                        term = L::plus(term, L::product(m, L::to_floats(L::add(first, last))));
-                    }
-                    term
-                } else {
-                    let term = L::product(d, L::to_floats(L::add(first, last)));
-                    if SCALES == F16_MINIMUM {
-                        L::plus(term, L::product(m, L::float((x_sums[0] + x_sums[1]) as f32)))
-                    } else {
+                let term = match SCALES {
+                    FACTORS => {
+                        let [one, other] = [&scales[0], &scales[L::STRIPS - 1]];
+                        let kind = matrix.scales;
+                        let of_first = L::load(one.factors(kind, group, 0), other.factors(kind, group, 0));
+                        let of_last = L::load(one.factors(kind, group, 1), other.factors(kind, group, 1));
+                        let total = L::add(L::times(first, of_first), L::times(last, of_last));
+                        let mut term = L::product(d, L::to_floats(total));
+                        if kind.has_minimum() {
+                            let of_first = L::load(one.minimums(kind, group, 0), other.minimums(kind, group, 0));
+                            let of_last = L::load(one.minimums(kind, group, 1), other.minimums(kind, group, 1));
+                            let first = L::times(of_first, L::words(x_sums[0]));
+                            let last = L::times(of_last, L::words(x_sums[1]));
+                            let m = L::floats(L::load(&one.m[group], &other.m[group]));
+                            term = L::plus(term, L::product(m, L::to_floats(L::add(first, last))));
+                        }
                         term
                     }
+                    SIGNED_BYTES => L::product(d, L::to_floats(L::add(L::times(first, by[0]), L::times(last, by[1])))),
+                    BYTE_MINIMUM => {
+                        let term = L::product(d, L::to_floats(L::times(L::add(first, last), by[0])));
+                        L::plus(term, L::product(m, L::to_floats(L::times(by[1], L::words(x_sum)))))
+                    }
+                    F16_MINIMUM => {
+                        let term = L::product(d, L::to_floats(L::add(first, last)));
+                        L::plus(term, L::product(m, L::float(x_sum as f32)))
+                    }
+                    _ => L::product(d, L::to_floats(L::add(first, last))),
                 };
                 sums[row] = L::plus(sums[row], L::product(L::float(x_d), term));
             }

@@ -7,11 +7,12 @@ use std::arch::x86_64::{
     _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_loadu_si256, _mm256_madd_epi16,
     _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16,
-    _mm256_slli_epi32, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_xor_si256, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_castsi256_si512, _mm512_castsi512_ps,
-    _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_inserti64x4, _mm512_mul_ps,
-    _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512,
-    _mm512_shuffle_epi8, _mm512_slli_epi16, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_xor_si512,
+    _mm256_slli_epi32, _mm256_sllv_epi32, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_srlv_epi32,
+    _mm256_storeu_ps, _mm256_xor_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_broadcast_i32x4,
+    _mm512_castsi256_si512, _mm512_castsi512_ps, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_inserti64x4, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16, _mm512_sllv_epi32,
+    _mm512_srai_epi32, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_xor_si512,
 };
 use std::marker::PhantomData;
 
@@ -37,6 +38,8 @@ pub(super) trait Lanes {
     unsafe fn floats(values: Self::Ints) -> Self::Floats;
     /// The lower or the upper f16 of each row's word.
     unsafe fn from_f16(words: Self::Ints, is_upper: bool) -> Self::Floats;
+    /// A byte of each row's word as an integer.
+    unsafe fn byte(words: Self::Ints, at: usize, is_signed: bool) -> Self::Ints;
     unsafe fn bytes(value: i8) -> Self::Ints;
     unsafe fn words(value: i32) -> Self::Ints;
     unsafe fn float(value: f32) -> Self::Floats;
@@ -151,6 +154,17 @@ impl<D: Dots> Lanes for Narrow<D> {
             let special = _mm256_and_si256(is_special, _mm256_set1_epi32(0x7f80_0000));
             let sign = _mm256_slli_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x8000)), 16);
             _mm256_castsi256_ps(_mm256_or_si256(_mm256_or_si256(scaled, special), sign))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn byte(words: __m256i, at: usize, is_signed: bool) -> __m256i {
+        let bits = 8 * at as i32;
+        unsafe {
+            match is_signed {
+                true => _mm256_srai_epi32(_mm256_sllv_epi32(words, _mm256_set1_epi32(24 - bits)), 24),
+                false => _mm256_and_si256(_mm256_srlv_epi32(words, _mm256_set1_epi32(bits)), _mm256_set1_epi32(255)),
+            }
         }
     }
 
@@ -293,6 +307,17 @@ impl Lanes for Wide {
         unsafe {
             let bits = if is_upper { _mm512_srli_epi32::<16>(words) } else { words };
             _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn byte(words: __m512i, at: usize, is_signed: bool) -> __m512i {
+        let bits = 8 * at as i32;
+        unsafe {
+            match is_signed {
+                true => _mm512_srai_epi32::<24>(_mm512_sllv_epi32(words, _mm512_set1_epi32(24 - bits))),
+                false => _mm512_and_si512(_mm512_srlv_epi32(words, _mm512_set1_epi32(bits)), _mm512_set1_epi32(255)),
+            }
         }
     }
 
