@@ -104,8 +104,8 @@ fn spread(
 ) {
     let (n_out, n_in, strip) = (weight.shape.n_rows, weight.shape.n_cols, weight.form.strip());
     let strip_bytes = weight.bytes.len() / n_out.div_ceil(strip);
-    // Outputs of a piece of work: enough that a hand-over to another thread (some µs) does not show.
-    let piece = (1usize << 16).div_ceil(n_in * n_rows).clamp(8, n_out.max(8)).next_multiple_of(strip);
+    // Outputs of a piece of work: enough that a hand-over to another thread (some µs) does not show, and strips in pairs, which may be taken at once.
+    let piece = (1usize << 16).div_ceil(n_in * n_rows).clamp(8, n_out.max(8)).next_multiple_of(2 * strip);
     // [output][row]: what one thread writes lies together.
     let mut transposed = vec![0.0; n_out * n_rows];
     let pieces = |(strips, out): (&[u8], &mut [f32])| products(strips, out);

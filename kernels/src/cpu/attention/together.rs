@@ -13,9 +13,11 @@ use crate::ops::Attention;
 use crate::ops::attention::MAX_HEAD_SIZE;
 use crate::recording::Row;
 
-/// Rows that read together at most, and scores that are kept of them.
+/// Rows that read together at most, scores that are kept of them, and positions that one of them may be away from the next: what all of them see is hardly more
+/// than what one does.
 const MAX_ROWS: usize = 8;
 const MAX_SCORES: usize = 1 << 16;
+const NEAR: u32 = 16;
 /// Below this a hand-over to other threads costs more than it saves (about 20 µs of work).
 const LEAST_WORK: usize = 1 << 16;
 
@@ -55,21 +57,24 @@ pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &m
     let seen = |(index, row): (usize, &Row)| op.seen(index, *row).len();
     let most = rows.iter().enumerate().map(seen).max().unwrap_or(0) * asked.heads_a_group();
     let n_together = (MAX_SCORES / most.max(1)).min(rows.len() / n_threads).clamp(1, MAX_ROWS);
+    // Of a row alone, so many of a group that every thread has some: there may be no other row.
+    let is_enough = |n: &usize| asked.heads_a_group().is_multiple_of(*n) && rows.len() * op.n_heads / n >= n_threads;
+    let n_heads = (1..=asked.heads_a_group()).rev().find(is_enough).unwrap_or(1);
     let part = |room: &mut Room, (index, out): (usize, &mut [f32])| match n_together {
-        // A group of a row: there may be no other row, and many threads.
         1 => {
-            let (row, group) = (index / op.n_kv_heads, index % op.n_kv_heads);
-            asked.attend(row..row + 1, group, room, |_, sums| out.copy_from_slice(sums));
+            let (row, head) = (index * n_heads / op.n_heads, index * n_heads % op.n_heads);
+            asked.attend(row..row + 1, head..head + n_heads, room, |_, sums| out.copy_from_slice(sums));
         }
         n => {
             for group in 0..op.n_kv_heads {
-                asked.attend(index * n..rows.len().min((index + 1) * n), group, room, |row, sums| {
+                let heads = group * asked.heads_a_group()..(group + 1) * asked.heads_a_group();
+                asked.attend(index * n..rows.len().min((index + 1) * n), heads, room, |row, sums| {
                     out[(row * op.n_kv_heads + group) * width..][..width].copy_from_slice(sums);
                 });
             }
         }
     };
-    let size = if n_together == 1 { width } else { n_together * op.n_kv_heads * width };
+    let size = if n_together == 1 { n_heads * op.head_size } else { n_together * op.n_kv_heads * width };
     let work = rows.iter().enumerate().map(seen).sum::<usize>() * op.n_heads * op.head_size;
     if n_threads == 1 || work < LEAST_WORK {
         let mut room = Room::default();
@@ -86,11 +91,11 @@ impl Asked<'_> {
         self.op.n_heads / self.op.n_kv_heads
     }
 
-    /// One group's heads of some rows; `put` is told each row's number among them and what comes of its heads.
-    fn attend(&self, rows: Range<usize>, group: usize, room: &mut Room, mut put: impl FnMut(usize, &[f32])) {
+    /// Heads of one group, of some rows; `put` is told each row's number among them and what comes of its heads.
+    fn attend(&self, rows: Range<usize>, heads: Range<usize>, room: &mut Room, mut put: impl FnMut(usize, &[f32])) {
         let op = self.op;
         let mut first = rows.start;
-        for of_slot in self.rows[rows.clone()].chunk_by(|a, b| a.slot == b.slot) {
+        for of_slot in self.rows[rows.clone()].chunk_by(are_near) {
             let positions = |row: usize| op.seen(row, self.rows[row]);
             let these = first..first + of_slot.len();
             let all = these.clone().map(positions).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
@@ -100,7 +105,7 @@ impl Asked<'_> {
                 let q = &self.q[(row * op.n_heads + head) * op.head_size..][..op.head_size];
                 Head { seen, q, before: (positions(row).start - all.start) as usize }
             };
-            let heads = group * self.heads_a_group()..(group + 1) * self.heads_a_group();
+            let n_heads = heads.len();
             let heads: Vec<Head<'_>> = these
                 .clone()
                 .flat_map(|row| heads.clone().map(move |head| (row, head)))
@@ -113,11 +118,16 @@ impl Asked<'_> {
             room.totals.resize(heads.len(), 0.0);
             room.sums.resize(heads.len() * op.head_size, 0.0);
             attend(&heads, whole, &mut room.scores, &mut room.totals, &mut room.sums);
-            let of_rows = room.sums.chunks_exact(self.heads_a_group() * op.head_size);
+            let of_rows = room.sums.chunks_exact(n_heads * op.head_size);
             these.zip(of_rows).for_each(|(row, sums)| put(row - rows.start, sums));
             first += of_slot.len();
         }
     }
+}
+
+/// Whether two rows see much the same of one slot.
+fn are_near(a: &Row, b: &Row) -> bool {
+    a.slot == b.slot && a.position.abs_diff(b.position) <= NEAR
 }
 
 // === impl Head ===

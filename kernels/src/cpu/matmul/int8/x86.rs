@@ -18,8 +18,9 @@ pub(super) fn products() -> Option<Products> {
 /// All ways, by name and the fastest first, where this processor has the features.
 pub(super) fn every_products() -> [(&'static str, Option<Products>); 4] {
     let has_avx2 = std::arch::is_x86_feature_detected!("avx2");
-    let has_avx512 =
-        std::arch::is_x86_feature_detected!("avx512vl") && std::arch::is_x86_feature_detected!("avx512vnni");
+    let has_avx512 = std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+        && std::arch::is_x86_feature_detected!("avx512vnni");
     let has_bytes = std::arch::is_x86_feature_detected!("avx512bw");
     let has_vnni = std::arch::is_x86_feature_detected!("avxvnni");
     [
