@@ -122,8 +122,8 @@ fn cases() -> Vec<Case> {
     ];
     let case = |(n_heads, n_kv_heads, head_size, window, has_sinks, cap, has_slopes)| {
         let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_kv_heads * head_size, kv_type: KvType::F32 };
-        // Some of one slot follow each other, some of them near and some far away.
-        let position = |r: u32| if r < 11 { 180 + r } else { (199 + 136 * r) % 180 };
+        // Some of one slot follow each other, some of them near and some far away; the first alone sees the last position.
+        let position = |r: u32| if r < 11 { 199 - r } else { (199 + 136 * r) % 180 };
         let rows: Vec<Row> = (0..21).map(|r| Row { slot: r / 5 % 2, position: position(r) }).collect();
         let mut random = Random(41);
         let mut values = |len: usize| random.values(len);
