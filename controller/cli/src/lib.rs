@@ -26,7 +26,7 @@ pub mod phones;
 pub mod plan;
 pub mod printing;
 pub mod progress;
-pub mod removal;
+pub mod records;
 pub mod schema;
 pub mod shell;
 pub mod table;

@@ -1,6 +1,6 @@
 //! Users: who comes to the embedded API by a certificate, as Secrets of the system's namespace. `polyctl user` makes them.
 //!
-//! A certificate is good only while such a record names its key: to delete the record is to revoke it, from the next request on.
+//! A certificate is good only while such a record names its key: to delete the record is to revoke it, within a moment, for each request of then.
 
 use std::collections::BTreeMap;
 use std::fmt;

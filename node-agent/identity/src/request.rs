@@ -59,7 +59,7 @@ impl Signed {
         let der =
             pem::parse(pem).map_err(|_| RequestError::Garbled(rcgen::Error::CouldNotParseCertificationRequest))?;
         let asked = X509CertificationRequest::from_der(der.contents());
-        if asked.is_ok_and(|(_, asked)| asked.certification_request_info.subject_pki.raw != written) {
+        if !asked.is_ok_and(|(_, asked)| asked.certification_request_info.subject_pki.raw == written) {
             return Err(RequestError::Key);
         }
         Ok(Self { public_key: request.public_key, key })

@@ -7,11 +7,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use polyphony_controller::door::client_keys::{self, Terms};
-use polyphony_identity::is_dns_label;
 
 use crate::connection::ClusterFlags;
 use crate::duration;
-use crate::removal::delete_all;
+use crate::records::{self, delete_all};
 use crate::table::align;
 
 /// Keys of clients: what apps show at the gateway.
@@ -32,7 +31,7 @@ enum KeyVerb {
 #[derive(Debug, Args)]
 struct Create {
     /// What the key is called in metrics and logs: lower-case letters, digits and hyphens
-    #[arg(value_name = "NAME", value_parser = key_name)]
+    #[arg(value_name = "NAME", value_parser = records::name)]
     name: String,
     /// A model that it may ask, by the id that GET /v1/models lists (all); can be given several times, or with commas
     #[arg(long, value_name = "MODEL", value_delimiter = ',')]
@@ -57,15 +56,6 @@ struct List;
 struct Delete {
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-}
-
-fn key_name(text: &str) -> Result<String, String> {
-    match is_dns_label(text) && text.len() <= 40 {
-        true => Ok(text.to_owned()),
-        false => {
-            Err("a key's name is 1 to 40 lower-case letters, digits and hyphens, with no hyphen at either end".into())
-        }
-    }
 }
 
 // === impl Key ===

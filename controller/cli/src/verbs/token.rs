@@ -12,7 +12,7 @@ use polyphony_identity::{JoinToken, is_dns_label};
 
 use crate::connection::ClusterFlags;
 use crate::duration;
-use crate::removal::delete_all;
+use crate::records::delete_all;
 use crate::table::align;
 
 /// Join tokens: each lets devices in, for a while.

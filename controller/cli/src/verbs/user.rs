@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use polyphony_controller::door::place::{Place, path_in};
 use polyphony_controller::door::users::{self, Part};
 use polyphony_controller::kubeconfig::{Credential, text_of};
-use polyphony_identity::{Authority, DEFAULT_DOMAIN, Lifetimes, is_dns_label, write_private};
+use polyphony_identity::{Authority, DEFAULT_DOMAIN, Lifetimes, write_private};
 
 use crate::connection::ClusterFlags;
 use crate::duration;
-use crate::removal::delete_all;
+use crate::records::{self, delete_all};
 use crate::server::Server;
 use crate::table::align;
 
@@ -38,7 +38,7 @@ enum UserVerb {
 #[derive(Debug, Args)]
 struct Create {
     /// As the audit names them: lower-case letters, digits and hyphens
-    #[arg(value_name = "NAME", value_parser = user_name)]
+    #[arg(value_name = "NAME", value_parser = records::name)]
     name: String,
     /// viewer reads everything but Secrets and changes nothing; admin may do all
     #[arg(long, value_name = "ROLE", default_value_t = Part::default())]
@@ -75,15 +75,6 @@ struct List;
 struct Delete {
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-}
-
-fn user_name(text: &str) -> Result<String, String> {
-    match is_dns_label(text) && text.len() <= 40 {
-        true => Ok(text.to_owned()),
-        false => {
-            Err("a user's name is 1 to 40 lower-case letters, digits and hyphens, with no hyphen at either end".into())
-        }
-    }
 }
 
 fn https(text: &str) -> Result<String, String> {

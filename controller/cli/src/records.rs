@@ -1,6 +1,24 @@
-//! Removal: several by their names, where one that is not there holds back no other.
+//! Records: what the verbs of tokens, keys and users have in common. A name, and removal of several, where one that is not there holds back no other.
 
 use std::io::{self, Write};
+
+use polyphony_identity::is_dns_label;
+
+/// Its Secret's name has a prefix before it.
+const MAX_NAME: usize = 40;
+
+/// Reads the name of a key or a user.
+///
+/// # Errors
+/// When it is none.
+pub fn name(text: &str) -> Result<String, String> {
+    match is_dns_label(text) && text.len() <= MAX_NAME {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "a name is 1 to {MAX_NAME} lower-case letters, digits and hyphens, with no hyphen at either end"
+        )),
+    }
+}
 
 /// Takes all of `names` away by `delete`, which says whether there was one, and tells of each.
 ///
