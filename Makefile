@@ -2,13 +2,15 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers test check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers test test-arm check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 export POLYPHONY_CACHE ?= $(CACHE_HOME)/polyphony
 # A BLOOM of random weights, to try that family's sizes with.
 RANDOM_BLOOM = $(POLYPHONY_CACHE)/models/random-bloom-24x512.Q8_0.gguf
+# A Llama with hardly any vocabulary, to see what long contexts cost.
+RANDOM_LLAMA = $(POLYPHONY_CACHE)/models/random-llama-8x1024.Q8_0.gguf
 # Mesa's device picker complains about missing desktops; nothing here has one.
 export NODEVICE_SELECT := 1
 
@@ -23,7 +25,7 @@ setup-tests: ## setup, and what only tests need: kubectl, Prometheus and the ope
 
 bloom: ## write a BLOOM of random weights (24 layers, hidden 512) beside the fetched models
 	@mkdir -p $(dir $(RANDOM_BLOOM))
-	cargo run --example bloom -- $(RANDOM_BLOOM) 24 512 8 8192
+	cargo run --example random_model -- bloom $(RANDOM_BLOOM) 24 512 8 8192
 
 build: ## build the three programs
 	cargo build --workspace --bins
@@ -44,6 +46,7 @@ bench-hub: setup build ## what the door costs: sealed hops, ways over the hub, a
 
 bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first (15 minutes, once), as ratios; BENCH_QUICK=1 is short
 	scripts/peers.sh
+	cargo run --example random_model -- llama $(RANDOM_LLAMA) 8 1024 16 1024
 	cargo bench --workspace --bench peers --profile dev
 
 test: setup-tests build ## run every test; with POLYPHONY_NO_SKIP=1 what this machine cannot run fails instead of being skipped
@@ -66,6 +69,9 @@ check-chart: ## render the Helm chart and judge every object
 
 fuzz: setup ## feed the readers of model files, frames, requests and bodies what a fuzzer makes of good ones, ten minutes each of nine targets
 	@scripts/fuzz.sh
+
+test-arm: ## the kernels' tests as three ARM processors, by an emulator, and the instructions of a product; skipped without Debian's packages
+	@scripts/test-arm.sh
 
 check-android: ## do the kernels and the agent type-check for Android? slow the first time; skipped without Debian's packages
 	@scripts/check-android.sh

@@ -8,53 +8,16 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly PACKAGES=(rustc-web cargo-web rust-web-src clang libc6-dev-arm64-cross linux-libc-dev-arm64-cross)
 readonly CRATES=(polyphony-kernels polyphony-model polyphony-protocol polyphony-agent)
 readonly TRIPLE=aarch64-linux-android
 # Android 7.0, the first with Vulkan.
 readonly API_LEVEL=24
 readonly INCLUDES=/usr/aarch64-linux-gnu/include
 
-log=$(mktemp)
-trap 'rm -f -- "$log"' EXIT
-
-# The compiler that the workspace asks for at least: Debian has older ones under the same name.
-least=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
-readonly least
-
-missing_packages() {
-    local package status version
-    for package in "${PACKAGES[@]}"; do
-        read -r status version <<<"$(dpkg-query --show --showformat '${db:Status-Status} ${Version}' "$package" 2>/dev/null)" || true
-        if [[ $status != installed ]] || { [[ $package == *-web* ]] && dpkg --compare-versions "$version" lt "$least"; }; then
-            printf '%s ' "$package"
-        fi
-    done
-}
-
-install_missing() {
-    local missing=$1
-    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || return 1
-    printf 'check-android: installing %sby apt-get\n' "$missing" >&2
-    # shellcheck disable=SC2086 # several words on purpose
-    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-remove --no-install-recommends $missing)
-    # A fresh machine has no package lists yet, an old one has outdated ones, which name older compilers.
-    apt-get update -q >"$log" 2>&1 && "${install[@]}" >"$log" 2>&1 && [[ -z $(missing_packages) ]]
-}
-
-missing=$(missing_packages)
-if [[ -n $missing ]] && ! install_missing "$missing"; then
-    why=$(tail -n 1 "$log")
-    printf 'skipped: check-android needs %s%s: `apt-get install %s` as root, on Debian 12\n' "${missing% }" "${why:+ ($why)}" "${missing% }"
-    exit 0
-fi
-
-# Debian's programs by their places: a PATH with rustup's has another version first.
-export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
-# The standard library is built from source, which only unstable options can ask for.
-export RUSTC_BOOTSTRAP=1
-# Not the toolchain's wrapper or flags of whoever calls.
-unset RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER RUSTFLAGS CARGO_ENCODED_RUSTFLAGS RUSTUP_TOOLCHAIN
+name=check-android
+packages=(rustc-web cargo-web rust-web-src clang libc6-dev-arm64-cross linux-libc-dev-arm64-cross)
+# shellcheck source-path=SCRIPTDIR source=debian-rust.sh
+source scripts/debian-rust.sh
 # A folder of its own: another compiler would otherwise drive out what `make build` built.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/android
 export CC_aarch64_linux_android=clang AR_aarch64_linux_android=ar

@@ -21,7 +21,7 @@ mkdir -p "$peers"
 command -v python3 >/dev/null && command -v c++ >/dev/null ||
     die "python3 and a C++ compiler are needed: on Debian \`apt-get install python3-venv g++\` as root"
 
-if [[ ! -x $build/bin/llama-bench || ! -x $build/bin/llama-quantize ]]; then
+if [[ ! -x $build/bin/llama-bench || ! -x $build/bin/llama-batched-bench || ! -x $build/bin/llama-quantize ]]; then
     [[ -x $peers/venv/bin/ninja ]] || {
         python3 -m venv "$peers/venv"
         "$peers/venv/bin/pip" install --quiet cmake ninja scikit-build-core
@@ -38,7 +38,7 @@ if [[ ! -x $build/bin/llama-bench || ! -x $build/bin/llama-quantize ]]; then
     say "building llama.cpp for this processor; about 15 minutes on two cores, once"
     cmake -S "${archive%.tar.gz}/vendor/llama.cpp" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_RPC=ON \
         -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_UI=OFF -DBUILD_SHARED_LIBS=ON >"$peers/log"
-    ninja -C "$build" llama-bench llama-quantize >>"$peers/log" || die "it does not build: see $peers/log"
+    ninja -C "$build" llama-bench llama-batched-bench llama-quantize >>"$peers/log" || die "it does not build: see $peers/log"
 fi
 
 [[ -f $cache/models/$SOURCE_MODEL ]] || die "$SOURCE_MODEL is missing: \`make setup\` fetches it"

@@ -57,7 +57,7 @@ pub struct CpuEngine {
 
 enum Arithmetic {
     Reference,
-    Fast(ThreadPool, Products),
+    Fast(Arc<ThreadPool>, Products),
 }
 
 /// How quantised matrices are multiplied; all others meet activations of f32.
@@ -81,6 +81,7 @@ impl CpuEngine {
             .num_threads(threads)
             .thread_name(|index| format!("kernels-{index}"))
             .build()?;
+        let pool = Arc::new(pool);
         Ok(Self::with(match arithmetic {
             engine::Arithmetic::F32 => Arithmetic::Fast(pool, Products::F32),
             engine::Arithmetic::Int8 => Arithmetic::Fast(pool, Products::Int8),
@@ -98,7 +99,7 @@ impl CpuEngine {
     /// always, on Vulkan where the driver computes as written.
     pub fn int8_reference(order: Order) -> Result<Self, EngineError> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        Ok(Self::with(Arithmetic::Fast(pool, Products::Defined(order))))
+        Ok(Self::with(Arithmetic::Fast(Arc::new(pool), Products::Defined(order))))
     }
 
     fn with(arithmetic: Arithmetic) -> Self {
@@ -125,6 +126,13 @@ impl CpuEngine {
         &self.buffers[id.0 as usize]
     }
 
+    fn run_ops(&mut self, recording: &Recording) -> Result<(), EngineError> {
+        for (index, op) in recording.ops.iter().enumerate() {
+            self.run_op(op, &recording.rows).map_err(|source| EngineError::Op { index, op: op.name(), source })?;
+        }
+        Ok(())
+    }
+
     /// Calls `kernel` with the engine and one of its buffers to write to, which the engine meanwhile lacks.
     fn update<T>(&mut self, id: BufferId, kernel: impl FnOnce(&Self, &mut [f32]) -> T) -> T {
         let mut out = std::mem::take(&mut self.buffers[id.0 as usize]);
@@ -146,11 +154,11 @@ impl Engine for CpuEngine {
     }
 
     fn device(&self) -> String {
-        let simd = lanes::simd_name();
         match &self.arithmetic {
             Arithmetic::Reference => "cpu (reference)".to_string(),
-            Arithmetic::Fast(pool, _) => {
-                format!("cpu ({} threads, {simd})", pool.current_num_threads())
+            Arithmetic::Fast(pool, products) => {
+                let way = if let Products::Int8 = products { matmul::int8::way() } else { lanes::simd_name() };
+                format!("cpu ({} threads, {way})", pool.current_num_threads())
             }
         }
     }
@@ -213,8 +221,12 @@ impl Engine for CpuEngine {
             self.write(upload.buffer, upload.offset, &upload.values)?;
         }
         self.angles.clear();
-        for (index, op) in recording.ops.iter().enumerate() {
-            self.run_op(op, &recording.rows).map_err(|source| EngineError::Op { index, op: op.name(), source })?;
+        match &self.arithmetic {
+            // From one of its threads, since each way into the pool costs more than most ops do.
+            Arithmetic::Fast(pool, _) if pool.current_num_threads() > 1 => {
+                pool.clone().install(|| self.run_ops(recording))?;
+            }
+            _ => self.run_ops(recording)?,
         }
         // Logits are large: no room is taken that they do not need.
         let mut values = Vec::with_capacity(recording.readbacks.iter().map(|readback| readback.range.len()).sum());

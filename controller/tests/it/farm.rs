@@ -151,13 +151,23 @@ impl Farm {
 
     /// Waits until the deployment `chat` is available in that generation; gives its placements by stage.
     pub async fn available(&self, generation: u64) -> Vec<SegmentPlacement> {
+        self.available_in(&format!("generation {generation}"), |found| found == generation).await
+    }
+
+    /// The same in any later generation than that: there may have been more than one since.
+    pub async fn available_after(&self, generation: u64) -> Vec<SegmentPlacement> {
+        self.available_in(&format!("a generation after {generation}"), |found| found > generation).await
+    }
+
+    async fn available_in(&self, what: &str, is_meant: impl Fn(u64) -> bool) -> Vec<SegmentPlacement> {
         let deployments = Api::<InferenceDeployment>::default_namespaced(self.client.clone());
         let placements = Api::<SegmentPlacement>::default_namespaced(self.client.clone());
-        until(&format!("chat is available in generation {generation}"), async || {
+        until(&format!("chat is available in {what}"), async || {
             let status = deployments.get("chat").await.unwrap().status.unwrap_or_default();
-            if !condition::is_true(&status.conditions, "Available") || status.plan_generation != Some(generation) {
+            let generation = status.plan_generation.filter(|generation| is_meant(*generation));
+            let Some(generation) = generation.filter(|_| condition::is_true(&status.conditions, "Available")) else {
                 return Err(format!("{status:#?}"));
-            }
+            };
             let mut found = placements.list(&Default::default()).await.unwrap().items;
             found.retain(|placement| placement.spec.plan_generation == generation);
             found.sort_by_key(|placement| placement.spec.stage);

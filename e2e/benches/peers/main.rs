@@ -1,19 +1,23 @@
-//! `make bench-peers`: decoding beside llama.cpp, one thread each, in turns on one machine, as ratios.
+//! `make bench-peers`: beside llama.cpp, in turns on one machine, as ratios.
 //!
-//! Ours is what a client sees: a whole agent behind the gateway. llama.cpp's is what its own `llama-bench` says of the same file, without
+//! Ours is what a client sees: a whole agent behind the gateway. llama.cpp's is what its own programs say of the same file, without
 //! a server. So what is flattered is the peer.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+mod case;
+mod llama;
+mod ours;
 
-use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
 use polyphony_e2e::bench::statistics::{ratios, summary};
-use polyphony_e2e::shelf::{Shelf, cache_dir};
-use polyphony_e2e::stream::Gateway;
-use serde_json::{Value, json};
+use polyphony_e2e::shelf::cache_dir;
 
-/// What both decode: the row's name, and the file in the cache's models.
+use case::{Case, What};
+use llama::Llama;
+use ours::Ours;
+
+/// The row's name, and the file in the cache's models.
 const MODELS: [(&str, &str); 5] = [
     ("SmolLM2-135M Q4_0", "SmolLM2-135M-Instruct.requantised-Q4_0.gguf"),
     ("SmolLM2-135M Q4_1", "SmolLM2-135M-Instruct.Q4_1.gguf"),
@@ -21,10 +25,11 @@ const MODELS: [(&str, &str); 5] = [
     ("SmolLM2-135M Q8_0", "SmolLM2-135M-Instruct.requantised-Q8_0.gguf"),
     ("Gemma 3 270M Q4_K_M", "gemma-3-270m-q4_k_m.gguf"),
 ];
-const DEPLOYMENT: &str = "one";
-/// Tokens before those that are timed.
-const N_PROMPT: u32 = 16;
-const N_DECODED: u32 = 64;
+/// Random weights, hardly a vocabulary: what a token costs is layers, and at the end of a long context attention.
+const LONG: (&str, &str) = ("random Llama 8 × 1024 Q8_0", "random-llama-8x1024.Q8_0.gguf");
+const THREADS: [usize; 2] = [1, 2];
+/// How much of llama.cpp's gain by a second thread ours has to be.
+const GAIN_GOAL: f64 = 0.95;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -34,106 +39,69 @@ async fn main() -> Result<()> {
         return Ok(());
     }
     let quick = std::env::var("BENCH_QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
-    let rounds = if quick { 2 } else { 6 };
-    println!("decode, one thread each, tokens/s: median (least to greatest) of {rounds} turns\n");
-    println!("{:22} {:>24} {:>24} {:>24}", "model", "ours, cpu-int8", "llama.cpp", "ours over it");
-    for (name, file) in MODELS {
-        let path = cache_dir().join("models").join(file);
-        if !path.exists() {
-            println!("{name:22} left out: {} is not there", path.display());
+    let rounds = if quick { 2 } else { 7 };
+    println!(
+        "tokens/s, median of {rounds} turns; ours (cpu-int8) over llama.cpp's: median of the pairs, and what holds it with 95 %\n"
+    );
+    println!("{:58} {:>9} {:>9}   {:21} {:>5}", "", "ours", "llama.cpp", "ours over it", "goal");
+    let wanted = std::env::var("BENCH_ONLY").unwrap_or_default();
+    let mut of_threads = BTreeMap::<String, Vec<Vec<f64>>>::new();
+    for case in cases().into_iter().filter(|case| case.row().contains(&wanted)) {
+        if !case.path().exists() {
+            println!("{:58} left out: {} is not there", case.row(), case.path().display());
             continue;
         }
-        let (ours, theirs) = side_by_side(&path, rounds).await.with_context(|| name.to_owned())?;
+        let (ours, theirs) = side_by_side(&case, rounds).await.with_context(|| case.row())?;
         let ratio = ratios(&ours, &theirs);
-        println!("{name:22} {:>24} {:>24} {:>24}", told(&ours), told(&theirs), told(&ratio));
+        let middle = |samples: &[f64]| summary(samples).map_or(f64::NAN, |summary| summary.median);
+        print!("{:58} {:9.1} {:9.1}   ", case.row(), middle(&ours), middle(&theirs));
+        println!("{}", told(&ratio, Some(1.0)));
+        of_threads.entry(format!("{}, {}", case.model, case.what)).or_default().push(ratio);
+    }
+    println!("\ngain of two threads over one, ours over llama.cpp's");
+    for (what, by_threads) in of_threads {
+        if let [one, two] = &by_threads[..] {
+            println!("{what:58} {:19}   {}", "", told(&ratios(two, one), Some(GAIN_GOAL)));
+        }
     }
     Ok(())
 }
 
+/// What is compared.
+fn cases() -> Vec<Case> {
+    let all = [What::Decode { after: 16, n: 64 }, What::Prefill { n: 512 }];
+    let of_models = all.into_iter().flat_map(|what| MODELS.map(|model| (what, model)));
+    let others =
+        [(What::Decode { after: 4096, n: 32 }, LONG), (What::Together { sessions: 8, after: 16, n: 64 }, MODELS[0])];
+    let case = |(what, (model, file))| THREADS.map(|threads| Case { model, file, what, threads });
+    of_models.chain(others).flat_map(case).collect()
+}
+
 /// Tokens a second of each, turn by turn; who begins changes from turn to turn.
-async fn side_by_side(model: &Path, rounds: usize) -> Result<(Vec<f64>, Vec<f64>)> {
-    let shelf = Shelf::up_with_threads("cpu-int8", 1, 1, "4Gi")?;
-    shelf.apply(&manifest(model))?.ok()?;
-    shelf.wait_available(DEPLOYMENT)?;
-    let gateway = shelf.endpoints()?.gateway;
-    // Once without a clock: both have read the file then.
-    decode(&gateway).await?;
-    llama_bench(model)?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+async fn side_by_side(case: &Case, rounds: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+    let mut ours = Ours::up(case)?;
+    // Once without a clock: both have read the file then, and llama.cpp has shown which way is its faster.
+    ours.run().await?;
+    let llama = Llama::faster(case)?;
+    let (mut of_ours, mut of_theirs) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         if round % 2 == 0 {
-            ours.push(decode(&gateway).await?);
-            theirs.push(llama_bench(model)?);
+            of_ours.push(ours.run().await?);
+            of_theirs.push(llama.run()?);
         } else {
-            theirs.push(llama_bench(model)?);
-            ours.push(decode(&gateway).await?);
+            of_theirs.push(llama.run()?);
+            of_ours.push(ours.run().await?);
         }
     }
-    Ok((ours, theirs))
+    Ok((of_ours, of_theirs))
 }
 
-fn manifest(model: &Path) -> String {
-    let path = model.display();
-    format!(
-        "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: model}}\nspec: {{source: \"file://{path}\"}}\n---\n\
-         apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {{name: {DEPLOYMENT}}}\nspec:\n  \
-         model: model\n  contextLength: 256\n  maxSessions: 1\n  placement: {{minPhones: 1, maxPhones: 1}}\n"
-    )
-}
-
-/// Tokens a second after the first of an answer.
-async fn decode(gateway: &str) -> Result<f64> {
-    // Anew each time: while llama.cpp has its turn, a connection may be idle for longer than the gateway keeps it.
-    let gateway = Gateway::new(gateway)?;
-    let prompt: Vec<u32> = (0..N_PROMPT).map(|idx| 100 + 37 * idx).collect();
-    let body = json!({
-        "model": DEPLOYMENT, "prompt": prompt, "max_tokens": N_DECODED + 1, "temperature": 0,
-        "ignore_eos": true, "return_token_ids": true, "stream": true,
+/// A ratio and whether it is where it should be: its median at the goal, and the lower end at most 0.05 under it.
+fn told(ratio: &[f64], goal: Option<f64>) -> String {
+    let Some(it) = summary(ratio) else { return "none".to_owned() };
+    let judged = goal.map_or_else(String::new, |goal| {
+        let is_reached = it.median >= goal && it.low >= goal - 0.05;
+        format!("{goal:5.2} {}", if is_reached { "reached" } else { "missed" })
     });
-    let mut pieces = gateway.stream("/v1/completions", &body).await?;
-    let (mut first, mut last, mut n_tokens) = (None, None, 0);
-    while let Some(piece) = pieces.next().await? {
-        if let Some(error) = piece.get("error") {
-            bail!("the answer broke off: {error}");
-        }
-        let n = piece["choices"][0]["token_ids"].as_array().map_or(0, Vec::len);
-        if n > 0 {
-            n_tokens += n;
-            last = Some(Instant::now());
-            first = first.or(last);
-        }
-    }
-    let (first, last) = first.zip(last).context("no token came")?;
-    if n_tokens != N_DECODED as usize + 1 {
-        bail!("{n_tokens} tokens came, {} were wanted", N_DECODED + 1);
-    }
-    Ok(f64::from(N_DECODED) / (last - first).as_secs_f64())
-}
-
-/// What `llama-bench` says of as many tokens after as long a prompt.
-fn llama_bench(model: &Path) -> Result<f64> {
-    let program = llama_bench_program()?;
-    let output = Command::new(&program)
-        .args(["--model", &model.display().to_string(), "--threads", "1", "--n-prompt", "0", "--repetitions", "1"])
-        .args(["--n-gen", &N_DECODED.to_string(), "--n-depth", &N_PROMPT.to_string(), "--output", "json"])
-        .output()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    if !output.status.success() {
-        bail!("llama-bench failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let rows: Value = serde_json::from_slice(&output.stdout).context("llama-bench printed no JSON")?;
-    rows[0]["avg_ts"].as_f64().with_context(|| format!("llama-bench told no speed: {rows}"))
-}
-
-fn llama_bench_program() -> Result<PathBuf> {
-    let program = cache_dir().join("peers/build/bin/llama-bench");
-    if !program.exists() {
-        bail!("{} is not there; `scripts/peers.sh` builds it", program.display());
-    }
-    Ok(program)
-}
-
-fn told(samples: &[f64]) -> String {
-    let [least, greatest] = [f64::min, f64::max].map(|pick| samples.iter().copied().reduce(pick).unwrap_or(f64::NAN));
-    summary(samples).map_or_else(|| "none".to_owned(), |it| format!("{:.3} ({least:.3}–{greatest:.3})", it.median))
+    format!("{:21} {judged}", format!("{:.3} ({:.3}–{:.3})", it.median, it.low, it.high))
 }

@@ -1,11 +1,14 @@
 //! Attention of the step's rows over their slots' caches.
 
+use std::ops::Range;
+
 use crate::cpu::kv_row;
 use crate::kv_type::KvType;
 use crate::ops::{Attention, PositionBias};
 use crate::recording::Row;
 
 pub mod in_order;
+mod tile;
 pub mod together;
 
 /// The caches of one layer, each as the op's layout says.
@@ -86,18 +89,10 @@ impl<'a> Seen<'a> {
         !matches!(self.bias, Bias::None)
     }
 
-    /// This head's values of a row of `cache`, read into `room` unless they lie there as they are.
-    #[inline(always)]
-    fn head<'b>(&self, cache: &'a [u32], position: usize, room: &'b mut [f32]) -> &'b [f32]
-    where
-        'a: 'b,
-    {
-        let row = &cache[position * self.row_words..][..self.row_words];
-        if self.kv_type == KvType::F32 {
-            return bytemuck::cast_slice(&row[self.first..self.first + room.len()]);
-        }
-        kv_row::read(self.kv_type, self.kv_width, row, self.first, room);
-        room
+    /// This head's values of some rows of `cache`, `n` wide, to the beginning of as many rows of `room`.
+    fn read(&self, cache: &[u32], positions: Range<usize>, n: usize, room: (&mut [f32], usize)) {
+        let rows = &cache[positions.start * self.row_words..positions.end * self.row_words];
+        kv_row::read(self.kv_type, self.kv_width, rows, self.first..self.first + n, room);
     }
 
     /// Value `i` of this head in a row of `cache`, as its type is defined.

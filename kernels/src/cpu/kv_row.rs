@@ -1,7 +1,10 @@
 //! A row of a KV cache in its type: how values are kept there and read again. The definitions are at [`KvType`].
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
+use crate::cpu::lanes;
 use crate::kv_type::{KV_GROUP, KvType};
 
 /// The least scale of 8 bits but 0: 2^-125.
@@ -124,29 +127,70 @@ fn fast_q8(values: &[f32], row: &mut [u32]) {
     }
 }
 
-/// Reads values from number `first` on, as many as `out` has, of a row of `width`; the bits of [`value`].
-#[inline(always)]
-pub(crate) fn read(kv_type: KvType, width: usize, row: &[u32], first: usize, out: &mut [f32]) {
-    match kv_type {
-        KvType::F32 => out.copy_from_slice(bytemuck::cast_slice(&row[first..first + out.len()])),
-        KvType::F16 => {
-            let halves: &[u16] = bytemuck::cast_slice(row);
-            for (out, half) in out.iter_mut().zip(&halves[first..]) {
-                *out = widened(u32::from(*half));
+/// Reads some of the values of rows of `width`, which follow each other, to the beginning of as many rows of `out`; the bits of [`value`].
+pub(crate) fn read(
+    kv_type: KvType,
+    width: usize,
+    rows: &[u32],
+    values: Range<usize>,
+    (out, out_width): (&mut [f32], usize),
+) {
+    let rows = rows.chunks_exact(kv_type.row_words(width)).zip(out.chunks_exact_mut(out_width));
+    #[cfg(target_arch = "x86_64")]
+    if kv_type == KvType::F16 && std::arch::is_x86_feature_detected!("f16c") {
+        for (row, out) in rows {
+            // SAFETY: the processor has just been found to have it.
+            unsafe { f16c::widen(&bytemuck::cast_slice(row)[values.clone()], &mut out[..values.len()]) };
+        }
+        return;
+    }
+    for (row, out) in rows {
+        read_row(kv_type, width, row, values.start, &mut out[..values.len()]);
+    }
+}
+
+lanes::simd! {
+    fn read_row(kv_type: KvType, width: usize, row: &[u32], first: usize, out: &mut [f32]) {
+        match kv_type {
+            KvType::F32 => out.copy_from_slice(bytemuck::cast_slice(&row[first..first + out.len()])),
+            KvType::F16 => {
+                let halves: &[u16] = bytemuck::cast_slice(row);
+                for (out, half) in out.iter_mut().zip(&halves[first..]) {
+                    *out = widened(u32::from(*half));
+                }
+            }
+            KvType::Q8 => {
+                let (quantised, scales) = row.split_at(width.div_ceil(4));
+                let (quantised, scales): (&[i8], &[u16]) = (bytemuck::cast_slice(quantised), bytemuck::cast_slice(scales));
+                let (mut at, mut out) = (first, out);
+                while !out.is_empty() {
+                    let (now, rest) = out.split_at_mut(out.len().min(KV_GROUP - at % KV_GROUP));
+                    let d = f32::from_bits(u32::from(scales[at / KV_GROUP]) << 16);
+                    for (out, q) in now.iter_mut().zip(&quantised[at..]) {
+                        *out = d * f32::from(*q);
+                    }
+                    (at, out) = (at + now.len(), rest);
+                }
             }
         }
-        KvType::Q8 => {
-            let (quantised, scales) = row.split_at(width.div_ceil(4));
-            let (quantised, scales): (&[i8], &[u16]) = (bytemuck::cast_slice(quantised), bytemuck::cast_slice(scales));
-            let (mut at, mut out) = (first, out);
-            while !out.is_empty() {
-                let (now, rest) = out.split_at_mut(out.len().min(KV_GROUP - at % KV_GROUP));
-                let d = f32::from_bits(u32::from(scales[at / KV_GROUP]) << 16);
-                for (out, q) in now.iter_mut().zip(&quantised[at..]) {
-                    *out = d * f32::from(*q);
-                }
-                (at, out) = (at + now.len(), rest);
-            }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod f16c {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+
+    use super::widened;
+
+    #[target_feature(enable = "avx,f16c")]
+    pub fn widen(halves: &[u16], out: &mut [f32]) {
+        let ((eights, rest), (out, out_of_rest)) = (halves.as_chunks::<8>(), out.as_chunks_mut::<8>());
+        for (eight, out) in eights.iter().zip(out) {
+            // SAFETY: there are eight of each.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(eight.as_ptr().cast()))) };
+        }
+        for (half, out) in rest.iter().zip(out_of_rest) {
+            *out = widened(u32::from(*half));
         }
     }
 }
@@ -170,14 +214,19 @@ mod tests {
     fn every_f16_is_read_as_what_it_is_and_kept_as_itself() {
         for bits in 0..=u16::MAX {
             let expected = f16::from_bits(bits);
-            let [mut at_once, one] = [[0.0], [value(KvType::F16, 1, &[u32::from(bits)], 0)]];
-            read(KvType::F16, 1, &[u32::from(bits)], 0, &mut at_once);
-            if expected.is_nan() {
-                assert!(at_once[0].is_nan() && one[0].is_nan(), "{bits:04x}");
-                continue;
+            // Nine, of which eight may be taken at once.
+            let (row, [mut at_once, mut alone]) = ([u32::from(bits) << 16 | u32::from(bits); 5], [[0.0; 9]; 2]);
+            read(KvType::F16, 9, &row, 0..9, (&mut at_once, 9));
+            read_row(KvType::F16, 9, &row, 0, &mut alone);
+            let one: [f32; 9] = std::array::from_fn(|i| value(KvType::F16, 9, &row, i));
+            for &found in [at_once, alone, one].as_flattened() {
+                if expected.is_nan() {
+                    assert!(found.is_nan(), "{bits:04x}");
+                } else {
+                    assert_eq!(found.to_bits(), expected.to_f32().to_bits());
+                    assert_eq!(half_of(found.to_bits()), u32::from(bits));
+                }
             }
-            assert_eq!((at_once[0].to_bits(), one[0].to_bits()), (expected.to_f32().to_bits(), at_once[0].to_bits()));
-            assert_eq!(half_of(at_once[0].to_bits()), u32::from(bits));
         }
     }
 

@@ -3,6 +3,10 @@
 //! Lane l takes the elements l, l + 16, l + 32, …; the lanes are added as a tree. Multiplication and addition stay apart: a fused one
 //! rounds once instead of twice and not every processor has it.
 
+mod dots;
+
+pub(crate) use dots::{TOGETHER, dots};
+
 /// Partial sums of one reduction.
 pub(crate) type Lanes = [f32; 16];
 
@@ -63,16 +67,16 @@ pub(crate) fn sum(values: &[f32]) -> f32 {
 /// Defines a function whose body is compiled once for the target's base and once for AVX2, chosen as the program runs.
 /// Both do the same operations in the same order, so their bits are equal.
 macro_rules! simd {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name $(<$generic: $bound>)? ($($arg: $ty),*) {
+        $vis fn $name $(<$generic: $bound>)? ($($arg: $ty),*) $(-> $out)? {
             #[inline(always)]
-            fn base $(<$generic: $bound>)? ($($arg: $ty),*) $body
+            fn base $(<$generic: $bound>)? ($($arg: $ty),*) $(-> $out)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2")]
-                fn avx2 $(<$generic: $bound>)? ($($arg: $ty),*) {
+                fn avx2 $(<$generic: $bound>)? ($($arg: $ty),*) $(-> $out)? {
                     base $(::<$generic>)? ($($arg),*)
                 }
                 if std::arch::is_x86_feature_detected!("avx2") {

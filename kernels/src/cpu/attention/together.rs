@@ -7,10 +7,9 @@ use std::ops::Range;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::{Caches, Seen, or_none};
-use crate::cpu::{exponential, lanes};
+use super::tile::{Head, Room};
+use super::{Caches, Seen};
 use crate::ops::Attention;
-use crate::ops::attention::MAX_HEAD_SIZE;
 use crate::recording::Row;
 
 /// Rows that read together at most, scores that are kept of them, and positions that one of them may be away from the next: what all of them see is hardly more
@@ -28,25 +27,6 @@ struct Asked<'a> {
     rows: &'a [Row],
     q: &'a [f32],
     caches: Caches<'a>,
-}
-
-/// One head of one row.
-struct Head<'a> {
-    seen: Seen<'a>,
-    q: &'a [f32],
-    /// Its first position, counted from the first that any of those beside it sees.
-    before: usize,
-}
-
-/// What a thread keeps from one part to the next.
-#[derive(Default)]
-struct Room {
-    /// `[head][position]`.
-    scores: Vec<f32>,
-    /// `[head]`.
-    totals: Vec<f32>,
-    /// `[head][head_size]`.
-    sums: Vec<f32>,
 }
 
 /// As [`super::reference`], in f32; positions are added from the first seen upward, whatever else is in the step.
@@ -113,12 +93,8 @@ impl Asked<'_> {
                 .collect();
             let range = op.layout.range(of_slot[0].slot, all.clone());
             let (k, v) = (&self.caches.k[range.clone()], &self.caches.v[range]);
-            let whole = Seen { k, v, n_positions: all.len(), ..heads[0].seen };
-            room.scores.resize(heads.len() * all.len(), 0.0);
-            room.totals.resize(heads.len(), 0.0);
-            room.sums.resize(heads.len() * op.head_size, 0.0);
-            attend(&heads, whole, &mut room.scores, &mut room.totals, &mut room.sums);
-            let of_rows = room.sums.chunks_exact(n_heads * op.head_size);
+            room.attend(&heads, Seen { k, v, n_positions: all.len(), ..heads[0].seen });
+            let of_rows = room.sums().chunks_exact(n_heads * op.head_size);
             these.zip(of_rows).for_each(|(row, sums)| put(row - rows.start, sums));
             first += of_slot.len();
         }
@@ -128,66 +104,4 @@ impl Asked<'_> {
 /// Whether two rows see much the same of one slot.
 fn are_near(a: &Row, b: &Row) -> bool {
     a.slot == b.slot && a.position.abs_diff(b.position) <= NEAR
-}
-
-// === impl Head ===
-
-impl Head<'_> {
-    /// The place of a position among those that this head sees.
-    #[inline(always)]
-    fn place(&self, position: usize) -> Option<usize> {
-        position.checked_sub(self.before).filter(|place| *place < self.seen.n_positions)
-    }
-}
-
-lanes::simd! {
-    /// Heads that share keys and values, which `whole` has of all positions that any of them sees.
-    fn attend(heads: &[Head<'_>], whole: Seen<'_>, scores: &mut [f32], totals: &mut [f32], out: &mut [f32]) {
-        let head_size = heads[0].q.len();
-        let mut room = [0.0; MAX_HEAD_SIZE];
-        let room = &mut room[..head_size];
-        for position in 0..whole.n_positions {
-            let key = whole.head(whole.k, position, room);
-            for (head, scores) in heads.iter().zip(scores.chunks_exact_mut(whole.n_positions)) {
-                let Some(place) = head.place(position) else { continue };
-                let mut score = or_none(lanes::dot(head.q, key) * head.seen.scale);
-                if let Some(cap) = head.seen.cap {
-                    score = exponential::capped(score, cap);
-                }
-                if head.seen.is_biased() {
-                    score += head.seen.bias.of(place);
-                }
-                scores[place] = score;
-            }
-        }
-        for ((head, scores), total) in heads.iter().zip(scores.chunks_exact_mut(whole.n_positions)).zip(totals.iter_mut()) {
-            let scores = &mut scores[..head.seen.n_positions];
-            let mut largest = head.seen.sink.unwrap_or(f32::NEG_INFINITY);
-            for score in scores.iter() {
-                largest = if *score > largest { *score } else { largest };
-            }
-            for score in scores.iter_mut() {
-                *score = exponential::exp(*score - largest);
-            }
-            *total = head.seen.sink.map_or(0.0, |sink| exponential::exp(sink - largest));
-        }
-        out.fill(0.0);
-        for position in 0..whole.n_positions {
-            let value = whole.head(whole.v, position, room);
-            let of_heads = heads.iter().zip(scores.chunks_exact(whole.n_positions)).zip(totals.iter_mut());
-            for (((head, scores), total), out) in of_heads.zip(out.chunks_exact_mut(head_size)) {
-                let Some(place) = head.place(position) else { continue };
-                let weight = scores[place];
-                *total += weight;
-                for (out, v) in out.iter_mut().zip(value) {
-                    *out += weight * v;
-                }
-            }
-        }
-        for (total, out) in totals.iter().zip(out.chunks_exact_mut(head_size)) {
-            for out in out {
-                *out /= total;
-            }
-        }
-    }
 }

@@ -14,10 +14,21 @@ use crate::cpu::matrix::STRIP;
 use crate::cpu::quantise_rows::{self, Quantised};
 use crate::packing::{Codes, GROUP, Layout, Plane, Scales};
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod lanes;
 mod reference;
 mod strip_scales;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod strips;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+#[cfg(target_arch = "aarch64")]
+use arm as processor;
+#[cfg(target_arch = "x86_64")]
+use x86 as processor;
 
 pub use reference::reference;
 use strip_scales::StripScales;
@@ -94,13 +105,31 @@ fn n_rows(blocks: &[Activations]) -> usize {
 type Word = [u8; 4 * STRIP];
 
 /// Products of some strips of a matrix, `[output][row]`; the last strip may have fewer outputs than rows.
+///
+/// # Safety
+/// The processor has the features that it is compiled for.
+type Products = unsafe fn(&Packed, &[u8], &[Activations], &mut [f32]);
+
+/// All ways of this processor, by name and the fastest first.
+fn every_products() -> impl Iterator<Item = (&'static str, Products)> {
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+    let ways = processor::every_products();
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+    let ways: [(&'static str, Option<Products>); 0] = [];
+    ways.into_iter().filter_map(|(name, products)| Some((name, products?))).chain([("portable", portable as Products)])
+}
+
+/// The name of what is taken on this processor.
+pub(in crate::cpu) fn way() -> &'static str {
+    every_products().next().map_or("", |(name, _)| name)
+}
+
+/// See [`Products`].
 fn products(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(products) = x86::products() {
-        // SAFETY: `x86::products` has just found the processor to have the features that this one is compiled for.
-        return unsafe { products(matrix, strips, x, out) };
+    if let Some((_, products)) = every_products().next() {
+        // SAFETY: it has just been found to be for this processor.
+        unsafe { products(matrix, strips, x, out) };
     }
-    portable(matrix, strips, x, out);
 }
 
 /// As [`products`], on any processor: the rows of a strip side by side, in loops that become SIMD.

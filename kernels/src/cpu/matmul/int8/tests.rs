@@ -15,17 +15,6 @@ fn rows_of_activations(n_cols: usize) -> Vec<f32> {
     (1..=13).flat_map(|step| (0..n_cols).map(move |i| value(i * step + i / 3))).collect()
 }
 
-type Kernel = unsafe fn(&Packed, &[u8], &[Activations], &mut [f32]);
-
-fn kernels() -> Vec<(&'static str, Kernel)> {
-    let mut kernels: Vec<(&'static str, Kernel)> = vec![("portable", portable as Kernel)];
-    #[cfg(target_arch = "x86_64")]
-    for (name, kernel) in x86::every_products() {
-        kernels.extend(kernel.map(|kernel| (name, kernel)));
-    }
-    kernels
-}
-
 #[test]
 fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
     for weight_type in WeightType::ALL {
@@ -44,11 +33,11 @@ fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
             let strips = strips(shape, all(shape, &ggml), &ggml, WORD, STRIP).expect("they are in memory");
             let matrix = Packed { codes, scales, layout };
             let quantised: Vec<_> = x.chunks(n_cols).map(quantise_rows::fast).collect();
-            for (name, kernel) in kernels() {
+            for (name, kernel) in every_products() {
                 for n in [1, 4, n_rows] {
                     for (first, x) in quantised.chunks(n).enumerate() {
                         let mut out = vec![9.0; N_OUTPUTS * x.len()];
-                        // SAFETY: `kernels` lists only those whose features this processor has.
+                        // SAFETY: only those are listed whose features this processor has.
                         unsafe { kernel(&matrix, &strips, &Activations::blocks(x), &mut out) };
                         for (at, found) in out.iter().enumerate() {
                             let (o, r) = (at / x.len(), first * n + at % x.len());

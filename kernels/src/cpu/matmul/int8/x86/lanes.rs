@@ -1,67 +1,23 @@
-//! Lanes: what the products are made of, by width and by what a processor has. A lane is a row of the matrix; all is inlined into functions that are compiled for the
-//! features.
+//! Lanes of 256 and of 512 bits.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32,
-    _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16,
-    _mm256_slli_epi32, _mm256_sllv_epi32, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_srlv_epi32,
-    _mm256_storeu_ps, _mm256_xor_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_broadcast_i32x4,
-    _mm512_castsi256_si512, _mm512_castsi512_ps, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
-    _mm512_dpbusd_epi32, _mm512_inserti64x4, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16, _mm512_sllv_epi32,
-    _mm512_srai_epi32, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_xor_si512,
+    __m256, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi32,
+    _mm256_add_ps, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_cmpeq_epi32, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_or_si256, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8,
+    _mm256_slli_epi16, _mm256_slli_epi32, _mm256_sllv_epi32, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_srli_epi32,
+    _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_xor_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_broadcast_i32x4, _mm512_castsi256_si512, _mm512_castsi512_ps, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps,
+    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_inserti64x4, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_or_si512,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16,
+    _mm512_sllv_epi32, _mm512_srai_epi32, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps,
+    _mm512_xor_si512,
 };
 use std::marker::PhantomData;
 
 use super::super::STRIP;
-
-/// A register's worth of rows: those of one strip, or of two that follow each other.
-///
-/// # Safety
-/// Of all functions: the processor has the features.
-pub(super) trait Lanes {
-    /// Strips side by side.
-    const STRIPS: usize;
-    /// What codes with a sign have over their integers once they are prepared.
-    const OVER: i32;
-    /// 32 bytes a strip.
-    type Ints: Copy;
-    type Floats: Copy;
-    /// Codes as they are multiplied.
-    type Codes: Copy;
-
-    /// What lies in 32 bytes of each strip; the first's where there is one.
-    unsafe fn load<T>(first: &T, second: &T) -> Self::Ints;
-    unsafe fn floats(values: Self::Ints) -> Self::Floats;
-    /// The lower or the upper f16 of each row's word.
-    unsafe fn from_f16(words: Self::Ints, is_upper: bool) -> Self::Floats;
-    /// A byte of each row's word as an integer.
-    unsafe fn byte(words: Self::Ints, at: usize, is_signed: bool) -> Self::Ints;
-    unsafe fn bytes(value: i8) -> Self::Ints;
-    unsafe fn words(value: i32) -> Self::Ints;
-    unsafe fn float(value: f32) -> Self::Floats;
-    unsafe fn none() -> Self::Ints;
-    unsafe fn and(a: Self::Ints, b: Self::Ints) -> Self::Ints;
-    unsafe fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints;
-    /// Of each 16 bits.
-    unsafe fn right<const BITS: u32>(a: Self::Ints) -> Self::Ints;
-    unsafe fn left<const BITS: u32>(a: Self::Ints) -> Self::Ints;
-    /// The entries of a table of 16 bytes.
-    unsafe fn look_up(table: &[i8; 16], codes: Self::Ints) -> Self::Ints;
-    unsafe fn prepared(codes: Self::Ints, is_signed: bool) -> Self::Codes;
-    /// Adds to each row's sum four products of codes with the four bytes of `x`.
-    unsafe fn dot(sums: Self::Ints, codes: Self::Codes, x: i32, is_signed: bool) -> Self::Ints;
-    unsafe fn add(a: Self::Ints, b: Self::Ints) -> Self::Ints;
-    unsafe fn times(a: Self::Ints, b: Self::Ints) -> Self::Ints;
-    unsafe fn to_floats(a: Self::Ints) -> Self::Floats;
-    unsafe fn plus(a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    unsafe fn product(a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// The rows of the first strip, then those of the second, as far as there are any.
-    unsafe fn store(values: Self::Floats, to: &mut [f32; 2 * STRIP]);
-}
+use super::super::lanes::Lanes;
 
 /// How a processor multiplies bytes in 256 bits.
 pub(super) trait Dots {
@@ -131,6 +87,11 @@ impl<D: Dots> Lanes for Narrow<D> {
     type Codes = (__m256i, __m256i);
 
     #[inline(always)]
+    unsafe fn fetch(at: *const i8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+    }
+
+    #[inline(always)]
     unsafe fn load<T>(first: &T, _: &T) -> __m256i {
         const { assert!(size_of::<T>() == 32) };
         unsafe { _mm256_loadu_si256(std::ptr::from_ref(first).cast()) }
@@ -169,11 +130,6 @@ impl<D: Dots> Lanes for Narrow<D> {
     }
 
     #[inline(always)]
-    unsafe fn bytes(value: i8) -> __m256i {
-        unsafe { _mm256_set1_epi8(value) }
-    }
-
-    #[inline(always)]
     unsafe fn words(value: i32) -> __m256i {
         unsafe { _mm256_set1_epi32(value) }
     }
@@ -189,28 +145,24 @@ impl<D: Dots> Lanes for Narrow<D> {
     }
 
     #[inline(always)]
-    unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_and_si256(a, b) }
-    }
-
-    #[inline(always)]
     unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_or_si256(a, b) }
     }
 
     #[inline(always)]
-    unsafe fn right<const BITS: u32>(a: __m256i) -> __m256i {
+    unsafe fn field<const FIRST: u32, const BITS: u32>(bytes: __m256i) -> __m256i {
         unsafe {
-            match BITS {
-                1 => _mm256_srli_epi16(a, 1),
-                2 => _mm256_srli_epi16(a, 2),
-                3 => _mm256_srli_epi16(a, 3),
-                4 => _mm256_srli_epi16(a, 4),
-                5 => _mm256_srli_epi16(a, 5),
-                6 => _mm256_srli_epi16(a, 6),
-                7 => _mm256_srli_epi16(a, 7),
-                _ => a,
-            }
+            let moved = match FIRST {
+                1 => _mm256_srli_epi16(bytes, 1),
+                2 => _mm256_srli_epi16(bytes, 2),
+                3 => _mm256_srli_epi16(bytes, 3),
+                4 => _mm256_srli_epi16(bytes, 4),
+                5 => _mm256_srli_epi16(bytes, 5),
+                6 => _mm256_srli_epi16(bytes, 6),
+                7 => _mm256_srli_epi16(bytes, 7),
+                _ => bytes,
+            };
+            _mm256_and_si256(moved, _mm256_set1_epi8((1 << BITS) - 1))
         }
     }
 
@@ -242,10 +194,17 @@ impl<D: Dots> Lanes for Narrow<D> {
     }
 
     #[inline(always)]
-    unsafe fn dot(sums: __m256i, (codes, signs): (__m256i, __m256i), x: i32, is_signed: bool) -> __m256i {
+    unsafe fn dots(begin: [i32; 2], codes: &[Self::Codes; 8], x: &[i32; 8], is_signed: bool) -> [__m256i; 2] {
         unsafe {
-            let x = _mm256_set1_epi32(x);
-            D::dot(sums, codes, if is_signed && !D::IS_WHOLE { _mm256_sign_epi8(x, signs) } else { x })
+            let mut sums = [_mm256_set1_epi32(begin[0]), _mm256_set1_epi32(begin[1])];
+            for c in 0..4 {
+                for half in 0..2 {
+                    let ((codes, signs), x) = (codes[4 * half + c], _mm256_set1_epi32(x[4 * half + c]));
+                    let x = if is_signed && !D::IS_WHOLE { _mm256_sign_epi8(x, signs) } else { x };
+                    sums[half] = D::dot(sums[half], codes, x);
+                }
+            }
+            sums
         }
     }
 
@@ -288,6 +247,11 @@ impl Lanes for Wide {
     type Codes = __m512i;
 
     #[inline(always)]
+    unsafe fn fetch(at: *const i8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+    }
+
+    #[inline(always)]
     unsafe fn load<T>(first: &T, second: &T) -> __m512i {
         const { assert!(size_of::<T>() == 32) };
         unsafe {
@@ -322,11 +286,6 @@ impl Lanes for Wide {
     }
 
     #[inline(always)]
-    unsafe fn bytes(value: i8) -> __m512i {
-        unsafe { _mm512_set1_epi8(value) }
-    }
-
-    #[inline(always)]
     unsafe fn words(value: i32) -> __m512i {
         unsafe { _mm512_set1_epi32(value) }
     }
@@ -342,18 +301,13 @@ impl Lanes for Wide {
     }
 
     #[inline(always)]
-    unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_and_si512(a, b) }
-    }
-
-    #[inline(always)]
     unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_or_si512(a, b) }
     }
 
     #[inline(always)]
-    unsafe fn right<const BITS: u32>(a: __m512i) -> __m512i {
-        unsafe { _mm512_srli_epi16::<BITS>(a) }
+    unsafe fn field<const FIRST: u32, const BITS: u32>(bytes: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(_mm512_srli_epi16::<FIRST>(bytes), _mm512_set1_epi8((1 << BITS) - 1)) }
     }
 
     #[inline(always)]
@@ -372,8 +326,17 @@ impl Lanes for Wide {
     }
 
     #[inline(always)]
-    unsafe fn dot(sums: __m512i, codes: __m512i, x: i32, _: bool) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(x)) }
+    unsafe fn dots(begin: [i32; 2], codes: &[__m512i; 8], x: &[i32; 8], _: bool) -> [__m512i; 2] {
+        unsafe {
+            let mut sums = [_mm512_set1_epi32(begin[0]), _mm512_set1_epi32(begin[1])];
+            for c in 0..4 {
+                for half in 0..2 {
+                    let at = 4 * half + c;
+                    sums[half] = _mm512_dpbusd_epi32(sums[half], codes[at], _mm512_set1_epi32(x[at]));
+                }
+            }
+            sums
+        }
     }
 
     #[inline(always)]

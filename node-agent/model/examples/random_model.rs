@@ -1,7 +1,8 @@
-//! Writes a BLOOM of random weights to try sizes with, since its text means nothing: no published file is needed.
+//! Writes a model of random weights to try sizes with, since its text means nothing: no published file is needed.
 //!
-//! `cargo run -p polyphony-model --example bloom -- FILE [LAYERS] [HIDDEN] [HEADS] [VOCABULARY]`; without numbers 12 layers of hidden size
-//! 512, 8 heads, 8192 tokens: the shape of BLOOM-560m, halved twice. Matrices are Q8_0, vectors F32; the same numbers give the same bytes.
+//! `cargo run -p polyphony-model --example random_model -- bloom|llama FILE [LAYERS] [HIDDEN] [HEADS] [VOCABULARY]`; without numbers 12 layers of
+//! hidden size 512, 8 heads, 8192 tokens: the shape of BLOOM-560m, halved twice. Four heads of a Llama share keys and values. Matrices are Q8_0,
+//! vectors F32; the same numbers give the same bytes.
 
 #[path = "../tests/it/gguf_writer.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "the tests use the rest of it")]
@@ -12,10 +13,19 @@ use gguf_writer::{File, Tensor, Value, text};
 /// GGML's number of Q8_0, and its block: f16 scale, then 32 signed bytes.
 const Q8_0: u32 = 8;
 const BLOCK: usize = 32;
+/// Heads of a Llama that share keys and values.
+const HEADS_A_GROUP: u64 = 4;
 const CONTROL_TOKENS: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Family {
+    Bloom,
+    Llama,
+}
 
 /// The shape of the model.
 struct Shape {
+    family: Family,
     n_layers: u64,
     hidden: u64,
     n_heads: u64,
@@ -23,13 +33,20 @@ struct Shape {
 }
 
 fn main() -> Result<(), String> {
+    const USAGE: &str = "usage: random_model bloom|llama FILE [LAYERS] [HIDDEN] [HEADS] [VOCABULARY]";
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().ok_or("usage: bloom FILE [LAYERS] [HIDDEN] [HEADS] [VOCABULARY]")?;
+    let family = match arguments.next().as_deref() {
+        Some("bloom") => Family::Bloom,
+        Some("llama") => Family::Llama,
+        _ => return Err(USAGE.to_owned()),
+    };
+    let path = arguments.next().ok_or(USAGE)?;
     let mut number = |usual: u64| match arguments.next() {
         Some(text) => text.parse::<u64>().map_err(|error| format!("`{text}` is no number: {error}")),
         None => Ok(usual),
     };
-    let shape = Shape { n_layers: number(12)?, hidden: number(512)?, n_heads: number(8)?, vocab: number(8192)? };
+    let shape =
+        Shape { family, n_layers: number(12)?, hidden: number(512)?, n_heads: number(8)?, vocab: number(8192)? };
     shape.check()?;
     let bytes = shape.file().bytes();
     std::fs::write(&path, &bytes).map_err(|error| format!("cannot write {path}: {error}"))?;
@@ -47,6 +64,9 @@ impl Shape {
         if self.n_heads == 0 || !self.hidden.is_multiple_of(self.n_heads * 4) {
             return Err("the hidden size has to be a multiple of four times the heads".to_owned());
         }
+        if self.family == Family::Llama && !self.n_heads.is_multiple_of(HEADS_A_GROUP) {
+            return Err(format!("the heads of a Llama have to be a multiple of {HEADS_A_GROUP}"));
+        }
         let least = 256 + CONTROL_TOKENS.len() as u64;
         if !(least..=1 << 15).contains(&self.vocab) {
             return Err(format!("the vocabulary has to be from {least} to {}", 1 << 15));
@@ -55,46 +75,81 @@ impl Shape {
     }
 
     fn file(&self) -> File {
+        let (name, n_kv_heads, ffn) = match self.family {
+            Family::Bloom => ("bloom", self.n_heads, 4 * self.hidden),
+            Family::Llama => ("llama", self.n_heads / HEADS_A_GROUP, 3 * self.hidden),
+        };
         let count = |number: u64| Value::U32(number as u32);
+        let key = |rest: &str, value| (format!("{name}.{rest}"), value);
         let mut file = File {
             magic: *b"GGUF",
             version: 3,
             keys: vec![
-                ("general.architecture".into(), text("bloom")),
-                ("general.name".into(), text("random bloom")),
-                ("bloom.context_length".into(), count(2048)),
-                ("bloom.embedding_length".into(), count(self.hidden)),
-                ("bloom.block_count".into(), count(self.n_layers)),
-                ("bloom.feed_forward_length".into(), count(4 * self.hidden)),
-                ("bloom.attention.head_count".into(), count(self.n_heads)),
-                ("bloom.attention.head_count_kv".into(), count(self.n_heads)),
-                ("bloom.attention.layer_norm_epsilon".into(), Value::F32(1e-5)),
+                ("general.architecture".into(), text(name)),
+                ("general.name".into(), text(&format!("random {name}"))),
+                key("context_length", count(8192)),
+                key("embedding_length", count(self.hidden)),
+                key("block_count", count(self.n_layers)),
+                key("feed_forward_length", count(ffn)),
+                key("attention.head_count", count(self.n_heads)),
+                key("attention.head_count_kv", count(n_kv_heads)),
             ],
             tensors: Vec::new(),
             n_tensors: None,
             n_keys: None,
             data: Vec::new(),
         };
-        file.keys.extend(self.tokenizer());
+        file.keys.extend(match self.family {
+            Family::Bloom => vec![key("attention.layer_norm_epsilon", Value::F32(1e-5))],
+            Family::Llama => vec![
+                key("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+                key("rope.dimension_count", count(self.hidden / self.n_heads)),
+            ],
+        });
+        file.keys.extend(self.tokenizer(if self.family == Family::Bloom { "bloom" } else { "llama-bpe" }));
         let mut random = Random(560);
-        let (hidden, ffn) = (self.hidden, 4 * self.hidden);
-        random.matrix(&mut file, "token_embd.weight", hidden, self.vocab);
-        random.norm(&mut file, "token_embd_norm", hidden);
-        for layer in 0..self.n_layers {
-            let name = |rest: &str| format!("blk.{layer}.{rest}");
-            random.norm(&mut file, &name("attn_norm"), hidden);
-            random.linear(&mut file, &name("attn_qkv"), hidden, 3 * hidden);
-            random.linear(&mut file, &name("attn_output"), hidden, hidden);
-            random.norm(&mut file, &name("ffn_norm"), hidden);
-            random.linear(&mut file, &name("ffn_up"), hidden, ffn);
-            random.linear(&mut file, &name("ffn_down"), ffn, hidden);
+        random.matrix(&mut file, "token_embd.weight", self.hidden, self.vocab);
+        match self.family {
+            Family::Bloom => self.bloom(&mut file, &mut random, ffn),
+            Family::Llama => self.llama(&mut file, &mut random, self.hidden / self.n_heads * n_kv_heads, ffn),
         }
-        random.norm(&mut file, "output_norm", hidden);
         file
     }
 
+    fn bloom(&self, file: &mut File, random: &mut Random, ffn: u64) {
+        let hidden = self.hidden;
+        random.norm(file, "token_embd_norm", hidden);
+        for layer in 0..self.n_layers {
+            let name = |rest: &str| format!("blk.{layer}.{rest}");
+            random.norm(file, &name("attn_norm"), hidden);
+            random.linear(file, &name("attn_qkv"), hidden, 3 * hidden);
+            random.linear(file, &name("attn_output"), hidden, hidden);
+            random.norm(file, &name("ffn_norm"), hidden);
+            random.linear(file, &name("ffn_up"), hidden, ffn);
+            random.linear(file, &name("ffn_down"), ffn, hidden);
+        }
+        random.norm(file, "output_norm", hidden);
+    }
+
+    fn llama(&self, file: &mut File, random: &mut Random, kv_width: u64, ffn: u64) {
+        let hidden = self.hidden;
+        for layer in 0..self.n_layers {
+            let name = |rest: &str| format!("blk.{layer}.{rest}.weight");
+            random.vector(file, &name("attn_norm"), hidden, 1.0);
+            random.matrix(file, &name("attn_q"), hidden, hidden);
+            random.matrix(file, &name("attn_k"), hidden, kv_width);
+            random.matrix(file, &name("attn_v"), hidden, kv_width);
+            random.matrix(file, &name("attn_output"), hidden, hidden);
+            random.vector(file, &name("ffn_norm"), hidden, 1.0);
+            random.matrix(file, &name("ffn_gate"), hidden, ffn);
+            random.matrix(file, &name("ffn_up"), hidden, ffn);
+            random.matrix(file, &name("ffn_down"), ffn, hidden);
+        }
+        random.vector(file, "output_norm.weight", hidden, 1.0);
+    }
+
     /// Byte-level pairs: 256 bytes, then pairs of them, then the control tokens.
-    fn tokenizer(&self) -> Vec<(String, Value)> {
+    fn tokenizer(&self, pre: &str) -> Vec<(String, Value)> {
         let bytes = byte_alphabet();
         let n_pairs = self.vocab as usize - 256 - CONTROL_TOKENS.len();
         let pairs: Vec<(char, char)> =
@@ -109,7 +164,7 @@ impl Shape {
         let key = |rest: &str, value| (format!("tokenizer.ggml.{rest}"), value);
         vec![
             key("model", text("gpt2")),
-            key("pre", text("bloom")),
+            key("pre", text(pre)),
             key("tokens", Value::Strings(tokens)),
             key("token_type", Value::I32s(types)),
             key("merges", Value::Strings(merges)),

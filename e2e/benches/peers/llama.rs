@@ -1,0 +1,66 @@
+//! What llama.cpp's own programs say.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::cache_dir;
+use crate::case::{Case, What};
+
+/// Its programs on one case, the way that was the faster.
+pub struct Llama<'a> {
+    case: &'a Case,
+    flash_attention: bool,
+}
+
+// === impl Llama ===
+
+impl<'a> Llama<'a> {
+    /// Tries it with its fused attention and without.
+    pub fn faster(case: &'a Case) -> Result<Self> {
+        let [with, without] = [true, false].map(|flash_attention| Self { case, flash_attention });
+        Ok(if with.run()? >= without.run()? { with } else { without })
+    }
+
+    /// Tokens a second.
+    pub fn run(&self) -> Result<f64> {
+        let (name, arguments, figure) = match self.case.what {
+            What::Decode { after, n } => ("llama-bench", vec![("-p", 0), ("-n", n), ("-d", after)], "avg_ts"),
+            What::Prefill { n } => ("llama-bench", vec![("-p", n), ("-n", 0)], "avg_ts"),
+            What::Together { sessions, after, n } => {
+                let context = sessions * (after + n);
+                let arguments = vec![("-npl", sessions), ("-npp", after), ("-ntg", n), ("-c", context)];
+                ("llama-batched-bench", arguments, "speed_tg")
+            }
+        };
+        let program = program(name)?;
+        let mut command = Command::new(&program);
+        command.arg("-m").arg(self.case.path()).args(["-t", &self.case.threads.to_string()]);
+        for (flag, value) in arguments {
+            command.args([flag, &value.to_string()]);
+        }
+        if name == "llama-bench" {
+            command.args(["-fa", if self.flash_attention { "1" } else { "0" }, "-r", "1", "-o", "jsonl"]);
+        } else {
+            command.args(["-fa", if self.flash_attention { "on" } else { "off" }, "--output-format", "jsonl"]);
+        }
+        let output = command.output().with_context(|| format!("cannot start {}", program.display()))?;
+        if !output.status.success() {
+            bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        let rows = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let figures = rows.filter_map(|row| row[figure].as_f64()).collect::<Vec<_>>();
+        figures.last().copied().with_context(|| format!("{name} told no speed: {said}"))
+    }
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    let program = cache_dir().join("peers/build/bin").join(name);
+    if !program.exists() {
+        bail!("{} is not there; `scripts/peers.sh` builds it", program.display());
+    }
+    Ok(program)
+}
