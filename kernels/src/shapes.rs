@@ -60,7 +60,7 @@ pub(crate) fn require(
 
 /// Requires that an output is none of its inputs.
 pub(crate) fn require_apart(out: BufferId, inputs: &[BufferId]) -> Result<(), ShapeError> {
-    require(!inputs.contains(&out), "out", "a buffer that is no input of the op", format!("{out:?}"))
+    require(!inputs.contains(&out), "out", "a buffer that is no input of the op", format_args!("{out:?}"))
 }
 
 impl Shapes {
@@ -70,10 +70,10 @@ impl Shapes {
         let call = |source| EngineError::Call { call: "load_matrix", source };
         require(n_rows > 0, "n_rows", "at least 1", n_rows).map_err(call)?;
         let (values, _) = weight_type.block();
-        require(n_cols > 0 && n_cols.is_multiple_of(values), "n_cols", format!("a multiple of {values}"), n_cols)
+        require(n_cols > 0 && n_cols.is_multiple_of(values), "n_cols", format_args!("a multiple of {values}"), n_cols)
             .map_err(call)?;
         let expected = weight_type.matrix_bytes(n_rows, n_cols).unwrap_or(usize::MAX);
-        require(n_bytes == expected, "bytes", format!("{expected} for {shape:?}"), n_bytes).map_err(call)?;
+        require(n_bytes == expected, "bytes", format_args!("{expected} for {shape:?}"), n_bytes).map_err(call)?;
         self.matrices.push(shape);
         Ok(MatrixId(id(self.matrices.len())))
     }
@@ -113,7 +113,7 @@ impl Shapes {
     /// Requires a vector of exactly `len` values.
     pub(crate) fn require_vector(&self, what: &'static str, id: VectorId, len: usize) -> Result<(), ShapeError> {
         let found = self.vector(what, id)?;
-        require(found == len, what, format!("{len} values"), found)
+        require(found == len, what, format_args!("{len} values"), found)
     }
 
     /// Requires a buffer of at least `n_rows` × `width` values.
@@ -125,11 +125,11 @@ impl Shapes {
         width: usize,
     ) -> Result<(), ShapeError> {
         let found = self.buffer(what, id)?;
-        require(n_rows <= MAX_ROWS, what, format!("at most {MAX_ROWS} rows"), n_rows)?;
+        require(n_rows <= MAX_ROWS, what, format_args!("at most {MAX_ROWS} rows"), n_rows)?;
         require(
             n_rows > 0 && width > 0 && n_rows.saturating_mul(width) <= found,
             what,
-            format!("at least {n_rows} × {width} values, neither 0"),
+            format_args!("at least {n_rows} × {width} values, neither 0"),
             found,
         )
     }
@@ -145,8 +145,8 @@ impl Shapes {
         require(
             range.start <= range.end && range.end <= len,
             what,
-            format!("a range within {len} values"),
-            format!("{range:?}"),
+            format_args!("a range within {len} values"),
+            format_args!("{range:?}"),
         )
     }
 
@@ -194,7 +194,7 @@ impl Shapes {
 fn distinct(rows: &[Row]) -> Result<(), ShapeError> {
     let mut seen = HashSet::with_capacity(rows.len());
     for row in rows {
-        require(seen.insert(row), "rows", "each slot and position once", format!("{row:?} twice"))?;
+        require(seen.insert(row), "rows", "each slot and position once", format_args!("{row:?} twice"))?;
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ impl Ours {
                 let firsts = answers.iter().map(Answer::first).collect::<Result<Vec<_>>>()?;
                 let lasts = answers.iter().map(Answer::last).collect::<Result<Vec<_>>>()?;
                 let (from, to) = firsts.into_iter().max().zip(lasts.into_iter().min()).context("no session")?;
-                let came = answers.iter().flat_map(|answer| &answer.came).filter(|came| (from..to).contains(came));
+                let came = answers.iter().flat_map(|answer| &answer.came).filter(|came| (from..to).contains(*came));
                 Ok(came.count() as f64 / (to - from).as_secs_f64())
             }
         }

@@ -9,6 +9,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::cpu::Matrix;
+use crate::cpu::matrix::STRIP;
 use crate::cpu::order::Order;
 use crate::packing::Packing;
 
@@ -44,12 +45,32 @@ impl Add<'_> {
         (bias, residual)
     }
 
-    /// Adds to products that lie as `[row][output]`.
-    fn apply(&self, n_out: usize, products: impl Iterator<Item = f32>, out: &mut [f32]) {
-        for (index, (out, product)) in out.iter_mut().zip(products).enumerate() {
-            let (bias, residual) = self.terms(index, n_out, *out);
-            *out = product + bias + residual;
+    /// Adds to all products of row number `row`.
+    fn apply(&self, row: usize, products: &[f32], out: &mut [f32]) {
+        let n_out = out.len();
+        // A loop each, so that none asks anything of each value.
+        match (self.bias, &self.residual) {
+            (None, Residual::None) => sums(products, out, |_| 0.0, |_, _| 0.0),
+            (None, Residual::Out) => sums(products, out, |_| 0.0, |_, before| before),
+            (None, Residual::Rows(rows)) => {
+                let residual = &rows[row * n_out..][..n_out];
+                sums(products, out, |_| 0.0, |at, _| residual[at]);
+            }
+            (Some(bias), Residual::None) => sums(products, out, |at| bias[at], |_, _| 0.0),
+            (Some(bias), Residual::Out) => sums(products, out, |at| bias[at], |_, before| before),
+            (Some(bias), Residual::Rows(rows)) => {
+                let residual = &rows[row * n_out..][..n_out];
+                sums(products, out, |at| bias[at], |at, _| residual[at]);
+            }
         }
+    }
+}
+
+/// `out = product + bias + residual`, the latter of a place and what was there.
+#[inline(always)]
+fn sums(products: &[f32], out: &mut [f32], bias: impl Fn(usize) -> f32, residual: impl Fn(usize, f32) -> f32) {
+    for (at, (out, product)) in out.iter_mut().zip(products).enumerate() {
+        *out = product + bias(at) + residual(at, *out);
     }
 }
 
@@ -93,7 +114,7 @@ pub fn fast(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], pool:
 }
 
 /// Products of all of a matrix's rows with `n_rows` rows of activations, cut into pieces for the pool's threads; `products` makes
-/// those of some of the matrix's strips as `[output][row]`.
+/// those of some of the matrix's strips as `[strip][row][output]`.
 fn spread(
     weight: Matrix<'_>,
     n_rows: usize,
@@ -103,24 +124,38 @@ fn spread(
     products: impl Fn(&[u8], &mut [f32]) + Sync + Send,
 ) {
     let (n_out, n_in, strip) = (weight.shape.n_rows, weight.shape.n_cols, weight.form.strip());
-    let strip_bytes = weight.bytes.len() / n_out.div_ceil(strip);
+    let n_strips = n_out.div_ceil(strip);
+    let strip_bytes = weight.bytes.len() / n_strips;
     // Outputs of a piece of work: enough that a hand-over to another thread (some µs) does not show, and strips in pairs, which may be taken at once.
     let piece = (1usize << 16).div_ceil(n_in * n_rows).clamp(8, n_out.max(8)).next_multiple_of(2 * strip);
-    // [output][row]: what one thread writes lies together.
-    let mut transposed = vec![0.0; n_out * n_rows];
+    // What one thread writes lies together.
+    let mut by_strips = vec![0.0; n_strips * strip * n_rows];
     let pieces = |(strips, out): (&[u8], &mut [f32])| products(strips, out);
     if pool.current_num_threads() == 1 || n_out <= piece {
-        products(weight.bytes, &mut transposed);
+        products(weight.bytes, &mut by_strips);
     } else {
         pool.install(|| {
             let strips = weight.bytes.par_chunks(piece / strip * strip_bytes);
-            strips.zip(transposed.par_chunks_mut(piece * n_rows)).for_each(pieces);
+            strips.zip(by_strips.par_chunks_mut(piece * n_rows)).for_each(pieces);
         });
     }
     if n_rows == 1 {
-        add.apply(n_out, transposed.into_iter(), out);
-    } else {
-        let products = (0..n_out * n_rows).map(|index| transposed[index % n_out * n_rows + index / n_out]);
-        add.apply(n_out, products, out);
+        return add.apply(0, &by_strips, out);
+    }
+    let mut of_row = vec![0.0; n_strips * strip];
+    for (row, out) in out.chunks_exact_mut(n_out).enumerate() {
+        match strip {
+            STRIP => gather::<STRIP>(&by_strips, (row, n_rows), &mut of_row),
+            _ => gather::<1>(&by_strips, (row, n_rows), &mut of_row),
+        }
+        add.apply(row, &of_row, out);
+    }
+}
+
+/// One row's products, of `[strip][row][output]` with `N` outputs a strip.
+fn gather<const N: usize>(by_strips: &[f32], (row, n_rows): (usize, usize), of_row: &mut [f32]) {
+    let of_strips = by_strips.as_chunks::<N>().0.chunks_exact(n_rows);
+    for (to, strip) in of_row.as_chunks_mut::<N>().0.iter_mut().zip(of_strips) {
+        *to = strip[row];
     }
 }

@@ -78,12 +78,12 @@ impl Attention {
     pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
         let Self { n_heads, n_kv_heads, head_size, .. } = *self;
         let held = (1..=MAX_HEAD_SIZE).contains(&head_size);
-        require(held, "head_size", format!("1 to {MAX_HEAD_SIZE}"), head_size)?;
+        require(held, "head_size", format_args!("1 to {MAX_HEAD_SIZE}"), head_size)?;
         require(n_kv_heads > 0, "n_kv_heads", "at least 1", n_kv_heads)?;
         require(
             n_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
             "n_heads",
-            format!("a multiple of {n_kv_heads} key heads"),
+            format_args!("a multiple of {n_kv_heads} key heads"),
             n_heads,
         )?;
         let kv_width = n_kv_heads.saturating_mul(head_size);
@@ -99,10 +99,15 @@ impl Attention {
             // Only the slots count: a row's own position may be beyond what it sees.
             Some(lengths) => {
                 require(self.window.is_none(), "window", "none beside lengths", "one")?;
-                require(lengths.len() == rows.len(), "lengths", format!("one of {} rows", rows.len()), lengths.len())?;
+                require(
+                    lengths.len() == rows.len(),
+                    "lengths",
+                    format_args!("one of {} rows", rows.len()),
+                    lengths.len(),
+                )?;
                 for &length in lengths {
                     let held = length > 0 && length as usize <= self.layout.n_positions;
-                    require(held, "lengths", format!("1 to {}", self.layout.n_positions), length)?;
+                    require(held, "lengths", format_args!("1 to {}", self.layout.n_positions), length)?;
                 }
                 let firsts: Vec<Row> = rows.iter().map(|row| Row { slot: row.slot, position: 0 }).collect();
                 check_caches(shapes, self.layout, &firsts, self.k_cache, self.v_cache)?;

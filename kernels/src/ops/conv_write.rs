@@ -29,7 +29,7 @@ impl ConvWrite {
 /// What a convolution goes over is kept as it is computed, whatever keys and values are kept in.
 pub(crate) fn require_f32(layout: KvLayout) -> Result<(), ShapeError> {
     let found = layout.kv_type;
-    require(found == KvType::F32, "layout.kv_type", "F32 for a convolution", format!("{found:?}"))
+    require(found == KvType::F32, "layout.kv_type", "F32 for a convolution", format_args!("{found:?}"))
 }
 
 impl ConvWrite {

@@ -26,7 +26,7 @@ impl EmbedRows {
         require(self.scale.is_finite(), "scale", "finite", self.scale)?;
         for &token in &self.tokens {
             let held = (token as usize) < table.n_rows;
-            require(held, "tokens", format!("less than {} each", table.n_rows), token)?;
+            require(held, "tokens", format_args!("less than {} each", table.n_rows), token)?;
         }
         shapes.require_rows("out", self.out, self.tokens.len(), table.n_cols)
     }

@@ -37,7 +37,7 @@ pub(crate) fn check_caches(
 ) -> Result<(), ShapeError> {
     check_cache(shapes, layout, rows, "k_cache", k_cache)?;
     shapes.require_rows("v_cache", v_cache, 1, layout.len())?;
-    require(k_cache != v_cache, "v_cache", "another buffer than k_cache", format!("{v_cache:?}"))
+    require(k_cache != v_cache, "v_cache", "another buffer than k_cache", format_args!("{v_cache:?}"))
 }
 
 /// Checks one cache and that every row has its place in it.
@@ -51,9 +51,9 @@ pub(crate) fn check_cache(
     shapes.require_rows(what, cache, 1, layout.len())?;
     for row in rows {
         let held = (row.slot as usize) < layout.n_slots;
-        require(held, "slot", format!("less than {}", layout.n_slots), row.slot)?;
+        require(held, "slot", format_args!("less than {}", layout.n_slots), row.slot)?;
         let held = (row.position as usize) < layout.n_positions;
-        require(held, "position", format!("less than {}", layout.n_positions), row.position)?;
+        require(held, "position", format_args!("less than {}", layout.n_positions), row.position)?;
     }
     Ok(())
 }

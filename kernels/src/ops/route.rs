@@ -48,7 +48,7 @@ pub(crate) fn key(logit: f32) -> u32 {
 impl Route {
     pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
         let most = MAX_CHOSEN.min(self.n_experts);
-        require((1..=most).contains(&self.n_chosen), "n_chosen", format!("1 to {most}"), self.n_chosen)?;
+        require((1..=most).contains(&self.n_chosen), "n_chosen", format_args!("1 to {most}"), self.n_chosen)?;
         // Numbers of experts travel as f32.
         require(self.n_experts <= 1 << 24, "n_experts", "at most 2^24", self.n_experts)?;
         require(self.scale.is_finite(), "scale", "finite", self.scale)?;

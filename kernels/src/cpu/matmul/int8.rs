@@ -104,7 +104,7 @@ fn n_rows(blocks: &[Activations]) -> usize {
 /// The same word of each row of a strip.
 type Word = [u8; 4 * STRIP];
 
-/// Products of some strips of a matrix, `[output][row]`; the last strip may have fewer outputs than rows.
+/// Products of some strips of a matrix, `[strip][row][output]`; the last strip may have fewer outputs than it has room for.
 ///
 /// # Safety
 /// The processor has the features that it is compiled for.
@@ -136,18 +136,18 @@ fn products(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) 
 fn portable(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
     let n_rows = n_rows(x);
     let mut scales = StripScales::default();
-    for (strip, out) in strips.chunks_exact(matrix.layout.row_bytes() * STRIP).zip(out.chunks_mut(STRIP * n_rows)) {
+    let out = out.as_chunks_mut::<STRIP>().0.chunks_exact_mut(n_rows);
+    for (strip, sums) in strips.chunks_exact(matrix.layout.row_bytes() * STRIP).zip(out) {
         let words = strip.as_chunks().0;
         scales.take(matrix.scales, &matrix.layout, words);
-        let mut sums = vec![[0.0; STRIP]; n_rows];
+        sums.fill([0.0; STRIP]);
         for group in 0..matrix.layout.n_groups() {
             let codes = codes(matrix, words, group);
             let places = x.iter().flat_map(|x| (0..x.n_rows).map(move |row| (x, group * x.n_rows + row)));
-            for ((x, at), sums) in places.zip(&mut sums) {
+            for ((x, at), sums) in places.zip(&mut *sums) {
                 add_group(matrix, &codes, &scales, (x, at), group, sums);
             }
         }
-        store(&sums, out);
     }
 }
 
@@ -234,16 +234,6 @@ fn codes(matrix: &Packed, words: &[Word], group: usize) -> [[i8; 4 * STRIP]; 8] 
             codes.map(|word| word.map(|code| integers[usize::from(code & 15)]))
         }
         _ => codes.map(|word| word.map(u8::cast_signed)),
-    }
-}
-
-/// Sums of some rows of the matrix by rows of activations, as `[output][row of activations]`.
-#[inline(always)]
-fn store<const N: usize>(sums: &[[f32; N]], out: &mut [f32]) {
-    for (output, out) in out.chunks_exact_mut(sums.len()).enumerate() {
-        for (sums, out) in sums.iter().zip(out) {
-            *out = sums[output];
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The same in lanes of a processor: as many strips at a time as there are lanes for.
 
 use super::lanes::Lanes;
-use super::{Activations, Packed, STRIP, StripScales, Word, n_rows, store};
+use super::{Activations, Packed, STRIP, StripScales, Word, n_rows};
 use crate::cpu::lanes;
 use crate::packing::{Codes, Plane, SUPER, Scales};
 
@@ -65,9 +65,8 @@ unsafe fn all<L: Lanes, const CODES: u8, const SCALES: u8>(
 ) {
     let (n_bytes, n_rows) = (matrix.layout.row_bytes() * STRIP, n_rows(x));
     let mut scales: [StripScales; 2] = Default::default();
-    let mut sums = vec![[0.0; 2 * STRIP]; n_rows];
-    let parts = strips.chunks_exact(n_bytes * L::STRIPS).zip(out.chunks_mut(STRIP * L::STRIPS * n_rows));
-    for (part, out) in parts {
+    let out = out.as_chunks_mut::<STRIP>().0.chunks_exact_mut(L::STRIPS * n_rows);
+    for (part, out) in strips.chunks_exact(n_bytes * L::STRIPS).zip(out) {
         let words: [&[Word]; 2] = std::array::from_fn(|at| {
             let strip = at.min(L::STRIPS - 1);
             part[strip * n_bytes..(strip + 1) * n_bytes].as_chunks().0
@@ -77,20 +76,32 @@ unsafe fn all<L: Lanes, const CODES: u8, const SCALES: u8>(
                 unpack(scales, matrix, words);
             }
         }
-        let mut rest = &mut sums[..];
+        let mut first = 0;
         for x in x {
-            let (sums, others) = rest.split_at_mut(x.n_rows);
-            rest = others;
             // SAFETY: the caller's.
             unsafe {
                 match x.n_rows {
-                    8 => sums.copy_from_slice(&part_of::<L, 8, CODES, SCALES>(matrix, words, &scales, x)),
-                    4 => sums.copy_from_slice(&part_of::<L, 4, CODES, SCALES>(matrix, words, &scales, x)),
-                    _ => sums.copy_from_slice(&part_of::<L, 1, CODES, SCALES>(matrix, words, &scales, x)),
+                    8 => put::<L, 8>(part_of::<L, 8, CODES, SCALES>(matrix, words, &scales, x), (first, n_rows), out),
+                    4 => put::<L, 4>(part_of::<L, 4, CODES, SCALES>(matrix, words, &scales, x), (first, n_rows), out),
+                    _ => put::<L, 1>(part_of::<L, 1, CODES, SCALES>(matrix, words, &scales, x), (first, n_rows), out),
                 }
             }
+            first += x.n_rows;
         }
-        store(&sums, out);
+    }
+}
+
+/// Some rows' sums, from row `first` of `n_rows` on, to where their strips have them.
+#[inline(always)]
+fn put<L: Lanes, const N: usize>(
+    sums: [[f32; 2 * STRIP]; N],
+    (first, n_rows): (usize, usize),
+    out: &mut [[f32; STRIP]],
+) {
+    for (row, sums) in sums.iter().enumerate() {
+        for (strip, sums) in sums.as_chunks::<STRIP>().0.iter().enumerate().take(L::STRIPS) {
+            out[strip * n_rows + first + row] = *sums;
+        }
     }
 }
 

@@ -27,7 +27,7 @@ fn of_avx512_vnni(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [
     let n_bytes = matrix.layout.row_bytes() * STRIP;
     let n_paired = strips.len() / (2 * n_bytes) * 2;
     let (pairs, last) = strips.split_at(n_paired * n_bytes);
-    let (out_of_pairs, out_of_last) = out.split_at_mut((n_paired * STRIP * n_rows(x)).min(out.len()));
+    let (out_of_pairs, out_of_last) = out.split_at_mut(n_paired * STRIP * n_rows(x));
     // SAFETY: the function is compiled for the features that these lanes need.
     unsafe {
         strips_of::<Wide>(matrix, pairs, x, out_of_pairs);
