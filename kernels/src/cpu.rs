@@ -3,8 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::ThreadPool;
-
 use crate::engine::{self, Engine, EngineError};
 use crate::file_bytes::FileBytes;
 use crate::numerics::Numerics;
@@ -17,6 +15,7 @@ pub mod activate;
 pub mod add_rows;
 pub mod attention;
 pub mod conv_write;
+mod crew;
 pub mod embed_rows;
 pub mod expert_matmul;
 pub mod exponential;
@@ -40,6 +39,7 @@ mod run_op;
 pub mod scale_rows;
 pub mod short_conv;
 
+use crew::Crew;
 pub use matrix::Matrix;
 use matrix::{Form, Held};
 use order::Order;
@@ -57,7 +57,7 @@ pub struct CpuEngine {
 
 enum Arithmetic {
     Reference,
-    Fast(Arc<ThreadPool>, Products),
+    Fast(Arc<Crew>, Products),
 }
 
 /// How quantised matrices are multiplied; all others meet activations of f32.
@@ -70,21 +70,17 @@ enum Products {
 }
 
 impl CpuEngine {
-    /// The fast engine on a pool of its own; 0 threads means as many as the processor has.
+    /// The fast engine on a crew of its own; 0 threads means as many as the processor has.
     pub fn new(threads: usize) -> Result<Self, EngineError> {
         Self::with_arithmetic(threads, engine::Arithmetic::F32)
     }
 
     /// As [`CpuEngine::new`], in an arithmetic of choice.
     pub fn with_arithmetic(threads: usize, arithmetic: engine::Arithmetic) -> Result<Self, EngineError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("kernels-{index}"))
-            .build()?;
-        let pool = Arc::new(pool);
+        let crew = Arc::new(Crew::new(threads).map_err(EngineError::Threads)?);
         Ok(Self::with(match arithmetic {
-            engine::Arithmetic::F32 => Arithmetic::Fast(pool, Products::F32),
-            engine::Arithmetic::Int8 => Arithmetic::Fast(pool, Products::Int8),
+            engine::Arithmetic::F32 => Arithmetic::Fast(crew, Products::F32),
+            engine::Arithmetic::Int8 => Arithmetic::Fast(crew, Products::Int8),
         }))
     }
 
@@ -98,8 +94,8 @@ impl CpuEngine {
     /// as everywhere. Gives the bits of that backend's engine: on the processor
     /// always, on Vulkan where the driver computes as written.
     pub fn int8_reference(order: Order) -> Result<Self, EngineError> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        Ok(Self::with(Arithmetic::Fast(Arc::new(pool), Products::Defined(order))))
+        let crew = Crew::new(1).map_err(EngineError::Threads)?;
+        Ok(Self::with(Arithmetic::Fast(Arc::new(crew), Products::Defined(order))))
     }
 
     fn with(arithmetic: Arithmetic) -> Self {
@@ -156,9 +152,9 @@ impl Engine for CpuEngine {
     fn device(&self) -> String {
         match &self.arithmetic {
             Arithmetic::Reference => "cpu (reference)".to_string(),
-            Arithmetic::Fast(pool, products) => {
+            Arithmetic::Fast(crew, products) => {
                 let way = if let Products::Int8 = products { matmul::int8::way() } else { lanes::simd_name() };
-                format!("cpu ({} threads, {way})", pool.current_num_threads())
+                format!("cpu ({} threads, {way})", crew.n_threads())
             }
         }
     }
@@ -222,11 +218,8 @@ impl Engine for CpuEngine {
         }
         self.angles.clear();
         match &self.arithmetic {
-            // From one of its threads, since each way into the pool costs more than most ops do.
-            Arithmetic::Fast(pool, _) if pool.current_num_threads() > 1 => {
-                pool.clone().install(|| self.run_ops(recording))?;
-            }
-            _ => self.run_ops(recording)?,
+            Arithmetic::Fast(crew, _) => crew.clone().step(|| self.run_ops(recording))?,
+            Arithmetic::Reference => self.run_ops(recording)?,
         }
         // Logits are large: no room is taken that they do not need.
         let mut values = Vec::with_capacity(recording.readbacks.iter().map(|readback| readback.range.len()).sum());

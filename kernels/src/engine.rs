@@ -123,5 +123,5 @@ pub enum EngineError {
     #[error("vulkan device: {0}: use the cpu backend if it stays")]
     Device(String),
     #[error("cpu threads cannot start: {0}: ask for fewer")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
+    Threads(#[source] std::io::Error),
 }

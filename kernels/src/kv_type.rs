@@ -25,6 +25,15 @@ pub const KV_GROUP: usize = 32;
 impl KvType {
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Q8];
 
+    /// Bytes of one value, its group's scale apart.
+    pub const fn value_bytes(self) -> usize {
+        match self {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+            KvType::Q8 => 1,
+        }
+    }
+
     /// Words of 4 bytes that a row of `width` values takes.
     pub const fn row_words(self, width: usize) -> usize {
         match self {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::kv_row;
+use crate::cpu::{kv_row, lanes};
 use crate::kv_type::KvType;
 use crate::ops::{Attention, PositionBias};
 use crate::recording::Row;
@@ -10,6 +10,10 @@ use crate::recording::Row;
 pub mod in_order;
 mod tile;
 pub mod together;
+
+/// Bytes that come from memory at once, and positions that they are asked for before they are read.
+const LINE: usize = 64;
+const AHEAD: usize = 16;
 
 /// The caches of one layer, each as the op's layout says.
 #[derive(Clone, Copy)]
@@ -89,8 +93,16 @@ impl<'a> Seen<'a> {
         !matches!(self.bias, Bias::None)
     }
 
-    /// This head's values of some rows of `cache`, `n` wide, to the beginning of as many rows of `room`.
+    /// This head's values of some rows of `cache`, `n` wide, to the beginning of as many rows of `room`; those of later rows are asked for, since
+    /// between them lie other heads' and no processor foresees that far.
     fn read(&self, cache: &[u32], positions: Range<usize>, n: usize, room: (&mut [f32], usize)) {
+        for position in positions.clone() {
+            let row = cache.as_ptr().wrapping_add((position + AHEAD) * self.row_words).cast::<u8>();
+            let first = row.wrapping_add(self.first * self.kv_type.value_bytes());
+            for at in (0..n * self.kv_type.value_bytes()).step_by(LINE) {
+                lanes::fetch(first.wrapping_add(at));
+            }
+        }
         let rows = &cache[positions.start * self.row_words..positions.end * self.row_words];
         kv_row::read(self.kv_type, self.kv_width, rows, self.first..self.first + n, room);
     }

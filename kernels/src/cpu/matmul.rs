@@ -5,10 +5,8 @@ pub mod int8;
 mod quantised;
 mod row_scales;
 
-use rayon::ThreadPool;
-use rayon::prelude::*;
-
 use crate::cpu::Matrix;
+use crate::cpu::crew::Crew;
 use crate::cpu::matrix::STRIP;
 use crate::cpu::order::Order;
 use crate::packing::Packing;
@@ -104,52 +102,51 @@ pub fn in_order(order: Order, weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out:
 }
 
 /// As [`reference()`], in f32. Every output is one sum of 16 lanes over the columns, however many rows and threads there are.
-pub fn fast(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], pool: &ThreadPool) {
+pub fn fast(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], crew: &Crew) {
     match weight.shape.weight_type.packing() {
-        Packing::F32 => floats::multiply::<floats::F32>(weight, x, add, out, pool),
-        Packing::F16 => floats::multiply::<floats::F16>(weight, x, add, out, pool),
-        Packing::Bf16 => floats::multiply::<floats::Bf16>(weight, x, add, out, pool),
-        Packing::Quantised(codes, scales) => quantised::multiply(weight, (codes, scales), x, add, out, pool),
+        Packing::F32 => floats::multiply::<floats::F32>(weight, x, add, out, crew),
+        Packing::F16 => floats::multiply::<floats::F16>(weight, x, add, out, crew),
+        Packing::Bf16 => floats::multiply::<floats::Bf16>(weight, x, add, out, crew),
+        Packing::Quantised(codes, scales) => quantised::multiply(weight, (codes, scales), x, add, out, crew),
     }
 }
 
-/// Products of all of a matrix's rows with `n_rows` rows of activations, cut into pieces for the pool's threads; `products` makes
+/// Products of all of a matrix's rows with `n_rows` rows of activations, cut into pieces for the crew; `products` makes
 /// those of some of the matrix's strips as `[strip][row][output]`.
 fn spread(
     weight: Matrix<'_>,
     n_rows: usize,
     add: &Add<'_>,
     out: &mut [f32],
-    pool: &ThreadPool,
+    crew: &Crew,
     products: impl Fn(&[u8], &mut [f32]) + Sync + Send,
 ) {
     let (n_out, n_in, strip) = (weight.shape.n_rows, weight.shape.n_cols, weight.form.strip());
     let n_strips = n_out.div_ceil(strip);
     let strip_bytes = weight.bytes.len() / n_strips;
-    // Outputs of a piece of work: enough that a hand-over to another thread (some µs) does not show, and strips in pairs, which may be taken at once.
+    // Outputs of a piece of work: enough that a hand-over to another thread does not show, and strips in pairs, which may be taken at once.
     let piece = (1usize << 16).div_ceil(n_in * n_rows).clamp(8, n_out.max(8)).next_multiple_of(2 * strip);
     // What one thread writes lies together.
     let mut by_strips = vec![0.0; n_strips * strip * n_rows];
-    let pieces = |(strips, out): (&[u8], &mut [f32])| products(strips, out);
-    if pool.current_num_threads() == 1 || n_out <= piece {
+    let size = n_out * n_in * n_rows;
+    if crew.n_threads() == 1 || n_out <= piece {
         products(weight.bytes, &mut by_strips);
     } else {
-        pool.install(|| {
-            let strips = weight.bytes.par_chunks(piece / strip * strip_bytes);
-            strips.zip(by_strips.par_chunks_mut(piece * n_rows)).for_each(pieces);
-        });
+        let strips = weight.bytes.chunks(piece / strip * strip_bytes);
+        let pieces = strips.zip(by_strips.chunks_mut(piece * n_rows));
+        crew.each(size, pieces, || (), |(), (strips, out)| products(strips, out));
     }
     if n_rows == 1 {
         return add.apply(0, &by_strips, out);
     }
-    let mut of_row = vec![0.0; n_strips * strip];
-    for (row, out) in out.chunks_exact_mut(n_out).enumerate() {
+    let room = || vec![0.0; n_strips * strip];
+    crew.each(n_out * n_rows, out.chunks_exact_mut(n_out).enumerate(), room, |of_row, (row, out)| {
         match strip {
-            STRIP => gather::<STRIP>(&by_strips, (row, n_rows), &mut of_row),
-            _ => gather::<1>(&by_strips, (row, n_rows), &mut of_row),
+            STRIP => gather::<STRIP>(&by_strips, (row, n_rows), of_row),
+            _ => gather::<1>(&by_strips, (row, n_rows), of_row),
         }
-        add.apply(row, &of_row, out);
-    }
+        add.apply(row, of_row, out);
+    });
 }
 
 /// One row's products, of `[strip][row][output]` with `N` outputs a strip.

@@ -97,14 +97,14 @@ impl CpuEngine {
     pub(super) fn multiply(&self, weight: Matrix<'_>, x: &[f32], add: &matmul::Add<'_>, out: &mut [f32]) {
         match (&self.arithmetic, weight.shape.weight_type.packing().quantised()) {
             (Arithmetic::Reference, _) => matmul::reference(weight, x, add, out),
-            (Arithmetic::Fast(pool, Products::Int8), Some(packing)) => {
-                matmul::int8::fast(weight, packing, x, add, out, pool);
+            (Arithmetic::Fast(crew, Products::Int8), Some(packing)) => {
+                matmul::int8::fast(weight, packing, x, add, out, crew);
             }
             (Arithmetic::Fast(_, Products::Defined(_)), Some(packing)) => {
                 matmul::int8::reference(weight, packing, x, add, out);
             }
             (Arithmetic::Fast(_, Products::Defined(order)), None) => matmul::in_order(*order, weight, x, add, out),
-            (Arithmetic::Fast(pool, _), _) => matmul::fast(weight, x, add, out, pool),
+            (Arithmetic::Fast(crew, _), _) => matmul::fast(weight, x, add, out, crew),
         }
     }
 
@@ -156,11 +156,14 @@ impl CpuEngine {
             let out = &mut out[..op.n_rows * weight.shape.n_rows / 2];
             let mut products = vec![0.0; out.len() * 2];
             engine.multiply(weight, x, &matmul::NOTHING, &mut products);
-            let kernel = match engine.arithmetic {
-                Arithmetic::Reference => gate_up::reference,
-                Arithmetic::Fast(..) => gate_up::fast,
-            };
-            kernel(op.function, &products, out);
+            match &engine.arithmetic {
+                Arithmetic::Reference => gate_up::reference(op.function, &products, out),
+                Arithmetic::Fast(crew, _) => {
+                    let width = out.len() / op.n_rows;
+                    let (size, rows) = (products.len(), products.chunks(2 * width).zip(out.chunks_mut(width)));
+                    crew.each(size, rows, || (), |(), (products, out)| gate_up::fast(op.function, products, out));
+                }
+            }
             Ok(())
         })
     }
@@ -193,7 +196,7 @@ impl CpuEngine {
             match &engine.arithmetic {
                 Arithmetic::Reference => attention::reference(op, rows, q, caches, out),
                 Arithmetic::Fast(_, Products::Defined(order)) => in_order(*order, op, rows, q, caches, out),
-                Arithmetic::Fast(pool, _) => attention::together::fast(op, rows, q, caches, out, pool),
+                Arithmetic::Fast(crew, _) => attention::together::fast(op, rows, q, caches, out, crew),
             }
         });
     }

@@ -4,11 +4,9 @@
 
 use std::ops::Range;
 
-use rayon::ThreadPool;
-use rayon::prelude::*;
-
 use super::tile::{Head, Room};
 use super::{Caches, Seen};
+use crate::cpu::crew::Crew;
 use crate::ops::Attention;
 use crate::recording::Row;
 
@@ -17,8 +15,6 @@ use crate::recording::Row;
 const MAX_ROWS: usize = 8;
 const MAX_SCORES: usize = 1 << 16;
 const NEAR: u32 = 16;
-/// Below this a hand-over to other threads costs more than it saves (about 20 µs of work).
-const LEAST_WORK: usize = 1 << 16;
 
 /// What is asked of a step.
 #[derive(Clone, Copy)]
@@ -30,9 +26,9 @@ struct Asked<'a> {
 }
 
 /// As [`super::reference`], in f32; positions are added from the first seen upward, whatever else is in the step.
-pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32], pool: &ThreadPool) {
+pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &mut [f32], crew: &Crew) {
     let asked = Asked { op, rows, q, caches };
-    let (n_threads, width) = (pool.current_num_threads(), asked.heads_a_group() * op.head_size);
+    let (n_threads, width) = (crew.n_threads(), asked.heads_a_group() * op.head_size);
     let out = &mut out[..rows.len() * op.n_heads * op.head_size];
     let seen = |(index, row): (usize, &Row)| op.seen(index, *row).len();
     let most = rows.iter().enumerate().map(seen).max().unwrap_or(0) * asked.heads_a_group();
@@ -56,12 +52,7 @@ pub fn fast(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, out: &m
     };
     let size = if n_together == 1 { n_heads * op.head_size } else { n_together * op.n_kv_heads * width };
     let work = rows.iter().enumerate().map(seen).sum::<usize>() * op.n_heads * op.head_size;
-    if n_threads == 1 || work < LEAST_WORK {
-        let mut room = Room::default();
-        out.chunks_mut(size).enumerate().for_each(|item| part(&mut room, item));
-    } else {
-        pool.install(|| out.par_chunks_mut(size).enumerate().for_each_init(Room::default, part));
-    }
+    crew.each(work, out.chunks_mut(size).enumerate(), Room::default, part);
 }
 
 // === impl Asked ===

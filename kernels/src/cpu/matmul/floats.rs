@@ -2,21 +2,20 @@
 
 use std::borrow::Cow;
 
-use rayon::ThreadPool;
-
 use super::{Add, spread};
 use crate::canonical::{brain_to_f32, half_to_f32};
+use crate::cpu::crew::Crew;
 use crate::cpu::lanes::{self, Lanes};
 use crate::cpu::{Matrix, pad_rows};
 use crate::packing::GROUP;
 
 /// As [`fast`](super::fast()).
-pub(super) fn multiply<W: Weights>(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], pool: &ThreadPool) {
+pub(super) fn multiply<W: Weights>(weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32], crew: &Crew) {
     let n_in = weight.shape.n_cols;
     let n_rows = x.len() / n_in;
     let x = if n_in.is_multiple_of(GROUP) { Cow::Borrowed(x) } else { Cow::Owned(pad_rows::reference(x, n_in)) };
     let padded = n_in.next_multiple_of(GROUP);
-    spread(weight, n_rows, add, out, pool, |rows, out| products::<W>(rows, padded, &x, out));
+    spread(weight, n_rows, add, out, crew, |rows, out| products::<W>(rows, padded, &x, out));
 }
 
 lanes::simd! {

@@ -6,12 +6,11 @@
 //! d · (w S + v M), w and v being the scale and what it adds; each of the products and sums is rounded, none is fused. Without a minimum
 //! it grows by d · (w S). |S| is under 2²⁴, so that it is an f32, too. Bias and residual follow as in f32.
 
-use rayon::ThreadPool;
-
 use super::{Add, spread};
 use crate::cpu::Matrix;
+use crate::cpu::crew::Crew;
 use crate::cpu::matrix::STRIP;
-use crate::cpu::quantise_rows::{self, Quantised};
+use crate::cpu::quantise_rows;
 use crate::packing::{Codes, GROUP, Layout, Plane, Scales};
 
 #[cfg(target_arch = "aarch64")]
@@ -40,12 +39,11 @@ pub(in crate::cpu) fn fast(
     x: &[f32],
     add: &Add<'_>,
     out: &mut [f32],
-    pool: &ThreadPool,
+    crew: &Crew,
 ) {
-    let rows: Vec<Vec<Quantised>> = x.chunks_exact(weight.shape.n_cols).map(quantise_rows::fast).collect();
-    let blocks = Activations::blocks(&rows);
+    let blocks = Activations::blocks(x, weight.shape.n_cols, crew);
     let matrix = Packed { codes: packing.0, scales: packing.1, layout: weight.layout };
-    spread(weight, rows.len(), add, out, pool, |strips, out| products(&matrix, strips, &blocks, out));
+    spread(weight, n_rows(&blocks), add, out, crew, |strips, out| products(&matrix, strips, &blocks, out));
 }
 
 /// How the strips of a matrix are packed.
@@ -56,6 +54,7 @@ struct Packed {
 }
 
 /// Some rows of activations by groups of 32: `[group][row]`, so that what meets a group's codes lies together.
+#[derive(Default)]
 struct Activations {
     /// One of [`TOGETHER`].
     n_rows: usize,
@@ -70,29 +69,39 @@ struct Activations {
 const TOGETHER: [usize; 3] = [8, 4, 1];
 
 impl Activations {
-    /// All rows, in blocks that are as large as may be.
-    fn blocks(rows: &[Vec<Quantised>]) -> Vec<Self> {
-        let (mut blocks, mut rest) = (Vec::new(), rows);
+    /// All rows of some values, in blocks that are as large as may be.
+    fn blocks(x: &[f32], n_cols: usize, crew: &Crew) -> Vec<Self> {
+        let (mut parts, mut rest) = (Vec::new(), x);
         for n_rows in TOGETHER {
-            let whole = rest.len() / n_rows * n_rows;
-            blocks.extend(rest[..whole].chunks(n_rows).map(Self::of));
-            rest = &rest[whole..];
+            let (whole, others) = rest.split_at(rest.len() / (n_cols * n_rows) * n_cols * n_rows);
+            parts.extend(whole.chunks(n_cols * n_rows));
+            rest = others;
         }
+        let mut blocks: Vec<Self> = parts.iter().map(|_| Self::default()).collect();
+        let items = blocks.iter_mut().zip(parts);
+        crew.each(x.len(), items, || (), |(), (block, rows)| *block = Self::of(rows, n_cols));
         blocks
     }
 
-    fn of(rows: &[Vec<Quantised>]) -> Self {
-        let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
-        let word = |q: &[i8; 4]| i32::from_le_bytes(q.map(i8::cast_unsigned));
-        let words = |q: &[i8; GROUP]| std::array::from_fn(|at| word(&q.as_chunks().0[at]));
-        let n_groups = rows.first().map_or(0, Vec::len);
-        let groups = || (0..n_groups).flat_map(|group| rows.iter().map(move |row| &row[group]));
-        Self {
-            n_rows: rows.len(),
-            words: groups().map(|group| words(&group.q)).collect(),
-            d: groups().map(|group| group.d).collect(),
-            sums: groups().map(|group| [sum(&group.q[..16]), sum(&group.q[16..])]).collect(),
+    fn of(rows: &[f32], n_cols: usize) -> Self {
+        let (n_rows, n_groups) = (rows.len() / n_cols, n_cols / GROUP);
+        let mut block = Self {
+            n_rows,
+            words: vec![[0; 8]; n_groups * n_rows],
+            d: vec![0.0; n_groups * n_rows],
+            sums: vec![[0; 2]; n_groups * n_rows],
+        };
+        for (row, values) in rows.chunks_exact(n_cols).enumerate() {
+            for (group, quantised) in quantise_rows::fast(values).iter().enumerate() {
+                let at = group * n_rows + row;
+                let word = |q: &[i8; 4]| i32::from_le_bytes(q.map(i8::cast_unsigned));
+                let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
+                block.words[at] = std::array::from_fn(|c| word(&quantised.q.as_chunks().0[c]));
+                block.d[at] = quantised.d;
+                block.sums[at] = [sum(&quantised.q[..16]), sum(&quantised.q[16..])];
+            }
         }
+        block
     }
 }
 

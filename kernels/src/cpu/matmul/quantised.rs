@@ -5,12 +5,11 @@
 //! each, the sum grows by d · q[l] · x[l] of the first, then of the last, and each has its minimum. Every processor does this in the
 //! same order, so all give the same bits.
 
-use rayon::ThreadPool;
-
 use super::row_scales::RowScales;
 use super::{Add, spread};
 use crate::canonical::CodePlanes;
 use crate::cpu::Matrix;
+use crate::cpu::crew::Crew;
 use crate::cpu::lanes::{self, Lanes};
 use crate::packing::{Codes, GROUP, Layout, Scales};
 
@@ -24,13 +23,13 @@ pub(super) fn multiply(
     x: &[f32],
     add: &Add<'_>,
     out: &mut [f32],
-    pool: &ThreadPool,
+    crew: &Crew,
 ) {
     let (codes, scales) = packing;
     let rows: Vec<Activations<'_>> =
         x.chunks_exact(weight.shape.n_cols).map(|row| Activations::of(row, scales.has_halves())).collect();
     let matrix = Packed { codes, scales, layout: weight.layout };
-    spread(weight, rows.len(), add, out, pool, |bytes, out| products(&matrix, bytes, &rows, out));
+    spread(weight, rows.len(), add, out, crew, |bytes, out| products(&matrix, bytes, &rows, out));
 }
 
 /// How the rows of a matrix are packed.

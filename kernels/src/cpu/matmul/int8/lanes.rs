@@ -18,8 +18,6 @@ pub(super) trait Lanes {
     /// Codes as they are multiplied.
     type Codes: Copy;
 
-    /// Asks for memory that is read soon, or may be no memory at all.
-    unsafe fn fetch(at: *const i8);
     /// What lies in 32 bytes of each strip; the first's where there is one.
     unsafe fn load<T>(first: &T, second: &T) -> Self::Ints;
     unsafe fn floats(values: Self::Ints) -> Self::Floats;

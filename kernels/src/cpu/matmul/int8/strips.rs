@@ -128,14 +128,14 @@ unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
     let offset = if is_signed { L::OVER } else { i32::from(matrix.codes.offset()) };
     // What follows is fetched while this is computed: a strip's planes are read side by side, which no processor foresees.
     let last = words[L::STRIPS - 1];
-    let next = last.as_ptr_range().end.cast::<i8>();
+    let next = last.as_ptr_range().end.cast::<u8>();
     let lines = (L::STRIPS * size_of_val(last)).div_ceil(LINE * n.max(1));
     // SAFETY: the caller's; what is fetched ahead may be no memory at all.
     unsafe {
         let mut sums = [L::float(0.0); N];
         for group in 0..n {
             for line in group * lines..(group + 1) * lines {
-                L::fetch(next.wrapping_add(line * LINE));
+                lanes::fetch(next.wrapping_add(line * LINE));
             }
             let codes = prepared::<L>(codes::<L, CODES>(matrix, words, group), is_signed);
             // As `StripScales` has them.

@@ -32,15 +32,16 @@ fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
 
             let strips = strips(shape, all(shape, &ggml), &ggml, WORD, STRIP).expect("they are in memory");
             let matrix = Packed { codes, scales, layout };
-            let quantised: Vec<_> = x.chunks(n_cols).map(quantise_rows::fast).collect();
+            let crew = Crew::new(2).unwrap();
             for (name, kernel) in every_products() {
                 for n in [1, 4, n_rows] {
-                    for (first, x) in quantised.chunks(n).enumerate() {
-                        let mut out = vec![9.0; N_OUTPUTS.next_multiple_of(STRIP) * x.len()];
+                    for (first, x) in x.chunks(n * n_cols).enumerate() {
+                        let (x, n_rows) = (Activations::blocks(x, n_cols, &crew), x.len() / n_cols);
+                        let mut out = vec![9.0; N_OUTPUTS.next_multiple_of(STRIP) * n_rows];
                         // SAFETY: only those are listed whose features this processor has.
-                        unsafe { kernel(&matrix, &strips, &Activations::blocks(x), &mut out) };
+                        unsafe { kernel(&matrix, &strips, &x, &mut out) };
                         for (at, found) in out.iter().enumerate() {
-                            let (row, o) = (at / STRIP % x.len(), at / STRIP / x.len() * STRIP + at % STRIP);
+                            let (row, o) = (at / STRIP % n_rows, at / STRIP / n_rows * STRIP + at % STRIP);
                             if o >= N_OUTPUTS {
                                 continue;
                             }

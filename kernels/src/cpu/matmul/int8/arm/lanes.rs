@@ -123,10 +123,6 @@ impl<D: Dots> Lanes for Neons<D> {
     type Floats = [float32x4_t; 2];
     type Codes = [int8x16_t; 2];
 
-    /// Left to the processor: there was none here to measure what is gained.
-    #[inline(always)]
-    unsafe fn fetch(_: *const i8) {}
-
     #[inline(always)]
     unsafe fn load<T>(first: &T, _: &T) -> Self::Ints {
         const { assert!(size_of::<T>() == 32) };
