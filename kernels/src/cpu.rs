@@ -15,6 +15,7 @@ pub mod activate;
 pub mod add_rows;
 pub mod attention;
 pub mod conv_write;
+mod cores;
 mod crew;
 pub mod embed_rows;
 pub mod expert_matmul;
@@ -70,7 +71,7 @@ enum Products {
 }
 
 impl CpuEngine {
-    /// The fast engine on a crew of its own; 0 threads means as many as the processor has.
+    /// The fast engine on a crew of its own; 0 threads means as many as the processor has big cores, to which they are kept then, and whoever runs it.
     pub fn new(threads: usize) -> Result<Self, EngineError> {
         Self::with_arithmetic(threads, engine::Arithmetic::F32)
     }

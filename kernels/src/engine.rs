@@ -65,7 +65,7 @@ pub trait Engine: Send {
 /// Which engine to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// The processor; 0 threads means as many as it has.
+    /// The processor; 0 threads means one for each of its big cores.
     Cpu { threads: usize, arithmetic: Arithmetic },
     /// The first Vulkan device, real ones before those made of software.
     Vulkan { arithmetic: Arithmetic },

@@ -33,8 +33,8 @@ pub struct Flags {
     /// What segments may run on; plans choose among what is left, in the arithmetic that their deployment asks for
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
-    /// Threads of the CPU backend
-    #[arg(long, default_value_t = 1)]
+    /// Threads of the CPU backend; 0 takes one for each big core, and keeps to these
+    #[arg(long, default_value_t = 0)]
     pub threads: usize,
     /// Where previous stages dial this phone; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]

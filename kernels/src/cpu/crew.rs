@@ -4,12 +4,14 @@
 //! Who comes late finds the rest of the work, or none: nobody waits for a thread that the system has set aside, but for one that is in the middle of a piece.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+
+use super::cores;
 
 /// How often a helper looks for work before it lets others have the processor, while a step is on; some 50 µs.
 const LOOKS: u32 = 1 << 11;
@@ -22,6 +24,8 @@ pub struct Crew {
     helpers: Vec<JoinHandle<()>>,
     /// Held by whose job it is.
     caller: Mutex<()>,
+    /// What all are kept to; none where they are left alone.
+    cores: Vec<usize>,
 }
 
 struct Shared {
@@ -53,13 +57,18 @@ unsafe impl Sync for Shared {}
 // === impl Crew ===
 
 impl Crew {
-    /// So many threads, the caller's included; 0 means as many as the processor has.
+    /// So many threads, the caller's included. 0 means as many as there are big cores, or fewer where a control group says so; all of them, the caller from its
+    /// first step on, are kept to these.
     ///
     /// # Errors
     /// When the system gives no more threads.
     pub fn new(threads: usize) -> io::Result<Self> {
+        let cores = if threads == 0 { cores::big() } else { vec![] };
         let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => {
+                let most = if cores.is_empty() { usize::MAX } else { cores.len() };
+                std::thread::available_parallelism().map_or(1, usize::from).min(most)
+            }
             threads => threads,
         };
         let shared = Arc::new(Shared {
@@ -72,11 +81,14 @@ impl Crew {
             bell: Condvar::new(),
             panic: Mutex::new(None),
         });
-        let mut crew = Self { shared, helpers: Vec::new(), caller: Mutex::new(()) };
+        let mut crew = Self { shared, helpers: Vec::new(), caller: Mutex::new(()), cores };
         for index in 1..threads {
-            let shared = crew.shared.clone();
+            let (shared, cores) = (crew.shared.clone(), crew.cores.clone());
             let helper = std::thread::Builder::new().name(format!("kernels-{index}"));
-            crew.helpers.push(helper.spawn(move || shared.help())?);
+            crew.helpers.push(helper.spawn(move || {
+                cores::keep_to(&cores);
+                shared.help();
+            })?);
         }
         Ok(crew)
     }
@@ -94,12 +106,20 @@ impl Crew {
                 self.0.is_on.store(false, Ordering::Release);
             }
         }
+        self.keep_caller();
         if self.helpers.is_empty() {
             return work();
         }
         let _on = On(&self.shared);
         self.shared.wake(|| self.shared.is_on.store(true, Ordering::Release));
         work()
+    }
+
+    fn keep_caller(&self) {
+        thread_local!(static IS_KEPT: Cell<bool> = const { Cell::new(false) });
+        if !self.cores.is_empty() && !IS_KEPT.replace(true) {
+            cores::keep_to(&self.cores);
+        }
     }
 
     /// Does `work` with each item, on all threads, in no order; each thread has what `room` makes for it. `size` is how many multiplications or values

@@ -328,6 +328,8 @@ fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: 
         settings.phone_memory.clone(),
         "--backend".into(),
         settings.backend.clone(),
+        "--threads".into(),
+        threads_a_phone(settings.phones).to_string(),
         "--log-file".into(),
         log_path(data_dir, name),
     ];
@@ -337,6 +339,12 @@ fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: 
         arguments.extend(["--ring-address".into(), SocketAddr::new(address, 0).to_string()]);
     }
     arguments
+}
+
+/// Phones on one machine share its cores.
+fn threads_a_phone(phones: u32) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
+    (cores / phones.max(1)).max(1)
 }
 
 fn token_path(data_dir: &Path, phone: &str) -> PathBuf {
