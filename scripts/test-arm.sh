@@ -22,14 +22,12 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 cargo=(/usr/bin/cargo)
 options=(--locked --target "$TRIPLE" -Z "build-std=std,panic_unwind,test" --package polyphony-kernels)
 
-"${cargo[@]}" test --no-run "${options[@]}" --lib --test it --example counted_product
-mapfile -t programs < <("${cargo[@]}" test --no-run --message-format json "${options[@]}" --lib --test it --example counted_product 2>/dev/null |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-counted=
-tests=()
-for program in "${programs[@]}"; do
-    if [[ $program == */examples/* ]]; then counted=$program; else tests+=("$program"); fi
-done
+"${cargo[@]}" test --no-run "${options[@]}" --lib --test it
+"${cargo[@]}" build "${options[@]}" --example counted_product
+# Their places, now that all is built.
+programs() { "${cargo[@]}" "$@" --message-format json "${options[@]}" 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'; }
+mapfile -t tests < <(programs test --no-run --lib --test it)
+counted=$(programs build --example counted_product)
 emulated() { qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$@"; }
 
 # Instructions of a run with so many products.

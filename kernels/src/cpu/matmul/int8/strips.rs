@@ -125,6 +125,7 @@ unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
     let (x, x_d, x_sums) = (&x[..n], &x_d[..n], &x_sums[..n]);
     let is_signed = CODES == BYTES || (CODES == ANY && matches!(matrix.codes, Codes::Bytes | Codes::Table(_)));
     let [scales_at, factors_at] = [Plane::Scales, Plane::Factors].map(|plane| matrix.layout.range(plane).start / 4);
+    let planes = Planes::of::<CODES>(matrix, words);
     let offset = if is_signed { L::OVER } else { i32::from(matrix.codes.offset()) };
     // What follows is fetched while this is computed: a strip's planes are read side by side, which no processor foresees.
     let last = words[L::STRIPS - 1];
@@ -137,7 +138,7 @@ unsafe fn part_of<L: Lanes, const N: usize, const CODES: u8, const SCALES: u8>(
             for line in group * lines..(group + 1) * lines {
                 lanes::fetch(next.wrapping_add(line * LINE));
             }
-            let codes = prepared::<L>(codes::<L, CODES>(matrix, words, group), is_signed);
+            let codes = prepared::<L>(codes::<L, CODES>(matrix.codes, &planes, group), is_signed);
             // As `StripScales` has them.
             let (block, place) = (group / SUPER, group % SUPER);
             let factors = |at: usize| factors_at + 4 * block + at;
@@ -251,23 +252,60 @@ unsafe fn word<L: Lanes>(words: [&[Word]; 2], at: usize) -> L::Ints {
     unsafe { L::load(&words[0][at], &words[L::STRIPS - 1][at]) }
 }
 
+/// The planes of the codes of a part's strips, by groups; those that a packing lacks are empty.
+struct Planes<'a> {
+    values: [&'a [[Word; 8]]; 2],
+    nibbles: [&'a [[Word; 4]]; 2],
+    pairs: [&'a [[Word; 2]]; 2],
+    ones: [&'a [[Word; 1]]; 2],
+}
+
+impl<'a> Planes<'a> {
+    #[inline(always)]
+    fn of<const CODES: u8>(matrix: &Packed, words: [&'a [Word]; 2]) -> Self {
+        Self {
+            values: groups(matrix, words, Plane::Values, CODES == BYTES),
+            nibbles: groups(matrix, words, Plane::Nibbles, CODES == NIBBLES),
+            pairs: groups(matrix, words, Plane::Pairs, false),
+            ones: groups(matrix, words, Plane::Ones, false),
+        }
+    }
+}
+
+/// A plane by groups, of which there are all where it is known to be there: no place in it is looked up with a check then.
+#[inline(always)]
+fn groups<'a, const N: usize>(
+    matrix: &Packed,
+    words: [&'a [Word]; 2],
+    plane: Plane,
+    is_there: bool,
+) -> [&'a [[Word; N]]; 2] {
+    let range = matrix.layout.range(plane);
+    let of_strip = |words: &'a [Word]| {
+        let groups = words[range.start / 4..range.end / 4].as_chunks::<N>().0;
+        if is_there { &groups[..matrix.layout.n_groups()] } else { groups }
+    };
+    [of_strip(words[0]), of_strip(words[1])]
+}
+
 /// As [`super::codes`].
 #[inline(always)]
-unsafe fn codes<L: Lanes, const CODES: u8>(matrix: &Packed, words: [&[Word]; 2], group: usize) -> [L::Ints; 8] {
-    let at = |plane: Plane, n_words: usize| matrix.layout.range(plane).start / 4 + group * n_words;
+unsafe fn codes<L: Lanes, const CODES: u8>(kind: Codes, planes: &Planes<'_>, group: usize) -> [L::Ints; 8] {
     // SAFETY: the caller's.
     unsafe {
         let mut codes = [L::none(); 8];
-        if CODES == BYTES || (CODES == ANY && matrix.codes == Codes::Bytes) {
+        if CODES == BYTES || (CODES == ANY && kind == Codes::Bytes) {
+            let strips = [&planes.values[0][group], &planes.values[L::STRIPS - 1][group]];
             for (c, code) in codes.iter_mut().enumerate() {
-                *code = word::<L>(words, at(Plane::Values, 8) + c);
+                *code = L::load(&strips[0][c], &strips[1][c]);
             }
             return codes;
         }
-        let has_nibbles = CODES == NIBBLES || matrix.codes.has_nibbles();
+        let has_nibbles = CODES == NIBBLES || kind.has_nibbles();
         if has_nibbles {
+            let strips = [&planes.nibbles[0][group], &planes.nibbles[L::STRIPS - 1][group]];
             for c in 0..4 {
-                let word = word::<L>(words, at(Plane::Nibbles, 4) + c);
+                let word = L::load(&strips[0][c], &strips[1][c]);
                 codes[c] = L::field::<0, 4>(word);
                 codes[4 + c] = L::field::<4, 4>(word);
             }
@@ -275,9 +313,10 @@ unsafe fn codes<L: Lanes, const CODES: u8>(matrix: &Packed, words: [&[Word]; 2],
         if CODES == NIBBLES {
             return codes;
         }
-        if matrix.codes.has_pairs() {
+        if kind.has_pairs() {
+            let strips = [&planes.pairs[0][group], &planes.pairs[L::STRIPS - 1][group]];
             for h in 0..2 {
-                let word = word::<L>(words, at(Plane::Pairs, 2) + h);
+                let word = L::load(&strips[0][h], &strips[1][h]);
                 let pairs =
                     [L::field::<0, 2>(word), L::field::<2, 2>(word), L::field::<4, 2>(word), L::field::<6, 2>(word)];
                 for (s, pairs) in pairs.into_iter().enumerate() {
@@ -286,8 +325,8 @@ unsafe fn codes<L: Lanes, const CODES: u8>(matrix: &Packed, words: [&[Word]; 2],
                 }
             }
         }
-        if matrix.codes.has_ones() {
-            let word = word::<L>(words, at(Plane::Ones, 1));
+        if kind.has_ones() {
+            let word = L::load(&planes.ones[0][group][0], &planes.ones[L::STRIPS - 1][group][0]);
             let ones = [
                 L::field::<0, 1>(word),
                 L::field::<1, 1>(word),
@@ -303,7 +342,7 @@ unsafe fn codes<L: Lanes, const CODES: u8>(matrix: &Packed, words: [&[Word]; 2],
                 *code = L::or(*code, ones);
             }
         }
-        if let Codes::Table(table) = matrix.codes {
+        if let Codes::Table(table) = kind {
             for code in &mut codes {
                 *code = L::look_up(&table.integers(), *code);
             }

@@ -1,6 +1,6 @@
 //! Instructions whose intrinsics Rust 1.95 keeps unstable, as assembly. Each needs what its name says and nothing of memory.
 
-use std::arch::aarch64::{float32x4_t, int8x16_t, int32x4_t, uint16x4_t};
+use std::arch::aarch64::{float32x4_t, int8x16_t, int32x4_t, uint16x8_t};
 use std::arch::asm;
 
 /// Adds to each sum the four products of its codes with the four activations number `AT`.
@@ -41,20 +41,25 @@ pub(super) unsafe fn smmla(sums: int32x4_t, ab: int8x16_t, cd: int8x16_t) -> int
     sums
 }
 
-/// The f32 that four f16 are.
+/// The f32 that the lower four of eight f16 are, and those that the upper four are.
 ///
 /// # Safety
 /// The processor has NEON.
 #[inline(always)]
-pub(super) unsafe fn fcvtl(halves: uint16x4_t) -> float32x4_t {
-    let floats: float32x4_t;
+pub(super) unsafe fn fcvtl(halves: uint16x8_t) -> [float32x4_t; 2] {
+    let (lower, upper): (float32x4_t, float32x4_t);
     // SAFETY: the caller's.
     unsafe {
         asm!(
-            "fcvtl {floats:v}.4s, {halves:v}.4h",
-            floats = lateout(vreg) floats, halves = in(vreg) halves,
+            "fcvtl {lower:v}.4s, {halves:v}.4h",
+            lower = lateout(vreg) lower, halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+        asm!(
+            "fcvtl2 {upper:v}.4s, {halves:v}.8h",
+            upper = lateout(vreg) upper, halves = in(vreg) halves,
             options(pure, nomem, nostack, preserves_flags),
         );
     }
-    floats
+    [lower, upper]
 }

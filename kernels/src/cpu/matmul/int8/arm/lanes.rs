@@ -3,11 +3,11 @@
 use std::arch::aarch64::{
     float32x4_t, int8x16_t, int32x4_t, vaddq_f32, vaddq_s32, vandq_s32, vandq_u8, vcombine_s32, vcvtq_f32_s32,
     vdup_n_s32, vdupq_laneq_s32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u8, vget_low_s8, vld1q_s8, vld1q_s32, vmlal_high_s8,
-    vmlal_s8, vmovn_u32, vmull_high_s8, vmull_s8, vmulq_f32, vmulq_s32, vorrq_s32, vpadalq_s16, vpaddq_s32, vqtbl1q_s8,
+    vmlal_s8, vmull_high_s8, vmull_s8, vmulq_f32, vmulq_s32, vorrq_s32, vpadalq_s16, vpaddq_s32, vqtbl1q_s8,
     vreinterpretq_f32_s32, vreinterpretq_s8_s32, vreinterpretq_s8_s64, vreinterpretq_s32_s8, vreinterpretq_s32_s64,
     vreinterpretq_s32_u8, vreinterpretq_s32_u32, vreinterpretq_s64_s8, vreinterpretq_s64_s32, vreinterpretq_u8_s32,
-    vreinterpretq_u32_s32, vshlq_n_u8, vshlq_s32, vshlq_u32, vshrq_n_s32, vshrq_n_u8, vshrq_n_u32, vst1q_f32,
-    vzip1q_s32, vzip1q_s64, vzip2q_s32, vzip2q_s64,
+    vreinterpretq_u16_s32, vreinterpretq_u32_s32, vshlq_n_u8, vshlq_s32, vshlq_u32, vshrq_n_s32, vshrq_n_u8, vst1q_f32,
+    vuzp1q_u16, vuzp2q_u16, vzip1q_s32, vzip1q_s64, vzip2q_s32, vzip2q_s64,
 };
 use std::marker::PhantomData;
 
@@ -138,9 +138,8 @@ impl<D: Dots> Lanes for Neons<D> {
     #[inline(always)]
     unsafe fn from_f16(words: Self::Ints, is_upper: bool) -> Self::Floats {
         unsafe {
-            let [a, b] = [vreinterpretq_u32_s32(words[0]), vreinterpretq_u32_s32(words[1])];
-            let [a, b] = if is_upper { [vshrq_n_u32::<16>(a), vshrq_n_u32::<16>(b)] } else { [a, b] };
-            [fcvtl(vmovn_u32(a)), fcvtl(vmovn_u32(b))]
+            let [a, b] = [vreinterpretq_u16_s32(words[0]), vreinterpretq_u16_s32(words[1])];
+            fcvtl(if is_upper { vuzp2q_u16(a, b) } else { vuzp1q_u16(a, b) })
         }
     }
 
