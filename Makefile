@@ -52,7 +52,7 @@ bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first
 test: setup-tests build ## run every test; with POLYPHONY_NO_SKIP=1 what this machine cannot run fails instead of being skipped
 	cargo test --workspace
 
-check: fmt clippy docs test check-chart ## everything that has to pass
+check: fmt clippy docs test test-arm check-chart ## everything that has to pass
 
 fmt: ## is the code formatted?
 	cargo fmt --all --check

@@ -1,5 +1,7 @@
 //! The same in lanes of a processor: as many strips at a time as there are lanes for.
 
+#![allow(clippy::needless_range_loop, reason = "an iterator hands lanes on by memory")]
+
 use super::lanes::Lanes;
 use super::{Activations, Packed, STRIP, StripScales, Word, n_rows};
 use crate::cpu::lanes;

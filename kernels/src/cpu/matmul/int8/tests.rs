@@ -32,7 +32,7 @@ fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
 
             let strips = strips(shape, all(shape, &ggml), &ggml, WORD, STRIP).expect("they are in memory");
             let matrix = Packed { codes, scales, layout };
-            let crew = Crew::new(2).unwrap();
+            let crew = Crew::new(2).expect("a second thread");
             for (name, kernel) in every_products() {
                 for n in [1, 4, n_rows] {
                     for (first, x) in x.chunks(n * n_cols).enumerate() {

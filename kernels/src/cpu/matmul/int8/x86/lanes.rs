@@ -1,5 +1,7 @@
 //! Lanes of 256 and of 512 bits.
 
+#![allow(clippy::needless_range_loop, reason = "an iterator hands lanes on by memory")]
+
 use std::arch::x86_64::{
     __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps,
     _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32,
