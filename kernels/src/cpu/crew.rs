@@ -8,7 +8,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
 use super::cores;
@@ -159,8 +159,15 @@ impl Crew {
                 }
             }
         }
-        // Another caller's, or a job within a job.
-        let Ok(_caller) = self.caller.try_lock() else { return job() };
+        let _caller = match self.caller.try_lock() {
+            Ok(caller) => caller,
+            // Its job ended in a panic, and is over.
+            Err(TryLockError::Poisoned(caller)) => caller.into_inner(),
+            // Another caller's, or a job within a job.
+            Err(TryLockError::WouldBlock) => return job(),
+        };
+        // Where the last caller panicked, too, nobody has asked for it.
+        *lock(&self.shared.panic) = None;
         // SAFETY: the pointer is followed by those alone who are inside while the job is open, and `open` waits for them before `job` ends.
         let lasting = unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync)>(job) };
         // SAFETY: no job is open and nobody inside one, since the last has waited for all; and there is one caller at a time.
@@ -300,9 +307,35 @@ mod tests {
             let told = told.unwrap_err();
             let told = told.downcast_ref::<String>().unwrap();
             assert!(told.contains("not this one"), "{told}");
-            let n = AtomicUsize::new(0);
-            crew.step(|| crew.each(LEAST_SIZE, 0..100, || (), |(), _| _ = n.fetch_add(1, Ordering::Relaxed)));
-            assert_eq!(n.into_inner(), 100);
+            // All of its threads do.
+            let all_are_here = std::sync::Barrier::new(4);
+            crew.step(|| crew.each(LEAST_SIZE, 0..4, || (), |(), _| _ = all_are_here.wait()));
         }
+        let all_are_here = std::sync::Barrier::new(4);
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            crew.step(|| {
+                crew.each(LEAST_SIZE, 0..4, || (), |(), _| {
+                    all_are_here.wait();
+                    panic!("all of them");
+                });
+            });
+        }));
+        told.unwrap_err();
+        let n = AtomicUsize::new(0);
+        crew.step(|| crew.each(LEAST_SIZE, 0..100, || (), |(), _| _ = n.fetch_add(1, Ordering::Relaxed)));
+        assert_eq!(n.into_inner(), 100, "what helpers panicked with before is no longer told");
+    }
+
+    #[test]
+    fn a_job_within_a_job_and_one_of_another_thread_are_done() {
+        let crew = Crew::new(3).unwrap();
+        let n = AtomicUsize::new(0);
+        let ten = || crew.each(LEAST_SIZE, 0..10, || (), |(), _| _ = n.fetch_add(1, Ordering::Relaxed));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..200).for_each(|_| crew.each(LEAST_SIZE, 0..5, || (), |(), _| ten())));
+            }
+        });
+        assert_eq!(n.load(Ordering::Relaxed), 2 * 200 * 5 * 10);
     }
 }
