@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by what compiles for another machine with Debian's Rust, which brings its standard library as source. Nothing else has to be fetched for a target then.
 #
 # Reads `name` (who asks) and `packages`; ends the script, in green and with one line, where they are missing and root cannot install them.

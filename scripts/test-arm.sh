@@ -28,6 +28,7 @@ options=(--locked --target "$TRIPLE" -Z "build-std=std,panic_unwind,test" --pack
 programs() { "${cargo[@]}" "$@" --message-format json "${options[@]}" 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'; }
 mapfile -t tests < <(programs test --no-run --lib --test it)
 counted=$(programs build --example counted_product)
+[[ ${#tests[@]} == 2 && -x $counted ]] || { printf 'test-arm: cargo did not say where it has put the tests\n' >&2; exit 1; }
 emulated() { qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$@"; }
 
 # Instructions of a run with so many products.

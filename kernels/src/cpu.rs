@@ -155,7 +155,7 @@ impl Engine for CpuEngine {
             Arithmetic::Reference => "cpu (reference)".to_string(),
             Arithmetic::Fast(crew, products) => {
                 let way = if let Products::Int8 = products { matmul::int8::way() } else { lanes::simd_name() };
-                format!("cpu ({} threads, {way})", crew.n_threads())
+                format!("cpu ({}, {way})", crew.name())
             }
         }
     }

@@ -94,7 +94,9 @@ async fn run_to_the_end(
     let share = flags.cpu_share_file.as_deref().map(CpuShare::open).transpose()?;
     let capacity_bytes = probe::memory_bytes().unwrap_or(0);
     let allocatable_bytes = allocatable(flags.memory, capacity_bytes)?;
-    let (threads, data_dir, memory_bytes) = (flags.threads, flags.data_dir.clone(), allocatable_bytes);
+    // A lab's share is of one core.
+    let threads = if share.is_some() && flags.threads == 0 { 1 } else { flags.threads };
+    let (data_dir, memory_bytes) = (flags.data_dir.clone(), allocatable_bytes);
     let how = Measuring { threads, share, data_dir, memory_bytes, program };
     let choosing = tokio::task::spawn_blocking(move || backend::choose(choice, &how));
     let chosen = tokio::select! {

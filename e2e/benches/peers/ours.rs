@@ -42,7 +42,7 @@ impl Ours {
         let gateway = Gateway::new(&self.gateway)?;
         // Another prompt each time, so that nothing of it is known.
         self.n_runs += 1;
-        let of_run = 1000 * self.n_runs;
+        let of_run = 101 * self.n_runs;
         match self.what {
             What::Decode { after, n } => {
                 let answer = ask(&gateway, prompt(after, of_run), n + 1).await?;

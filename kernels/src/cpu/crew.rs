@@ -4,14 +4,14 @@
 //! Who comes late finds the rest of the work, or none: nobody waits for a thread that the system has set aside, but for one that is in the middle of a piece.
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
-use super::cores;
+use super::cores::Cores;
 
 /// How often a helper looks for work before it lets others have the processor, while a step is on; some 50 µs.
 const LOOKS: u32 = 1 << 11;
@@ -24,8 +24,8 @@ pub struct Crew {
     helpers: Vec<JoinHandle<()>>,
     /// Held by whose job it is.
     caller: Mutex<()>,
-    /// What all are kept to; none where they are left alone.
-    cores: Vec<usize>,
+    /// What all were made for; none where their number was given.
+    cores: Cores,
 }
 
 struct Shared {
@@ -57,16 +57,16 @@ unsafe impl Sync for Shared {}
 // === impl Crew ===
 
 impl Crew {
-    /// So many threads, the caller's included. 0 means as many as there are big cores, or fewer where a control group says so; all of them, the caller from its
-    /// first step on, are kept to these.
+    /// So many threads, the caller's included. 0 means as many as there are big cores, or fewer where a control group says so; all of them, the caller as long as a
+    /// step lasts, are kept to these.
     ///
     /// # Errors
     /// When the system gives no more threads.
     pub fn new(threads: usize) -> io::Result<Self> {
-        let cores = if threads == 0 { cores::big() } else { vec![] };
+        let cores = if threads == 0 { Cores::big() } else { Cores::default() };
         let threads = match threads {
             0 => {
-                let most = if cores.is_empty() { usize::MAX } else { cores.len() };
+                let most = if cores.of.is_empty() { usize::MAX } else { cores.of.len() };
                 std::thread::available_parallelism().map_or(1, usize::from).min(most)
             }
             threads => threads,
@@ -86,11 +86,18 @@ impl Crew {
             let (shared, cores) = (crew.shared.clone(), crew.cores.clone());
             let helper = std::thread::Builder::new().name(format!("kernels-{index}"));
             crew.helpers.push(helper.spawn(move || {
-                cores::keep_to(&cores);
+                let _kept = cores.keep();
                 shared.help();
             })?);
         }
         Ok(crew)
+    }
+
+    /// How many, and of which cores; a speed that was measured of others says nothing of these.
+    pub fn name(&self) -> String {
+        let numbers = self.cores.of.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+        let cores = if numbers.is_empty() { numbers } else { format!(" of cores {numbers}") };
+        format!("{} threads{cores}", self.n_threads())
     }
 
     /// The caller's among them.
@@ -106,20 +113,13 @@ impl Crew {
                 self.0.is_on.store(false, Ordering::Release);
             }
         }
-        self.keep_caller();
+        let _kept = self.cores.keep();
         if self.helpers.is_empty() {
             return work();
         }
         let _on = On(&self.shared);
         self.shared.wake(|| self.shared.is_on.store(true, Ordering::Release));
         work()
-    }
-
-    fn keep_caller(&self) {
-        thread_local!(static IS_KEPT: Cell<bool> = const { Cell::new(false) });
-        if !self.cores.is_empty() && !IS_KEPT.replace(true) {
-            cores::keep_to(&self.cores);
-        }
     }
 
     /// Does `work` with each item, on all threads, in no order; each thread has what `room` makes for it. `size` is how many multiplications or values
@@ -213,21 +213,28 @@ impl Shared {
                 wait(&mut looks);
             } else {
                 self.sleep();
+                looks = 0;
             }
         }
     }
 
     fn join(&self, job: usize) {
+        struct Inside<'a>(&'a Shared);
+        impl Drop for Inside<'_> {
+            fn drop(&mut self) {
+                self.0.inside.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
         self.inside.fetch_add(1, Ordering::SeqCst);
+        let _inside = Inside(self);
         if self.jobs.load(Ordering::SeqCst) == job {
             // SAFETY: the job is open, and its caller waits for whoever is inside: before that nobody writes here, and what is pointed at lives.
             let work = unsafe { (*self.job.get()).map(|job| &*job.0) };
             let ended = catch_unwind(AssertUnwindSafe(|| work.map_or((), |work| work())));
             if let Err(panic) = ended {
-                *lock(&self.panic) = Some(panic);
+                lock(&self.panic).get_or_insert(panic);
             }
         }
-        self.inside.fetch_sub(1, Ordering::SeqCst);
     }
 
     fn sleep(&self) {
@@ -244,7 +251,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn wait(looks: &mut u32) {
-    *looks += 1;
+    *looks = looks.saturating_add(1);
     if *looks < LOOKS {
         std::hint::spin_loop();
     } else {
@@ -314,10 +321,15 @@ mod tests {
         let all_are_here = std::sync::Barrier::new(4);
         let told = catch_unwind(AssertUnwindSafe(|| {
             crew.step(|| {
-                crew.each(LEAST_SIZE, 0..4, || (), |(), _| {
-                    all_are_here.wait();
-                    panic!("all of them");
-                });
+                crew.each(
+                    LEAST_SIZE,
+                    0..4,
+                    || (),
+                    |(), _| {
+                        all_are_here.wait();
+                        panic!("all of them");
+                    },
+                );
             });
         }));
         told.unwrap_err();

@@ -137,9 +137,12 @@ pub(crate) fn read(
 ) {
     let rows = rows.chunks_exact(kv_type.row_words(width)).zip(out.chunks_exact_mut(out_width));
     #[cfg(target_arch = "x86_64")]
-    if kv_type == KvType::F16 && std::arch::is_x86_feature_detected!("f16c") {
+    if kv_type == KvType::F16
+        && std::arch::is_x86_feature_detected!("avx")
+        && std::arch::is_x86_feature_detected!("f16c")
+    {
         for (row, out) in rows {
-            // SAFETY: the processor has just been found to have it.
+            // SAFETY: the processor has just been found to have both.
             unsafe { f16c::widen(&bytemuck::cast_slice(row)[values.clone()], &mut out[..values.len()]) };
         }
         return;

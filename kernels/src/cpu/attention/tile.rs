@@ -56,9 +56,7 @@ impl Room {
         self.scores.resize(heads.len() * n_scores, 0.0);
         for positions in tiles() {
             whole.read(whole.k, positions.clone(), head_size, (&mut self.tile, width));
-            for (q, scores) in self.queries.chunks_exact(width).zip(self.scores.chunks_exact_mut(n_scores)) {
-                scores[positions.start..][..TOGETHER].copy_from_slice(&lanes::dots(q, &self.tile));
-            }
+            lanes::dots(&self.queries, &self.tile, &mut self.scores[positions.start..], n_scores);
         }
         self.totals.clear();
         for (head, scores) in heads.iter().zip(self.scores.chunks_exact_mut(n_scores)) {
@@ -68,12 +66,7 @@ impl Room {
         self.sums.resize(heads.len() * head_size, 0.0);
         for positions in tiles() {
             whole.read(whole.v, positions.clone(), head_size, (&mut self.tile, width));
-            let of_heads = heads.iter().zip(self.scores.chunks_exact(n_scores)).zip(&mut self.totals);
-            for (((head, weights), total), sums) in of_heads.zip(self.sums.chunks_exact_mut(head_size)) {
-                let Some(seen) = head.of(&positions) else { continue };
-                let values = &self.tile[(seen.start - positions.start) * width..];
-                add(&weights[seen], values, width, total, sums);
-            }
+            add(heads, &positions, &self.scores, &self.tile, &mut self.totals, &mut self.sums);
         }
         for (total, sums) in self.totals.iter().zip(self.sums.chunks_exact_mut(head_size)) {
             sums.iter_mut().for_each(|sum| *sum /= total);
@@ -123,27 +116,47 @@ lanes::simd! {
 }
 
 lanes::simd! {
-    /// Adds to a head's sums the values of some positions, which are `width` wide, and to its total their weights: position after position.
-    fn add(weights: &[f32], values: &[f32], width: usize, total: &mut f32, sums: &mut [f32]) {
-        for weight in weights {
-            *total += weight;
+    /// Adds to each head's sums the values of a tile of positions, and to its total their weights: position after position.
+    fn add(
+        heads: &[Head<'_>],
+        positions: &Range<usize>,
+        weights: &[f32],
+        values: &[f32],
+        totals: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let (n_weights, width, head_size) =
+            (weights.len() / heads.len(), values.len() / TOGETHER, sums.len() / heads.len());
+        let of_heads = heads.iter().zip(weights.chunks_exact(n_weights)).zip(totals);
+        for (((head, weights), total), sums) in of_heads.zip(sums.chunks_exact_mut(head_size)) {
+            let Some(seen) = head.of(positions) else { continue };
+            let values = &values[(seen.start - positions.start) * width..];
+            add_to(&weights[seen], values, width, total, sums);
         }
-        let (kept, rest) = sums.as_chunks_mut::<KEPT>();
-        let first_of_rest = kept.len() * KEPT;
-        for (part, sums) in kept.iter_mut().enumerate() {
-            let mut in_registers = *sums;
-            for (weight, values) in weights.iter().zip(values.chunks_exact(width)) {
-                let values = &values.as_chunks::<KEPT>().0[part];
-                for (sum, value) in in_registers.iter_mut().zip(values) {
-                    *sum += weight * value;
-                }
-            }
-            *sums = in_registers;
-        }
+    }
+}
+
+/// One head's part, which sees all of the positions.
+#[inline(always)]
+fn add_to(weights: &[f32], values: &[f32], width: usize, total: &mut f32, sums: &mut [f32]) {
+    for weight in weights {
+        *total += weight;
+    }
+    let (kept, rest) = sums.as_chunks_mut::<KEPT>();
+    let first_of_rest = kept.len() * KEPT;
+    for (part, sums) in kept.iter_mut().enumerate() {
+        let mut in_registers = *sums;
         for (weight, values) in weights.iter().zip(values.chunks_exact(width)) {
-            for (sum, value) in rest.iter_mut().zip(&values[first_of_rest..]) {
+            let values = &values.as_chunks::<KEPT>().0[part];
+            for (sum, value) in in_registers.iter_mut().zip(values) {
                 *sum += weight * value;
             }
+        }
+        *sums = in_registers;
+    }
+    for (weight, values) in weights.iter().zip(values.chunks_exact(width)) {
+        for (sum, value) in rest.iter_mut().zip(&values[first_of_rest..]) {
+            *sum += weight * value;
         }
     }
 }

@@ -3,19 +3,24 @@
 /// How many vectors are multiplied with one.
 pub(crate) const TOGETHER: usize = 8;
 
-/// The dot products of `a` with each of eight vectors of its length, which follow each other in `b`; the length is a multiple of 16.
-#[inline]
-pub(crate) fn dots(a: &[f32], b: &[f32]) -> [f32; TOGETHER] {
-    assert!(a.len().is_multiple_of(16) && b.len() == TOGETHER * a.len(), "eight vectors of whole lanes");
+/// The dot products of each of some vectors with each of eight, which follow each other in `a` and in `b`; all are as long, a multiple of 16. Those of the first are
+/// put to the beginning of `out`, those of the next `stride` values behind, and so on.
+pub(crate) fn dots(a: &[f32], b: &[f32], out: &mut [f32], stride: usize) {
+    let width = b.len() / TOGETHER;
+    assert!(width > 0 && width.is_multiple_of(16) && b.len() == TOGETHER * width, "eight vectors of whole lanes");
+    let all = a.chunks_exact(width).zip(out.chunks_mut(stride));
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has just been found to have AVX2.
-        return unsafe { x86::dots(a, b) };
+        return unsafe { x86::all_dots(all, b) };
     }
-    #[cfg(target_arch = "aarch64")]
-    return arm::dots(a, b);
-    #[cfg(not(target_arch = "aarch64"))]
-    portable(a, b)
+    for (a, out) in all {
+        #[cfg(target_arch = "aarch64")]
+        let dots = arm::dots(a, b);
+        #[cfg(not(target_arch = "aarch64"))]
+        let dots = portable(a, b);
+        out[..TOGETHER].copy_from_slice(&dots);
+    }
 }
 
 #[cfg(any(test, not(target_arch = "aarch64")))]
@@ -34,7 +39,15 @@ mod x86 {
     use super::TOGETHER;
 
     #[target_feature(enable = "avx2")]
-    pub fn dots(a: &[f32], b: &[f32]) -> [f32; TOGETHER] {
+    pub fn all_dots<'a>(all: impl Iterator<Item = (&'a [f32], &'a mut [f32])>, b: &[f32]) {
+        for (a, out) in all {
+            out[..TOGETHER].copy_from_slice(&dots(a, b));
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn dots(a: &[f32], b: &[f32]) -> [f32; TOGETHER] {
         let (first, last) = b.split_at(4 * a.len());
         let ([s0, s1, s2, s3], [s4, s5, s6, s7]) = (halves_of_four(a, first), halves_of_four(a, last));
         let pairs = (pair(quarters(s0, s4), quarters(s1, s5)), pair(quarters(s2, s6), quarters(s3, s7)));
@@ -144,9 +157,15 @@ mod tests {
     fn eight_at_once_have_the_bits_of_one_at_a_time() {
         for n in [16, 32, 48, 64, 256] {
             let value = |i: usize| ((i * 7919 % 20011) as f32 / 10_000.0 - 1.0) * [1.0, 1e-3, 3e4][i / 5 % 3];
-            let a: Vec<f32> = (0..n).map(value).collect();
+            let a: Vec<f32> = (0..3 * n).map(value).collect();
             let b: Vec<f32> = (0..TOGETHER * n).map(|i| value(i * 3 + 1)).collect();
-            assert_eq!(dots(&a, &b).map(f32::to_bits), portable(&a, &b).map(f32::to_bits), "{n} long");
+            let mut out = [9.0; 2 * 11 + TOGETHER];
+            dots(&a, &b, &mut out, 11);
+            for (a, out) in a.chunks(n).zip(out.chunks(11)) {
+                let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&out[..TOGETHER]), bits(&portable(a, &b)), "{n} long");
+                assert!(out[TOGETHER..].iter().all(|value| *value == 9.0), "nothing else is touched");
+            }
         }
     }
 }

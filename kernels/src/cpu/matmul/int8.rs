@@ -130,15 +130,14 @@ fn every_products() -> impl Iterator<Item = (&'static str, Products)> {
 
 /// The name of what is taken on this processor.
 pub(in crate::cpu) fn way() -> &'static str {
-    every_products().next().map_or("", |(name, _)| name)
+    every_products().next().expect("the portable way at least").0
 }
 
 /// See [`Products`].
 fn products(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
-    if let Some((_, products)) = every_products().next() {
-        // SAFETY: it has just been found to be for this processor.
-        unsafe { products(matrix, strips, x, out) };
-    }
+    let (_, products) = every_products().next().expect("the portable way at least");
+    // SAFETY: it has just been found to be for this processor.
+    unsafe { products(matrix, strips, x, out) };
 }
 
 /// As [`products`], on any processor: the rows of a strip side by side, in loops that become SIMD.

@@ -341,10 +341,9 @@ fn agent_arguments(data_dir: &Path, name: &str, settings: &Settings, endpoints: 
     arguments
 }
 
-/// Phones on one machine share its cores.
+/// A phone alone takes the big cores; several share them, however many there are, so that one more changes nothing of the others.
 fn threads_a_phone(phones: u32) -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
-    (cores / phones.max(1)).max(1)
+    u32::from(phones > 1)
 }
 
 fn token_path(data_dir: &Path, phone: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! The same in lanes of a processor: as many strips at a time as there are lanes for.
+//! Products of strips in lanes of a processor: as many strips at a time as there are lanes for.
 
 #![allow(clippy::needless_range_loop, reason = "an iterator hands lanes on by memory")]
 

@@ -53,12 +53,12 @@ pub(super) unsafe fn fcvtl(halves: uint16x8_t) -> [float32x4_t; 2] {
         asm!(
             "fcvtl {lower:v}.4s, {halves:v}.4h",
             lower = lateout(vreg) lower, halves = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags),
+            options(pure, nomem, nostack),
         );
         asm!(
             "fcvtl2 {upper:v}.4s, {halves:v}.8h",
             upper = lateout(vreg) upper, halves = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags),
+            options(pure, nomem, nostack),
         );
     }
     [lower, upper]
