@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::engine::{self, Engine, EngineError};
 use crate::file_bytes::FileBytes;
 use crate::numerics::Numerics;
-use crate::ops::Turn;
-use crate::recording::{BufferId, MatrixId, Recording, VectorId};
-use crate::shapes::{MatrixShape, Shapes};
+use crate::ops::{self, Turn};
+use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
+use crate::shapes::{MatrixShape, ShapeError, Shapes};
 use crate::weight_type::WeightType;
 
 pub mod activate;
@@ -36,7 +36,6 @@ pub mod rope;
 pub mod rope_kv_write;
 pub mod round_rows;
 pub mod route;
-mod run_op;
 pub mod scale_rows;
 pub mod short_conv;
 
@@ -69,6 +68,23 @@ enum Products {
     /// By the oracle of that class, with all sums in this order.
     Defined(Order),
 }
+
+/// An operation as the processor does it.
+trait Run {
+    /// Reads and writes the engine's buffers; the check of the operation has passed.
+    fn run(&self, engine: &mut CpuEngine, rows: &[Row]) -> Result<(), ShapeError>;
+}
+
+macro_rules! kernel {
+    ($($module:ident: $op:ident,)+) => {
+        fn kernel(op: &Op) -> &dyn Run {
+            match op {
+                $(Op::$op(op) => op,)+
+            }
+        }
+    };
+}
+ops::ops!(kernel);
 
 impl CpuEngine {
     /// The fast engine on a crew of its own; 0 threads means as many as the processor has big cores, to which they are kept then, and whoever runs it.
@@ -110,7 +126,11 @@ impl CpuEngine {
         }
     }
 
-    fn matrix(&self, id: MatrixId) -> Result<Matrix<'_>, crate::ShapeError> {
+    fn is_reference(&self) -> bool {
+        matches!(self.arithmetic, Arithmetic::Reference)
+    }
+
+    fn matrix(&self, id: MatrixId) -> Result<Matrix<'_>, ShapeError> {
         let (shape, held) = (self.shapes.matrix("matrix", id)?, &self.matrices[id.0 as usize]);
         Ok(held.matrix(shape))
     }
@@ -125,7 +145,8 @@ impl CpuEngine {
 
     fn run_ops(&mut self, recording: &Recording) -> Result<(), EngineError> {
         for (index, op) in recording.ops.iter().enumerate() {
-            self.run_op(op, &recording.rows).map_err(|source| EngineError::Op { index, op: op.name(), source })?;
+            let done = kernel(op).run(self, &recording.rows);
+            done.map_err(|source| EngineError::Op { index, op: op.name(), source })?;
         }
         Ok(())
     }

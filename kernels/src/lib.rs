@@ -25,11 +25,14 @@ pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
 pub use file_bytes::FileBytes;
 pub use kv_type::KvType;
 pub use numerics::Numerics;
-pub use ops::{
-    Activate, Activation, ActivationRounding, AddRows, Attention, ConvWrite, EmbedRows, ExpertMatmul, GateUp, KvWrite,
-    LayerNorm, Matmul, MixRows, PositionBias, RmsNorm, Rope, RopeKvWrite, RopeStyle, RoundRows, Route, ScaleRows,
-    ShortConv, SoftmaxOver, Turn,
-};
+pub use ops::{Activation, ActivationRounding, PositionBias, RopeStyle, SoftmaxOver, Turn};
 pub use recording::{BufferId, KvLayout, MatrixId, Op, Readback, Recording, Row, Upload, VectorId};
 pub use shapes::ShapeError;
 pub use weight_type::WeightType;
+
+macro_rules! types {
+    ($($module:ident: $op:ident,)+) => {
+        pub use ops::{$($op),+};
+    };
+}
+ops::ops!(types);

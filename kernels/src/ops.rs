@@ -1,4 +1,10 @@
 //! Operations: the arguments of each, its shape checks and its GPU dispatches. Computes nothing itself.
+//!
+//! A kernel is three files of one name, here, in `cpu/` and in `wgsl/`, and a line of the list: what goes through all operations is made of it.
+
+use crate::plan::Plan;
+use crate::recording::Row;
+use crate::shapes::{ShapeError, Shapes};
 
 pub mod activate;
 pub mod add_rows;
@@ -21,21 +27,51 @@ pub mod route;
 pub mod scale_rows;
 pub mod short_conv;
 
-pub use activate::{Activate, Activation};
-pub use add_rows::AddRows;
-pub use attention::{Attention, PositionBias};
-pub use conv_write::ConvWrite;
-pub use embed_rows::EmbedRows;
-pub use expert_matmul::ExpertMatmul;
-pub use gate_up::GateUp;
-pub use kv_write::KvWrite;
-pub use layer_norm::LayerNorm;
-pub use matmul::Matmul;
-pub use mix_rows::MixRows;
-pub use rms_norm::RmsNorm;
-pub use rope::{Rope, RopeStyle, Turn};
-pub use rope_kv_write::RopeKvWrite;
-pub use round_rows::{ActivationRounding, RoundRows};
-pub use route::{Route, SoftmaxOver};
-pub use scale_rows::ScaleRows;
-pub use short_conv::ShortConv;
+/// Gives the list of all operations, each `module: Type`, to a macro.
+macro_rules! ops {
+    ($then:ident) => {
+        $then! {
+            activate: Activate,
+            add_rows: AddRows,
+            attention: Attention,
+            conv_write: ConvWrite,
+            embed_rows: EmbedRows,
+            expert_matmul: ExpertMatmul,
+            gate_up: GateUp,
+            kv_write: KvWrite,
+            layer_norm: LayerNorm,
+            matmul: Matmul,
+            mix_rows: MixRows,
+            rms_norm: RmsNorm,
+            rope: Rope,
+            rope_kv_write: RopeKvWrite,
+            round_rows: RoundRows,
+            route: Route,
+            scale_rows: ScaleRows,
+            short_conv: ShortConv,
+        }
+    };
+}
+pub(crate) use ops;
+
+/// What every operation of a recording is asked before it runs.
+pub(crate) trait Operation {
+    /// Holds the arguments to what the engine has and to the token rows of the step.
+    fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError>;
+
+    /// Appends its dispatches; the check has passed.
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError>;
+}
+
+macro_rules! types {
+    ($($module:ident: $op:ident,)+) => {
+        $(pub use $module::$op;)+
+    };
+}
+ops!(types);
+
+pub use activate::Activation;
+pub use attention::PositionBias;
+pub use rope::{RopeStyle, Turn};
+pub use round_rows::ActivationRounding;
+pub use route::SoftmaxOver;

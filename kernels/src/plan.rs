@@ -9,7 +9,7 @@ use crate::ops::pad_rows::PadRows;
 use crate::ops::quantise_rows::{QUANTISED_GROUP_BYTES, QuantiseRows};
 use crate::ops::rope::Turn;
 use crate::packing::GROUP;
-use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
+use crate::recording::{BufferId, MatrixId, Recording, Row, VectorId};
 use crate::shapes::{MatrixShape, ShapeError, Shapes};
 use crate::vulkan::tuning::Tuning;
 use crate::wgsl::{Lanes, Variant, WeightSource, Weights};
@@ -158,33 +158,9 @@ impl<'a> Plan<'a> {
             made: HashMap::new(),
         };
         for (index, op) in recording.ops.iter().enumerate() {
-            plan.op(op).map_err(|error| (index, error))?;
+            op.operation().plan(&mut plan).map_err(|error| (index, error))?;
         }
         Ok(plan)
-    }
-
-    fn op(&mut self, op: &Op) -> Result<(), ShapeError> {
-        match op {
-            Op::EmbedRows(op) => return op.plan(self),
-            Op::GateUp(op) => return op.plan(self),
-            Op::Matmul(op) => return op.plan(self),
-            Op::ExpertMatmul(op) => return op.plan(self),
-            Op::RmsNorm(op) => op.plan(self),
-            Op::LayerNorm(op) => op.plan(self),
-            Op::Rope(op) => op.plan(self),
-            Op::RopeKvWrite(op) => op.plan(self),
-            Op::KvWrite(op) => op.plan(self),
-            Op::Attention(op) => op.plan(self),
-            Op::Activate(op) => op.plan(self),
-            Op::AddRows(op) => op.plan(self),
-            Op::ScaleRows(op) => op.plan(self),
-            Op::ConvWrite(op) => op.plan(self),
-            Op::ShortConv(op) => op.plan(self),
-            Op::RoundRows(op) => op.plan(self),
-            Op::Route(op) => op.plan(self),
-            Op::MixRows(op) => op.plan(self),
-        }
-        Ok(())
     }
 
     /// Appends data and says where it lies.

@@ -3,10 +3,7 @@
 use std::ops::Range;
 
 use crate::kv_type::KvType;
-use crate::ops::{
-    Activate, AddRows, Attention, ConvWrite, EmbedRows, ExpertMatmul, GateUp, KvWrite, LayerNorm, Matmul, MixRows,
-    RmsNorm, Rope, RopeKvWrite, RoundRows, Route, ScaleRows, ShortConv,
-};
+use crate::ops::{self, Operation};
 
 /// A matrix that an engine holds. Valid only in the engine that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,65 +107,35 @@ impl Recording {
     }
 }
 
-/// One operation. The struct of each, with its shapes and formula, is in `ops/`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Op {
-    EmbedRows(EmbedRows),
-    RmsNorm(RmsNorm),
-    LayerNorm(LayerNorm),
-    Matmul(Matmul),
-    ExpertMatmul(ExpertMatmul),
-    GateUp(GateUp),
-    Rope(Rope),
-    RopeKvWrite(RopeKvWrite),
-    KvWrite(KvWrite),
-    Attention(Attention),
-    Activate(Activate),
-    AddRows(AddRows),
-    ScaleRows(ScaleRows),
-    ConvWrite(ConvWrite),
-    ShortConv(ShortConv),
-    RoundRows(RoundRows),
-    Route(Route),
-    MixRows(MixRows),
-}
-
-macro_rules! op_from {
-    ($($op:ident),+) => {
-        $(impl From<$op> for Op {
-            fn from(op: $op) -> Op {
-                Op::$op(op)
-            }
-        })+
+macro_rules! op {
+    ($($module:ident: $op:ident,)+) => {
+        /// One operation. The struct of each, with its shapes and formula, is in `ops/`.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op {
+            $($op(ops::$op),)+
+        }
 
         impl Op {
             /// The name of the operation, as in errors and metrics.
             pub fn name(&self) -> &'static str {
                 match self {
-                    $(Op::$op(_) => stringify!($op),)+
+                    $(Self::$op(_) => stringify!($op),)+
+                }
+            }
+
+            /// What is in it.
+            pub(crate) fn operation(&self) -> &dyn Operation {
+                match self {
+                    $(Self::$op(op) => op,)+
                 }
             }
         }
+
+        $(impl From<ops::$op> for Op {
+            fn from(op: ops::$op) -> Self {
+                Self::$op(op)
+            }
+        })+
     };
 }
-
-op_from!(
-    EmbedRows,
-    RmsNorm,
-    LayerNorm,
-    Matmul,
-    ExpertMatmul,
-    GateUp,
-    Rope,
-    RopeKvWrite,
-    KvWrite,
-    Attention,
-    Activate,
-    AddRows,
-    ScaleRows,
-    ConvWrite,
-    ShortConv,
-    RoundRows,
-    Route,
-    MixRows
-);
+ops::ops!(op);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::engine::EngineError;
 use crate::packing::Layout;
-use crate::recording::{BufferId, MatrixId, Op, Recording, Row, VectorId};
+use crate::recording::{BufferId, MatrixId, Recording, Row, VectorId};
 use crate::weight_type::WeightType;
 
 /// Rows of one op: what Vulkan takes as workgroups in one direction.
@@ -161,32 +161,10 @@ impl Shapes {
         }
         distinct(&recording.rows).map_err(EngineError::Recording)?;
         for (index, op) in recording.ops.iter().enumerate() {
-            self.check_op(op, &recording.rows).map_err(|source| EngineError::Op { index, op: op.name(), source })?;
+            let checked = op.operation().check(self, &recording.rows);
+            checked.map_err(|source| EngineError::Op { index, op: op.name(), source })?;
         }
         Ok(())
-    }
-
-    fn check_op(&self, op: &Op, rows: &[Row]) -> Result<(), ShapeError> {
-        match op {
-            Op::EmbedRows(op) => op.check(self),
-            Op::RmsNorm(op) => op.check(self),
-            Op::LayerNorm(op) => op.check(self),
-            Op::Matmul(op) => op.check(self),
-            Op::ExpertMatmul(op) => op.check(self),
-            Op::GateUp(op) => op.check(self),
-            Op::Rope(op) => op.check(self, rows),
-            Op::RopeKvWrite(op) => op.check(self, rows),
-            Op::KvWrite(op) => op.check(self, rows),
-            Op::Attention(op) => op.check(self, rows),
-            Op::Activate(op) => op.check(self),
-            Op::AddRows(op) => op.check(self),
-            Op::ScaleRows(op) => op.check(self),
-            Op::ConvWrite(op) => op.check(self, rows),
-            Op::ShortConv(op) => op.check(self, rows),
-            Op::RoundRows(op) => op.check(self),
-            Op::Route(op) => op.check(self),
-            Op::MixRows(op) => op.check(self),
-        }
     }
 }
 

@@ -12,14 +12,12 @@ use crate::weight_type::WeightType;
 /// A kernel and the switches of its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
-    Activate,
-    AddRows,
+    Plain(Text),
     Attention {
         /// Whether heads are whole fours of values.
         quads: bool,
         kv_type: KvType,
     },
-    ConvWrite,
     EmbedRows {
         weights: Weights,
     },
@@ -28,16 +26,11 @@ pub enum Variant {
     KvWrite {
         kv_type: KvType,
     },
-    LayerNorm,
     Matmul(Product),
-    MixRows,
-    PadRows,
-    QuantiseRows,
     RmsNorm {
         /// Whether the rows are stored as activations of 8 bits, too.
         quantised: bool,
     },
-    Rope,
     RopeKvWrite {
         kv_type: KvType,
     },
@@ -45,9 +38,6 @@ pub enum Variant {
         /// To 8 bits rather than f16.
         q8: bool,
     },
-    Route,
-    ScaleRows,
-    ShortConv,
 }
 
 /// The switches of a matrix's product with rows of activations. Within one arithmetic all of them give the same bits.
@@ -112,25 +102,47 @@ const ACTIVATIONS: File = file!("parts/activations.wgsl");
 const QUANTISE: File = file!("parts/quantise.wgsl");
 const PRODUCTS: File = file!("parts/products.wgsl");
 
+macro_rules! texts {
+    ($($kernel:ident = [$($file:expr),+],)+) => {
+        /// A kernel of one text, without switches.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Text {
+            $($kernel,)+
+        }
+
+        impl Text {
+            #[allow(dead_code, reason = "the build script's list")]
+            const ALL: &[Self] = &[$(Self::$kernel),+];
+
+            fn files(self) -> Vec<File> {
+                match self {
+                    $(Self::$kernel => vec![$($file),+],)+
+                }
+            }
+        }
+    };
+}
+texts! {
+    Activate = [EXPONENTIAL, ACTIVATIONS, file!("activate.wgsl")],
+    AddRows = [file!("add_rows.wgsl")],
+    ConvWrite = [file!("conv_write.wgsl")],
+    LayerNorm = [file!("layer_norm.wgsl")],
+    MixRows = [file!("mix_rows.wgsl")],
+    PadRows = [file!("pad_rows.wgsl")],
+    QuantiseRows = [QUANTISE, file!("quantise_rows.wgsl")],
+    Rope = [file!("rope.wgsl")],
+    Route = [EXPONENTIAL, file!("route.wgsl")],
+    ScaleRows = [EXPONENTIAL, file!("scale_rows.wgsl")],
+    ShortConv = [file!("short_conv.wgsl")],
+}
+
 impl Variant {
     /// Every variant there is, in one size of workgroup.
     #[allow(dead_code, reason = "the build script's list")]
     pub fn all() -> Vec<Variant> {
         use Variant::*;
         let norms = [true, false].map(|quantised| RmsNorm { quantised });
-        let mut all = vec![
-            Activate,
-            AddRows,
-            ConvWrite,
-            LayerNorm,
-            MixRows,
-            PadRows,
-            QuantiseRows,
-            Rope,
-            Route,
-            ScaleRows,
-            ShortConv,
-        ];
+        let mut all = Text::ALL.iter().copied().map(Plain).collect::<Vec<_>>();
         for kv_type in KvType::ALL {
             all.extend([true, false].map(|quads| Attention { quads, kv_type }));
             all.extend([KvWrite { kv_type }, RopeKvWrite { kv_type }]);
@@ -174,14 +186,12 @@ impl Variant {
         let (mut files, mut generated) = (vec![], String::new());
         let mut form = Form { workgroup, n_tokens: 1, n_rows: 1, switches: vec![] };
         match self {
-            Variant::Activate => files.extend([EXPONENTIAL, ACTIVATIONS, file!("activate.wgsl")]),
-            Variant::AddRows => files.push(file!("add_rows.wgsl")),
+            Variant::Plain(kernel) => files.extend(kernel.files()),
             Variant::Attention { quads, kv_type } => {
                 form.switches = switches(kv_type);
                 let heads = if quads { file!("parts/quads.wgsl") } else { file!("parts/singles.wgsl") };
                 files.extend([EXPONENTIAL, heads, file!("attention.wgsl")]);
             }
-            Variant::ConvWrite => files.push(file!("conv_write.wgsl")),
             Variant::EmbedRows { weights } => {
                 form.switches = weights.switches();
                 generated = weights.generated();
@@ -204,16 +214,12 @@ impl Variant {
                 files.extend(kept(kv_type));
                 files.push(file!("kv_write.wgsl"));
             }
-            Variant::LayerNorm => files.push(file!("layer_norm.wgsl")),
             Variant::Matmul(product) => {
                 form = product.form("dense");
                 generated = product.weights.generated();
                 files.extend(product.weights.files());
                 files.extend([file!("matmul.wgsl"), PRODUCTS]);
             }
-            Variant::MixRows => files.push(file!("mix_rows.wgsl")),
-            Variant::PadRows => files.push(file!("pad_rows.wgsl")),
-            Variant::QuantiseRows => files.extend([QUANTISE, file!("quantise_rows.wgsl")]),
             Variant::RmsNorm { quantised } => {
                 if quantised {
                     form.switches.push("quantised");
@@ -221,7 +227,6 @@ impl Variant {
                 }
                 files.push(file!("rms_norm.wgsl"));
             }
-            Variant::Rope => files.push(file!("rope.wgsl")),
             Variant::RopeKvWrite { kv_type } => {
                 files.extend(kept(kv_type));
                 files.push(file!("rope_kv_write.wgsl"));
@@ -233,9 +238,6 @@ impl Variant {
                 }
                 files.push(file!("round_rows.wgsl"));
             }
-            Variant::Route => files.extend([EXPONENTIAL, file!("route.wgsl")]),
-            Variant::ScaleRows => files.extend([EXPONENTIAL, file!("scale_rows.wgsl")]),
-            Variant::ShortConv => files.push(file!("short_conv.wgsl")),
         }
         let Form { workgroup, n_rows, .. } = form;
         let sizes = format!("const WORKGROUP: u32 = {workgroup}u;\nconst ROWS_A_LANE: u32 = {n_rows}u;\n{generated}");

@@ -1,7 +1,10 @@
 //! Activation functions, with or without a gate's other factor.
 
+use super::{CpuEngine, Run};
 use crate::cpu::{exponential, lanes};
-use crate::ops::Activation;
+use crate::ops::{Activate, Activation};
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// Twice √(2/π).
 const TWICE_ROOT: f64 = 1.595_769_121_605_731;
@@ -118,5 +121,19 @@ lanes::simd! {
         for (out, factor) in out.iter_mut().zip(factor) {
             *out *= F::factor(*factor);
         }
+    }
+}
+
+// === impl Run ===
+
+impl Run for Activate {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            let len = self.n_rows * self.width;
+            let factor = self.factor.map(|factor| &engine.buffer(factor)[..len]);
+            let kernel = if engine.is_reference() { reference } else { fast };
+            kernel(self.function, &engine.buffer(self.x)[..len], factor, &mut out[..len]);
+        });
+        Ok(())
     }
 }

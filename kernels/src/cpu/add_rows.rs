@@ -1,6 +1,10 @@
 //! Rows added to others, times a number.
 
+use super::{CpuEngine, Run};
 use crate::cpu::lanes;
+use crate::ops::AddRows;
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// `out[i] = out[i] + scale · x[i]`; both are equally long.
 pub fn reference(x: &[f32], scale: f32, out: &mut [f32]) {
@@ -15,5 +19,18 @@ lanes::simd! {
         for (out, x) in out.iter_mut().zip(x) {
             *out += scale * x;
         }
+    }
+}
+
+// === impl Run ===
+
+impl Run for AddRows {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            let len = self.n_rows * self.width;
+            let kernel = if engine.is_reference() { reference } else { fast };
+            kernel(&engine.buffer(self.x)[..len], self.scale, &mut out[..len]);
+        });
+        Ok(())
     }
 }

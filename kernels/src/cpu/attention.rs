@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use super::{Arithmetic, CpuEngine, Products, Run};
 use crate::cpu::{kv_row, lanes};
 use crate::kv_type::KvType;
 use crate::ops::{Attention, PositionBias};
 use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 pub mod in_order;
 mod tile;
@@ -158,5 +160,31 @@ pub fn reference(op: &Attention, rows: &[Row], q: &[f32], caches: Caches<'_>, ou
             let sum: f64 = (0..seen.n_positions).map(|p| weights[p] * value(p)).sum();
             *out = (sum / total) as f32;
         }
+    }
+}
+
+// === impl Run ===
+
+impl Run for Attention {
+    fn run(&self, engine: &mut CpuEngine, rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            let bias = match self.bias {
+                None => &[],
+                Some(PositionBias::Slopes(vector) | PositionBias::Distances { table: vector, .. }) => {
+                    engine.vector(vector)
+                }
+            };
+            let [k, v] = [self.k_cache, self.v_cache].map(|cache| bytemuck::cast_slice(engine.buffer(cache)));
+            let sinks = self.sinks.map_or(&[][..], |sinks| engine.vector(sinks));
+            let caches = Caches { k, v, bias, sinks };
+            let q = engine.buffer(self.q);
+            let out = &mut out[..rows.len() * self.n_heads * self.head_size];
+            match &engine.arithmetic {
+                Arithmetic::Reference => reference(self, rows, q, caches, out),
+                Arithmetic::Fast(_, Products::Defined(order)) => in_order::in_order(*order, self, rows, q, caches, out),
+                Arithmetic::Fast(crew, _) => together::fast(self, rows, q, caches, out, crew),
+            }
+        });
+        Ok(())
     }
 }

@@ -1,6 +1,10 @@
 //! Embedding: rows of a matrix, chosen by token.
 
+use super::{CpuEngine, Run};
 use crate::cpu::Matrix;
+use crate::ops::EmbedRows;
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// `out[r] = scale · table[tokens[r]]`, added to what it held where `adds`; `out` being `[tokens.len()][n_cols]` and maybe more.
 ///
@@ -13,5 +17,16 @@ pub fn reference(table: Matrix<'_>, tokens: &[u32], scale: f32, adds: bool, out:
             let value = value * scale;
             *out = if adds { *out + value } else { value };
         }
+    }
+}
+
+// === impl Run ===
+
+impl Run for EmbedRows {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            reference(engine.matrix(self.table)?, &self.tokens, self.scale, self.adds, out);
+            Ok(())
+        })
     }
 }

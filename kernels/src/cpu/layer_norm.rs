@@ -1,7 +1,11 @@
 //! Layer norm of rows.
 
+use super::{Arithmetic, CpuEngine, Products, Run};
 use crate::cpu::lanes;
 use crate::cpu::order::Order;
+use crate::ops::LayerNorm;
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// `out[r][i] = (x[r][i] − mean) · weight[i] / √(mean((x[r] − mean)²) + eps) + bias[i]`; rows are as wide as `weight` and `bias`, which may be
 /// absent.
@@ -52,5 +56,26 @@ pub fn in_order(order: Order, x: &[f32], weight: &[f32], bias: Option<&[f32]>, e
                 *out += bias[i];
             }
         }
+    }
+}
+
+// === impl Run ===
+
+impl Run for LayerNorm {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            let first = self.first_row * self.width;
+            let x = &engine.buffer(self.x)[first..first + self.n_rows * self.width];
+            let bias = self.bias.map(|bias| engine.vector(bias));
+            let (weight, out) = (engine.vector(self.weight), &mut out[..x.len()]);
+            match engine.arithmetic {
+                Arithmetic::Reference => reference(x, weight, bias, self.eps, out),
+                Arithmetic::Fast(_, Products::Defined(order)) => {
+                    in_order(order, x, weight, bias, self.eps, out);
+                }
+                Arithmetic::Fast(..) => fast(x, weight, bias, self.eps, out),
+            }
+        });
+        Ok(())
     }
 }

@@ -5,11 +5,15 @@ pub mod int8;
 mod quantised;
 mod row_scales;
 
+use super::{Arithmetic, CpuEngine, Products, Run};
 use crate::cpu::Matrix;
 use crate::cpu::crew::Crew;
 use crate::cpu::matrix::STRIP;
 use crate::cpu::order::Order;
+use crate::ops::Matmul;
 use crate::packing::Packing;
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// What is added to the product.
 pub struct Add<'a> {
@@ -154,5 +158,47 @@ fn gather<const N: usize>(by_strips: &[f32], (row, n_rows): (usize, usize), of_r
     let of_strips = by_strips.as_chunks::<N>().0.chunks_exact(n_rows);
     for (to, strip) in of_row.as_chunks_mut::<N>().0.iter_mut().zip(of_strips) {
         *to = strip[row];
+    }
+}
+
+// === impl CpuEngine ===
+
+impl CpuEngine {
+    /// In the engine's arithmetic.
+    pub(super) fn multiply(&self, weight: Matrix<'_>, x: &[f32], add: &Add<'_>, out: &mut [f32]) {
+        match (&self.arithmetic, weight.shape.weight_type.packing().quantised()) {
+            (Arithmetic::Reference, _) => reference(weight, x, add, out),
+            (Arithmetic::Fast(crew, Products::Int8), Some(packing)) => {
+                int8::fast(weight, packing, x, add, out, crew);
+            }
+            (Arithmetic::Fast(_, Products::Defined(_)), Some(packing)) => {
+                int8::reference(weight, packing, x, add, out);
+            }
+            (Arithmetic::Fast(_, Products::Defined(order)), None) => in_order(*order, weight, x, add, out),
+            (Arithmetic::Fast(crew, _), _) => fast(weight, x, add, out, crew),
+        }
+    }
+}
+
+// === impl Run ===
+
+impl Run for Matmul {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            let weight = engine.matrix(self.weight)?;
+            let first = self.first_row * weight.shape.n_cols;
+            let x = &engine.buffer(self.x)[first..first + self.n_rows * weight.shape.n_cols];
+            let out = &mut out[..self.n_rows * weight.shape.n_rows];
+            let add = Add {
+                bias: self.bias.map(|bias| engine.vector(bias)),
+                residual: match self.residual {
+                    None => Residual::None,
+                    Some(residual) if residual == self.out => Residual::Out,
+                    Some(residual) => Residual::Rows(engine.buffer(residual)),
+                },
+            };
+            engine.multiply(weight, x, &add, out);
+            Ok(())
+        })
     }
 }

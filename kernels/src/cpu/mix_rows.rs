@@ -1,8 +1,10 @@
 //! Rows mixed, each times its share.
 
-use super::{Arithmetic, CpuEngine};
+use super::{CpuEngine, Run};
 use crate::cpu::lanes;
 use crate::ops::MixRows;
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// `out[i] = Σⱼ shares[j] · x[j][i]`; `x` is `[shares][width]`.
 pub fn reference(x: &[f32], shares: &[f32], out: &mut [f32]) {
@@ -25,24 +27,21 @@ lanes::simd! {
     }
 }
 
-// === impl CpuEngine ===
+// === impl Run ===
 
-impl CpuEngine {
-    pub(super) fn mix_rows(&mut self, op: &MixRows) {
-        self.update(op.out, |engine, out| {
-            let kernel = match engine.arithmetic {
-                Arithmetic::Reference => reference,
-                Arithmetic::Fast(..) => fast,
-            };
-            let mut mixed = vec![0.0; op.width];
-            let shares = engine.buffer(op.shares).chunks_exact(op.n_mixed);
-            let rows = engine.buffer(op.x).chunks_exact(op.n_mixed * op.width).zip(shares);
-            for (r, (out, (x, shares))) in out.chunks_exact_mut(op.width).zip(rows).take(op.n_rows).enumerate() {
+impl Run for MixRows {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            let kernel = if engine.is_reference() { reference } else { fast };
+            let mut mixed = vec![0.0; self.width];
+            let shares = engine.buffer(self.shares).chunks_exact(self.n_mixed);
+            let rows = engine.buffer(self.x).chunks_exact(self.n_mixed * self.width).zip(shares);
+            for (r, (out, (x, shares))) in out.chunks_exact_mut(self.width).zip(rows).take(self.n_rows).enumerate() {
                 kernel(x, shares, &mut mixed);
-                let residual = op.residual.filter(|residual| *residual != op.out);
-                let residual = residual.map(|residual| &engine.buffer(residual)[r * op.width..][..op.width]);
+                let residual = self.residual.filter(|residual| *residual != self.out);
+                let residual = residual.map(|residual| &engine.buffer(residual)[r * self.width..][..self.width]);
                 for (i, (out, mixed)) in out.iter_mut().zip(&mixed).enumerate() {
-                    *out = match (op.residual, residual) {
+                    *out = match (self.residual, residual) {
                         (None, _) => *mixed,
                         (Some(_), None) => *mixed + *out,
                         (Some(_), Some(residual)) => *mixed + residual[i],
@@ -50,5 +49,6 @@ impl CpuEngine {
                 }
             }
         });
+        Ok(())
     }
 }

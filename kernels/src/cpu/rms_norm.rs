@@ -1,7 +1,11 @@
 //! RMS norm of rows.
 
+use super::{Arithmetic, CpuEngine, Products, Run};
 use crate::cpu::lanes;
 use crate::cpu::order::Order;
+use crate::ops::RmsNorm;
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// `out[r][i] = x[r][i] · weight[i] / √(mean(x[r]²) + eps)`; rows are as wide as `weight`.
 pub fn reference(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -34,5 +38,23 @@ pub fn in_order(order: Order, x: &[f32], weight: &[f32], eps: f32, out: &mut [f3
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
             *out = x * scale * weight;
         }
+    }
+}
+
+// === impl Run ===
+
+impl Run for RmsNorm {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            let first = self.first_row * self.width;
+            let x = &engine.buffer(self.x)[first..first + self.n_rows * self.width];
+            let (weight, out) = (engine.vector(self.weight), &mut out[..x.len()]);
+            match engine.arithmetic {
+                Arithmetic::Reference => reference(x, weight, self.eps, out),
+                Arithmetic::Fast(_, Products::Defined(order)) => in_order(order, x, weight, self.eps, out),
+                Arithmetic::Fast(..) => fast(x, weight, self.eps, out),
+            }
+        });
+        Ok(())
     }
 }

@@ -1,6 +1,11 @@
 //! Rotary position embedding of one token's row.
 
-use crate::ops::{RopeStyle, Turn};
+use std::sync::Arc;
+
+use super::{CpuEngine, Run};
+use crate::ops::{Rope, RopeStyle, Turn};
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// How the heads of a row are turned.
 #[derive(Clone, Copy, Debug)]
@@ -47,5 +52,36 @@ pub fn fast(row: &mut [f32], angles: &[f32], heads: Heads) {
             head[first] = a * cos - b * sin;
             head[second] = a * sin + b * cos;
         }
+    }
+}
+
+// === impl CpuEngine ===
+
+impl CpuEngine {
+    /// The angles of a turn, computed once in a run for all layers alike.
+    pub(super) fn angles(&mut self, turn: &Turn, rows: &[Row]) -> Arc<[f32]> {
+        if let Some((_, angles)) = self.angles.iter().find(|(known, _)| known == turn) {
+            return angles.clone();
+        }
+        let angles: Arc<[f32]> = turn.angles(rows).into();
+        self.angles.push((turn.clone(), angles.clone()));
+        angles
+    }
+}
+
+// === impl Run ===
+
+impl Run for Rope {
+    fn run(&self, engine: &mut CpuEngine, rows: &[Row]) -> Result<(), ShapeError> {
+        let angles = engine.angles(&self.turn, rows);
+        engine.update(self.x, |engine, x| {
+            let width = self.n_heads * self.head_size;
+            let heads = Heads::new(self.head_size, &self.turn);
+            let kernel = if engine.is_reference() { reference } else { fast };
+            for (row, angles) in x.chunks_exact_mut(width).zip(angles.chunks_exact(self.turn.n_rotated())) {
+                kernel(row, angles, heads);
+            }
+        });
+        Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! Rotary positions and the KV write in one, for one of the three parts of a row.
 
+use super::{Arithmetic, CpuEngine, Products, Run};
 use crate::cpu::kv_row;
 use crate::cpu::rope::{self, Heads};
 use crate::kv_type::KvType;
 use crate::ops::RopeKvWrite;
 use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// The part of `qkv` that is moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,5 +70,25 @@ fn write(
                 keep(op.layout.kv_type, &qkv[q_width + kv_width..], bytemuck::cast_slice_mut(&mut to[cached]));
             }
         }
+    }
+}
+
+// === impl Run ===
+
+impl Run for RopeKvWrite {
+    fn run(&self, engine: &mut CpuEngine, rows: &[Row]) -> Result<(), ShapeError> {
+        let angles = self.turn.as_ref().map(|turn| engine.angles(turn, rows));
+        let angles = angles.as_deref().unwrap_or_default();
+        for (part, to) in [(Part::Queries, self.q), (Part::Keys, self.k_cache), (Part::Values, self.v_cache)] {
+            engine.update(to, |engine, to| {
+                let kernel = match engine.arithmetic {
+                    Arithmetic::Reference => reference,
+                    Arithmetic::Fast(_, Products::Defined(_)) => fast_kept_as_defined,
+                    Arithmetic::Fast(..) => fast,
+                };
+                kernel(self, rows, engine.buffer(self.qkv), angles, part, to);
+            });
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,12 @@
 //! Rounding of one row to the values that the wire can carry. The definition is at [`ActivationRounding`].
 
+use super::{CpuEngine, Run};
+use crate::ops::{ActivationRounding, RoundRows};
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 use half::f16;
 
 use crate::cpu::lanes;
-use crate::ops::ActivationRounding;
 
 /// Values that share a scale in 8 bits.
 const GROUP: usize = 32;
@@ -135,4 +138,18 @@ const INFINITY: u32 = 0x7f80_0000;
 fn round_bits(magnitude: u32, dropped: u32) -> u32 {
     let last_kept = (magnitude >> dropped) & 1;
     ((magnitude + (1 << (dropped - 1)) - 1 + last_kept) >> dropped) << dropped
+}
+
+// === impl Run ===
+
+impl Run for RoundRows {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.x, |engine, x| {
+            let kernel = if engine.is_reference() { reference } else { fast };
+            for row in x.chunks_exact_mut(self.width).take(self.n_rows) {
+                kernel(row, self.to);
+            }
+        });
+        Ok(())
+    }
 }

@@ -1,8 +1,10 @@
 //! Which experts a row takes, and how much of each.
 
-use super::{Arithmetic, CpuEngine};
+use super::{CpuEngine, Run};
 use crate::cpu::exponential;
 use crate::ops::route::{Route, SoftmaxOver, key};
+use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// The numbers of the `n_chosen` experts with the largest logits, in their order.
 pub fn best(logits: &[f32], n_chosen: usize) -> Vec<usize> {
@@ -40,26 +42,24 @@ pub fn fast(logits: &[f32], best: &[usize], softmax: SoftmaxOver, scale: f32, sh
     }
 }
 
-// === impl CpuEngine ===
+// === impl Run ===
 
-impl CpuEngine {
-    pub(super) fn route(&mut self, op: &Route) {
-        let rows = self.buffer(op.logits)[..op.n_rows * op.n_experts].chunks_exact(op.n_experts);
-        let chosen: Vec<Vec<usize>> = rows.map(|row| best(row, op.n_chosen)).collect();
-        self.update(op.chosen, |_, out| {
+impl Run for Route {
+    fn run(&self, engine: &mut CpuEngine, _rows: &[Row]) -> Result<(), ShapeError> {
+        let rows = engine.buffer(self.logits)[..self.n_rows * self.n_experts].chunks_exact(self.n_experts);
+        let chosen: Vec<Vec<usize>> = rows.map(|row| best(row, self.n_chosen)).collect();
+        engine.update(self.chosen, |_, out| {
             let numbers = chosen.iter().flatten().map(|expert| *expert as f32);
             out.iter_mut().zip(numbers).for_each(|(out, number)| *out = number);
         });
-        self.update(op.shares, |engine, out| {
-            let kernel = match engine.arithmetic {
-                Arithmetic::Reference => reference,
-                Arithmetic::Fast(..) => fast,
-            };
-            let rows = engine.buffer(op.logits).chunks_exact(op.n_experts);
-            for ((logits, chosen), out) in rows.zip(&chosen).zip(out.chunks_exact_mut(op.n_chosen)) {
-                kernel(logits, chosen, op.softmax, op.scale, out);
+        engine.update(self.shares, |engine, out| {
+            let kernel = if engine.is_reference() { reference } else { fast };
+            let rows = engine.buffer(self.logits).chunks_exact(self.n_experts);
+            for ((logits, chosen), out) in rows.zip(&chosen).zip(out.chunks_exact_mut(self.n_chosen)) {
+                kernel(logits, chosen, self.softmax, self.scale, out);
             }
         });
+        Ok(())
     }
 }
 

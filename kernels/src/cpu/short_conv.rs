@@ -1,7 +1,9 @@
 //! A short causal convolution of every channel over its slot's cache, gated.
 
+use super::{CpuEngine, Run};
 use crate::ops::ShortConv;
 use crate::recording::Row;
+use crate::shapes::ShapeError;
 
 /// As [`ShortConv`] says; `x` is `[rows][3][width]`, `taps` `[width][n_taps]`, `out` `[rows][width]`.
 pub fn reference(op: &ShortConv, rows: &[Row], x: &[f32], taps: &[f32], cache: &[f32], out: &mut [f32]) {
@@ -44,4 +46,16 @@ fn each(op: &ShortConv, rows: &[Row], x: &[f32], out: &mut [f32], value: impl Fn
 /// The places of a tap and of what it is on: number `t` of the `n_seen` taps that are on a position.
 fn place(op: &ShortConv, channel: usize, first: usize, n_seen: usize, t: usize) -> (usize, usize) {
     ((channel + 1) * op.n_taps - n_seen + t, first + t * op.layout.kv_width + channel)
+}
+
+// === impl Run ===
+
+impl Run for ShortConv {
+    fn run(&self, engine: &mut CpuEngine, rows: &[Row]) -> Result<(), ShapeError> {
+        engine.update(self.out, |engine, out| {
+            let kernel = if engine.is_reference() { reference } else { fast };
+            kernel(self, rows, engine.buffer(self.x), engine.vector(self.taps), engine.buffer(self.cache), out);
+        });
+        Ok(())
+    }
 }

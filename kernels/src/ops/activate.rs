@@ -1,9 +1,10 @@
 //! Activation functions of feed-forward layers, with or without a gate's other factor (Shazeer 2020, arXiv 2002.05202).
 
+use crate::ops::Operation;
 use crate::plan::{Binding, Plan};
-use crate::recording::BufferId;
+use crate::recording::{BufferId, Row};
 use crate::shapes::{ShapeError, Shapes, require_apart};
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// The function of one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +44,8 @@ pub struct Activate {
     pub out: BufferId,
 }
 
-impl Activate {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+impl Operation for Activate {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         shapes.require_rows("x", self.x, self.n_rows, self.width)?;
         if let Some(factor) = self.factor {
             shapes.require_rows("factor", factor, self.n_rows, self.width)?;
@@ -52,13 +53,11 @@ impl Activate {
         shapes.require_rows("out", self.out, self.n_rows, self.width)?;
         require_apart(self.out, &[self.x, self.factor.unwrap_or(self.x)])
     }
-}
 
-impl Activate {
     /// A lane a value.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         plan.dispatch_lanes(
-            Variant::Activate,
+            Variant::Plain(Text::Activate),
             &[self.width as u32, self.function.number(), u32::from(self.factor.is_some())],
             &[
                 (1, Binding::Read(self.x)),
@@ -68,5 +67,6 @@ impl Activate {
             self.width,
             self.n_rows,
         );
+        Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! Rows added to others, times a number: what a sub-layer gives to the residual stream where no product adds it itself.
 
+use crate::ops::Operation;
 use crate::plan::{Binding, Plan};
-use crate::recording::BufferId;
+use crate::recording::{BufferId, Row};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// `out[i] = out[i] + scale · x[i]` for `n_rows` rows of `width`.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,24 +17,23 @@ pub struct AddRows {
     pub out: BufferId,
 }
 
-impl AddRows {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+impl Operation for AddRows {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         require(self.scale.is_finite(), "scale", "finite", self.scale)?;
         shapes.require_rows("x", self.x, self.n_rows, self.width)?;
         shapes.require_rows("out", self.out, self.n_rows, self.width)?;
         require_apart(self.out, &[self.x])
     }
-}
 
-impl AddRows {
     /// A lane a value.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         plan.dispatch_lanes(
-            Variant::AddRows,
+            Variant::Plain(Text::AddRows),
             &[self.width as u32, self.scale.to_bits()],
             &[(1, Binding::Read(self.x)), (2, Binding::Write(self.out))],
             self.width,
             self.n_rows,
         );
+        Ok(())
     }
 }

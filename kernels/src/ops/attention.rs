@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::ops::Operation;
 use crate::ops::kv_write::check_caches;
 use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, KvLayout, Row, VectorId};
@@ -75,7 +76,20 @@ pub struct Attention {
 }
 
 impl Attention {
-    pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+    /// The positions that row number `index` of the step sees.
+    pub(crate) fn seen(&self, index: usize, row: Row) -> Range<u32> {
+        match &self.lengths {
+            Some(lengths) => 0..lengths[index],
+            None => {
+                let end = row.position + 1;
+                self.window.map_or(0, |window| end.saturating_sub(window))..end
+            }
+        }
+    }
+}
+
+impl Operation for Attention {
+    fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
         let Self { n_heads, n_kv_heads, head_size, .. } = *self;
         let held = (1..=MAX_HEAD_SIZE).contains(&head_size);
         require(held, "head_size", format_args!("1 to {MAX_HEAD_SIZE}"), head_size)?;
@@ -127,21 +141,8 @@ impl Attention {
         require_apart(self.out, &[self.q, self.k_cache, self.v_cache])
     }
 
-    /// The positions that row number `index` of the step sees.
-    pub(crate) fn seen(&self, index: usize, row: Row) -> Range<u32> {
-        match &self.lengths {
-            Some(lengths) => 0..lengths[index],
-            None => {
-                let end = row.position + 1;
-                self.window.map_or(0, |window| end.saturating_sub(window))..end
-            }
-        }
-    }
-}
-
-impl Attention {
     /// A workgroup a head of a row.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let lengths_at = self.lengths.as_ref().map_or(0, |lengths| plan.put(lengths.iter().copied()));
         let (bias_kind, n_before, n_after, bias_at) = match self.bias {
             None => (0, 0, 0, 0),
@@ -180,5 +181,6 @@ impl Attention {
             ],
             [self.n_heads as u32, plan.rows.len() as u32],
         );
+        Ok(())
     }
 }

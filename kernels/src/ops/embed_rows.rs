@@ -1,8 +1,9 @@
 //! Embedding: rows of a matrix, chosen by token.
 
+use crate::ops::Operation;
 use crate::packing::GROUP;
 use crate::plan::{Binding, Plan};
-use crate::recording::{BufferId, MatrixId};
+use crate::recording::{BufferId, MatrixId, Row};
 use crate::shapes::{ShapeError, Shapes, require};
 use crate::wgsl::Variant;
 
@@ -20,8 +21,8 @@ pub struct EmbedRows {
     pub out: BufferId,
 }
 
-impl EmbedRows {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+impl Operation for EmbedRows {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         let table = shapes.matrix("table", self.table)?;
         require(self.scale.is_finite(), "scale", "finite", self.scale)?;
         for &token in &self.tokens {
@@ -30,11 +31,9 @@ impl EmbedRows {
         }
         shapes.require_rows("out", self.out, self.tokens.len(), table.n_cols)
     }
-}
 
-impl EmbedRows {
     /// A dispatch for each part of the table that holds a token of the step.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let shape = plan.shapes.matrix("table", self.table)?;
         let n_groups = shape.n_cols.div_ceil(GROUP);
         let part_rows = plan.facts.part_rows(shape);

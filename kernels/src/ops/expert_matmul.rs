@@ -1,9 +1,10 @@
 //! Products of rows with the matrices of the experts that each has chosen; of other experts nothing is computed.
 
+use crate::ops::Operation;
 use crate::packing::GROUP;
 use crate::plan::products::{GOES_ON, UNFINISHED, dispatch_groups, form};
 use crate::plan::{Binding, Form, Plan, Rows};
-use crate::recording::{BufferId, MatrixId, VectorId};
+use crate::recording::{BufferId, MatrixId, Row, VectorId};
 use crate::shapes::{MatrixShape, ShapeError, Shapes, require, require_apart};
 use crate::wgsl::{Lanes, Product, Variant};
 
@@ -32,21 +33,6 @@ impl ExpertMatmul {
     pub(crate) fn n_inputs(&self) -> usize {
         if self.is_apart { self.n_rows.saturating_mul(self.n_chosen) } else { self.n_rows }
     }
-
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
-        let weight = shapes.matrix("weight", self.weight)?;
-        require(self.n_experts > 0, "n_experts", "at least 1", self.n_experts)?;
-        let whole = format!("as many rows for each of {} experts", self.n_experts);
-        require(weight.n_rows.is_multiple_of(self.n_experts), "weight", whole, weight.n_rows)?;
-        shapes.require_rows("x", self.x, self.n_inputs(), weight.n_cols)?;
-        shapes.require_rows("chosen", self.chosen, self.n_rows, self.n_chosen)?;
-        let n_out = weight.n_rows / self.n_experts;
-        shapes.require_rows("out", self.out, self.n_rows.saturating_mul(self.n_chosen), n_out)?;
-        if let Some(bias) = self.bias {
-            shapes.require_vector("bias", bias, weight.n_rows)?;
-        }
-        require_apart(self.out, &[self.x, self.chosen])
-    }
 }
 
 // The flag of `wgsl/expert_matmul.wgsl`.
@@ -62,10 +48,25 @@ struct Choices {
     x_row: usize,
 }
 
-impl ExpertMatmul {
+impl Operation for ExpertMatmul {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
+        let weight = shapes.matrix("weight", self.weight)?;
+        require(self.n_experts > 0, "n_experts", "at least 1", self.n_experts)?;
+        let whole = format!("as many rows for each of {} experts", self.n_experts);
+        require(weight.n_rows.is_multiple_of(self.n_experts), "weight", whole, weight.n_rows)?;
+        shapes.require_rows("x", self.x, self.n_inputs(), weight.n_cols)?;
+        shapes.require_rows("chosen", self.chosen, self.n_rows, self.n_chosen)?;
+        let n_out = weight.n_rows / self.n_experts;
+        shapes.require_rows("out", self.out, self.n_rows.saturating_mul(self.n_chosen), n_out)?;
+        if let Some(bias) = self.bias {
+            shapes.require_vector("bias", bias, weight.n_rows)?;
+        }
+        require_apart(self.out, &[self.x, self.chosen])
+    }
+
     /// A dispatch for each row of `x` that choices share, or for as many rows of theirs as one window holds; as often as the matrix has parts.
     /// Which experts those are the lanes look up, and those whose expert lies in another part are idle.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let shape = plan.shapes.matrix("weight", self.weight)?;
         let form = form(plan, shape);
         if let Some(form) = form {
@@ -88,7 +89,9 @@ impl ExpertMatmul {
         }
         Ok(())
     }
+}
 
+impl ExpertMatmul {
     fn plan_columns(&self, plan: &mut Plan<'_>, shape: MatrixShape, form: Option<Form>, choices: Choices, part: usize) {
         let (n_groups, n_out) = (shape.n_cols.div_ceil(GROUP), shape.n_rows / self.n_experts);
         let (group_bytes, dispatch_groups) = (Form::group_bytes_of(form), dispatch_groups(form));

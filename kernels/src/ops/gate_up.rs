@@ -1,9 +1,10 @@
 //! A gate and its way up in one (Shazeer 2020, arXiv 2002.05202): two products and the gate, as two `Matmul`s and an `Activate` give.
 
+use crate::ops::Operation;
 use crate::ops::activate::Activation;
 use crate::plan::products::Products;
 use crate::plan::{Binding, Plan};
-use crate::recording::{BufferId, MatrixId};
+use crate::recording::{BufferId, MatrixId, Row};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
 use crate::wgsl::Variant;
 
@@ -20,8 +21,8 @@ pub struct GateUp {
     pub out: BufferId,
 }
 
-impl GateUp {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+impl Operation for GateUp {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         let weight = shapes.matrix("weight", self.weight)?;
         require(self.n_rows > 0, "n_rows", "at least 1", self.n_rows)?;
         require(weight.n_rows.is_multiple_of(2), "weight", "rows of gate and up taking turns", weight.n_rows)?;
@@ -29,11 +30,9 @@ impl GateUp {
         shapes.require_rows("out", self.out, self.n_rows, weight.n_rows / 2)?;
         require_apart(self.out, &[self.x])
     }
-}
 
-impl GateUp {
     /// As [`Products`] says.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let Self { function, weight, x, n_rows, out } = *self;
         let bindings = vec![(6, Binding::Write(out))];
         Products { weight, x, first_row: 0, n_rows, flags: function.number(), bindings, kernel: Variant::GateUp }

@@ -1,5 +1,6 @@
 //! KV write: keys and values of the step's rows into the caches.
 
+use crate::ops::Operation;
 use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, KvLayout, Row};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
@@ -15,16 +16,6 @@ pub struct KvWrite {
     pub k_cache: BufferId,
     pub v_cache: BufferId,
     pub layout: KvLayout,
-}
-
-impl KvWrite {
-    pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
-        check_caches(shapes, self.layout, rows, self.k_cache, self.v_cache)?;
-        shapes.require_rows("k", self.k, rows.len(), self.layout.kv_width)?;
-        shapes.require_rows("v", self.v, rows.len(), self.layout.kv_width)?;
-        require_apart(self.k_cache, &[self.k, self.v])?;
-        require_apart(self.v_cache, &[self.k, self.v])
-    }
 }
 
 /// Checks two caches of one layer and that every row has its place in them.
@@ -58,9 +49,17 @@ pub(crate) fn check_cache(
     Ok(())
 }
 
-impl KvWrite {
+impl Operation for KvWrite {
+    fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+        check_caches(shapes, self.layout, rows, self.k_cache, self.v_cache)?;
+        shapes.require_rows("k", self.k, rows.len(), self.layout.kv_width)?;
+        shapes.require_rows("v", self.v, rows.len(), self.layout.kv_width)?;
+        require_apart(self.k_cache, &[self.k, self.v])?;
+        require_apart(self.v_cache, &[self.k, self.v])
+    }
+
     /// A lane a unit of the type.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let n_units = self.layout.kv_type.n_units(self.layout.kv_width);
         plan.dispatch_lanes(
             Variant::KvWrite { kv_type: self.layout.kv_type },
@@ -81,5 +80,6 @@ impl KvWrite {
             n_units,
             plan.rows.len(),
         );
+        Ok(())
     }
 }

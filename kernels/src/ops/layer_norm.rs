@@ -1,9 +1,10 @@
 //! Layer norm, with a bias or without (Ba, Kiros & Hinton 2016, arXiv 1607.06450).
 
+use crate::ops::Operation;
 use crate::plan::{Binding, Plan};
-use crate::recording::{BufferId, VectorId};
+use crate::recording::{BufferId, Row, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// `out[r][i] = (x[first_row + r][i] − mean) · weight[i] / √(mean((x − mean)²) + eps) + bias[i]` for `n_rows` rows of `width`, the means over
 /// the row.
@@ -23,8 +24,8 @@ pub struct LayerNorm {
     pub out: BufferId,
 }
 
-impl LayerNorm {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+impl Operation for LayerNorm {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         require(self.n_rows > 0, "n_rows", "at least 1", self.n_rows)?;
         require(self.eps.is_finite() && self.eps >= 0.0, "eps", "finite and not negative", self.eps)?;
         shapes.require_vector("weight", self.weight, self.width)?;
@@ -35,13 +36,11 @@ impl LayerNorm {
         shapes.require_rows("out", self.out, self.n_rows, self.width)?;
         require_apart(self.out, &[self.x])
     }
-}
 
-impl LayerNorm {
     /// A workgroup a row.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         plan.dispatch(
-            Variant::LayerNorm,
+            Variant::Plain(Text::LayerNorm),
             &[self.width as u32, self.first_row as u32, self.eps.to_bits(), u32::from(self.bias.is_some())],
             &[
                 (1, Binding::Read(self.x)),
@@ -51,5 +50,6 @@ impl LayerNorm {
             ],
             [self.n_rows as u32, 1],
         );
+        Ok(())
     }
 }

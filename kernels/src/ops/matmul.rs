@@ -1,8 +1,9 @@
 //! Matrix times rows, with bias and residual.
 
+use crate::ops::Operation;
 use crate::plan::products::Products;
 use crate::plan::{Binding, Plan};
-use crate::recording::{BufferId, MatrixId, VectorId};
+use crate::recording::{BufferId, MatrixId, Row, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
 use crate::wgsl::Variant;
 
@@ -24,8 +25,13 @@ pub struct Matmul {
     pub out: BufferId,
 }
 
-impl Matmul {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+// The flags of `wgsl/matmul.wgsl`.
+const HAS_BIAS: u32 = 1;
+const HAS_RESIDUAL: u32 = 2;
+const IN_PLACE: u32 = 4;
+
+impl Operation for Matmul {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         let weight = shapes.matrix("weight", self.weight)?;
         require(self.n_rows > 0, "n_rows", "at least 1", self.n_rows)?;
         shapes.require_rows("x", self.x, self.first_row.saturating_add(self.n_rows), weight.n_cols)?;
@@ -38,16 +44,9 @@ impl Matmul {
         }
         require_apart(self.out, &[self.x])
     }
-}
 
-// The flags of `wgsl/matmul.wgsl`.
-const HAS_BIAS: u32 = 1;
-const HAS_RESIDUAL: u32 = 2;
-const IN_PLACE: u32 = 4;
-
-impl Matmul {
     /// As [`Products`] says.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let flag = |held: bool, flag: u32| if held { flag } else { 0 };
         let flags = flag(self.bias.is_some(), HAS_BIAS)
             | flag(self.residual.is_some(), HAS_RESIDUAL)

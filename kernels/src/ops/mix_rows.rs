@@ -1,9 +1,10 @@
 //! Rows mixed: what a row's experts give, each times its share.
 
+use crate::ops::Operation;
 use crate::plan::{Binding, Plan};
-use crate::recording::BufferId;
+use crate::recording::{BufferId, Row};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// `out[r][i] = Σⱼ shares[r][j] · x[r · n_mixed + j][i] + residual[r][i]` for `n_rows` rows of `width`, j rising.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +22,12 @@ pub struct MixRows {
     pub out: BufferId,
 }
 
-impl MixRows {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+// The flags of `wgsl/mix_rows.wgsl`.
+const HAS_RESIDUAL: u32 = 1;
+const IN_PLACE: u32 = 2;
+
+impl Operation for MixRows {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         require(self.n_mixed > 0, "n_mixed", "at least 1", self.n_mixed)?;
         shapes.require_rows("x", self.x, self.n_rows.saturating_mul(self.n_mixed), self.width)?;
         shapes.require_rows("shares", self.shares, self.n_rows, self.n_mixed)?;
@@ -32,22 +37,16 @@ impl MixRows {
         shapes.require_rows("out", self.out, self.n_rows, self.width)?;
         require_apart(self.out, &[self.x, self.shares])
     }
-}
 
-// The flags of `wgsl/mix_rows.wgsl`.
-const HAS_RESIDUAL: u32 = 1;
-const IN_PLACE: u32 = 2;
-
-impl MixRows {
     /// A lane a value.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let flags = match self.residual {
             None => 0,
             Some(residual) if residual == self.out => IN_PLACE,
             Some(_) => HAS_RESIDUAL,
         };
         plan.dispatch_lanes(
-            Variant::MixRows,
+            Variant::Plain(Text::MixRows),
             &[self.width as u32, self.n_mixed as u32, flags],
             &[
                 (1, Binding::Read(self.x)),
@@ -58,5 +57,6 @@ impl MixRows {
             self.width,
             self.n_rows,
         );
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@
 use crate::packing::GROUP;
 use crate::plan::{Binding, Form, Plan};
 use crate::recording::BufferId;
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// `out[r][i] = x[r][i]`, or 0 from `width` on, rows being as wide as whole groups are.
 ///
@@ -22,7 +22,7 @@ impl PadRows {
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
         let n_fours = self.width.next_multiple_of(GROUP) / 4;
         plan.dispatch_lanes(
-            Variant::PadRows,
+            Variant::Plain(Text::PadRows),
             &[self.width as u32, n_fours as u32, self.first_row as u32],
             &[(1, Binding::Read(self.x)), (2, Binding::Made(self.x, Form::Padded))],
             n_fours,

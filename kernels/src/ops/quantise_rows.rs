@@ -3,7 +3,7 @@
 use crate::packing::GROUP;
 use crate::plan::{Binding, Form, Plan};
 use crate::recording::BufferId;
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// Bytes that a group of 32 values takes: 32 of values, then d (f32) and the sums of either half (i32), then nothing.
 pub(crate) const QUANTISED_GROUP_BYTES: usize = 48;
@@ -44,7 +44,7 @@ impl QuantiseRows {
     pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
         let n_groups = self.width / GROUP;
         plan.dispatch_lanes(
-            Variant::QuantiseRows,
+            Variant::Plain(Text::QuantiseRows),
             &[n_groups as u32, self.first_row as u32],
             &[(1, Binding::Read(self.x)), (2, Binding::Made(self.x, Form::Bytes))],
             n_groups,

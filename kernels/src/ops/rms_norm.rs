@@ -1,9 +1,10 @@
 //! RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467).
 
 use crate::engine::Arithmetic;
+use crate::ops::Operation;
 use crate::packing::GROUP;
 use crate::plan::{Binding, Form, Plan, Rows};
-use crate::recording::{BufferId, VectorId};
+use crate::recording::{BufferId, Row, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
 use crate::wgsl::Variant;
 
@@ -24,8 +25,8 @@ pub struct RmsNorm {
     pub out: BufferId,
 }
 
-impl RmsNorm {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+impl Operation for RmsNorm {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         require(self.n_rows > 0, "n_rows", "at least 1", self.n_rows)?;
         require(self.eps.is_finite() && self.eps >= 0.0, "eps", "finite and not negative", self.eps)?;
         shapes.require_vector("weight", self.weight, self.width)?;
@@ -33,11 +34,9 @@ impl RmsNorm {
         shapes.require_rows("out", self.out, self.n_rows, self.width)?;
         require_apart(self.out, &[self.x])
     }
-}
 
-impl RmsNorm {
     /// A workgroup a row.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let quantised = plan.facts.arithmetic == Arithmetic::Int8 && self.width.is_multiple_of(GROUP);
         let mut bindings =
             vec![(1, Binding::Read(self.x)), (2, Binding::Vector(self.weight)), (3, Binding::Write(self.out))];
@@ -51,5 +50,6 @@ impl RmsNorm {
         if quantised {
             plan.is_made(Form::Bytes, self.out, Rows { first: 0, n: self.n_rows, width: self.width });
         }
+        Ok(())
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::ops::Operation;
 use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, Row};
 use crate::shapes::{ShapeError, Shapes, require};
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// Which two values of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,13 +53,6 @@ impl PartialEq for Turn {
     }
 }
 
-impl Rope {
-    pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
-        self.turn.check(self.head_size)?;
-        shapes.require_rows("x", self.x, rows.len(), self.n_heads.saturating_mul(self.head_size))
-    }
-}
-
 impl Turn {
     /// Values of each head that turn, from its start.
     pub fn n_rotated(&self) -> usize {
@@ -98,18 +92,24 @@ impl Turn {
     }
 }
 
-impl Rope {
+impl Operation for Rope {
+    fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+        self.turn.check(self.head_size)?;
+        shapes.require_rows("x", self.x, rows.len(), self.n_heads.saturating_mul(self.head_size))
+    }
+
     /// A lane a pair.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let n_pairs = self.turn.frequencies.len();
         let (within, between) = self.turn.strides();
         let angles_at = plan.angles(&self.turn);
         plan.dispatch_lanes(
-            Variant::Rope,
+            Variant::Plain(Text::Rope),
             &[self.n_heads as u32, self.head_size as u32, n_pairs as u32, within, between, angles_at],
             &[(1, Binding::Data), (2, Binding::Write(self.x))],
             self.n_heads * n_pairs,
             plan.rows.len(),
         );
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Rotary positions and the KV write in one: what two `Rope`s and a `KvWrite` give.
 
+use crate::ops::Operation;
 use crate::ops::kv_write::check_caches;
 use crate::ops::rope::Turn;
 use crate::plan::{Binding, Plan};
@@ -27,8 +28,8 @@ pub struct RopeKvWrite {
     pub layout: KvLayout,
 }
 
-impl RopeKvWrite {
-    pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+impl Operation for RopeKvWrite {
+    fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
         let Self { n_heads, n_kv_heads, head_size, .. } = *self;
         if let Some(turn) = &self.turn {
             turn.check(head_size)?;
@@ -43,11 +44,9 @@ impl RopeKvWrite {
         require_apart(self.k_cache, &[self.qkv])?;
         require_apart(self.v_cache, &[self.qkv])
     }
-}
 
-impl RopeKvWrite {
     /// A lane two values of the queries, then a lane a unit of the caches' type.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let n_units = self.layout.kv_type.n_units(self.layout.kv_width);
         let (within, between) = self.turn.as_ref().map_or((1, 2), Turn::strides);
         let angles_at = self.turn.as_ref().map_or(0, |turn| plan.angles(turn));
@@ -76,5 +75,6 @@ impl RopeKvWrite {
             self.n_heads * self.head_size.div_ceil(2) + n_units,
             plan.rows.len(),
         );
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Rounding of the residual stream to what the wire can carry, so that a split between layers changes no bit.
 
+use crate::ops::Operation;
 use crate::plan::{Binding, Plan};
-use crate::recording::BufferId;
+use crate::recording::{BufferId, Row};
 use crate::shapes::{ShapeError, Shapes};
 use crate::wgsl::Variant;
 
@@ -36,20 +37,19 @@ pub struct RoundRows {
     pub to: ActivationRounding,
 }
 
-impl RoundRows {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+impl Operation for RoundRows {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         shapes.require_rows("x", self.x, self.n_rows, self.width)
     }
-}
 
-impl RoundRows {
     /// A workgroup a row.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         plan.dispatch(
             Variant::RoundRows { q8: self.to == ActivationRounding::Q8 },
             &[self.width as u32],
             &[(1, Binding::Write(self.x))],
             [self.n_rows as u32, 1],
         );
+        Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! Routing: which experts a row takes, and how much of each (Shazeer et al. 2017, arXiv 1701.06538).
 
+use crate::ops::Operation;
 use crate::plan::{Binding, Plan};
-use crate::recording::BufferId;
+use crate::recording::{BufferId, Row};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// The most experts that one row takes.
 pub const MAX_CHOSEN: usize = 64;
@@ -45,8 +46,8 @@ pub(crate) fn key(logit: f32) -> u32 {
     }
 }
 
-impl Route {
-    pub(crate) fn check(&self, shapes: &Shapes) -> Result<(), ShapeError> {
+impl Operation for Route {
+    fn check(&self, shapes: &Shapes, _rows: &[Row]) -> Result<(), ShapeError> {
         let most = MAX_CHOSEN.min(self.n_experts);
         require((1..=most).contains(&self.n_chosen), "n_chosen", format_args!("1 to {most}"), self.n_chosen)?;
         // Numbers of experts travel as f32.
@@ -58,13 +59,11 @@ impl Route {
         require_apart(self.chosen, &[self.logits, self.shares])?;
         require_apart(self.shares, &[self.logits])
     }
-}
 
-impl Route {
     /// A workgroup a row.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         plan.dispatch(
-            Variant::Route,
+            Variant::Plain(Text::Route),
             &[
                 self.n_experts as u32,
                 self.n_chosen as u32,
@@ -74,5 +73,6 @@ impl Route {
             &[(1, Binding::Read(self.logits)), (2, Binding::Write(self.chosen)), (3, Binding::Write(self.shares))],
             [1, self.n_rows as u32],
         );
+        Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! A short causal convolution of every channel over its slot's cache, gated (Liquid AI 2025, arXiv 2511.23404).
 
+use crate::ops::Operation;
 use crate::ops::conv_write::require_f32;
 use crate::ops::kv_write::check_cache;
 use crate::plan::{Binding, Plan};
 use crate::recording::{BufferId, KvLayout, Row, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
-use crate::wgsl::Variant;
+use crate::wgsl::{Text, Variant};
 
 /// `out[r][i] = x[r][1][i] · Σₜ taps[i][t] · cache[row.slot][row.position + 1 + t − n_taps][i]` for every row of the step, t from 0 to
 /// n_taps − 1: the last tap is on the row's own position, and there is nothing before position 0.
@@ -24,8 +25,8 @@ pub struct ShortConv {
     pub out: BufferId,
 }
 
-impl ShortConv {
-    pub(crate) fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
+impl Operation for ShortConv {
+    fn check(&self, shapes: &Shapes, rows: &[Row]) -> Result<(), ShapeError> {
         let width = self.layout.kv_width;
         require_f32(self.layout)?;
         require(self.n_taps > 0, "n_taps", "at least 1", self.n_taps)?;
@@ -35,13 +36,11 @@ impl ShortConv {
         shapes.require_rows("out", self.out, rows.len(), width)?;
         require_apart(self.out, &[self.x, self.cache])
     }
-}
 
-impl ShortConv {
     /// A lane a value.
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         plan.dispatch_lanes(
-            Variant::ShortConv,
+            Variant::Plain(Text::ShortConv),
             &[self.layout.kv_width as u32, self.layout.n_positions as u32, self.n_taps as u32, 0],
             &[
                 (1, Binding::Data),
@@ -53,5 +52,6 @@ impl ShortConv {
             self.layout.kv_width,
             plan.rows.len(),
         );
+        Ok(())
     }
 }
