@@ -122,6 +122,15 @@ pub enum EngineError {
     Read(#[source] std::io::Error),
     #[error("vulkan device: {0}: use the cpu backend if it stays")]
     Device(String),
+    #[error(
+        "{what} gives {found} where {right} is right: the device computes wrongly; update its driver, or use another backend"
+    )]
+    Wrong {
+        /// What was computed.
+        what: String,
+        found: f32,
+        right: f32,
+    },
     #[error("cpu threads cannot start: {0}: ask for fewer")]
     Threads(#[source] std::io::Error),
 }

@@ -10,6 +10,7 @@ mod canonical;
 pub mod cpu;
 pub mod engine;
 mod file_bytes;
+pub mod known_answers;
 pub mod kv_type;
 pub mod numerics;
 pub mod ops;
@@ -23,6 +24,7 @@ mod wgsl;
 
 pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
 pub use file_bytes::FileBytes;
+pub use known_answers::KnownAnswers;
 pub use kv_type::KvType;
 pub use numerics::Numerics;
 pub use ops::{Activation, ActivationRounding, PositionBias, RopeStyle, SoftmaxOver, Turn};

@@ -19,6 +19,7 @@ pub use crate::wgsl::{Lanes, WeightSource};
 mod gpu;
 mod kept;
 mod pipelines;
+pub mod quirks;
 mod storage;
 pub(crate) mod tuning;
 

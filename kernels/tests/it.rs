@@ -9,6 +9,7 @@ mod it {
     pub mod family_twins;
     pub mod fused;
     pub mod int8;
+    pub mod known_answers;
     pub mod kv_types;
     pub mod orders;
     pub mod random;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acquaintance::Acquaintance;
 use crate::assignment::{Assignments, Context, Ordeals, Residents};
-use crate::backend::{self, Measuring};
+use crate::backend::{self, Measuring, Sabotage};
 use crate::board::Board;
 use crate::budget::Budget;
 use crate::cpu_share::CpuShare;
@@ -97,7 +97,8 @@ async fn run_to_the_end(
     // A lab's share is of one core.
     let threads = if share.is_some() && flags.threads == 0 { 1 } else { flags.threads };
     let (data_dir, memory_bytes) = (flags.data_dir.clone(), allocatable_bytes);
-    let how = Measuring { threads, share, data_dir, memory_bytes, program };
+    let sabotage = flags.sabotage_file.as_deref().map(Sabotage::new);
+    let how = Measuring { threads, share, data_dir, memory_bytes, program, sabotage };
     let choosing = tokio::task::spawn_blocking(move || backend::choose(choice, &how));
     let chosen = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
@@ -182,6 +183,7 @@ async fn run_to_the_end(
     let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics.clone(), shutdown.clone()));
     let assignments = Assignments::new(context.clone());
     let link = HubLink {
+        aside: context.chosen.aside().clone(),
         address: flags.hub,
         papers: hub,
         join,
@@ -208,7 +210,7 @@ async fn run_to_the_end(
 }
 
 /// What segments may take: what a person allows, as far as there is so much.
-fn allocatable(allowed: Option<u64>, capacity_bytes: u64) -> anyhow::Result<u64> {
+pub(crate) fn allocatable(allowed: Option<u64>, capacity_bytes: u64) -> anyhow::Result<u64> {
     match (allowed, capacity_bytes) {
         (Some(allowed), 0) => Ok(allowed),
         (Some(allowed), capacity) if allowed > capacity => {

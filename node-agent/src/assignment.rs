@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use polyphony_kernels::Backend;
 use polyphony_model::{Holds, LayerRange};
 use polyphony_protocol::hub::{self, Assignment};
 use tokio::sync::watch;
@@ -19,8 +20,10 @@ use crate::acquaintance::Acquaintance;
 use crate::backend::Chosen;
 use crate::board::{Board, Entry};
 use crate::budget::Budget;
+use crate::class::Class;
 use crate::metrics::Metrics;
 use crate::serve::compute::{Attachment, Compute, Skip};
+use crate::serve::faults::Broken;
 use crate::serve::kv_transfer::Puller;
 use crate::serve::links::Links;
 use crate::serve::members::{Member, Members};
@@ -165,7 +168,10 @@ async fn serve(
         let span = tracing::info_span!("segment_load", segment = %first.name, embedding, from, to, head);
         match settle(context, &first, entry, hold, cancel).instrument(span.clone()).await {
             Ok(resident) => {
-                let why = stay(context, assignment, entry, cancel, resident).await;
+                let Broken { why, is_of_backend } = stay(context, assignment, entry, cancel, resident).await;
+                if is_of_backend {
+                    set_aside(context, &first, &why);
+                }
                 tracing::error!(segment = %first.name, %why, "the segment no longer computes; it is loaded anew");
                 context.members.remove(first.ring, first.generation, &why);
                 entry.set_failed(why);
@@ -189,7 +195,7 @@ async fn stay(
     entry: &Arc<Entry>,
     cancel: &CancellationToken,
     resident: Arc<Resident>,
-) -> String {
+) -> Broken {
     let first = assignment.borrow().clone();
     let links = Links::of_assignment(&first);
     let shape = shape_of(context, &first, &resident);
@@ -213,7 +219,8 @@ async fn stay(
     entry.set_room(first.holds.to.saturating_sub(first.holds.from) as usize, resident.capacity.n_slots);
     let compute = match resident.thread.attach(attachment).await {
         Ok(compute) => compute,
-        Err(error) => return error.to_string(),
+        // Whether it hangs, others that wait for it find out.
+        Err(error) => return Broken { why: error.to_string(), is_of_backend: false },
     };
     let _detached = DetachOnDrop(compute.clone());
     let member = Member::new(assignment.clone(), compute.clone(), entry.clone());
@@ -228,8 +235,15 @@ async fn stay(
         std::future::pending().await
     };
     tokio::select! {
-        why = resident.thread.broken() => why,
-        () = keep_all => String::new(),
+        broken = resident.thread.broken() => broken,
+        () = keep_all => Broken { why: String::new(), is_of_backend: false },
+    }
+}
+
+/// The device behind this assignment is not used again while the agent lives.
+fn set_aside(context: &Context, assignment: &Assignment, why: &str) {
+    if let Ok(class) = Class::parse(&assignment.numerics_class) {
+        context.chosen.set_aside(&class.numerics, why);
     }
 }
 
@@ -274,7 +288,7 @@ async fn settle(
     hold: &Hold,
     cancel: &CancellationToken,
 ) -> Result<Arc<Resident>, LoadError> {
-    computing(context, assignment)?;
+    let (backend, _) = computing(context, assignment)?;
     check_joined(assignment)?;
     let among_loaded = || {
         let resident = context.residents.find(assignment)?;
@@ -294,7 +308,8 @@ async fn settle(
     let (holds, capacity) = (owned.segment.holds(), owned.segment.capacity());
     let hidden_size = owned.segment.hidden_size();
     // A ring whose step takes longer has given its sessions back.
-    let thread = Thread::start(&assignment.name, owned, context.to_host.clone(), context.step_deadline);
+    let longest_step = matches!(backend, Backend::Vulkan { .. }).then_some(context.step_deadline);
+    let thread = Thread::start(&assignment.name, owned, context.to_host.clone(), context.step_deadline, longest_step);
     let thread = thread.map_err(|error| LoadError::Thread(format!("no thread for the segment: {error}")))?;
     let kind = Kind::of(assignment);
     Ok(context.residents.add(Resident {

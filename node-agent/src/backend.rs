@@ -1,28 +1,42 @@
-//! The backend: measures every class that this phone can compute in, or those that the person left it. Plans choose among them.
+//! The backend: checks and measures every class that this phone can compute in, or those that the person left it. Plans choose among them.
 
 pub mod apart;
+mod aside;
+mod checked;
+mod sabotage;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, Matmul, Recording, WeightType};
-use polyphony_protocol::hub::Speed;
+use polyphony_kernels::vulkan::quirks;
+use polyphony_kernels::{
+    Arithmetic, Backend, Engine, EngineError, KnownAnswers, KvType, Matmul, Recording, WeightType,
+};
+use polyphony_protocol::hub::{BackendFault, Speed};
 
 use crate::class::Class;
 use crate::cpu_share::CpuShare;
 use crate::flags::BackendChoice;
 
 use apart::Measured;
+use checked::Checked;
+
+pub use aside::Aside;
+pub use sabotage::Sabotage;
 
 /// What segments can run on, and what was measured of each.
 #[derive(Clone, Debug)]
 pub struct Chosen {
     /// At least one. The first is all that a controller of protocol 2.0 knows of: f32 on the faster device, unless a person left out f32.
     candidates: Vec<Candidate>,
+    /// What was found to compute wrongly, or not at all, at the start or since.
+    aside: Aside,
     /// Where engines keep what only saves time: compiled pipelines, measurements.
     cache: PathBuf,
     /// A lab's phone keeps to one.
     share: Option<CpuShare>,
+    /// A test's phone has one.
+    sabotage: Option<Sabotage>,
 }
 
 /// A backend in one arithmetic.
@@ -39,6 +53,9 @@ pub struct Candidate {
 
 /// Each device in both.
 const ARITHMETICS: [Arithmetic; 2] = [Arithmetic::F32, Arithmetic::Int8];
+
+/// What a device is asked about at the start: what it is measured by. A segment asks about its own types.
+const ASKED: [WeightType; 2] = [WeightType::Q4_0, WeightType::F32];
 
 /// Raised when kernels have become faster, so that what was measured of slower ones is measured anew.
 const KERNELS: u32 = 2;
@@ -83,21 +100,60 @@ impl Chosen {
         self.candidates.iter().map(|candidate| candidate.numerics.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    /// A new engine of this kind.
+    /// What is not used any more.
+    pub fn aside(&self) -> &Aside {
+        &self.aside
+    }
+
+    /// Nothing is computed any more on the device behind a class, in whatever arithmetic.
+    pub fn set_aside(&self, numerics: &str, why: &str) {
+        let Some(found) = self.candidates.iter().find(|one| one.numerics == numerics) else { return };
+        for one in self.candidates.iter().filter(|one| one.name == found.name) {
+            self.aside.set(fault(one.name, &one.device, &one.numerics, &why));
+        }
+    }
+
+    /// A new engine of this kind for matrices of these types and caches of that one. It is asked for known answers now, and now and then.
     ///
     /// # Errors
-    /// When the device does not open any more.
-    pub fn open(&self, backend: Backend) -> Result<Box<dyn Engine>, EngineError> {
-        open(backend, &self.cache, self.share.as_ref())
+    /// When the device does not open any more, or [`EngineError::Wrong`].
+    pub fn open(
+        &self,
+        backend: Backend,
+        weight_types: &[WeightType],
+        kv_type: KvType,
+    ) -> Result<Box<dyn Engine>, EngineError> {
+        let engine = open(backend, &self.cache, self.share.as_ref(), self.sabotage.as_ref())?;
+        let numerics = engine.numerics();
+        let chosen = self.clone();
+        let set_aside = move |why: &EngineError| chosen.set_aside(&numerics, &why.to_string());
+        let is_suspect = self.sabotage.is_some() || quirks::of(&engine.device()).next().is_some();
+        Checked { engine, aside: self.aside.clone(), is_suspect, set_aside }.keep(backend, weight_types, kv_type)
     }
 }
 
-fn open(backend: Backend, cache: &Path, share: Option<&CpuShare>) -> Result<Box<dyn Engine>, EngineError> {
-    let engine = polyphony_kernels::open(backend, Some(cache))?;
+fn open(
+    backend: Backend,
+    cache: &Path,
+    share: Option<&CpuShare>,
+    sabotage: Option<&Sabotage>,
+) -> Result<Box<dyn Engine>, EngineError> {
+    let mut engine = polyphony_kernels::open(backend, Some(cache))?;
+    if let Some(sabotage) = sabotage {
+        engine = sabotage.of(name(backend), engine);
+    }
     Ok(match share {
         Some(share) => share.clone().keep(engine),
         None => engine,
     })
+}
+
+/// As people and protocols call it.
+fn name(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Cpu { .. } => "cpu",
+        Backend::Vulkan { .. } => "vulkan",
+    }
 }
 
 /// How backends are measured.
@@ -113,78 +169,105 @@ pub struct Measuring {
     pub memory_bytes: u64,
     /// This program, where it can measure GPUs in a process of its own.
     pub program: Option<PathBuf>,
+    pub sabotage: Option<Sabotage>,
 }
 
-/// Opens and measures the classes that `choice` allows.
+/// Opens, checks and measures the classes that `choice` allows.
 ///
 /// # Errors
-/// When one that was asked for does not open; with `auto` only when not even the processor does.
+/// When one that was asked for does not open, or none of it computes rightly; with `auto` only when not even the processor does.
 pub fn choose(choice: BackendChoice, how: &Measuring) -> Result<Chosen, EngineError> {
-    let candidates = match choice {
-        BackendChoice::Cpu => how.cpu(&ARITHMETICS)?,
-        BackendChoice::CpuInt8 => how.cpu(&[Arithmetic::Int8])?,
-        BackendChoice::Vulkan => how.gpu(&ARITHMETICS)?,
-        BackendChoice::VulkanInt8 => how.gpu(&[Arithmetic::Int8])?,
+    let (found, mut faults) = match choice {
+        BackendChoice::Cpu => (how.cpu(&ARITHMETICS)?, Vec::new()),
+        BackendChoice::CpuInt8 => (how.cpu(&[Arithmetic::Int8])?, Vec::new()),
+        BackendChoice::Vulkan => (how.gpu(&ARITHMETICS)?, Vec::new()),
+        BackendChoice::VulkanInt8 => (how.gpu(&[Arithmetic::Int8])?, Vec::new()),
         BackendChoice::Auto => {
             let cpu = how.cpu(&ARITHMETICS)?;
             match how.gpu(&ARITHMETICS) {
-                Ok(gpu) if gpu[0].speed.gflops > cpu[0].speed.gflops => [gpu, cpu].concat(),
-                Ok(gpu) => [cpu, gpu].concat(),
+                Ok(gpu) => {
+                    let gflops = |found: &[Found]| found[0].measured.verdict.as_ref().map_or(0.0, |speed| speed.gflops);
+                    (if gflops(&gpu) > gflops(&cpu) { [gpu, cpu].concat() } else { [cpu, gpu].concat() }, Vec::new())
+                }
                 Err(error @ EngineError::NoAdapter { .. }) => {
                     tracing::info!(%error, "going on with the CPU backend");
-                    cpu
+                    (cpu, Vec::new())
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the GPU cannot be used: going on with the CPU backend");
-                    cpu
-                }
+                // What it is nobody knows: it has not come so far.
+                Err(error) => (cpu, vec![fault("vulkan", "", "", &error)]),
             }
         }
     };
-    Ok(Chosen { candidates, cache: how.cache(), share: how.share.clone() })
+    let mut candidates = Vec::new();
+    for Found { backend, measured: Measured { device, numerics, verdict } } in found {
+        let name = name(backend);
+        match verdict {
+            Ok(speed) => candidates.push(Candidate { backend, name, device, numerics, speed }),
+            Err(why) => faults.push(fault(name, &device, &numerics, &why)),
+        }
+    }
+    if candidates.is_empty() {
+        let whys: Vec<String> =
+            faults.into_iter().map(|fault| format!("{}: {}", fault.numerics, fault.reason)).collect();
+        return Err(EngineError::Device(format!("nothing here computes rightly: {}", whys.join("; "))));
+    }
+    let aside = Aside::default();
+    faults.into_iter().for_each(|fault| aside.set(fault));
+    Ok(Chosen { candidates, aside, cache: how.cache(), share: how.share.clone(), sabotage: how.sabotage.clone() })
 }
 
-/// Measures the GPU in this process, in each arithmetic.
-fn measure_gpu(data_dir: &Path, memory_bytes: u64) -> Result<Vec<Measured>, EngineError> {
+fn fault(backend: &str, device: &str, numerics: &str, why: &dyn std::fmt::Display) -> BackendFault {
+    let [backend, device, numerics] = [backend, device, numerics].map(str::to_owned);
+    BackendFault { backend, device, numerics, reason: why.to_string() }
+}
+
+/// What was found of a backend in one arithmetic.
+#[derive(Clone, Debug)]
+struct Found {
+    backend: Backend,
+    measured: Measured,
+}
+
+/// Checks and measures the GPU in this process, in each arithmetic.
+fn measure_gpu(data_dir: &Path, memory_bytes: u64, sabotage: Option<Sabotage>) -> Result<Vec<Measured>, EngineError> {
     let data_dir = data_dir.to_owned();
-    let how = Measuring { threads: 1, share: None, data_dir, memory_bytes, program: None };
-    how.all_measured(&ARITHMETICS, "vulkan", |arithmetic| Backend::Vulkan { arithmetic })
+    let how = Measuring { threads: 1, share: None, data_dir, memory_bytes, program: None, sabotage };
+    how.all_measured(&ARITHMETICS, |arithmetic| Backend::Vulkan { arithmetic })
 }
 
 // === impl Measuring ===
 
 impl Measuring {
-    fn cpu(&self, arithmetics: &[Arithmetic]) -> Result<Vec<Candidate>, EngineError> {
+    fn cpu(&self, arithmetics: &[Arithmetic]) -> Result<Vec<Found>, EngineError> {
         let backend = |arithmetic| Backend::Cpu { threads: self.threads, arithmetic };
-        Ok(candidates(arithmetics, "cpu", backend, self.all_measured(arithmetics, "cpu", backend)?))
+        Ok(found(arithmetics, backend, self.all_measured(arithmetics, backend)?))
     }
 
     /// Of the GPU this process is to keep nothing before it computes on it.
-    fn gpu(&self, arithmetics: &[Arithmetic]) -> Result<Vec<Candidate>, EngineError> {
+    fn gpu(&self, arithmetics: &[Arithmetic]) -> Result<Vec<Found>, EngineError> {
         let backend = |arithmetic| Backend::Vulkan { arithmetic };
         let measured = match (&self.program, &self.share) {
-            (Some(program), None) if arithmetics == ARITHMETICS => {
-                apart::measure(program, &self.data_dir, self.memory_bytes)?
-            }
-            _ => self.all_measured(arithmetics, "vulkan", backend)?,
+            (Some(program), None) if arithmetics == ARITHMETICS => apart::measure(program, self)?,
+            _ => self.all_measured(arithmetics, backend)?,
         };
-        Ok(candidates(arithmetics, "vulkan", backend, measured))
+        Ok(found(arithmetics, backend, measured))
     }
 
     /// A device in each arithmetic. Its memory is as fast in one as in the other, and measured once. One that fails after another is left out.
     fn all_measured(
         &self,
         arithmetics: &[Arithmetic],
-        name: &'static str,
         backend: impl Fn(Arithmetic) -> Backend,
     ) -> Result<Vec<Measured>, EngineError> {
         let mut all: Vec<Measured> = Vec::new();
         for &arithmetic in arithmetics {
-            let memory_speed = all.first().map(|measured| measured.speed.gigabytes_per_second);
-            match self.measured(backend(arithmetic), name, memory_speed) {
+            let speeds = || all.iter().filter_map(|measured| measured.verdict.as_ref().ok());
+            let memory_speed = speeds().map(|speed| speed.gigabytes_per_second).next();
+            match self.measured(backend(arithmetic), memory_speed) {
                 Ok(measured) => all.push(measured),
                 Err(error) if all.is_empty() => return Err(error),
                 Err(error) => {
+                    let name = name(backend(arithmetic));
                     tracing::warn!(%error, "{name} cannot be used for {arithmetic:?}: going on without");
                     break;
                 }
@@ -193,36 +276,40 @@ impl Measuring {
         Ok(all)
     }
 
-    fn measured(
-        &self,
-        backend: Backend,
-        name: &'static str,
-        memory_speed: Option<f64>,
-    ) -> Result<Measured, EngineError> {
+    fn measured(&self, backend: Backend, memory_speed: Option<f64>) -> Result<Measured, EngineError> {
+        let mut engine = open(backend, &self.cache(), self.share.as_ref(), self.sabotage.as_ref())?;
+        let (device, numerics) = (engine.device(), engine.numerics());
+        let known = KnownAnswers::load(engine.as_mut(), backend, &ASKED, KvType::F16)?;
+        let verdict = match known.ask(engine.as_mut()) {
+            Ok(()) => Ok(self.speed(engine.as_mut(), name(backend), memory_speed)?),
+            Err(error @ EngineError::Wrong { .. }) => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        Ok(Measured { device, numerics, verdict })
+    }
+
+    /// What was remembered, or is measured now.
+    fn speed(&self, engine: &mut dyn Engine, name: &str, memory_speed: Option<f64>) -> Result<Speed, EngineError> {
         let share = self.share.as_ref();
-        let mut engine = open(backend, &self.cache(), share)?;
         let (device, numerics) = (engine.device(), engine.numerics());
         let n_matrices = streamed_matrices(self.memory_bytes);
         let place = self.cache().join(remembered_name(&format!("{device} {numerics}"), n_matrices));
-        let speed = match remembered(&place, name, &device).filter(|_| share.is_none()) {
+        if let Some(speed) = remembered(&place, name, &device).filter(|_| share.is_none()) {
             // A file of before does not say.
-            Some(speed) => Speed { numerics: numerics.clone(), ..speed },
-            None => {
-                let share_now = share.map(CpuShare::now);
-                let [gflops, batch_gflops] = measure_arithmetic(engine.as_mut(), share_now)?;
-                let gigabytes_per_second = match memory_speed {
-                    Some(known) => known,
-                    None => measure_memory(engine.as_mut(), share_now, n_matrices)?,
-                };
-                let (backend, device, numerics) = (name.to_owned(), device.clone(), numerics.clone());
-                let speed = Speed { backend, device, numerics, gflops, batch_gflops, gigabytes_per_second };
-                if share.is_none() {
-                    remember(&place, &speed);
-                }
-                speed
-            }
+            return Ok(Speed { numerics, ..speed });
+        }
+        let share_now = share.map(CpuShare::now);
+        let [gflops, batch_gflops] = measure_arithmetic(engine, share_now)?;
+        let gigabytes_per_second = match memory_speed {
+            Some(known) => known,
+            None => measure_memory(engine, share_now, n_matrices)?,
         };
-        Ok(Measured { device, numerics, speed })
+        let backend = name.to_owned();
+        let speed = Speed { backend, device, numerics, gflops, batch_gflops, gigabytes_per_second };
+        if share.is_none() {
+            remember(&place, &speed);
+        }
+        Ok(speed)
     }
 
     fn cache(&self) -> PathBuf {
@@ -230,20 +317,9 @@ impl Measuring {
     }
 }
 
-fn candidates(
-    arithmetics: &[Arithmetic],
-    name: &'static str,
-    backend: impl Fn(Arithmetic) -> Backend,
-    measured: Vec<Measured>,
-) -> Vec<Candidate> {
-    let candidate = |(&arithmetic, Measured { device, numerics, speed }): (&Arithmetic, Measured)| Candidate {
-        backend: backend(arithmetic),
-        name,
-        device,
-        numerics,
-        speed,
-    };
-    arithmetics.iter().zip(measured).map(candidate).collect()
+fn found(arithmetics: &[Arithmetic], backend: impl Fn(Arithmetic) -> Backend, measured: Vec<Measured>) -> Vec<Found> {
+    let found = |(&arithmetic, measured): (&Arithmetic, Measured)| Found { backend: backend(arithmetic), measured };
+    arithmetics.iter().zip(measured).map(found).collect()
 }
 
 /// A file for each device, driver and arithmetic, and for what is measured: of another thing there would be other figures.
@@ -365,7 +441,7 @@ mod tests {
     /// The last-level caches of phones of 2024 and 2025 are of 8 to 32 MB, and so is a server's of four or eight cores.
     #[test]
     fn the_bandwidth_is_that_of_weights_which_no_cache_holds() {
-        let engine = open(Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 }, Path::new(""), None).unwrap();
+        let engine = open(Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 }, Path::new(""), None, None).unwrap();
         let mut n_read = Vec::new();
         let mut reader = Around {
             engine,
@@ -399,7 +475,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let choose = |threads| {
             let (data_dir, memory_bytes) = (folder.path().to_owned(), u64::MAX);
-            let how = Measuring { threads, share: None, data_dir, memory_bytes, program: None };
+            let how = Measuring { threads, share: None, data_dir, memory_bytes, program: None, sabotage: None };
             choose(BackendChoice::Cpu, &how).unwrap()
         };
         let chosen = choose(1);
@@ -433,12 +509,12 @@ mod tests {
     fn a_class_opens_the_engine_of_its_arithmetic_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().to_owned();
-        let how = Measuring { threads: 1, share: None, data_dir, memory_bytes: 1, program: None };
+        let how = Measuring { threads: 1, share: None, data_dir, memory_bytes: 1, program: None, sabotage: None };
         let both = choose(BackendChoice::Cpu, &how).unwrap();
         for class in ["cpu-f32-r1/f16/kv-f16", "cpu-int8-r2/f32/kv-f32"] {
             let class = Class::parse(class).unwrap();
             let candidate = both.of(&class).unwrap();
-            assert_eq!(both.open(candidate.backend).unwrap().numerics(), class.numerics);
+            assert_eq!(both.open(candidate.backend, &[], class.kv_type).unwrap().numerics(), class.numerics);
         }
         assert!(both.of(&Class::parse("cpu-f32-r9/f16/kv-f16").unwrap()).is_none());
         let one = choose(BackendChoice::CpuInt8, &how).unwrap();

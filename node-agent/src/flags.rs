@@ -54,6 +54,9 @@ pub struct Flags {
     /// File with the share of one core that this phone is, such as 0.25, read before each step; for a lab only
     #[arg(long, value_name = "FILE", hide = true)]
     pub cpu_share_file: Option<PathBuf>,
+    /// File that says which backend goes wrong and how, such as `vulkan flip`, read before each step; for tests only
+    #[arg(long, value_name = "FILE", hide = true, env = "POLYPHONY_SABOTAGE_FILE", hide_env = true)]
+    pub sabotage_file: Option<PathBuf>,
     /// Write the log to this file in place of stderr; it is set aside as FILE.1 whenever it has grown to 8 MiB
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,

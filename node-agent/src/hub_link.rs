@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignments;
+use crate::backend::Aside;
 use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::relay::Answering;
@@ -52,6 +53,8 @@ pub struct HubLink {
     pub papers: HubPapers,
     pub join: Join,
     pub board: Arc<Board>,
+    /// Backends that failed.
+    pub aside: Aside,
     pub members: Members,
     pub assignments: Assignments,
     pub wire: Wire,
@@ -131,7 +134,8 @@ impl HubLink {
         let told = Duration::try_from_secs_f64(welcome.heartbeat_seconds).unwrap_or(Duration::MAX);
         let every = told.clamp(Duration::from_millis(100), Duration::from_secs(60));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
-        let (board, members, sensors) = (self.board.clone(), self.members.clone(), self.sensors.clone());
+        let (board, aside) = (self.board.clone(), self.aside.clone());
+        let (members, sensors) = (self.members.clone(), self.sensors.clone());
         let overruns = self.outgoing.overruns();
         let renewals = self.papers.renewals();
         let told = Told {
@@ -147,7 +151,7 @@ impl HubLink {
             end = writer.write_queue(&mut waiting) => end,
             end = told.read_frames(&mut reader, queue.clone()) => end,
             end = ask_for_papers(renewals, queue.clone()) => end,
-            end = send_heartbeats(&board, &sensors, every, queue.clone()) => end,
+            end = send_heartbeats(&board, &aside, &sensors, every, queue.clone()) => end,
             end = forward(&mut self.outgoing.frames, queue) => end,
         }
     }
@@ -245,6 +249,7 @@ async fn hand_over(frame: Frame, key: RouteKey, members: &Members) -> Option<Fai
 
 async fn send_heartbeats(
     board: &Board,
+    aside: &Aside,
     sensors: &Sensors,
     every: Duration,
     queue: mpsc::Sender<Frame>,
@@ -258,6 +263,7 @@ async fn send_heartbeats(
             segments: board.segments(),
             links: board.links(),
             links_down: board.links_down(),
+            faults: Some(aside.list()),
         };
         send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
         tokio::select! {

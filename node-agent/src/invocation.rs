@@ -1,5 +1,5 @@
-//! The invocation: a command line as one of three wishes: run with every flag, `join` a host, or `run` again what was joined. And one that an
-//! agent has of itself.
+//! The invocation: a command line as one of four wishes: run with every flag, `join` a host, `run` again what was joined, or see the `doctor`. And
+//! one that an agent has of itself.
 //!
 //! `join` and `run` take every flag that running takes, so that a new flag is known to all three at once.
 
@@ -23,8 +23,10 @@ pub enum Invocation {
     Join(Request),
     /// Run again what was joined.
     Again(Request),
+    /// Say what this phone computes with.
+    Doctor(Request),
     /// Measure the GPU for the agent that asks.
-    Measure { data_dir: PathBuf, memory_bytes: u64 },
+    Measure { data_dir: PathBuf, memory_bytes: u64, sabotage_file: Option<PathBuf> },
 }
 
 /// What was said to `join` or `run`; the rest is remembered, found or defaulted.
@@ -48,6 +50,7 @@ const EXAMPLES: &str = "Examples:
   polyphony-agent join        join again the host that was joined before
   polyphony-agent run         the same for a service: waits for the host for ever";
 
+const DOCTOR: &str = "doctor";
 const MEASURE: &str = "measure";
 
 /// Flags of running that a request holds apart, or that are none of its own.
@@ -60,7 +63,7 @@ impl Invocation {
     pub fn log_file(&self) -> Option<&Path> {
         match self {
             Self::Run(flags) => flags.log_file.as_deref(),
-            Self::Join(request) | Self::Again(request) => request.log_file.as_deref(),
+            Self::Join(request) | Self::Again(request) | Self::Doctor(request) => request.log_file.as_deref(),
             Self::Measure { .. } => None,
         }
     }
@@ -74,9 +77,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
         Some(("join", given)) => Ok(Invocation::Join(request(given)?)),
+        Some((DOCTOR, given)) => Ok(Invocation::Doctor(request(given)?)),
         Some((MEASURE, given)) => Ok(Invocation::Measure {
             data_dir: given.get_one::<PathBuf>("data_dir").cloned().unwrap_or_default(),
             memory_bytes: given.get_one::<u64>("memory").copied().unwrap_or_default(),
+            sabotage_file: given.get_one::<PathBuf>("sabotage_file").cloned(),
         }),
         Some((_, given)) => Ok(Invocation::Again(request(given)?)),
         None => Ok(Invocation::Run(Box::new(Flags::from_arg_matches(&matches)?))),
@@ -107,10 +112,11 @@ fn command() -> Command {
         )
         .after_help(EXAMPLES);
     let run = friendly("run").about("Run again as joined before, and wait for the host for ever");
+    let doctor = friendly(DOCTOR).about("Check and measure what this phone computes with, and say what was found");
     // An agent's word to itself.
     let measure = friendly(MEASURE).hide(true);
     Flags::command()
-        .subcommands([join, run, measure])
+        .subcommands([join, run, doctor, measure])
         .subcommand_negates_reqs(true)
         .args_conflicts_with_subcommands(true)
 }
@@ -193,12 +199,12 @@ mod tests {
 
     #[test]
     fn an_agent_asks_itself_what_a_gpu_does() {
-        let Invocation::Measure { data_dir, memory_bytes } =
-            read("polyphony-agent measure --memory 99 --data-dir d").unwrap()
+        let Invocation::Measure { data_dir, memory_bytes, sabotage_file } =
+            read("polyphony-agent measure --memory 99 --data-dir d --sabotage-file s").unwrap()
         else {
             panic!("another wish")
         };
-        assert_eq!((data_dir, memory_bytes), (PathBuf::from("d"), 99));
+        assert_eq!((data_dir, memory_bytes, sabotage_file), (PathBuf::from("d"), 99, Some(PathBuf::from("s"))));
     }
 
     #[test]

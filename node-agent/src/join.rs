@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::agent;
 use crate::discovery::{self, Choice, FoundHost};
 use crate::enrolment::{self, EnrolmentError, TOKEN_VARIABLE};
+use crate::flags::Flags;
 use crate::hub_address::{self, HubAddressError};
 use crate::identity::has_papers;
 use crate::invocation::{self, Request};
@@ -143,6 +144,19 @@ fn keep(membership: &Membership, data_dir: &Path) {
     };
     // A reader that has gone must not stop the agent.
     let _ = writeln!(out, "joined {} as {name}; {how}", membership.hub).and_then(|()| out.flush());
+}
+
+/// The flags of a request and those remembered of this phone, where it is not to join anybody.
+///
+/// # Errors
+/// When there is no folder to look in, or a flag is none.
+pub fn flags_alone(request: &Request) -> anyhow::Result<Flags> {
+    let data_dir = data_dir(request)?;
+    let mut kept = Membership::read(&data_dir)?.map(|membership| membership.flags).unwrap_or_default();
+    kept.extend(request.flags.clone());
+    kept.entry("name".into()).or_insert_with(|| "nobody".into());
+    let route = Route { local: IpAddr::from([127, 0, 0, 1]) };
+    Ok(invocation::flags(&complete(&kept, "127.0.0.1:7700", &route, &data_dir))?)
 }
 
 fn data_dir(request: &Request) -> Result<PathBuf, JoinError> {

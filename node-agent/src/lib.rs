@@ -13,6 +13,7 @@ pub mod class;
 pub mod cpu_share;
 pub mod data_dir;
 pub mod discovery;
+pub mod doctor;
 pub mod enrolment;
 pub mod flags;
 pub mod hub_address;

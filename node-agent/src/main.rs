@@ -1,11 +1,13 @@
 //! `polyphony-agent`: one process a phone.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use polyphony_agent::agent;
-use polyphony_agent::backend::apart;
-use polyphony_agent::invocation::{self, Invocation};
+use polyphony_agent::backend::{Sabotage, apart};
+use polyphony_agent::doctor::{self, Finding};
+use polyphony_agent::invocation::{self, Invocation, Request};
 use polyphony_agent::join::{self, Patience};
 use polyphony_journal::tell;
 
@@ -36,6 +38,22 @@ fn quieten_drivers() {
     }
 }
 
+/// Says what was found; a failure where something of it is wrong.
+fn doctor(request: &Request) -> ExitCode {
+    let found = join::flags_alone(request).and_then(|flags| doctor::examine(&flags));
+    match found {
+        Ok(Finding { text, is_well }) => {
+            // Who reads no further has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            tell!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 async fn run() -> ExitCode {
     let invocation = invocation::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     polyphony_journal::begin("info", invocation.log_file());
@@ -43,9 +61,13 @@ async fn run() -> ExitCode {
         tracing::warn!(%error, "the system gives no more descriptors: there are fewer connections");
     }
     let ended = match invocation {
-        Invocation::Measure { data_dir, memory_bytes } => apart::answer(&data_dir, memory_bytes).map_err(Into::into),
+        Invocation::Measure { data_dir, memory_bytes, sabotage_file } => {
+            let sabotage = sabotage_file.as_deref().map(Sabotage::new);
+            apart::answer(&data_dir, memory_bytes, sabotage).map_err(Into::into)
+        }
         Invocation::Run(flags) => agent::run(*flags, None).await,
         Invocation::Join(request) => join::run(request, Patience::Once).await,
+        Invocation::Doctor(request) => return doctor(&request),
         Invocation::Again(request) => join::run(request, Patience::ForEver).await,
     };
     match ended {

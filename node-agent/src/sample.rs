@@ -7,11 +7,13 @@
 mod adjustment;
 mod chance;
 mod choice;
+mod vocabulary;
 
 use polyphony_protocol::session::SessionOptions;
 
 use adjustment::adjusted;
-use choice::{argmax, choose, likeliest};
+use choice::choose;
+use vocabulary::{Weights, are_finite, argmax, likeliest};
 
 /// A drawn token with what the client may want to know of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +37,7 @@ pub struct NonFinite;
 /// # Errors
 /// When not all logits are finite.
 pub fn draw(logits: &[f32], options: &SessionOptions, position: u32) -> Result<Drawn, NonFinite> {
-    if logits.is_empty() || !logits.iter().all(|logit| logit.is_finite()) {
+    if !are_finite(logits) {
         return Err(NonFinite);
     }
     let sampling = &options.sampling;
@@ -48,11 +50,10 @@ pub fn draw(logits: &[f32], options: &SessionOptions, position: u32) -> Result<D
         return Ok(Drawn { token, logprob: 0.0, top: Vec::new() });
     }
     let largest = logits[argmax(logits) as usize];
-    let normalizer =
-        f64::from(largest) + libm::log(logits.iter().map(|logit| libm::exp(f64::from(logit - largest))).sum());
+    let (_, total) = Weights { largest, temperature: 1.0 }.total(logits, 0.0);
+    let normalizer = f64::from(largest) + libm::log(total);
     let logprob_of = |token: u32| (f64::from(logits[token as usize]) - normalizer) as f32;
-    let all = (0..logits.len() as u32).collect();
-    let top = likeliest(logits, all, n_top).into_iter().map(|token| (token, logprob_of(token))).collect();
+    let top = likeliest(logits, n_top).into_iter().map(|token| (token, logprob_of(token))).collect();
     Ok(Drawn { token, logprob: logprob_of(token), top })
 }
 

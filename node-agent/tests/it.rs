@@ -11,6 +11,8 @@ mod ends;
 mod exposition;
 #[path = "it/families.rs"]
 mod families;
+#[path = "it/faulty.rs"]
+mod faulty;
 #[path = "it/floor.rs"]
 mod floor;
 #[path = "it/footprint.rs"]

@@ -52,6 +52,13 @@ use crate::numerics::KvCache;
         json_path = ".status.temperatureCelsius",
         description = "Temperature in Celsius"
     ),
+    printcolumn(
+        name = "Faulty",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"BackendFaulty\")].status",
+        description = "Whether a backend is set aside, for it computes wrongly or not at all",
+        priority = "1"
+    ),
     printcolumn(name = "Device", type_ = "string", json_path = ".status.device", priority = "1"),
     printcolumn(
         name = "Gflop/s",
@@ -165,7 +172,7 @@ pub struct PhoneStatus {
     /// Temperature of the hottest zone in Celsius.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_celsius: Option<f64>,
-    /// `Ready`, `Reachable`, `ThermalPressure`, `BatteryLow`.
+    /// `Ready`, `Reachable`, `ThermalPressure`, `BatteryLow`, `BackendFaulty`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     pub conditions: Vec<Condition>,
@@ -198,6 +205,13 @@ pub struct BackendSpeed {
     pub batch_gflops: Option<f64>,
     /// 10^9 bytes of weights a second that such a product reads where no cache holds them.
     pub gigabytes_per_second: f64,
+    /// Whether it gives known answers: a tiny layer and products whose values are known. It is asked when the agent starts, when a segment is
+    /// loaded, and each minute in which it computes. False: no plan uses it until the agent is started anew. Absent: the agent does not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
+    /// Why it is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// How long one layer of a model took on this phone.

@@ -11,6 +11,7 @@ pub mod verbs;
 
 pub mod connection;
 pub mod discovery;
+pub mod doctor;
 pub mod failure;
 pub mod filters;
 pub mod selection;

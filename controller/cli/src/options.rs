@@ -54,6 +54,7 @@ pub enum Verb {
     Logs(verbs::logs::Logs),
     /// Show what phones hold and how fast deployments answer
     Top(verbs::top::Top),
+    Doctor(verbs::doctor::Doctor),
     /// Bring model files in, list them, and take them away
     Model(verbs::model::ModelVerb),
     /// Keep new segments away from phones
@@ -126,6 +127,7 @@ impl Options {
             Verb::Scale(verb) => verb.run(cluster).await,
             Verb::Plan(verb) => verb.run(cluster).await,
             Verb::Top(verb) => verb.run(cluster).await,
+            Verb::Doctor(verb) => verb.run(cluster).await,
             Verb::Model(verb) => verb.run(cluster).await,
             Verb::Cordon(verb) => verb.run(cluster).await,
             Verb::Uncordon(verb) => verb.run(cluster).await,

@@ -84,14 +84,15 @@ impl Observed {
                 numerics: numerics.clone(),
                 speed: speed(of.gflops, of.batch_gflops, of.gigabytes_per_second),
             };
-            let named = join.speeds.iter().filter(|speed| !speed.numerics.is_empty());
-            let rates: Vec<Rate> = named.map(|of| rate(&of.numerics, of)).collect();
+            let named = || join.speeds.iter().filter(|speed| !speed.numerics.is_empty());
+            let whole = named().filter(|speed| seen.fault_of(&speed.numerics).is_none());
+            let rates: Vec<Rate> = whole.map(|of| rate(&of.numerics, of)).collect();
             // An agent of before has one class, and does not say of which of its speeds.
             let of_backend = || join.speeds.iter().find(|speed| speed.backend == join.backend);
             let only = || of_backend().map_or_else(|| unmeasured(&join.numerics), |of| rate(&join.numerics, of));
             let known = join.kv_caches.iter().filter_map(|name| class::kv_cache(name)).collect();
             return Some(Profile {
-                rates: if rates.is_empty() { vec![only()] } else { one_a_class(rates) },
+                rates: if named().next().is_none() { vec![only()] } else { one_a_class(rates) },
                 // Who says nothing is of before; who says only what is not known here keeps nothing that is.
                 kv_caches: if join.kv_caches.is_empty() { vec![KvCache::F32] } else { known },
                 allocatable_bytes: allocatable_bytes(object, join.allocatable_bytes),
@@ -102,13 +103,15 @@ impl Observed {
             numerics: numerics.clone(),
             speed: speed(of.gflops, of.batch_gflops.unwrap_or_default(), of.gigabytes_per_second),
         };
-        let rates: Vec<Rate> = status.backends.iter().filter_map(|of| Some(rate(of.numerics.as_ref()?, of))).collect();
+        let named = || status.backends.iter().filter_map(|of| Some((of.numerics.as_ref()?, of)));
+        let whole = named().filter(|(_, of)| of.verified != Some(false));
+        let rates: Vec<Rate> = whole.map(|(numerics, of)| rate(numerics, of)).collect();
         let numerics = status.numerics.as_ref()?;
         let of_backend = || status.backends.iter().find(|speed| Some(&speed.name) == status.backend.as_ref());
         let only = || of_backend().map_or_else(|| unmeasured(numerics), |of| rate(numerics, of));
         let offered = status.allocatable.as_ref().and_then(|memory| parse_bytes(&memory.memory).ok()).unwrap_or(0);
         Some(Profile {
-            rates: if rates.is_empty() { vec![only()] } else { one_a_class(rates) },
+            rates: if named().next().is_none() { vec![only()] } else { one_a_class(rates) },
             kv_caches: if status.kv_caches.is_empty() { vec![KvCache::F32] } else { status.kv_caches.clone() },
             allocatable_bytes: allocatable_bytes(object, offered),
         })

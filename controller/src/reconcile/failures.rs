@@ -12,6 +12,7 @@ use polyphony_api::segment_placement::Phase;
 use polyphony_api::{Phone, SegmentPlacement, condition};
 use polyphony_protocol::hub::SegmentPhase;
 
+use super::class;
 use super::elapsed::{seconds_since, whole_seconds};
 use super::observe::{Health, Observed, PhoneSeen};
 use crate::models::Progress;
@@ -69,6 +70,8 @@ pub fn remember(status: &mut PhoneStatus, observed: &Observed, phone: &str, seen
         if let Some(report) = observed.report_of(placement)
             && report.phase == SegmentPhase::Failed
             && written != Phase::Failed
+            // The phone has not failed, but one of its backends: it goes on with another.
+            && seen.fault_of(class::numerics(&placement.spec.numerics_class)).is_none()
         {
             note(status, of, FailureReason::LoadFailed, report.message.as_deref(), observed);
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use polyphony_api::phone::BackendSpeed;
 use polyphony_api::{InferenceDeployment, Model, Phone, SegmentPlacement, condition};
 use polyphony_gateway::Gateway;
 use polyphony_protocol::hub::{Heartbeat, Join, SegmentReport};
@@ -118,6 +119,26 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
 /// The name by which clients call a deployment.
 pub fn model_id(namespace: &str, name: &str) -> String {
     if namespace == "default" { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+// === impl PhoneSeen ===
+
+impl PhoneSeen {
+    /// Why nothing is to be computed in this class on the phone, where one of its backends failed: by its last heartbeat, or before the first
+    /// one by what was written of the same life of its agent.
+    pub fn fault_of(&self, numerics: &str) -> Option<&str> {
+        if let Some(heartbeat) = &self.heartbeat {
+            let faults = heartbeat.faults.as_deref().unwrap_or_default();
+            return faults.iter().find(|fault| fault.numerics == numerics).map(|fault| fault.reason.as_str());
+        }
+        let status = self.object.as_ref()?.status.as_ref()?;
+        let instance = self.join.as_ref().map(|join| &join.instance);
+        if instance.is_some_and(|instance| status.agent_instance.as_ref() != Some(instance)) {
+            return None;
+        }
+        let is_it = |of: &&BackendSpeed| of.numerics.as_deref() == Some(numerics) && of.verified == Some(false);
+        status.backends.iter().find(is_it).map(|of| of.fault.as_deref().unwrap_or_default())
+    }
 }
 
 // === impl Observed ===

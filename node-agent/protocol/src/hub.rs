@@ -232,6 +232,24 @@ pub struct Heartbeat {
     /// Peers that could not be reached for some seconds, and still cannot.
     #[serde(default)]
     pub links_down: Vec<LinkDown>,
+    /// Backends that the agent does not use, for they failed: all others have given known answers. An agent of before asks for none, and
+    /// does not say.
+    #[serde(default)]
+    pub faults: Option<Vec<BackendFault>>,
+}
+
+/// A backend that computes wrongly, does not answer, or is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendFault {
+    /// `cpu` or `vulkan`.
+    pub backend: String,
+    /// Empty where it has not come so far as to say.
+    pub device: String,
+    /// The first part of a numerics class; empty as the device.
+    pub numerics: String,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// A peer to which no connection comes about, though it may be alive.

@@ -1,9 +1,10 @@
 //! Load: a segment from its manifest to memory, and all that can keep it from there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use polyphony_kernels::{Backend, KvType};
+use polyphony_kernels::{Backend, KvType, WeightType};
 use polyphony_model::{EngineForm, Holds, LayerRange, Manifest, Room, STEP_ROWS, TensorEntry};
 use polyphony_protocol::hub::{self, Assignment, EncoderStages};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,10 @@ pub(super) enum LoadError {
         "this phone computes in {ours}, the plan wants {wanted}; it is planned anew when the agent reports its backend"
     )]
     Numerics { ours: String, wanted: String },
+    #[error(
+        "{numerics} is set aside on this phone: {reason}; plans take what else it has, until the agent is started anew"
+    )]
+    SetAside { numerics: String, reason: String },
     #[error(transparent)]
     Class(#[from] ClassError),
     #[error(
@@ -136,11 +141,12 @@ pub(super) async fn load(
     let (context, entry) = (supply.context.clone(), entry.clone());
     let rounding = Rounding { activation_type: assignment.activation_type, kv_type };
     let is_unwanted = cancel.clone();
+    let weight_types = weight_types(&supply.manifest, &holds);
     // A load that nobody waits for any more ends at the next tensor, and has its memory until then.
     let runtime = tokio::runtime::Handle::current();
     let loading = tokio::task::spawn_blocking(move || {
         let _ordeal = context.ordeals.begin(&supply.digest, needed);
-        let engine = context.chosen.open(backend).map_err(SegmentError::from)?;
+        let engine = context.chosen.open(backend, &weight_types, kv_type).map_err(SegmentError::from)?;
         let mut loaded = 0;
         let load = AnySegment::load::<LoadError, _>(engine, &supply.manifest, holds, capacity, rounding, |tensor| {
             if is_unwanted.is_cancelled() {
@@ -171,7 +177,10 @@ pub(super) async fn load(
 pub(super) fn computing(context: &Context, assignment: &Assignment) -> Result<(Backend, KvType), LoadError> {
     let class = Class::parse(&assignment.numerics_class)?;
     match context.chosen.of(&class) {
-        Some(candidate) => Ok((candidate.backend, class.kv_type)),
+        Some(candidate) => match context.chosen.aside().reason(&candidate.numerics) {
+            Some(reason) => Err(LoadError::SetAside { numerics: candidate.numerics.clone(), reason }),
+            None => Ok((candidate.backend, class.kv_type)),
+        },
         None => Err(LoadError::Numerics { ours: context.chosen.names(), wanted: assignment.numerics_class.clone() }),
     }
 }
@@ -192,6 +201,13 @@ pub(super) fn check_joined(assignment: &Assignment) -> Result<(), LoadError> {
         expected = layers.to;
     }
     Ok(())
+}
+
+/// The types of a segment's matrices, each once.
+fn weight_types(manifest: &Manifest, holds: &Holds) -> Vec<WeightType> {
+    let matrices = manifest.tensors_of(holds).into_iter().filter(|tensor| tensor.shape.len() > 1);
+    let names: BTreeSet<&str> = matrices.map(|tensor| tensor.tensor_type.name()).collect();
+    names.into_iter().filter_map(WeightType::named).collect()
 }
 
 async fn wait_for_host(context: &Context) -> Result<Host, LoadError> {

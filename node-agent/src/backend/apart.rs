@@ -15,15 +15,19 @@ use polyphony_protocol::hub::Speed;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::{Measuring, Sabotage};
 use crate::enrolment;
 
-/// What was measured of a device.
+/// What was found of a device in one arithmetic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     pub device: String,
     pub numerics: String,
-    pub speed: Speed,
+    pub verdict: Verdict,
 }
+
+/// How fast it is, or why it is not to be used.
+pub type Verdict = Result<Speed, String>;
 
 /// What the process that measures says, as JSON behind [`MARK`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,19 +59,17 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When it has none, or one that cannot be used.
-pub(super) fn measure(program: &Path, data_dir: &Path, memory_bytes: u64) -> Result<Vec<Measured>, EngineError> {
-    measure_within(DEADLINE, program, data_dir, memory_bytes)
+pub(super) fn measure(program: &Path, how: &Measuring) -> Result<Vec<Measured>, EngineError> {
+    measure_within(DEADLINE, program, how)
 }
 
-fn measure_within(
-    deadline: Duration,
-    program: &Path,
-    data_dir: &Path,
-    memory_bytes: u64,
-) -> Result<Vec<Measured>, EngineError> {
-    let child = Command::new(program)
-        .args(["measure", "--memory", &memory_bytes.to_string(), "--data-dir"])
-        .arg(data_dir)
+fn measure_within(deadline: Duration, program: &Path, how: &Measuring) -> Result<Vec<Measured>, EngineError> {
+    let mut command = Command::new(program);
+    command.args(["measure", "--memory", &how.memory_bytes.to_string(), "--data-dir"]).arg(&how.data_dir);
+    if let Some(sabotage) = &how.sabotage {
+        command.arg("--sabotage-file").arg(sabotage.file());
+    }
+    let child = command
         .env_remove(enrolment::TOKEN_VARIABLE)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -144,9 +146,9 @@ fn part_with(mut child: Child) {
 ///
 /// # Errors
 /// When nobody hears it.
-pub fn answer(data_dir: &Path, memory_bytes: u64) -> std::io::Result<()> {
+pub fn answer(data_dir: &Path, memory_bytes: u64, sabotage: Option<Sabotage>) -> std::io::Result<()> {
     end_with_who_asked()?;
-    let report = match super::measure_gpu(data_dir, memory_bytes) {
+    let report = match super::measure_gpu(data_dir, memory_bytes, sabotage) {
         Ok(measured) => Report::Measured(measured),
         Err(EngineError::NoAdapter { reason }) => Report::NoAdapter { reason },
         Err(error) => Report::Failed { message: error.to_string() },
@@ -194,7 +196,8 @@ mod tests {
     fn measured(deadline: Duration, program: PathBuf, data_dir: &Path) -> Result<Vec<Measured>, String> {
         let (done, end) = channel();
         let data_dir = data_dir.to_owned();
-        std::thread::spawn(move || done.send(measure_within(deadline, &program, &data_dir, 1)));
+        let how = Measuring { threads: 1, share: None, data_dir, memory_bytes: 1, program: None, sabotage: None };
+        std::thread::spawn(move || done.send(measure_within(deadline, &program, &how)));
         end.recv_timeout(PATIENCE).expect("nobody waits for ever").map_err(|error| error.to_string())
     }
 

@@ -3,29 +3,7 @@
 use polyphony_protocol::session::Sampling;
 
 use super::chance::uniform;
-
-/// The first token of the largest logit.
-pub(super) fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (token, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = token;
-        }
-    }
-    best as u32
-}
-
-/// The `n` of `tokens` with the largest logits, best first.
-pub(super) fn likeliest(logits: &[f32], mut tokens: Vec<u32>, n: usize) -> Vec<u32> {
-    let n = n.min(tokens.len());
-    let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-    if n > 0 && n < tokens.len() {
-        tokens.select_nth_unstable_by(n - 1, by_logit);
-    }
-    tokens.truncate(n);
-    tokens.sort_unstable_by(by_logit);
-    tokens
-}
+use super::vocabulary::{Weights, argmax, likeliest};
 
 /// Tokens that are put in order first. A draw is nearly always among them; where it is not, so many times more are.
 const FIRST_IN_ORDER: usize = 256;
@@ -36,22 +14,25 @@ const MORE_IN_ORDER: usize = 16;
 /// Weights are probabilities over that of the likeliest token, so min-p is a bound on them. Min-p and top-k each keep the
 /// first of the tokens in order and may change places; the probabilities of top-p are those among the tokens kept by both.
 pub(super) fn choose(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
-    let (temperature, min_p) = (f64::from(sampling.temperature), f64::from(sampling.min_p));
-    let largest = f64::from(logits[argmax(logits) as usize]);
-    let weight_of = |token: u32| libm::exp((f64::from(logits[token as usize]) - largest) / temperature);
-    let mut kept: Vec<u32> =
-        (0..logits.len() as u32).filter(|token| min_p == 0.0 || weight_of(*token) >= min_p).collect();
-    if sampling.top_k > 0 {
-        kept = likeliest(logits, kept, sampling.top_k as usize);
-    }
-    let total: f64 = kept.iter().map(|token| weight_of(*token)).sum();
+    let weights = Weights { largest: logits[argmax(logits) as usize], temperature: sampling.temperature };
+    // The first `n` that are kept, with their weights.
+    let first_kept = |n: usize| {
+        let tokens = likeliest(logits, n).into_iter().map(|token| (token, weights.of(logits[token as usize])));
+        let kept = tokens.take_while(|(_, weight)| *weight >= sampling.min_p);
+        kept.map(|(token, weight)| (token, f64::from(weight))).collect::<Vec<_>>()
+    };
     let random = uniform(sampling.seed, position);
+    if sampling.top_k > 0 {
+        let kept = first_kept(sampling.top_k as usize);
+        let total = kept.iter().map(|(_, weight)| weight).sum();
+        return draw_among(&kept, total, f64::from(sampling.top_p), random).unwrap_or(kept[kept.len() - 1].0);
+    }
+    let (n_kept, total) = weights.total(logits, sampling.min_p);
     // A vocabulary in order would take longer than the layers of a small model.
     let mut n = FIRST_IN_ORDER;
     loop {
-        let first: Vec<(u32, f64)> =
-            likeliest(logits, kept.clone(), n).into_iter().map(|token| (token, weight_of(token))).collect();
-        let is_all = first.len() == kept.len();
+        let first = first_kept(n);
+        let is_all = first.len() == n_kept;
         match draw_among(&first, total, f64::from(sampling.top_p), random) {
             Some(token) => return token,
             // Rounding alone leads past the end.
@@ -89,10 +70,9 @@ mod tests {
 
     /// All tokens in order, as the definition has it.
     fn chosen_of_all(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
-        let order = likeliest(logits, (0..logits.len() as u32).collect(), logits.len());
-        let largest = f64::from(logits[order[0] as usize]);
-        let weight_of =
-            |token: u32| libm::exp((f64::from(logits[token as usize]) - largest) / f64::from(sampling.temperature));
+        let order = likeliest(logits, logits.len());
+        let weights = Weights { largest: logits[order[0] as usize], temperature: sampling.temperature };
+        let weight_of = |token: u32| f64::from(weights.of(logits[token as usize]));
         let weighed: Vec<(u32, f64)> = order.into_iter().map(|token| (token, weight_of(token))).collect();
         let total = weighed.iter().map(|(_, weight)| weight).sum();
         let random = uniform(sampling.seed, position);

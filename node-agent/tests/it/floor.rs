@@ -5,7 +5,7 @@ use std::path::Path;
 
 use polyphony_protocol::frame::{Failed, Prompt, Resume};
 use polyphony_protocol::hub::{
-    Assignment, Followed, Holds, LayerSpan, Owner, Peer, SegmentPhase, Successor, ToHub, Way,
+    Assignment, BackendFault, Followed, Holds, LayerSpan, Owner, Peer, SegmentPhase, Successor, ToHub, Way,
 };
 use polyphony_protocol::session::{History, Sampling, SessionOptions};
 use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, RouteKey, SessionId};
@@ -36,6 +36,9 @@ pub struct Floor {
     paused: HashMap<RouteKey, u32>,
     resumed: HashMap<RouteKey, Vec<(u32, u32)>>,
     pub failures: Vec<Failed>,
+    /// Backends that the phones told of that they have set aside; and why segments failed after that.
+    pub faults: Vec<BackendFault>,
+    pub failed_segments: Vec<String>,
     /// In what plans keep keys and values, as their class says it.
     pub kept: &'static str,
     /// Of whom no plan is told that they go on with its sessions.
@@ -104,6 +107,8 @@ impl Floor {
             paused: HashMap::new(),
             resumed: HashMap::new(),
             failures: Vec::new(),
+            faults: Vec::new(),
+            failed_segments: Vec::new(),
             kept: "kv-f16",
             outsiders: Vec::new(),
         };
@@ -359,8 +364,13 @@ impl Floor {
             }
             Frame::ToHub(ToHub::Heartbeat(heartbeat)) => {
                 self.phases.retain(|(of, _), _| *of != phone);
+                self.faults.extend(heartbeat.faults.expect("an agent of now says"));
                 for segment in heartbeat.segments {
-                    assert_ne!(segment.phase, SegmentPhase::Failed, "{segment:?}");
+                    if segment.phase == SegmentPhase::Failed && !self.faults.is_empty() {
+                        self.failed_segments.extend(segment.message.clone());
+                    } else {
+                        assert_ne!(segment.phase, SegmentPhase::Failed, "{segment:?}");
+                    }
                     self.phases.insert((phone, segment.name), segment.phase);
                 }
             }

@@ -130,11 +130,16 @@ impl Hub {
 
     /// Starts an agent in this process, which dials this host.
     pub fn start(&self, name: &str) {
+        self.start_with(name, &["--backend", "cpu"]);
+    }
+
+    /// The same with these flags of its own.
+    pub fn start_with(&self, name: &str, more: &[&str]) {
         let hub = self.address();
         let folder = self.folder_of(name);
         self.certify(name);
-        let arguments = ["polyphony-agent", "--name", name, "--hub", &hub, "--backend", "cpu"];
-        let mut flags = Flags::parse_from(arguments.into_iter().chain(["--memory", "64Mi", "--data-dir", "."]));
+        let arguments = ["polyphony-agent", "--name", name, "--hub", &hub, "--memory", "64Mi", "--data-dir", "."];
+        let mut flags = Flags::parse_from(arguments.into_iter().chain(more.iter().copied()));
         flags.data_dir = folder;
         tokio::spawn(agent::run_until(flags, self.stop.clone()));
     }

@@ -4,6 +4,7 @@ use polyphony_api::Phone;
 
 use super::layout::Layout;
 use super::{Story, events, placement};
+use crate::doctor::answers;
 use crate::duration;
 
 pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
@@ -27,10 +28,11 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
         let rows = status.backends.into_iter().map(|speed| {
             let batch = speed.batch_gflops.map_or_else(|| "<unknown>".to_owned(), |gflops| format!("{gflops:.2}"));
             let [gflops, bytes] = [speed.gflops, speed.gigabytes_per_second].map(|figure| format!("{figure:.2}"));
+            let answers = answers(&speed).to_owned();
             let class = speed.numerics.unwrap_or(speed.name);
-            vec![class, gflops, batch, bytes, speed.device]
+            vec![class, gflops, batch, bytes, answers, speed.device]
         });
-        layout.table("Speeds", &["Class", "GFLOP/s", "Of 4 Rows", "GB/s", "Device"], rows.collect());
+        layout.table("Speeds", &["Class", "GFLOP/s", "Of 4 Rows", "GB/s", "Answers", "Device"], rows.collect());
     }
     let kept: Vec<String> = status.kv_caches.iter().map(|kv_cache| format!("{kv_cache:?}")).collect();
     layout.field_if("KV Caches", Some(kept.join(", ")).filter(|kept| !kept.is_empty()));

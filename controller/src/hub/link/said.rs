@@ -73,6 +73,12 @@ pub(super) fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
     heartbeat.links.truncate(MAX_LISTED);
     heartbeat.links_down.truncate(MAX_LISTED);
     heartbeat.links_down.retain(|down| down.peer.len() <= MAX_TEXT && down.reason.len() <= MAX_TEXT);
+    if let Some(faults) = &mut heartbeat.faults {
+        faults.truncate(MAX_LISTED);
+        faults
+            .retain(|fault| [&fault.backend, &fault.device, &fault.numerics].iter().all(|text| text.len() <= MAX_TEXT));
+        faults.iter_mut().for_each(|fault| shorten(&mut fault.reason));
+    }
     heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
     let believed = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
     heartbeat.links.retain(|link| link.peer.len() <= MAX_TEXT);
@@ -84,13 +90,15 @@ pub(super) fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
         segment.prefill_seconds_per_layer_per_token = believed(segment.prefill_seconds_per_layer_per_token);
         segment.seconds_besides_layers = believed(segment.seconds_besides_layers);
         segment.layers_timed = segment.layers_timed.min(MAX_LAYERS);
-        if let Some(message) = &mut segment.message
-            && message.len() > MAX_TEXT
-        {
-            *message = message.chars().take(MAX_TEXT / 4).collect();
-        }
+        segment.message.iter_mut().for_each(shorten);
     }
     heartbeat
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > MAX_TEXT {
+        *text = text.chars().take(MAX_TEXT / 4).collect();
+    }
 }
 
 #[cfg(test)]

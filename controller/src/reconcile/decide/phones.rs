@@ -56,6 +56,7 @@ fn status_of(
     let mut status = before.clone();
     if let Some(join) = &seen.join {
         describe(&mut status, phone, join);
+        judge_backends(&mut status, seen, before);
     }
     failures::remember(&mut status, observed, &phone.name_any(), seen);
     let now = condition_time(observed);
@@ -86,6 +87,8 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
         gflops: rounded(speed.gflops),
         batch_gflops: Some(rounded(speed.batch_gflops)).filter(|gflops| *gflops > 0.0),
         gigabytes_per_second: rounded(speed.gigabytes_per_second),
+        verified: None,
+        fault: None,
     };
     status.backends = join.speeds.iter().map(speed).collect();
     status.kv_caches = join.kv_caches.iter().filter_map(|name| class::kv_cache(name)).collect();
@@ -94,7 +97,40 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
     status.speeds = Some(speeds.join(", ")).filter(|text| !text.is_empty());
 }
 
-fn statements(phone: &Phone, health: Health, power: Power, status: &PhoneStatus) -> [Statement; 4] {
+/// What the agent found of its backends by their known answers: those that joined, and those that had failed before.
+fn judge_backends(status: &mut PhoneStatus, seen: &PhoneSeen, before: &PhoneStatus) {
+    let Some(heartbeat) = &seen.heartbeat else {
+        // The first one is on its way.
+        let same_life = status.agent_instance == seen.join.as_ref().map(|join| join.instance.clone());
+        if same_life {
+            status.backends = before.backends.clone();
+        }
+        return;
+    };
+    let Some(faults) = &heartbeat.faults else { return };
+    for backend in &mut status.backends {
+        let fault = faults.iter().find(|fault| Some(&fault.numerics) == backend.numerics.as_ref());
+        backend.verified = Some(fault.is_none());
+        backend.fault = fault.map(|fault| fault.reason.clone());
+    }
+    for fault in faults {
+        if status.backends.iter().any(|backend| backend.numerics.as_ref() == Some(&fault.numerics)) {
+            continue;
+        }
+        status.backends.push(BackendSpeed {
+            name: fault.backend.clone(),
+            device: fault.device.clone(),
+            numerics: Some(fault.numerics.clone()).filter(|numerics| !numerics.is_empty()),
+            gflops: 0.0,
+            batch_gflops: None,
+            gigabytes_per_second: 0.0,
+            verified: Some(false),
+            fault: Some(fault.reason.clone()),
+        });
+    }
+}
+
+fn statements(phone: &Phone, health: Health, power: Power, status: &PhoneStatus) -> [Statement; 5] {
     let (ready, reachable, reason, message) = match health {
         Health::Well | Health::Suspected => {
             (Truth::True, Truth::True, "AgentConnected", "the agent is linked to the controller".to_owned())
@@ -137,17 +173,44 @@ fn statements(phone: &Phone, health: Health, power: Power, status: &PhoneStatus)
     } else {
         String::new()
     };
+    let whys = status.backends.iter().filter(|backend| backend.verified == Some(false)).map(|backend| {
+        let class = backend.numerics.as_ref().unwrap_or(&backend.name);
+        format!(
+            "{class} is set aside until the agent is started anew: {}",
+            backend.fault.as_deref().unwrap_or_default()
+        )
+    });
+    let fault_message = whys.collect::<Vec<_>>().join("; ");
+    let is_faulty = !fault_message.is_empty();
+    let fault_reason = match status.backends.iter().all(|backend| backend.verified.is_none()) {
+        true => "NotVerified",
+        false if is_faulty => "SetAside",
+        false => "AnswersKnown",
+    };
     let statement =
         |type_, status, reason: &str, message| Statement { type_, status, reason: reason.to_owned(), message };
     [
         statement("Ready", ready, reason, message.clone()),
         statement("Reachable", reachable, reason, message),
         statement("ThermalPressure", hot.into(), if hot { "TooHot" } else { "NotHot" }, hot_message),
+        statement("BackendFaulty", is_faulty.into(), fault_reason, fault_message),
         statement("BatteryLow", low.into(), if low { "ChargeBelowLimit" } else { "ChargeSufficient" }, low_message),
     ]
 }
 
-fn story_of(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Option<Action> {
+/// What happened to it: to its link, and to its backends.
+fn story_of(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Vec<Action> {
+    link_story(phone, before, after).into_iter().chain(fault_story(phone, before, after)).collect()
+}
+
+/// A backend was set aside, or another one.
+fn fault_story(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Option<Action> {
+    let faulty = condition::find(&after.conditions, "BackendFaulty").filter(|faulty| faulty.status == "True")?;
+    let known = condition::find(&before.conditions, "BackendFaulty").is_some_and(|was| was.message == faulty.message);
+    (!known).then(|| tell(phone, Severity::Warning, "BackendFaulty", faulty.message.clone()))
+}
+
+fn link_story(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Option<Action> {
     let ready = condition::find(&after.conditions, "Ready")?;
     let was = condition::find(&before.conditions, "Ready");
     if was.is_some_and(|was| was.status == ready.status) {

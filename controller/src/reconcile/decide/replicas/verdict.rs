@@ -60,7 +60,11 @@ impl Round<'_, '_> {
         let failures = newest.failures(self.observed);
         if !failures.is_empty() {
             let texts: Vec<_> = failures.iter().map(|(phone, why)| format!("{phone} failed: {why}")).collect();
-            let avoid = failures.iter().map(|(phone, _)| (*phone).to_owned()).collect();
+            // A phone of which a backend failed goes on with another.
+            let numerics = class::numerics(newest.numerics_class());
+            let has_failed =
+                |phone: &&str| self.observed.phones.get(*phone).is_none_or(|seen| seen.fault_of(numerics).is_none());
+            let avoid = failures.iter().map(|(phone, _)| *phone).filter(has_failed).map(str::to_owned).collect();
             let reason = Some("SegmentFailed");
             return Verdict::Needs(Need { cause: texts.join("; "), avoid, reason, frees: false });
         }

@@ -1,9 +1,10 @@
 //! Tests of numerics classes: a deployment's wish decides, phones that have nothing of it are left out, and each class has its own figures.
 #![allow(clippy::unwrap_used)]
 
+use polyphony_api::condition::is_true;
 use polyphony_api::inference_deployment::ActivationType;
 use polyphony_api::numerics::{Arithmetic, KvCache};
-use polyphony_protocol::hub::Speed;
+use polyphony_protocol::hub::{BackendFault, SegmentPhase, Speed};
 
 use super::super::fixtures::World;
 use super::three_phones;
@@ -17,8 +18,9 @@ fn classes(world: &World) -> Vec<String> {
 
 /// All phones compute in these, with so many GFLOP/s and GB/s.
 fn compute_in(world: &mut World, numerics: &[(&str, f64)]) {
-    for name in ["a", "b", "c"] {
-        let join = world.phone(name).join.as_mut().unwrap();
+    let names: Vec<String> = world.observed.phones.keys().cloned().collect();
+    for name in names {
+        let join = world.phone(&name).join.as_mut().unwrap();
         let speed = |(numerics, gflops): &(&str, f64)| Speed {
             backend: numerics.split('-').next().unwrap().into(),
             numerics: (*numerics).into(),
@@ -139,4 +141,68 @@ fn a_phone_that_does_not_compute_in_the_plans_class_any_more_is_replaced() {
     world.settle();
     assert_ne!(world.generations(), before);
     assert!(classes(&world).contains(&"vulkan-int8-r2-x/f16/kv-f16".to_owned()), "{:?}", classes(&world));
+}
+
+#[test]
+fn a_phone_of_which_a_backend_failed_goes_on_with_another_and_has_not_failed_itself() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|spec| spec.numerics.arithmetic = Arithmetic::F32);
+    compute_in(&mut world, &BOTH);
+    world.settle();
+    assert_eq!(classes(&world), ["vulkan-f32-r1-x/f16/kv-f16"]);
+    let say = |world: &mut World, name: &str, faults: &[&str]| {
+        let fault = |numerics: &&str| BackendFault {
+            backend: "vulkan".into(),
+            device: "a GPU".into(),
+            numerics: (*numerics).into(),
+            reason: "a layer gives 2 where 1 is right".into(),
+        };
+        world.phone(name).heartbeat.get_or_insert_default().faults = Some(faults.iter().map(fault).collect());
+    };
+    say(&mut world, "a", &[]);
+    world.report(SegmentPhase::Ready);
+    world.settle();
+    let status =
+        |world: &World, name: &str| world.observed.phones[name].object.clone().unwrap().status.clone().unwrap();
+    assert!(status(&world, "a").backends.iter().all(|backend| backend.verified == Some(true)));
+    assert!(!is_true(&status(&world, "a").conditions, "BackendFaulty"));
+
+    say(&mut world, "a", &["vulkan-f32-r1-x", "vulkan-int8-r2-x"]);
+    world.report(SegmentPhase::Failed);
+    world.settle();
+    assert_eq!(classes(&world), ["cpu-f32-r1/f16/kv-f16"]);
+    assert_eq!(world.failures("a"), [], "the phone has not failed");
+    let after = status(&world, "a");
+    assert_eq!(
+        after.backends.iter().map(|backend| backend.verified.unwrap()).collect::<Vec<_>>(),
+        [true, true, false, false]
+    );
+    assert!(after.backends[2].fault.as_ref().unwrap().contains("2 where 1"));
+    assert!(is_true(&after.conditions, "BackendFaulty") && world.has_told("BackendFaulty"));
+
+    // A controller that starts anew has the word of its Phone until it hears of it again.
+    world.phone("a").heartbeat = None;
+    assert_eq!(world.phone("a").fault_of("vulkan-f32-r1-x"), Some("a layer gives 2 where 1 is right"));
+    assert_eq!(world.phone("a").fault_of("cpu-f32-r1"), None);
+    // Another life of the agent has asked anew.
+    world.phone("a").join.as_mut().unwrap().instance = "another".into();
+    assert_eq!(world.phone("a").fault_of("vulkan-f32-r1-x"), None);
+}
+
+/// A device that came to nothing has no class, and no speed to plan with.
+#[test]
+fn a_gpu_that_does_not_open_is_told_beside_what_the_phone_has() {
+    let mut world = three_phones();
+    let fault = BackendFault {
+        backend: "vulkan".into(),
+        device: String::new(),
+        numerics: String::new(),
+        reason: "it was not measured within 60s".into(),
+    };
+    world.phone("a").heartbeat.get_or_insert_default().faults = Some(vec![fault]);
+    world.settle();
+    let status = world.observed.phones["a"].object.clone().unwrap().status.clone().unwrap();
+    let gpu = status.backends.last().unwrap();
+    assert_eq!((gpu.name.as_str(), gpu.numerics.as_ref(), gpu.verified), ("vulkan", None, Some(false)));
+    assert!(is_true(&status.conditions, "BackendFaulty"));
+    assert!(world.phone("a").fault_of("cpu-f32-r1").is_none());
 }

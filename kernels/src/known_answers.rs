@@ -1,0 +1,280 @@
+//! Known answers: a tiny layer and a few products, whose values the oracle knows. A device that gives others computes wrongly, whatever it serves.
+//!
+//! Public reports tell of GPUs that do, some only with one driver, some only after a while ([`quirks`](crate::vulkan::quirks) names them).
+//! What is asked lies in the engine beside what it serves, and so goes through the same kernels, queue and memory.
+
+use std::sync::Arc;
+
+use crate::cpu::CpuEngine;
+use crate::cpu::order::Order;
+use crate::engine::{Arithmetic, Backend, Engine, EngineError};
+use crate::kv_type::KvType;
+use crate::ops::rope::frequencies;
+use crate::ops::{
+    Activation, ActivationRounding, Attention, EmbedRows, GateUp, Matmul, RmsNorm, RopeKvWrite, RopeStyle, RoundRows,
+    Turn,
+};
+use crate::recording::{BufferId, KvLayout, MatrixId, Recording, Row};
+use crate::weight_type::WeightType;
+
+/// What one engine is asked, and what is right.
+pub struct KnownAnswers {
+    questions: Vec<Question>,
+}
+
+struct Question {
+    what: String,
+    recording: Recording,
+    answers: Vec<f32>,
+    /// By how much an answer may be off, in parts of the largest of them: what the roundings of an arithmetic can do.
+    tolerance: f32,
+}
+
+// A layer that has all of one: two heads that share a key head, a gate, and a head of few tokens.
+const HIDDEN: usize = 64;
+const HEAD_SIZE: usize = 32;
+const HEADS: usize = 2;
+const QKV: usize = (HEADS + 2) * HEAD_SIZE;
+const TOKENS: usize = 32;
+/// What the layer's matrices are: it is in nearly every file, alone or beside others.
+const LAYER_TYPE: WeightType = WeightType::Q4_0;
+/// A prompt, and the token after it.
+const STEPS: [&[u32]; 2] = [&[3, 17, 8, 30], &[11]];
+/// A product: whole blocks of every type.
+const OUTPUTS: usize = 32;
+const INPUTS: usize = 256;
+/// Products of one row and of as many as a kernel takes at once.
+const ROWS: [usize; 2] = [1, 4];
+
+// === impl KnownAnswers ===
+
+impl KnownAnswers {
+    /// The largest part by which an answer may be off.
+    pub const TOLERANCE: f32 = 0.02;
+
+    /// Puts into the engine, which is of this backend, what it is to be asked: about matrices of these types, and a cache of that one. A few
+    /// hundred KB.
+    ///
+    /// # Errors
+    /// When the engine does not take it.
+    pub fn load(
+        engine: &mut dyn Engine,
+        backend: Backend,
+        weight_types: &[WeightType],
+        kv_type: KvType,
+    ) -> Result<Self, EngineError> {
+        let (arithmetic, order) = match backend {
+            Backend::Cpu { arithmetic, .. } => (arithmetic, Order::Processor),
+            Backend::Vulkan { arithmetic } => (arithmetic, Order::Vulkan),
+        };
+        let mut oracle = match arithmetic {
+            Arithmetic::F32 => CpuEngine::reference(),
+            Arithmetic::Int8 => CpuEngine::int8_reference(order)?,
+        };
+        let mut questions = Vec::new();
+        for asked in [questions_of_layer, questions_of_products] {
+            let right = asked(&mut oracle, weight_types, kv_type)?;
+            for ((what, recording), (_, of_oracle)) in asked(engine, weight_types, kv_type)?.into_iter().zip(right) {
+                let answers = oracle.run(&of_oracle)?;
+                questions.push(Question { what, recording, answers, tolerance: tolerance(arithmetic) });
+            }
+        }
+        Ok(Self { questions })
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// [`EngineError::Wrong`] when an answer is, and whatever keeps the engine from answering.
+    pub fn ask(&self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        for Question { what, recording, answers, tolerance } in &self.questions {
+            let found = engine.run(recording)?;
+            let largest = answers.iter().fold(0.0_f32, |largest, answer| largest.max(answer.abs()));
+            let is_off = |(found, right): (&f32, &f32)| {
+                // What is no number is never near.
+                let is_near = (found - right).abs() <= tolerance * largest;
+                (!is_near).then_some((*found, *right))
+            };
+            let wrong = answers.len() != found.len();
+            let off = found.iter().zip(answers).find_map(is_off).or(wrong.then_some((f32::NAN, f32::NAN)));
+            if let Some((found, right)) = off {
+                return Err(EngineError::Wrong { what: what.clone(), found, right });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A rounding of an activation to 8 bits that goes the other way is one part in 254 of it; in f32 only the rounding between layers is told.
+fn tolerance(arithmetic: Arithmetic) -> f32 {
+    match arithmetic {
+        Arithmetic::F32 => KnownAnswers::TOLERANCE / 10.0,
+        Arithmetic::Int8 => KnownAnswers::TOLERANCE,
+    }
+}
+
+/// A prompt and the token after it, through a layer and its head.
+fn questions_of_layer(
+    engine: &mut dyn Engine,
+    _: &[WeightType],
+    kv_type: KvType,
+) -> Result<Vec<(String, Recording)>, EngineError> {
+    let mut made = Made::new(1);
+    let table = made.matrix(engine, WeightType::F16, TOKENS, HIDDEN)?;
+    let qkv_weight = made.matrix(engine, LAYER_TYPE, QKV, HIDDEN)?;
+    let out_weight = made.matrix(engine, LAYER_TYPE, HIDDEN, HEADS * HEAD_SIZE)?;
+    let gate_up = made.matrix(engine, LAYER_TYPE, 2 * HIDDEN, HIDDEN)?;
+    let down = made.matrix(engine, LAYER_TYPE, HIDDEN, HIDDEN)?;
+    let head = made.matrix(engine, LAYER_TYPE, TOKENS, HIDDEN)?;
+    let norm = engine.load_vector(&made.values(HIDDEN))?;
+    let most = STEPS[0].len();
+    let n_positions = STEPS.iter().map(|tokens| tokens.len()).sum();
+    let layout = KvLayout { n_slots: 1, n_positions, kv_width: HEAD_SIZE, kv_type };
+    let [x, normed, q, attended] = buffers(engine, most * HIDDEN)?;
+    let [qkv, gated] = buffers(engine, most * QKV)?;
+    let [k_cache, v_cache] = buffers(engine, layout.len())?;
+    let logits = engine.alloc(most * TOKENS)?;
+    let frequencies: Arc<[f64]> = frequencies(10_000.0, HEAD_SIZE).into();
+    let turn = Turn { style: RopeStyle::Halves, frequencies, magnitude: 1.0 };
+
+    let mut questions = Vec::new();
+    let mut first_position = 0;
+    for tokens in STEPS {
+        let n_rows = tokens.len();
+        let rms_norm = || RmsNorm { x, first_row: 0, weight: norm, eps: 1e-5, width: HIDDEN, n_rows, out: normed };
+        let product = |weight: MatrixId, from: BufferId, residual: Option<BufferId>, out: BufferId| Matmul {
+            weight,
+            x: from,
+            first_row: 0,
+            n_rows,
+            bias: None,
+            residual,
+            out,
+        };
+        let positions = first_position..first_position + n_rows as u32;
+        first_position = positions.end;
+        let mut recording = Recording::new(positions.map(|position| Row { slot: 0, position }).collect());
+        recording.push(EmbedRows { table, tokens: tokens.to_vec(), scale: 1.0, adds: false, out: x });
+        recording.push(rms_norm());
+        recording.push(product(qkv_weight, normed, None, qkv));
+        recording.push(RopeKvWrite {
+            qkv,
+            n_heads: HEADS,
+            n_kv_heads: 1,
+            head_size: HEAD_SIZE,
+            turn: Some(turn.clone()),
+            q,
+            k_cache,
+            v_cache,
+            layout,
+        });
+        recording.push(Attention {
+            q,
+            k_cache,
+            v_cache,
+            layout,
+            n_heads: HEADS,
+            n_kv_heads: 1,
+            head_size: HEAD_SIZE,
+            scale: (HEAD_SIZE as f32).sqrt().recip(),
+            cap: None,
+            window: None,
+            lengths: None,
+            bias: None,
+            sinks: None,
+            out: attended,
+        });
+        recording.push(product(out_weight, attended, Some(x), x));
+        recording.push(rms_norm());
+        recording.push(GateUp { function: Activation::Silu, weight: gate_up, x: normed, n_rows, out: gated });
+        recording.push(product(down, gated, Some(x), x));
+        recording.push(RoundRows { x, width: HIDDEN, n_rows, to: ActivationRounding::F16 });
+        recording.push(rms_norm());
+        recording.push(product(head, normed, None, logits));
+        recording.readback(logits, 0..n_rows * TOKENS);
+        let rows = if n_rows == 1 { "a row" } else { "several rows" };
+        questions.push((format!("a layer and its head, of {rows}"), recording));
+    }
+    Ok(questions)
+}
+
+/// Products with a matrix of each type.
+fn questions_of_products(
+    engine: &mut dyn Engine,
+    weight_types: &[WeightType],
+    _: KvType,
+) -> Result<Vec<(String, Recording)>, EngineError> {
+    let mut made = Made::new(2);
+    let most = ROWS[1];
+    let x = engine.alloc(most * INPUTS)?;
+    engine.write(x, 0, &made.values(most * INPUTS))?;
+    let out = engine.alloc(most * OUTPUTS)?;
+    let mut questions = Vec::new();
+    for &weight_type in weight_types {
+        let weight = made.matrix(engine, weight_type, OUTPUTS, INPUTS)?;
+        for n_rows in ROWS {
+            let mut recording = Recording::default();
+            recording.push(Matmul { weight, x, first_row: 0, n_rows, bias: None, residual: None, out });
+            recording.readback(out, 0..n_rows * OUTPUTS);
+            questions.push((format!("a product of {} with {n_rows} rows", weight_type.name()), recording));
+        }
+    }
+    Ok(questions)
+}
+
+fn buffers<const N: usize>(engine: &mut dyn Engine, len: usize) -> Result<[BufferId; N], EngineError> {
+    let mut buffers = [engine.alloc(len)?; N];
+    for buffer in buffers.iter_mut().skip(1) {
+        *buffer = engine.alloc(len)?;
+    }
+    Ok(buffers)
+}
+
+/// Numbers that look like chance and are the same each time (Marsaglia 2003, xorshift).
+struct Made(u64);
+
+// === impl Made ===
+
+impl Made {
+    fn new(seed: u64) -> Self {
+        Self(0x9e37_79b9_7f4a_7c15 ^ seed)
+    }
+
+    fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// From −1 to 1.
+    fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    /// A matrix of blocks whose values are of a size that weights have: any bytes of which that is true.
+    fn matrix(
+        &mut self,
+        engine: &mut dyn Engine,
+        weight_type: WeightType,
+        n_rows: usize,
+        n_cols: usize,
+    ) -> Result<MatrixId, EngineError> {
+        let (n_values, n_bytes) = weight_type.block();
+        let (mut values, mut block) = (vec![0.0; n_values], vec![0; n_bytes]);
+        let mut ggml = Vec::with_capacity(n_rows * n_cols / n_values * n_bytes);
+        for _ in 0..n_rows * n_cols / n_values {
+            loop {
+                block.fill_with(|| self.bits() as u8);
+                weight_type.dequantise(&block, &mut values);
+                let is_number = values.iter().all(|value| value.is_finite());
+                let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                if is_number && (0.05..1.0).contains(&largest) {
+                    break;
+                }
+            }
+            ggml.extend_from_slice(&block);
+        }
+        engine.load_matrix(weight_type, n_rows, n_cols, &ggml)
+    }
+}
