@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers test test-arm check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-arm check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -48,6 +48,11 @@ bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first
 	scripts/peers.sh
 	cargo run --example random_model -- llama $(RANDOM_LLAMA) 8 1024 16 1024
 	cargo bench --workspace --bench peers --profile dev
+
+bench-peers-avx2: setup-tests build ## the same with both kept to AVX2
+	scripts/peers.sh avx2
+	cargo run --example random_model -- llama $(RANDOM_LLAMA) 8 1024 16 1024
+	POLYPHONY_LANES=avx2 BENCH_ONLY=thread cargo bench --workspace --bench peers --profile dev
 
 test: setup-tests build ## run every test; with POLYPHONY_NO_SKIP=1 what this machine cannot run fails instead of being skipped
 	cargo test --workspace

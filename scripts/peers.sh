@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Builds llama.cpp, to measure beside it, from the PyPI source package `llama-cpp-python`, into $POLYPHONY_CACHE/peers; about 15
 # minutes on two cores, once. Then writes the models that `make bench-peers` reads, each re-quantised by llama.cpp itself.
+#
+# scripts/peers.sh [avx2|vulkan]…: builds one that knows no more than AVX2, or one for Vulkan, beside it. For Vulkan $VULKAN_HEADERS names a folder
+# with `include` and `share` of newer headers than Debian 12's: those of a later Debian's libvulkan-dev and spirv-headers, unpacked.
 set -euo pipefail
 
 readonly PACKAGE=llama-cpp-python==0.3.36
@@ -17,29 +20,66 @@ die() {
 cache=${POLYPHONY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/polyphony}
 peers=$cache/peers
 build=$peers/build
+readonly SOURCE=$peers/llama_cpp_python-${PACKAGE#*==}
 mkdir -p "$peers"
 command -v python3 >/dev/null && command -v c++ >/dev/null ||
     die "python3 and a C++ compiler are needed: on Debian \`apt-get install python3-venv g++\` as root"
 
-if [[ ! -x $build/bin/llama-bench || ! -x $build/bin/llama-batched-bench || ! -x $build/bin/llama-quantize ]]; then
+PATH=$peers/venv/bin:$PATH
+
+# The tools and the source, once.
+fetch() {
     [[ -x $peers/venv/bin/ninja ]] || {
         python3 -m venv "$peers/venv"
         "$peers/venv/bin/pip" install --quiet cmake ninja scikit-build-core
     }
-    PATH=$peers/venv/bin:$PATH
-    archive=$peers/llama_cpp_python-${PACKAGE#*==}.tar.gz
+    local archive=$SOURCE.tar.gz
     if [[ ! -f $archive ]]; then
         say "fetching $PACKAGE, 77 MB; once"
         pip download --quiet --no-deps --no-binary llama-cpp-python --no-build-isolation --dest "$peers" "$PACKAGE"
     fi
     printf '%s  %s\n' "$SHA256" "$archive" | sha256sum --check --status - ||
         die "$archive is not what was expected; delete it and start again"
-    tar -xzf "$archive" -C "$peers"
-    say "building llama.cpp for this processor; about 15 minutes on two cores, once"
-    cmake -S "${archive%.tar.gz}/vendor/llama.cpp" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_RPC=ON \
-        -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_UI=OFF -DBUILD_SHARED_LIBS=ON >"$peers/log"
-    ninja -C "$build" llama-bench llama-batched-bench llama-quantize >>"$peers/log" || die "it does not build: see $peers/log"
-fi
+    [[ -d $SOURCE ]] || {
+        # Beside its place first: what is there is whole.
+        local unpacked
+        unpacked=$(mktemp -d -p "$peers")
+        tar -xzf "$archive" -C "$unpacked"
+        mv -- "$unpacked/${SOURCE##*/}" "$SOURCE"
+        rmdir -- "$unpacked"
+    }
+}
+
+# build FOLDER PROGRAMS FLAG…: what is not built yet.
+build() {
+    local folder=$peers/$1 programs=$2 missing=0
+    for program in $programs; do [[ -x $folder/bin/$program ]] || missing=1; done
+    ((missing)) || return 0
+    fetch
+    say "building llama.cpp into $1; about 15 minutes on two cores, once"
+    cmake -S "$SOURCE/vendor/llama.cpp" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \
+        -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_UI=OFF -DBUILD_SHARED_LIBS=ON "${@:3}" >"$peers/log" || die "cmake fails: see $peers/log"
+    # shellcheck disable=SC2086
+    ninja -C "$folder" $programs >>"$peers/log" || die "it does not build: see $peers/log"
+}
+
+build build "llama-bench llama-batched-bench llama-quantize" -DGGML_NATIVE=ON -DGGML_RPC=ON
+for kind in "$@"; do
+    case $kind in
+        avx2)
+            build build-avx2 "llama-bench llama-batched-bench" -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON
+            ;;
+        vulkan)
+            headers=${VULKAN_HEADERS:?name a folder of Vulkan headers, as above}
+            command -v glslc >/dev/null || die "glslc is needed: on Debian \`apt-get install glslc\` as root"
+            spirv=$(dirname "$(find "$headers" -name SPIRV-HeadersConfig.cmake -print -quit)")
+            library=$(find /usr/lib -name 'libvulkan.so*' -print -quit)
+            build build-vulkan llama-bench -DGGML_NATIVE=ON -DGGML_VULKAN=ON "-DVulkan_INCLUDE_DIR=$headers/include" \
+                "-DVulkan_LIBRARY=$library" "-DSPIRV-Headers_DIR=$spirv"
+            ;;
+        *) die "$kind is none of avx2 and vulkan" ;;
+    esac
+done
 
 [[ -f $cache/models/$SOURCE_MODEL ]] || die "$SOURCE_MODEL is missing: \`make setup\` fetches it"
 for quantisation in Q4_0 Q4_K_M Q8_0; do

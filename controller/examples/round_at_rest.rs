@@ -155,6 +155,7 @@ fn phone(n: usize) -> PhoneSeen {
         numerics: "cpu-int8".into(),
         gflops,
         batch_gflops: 2.0 * gflops,
+        prefill_gflops: 0.0,
         gigabytes_per_second: gflops / 5.0,
     };
     let join = Join {

@@ -122,6 +122,16 @@ pub enum EngineError {
     Read(#[source] std::io::Error),
     #[error("vulkan device: {0}: use the cpu backend if it stays")]
     Device(String),
+    #[error("the device has no memory left: {0}: give segments less of it, or use the cpu backend")]
+    OutOfMemory(String),
+    #[error("the device is lost, or hangs: {0}: use another backend, or start anew")]
+    Lost(String),
+    #[error("nothing is computed on this device any more: {reason}")]
+    SetAside { reason: String },
+    #[error(
+        "nothing that is left to this phone computes rightly: {0}; update its drivers, or leave it another --backend"
+    )]
+    NoneRight(String),
     #[error(
         "{what} gives {found} where {right} is right: the device computes wrongly; update its driver, or use another backend"
     )]

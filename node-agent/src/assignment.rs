@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyphony_kernels::Backend;
 use polyphony_model::{Holds, LayerRange};
 use polyphony_protocol::hub::{self, Assignment};
 use tokio::sync::watch;
@@ -23,7 +22,6 @@ use crate::budget::Budget;
 use crate::class::Class;
 use crate::metrics::Metrics;
 use crate::serve::compute::{Attachment, Compute, Skip};
-use crate::serve::faults::Broken;
 use crate::serve::kv_transfer::Puller;
 use crate::serve::links::Links;
 use crate::serve::members::{Member, Members};
@@ -166,12 +164,16 @@ async fn serve(
     loop {
         let hub::Holds { embedding, from, to, head } = first.holds;
         let span = tracing::info_span!("segment_load", segment = %first.name, embedding, from, to, head);
-        match settle(context, &first, entry, hold, cancel).instrument(span.clone()).await {
+        let settled = async {
+            tokio::select! {
+                settled = settle(context, &first, entry, hold, cancel) => settled,
+                // What a load waits for on a device that hangs may never come.
+                reason = set_aside(context, &first) => Err(LoadError::SetAside { reason }),
+            }
+        };
+        match settled.instrument(span.clone()).await {
             Ok(resident) => {
-                let Broken { why, is_of_backend } = stay(context, assignment, entry, cancel, resident).await;
-                if is_of_backend {
-                    set_aside(context, &first, &why);
-                }
+                let why = stay(context, assignment, entry, cancel, resident).await;
                 tracing::error!(segment = %first.name, %why, "the segment no longer computes; it is loaded anew");
                 context.members.remove(first.ring, first.generation, &why);
                 entry.set_failed(why);
@@ -195,7 +197,7 @@ async fn stay(
     entry: &Arc<Entry>,
     cancel: &CancellationToken,
     resident: Arc<Resident>,
-) -> Broken {
+) -> String {
     let first = assignment.borrow().clone();
     let links = Links::of_assignment(&first);
     let shape = shape_of(context, &first, &resident);
@@ -219,8 +221,7 @@ async fn stay(
     entry.set_room(first.holds.to.saturating_sub(first.holds.from) as usize, resident.capacity.n_slots);
     let compute = match resident.thread.attach(attachment).await {
         Ok(compute) => compute,
-        // Whether it hangs, others that wait for it find out.
-        Err(error) => return Broken { why: error.to_string(), is_of_backend: false },
+        Err(error) => return error.to_string(),
     };
     let _detached = DetachOnDrop(compute.clone());
     let member = Member::new(assignment.clone(), compute.clone(), entry.clone());
@@ -235,15 +236,17 @@ async fn stay(
         std::future::pending().await
     };
     tokio::select! {
-        broken = resident.thread.broken() => broken,
-        () = keep_all => Broken { why: String::new(), is_of_backend: false },
+        why = resident.thread.broken() => why,
+        why = set_aside(context, &first) => why,
+        () = keep_all => String::new(),
     }
 }
 
-/// The device behind this assignment is not used again while the agent lives.
-fn set_aside(context: &Context, assignment: &Assignment, why: &str) {
-    if let Ok(class) = Class::parse(&assignment.numerics_class) {
-        context.chosen.set_aside(&class.numerics, why);
+/// Waits until the backend of this assignment is set aside, whoever found it out; why.
+async fn set_aside(context: &Context, assignment: &Assignment) -> String {
+    match Class::parse(&assignment.numerics_class) {
+        Ok(class) => context.chosen.aside().until(class.numerics).await,
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -288,7 +291,7 @@ async fn settle(
     hold: &Hold,
     cancel: &CancellationToken,
 ) -> Result<Arc<Resident>, LoadError> {
-    let (backend, _) = computing(context, assignment)?;
+    computing(context, assignment)?;
     check_joined(assignment)?;
     let among_loaded = || {
         let resident = context.residents.find(assignment)?;
@@ -308,8 +311,7 @@ async fn settle(
     let (holds, capacity) = (owned.segment.holds(), owned.segment.capacity());
     let hidden_size = owned.segment.hidden_size();
     // A ring whose step takes longer has given its sessions back.
-    let longest_step = matches!(backend, Backend::Vulkan { .. }).then_some(context.step_deadline);
-    let thread = Thread::start(&assignment.name, owned, context.to_host.clone(), context.step_deadline, longest_step);
+    let thread = Thread::start(&assignment.name, owned, context.to_host.clone(), context.step_deadline);
     let thread = thread.map_err(|error| LoadError::Thread(format!("no thread for the segment: {error}")))?;
     let kind = Kind::of(assignment);
     Ok(context.residents.add(Resident {

@@ -3,15 +3,18 @@
 pub mod apart;
 mod aside;
 mod checked;
+mod running;
 mod sabotage;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polyphony_kernels::vulkan::quirks;
 use polyphony_kernels::{
     Arithmetic, Backend, Engine, EngineError, KnownAnswers, KvType, Matmul, Recording, WeightType,
 };
+use polyphony_model::STEP_ROWS;
 use polyphony_protocol::hub::{BackendFault, Speed};
 
 use crate::class::Class;
@@ -19,7 +22,7 @@ use crate::cpu_share::CpuShare;
 use crate::flags::BackendChoice;
 
 use apart::Measured;
-use checked::Checked;
+use checked::{Checked, Terms};
 
 pub use aside::Aside;
 pub use sabotage::Sabotage;
@@ -58,13 +61,14 @@ const ARITHMETICS: [Arithmetic; 2] = [Arithmetic::F32, Arithmetic::Int8];
 const ASKED: [WeightType; 2] = [WeightType::Q4_0, WeightType::F32];
 
 /// Raised when kernels have become faster, so that what was measured of slower ones is measured anew.
-const KERNELS: u32 = 2;
+const KERNELS: u32 = 3;
 /// The products whose arithmetic is measured, outputs and inputs: query, key and value, gate and up, and down of a small model. Their
 /// 1.8 MB of weights lie in any cache.
 const SHAPES: [(usize, usize); 3] = [(960, 576), (3072, 576), (576, 1536)];
 const MEASURE_FOR: Duration = Duration::from_millis(120);
-/// Rows of activations of the second of the measured steps.
+/// Rows of activations of the measured steps: of one session, of some, and of a chunk of a prompt.
 const BATCH_ROWS: usize = 4;
+const ROWS: [usize; 3] = [1, BATCH_ROWS, STEP_ROWS as usize];
 /// The smallest share of a core that a phone of a lab has.
 const LEAST_SHARE: f64 = 0.1;
 /// Bytes of 32 weights of Q4_0.
@@ -113,7 +117,8 @@ impl Chosen {
         }
     }
 
-    /// A new engine of this kind for matrices of these types and caches of that one. It is asked for known answers now, and now and then.
+    /// A new engine of this kind for matrices of these types and caches of that one. It is asked for known answers now, and now and then; on a
+    /// GPU whatever takes longer than `longest_run` hangs.
     ///
     /// # Errors
     /// When the device does not open any more, or [`EngineError::Wrong`].
@@ -122,13 +127,18 @@ impl Chosen {
         backend: Backend,
         weight_types: &[WeightType],
         kv_type: KvType,
+        longest_run: Duration,
     ) -> Result<Box<dyn Engine>, EngineError> {
         let engine = open(backend, &self.cache, self.share.as_ref(), self.sabotage.as_ref())?;
-        let numerics = engine.numerics();
-        let chosen = self.clone();
-        let set_aside = move |why: &EngineError| chosen.set_aside(&numerics, &why.to_string());
         let is_suspect = self.sabotage.is_some() || quirks::of(&engine.device()).next().is_some();
-        Checked { engine, aside: self.aside.clone(), is_suspect, set_aside }.keep(backend, weight_types, kv_type)
+        let (chosen, numerics) = (self.clone(), engine.numerics());
+        let terms = Terms {
+            aside: self.aside.clone(),
+            is_suspect,
+            longest_run: matches!(backend, Backend::Vulkan { .. }).then_some(longest_run),
+            set_aside: Arc::new(move |why| chosen.set_aside(&numerics, why)),
+        };
+        Ok(Box::new(Checked::keep(engine, terms, backend, (weight_types, kv_type), Instant::now)?))
     }
 }
 
@@ -194,22 +204,32 @@ pub fn choose(choice: BackendChoice, how: &Measuring) -> Result<Chosen, EngineEr
                     (cpu, Vec::new())
                 }
                 // What it is nobody knows: it has not come so far.
-                Err(error) => (cpu, vec![fault("vulkan", "", "", &error)]),
+                Err(error @ EngineError::Lost(_)) => (cpu, vec![fault("vulkan", "", "", &error)]),
+                Err(error) => {
+                    tracing::warn!(%error, "the GPU cannot be used: going on with the CPU backend");
+                    (cpu, Vec::new())
+                }
             }
         }
     };
+    // Whoever is wrong in one arithmetic is believed in none.
+    let wrong: Vec<(&str, String)> = found
+        .iter()
+        .filter_map(|found| Some((name(found.backend), found.measured.verdict.as_ref().err()?.clone())))
+        .collect();
     let mut candidates = Vec::new();
     for Found { backend, measured: Measured { device, numerics, verdict } } in found {
         let name = name(backend);
-        match verdict {
-            Ok(speed) => candidates.push(Candidate { backend, name, device, numerics, speed }),
-            Err(why) => faults.push(fault(name, &device, &numerics, &why)),
+        match (verdict, wrong.iter().find(|(of, _)| *of == name)) {
+            (Ok(speed), None) => candidates.push(Candidate { backend, name, device, numerics, speed }),
+            (Err(why), _) => faults.push(fault(name, &device, &numerics, &why)),
+            (Ok(_), Some((_, why))) => faults.push(fault(name, &device, &numerics, why)),
         }
     }
     if candidates.is_empty() {
         let whys: Vec<String> =
             faults.into_iter().map(|fault| format!("{}: {}", fault.numerics, fault.reason)).collect();
-        return Err(EngineError::Device(format!("nothing here computes rightly: {}", whys.join("; "))));
+        return Err(EngineError::NoneRight(whys.join("; ")));
     }
     let aside = Aside::default();
     faults.into_iter().for_each(|fault| aside.set(fault));
@@ -299,13 +319,13 @@ impl Measuring {
             return Ok(Speed { numerics, ..speed });
         }
         let share_now = share.map(CpuShare::now);
-        let [gflops, batch_gflops] = measure_arithmetic(engine, share_now)?;
+        let [gflops, batch_gflops, prefill_gflops] = measure_arithmetic(engine, share_now)?;
         let gigabytes_per_second = match memory_speed {
             Some(known) => known,
             None => measure_memory(engine, share_now, n_matrices)?,
         };
         let backend = name.to_owned();
-        let speed = Speed { backend, device, numerics, gflops, batch_gflops, gigabytes_per_second };
+        let speed = Speed { backend, device, numerics, gflops, batch_gflops, prefill_gflops, gigabytes_per_second };
         if share.is_none() {
             remember(&place, &speed);
         }
@@ -332,7 +352,8 @@ fn remembered_name(device: &str, n_matrices: usize) -> String {
 fn remembered(place: &Path, name: &str, device: &str) -> Option<Speed> {
     let speed: Speed = serde_json::from_slice(&std::fs::read(place).ok()?).ok()?;
     let is_speed = |figure: f64| figure.is_finite() && figure > 0.0;
-    let sound = [speed.gflops, speed.batch_gflops, speed.gigabytes_per_second].into_iter().all(is_speed);
+    let sound =
+        [speed.gflops, speed.batch_gflops, speed.prefill_gflops, speed.gigabytes_per_second].into_iter().all(is_speed);
     (sound && speed.backend == name && speed.device == device).then_some(speed)
 }
 
@@ -353,20 +374,21 @@ fn streamed_matrices(memory_bytes: u64) -> usize {
     usize::try_from(fit).unwrap_or(usize::MAX).clamp(1, STREAMED_MATRICES)
 }
 
-/// 10^9 operations a second of Q4_0 matrix-vector products, and the same with four rows at once: the fastest of some repetitions, in
+/// 10^9 operations a second of Q4_0 matrix-vector products, and the same with each number of rows at once: the fastest of some repetitions, in
 /// turn, since agents of one machine that start at once disturb each other.
 ///
 /// With a share there are rests between, as the turns of others are in a ring, so that every phone of a lab, and a whole core too,
 /// computes in the rhythm of the least: equally cold, equally often, and seldom at the same moment as another.
-fn measure_arithmetic(engine: &mut dyn Engine, share: Option<f64>) -> Result<[f64; 2], EngineError> {
+fn measure_arithmetic(engine: &mut dyn Engine, share: Option<f64>) -> Result<[f64; ROWS.len()], EngineError> {
     const REPEATS: usize = 4;
-    let mut recordings = [Recording::new(Vec::new()), Recording::new(Vec::new())];
+    let mut recordings = ROWS.map(|_| Recording::new(Vec::new()));
     let mut n_weights = 0;
     for (rows, columns) in SHAPES {
         let ggml = vec![0x11; rows * columns / 32 * GROUP_BYTES];
         let weight = engine.load_matrix(WeightType::Q4_0, rows, columns, &ggml)?;
-        let (x, out) = (engine.alloc(BATCH_ROWS * columns)?, engine.alloc(BATCH_ROWS * rows)?);
-        for (recording, n_rows) in recordings.iter_mut().zip([1, BATCH_ROWS]) {
+        let most = ROWS[ROWS.len() - 1];
+        let (x, out) = (engine.alloc(most * columns)?, engine.alloc(most * rows)?);
+        for (recording, n_rows) in recordings.iter_mut().zip(ROWS) {
             for _ in 0..REPEATS {
                 recording.push(Matmul { weight, x, first_row: 0, n_rows, bias: None, residual: None, out });
             }
@@ -380,15 +402,14 @@ fn measure_arithmetic(engine: &mut dyn Engine, share: Option<f64>) -> Result<[f6
     }
     let window = share.map_or(MEASURE_FOR, |_| MEASURE_FOR.div_f64(LEAST_SHARE));
     let began = Instant::now();
-    let mut fastest = [Duration::MAX; 2];
+    let mut fastest = [Duration::MAX; ROWS.len()];
     while began.elapsed() < window {
         for (recording, fastest) in recordings.iter().zip(&mut fastest) {
             *fastest = timed(engine, recording, share)?.min(*fastest);
         }
     }
-    let [one, four] = fastest.map(|fastest| fastest.as_secs_f64());
-    let gflops = |n_rows: usize, seconds: f64| (2 * n_rows * n_weights) as f64 / seconds / 1e9;
-    Ok([gflops(1, one), gflops(BATCH_ROWS, four)])
+    let gflops = |at: usize| (2 * ROWS[at] * n_weights) as f64 / fastest[at].as_secs_f64() / 1e9;
+    Ok(std::array::from_fn(gflops))
 }
 
 /// 10^9 bytes of weights a second that a matrix-vector product reads from memory, where they do not fit into a cache: the fastest of a
@@ -514,7 +535,10 @@ mod tests {
         for class in ["cpu-f32-r1/f16/kv-f16", "cpu-int8-r2/f32/kv-f32"] {
             let class = Class::parse(class).unwrap();
             let candidate = both.of(&class).unwrap();
-            assert_eq!(both.open(candidate.backend, &[], class.kv_type).unwrap().numerics(), class.numerics);
+            assert_eq!(
+                both.open(candidate.backend, &[], class.kv_type, Duration::from_secs(60)).unwrap().numerics(),
+                class.numerics
+            );
         }
         assert!(both.of(&Class::parse("cpu-f32-r9/f16/kv-f16").unwrap()).is_none());
         let one = choose(BackendChoice::CpuInt8, &how).unwrap();

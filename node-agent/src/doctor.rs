@@ -52,21 +52,21 @@ fn text(memory: &str, speeds: &[Speed], faults: &[BackendFault]) -> String {
             );
         }
     }
-    let mut rows = vec![["CLASS", "ANSWERS", "GFLOP/S", "OF 4 ROWS", "GB/S"].map(str::to_owned)];
+    let mut rows = vec![["CLASS", "ANSWERS", "GFLOP/S", "OF 4 ROWS", "OF A PROMPT", "GB/S"].map(str::to_owned)];
     for speed in speeds {
-        let [one, four, bytes] =
-            [speed.gflops, speed.batch_gflops, speed.gigabytes_per_second].map(|figure| format!("{figure:.2}"));
-        rows.push([speed.numerics.clone(), "known".to_owned(), one, four, bytes]);
+        let figures = [speed.gflops, speed.batch_gflops, speed.prefill_gflops, speed.gigabytes_per_second];
+        let [one, four, prompt, bytes] = figures.map(|figure| format!("{figure:.2}"));
+        rows.push([speed.numerics.clone(), "known".to_owned(), one, four, prompt, bytes]);
     }
     for fault in faults {
         let class = if fault.numerics.is_empty() { &fault.backend } else { &fault.numerics };
-        rows.push([class.as_str(), "WRONG", "-", "-", "-"].map(str::to_owned));
+        rows.push([class.as_str(), "WRONG", "-", "-", "-", "-"].map(str::to_owned));
     }
     text.push('\n');
-    let widths = [0, 1, 2, 3].map(|at: usize| rows.iter().map(|row| row[at].len()).max().unwrap_or(0));
-    for [class, answers, one, four, bytes] in rows {
-        let [a, b, c, d] = widths;
-        line(&mut text, format_args!("{class:a$}   {answers:b$}   {one:>c$}   {four:>d$}   {bytes}"));
+    let widths = [0, 1, 2, 3, 4].map(|at: usize| rows.iter().map(|row| row[at].len()).max().unwrap_or(0));
+    for [class, answers, one, four, prompt, bytes] in rows {
+        let [a, b, c, d, e] = widths;
+        line(&mut text, format_args!("{class:a$}   {answers:b$}   {one:>c$}   {four:>d$}   {prompt:>e$}   {bytes}"));
     }
     for fault in faults {
         let class = if fault.numerics.is_empty() { &fault.backend } else { &fault.numerics };
@@ -92,6 +92,7 @@ mod tests {
             numerics: "cpu-f32-r1".into(),
             gflops: 12.0,
             batch_gflops: 34.5,
+            prefill_gflops: 80.0,
             gigabytes_per_second: 9.25,
         };
         let fault = BackendFault {
@@ -108,9 +109,9 @@ Device   cpu (8 threads, dotprod)
 Device   vulkan Adreno (TM) 840 (driver)
          others report: a fourth of all runs wrong with near-square workgroups (pytorch/executorch#22327); it is asked more often
 
-CLASS                  ANSWERS   GFLOP/S   OF 4 ROWS   GB/S
-cpu-f32-r1             known       12.00       34.50   9.25
-vulkan-f32-r2-adreno   WRONG           -           -   -
+CLASS                  ANSWERS   GFLOP/S   OF 4 ROWS   OF A PROMPT   GB/S
+cpu-f32-r1             known       12.00       34.50         80.00   9.25
+vulkan-f32-r2-adreno   WRONG           -           -             -   -
 
 vulkan-f32-r2-adreno is not used: a layer gives 2 where 1 is right
 "

@@ -50,7 +50,7 @@ pub fn draw(logits: &[f32], options: &SessionOptions, position: u32) -> Result<D
         return Ok(Drawn { token, logprob: 0.0, top: Vec::new() });
     }
     let largest = logits[argmax(logits) as usize];
-    let (_, total) = Weights { largest, temperature: 1.0 }.total(logits, 0.0);
+    let total = Weights { largest, temperature: 1.0 }.total(logits, 0.0);
     let normalizer = f64::from(largest) + libm::log(total);
     let logprob_of = |token: u32| (f64::from(logits[token as usize]) - normalizer) as f32;
     let top = likeliest(logits, n_top).into_iter().map(|token| (token, logprob_of(token))).collect();

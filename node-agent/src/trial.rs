@@ -2,7 +2,7 @@
 //!
 //! Its rows go to the first slot, whose KV cache every session overwrites from position 0 on.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use polyphony_kernels::Row;
@@ -20,13 +20,16 @@ const BATCH_ROWS: usize = 4;
 
 /// Trials of segments that are loaded at once, one after the other: each would else measure the others too.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Whoever has the turn for longer is not waited for: a driver may hang in it for ever.
+const LONGEST_TURN: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
 
 /// Runs steps of one row, of a few, and of a whole chunk, without and with logits. Where nothing decodes, prompts of as many tokens.
 ///
 /// # Errors
 /// When a step fails: the segment could not serve either.
 pub fn run(segment: &mut AnySegment) -> Result<(Shares, Figures), SegmentError> {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     let began = Instant::now();
     let timed = n_layers_timed(segment);
     let n_layers = timed.max(1) as f64;
@@ -73,6 +76,18 @@ pub fn run(segment: &mut AnySegment) -> Result<(Shares, Figures), SegmentError> 
         seconds_besides_layers: if has_head { head } else { None },
     };
     Ok((shares, figures))
+}
+
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    let began = Instant::now();
+    loop {
+        match ONE_AT_A_TIME.try_lock() {
+            Ok(turn) => return Some(turn),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if began.elapsed() > LONGEST_TURN => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
+        }
+    }
 }
 
 fn median(mut of: Vec<f64>) -> Option<f64> {

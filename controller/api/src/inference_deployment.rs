@@ -84,6 +84,15 @@ pub struct InferenceDeploymentSpec {
     /// `Throughput`: tokens a second of all sessions together, so the slowest stage or hop.
     #[serde(default)]
     pub objective: Objective,
+    /// Tokens of a typical prompt. Where it is given, the time to first token counts beside `objective`: plans are chosen, backends too, by
+    /// what an answer of 128 tokens takes together with reading its prompt. Left out, prompts count for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub prompt_tokens: Option<u32>,
+    /// How much the time to first token counts where `promptTokens` is given: 1 for what it takes, 2 for twice that, 0 for nothing.
+    #[serde(default = "full_weight")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub time_to_first_token_weight: f64,
     /// Which phones, and how many.
     #[serde(default)]
     pub placement: Placement,
@@ -102,6 +111,9 @@ pub struct InferenceDeploymentSpec {
     pub priority: i32,
 }
 
+fn full_weight() -> f64 {
+    1.0
+}
 fn one() -> u32 {
     1
 }
@@ -341,7 +353,7 @@ pub struct InferenceDeploymentStatus {
     /// What one session was measured to get of late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_tokens_per_second: Option<f64>,
-    /// What the planner expects from a prompt of 512 tokens to its first answer token.
+    /// What the planner expects from a prompt to its first answer token: one of `promptTokens`, or of 512 where the deployment does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_to_first_token_seconds: Option<f64>,
     /// How the newest plan came about.

@@ -203,6 +203,9 @@ pub struct BackendSpeed {
     /// The same with four rows at once, as of four sessions: what each further one costs follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_gflops: Option<f64>,
+    /// The same with as many rows as a chunk of a prompt has: how fast prompts are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill_gflops: Option<f64>,
     /// 10^9 bytes of weights a second that such a product reads where no cache holds them.
     pub gigabytes_per_second: f64,
     /// Whether it gives known answers: a tiny layer and products whose values are known. It is asked when the agent starts, when a segment is

@@ -9,16 +9,17 @@ const ILLS: [&str; 3] = ["BackendFaulty", "ThermalPressure", "BatteryLow"];
 
 /// One line a backend of a phone, after the headers.
 pub fn backends(phones: &[Phone]) -> Vec<Vec<String>> {
-    let headers = ["PHONE", "CLASS", "ANSWERS", "GFLOP/S", "OF 4 ROWS", "GB/S", "DEVICE"];
+    let headers = ["PHONE", "CLASS", "ANSWERS", "GFLOP/S", "OF 4 ROWS", "OF A PROMPT", "GB/S", "DEVICE"];
     let mut lines = vec![headers.map(str::to_owned).to_vec()];
     let figure = |figure: f64| if figure > 0.0 { format!("{figure:.2}") } else { "-".to_owned() };
     for phone in phones {
         let backends = phone.status.iter().flat_map(|status| &status.backends);
         lines.extend(backends.map(|backend| {
             let class = backend.numerics.as_ref().unwrap_or(&backend.name);
-            let four = backend.batch_gflops.unwrap_or_default();
-            let [one, four, bytes] = [backend.gflops, four, backend.gigabytes_per_second].map(figure);
-            vec![phone.name_any(), class.clone(), answers(backend).to_owned(), one, four, bytes, backend.device.clone()]
+            let [four, prompt] = [backend.batch_gflops, backend.prefill_gflops].map(Option::unwrap_or_default);
+            let [one, four, prompt, bytes] = [backend.gflops, four, prompt, backend.gigabytes_per_second].map(figure);
+            let (class, answers, device) = (class.clone(), answers(backend).to_owned(), backend.device.clone());
+            vec![phone.name_any(), class, answers, one, four, prompt, bytes, device]
         }));
     }
     lines
@@ -75,7 +76,7 @@ mod tests {
             "status": {
                 "backends": [
                     {"name": "cpu", "device": "cpu (avx2)", "numerics": "cpu-f32-r1", "gflops": 25.6,
-                     "batchGflops": 60.0, "gigabytesPerSecond": 9.5, "verified": true},
+                     "batchGflops": 60.0, "prefillGflops": 150.0, "gigabytesPerSecond": 9.5, "verified": true},
                     {"name": "vulkan", "device": "Mali-G720", "gflops": 0.0, "gigabytesPerSecond": 0.0,
                      "verified": false, "fault": "a layer gives 2 where 1 is right"},
                 ],
@@ -89,8 +90,8 @@ mod tests {
         }))
         .unwrap();
         let lines = backends(std::slice::from_ref(&phone));
-        assert_eq!(lines[1], ["phone-1", "cpu-f32-r1", "known", "25.60", "60.00", "9.50", "cpu (avx2)"]);
-        assert_eq!(lines[2], ["phone-1", "vulkan", "WRONG", "-", "-", "-", "Mali-G720"]);
+        assert_eq!(lines[1], ["phone-1", "cpu-f32-r1", "known", "25.60", "60.00", "150.00", "9.50", "cpu (avx2)"]);
+        assert_eq!(lines[2], ["phone-1", "vulkan", "WRONG", "-", "-", "-", "-", "Mali-G720"]);
         assert_eq!(complaints(&[phone]), ["phone-1: BackendFaulty (SetAside): vulkan is set aside"]);
     }
 

@@ -119,6 +119,8 @@ pub struct Speed {
     pub multiply_adds_per_second: f64,
     /// Of the same with four rows at once, where that was measured.
     pub batch_multiply_adds_per_second: Option<f64>,
+    /// Of the same with as many rows as a chunk of a prompt has, where that was measured.
+    pub prefill_multiply_adds_per_second: Option<f64>,
     /// Weights read by a matrix-vector product.
     pub memory_bytes_per_second: f64,
 }
@@ -192,7 +194,8 @@ impl PhoneCosts {
     ///
     /// The roofline: a step takes the longer of its arithmetic (multiply-adds ÷ speed) and its reading of weights
     /// (bytes ÷ bandwidth). A further row costs a third of what four at once take longer than one; where that was not measured, its
-    /// arithmetic alone. So does a token of a prefill chunk. Of experts a token reads those that it takes: a further row, and a token of a
+    /// arithmetic alone. A token of a prefill chunk costs its arithmetic at the speed of chunks; where that was not measured, as much as a further
+    /// row. Of experts a token reads those that it takes: a further row, and a token of a
     /// chunk, cost no less than reading those that none before them has taken. Non-positive speeds give infinite times, and the planner
     /// leaves such a phone out.
     pub fn from_speed(name: impl Into<String>, allocatable_bytes: u64, speed: &Speed, model: &ModelCosts) -> Self {
@@ -204,6 +207,11 @@ impl PhoneCosts {
                 (more / (BATCH_ROWS - 1.0)).clamp(0.0, arithmetic(multiply_adds))
             }
             None => arithmetic(multiply_adds),
+        };
+        // A chunk goes through in tiles, which a few rows do not fill.
+        let of_chunk = match speed.prefill_multiply_adds_per_second {
+            Some(prefill) => divide(model.layer_multiply_adds as f64, prefill),
+            None => further(model.layer_multiply_adds),
         };
         let (of_one, of_two) = (model.read_bytes(1), model.read_bytes(2));
         let of_chunk_token = model.experts.map_or(0.0, |of| {
@@ -221,7 +229,7 @@ impl PhoneCosts {
             seconds_embedding: 0.0,
             seconds_head: arithmetic(model.head_multiply_adds).max(reading(model.head_bytes as f64)),
             seconds_head_per_further_row: Some(further(model.head_multiply_adds)),
-            prefill_seconds_per_layer_per_token: further(model.layer_multiply_adds).max(of_chunk_token),
+            prefill_seconds_per_layer_per_token: of_chunk.max(of_chunk_token),
         }
     }
 }
@@ -261,6 +269,7 @@ mod tests {
             let speed = Speed {
                 multiply_adds_per_second: 100.0,
                 batch_multiply_adds_per_second: batch,
+                prefill_multiply_adds_per_second: None,
                 memory_bytes_per_second: 1e9,
             };
             let costs = PhoneCosts::from_speed("phone", 1, &speed, &model);
@@ -272,6 +281,24 @@ mod tests {
         assert_eq!(further(Some(1000.0)), (Some(0.0), Some(0.0)));
         assert_eq!(further(Some(50.0)), (Some(1.0), Some(10.0)));
         assert_eq!(further(None), (Some(1.0), Some(10.0)));
+    }
+
+    #[test]
+    fn a_prompt_is_read_at_the_speed_of_chunks_where_that_is_known() {
+        let model = ModelCosts { layer_bytes: vec![1; 2], layer_multiply_adds: 100, ..ModelCosts::default() };
+        let costs = |prefill| {
+            let speed = Speed {
+                multiply_adds_per_second: 100.0,
+                batch_multiply_adds_per_second: Some(160.0),
+                prefill_multiply_adds_per_second: prefill,
+                memory_bytes_per_second: 1e9,
+            };
+            PhoneCosts::from_speed("phone", 1, &speed, &model)
+        };
+        assert_eq!(costs(Some(400.0)).prefill_seconds_per_layer_per_token, 0.25);
+        assert_eq!(costs(None).prefill_seconds_per_layer_per_token, 0.5);
+        let reading = costs(Some(400.0)).reading(4.0);
+        assert_eq!((reading.seconds_per_layer, reading.seconds_per_layer_per_further_row), (2.0, Some(1.5)));
     }
 
     const EXPERTS: ExpertCosts = ExpertCosts { n_experts: 128, n_chosen: 8, layer_bytes: 1280, chunk_tokens: 32 };
@@ -295,6 +322,7 @@ mod tests {
         let speed = Speed {
             multiply_adds_per_second: 1e12,
             batch_multiply_adds_per_second: None,
+            prefill_multiply_adds_per_second: None,
             memory_bytes_per_second: 1.0,
         };
         let costs = |model: &ModelCosts| PhoneCosts::from_speed("phone", 1, &speed, model);

@@ -64,8 +64,12 @@ mod tests {
     /// Twelve layers of 1 MiB on three phones, four on each; the middle one has room for four more.
     fn between_neighbours_of(seconds_per_layer: [f64; 3]) -> (usize, usize) {
         let model = ModelCosts { layer_bytes: vec![MIB; 12], layer_multiply_adds: 1, ..ModelCosts::default() };
-        let speed =
-            Speed { multiply_adds_per_second: 1e9, batch_multiply_adds_per_second: None, memory_bytes_per_second: 1e9 };
+        let speed = Speed {
+            multiply_adds_per_second: 1e9,
+            batch_multiply_adds_per_second: None,
+            prefill_multiply_adds_per_second: None,
+            memory_bytes_per_second: 1e9,
+        };
         let phone = |seconds: f64| PhoneCosts {
             seconds_per_layer: seconds,
             ..PhoneCosts::from_speed(seconds.to_string(), 8 * MIB, &speed, &model)

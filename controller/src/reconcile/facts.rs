@@ -74,15 +74,17 @@ impl Observed {
     pub fn profile(&self, phone: &str) -> Option<Profile> {
         let seen = self.phones.get(phone)?;
         let object = seen.object.as_ref()?;
-        let speed = |gflops: f64, batch_gflops: f64, gigabytes_per_second: f64| Speed {
+        let measured = |gflops: f64| Some(three_figures(gflops) * 1e9 / 2.0).filter(|speed| *speed > 0.0);
+        let speed = |gflops: f64, batch_gflops: f64, prefill_gflops: f64, gigabytes_per_second: f64| Speed {
             multiply_adds_per_second: three_figures(gflops) * 1e9 / 2.0,
-            batch_multiply_adds_per_second: Some(three_figures(batch_gflops) * 1e9 / 2.0).filter(|speed| *speed > 0.0),
+            batch_multiply_adds_per_second: measured(batch_gflops),
+            prefill_multiply_adds_per_second: measured(prefill_gflops),
             memory_bytes_per_second: three_figures(gigabytes_per_second) * 1e9,
         };
         if let Some(join) = &seen.join {
             let rate = |numerics: &String, of: &polyphony_protocol::hub::Speed| Rate {
                 numerics: numerics.clone(),
-                speed: speed(of.gflops, of.batch_gflops, of.gigabytes_per_second),
+                speed: speed(of.gflops, of.batch_gflops, of.prefill_gflops, of.gigabytes_per_second),
             };
             let named = || join.speeds.iter().filter(|speed| !speed.numerics.is_empty());
             let whole = named().filter(|speed| seen.fault_of(&speed.numerics).is_none());
@@ -101,7 +103,12 @@ impl Observed {
         let status = object.status.as_ref()?;
         let rate = |numerics: &String, of: &polyphony_api::phone::BackendSpeed| Rate {
             numerics: numerics.clone(),
-            speed: speed(of.gflops, of.batch_gflops.unwrap_or_default(), of.gigabytes_per_second),
+            speed: speed(
+                of.gflops,
+                of.batch_gflops.unwrap_or_default(),
+                of.prefill_gflops.unwrap_or_default(),
+                of.gigabytes_per_second,
+            ),
         };
         let named = || status.backends.iter().filter_map(|of| Some((of.numerics.as_ref()?, of)));
         let whole = named().filter(|(_, of)| of.verified != Some(false));

@@ -127,17 +127,22 @@ impl PhoneSeen {
     /// Why nothing is to be computed in this class on the phone, where one of its backends failed: by its last heartbeat, or before the first
     /// one by what was written of the same life of its agent.
     pub fn fault_of(&self, numerics: &str) -> Option<&str> {
-        if let Some(heartbeat) = &self.heartbeat {
-            let faults = heartbeat.faults.as_deref().unwrap_or_default();
-            return faults.iter().find(|fault| fault.numerics == numerics).map(|fault| fault.reason.as_str());
-        }
-        let status = self.object.as_ref()?.status.as_ref()?;
-        let instance = self.join.as_ref().map(|join| &join.instance);
-        if instance.is_some_and(|instance| status.agent_instance.as_ref() != Some(instance)) {
-            return None;
-        }
-        let is_it = |of: &&BackendSpeed| of.numerics.as_deref() == Some(numerics) && of.verified == Some(false);
-        status.backends.iter().find(is_it).map(|of| of.fault.as_deref().unwrap_or_default())
+        self.faulty().find(|(of, _)| *of == numerics).map(|(_, why)| why)
+    }
+
+    /// All classes of which that is so, with why.
+    pub fn faulty(&self) -> impl Iterator<Item = (&str, &str)> {
+        let said = self.heartbeat.iter().flat_map(|heartbeat| heartbeat.faults.iter().flatten());
+        let said = said.map(|fault| (fault.numerics.as_str(), fault.reason.as_str()));
+        let status = self.object.as_ref().and_then(|object| object.status.as_ref());
+        let of_this_life = status.filter(|status| {
+            let instance = self.join.as_ref().map(|join| &join.instance);
+            self.heartbeat.is_none() && instance.is_none_or(|instance| status.agent_instance.as_ref() == Some(instance))
+        });
+        let failed = |of: &&BackendSpeed| of.verified == Some(false);
+        let written = of_this_life.into_iter().flat_map(|status| &status.backends).filter(failed);
+        let written = written.filter_map(|of| Some((of.numerics.as_deref()?, of.fault.as_deref().unwrap_or_default())));
+        said.chain(written)
     }
 }
 

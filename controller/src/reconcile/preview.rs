@@ -147,7 +147,7 @@ fn left_out(observed: &Observed, request: &Request<'_>, planned: Option<&Planned
         } else if profile.is_none() {
             Some("its agent has not said what it computes with".to_owned())
         } else if !profile.as_ref().is_some_and(has_class) {
-            Some(problem::NO_CLASS.to_owned())
+            Some(problem::no_class(seen, request.brief.deployment).to_owned())
         } else if by_planner.is_some() {
             by_planner
         } else {

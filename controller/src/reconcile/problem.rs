@@ -19,7 +19,7 @@ use super::class;
 use super::facts::Power;
 use super::failures;
 use super::ledger::Taken;
-use super::observe::Observed;
+use super::observe::{Observed, PhoneSeen};
 use super::power;
 use brief::Brief;
 use census::{Census, Counted};
@@ -74,7 +74,8 @@ pub struct Asked {
     pub problem: Problem,
     /// The time of a layer on each of the problem's phones when nobody takes turns with it: what measured times are held against.
     alone: Vec<f64>,
-    /// The problem's phones without what is held against those that leave often; `None` where that is nobody.
+    /// The problem's phones as they are: without what is held against those that leave often, and without the prompts that are read beside
+    /// tokens; `None` where that is no other.
     plain: Option<Vec<PhoneCosts>>,
 }
 
@@ -202,11 +203,12 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         );
         let alone = phones.iter().map(|costs| costs.seconds_per_layer).collect();
         let mut phones: Vec<PhoneCosts> = phones.into_iter().map(|costs| in_turns(numerics, costs)).collect();
-        let is_slowed = figures == Figures::Settled && counted.iter().any(|counted| counted.slowness > 1.0);
-        let plain = is_slowed.then(|| phones.clone());
-        if is_slowed {
-            let slowed = phones.into_iter().zip(&counted).map(|(costs, counted)| costs.slower(counted.slowness));
-            phones = slowed.collect();
+        let read = prompt_a_token(&brief.deployment.spec);
+        let is_weighed = read > 0.0 || counted.iter().any(|counted| counted.slowness > 1.0);
+        let plain = (figures == Figures::Settled && is_weighed).then(|| phones.clone());
+        if plain.is_some() {
+            let weighed = phones.into_iter().zip(&counted);
+            phones = weighed.map(|(costs, counted)| costs.slower(counted.slowness).reading(read)).collect();
         }
         let numerics_class = class::of(numerics, &brief.deployment.spec);
         let (model, demand) = (brief.model_on(numerics).clone(), brief.demand.clone());
@@ -214,6 +216,15 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         (numerics_class, Asked { problem, alone, plain })
     };
     classes.into_iter().map(problem).collect()
+}
+
+/// Tokens of an answer over which the reading of its prompt is spread.
+const ANSWER_TOKENS: f64 = 128.0;
+
+/// Tokens of a typical prompt for each of an answer, as far as the deployment lets the time to first token count.
+fn prompt_a_token(spec: &InferenceDeploymentSpec) -> f64 {
+    let prompt_tokens = spec.prompt_tokens.map_or(0, |tokens| tokens.min(spec.context_length));
+    f64::from(prompt_tokens) / ANSWER_TOKENS * spec.time_to_first_token_weight
 }
 
 /// The planner's name of a strategy.
@@ -257,7 +268,17 @@ fn is_admitted(request: &Request<'_>, phone: &str) -> bool {
 }
 
 /// Why a phone that has none of the classes which a deployment asks for is none of its ring.
-pub const NO_CLASS: &str = "it does not compute in what spec.numerics asks for: update its agent, start it with another --backend, or ask for another arithmetic or kvCache";
+const NO_CLASS: &str = "it does not compute in what spec.numerics asks for: update its agent, start it with another --backend, or ask for another arithmetic or kvCache";
+
+/// The same of one that had such a class, and whose backend failed.
+const CLASS_ASIDE: &str = "the backend that computes in what spec.numerics asks for is set aside: its condition BackendFaulty says why; start its agent anew, or ask for another arithmetic";
+
+/// Why a phone has none of the classes that a deployment asks for.
+pub fn no_class(seen: &PhoneSeen, deployment: &InferenceDeployment) -> &'static str {
+    let arithmetic = deployment.spec.numerics.arithmetic;
+    let has_failed = seen.faulty().any(|(numerics, _)| class::arithmetic(numerics) == Some(arithmetic));
+    if has_failed { CLASS_ASIDE } else { NO_CLASS }
+}
 
 /// The phones that the planner is not asked about, and why.
 pub fn refusals(observed: &Observed, request: &Request<'_>) -> Vec<(String, &'static str)> {
@@ -270,7 +291,7 @@ pub fn refusals(observed: &Observed, request: &Request<'_>) -> Vec<(String, &'st
             return Some("it is not there");
         };
         if profile.usable(&brief.deployment.spec).next().is_none() {
-            return Some(NO_CLASS);
+            return Some(no_class(seen, brief.deployment));
         }
         if request.excluded.contains(name) || !is_admitted(request, name) {
             return Some("it is another deployment's or replica's, or has just failed");

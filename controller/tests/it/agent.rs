@@ -50,6 +50,7 @@ pub fn join(name: &str, mib: u64) -> Join {
             numerics: "cpu-int8".into(),
             gflops: 10.0,
             batch_gflops: 10.0,
+            prefill_gflops: 0.0,
             gigabytes_per_second: 5.0,
         }],
         kv_caches: ["f32", "f16", "q8"].map(str::to_owned).into(),

@@ -153,6 +153,7 @@ pub fn said_of(name: &str) -> Join {
             numerics: "cpu-int8".into(),
             gflops: 10.0,
             batch_gflops: 10.0,
+            prefill_gflops: 0.0,
             gigabytes_per_second: 5.0,
         }],
         kv_caches: vec!["f16".into()],

@@ -11,7 +11,17 @@ pub struct Case {
     /// In the cache's models.
     pub file: &'static str,
     pub what: What,
-    pub threads: usize,
+    pub on: On,
+}
+
+/// What both compute on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    Cpu {
+        threads: usize,
+    },
+    /// Vulkan, by the driver made of software: the same device for both.
+    Lavapipe,
 }
 
 #[derive(Clone, Copy)]
@@ -28,7 +38,26 @@ pub enum What {
 
 impl Case {
     pub fn row(&self) -> String {
-        format!("{}, {}, {} thread{}", self.model, self.what, self.threads, if self.threads == 1 { "" } else { "s" })
+        let on = match self.on {
+            On::Cpu { threads: 1 } => "1 thread".to_owned(),
+            On::Cpu { threads } => format!("{threads} threads"),
+            On::Lavapipe => "lavapipe".to_owned(),
+        };
+        format!("{}, {}, {on}", self.model, self.what)
+    }
+
+    /// How many times as fast as llama.cpp ours is to be.
+    pub fn goal(&self) -> f64 {
+        match (self.on, self.what) {
+            (On::Cpu { .. }, _) => 1.0,
+            (On::Lavapipe, What::Prefill { .. }) => 30.0,
+            (On::Lavapipe, _) => 20.0,
+        }
+    }
+
+    /// Pairs of runs. A prompt takes llama.cpp most of a minute on lavapipe.
+    pub fn rounds(&self, rounds: usize) -> usize {
+        if self.on == On::Lavapipe { rounds.min(3) } else { rounds }
     }
 
     pub fn path(&self) -> PathBuf {

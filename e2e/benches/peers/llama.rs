@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::cache_dir;
-use crate::case::{Case, What};
+use crate::case::{Case, On, What};
 
 /// Its programs on one case, the way that was the faster.
 pub struct Llama<'a> {
@@ -35,9 +35,18 @@ impl<'a> Llama<'a> {
                 ("llama-batched-bench", arguments, "speed_tg")
             }
         };
-        let program = program(name)?;
+        let (build, threads) = match self.case.on {
+            On::Cpu { threads } if is_held_to_avx2() => ("build-avx2", threads),
+            On::Cpu { threads } => ("build", threads),
+            On::Lavapipe => ("build-vulkan", 1),
+        };
+        let program = program(build, name)?;
         let mut command = Command::new(&program);
-        command.arg("-m").arg(self.case.path()).args(["-t", &self.case.threads.to_string()]);
+        command.arg("-m").arg(self.case.path()).args(["-t", &threads.to_string()]);
+        if self.case.on == On::Lavapipe {
+            // It takes no device made of software but by name.
+            command.env("GGML_VK_VISIBLE_DEVICES", "0").args(["-ngl", "99"]);
+        }
         for (flag, value) in arguments {
             command.args([flag, &value.to_string()]);
         }
@@ -57,10 +66,21 @@ impl<'a> Llama<'a> {
     }
 }
 
-fn program(name: &str) -> Result<PathBuf> {
-    let program = cache_dir().join("peers/build/bin").join(name);
+/// Whether ours is kept to what AVX2 has; then llama.cpp is built for that.
+fn is_held_to_avx2() -> bool {
+    std::env::var("POLYPHONY_LANES").is_ok_and(|lanes| lanes == "avx2")
+}
+
+/// Whether there is a build for what a case is on.
+pub fn is_built(case: &Case) -> bool {
+    case.on != On::Lavapipe || program("build-vulkan", "llama-bench").is_ok()
+}
+
+fn program(build: &str, name: &str) -> Result<PathBuf> {
+    let program = cache_dir().join("peers").join(build).join("bin").join(name);
     if !program.exists() {
-        bail!("{} is not there; `scripts/peers.sh` builds it", program.display());
+        let kind = build.strip_prefix("build-").unwrap_or_default();
+        bail!("{} is not there; `scripts/peers.sh {kind}` builds it", program.display());
     }
     Ok(program)
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use polyphony_e2e::bench::statistics::{ratios, summary};
 use polyphony_e2e::shelf::cache_dir;
 
-use case::{Case, What};
+use case::{Case, On, What};
 use llama::Llama;
 use ours::Ours;
 
@@ -41,7 +41,7 @@ async fn main() -> Result<()> {
     let quick = std::env::var("BENCH_QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
     let rounds = if quick { 2 } else { 7 };
     println!(
-        "tokens/s, median of {rounds} turns; ours (cpu-int8) over llama.cpp's: median of the pairs, and what holds it with 95 % (where there are six or more)\n"
+        "tokens/s, median of {rounds} turns; ours (int8) over llama.cpp's: median of the pairs, and what holds it with 95 % (where there are six or more)\n"
     );
     println!("{:58} {:>9} {:>9}   {:21} {:>5}", "", "ours", "llama.cpp", "ours over it", "goal");
     let wanted = std::env::var("BENCH_ONLY").unwrap_or_default();
@@ -51,12 +51,18 @@ async fn main() -> Result<()> {
             println!("{:58} left out: {} is not there", case.row(), case.path().display());
             continue;
         }
-        let (ours, theirs) = side_by_side(&case, rounds).await.with_context(|| case.row())?;
+        if !llama::is_built(&case) {
+            println!("{:58} left out: `scripts/peers.sh vulkan` builds what is measured beside it", case.row());
+            continue;
+        }
+        let (ours, theirs) = side_by_side(&case, case.rounds(rounds)).await.with_context(|| case.row())?;
         let ratio = ratios(&ours, &theirs);
         let middle = |samples: &[f64]| summary(samples).map_or(f64::NAN, |summary| summary.median);
         print!("{:58} {:9.1} {:9.1}   ", case.row(), middle(&ours), middle(&theirs));
-        println!("{}", told(&ratio, 1.0));
-        of_threads.entry(format!("{}, {}", case.model, case.what)).or_default().push(ratio);
+        println!("{}", told(&ratio, case.goal()));
+        if case.on != On::Lavapipe {
+            of_threads.entry(format!("{}, {}", case.model, case.what)).or_default().push(ratio);
+        }
     }
     println!("\ngain of two threads over one, ours over llama.cpp's");
     for (what, by_threads) in of_threads {
@@ -73,8 +79,12 @@ fn cases() -> Vec<Case> {
     let of_models = all.into_iter().flat_map(|what| MODELS.map(|model| (what, model)));
     let others =
         [(What::Decode { after: 4096, n: 32 }, LONG), (What::Together { sessions: 8, after: 16, n: 64 }, MODELS[0])];
-    let case = |(what, (model, file))| THREADS.map(|threads| Case { model, file, what, threads });
-    of_models.chain(others).flat_map(case).collect()
+    let case = |(what, (model, file))| THREADS.map(|threads| Case { model, file, what, on: On::Cpu { threads } });
+    let on_lavapipe = [What::Decode { after: 16, n: 4 }, What::Prefill { n: 32 }].map(|what| {
+        let (model, file) = MODELS[0];
+        Case { model, file, what, on: On::Lavapipe }
+    });
+    of_models.chain(others).flat_map(case).chain(on_lavapipe).collect()
 }
 
 /// Tokens a second of each, turn by turn; who begins changes from turn to turn.

@@ -1,13 +1,13 @@
-//! What a client of ours sees: one phone, its class of 8 bits, behind the gateway.
+//! What a client of ours sees: one phone, a class of 8 bits, behind the gateway.
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use polyphony_e2e::shelf::Shelf;
 use polyphony_e2e::stream::Gateway;
 use serde_json::json;
 
-use crate::case::{Case, What};
+use crate::case::{Case, On, What};
 
 const DEPLOYMENT: &str = "one";
 
@@ -29,9 +29,17 @@ struct Answer {
 
 impl Ours {
     pub fn up(case: &Case) -> Result<Self> {
-        let shelf = Shelf::up_with_threads("cpu-int8", case.threads, 1, "4Gi")?;
+        let (backend, threads) = match case.on {
+            On::Cpu { threads } => ("cpu-int8", threads),
+            On::Lavapipe => ("vulkan-int8", 1),
+        };
+        let shelf = Shelf::up_with_threads(backend, threads, 1, "4Gi")?;
         shelf.apply(&manifest(case))?.ok()?;
         shelf.wait_available(DEPLOYMENT)?;
+        if let Ok(lanes) = std::env::var("POLYPHONY_LANES") {
+            let device = shelf.list("phones")?[0]["status"]["device"].as_str().unwrap_or_default().to_owned();
+            ensure!(device.contains(&lanes), "the agent computes by {device}, and is to be held to {lanes}");
+        }
         let gateway = shelf.endpoints()?.gateway;
         Ok(Self { _shelf: shelf, gateway, what: case.what, n_runs: 0 })
     }

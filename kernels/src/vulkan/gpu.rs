@@ -22,7 +22,7 @@ pub(super) struct Gpu {
     /// Compiled pipelines on disk, where the device can and the caller has a folder for them.
     pub pipeline_cache: Option<KeptPipelines>,
     /// What the device complained of since `check` was last called.
-    error: Arc<Mutex<Option<String>>>,
+    error: Arc<Mutex<Option<EngineError>>>,
 }
 
 /// Compiled pipelines and where they are kept.
@@ -64,10 +64,20 @@ impl Gpu {
         .map_err(|error| EngineError::Device(format!("{} does not open: {error}", info.name)))?;
 
         let error = Arc::new(Mutex::new(None));
-        let heard = Arc::clone(&error);
+        let heard: Arc<Mutex<Option<EngineError>>> = Arc::clone(&error);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            heard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+            let error = match error {
+                wgpu::Error::OutOfMemory { .. } => EngineError::OutOfMemory(error.to_string()),
+                _ => EngineError::Device(error.to_string()),
+            };
+            heard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }));
+        let heard = Arc::clone(&error);
+        device.set_device_lost_callback(move |reason, words| {
+            // It says more than what is complained of because of it.
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(EngineError::Lost(format!("{reason:?}: {words}")));
+        });
         let pipeline_cache =
             keeps.map(|folder| kept_pipelines(&device, folder.join(kept::file_name("pipelines", &words(&info)))));
         Ok(Self { device, queue, info, limits, pipeline_cache, error })
@@ -90,7 +100,7 @@ impl Gpu {
     /// The first error since the last call.
     pub fn check(&self) -> Result<(), EngineError> {
         match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(EngineError::Device(error)),
+            Some(error) => Err(error),
             None => Ok(()),
         }
     }
@@ -98,8 +108,10 @@ impl Gpu {
     /// Waits until all that was submitted is done.
     pub fn wait(&self) -> Result<(), EngineError> {
         let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(DEADLINE) };
-        self.device.poll(wait).map_err(|error| EngineError::Device(error.to_string()))?;
-        self.check()
+        let waited = self.device.poll(wait);
+        // What it was lost by is better known there.
+        self.check()?;
+        waited.map(drop).map_err(|error| EngineError::Lost(error.to_string()))
     }
 }
 

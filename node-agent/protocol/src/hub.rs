@@ -190,6 +190,9 @@ pub struct Speed {
     /// The same with four rows of activations at once, which share the reading of weights. 0 where that was not measured.
     #[serde(default)]
     pub batch_gflops: f64,
+    /// The same with as many rows as a chunk of a prompt has. 0 where that was not measured.
+    #[serde(default)]
+    pub prefill_gflops: f64,
     /// 10^9 bytes of weights read a second, where no cache holds them.
     pub gigabytes_per_second: f64,
 }

@@ -16,6 +16,9 @@ use crate::segment::{AnySegment, Capacity, Rounding, SegmentError};
 use crate::serve::thread::Owned;
 use crate::weights::{CacheError, FetchError, Hold, Host, Kept};
 
+/// What lets go of its memory has done so by then.
+const PARTING: Duration = Duration::from_secs(30);
+
 /// Why a segment is not in memory.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
@@ -46,9 +49,13 @@ pub(super) enum LoadError {
     )]
     Numerics { ours: String, wanted: String },
     #[error(
-        "{numerics} is set aside on this phone: {reason}; plans take what else it has, until the agent is started anew"
+        "what the plan computes with is set aside on this phone: {reason}; plans take what else it has, until the agent is started anew"
     )]
-    SetAside { numerics: String, reason: String },
+    SetAside { reason: String },
+    #[error(
+        "the segment needs {needed} MiB, and a backend that was set aside may hold this phone's memory to the last: start its agent anew"
+    )]
+    Held { needed: u64 },
     #[error(transparent)]
     Class(#[from] ClassError),
     #[error(
@@ -136,7 +143,10 @@ pub(super) async fn load(
         let message = format!("waits for {} MiB that another segment of this phone still holds", needed >> 20);
         entry.set_waiting(message);
     });
-    let memory = memory.await.ok_or_else(|| LoadError::Thread("the agent shuts down".to_owned()))?;
+    let memory = tokio::select! {
+        memory = memory => memory.ok_or_else(|| LoadError::Thread("the agent shuts down".to_owned()))?,
+        () = held_for_ever(&supply.context) => return Err(LoadError::Held { needed: needed.div_ceil(1 << 20) }),
+    };
     entry.set_loading();
     let (context, entry) = (supply.context.clone(), entry.clone());
     let rounding = Rounding { activation_type: assignment.activation_type, kv_type };
@@ -146,7 +156,8 @@ pub(super) async fn load(
     let runtime = tokio::runtime::Handle::current();
     let loading = tokio::task::spawn_blocking(move || {
         let _ordeal = context.ordeals.begin(&supply.digest, needed);
-        let engine = context.chosen.open(backend, &weight_types, kv_type).map_err(SegmentError::from)?;
+        let engine =
+            context.chosen.open(backend, &weight_types, kv_type, context.step_deadline).map_err(SegmentError::from)?;
         let mut loaded = 0;
         let load = AnySegment::load::<LoadError, _>(engine, &supply.manifest, holds, capacity, rounding, |tensor| {
             if is_unwanted.is_cancelled() {
@@ -178,7 +189,7 @@ pub(super) fn computing(context: &Context, assignment: &Assignment) -> Result<(B
     let class = Class::parse(&assignment.numerics_class)?;
     match context.chosen.of(&class) {
         Some(candidate) => match context.chosen.aside().reason(&candidate.numerics) {
-            Some(reason) => Err(LoadError::SetAside { numerics: candidate.numerics.clone(), reason }),
+            Some(reason) => Err(LoadError::SetAside { reason }),
             None => Ok((candidate.backend, class.kv_type)),
         },
         None => Err(LoadError::Numerics { ours: context.chosen.names(), wanted: assignment.numerics_class.clone() }),
@@ -201,6 +212,14 @@ pub(super) fn check_joined(assignment: &Assignment) -> Result<(), LoadError> {
         expected = layers.to;
     }
     Ok(())
+}
+
+/// Waits until memory that is still held is most likely never given back: who hangs in a driver keeps what it has.
+async fn held_for_ever(context: &Context) {
+    if context.chosen.aside().list().is_empty() {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(PARTING).await;
 }
 
 /// The types of a segment's matrices, each once.

@@ -84,10 +84,10 @@ fn measure_within(deadline: Duration, program: &Path, how: &Measuring) -> Result
         End::Said(Report::NoAdapter { reason }) => Err(EngineError::NoAdapter { reason }),
         End::Said(Report::Failed { message }) => Err(EngineError::Device(message)),
         End::Silent(Some(status)) => {
-            Err(EngineError::Device(format!("the process that measured it ended with {status}")))
+            Err(EngineError::Lost(format!("the process that measured it ended with {status}")))
         }
-        End::Silent(None) => Err(EngineError::Device("the process that measured it said nothing of it".to_owned())),
-        End::Late => Err(EngineError::Device(format!("it was not measured within {deadline:?}"))),
+        End::Silent(None) => Err(EngineError::Lost("the process that measured it said nothing of it".to_owned())),
+        End::Late => Err(EngineError::Lost(format!("it was not measured within {deadline:?}"))),
     }
 }
 

@@ -49,6 +49,7 @@ fn metrics(board: &Arc<Board>) -> Metrics {
         numerics: format!("{backend}-f32-r1"),
         gflops,
         batch_gflops: 0.0,
+        prefill_gflops: 0.0,
         gigabytes_per_second: 1.0,
     };
     let labels = Labels {

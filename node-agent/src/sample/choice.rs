@@ -27,12 +27,13 @@ pub(super) fn choose(logits: &[f32], sampling: &Sampling, position: u32) -> u32 
         let total = kept.iter().map(|(_, weight)| weight).sum();
         return draw_among(&kept, total, f64::from(sampling.top_p), random).unwrap_or(kept[kept.len() - 1].0);
     }
-    let (n_kept, total) = weights.total(logits, sampling.min_p);
+    let total = weights.total(logits, sampling.min_p);
     // A vocabulary in order would take longer than the layers of a small model.
     let mut n = FIRST_IN_ORDER;
     loop {
         let first = first_kept(n);
-        let is_all = first.len() == n_kept;
+        // By how many there are, and by no sum: where rounding has them in another order than their logits, counts of both may differ.
+        let is_all = first.len() < n || n >= logits.len();
         match draw_among(&first, total, f64::from(sampling.top_p), random) {
             Some(token) => return token,
             // Rounding alone leads past the end.

@@ -5,7 +5,6 @@
 mod attached;
 mod cache_pieces;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polyphony_protocol::frame::Failed;
@@ -16,9 +15,8 @@ use super::batch::{Batch, Part, StepInput};
 use super::calls::{Calls, Inbox, Late};
 use super::compute::{Attachment, AttachmentId, Call};
 use super::event::{Event, Source, key_of};
-use super::faults::{Broken, Faults};
+use super::faults::Faults;
 use super::outlet::ToHost;
-use super::running::Running;
 use super::stage::{AnyStage, Effect, EncoderJob, EncoderStep, Reason, Work};
 use crate::kv_cache::Slots;
 use crate::pace::{Figures, Pace, Shares, Step};
@@ -53,9 +51,7 @@ pub(super) struct Worker {
     figures_due: Option<Instant>,
     faults: Faults,
     /// Why it has to be loaded anew, when that is so.
-    broken: watch::Sender<Option<Broken>>,
-    /// Whether a step runs, for who looks from outside.
-    running: Arc<Running>,
+    broken: watch::Sender<Option<String>>,
 }
 
 /// What a step gave.
@@ -77,17 +73,11 @@ enum Next {
 // === impl Worker ===
 
 impl Worker {
-    pub(super) fn new(
-        owned: Owned,
-        host: ToHost,
-        calls: Calls<Call>,
-        broken: watch::Sender<Option<Broken>>,
-        running: Arc<Running>,
-    ) -> Self {
+    pub(super) fn new(owned: Owned, host: ToHost, calls: Calls<Call>, broken: watch::Sender<Option<String>>) -> Self {
         let slots = Slots::new(owned.segment.capacity().n_slots);
         let pace = Pace::new(Shares::default(), Figures::default());
         let (stages, turn, faults, figures_due) = (Vec::new(), 0, Faults::default(), None);
-        Self { owned, slots, stages, turn, host, calls, pace, figures_due, faults, broken, running }
+        Self { owned, slots, stages, turn, host, calls, pace, figures_due, faults, broken }
     }
 
     /// Runs until it is told to stop.
@@ -258,13 +248,10 @@ impl Worker {
                 Work::Decode { batch, .. } => batch.keys(),
                 Work::Encoder(job) => vec![job.key],
             };
-            let running = self.running.clone();
-            let run = running.begin();
             let done = match work {
                 Work::Decode { batch, n_encoded } => self.run_batch(index, batch, &n_encoded, began),
                 Work::Encoder(job) => self.run_encoder(index, job, began),
             };
-            drop(run);
             match done {
                 Ok(Done { effects, step }) => {
                     self.faults.step_succeeded();
@@ -333,8 +320,6 @@ impl Worker {
 
     /// Times the segment before its first session comes.
     fn time_trial(&mut self) {
-        let running = self.running.clone();
-        let _run = running.begin();
         match trial::run(&mut self.owned.segment) {
             Ok((shares, figures)) => self.pace = Pace::new(shares, figures),
             Err(error) => {

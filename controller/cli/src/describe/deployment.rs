@@ -36,7 +36,8 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
     let predicted =
         status.predicted_tokens_per_second.map(|speed| format!(" (predicted {speed:.1})")).unwrap_or_default();
     layout.field_if("Tokens/s", status.tokens_per_second.map(|speed| format!("{speed}{predicted}")));
-    let prompt = |seconds: f64| format!("{seconds:.2} s expected of a prompt of 512 tokens");
+    let n_tokens = spec.prompt_tokens.unwrap_or(512);
+    let prompt = |seconds: f64| format!("{seconds:.2} s expected of a prompt of {n_tokens} tokens");
     layout.field_if("First Token", status.time_to_first_token_seconds.map(prompt));
     if let (Some(observed), Some(generation)) = (status.observed_generation, deployment.metadata.generation)
         && observed < generation

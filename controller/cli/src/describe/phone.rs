@@ -26,13 +26,19 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     layout.field_if("Temperature", status.temperature_celsius.map(|celsius| format!("{celsius:.1} °C")));
     if !status.backends.is_empty() {
         let rows = status.backends.into_iter().map(|speed| {
-            let batch = speed.batch_gflops.map_or_else(|| "<unknown>".to_owned(), |gflops| format!("{gflops:.2}"));
+            let known =
+                |gflops: Option<f64>| gflops.map_or_else(|| "<unknown>".to_owned(), |gflops| format!("{gflops:.2}"));
+            let [batch, prompt] = [speed.batch_gflops, speed.prefill_gflops].map(known);
             let [gflops, bytes] = [speed.gflops, speed.gigabytes_per_second].map(|figure| format!("{figure:.2}"));
             let answers = answers(&speed).to_owned();
             let class = speed.numerics.unwrap_or(speed.name);
-            vec![class, gflops, batch, bytes, answers, speed.device]
+            vec![class, gflops, batch, prompt, bytes, answers, speed.device]
         });
-        layout.table("Speeds", &["Class", "GFLOP/s", "Of 4 Rows", "GB/s", "Answers", "Device"], rows.collect());
+        layout.table(
+            "Speeds",
+            &["Class", "GFLOP/s", "Of 4 Rows", "Of A Prompt", "GB/s", "Answers", "Device"],
+            rows.collect(),
+        );
     }
     let kept: Vec<String> = status.kv_caches.iter().map(|kv_cache| format!("{kv_cache:?}")).collect();
     layout.field_if("KV Caches", Some(kept.join(", ")).filter(|kept| !kept.is_empty()));

@@ -14,7 +14,7 @@ use crate::table::align;
 use crate::verbs::completion;
 
 /// Show what phones compute with, whether it gives known answers, and what is wrong: `doctor`, `doctor phone-1`. Fails where something is.
-/// On a phone itself `polyphony-agent doctor` asks and measures anew.
+/// On a phone itself `polyphony-agent doctor` asks anew.
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// Only these phones

@@ -74,9 +74,14 @@ pub(super) fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
     heartbeat.links_down.truncate(MAX_LISTED);
     heartbeat.links_down.retain(|down| down.peer.len() <= MAX_TEXT && down.reason.len() <= MAX_TEXT);
     if let Some(faults) = &mut heartbeat.faults {
-        faults.truncate(MAX_LISTED);
-        faults
-            .retain(|fault| [&fault.backend, &fault.device, &fault.numerics].iter().all(|text| text.len() <= MAX_TEXT));
+        let mut seen = BTreeSet::new();
+        faults.retain(|fault| {
+            let texts = [&fault.backend, &fault.device, &fault.numerics];
+            let is_sound = texts.iter().all(|text| text.len() <= MAX_TEXT && !text.contains('/'));
+            // One of each class.
+            is_sound && seen.insert((fault.backend.clone(), fault.numerics.clone()))
+        });
+        faults.truncate(MAX_SPEEDS);
         faults.iter_mut().for_each(|fault| shorten(&mut fault.reason));
     }
     heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
@@ -103,7 +108,7 @@ fn shorten(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use polyphony_protocol::hub::{LinkReport, SegmentPhase, SegmentReport, Speed};
+    use polyphony_protocol::hub::{BackendFault, LinkReport, SegmentPhase, SegmentReport, Speed};
 
     use super::super::super::fixtures::join;
     use super::*;
@@ -131,7 +136,19 @@ mod tests {
             message: None,
         };
         let links = vec![link("phone-1".into()), link("x".repeat(MAX_TEXT + 1))];
-        let kept = bounded(Heartbeat { segments: vec![segment], links, ..Heartbeat::default() });
+        let fault = |numerics: &str| BackendFault {
+            backend: "vulkan".into(),
+            device: "a GPU".into(),
+            numerics: numerics.into(),
+            reason: "ä".repeat(MAX_TEXT),
+        };
+        let many = (0..99).map(|at| fault(&format!("vulkan-f32-r{at}")));
+        let faults = [fault("a/class"), fault("vulkan-f32-r0")].into_iter().chain(many).collect();
+        let kept = bounded(Heartbeat { segments: vec![segment], links, faults: Some(faults), ..Heartbeat::default() });
+        let faults = kept.faults.as_deref().unwrap_or_default();
+        assert_eq!(faults.len(), MAX_SPEEDS);
+        assert!(faults.iter().enumerate().all(|(at, fault)| fault.numerics == format!("vulkan-f32-r{at}")));
+        assert!(faults.iter().all(|fault| fault.reason.len() <= MAX_TEXT));
         assert_eq!((kept.segments[0].layers_timed, kept.segments[0].seconds_per_layer), (MAX_LAYERS, None));
         assert_eq!(kept.links.len(), 1);
         assert_eq!(kept.links[0].bytes_per_second, None);
@@ -139,7 +156,15 @@ mod tests {
 
     fn speed(numerics: &str) -> Speed {
         let (backend, device, numerics) = ("cpu".into(), "cpu".into(), numerics.into());
-        Speed { backend, device, numerics, gflops: 1.0, batch_gflops: 1.0, gigabytes_per_second: 1.0 }
+        Speed {
+            backend,
+            device,
+            numerics,
+            gflops: 1.0,
+            batch_gflops: 1.0,
+            prefill_gflops: 1.0,
+            gigabytes_per_second: 1.0,
+        }
     }
 
     #[test]

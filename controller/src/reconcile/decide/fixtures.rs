@@ -156,6 +156,7 @@ impl World {
             numerics: "cpu-int8".into(),
             gflops: 10.0,
             batch_gflops: 10.0,
+            prefill_gflops: 0.0,
             gigabytes_per_second: 5.0,
         };
         let join = Join {

@@ -22,6 +22,8 @@ const HOT_CELSIUS: f64 = 45.0;
 const COOL_CELSIUS: f64 = 42.0;
 /// An uncharged battery is low below this, where its Phone says nothing else.
 const LOW_BATTERY_PERCENT: u8 = 15;
+/// Characters of what is told of backends that failed.
+const MAX_FAULT_MESSAGE: usize = 2000;
 /// Reason of a phone that has not come back since the controller started.
 const AWAITED: &str = "Awaited";
 
@@ -86,6 +88,7 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
         numerics: Some(speed.numerics.clone()).filter(|numerics| !numerics.is_empty()),
         gflops: rounded(speed.gflops),
         batch_gflops: Some(rounded(speed.batch_gflops)).filter(|gflops| *gflops > 0.0),
+        prefill_gflops: Some(rounded(speed.prefill_gflops)).filter(|gflops| *gflops > 0.0),
         gigabytes_per_second: rounded(speed.gigabytes_per_second),
         verified: None,
         fault: None,
@@ -123,6 +126,7 @@ fn judge_backends(status: &mut PhoneStatus, seen: &PhoneSeen, before: &PhoneStat
             numerics: Some(fault.numerics.clone()).filter(|numerics| !numerics.is_empty()),
             gflops: 0.0,
             batch_gflops: None,
+            prefill_gflops: None,
             gigabytes_per_second: 0.0,
             verified: Some(false),
             fault: Some(fault.reason.clone()),
@@ -180,7 +184,7 @@ fn statements(phone: &Phone, health: Health, power: Power, status: &PhoneStatus)
             backend.fault.as_deref().unwrap_or_default()
         )
     });
-    let fault_message = whys.collect::<Vec<_>>().join("; ");
+    let fault_message: String = whys.collect::<Vec<_>>().join("; ").chars().take(MAX_FAULT_MESSAGE).collect();
     let is_faulty = !fault_message.is_empty();
     let fault_reason = match status.backends.iter().all(|backend| backend.verified.is_none()) {
         true => "NotVerified",

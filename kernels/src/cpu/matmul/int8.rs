@@ -6,6 +6,8 @@
 //! d · (w S + v M), w and v being the scale and what it adds; each of the products and sums is rounded, none is fused. Without a minimum
 //! it grows by d · (w S). |S| is under 2²⁴, so that it is an f32, too. Bias and residual follow as in f32.
 
+use std::sync::LazyLock;
+
 use super::{Add, spread};
 use crate::cpu::Matrix;
 use crate::cpu::crew::Crew;
@@ -128,16 +130,23 @@ fn every_products() -> impl Iterator<Item = (&'static str, Products)> {
     ways.into_iter().filter_map(|(name, products)| Some((name, products?))).chain([("portable", portable as Products)])
 }
 
+/// The way that is taken: the fastest, or that of the name in this variable, as on a processor that has nothing faster. For benches; all give the
+/// same bits.
+static TAKEN: LazyLock<(&'static str, Products)> = LazyLock::new(|| {
+    let asked = std::env::var("POLYPHONY_LANES").ok();
+    let named = every_products().find(|(name, _)| asked.as_deref() == Some(*name));
+    named.or_else(|| every_products().next()).expect("the portable way at least")
+});
+
 /// The name of what is taken on this processor.
 pub(in crate::cpu) fn way() -> &'static str {
-    every_products().next().expect("the portable way at least").0
+    TAKEN.0
 }
 
 /// See [`Products`].
 fn products(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
-    let (_, products) = every_products().next().expect("the portable way at least");
-    // SAFETY: it has just been found to be for this processor.
-    unsafe { products(matrix, strips, x, out) };
+    // SAFETY: it has been found to be for this processor.
+    unsafe { (TAKEN.1)(matrix, strips, x, out) };
 }
 
 /// As [`products`], on any processor: the rows of a strip side by side, in loops that become SIMD.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use polyphony_kernels::{Arithmetic, Backend};
 use polyphony_model::{Holds, Manifest, TensorReader};
@@ -48,7 +49,7 @@ impl Bench {
         let (to_host, from_stages) = to_host(16);
         let (hidden_size, broken) = (segment.hidden_size(), watch::channel(None).0);
         let owned = Owned { segment, memory };
-        let mut worker = Worker::new(owned, to_host, calls.clone(), broken, Arc::new(Running::new()));
+        let mut worker = Worker::new(owned, to_host, calls.clone(), broken);
         let shape = StageShape {
             ring: RingId(1),
             generation: GENERATION,

@@ -14,6 +14,7 @@ use super::Round;
 use super::model_state::ModelState;
 use super::verdict::Need;
 use crate::models::Resolved;
+use crate::reconcile::class;
 use crate::reconcile::decide::outcome::{Outcome, Trouble};
 use crate::reconcile::draft::{Draft, Note};
 use crate::reconcile::generations::Generation;
@@ -24,7 +25,7 @@ use crate::reconcile::problem::{self, Planned, Request, Unplanned};
 use crate::reconcile::segments;
 use crate::reconcile::ways::Ways;
 
-/// The prompt whose time to first token the status tells.
+/// The prompt whose time to first token the status tells, where the deployment names none.
 const PROMPT_TOKENS: u32 = 512;
 /// Phones that a message names.
 const NAMED_PHONES: usize = 4;
@@ -223,7 +224,7 @@ impl<'a> Round<'a, '_> {
             predicted_tokens_per_second: Some(planned.plan.predicted_inter_token_seconds)
                 .filter(|seconds| *seconds > 0.0)
                 .map(|seconds| 1.0 / seconds),
-            time_to_first_token_seconds: time_to_first_token(planned),
+            time_to_first_token_seconds: time_to_first_token(planned, self.deployment.spec.prompt_tokens),
             note: Note { is_warning, reason, words },
         };
         self.write(Arc::new(draft), serving)
@@ -254,6 +255,10 @@ impl<'a> Round<'a, '_> {
                     && spec.max_sessions == wanted.max_sessions
                     && spec.activation_type == wanted.activation_type()
                     && spec.numerics_class == planned.numerics_class
+                    // What a device keeps that was found wrong speaks in no other's tokens.
+                    && self.observed.phones.get(&spec.phone).is_none_or(|seen| {
+                        seen.fault_of(class::numerics(&spec.numerics_class)).is_none()
+                    })
             })
     }
 }
@@ -313,8 +318,9 @@ fn summary(
 }
 
 /// What a prompt of some length is expected to wait for its first token, to three decimals.
-fn time_to_first_token(planned: &Planned) -> Option<f64> {
-    let seconds = time_to_first_token_seconds(&planned.asked.expected(), &planned.plan, PROMPT_TOKENS, STEP_ROWS);
+fn time_to_first_token(planned: &Planned, prompt_tokens: Option<u32>) -> Option<f64> {
+    let n_tokens = prompt_tokens.unwrap_or(PROMPT_TOKENS);
+    let seconds = time_to_first_token_seconds(&planned.asked.expected(), &planned.plan, n_tokens, STEP_ROWS);
     seconds.is_finite().then(|| (seconds * 1e3).round() / 1e3)
 }
 

@@ -125,7 +125,11 @@ impl Round<'_, '_> {
         let other = |segment: &&SegmentPlacement| {
             let (phone, class) = (&segment.spec.phone, &segment.spec.numerics_class);
             let can = self.observed.profile(phone)?.computes_in(class);
-            (!can).then(|| format!("the agent of {phone} does not compute in {class} any more"))
+            let fault = || self.observed.phones.get(phone)?.fault_of(class::numerics(class));
+            (!can).then(|| match fault() {
+                Some(why) => format!("{phone} has set aside what computes in {class}: {why}"),
+                None => format!("the agent of {phone} does not compute in {class} any more"),
+            })
         };
         newest.segments.iter().find_map(other)
     }

@@ -206,3 +206,52 @@ fn a_gpu_that_does_not_open_is_told_beside_what_the_phone_has() {
     assert!(is_true(&status.conditions, "BackendFaulty"));
     assert!(world.phone("a").fault_of("cpu-f32-r1").is_none());
 }
+
+/// The GPU reads prompts four times as fast and decodes a little slower, as phones' GPUs do with small models.
+#[test]
+fn whoever_has_long_prompts_gets_the_backend_that_reads_them_fast() {
+    let planned = |prompt_tokens, weight| {
+        let mut world = World::new().with_phones(&[300]).with_deployment(|spec| {
+            spec.numerics.arithmetic = Arithmetic::F32;
+            spec.context_length = 4096;
+            spec.prompt_tokens = prompt_tokens;
+            spec.time_to_first_token_weight = weight;
+        });
+        compute_in(&mut world, &[("cpu-f32-r1", 30.0), ("vulkan-f32-r1-x", 29.0)]);
+        for speed in &mut world.phone("a").join.as_mut().unwrap().speeds {
+            speed.prefill_gflops = if speed.backend == "cpu" { 60.0 } else { 240.0 };
+        }
+        world.settle();
+        let placement = world.observed.placements.values().next().unwrap().spec.clone();
+        let status = world.observed.deployments.values().next().unwrap().status.clone().unwrap();
+        let seconds = status.time_to_first_token_seconds.unwrap();
+        (placement.numerics_class, placement.predicted_step_microseconds, seconds)
+    };
+    let (class, cpu_step, _) = planned(None, 1.0);
+    assert!(class.starts_with("cpu-f32-r1/"), "{class}");
+    let (class, gpu_step, _) = planned(Some(4000), 1.0);
+    assert!(class.starts_with("vulkan-f32-r1-x/"), "{class}");
+    // What is told of a plan is what a token takes, without the prompt that it was weighed with.
+    let ratio = gpu_step as f64 / cpu_step as f64;
+    assert!((1.0..1.3).contains(&ratio), "{gpu_step} µs beside {cpu_step} µs");
+    assert!(planned(Some(4000), 0.0).0.starts_with("cpu-f32-r1/"), "it is to count for nothing");
+    assert!(planned(Some(2), 1.0).0.starts_with("cpu-f32-r1/"), "a prompt of two tokens is read soon");
+    // And it is of the prompt that was named.
+    assert!(planned(Some(512), 0.0).2 < planned(Some(1024), 0.0).2);
+}
+
+#[test]
+fn where_every_backend_failed_the_deployment_says_so_and_what_helps() {
+    let mut world = World::new().with_phones(&[300]).with_deployment(|spec| spec.numerics.arithmetic = Arithmetic::F32);
+    compute_in(&mut world, &BOTH);
+    let fault = |(numerics, _): &(&str, f64)| BackendFault {
+        backend: numerics.split('-').next().unwrap().into(),
+        device: "a device".into(),
+        numerics: (*numerics).into(),
+        reason: "it hangs".into(),
+    };
+    world.phone("a").heartbeat.get_or_insert_default().faults = Some(BOTH.iter().map(fault).collect());
+    world.settle();
+    let message = world.message("Available");
+    assert!(message.contains("set aside") && message.contains("start its agent anew"), "{message}");
+}
