@@ -89,10 +89,10 @@ pub struct InferenceDeploymentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_048_576))]
     pub prompt_tokens: Option<u32>,
-    /// How much the time to first token counts where `promptTokens` is given: 1 for what it takes, 2 for twice that, 0 for nothing.
-    #[serde(default = "full_weight")]
+    /// How much the time to first token counts where `promptTokens` is given: 1, the default, for what it takes, 2 for twice that, 0 for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 100.0))]
-    pub time_to_first_token_weight: f64,
+    pub time_to_first_token_weight: Option<f64>,
     /// Which phones, and how many.
     #[serde(default)]
     pub placement: Placement,
@@ -111,9 +111,6 @@ pub struct InferenceDeploymentSpec {
     pub priority: i32,
 }
 
-fn full_weight() -> f64 {
-    1.0
-}
 fn one() -> u32 {
     1
 }

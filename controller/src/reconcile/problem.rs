@@ -224,7 +224,7 @@ const ANSWER_TOKENS: f64 = 128.0;
 /// Tokens of a typical prompt for each of an answer, as far as the deployment lets the time to first token count.
 fn prompt_a_token(spec: &InferenceDeploymentSpec) -> f64 {
     let prompt_tokens = spec.prompt_tokens.map_or(0, |tokens| tokens.min(spec.context_length));
-    f64::from(prompt_tokens) / ANSWER_TOKENS * spec.time_to_first_token_weight
+    f64::from(prompt_tokens) / ANSWER_TOKENS * spec.time_to_first_token_weight.unwrap_or(1.0)
 }
 
 /// The planner's name of a strategy.

@@ -227,17 +227,17 @@ fn whoever_has_long_prompts_gets_the_backend_that_reads_them_fast() {
         let seconds = status.time_to_first_token_seconds.unwrap();
         (placement.numerics_class, placement.predicted_step_microseconds, seconds)
     };
-    let (class, cpu_step, _) = planned(None, 1.0);
+    let (class, cpu_step, _) = planned(None, None);
     assert!(class.starts_with("cpu-f32-r1/"), "{class}");
-    let (class, gpu_step, _) = planned(Some(4000), 1.0);
+    let (class, gpu_step, _) = planned(Some(4000), None);
     assert!(class.starts_with("vulkan-f32-r1-x/"), "{class}");
     // What is told of a plan is what a token takes, without the prompt that it was weighed with.
     let ratio = gpu_step as f64 / cpu_step as f64;
     assert!((1.0..1.3).contains(&ratio), "{gpu_step} µs beside {cpu_step} µs");
-    assert!(planned(Some(4000), 0.0).0.starts_with("cpu-f32-r1/"), "it is to count for nothing");
-    assert!(planned(Some(2), 1.0).0.starts_with("cpu-f32-r1/"), "a prompt of two tokens is read soon");
+    assert!(planned(Some(4000), Some(0.0)).0.starts_with("cpu-f32-r1/"), "it is to count for nothing");
+    assert!(planned(Some(2), None).0.starts_with("cpu-f32-r1/"), "a prompt of two tokens is read soon");
     // And it is of the prompt that was named.
-    assert!(planned(Some(512), 0.0).2 < planned(Some(1024), 0.0).2);
+    assert!(planned(Some(512), Some(0.0)).2 < planned(Some(1024), Some(0.0)).2);
 }
 
 #[test]
