@@ -81,12 +81,20 @@ impl Device {
         }
     }
 
-    /// Has the engine do something, unless its device is set aside: another engine on it may have failed.
+    /// Has the engine do something, within the longest time that it may take.
     fn go<T>(&mut self, what: impl FnOnce(&mut dyn Engine) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let _run = self.running.begin();
+        self.go_unwatched(what)
+    }
+
+    /// The same without a bound in time. Nothing is done where the device is set aside: another engine on it may have failed.
+    fn go_unwatched<T>(
+        &mut self,
+        what: impl FnOnce(&mut dyn Engine) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
         if let Some(reason) = self.terms.aside.reason(&self.numerics) {
             return Err(EngineError::SetAside { reason });
         }
-        let _run = self.running.begin();
         what(self.engine.as_mut()).inspect_err(|error| {
             if matches!(error, EngineError::Wrong { .. } | EngineError::Lost(_)) {
                 (self.terms.set_aside)(&error.to_string());
@@ -121,7 +129,8 @@ impl Engine for Checked {
         n_cols: usize,
         ggml: &dyn FileBytes,
     ) -> Result<MatrixId, EngineError> {
-        self.device.go(|engine| engine.load_rows(weight_type, n_rows, n_cols, ggml))
+        // They come from a disk, which may be slow.
+        self.device.go_unwatched(|engine| engine.load_rows(weight_type, n_rows, n_cols, ggml))
     }
 
     fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
