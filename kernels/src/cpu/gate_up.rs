@@ -8,7 +8,7 @@ use crate::ops::{Activation, GateUp};
 use crate::recording::Row;
 use crate::shapes::ShapeError;
 
-/// `out[i] = f(g) · u`, as [`GateUp`](crate::ops::GateUp) says; `products` is `[outputs][g, u]`.
+/// `out[i] = f(g) · u`, as [`GateUp`] says; `products` is `[outputs][g, u]`.
 pub fn reference(function: Activation, products: &[f32], out: &mut [f32]) {
     for (out, pair) in out.iter_mut().zip(products.as_chunks::<2>().0) {
         let [gate, up] = pair.map(f64::from);
