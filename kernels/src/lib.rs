@@ -5,6 +5,7 @@
 //! Invariant: within one [`Engine::numerics`] the result of a token row does not depend on the other rows of the step, on chunking, threads
 //! or SIMD width. The order of every reduction is fixed by the shape of the tensor and the row's position.
 
+pub mod around;
 mod blocks;
 mod canonical;
 pub mod cpu;
@@ -22,6 +23,7 @@ pub mod vulkan;
 pub mod weight_type;
 mod wgsl;
 
+pub use around::Around;
 pub use engine::{Arithmetic, Backend, Engine, EngineError, open};
 pub use file_bytes::FileBytes;
 pub use known_answers::KnownAnswers;

@@ -12,10 +12,8 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use polyphony_kernels::{Engine, Op, Recording};
+use polyphony_kernels::{Around, Engine, Op, Recording};
 use rustix::time::{ClockId, clock_gettime};
-
-use crate::around::Around;
 
 /// The share of one core that this phone is, in a file that may change while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,6 @@
 
 pub mod acquaintance;
 pub mod agent;
-pub mod around;
 pub mod assignment;
 pub mod backend;
 pub mod board;

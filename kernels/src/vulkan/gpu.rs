@@ -66,11 +66,7 @@ impl Gpu {
         let error = Arc::new(Mutex::new(None));
         let heard: Arc<Mutex<Option<EngineError>>> = Arc::clone(&error);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let error = match error {
-                wgpu::Error::OutOfMemory { .. } => EngineError::OutOfMemory(error.to_string()),
-                _ => EngineError::Device(error.to_string()),
-            };
-            heard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            heard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(complaint(&error));
         }));
         let heard = Arc::clone(&error);
         device.set_device_lost_callback(move |reason, words| {
@@ -115,6 +111,14 @@ impl Gpu {
     }
 }
 
+/// A device without memory is no faulty one.
+fn complaint(error: &wgpu::Error) -> EngineError {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => EngineError::OutOfMemory(error.to_string()),
+        _ => EngineError::Device(error.to_string()),
+    }
+}
+
 fn words(info: &AdapterInfo) -> String {
     let device = format!("{} {}", info.name, info.driver_info);
     let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').collect();
@@ -155,5 +159,27 @@ fn ready<T>(future: impl Future<Output = T>) -> Result<T, EngineError> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => Ok(result),
         Poll::Pending => Err(EngineError::Device("a request that wgpu answers at once was left open".to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_device_without_memory_is_told_from_one_that_complains_and_from_one_that_is_lost() {
+        let memory = complaint(&wgpu::Error::OutOfMemory { source: "there is none".into() });
+        assert!(matches!(memory, EngineError::OutOfMemory(_)), "{memory}");
+        let description = "a binding is missing".to_string();
+        let call = complaint(&wgpu::Error::Validation { source: description.clone().into(), description });
+        assert!(matches!(call, EngineError::Device(_)), "{call}");
+        let gpu = match Gpu::open(None) {
+            Ok(gpu) => gpu,
+            Err(error) => return polyphony_skip::skipped(error),
+        };
+        gpu.device.destroy();
+        let lost = gpu.wait().and_then(|()| gpu.check()).unwrap_err();
+        assert!(matches!(lost, EngineError::Lost(_)), "{lost}");
     }
 }

@@ -160,11 +160,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    use polyphony_kernels::Arithmetic;
+    use polyphony_kernels::{Arithmetic, Around};
     use polyphony_protocol::hub::BackendFault;
 
     use super::*;
-    use crate::around::Around;
 
     const BACKEND: Backend = Backend::Cpu { threads: 1, arithmetic: Arithmetic::F32 };
 

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use polyphony_kernels::{Engine, EngineError, KnownAnswers, Recording};
-
-use crate::around::Around;
+use polyphony_kernels::{Around, Engine, EngineError, KnownAnswers, Recording};
 
 /// A file with lines such as `vulkan flip`: of the backend with that name a bit of each result is flipped, or, with `hang`, no run ends. It is
 /// read before each run.

@@ -188,6 +188,36 @@ fn a_phone_of_which_a_backend_failed_goes_on_with_another_and_has_not_failed_its
     assert_eq!(world.phone("a").fault_of("vulkan-f32-r1-x"), None);
 }
 
+/// What it keeps of sessions may be as wrong as what it computes.
+#[test]
+fn no_kv_cache_of_a_faulty_device_is_taken_over() {
+    for (is_faulty, expected) in [(true, None), (false, Some(1))] {
+        let mut world = World::new().with_phones(&[100, 100, 100, 100]).with_deployment(|spec| {
+            spec.numerics.arithmetic = Arithmetic::F32;
+        });
+        compute_in(&mut world, &[("vulkan-f32-r1-x", 30.0)]);
+        world.settle();
+        world.report(SegmentPhase::Ready);
+        world.settle();
+        let phone = world.generation(1)[0].spec.phone.clone();
+        if is_faulty {
+            let fault = BackendFault {
+                backend: "vulkan".into(),
+                device: "a GPU".into(),
+                numerics: "vulkan-f32-r1-x".into(),
+                reason: "a layer gives 2 where 1 is right".into(),
+            };
+            world.phone(&phone).heartbeat.get_or_insert_default().faults = Some(vec![fault]);
+        } else {
+            world.edit_phone(&phone, |phone| phone.spec.drain = true);
+        }
+        world.settle();
+        let next = world.generation(2);
+        assert!(!next.is_empty() && next.iter().all(|one| one.spec.phone != phone), "{next:?}");
+        assert!(next.iter().all(|one| one.spec.follows == expected), "{next:?}");
+    }
+}
+
 /// A device that came to nothing has no class, and no speed to plan with.
 #[test]
 fn a_gpu_that_does_not_open_is_told_beside_what_the_phone_has() {

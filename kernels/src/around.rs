@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use polyphony_kernels::{BufferId, Engine, EngineError, FileBytes, MatrixId, Recording, VectorId, WeightType};
+use crate::engine::{Engine, EngineError};
+use crate::file_bytes::FileBytes;
+use crate::recording::{BufferId, MatrixId, Recording, VectorId};
+use crate::weight_type::WeightType;
 
 /// An engine that is run by `run`.
 pub struct Around<R> {
