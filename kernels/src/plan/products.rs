@@ -21,9 +21,12 @@ pub(crate) struct Products {
     pub kernel: fn(Product) -> Variant,
 }
 
-/// Groups of 32 columns that one dispatch multiplies: a window less the 256 bytes by which its start may be off, in whole scale words.
+/// Groups of 32 columns whose scales share a word, of the type that has the most of them: kernels take scales where a word of them begins.
+const GROUPS_A_SCALE: usize = 16;
+
+/// Groups of 32 columns that one dispatch multiplies: a window less the 256 bytes by which its start may be off, in whole words of scales.
 pub(crate) fn dispatch_groups(form: Option<Form>) -> usize {
-    (WINDOW_BYTES as usize - 256) / Form::group_bytes_of(form) / 8 * 8
+    (WINDOW_BYTES as usize - 256) / Form::group_bytes_of(form) / GROUPS_A_SCALE * GROUPS_A_SCALE
 }
 
 // The flags of `wgsl/parts/products.wgsl`.
@@ -75,7 +78,7 @@ impl Products {
         let dispatch_groups = dispatch_groups(form);
         let weights = plan.weights(shape);
         let kernel = |lanes: Lanes| {
-            let pairs = int8 && plan.facts.pairs && weights.may_be_paired(lanes.n_rows);
+            let pairs = int8 && plan.facts.is_software && weights.may_be_paired(lanes.n_rows);
             (self.kernel)(Product { weights, int8, pairs, n_tokens, lanes })
         };
         let lanes = plan.facts.lanes(kernel, n_tokens, piece.n_part_rows);

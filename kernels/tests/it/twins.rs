@@ -172,9 +172,11 @@ fn matrices_of_any_width_are_filled_up_and_nothing_beside_a_row_is_looked_at() {
 
 #[test]
 fn matrices_over_the_limits_of_textures_and_uniforms_are_split_rightly() {
-    for (weight_type, n_out, n_in, n_rows) in
-        [(WeightType::Q8_0, 8200, 32, 2), (WeightType::Q4_1, 8, 9000 / 32 * 32, 5), (WeightType::F32, 3, 4128, 1)]
-    {
+    let wide =
+        [(WeightType::Q8_0, 8200, 32, 2), (WeightType::Q4_1, 8, 9000 / 32 * 32, 5), (WeightType::F32, 3, 4128, 1)];
+    // Of every type more columns than a window has, so that a dispatch begins within them.
+    let long = WeightType::ALL.map(|weight_type| (weight_type, 4, 4352, 2));
+    for (weight_type, n_out, n_in, n_rows) in wide.into_iter().chain(long) {
         // As above for 9000 products: sums stay below some 100, their errors grow with the root of the count.
         twins(1e-4, |engine, random| {
             let weight = random.matrix(weight_type, n_out, n_in);
