@@ -23,8 +23,9 @@ pub(crate) struct Facts {
     pub tuning: Tuning,
     pub arithmetic: Arithmetic,
     pub source: WeightSource,
-    /// Whether two rows of 4 bits share a multiplication: the device has none of four bytes at once.
-    pub pairs: bool,
+    /// Whether the processor plays the GPU: storage buffers are slow to read, and nothing multiplies four bytes at once, so that two rows of
+    /// 4 bits share a multiplication.
+    pub is_software: bool,
     /// Lanes of a workgroup that shares nothing.
     pub workgroup: u32,
     /// Bytes: where a window of a uniform buffer may start.

@@ -36,13 +36,15 @@ pub struct Options {
     pub source: Option<WeightSource>,
     /// `None`: what was measured, or where there is no folder to keep that in, what suits most devices of the kind.
     pub lanes: Option<Lanes>,
+    /// Whether kernels are those for a processor that plays the GPU. `None`: as the device says; what real ones get can so be tried without.
+    pub is_software: Option<bool>,
     /// Where compiled pipelines and measurements are kept.
     pub cache: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { arithmetic: Arithmetic::F32, source: None, lanes: None, cache: None }
+        Self { arithmetic: Arithmetic::F32, source: None, lanes: None, is_software: None, cache: None }
     }
 }
 
@@ -75,7 +77,7 @@ impl VulkanEngine {
     /// Opens the first device.
     pub fn new(options: Options) -> Result<Self, EngineError> {
         let gpu = Gpu::open(options.cache.as_deref())?;
-        let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+        let software = options.is_software.unwrap_or(gpu.info.device_type == wgpu::DeviceType::Cpu);
         let source = options.source.unwrap_or(if software { WeightSource::Image } else { WeightSource::Storage });
         let tuning = match (options.lanes, &options.cache) {
             (Some(lanes), _) => Tuning::all(lanes),
@@ -88,7 +90,7 @@ impl VulkanEngine {
             tuning,
             arithmetic: options.arithmetic,
             source,
-            pairs: software,
+            is_software: software,
             workgroup: if software { 32 } else { 64 },
             uniform_alignment: gpu.limits.min_uniform_buffer_offset_alignment,
             max_storage: gpu.limits.max_storage_buffer_binding_size,

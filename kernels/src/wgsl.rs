@@ -13,11 +13,7 @@ use crate::weight_type::WeightType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     Plain(Text),
-    Attention {
-        /// Whether heads are whole fours of values.
-        quads: bool,
-        kv_type: KvType,
-    },
+    Attention(Queries),
     EmbedRows {
         weights: Weights,
     },
@@ -38,6 +34,29 @@ pub enum Variant {
         /// To 8 bits rather than f16.
         q8: bool,
     },
+}
+
+/// The switches of attention. All of them give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Queries {
+    pub kv_type: KvType,
+    /// Heads of a row that a workgroup takes, 1 to 4: those that share a key head.
+    pub n_heads: u32,
+    /// Rows that it takes, 1, 2 or 4.
+    pub n_rows: u32,
+    pub heads: Heads,
+}
+
+/// How the values of a head are gone through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Heads {
+    /// Of any size.
+    Singles,
+    /// Of whole fours of values, a lane one of these.
+    Quads,
+    /// The same, where the processor plays the GPU: queries are looked at by windows, and a lane has four fours, since each value that
+    /// it reads from a storage buffer costs as much as ten products.
+    WindowedQuads,
 }
 
 /// The switches of a matrix's product with rows of activations. Within one arithmetic all of them give the same bits.
@@ -144,7 +163,11 @@ impl Variant {
         let norms = [true, false].map(|quantised| RmsNorm { quantised });
         let mut all = Text::ALL.iter().copied().map(Plain).collect::<Vec<_>>();
         for kv_type in KvType::ALL {
-            all.extend([true, false].map(|quads| Attention { quads, kv_type }));
+            for heads in [Heads::Singles, Heads::Quads, Heads::WindowedQuads] {
+                let rows = [1, Queries::rows_at_most(heads)];
+                let shapes = rows.into_iter().flat_map(|n_rows| (1..=4).map(move |n_heads| (n_heads, n_rows)));
+                all.extend(shapes.map(|(n_heads, n_rows)| Attention(Queries { kv_type, n_heads, n_rows, heads })));
+            }
             all.extend([KvWrite { kv_type }, RopeKvWrite { kv_type }]);
         }
         all.extend(norms);
@@ -187,9 +210,12 @@ impl Variant {
         let mut form = Form { workgroup, n_tokens: 1, n_rows: 1, switches: vec![] };
         match self {
             Variant::Plain(kernel) => files.extend(kernel.files()),
-            Variant::Attention { quads, kv_type } => {
-                form.switches = switches(kv_type);
-                let heads = if quads { file!("parts/quads.wgsl") } else { file!("parts/singles.wgsl") };
+            Variant::Attention(queries) => {
+                form = queries.form();
+                let heads = match queries.heads {
+                    Heads::Singles => file!("parts/singles.wgsl"),
+                    Heads::Quads | Heads::WindowedQuads => file!("parts/quads.wgsl"),
+                };
                 files.extend([EXPONENTIAL, heads, file!("attention.wgsl")]);
             }
             Variant::EmbedRows { weights } => {
@@ -268,6 +294,27 @@ fn switches(kv_type: KvType) -> Vec<&'static str> {
         KvType::F32 => vec!["kv f32"],
         KvType::F16 => vec!["kv f16", "kv words"],
         KvType::Q8 => vec!["kv q8", "kv words"],
+    }
+}
+
+impl Queries {
+    /// Rows of a slot that a workgroup takes at once where there are several.
+    pub fn rows_at_most(heads: Heads) -> u32 {
+        match heads {
+            Heads::Singles | Heads::Quads => 2,
+            Heads::WindowedQuads => 4,
+        }
+    }
+
+    /// What the text of `attention.wgsl` is made into: its tokens are queries, its rows of a lane fours of values.
+    fn form(self) -> Form {
+        let mut switches = switches(self.kv_type);
+        let (of_queries, n_quads) = match self.heads {
+            Heads::Singles | Heads::Quads => ("stored", 1),
+            Heads::WindowedQuads => ("windows", 4),
+        };
+        switches.extend([of_queries, if self.n_rows > 1 { "rows" } else { "row" }]);
+        Form { workgroup: 64, n_tokens: self.n_heads * self.n_rows, n_rows: n_quads, switches }
     }
 }
 

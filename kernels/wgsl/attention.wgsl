@@ -1,35 +1,38 @@
-// Attention: a workgroup a head of a token row. Goes through the positions in blocks of 64 that are counted from position 0, with
-// a running largest score and sum (Milakov & Gimelshein 2018, arXiv 1805.02867), so the order depends on the positions that the row sees alone.
+// Attention: a workgroup the queries of one slot that share a key head: some heads of a row, or of a few rows. Goes through the positions in
+// blocks of 64 that are counted from position 0, with a running largest score and sum (Milakov & Gimelshein 2018, arXiv 1805.02867), so the
+// order depends on the positions that a row sees alone; blocks that only others of the workgroup see change nothing.
 // Queries, keys, values and the result are those of parts/quads.wgsl or parts/singles.wgsl, four values at a time.
 
 struct Params {
     n_heads: u32,
-    // Heads that share one key head.
+    // Heads that share one key head, and how many of these a workgroup takes.
     heads_a_group: u32,
+    heads_a_workgroup: u32,
     head_size: u32,
-    // Values of a cache row.
-    kv_width: u32,
     n_positions: u32,
     // Positions seen, the row's own included; 0: all.
     window: u32,
     scale: f32,
     // What scores stay below; 0: there is none.
     cap: f32,
-    // Where the token rows lie in `data`.
-    rows_at: u32,
+    // Where the rows of each workgroup lie in `data`: the first, and how many.
+    tiles_at: u32,
     // Where the positions seen by each row lie in `data`; 0: those up to its own.
     lengths_at: u32,
-    // 0: none, 1: slopes, 2: by distance, from -n_before to n_after.
-    bias_kind: u32,
+    // Where the bias lies in `data`, the bits of f32; 0: there is none. By distance, from -n_before to n_after:
+    // [n_heads][n_before + 1 + n_after]; with n_before as SLOPES says: [n_heads].
+    bias_at: u32,
     n_before: u32,
     n_after: u32,
-    // Where the bias lies in `data`: [n_heads] or [n_heads][n_before + 1 + n_after], the bits of f32.
-    bias_at: u32,
     // Where the sinks lie in `data`: [n_heads], the bits of f32; 0: there are none.
     sinks_at: u32,
     // Words of a cache row.
     row_words: u32,
+    // Where row 0 of the queries would lie in their window, in vec4.
+    queries_at: i32,
 }
+
+const SLOPES: u32 = 0xffffffffu;
 
 @group(0) @binding(0) var<uniform> params: Params;
 // [token row][slot, position], u32, and what the parameters say.
@@ -37,12 +40,17 @@ struct Params {
 
 const LOWEST: f32 = -3.0e38;
 
-var<workgroup> weights: array<f32, 64>;
-var<workgroup> maxima: array<f32, 64>;
+var<workgroup> weights$t: array<f32, 64>;
+var<workgroup> maxima$t: array<f32, 64>;
+
+// Values of a cache row.
+fn kv_width() -> u32 {
+    return params.n_heads / params.heads_a_group * params.head_size;
+}
 
 // What a score is raised by where `distance` is the position seen less the row's own.
 fn bias_of(head: u32, distance: i32) -> f32 {
-    if params.bias_kind == 1u {
+    if params.n_before == SLOPES {
         return bitcast<f32>(data[params.bias_at + head]) * f32(distance);
     }
     let before = i32(params.n_before);
@@ -50,85 +58,111 @@ fn bias_of(head: u32, distance: i32) -> f32 {
     return bitcast<f32>(data[params.bias_at + head * (params.n_before + 1u + params.n_after) + column]);
 }
 
+// The last position that a row sees.
+fn last_of(row: u32, own_position: u32) -> u32 {
+    if params.lengths_at > 0u {
+        return data[params.lengths_at + row] - 1u;
+    }
+    return own_position;
+}
+
+fn first_of(last: u32) -> u32 {
+    return select(0u, last + 1u - params.window, params.window > 0u && last + 1u > params.window);
+}
+
+// By its bits: drivers may take it for granted that there are numbers alone.
+fn is_no_number(value: f32) -> bool {
+    return (bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u;
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = params.rows_at + workgroup.y * 2u;
-    let slot = data[row];
-    let own_position = data[row + 1u];
-    var position = own_position;
-    if params.lengths_at > 0u {
-        position = data[params.lengths_at + workgroup.y] - 1u;
-    }
-    var first = 0u;
-    if params.window > 0u && position + 1u > params.window {
-        first = position + 1u - params.window;
-    }
+    let tile = params.tiles_at + workgroup.y * 2u;
+    let first_row = data[tile];
+    let end_row = first_row + data[tile + 1u];
+    let workgroups = (params.heads_a_group + params.heads_a_workgroup - 1u) / params.heads_a_workgroup;
+    let group = workgroup.x / workgroups;
+    let first_head = workgroup.x % workgroups * params.heads_a_workgroup;
     let head_quads = (params.head_size + 3u) / 4u;
-    let head_at = (workgroup.y * params.n_heads + workgroup.x) * params.head_size;
-    let first_row = slot * params.n_positions;
+    let first_place = data[first_row * 2u] * params.n_positions;
     // Where in a cache's row the head begins.
-    let kv_at = workgroup.x / params.heads_a_group * params.head_size;
+    let kv_at = group * params.head_size;
 
-    var largest = LOWEST;
-    var total = 0.0;
+    // A query that is not there is one that is; what comes of it is not stored.
+    let own_row$t = first_row + $tu / params.heads_a_workgroup;
+    let own_head$t = first_head + $tu % params.heads_a_workgroup;
+    let is_there$t = own_row$t < end_row && own_head$t < params.heads_a_group;
+    let row$t = min(own_row$t, end_row - 1u);
+    let head$t = group * params.heads_a_group + min(own_head$t, params.heads_a_group - 1u);
+    let query_at$t = (row$t * params.n_heads + head$t) * params.head_size;
+    let own_position$t = data[row$t * 2u + 1u];
+    let last$t = last_of(row$t, own_position$t);
+    let first$t = first_of(last$t);
+    var first = first0;
+    var last = last0;
+    first = min(first, first$t); last = max(last, last$t); //? rows
+
+    var largest$t = LOWEST;
+    var total$t = 0.0;
     if params.sinks_at > 0u {
-        largest = bitcast<f32>(data[params.sinks_at + workgroup.x]);
-        total = 1.0;
+        largest$t = bitcast<f32>(data[params.sinks_at + head$t]);
+        total$t = 1.0;
     }
-    var sum = vec4<f32>(0.0);
-    for (var block = first / 64u; block <= position / 64u; block = block + 1u) {
-        // A lane a position: its score.
-        let own = block * 64u + lane;
-        var score = LOWEST;
-        var is_none = false;
-        if own >= first && own <= position {
-            var dots = vec4<f32>(0.0);
+    var sum$t$r = vec4<f32>(0.0);
+    let quad$r = lane * ROWS_A_LANE + $ru;
+    for (var block = first / 64u; block <= last / 64u; block = block + 1u) {
+        let start = block * 64u;
+        // A lane a position: its scores.
+        let own = start + lane;
+        var dots$t = vec4<f32>(0.0);
+        if own >= first && own <= last {
             for (var i = 0u; i < head_quads; i = i + 1u) {
-                dots = dots + query(head_at, i) * key(first_row + own, kv_at, i);
-            }
-            score = ((dots.x + dots.y) + (dots.z + dots.w)) * params.scale;
-            // By its bits: drivers may take it for granted that there are numbers alone.
-            is_none = (bitcast<u32>(score) & 0x7f800000u) == 0x7f800000u;
-            if params.cap > 0.0 {
-                score = capped(score, params.cap);
-            }
-            if params.bias_kind > 0u {
-                score = score + bias_of(workgroup.x, i32(own) - i32(own_position));
+                let k = key(first_place + own, kv_at, i);
+                dots$t = dots$t + query(query_at$t, i) * k;
             }
         }
-        maxima[lane] = score;
+        let sees$t = own >= first$t && own <= last$t;
+        var score$t = ((dots$t.x + dots$t.y) + (dots$t.z + dots$t.w)) * params.scale;
+        let is_none$t = sees$t && is_no_number(score$t);
+        if params.cap > 0.0 {
+            score$t = capped(score$t, params.cap);
+        }
+        if params.bias_at > 0u {
+            score$t = score$t + bias_of(head$t, i32(own) - i32(own_position$t));
+        }
+        score$t = select(LOWEST, score$t, sees$t);
+        maxima$t[lane] = score$t;
         for (var half = 32u; half > 0u; half = half / 2u) {
             workgroupBarrier();
             if lane < half {
-                maxima[lane] = max(maxima[lane], maxima[lane + half]);
+                maxima$t[lane] = max(maxima$t[lane], maxima$t[lane + half]);
             }
         }
         workgroupBarrier();
-        let new_largest = max(largest, maxima[0]);
-        weights[lane] = exponential(score - new_largest);
-        if is_none {
-            // No number, and so is what comes of it: a key that was kept as infinite says nothing of how near it is.
-            weights[lane] = bitcast<f32>(bitcast<u32>(weights[lane]) | 0x7fc00000u);
-        }
+        let new_largest$t = max(largest$t, maxima$t[0]);
+        let weight$t = exponential(score$t - new_largest$t);
+        // No number, and so is what comes of it: a key that was kept as infinite says nothing of how near it is.
+        weights$t[lane] = select(weight$t, bitcast<f32>(bitcast<u32>(weight$t) | 0x7fc00000u), is_none$t);
         workgroupBarrier();
 
-        // A lane four values of the head: the positions' share in them.
-        if lane < head_quads {
-            let correction = exponential(largest - new_largest);
-            total = total * correction;
-            sum = sum * correction;
-            let start = max(first, block * 64u);
-            let end = min(position, block * 64u + 63u);
-            for (var p = start; p <= end; p = p + 1u) {
-                let weight = weights[p - block * 64u];
-                total = total + weight;
-                sum = sum + weight * value(first_row + p, kv_at, lane);
+        // A lane some values of the head: the positions' share in them.
+        if quad0 < head_quads {
+            let correction$t = exponential(largest$t - new_largest$t);
+            total$t = total$t * correction$t;
+            sum$t$r = sum$t$r * correction$t;
+            let end = min(last, start + 63u);
+            for (var p = max(first, start); p <= end; p = p + 1u) {
+                let v$r = value(first_place + p, kv_at, min(quad$r, head_quads - 1u));
+                let share$t = weights$t[p - start];
+                total$t = total$t + share$t; //? row
+                sum$t$r = sum$t$r + share$t * v$r; //? row
+                let is_seen$t = p >= first$t && p <= last$t; //? rows
+                total$t = select(total$t, total$t + share$t, is_seen$t); //? rows
+                sum$t$r = select(sum$t$r, sum$t$r + share$t * v$r, is_seen$t); //? rows
             }
         }
-        largest = new_largest;
+        largest$t = new_largest$t;
         workgroupBarrier();
     }
-    if lane < head_quads {
-        store(head_at, lane, sum / total);
-    }
+    if is_there$t && quad$r < head_quads { store(query_at$t, quad$r, sum$t$r / total$t); }
 }

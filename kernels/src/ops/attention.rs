@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use crate::ops::Operation;
 use crate::ops::kv_write::check_caches;
-use crate::plan::{Binding, Plan};
+use crate::plan::{Binding, Plan, WINDOW_BYTES};
 use crate::recording::{BufferId, KvLayout, Row, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
-use crate::wgsl::Variant;
+use crate::wgsl::{Heads, Queries, Variant};
 
 /// The largest head size that the kernels hold in registers.
 pub const MAX_HEAD_SIZE: usize = 256;
@@ -18,21 +18,26 @@ pub const MAX_HEAD_SIZE: usize = 256;
 struct Params {
     n_heads: u32,
     heads_a_group: u32,
+    heads_a_workgroup: u32,
     head_size: u32,
-    kv_width: u32,
     n_positions: u32,
     window: u32,
     scale: f32,
     cap: f32,
-    rows_at: u32,
+    tiles_at: u32,
     lengths_at: u32,
-    bias_kind: u32,
+    bias_at: u32,
     n_before: u32,
     n_after: u32,
-    bias_at: u32,
     sinks_at: u32,
     row_words: u32,
+    queries_at: i32,
 }
+
+/// Heads that a workgroup takes at most.
+const MOST_HEADS: usize = 4;
+/// In place of `n_before`: the bias is a slope.
+const SLOPES: u32 = u32::MAX;
 
 /// What is added to a scaled score, by head h, position seen p and the row's own position.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -141,46 +146,89 @@ impl Operation for Attention {
         require_apart(self.out, &[self.q, self.k_cache, self.v_cache])
     }
 
-    /// A workgroup a head of a row.
+    /// A workgroup some heads of a row, or of a few rows of a slot. Where queries are looked at by windows, as many rows a dispatch as fit.
     fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
+        let row_width = self.n_heads * self.head_size;
+        let rows_a_window = (WINDOW_BYTES - plan.facts.uniform_alignment) as usize / (row_width * size_of::<f32>());
+        let heads = match self.head_size.is_multiple_of(4) {
+            false => Heads::Singles,
+            true if plan.facts.is_software && rows_a_window > 0 => Heads::WindowedQuads,
+            true => Heads::Quads,
+        };
+        let is_windowed = heads == Heads::WindowedQuads;
+        let most_rows = Queries::rows_at_most(heads) as usize;
+        let tiles = tiles(plan.rows, if is_windowed { most_rows.min(rows_a_window) } else { most_rows });
+        // Whoever has one row a slot takes one.
+        let n_rows = if tiles.iter().any(|tile| tile.len() > 1) { most_rows as u32 } else { 1 };
+        let heads_a_group = self.n_heads / self.n_kv_heads;
+        let workgroups_a_group = heads_a_group.div_ceil(MOST_HEADS);
+        let n_heads = heads_a_group.div_ceil(workgroups_a_group);
+        let variant =
+            Variant::Attention(Queries { kv_type: self.layout.kv_type, n_heads: n_heads as u32, n_rows, heads });
+
+        let mut tiles_at = plan.put(tiles.iter().flat_map(|tile| [tile.start as u32, tile.len() as u32]));
         let lengths_at = self.lengths.as_ref().map_or(0, |lengths| plan.put(lengths.iter().copied()));
-        let (bias_kind, n_before, n_after, bias_at) = match self.bias {
-            None => (0, 0, 0, 0),
-            Some(PositionBias::Slopes(slopes)) => (1, 0, 0, plan.vector_data(slopes)),
-            Some(PositionBias::Distances { table, n_before, n_after }) => {
-                (2, n_before, n_after, plan.vector_data(table))
-            }
+        let (bias_at, n_before, n_after) = match self.bias {
+            None => (0, 0, 0),
+            Some(PositionBias::Slopes(slopes)) => (plan.vector_data(slopes), SLOPES, 0),
+            Some(PositionBias::Distances { table, n_before, n_after }) => (plan.vector_data(table), n_before, n_after),
         };
-        let params = Params {
-            n_heads: self.n_heads as u32,
-            heads_a_group: (self.n_heads / self.n_kv_heads) as u32,
-            head_size: self.head_size as u32,
-            kv_width: self.layout.kv_width as u32,
-            n_positions: self.layout.n_positions as u32,
-            window: self.window.unwrap_or(0),
-            scale: self.scale,
-            cap: self.cap.unwrap_or(0.0),
-            rows_at: 0,
-            lengths_at,
-            bias_kind,
-            n_before,
-            n_after,
-            bias_at,
-            sinks_at: self.sinks.map_or(0, |sinks| plan.vector_data(sinks)),
-            row_words: self.layout.row_words() as u32,
-        };
-        plan.dispatch(
-            Variant::Attention { quads: self.head_size.is_multiple_of(4), kv_type: self.layout.kv_type },
-            &bytemuck::cast::<Params, [u32; 16]>(params),
-            &[
-                (1, Binding::Data),
-                (2, Binding::Read(self.q)),
-                (3, Binding::Read(self.k_cache)),
-                (4, Binding::Read(self.v_cache)),
-                (5, Binding::Write(self.out)),
-            ],
-            [self.n_heads as u32, plan.rows.len() as u32],
-        );
+        let sinks_at = self.sinks.map_or(0, |sinks| plan.vector_data(sinks));
+        let mut rest = tiles.as_slice();
+        while let Some(first) = rest.first() {
+            let fits = |tile: &&Range<usize>| !is_windowed || tile.end - first.start <= rows_a_window;
+            let n_tiles = rest.iter().take_while(fits).count();
+            let (queries, queries_at) = if is_windowed {
+                let (window, at) = plan.window(self.q, first.start * row_width);
+                (window, at as i32 - (first.start * row_width / 4) as i32)
+            } else {
+                (Binding::Read(self.q), 0)
+            };
+            let params = Params {
+                n_heads: self.n_heads as u32,
+                heads_a_group: heads_a_group as u32,
+                heads_a_workgroup: n_heads as u32,
+                head_size: self.head_size as u32,
+                n_positions: self.layout.n_positions as u32,
+                window: self.window.unwrap_or(0),
+                scale: self.scale,
+                cap: self.cap.unwrap_or(0.0),
+                tiles_at,
+                lengths_at,
+                bias_at,
+                n_before,
+                n_after,
+                sinks_at,
+                row_words: self.layout.row_words() as u32,
+                queries_at,
+            };
+            plan.dispatch(
+                variant,
+                &bytemuck::cast::<Params, [u32; 16]>(params),
+                &[
+                    (1, Binding::Data),
+                    (2, queries),
+                    (3, Binding::Read(self.k_cache)),
+                    (4, Binding::Read(self.v_cache)),
+                    (5, Binding::Write(self.out)),
+                ],
+                [(self.n_kv_heads * workgroups_a_group) as u32, n_tiles as u32],
+            );
+            tiles_at += 2 * n_tiles as u32;
+            rest = &rest[n_tiles..];
+        }
         Ok(())
     }
+}
+
+/// The rows of a step in pieces of at most `most`, each of one slot.
+fn tiles(rows: &[Row], most: usize) -> Vec<Range<usize>> {
+    let mut tiles: Vec<Range<usize>> = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        match tiles.last_mut() {
+            Some(tile) if tile.len() < most && rows[tile.start].slot == row.slot => tile.end += 1,
+            _ => tiles.push(at..at + 1),
+        }
+    }
+    tiles
 }

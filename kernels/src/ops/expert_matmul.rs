@@ -101,7 +101,7 @@ impl ExpertMatmul {
         let weights = plan.weights(shape);
         let int8 = form == Some(Form::Bytes);
         let kernel = |lanes: Lanes| {
-            let pairs = int8 && plan.facts.pairs && weights.may_be_paired(lanes.n_rows);
+            let pairs = int8 && plan.facts.is_software && weights.may_be_paired(lanes.n_rows);
             Variant::ExpertMatmul(Product { weights, int8, pairs, n_tokens: 1, lanes })
         };
         let lanes = plan.facts.lanes(kernel, 1, n_out);
@@ -132,6 +132,7 @@ impl ExpertMatmul {
                 flags,
                 // From one choice's row to the next, in vec4.
                 if self.is_apart { (n_groups * group_bytes / 16) as u32 } else { 0 },
+                self.n_experts as u32,
             ];
             let bindings = [
                 (1, Binding::Weights(self.weight, part as u32)),

@@ -77,7 +77,7 @@ fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {
         tuning: Tuning::all(Lanes { n_rows: 1, workgroup: 32 }),
         arithmetic,
         source: WeightSource::Storage,
-        pairs: false,
+        is_software: false,
         workgroup: 32,
         uniform_alignment: 64,
         max_storage: 128 << 20,

@@ -20,17 +20,19 @@ pub fn cpu_int8(threads: usize) -> Box<dyn Engine> {
     Box::new(CpuEngine::with_arithmetic(threads, Arithmetic::Int8).unwrap())
 }
 
-/// Vulkan with every source of weights, or nothing where there is no adapter.
+/// Vulkan with every source of weights, the last as on a real GPU, or nothing where there is no adapter.
 pub fn vulkan() -> Vec<Box<dyn Engine>> {
     vulkan_with(Arithmetic::F32)
 }
 
 /// As [`vulkan`] with an arithmetic of choice.
 pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
-    let sources = [WeightSource::Image, WeightSource::Texture, WeightSource::Storage];
-    let engine =
-        |source| Some(Box::new(vulkan_as(Options { source: Some(source), arithmetic, ..Options::default() })?) as _);
-    sources.into_iter().map_while(engine).collect()
+    let kinds = [(WeightSource::Image, None), (WeightSource::Texture, None), (WeightSource::Storage, Some(false))];
+    let engine = |(source, is_software)| {
+        let options = Options { source: Some(source), arithmetic, is_software, ..Options::default() };
+        Some(Box::new(vulkan_as(options)?) as _)
+    };
+    kinds.into_iter().map_while(engine).collect()
 }
 
 /// A Vulkan engine; none, said aloud, where there is no adapter. An adapter that does not open is a failure.

@@ -3,7 +3,7 @@
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::cpu::order::Order;
 use polyphony_kernels::{
-    Activate, Activation, Arithmetic, Engine, EngineError, ExpertMatmul, GateUp, Matmul, MixRows, Recording, Route,
+    Activate, Activation, Arithmetic, Engine, EngineError, ExpertMatmul, GateUp, Matmul, MixRows, Op, Recording, Route,
     SoftmaxOver, WeightType,
 };
 
@@ -124,6 +124,20 @@ fn products_of_the_chosen_experts_are_the_oracles() {
         // Sums of up to 11,264 products of size 1 in f32, each off by some 1e-7 of the partial sums, which grow as the root of their number.
         twins(3e-5, |engine, random| shape.record(engine, random));
     }
+}
+
+/// What a device that computes wrongly may choose: no kernel looks beyond the matrix for it.
+#[test]
+fn a_number_that_no_expert_has_is_one_of_those_that_there_are() {
+    let shape = Experts { n_rows: 3, ..EXPERTS };
+    twins(3e-5, |engine, random| {
+        let mut recording = shape.record(engine, random);
+        let Op::ExpertMatmul(product) = &recording.ops[0] else { unreachable!("it records one") };
+        let largest = shape.n_experts as f32;
+        let chosen = vec![-3.0, 1e9, f32::INFINITY, f32::NEG_INFINITY, largest, 1.0];
+        recording.upload(product.chosen, 0, chosen);
+        recording
+    });
 }
 
 #[test]

@@ -19,6 +19,7 @@ struct Params {
     flags: u32,
     // From one choice's row of activations to the next, in vec4; the first starts at `starts.x`.
     stride: u32, //? gathered
+    n_experts: u32, //? gathered
 }
 
 // `partial` holds the sums of earlier columns.

@@ -28,7 +28,7 @@ fn half(word: u32, value: u32) -> f32 { //? kv f16
 
 // The word of a row's scales that holds the value's. //? kv q8
 fn scales_at(row: u32, value: u32) -> u32 { //? kv q8
-    return row * params.row_words + (params.kv_width + 3u) / 4u + value / 64u; //? kv q8
+    return row * params.row_words + (kv_width() + 3u) / 4u + value / 64u; //? kv q8
 } //? kv q8
 
 // One of the four bytes of a word, as it is signed, times its scale: two scales share a word. //? kv q8
@@ -39,13 +39,13 @@ fn scaled(word: u32, scales: u32, value: u32) -> f32 { //? kv q8
 
 // A value of a cache's row.
 fn key_value(row: u32, value: u32) -> f32 {
-    return k_cache[row * params.kv_width + value]; //? kv f32
+    return k_cache[row * kv_width() + value]; //? kv f32
     return half(k_cache[row * params.row_words + value / 2u], value); //? kv f16
     return scaled(k_cache[row * params.row_words + value / 4u], k_cache[scales_at(row, value)], value); //? kv q8
 }
 
 fn value_value(row: u32, value: u32) -> f32 {
-    return v_cache[row * params.kv_width + value]; //? kv f32
+    return v_cache[row * kv_width() + value]; //? kv f32
     return half(v_cache[row * params.row_words + value / 2u], value); //? kv f16
     return scaled(v_cache[row * params.row_words + value / 4u], v_cache[scales_at(row, value)], value); //? kv q8
 }
