@@ -119,7 +119,7 @@ fn step(
     n_positions: usize,
     n_rows: usize,
 ) -> Result<(Vec<Op>, BufferId), EngineError> {
-    let mut matrix = |engine: &mut dyn Engine, weight_type: WeightType, n_out: usize, n_in: usize| {
+    let matrix = |engine: &mut dyn Engine, weight_type: WeightType, n_out: usize, n_in: usize| {
         // Scales of 2^-9 or so: what is multiplied does not matter as long as it is finite.
         engine.load_matrix(weight_type, n_out, n_in, &vec![0x18; weight_type.matrix_bytes(n_out, n_in).unwrap()])
     };

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::cpu::CpuEngine;
 use crate::file_bytes::FileBytes;
+use crate::mixed::MixedEngine;
 use crate::recording::{BufferId, MatrixId, Recording, VectorId};
 use crate::shapes::ShapeError;
 use crate::vulkan::{Options, VulkanEngine};
@@ -69,6 +70,8 @@ pub enum Backend {
     Cpu { threads: usize, arithmetic: Arithmetic },
     /// The first Vulkan device, real ones before those made of software.
     Vulkan { arithmetic: Arithmetic },
+    /// Prompts on that device, all else on the processor; see [`MixedEngine`].
+    Mixed { threads: usize, arithmetic: Arithmetic },
 }
 
 /// How matrices are multiplied; a numerics class of its own each.
@@ -88,6 +91,10 @@ pub fn open(backend: Backend, cache: Option<&Path>) -> Result<Box<dyn Engine>, E
         Backend::Vulkan { arithmetic } => {
             let cache = cache.map(Path::to_path_buf);
             Box::new(VulkanEngine::new(Options { arithmetic, cache, ..Options::default() })?)
+        }
+        Backend::Mixed { threads, arithmetic } => {
+            let decode = open(Backend::Cpu { threads, arithmetic }, cache)?;
+            Box::new(MixedEngine::new(decode, open(Backend::Vulkan { arithmetic }, cache)?))
         }
     })
 }

@@ -64,7 +64,7 @@ impl KnownAnswers {
         kv_type: KvType,
     ) -> Result<Self, EngineError> {
         let (arithmetic, order) = match backend {
-            Backend::Cpu { arithmetic, .. } => (arithmetic, Order::Processor),
+            Backend::Cpu { arithmetic, .. } | Backend::Mixed { arithmetic, .. } => (arithmetic, Order::Processor),
             Backend::Vulkan { arithmetic } => (arithmetic, Order::Vulkan),
         };
         let mut oracle = match arithmetic {

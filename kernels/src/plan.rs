@@ -1,6 +1,8 @@
 //! Plans: a recording as GPU dispatches, still plain data. Touches no device.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
 
 pub(crate) mod products;
 
@@ -105,6 +107,9 @@ pub(crate) enum Form {
     Padded,
 }
 
+/// Rows of a step that are computed together.
+pub(crate) type Tiles = Rc<[Range<usize>]>;
+
 /// Rows of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rows {
@@ -128,6 +133,8 @@ pub(crate) struct Plan<'a> {
     pub scratch_len: usize,
     /// Bytes of what is made of buffers.
     pub room: HashMap<(BufferId, Form), u64>,
+    /// Where the tiles of rows lie, by how they are cut: layers that cut alike share theirs.
+    tiles: Vec<([usize; 2], Tiles, u32)>,
     /// Where the angles of turns lie: layers that turn alike share theirs.
     angles: Vec<(Turn, u32)>,
     /// Where vectors lie in the data that kernels with no binding to spare read there.
@@ -154,6 +161,7 @@ impl<'a> Plan<'a> {
             dispatches: Vec::new(),
             scratch_len: 0,
             room: HashMap::new(),
+            tiles: Vec::new(),
             angles: Vec::new(),
             vector_data: HashMap::new(),
             made: HashMap::new(),
@@ -180,6 +188,31 @@ impl<'a> Plan<'a> {
         let at = self.put(values.map(|value| value.to_bits()));
         self.vector_data.insert(vector, at);
         at
+    }
+
+    /// The rows of the step in tiles of at most `most`, each of one slot and of one dispatch, and where they lie: of each the first row, and how many.
+    pub fn tiles(&mut self, most: usize, rows_a_dispatch: usize) -> (Tiles, u32) {
+        let cut = [most, rows_a_dispatch];
+        if let Some((_, tiles, at)) = self.tiles.iter().find(|(known, ..)| *known == cut) {
+            return (tiles.clone(), *at);
+        }
+        let mut tiles: Vec<Range<usize>> = Vec::new();
+        for (at, row) in self.rows.iter().enumerate() {
+            match tiles.last_mut() {
+                Some(tile)
+                    if tile.len() < most
+                        && !at.is_multiple_of(rows_a_dispatch)
+                        && self.rows[tile.start].slot == row.slot =>
+                {
+                    tile.end += 1;
+                }
+                _ => tiles.push(at..at + 1),
+            }
+        }
+        let at = self.put(tiles.iter().flat_map(|tile| [tile.start as u32, tile.len() as u32]).collect::<Vec<_>>());
+        let tiles: Tiles = tiles.into();
+        self.tiles.push((cut, tiles.clone(), at));
+        (tiles, at)
     }
 
     /// Where the angles of a turn lie, computed once for all layers alike.

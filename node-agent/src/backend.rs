@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polyphony_kernels::vulkan::quirks;
-use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, KnownAnswers, KvType, WeightType};
+use polyphony_kernels::{Arithmetic, Backend, Engine, EngineError, KnownAnswers, KvType, MixedEngine, WeightType};
 use polyphony_protocol::hub::{BackendFault, Speed};
 
 use crate::class::Class;
@@ -44,13 +44,16 @@ pub struct Chosen {
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub backend: Backend,
-    /// `cpu` or `vulkan`.
+    /// `cpu`, `vulkan` or `mixed`.
     pub name: &'static str,
     pub device: String,
     /// The first part of a numerics class, such as `cpu-f32-r1`.
     pub numerics: String,
     pub speed: Speed,
 }
+
+/// A processor and a GPU together, as people and protocols call it.
+pub const MIXED: &str = "mixed";
 
 /// Each device in both.
 const ARITHMETICS: [Arithmetic; 2] = [Arithmetic::F32, Arithmetic::Int8];
@@ -86,10 +89,10 @@ impl Chosen {
         &self.aside
     }
 
-    /// Nothing is computed any more on the device behind a class, in whatever arithmetic.
+    /// Nothing is computed any more on the device behind a class, in whatever arithmetic, nor with it and another.
     pub fn set_aside(&self, numerics: &str, why: &str) {
         let Some(found) = self.candidates.iter().find(|one| one.numerics == numerics) else { return };
-        for one in self.candidates.iter().filter(|one| one.name == found.name) {
+        for one in self.candidates.iter().filter(|one| one.name == found.name || one.name == MIXED) {
             self.aside.set(fault(one.name, &one.device, &one.numerics, &why));
         }
     }
@@ -106,6 +109,12 @@ impl Chosen {
         kv_type: KvType,
         longest_run: Duration,
     ) -> Result<Box<dyn Engine>, EngineError> {
+        if let Backend::Mixed { threads, arithmetic } = backend {
+            // Each of the two is asked for its own answers, and set aside under its own name.
+            let open = |backend| self.open(backend, weight_types, kv_type, longest_run);
+            let decode = open(Backend::Cpu { threads, arithmetic })?;
+            return Ok(Box::new(MixedEngine::new(decode, open(Backend::Vulkan { arithmetic })?)));
+        }
         let engine = open(backend, &self.cache, self.share.as_ref(), self.sabotage.as_ref())?;
         let is_suspect = self.sabotage.is_some() || quirks::of(&engine.device()).next().is_some();
         let (chosen, numerics) = (self.clone(), engine.numerics());
@@ -140,7 +149,28 @@ fn name(backend: Backend) -> &'static str {
     match backend {
         Backend::Cpu { .. } => "cpu",
         Backend::Vulkan { .. } => "vulkan",
+        Backend::Mixed { .. } => MIXED,
     }
+}
+
+/// A processor that decodes and a GPU that reads prompts: of each arithmetic that both compute in.
+fn mixed(candidates: &[Candidate]) -> Vec<Candidate> {
+    let of = |wanted: Backend| candidates.iter().find(|one| one.backend == wanted);
+    let both = |decode: &Candidate| {
+        let Backend::Cpu { threads, arithmetic } = decode.backend else { return None };
+        let prefill = of(Backend::Vulkan { arithmetic })?;
+        let numerics = MixedEngine::name(&decode.numerics);
+        let device = format!("{}; prompts: {}", decode.device, prefill.device);
+        let speed = Speed {
+            backend: MIXED.to_owned(),
+            device: device.clone(),
+            numerics: numerics.clone(),
+            prefill_gflops: prefill.speed.prefill_gflops,
+            ..decode.speed.clone()
+        };
+        Some(Candidate { backend: Backend::Mixed { threads, arithmetic }, name: MIXED, device, numerics, speed })
+    };
+    candidates.iter().filter_map(both).collect()
 }
 
 /// How backends are measured.
@@ -208,6 +238,7 @@ pub fn choose(choice: BackendChoice, how: &Measuring) -> Result<Chosen, EngineEr
             faults.into_iter().map(|fault| format!("{}: {}", fault.numerics, fault.reason)).collect();
         return Err(EngineError::NoneRight(whys.join("; ")));
     }
+    candidates.extend(mixed(&candidates));
     let aside = Aside::default();
     faults.into_iter().for_each(|fault| aside.set(fault));
     Ok(Chosen { candidates, aside, cache: how.cache(), share: how.share.clone(), sabotage: how.sabotage.clone() })
@@ -356,5 +387,32 @@ mod tests {
         assert!(both.of(&Class::parse("cpu-f32-r9/f16/kv-f16").unwrap()).is_none());
         let one = choose(BackendChoice::CpuInt8, &how).unwrap();
         assert_eq!(one.names(), "cpu-int8-r2");
+    }
+
+    /// On a phone with both, one of either kind for each arithmetic, and it is set aside with either.
+    #[test]
+    fn a_processor_and_a_gpu_are_a_mixed_one_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().to_owned();
+        let how = Measuring { threads: 1, share: None, data_dir, memory_bytes: 1, program: None, sabotage: None };
+        let chosen = choose(BackendChoice::Auto, &how).unwrap();
+        let named = |name| chosen.candidates.iter().filter(|one| one.name == name).collect::<Vec<_>>();
+        let (cpu, gpu, both) = (named("cpu"), named("vulkan"), named(MIXED));
+        if gpu.is_empty() {
+            return polyphony_skip::skipped("no Vulkan device is here");
+        }
+        let classes: Vec<&str> = both.iter().map(|one| one.numerics.as_str()).collect();
+        assert_eq!(classes, ["mixed-f32-r1", "mixed-int8-r2"]);
+        for (both, (cpu, gpu)) in both.iter().zip(cpu.iter().zip(&gpu)) {
+            assert_eq!(both.speed.gflops.to_bits(), cpu.speed.gflops.to_bits());
+            assert_eq!(both.speed.prefill_gflops.to_bits(), gpu.speed.prefill_gflops.to_bits());
+            let engine = chosen.open(both.backend, &[], KvType::F16, Duration::from_secs(60)).unwrap();
+            assert_eq!(engine.numerics(), both.numerics);
+        }
+        chosen.set_aside(&gpu[1].numerics, "it is wrong");
+        assert!(both.iter().chain(&gpu).all(|one| chosen.aside().reason(&one.numerics).is_some()));
+        assert!(cpu.iter().all(|one| chosen.aside().reason(&one.numerics).is_none()));
+        let refused = chosen.open(both[1].backend, &[], KvType::F16, Duration::from_secs(60)).err().unwrap();
+        assert!(matches!(refused, EngineError::SetAside { .. }), "{refused}");
     }
 }

@@ -41,7 +41,10 @@ pub fn examine(flags: &Flags) -> anyhow::Result<Finding> {
 
 fn text(memory: &str, speeds: &[Speed], faults: &[BackendFault]) -> String {
     let mut text = format!("Memory   {memory}\n");
-    let devices = speeds.iter().map(|speed| &speed.device).chain(faults.iter().map(|fault| &fault.device));
+    // Of one that is two, each is there itself.
+    let devices = speeds.iter().filter(|speed| speed.backend != backend::MIXED).map(|speed| &speed.device);
+    let faulty = faults.iter().filter(|fault| fault.backend != backend::MIXED).map(|fault| &fault.device);
+    let devices = devices.chain(faulty);
     let devices: BTreeSet<&str> = devices.map(String::as_str).filter(|device| !device.is_empty()).collect();
     for device in devices {
         line(&mut text, format_args!("Device   {device}"));

@@ -3,7 +3,7 @@
 //! The first part is the phone's own word, which this only asks for its arithmetic; phones of two classes make no ring.
 
 use polyphony_api::inference_deployment::{ActivationType, InferenceDeploymentSpec};
-use polyphony_api::numerics::{Arithmetic, KvCache};
+use polyphony_api::numerics::{Arithmetic, KvCache, Prefill};
 use polyphony_model::KvType;
 
 /// The class of a ring of phones that compute in `numerics`, for a deployment.
@@ -25,6 +25,16 @@ pub fn arithmetic(numerics: &str) -> Option<Arithmetic> {
     }
 }
 
+/// Where the phones of a first part read prompts, if not where they decode.
+pub fn prefill(numerics: &str) -> Option<Prefill> {
+    numerics.starts_with("mixed-").then_some(Prefill::Gpu)
+}
+
+/// Whether a deployment asks for such a first part: for its arithmetic, and for where prompts are read.
+pub fn is_asked_for(numerics: &str, spec: &InferenceDeploymentSpec) -> bool {
+    arithmetic(numerics) == Some(spec.numerics.arithmetic) && prefill(numerics) == spec.numerics.prefill
+}
+
 /// In what a class keeps keys and values; `None` where it does not say, or says what this controller does not know.
 pub fn kept(class: &str) -> Option<KvCache> {
     kv_cache(class.rsplit_once("/kv-")?.1)
@@ -35,6 +45,9 @@ pub fn change(class: &str, spec: &InferenceDeploymentSpec) -> Option<&'static st
     let planned = numerics(class);
     if arithmetic(planned) != Some(spec.numerics.arithmetic) {
         return Some("spec.numerics.arithmetic");
+    }
+    if prefill(planned) != spec.numerics.prefill {
+        return Some("spec.numerics.prefill");
     }
     if kept(class) != Some(spec.numerics.kv_cache) {
         return Some("spec.numerics.kvCache");
@@ -97,6 +110,9 @@ mod tests {
         assert_eq!(change("cpu-int8-r2/f16/kv-f32", json!({})), Some("spec.numerics.kvCache"));
         assert_eq!(change("cpu-int8-r2/f16", json!({"kvCache": "F32"})), Some("spec.numerics.kvCache"));
         assert_eq!(change("cpu-int8-r2/q8/kv-f16", json!({})), Some("spec.numerics.activationType"));
+        assert_eq!(change("cpu-int8-r2/f16/kv-f16", json!({"prefill": "Gpu"})), Some("spec.numerics.prefill"));
+        assert_eq!(change("mixed-int8-r2/f16/kv-f16", json!({})), Some("spec.numerics.prefill"));
+        assert_eq!(change("mixed-int8-r2/f16/kv-f16", json!({"prefill": "Gpu"})), None);
     }
 
     #[test]

@@ -158,9 +158,8 @@ impl Observed {
 impl Profile {
     /// What the phone can compute in for a deployment.
     pub fn usable(&self, spec: &InferenceDeploymentSpec) -> impl Iterator<Item = &Rate> {
-        let asked = spec.numerics;
-        let keeps = self.kv_caches.contains(&asked.kv_cache);
-        self.rates.iter().filter(move |rate| keeps && class::arithmetic(&rate.numerics) == Some(asked.arithmetic))
+        let keeps = self.kv_caches.contains(&spec.numerics.kv_cache);
+        self.rates.iter().filter(move |rate| keeps && class::is_asked_for(&rate.numerics, spec))
     }
 
     /// Whether it can compute in a class.

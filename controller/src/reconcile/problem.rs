@@ -268,15 +268,14 @@ fn is_admitted(request: &Request<'_>, phone: &str) -> bool {
 }
 
 /// Why a phone that has none of the classes which a deployment asks for is none of its ring.
-const NO_CLASS: &str = "it does not compute in what spec.numerics asks for: update its agent, start it with another --backend, or ask for another arithmetic or kvCache";
+const NO_CLASS: &str = "it does not compute in what spec.numerics asks for: update its agent, start it with another --backend, or ask for another arithmetic or kvCache; for `prefill: Gpu` it needs a GPU, and --backend auto";
 
 /// The same of one that had such a class, and whose backend failed.
-const CLASS_ASIDE: &str = "the backend that computes in what spec.numerics asks for is set aside: its condition BackendFaulty says why; start its agent anew, or ask for another arithmetic";
+const CLASS_ASIDE: &str = "the backend that computes in what spec.numerics asks for is set aside: its condition BackendFaulty says why; start its agent anew, or ask for another arithmetic or prefill";
 
 /// Why a phone has none of the classes that a deployment asks for.
 pub fn no_class(seen: &PhoneSeen, deployment: &InferenceDeployment) -> &'static str {
-    let arithmetic = deployment.spec.numerics.arithmetic;
-    let has_failed = seen.faulty().any(|(numerics, _)| class::arithmetic(numerics) == Some(arithmetic));
+    let has_failed = seen.faulty().any(|(numerics, _)| class::is_asked_for(numerics, &deployment.spec));
     if has_failed { CLASS_ASIDE } else { NO_CLASS }
 }
 

@@ -6,7 +6,7 @@ use polyphony_e2e::shelf::{Shelf, wait_until};
 use polyphony_e2e::stream::Gateway;
 use serde_json::{Value, json};
 
-use crate::manifests::{deployment, tiny_model};
+use crate::manifests::{deployment, deployment_in_defaults, tiny_model};
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -66,7 +66,7 @@ async fn a_phone_whose_backend_goes_wrong_goes_on_with_the_other() {
 
     let phone = shelf.get("phone/phone-1").unwrap();
     for backend in phone["status"]["backends"].as_array().unwrap() {
-        let is_wrong = backend["name"] == *first;
+        let is_wrong = backend["name"] == *first || backend["name"] == "mixed";
         assert_eq!(backend["verified"] == false, is_wrong, "{backend}");
         assert_eq!(
             backend["fault"].as_str().is_some_and(|why| why.contains("computes wrongly")),
@@ -83,4 +83,37 @@ async fn a_phone_whose_backend_goes_wrong_goes_on_with_the_other() {
         story.contains("BackendFaulty") && story.contains("is set aside until the agent is started anew"),
         "{story}"
     );
+}
+
+/// Two phones whose GPUs read prompts and whose processors decode; the second turn of a talk begins where the first has decoded.
+#[tokio::test]
+async fn prompts_are_read_on_gpus_where_a_deployment_asks_for_it() {
+    let shelf = Shelf::planned("auto", 2, "160Mi").unwrap();
+    shelf.start().unwrap();
+    let backends = shelf.get("phone/phone-1").unwrap()["status"]["backends"].as_array().cloned().unwrap();
+    if !backends.iter().any(|backend| backend["name"] == "vulkan") {
+        return polyphony_skip::skipped("no Vulkan device is here");
+    }
+    let wish = "  numerics:\n    prefill: Gpu\n";
+    let manifest = format!("{}---\n{}{wish}", tiny_model(), deployment_in_defaults("talk", "tiny", 2, 256));
+    shelf.apply(&manifest).unwrap().ok().unwrap();
+    shelf.wait_available("talk").unwrap();
+    assert_eq!(serving(&shelf).as_deref(), Some("mixed"));
+    let story = shelf.polyctl(&["describe", "inferencedeployment", "talk"]).unwrap().ok().unwrap().stdout;
+    assert!(story.contains("mixed-int8-") && story.contains("later tokens may be others"), "{story}");
+
+    let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
+    let mut prompt: Vec<u64> = (0..70).map(|at| at * 7 % 250 + 3).collect();
+    for turn in 0..2 {
+        let body = json!({
+            "model": "talk", "prompt": prompt, "max_tokens": 12, "temperature": 0, "return_token_ids": true,
+            "ignore_eos": true,
+        });
+        let (status, answer) = gateway.post("/v1/completions", &body).await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        let tokens = answer["choices"][0]["token_ids"].as_array().cloned().unwrap();
+        assert!(!tokens.is_empty(), "turn {turn}: {answer}");
+        prompt.extend(tokens.iter().map(|token| token.as_u64().unwrap()));
+        prompt.extend((0..20).map(|at| at * 11 % 250 + 3));
+    }
 }

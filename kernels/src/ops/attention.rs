@@ -156,17 +156,17 @@ impl Operation for Attention {
             true => Heads::Quads,
         };
         let is_windowed = heads == Heads::WindowedQuads;
-        let most_rows = Queries::rows_at_most(heads) as usize;
-        let tiles = tiles(plan.rows, if is_windowed { most_rows.min(rows_a_window) } else { most_rows });
+        let most_rows = Queries::rows_at_most(heads);
+        let rows_a_dispatch = if is_windowed { rows_a_window } else { plan.rows.len() };
+        let (tiles, mut tiles_at) = plan.tiles(most_rows as usize, rows_a_dispatch);
         // Whoever has one row a slot takes one.
-        let n_rows = if tiles.iter().any(|tile| tile.len() > 1) { most_rows as u32 } else { 1 };
+        let n_rows = if tiles.iter().any(|tile| tile.len() > 1) { most_rows } else { 1 };
         let heads_a_group = self.n_heads / self.n_kv_heads;
         let workgroups_a_group = heads_a_group.div_ceil(MOST_HEADS);
         let n_heads = heads_a_group.div_ceil(workgroups_a_group);
         let variant =
             Variant::Attention(Queries { kv_type: self.layout.kv_type, n_heads: n_heads as u32, n_rows, heads });
 
-        let mut tiles_at = plan.put(tiles.iter().flat_map(|tile| [tile.start as u32, tile.len() as u32]));
         let lengths_at = self.lengths.as_ref().map_or(0, |lengths| plan.put(lengths.iter().copied()));
         let (bias_at, n_before, n_after) = match self.bias {
             None => (0, 0, 0),
@@ -174,13 +174,11 @@ impl Operation for Attention {
             Some(PositionBias::Distances { table, n_before, n_after }) => (plan.vector_data(table), n_before, n_after),
         };
         let sinks_at = self.sinks.map_or(0, |sinks| plan.vector_data(sinks));
-        let mut rest = tiles.as_slice();
-        while let Some(first) = rest.first() {
-            let fits = |tile: &&Range<usize>| !is_windowed || tile.end - first.start <= rows_a_window;
-            let n_tiles = rest.iter().take_while(fits).count();
+        for tiles in tiles.chunk_by(|one, next| one.start / rows_a_dispatch == next.start / rows_a_dispatch) {
+            let first_row = tiles[0].start;
             let (queries, queries_at) = if is_windowed {
-                let (window, at) = plan.window(self.q, first.start * row_width);
-                (window, at as i32 - (first.start * row_width / 4) as i32)
+                let (window, at) = plan.window(self.q, first_row * row_width);
+                (window, at as i32 - (first_row * row_width / 4) as i32)
             } else {
                 (Binding::Read(self.q), 0)
             };
@@ -212,23 +210,10 @@ impl Operation for Attention {
                     (4, Binding::Read(self.v_cache)),
                     (5, Binding::Write(self.out)),
                 ],
-                [(self.n_kv_heads * workgroups_a_group) as u32, n_tiles as u32],
+                [(self.n_kv_heads * workgroups_a_group) as u32, tiles.len() as u32],
             );
-            tiles_at += 2 * n_tiles as u32;
-            rest = &rest[n_tiles..];
+            tiles_at += 2 * tiles.len() as u32;
         }
         Ok(())
     }
-}
-
-/// The rows of a step in pieces of at most `most`, each of one slot.
-fn tiles(rows: &[Row], most: usize) -> Vec<Range<usize>> {
-    let mut tiles: Vec<Range<usize>> = Vec::new();
-    for (at, row) in rows.iter().enumerate() {
-        match tiles.last_mut() {
-            Some(tile) if tile.len() < most && rows[tile.start].slot == row.slot => tile.end += 1,
-            _ => tiles.push(at..at + 1),
-        }
-    }
-    tiles
 }

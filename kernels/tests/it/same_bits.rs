@@ -11,17 +11,18 @@ use proptest::prelude::*;
 use super::engines::{cpu, cpu_int8, vulkan, vulkan_with};
 use super::random::Random;
 
-const HIDDEN: usize = 96;
+pub const HIDDEN: usize = 96;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const HEAD_SIZE: usize = 24;
 const FFN: usize = 192;
-const LAYOUT: KvLayout = KvLayout { n_slots: 2, n_positions: 80, kv_width: KV_HEADS * HEAD_SIZE, kv_type: KvType::F32 };
+pub const LAYOUT: KvLayout =
+    KvLayout { n_slots: 2, n_positions: 80, kv_width: KV_HEADS * HEAD_SIZE, kv_type: KvType::F32 };
 /// Rows of the largest step.
 const MAX_ROWS: usize = 160;
 
 /// One transformer layer with random weights.
-struct Layer {
+pub struct Layer {
     norm: VectorId,
     sinks: VectorId,
     q: MatrixId,
@@ -31,15 +32,15 @@ struct Layer {
     gate: MatrixId,
     up: MatrixId,
     down: MatrixId,
-    k_cache: BufferId,
-    v_cache: BufferId,
+    pub k_cache: BufferId,
+    pub v_cache: BufferId,
     layout: KvLayout,
     /// hidden, normed, q, k, v, attended, gate, up, gated.
     buffers: [BufferId; 9],
 }
 
 impl Layer {
-    fn new(engine: &mut dyn Engine, kv_type: KvType) -> Self {
+    pub fn new(engine: &mut dyn Engine, kv_type: KvType) -> Self {
         let mut random = Random(11);
         let norm: Vec<f32> = random.values(HIDDEN).iter().map(|x| 1.0 + x / 4.0).collect();
         let mut matrix = |weight_type, n_rows, n_cols| {
@@ -65,7 +66,7 @@ impl Layer {
     }
 
     /// The layer over these rows; the input of a row is a function of its slot and position.
-    fn step(&self, rows: &[Row]) -> Recording {
+    pub fn step(&self, rows: &[Row]) -> Recording {
         let [hidden, normed, q, k, v, attended, gate, up, gated] = self.buffers;
         let n_rows = rows.len();
         let mut recording = Recording::new(rows.to_vec());
@@ -114,7 +115,7 @@ impl Layer {
     }
 
     /// Runs the steps one after the other; returns the bits of each row by slot and position.
-    fn bits(&self, engine: &mut dyn Engine, steps: &[Vec<Row>]) -> Vec<(u32, u32, Vec<u32>)> {
+    pub fn bits(&self, engine: &mut dyn Engine, steps: &[Vec<Row>]) -> Vec<(u32, u32, Vec<u32>)> {
         let mut bits = Vec::new();
         for rows in steps {
             let values = engine.run(&self.step(rows)).unwrap();

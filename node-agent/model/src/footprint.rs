@@ -103,30 +103,45 @@ impl Footprint {
 // === impl Manifest ===
 
 impl Manifest {
-    /// What a segment takes on an engine of this form, which keeps keys and values in `kv_type`.
+    /// What a segment takes on engines of this form, which keep keys and values in `kv_type`.
     pub fn footprint(&self, holds: &Holds, room: Room, form: EngineForm, kv_type: KvType) -> Footprint {
         let of = &self.hyperparameters;
-        let tensors = self.tensors_of(holds).into_iter();
-        let weights = tensors.fold(0, |sum: u64, tensor| sum.saturating_add(form.tensor_bytes(tensor)));
-        let caches = holds
-            .layers
-            .iter()
-            .fold(0, |sum: u64, layer| sum.saturating_add(of.cache_bytes(layer, room, form, kv_type)));
-        Footprint {
-            weights: weights.saturating_add(of.position_bytes(holds.layers)),
-            kv_cache: caches.saturating_add(of.encoder_cache_bytes(holds.layers, room, form, kv_type)),
-            step: self.step_bytes(holds, room, form),
-            waiting: of.waiting_bytes(room),
+        let mut footprint = Footprint { waiting: of.waiting_bytes(room), ..Footprint::default() };
+        for &engine in form.engines() {
+            let tensors = self.tensors_of(holds).into_iter();
+            let weights = tensors.fold(0, |sum: u64, tensor| sum.saturating_add(engine.tensor_bytes(tensor)));
+            let caches = holds.layers.iter().map(|layer| of.cache_bytes(layer, room, engine, kv_type));
+            let caches = caches.fold(of.encoder_cache_on(holds.layers, room, engine, kv_type), u64::saturating_add);
+            let add = |to: &mut u64, bytes: u64| *to = to.saturating_add(bytes);
+            add(&mut footprint.weights, weights.saturating_add(of.position_bytes(holds.layers)));
+            add(&mut footprint.kv_cache, caches);
+            add(&mut footprint.step, self.step_bytes(holds, room, engine));
         }
+        if form.engines().len() > 1 {
+            // What a prompt keeps comes back with its results, and lies there twice before it is where it belongs.
+            // An encoder takes a prompt at once.
+            let n_rows = if of.encoder.is_some() { room.context_length } else { STEP_ROWS.min(room.context_length) };
+            let of_layer = of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: n_rows }, kv_type);
+            let wide = u64::from(of.hidden_size).saturating_mul(u64::from(n_rows * VALUE_BYTES));
+            let kept = of_layer.max(wide).saturating_mul(u64::from(holds.layers.len()));
+            let readback = kept.checked_next_power_of_two().unwrap_or(u64::MAX).saturating_mul(2);
+            footprint.step = footprint.step.saturating_add(readback.saturating_add(kept.saturating_mul(2)));
+        }
+        footprint
     }
 
     /// Bytes of each layer's weights and caches.
     pub fn layer_footprints(&self, room: Room, form: EngineForm, kv_type: KvType) -> Vec<u64> {
         let of = &self.hyperparameters;
-        let mut bytes: Vec<u64> = (0..of.n_layers).map(|layer| of.cache_bytes(layer, room, form, kv_type)).collect();
-        for tensor in &self.tensors {
-            if let Some(bytes) = tensor.layer.and_then(|layer| bytes.get_mut(layer as usize)) {
-                *bytes = bytes.saturating_add(form.tensor_bytes(tensor));
+        let mut bytes = vec![0_u64; of.n_layers as usize];
+        for &engine in form.engines() {
+            for (layer, bytes) in (0..).zip(&mut bytes) {
+                *bytes = bytes.saturating_add(of.cache_bytes(layer, room, engine, kv_type));
+            }
+            for tensor in &self.tensors {
+                if let Some(bytes) = tensor.layer.and_then(|layer| bytes.get_mut(layer as usize)) {
+                    *bytes = bytes.saturating_add(engine.tensor_bytes(tensor));
+                }
             }
         }
         bytes
@@ -209,6 +224,11 @@ impl Hyperparameters {
 
     /// Bytes of the cache that an encoder's layers share, where any of these is one.
     pub fn encoder_cache_bytes(&self, layers: LayerRange, room: Room, form: EngineForm, kv_type: KvType) -> u64 {
+        let on = |&engine: &EngineForm| self.encoder_cache_on(layers, room, engine, kv_type);
+        form.engines().iter().map(on).fold(0, u64::saturating_add)
+    }
+
+    fn encoder_cache_on(&self, layers: LayerRange, room: Room, form: EngineForm, kv_type: KvType) -> u64 {
         let encodes = !self.halves(layers).0.is_empty();
         if encodes { self.key_and_value_bytes(u64::from(room.context_length), form, kv_type) } else { 0 }
     }
@@ -227,6 +247,32 @@ impl Hyperparameters {
             Positions::Alibi => of_half(1, decoding),
             Positions::Buckets => of_half(DISTANCES[0], encoding) + of_half(DISTANCES[1], decoding),
             Positions::Rotary(_) | Positions::Learned => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Each engine of a mixed one holds all; what waits beside them waits once.
+    #[test]
+    fn a_mixed_engine_takes_what_both_of_its_engines_do() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/golden/tiny/llama_q4_0.gguf");
+        let manifest = Manifest::build(&path).expect("a golden file");
+        let holds = Holds::all(manifest.hyperparameters.n_layers);
+        let room = Room { n_sessions: 2, context_length: 64 };
+        let of = |form| manifest.footprint(&holds, room, form, KvType::F16);
+        for (mixed, engines) in [
+            (EngineForm::MixedF32, [EngineForm::CpuF32, EngineForm::VulkanF32]),
+            (EngineForm::MixedInt8, [EngineForm::CpuInt8, EngineForm::VulkanInt8]),
+        ] {
+            let (mixed, [cpu, gpu]) = (of(mixed), engines.map(of));
+            assert_eq!(mixed.weights, cpu.weights + gpu.weights);
+            assert_eq!(mixed.kv_cache, cpu.kv_cache + gpu.kv_cache);
+            assert!(mixed.step > cpu.step + gpu.step && mixed.waiting == cpu.waiting);
         }
     }
 }

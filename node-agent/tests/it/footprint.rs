@@ -73,7 +73,7 @@ fn said_and_taken(path: &Path, manifest: &Manifest, holds: Holds, backend: Backe
     let ((), most) = most_of(|| compute(&mut segment));
     let taken = match backend {
         Backend::Cpu { .. } => (most - before) as u64,
-        Backend::Vulkan { .. } => segment.bytes_used(),
+        Backend::Vulkan { .. } | Backend::Mixed { .. } => segment.bytes_used(),
     };
     (said, taken)
 }

@@ -3,6 +3,7 @@
 use polyphony_api::inference_deployment::{
     ActivationType, BalancingStrategy, LoadBalancing, Objective, Placement, PlanSummary,
 };
+use polyphony_api::numerics::Prefill;
 use polyphony_api::{InferenceDeployment, InferenceDeploymentSpec, SegmentPlacement};
 
 use super::layout::Layout;
@@ -60,7 +61,11 @@ fn numerics(spec: &InferenceDeploymentSpec) -> String {
         ActivationType::F16 => "f16",
         ActivationType::Q8 => "q8",
     };
-    format!("{:?}, {hidden} hidden states, {:?} KV cache", spec.numerics.arithmetic, spec.numerics.kv_cache)
+    let prefill = match spec.numerics.prefill {
+        Some(Prefill::Gpu) => ", prompts on GPUs (after a replay later tokens may be others)",
+        None => "",
+    };
+    format!("{:?}, {hidden} hidden states, {:?} KV cache{prefill}", spec.numerics.arithmetic, spec.numerics.kv_cache)
 }
 
 /// What its newest plan computes in: the phones' class of these.

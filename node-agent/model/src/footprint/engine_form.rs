@@ -12,6 +12,9 @@ pub enum EngineForm {
     CpuInt8,
     VulkanF32,
     VulkanInt8,
+    /// A processor's and a GPU's, each of which holds all.
+    MixedF32,
+    MixedInt8,
 }
 
 /// Columns of a group, which rows of matrices are filled up to.
@@ -26,7 +29,8 @@ const WINDOW_BYTES: u64 = 16 << 10;
 // === impl EngineForm ===
 
 impl EngineForm {
-    pub const ALL: [Self; 4] = [Self::CpuF32, Self::CpuInt8, Self::VulkanF32, Self::VulkanInt8];
+    pub const ALL: [Self; 6] =
+        [Self::CpuF32, Self::CpuInt8, Self::VulkanF32, Self::VulkanInt8, Self::MixedF32, Self::MixedInt8];
 
     /// That of a numerics class, or of its first part, such as `cpu-int8-r2`; of one that is not known here, one of those that take most.
     pub fn of(numerics: &str) -> Self {
@@ -34,8 +38,22 @@ impl EngineForm {
         match (words.next(), words.next()) {
             (Some("cpu"), Some("f32")) => Self::CpuF32,
             (Some("cpu"), Some("int8")) => Self::CpuInt8,
+            (Some("mixed"), Some("f32")) => Self::MixedF32,
+            (Some("mixed"), _) => Self::MixedInt8,
             (_, Some("f32")) => Self::VulkanF32,
             _ => Self::VulkanInt8,
+        }
+    }
+
+    /// The engines that there are of it; what the rest of this says is of one of these.
+    pub(super) fn engines(self) -> &'static [Self] {
+        match self {
+            Self::CpuF32 => &[Self::CpuF32],
+            Self::CpuInt8 => &[Self::CpuInt8],
+            Self::VulkanF32 => &[Self::VulkanF32],
+            Self::VulkanInt8 => &[Self::VulkanInt8],
+            Self::MixedF32 => &[Self::CpuF32, Self::VulkanF32],
+            Self::MixedInt8 => &[Self::CpuInt8, Self::VulkanInt8],
         }
     }
 
@@ -133,6 +151,8 @@ mod tests {
             ("cpu-int8-r2", EngineForm::CpuInt8),
             ("vulkan-f32-r1-llvmpipe", EngineForm::VulkanF32),
             ("vulkan-int8-r2-adreno/f16/kv-f32", EngineForm::VulkanInt8),
+            ("mixed-f32-r1", EngineForm::MixedF32),
+            ("mixed-int8-r2/f16/kv-f16", EngineForm::MixedInt8),
             ("", EngineForm::VulkanInt8),
         ];
         for (numerics, form) in table {

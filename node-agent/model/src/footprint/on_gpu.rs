@@ -29,6 +29,9 @@ const PIECE_ROWS: u64 = 4;
 /// Bytes of a window on activations, less those that its start may be off by.
 const WINDOW_BYTES: u64 = (16 << 10) - 256;
 
+/// Groups of columns whose scales share a word, of the type that has the most of them.
+const GROUPS_A_SCALE: u64 = 16;
+
 /// What matrices read or norms put out, of one half.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -69,7 +72,7 @@ impl Growing {
 
 impl Way<'_> {
     pub(super) fn growing(&self, form: EngineForm) -> Growing {
-        let (mut n_dispatches, mut scratch) = (self.n_other_ops(), 0);
+        let (mut n_dispatches, mut scratch) = (self.n_other_ops().saturating_add(self.n_windows_of_queries()), 0);
         for product in self.products() {
             n_dispatches = product.n_dispatches(form).saturating_add(n_dispatches);
             scratch = product.scratch_bytes(form).max(scratch);
@@ -84,7 +87,8 @@ impl Way<'_> {
             _ => 0,
         };
         let sinks = if Role::Sinks.is_in(of) { n_heads * u64::from(self.layers.len()) } else { 0 };
-        let of_rows = self.n_lists_of_lengths().saturating_add(2).saturating_mul(self.n_rows);
+        // Slot and position of each; where attention takes several at once, the first and how many; what lengths say.
+        let of_rows = self.n_lists_of_lengths().saturating_add(4).saturating_mul(self.n_rows);
         let data = of_rows.saturating_add(n_tokens).saturating_add(self.angles()).saturating_add(of_heads + sinks);
         Growing {
             params: n_dispatches.saturating_mul(PARAM_BYTES),
@@ -96,6 +100,14 @@ impl Way<'_> {
 }
 
 impl Way<'_> {
+    /// Where queries are looked at by windows: dispatches of attention, of which a layer that decodes has two where there is an encoder.
+    fn n_windows_of_queries(&self) -> u64 {
+        let row_bytes = 4 * u64::from(self.of().n_heads) * u64::from(self.of().head_size);
+        let rows_a_window = WINDOW_BYTES.checked_div(row_bytes).unwrap_or_default();
+        let n_windows = self.n_rows.checked_div(rows_a_window).unwrap_or_default().saturating_add(1);
+        (2 * u64::from(self.layers.len())).saturating_mul(n_windows)
+    }
+
     /// What norms put out in whole groups, and how wide its rows are. Those that take a mean off make nothing.
     fn normed(&self, holds: &Holds) -> impl Iterator<Item = (Place, u64)> {
         let of = self.of();
@@ -129,7 +141,7 @@ impl Product {
 
     /// Groups of columns that one dispatch multiplies: whole words of scales.
     fn dispatch_groups(&self, form: EngineForm) -> u64 {
-        WINDOW_BYTES / self.group_bytes(form) / 8 * 8
+        WINDOW_BYTES / self.group_bytes(form) / GROUPS_A_SCALE * GROUPS_A_SCALE
     }
 
     /// Those of the product, and one before it that makes what it reads.

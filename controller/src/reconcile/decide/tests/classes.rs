@@ -3,7 +3,7 @@
 
 use polyphony_api::condition::is_true;
 use polyphony_api::inference_deployment::ActivationType;
-use polyphony_api::numerics::{Arithmetic, KvCache};
+use polyphony_api::numerics::{Arithmetic, KvCache, Prefill};
 use polyphony_protocol::hub::{BackendFault, SegmentPhase, Speed};
 
 use super::super::fixtures::World;
@@ -268,6 +268,34 @@ fn whoever_has_long_prompts_gets_the_backend_that_reads_them_fast() {
     assert!(planned(Some(2), None).0.starts_with("cpu-f32-r1/"), "a prompt of two tokens is read soon");
     // And it is of the prompt that was named.
     assert!(planned(Some(512), Some(0.0)).2 < planned(Some(1024), Some(0.0)).2);
+}
+
+/// However fast the GPU reads: bits that a replay may change are for those who ask for them.
+#[test]
+fn prompts_are_read_on_gpus_where_a_deployment_asks_for_it_alone() {
+    let planned = |prefill, numerics: &[(&str, f64)]| {
+        let mut world = World::new().with_phones(&[300]).with_deployment(|spec| {
+            spec.context_length = 4096;
+            spec.prompt_tokens = Some(4000);
+            spec.numerics.prefill = prefill;
+        });
+        compute_in(&mut world, numerics);
+        for speed in &mut world.phone("a").join.as_mut().unwrap().speeds {
+            speed.prefill_gflops = if speed.backend == "cpu" { 40.0 } else { 400.0 };
+        }
+        world.settle();
+        world
+    };
+    let all = [("cpu-int8-r2", 20.0), ("vulkan-int8-r2-x", 1.0), ("mixed-int8-r2", 20.0), ("mixed-f32-r1", 20.0)];
+    assert_eq!(classes(&planned(Some(Prefill::Gpu), &all)), ["mixed-int8-r2/f16/kv-f16"]);
+    assert!(!classes(&planned(None, &all))[0].starts_with("mixed"));
+    let mut without = planned(Some(Prefill::Gpu), &all[..2]);
+    let message = without.message("Available");
+    assert!(message.contains("for `prefill: Gpu` it needs a GPU"), "{message}");
+    // A wish that is taken back makes another plan.
+    without.edit_deployment(|deployment| deployment.spec.numerics.prefill = None);
+    without.settle();
+    assert_eq!(classes(&without).len(), 1);
 }
 
 #[test]
