@@ -2,7 +2,7 @@
 //!
 //! The hub has told each of the other, and each knows the other by its key; the port is that of ring links. A probe sends
 //! under 100 KiB; a phone is probed a few times when it is new, and once a minute from then on. Where it cannot be dialled, the way over the
-//! hub is measured, and dialling is tried again each time.
+//! hub is measured as often, and dialling is tried more often than that: what lay between the two may have gone.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -53,9 +53,24 @@ const MAX_FILLER_BYTES: usize = 256 << 10;
 
 /// Who is probed when.
 struct Schedule {
+    /// Those that measured something.
     n_probes: u32,
     tried_at: Instant,
     due: Instant,
+    /// When the way over the hub was measured last.
+    led_at: Option<Instant>,
+}
+
+/// How a probe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The peer was dialled, and the way measured.
+    Dialled,
+    /// It cannot be dialled; the way over the hub was measured.
+    Led,
+    /// The same, and what is known of that way is good for a while.
+    LedAsKnown,
+    Nothing,
 }
 
 /// Who probes.
@@ -85,15 +100,15 @@ pub async fn measure(
                 && schedules.get(neighbour).is_none_or(|schedule| schedule.is_due(seeks, Instant::now()))
         };
         let due: Vec<&Neighbour> = now.phones.iter().filter(is_due).collect();
-        let probing = join_all(due.iter().map(|neighbour| prober.probe(neighbour)));
+        let knows_way = |neighbour: &Neighbour| schedules.get(neighbour).is_some_and(|it| it.knows_way(Instant::now()));
+        let probing = join_all(due.iter().map(|neighbour| prober.probe(neighbour, knows_way(neighbour))));
         let ends = tokio::select! {
             () = shutdown.cancelled() => return,
             ends = probing => ends,
         };
-        for (neighbour, is_measured) in due.into_iter().zip(ends) {
+        for (neighbour, end) in due.into_iter().zip(ends) {
             let at = Instant::now();
-            let schedule = schedules.entry(neighbour.clone());
-            schedule.or_insert(Schedule { n_probes: 0, tried_at: at, due: at }).go_on(is_measured, at);
+            schedules.entry(neighbour.clone()).or_insert_with(|| Schedule::new(at)).go_on(end, at);
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -106,23 +121,28 @@ pub async fn measure(
 // === impl Prober ===
 
 impl Prober {
-    /// Whether the best way that there is to it is measured; the board hears how it went at once.
-    async fn probe(&self, neighbour: &Neighbour) -> bool {
+    /// Measures the best way that there is to it, but for the one over the hub where that is known; the board hears how it went at once.
+    async fn probe(&self, neighbour: &Neighbour, knows_way: bool) -> End {
         // It is never closed.
         let _place = self.places.acquire().await;
         for way in &neighbour.ways {
+            let is_led = *way == Way::Relayed;
+            if is_led && knows_way {
+                return End::LedAsKnown;
+            }
             match self.dial(neighbour, way).await {
-                Ok(()) => return true,
+                Ok(()) if is_led => return End::Led,
+                Ok(()) => return End::Dialled,
                 Err(error) => {
                     self.board.note_end(&neighbour.phone, way, &error);
                     tracing::debug!(peer = %neighbour.phone, %way, %error, "a link was not measured");
                     if !error.leads_nowhere() {
-                        return false;
+                        return End::Nothing;
                     }
                 }
             }
         }
-        false
+        End::Nothing
     }
 
     async fn dial(&self, neighbour: &Neighbour, way: &Way) -> Result<(), LinkError> {
@@ -184,18 +204,33 @@ impl Prober {
 // === impl Schedule ===
 
 impl Schedule {
+    fn new(now: Instant) -> Self {
+        Self { n_probes: 0, tried_at: now, due: now, led_at: None }
+    }
+
+    /// Whether the way over the hub need not be measured again yet.
+    fn knows_way(&self, now: Instant) -> bool {
+        self.n_probes >= FIRST_PROBES && self.led_at.is_some_and(|at| now < at + PROBE_EVERY)
+    }
+
     /// Whether the next probe is due; it is sooner of a phone to which a way is sought.
     fn is_due(&self, seeks: bool, now: Instant) -> bool {
         self.due <= now || (seeks && self.tried_at + SEEK_EVERY <= now)
     }
 
     /// A probe has ended at `now`: when the next one is due.
-    fn go_on(&mut self, is_measured: bool, now: Instant) {
+    fn go_on(&mut self, end: End, now: Instant) {
+        let is_measured = matches!(end, End::Dialled | End::Led);
         self.n_probes += u32::from(is_measured);
-        let pause = match is_measured {
-            true if self.n_probes < FIRST_PROBES => PAUSE,
-            true => PROBE_EVERY,
-            false => RETRY_EVERY,
+        match end {
+            End::Led => self.led_at = Some(now),
+            End::Dialled | End::Nothing => self.led_at = None,
+            End::LedAsKnown => {}
+        }
+        let pause = match end {
+            End::Dialled | End::Led if self.n_probes < FIRST_PROBES => PAUSE,
+            End::Dialled => PROBE_EVERY,
+            End::Led | End::LedAsKnown | End::Nothing => RETRY_EVERY,
         };
         (self.tried_at, self.due) = (now, now + pause);
     }
@@ -326,8 +361,36 @@ mod tests {
             drop(others);
             echo(&mut link).await.unwrap();
         };
-        let (is_measured, ()) = tokio::join!(prober.probe(&neighbour), answering);
-        assert!(is_measured);
+        let (end, ()) = tokio::join!(prober.probe(&neighbour, false), answering);
+        assert_eq!(end, End::Dialled);
+    }
+
+    /// What lies between may go at any time, and each frame over the hub travels twice until it is noticed.
+    #[test]
+    fn whoever_is_led_over_the_hub_is_dialled_often_and_measured_seldom() {
+        let began = Instant::now();
+        let mut schedule = Schedule::new(began);
+        let mut now = began;
+        for _ in 0..FIRST_PROBES {
+            assert!(schedule.is_due(false, now) && !schedule.knows_way(now));
+            schedule.go_on(End::Led, now);
+            now = schedule.due;
+        }
+        let (mut n_dialled, mut n_measured) = (0, 0);
+        let until = now + 4 * PROBE_EVERY;
+        while now < until {
+            let end = if schedule.knows_way(now) { End::LedAsKnown } else { End::Led };
+            n_dialled += 1;
+            n_measured += u32::from(end == End::Led);
+            schedule.go_on(end, now);
+            assert!(schedule.due - now <= RETRY_EVERY);
+            now = schedule.due;
+        }
+        assert_eq!((n_dialled, n_measured), (16, 4));
+        // The way is there again, and holds; when it is lost, what was known of the other is old.
+        schedule.go_on(End::Dialled, now);
+        assert_eq!(schedule.due, now + PROBE_EVERY);
+        assert!(!schedule.knows_way(now));
     }
 
     #[test]
