@@ -4,13 +4,13 @@
 //! under 100 KiB; a phone is probed a few times when it is new, and once a minute from then on. Where it cannot be dialled, the way over the
 //! hub is measured as often, and dialling is tried more often than that: what lay between the two may have gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use polyphony_protocol::frame::{Hello, NO_RING};
 use polyphony_protocol::hub::{Neighbour, Neighbours, Way};
 use polyphony_protocol::{Frame, PlanGeneration, version};
@@ -91,27 +91,30 @@ pub async fn measure(
 ) {
     let prober = Prober { acquaintance, board, places: Semaphore::new(AT_ONCE), turn: Mutex::new(()) };
     let mut schedules: BTreeMap<Neighbour, Schedule> = BTreeMap::new();
+    // Whoever does not answer holds up nobody else, whether told before it or after.
+    let (mut probing, mut under_way) = (FuturesUnordered::new(), BTreeSet::<Neighbour>::new());
     loop {
-        let now = neighbours.borrow_and_update().clone();
-        schedules.retain(|known, _| now.phones.contains(known));
-        let is_due = |neighbour: &&Neighbour| {
+        let told = neighbours.borrow_and_update().clone();
+        let now = Instant::now();
+        schedules.retain(|known, _| told.phones.contains(known));
+        for neighbour in told.phones {
+            let schedule = schedules.get(&neighbour);
             let seeks = prober.board.seeks_way(&neighbour.phone);
-            neighbour.phone != prober.acquaintance.phone
-                && schedules.get(neighbour).is_none_or(|schedule| schedule.is_due(seeks, Instant::now()))
-        };
-        let due: Vec<&Neighbour> = now.phones.iter().filter(is_due).collect();
-        let knows_way = |neighbour: &Neighbour| schedules.get(neighbour).is_some_and(|it| it.knows_way(Instant::now()));
-        let probing = join_all(due.iter().map(|neighbour| prober.probe(neighbour, knows_way(neighbour))));
-        let ends = tokio::select! {
-            () = shutdown.cancelled() => return,
-            ends = probing => ends,
-        };
-        for (neighbour, end) in due.into_iter().zip(ends) {
-            let at = Instant::now();
-            schedules.entry(neighbour.clone()).or_insert_with(|| Schedule::new(at)).go_on(end, at);
+            let is_due = schedule.is_none_or(|schedule| schedule.is_due(seeks, now));
+            if neighbour.phone == prober.acquaintance.phone || !is_due || !under_way.insert(neighbour.clone()) {
+                continue;
+            }
+            let knows_way = schedule.is_some_and(|schedule| schedule.knows_way(now));
+            let prober = &prober;
+            probing.push(async move { (prober.probe(&neighbour, knows_way).await, neighbour) });
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
+            Some((end, neighbour)) = probing.next() => {
+                under_way.remove(&neighbour);
+                let at = Instant::now();
+                schedules.entry(neighbour).or_insert_with(|| Schedule::new(at)).go_on(end, at);
+            }
             changed = neighbours.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(PAUSE) => {}
         }
@@ -336,6 +339,32 @@ mod tests {
         shutdown.cancel();
         measuring.await.unwrap();
         assert_eq!(board.links_down(), [], "one after the other the first would have been given up");
+    }
+
+    #[tokio::test]
+    async fn a_phone_that_is_told_of_while_another_does_not_answer_is_probed_at_once() {
+        let us = plain();
+        let (both, board) = (Arc::new(Barrier::new(2)), Arc::new(Board::default()));
+        let neighbour = async |name: &str| {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let ways = vec![Way::direct(listener.local_addr().unwrap().to_string())];
+            (Neighbour { phone: name.into(), ways, key: String::new() }, listener)
+        };
+        let ((first, of_first), (second, of_second)) = (neighbour("first").await, neighbour("second").await);
+        let (tell, told) = watch::channel(Neighbours { phones: vec![first.clone()] });
+        let shutdown = CancellationToken::new();
+        let measuring = tokio::spawn(measure(us.clone(), told, board.clone(), shutdown.clone()));
+        // The first is asked, and answers when the second is asked, too.
+        let mut link = us.wire.accept(&of_first).await.meet(DEADLINE).await.unwrap();
+        assert!(matches!(link.reader.next().await, Ok(Frame::Hello(_))));
+        tell.send(Neighbours { phones: vec![first, second] }).unwrap();
+        let asked = tokio::spawn(refuse_together(us.wire.clone(), of_second, both.clone()));
+        both.wait().await;
+        let _ = link.writer.write(&Frame::Refused("not now".into())).await;
+        asked.await.unwrap();
+        shutdown.cancel();
+        measuring.await.unwrap();
+        assert!(!board.seeks_way("first"), "it was given up before the second was asked");
     }
 
     #[tokio::test]

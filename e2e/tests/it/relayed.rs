@@ -128,7 +128,11 @@ fn a_phone_behind_a_nat_and_two_with_a_wall_between_them_serve_a_ring_of_three()
     assert!(hops.iter().all(|hop| hop.len() > 3), "each says why:\n{story}");
     let links = lab.polyctl(&["describe", "phone", "hidden"]).unwrap().ok().unwrap().stdout;
     let link = |peer: &str| links.lines().find(|line| line.trim_start().starts_with(peer)).unwrap_or_default();
-    assert!(link("walled").contains("over the hub") && link("near").contains("direct"), "{links}");
+    assert!(
+        link("walled").contains("over the hub") && link("near").contains("direct"),
+        "{links}\n{story}\n{}",
+        lab.log("hidden")
+    );
 
     // Each can be killed and comes back to the same ring.
     lab.end("hidden");

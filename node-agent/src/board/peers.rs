@@ -37,11 +37,15 @@ pub(super) struct Unreachable {
 // === impl Board ===
 
 impl Board {
-    /// Notes the round trip to a peer by that way; what was measured by another one does not count with it.
+    /// Notes the round trip to a peer by that way; what was measured by another one does not count with it. A ring may be led over the hub to a
+    /// peer that can be dialled: until that is in vain, dialling is the way to it.
     pub fn note_link(&self, peer: &str, way: &Way, round_trip_seconds: f64) {
         self.note_reachable(peer, way);
         let mut links = lock(&self.links);
         let (at, is_relayed) = (Instant::now(), *way == Way::Relayed);
+        if is_relayed && links.get(peer).is_some_and(|link| !link.is_relayed) {
+            return;
+        }
         let new = || Measured { round_trips: VecDeque::new(), bytes_per_second: VecDeque::new(), is_relayed, at };
         let link = links.entry(peer.to_owned()).or_insert_with(new);
         if link.is_relayed != is_relayed {
@@ -220,6 +224,11 @@ mod tests {
         assert_eq!((is_relayed(), board.links_down().len()), (vec![false], 0));
         assert_eq!(board.links()[0].round_trip_seconds, 0.001, "the other way's do not count with it");
         board.note_link("b", &Way::Relayed, 0.009);
+        assert_eq!(is_relayed(), [false], "a ring may be led to whoever can be dialled");
+        assert_eq!(board.links()[0].round_trip_seconds, 0.001);
+        board.note_unreachable("b", "silent".into());
+        board.note_link("b", &Way::Relayed, 0.009);
+        assert_eq!(is_relayed(), [true]);
         board.note_end("b", &Way::Relayed, &LinkError::NoWay("it has no link".into()));
         assert!(is_relayed().is_empty());
     }
