@@ -53,8 +53,9 @@ const MAX_FILLER_BYTES: usize = 256 << 10;
 
 /// Who is probed when.
 struct Schedule {
-    /// Those that measured something.
+    /// Those that measured something, and those since then that were answered by something else.
     n_probes: u32,
+    n_refused: u32,
     tried_at: Instant,
     due: Instant,
     /// When the way over the hub was measured last.
@@ -70,6 +71,8 @@ enum End {
     Led,
     /// The same, and what is known of that way is good for a while.
     LedAsKnown,
+    /// The peer is there, and did not let itself be measured: the hub may not have told it of this phone yet.
+    Refused,
     Nothing,
 }
 
@@ -140,7 +143,7 @@ impl Prober {
                     self.board.note_end(&neighbour.phone, way, &error);
                     tracing::debug!(peer = %neighbour.phone, %way, %error, "a link was not measured");
                     if !error.leads_nowhere() {
-                        return End::Nothing;
+                        return End::Refused;
                     }
                 }
             }
@@ -208,7 +211,7 @@ impl Prober {
 
 impl Schedule {
     fn new(now: Instant) -> Self {
-        Self { n_probes: 0, tried_at: now, due: now, led_at: None }
+        Self { n_probes: 0, n_refused: 0, tried_at: now, due: now, led_at: None }
     }
 
     /// Whether the way over the hub need not be measured again yet.
@@ -225,15 +228,17 @@ impl Schedule {
     fn go_on(&mut self, end: End, now: Instant) {
         let is_measured = matches!(end, End::Dialled | End::Led);
         self.n_probes += u32::from(is_measured);
+        self.n_refused = if is_measured { 0 } else { self.n_refused + u32::from(end == End::Refused) };
         match end {
             End::Led => self.led_at = Some(now),
             End::Dialled | End::Nothing => self.led_at = None,
-            End::LedAsKnown => {}
+            End::LedAsKnown | End::Refused => {}
         }
         let pause = match end {
             End::Dialled | End::Led if self.n_probes < FIRST_PROBES => PAUSE,
+            End::Refused if self.n_refused < FIRST_PROBES => PAUSE,
             End::Dialled => PROBE_EVERY,
-            End::Led | End::LedAsKnown | End::Nothing => RETRY_EVERY,
+            End::Led | End::LedAsKnown | End::Refused | End::Nothing => RETRY_EVERY,
         };
         (self.tried_at, self.due) = (now, now + pause);
     }
@@ -420,6 +425,19 @@ mod tests {
         schedule.go_on(End::Dialled, now);
         assert_eq!(schedule.due, now + PROBE_EVERY);
         assert!(!schedule.knows_way(now));
+    }
+
+    /// Two phones that are told of each other are not told in the same moment.
+    #[test]
+    fn whoever_refuses_is_asked_again_soon_but_not_for_ever() {
+        let mut schedule = Schedule::new(Instant::now());
+        let mut pauses = Vec::new();
+        for end in [End::Refused, End::Refused, End::Refused, End::Refused, End::Dialled, End::Refused] {
+            let now = schedule.due;
+            schedule.go_on(end, now);
+            pauses.push(schedule.due - now);
+        }
+        assert_eq!(pauses, [PAUSE, PAUSE, RETRY_EVERY, RETRY_EVERY, PAUSE, PAUSE]);
     }
 
     #[test]
