@@ -12,8 +12,12 @@ use crate::ops::{ConvWrite, KvWrite, RopeKvWrite};
 use crate::recording::{BufferId, KvLayout, MatrixId, Op, Recording, Row, VectorId};
 use crate::weight_type::WeightType;
 
-/// From so many rows of one slot on a step is of a prompt: fewer take less time where they are than what they need takes to get elsewhere.
+/// From so many rows of one slot on a step is of a prompt, whoever else has a row in it: fewer take less time where they are than what they
+/// need takes to get elsewhere.
 pub const PROMPT_ROWS: usize = 8;
+
+/// Words that go to the GPU at a time: what is on its way is held by its driver until it has been taken.
+const PIECE_WORDS: usize = 1 << 18;
 
 /// An engine of two. Only caches outlast a step, and what is written from outside: of other buffers nobody may ask what a step has left in them.
 pub struct MixedEngine {
@@ -37,18 +41,15 @@ impl MixedEngine {
     }
 
     fn run_prompt(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
-        for (buffer, ranges) in &mut self.ahead {
-            for range in ranges.drain(..) {
-                let values = self.decode.read(*buffer, range.clone())?;
-                self.prefill.write(*buffer, range.start, &values)?;
-            }
-        }
+        self.bring()?;
         let kept = written(recording);
         let mut whole = recording.clone();
         for (buffer, range) in &kept {
             whole.readback(*buffer, range.clone());
         }
         let mut results = self.prefill.run(&whole)?;
+        // Not before: of what did not come there nothing may be forgotten.
+        self.ahead.clear();
         let mut at: usize = recording.readbacks.iter().map(|readback| readback.range.len()).sum();
         let caches = results.split_off(at);
         at = 0;
@@ -57,6 +58,25 @@ impl MixedEngine {
             at += range.len();
         }
         Ok(results)
+    }
+
+    /// Brings to the GPU what it lacks, in pieces that it has taken before the next.
+    fn bring(&mut self) -> Result<(), EngineError> {
+        let mut n_words = 0;
+        for (buffer, ranges) in &self.ahead {
+            for range in ranges {
+                for first in range.clone().step_by(PIECE_WORDS) {
+                    let values = self.decode.read(*buffer, first..range.end.min(first + PIECE_WORDS))?;
+                    self.prefill.write(*buffer, first, &values)?;
+                    n_words += values.len();
+                    if n_words >= PIECE_WORDS {
+                        self.prefill.run(&Recording::default())?;
+                        n_words = 0;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes note of what the GPU lacks.
@@ -74,13 +94,19 @@ impl MixedEngine {
 
 /// Whether a step is of a prompt.
 fn is_prompt(rows: &[Row]) -> bool {
-    rows.chunk_by(|one, next| one.slot == next.slot).any(|of_slot| of_slot.len() >= PROMPT_ROWS)
+    // A step whose rows were put into another order is the same.
+    let n_rows = |slot: u32| rows.iter().filter(|row| row.slot == slot).count();
+    rows.iter().any(|row| n_rows(row.slot) >= PROMPT_ROWS)
 }
 
 /// What a recording writes into caches: words of buffers, whose ranges do not meet.
 fn written(recording: &Recording) -> Vec<(BufferId, Range<usize>)> {
     let mut written: Vec<(BufferId, Range<usize>)> = Vec::new();
     let mut rows_of = |cache: BufferId, layout: KvLayout| {
+        if written.iter().any(|(known, _)| *known == cache) {
+            // An encoder's layers share one, which holds what the last of them keeps.
+            return;
+        }
         let first = written.len();
         for row in &recording.rows {
             let range = layout.range(row.slot, row.position..row.position + 1);
@@ -188,6 +214,7 @@ mod tests {
         let n = PROMPT_ROWS as u32;
         assert!(is_prompt(&rows(0, 0..n).collect::<Vec<_>>()));
         assert!(is_prompt(&rows(1, 4..5).chain(rows(0, 3..3 + n)).collect::<Vec<_>>()));
+        assert!(is_prompt(&rows(0, 0..n - 1).chain(rows(2, 7..8)).chain(rows(0, n - 1..n)).collect::<Vec<_>>()));
         assert!(!is_prompt(&rows(0, 0..n - 1).collect::<Vec<_>>()));
         assert!(!is_prompt(&(0..2 * n).map(|slot| Row { slot, position: 7 }).collect::<Vec<_>>()));
         assert!(!is_prompt(&[]));
@@ -198,7 +225,9 @@ mod tests {
         let mut engine = CpuEngine::new(1).unwrap();
         let [k, v, k_cache, v_cache] = [(); 4].map(|()| engine.alloc(LAYOUT.len()).unwrap());
         let mut recording = Recording::new(rows(1, 2..5).chain(rows(0, 9..10)).chain(rows(1, 0..1)).collect());
-        recording.push(KvWrite { k, v, k_cache, v_cache, layout: LAYOUT });
+        for _ in 0..2 {
+            recording.push(KvWrite { k, v, k_cache, v_cache, layout: LAYOUT });
+        }
         // The last row of a slot and the first of the next lie side by side.
         let ranges = [48..60, 36..44];
         let expected: Vec<_> =

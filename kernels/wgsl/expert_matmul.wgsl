@@ -10,7 +10,8 @@ const HAS_BIAS: u32 = 1u;
 // [expert][n_out], f32; anything without HAS_BIAS.
 @group(0) @binding(8) var<storage, read> bias: array<f32>;
 
-// The rows of the part before those of a choice's expert; of one that lies before the part it wraps around. Whatever the number, there is one.
+// The rows of the part before those of a choice's expert; of one that lies before the part it wraps around. Whatever the number, there is one:
+// of what is no number clamp and conversion promise nothing, so the last word is that of integers.
 fn rows_before(choice: u32) -> u32 {
     let expert = u32(clamp(chosen[choice], 0.0, f32(params.n_experts - 1u)));
     return min(expert, params.n_experts - 1u) * params.n_out - params.first_part_row;

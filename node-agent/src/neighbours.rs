@@ -107,7 +107,8 @@ pub async fn measure(
             if neighbour.phone == prober.acquaintance.phone || !is_due || !under_way.insert(neighbour.clone()) {
                 continue;
             }
-            let knows_way = schedule.is_some_and(|schedule| schedule.knows_way(now));
+            // Of a way that was lost since it was measured the board knows nothing any more.
+            let knows_way = !seeks && schedule.is_some_and(|schedule| schedule.knows_way(now));
             let prober = &prober;
             probing.push(async move { (prober.probe(&neighbour, knows_way).await, neighbour) });
         }

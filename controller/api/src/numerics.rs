@@ -18,14 +18,14 @@ pub struct Numerics {
     /// 32 values; the least memory, and lossy. The caches of a short convolution are f32 in each.
     #[serde(default)]
     pub kv_cache: KvCache,
-    /// Where prompts are read; absent: where their answers are decoded. `Gpu`: on each phone's GPU, whatever GPU it is, while its processor
-    /// decodes, which is often the fastest of both. Weights and caches are then held twice, and answers are no longer the same to the
-    /// bit after a replay: tokens that were streamed stay, later ones may be others. The numerics class is called `mixed`.
+    /// Where prompts are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefill: Option<Prefill>,
 }
 
-/// Where prompts are read, if not where their answers are decoded.
+/// Where prompts are read; absent: where their answers are decoded. `Gpu`: on each phone's GPU, whatever GPU it is, while its processor decodes,
+/// which is often the fastest of both. Weights and caches are then held twice, and answers are not the same to the bit each time: they depend on
+/// what else is computed meanwhile, and after a replay later tokens may be others; those that were streamed stay. The numerics class is called `mixed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Prefill {
     /// On the GPU of each phone.

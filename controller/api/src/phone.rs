@@ -190,7 +190,7 @@ pub struct Memory {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendSpeed {
-    /// `cpu` or `vulkan`.
+    /// `cpu`, `vulkan`, or `mixed`: the processor decodes and the GPU reads prompts.
     pub name: String,
     /// The device behind it.
     pub device: String,

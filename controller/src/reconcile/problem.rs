@@ -275,7 +275,13 @@ const CLASS_ASIDE: &str = "the backend that computes in what spec.numerics asks 
 
 /// Why a phone has none of the classes that a deployment asks for.
 pub fn no_class(seen: &PhoneSeen, deployment: &InferenceDeployment) -> &'static str {
-    let has_failed = seen.faulty().any(|(numerics, _)| class::is_asked_for(numerics, &deployment.spec));
+    // A class of two is not there where one of them has failed before it was.
+    let asked = deployment.spec.numerics;
+    let concerns = |numerics: &str| {
+        class::arithmetic(numerics) == Some(asked.arithmetic)
+            && (asked.prefill.is_some() || class::prefill(numerics).is_none())
+    };
+    let has_failed = seen.faulty().any(|(numerics, _)| concerns(numerics));
     if has_failed { CLASS_ASIDE } else { NO_CLASS }
 }
 

@@ -15,6 +15,8 @@ use crate::wgsl::{Lanes, WeightSource};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tuning([[Lanes; 2]; 2]);
 
+/// What is kept, with a number that is raised when kernels have changed so that what was measured says nothing of them.
+const KEPT: &str = "tuning-2";
 /// From so many rows on a matrix has many.
 const MANY_ROWS: usize = 4096;
 /// Outputs of the measured matrices, few and many, and their inputs.
@@ -37,7 +39,7 @@ impl Tuning {
 
     /// Reads what an earlier run measured on this device, or measures now and keeps it.
     pub fn of(device: &str, arithmetic: Arithmetic, source: WeightSource, folder: &Path) -> Result<Self, EngineError> {
-        let place = folder.join(kept::file_name("tuning", &format!("{device}-{arithmetic:?}-{source:?}")));
+        let place = folder.join(kept::file_name(KEPT, &format!("{device}-{arithmetic:?}-{source:?}")));
         if let Some(tuning) = kept::read(&place).and_then(|bytes| Self::from_bytes(&bytes)) {
             return Ok(tuning);
         }

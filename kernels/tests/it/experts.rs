@@ -140,6 +140,21 @@ fn a_number_that_no_expert_has_is_one_of_those_that_there_are() {
     });
 }
 
+/// What becomes of its own choice nobody promises.
+#[test]
+fn a_choice_that_is_no_number_spoils_no_other() {
+    let shape = Experts { n_rows: 3, ..EXPERTS };
+    for engine in &mut engines() {
+        let mut run = |first: f32| {
+            let mut recording = shape.record(engine.as_mut(), &mut Random(7));
+            let Op::ExpertMatmul(product) = &recording.ops[0] else { unreachable!("it records one") };
+            recording.upload(product.chosen, 0, vec![first, 1.0, 2.0, 0.0, 5.0, 3.0]);
+            engine.run(&recording).unwrap().split_off(shape.n_out)
+        };
+        assert_eq!(run(f32::NAN), run(0.0));
+    }
+}
+
 #[test]
 fn an_expert_gives_the_bits_that_its_matrix_alone_does_whoever_else_is_in_the_step() {
     for shape in shapes() {

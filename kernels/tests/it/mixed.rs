@@ -1,7 +1,7 @@
 //! The mixed engine: prompts on one engine, tokens on another, and the same caches under both.
 
 use polyphony_kernels::mixed::PROMPT_ROWS;
-use polyphony_kernels::{Engine, KvType, MixedEngine, Row};
+use polyphony_kernels::{Around, Engine, EngineError, KvType, MixedEngine, Recording, Row};
 use proptest::prelude::*;
 
 use super::engines::{cpu, vulkan};
@@ -86,6 +86,27 @@ fn a_prompt_has_the_bits_of_the_gpu_and_what_it_keeps_is_decoded_on() {
         assert!(near(&token, &layer.bits(plain.as_mut(), &[rows(1, next, 1)])));
         assert!(near(&more, &layer.bits(plain.as_mut(), &[rows(1, next + 1, PROMPT_ROWS)])));
     }
+}
+
+/// A step that fails may be tried again, and then nothing is missing.
+#[test]
+fn a_prompt_that_did_not_come_to_the_gpu_loses_nothing_of_what_was_decoded() {
+    let steps: Vec<_> = (0..20).map(|position| rows(0, position, 1)).collect();
+    let prompt = rows(0, 20, PROMPT_ROWS);
+    let mut plain = cpu(1);
+    let layer = Layer::new(plain.as_mut(), KvType::F16);
+    in_turn(plain.as_mut(), &layer, &steps);
+    let expected = layer.bits(plain.as_mut(), std::slice::from_ref(&prompt));
+    let mut n_runs = 0;
+    let run = move |engine: &mut dyn Engine, recording: &Recording| {
+        n_runs += 1;
+        if n_runs == 1 { Err(EngineError::OutOfMemory("for a moment".into())) } else { engine.run(recording) }
+    };
+    let mut mixed = MixedEngine::new(cpu(1), Box::new(Around { engine: cpu(1), run }));
+    let layer = Layer::new(&mut mixed, KvType::F16);
+    in_turn(&mut mixed, &layer, &steps);
+    assert!(mixed.run(&layer.step(&prompt)).is_err());
+    assert_eq!(layer.bits(&mut mixed, &[prompt]), expected);
 }
 
 /// A session whose cache comes from another phone goes on with a prompt.

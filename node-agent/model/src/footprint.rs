@@ -26,6 +26,8 @@ pub const MAX_CHUNKS: u32 = 8;
 /// Bytes of a piece of a KV cache on its way to another phone, and how many may wait at a segment each way.
 pub const CACHE_PIECE_BYTES: u64 = 256 << 10;
 pub const CACHE_PIECES: u32 = 2;
+/// Bytes on their way from one engine of a mixed one to the other at a time.
+const BROUGHT_BYTES: u64 = 2 << 20;
 /// Bytes of a value of an activation: f32. On a wire they are no more.
 pub const VALUE_BYTES: u32 = 4;
 
@@ -118,14 +120,10 @@ impl Manifest {
             add(&mut footprint.step, self.step_bytes(holds, room, engine));
         }
         if form.engines().len() > 1 {
-            // What a prompt keeps comes back with its results, and lies there twice before it is where it belongs.
-            // An encoder takes a prompt at once.
-            let n_rows = if of.encoder.is_some() { room.context_length } else { STEP_ROWS.min(room.context_length) };
-            let of_layer = of.kv_bytes_per_layer(Room { n_sessions: 1, context_length: n_rows }, kv_type);
-            let wide = u64::from(of.hidden_size).saturating_mul(u64::from(n_rows * VALUE_BYTES));
-            let kept = of_layer.max(wide).saturating_mul(u64::from(holds.layers.len()));
-            let readback = kept.checked_next_power_of_two().unwrap_or(u64::MAX).saturating_mul(2);
-            footprint.step = footprint.step.saturating_add(readback.saturating_add(kept.saturating_mul(2)));
+            let back =
+                holds.layers.iter().map(|layer| of.brought_back(layer, room, kv_type)).fold(0, u64::saturating_add);
+            footprint.kv_cache = footprint.kv_cache.saturating_add(back);
+            footprint.step = footprint.step.saturating_add(BROUGHT_BYTES);
         }
         footprint
     }
@@ -133,7 +131,9 @@ impl Manifest {
     /// Bytes of each layer's weights and caches.
     pub fn layer_footprints(&self, room: Room, form: EngineForm, kv_type: KvType) -> Vec<u64> {
         let of = &self.hyperparameters;
-        let mut bytes = vec![0_u64; of.n_layers as usize];
+        let is_mixed = form.engines().len() > 1;
+        let back = |layer| if is_mixed { of.brought_back(layer, room, kv_type) } else { 0 };
+        let mut bytes: Vec<u64> = (0..of.n_layers).map(back).collect();
         for &engine in form.engines() {
             for (layer, bytes) in (0..).zip(&mut bytes) {
                 *bytes = bytes.saturating_add(of.cache_bytes(layer, room, engine, kv_type));
@@ -233,6 +233,18 @@ impl Hyperparameters {
         if encodes { self.key_and_value_bytes(u64::from(room.context_length), form, kv_type) } else { 0 }
     }
 
+    /// Of a layer on a mixed engine: what a prompt keeps comes back with its results. It lies in a buffer that is up to twice as large as what has to
+    /// fit, in the results, and apart from those before it is where it belongs.
+    fn brought_back(&self, layer: u32, room: Room, kv_type: KvType) -> u64 {
+        // An encoder takes a prompt at once.
+        let n_rows = if self.encoder.is_some() { room.context_length } else { STEP_ROWS.min(room.context_length) };
+        let kept = match self.is_convolution(layer) {
+            true => u64::from(n_rows).saturating_mul(u64::from(self.hidden_size) * u64::from(VALUE_BYTES)),
+            false => self.kv_bytes_per_layer(Room { n_sessions: 1, context_length: n_rows }, kv_type),
+        };
+        kept.saturating_mul(4)
+    }
+
     fn key_and_value_bytes(&self, n_positions: u64, form: EngineForm, kv_type: KvType) -> u64 {
         let row_words = kv_type.row_bytes(u64::from(self.n_kv_heads) * u64::from(self.head_size)) / 4;
         form.buffer_bytes(n_positions.saturating_mul(row_words)).saturating_mul(2)
@@ -271,8 +283,12 @@ mod tests {
         ] {
             let (mixed, [cpu, gpu]) = (of(mixed), engines.map(of));
             assert_eq!(mixed.weights, cpu.weights + gpu.weights);
-            assert_eq!(mixed.kv_cache, cpu.kv_cache + gpu.kv_cache);
-            assert!(mixed.step > cpu.step + gpu.step && mixed.waiting == cpu.waiting);
+            let on_its_way: u64 = (0..manifest.hyperparameters.n_layers)
+                .map(|layer| manifest.hyperparameters.brought_back(layer, room, KvType::F16))
+                .sum();
+            assert_eq!(mixed.kv_cache, cpu.kv_cache + gpu.kv_cache + on_its_way);
+            assert_eq!(mixed.step, cpu.step + gpu.step + BROUGHT_BYTES);
+            assert_eq!(mixed.waiting, cpu.waiting);
         }
     }
 }

@@ -245,7 +245,7 @@ pub struct Heartbeat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendFault {
-    /// `cpu` or `vulkan`.
+    /// `cpu`, `vulkan` or `mixed`.
     pub backend: String,
     /// Empty where it has not come so far as to say.
     pub device: String,

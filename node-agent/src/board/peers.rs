@@ -17,6 +17,9 @@ const LINK_SAMPLES: usize = 5;
 const DOWN_AFTER: Duration = Duration::from_secs(3);
 const DOWN_FORGOTTEN: Duration = Duration::from_secs(60);
 
+/// What was measured by dialling longer ago says nothing of whether that would lead there now; who may be dialled is, once a minute.
+const DIALLED_LATELY: Duration = Duration::from_secs(150);
+
 /// What was measured of the link to a peer.
 pub(super) struct Measured {
     /// The last round trips, oldest first.
@@ -43,7 +46,7 @@ impl Board {
         self.note_reachable(peer, way);
         let mut links = lock(&self.links);
         let (at, is_relayed) = (Instant::now(), *way == Way::Relayed);
-        if is_relayed && links.get(peer).is_some_and(|link| !link.is_relayed) {
+        if is_relayed && links.get(peer).is_some_and(|link| !link.is_relayed && link.at.elapsed() < DIALLED_LATELY) {
             return;
         }
         let new = || Measured { round_trips: VecDeque::new(), bytes_per_second: VecDeque::new(), is_relayed, at };
@@ -226,6 +229,10 @@ mod tests {
         board.note_link("b", &Way::Relayed, 0.009);
         assert_eq!(is_relayed(), [false], "a ring may be led to whoever can be dialled");
         assert_eq!(board.links()[0].round_trip_seconds, 0.001);
+        lock(&board.links).entry("b".into()).and_modify(|link| link.at -= DIALLED_LATELY);
+        board.note_link("b", &Way::Relayed, 0.009);
+        assert_eq!(is_relayed(), [true], "nobody has dialled it for long");
+        board.note_link("b", &direct(), 0.001);
         board.note_unreachable("b", "silent".into());
         board.note_link("b", &Way::Relayed, 0.009);
         assert_eq!(is_relayed(), [true]);

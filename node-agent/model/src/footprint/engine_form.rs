@@ -38,10 +38,10 @@ impl EngineForm {
         match (words.next(), words.next()) {
             (Some("cpu"), Some("f32")) => Self::CpuF32,
             (Some("cpu"), Some("int8")) => Self::CpuInt8,
-            (Some("mixed"), Some("f32")) => Self::MixedF32,
-            (Some("mixed"), _) => Self::MixedInt8,
-            (_, Some("f32")) => Self::VulkanF32,
-            _ => Self::VulkanInt8,
+            (Some("vulkan"), Some("f32")) => Self::VulkanF32,
+            (Some("vulkan"), Some("int8")) => Self::VulkanInt8,
+            (_, Some("f32")) => Self::MixedF32,
+            _ => Self::MixedInt8,
         }
     }
 
@@ -153,7 +153,7 @@ mod tests {
             ("vulkan-int8-r2-adreno/f16/kv-f32", EngineForm::VulkanInt8),
             ("mixed-f32-r1", EngineForm::MixedF32),
             ("mixed-int8-r2/f16/kv-f16", EngineForm::MixedInt8),
-            ("", EngineForm::VulkanInt8),
+            ("", EngineForm::MixedInt8),
         ];
         for (numerics, form) in table {
             assert_eq!(EngineForm::of(numerics), form, "{numerics}");

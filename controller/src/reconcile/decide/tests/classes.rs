@@ -292,6 +292,16 @@ fn prompts_are_read_on_gpus_where_a_deployment_asks_for_it_alone() {
     let mut without = planned(Some(Prefill::Gpu), &all[..2]);
     let message = without.message("Available");
     assert!(message.contains("for `prefill: Gpu` it needs a GPU"), "{message}");
+    let fault = BackendFault {
+        backend: "vulkan".into(),
+        device: "a GPU".into(),
+        numerics: "vulkan-int8-r2-x".into(),
+        reason: "it hangs".into(),
+    };
+    without.phone("a").heartbeat.get_or_insert_default().faults = Some(vec![fault]);
+    without.settle();
+    let message = without.message("Available");
+    assert!(message.contains("is set aside"), "{message}");
     // A wish that is taken back makes another plan.
     without.edit_deployment(|deployment| deployment.spec.numerics.prefill = None);
     without.settle();
