@@ -359,7 +359,8 @@ mod tests {
         };
         let file = files().into_iter().find(|file| file.to_string_lossy().contains("cpu-f32")).unwrap();
         // Figures that JSON gives back to the last bit.
-        let known = Speed { gflops: 1e6, batch_gflops: 2e6, gigabytes_per_second: 1.5, ..speeds[0].clone() };
+        let (gflops, batch_gflops, prefill_gflops, gigabytes_per_second) = (1e6, 2e6, 3e6, 1.5);
+        let known = Speed { gflops, batch_gflops, prefill_gflops, gigabytes_per_second, ..speeds[0].clone() };
         std::fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
         let other: Speed = serde_json::from_slice(&serde_json::to_vec(&speeds[1]).unwrap()).unwrap();
         assert_eq!(choose(1).speeds(), [known, other]);
