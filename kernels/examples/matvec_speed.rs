@@ -2,7 +2,7 @@
 //! and 10^9 weight bytes a second.
 //!
 //! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [ENGINE]…`; with `--json` one object a line. Engines are `cpu`, `cpu-2` (threads),
-//! `cpu-int8`, `cpu-int8-2`, and `image`, `texture` and `storage`, each also with `-int8`.
+//! `cpu-int8`, `cpu-int8-2`, and `image` and `storage`, each also with `-int8`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -47,8 +47,6 @@ fn main() -> Result<(), EngineError> {
     for (name, source, arithmetic) in [
         ("image", WeightSource::Image, Arithmetic::F32),
         ("image-int8", WeightSource::Image, Arithmetic::Int8),
-        ("texture", WeightSource::Texture, Arithmetic::F32),
-        ("texture-int8", WeightSource::Texture, Arithmetic::Int8),
         ("storage", WeightSource::Storage, Arithmetic::F32),
         ("storage-int8", WeightSource::Storage, Arithmetic::Int8),
     ] {
@@ -58,7 +56,7 @@ fn main() -> Result<(), EngineError> {
         }
         for n_rows in [1, 2, 4] {
             if wanted(&format!("{name}-lanes")) {
-                let lanes = Some(Lanes { n_rows, workgroup: 32 });
+                let lanes = Some(Lanes { n_rows, workgroup: 32, n_splits: 1 });
                 let engine = format!("{name}-{n_rows}");
                 measure(&mut VulkanEngine::new(Options { lanes, ..options.clone() })?, &engine, json)?;
             }

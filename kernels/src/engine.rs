@@ -14,8 +14,8 @@ use crate::weight_type::WeightType;
 /// Holds matrices, vectors and buffers and runs recordings on them. Dropping it frees everything.
 pub trait Engine: Send {
     /// The arithmetic with its revision ([`Numerics`](crate::Numerics)), a part of the numerics class: engines that say the same give
-    /// the same bits. One for every processor (`cpu-f32-r1`, `cpu-int8-r2`); one for each GPU and driver (`vulkan-f32-r2-…`,
-    /// `vulkan-int8-r3-…`), since divisions and fused operations differ between them.
+    /// the same bits. One for every processor (`cpu-f32-r1`, `cpu-int8-r2`); one for each GPU and driver (`vulkan-f32-r3-…`,
+    /// `vulkan-int8-r4-…`), since divisions and fused operations differ between them.
     fn numerics(&self) -> String;
 
     /// The device in words, for people.

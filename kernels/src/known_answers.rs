@@ -25,6 +25,8 @@ pub struct KnownAnswers {
 struct Question {
     what: String,
     recording: Recording,
+    /// The same a row at a time: together they give the same bits.
+    apart: Vec<Recording>,
     answers: Vec<f32>,
     /// By how much an answer may be off, in parts of the largest of them: what the roundings of an arithmetic can do.
     tolerance: f32,
@@ -40,11 +42,18 @@ const TOKENS: usize = 32;
 const LAYER_TYPE: WeightType = WeightType::Q4_0;
 /// A prompt, and the token after it.
 const STEPS: [&[u32]; 2] = [&[3, 17, 8, 30], &[11]];
-/// A product: whole blocks of every type.
+/// A product: whole blocks of every type, of so many columns that several lanes of a GPU share them more than once.
 const OUTPUTS: usize = 32;
-const INPUTS: usize = 256;
-/// Products of one row and of as many as a kernel takes at once.
-const ROWS: [usize; 2] = [1, 4];
+const INPUTS: usize = 2304;
+/// Rows of a product: as many as a kernel takes at once, and others that are left over.
+const ROWS: usize = 12;
+
+/// What is asked, and the same a row at a time where it is of several.
+struct Asked {
+    what: String,
+    recording: Recording,
+    apart: Vec<Recording>,
+}
 
 // === impl KnownAnswers ===
 
@@ -74,34 +83,45 @@ impl KnownAnswers {
         let mut questions = Vec::new();
         for asked in [questions_of_layer, questions_of_products] {
             let right = asked(&mut oracle, weight_types, kv_type)?;
-            for ((what, recording), (_, of_oracle)) in asked(engine, weight_types, kv_type)?.into_iter().zip(right) {
-                let answers = oracle.run(&of_oracle)?;
-                questions.push(Question { what, recording, answers, tolerance: tolerance(arithmetic) });
+            for (of_engine, of_oracle) in asked(engine, weight_types, kv_type)?.into_iter().zip(right) {
+                let Asked { what, recording, apart } = of_engine;
+                let answers = oracle.run(&of_oracle.recording)?;
+                questions.push(Question { what, recording, apart, answers, tolerance: tolerance(arithmetic) });
             }
         }
         Ok(Self { questions })
     }
 
-    /// Asks.
+    /// Asks. What comes of several rows at once is held to the bits of one at a time, too: a session goes by it that one never changes the other.
     ///
     /// # Errors
     /// [`EngineError::Wrong`] when an answer is, and whatever keeps the engine from answering.
     pub fn ask(&self, engine: &mut dyn Engine) -> Result<(), EngineError> {
-        for Question { what, recording, answers, tolerance } in &self.questions {
+        for Question { what, recording, apart, answers, tolerance } in &self.questions {
             let found = engine.run(recording)?;
             let largest = answers.iter().fold(0.0_f32, |largest, answer| largest.max(answer.abs()));
-            let is_off = |(found, right): (&f32, &f32)| {
-                // What is no number is never near.
-                let is_near = (found - right).abs() <= tolerance * largest;
-                (!is_near).then_some((*found, *right))
-            };
-            let wrong = answers.len() != found.len();
-            let off = found.iter().zip(answers).find_map(is_off).or(wrong.then_some((f32::NAN, f32::NAN)));
-            if let Some((found, right)) = off {
-                return Err(EngineError::Wrong { what: what.clone(), found, right });
+            // What is no number is never near.
+            let is_near = |found: f32, right: f32| (found - right).abs() <= tolerance * largest;
+            require(what, &found, answers, is_near)?;
+            let mut alone = Vec::new();
+            for recording in apart {
+                alone.extend(engine.run(recording)?);
+            }
+            if !apart.is_empty() {
+                let what = format!("{what}, a row at a time,");
+                require(&what, &alone, &found, |alone, together| alone.to_bits() == together.to_bits())?;
             }
         }
         Ok(())
+    }
+}
+
+fn require(what: &str, found: &[f32], right: &[f32], is_right: impl Fn(f32, f32) -> bool) -> Result<(), EngineError> {
+    let off = found.iter().zip(right).find(|(found, right)| !is_right(**found, **right));
+    let off = off.map(|(found, right)| (*found, *right));
+    match off.or((found.len() != right.len()).then_some((f32::NAN, f32::NAN))) {
+        Some((found, right)) => Err(EngineError::Wrong { what: what.to_string(), found, right }),
+        None => Ok(()),
     }
 }
 
@@ -114,11 +134,7 @@ fn tolerance(arithmetic: Arithmetic) -> f32 {
 }
 
 /// A prompt and the token after it, through a layer and its head.
-fn questions_of_layer(
-    engine: &mut dyn Engine,
-    _: &[WeightType],
-    kv_type: KvType,
-) -> Result<Vec<(String, Recording)>, EngineError> {
+fn questions_of_layer(engine: &mut dyn Engine, _: &[WeightType], kv_type: KvType) -> Result<Vec<Asked>, EngineError> {
     let mut made = Made::new(1);
     let table = made.matrix(engine, WeightType::F16, TOKENS, HIDDEN)?;
     let qkv_weight = made.matrix(engine, LAYER_TYPE, QKV, HIDDEN)?;
@@ -129,7 +145,8 @@ fn questions_of_layer(
     let norm = engine.load_vector(&made.values(HIDDEN))?;
     let most = STEPS[0].len();
     let n_positions = STEPS.iter().map(|tokens| tokens.len()).sum();
-    let layout = KvLayout { n_slots: 1, n_positions, kv_width: HEAD_SIZE, kv_type };
+    // Prompts a row at a time have a slot of their own.
+    let layout = KvLayout { n_slots: 2, n_positions, kv_width: HEAD_SIZE, kv_type };
     let [x, normed, q, attended] = buffers(engine, most * HIDDEN)?;
     let [qkv, gated] = buffers(engine, most * QKV)?;
     let [k_cache, v_cache] = buffers(engine, layout.len())?;
@@ -137,9 +154,7 @@ fn questions_of_layer(
     let frequencies: Arc<[f64]> = frequencies(10_000.0, HEAD_SIZE).into();
     let turn = Turn { style: RopeStyle::Halves, frequencies, magnitude: 1.0 };
 
-    let mut questions = Vec::new();
-    let mut first_position = 0;
-    for tokens in STEPS {
+    let step = |slot: u32, first_position: u32, tokens: &[u32]| {
         let n_rows = tokens.len();
         let rms_norm = || RmsNorm { x, first_row: 0, weight: norm, eps: 1e-5, width: HIDDEN, n_rows, out: normed };
         let product = |weight: MatrixId, from: BufferId, residual: Option<BufferId>, out: BufferId| Matmul {
@@ -152,8 +167,7 @@ fn questions_of_layer(
             out,
         };
         let positions = first_position..first_position + n_rows as u32;
-        first_position = positions.end;
-        let mut recording = Recording::new(positions.map(|position| Row { slot: 0, position }).collect());
+        let mut recording = Recording::new(positions.map(|position| Row { slot, position }).collect());
         recording.push(EmbedRows { table, tokens: tokens.to_vec(), scale: 1.0, adds: false, out: x });
         recording.push(rms_norm());
         recording.push(product(qkv_weight, normed, None, qkv));
@@ -192,8 +206,19 @@ fn questions_of_layer(
         recording.push(rms_norm());
         recording.push(product(head, normed, None, logits));
         recording.readback(logits, 0..n_rows * TOKENS);
-        let rows = if n_rows == 1 { "a row" } else { "several rows" };
-        questions.push((format!("a layer and its head, of {rows}"), recording));
+        recording
+    };
+    let mut questions = Vec::new();
+    let mut first_position = 0;
+    for tokens in STEPS {
+        let positions = first_position..first_position + tokens.len() as u32;
+        first_position = positions.end;
+        let rows = if tokens.len() == 1 { "a row" } else { "several rows" };
+        questions.push(Asked {
+            what: format!("a layer and its head, of {rows}"),
+            recording: step(0, positions.start, tokens),
+            apart: positions.zip(tokens.chunks(1)).map(|(position, token)| step(1, position, token)).collect(),
+        });
     }
     Ok(questions)
 }
@@ -203,21 +228,37 @@ fn questions_of_products(
     engine: &mut dyn Engine,
     weight_types: &[WeightType],
     _: KvType,
-) -> Result<Vec<(String, Recording)>, EngineError> {
+) -> Result<Vec<Asked>, EngineError> {
     let mut made = Made::new(2);
-    let most = ROWS[1];
-    let x = engine.alloc(most * INPUTS)?;
-    engine.write(x, 0, &made.values(most * INPUTS))?;
-    let out = engine.alloc(most * OUTPUTS)?;
+    let x = engine.alloc(ROWS * INPUTS)?;
+    engine.write(x, 0, &made.values(ROWS * INPUTS))?;
+    let out = engine.alloc(ROWS * OUTPUTS)?;
+    let apart = (0..ROWS).map(|_| engine.alloc(OUTPUTS)).collect::<Result<Vec<_>, _>>()?;
     let mut questions = Vec::new();
     for &weight_type in weight_types {
         let weight = made.matrix(engine, weight_type, OUTPUTS, INPUTS)?;
-        for n_rows in ROWS {
-            let mut recording = Recording::default();
-            recording.push(Matmul { weight, x, first_row: 0, n_rows, bias: None, residual: None, out });
-            recording.readback(out, 0..n_rows * OUTPUTS);
-            questions.push((format!("a product of {} with {n_rows} rows", weight_type.name()), recording));
+        let product = |first_row: usize, n_rows: usize, out: BufferId| Matmul {
+            weight,
+            x,
+            first_row,
+            n_rows,
+            bias: None,
+            residual: None,
+            out,
+        };
+        let mut together = Recording::default();
+        together.push(product(0, ROWS, out));
+        together.readback(out, 0..ROWS * OUTPUTS);
+        let mut alone = Recording::default();
+        for (row, out) in apart.iter().enumerate() {
+            alone.push(product(row, 1, *out));
+            alone.readback(*out, 0..OUTPUTS);
         }
+        questions.push(Asked {
+            what: format!("a product of {} with {ROWS} rows", weight_type.name()),
+            recording: together,
+            apart: vec![alone],
+        });
     }
     Ok(questions)
 }

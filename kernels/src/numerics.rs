@@ -23,8 +23,8 @@ impl Numerics {
         match self {
             Self::CpuF32 => 1,
             Self::CpuInt8 => 2,
-            Self::VulkanF32 => 2,
-            Self::VulkanInt8 => 3,
+            Self::VulkanF32 => 3,
+            Self::VulkanInt8 => 4,
         }
     }
 

@@ -34,20 +34,20 @@ pub(crate) struct Facts {
     pub uniform_alignment: u32,
     /// Bytes of one storage binding.
     pub max_storage: u64,
-    /// Texels of a texture's side.
+    /// Texels of an image's side.
     pub max_texture: u32,
 }
 
 impl Facts {
-    /// Rows of a matrix that one texture or binding holds; 0 when not even one fits.
+    /// Rows of a matrix that one image or binding holds; 0 when not even one fits.
     pub fn part_rows(&self, shape: MatrixShape) -> usize {
         let words = shape.layout(WORD).row_bytes() / WORD;
         match self.source {
-            WeightSource::Image | WeightSource::Texture if words > self.max_texture as usize => 0,
-            WeightSource::Image | WeightSource::Texture => shape.n_rows.min(self.max_texture as usize),
-            // A grid of at most 65,535 workgroups has no room for much more than a million lanes.
+            WeightSource::Image if words > self.max_texture as usize => 0,
+            WeightSource::Image => shape.n_rows.min(self.max_texture as usize),
+            // A grid has at most 65,535 workgroups, and one takes eight rows at least.
             // Whole fours, so that no lane's rows lie in two parts.
-            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * WORD) / 4 * 4).min(1 << 20),
+            WeightSource::Storage => shape.n_rows.min(self.max_storage as usize / (words * WORD) / 4 * 4).min(1 << 18),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The Vulkan engine: weights as textures or buffers, one submit and one readback a step. Decides no shape: plans do.
+//! The Vulkan engine: weights as images or buffers, one submit and one readback a step. Decides no shape: plans do.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -75,16 +75,15 @@ pub struct VulkanEngine {
 
 impl VulkanEngine {
     /// Opens the first device.
-    pub fn new(options: Options) -> Result<Self, EngineError> {
+    pub fn new(mut options: Options) -> Result<Self, EngineError> {
         let gpu = Gpu::open(options.cache.as_deref())?;
         let software = options.is_software.unwrap_or(gpu.info.device_type == wgpu::DeviceType::Cpu);
         let source = options.source.unwrap_or(if software { WeightSource::Image } else { WeightSource::Storage });
+        (options.is_software, options.source) = (Some(software), Some(source));
         let tuning = match (options.lanes, &options.cache) {
-            (Some(lanes), _) => Tuning::all(lanes),
-            (None, Some(folder)) => Tuning::of(&gpu.words(), options.arithmetic, source, folder)?,
-            // Outputs of a lane share what fetching the activations costs.
-            (None, None) if software => Tuning::all(Lanes { n_rows: 4, workgroup: 32 }),
-            (None, None) => Tuning::all(Lanes { n_rows: 1, workgroup: 64 }),
+            (Some(lanes), _) => Tuning::all(lanes, software),
+            (None, Some(folder)) => Tuning::of(&gpu.words(), &options, folder)?,
+            (None, None) => Tuning::usual(software),
         };
         let facts = Facts {
             tuning,
@@ -313,14 +312,13 @@ impl Engine for VulkanEngine {
             unread: &self.unread,
         };
         let n_pipelines = self.pipelines.len();
-        for dispatch in &dispatches {
-            self.pipelines.prepare(&self.gpu, dispatch, &resources)?;
-        }
+        let prepare = |dispatch| self.pipelines.prepare(&self.gpu, dispatch, &resources);
+        let prepared = dispatches.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for (index, dispatch) in dispatches.iter().enumerate() {
-                self.pipelines.encode(&mut pass, dispatch, index as u32 * stride);
+            for (index, (prepared, dispatch)) in prepared.iter().zip(&dispatches).enumerate() {
+                prepared.encode(&mut pass, dispatch, index as u32 * stride);
             }
         }
         let values = self.finish(encoder, &recording.readbacks)?;

@@ -3,11 +3,18 @@
 //! A kernel is its file after the parts it calls. Two rules make variants of one text, line for line:
 //! - a line that ends in `//? NAME` is only in variants in which NAME is on;
 //! - a line that holds `$t` is repeated for every token of the variant, one that holds `$r` for every row of a lane, one that holds
-//!   `$p` for every pair of such rows (`$e` and `$o` are its even and its odd row); the number stands for the mark.
+//!   `$p` for every pair of such rows (`$e` and `$o` are its even and its odd row), one that holds `$w` for every window on activations;
+//!   the number stands for the mark. Beside `$t` the mark `$w` is the token's window: there are four at most.
 
 use crate::kv_type::KvType;
 use crate::packing::{Codes, Packing, Plane, Scales};
 use crate::weight_type::WeightType;
+
+// By its path, which is the same for the build script.
+#[path = "wgsl/form.rs"]
+mod form;
+
+use form::Form;
 
 /// A kernel and the switches of its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +52,12 @@ pub struct Queries {
     /// Rows that it takes, 1, 2 or 4.
     pub n_rows: u32,
     pub heads: Heads,
+    /// Whether a workgroup takes one part of the positions, which is [`PART`] of them, and leaves what comes of it to another kernel.
+    pub is_split: bool,
 }
+
+/// Positions whose shares are one sum, before it is added to those of earlier parts: no split of the positions changes a bit.
+pub const PART: usize = 256;
 
 /// How the values of a head are gone through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,19 +79,27 @@ pub struct Product {
     pub int8: bool,
     /// Whether one multiplication of integers does for two rows of a lane, where the device has none of four bytes at once.
     pub pairs: bool,
-    /// Rows of activations, 1 or 4.
+    /// Rows of activations, 1, 4 or 8.
     pub n_tokens: u32,
     pub lanes: Lanes,
 }
 
-/// How the rows of a matrix are dealt out.
+/// How the rows of a matrix and their columns are dealt out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lanes {
     /// Rows of the matrix that one lane takes: 1, 2 or 4.
     pub n_rows: u32,
     /// Lanes of a workgroup.
     pub workgroup: u32,
+    /// Lanes that share the columns of a row, 1, 2, 4 or 8: each takes whole blocks of [`BLOCK`] groups, and one adds what comes of them.
+    pub n_splits: u32,
 }
+
+/// Windows on rows of activations that a kernel has at most: devices have eight uniforms whose place may change. Of more rows two share one.
+pub const WINDOWS: u32 = 4;
+
+/// Groups of 32 columns whose terms are one sum, before it is added to those of earlier blocks: no split of the columns changes a bit.
+pub const BLOCK: usize = 8;
 
 /// How a kernel gets its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,10 +111,9 @@ pub struct Weights {
 /// What weights are read from. Software drivers read images many times faster; the sums are the same, bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightSource {
-    /// A read-only `texture_storage_2d<rgba32uint>`: a texture without the levels of detail that software drivers look up for each texel.
+    /// A read-only `texture_storage_2d<rgba32uint>`, 16 bytes a texel: without the levels of detail that software drivers look up for each of
+    /// another texture.
     Image,
-    /// `texture_2d<u32>`, 16 bytes a texel.
-    Texture,
     /// A storage buffer of `vec4<u32>`.
     Storage,
 }
@@ -118,6 +137,7 @@ const GROUPS: File = file!("parts/groups.wgsl");
 const EIGHT_BITS: File = file!("parts/eight_bits.wgsl");
 const EXPONENTIAL: File = file!("parts/exponential.wgsl");
 const ACTIVATIONS: File = file!("parts/activations.wgsl");
+const ADDED: File = file!("parts/added.wgsl");
 const QUANTISE: File = file!("parts/quantise.wgsl");
 const PRODUCTS: File = file!("parts/products.wgsl");
 
@@ -144,6 +164,7 @@ macro_rules! texts {
 texts! {
     Activate = [EXPONENTIAL, ACTIVATIONS, file!("activate.wgsl")],
     AddRows = [file!("add_rows.wgsl")],
+    AttentionParts = [EXPONENTIAL, ADDED, file!("attention_parts.wgsl")],
     ConvWrite = [file!("conv_write.wgsl")],
     LayerNorm = [file!("layer_norm.wgsl")],
     MixRows = [file!("mix_rows.wgsl")],
@@ -166,7 +187,11 @@ impl Variant {
             for heads in [Heads::Singles, Heads::Quads, Heads::WindowedQuads] {
                 let rows = [1, Queries::rows_at_most(heads)];
                 let shapes = rows.into_iter().flat_map(|n_rows| (1..=4).map(move |n_heads| (n_heads, n_rows)));
-                all.extend(shapes.map(|(n_heads, n_rows)| Attention(Queries { kv_type, n_heads, n_rows, heads })));
+                for (n_heads, n_rows) in shapes {
+                    let splits = if heads == Heads::WindowedQuads { &[false][..] } else { &[false, true] };
+                    let queries = |is_split: &bool| Queries { kv_type, n_heads, n_rows, heads, is_split: *is_split };
+                    all.extend(splits.iter().map(queries).map(Attention));
+                }
             }
             all.extend([KvWrite { kv_type }, RopeKvWrite { kv_type }]);
         }
@@ -179,17 +204,17 @@ impl Variant {
             }
         }
         for packing in packings {
-            for source in [WeightSource::Image, WeightSource::Texture, WeightSource::Storage] {
+            for source in [WeightSource::Image, WeightSource::Storage] {
                 let weights = Weights { packing, source };
                 all.push(EmbedRows { weights });
                 for (int8, pairs) in [(false, false), (true, false), (true, true)] {
-                    for (n_tokens, n_rows) in [(1, 1), (1, 2), (1, 4), (4, 1), (4, 2), (4, 4)] {
+                    for (n_tokens, n_rows, n_splits) in products() {
                         let may_be = (!int8 || weights.may_be_int8()) && (!pairs || weights.may_be_paired(n_rows));
                         if !may_be {
                             continue;
                         }
-                        let product =
-                            Product { weights, int8, pairs, n_tokens, lanes: Lanes { n_rows, workgroup: 64 } };
+                        let lanes = Lanes { n_rows, workgroup: 64, n_splits };
+                        let product = Product { weights, int8, pairs, n_tokens, lanes };
                         all.push(Matmul(product));
                         if n_tokens == 1 {
                             all.push(ExpertMatmul(product));
@@ -207,7 +232,7 @@ impl Variant {
     /// The pieces of the source, in order. `workgroup` is the size of the workgroups that share nothing, products' aside.
     pub fn pieces(self, workgroup: u32) -> Vec<Piece> {
         let (mut files, mut generated) = (vec![], String::new());
-        let mut form = Form { workgroup, n_tokens: 1, n_rows: 1, switches: vec![] };
+        let mut form = Form { workgroup, n_tokens: 1, n_rows: 1, n_splits: 1, switches: vec![] };
         match self {
             Variant::Plain(kernel) => files.extend(kernel.files()),
             Variant::Attention(queries) => {
@@ -216,7 +241,8 @@ impl Variant {
                     Heads::Singles => file!("parts/singles.wgsl"),
                     Heads::Quads | Heads::WindowedQuads => file!("parts/quads.wgsl"),
                 };
-                files.extend([EXPONENTIAL, heads, file!("attention.wgsl")]);
+                files.extend([EXPONENTIAL, ADDED, heads, file!("attention.wgsl")]);
+                generated = format!("const HEADS: u32 = {}u;\n", queries.n_heads);
             }
             Variant::EmbedRows { weights } => {
                 form.switches = weights.switches();
@@ -265,8 +291,11 @@ impl Variant {
                 files.push(file!("round_rows.wgsl"));
             }
         }
-        let Form { workgroup, n_rows, .. } = form;
-        let sizes = format!("const WORKGROUP: u32 = {workgroup}u;\nconst ROWS_A_LANE: u32 = {n_rows}u;\n{generated}");
+        let Form { workgroup, n_tokens, n_rows, n_splits, .. } = form;
+        let sizes = format!(
+            "const WORKGROUP: u32 = {workgroup}u;\nconst TOKENS: u32 = {n_tokens}u;\nconst ROWS_A_LANE: u32 = {n_rows}u;\n\
+             const SPLITS: u32 = {n_splits}u;\nconst WINDOWS: u32 = {WINDOWS}u;\nconst BLOCK: u32 = {BLOCK}u;\nconst PART: u32 = {PART}u;\n{generated}"
+        );
         let sizes = Piece { file: "sizes", text: sizes };
         let files = files.into_iter().map(|(file, text)| Piece { file, text: form.apply(text) });
         std::iter::once(sizes).chain(files).collect()
@@ -277,6 +306,13 @@ impl Variant {
     pub fn source(self, workgroup: u32) -> String {
         self.pieces(workgroup).into_iter().map(|piece| piece.text).collect()
     }
+}
+
+/// Rows of activations, rows of the matrix and lanes a row: all that texts differ by. One split stands for all that are more than none.
+#[allow(dead_code, reason = "the build script's list")]
+fn products() -> impl Iterator<Item = (u32, u32, u32)> {
+    let rows = [1, 4, 8].into_iter().flat_map(|n_tokens| [1, 2, 4].map(|n_rows| (n_tokens, n_rows)));
+    rows.flat_map(|(n_tokens, n_rows)| [1, 8].map(|n_splits| (n_tokens, n_rows, n_splits)))
 }
 
 /// How a row of a cache is written in its type.
@@ -297,6 +333,14 @@ fn switches(kv_type: KvType) -> Vec<&'static str> {
     }
 }
 
+impl Lanes {
+    /// Rows of the matrix that a workgroup takes.
+    #[allow(dead_code, reason = "the build script cuts nothing")]
+    pub fn rows_a_workgroup(self) -> u32 {
+        self.workgroup / self.n_splits * self.n_rows
+    }
+}
+
 impl Queries {
     /// Rows of a slot that a workgroup takes at once where there are several.
     pub fn rows_at_most(heads: Heads) -> u32 {
@@ -314,14 +358,15 @@ impl Queries {
             Heads::WindowedQuads => ("windows", 4),
         };
         switches.extend([of_queries, if self.n_rows > 1 { "rows" } else { "row" }]);
-        Form { workgroup: 64, n_tokens: self.n_heads * self.n_rows, n_rows: n_quads, switches }
+        switches.push(if self.is_split { "split" } else { "whole" });
+        Form { workgroup: 64, n_tokens: self.n_heads * self.n_rows, n_rows: n_quads, n_splits: 1, switches }
     }
 }
 
 impl Product {
     /// What the text of `parts/products.wgsl` is made into; `rows` is how those of the matrix are found: "dense", or "gathered".
     fn form(self, rows: &'static str) -> Form {
-        let Lanes { n_rows, workgroup } = self.lanes;
+        let Lanes { n_rows, workgroup, n_splits } = self.lanes;
         let mut switches = self.weights.switches();
         switches.push(rows);
         switches.extend(match (self.int8, self.pairs) {
@@ -329,7 +374,8 @@ impl Product {
             (true, false) => ["int8", "dots"],
             (false, _) => ["f32", "f32"],
         });
-        Form { workgroup, n_tokens: self.n_tokens, n_rows, switches }
+        switches.push(if n_splits > 1 { "split" } else { "whole" });
+        Form { workgroup, n_tokens: self.n_tokens, n_rows, n_splits, switches }
     }
 }
 
@@ -347,7 +393,6 @@ impl Weights {
     fn files(self) -> Vec<File> {
         let source = match self.source {
             WeightSource::Image => file!("parts/image.wgsl"),
-            WeightSource::Texture => file!("parts/texture.wgsl"),
             WeightSource::Storage => file!("parts/storage.wgsl"),
         };
         let mut files = vec![source, GROUPS];
@@ -424,49 +469,5 @@ impl Weights {
             }
         }
         text
-    }
-}
-
-/// What a text is made into.
-struct Form {
-    workgroup: u32,
-    n_tokens: u32,
-    n_rows: u32,
-    switches: Vec<&'static str>,
-}
-
-impl Form {
-    /// Empties the lines of switches that are off and repeats those that hold marks; the count of lines stays.
-    fn apply(&self, text: &str) -> String {
-        let mut applied = String::with_capacity(text.len());
-        for line in text.lines() {
-            let (code, switch) = line.split_once("//? ").unwrap_or((line, ""));
-            let kept = switch.is_empty() || self.switches.contains(&switch.trim());
-            if kept && !code.contains('$') {
-                applied.push_str(code);
-            } else if kept && !code.trim_start().starts_with("//") {
-                applied.push_str(&self.repeat(code));
-            }
-            applied.push('\n');
-        }
-        applied
-    }
-
-    fn repeat(&self, line: &str) -> String {
-        let count = |mark: &str, n: u32| if line.contains(mark) { n } else { 1 };
-        let of_pairs = ["$p", "$e", "$o"].iter().any(|mark| line.contains(mark));
-        let pairs = if of_pairs { self.n_rows / 2 } else { 1 };
-        let mut repeated = String::new();
-        for token in 0..count("$t", self.n_tokens) {
-            for row in 0..count("$r", self.n_rows) {
-                for pair in 0..pairs {
-                    let number = |line: String, mark: &str, n: u32| line.replace(mark, &n.to_string());
-                    let line = number(number(line.to_string(), "$t", token), "$r", row);
-                    repeated.push_str(&number(number(number(line, "$p", pair), "$e", 2 * pair), "$o", 2 * pair + 1));
-                    repeated.push(' ');
-                }
-            }
-        }
-        repeated
     }
 }

@@ -101,7 +101,7 @@ mod tests {
         let fault = BackendFault {
             backend: "vulkan".into(),
             device: "vulkan Adreno (TM) 840 (driver)".into(),
-            numerics: "vulkan-f32-r2-adreno".into(),
+            numerics: "vulkan-f32-r3-adreno".into(),
             reason: "a layer gives 2 where 1 is right".into(),
         };
         let found = text("512 MiB", &[speed], &[fault]);
@@ -114,9 +114,9 @@ Device   vulkan Adreno (TM) 840 (driver)
 
 CLASS                  ANSWERS   GFLOP/S   OF 4 ROWS   OF A PROMPT   GB/S
 cpu-f32-r1             known       12.00       34.50         80.00   9.25
-vulkan-f32-r2-adreno   WRONG           -           -             -   -
+vulkan-f32-r3-adreno   WRONG           -           -             -   -
 
-vulkan-f32-r2-adreno is not used: a layer gives 2 where 1 is right
+vulkan-f32-r3-adreno is not used: a layer gives 2 where 1 is right
 "
         );
     }

@@ -171,8 +171,8 @@ impl CpuEngine {
             (Arithmetic::Fast(crew, Products::Int8), Some(packing)) => {
                 int8::fast(weight, packing, x, add, out, crew);
             }
-            (Arithmetic::Fast(_, Products::Defined(_)), Some(packing)) => {
-                int8::reference(weight, packing, x, add, out);
+            (Arithmetic::Fast(_, Products::Defined(order)), Some(packing)) => {
+                int8::reference(*order, weight, packing, x, add, out);
             }
             (Arithmetic::Fast(_, Products::Defined(order)), None) => in_order(*order, weight, x, add, out),
             (Arithmetic::Fast(crew, _), _) => fast(weight, x, add, out, crew),

@@ -7,7 +7,7 @@ use crate::ops::kv_write::check_caches;
 use crate::plan::{Binding, Plan, WINDOW_BYTES};
 use crate::recording::{BufferId, KvLayout, Row, VectorId};
 use crate::shapes::{ShapeError, Shapes, require, require_apart};
-use crate::wgsl::{Heads, Queries, Variant};
+use crate::wgsl::{Heads, PART, Queries, Text, Variant};
 
 /// The largest head size that the kernels hold in registers.
 pub const MAX_HEAD_SIZE: usize = 256;
@@ -18,7 +18,6 @@ pub const MAX_HEAD_SIZE: usize = 256;
 struct Params {
     n_heads: u32,
     heads_a_group: u32,
-    heads_a_workgroup: u32,
     head_size: u32,
     n_positions: u32,
     window: u32,
@@ -31,11 +30,15 @@ struct Params {
     n_after: u32,
     sinks_at: u32,
     row_words: u32,
-    queries_at: i32,
+    /// Where the queries lie in their window; or where positions are split, the first part, and how many there are.
+    place: [u32; 2],
 }
 
 /// Heads that a workgroup takes at most.
 const MOST_HEADS: usize = 4;
+/// Workgroups that keep a GPU busy: where there are fewer, positions are split; unless what comes of the parts takes more bytes than this.
+const ENOUGH_WORKGROUPS: usize = 64;
+const MOST_PARTS_BYTES: usize = 4 << 20;
 /// In place of `n_before`: the bias is a slope.
 const SLOPES: u32 = u32::MAX;
 
@@ -146,7 +149,8 @@ impl Operation for Attention {
         require_apart(self.out, &[self.q, self.k_cache, self.v_cache])
     }
 
-    /// A workgroup some heads of a row, or of a few rows of a slot. Where queries are looked at by windows, as many rows a dispatch as fit.
+    /// A workgroup some heads of a row, or of a few rows of a slot, and of these a part of the positions where workgroups would be few. Where
+    /// queries are looked at by windows, as many rows a dispatch as fit.
     fn plan(&self, plan: &mut Plan<'_>) -> Result<(), ShapeError> {
         let row_width = self.n_heads * self.head_size;
         let rows_a_window = (WINDOW_BYTES - plan.facts.uniform_alignment) as usize / (row_width * size_of::<f32>());
@@ -156,7 +160,7 @@ impl Operation for Attention {
             true => Heads::Quads,
         };
         let is_windowed = heads == Heads::WindowedQuads;
-        let most_rows = Queries::rows_at_most(heads);
+        let most_rows = if plan.facts.tuning.queries_together { Queries::rows_at_most(heads) } else { 1 };
         let rows_a_dispatch = if is_windowed { rows_a_window } else { plan.rows.len() };
         let (tiles, mut tiles_at) = plan.tiles(most_rows as usize, rows_a_dispatch);
         // Whoever has one row a slot takes one.
@@ -164,8 +168,21 @@ impl Operation for Attention {
         let heads_a_group = self.n_heads / self.n_kv_heads;
         let workgroups_a_group = heads_a_group.div_ceil(MOST_HEADS);
         let n_heads = heads_a_group.div_ceil(workgroups_a_group);
-        let variant =
-            Variant::Attention(Queries { kv_type: self.layout.kv_type, n_heads: n_heads as u32, n_rows, heads });
+        let workgroups = self.n_kv_heads * workgroups_a_group;
+        let seen = || plan.rows.iter().enumerate().map(|(index, row)| self.seen(index, *row));
+        let first_part = seen().map(|seen| seen.start as usize / PART).min().unwrap_or(0);
+        let n_parts = seen().map(|seen| (seen.end as usize).div_ceil(PART)).max().unwrap_or(1) - first_part;
+        let (n_step_rows, head_quads) = (plan.rows.len(), self.head_size.div_ceil(4));
+        // f32 values: fours of a head, and one four more.
+        let parts_len = n_step_rows * self.n_heads * n_parts * (1 + head_quads) * 4;
+        // A processor that plays the GPU has too few threads to gain by it.
+        let may_split = !plan.facts.is_software && plan.facts.tuning.positions_split;
+        let is_split = may_split
+            && n_parts > 1
+            && workgroups * tiles.len() < ENOUGH_WORKGROUPS
+            && parts_len * size_of::<f32>() <= MOST_PARTS_BYTES;
+        let kv_type = self.layout.kv_type;
+        let variant = Variant::Attention(Queries { kv_type, n_heads: n_heads as u32, n_rows, heads, is_split });
 
         let lengths_at = self.lengths.as_ref().map_or(0, |lengths| plan.put(lengths.iter().copied()));
         let (bias_at, n_before, n_after) = match self.bias {
@@ -174,21 +191,21 @@ impl Operation for Attention {
             Some(PositionBias::Distances { table, n_before, n_after }) => (plan.vector_data(table), n_before, n_after),
         };
         let sinks_at = self.sinks.map_or(0, |sinks| plan.vector_data(sinks));
+        let window = self.window.unwrap_or(0);
         for tiles in tiles.chunk_by(|one, next| one.start / rows_a_dispatch == next.start / rows_a_dispatch) {
             let first_row = tiles[0].start;
-            let (queries, queries_at) = if is_windowed {
+            let (queries, place) = if is_windowed {
                 let (window, at) = plan.window(self.q, first_row * row_width);
-                (window, at as i32 - (first_row * row_width / 4) as i32)
+                (window, [at.wrapping_sub((first_row * row_width / 4) as u32), 0])
             } else {
-                (Binding::Read(self.q), 0)
+                (Binding::Read(self.q), [first_part as u32, n_parts as u32])
             };
             let params = Params {
                 n_heads: self.n_heads as u32,
                 heads_a_group: heads_a_group as u32,
-                heads_a_workgroup: n_heads as u32,
                 head_size: self.head_size as u32,
                 n_positions: self.layout.n_positions as u32,
-                window: self.window.unwrap_or(0),
+                window,
                 scale: self.scale,
                 cap: self.cap.unwrap_or(0.0),
                 tiles_at,
@@ -198,7 +215,7 @@ impl Operation for Attention {
                 n_after,
                 sinks_at,
                 row_words: self.layout.row_words() as u32,
-                queries_at,
+                place,
             };
             plan.dispatch(
                 variant,
@@ -208,11 +225,20 @@ impl Operation for Attention {
                     (2, queries),
                     (3, Binding::Read(self.k_cache)),
                     (4, Binding::Read(self.v_cache)),
-                    (5, Binding::Write(self.out)),
+                    (5, if is_split { Binding::Scratch } else { Binding::Write(self.out) }),
                 ],
-                [(self.n_kv_heads * workgroups_a_group) as u32, tiles.len() as u32],
+                [(workgroups * if is_split { n_parts } else { 1 }) as u32, tiles.len() as u32],
             );
             tiles_at += 2 * tiles.len() as u32;
+        }
+        if is_split {
+            plan.scratch_len = plan.scratch_len.max(parts_len);
+            let [n_heads, head_size, first_part, n_parts] =
+                [self.n_heads, self.head_size, first_part, n_parts].map(|n| n as u32);
+            let params = [n_heads, head_size, window, lengths_at, sinks_at, first_part, n_parts];
+            let bindings = [(1, Binding::Data), (2, Binding::Scratch), (3, Binding::Write(self.out))];
+            let variant = Variant::Plain(Text::AttentionParts);
+            plan.dispatch_lanes(variant, &params, &bindings, self.n_heads * head_quads, n_step_rows);
         }
         Ok(())
     }

@@ -118,9 +118,6 @@ impl ExpertMatmul {
             }
             let params = [
                 start,
-                0,
-                0,
-                0,
                 n_groups as u32,
                 first_group as u32,
                 n_dispatch_groups as u32,
@@ -142,7 +139,7 @@ impl ExpertMatmul {
                 (9, Binding::Scratch),
                 (10, window),
             ];
-            let workgroups = (n_out as u32).div_ceil(lanes.workgroup * lanes.n_rows);
+            let workgroups = (n_out as u32).div_ceil(lanes.rows_a_workgroup());
             plan.dispatch(variant, &params, &bindings, [workgroups, choices.n as u32]);
         }
     }

@@ -74,7 +74,7 @@ fn dispatches(arithmetic: Arithmetic, n_layers: usize) -> usize {
         recording.push(RoundRows { x: hidden, width: HIDDEN, n_rows: 1, to: ActivationRounding::F16 });
     }
     let facts = Facts {
-        tuning: Tuning::all(Lanes { n_rows: 1, workgroup: 32 }),
+        tuning: Tuning::all(Lanes { n_rows: 1, workgroup: 32, n_splits: 1 }, false),
         arithmetic,
         source: WeightSource::Storage,
         is_software: false,

@@ -41,8 +41,13 @@ impl Pipelines {
         self.bind_groups.clear();
     }
 
-    /// Makes the pipeline and the bind group of a dispatch unless they are there.
-    pub fn prepare(&mut self, gpu: &Gpu, dispatch: &Dispatch, resources: &Resources<'_>) -> Result<(), EngineError> {
+    /// The pipeline and the bind group of a dispatch, made unless they are there.
+    pub fn prepare(
+        &mut self,
+        gpu: &Gpu,
+        dispatch: &Dispatch,
+        resources: &Resources<'_>,
+    ) -> Result<Prepared, EngineError> {
         let pipeline = match self.pipelines.entry(dispatch.variant) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
@@ -51,24 +56,29 @@ impl Pipelines {
                 entry.insert(pipeline)
             }
         };
-        self.bind_groups.entry(key(dispatch)).or_insert_with(|| bind_group(gpu, &pipeline.layout, dispatch, resources));
-        Ok(())
+        let bind_group = self.bind_groups.entry(key(dispatch));
+        let bind_group = bind_group.or_insert_with(|| bind_group_of(gpu, &pipeline.layout, dispatch, resources));
+        // Both are handles.
+        Ok(Prepared { pipeline: pipeline.pipeline.clone(), bind_group: bind_group.clone() })
     }
+}
 
-    /// Appends a prepared dispatch to a pass; its parameters lie at byte `params_at`.
+/// What a dispatch is encoded with.
+pub(super) struct Prepared {
+    pipeline: ComputePipeline,
+    bind_group: BindGroup,
+}
+
+impl Prepared {
+    /// Appends the dispatch to a pass; its parameters lie at byte `params_at`.
     pub fn encode(&self, pass: &mut ComputePass<'_>, dispatch: &Dispatch, params_at: u32) {
-        let (Some(pipeline), Some(bind_group)) =
-            (self.pipelines.get(&dispatch.variant), self.bind_groups.get(&key(dispatch)))
-        else {
-            unreachable!("every dispatch is prepared before it is encoded");
-        };
         let windows = dispatch.bindings.iter().filter_map(|(_, binding)| match binding {
             Binding::Window(_, start) | Binding::MadeWindow(_, _, start) => Some(*start),
             _ => None,
         });
         let offsets: Vec<u32> = std::iter::once(params_at).chain(windows).collect();
-        pass.set_pipeline(&pipeline.pipeline);
-        pass.set_bind_group(0, bind_group, &offsets);
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &offsets);
         pass.dispatch_workgroups(dispatch.workgroups[0], dispatch.workgroups[1], 1);
     }
 }
@@ -157,18 +167,13 @@ fn binding_type(variant: Variant, binding: Binding) -> BindingType {
             format: wgpu::TextureFormat::Rgba32Uint,
             view_dimension: wgpu::TextureViewDimension::D2,
         },
-        (Binding::Weights(..), WeightSource::Texture) => BindingType::Texture {
-            sample_type: wgpu::TextureSampleType::Uint,
-            view_dimension: wgpu::TextureViewDimension::D2,
-            multisampled: false,
-        },
         (Binding::Window(..) | Binding::MadeWindow(..), _) => uniform(u64::from(WINDOW_BYTES)),
         (Binding::Write(_) | Binding::Made(..) | Binding::Scratch, _) => storage(false),
         _ => storage(true),
     }
 }
 
-fn bind_group(gpu: &Gpu, layout: &BindGroupLayout, dispatch: &Dispatch, resources: &Resources<'_>) -> BindGroup {
+fn bind_group_of(gpu: &Gpu, layout: &BindGroupLayout, dispatch: &Dispatch, resources: &Resources<'_>) -> BindGroup {
     let window = |buffer, bytes| {
         BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size: NonZeroU64::new(bytes) })
     };
@@ -177,7 +182,7 @@ fn bind_group(gpu: &Gpu, layout: &BindGroupLayout, dispatch: &Dispatch, resource
         Binding::Read(id) | Binding::Write(id) => resources.buffers[id.0 as usize].as_entire_binding(),
         Binding::Vector(id) => resources.vectors[id.0 as usize].as_entire_binding(),
         Binding::Weights(id, part) => match &resources.matrices[id.0 as usize][part as usize] {
-            Part::Texture(view) => BindingResource::TextureView(view),
+            Part::Image(view) => BindingResource::TextureView(view),
             Part::Storage(buffer) => buffer.as_entire_binding(),
         },
         Binding::Window(id, _) => window(&resources.buffers[id.0 as usize], u64::from(WINDOW_BYTES)),

@@ -24,7 +24,7 @@ pub(super) struct Resources<'a> {
 
 /// Rows of a matrix, `[word][row]` of 16 bytes.
 pub(super) enum Part {
-    Texture(wgpu::TextureView),
+    Image(wgpu::TextureView),
     Storage(Buffer),
 }
 
@@ -32,11 +32,7 @@ impl Part {
     /// Takes packed words to the device.
     pub fn upload(gpu: &Gpu, source: WeightSource, n_rows: usize, words: &[u8]) -> Part {
         match source {
-            WeightSource::Image | WeightSource::Texture => {
-                let bound = match source {
-                    WeightSource::Image => TextureUsages::STORAGE_BINDING,
-                    _ => TextureUsages::TEXTURE_BINDING,
-                };
+            WeightSource::Image => {
                 let size = wgpu::Extent3d {
                     width: n_rows as u32,
                     height: (words.len() / 16 / n_rows) as u32,
@@ -49,7 +45,7 @@ impl Part {
                     sample_count: 1,
                     dimension: wgpu::TextureDimension::D2,
                     format: wgpu::TextureFormat::Rgba32Uint,
-                    usage: bound | TextureUsages::COPY_DST,
+                    usage: TextureUsages::STORAGE_BINDING | TextureUsages::COPY_DST,
                     view_formats: &[],
                 });
                 let layout = wgpu::TexelCopyBufferLayout {
@@ -58,7 +54,7 @@ impl Part {
                     rows_per_image: Some(size.height),
                 };
                 gpu.queue.write_texture(texture.as_image_copy(), words, layout, size);
-                Part::Texture(texture.create_view(&Default::default()))
+                Part::Image(texture.create_view(&Default::default()))
             }
             WeightSource::Storage => {
                 let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;

@@ -27,7 +27,7 @@ pub fn vulkan() -> Vec<Box<dyn Engine>> {
 
 /// As [`vulkan`] with an arithmetic of choice.
 pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
-    let kinds = [(WeightSource::Image, None), (WeightSource::Texture, None), (WeightSource::Storage, Some(false))];
+    let kinds = [(WeightSource::Image, None), (WeightSource::Storage, Some(false))];
     let engine = |(source, is_software)| {
         let options = Options { source: Some(source), arithmetic, is_software, ..Options::default() };
         Some(Box::new(vulkan_as(options)?) as _)

@@ -2,12 +2,13 @@
 
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::cpu::order::Order;
+use polyphony_kernels::vulkan::{Options, WeightSource};
 use polyphony_kernels::{
     Activate, Activation, Arithmetic, Engine, EngineError, ExpertMatmul, GateUp, Matmul, MixRows, Op, Recording, Route,
     SoftmaxOver, WeightType,
 };
 
-use super::engines::{cpu_int8, engines, vulkan_with};
+use super::engines::{cpu_int8, engines, vulkan_as, vulkan_with};
 use super::random::Random;
 use super::twins::{filled, twins};
 
@@ -194,17 +195,23 @@ fn an_expert_gives_the_bits_that_its_matrix_alone_does_whoever_else_is_in_the_st
 
 #[test]
 fn products_of_8_bits_are_the_oracles_to_the_bit() {
-    let mut all = vulkan_with(Arithmetic::Int8);
-    all.extend([1, 3].map(cpu_int8));
-    for shape in shapes().into_iter().filter(|shape| shape.weight_type.packing().quantised().is_some()) {
-        let mut oracle = CpuEngine::int8_reference(Order::Processor).unwrap();
-        let recording = shape.record(&mut oracle, &mut Random(7));
-        let expected = oracle.run(&recording).unwrap();
-        for engine in &mut all {
-            let recording = shape.record(engine.as_mut(), &mut Random(7));
-            let found = engine.run(&recording).unwrap();
-            let same = found.iter().zip(&expected).all(|(found, expected)| found.to_bits() == expected.to_bits());
-            assert!(same, "{}: {shape:?}", engine.device());
+    let processors: Vec<_> = [1, 3].map(cpu_int8).into();
+    let mut gpus = vulkan_with(Arithmetic::Int8);
+    // Lanes that share columns, of matrices in several parts.
+    let (arithmetic, source, is_software) = (Arithmetic::Int8, Some(WeightSource::Image), Some(false));
+    let split = vulkan_as(Options { arithmetic, source, is_software, ..Options::default() });
+    gpus.extend(split.map(|engine| Box::new(engine) as Box<dyn Engine>));
+    for (order, mut engines) in [(Order::Processor, processors), (Order::Vulkan, gpus)] {
+        for shape in shapes().into_iter().filter(|shape| shape.weight_type.packing().quantised().is_some()) {
+            let mut oracle = CpuEngine::int8_reference(order).unwrap();
+            let recording = shape.record(&mut oracle, &mut Random(7));
+            let expected = oracle.run(&recording).unwrap();
+            for engine in &mut engines {
+                let recording = shape.record(engine.as_mut(), &mut Random(7));
+                let found = engine.run(&recording).unwrap();
+                let same = found.iter().zip(&expected).all(|(found, expected)| found.to_bits() == expected.to_bits());
+                assert!(same, "{}: {shape:?}", engine.device());
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::cpu::order::Order;
-use polyphony_kernels::vulkan::{Lanes, Options};
+use polyphony_kernels::vulkan::{Lanes, Options, WeightSource};
 use polyphony_kernels::{Activation, Arithmetic, Engine, GateUp, Matmul, MatrixId, Recording, RmsNorm, WeightType};
 
 use super::engines::{cpu_int8, vulkan_as, vulkan_with};
@@ -31,16 +31,18 @@ fn times(engine: &mut dyn Engine, weight: MatrixId, [n_out, n_in]: [usize; 2], x
     engine.run(&recording).unwrap()
 }
 
-/// Every engine of this arithmetic.
-fn engines() -> Vec<Box<dyn Engine>> {
-    [cpu_int8(1), cpu_int8(3)].into_iter().chain(vulkan_with(Arithmetic::Int8)).collect()
+/// Every engine of this arithmetic, and whose order of sums it has.
+fn engines() -> Vec<(Order, Box<dyn Engine>)> {
+    let processors = [cpu_int8(1), cpu_int8(3)].map(|engine| (Order::Processor, engine));
+    let gpus = vulkan_with(Arithmetic::Int8).into_iter().map(|engine| (Order::Vulkan, engine));
+    processors.into_iter().chain(gpus).collect()
 }
 
 const SHAPES: [(usize, usize, usize); 5] = [(5, 32, 1), (96, 64, 9), (33, 576, 4), (8200, 96, 2), (4, 11_008, 5)];
 
 /// The oracle of the class.
-fn oracle() -> CpuEngine {
-    CpuEngine::int8_reference(Order::Processor).unwrap()
+fn oracle(order: Order) -> CpuEngine {
+    CpuEngine::int8_reference(order).unwrap()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -53,10 +55,12 @@ fn products_have_the_bits_of_the_oracle_on_every_engine() {
         for (n_out, n_in, n_rows) in SHAPES {
             let n_in = n_in.next_multiple_of(weight_type.block().0);
             let x = Random(22).values(n_in * n_rows);
-            let expected = bits(&product(&mut oracle(), weight_type, [n_out, n_in], &x));
-            for mut engine in engines() {
+            let expected = |order: Order| bits(&product(&mut oracle(order), weight_type, [n_out, n_in], &x));
+            let expected = [Order::Processor, Order::Vulkan].map(|order| (order, expected(order)));
+            for (order, mut engine) in engines() {
+                let (_, expected) = expected.iter().find(|(of, _)| *of == order).unwrap();
                 let found = bits(&product(engine.as_mut(), weight_type, [n_out, n_in], &x));
-                assert!(found == expected, "{}: {weight_type:?}, {n_out} of {n_in}, {n_rows} rows", engine.device());
+                assert!(found == *expected, "{}: {weight_type:?}, {n_out} of {n_in}, {n_rows} rows", engine.device());
             }
         }
     }
@@ -67,7 +71,7 @@ fn products_are_within_their_bound_of_the_exact_ones() {
     for weight_type in quantised_types() {
         let (n_out, n_in) = (64, 768);
         let x = Random(23).values(n_in);
-        let found = product(&mut oracle(), weight_type, [n_out, n_in], &x);
+        let found = product(&mut oracle(Order::Processor), weight_type, [n_out, n_in], &x);
         let expected = product(&mut CpuEngine::reference(), weight_type, [n_out, n_in], &x);
         let weights = {
             let ggml = Random(21).matrix(weight_type, n_out, n_in);
@@ -117,7 +121,7 @@ fn rows_that_share_a_lane_or_a_multiplication_have_the_bits_of_rows_apart_even_a
             // All four rows of activations too.
             let x: Vec<f32> = x.iter().cycle().take(5 * n_in).copied().collect();
             let found = |n_rows| {
-                let lanes = Some(Lanes { n_rows, workgroup: 32 });
+                let lanes = Some(Lanes { n_rows, workgroup: 32, n_splits: 1 });
                 let options = Options { arithmetic: Arithmetic::Int8, lanes, ..Options::default() };
                 let mut engine = vulkan_as(options)?;
                 let weight = engine.load_matrix(weight_type, n_out, n_in, &weight).unwrap();
@@ -133,8 +137,46 @@ fn rows_that_share_a_lane_or_a_multiplication_have_the_bits_of_rows_apart_even_a
 }
 
 #[test]
+fn no_split_of_columns_and_no_number_of_rows_changes_a_bit() {
+    // A block that is not whole, several rounds of a split, and more columns than a window holds.
+    for (weight_type, n_in) in [
+        (WeightType::Q4_0, 1056),
+        (WeightType::Q6K, 2304),
+        (WeightType::Mxfp4, 11_008),
+        (WeightType::F16, 600),
+        (WeightType::F32, 4200),
+    ] {
+        let n_out = 35;
+        let weight = Random(26).matrix(weight_type, n_out, n_in);
+        let x = Random(27).values(13 * n_in);
+        let mut known: Option<Vec<u32>> = None;
+        for (n_rows, n_splits) in [(1, 1), (1, 8), (2, 4), (4, 2)] {
+            for is_software in [true, false] {
+                let lanes = Some(Lanes { n_rows, workgroup: 64, n_splits });
+                let source = Some(WeightSource::Storage);
+                let (arithmetic, is_software) = (Arithmetic::Int8, Some(is_software));
+                let options = Options { arithmetic, source, lanes, is_software, ..Options::default() };
+                let Some(mut engine) = vulkan_as(options) else { return };
+                let matrix = engine.load_matrix(weight_type, n_out, n_in, &weight).unwrap();
+                // Kernels for one row, for four and for eight.
+                for n_activations in [1, 3, 13] {
+                    let found = bits(&times(&mut engine, matrix, [n_out, n_in], &x[..n_activations * n_in]));
+                    let known = known.get_or_insert_with(|| {
+                        let found = times(&mut engine, matrix, [n_out, n_in], &x);
+                        bits(&found)
+                    });
+                    let what =
+                        format!("{weight_type:?}, {n_rows} rows a lane, {n_splits} splits, {n_activations} rows");
+                    assert!(found == known[..found.len()], "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn zeros_and_tiny_values_give_zero() {
-    for mut engine in engines() {
+    for (_, mut engine) in engines() {
         for value in [0.0, 1e-35] {
             let found = product(engine.as_mut(), WeightType::Q4_1, [8, 64], &[value; 64]);
             assert_eq!(found, [0.0; 8]);
@@ -144,7 +186,7 @@ fn zeros_and_tiny_values_give_zero() {
 
 #[test]
 fn a_norm_hands_on_the_activations_that_an_op_of_its_own_would_make() {
-    for mut engine in engines() {
+    for (_, mut engine) in engines() {
         let (width, n_rows) = (96, 5);
         let mut random = Random(31);
         let weight = random.matrix(WeightType::Q4_0, 64, width);

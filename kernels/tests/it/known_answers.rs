@@ -45,6 +45,13 @@ fn place(values: &[f32], part: usize) -> usize {
     (values.len() - 1) * part / (PARTS - 1)
 }
 
+/// The value with the bit flipped that changes it the least of those that change it by so much, if there is one.
+fn flipped(value: f32, enough: f32) -> Option<f32> {
+    let change = |other: &f32| (other - value).abs();
+    let others = (0..32).map(|bit| f32::from_bits(value.to_bits() ^ 1 << bit));
+    others.filter(|other| change(other) >= enough).min_by(|a, b| change(a).total_cmp(&change(b)))
+}
+
 /// How an answer goes wrong.
 #[derive(Clone, Copy)]
 enum Wrong {
@@ -57,15 +64,15 @@ enum Wrong {
 fn spoil(values: &mut Vec<f32>, wrong: Wrong, part: usize) {
     let at = place(values, part);
     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    let value = &mut values[at];
     match wrong {
         Wrong::Bit => {
-            let change = |other: &f32| (other - *value).abs();
-            let others = (0..32).map(|bit| f32::from_bits(value.to_bits() ^ 1 << bit));
-            let enough = others.filter(|other| change(other) >= 10.0 * KnownAnswers::TOLERANCE * largest);
-            *value = enough.min_by(|a, b| change(a).total_cmp(&change(b))).unwrap();
+            let enough = 10.0 * KnownAnswers::TOLERANCE * largest;
+            // Here, or where such a bit is.
+            let mut places = (at..values.len()).chain(0..at);
+            let (at, value) = places.find_map(|at| Some((at, flipped(values[at], enough)?))).unwrap();
+            values[at] = value;
         }
-        Wrong::NoNumber => *value = f32::NAN,
+        Wrong::NoNumber => values[at] = f32::NAN,
         Wrong::TooFew => values.truncate(at),
     }
 }
@@ -99,8 +106,31 @@ fn a_bit_worth_ten_times_the_tolerance_is_noticed_wherever_it_is() {
                     Ok(()) => break,
                 }
             }
-            // A prompt, a token, and two products of each type.
-            assert_eq!(n_noticed, (2 + 2 * types.len()) * PARTS);
+            // A prompt of four, a token, and a product of twelve rows of each type; and each row of them alone, those of a product in one run.
+            assert_eq!(n_noticed, (5 + 2 + 2 * types.len()) * PARTS);
         }
+    }
+}
+
+/// A session's rows come together in a prompt and one by one after it: that is not to show.
+#[test]
+fn a_row_that_is_computed_otherwise_alone_than_beside_others_is_noticed_by_its_last_bit() {
+    let arithmetic = Arithmetic::Int8;
+    // The prompt of a layer, and its second row alone.
+    for wrong_run in [0, 2] {
+        let mut engine: Box<dyn Engine> = Box::new(CpuEngine::with_arithmetic(1, arithmetic).unwrap());
+        let known = KnownAnswers::load(engine.as_mut(), Backend::Cpu { threads: 1, arithmetic }, &[], KvType::F16);
+        let mut n_runs = 0;
+        let run = |engine: &mut dyn Engine, recording: &Recording| {
+            let mut values = engine.run(recording)?;
+            if n_runs == wrong_run {
+                values[0] = f32::from_bits(values[0].to_bits() ^ 1);
+            }
+            n_runs += 1;
+            Ok(values)
+        };
+        let asked = known.unwrap().ask(&mut Around { engine, run });
+        let Err(EngineError::Wrong { what, .. }) = asked else { panic!("{asked:?}") };
+        assert_eq!(what, "a layer and its head, of several rows, a row at a time,");
     }
 }

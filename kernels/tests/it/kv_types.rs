@@ -110,6 +110,9 @@ struct Case {
     slopes: Vec<f32>,
 }
 
+/// Positions of a cache: parts of 256, the last not whole.
+const N_POSITIONS: usize = 600;
+
 fn cases() -> Vec<Case> {
     let shapes = [
         (4, 2, 16, None, false, None, false),
@@ -119,11 +122,15 @@ fn cases() -> Vec<Case> {
         (3, 3, 7, None, true, None, false),
         (2, 1, 256, None, false, None, false),
         (2, 2, 40, Some(130), false, None, true),
+        // So many workgroups that none shares its positions.
+        (8, 8, 16, None, true, None, false),
     ];
     let case = |(n_heads, n_kv_heads, head_size, window, has_sinks, cap, has_slopes)| {
-        let layout = KvLayout { n_slots: 2, n_positions: 200, kv_width: n_kv_heads * head_size, kv_type: KvType::F32 };
+        let layout =
+            KvLayout { n_slots: 2, n_positions: N_POSITIONS, kv_width: n_kv_heads * head_size, kv_type: KvType::F32 };
         // Some of one slot follow each other, some of them near and some far away; the first alone sees the last position.
-        let position = |r: u32| if r < 11 { 199 - r } else { (199 + 136 * r) % 180 };
+        let last = N_POSITIONS as u32 - 1;
+        let position = |r: u32| if r < 11 { last - r } else { (last + 136 * r) % (last - 20) };
         let rows: Vec<Row> = (0..21).map(|r| Row { slot: r / 5 % 2, position: position(r) }).collect();
         let mut random = Random(41);
         let mut values = |len: usize| random.values(len);
@@ -298,8 +305,8 @@ fn a_key_that_is_kept_as_infinite_makes_no_answer() {
         let (width, heads) = (case.op.layout.kv_width, case.op.n_heads / case.op.n_kv_heads);
         let plain: Vec<Vec<u32>> =
             engines().iter_mut().map(|engine| case.kept_and_run(engine.as_mut(), KvType::F16)).collect();
-        // Position 199 of the first slot, which the first row alone sees; its query is against it there, if only just.
-        case.k[199 * width] = 70_000.0;
+        // The last position of the first slot, which the first row alone sees; its query is against it there, if only just.
+        case.k[(N_POSITIONS - 1) * width] = 70_000.0;
         for head in 0..heads {
             case.q[head * case.op.head_size] = -1e-6;
         }
@@ -313,6 +320,25 @@ fn a_key_that_is_kept_as_infinite_makes_no_answer() {
                 case.op.head_size
             );
             assert!(*others == plain[spoilt.len()..], "{device}, heads of {}", case.op.head_size);
+        }
+    }
+}
+
+/// With other rows beside it a workgroup takes several, and there may be so many that none shares its positions with another.
+#[test]
+fn a_row_alone_has_the_bits_that_it_has_beside_others() {
+    for mut engine in vulkan() {
+        for case in cases() {
+            let together = case.kept_and_run(engine.as_mut(), KvType::F16);
+            let width = case.op.n_heads * case.op.head_size;
+            for (at, together) in together.chunks_exact(width).enumerate() {
+                let q = case.q[at * width..][..width].to_vec();
+                let (k, v) = (case.k.clone(), case.v.clone());
+                let (sinks, slopes) = (case.sinks.clone(), case.slopes.clone());
+                let alone = Case { op: case.op.clone(), rows: vec![case.rows[at]], q, k, v, sinks, slopes };
+                let found = alone.kept_and_run(engine.as_mut(), KvType::F16);
+                assert!(found == together, "{}: row {at}, heads of {}", engine.device(), case.op.head_size);
+            }
         }
     }
 }

@@ -79,7 +79,7 @@ fn activations_have_the_bits_of_their_definition() {
 #[test]
 fn products_of_floats_have_the_bits_of_their_order() {
     for weight_type in [WeightType::F32, WeightType::F16, WeightType::Bf16] {
-        for (n_out, n_in, n_rows) in [(5, 32, 1), (64, 72, 3), (33, 576, 4), (100, 120, 6)] {
+        for (n_out, n_in, n_rows) in [(5, 32, 1), (64, 72, 3), (33, 576, 4), (100, 120, 6), (9, 4000, 9)] {
             for is_biased in [false, true] {
                 same_bits(&format!("{weight_type:?}, {n_out} of {n_in}, biased: {is_biased}"), |engine, random| {
                     let weight = random.matrix(weight_type, n_out, n_in);

@@ -12,7 +12,7 @@
 @group(0) @binding(3) var<storage, read> k_cache: array<u32>; //? kv q8
 @group(0) @binding(4) var<storage, read> v_cache: array<u32>; //? kv q8
 // [token row][n_heads][head_size], f32.
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>; //? whole
 
 // Four values, number `i` of those of the head that begins at value `at`.
 fn query(at: u32, i: u32) -> vec4<f32> {
@@ -53,6 +53,6 @@ fn value(row: u32, at: u32, i: u32) -> vec4<f32> {
     return scaled(v_cache[place], v_cache[row * params.row_words + (kv_width() + 3u) / 4u + first / 64u], first); //? kv q8
 }
 
-fn store(at: u32, i: u32, four: vec4<f32>) {
-    out[at / 4u + i] = four;
-}
+fn store(at: u32, i: u32, four: vec4<f32>) { //? whole
+    out[at / 4u + i] = four; //? whole
+} //? whole

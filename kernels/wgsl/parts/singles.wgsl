@@ -8,7 +8,7 @@
 @group(0) @binding(3) var<storage, read> k_cache: array<u32>; //? kv words
 @group(0) @binding(4) var<storage, read> v_cache: array<u32>; //? kv words
 // [token row][n_heads][head_size], f32.
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>; //? whole
 
 // Which of the four values number `i` of a head are there.
 fn held(i: u32) -> vec4<bool> {
@@ -67,11 +67,11 @@ fn value(row: u32, at: u32, i: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), four, held(i));
 }
 
-fn store(at: u32, i: u32, four: vec4<f32>) {
-    let there = held(i);
-    let to = at + 4u * i;
-    if there.x { out[to] = four.x; }
-    if there.y { out[to + 1u] = four.y; }
-    if there.z { out[to + 2u] = four.z; }
-    if there.w { out[to + 3u] = four.w; }
-}
+fn store(at: u32, i: u32, four: vec4<f32>) { //? whole
+    let there = held(i); //? whole
+    let to = at + 4u * i; //? whole
+    if there.x { out[to] = four.x; } //? whole
+    if there.y { out[to + 1u] = four.y; } //? whole
+    if there.z { out[to + 2u] = four.z; } //? whole
+    if there.w { out[to + 3u] = four.w; } //? whole
+} //? whole

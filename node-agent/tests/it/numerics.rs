@@ -92,12 +92,12 @@ const HELD: [(&str, [&str; FED.len() + 1]); 4] = [
         ["fbb486243ef6", "90e2651cd994", "442bed4978cf", "f992ed76c4dd", "f6aeb41c891c", "5a01b354722d", "5c33713c11da", "e427e789e8ad", "4bfcafb6a577", "7ca6d6ef293f", "3ef222500938", "8331e5fc63e7", "08c07168bd6e", "26c927160869", "7bcd2782eee6", "b66aef4eb7fd", "50765f16ed68", "293a442ae805", "7c71628e83c4", "d7f80b419ae5", "6fb191ce6737", "75c8b9fe7cd4", "fad977e37711", "fd8f691a1cd4", "ccfa949f7c79", "fd3465846d92"],
     ),
     (
-        "vulkan-f32-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
-        ["2ac4b544ce0d", "61d67af22043", "41fe3dec3019", "9380325e1267", "a56ccc92662d", "1596fe437c2b", "92ddc9fc5d83", "fea1cc52d044", "1e4aac913f8b", "9c1aae52d00e", "ff31eded9eb2", "86cae1b53eac", "9bfa3a562e05", "09f3e825754c", "ecccede85c90", "14a7b0d67e97", "e168c7ec866b", "4cb6487ea8a4", "bbf37b634b5b", "f2ae2d4e1d8a", "b74f5f57e59d", "76303ae4a707", "09e16cdfb7b5", "722eea275b74", "80877176ec15", "cfe85fb482f7"],
+        "vulkan-f32-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
+        ["2ac4b544ce0d", "61d67af22043", "41fe3dec3019", "9380325e1267", "a56ccc92662d", "1596fe437c2b", "92ddc9fc5d83", "fea1cc52d044", "1e4aac913f8b", "9c1aae52d00e", "ff31eded9eb2", "86cae1b53eac", "9bfa3a562e05", "09f3e825754c", "ecccede85c90", "4d0eec3a7bb9", "5ad624fcf6f7", "96f154b123ce", "891caf8cf6b1", "9e20da4d89d7", "b74f5f57e59d", "76303ae4a707", "09e16cdfb7b5", "74eba0ef7017", "80877176ec15", "cfe85fb482f7"],
     ),
     (
-        "vulkan-int8-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
-        ["2ac4b544ce0d", "61d67af22043", "442bed4978cf", "f992ed76c4dd", "f6aeb41c891c", "5a01b354722d", "5c33713c11da", "fea1cc52d044", "1e4aac913f8b", "9c1aae52d00e", "ff31eded9eb2", "86cae1b53eac", "9bfa3a562e05", "3b7b19e0520d", "7bcd2782eee6", "b66aef4eb7fd", "50765f16ed68", "77534b98d592", "ca9a338d8277", "3ab91a06f446", "6fb191ce6737", "75c8b9fe7cd4", "fad977e37711", "119cd35e86d5", "80877176ec15", "cfe85fb482f7"],
+        "vulkan-int8-r4-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6",
+        ["2ac4b544ce0d", "61d67af22043", "442bed4978cf", "f992ed76c4dd", "f6aeb41c891c", "5a01b354722d", "5c33713c11da", "fea1cc52d044", "1e4aac913f8b", "9c1aae52d00e", "ff31eded9eb2", "86cae1b53eac", "9bfa3a562e05", "3b7b19e0520d", "7bcd2782eee6", "dfdbdbd5ef72", "50765f16ed68", "e488a77e8927", "ca9a338d8277", "3ab91a06f446", "6fb191ce6737", "75c8b9fe7cd4", "fad977e37711", "5dd096cc9b94", "80877176ec15", "cfe85fb482f7"],
     ),
 ];
 
@@ -106,8 +106,8 @@ const HELD: [(&str, [&str; FED.len() + 1]); 4] = [
 const HELD_OF_KEPT: [(&str, [&str; KEPT.len()]); 4] = [
     ("cpu-f32-r1", ["3179be41a108", "97865470ed46", "0275e73d8b11", "150c12a95bbf", "4eaeb04fe73e", "36d3425097ca"]),
     ("cpu-int8-r2", ["b55926542892", "a903bb180d23", "0275e73d8b11", "150c12a95bbf", "4eaeb04fe73e", "36d3425097ca"]),
-    ("vulkan-f32-r2-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["8aafd4ae140d", "20699358fc99", "87da969b06d7", "686ecf637cee", "8c63a6503578", "4e85290abc5f"]),
-    ("vulkan-int8-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["b55926542892", "a903bb180d23", "87da969b06d7", "686ecf637cee", "8c63a6503578", "4e85290abc5f"]),
+    ("vulkan-f32-r3-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["8aafd4ae140d", "20699358fc99", "87da969b06d7", "686ecf637cee", "8c63a6503578", "4e85290abc5f"]),
+    ("vulkan-int8-r4-llvmpipe-llvm-15.0.6-mesa-22.3.6-llvm-15.0.6", ["b55926542892", "a903bb180d23", "87da969b06d7", "686ecf637cee", "8c63a6503578", "4e85290abc5f"]),
 ];
 
 /// What a class gives where that is not what is held of it.

@@ -29,6 +29,15 @@ const PIECE_ROWS: u64 = 4;
 /// Bytes of a window on activations, less those that its start may be off by.
 const WINDOW_BYTES: u64 = (16 << 10) - 256;
 
+/// Positions of attention whose shares are one sum, workgroups from which on none shares a row's positions with another, and bytes of what
+/// comes of parts from which on none does either.
+const PART: u64 = 256;
+const ENOUGH_WORKGROUPS: u64 = 64;
+const MOST_PARTS_BYTES: u64 = 4 << 20;
+/// Heads of a row, and rows, that a workgroup takes at most where positions are shared.
+const MOST_HEADS: u64 = 4;
+const ROWS_TOGETHER: u64 = 2;
+
 /// Groups of columns whose scales share a word, of the type that has the most of them.
 const GROUPS_A_SCALE: u64 = 16;
 
@@ -72,7 +81,8 @@ impl Growing {
 
 impl Way<'_> {
     pub(super) fn growing(&self, form: EngineForm) -> Growing {
-        let (mut n_dispatches, mut scratch) = (self.n_other_ops().saturating_add(self.n_windows_of_queries()), 0);
+        let (mut n_dispatches, mut scratch) =
+            (self.n_other_ops().saturating_add(self.n_windows_of_queries()), self.parts_bytes());
         for product in self.products() {
             n_dispatches = product.n_dispatches(form).saturating_add(n_dispatches);
             scratch = product.scratch_bytes(form).max(scratch);
@@ -106,6 +116,20 @@ impl Way<'_> {
         let rows_a_window = WINDOW_BYTES.checked_div(row_bytes).unwrap_or_default();
         let n_windows = self.n_rows.checked_div(rows_a_window).unwrap_or_default().saturating_add(1);
         (2 * u64::from(self.layers.len())).saturating_mul(n_windows)
+    }
+
+    /// What comes of parts of the positions, where workgroups share those of a row: of few rows, and of a real GPU alone.
+    fn parts_bytes(&self) -> u64 {
+        let of = self.of();
+        let [n_heads, n_kv_heads, head_size] = [of.n_heads, of.n_kv_heads, of.head_size].map(u64::from);
+        let n_parts = self.n_positions.div_ceil(PART);
+        let a_row = n_kv_heads * n_heads.checked_div(n_kv_heads).unwrap_or_default().div_ceil(MOST_HEADS);
+        let n_rows = ROWS_TOGETHER * (ENOUGH_WORKGROUPS - 1).checked_div(a_row).unwrap_or_default();
+        if n_parts < 2 {
+            return 0;
+        }
+        let of_row = n_heads.saturating_mul(n_parts).saturating_mul(16 * (1 + head_size.div_ceil(4)));
+        n_rows.min(self.n_rows).saturating_mul(of_row).min(MOST_PARTS_BYTES)
     }
 
     /// What norms put out in whole groups, and how wide its rows are. Those that take a mean off make nothing.

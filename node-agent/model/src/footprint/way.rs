@@ -26,6 +26,8 @@ pub(super) struct Way<'a> {
     pub layers: LayerRange,
     pub joins: Vec<Joins>,
     pub n_rows: u64,
+    /// Positions that a row sees at most.
+    pub n_positions: u64,
     /// Rows that give logits.
     pub n_logits: u64,
     /// Tokens come, and not hidden states.
@@ -76,7 +78,7 @@ impl<'a> Way<'a> {
         let here = ways.into_iter().filter(|(_, layers, ..)| !layers.is_empty());
         here.map(|(work, layers, n_rows, n_logits, takes_tokens)| {
             let joins = Joins::of(manifest, layers);
-            Self { manifest, work, layers, joins, n_rows, n_logits, takes_tokens }
+            Self { manifest, work, layers, joins, n_rows, n_positions: context, n_logits, takes_tokens }
         })
         .collect()
     }

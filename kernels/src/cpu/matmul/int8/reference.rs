@@ -3,18 +3,26 @@
 use super::Add;
 use crate::blocks::Block;
 use crate::canonical::exponent;
+use crate::cpu::order::Order;
 use crate::cpu::{Matrix, quantise_rows};
 use crate::packing::{Codes, GROUP, Scales};
 
-/// As the definition above says. `out[r][o]`; `x` is `[rows][n_in]`, `out` `[rows][n_out]`. The matrix lies as in its file.
-pub fn reference(weight: Matrix<'_>, packing: (Codes, Scales), x: &[f32], add: &Add<'_>, out: &mut [f32]) {
+/// As the definition above says; in the order of GPUs blocks are added by eights. `out[r][o]`; `x` is `[rows][n_in]`, `out` `[rows][n_out]`. The matrix lies as in its file.
+pub fn reference(
+    order: Order,
+    weight: Matrix<'_>,
+    packing: (Codes, Scales),
+    x: &[f32],
+    add: &Add<'_>,
+    out: &mut [f32],
+) {
     let (n_out, n_in) = (weight.shape.n_rows, weight.shape.n_cols);
     let (codes, scales) = packing;
     let (n_values, n_bytes) = weight.shape.weight_type.block();
     let row_bytes = n_in / n_values * n_bytes;
     let rows: Vec<_> = x.chunks_exact(n_in).map(quantise_rows::reference).collect();
     for o in 0..n_out {
-        let mut sums = vec![0.0f32; rows.len()];
+        let mut sums: Vec<_> = rows.iter().map(|_| order.of_groups()).collect();
         let mut block = Block::default();
         for (index, bytes) in weight.bytes[o * row_bytes..(o + 1) * row_bytes].chunks_exact(n_bytes).enumerate() {
             weight.shape.weight_type.take_apart(bytes, &mut block);
@@ -39,14 +47,14 @@ pub fn reference(weight: Matrix<'_>, packing: (Codes, Scales), x: &[f32], add: &
                     if scales.has_minimum() {
                         term += minimum * m as f32;
                     }
-                    *sum += activations.d * term;
+                    sum.add(activations.d * term);
                 }
             }
         }
         for (r, sum) in sums.into_iter().enumerate() {
             let index = r * n_out + o;
             let (bias, residual) = add.terms(index, n_out, out[index]);
-            out[index] = sum + bias + residual;
+            out[index] = sum.all() + bias + residual;
         }
     }
 }

@@ -10,8 +10,10 @@ use crate::packing::{Codes, Plane, SUPER, Scales};
 /// Bytes that come from memory at once.
 const LINE: usize = 64;
 
-// What the codes are made of, so that each loop knows.
+// What the codes are made of, so that each loop knows: those of the types that most files have.
 const NIBBLES: u8 = 4;
+const FIVE_BITS: u8 = 5;
+const SIX_BITS: u8 = 6;
 const BYTES: u8 = 8;
 const ANY: u8 = 0;
 
@@ -29,6 +31,8 @@ const FACTORS: u8 = 5;
 pub(super) unsafe fn strips_of<L: Lanes>(matrix: &Packed, strips: &[u8], x: &[Activations], out: &mut [f32]) {
     let codes = match matrix.codes {
         Codes::Bits { bits: 4, .. } => NIBBLES,
+        Codes::Bits { bits: 5, .. } => FIVE_BITS,
+        Codes::Bits { bits: 6, .. } => SIX_BITS,
         Codes::Bytes => BYTES,
         _ => ANY,
     };
@@ -48,6 +52,9 @@ pub(super) unsafe fn strips_of<L: Lanes>(matrix: &Packed, strips: &[u8], x: &[Ac
             (NIBBLES, BYTE_MINIMUM) => all::<L, NIBBLES, BYTE_MINIMUM>(matrix, strips, x, out),
             (NIBBLES, FACTORS) => all::<L, NIBBLES, FACTORS>(matrix, strips, x, out),
             (BYTES, F16) => all::<L, BYTES, F16>(matrix, strips, x, out),
+            (FIVE_BITS, F16) => all::<L, FIVE_BITS, F16>(matrix, strips, x, out),
+            (FIVE_BITS, BYTE_MINIMUM) => all::<L, FIVE_BITS, BYTE_MINIMUM>(matrix, strips, x, out),
+            (SIX_BITS, SIGNED_BYTES) => all::<L, SIX_BITS, SIGNED_BYTES>(matrix, strips, x, out),
             (_, F16) => all::<L, ANY, F16>(matrix, strips, x, out),
             (_, F16_MINIMUM) => all::<L, ANY, F16_MINIMUM>(matrix, strips, x, out),
             (_, BYTE_MINIMUM) => all::<L, ANY, BYTE_MINIMUM>(matrix, strips, x, out),
@@ -267,9 +274,9 @@ impl<'a> Planes<'a> {
     fn of<const CODES: u8>(matrix: &Packed, words: [&'a [Word]; 2]) -> Self {
         Self {
             values: groups(matrix, words, Plane::Values, CODES == BYTES),
-            nibbles: groups(matrix, words, Plane::Nibbles, CODES == NIBBLES),
-            pairs: groups(matrix, words, Plane::Pairs, false),
-            ones: groups(matrix, words, Plane::Ones, false),
+            nibbles: groups(matrix, words, Plane::Nibbles, matches!(CODES, NIBBLES | FIVE_BITS | SIX_BITS)),
+            pairs: groups(matrix, words, Plane::Pairs, CODES == SIX_BITS),
+            ones: groups(matrix, words, Plane::Ones, CODES == FIVE_BITS),
         }
     }
 }
@@ -303,7 +310,7 @@ unsafe fn codes<L: Lanes, const CODES: u8>(kind: Codes, planes: &Planes<'_>, gro
             }
             return codes;
         }
-        let has_nibbles = CODES == NIBBLES || kind.has_nibbles();
+        let has_nibbles = CODES != ANY || kind.has_nibbles();
         if has_nibbles {
             let strips = [&planes.nibbles[0][group], &planes.nibbles[L::STRIPS - 1][group]];
             for c in 0..4 {
@@ -315,7 +322,7 @@ unsafe fn codes<L: Lanes, const CODES: u8>(kind: Codes, planes: &Planes<'_>, gro
         if CODES == NIBBLES {
             return codes;
         }
-        if kind.has_pairs() {
+        if CODES == SIX_BITS || (CODES == ANY && kind.has_pairs()) {
             let strips = [&planes.pairs[0][group], &planes.pairs[L::STRIPS - 1][group]];
             for h in 0..2 {
                 let word = L::load(&strips[0][h], &strips[1][h]);
@@ -327,7 +334,7 @@ unsafe fn codes<L: Lanes, const CODES: u8>(kind: Codes, planes: &Planes<'_>, gro
                 }
             }
         }
-        if kind.has_ones() {
+        if CODES == FIVE_BITS || (CODES == ANY && kind.has_ones()) {
             let word = L::load(&planes.ones[0][group][0], &planes.ones[L::STRIPS - 1][group][0]);
             let ones = [
                 L::field::<0, 1>(word),
@@ -344,7 +351,9 @@ unsafe fn codes<L: Lanes, const CODES: u8>(kind: Codes, planes: &Planes<'_>, gro
                 *code = L::or(*code, ones);
             }
         }
-        if let Codes::Table(table) = kind {
+        if CODES == ANY
+            && let Codes::Table(table) = kind
+        {
             for code in &mut codes {
                 *code = L::look_up(&table.integers(), *code);
             }

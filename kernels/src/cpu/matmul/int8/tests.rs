@@ -3,6 +3,7 @@
 use super::*;
 use crate::canonical::{all, sample, strips};
 use crate::cpu::matrix::{Form, WORD};
+use crate::cpu::order::Order;
 use crate::shapes::MatrixShape;
 use crate::weight_type::WeightType;
 
@@ -27,7 +28,7 @@ fn every_way_gives_the_bits_of_the_oracle_beside_any_rows() {
             let mut expected = vec![0.0; N_OUTPUTS * n_rows];
             let file = Matrix { shape, form: Form::File, layout, bytes: &ggml };
             let nothing = Add { bias: None, residual: super::super::Residual::None };
-            reference(file, (codes, scales), &x, &nothing, &mut expected);
+            reference(Order::Processor, file, (codes, scales), &x, &nothing, &mut expected);
             assert!(expected.iter().all(|value| value.is_finite()) && expected.iter().any(|value| *value != 0.0));
 
             let strips = strips(shape, all(shape, &ggml), &ggml, WORD, STRIP).expect("they are in memory");

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# SwiftShader, the Vulkan driver of Android's emulators: the kernels' tests on it. Of Debian's package that has it only the driver is kept, in
+# $POLYPHONY_CACHE.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly PACKAGE=chromium-common
+readonly FOLDER=usr/lib/chromium
+# What is asked of it: every op beside the oracle, in every type; the same bits however the work is cut; known answers. The other tests are of what a driver has no say in, or
+# compile so many kernels that this one takes half an hour.
+readonly TESTS=(twins:: same_bits:: known_answers:: splits::)
+
+skip() {
+    printf 'skipped: test-swiftshader needs %s\n' "$1" >&2
+    exit 0
+}
+
+cache=${POLYPHONY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/polyphony}
+driver=$cache/swiftshader
+if [[ ! -f $driver/vk_swiftshader_icd.json ]]; then
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || skip "Debian's apt-get, for the package $PACKAGE"
+    mkdir -p "$cache"
+    scratch=$(mktemp -d "$cache/swiftshader.XXXXXX")
+    trap 'rm -rf -- "$scratch"' EXIT
+    # A fresh machine has no package lists yet.
+    download=(apt-get download -q "$PACKAGE")
+    (cd "$scratch" && { "${download[@]}" || { apt-get update -q && "${download[@]}"; }; }) >"$scratch/log" 2>&1 ||
+        skip "the package $PACKAGE: $(tail -n 1 "$scratch/log")"
+    dpkg-deb --extract "$scratch"/*.deb "$scratch/whole"
+    mkdir "$scratch/kept"
+    mv -- "$scratch/whole/$FOLDER"/{libvk_swiftshader.so,vk_swiftshader_icd.json} "$scratch/kept/"
+    mv -- "$scratch/kept" "$driver"
+fi
+
+cargo test --workspace --no-run
+# Its place, now that it is built.
+program=$(cargo test --workspace --no-run --message-format json 2>/dev/null |
+    sed -n 's|.*"manifest_path":"[^"]*/kernels/Cargo.toml".*"name":"it".*"executable":"\([^"]*\)".*|\1|p')
+[[ -x $program ]] || { printf 'test-swiftshader: cargo did not say where it has put the tests\n' >&2; exit 1; }
+cd kernels
+# Whoever finds no driver fails, and does not skip.
+POLYPHONY_NO_SKIP=1 VK_DRIVER_FILES=$driver/vk_swiftshader_icd.json VK_ICD_FILENAMES=$driver/vk_swiftshader_icd.json \
+    "$program" "${TESTS[@]}"
