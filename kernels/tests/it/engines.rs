@@ -1,13 +1,25 @@
 //! The engines under test.
 
+use std::ops::Range;
+use std::sync::Mutex;
+
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::vulkan::{Options, VulkanEngine, WeightSource};
-use polyphony_kernels::{Arithmetic, Engine, EngineError};
+use polyphony_kernels::{
+    Arithmetic, BufferId, Engine, EngineError, FileBytes, MatrixId, Recording, VectorId, WeightType,
+};
 
 /// Every engine that this machine can open: the processor with one and with three threads, Vulkan with every source of weights.
 pub fn engines() -> Vec<Box<dyn Engine>> {
     let mut engines: Vec<Box<dyn Engine>> = vec![cpu(1), cpu(3)];
     engines.extend(vulkan());
+    engines
+}
+
+/// The same with nothing in them.
+pub fn new_engines() -> Vec<Box<dyn Engine>> {
+    let mut engines: Vec<Box<dyn Engine>> = vec![cpu(1), cpu(3)];
+    engines.extend(new_vulkan(Arithmetic::F32));
     engines
 }
 
@@ -25,14 +37,107 @@ pub fn vulkan() -> Vec<Box<dyn Engine>> {
     vulkan_with(Arithmetic::F32)
 }
 
-/// As [`vulkan`] with an arithmetic of choice.
-pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
-    let kinds = [(WeightSource::Image, None), (WeightSource::Storage, Some(false))];
+/// Weights' sources and kinds of devices.
+const KINDS: [(WeightSource, Option<bool>); 2] = [(WeightSource::Image, None), (WeightSource::Storage, Some(false))];
+
+/// As [`vulkan_with`], with nothing in them.
+pub fn new_vulkan(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
     let engine = |(source, is_software)| {
         let options = Options { source: Some(source), arithmetic, is_software, ..Options::default() };
         Some(Box::new(vulkan_as(options)?) as _)
     };
-    kinds.into_iter().map_while(engine).collect()
+    KINDS.into_iter().map_while(engine).collect()
+}
+
+/// As [`vulkan`] with an arithmetic of choice.
+pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
+    let engine = |(source, is_software)| {
+        let kind = (arithmetic, source, is_software);
+        let idle = {
+            let mut idle = IDLE.lock().unwrap();
+            let at = idle.iter().position(|(of, _)| *of == kind);
+            at.map(|at| idle.swap_remove(at).1)
+        };
+        let options = Options { source: Some(source), arithmetic, is_software, ..Options::default() };
+        let engine = idle.or_else(|| vulkan_as(options))?;
+        Some(Box::new(Lent { kind, engine: Some(engine) }) as _)
+    };
+    KINDS.into_iter().map_while(engine).collect()
+}
+
+type Kind = (Arithmetic, WeightSource, Option<bool>);
+
+/// Engines that one test has done with: they have the pipelines that another would wait for, and whatever the first has left in them.
+static IDLE: Mutex<Vec<(Kind, VulkanEngine)>> = Mutex::new(Vec::new());
+/// Bytes from which on an engine is not kept.
+const MOST_BYTES: u64 = 256 << 20;
+
+struct Lent {
+    kind: Kind,
+    engine: Option<VulkanEngine>,
+}
+
+impl Lent {
+    fn engine(&self) -> &VulkanEngine {
+        self.engine.as_ref().unwrap()
+    }
+
+    fn engine_mut(&mut self) -> &mut VulkanEngine {
+        self.engine.as_mut().unwrap()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let engine = self.engine.take().unwrap();
+        if !std::thread::panicking() && engine.bytes_used() < MOST_BYTES {
+            IDLE.lock().unwrap().push((self.kind, engine));
+        }
+    }
+}
+
+impl Engine for Lent {
+    fn numerics(&self) -> String {
+        self.engine().numerics()
+    }
+
+    fn device(&self) -> String {
+        self.engine().device()
+    }
+
+    fn load_rows(
+        &mut self,
+        weight_type: WeightType,
+        n_rows: usize,
+        n_cols: usize,
+        ggml: &dyn FileBytes,
+    ) -> Result<MatrixId, EngineError> {
+        self.engine_mut().load_rows(weight_type, n_rows, n_cols, ggml)
+    }
+
+    fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
+        self.engine_mut().load_vector(values)
+    }
+
+    fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
+        self.engine_mut().alloc(len)
+    }
+
+    fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
+        self.engine_mut().write(buffer, offset, values)
+    }
+
+    fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
+        self.engine_mut().read(buffer, range)
+    }
+
+    fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
+        self.engine_mut().run(recording)
+    }
+
+    fn bytes_used(&self) -> u64 {
+        self.engine().bytes_used()
+    }
 }
 
 /// A Vulkan engine; none, said aloud, where there is no adapter. An adapter that does not open is a failure.

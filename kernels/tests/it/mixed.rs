@@ -1,10 +1,10 @@
 //! The mixed engine: prompts on one engine, tokens on another, and the same caches under both.
 
 use polyphony_kernels::mixed::PROMPT_ROWS;
-use polyphony_kernels::{Around, Engine, EngineError, KvType, MixedEngine, Recording, Row};
+use polyphony_kernels::{Arithmetic, Around, Engine, EngineError, KvType, MixedEngine, Recording, Row};
 use proptest::prelude::*;
 
-use super::engines::{cpu, vulkan};
+use super::engines::{cpu, new_vulkan};
 use super::same_bits::{LAYOUT, Layer};
 
 /// From a position on so many rows of a slot.
@@ -55,7 +55,7 @@ proptest! {
 
 #[test]
 fn a_prompt_has_the_bits_of_the_gpu_and_what_it_keeps_is_decoded_on() {
-    for gpu in vulkan() {
+    for gpu in new_vulkan(Arithmetic::F32) {
         let mut alone = gpu;
         let layer = Layer::new(alone.as_mut(), KvType::F16);
         let prompt = rows(1, 0, PROMPT_ROWS + 3);
@@ -63,7 +63,7 @@ fn a_prompt_has_the_bits_of_the_gpu_and_what_it_keeps_is_decoded_on() {
         let kept = alone.read(layer.k_cache, 0..LAYOUT.len() / 2).unwrap();
 
         // The one that it was alone has the same names for the same, and nothing of the prompt is lost in it.
-        let mut mixed = MixedEngine::new(cpu(1), vulkan().remove(0));
+        let mut mixed = MixedEngine::new(cpu(1), new_vulkan(Arithmetic::F32).remove(0));
         let layer = Layer::new(&mut mixed, KvType::F16);
         assert_eq!(layer.bits(&mut mixed, &[prompt]), expected, "{}", mixed.device());
         assert_eq!(mixed.read(layer.k_cache, 0..LAYOUT.len() / 2).unwrap(), kept);

@@ -6,14 +6,14 @@ use polyphony_kernels::{
     Recording, RmsNorm, Rope, RopeStyle, Row, ScaleRows, Turn, WeightType,
 };
 
-use super::engines::engines;
+use super::engines::new_engines;
 
 const LAYOUT: KvLayout = KvLayout { n_slots: 2, n_positions: 4, kv_width: 32, kv_type: KvType::F32 };
 
 /// Runs one op over one row on every engine and returns the error's text, which is the same on all.
 fn refusal(row: Row, op: impl Fn(&mut dyn Engine, BufferId, BufferId) -> Op) -> String {
     let mut texts = Vec::new();
-    for mut engine in engines() {
+    for mut engine in new_engines() {
         let (x, out) = (engine.alloc(64).unwrap(), engine.alloc(64).unwrap());
         let op = op(engine.as_mut(), x, out);
         let mut recording = Recording::new(vec![row]);
@@ -128,7 +128,7 @@ fn heads_that_do_not_fit_are_refused() {
 
 #[test]
 fn two_rows_at_one_place_are_refused() {
-    for mut engine in engines() {
+    for mut engine in new_engines() {
         let error = engine.run(&Recording::new(vec![ROW, ROW])).unwrap_err();
         assert!(error.to_string().starts_with("recording: rows: expected each slot and position once"), "{error}");
     }
@@ -136,7 +136,7 @@ fn two_rows_at_one_place_are_refused() {
 
 #[test]
 fn ids_of_nothing_and_ranges_beyond_a_buffer_are_refused() {
-    for mut engine in engines() {
+    for mut engine in new_engines() {
         let mut other = polyphony_kernels::cpu::CpuEngine::reference();
         let ids: Vec<BufferId> = (0..9).map(|_| other.alloc(1).unwrap()).collect();
         let stranger = ids[8];
@@ -152,7 +152,7 @@ fn ids_of_nothing_and_ranges_beyond_a_buffer_are_refused() {
 
 #[test]
 fn a_matrix_of_the_wrong_size_is_refused() {
-    for mut engine in engines() {
+    for mut engine in new_engines() {
         let idle = engine.bytes_used();
         let error = engine.load_matrix(WeightType::Q4_1, 2, 64, &[0; 79]).unwrap_err().to_string();
         assert!(error.starts_with("load_matrix: bytes: expected 80 for "), "{error}");
@@ -168,7 +168,7 @@ fn a_matrix_of_the_wrong_size_is_refused() {
 
 #[test]
 fn an_empty_step_gives_nothing() {
-    for mut engine in engines() {
+    for mut engine in new_engines() {
         assert_eq!(engine.run(&Recording::default()).unwrap(), Vec::<f32>::new());
     }
 }
