@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-arm check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-arm test-swiftshader check check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -44,7 +44,7 @@ bench-hub: setup build ## what the door costs: sealed hops, ways over the hub, a
 	cargo build --workspace --example plain_ring_agent
 	cargo bench --workspace --bench hub --profile dev
 
-bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first (15 minutes, once), as ratios; BENCH_QUICK=1 is short
+bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first (15 minutes, once), as ratios, and as root three phones beside its RPC; BENCH_QUICK=1 is short
 	scripts/peers.sh
 	cargo run --example random_model -- llama $(RANDOM_LLAMA) 8 1024 16 1024
 	cargo bench --workspace --bench peers --profile dev
@@ -77,6 +77,9 @@ fuzz: setup ## feed the readers of model files, frames, requests and bodies what
 
 test-arm: ## the kernels' tests as three ARM processors, by an emulator, and the instructions of a product; skipped without Debian's packages
 	@scripts/test-arm.sh
+
+test-swiftshader: ## the kernels' tests on the Vulkan driver that Android's emulators have; skipped without Debian's package
+	@scripts/test-swiftshader.sh
 
 check-android: ## do the kernels and the agent type-check for Android? slow the first time; skipped without Debian's packages
 	@scripts/check-android.sh

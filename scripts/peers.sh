@@ -63,7 +63,7 @@ build() {
     ninja -C "$folder" $programs >>"$peers/log" || die "it does not build: see $peers/log"
 }
 
-build build "llama-bench llama-batched-bench llama-quantize" -DGGML_NATIVE=ON -DGGML_RPC=ON
+build build "llama-bench llama-batched-bench llama-quantize ggml-rpc-server" -DGGML_NATIVE=ON -DGGML_RPC=ON
 for kind in "$@"; do
     case $kind in
         avx2)

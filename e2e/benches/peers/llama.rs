@@ -1,7 +1,7 @@
 //! What llama.cpp's own programs say.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -56,14 +56,19 @@ impl<'a> Llama<'a> {
             command.args(["-fa", if self.flash_attention { "on" } else { "off" }, "--output-format", "jsonl"]);
         }
         let output = command.output().with_context(|| format!("cannot start {}", program.display()))?;
-        if !output.status.success() {
-            bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        let said = String::from_utf8_lossy(&output.stdout);
-        let rows = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let figures = rows.filter_map(|row| row[figure].as_f64()).collect::<Vec<_>>();
-        figures.last().copied().with_context(|| format!("{name} told no speed: {said}"))
+        self::figure(&output, figure).with_context(|| name.to_owned())
     }
+}
+
+/// The figure of this name in the last line that has one.
+pub fn figure(output: &Output, name: &str) -> Result<f64> {
+    if !output.status.success() {
+        bail!("it failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    let rows = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let figures = rows.filter_map(|row| row[name].as_f64()).collect::<Vec<_>>();
+    figures.last().copied().with_context(|| format!("it told no speed: {said}"))
 }
 
 /// Whether ours is kept to what AVX2 has; then llama.cpp is built for that.
@@ -76,7 +81,8 @@ pub fn is_built(case: &Case) -> bool {
     case.on != On::Lavapipe || program("build-vulkan", "llama-bench").is_ok()
 }
 
-fn program(build: &str, name: &str) -> Result<PathBuf> {
+/// One of its programs.
+pub fn program(build: &str, name: &str) -> Result<PathBuf> {
     let program = cache_dir().join("peers").join(build).join("bin").join(name);
     if !program.exists() {
         let kind = build.strip_prefix("build-").unwrap_or_default();

@@ -6,6 +6,7 @@
 mod case;
 mod llama;
 mod ours;
+mod three_phones;
 
 use std::collections::BTreeMap;
 
@@ -57,11 +58,24 @@ async fn main() -> Result<()> {
         }
         let (ours, theirs) = side_by_side(&case, case.rounds(rounds)).await.with_context(|| case.row())?;
         let ratio = ratios(&ours, &theirs);
-        let middle = |samples: &[f64]| summary(samples).map_or(f64::NAN, |summary| summary.median);
-        print!("{:58} {:9.1} {:9.1}   ", case.row(), middle(&ours), middle(&theirs));
-        println!("{}", told(&ratio, case.goal()));
+        tell(&case.row(), [&ours, &theirs], &ratio, case.goal());
         if case.on != On::Lavapipe {
             of_threads.entry(format!("{}, {}", case.model, case.what)).or_default().push(ratio);
+        }
+    }
+    let (model, file) = three_phones::MODEL;
+    let row = format!("{model}, three phones beside RPC");
+    let path = cache_dir().join("models").join(file);
+    match three_phones::obstacle() {
+        _ if !row.contains(&wanted) => {}
+        Some(why) => println!("{row:58} left out: {why}"),
+        None => {
+            let measured = three_phones::measure(&path, rounds).await.with_context(|| row.clone())?;
+            let [ours, theirs] = &measured.decode;
+            tell(&format!("{row}, decode"), [ours, theirs], &ratios(ours, theirs), 1.5);
+            let [ours, theirs] = &measured.first_token;
+            // The other way round: it is to be at most 0.4 of theirs.
+            tell(&format!("{row}, s to a first token of 300"), [ours, theirs], &ratios(theirs, ours), 2.5);
         }
     }
     println!("\ngain of two threads over one, ours over llama.cpp's");
@@ -104,6 +118,12 @@ async fn side_by_side(case: &Case, rounds: usize) -> Result<(Vec<f64>, Vec<f64>)
         }
     }
     Ok((of_ours, of_theirs))
+}
+
+/// Prints a row.
+fn tell(row: &str, [ours, theirs]: [&[f64]; 2], ratio: &[f64], goal: f64) {
+    let middle = |samples: &[f64]| summary(samples).map_or(f64::NAN, |summary| summary.median);
+    println!("{row:58} {:9.1} {:9.1}   {}", middle(ours), middle(theirs), told(ratio, goal));
 }
 
 /// A ratio and whether it is where it should be: its median at the goal, and the lower end at most 0.05 under it.

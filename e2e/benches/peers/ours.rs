@@ -20,8 +20,8 @@ pub struct Ours {
 }
 
 /// An answer as it came: when it was asked for, and when which of its tokens came.
-struct Answer {
-    asked: Instant,
+pub struct Answer {
+    pub asked: Instant,
     came: Vec<Instant>,
 }
 
@@ -53,15 +53,16 @@ impl Ours {
         let of_run = 101 * self.n_runs;
         match self.what {
             What::Decode { after, n } => {
-                let answer = ask(&gateway, prompt(after, of_run), n + 1).await?;
+                let answer = ask(&gateway, DEPLOYMENT, prompt(after, of_run), n + 1).await?;
                 Ok(f64::from(n) / (answer.last()? - answer.first()?).as_secs_f64())
             }
             What::Prefill { n } => {
-                let answer = ask(&gateway, prompt(n, of_run), 1).await?;
+                let answer = ask(&gateway, DEPLOYMENT, prompt(n, of_run), 1).await?;
                 Ok(f64::from(n) / (answer.first()? - answer.asked).as_secs_f64())
             }
             What::Together { sessions, after, n } => {
-                let asked = (0..sessions).map(|session| ask(&gateway, prompt(after, of_run + session), n + 1));
+                let asked =
+                    (0..sessions).map(|session| ask(&gateway, DEPLOYMENT, prompt(after, of_run + session), n + 1));
                 let answers = futures::future::try_join_all(asked).await?;
                 // While all are at it.
                 let firsts = answers.iter().map(Answer::first).collect::<Result<Vec<_>>>()?;
@@ -77,11 +78,11 @@ impl Ours {
 // === impl Answer ===
 
 impl Answer {
-    fn first(&self) -> Result<Instant> {
+    pub fn first(&self) -> Result<Instant> {
         self.came.first().copied().context("no token came")
     }
 
-    fn last(&self) -> Result<Instant> {
+    pub fn last(&self) -> Result<Instant> {
         self.came.last().copied().context("no token came")
     }
 }
@@ -102,13 +103,14 @@ fn manifest(case: &Case) -> String {
 }
 
 /// Tokens that every vocabulary here has.
-fn prompt(n: u32, of_run: u32) -> Vec<u32> {
+pub fn prompt(n: u32, of_run: u32) -> Vec<u32> {
     (0..n).map(|idx| 100 + (37 * idx + of_run) % 800).collect()
 }
 
-async fn ask(gateway: &Gateway, prompt: Vec<u32>, n: u32) -> Result<Answer> {
+/// Asks a deployment for so many tokens.
+pub async fn ask(gateway: &Gateway, deployment: &str, prompt: Vec<u32>, n: u32) -> Result<Answer> {
     let body = json!({
-        "model": DEPLOYMENT, "prompt": prompt, "max_tokens": n, "temperature": 0,
+        "model": deployment, "prompt": prompt, "max_tokens": n, "temperature": 0,
         "ignore_eos": true, "return_token_ids": true, "stream": true,
     });
     let asked = Instant::now();
