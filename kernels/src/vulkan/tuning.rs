@@ -52,9 +52,9 @@ impl Tuning {
     /// more than `most`, which is 4 at least.
     pub fn tokens(&self, n_left: usize, most: usize) -> u32 {
         let used = TOKENS.into_iter().zip(&self.lanes).filter(|(n_tokens, lanes)| *n_tokens <= most && lanes.is_some());
-        let used = used.map(|(n_tokens, _)| n_tokens);
+        let mut used = used.map(|(n_tokens, _)| n_tokens);
         let holding = used.clone().find(|n_tokens| *n_tokens >= n_left);
-        holding.or(used.last()).unwrap_or(1) as u32
+        holding.or_else(|| used.next_back()).unwrap_or(1) as u32
     }
 
     pub fn lanes(&self, n_tokens: u32, n_rows: usize) -> Lanes {
