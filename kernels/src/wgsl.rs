@@ -52,7 +52,7 @@ pub struct Queries {
     /// Rows that it takes, 1, 2 or 4.
     pub n_rows: u32,
     pub heads: Heads,
-    /// Whether a workgroup takes one part of the positions, which is [`PART`] of them, and leaves what comes of it to another kernel.
+    /// Whether a workgroup takes one part of the positions, which is 256 of them, and leaves what comes of it to another kernel.
     pub is_split: bool,
 }
 
@@ -91,7 +91,7 @@ pub struct Lanes {
     pub n_rows: u32,
     /// Lanes of a workgroup.
     pub workgroup: u32,
-    /// Lanes that share the columns of a row, 1, 2, 4 or 8: each takes whole blocks of [`BLOCK`] groups, and one adds what comes of them.
+    /// Lanes that share the columns of a row, 1, 2, 4 or 8: each takes whole blocks of 256 columns, and one adds what comes of them.
     pub n_splits: u32,
 }
 
