@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use polyphony_placement::{
-    Demand, FleetDeployment, Link, Links, Method, ModelCosts, Objective, PhoneCosts, Problem, plan, plan_fleet,
+    Demand, FleetDeployment, Link, Links, Method, ModelCosts, Objective, PhoneCosts, Problem, Prompt, plan, plan_fleet,
 };
 
 const MIB: u64 = 1 << 20;
@@ -23,6 +23,16 @@ fn main() {
                 let name = format!("{n_phones} phones × {n_layers} layers, {objective:?}, {links}");
                 one(&name, |seed| farm(seed, n_phones, n_layers, objective, is_measured));
             }
+        }
+    }
+    for (n_phones, n_layers) in [(4, 30), (7, 24), (10, 32), (32, 80)] {
+        for is_measured in [false, true] {
+            let links = if is_measured { "every link measured" } else { "equal links" };
+            one(&format!("{n_phones} phones × {n_layers} layers, prompts of 300, {links}"), |seed| {
+                let mut problem = farm(seed, n_phones, n_layers, Objective::Latency, is_measured);
+                problem.demand.prompt = Some(Prompt { n_tokens: 300, chunk_tokens: 32, weight: 1.0 / 128.0 });
+                problem
+            });
         }
     }
     one("7 phones × 24 layers, 64 sessions, every link measured", |seed| {
@@ -175,6 +185,7 @@ fn demand(objective: Objective, max_sessions: u32) -> Demand {
         max_phones: u32::MAX,
         memory_fraction: 0.9,
         overlap: true,
+        prompt: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod many;
 mod ways;
 
 use crate::costs::{Costs, MAX_TABLE};
+use crate::limits::least;
 use crate::problem::Objective;
 use knapsack::Knapsack;
 use ways::Ways;
@@ -23,6 +24,9 @@ const HALVINGS: usize = 40;
 const PRECISION: f64 = 1e-9;
 /// The same over more phones than a table of hops is made of.
 const PRECISION_OF_MANY: f64 = 1e-3;
+/// Paces of prompts that are asked about at most, and of so many phones.
+const MAX_PACES: usize = 200;
+const MAX_PACES_OF_MANY: usize = 16;
 
 /// Seconds a token that no objective is below; `known` is the objective of some plan, in seconds a token.
 pub(crate) fn lower_bound(costs: &Costs<'_>, known: f64) -> f64 {
@@ -37,21 +41,37 @@ pub(crate) fn lower_bound(costs: &Costs<'_>, known: f64) -> f64 {
 pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
     if costs.usable.len() > MAX_TABLE {
         let many = many::Many::new(costs);
-        let round = |limit: f64| many.round(limit);
         return match costs.problem.demand.objective {
-            Objective::Latency => round(f64::INFINITY),
-            Objective::Throughput => halve(costs, known, PRECISION_OF_MANY, round),
+            Objective::Latency => paced(costs, known, MAX_PACES_OF_MANY, |pace| {
+                let round = many.round(f64::INFINITY, pace);
+                round.is_finite().then_some((round, pace))
+            }),
+            Objective::Throughput => halve(costs, known, PRECISION_OF_MANY, |limit| many.round(limit, f64::INFINITY)),
         };
     }
     let mut ways = Ways::new(costs);
     let mut knapsack = Knapsack::new(costs);
     if costs.problem.demand.objective == Objective::Latency {
-        return dearest(&mut knapsack, &mut ways, f64::INFINITY, known);
+        let round = dearest(&mut knapsack, &mut ways, f64::INFINITY, known);
+        if costs.pace_price() == 0.0 || round >= known {
+            return round;
+        }
+        return paced(costs, known, MAX_PACES, |pace| {
+            let round = knapsack.solve(&ways, f64::INFINITY, pace)?;
+            Some((round, knapsack.pace()))
+        });
     }
     // The slowest stage is within a limit, or above it: as the limit rises, the shortest round falls.
     let round_target = known * costs.shares();
     dearest(&mut knapsack, &mut ways, known, round_target);
-    halve(costs, known, PRECISION, |limit| knapsack.solve(&ways, limit).unwrap_or(f64::INFINITY))
+    halve(costs, known, PRECISION, |limit| knapsack.solve(&ways, limit, f64::INFINITY).unwrap_or(f64::INFINITY))
+}
+
+/// The least objective of any pace of prompts; `round` is the shortest at a pace, and the pace that it has.
+fn paced(costs: &Costs<'_>, known: f64, most_asked: usize, round: impl FnMut(f64) -> Option<(f64, f64)>) -> f64 {
+    let price = costs.pace_price();
+    let slowest = if price > 0.0 { known / price } else { f64::INFINITY };
+    least((0.0, slowest), price, f64::INFINITY, most_asked, round).bound.min(known)
 }
 
 /// The least objective that is no less than the slowest stage's limit and the round's share under that limit, which
@@ -74,7 +94,7 @@ fn halve(costs: &Costs<'_>, known: f64, precision: f64, mut round: impl FnMut(f6
 
 /// The best bound on the round that the subgradient steps find, and its multipliers in `ways`.
 fn dearest(knapsack: &mut Knapsack<'_, '_>, ways: &mut Ways, limit: f64, known: f64) -> f64 {
-    let Some(mut best) = knapsack.solve(ways, limit) else {
+    let Some(mut best) = knapsack.solve(ways, limit, f64::INFINITY) else {
         return f64::INFINITY;
     };
     let mut best_prices = ways.prices().to_vec();
@@ -87,7 +107,7 @@ fn dearest(knapsack: &mut Knapsack<'_, '_>, ways: &mut Ways, limit: f64, known: 
             break;
         }
         ways.move_prices(&slope, pace * (known - best).max(known * 1e-6) / length);
-        match knapsack.solve(ways, limit) {
+        match knapsack.solve(ways, limit, f64::INFINITY) {
             Some(bound) if bound > best => {
                 best = bound;
                 best_prices.copy_from_slice(ways.prices());

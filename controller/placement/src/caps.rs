@@ -41,6 +41,26 @@ impl Caps {
         }
     }
 
+    /// What reads a whole chunk of a prompt within `limit` seconds as well.
+    pub(crate) fn reading_within(self, costs: &Costs<'_>, phone: usize, limit: f64) -> Self {
+        if limit.is_infinite() {
+            return self;
+        }
+        let layer = costs.chunk_layer_seconds(phone);
+        let in_time = |is_head: bool| {
+            let left = limit - costs.chunk_besides_seconds(phone, is_head);
+            // A cast of a float saturates.
+            if left < 0.0 { 0 } else { (left / layer.max(f64::MIN_POSITIVE)) as usize }
+        };
+        let (head, others) = (in_time(true), in_time(false));
+        Self {
+            inner: self.inner.min(others),
+            head: self.head.min(head),
+            tail: self.tail.min(others),
+            whole: self.whole && head >= costs.n_layers,
+        }
+    }
+
     pub(crate) fn most(&self, n_layers: usize) -> usize {
         if self.whole { n_layers } else { self.inner.max(self.head).max(self.tail) }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::{Bound, Method, Plan, Stage};
 use crate::problem::{Link, MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
-use claims::{best_throughput, check_bound, check_gap, check_groups};
+use claims::{Reading, best_throughput, check_bound, check_gap, check_groups};
 
 /// Predictions may differ from the checker's by this part, for the order of sums.
 const TOLERANCE: f64 = 1e-6;
@@ -279,16 +279,40 @@ fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result
                 + if stage.holds.head { costs.seconds_head_per_further_row.unwrap_or(seconds_head) } else { 0.0 },
             wire,
             hop: if next == 0 { 0.0 } else { hop },
+            prompt_row: n_layers * prompt_row_seconds(costs),
+            prompt_besides: seconds_per_step + if stage.holds.embedding { seconds_embedding } else { 0.0 },
+            head: if stage.holds.head { seconds_head } else { 0.0 },
         });
     }
-    let objective = match problem.demand.objective {
-        Objective::Latency => round,
-        Objective::Throughput => best_throughput(problem.demand.max_sessions.max(1), &steps, round),
-    };
+    let ring = RingTimes { steps, round };
     equal(|| "inter-token seconds".to_owned(), plan.predicted_inter_token_seconds, round)?;
-    equal(|| "the objective".to_owned(), plan.objective_value, objective)?;
-    equal(|| "tokens/s".to_owned(), plan.predicted_tokens_per_second, 1.0 / objective)?;
-    Ok(RingTimes { steps, round })
+    equal(|| "the objective".to_owned(), plan.objective_value, objective(problem, &ring))?;
+    let of_tokens = seconds_per_token(problem, &ring);
+    equal(|| "tokens/s".to_owned(), plan.predicted_tokens_per_second, 1.0 / of_tokens)?;
+    Ok(ring)
+}
+
+/// What is minimised, in seconds.
+fn objective(problem: &Problem, ring: &RingTimes) -> f64 {
+    match (Reading::of(&problem.demand), problem.demand.objective) {
+        (None, _) => seconds_per_token(problem, ring),
+        (Some(reading), Objective::Latency) => ring.round + reading.weight * reading.seconds(ring),
+        (Some(reading), Objective::Throughput) => seconds_per_token(problem, &reading.beside(ring)),
+    }
+}
+
+/// Seconds a token of all sessions, without their prompts.
+fn seconds_per_token(problem: &Problem, ring: &RingTimes) -> f64 {
+    match problem.demand.objective {
+        Objective::Latency => ring.round,
+        Objective::Throughput => best_throughput(problem.demand.max_sessions.max(1), &ring.steps, ring.round),
+    }
+}
+
+/// Prefill: one token through one layer; as slow as decoding, where no figure can be believed.
+fn prompt_row_seconds(costs: &PhoneCosts) -> f64 {
+    let seconds = costs.prefill_seconds_per_layer_per_token;
+    if seconds.is_finite() && (0.0..=MAX_SECONDS).contains(&seconds) { seconds } else { costs.seconds_per_layer }
 }
 
 /// Seconds of all stages and of a round of one session.
@@ -305,6 +329,11 @@ struct Step {
     wire: f64,
     /// Of one row, to the next stage; the token's way back is none.
     hop: f64,
+    /// Prefill: of one row, and of a chunk whatever its rows.
+    prompt_row: f64,
+    prompt_besides: f64,
+    /// Of the output matrix, once.
+    head: f64,
 }
 
 fn equal(what: impl FnOnce() -> String, stated: f64, expected: f64) -> Result<(), Violation> {

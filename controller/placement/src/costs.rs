@@ -1,8 +1,11 @@
 //! Costs: a problem's figures arranged for the solvers, and what one ring of phones costs.
 
+mod reading;
+
 use std::rc::Rc;
 
-use crate::problem::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, Problem};
+use crate::problem::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
+use reading::Reading;
 
 /// Two objective values closer than this, relatively, are a tie.
 pub(crate) const TIE: f64 = 1e-9;
@@ -28,7 +31,9 @@ pub(crate) struct Costs<'a> {
     pub(crate) rows: f64,
     /// Groups that the sessions travel in: a round gives each of them a token.
     groups: f64,
-    /// By phone, seconds of a step: what it always takes, a layer, and the two ends.
+    /// The prompt that a token bears its part of.
+    reading: Option<Reading>,
+    /// By phone, seconds of a step: what it always takes, a layer, and the two ends; with that part of a prompt.
     step: Vec<f64>,
     layer: Vec<f64>,
     embedding: Vec<f64>,
@@ -76,7 +81,7 @@ pub(crate) struct Ring {
 pub(crate) struct Score {
     /// What the problem's objective minimises, for a step.
     pub(crate) objective: f64,
-    /// One token once around: decides among equal objectives.
+    /// One token once around, with what it bears of a prompt but for the pace: decides among equal objectives.
     pub(crate) round: f64,
 }
 
@@ -101,6 +106,7 @@ impl<'a> Costs<'a> {
             prefix,
             rows: 1.0,
             groups: 1.0,
+            reading: Reading::of(&problem.demand),
             step: none(),
             layer: none(),
             embedding: none(),
@@ -135,12 +141,24 @@ impl<'a> Costs<'a> {
         self.groups = f64::from(groups);
         self.rows = rows;
         let of = |first: f64, further: Option<f64>| first + (rows - 1.0) * further.unwrap_or(first);
+        let reading = self.reading;
+        let passes = 1.0 + reading.map_or(0.0, |reading| reading.passes);
+        let layer = |p: &PhoneCosts| {
+            let read = reading.map_or(0.0, |reading| reading.tokens * p.reading_seconds());
+            of(p.seconds_per_layer + read, p.seconds_per_layer_per_further_row.map(|seconds| seconds + read))
+        };
         let phones = &self.problem.phones;
-        self.step = phones.iter().map(|p| p.seconds_per_step).collect();
-        self.layer = phones.iter().map(|p| of(p.seconds_per_layer, p.seconds_per_layer_per_further_row)).collect();
-        self.embedding = phones.iter().map(|p| p.seconds_embedding).collect();
-        self.head = phones.iter().map(|p| of(p.seconds_head, p.seconds_head_per_further_row)).collect();
+        self.step = phones.iter().map(|p| passes * p.seconds_per_step).collect();
+        self.layer = phones.iter().map(layer).collect();
+        self.embedding = phones.iter().map(|p| passes * p.seconds_embedding).collect();
+        self.head = phones.iter().map(|p| passes * of(p.seconds_head, p.seconds_head_per_further_row)).collect();
         self
+    }
+
+    /// The same without a prompt: what tokens take, where nobody waits for their first.
+    pub(crate) fn of_tokens_alone(self) -> Self {
+        let (rows, groups) = (self.rows, self.groups as u32);
+        Self { reading: None, ..self }.of_rows(rows, groups)
     }
 
     /// The numbers of groups that are worth a thought, the fewest first.
@@ -244,7 +262,8 @@ impl<'a> Costs<'a> {
         self.is_trusted(phone) || !sees_text
     }
 
-    fn second_embedding(&self) -> Option<usize> {
+    /// The layer besides the first at which text is seen.
+    pub(crate) fn second_embedding(&self) -> Option<usize> {
         self.problem.model.second_embedding.map(|layer| layer as usize)
     }
 
@@ -334,8 +353,11 @@ impl<'a> Costs<'a> {
 
     /// Seconds of the hop of a step's hidden states.
     pub(crate) fn hop_seconds(&self, from: usize, to: usize) -> f64 {
-        let Hop { transfer, wire, .. } = self.hop(from, to);
-        if transfer.is_finite() { transfer + (self.rows - 1.0) * wire } else { f64::INFINITY }
+        let hop = self.hop(from, to);
+        if !hop.transfer.is_finite() {
+            return f64::INFINITY;
+        }
+        hop.transfer + (self.rows - 1.0) * hop.wire + self.reading.map_or(0.0, |reading| reading.hop_seconds(hop))
     }
 
     /// Seconds for which that hop keeps the link busy.
@@ -383,9 +405,9 @@ impl<'a> Costs<'a> {
     }
 
     /// The objective from its parts, in seconds of a step: that of a token is `rows` times shorter.
-    pub(crate) fn objective(&self, round: f64, slowest_stage: f64, slowest_wire: f64) -> f64 {
+    pub(crate) fn objective(&self, round: f64, slowest_stage: f64, slowest_wire: f64, pace: f64) -> f64 {
         match self.problem.demand.objective {
-            Objective::Latency => round,
+            Objective::Latency => round + self.pace_price() * pace,
             Objective::Throughput => self.throughput(round, slowest_stage, slowest_wire),
         }
     }
@@ -403,7 +425,8 @@ impl<'a> Costs<'a> {
             slowest = slowest.max(seconds);
         }
         let round = stages + self.hops_seconds(&ring.phones);
-        Score { objective: self.objective(round, slowest, self.slowest_wire(&ring.phones)), round }
+        let wire = self.slowest_wire(&ring.phones);
+        Score { objective: self.objective(round, slowest, wire, self.pace(ring)), round }
     }
 
     /// True when every stage of `ring` is within its phone's budget.

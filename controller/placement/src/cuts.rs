@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::costs::{Costs, Ring, Score, TIE};
+use crate::limits::least;
 use crate::problem::Objective;
 
 /// The best way to cut the layers among `phones` in this order, or None when no cut fits their memory or two
 /// neighbours cannot reach each other.
 ///
-/// Latency: a shortest path over boundaries. Throughput: the objective is max(slowest stage, slowest wire,
+/// Latency: a shortest path over boundaries, for each pace of prompts that may be worth it. Throughput: the objective is max(slowest stage, slowest wire,
 /// round ÷ shares); as the limit on the stages rises, the shortest round falls, so the best limit lies where
 /// the two meet, which a binary search over the possible stage times finds.
 pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Score)> {
@@ -23,10 +24,34 @@ pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Sc
         Objective::Latency => f64::INFINITY,
         Objective::Throughput => best_limit(costs, phones, hops)?,
     };
-    let (ends, _) = shortest(costs, phones, limit)?;
-    let ring = Ring { phones: phones.to_vec(), ends };
-    let score = costs.score(&ring);
-    Some((ring, score))
+    paced(costs, phones, |pace| Some(shortest(costs, phones, limit, pace * (1.0 + TIE))?.0))
+}
+
+/// The best ring of all paces; `ends_within` are the ends of the shortest round with no stage over so many seconds for a chunk of a prompt.
+fn paced(
+    costs: &Costs<'_>,
+    phones: &[usize],
+    ends_within: impl Fn(f64) -> Option<Vec<usize>>,
+) -> Option<(Ring, Score)> {
+    let within = |pace: f64| {
+        let ring = Ring { phones: phones.to_vec(), ends: ends_within(pace)? };
+        let score = costs.score(&ring);
+        Some((ring, score))
+    };
+    let price = costs.pace_price();
+    if price == 0.0 {
+        return within(f64::INFINITY);
+    }
+    let mut best: Option<(Ring, Score)> = None;
+    least((costs.slowest_chunk_wire(phones), f64::INFINITY), price, f64::INFINITY, usize::MAX, |pace| {
+        let (ring, score) = within(pace)?;
+        let rest = (score.round, costs.pace(&ring));
+        if best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
+            best = Some((ring, score));
+        }
+        Some(rest)
+    });
+    best
 }
 
 /// The best cuts in this order with each stage within its span `[from, to)`; None when there is none. A layer may
@@ -36,7 +61,7 @@ pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Sc
 pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(usize, usize)]) -> Option<(Ring, Score)> {
     let n = costs.n_layers;
     let hops = costs.hops_seconds(phones);
-    let shortest = |limit: f64| {
+    let shortest = |limit: f64, pace: f64| {
         let mut sums: BTreeMap<usize, (f64, Vec<usize>)> = BTreeMap::from([(0, (0.0, Vec::new()))]);
         for (at, (&phone, &(span_from, span_to))) in phones.iter().zip(spans).enumerate() {
             let mut next: BTreeMap<usize, (f64, Vec<usize>)> = BTreeMap::new();
@@ -45,7 +70,8 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
                 for to in tos.filter(|&to| from < to && to <= span_to) {
                     let seconds = costs.stage_seconds(phone, from, to);
                     let sum = sum + seconds;
-                    if seconds <= limit && next.get(&to).is_none_or(|(known, _)| sum < *known) {
+                    let is_within = seconds <= limit && costs.chunk_seconds(phone, from, to) <= pace * (1.0 + TIE);
+                    if is_within && next.get(&to).is_none_or(|(known, _)| sum < *known) {
                         next.insert(to, (sum, [&ends[..], &[to]].concat()));
                     }
                 }
@@ -53,12 +79,11 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
             sums = next;
         }
         let (sum, ends) = sums.remove(&n)?;
-        let ring = Ring { phones: phones.to_vec(), ends };
-        let score = costs.score(&ring);
-        (sum + hops).is_finite().then_some((ring, score))
+        (sum + hops).is_finite().then_some(ends)
     };
+    let scored = |limit: f64| paced(costs, phones, |_| shortest(limit, f64::INFINITY));
     let limits = match costs.problem.demand.objective {
-        Objective::Latency => vec![f64::INFINITY],
+        Objective::Latency => return paced(costs, phones, |pace| shortest(f64::INFINITY, pace)),
         Objective::Throughput => {
             let stage = |(&phone, &(from, to)): (&usize, &(usize, usize))| {
                 (from..to).flat_map(move |a| (a + 1..=to).map(move |b| costs.stage_seconds(phone, a, b)))
@@ -67,15 +92,14 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
             limits.sort_by(f64::total_cmp);
             limits.dedup();
             // The first limit that the shared round does not exceed, and the one before it.
-            let meet = limits.partition_point(|&limit| {
-                shortest(limit).is_none_or(|(_, score)| score.round / costs.shares() > limit)
-            });
+            let meet = limits
+                .partition_point(|&limit| scored(limit).is_none_or(|(_, score)| score.round / costs.shares() > limit));
             let end = (meet + 1).min(limits.len());
             limits[meet.saturating_sub(1)..end].to_vec()
         }
     };
     let mut best: Option<(Ring, Score)> = None;
-    for (ring, score) in limits.into_iter().filter_map(shortest) {
+    for (ring, score) in limits.into_iter().filter_map(scored) {
         if best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
             best = Some((ring, score));
         }
@@ -83,13 +107,15 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
     best
 }
 
-/// Of all cuts that make the round no longer than `ring`'s, the one whose slowest stage is the fastest: it
+/// Of all cuts that make neither the round nor the pace of prompts longer than `ring`'s, the one whose slowest stage is the fastest: it
 /// answers prompts and several sessions sooner, at no cost to one.
 pub(crate) fn balance(costs: &Costs<'_>, ring: Ring) -> Ring {
     let hops = costs.hops_seconds(&ring.phones);
     let round = costs.score(&ring).round * (1.0 + TIE);
-    let within =
-        |limit: f64| shortest(costs, &ring.phones, limit * (1.0 + TIE)).filter(|(_, stages)| stages + hops <= round);
+    let pace = if costs.pace_price() == 0.0 { f64::INFINITY } else { costs.pace(&ring) * (1.0 + TIE) };
+    let within = |limit: f64| {
+        shortest(costs, &ring.phones, limit * (1.0 + TIE), pace).filter(|(_, stages)| stages + hops <= round)
+    };
     let times = stage_times(costs, &ring.phones);
     let first = times.partition_point(|&limit| within(limit).is_none());
     match times.get(first).and_then(|&limit| within(limit)) {
@@ -122,7 +148,8 @@ fn stage_times(costs: &Costs<'_>, phones: &[usize]) -> Vec<f64> {
 fn best_limit(costs: &Costs<'_>, phones: &[usize], hops: f64) -> Option<f64> {
     let times = stage_times(costs, phones);
     let shares = costs.shares();
-    let shared_round = |limit: f64| shortest(costs, phones, limit * (1.0 + TIE)).map(|(_, s)| (s + hops) / shares);
+    let shortest = |limit: f64| shortest(costs, phones, limit * (1.0 + TIE), f64::INFINITY);
+    let shared_round = |limit: f64| shortest(limit).map(|(_, s)| (s + hops) / shares);
     // The first limit that the shared round does not exceed.
     let meet = times.partition_point(|&limit| shared_round(limit).is_none_or(|shared| shared > limit));
     let above = times.get(meet).copied();
@@ -134,11 +161,11 @@ fn best_limit(costs: &Costs<'_>, phones: &[usize], hops: f64) -> Option<f64> {
     Some(best.max(costs.slowest_wire(phones)) * (1.0 + TIE))
 }
 
-/// The cut with the least sum of stage times, no stage over `limit`, and that sum.
+/// The cut with the least sum of stage times, no stage over `limit`, nor over `pace` for a whole chunk of a prompt, and that sum.
 ///
 /// A stage's time is linear in its layers, and the layers that fit before a boundary are a window that slides with
 /// it; so a stage takes as many steps as there are layers.
-fn shortest(costs: &Costs<'_>, phones: &[usize], limit: f64) -> Option<(Vec<usize>, f64)> {
+fn shortest(costs: &Costs<'_>, phones: &[usize], limit: f64, pace: f64) -> Option<(Vec<usize>, f64)> {
     let (n, k) = (costs.n_layers, phones.len());
     // sums[b]: the least sum when the stages so far end at boundary b; came[s][b]: where stage s then began.
     let mut sums = vec![f64::INFINITY; n + 1];
@@ -148,7 +175,11 @@ fn shortest(costs: &Costs<'_>, phones: &[usize], limit: f64) -> Option<(Vec<usiz
     let mut window: VecDeque<(usize, f64)> = VecDeque::new();
     for (stage, &phone) in phones.iter().enumerate() {
         let after = k - 1 - stage;
-        let may = |from: usize, to: usize| costs.stage_seconds(phone, from, to) <= limit && costs.fits(phone, from, to);
+        let may = |from: usize, to: usize| {
+            costs.stage_seconds(phone, from, to) <= limit
+                && costs.chunk_seconds(phone, from, to) <= pace
+                && costs.fits(phone, from, to)
+        };
         let came = &mut came[stage * (n + 1)..(stage + 1) * (n + 1)];
         next.fill(f64::INFINITY);
         // The last stage reaches the end in one piece; the others leave a layer for each that follows.

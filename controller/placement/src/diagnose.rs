@@ -23,6 +23,11 @@ pub(crate) fn refuse(problem: &Problem) -> Option<Infeasible> {
         let expected = format!("at least minPhones, {}", demand.min_phones.max(1));
         return invalid("maxPhones", demand.max_phones.to_string(), &expected);
     }
+    if let Some(weight) = demand.prompt.map(|prompt| prompt.weight)
+        && !(weight >= 0.0 && weight.is_finite())
+    {
+        return invalid("timeToFirstTokenWeight", weight.to_string(), "0 or more");
+    }
     if problem.model.layer_bytes.is_empty() {
         return Some(Infeasible::NoLayers);
     }

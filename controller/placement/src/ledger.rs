@@ -155,17 +155,6 @@ impl PhoneCosts {
         self.slower(f64::from(turns.max(1)))
     }
 
-    /// The phone as if, with each token of an answer, it also read so many tokens of a prompt: what time to first token weighs beside the time
-    /// of a token. Stages that read different chunks at once count as one after another, so long rings look a little slower than they are.
-    pub fn reading(self, prompt_tokens: f64) -> Self {
-        let more = prompt_tokens * self.prefill_seconds_per_layer_per_token;
-        Self {
-            seconds_per_layer: self.seconds_per_layer + more,
-            seconds_per_layer_per_further_row: self.seconds_per_layer_per_further_row.map(|seconds| seconds + more),
-            ..self
-        }
-    }
-
     /// The phone as if it took so many times as long for all that it does.
     pub fn slower(self, times: f64) -> Self {
         Self {

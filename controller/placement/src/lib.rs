@@ -23,6 +23,7 @@ mod exact;
 mod fleet;
 mod infeasible;
 mod ledger;
+mod limits;
 mod optimal;
 mod plan;
 mod predict;
@@ -42,5 +43,5 @@ pub use plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};
 pub use predict::time_to_first_token_seconds;
 pub use problem::{
     Access, Demand, ExpertCosts, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, Measured, ModelCosts, Objective,
-    PhoneCosts, Problem, Speed,
+    PhoneCosts, Problem, Prompt, Speed,
 };

@@ -12,10 +12,10 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The value of the objective, in seconds: `predicted_inter_token_seconds` for Latency; for Throughput the
     /// time between two tokens of any session, the largest of the slowest stage, the slowest hop's time on
-    /// the wire, and the ring's time shared by `max_sessions`.
+    /// the wire, and the ring's time shared by `max_sessions`. With what the demand's prompt adds to it.
     pub objective_value: f64,
-    /// All sessions together, with one session in flight for Latency and `max_sessions` for Throughput:
-    /// 1 ÷ `objective_value`.
+    /// All sessions together, with one session in flight for Latency and `max_sessions` for Throughput, whatever
+    /// their prompts take: 1 ÷ `objective_value` where no prompt counts.
     pub predicted_tokens_per_second: f64,
     /// One session: once around the ring, the token's way back to the head included.
     pub predicted_inter_token_seconds: f64,

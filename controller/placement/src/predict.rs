@@ -8,9 +8,11 @@ use crate::problem::{Objective, Problem};
 pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) -> Plan {
     let problem = costs.problem;
     let (grouped, score) = costs.judge(ring);
-    // What a person sees of one session: steps of one row.
-    let costs = &costs.clone().in_groups(problem.demand.max_sessions.max(1));
     let objective_value = score.objective / grouped.rows;
+    // What tokens take, whatever their prompts do; and what a person sees of one session: steps of one row.
+    let of_tokens = costs.clone().of_tokens_alone();
+    let (at, of_all) = of_tokens.judge(ring);
+    let costs = &of_tokens.clone().in_groups(problem.demand.max_sessions.max(1));
     let last = ring.phones.len() - 1;
     let mut stages = Vec::new();
     for (at, (phone, from, to)) in ring.stages().enumerate() {
@@ -32,10 +34,13 @@ pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) 
     Plan {
         stages,
         objective_value,
-        predicted_tokens_per_second: 1.0 / objective_value,
+        predicted_tokens_per_second: at.rows / of_all.objective,
         predicted_inter_token_seconds: costs.score(ring).round,
         session_groups: costs.best_grouping(ring),
-        bound: bound_of(&grouped, ring, score),
+        bound: match problem.demand.objective {
+            Objective::Latency => bound_of(&at, ring, of_all),
+            Objective::Throughput => bound_of(&grouped, ring, score),
+        },
         gap,
         method,
         left_out: left_out(costs, ring),

@@ -128,7 +128,7 @@ pub struct Speed {
 /// Rows of the product by which `Speed::batch_multiply_adds_per_second` is measured.
 const BATCH_ROWS: f64 = 4.0;
 
-/// What is minimised.
+/// What is minimised, together with [`Demand::prompt`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Objective {
     /// The time of one token of one session around the ring: stages, hops, and the token's way back.
@@ -157,6 +157,23 @@ pub struct Demand {
     /// Whether stages keep layers of their neighbours on standby in memory that the plan leaves free.
     #[serde(default)]
     pub overlap: bool,
+    /// What a typical answer begins with; None where the time until its first token does not count.
+    #[serde(default)]
+    pub prompt: Option<Prompt>,
+}
+
+/// The prompt of a typical answer, and what reading it counts beside the tokens of that answer.
+///
+/// Latency adds weight × the seconds until the first token. Throughput takes each stage to be busy with weight × `n_tokens` tokens of prompts
+/// for each token that it decodes, since somebody's prompt is always being read.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Prompt {
+    pub n_tokens: u32,
+    /// Tokens that go through the ring in one step.
+    pub chunk_tokens: u32,
+    /// What a second of reading counts in the seconds of one token: 1 ÷ the tokens of an answer, where both count alike.
+    pub weight: f64,
 }
 
 // === impl ModelCosts ===
@@ -190,6 +207,12 @@ impl ExpertCosts {
 // === impl PhoneCosts ===
 
 impl PhoneCosts {
+    /// Prefill: one layer, by the token. Where no figure can be believed, a prompt is read as slowly as an answer is decoded.
+    pub(crate) fn reading_seconds(&self) -> f64 {
+        let seconds = self.prefill_seconds_per_layer_per_token;
+        if (0.0..=MAX_SECONDS).contains(&seconds) { seconds } else { self.seconds_per_layer }
+    }
+
     /// Derives a phone's times from its speeds, for phones on which no layer has been timed yet.
     ///
     /// The roofline: a step takes the longer of its arithmetic (multiply-adds ÷ speed) and its reading of weights
@@ -297,8 +320,8 @@ mod tests {
         };
         assert_eq!(costs(Some(400.0)).prefill_seconds_per_layer_per_token, 0.25);
         assert_eq!(costs(None).prefill_seconds_per_layer_per_token, 0.5);
-        let reading = costs(Some(400.0)).reading(4.0);
-        assert_eq!((reading.seconds_per_layer, reading.seconds_per_layer_per_further_row), (2.0, Some(1.5)));
+        let broken = PhoneCosts { prefill_seconds_per_layer_per_token: f64::NAN, ..costs(None) };
+        assert_eq!((costs(None).reading_seconds(), broken.reading_seconds()), (0.5, 1.0));
     }
 
     const EXPERTS: ExpertCosts = ExpertCosts { n_experts: 128, n_chosen: 8, layer_bytes: 1280, chunk_tokens: 32 };

@@ -86,6 +86,7 @@ mod tests {
                 max_phones: 3,
                 memory_fraction: 1.0,
                 overlap: true,
+                prompt: None,
             },
             previous: None,
             model: model.clone(),

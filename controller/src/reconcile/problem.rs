@@ -74,8 +74,7 @@ pub struct Asked {
     pub problem: Problem,
     /// The time of a layer on each of the problem's phones when nobody takes turns with it: what measured times are held against.
     alone: Vec<f64>,
-    /// The problem's phones as they are: without what is held against those that leave often, and without the prompts that are read beside
-    /// tokens; `None` where that is no other.
+    /// The problem's phones as they are, without what is held against those that leave often; `None` where that is no other.
     plain: Option<Vec<PhoneCosts>>,
 }
 
@@ -203,12 +202,11 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         );
         let alone = phones.iter().map(|costs| costs.seconds_per_layer).collect();
         let mut phones: Vec<PhoneCosts> = phones.into_iter().map(|costs| in_turns(numerics, costs)).collect();
-        let read = prompt_a_token(&brief.deployment.spec);
-        let is_weighed = read > 0.0 || counted.iter().any(|counted| counted.slowness > 1.0);
+        let is_weighed = counted.iter().any(|counted| counted.slowness > 1.0);
         let plain = (figures == Figures::Settled && is_weighed).then(|| phones.clone());
         if plain.is_some() {
             let weighed = phones.into_iter().zip(&counted);
-            phones = weighed.map(|(costs, counted)| costs.slower(counted.slowness).reading(read)).collect();
+            phones = weighed.map(|(costs, counted)| costs.slower(counted.slowness)).collect();
         }
         let numerics_class = class::of(numerics, &brief.deployment.spec);
         let (model, demand) = (brief.model_on(numerics).clone(), brief.demand.clone());
@@ -216,15 +214,6 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         (numerics_class, Asked { problem, alone, plain })
     };
     classes.into_iter().map(problem).collect()
-}
-
-/// Tokens of an answer over which the reading of its prompt is spread.
-const ANSWER_TOKENS: f64 = 128.0;
-
-/// Tokens of a typical prompt for each of an answer, as far as the deployment lets the time to first token count.
-fn prompt_a_token(spec: &InferenceDeploymentSpec) -> f64 {
-    let prompt_tokens = spec.prompt_tokens.map_or(0, |tokens| tokens.min(spec.context_length));
-    f64::from(prompt_tokens) / ANSWER_TOKENS * spec.time_to_first_token_weight.unwrap_or(1.0)
 }
 
 /// The planner's name of a strategy.

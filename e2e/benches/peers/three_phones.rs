@@ -1,5 +1,6 @@
 //! Three phones beside llama.cpp's RPC. Either side's processes are in the phones' namespaces and groups: one thread each, without pacing, in 2 ms
-//! of each 4; any two phones are 5 ms and 200 Mbit/s apart. Both have a third of the layers on each phone; llama.cpp's client is on the first.
+//! of each 4; any two phones are 5 ms and 200 Mbit/s apart. llama.cpp has a third of the layers on each phone, its client on the first; ours are
+//! where the planner puts them for prompts of that length.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -95,7 +96,7 @@ fn manifest(model: &Path) -> String {
     format!(
         "apiVersion: polyphony.dev/v1alpha1\nkind: Model\nmetadata: {{name: model}}\nspec: {{source: \"file://{}\"}}\n---\n\
          apiVersion: polyphony.dev/v1alpha1\nkind: InferenceDeployment\nmetadata: {{name: chat}}\nspec:\n  model: model\n  contextLength: 512\n  \
-         maxSessions: 1\n  loadBalancing: {{enabled: false}}\n  placement: {{minPhones: 3, maxPhones: 3, strategy: EqualSplit}}\n",
+         maxSessions: 1\n  promptTokens: {PROMPT}\n  loadBalancing: {{enabled: false}}\n  placement: {{minPhones: 3, maxPhones: 3}}\n",
         model.display()
     )
 }

@@ -15,7 +15,9 @@ use crate::problem::Problem;
 pub fn published_balancer_step(problem: &Problem, plan: &Plan) -> Option<Plan> {
     let costs = Costs::new(problem);
     let mut ring = predict::ring_of(&costs, plan)?;
-    let seconds: Vec<f64> = ring.stages().map(|(phone, from, to)| costs.stage_seconds(phone, from, to)).collect();
+    // What it measures is what tokens take.
+    let of_tokens = costs.clone().of_tokens_alone();
+    let seconds: Vec<f64> = ring.stages().map(|(phone, from, to)| of_tokens.stage_seconds(phone, from, to)).collect();
     let (slowest, _) = seconds.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)))?;
     let (_, from, to) = ring.stages().nth(slowest)?;
     if to - from < 2 {

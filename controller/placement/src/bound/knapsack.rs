@@ -28,11 +28,12 @@ impl<'a, 'b> Knapsack<'a, 'b> {
         Self { costs, caps, came: Vec::new(), whole: None }
     }
 
-    /// The least seconds of a relaxed ring with no stage over `limit` seconds; None when there is none.
+    /// The least seconds of a relaxed ring with no stage over `limit` seconds, nor over `pace` for a whole chunk of a prompt; None when there is
+    /// none.
     ///
     /// `best[state][layers]` over phones one after another; as time is linear in layers, the best count of a phone is
     /// a minimum over a sliding window, so a phone takes as many steps as there are layers.
-    pub(super) fn solve(&mut self, ways: &Ways, limit: f64) -> Option<f64> {
+    pub(super) fn solve(&mut self, ways: &Ways, limit: f64, pace: f64) -> Option<f64> {
         let n = self.costs.n_layers;
         let width = n + 1;
         let at_state = |state: usize, layers: usize| state * width + layers;
@@ -45,6 +46,7 @@ impl<'a, 'b> Knapsack<'a, 'b> {
         let mut alone: Option<(f64, usize)> = None;
         for (at, &phone) in self.costs.usable.iter().enumerate() {
             let caps = self.caps[at].within(self.costs, phone, limit * (1.0 + 1e-9));
+            let caps = caps.reading_within(self.costs, phone, pace * (1.0 + 1e-9));
             let (step, layer) = (self.costs.step_seconds(phone), self.costs.layer_seconds(phone));
             let (embedding, head) = (self.costs.embedding_seconds(phone), self.costs.head_seconds(phone));
             if caps.whole && self.costs.min_stages() <= 1 {
@@ -85,16 +87,31 @@ impl<'a, 'b> Knapsack<'a, 'b> {
 
     /// What each phone does in the last solution.
     pub(super) fn roles(&self) -> Vec<Role> {
+        self.parts().into_iter().map(|(role, _)| role).collect()
+    }
+
+    /// The longest time of a stage of the last solution for a whole chunk of a prompt.
+    pub(super) fn pace(&self) -> f64 {
+        let seconds = |(&phone, (role, count)): (&usize, (Role, usize))| match role {
+            Role::Unused => 0.0,
+            Role::Head | Role::Whole => self.costs.chunk_seconds(phone, 0, count),
+            Role::Inner | Role::Tail => self.costs.chunk_seconds(phone, 1, 1 + count),
+        };
+        self.costs.usable.iter().zip(self.parts()).map(seconds).fold(0.0, f64::max)
+    }
+
+    /// What each phone does in the last solution, with how many layers.
+    fn parts(&self) -> Vec<(Role, usize)> {
         let width = self.costs.n_layers + 1;
-        let mut roles = vec![Role::Unused; self.caps.len()];
+        let mut parts = vec![(Role::Unused, 0); self.caps.len()];
         if let Some(at) = self.whole {
-            roles[at] = Role::Whole;
-            return roles;
+            parts[at] = (Role::Whole, self.costs.n_layers);
+            return parts;
         }
         let (mut state, mut layers) = (HEAD | TAIL, self.costs.n_layers);
         for at in (0..self.caps.len()).rev() {
             let (role, count) = self.came[(at * N_STATES + state) * width + layers];
-            roles[at] = role;
+            parts[at] = (role, usize::from(count));
             layers -= usize::from(count);
             state &= match role {
                 Role::Head => !HEAD,
@@ -102,7 +119,7 @@ impl<'a, 'b> Knapsack<'a, 'b> {
                 _ => !0,
             };
         }
-        roles
+        parts
     }
 }
 

@@ -34,13 +34,15 @@ impl<'a, 'b> Many<'a, 'b> {
         }
     }
 
-    /// Seconds that no round is below with no stage over `limit` seconds; infinite when there is none.
-    pub(super) fn round(&self, limit: f64) -> f64 {
+    /// Seconds that no round is below with no stage over `limit` seconds, nor over `pace` for a whole chunk of a prompt; infinite when there
+    /// is none.
+    pub(super) fn round(&self, limit: f64, pace: f64) -> f64 {
         let n = self.costs.n_layers;
         let mut alone = f64::INFINITY;
         let mut offers: Vec<(f64, usize)> = Vec::with_capacity(self.caps.len());
         for (at, &phone) in self.costs.usable.iter().enumerate() {
             let caps = self.caps[at].within(self.costs, phone, limit * (1.0 + 1e-9));
+            let caps = caps.reading_within(self.costs, phone, pace * (1.0 + 1e-9));
             if caps.whole && self.costs.min_stages() <= 1 {
                 alone = alone.min(self.costs.stage_seconds(phone, 0, n));
             }

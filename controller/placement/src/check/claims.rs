@@ -1,9 +1,56 @@
 //! Claims: what a plan says of itself, held against figures worked out anew: that its sessions travel in the best groups, that nothing is
 //! better than its gap leaves room for, and what binds it.
 
-use super::{RingTimes, Step, TOLERANCE, Violation};
+use super::{RingTimes, Step, TOLERANCE, Violation, objective, prompt_row_seconds};
 use crate::plan::{Bound, Method, Plan};
-use crate::problem::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
+use crate::problem::{Demand, MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
+
+/// The prompt that tokens are weighed with: whole chunks, and a last one that is no longer.
+pub(super) struct Reading {
+    pub(super) weight: f64,
+    n_tokens: f64,
+    n_whole: f64,
+    whole: f64,
+    last: f64,
+}
+
+// === impl Reading ===
+
+impl Reading {
+    pub(super) fn of(demand: &Demand) -> Option<Self> {
+        let prompt = demand.prompt?;
+        if prompt.n_tokens == 0 || prompt.weight <= 0.0 {
+            return None;
+        }
+        let (n_tokens, whole) =
+            (f64::from(prompt.n_tokens), f64::from(prompt.chunk_tokens.max(1).min(prompt.n_tokens)));
+        let n_whole = (n_tokens / whole).ceil() - 1.0;
+        Some(Self { weight: prompt.weight, n_tokens, n_whole, whole, last: n_tokens - n_whole * whole })
+    }
+
+    /// Until the first token: the last chunk through all stages and hops, and the slowest of these once for each chunk before.
+    pub(super) fn seconds(&self, ring: &RingTimes) -> f64 {
+        let (mut pass, mut slowest) = (0.0, 0.0f64);
+        for step in &ring.steps {
+            pass += step.prompt_besides + self.last * step.prompt_row + step.head;
+            // A hop of one row has one row's time on the wire in it.
+            pass += step.hop + (self.last - 1.0) * step.wire;
+            slowest = slowest.max(step.prompt_besides + self.whole * step.prompt_row).max(self.whole * step.wire);
+        }
+        pass + self.n_whole * slowest
+    }
+
+    /// The ring as if each row read its part of a prompt as well.
+    pub(super) fn beside(&self, ring: &RingTimes) -> RingTimes {
+        let read = |step: &Step| self.weight * self.n_tokens * step.prompt_row;
+        let steps = ring.steps.iter().map(|step| Step {
+            first_row: step.first_row + read(step),
+            further_row: step.further_row + read(step),
+            ..*step
+        });
+        RingTimes { round: ring.round + ring.steps.iter().map(read).sum::<f64>(), steps: steps.collect() }
+    }
+}
 
 /// Seconds a token of all sessions together, in the number of equal groups that suits them best: 1 to 32, or each
 /// session by itself. A group of n rows takes each stage's step; the slowest of stages and wires paces the ring, unless
@@ -88,15 +135,23 @@ fn alone(problem: &Problem, phone: &PhoneCosts) -> Option<f64> {
         + phone.seconds_embedding
         + phone.seconds_head
         + n_layers as f64 * phone.seconds_per_layer;
-    let step = Step { first_row, further_row: n_layers as f64 * further_layer + further_head, wire: 0.0, hop: 0.0 };
-    Some(match demand.objective {
-        Objective::Latency => first_row,
-        Objective::Throughput => best_throughput(demand.max_sessions.max(1), &[step], first_row),
-    })
+    let step = Step {
+        first_row,
+        further_row: n_layers as f64 * further_layer + further_head,
+        wire: 0.0,
+        hop: 0.0,
+        prompt_row: n_layers as f64 * prompt_row_seconds(phone),
+        prompt_besides: phone.seconds_per_step + phone.seconds_embedding,
+        head: phone.seconds_head,
+    };
+    Some(objective(problem, &RingTimes { steps: vec![step], round: first_row }))
 }
 
 /// Whether what is said to keep the plan from being better does.
 pub(super) fn check_bound(problem: &Problem, plan: &Plan, phones: &[usize], ring: &RingTimes) -> Result<(), Violation> {
+    let reading = Reading::of(&problem.demand).filter(|_| problem.demand.objective == Objective::Throughput);
+    let busy = reading.map(|reading| reading.beside(ring));
+    let ring = busy.as_ref().unwrap_or(ring);
     let at = |name: &str| plan.stages.iter().position(|stage| stage.phone == name);
     let is_true = match &plan.bound {
         Bound::Memory { phone } => at(phone).is_some_and(|at| phones.len() > 1 && is_full(problem, plan, phones, at)),

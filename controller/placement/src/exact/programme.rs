@@ -6,8 +6,10 @@
 //! - `arc_ij` binary: i hands its hidden states to j; `flow_ij`: layers still to come after that hop, which
 //!   orders the phones and forbids cycles beside the ring (a single-commodity flow, Gavish and Graves 1978);
 //! - `back_ij`: the tail i sends the token to the head j; `back_ii` says that i is the whole ring;
+//! - `is_before_i` binary, only where a decoder begins at a layer that i may not have: i is before that layer;
 //! - `bytes_i`, only where layers differ in size: what i's layers weigh;
-//! - `worst`, only for Throughput: the objective.
+//! - `worst`, only for Throughput: the objective;
+//! - `pace`, only where a prompt counts: the longest time of any stage or wire for a chunk of it.
 //!
 //! Where all links and all layers are alike, the order of the inner phones changes nothing: arcs, flows and
 //! `back_ij` are left out, and each hop is paid by the count of phones.
@@ -82,8 +84,11 @@ impl<'a, 'b> Programme<'a, 'b> {
         let guess = || guess(costs, candidates);
         let limit_seconds = cutoff.map_or(f64::INFINITY, |seconds| seconds * (1.0 - CUTOFF));
         // A phone too slow for any layer below the cutoff would only bring large figures.
-        let roles =
-            candidates.iter().map(|&phone| (phone, Caps::new(costs, phone).within(costs, phone, limit_seconds)));
+        let slowest_pace = if costs.pace_price() > 0.0 { limit_seconds / costs.pace_price() } else { f64::INFINITY };
+        let roles = candidates.iter().map(|&phone| {
+            let caps = Caps::new(costs, phone).within(costs, phone, limit_seconds);
+            (phone, caps.reading_within(costs, phone, slowest_pace))
+        });
         let (phones, caps): (Vec<usize>, Vec<Caps>) = roles.filter(|(_, caps)| caps.most(costs.n_layers) > 0).unzip();
         let mut programme = Self {
             costs,
@@ -139,7 +144,8 @@ impl<'a, 'b> Programme<'a, 'b> {
     fn write_phones(&mut self) {
         let n_layers = self.costs.n_layers;
         // With layers of one size and a sum to minimise, whole orders give whole counts by themselves.
-        let whole_counts = self.costs.problem.demand.objective == Objective::Throughput || !self.costs.has_even_layers;
+        let is_sum = self.costs.problem.demand.objective == Objective::Latency && self.costs.pace_price() == 0.0;
+        let whole_counts = !is_sum || !self.costs.has_even_layers;
         for at in self.positions() {
             for role in [&mut self.used, &mut self.head, &mut self.tail] {
                 let index = self.n_columns;
@@ -164,6 +170,34 @@ impl<'a, 'b> Programme<'a, 'b> {
             + self.units(costs.layer_seconds(phone)) * self.count[at].variable
             + self.units(costs.embedding_seconds(phone)) * self.head[at].variable
             + self.units(costs.head_seconds(phone)) * self.tail[at].variable
+    }
+
+    /// Units of this phone's stage for a whole chunk of a prompt.
+    fn stage_of_chunk(&self, at: usize) -> Expression {
+        let (costs, phone) = (self.costs, self.phones[at]);
+        let (step, first) = (costs.chunk_besides_seconds(phone, false), costs.chunk_besides_seconds(phone, true));
+        self.units(step) * self.used[at].variable
+            + self.units(costs.chunk_layer_seconds(phone)) * self.count[at].variable
+            + self.units(first - step) * self.head[at].variable
+    }
+
+    /// Units that no stage and no wire is over.
+    fn slowest(&mut self, stage: fn(&Self, usize) -> Expression, wire: impl Fn(usize, usize) -> f64) -> Variable {
+        let slowest = self.column(variable().min(0.0)).variable;
+        for at in self.positions() {
+            let stage = stage(self, at);
+            self.rows.push(constraint!(slowest >= stage));
+            let wires = self.arcs.iter().filter(|(from, ..)| *from == at);
+            let wires = wires.map(|&(i, j, arc)| self.units(wire(self.phones[i], self.phones[j])) * arc.variable);
+            let wire: Expression = wires.sum();
+            self.rows.push(constraint!(slowest >= wire));
+        }
+        if let (true, [one, other, ..]) = (self.orderless, &self.phones[..]) {
+            let wire = self.units(wire(*one, *other));
+            let whole: Expression = self.whole.iter().flatten().map(|c| c.variable).sum();
+            self.rows.push(constraint!(slowest >= wire * (1.0 - whole)));
+        }
+        slowest
     }
 
     fn write_roles(&mut self) {
@@ -228,25 +262,16 @@ impl<'a, 'b> Programme<'a, 'b> {
 
     fn write_objective(&mut self) {
         let round = std::mem::take(&mut self.round);
-        self.objective = match self.costs.problem.demand.objective {
-            Objective::Latency => round,
+        let costs = self.costs;
+        self.objective = match costs.problem.demand.objective {
+            Objective::Latency if costs.pace_price() == 0.0 => round,
+            Objective::Latency => {
+                let pace = self.slowest(Self::stage_of_chunk, |from, to| costs.chunk_wire_seconds(from, to));
+                round + costs.pace_price() * pace
+            }
             Objective::Throughput => {
-                let worst = self.column(variable().min(0.0)).variable;
-                for at in self.positions() {
-                    let stage = self.stage(at);
-                    self.rows.push(constraint!(worst >= stage));
-                    let wires = self.arcs.iter().filter(|(from, ..)| *from == at).map(|&(i, j, arc)| {
-                        self.units(self.costs.wire_seconds(self.phones[i], self.phones[j])) * arc.variable
-                    });
-                    let wire: Expression = wires.sum();
-                    self.rows.push(constraint!(worst >= wire));
-                }
-                if let (true, [one, other, ..]) = (self.orderless, &self.phones[..]) {
-                    let wire = self.units(self.costs.wire_seconds(*one, *other));
-                    let whole: Expression = self.whole.iter().flatten().map(|c| c.variable).sum();
-                    self.rows.push(constraint!(worst >= wire * (1.0 - whole)));
-                }
-                self.rows.push(constraint!(worst >= round * (1.0 / self.costs.shares())));
+                let worst = self.slowest(Self::stage, |from, to| costs.wire_seconds(from, to));
+                self.rows.push(constraint!(worst >= round * (1.0 / costs.shares())));
                 worst.into()
             }
         };

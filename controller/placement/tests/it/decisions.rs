@@ -1,7 +1,7 @@
 //! Decisions: small problems whose best plan a person can name.
 
 use polyphony_placement::{
-    Bound, Link, Method, Objective, PhoneCosts, Plan, Problem, WhyLeftOut, plan, time_to_first_token_seconds,
+    Bound, Link, Method, Objective, PhoneCosts, Plan, Problem, Prompt, WhyLeftOut, plan, time_to_first_token_seconds,
 };
 
 use crate::problems::{MIB, link, phone, problem};
@@ -279,4 +279,42 @@ fn predictions_add_up() {
     let expected = 36e-3 + (36e-3 + hop + 30e-3 + 5e-3);
     let found = time_to_first_token_seconds(&problem, &plan, 100, 50);
     assert!((found - expected).abs() < 1e-9, "{found}, expected {expected}");
+}
+
+/// A token takes as long wherever phones that are nearly equal have its layers; a prompt goes through sooner where they share them.
+#[test]
+fn a_prompt_that_counts_evens_out_the_stages() {
+    let mut problem = problem(vec![phone("a", 200, 1.0), phone("b", 200, 0.99), phone("c", 200, 1.01)]);
+    problem.demand.min_phones = 3;
+    assert_eq!(placed(&decide(&problem)), "b 0..8, a 8..9, c 9..10");
+    let prompt = Prompt { n_tokens: 300, chunk_tokens: 32, weight: 1.0 / 128.0 };
+    problem.demand.prompt = Some(prompt);
+    let read = decide(&problem);
+    assert_eq!((placed(&read).as_str(), read.method), ("a 0..4, b 4..8, c 8..10", Method::Exact));
+    let seconds = time_to_first_token_seconds(&problem, &read, 300, 32);
+    let expected = read.predicted_inter_token_seconds + seconds / 128.0;
+    assert!((read.objective_value - expected).abs() < 1e-9, "{} and {expected}", read.objective_value);
+    assert!((read.predicted_tokens_per_second * read.predicted_inter_token_seconds - 1.0).abs() < 1e-9);
+    // One phone less is a hop less of each token, and a third more of each chunk: who waits for a long prompt wants all three.
+    problem.demand.min_phones = 0;
+    assert_eq!(decide(&problem).stages.len(), 1);
+    problem.demand.prompt = Some(Prompt { n_tokens: 4000, ..prompt });
+    assert_eq!(decide(&problem).stages.len(), 3);
+    problem.demand.prompt = Some(Prompt { n_tokens: 4000, weight: 0.0, ..prompt });
+    assert_eq!(decide(&problem).stages.len(), 1);
+}
+
+/// Sessions' prompts keep stages busy: the phone that reads them slowly has fewer layers of a ring that is shared.
+#[test]
+fn prompts_of_many_sessions_take_their_part_of_a_stage() {
+    let mut problem = problem(vec![phone("a", 200, 1.0), phone("b", 200, 1.0)]);
+    problem.demand.objective = Objective::Throughput;
+    problem.demand.max_sessions = 8;
+    problem.phones[1].prefill_seconds_per_layer_per_token *= 4.0;
+    assert_eq!(placed(&decide(&problem)), "a 0..5, b 5..10");
+    problem.demand.prompt = Some(Prompt { n_tokens: 1280, chunk_tokens: 32, weight: 1.0 / 128.0 });
+    // Two milliseconds a layer and token on a, and five on b.
+    let read = decide(&problem);
+    assert_eq!(placed(&read), "a 0..7, b 7..10");
+    assert!(read.predicted_tokens_per_second > 1.0 / read.objective_value, "tokens alone take less");
 }

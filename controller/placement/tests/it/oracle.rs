@@ -56,6 +56,12 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
     // Seconds of the first row and of each further one, of stages and wires alike.
     let mut pieces: Vec<(f64, f64)> = Vec::new();
     let mut further_round = 0.0;
+    // Of a prompt: its last chunk through all, and the longest time of a whole one.
+    let prompt = demand.prompt.filter(|prompt| prompt.n_tokens > 0);
+    let whole = prompt.map_or(1, |prompt| prompt.chunk_tokens.clamp(1, prompt.n_tokens));
+    let n_chunks = prompt.map_or(1, |prompt| prompt.n_tokens.div_ceil(whole));
+    let last = prompt.map_or(1, |prompt| prompt.n_tokens - (n_chunks - 1) * whole);
+    let (mut last_pass, mut slowest) = (0.0, 0.0f64);
     for (stage, (&phone, &to)) in order.iter().zip(ends).enumerate() {
         let costs = &problem.phones[phone];
         let decodes = model.second_embedding.is_some_and(|layer| from <= layer as usize && (layer as usize) < to);
@@ -87,9 +93,23 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         if from == 0 && to == n_layers {
             bytes -= model.shared_bytes;
         }
+        let of_row = (to - from) as f64
+            * match costs.prefill_seconds_per_layer_per_token {
+                seconds if believed(seconds) => seconds,
+                _ => costs.seconds_per_layer,
+            };
+        let besides = costs.seconds_per_step + if from == 0 { costs.seconds_embedding } else { 0.0 };
+        last_pass += besides + f64::from(last) * of_row + if to == n_layers { costs.seconds_head } else { 0.0 };
+        slowest = slowest.max(besides + f64::from(whole) * of_row);
         let budget = costs.allocatable_bytes as f64 * demand.memory_fraction / demand.generations_in_memory;
         if bytes > budget as u64 {
             return None;
+        }
+        if let (Some(prompt), Objective::Throughput) = (prompt, demand.objective) {
+            // Between its tokens it reads as much of prompts as belongs to them.
+            let more = prompt.weight * f64::from(prompt.n_tokens) * of_row;
+            seconds += more;
+            further += more;
         }
         round += seconds;
         further_round += further;
@@ -100,6 +120,8 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
             if !believed(wire) || !believed(link.latency_seconds + wire) || !believed(link.latency_seconds) {
                 return None;
             }
+            last_pass += link.latency_seconds + f64::from(last) * wire;
+            slowest = slowest.max(f64::from(whole) * wire);
             round += link.latency_seconds + wire;
             further_round += wire;
             pieces.push((wire, wire));
@@ -113,7 +135,10 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         from = to;
     }
     let value = match demand.objective {
-        Objective::Latency => round,
+        Objective::Latency => {
+            let weight = prompt.map_or(0.0, |prompt| prompt.weight);
+            round + weight * (last_pass + f64::from(n_chunks - 1) * slowest)
+        }
         Objective::Throughput => {
             let n_sessions = f64::from(demand.max_sessions);
             let in_groups = |groups: u32| {

@@ -1,6 +1,6 @@
 //! Builders of problems, and random ones from a seed.
 
-use polyphony_placement::{Access, Demand, Link, Links, ModelCosts, Objective, PhoneCosts, Problem};
+use polyphony_placement::{Access, Demand, Link, Links, ModelCosts, Objective, PhoneCosts, Problem, Prompt};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -56,6 +56,7 @@ pub(crate) fn problem(phones: Vec<PhoneCosts>) -> Problem {
             max_phones: u32::MAX,
             memory_fraction: 1.0,
             overlap: false,
+            prompt: None,
         },
         previous: None,
     }
@@ -151,6 +152,7 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
         max_phones,
         memory_fraction: if random.chance(3) { 0.8 } else { 1.0 },
         overlap: random.chance(2),
+        prompt: None,
     };
     // Of some phones the access is known, which tells of ways that nobody has measured.
     if random.chance(3) {
@@ -167,6 +169,15 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
         phones.iter_mut().for_each(|phone| phone.is_trusted = random.chance(2));
         model.second_embedding = random.chance(2).then(|| random.within(0, n_layers as u64 - 1) as u32);
     }
+    // The first token of some answers is waited for.
+    let mut demand = demand;
+    if random.chance(3) {
+        let (n_tokens, chunk_tokens) = (random.within(1, 300) as u32, random.within(1, 64) as u32);
+        demand.prompt = Some(Prompt { n_tokens, chunk_tokens, weight: random.between(0.0, 0.05) });
+        for phone in &mut phones {
+            phone.prefill_seconds_per_layer_per_token = phone.seconds_per_layer * random.between(0.02, 1.0);
+        }
+    }
     Problem { model, phones, links, demand, previous: None }
 }
 
@@ -179,7 +190,7 @@ pub(crate) fn spoil(problem: &mut Problem, random: &mut Random) {
         let size = sizes[random.within(0, sizes.len() as u64 - 1) as usize];
         let last = problem.phones.len() as u64 - 1;
         let (i, j) = (random.within(0, last) as usize, random.within(0, last) as usize);
-        match random.within(0, 8) {
+        match random.within(0, 9) {
             0 => problem.phones[i].seconds_per_layer = figure,
             1 => problem.phones[i].seconds_embedding = figure,
             2 => problem.phones[i].seconds_head = figure,
@@ -188,6 +199,7 @@ pub(crate) fn spoil(problem: &mut Problem, random: &mut Random) {
             5 => problem.phones[i].seconds_per_step = figure,
             6 => problem.phones[i].seconds_per_layer_per_further_row = Some(figure),
             7 => problem.phones[i].seconds_head_per_further_row = Some(figure),
+            8 => problem.phones[i].prefill_seconds_per_layer_per_token = figure,
             _ => problem.phones[i].allocatable_bytes = size,
         }
     }

@@ -172,6 +172,7 @@ pub(super) mod tests {
                 max_phones: 1,
                 memory_fraction: 1.0,
                 overlap: false,
+                prompt: None,
             },
             previous: None,
         }

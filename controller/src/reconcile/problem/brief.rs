@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use polyphony_api::inference_deployment::{ActivationType, Objective as ApiObjective};
 use polyphony_api::{InferenceDeployment, SegmentPlacement};
 use polyphony_model::{EngineForm, Holds, KvType, LayerRange, Manifest, Room, STEP_ROWS};
-use polyphony_placement::{Demand, ExpertCosts, ModelCosts, Objective};
+use polyphony_placement::{Demand, ExpertCosts, ModelCosts, Objective, Prompt};
 use polyphony_protocol::frame::HEADER_BYTES;
 
 use super::census::Census;
@@ -139,5 +139,13 @@ fn demand(deployment: &InferenceDeployment, manifest: &Manifest) -> Demand {
         overlap: spec.load_balancing.enabled
             && spec.load_balancing.overlap
             && manifest.hyperparameters.encoder.is_none(),
+        prompt: spec.prompt_tokens.map(|n_tokens| Prompt {
+            n_tokens: n_tokens.min(spec.context_length),
+            chunk_tokens: STEP_ROWS,
+            weight: spec.time_to_first_token_weight.unwrap_or(1.0) / ANSWER_TOKENS,
+        }),
     }
 }
+
+/// Tokens of an answer over which the reading of its prompt is spread.
+const ANSWER_TOKENS: f64 = 128.0;

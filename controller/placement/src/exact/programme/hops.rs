@@ -36,10 +36,10 @@ impl Programme<'_, '_> {
         }
     }
 
-    /// A hop of a ring below the cutoff takes less: a round is no shorter than its hops, and the throughput no
-    /// faster than a wire.
-    fn is_too_slow(&self, hop_seconds: f64, wire_seconds: f64) -> bool {
-        let objective = self.costs.objective(hop_seconds, 0.0, wire_seconds);
+    /// A hop of a ring below the cutoff takes less: a round is no shorter than its hops, and neither the throughput nor the pace of prompts
+    /// is faster than a wire.
+    fn is_too_slow(&self, hop_seconds: f64, wire_seconds: f64, chunk_wire_seconds: f64) -> bool {
+        let objective = self.costs.objective(hop_seconds, 0.0, wire_seconds, chunk_wire_seconds);
         !objective.is_finite() || objective > self.limit_seconds
     }
 
@@ -54,7 +54,7 @@ impl Programme<'_, '_> {
                 let (from, to) = (self.phones[i], self.phones[j]);
                 let hop = self.costs.hop_seconds(from, to);
                 let wire = self.costs.wire_seconds(from, to);
-                if self.is_too_slow(hop, wire) || n_layers < 2.0 {
+                if self.is_too_slow(hop, wire, self.costs.chunk_wire_seconds(from, to)) || n_layers < 2.0 {
                     continue;
                 }
                 let arc = self.column(variable().binary());
@@ -76,8 +76,21 @@ impl Programme<'_, '_> {
             let (used, head, tail) = (self.used[at].variable, self.head[at].variable, self.tail[at].variable);
             self.rows.push(constraint!(leaving + tail == used));
             self.rows.push(constraint!(arriving + head == used));
+            self.write_second_embedding(at, &flow_in, &flow_out);
             self.rows.push(constraint!(n_layers * head + flow_in - flow_out == self.count[at].variable));
         }
+    }
+
+    /// A phone that may not see text is all before the layer at which a decoder begins, or all behind it: as many layers are still to come
+    /// when it has its turn.
+    fn write_second_embedding(&mut self, at: usize, flow_in: &Expression, flow_out: &Expression) {
+        let Some(layer) = self.costs.second_embedding().filter(|_| !self.costs.is_trusted(self.phones[at])) else {
+            return;
+        };
+        let (layer, n_layers) = (layer as f64, self.costs.n_layers as f64);
+        let is_before = self.column(variable().binary()).variable;
+        self.rows.push(constraint!(flow_out.clone() >= (n_layers - layer) * is_before));
+        self.rows.push(constraint!(flow_in.clone() <= n_layers - layer - 1.0 + layer * is_before));
     }
 
     /// The token's way from the tail to the head.
@@ -88,7 +101,7 @@ impl Programme<'_, '_> {
             for j in self.positions() {
                 let seconds = self.costs.back_seconds(self.phones[i], self.phones[j]);
                 let possible = if i == j { self.caps[i].whole } else { self.costs.n_layers > 1 };
-                if self.is_too_slow(seconds, 0.0) || !possible {
+                if self.is_too_slow(seconds, 0.0, 0.0) || !possible {
                     continue;
                 }
                 // Whole by itself, since its two ends are.
