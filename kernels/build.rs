@@ -22,7 +22,7 @@ use wgsl::{Piece, Variant};
 
 fn main() {
     println!("cargo::rerun-if-changed=wgsl");
-    for file in ["blocks", "kv_type", "packing", "weight_type", "wgsl", "wgsl/form"] {
+    for file in ["blocks", "kv_type", "packing", "weight_type", "wgsl", "wgsl/form", "wgsl/weights"] {
         println!("cargo::rerun-if-changed=src/{file}.rs");
     }
     for variant in Variant::all() {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::chance::Chance;
 use crate::cpu::CpuEngine;
 use crate::cpu::order::Order;
 use crate::engine::{Arithmetic, Backend, Engine, EngineError};
@@ -135,14 +136,14 @@ fn tolerance(arithmetic: Arithmetic) -> f32 {
 
 /// A prompt and the token after it, through a layer and its head.
 fn questions_of_layer(engine: &mut dyn Engine, _: &[WeightType], kv_type: KvType) -> Result<Vec<Asked>, EngineError> {
-    let mut made = Made::new(1);
-    let table = made.matrix(engine, WeightType::F16, TOKENS, HIDDEN)?;
-    let qkv_weight = made.matrix(engine, LAYER_TYPE, QKV, HIDDEN)?;
-    let out_weight = made.matrix(engine, LAYER_TYPE, HIDDEN, HEADS * HEAD_SIZE)?;
-    let gate_up = made.matrix(engine, LAYER_TYPE, 2 * HIDDEN, HIDDEN)?;
-    let down = made.matrix(engine, LAYER_TYPE, HIDDEN, HIDDEN)?;
-    let head = made.matrix(engine, LAYER_TYPE, TOKENS, HIDDEN)?;
-    let norm = engine.load_vector(&made.values(HIDDEN))?;
+    let mut chance = Chance::new(1);
+    let table = matrix(&mut chance, engine, WeightType::F16, TOKENS, HIDDEN)?;
+    let qkv_weight = matrix(&mut chance, engine, LAYER_TYPE, QKV, HIDDEN)?;
+    let out_weight = matrix(&mut chance, engine, LAYER_TYPE, HIDDEN, HEADS * HEAD_SIZE)?;
+    let gate_up = matrix(&mut chance, engine, LAYER_TYPE, 2 * HIDDEN, HIDDEN)?;
+    let down = matrix(&mut chance, engine, LAYER_TYPE, HIDDEN, HIDDEN)?;
+    let head = matrix(&mut chance, engine, LAYER_TYPE, TOKENS, HIDDEN)?;
+    let norm = engine.load_vector(&chance.values(HIDDEN))?;
     let most = STEPS[0].len();
     let n_positions = STEPS.iter().map(|tokens| tokens.len()).sum();
     // Prompts a row at a time have a slot of their own.
@@ -229,14 +230,14 @@ fn questions_of_products(
     weight_types: &[WeightType],
     _: KvType,
 ) -> Result<Vec<Asked>, EngineError> {
-    let mut made = Made::new(2);
+    let mut chance = Chance::new(2);
     let x = engine.alloc(ROWS * INPUTS)?;
-    engine.write(x, 0, &made.values(ROWS * INPUTS))?;
+    engine.write(x, 0, &chance.values(ROWS * INPUTS))?;
     let out = engine.alloc(ROWS * OUTPUTS)?;
     let apart = (0..ROWS).map(|_| engine.alloc(OUTPUTS)).collect::<Result<Vec<_>, _>>()?;
     let mut questions = Vec::new();
     for &weight_type in weight_types {
-        let weight = made.matrix(engine, weight_type, OUTPUTS, INPUTS)?;
+        let weight = matrix(&mut chance, engine, weight_type, OUTPUTS, INPUTS)?;
         let product = |first_row: usize, n_rows: usize, out: BufferId| Matmul {
             weight,
             x,
@@ -271,51 +272,28 @@ fn buffers<const N: usize>(engine: &mut dyn Engine, len: usize) -> Result<[Buffe
     Ok(buffers)
 }
 
-/// Numbers that look like chance and are the same each time (Marsaglia 2003, xorshift).
-struct Made(u64);
-
-// === impl Made ===
-
-impl Made {
-    fn new(seed: u64) -> Self {
-        Self(0x9e37_79b9_7f4a_7c15 ^ seed)
-    }
-
-    fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// From −1 to 1.
-    fn values(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
-    }
-
-    /// A matrix of blocks whose values are of a size that weights have: any bytes of which that is true.
-    fn matrix(
-        &mut self,
-        engine: &mut dyn Engine,
-        weight_type: WeightType,
-        n_rows: usize,
-        n_cols: usize,
-    ) -> Result<MatrixId, EngineError> {
-        let (n_values, n_bytes) = weight_type.block();
-        let (mut values, mut block) = (vec![0.0; n_values], vec![0; n_bytes]);
-        let mut ggml = Vec::with_capacity(n_rows * n_cols / n_values * n_bytes);
-        for _ in 0..n_rows * n_cols / n_values {
-            loop {
-                block.fill_with(|| self.bits() as u8);
-                weight_type.dequantise(&block, &mut values);
-                let is_number = values.iter().all(|value| value.is_finite());
-                let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-                if is_number && (0.05..1.0).contains(&largest) {
-                    break;
-                }
+/// A matrix of blocks whose values are of a size that weights have: any bytes of which that is true.
+fn matrix(
+    chance: &mut Chance,
+    engine: &mut dyn Engine,
+    weight_type: WeightType,
+    n_rows: usize,
+    n_cols: usize,
+) -> Result<MatrixId, EngineError> {
+    let (n_values, n_bytes) = weight_type.block();
+    let (mut values, mut block) = (vec![0.0; n_values], vec![0; n_bytes]);
+    let mut ggml = Vec::with_capacity(n_rows * n_cols / n_values * n_bytes);
+    for _ in 0..n_rows * n_cols / n_values {
+        loop {
+            block.fill_with(|| chance.bits() as u8);
+            weight_type.dequantise(&block, &mut values);
+            let is_number = values.iter().all(|value| value.is_finite());
+            let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            if is_number && (0.05..1.0).contains(&largest) {
+                break;
             }
-            ggml.extend_from_slice(&block);
         }
-        engine.load_matrix(weight_type, n_rows, n_cols, &ggml)
+        ggml.extend_from_slice(&block);
     }
+    engine.load_matrix(weight_type, n_rows, n_cols, &ggml)
 }

@@ -8,6 +8,7 @@
 pub mod around;
 mod blocks;
 mod canonical;
+mod chance;
 pub mod cpu;
 pub mod engine;
 mod file_bytes;

@@ -1,13 +1,10 @@
 //! The engines under test.
 
-use std::ops::Range;
 use std::sync::Mutex;
 
 use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::vulkan::{Options, VulkanEngine, WeightSource};
-use polyphony_kernels::{
-    Arithmetic, BufferId, Engine, EngineError, FileBytes, MatrixId, Recording, VectorId, WeightType,
-};
+use polyphony_kernels::{Arithmetic, Around, Engine, EngineError, Recording};
 
 /// Every engine that this machine can open: the processor with one and with three threads, Vulkan with every source of weights.
 pub fn engines() -> Vec<Box<dyn Engine>> {
@@ -60,7 +57,8 @@ pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
         };
         let options = Options { source: Some(source), arithmetic, is_software, ..Options::default() };
         let engine = idle.or_else(|| vulkan_as(options))?;
-        Some(Box::new(Lent { kind, engine: Some(engine) }) as _)
+        let run = |engine: &mut dyn Engine, recording: &Recording| engine.run(recording);
+        Some(Box::new(Around { engine: Lent { kind, engine: Some(engine) }, run }) as _)
     };
     KINDS.into_iter().map_while(engine).collect()
 }
@@ -77,12 +75,14 @@ struct Lent {
     engine: Option<VulkanEngine>,
 }
 
-impl Lent {
-    fn engine(&self) -> &VulkanEngine {
+impl AsRef<dyn Engine> for Lent {
+    fn as_ref(&self) -> &(dyn Engine + 'static) {
         self.engine.as_ref().unwrap()
     }
+}
 
-    fn engine_mut(&mut self) -> &mut VulkanEngine {
+impl AsMut<dyn Engine> for Lent {
+    fn as_mut(&mut self) -> &mut (dyn Engine + 'static) {
         self.engine.as_mut().unwrap()
     }
 }
@@ -93,50 +93,6 @@ impl Drop for Lent {
         if !std::thread::panicking() && engine.bytes_used() < MOST_BYTES {
             IDLE.lock().unwrap().push((self.kind, engine));
         }
-    }
-}
-
-impl Engine for Lent {
-    fn numerics(&self) -> String {
-        self.engine().numerics()
-    }
-
-    fn device(&self) -> String {
-        self.engine().device()
-    }
-
-    fn load_rows(
-        &mut self,
-        weight_type: WeightType,
-        n_rows: usize,
-        n_cols: usize,
-        ggml: &dyn FileBytes,
-    ) -> Result<MatrixId, EngineError> {
-        self.engine_mut().load_rows(weight_type, n_rows, n_cols, ggml)
-    }
-
-    fn load_vector(&mut self, values: &[f32]) -> Result<VectorId, EngineError> {
-        self.engine_mut().load_vector(values)
-    }
-
-    fn alloc(&mut self, len: usize) -> Result<BufferId, EngineError> {
-        self.engine_mut().alloc(len)
-    }
-
-    fn write(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<(), EngineError> {
-        self.engine_mut().write(buffer, offset, values)
-    }
-
-    fn read(&mut self, buffer: BufferId, range: Range<usize>) -> Result<Vec<f32>, EngineError> {
-        self.engine_mut().read(buffer, range)
-    }
-
-    fn run(&mut self, recording: &Recording) -> Result<Vec<f32>, EngineError> {
-        self.engine_mut().run(recording)
-    }
-
-    fn bytes_used(&self) -> u64 {
-        self.engine().bytes_used()
     }
 }
 

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{MANY_ROWS, TOKENS, Tuning};
+use crate::chance::Chance;
 use crate::cpu::CpuEngine;
 use crate::cpu::order::Order;
 use crate::engine::{Arithmetic, Engine, EngineError};
@@ -288,29 +289,17 @@ fn same_bits(one: &[f32], other: &[f32]) -> bool {
     one.iter().zip(other).all(|(one, other)| one.to_bits() == other.to_bits())
 }
 
-/// Numbers that look like chance and are the same each time (Marsaglia 2003, xorshift): of all the bits that they have room for, so that a sum
-/// that is rounded once less is another one.
-fn chance(n: usize) -> impl Iterator<Item = u32> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    (0..n).map(move |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as u32
-    })
-}
-
-/// From −1 to 1.
+/// From −1 to 1, the same each time.
 fn values(n: usize) -> Vec<f32> {
-    chance(n).map(|bits| bits as f32 / (1 << 23) as f32 - 1.0).collect()
+    Chance::new(0).values(n)
 }
 
 /// A matrix of so many values: any codes, with scales and minimums from 2⁻⁷ to 2⁻⁶.
 fn blocks(n_values: usize) -> Vec<u8> {
-    let half = |bits: u32| half::f16::from_bits(0x2000 | (bits & 0x3ff) as u16).to_le_bytes();
+    let half = |bits: u64| half::f16::from_bits(0x2000 | (bits & 0x3ff) as u16).to_le_bytes();
     let (block_values, block_bytes) = WeightType::Q4_1.block();
-    let mut bits = chance(n_values / block_values * block_bytes);
-    let mut next = || bits.next().unwrap_or_default();
+    let mut chance = Chance::new(0);
+    let mut next = || chance.bits() >> 40;
     (0..n_values / block_values)
         .flat_map(|_| {
             let scales = [half(next()), half(next())].concat();
@@ -357,5 +346,64 @@ mod tests {
         assert_eq!(used_of([Some(0), None, Some(0)]), [true, false, false]);
         assert_eq!(used_of([None, Some(1), Some(1)]), [false, true, true]);
         assert_eq!(used_of([None, None, Some(1)]), [false, false, false]);
+    }
+
+    /// As on a real GPU; none, said aloud, where there is no adapter.
+    fn search() -> Option<Search> {
+        let options = Options { is_software: Some(false), ..Options::default() };
+        match VulkanEngine::new(options) {
+            Ok(engine) => Some(Search::new(engine).unwrap()),
+            Err(error @ EngineError::NoAdapter { .. }) => {
+                polyphony_skip::skipped(error);
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Where tuning finds that some kernels are not alike here, plans go without them, and a row has the bits that it had.
+    #[test]
+    fn plans_go_without_what_tuning_rules_out() {
+        let Some(mut search) = search() else { return };
+        let usual = search.engine.facts.tuning;
+        let queries = Queries::new(&mut search.engine).unwrap();
+        let plain = Tuning { queries_together: false, positions_split: false, ..usual };
+        search.engine.facts.tuning = plain;
+        let known = queries.attend(&mut search.engine, false).unwrap();
+        for (queries_together, positions_split) in [(false, false), (false, true), (true, false), (true, true)] {
+            search.engine.facts.tuning = Tuning { queries_together, positions_split, ..usual };
+            for together in [false, true] {
+                let found = queries.attend(&mut search.engine, together).unwrap();
+                assert!(same_bits(&found, &known), "{queries_together} {positions_split} {together}");
+            }
+        }
+        let Search { mut engine, matrices } = search;
+        let mut product = |tuning: Tuning, times: usize, n_rows: usize| {
+            engine.facts.tuning = tuning;
+            let recording = matrices[0].product(&mut engine, times, n_rows).unwrap();
+            engine.run(&recording).unwrap()
+        };
+        let known = product(usual, N_ROWS, 1);
+        for used in [[true, false, false], [false, true, false], [false, true, true], [true, false, true]] {
+            let lanes = std::array::from_fn(|class| usual.lanes[class].filter(|_| used[class]));
+            for (times, n_rows) in [(N_ROWS, 1), (1, N_ROWS), (2, 3)] {
+                let found = product(Tuning { lanes, ..usual }, times, n_rows);
+                assert!(same_bits(&found, &known), "{used:?}, {n_rows} rows");
+            }
+        }
+    }
+
+    /// A workgroup that is over the device's limits stands for a kernel that its driver does not take.
+    #[test]
+    fn a_kernel_that_the_device_refuses_is_an_error_of_the_device_and_leaves_it_as_it_was() {
+        let Some(Search { mut engine, matrices }) = search() else { return };
+        let usual = engine.facts.tuning;
+        let product = matrices[0].product(&mut engine, 1, 1).unwrap();
+        let refused = Lanes { n_rows: 1, workgroup: 1 << 20, n_splits: 1 };
+        engine.facts.tuning.lanes = [Some([refused; 2]); 3];
+        let error = engine.run(&product).unwrap_err();
+        assert!(matches!(error, EngineError::Device(_)), "{error:?}");
+        engine.facts.tuning = usual;
+        assert!(matrices[0].is_right(&engine.run(&product).unwrap()));
     }
 }
