@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-arm test-swiftshader check check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-android test-android-arm test-arm test-swiftshader check android check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -81,7 +81,16 @@ test-arm: ## the kernels' tests as three ARM processors, by an emulator, and the
 test-swiftshader: ## the kernels' tests on the Vulkan driver that Android's emulators have; skipped without Debian's package
 	@scripts/test-swiftshader.sh
 
-check-android: ## do the kernels and the agent type-check for Android? slow the first time; skipped without Debian's packages
+android: ## build the agent for Android (arm64-v8a, x86_64), by the NDK of ANDROID_NDK_HOME or else by Debian's compilers; slow the first time
+	@scripts/android.sh
+
+test-android: ## tests of rings with the agent of `make android` for PCs, on a stand-in for Android's C library, as root
+	@scripts/test-android.sh x86_64
+
+test-android-arm: ## a test of rings with the one for phones, on the same and an emulator of a processor; slow
+	@scripts/test-android.sh arm64-v8a
+
+check-android: ## would Android 7.0 and later load what `make android` built?
 	@scripts/check-android.sh
 
 crds: docs-fields ## write manifests/crds and the field reference from the resource types

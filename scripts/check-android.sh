@@ -1,30 +1,53 @@
 #!/usr/bin/env bash
-# Android: do the kernels and the agent type-check for aarch64-linux-android? Links nothing and runs nothing there.
+# Will Android 7.0 and later load this program? Its loader, the libraries that it asks for and every name that it takes of them, its pages, its size.
 #
-# No registry client brings the NDK or Android's standard library. Debian brings the source of the standard library with a
-# compiler of the same version (rustc-web, cargo-web, rust-web-src), so that the library is checked along with our crates.
-# C in dependencies (ring) is compiled by clang, with Debian's headers for arm64 in place of Android's: enough to compile,
-# not to link. Without these packages, and unless root can install them, one line says that the check was skipped.
+#   scripts/check-android.sh [PROGRAM…]     without any: those of `make android`
+#
+# What no file tells, and nothing here says: whether it runs there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly CRATES=(polyphony-kernels polyphony-model polyphony-protocol polyphony-agent)
-readonly TRIPLE=aarch64-linux-android
-# Android 7.0, the first with Vulkan.
-readonly API_LEVEL=24
-readonly INCLUDES=/usr/aarch64-linux-gnu/include
+readonly LOADER=/system/bin/linker64
+readonly LIBRARIES=" libc.so libm.so libdl.so liblog.so libandroid.so "
+readonly NAMES=node-agent/android/sysroot/libraries.txt
+readonly PAGE=16384
+# What a person is asked to push over a slow cable, stripped.
+readonly MOST_BYTES=$((40 << 20))
 
-name=check-android
-packages=(rustc-web cargo-web rust-web-src clang libc6-dev-arm64-cross linux-libc-dev-arm64-cross)
-# shellcheck source-path=SCRIPTDIR source=debian-rust.sh
-source scripts/debian-rust.sh
-# A folder of its own: another compiler would otherwise drive out what `make build` built.
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/android
-export CC_aarch64_linux_android=clang AR_aarch64_linux_android=ar
-export CFLAGS_aarch64_linux_android="--target=$TRIPLE$API_LEVEL -isystem $INCLUDES"
+programs=("$@")
+((${#programs[@]})) || mapfile -t programs < <(compgen -G "${CARGO_TARGET_DIR:-target}/android/*/polyphony-agent")
+((${#programs[@]})) || { printf 'check-android: nothing is built: `make android` builds it\n' >&2; exit 1; }
 
-# Nothing is run but build scripts and macros, once: time spent on making them fast is lost.
-/usr/bin/cargo check --locked --target "$TRIPLE" -Z build-std=std,panic_abort \
-    --config 'profile.dev.opt-level=0' --config 'profile.dev.package."*".opt-level=0' --config 'profile.dev.debug=false' \
-    "${CRATES[@]/#/--package=}"
-printf 'check-android: %s type-check for %s, API level %s\n' "${CRATES[*]}" "$TRIPLE" "$API_LEVEL"
+wrong=0
+for program in "${programs[@]}"; do
+    faults=()
+    header=$(readelf --file-header --wide "$program")
+    segments=$(readelf --program-headers --wide "$program")
+    dynamic=$(readelf --dynamic --wide "$program")
+    machine=$(sed -n 's/^ *Machine: *//p' <<<"$header")
+    [[ $header == *"Type:"*"DYN"* ]] || faults+=("its place in memory is fixed: Android asks for position-independent programs")
+    # A library has no loader.
+    loader=$(sed -n 's/.*\[Requesting program interpreter: \(.*\)\]/\1/p' <<<"$segments")
+    [[ $loader == "$LOADER" || ($program == *.so && -z $loader) ]] || faults+=("its loader is ${loader:-none}: $LOADER is expected")
+    for library in $(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<<"$dynamic"); do
+        [[ $LIBRARIES == *" $library "* ]] || faults+=("it needs $library, which is none of Android's:$LIBRARIES")
+    done
+    [[ $dynamic != *TEXTREL* ]] || faults+=("it changes its own text when it is loaded, which Android refuses")
+    for align in $(awk '$1 == "LOAD" { print $NF }' <<<"$segments"); do
+        ((align >= PAGE)) || faults+=("a segment is aligned to $align bytes: phones with pages of 16 KiB need $PAGE")
+    done
+    # What it takes without fail has to be there; what is weak may be missing.
+    unknown=$(readelf --dyn-syms --wide "$program" |
+        awk '$7 == "UND" && $5 == "GLOBAL" { sub(/@.*/, "", $8); print $8 }' | sort -u |
+        comm -23 - <(awk '!/^#/ { print $2 }' "$NAMES" | sort -u))
+    [[ -z $unknown ]] || faults+=("it takes names that $NAMES does not list as Android 7.0's: $(paste -sd ' ' <<<"$unknown")")
+    bytes=$(stat --format %s "$program")
+    ((bytes <= MOST_BYTES)) || faults+=("it has $bytes bytes: no more than $MOST_BYTES are expected")
+    if ((${#faults[@]})); then
+        wrong=1
+        printf 'check-android: %s: %s\n' "$program" "${faults[@]/#/}" >&2
+    else
+        printf 'check-android: %s: %s, %d KiB, of Android 7.0 and later\n' "$program" "$machine" $((bytes >> 10))
+    fi
+done
+exit "$wrong"

@@ -162,6 +162,7 @@ fn phone(n: usize) -> PhoneSeen {
         version: version::CURRENT,
         phone: name(n),
         agent_version: "1".into(),
+        hardware: Default::default(),
         ring_address: "127.0.0.1:1".into(),
         capacity_bytes: 600 * MIB,
         allocatable_bytes: (250 + (250.0 * random(n as u64 + 1000)) as u64) * MIB,

@@ -30,7 +30,7 @@ use crate::hub_link::{HubLink, HubPapers};
 use crate::identity::Identity;
 use crate::metrics::{self, Labels, Metrics};
 use crate::neighbours;
-use crate::probe;
+use crate::platform;
 use crate::relay::{Answering, Relay};
 use crate::sensors::Sensors;
 use crate::serve::members::Members;
@@ -92,7 +92,7 @@ async fn run_to_the_end(
     let metrics_address = metrics_listener.local_addr()?;
     let choice = flags.backend;
     let share = flags.cpu_share_file.as_deref().map(CpuShare::open).transpose()?;
-    let capacity_bytes = probe::memory_bytes().unwrap_or(0);
+    let capacity_bytes = platform::memory_bytes().unwrap_or(0);
     let allocatable_bytes = allocatable(flags.memory, capacity_bytes)?;
     // A lab's share is of one core.
     let threads = if share.is_some() && flags.threads == 0 { 1 } else { flags.threads };
@@ -129,6 +129,7 @@ async fn run_to_the_end(
         kv_caches: KvType::ALL.map(|kv_type| kv_type.name().to_owned()).into(),
         metrics_address: metrics_address.to_string(),
         instance: instance(),
+        hardware: platform::hardware(),
     };
     tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, numerics = %chosen.names(), protocol = %version::CURRENT, device = %chosen.first().device, limit = MAX_FRAME_BYTES, "agent started");
     let board = Arc::new(Board::default());

@@ -1,9 +1,12 @@
 //! The agent's data folder: this user's alone, and one agent's at a time.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 /// The folder while this agent has it. Dropped, or however the agent ends, another may have it.
 pub struct DataDir {
@@ -34,16 +37,17 @@ impl DataDir {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(error)?;
         let options = File::options().read(true).write(true).create(true).truncate(false).clone();
         let mut lock = options.open(path.join("agent.lock")).map_err(error)?;
-        match lock.try_lock() {
+        // The standard library's own locks do not know Android.
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+            Err(Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 // Only to say who it is.
                 let _ = lock.take(MAX_PID_BYTES).read_to_string(&mut holder);
                 let holder = Some(holder.trim().to_owned()).filter(|holder| !holder.is_empty());
                 return Err(DataDirError::InUse { path: path.to_owned(), holder });
             }
-            Err(TryLockError::Error(source)) => return Err(error(source)),
+            Err(errno) => return Err(error(errno.into())),
         }
         // On a full disk it stays unsaid who has it; the lock holds all the same.
         let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));

@@ -9,7 +9,7 @@ use polyphony_protocol::hub::{BackendFault, Speed};
 use crate::agent::allocatable;
 use crate::backend::{self, Measuring, Sabotage};
 use crate::flags::Flags;
-use crate::probe;
+use crate::platform;
 
 /// What was found.
 pub struct Finding {
@@ -23,7 +23,7 @@ pub struct Finding {
 /// # Errors
 /// When nothing of it can be used.
 pub fn examine(flags: &Flags) -> anyhow::Result<Finding> {
-    let capacity_bytes = probe::memory_bytes().unwrap_or(0);
+    let capacity_bytes = platform::memory_bytes().unwrap_or(0);
     let memory_bytes = allocatable(flags.memory, capacity_bytes)?;
     let how = Measuring {
         threads: flags.threads,

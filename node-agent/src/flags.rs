@@ -42,7 +42,7 @@ pub struct Flags {
     /// Where this machine reads the agent's `/metrics`, on loopback; from elsewhere the controller shows them. Port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     pub metrics_address: SocketAddr,
-    /// File that plays battery and heat in labs and tests: JSON with batteryPercent, charging, temperatureCelsius
+    /// File that plays battery and heat in labs and tests: JSON with batteryPercent, charging, dischargeWatts, temperatureCelsius
     #[arg(long, value_name = "FILE")]
     pub sensors: Option<PathBuf>,
     /// Disk space for cached weights

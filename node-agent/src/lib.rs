@@ -24,7 +24,7 @@ pub mod kv_cache;
 pub mod metrics;
 pub mod neighbours;
 pub mod pace;
-pub mod probe;
+pub mod platform;
 pub mod relay;
 pub mod sample;
 pub mod segment;

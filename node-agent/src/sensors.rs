@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::probe::{self, Battery};
+use crate::platform::{self, Battery};
 
 /// Where battery and temperature are read.
 #[derive(Clone, Debug, Default)]
 pub struct Sensors {
-    /// JSON with `batteryPercent`, `charging` and `temperatureCelsius`, each of which may be missing; `None` reads the system.
+    /// JSON with `batteryPercent`, `charging`, `dischargeWatts` and `temperatureCelsius`, each of which may be missing; `None` reads the system.
     pub file: Option<PathBuf>,
 }
 
@@ -25,6 +25,7 @@ pub struct Reading {
 struct Played {
     battery_percent: Option<u8>,
     charging: Option<bool>,
+    discharge_watts: Option<f64>,
     temperature_celsius: Option<f64>,
 }
 
@@ -34,7 +35,10 @@ impl Sensors {
     /// Reads everything anew.
     pub fn read(&self) -> Reading {
         let Some(file) = &self.file else {
-            return Reading { battery: probe::battery(), temperature_celsius: probe::temperature_celsius() };
+            let battery = platform::battery();
+            // A phone that keeps its zones to itself may still tell how warm its battery is.
+            let temperature_celsius = platform::temperature_celsius().or(battery.temperature_celsius);
+            return Reading { battery, temperature_celsius };
         };
         let played = std::fs::read(file).map_err(|error| error.to_string());
         match played.and_then(|bytes| serde_json::from_slice::<Played>(&bytes).map_err(|error| error.to_string())) {
@@ -42,6 +46,8 @@ impl Sensors {
                 battery: Battery {
                     percent: played.battery_percent.filter(|percent| *percent <= 100),
                     is_charging: played.charging,
+                    temperature_celsius: None,
+                    discharge_watts: played.discharge_watts.filter(|watts| watts.is_finite() && *watts >= 0.0),
                 },
                 temperature_celsius: played.temperature_celsius.filter(|celsius| celsius.is_finite()),
             },
@@ -64,8 +70,17 @@ mod tests {
         let file = folder.path().join("sensors.json");
         let sensors = Sensors { file: Some(file.clone()) };
         assert_eq!(sensors.read(), Reading::default(), "there is no file yet");
-        std::fs::write(&file, r#"{ "batteryPercent": 12, "charging": false, "temperatureCelsius": 51.5 }"#).unwrap();
-        let battery = Battery { percent: Some(12), is_charging: Some(false) };
+        std::fs::write(
+            &file,
+            r#"{ "batteryPercent": 12, "charging": false, "dischargeWatts": 3, "temperatureCelsius": 51.5 }"#,
+        )
+        .unwrap();
+        let battery = Battery {
+            percent: Some(12),
+            is_charging: Some(false),
+            temperature_celsius: None,
+            discharge_watts: Some(3.0),
+        };
         assert_eq!(sensors.read(), Reading { battery, temperature_celsius: Some(51.5) });
         std::fs::write(&file, r#"{ "temperatureCelsius": 30 }"#).unwrap();
         assert_eq!(sensors.read().temperature_celsius, Some(30.0), "it is read each time");

@@ -114,6 +114,9 @@ pub struct PhoneStatus {
     /// The agent's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// What the phone is, as its maker names it; absent where its system does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
     /// Of its classes, the backend of the one that a controller of protocol 2.0 goes by: `cpu` or `vulkan`. `backends` has all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
@@ -169,13 +172,28 @@ pub struct PhoneStatus {
     /// Whether the battery is being charged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charging: Option<bool>,
-    /// Temperature of the hottest zone in Celsius.
+    /// Temperature of the hottest zone in Celsius, or else of the battery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_celsius: Option<f64>,
     /// `Ready`, `Reachable`, `ThermalPressure`, `BatteryLow`, `BackendFaulty`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     pub conditions: Vec<Condition>,
+}
+
+/// What a phone is, in its maker's words.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hardware {
+    /// Maker and model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The system on its chip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soc: Option<String>,
+    /// The operating system and its release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
 }
 
 /// An amount of memory, as a Kubernetes quantity.

@@ -9,6 +9,7 @@ pub(super) fn join(phone: &str) -> Join {
         version: version::CURRENT,
         phone: phone.into(),
         agent_version: "1".into(),
+        hardware: Default::default(),
         ring_address: "127.0.0.1:1".into(),
         capacity_bytes: 2,
         allocatable_bytes: 1,

@@ -38,6 +38,7 @@ pub fn join(name: &str, mib: u64) -> Join {
         version: version::CURRENT,
         phone: name.into(),
         agent_version: "0.0.0".into(),
+        hardware: Default::default(),
         ring_address: "127.0.0.1:9".into(),
         capacity_bytes: bytes,
         allocatable_bytes: bytes,

@@ -141,6 +141,7 @@ pub fn said_of(name: &str) -> Join {
         version: version::CURRENT,
         phone: name.into(),
         agent_version: "0.0.0".into(),
+        hardware: Default::default(),
         ring_address: "127.0.0.1:9".into(),
         capacity_bytes: 4 << 30,
         allocatable_bytes: 2 << 30,

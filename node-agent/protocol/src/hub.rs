@@ -174,6 +174,18 @@ pub struct Join {
     /// Tells this life of the agent from the ones before it; empty where an agent does not say.
     #[serde(default)]
     pub instance: String,
+    #[serde(default)]
+    pub hardware: Hardware,
+}
+
+/// What a phone is, as its maker names it; for people. Absent where the system does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hardware {
+    pub model: Option<String>,
+    pub soc: Option<String>,
+    /// The system and its release.
+    pub system: Option<String>,
 }
 
 /// A measured matrix-vector product.

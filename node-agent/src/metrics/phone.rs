@@ -6,7 +6,7 @@ use prometheus::{GaugeVec, Opts};
 
 use super::{Labels, VALID, gauge, gauges};
 use crate::budget::Budget;
-use crate::probe::Battery;
+use crate::platform::{self, Battery};
 
 pub(super) fn memory_families(memory: &Budget) -> Vec<MetricFamily> {
     let allocatable = gauge(
@@ -19,21 +19,31 @@ pub(super) fn memory_families(memory: &Budget) -> Vec<MetricFamily> {
         "Memory that segments of this phone have taken, or that is set aside for one that waits.",
         Some(memory.reserved_bytes() as f64),
     );
-    [allocatable, reserved].concat()
+    let available = gauge(
+        "polyphony_memory_available_bytes",
+        "Memory that all programs of this phone together could still take without driving others out; absent where the system does not tell.",
+        platform::available_bytes().map(|bytes| bytes as f64),
+    );
+    [allocatable, available, reserved].concat()
 }
 
 pub(super) fn sensor_families(battery: &Battery, temperature_celsius: Option<f64>) -> Vec<MetricFamily> {
-    let battery = gauge(
+    let charge = gauge(
         "polyphony_battery_ratio",
         "Charge of the battery from 0 to 1; absent on a device without one.",
         battery.percent.map(|percent| f64::from(percent) / 100.0),
     );
+    let discharge = gauge(
+        "polyphony_battery_discharge_watts",
+        "Power that the whole phone takes out of its battery; absent while it charges, and where the system does not tell.",
+        battery.discharge_watts,
+    );
     let temperature = gauge(
         "polyphony_temperature_celsius",
-        "Temperature of the hottest zone; absent on a device without a sensor.",
+        "Temperature of the hottest zone, or else of the battery; absent on a device without a sensor.",
         temperature_celsius,
     );
-    [battery, temperature].concat()
+    [charge, discharge, temperature].concat()
 }
 
 pub(super) fn label_families(labels: &Labels) -> Vec<MetricFamily> {

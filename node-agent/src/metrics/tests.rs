@@ -14,19 +14,21 @@ use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, R
 use polyphony_wire::Tally;
 
 use super::*;
-use crate::probe::Battery;
+use crate::platform::Battery;
 use crate::sensors::Sensors;
 use crate::steps::StepKind;
 
 /// Every name of the agent, and its type.
-const NAMES: [(&str, &str); 20] = [
+const NAMES: [(&str, &str); 22] = [
     ("polyphony_agent_info", "gauge"),
     ("polyphony_backend_gflops", "gauge"),
+    ("polyphony_battery_discharge_watts", "gauge"),
     ("polyphony_battery_ratio", "gauge"),
     ("polyphony_hop_round_trip_seconds", "gauge"),
     ("polyphony_kv_cache_usage_ratio", "gauge"),
     ("polyphony_link_bytes_per_second", "gauge"),
     ("polyphony_memory_allocatable_bytes", "gauge"),
+    ("polyphony_memory_available_bytes", "gauge"),
     ("polyphony_memory_reserved_bytes", "gauge"),
     ("polyphony_segment_besides_layers_seconds", "gauge"),
     ("polyphony_segment_bytes_loaded", "gauge"),
@@ -86,7 +88,7 @@ fn full_board() -> Arc<Board> {
 fn every_name_is_there_with_help_and_type_and_stands_in_the_docs() {
     let mut text = metrics(&full_board()).text().unwrap();
     // Not every machine has these sensors; a phone has.
-    let battery = Battery { percent: Some(73), is_charging: None };
+    let battery = Battery { percent: Some(73), discharge_watts: Some(2.5), ..Battery::default() };
     let sensors = phone::sensor_families(&battery, Some(41.5));
     for family in sensors {
         if text.contains(&format!("# TYPE {} ", family.name())) {

@@ -15,6 +15,10 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     layout.field_if("Max Memory", phone.spec.max_memory.as_deref());
     layout.field_if("Min Battery", phone.spec.min_battery_percent.map(|percent| format!("{percent} %")));
     layout.field_if("Agent Version", status.agent_version);
+    let hardware = status.hardware.unwrap_or_default();
+    layout.field_if("Model", hardware.model);
+    layout.field_if("SoC", hardware.soc);
+    layout.field_if("System", hardware.system);
     layout.field_if("Backend", status.backend);
     layout.field_if("Device", status.device);
     layout.field_if("Ring Address", status.ring_address);

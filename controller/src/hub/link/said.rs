@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use polyphony_identity::is_dns_label;
-use polyphony_protocol::hub::{Heartbeat, Join};
+use polyphony_protocol::hub::{Hardware, Heartbeat, Join};
 use polyphony_protocol::version;
 
 /// What one heartbeat may list, and the length of its texts.
@@ -46,7 +46,9 @@ fn check_join(join: &Join) -> Result<(), String> {
     let texts =
         [&join.agent_version, &join.backend, &join.device, &join.numerics, &join.metrics_address, &join.instance];
     let speeds = join.speeds.iter().flat_map(|speed| [&speed.backend, &speed.device, &speed.numerics]);
-    if texts.into_iter().chain(speeds).chain(&join.kv_caches).any(|text| text.len() > MAX_TEXT) {
+    let Hardware { model, soc, system } = &join.hardware;
+    let names = [model, soc, system].into_iter().flatten();
+    if texts.into_iter().chain(speeds).chain(&join.kv_caches).chain(names).any(|text| text.len() > MAX_TEXT) {
         return Err(format!("a text of the join is over {MAX_TEXT} bytes: update the agent"));
     }
     if ![&join.metrics_address, &join.instance].into_iter().all(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))

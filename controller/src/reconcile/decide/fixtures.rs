@@ -163,6 +163,7 @@ impl World {
             version: version::CURRENT,
             phone: name.into(),
             agent_version: "1".into(),
+            hardware: Default::default(),
             ring_address: "127.0.0.1:1".into(),
             capacity_bytes: mib * MIB,
             allocatable_bytes: mib * MIB,

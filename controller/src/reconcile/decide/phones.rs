@@ -5,9 +5,9 @@ pub mod measured;
 use kube::ResourceExt;
 use polyphony_api::Phone;
 use polyphony_api::condition::{self, Statement, Truth};
-use polyphony_api::phone::{BackendSpeed, Memory, PhoneStatus};
+use polyphony_api::phone::{BackendSpeed, Hardware, Memory, PhoneStatus};
 use polyphony_api::quantity::format_bytes;
-use polyphony_protocol::hub::Join;
+use polyphony_protocol::hub::{self as protocol, Join};
 
 use super::story::{Severity, tell};
 use super::{Action, condition_time};
@@ -75,6 +75,9 @@ fn status_of(
 /// What the agent said when it joined.
 fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
     status.agent_version = Some(join.agent_version.clone());
+    let protocol::Hardware { model, soc, system } = join.hardware.clone();
+    let hardware = Hardware { model, soc, system };
+    status.hardware = (hardware != Hardware::default()).then_some(hardware);
     status.backend = Some(join.backend.clone());
     status.numerics = Some(join.numerics.clone());
     status.device = Some(join.device.clone());
@@ -82,7 +85,7 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
     status.metrics_address = Some(join.metrics_address.clone()).filter(|address| !address.is_empty());
     status.capacity = Some(Memory { memory: format_bytes(join.capacity_bytes) });
     status.allocatable = Some(Memory { memory: format_bytes(allocatable_bytes(phone, join.allocatable_bytes)) });
-    let speed = |speed: &polyphony_protocol::hub::Speed| BackendSpeed {
+    let speed = |speed: &protocol::Speed| BackendSpeed {
         name: speed.backend.clone(),
         device: speed.device.clone(),
         numerics: Some(speed.numerics.clone()).filter(|numerics| !numerics.is_empty()),

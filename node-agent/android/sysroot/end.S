@@ -1,0 +1,2 @@
+// What comes last: nothing.
+    .section .note.GNU-stack, "", %progbits

@@ -1,0 +1,183 @@
+//! Linux: what `/proc` and `/sys` say. Android's kernel says it in the same places, to those that may read them.
+
+use std::fs;
+use std::path::Path;
+
+use super::Battery;
+#[cfg(not(target_os = "android"))]
+use polyphony_protocol::hub::Hardware;
+
+/// The memory that this process can have at most, in bytes: this machine's, or less where a control group says so. `None`
+/// where the kernel does not tell.
+pub fn memory_bytes() -> Option<u64> {
+    let machine = of_memory("MemTotal:")?;
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(machine.min(group_limit(Path::new("/sys/fs/cgroup"), &group).unwrap_or(u64::MAX)))
+}
+
+/// The memory that all processes of the machine together could still take without driving others out, in bytes.
+pub fn available_bytes() -> Option<u64> {
+    of_memory("MemAvailable:")
+}
+
+fn of_memory(name: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+/// The least limit of a process's control group and those above it (cgroup v2, `memory.max`).
+fn group_limit(root: &Path, cgroup: &str) -> Option<u64> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limit = |group: &Path| fs::read_to_string(root.join(group).join("memory.max")).ok()?.trim().parse().ok();
+    Path::new(path).ancestors().filter_map(limit).min()
+}
+
+/// The battery, as Linux and Android show it.
+pub fn battery() -> Battery {
+    battery_in(Path::new("/sys/class/power_supply"))
+}
+
+fn battery_in(folder: &Path) -> Battery {
+    let supplies = fs::read_dir(folder).into_iter().flatten().flatten();
+    for supply in supplies {
+        let read = |name: &str| fs::read_to_string(supply.path().join(name)).ok().map(|text| text.trim().to_owned());
+        if read("type").as_deref() == Some("Battery") {
+            let number = |name: &str| read(name)?.parse::<f64>().ok();
+            let status = read("status");
+            // Millionths; some drivers count what flows out as negative.
+            let power = number("power_now").or_else(|| Some(number("current_now")? * number("voltage_now")? / 1e6));
+            return Battery {
+                percent: read("capacity").and_then(|text| text.parse().ok()).filter(|percent| *percent <= 100),
+                is_charging: status.as_ref().map(|status| status == "Charging" || status == "Full"),
+                // Tenths of a degree.
+                temperature_celsius: number("temp").map(|tenths| tenths / 10.0).filter(is_a_temperature),
+                discharge_watts: power
+                    .filter(|_| status.as_deref() == Some("Discharging"))
+                    .map(|millionths| millionths.abs() / 1e6)
+                    .filter(|watts| (0.0..MAX_WATTS).contains(watts)),
+            };
+        }
+    }
+    Battery::default()
+}
+
+/// More than any phone's battery gives: a driver that counts in another unit.
+const MAX_WATTS: f64 = 200.0;
+
+/// The hottest zone in degrees Celsius.
+pub fn temperature_celsius() -> Option<f64> {
+    temperature_in(Path::new("/sys/class/thermal"))
+}
+
+/// Sensors that are not there report nonsense.
+fn is_a_temperature(degrees: &f64) -> bool {
+    (1.0..150.0).contains(degrees)
+}
+
+fn temperature_in(folder: &Path) -> Option<f64> {
+    let zones = fs::read_dir(folder).into_iter().flatten().flatten();
+    let degrees = zones
+        .filter(|zone| zone.file_name().to_string_lossy().starts_with("thermal_zone"))
+        .filter_map(|zone| fs::read_to_string(zone.path().join("temp")).ok()?.trim().parse::<f64>().ok())
+        .map(|millidegrees| millidegrees / 1000.0)
+        .filter(is_a_temperature);
+    degrees.max_by(f64::total_cmp)
+}
+
+/// The machine by its maker's names: a board says them in its device tree, a PC in its firmware's tables.
+#[cfg(not(target_os = "android"))]
+pub(super) fn hardware() -> Hardware {
+    hardware_in(Path::new("/"))
+}
+
+#[cfg(not(target_os = "android"))]
+fn hardware_in(root: &Path) -> Hardware {
+    let read = |path: &str| {
+        let text = fs::read_to_string(root.join(path)).ok()?;
+        Some(text.trim_matches(|end: char| end == '\0' || end.is_whitespace()).to_owned())
+            .filter(|text| !text.is_empty())
+    };
+    let of_tables = || Some([read("sys/class/dmi/id/sys_vendor")?, read("sys/class/dmi/id/product_name")?].join(" "));
+    let release = read("etc/os-release");
+    let system = release.iter().flat_map(|text| text.lines()).find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    Hardware {
+        model: read("sys/firmware/devicetree/base/model").or_else(of_tables),
+        soc: read("sys/devices/soc0/machine").or_else(|| read("sys/devices/soc0/soc_id")),
+        system: system.map(|name| name.trim_matches('"').to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_control_group_counts_with_all_that_it_lies_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(folder.path().join(path)).unwrap();
+            fs::write(folder.path().join(path).join("memory.max"), text).unwrap();
+        };
+        write("lab/phone-1", "max\n");
+        write("lab", "4096\n");
+        assert_eq!(group_limit(folder.path(), "0::/lab/phone-1\n"), Some(4096));
+        write("lab/phone-1", "1024\n");
+        assert_eq!(group_limit(folder.path(), "1:cpu:/x\n0::/lab/phone-1\n"), Some(1024));
+        assert_eq!(group_limit(folder.path(), "0::/\n"), None);
+        assert_eq!(group_limit(folder.path(), ""), None);
+    }
+
+    #[test]
+    fn battery_and_heat_are_read_as_linux_shows_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("usb/type", "USB\n");
+        write("bat/type", "Battery\n");
+        write("bat/capacity", "73\n");
+        write("bat/status", "Discharging\n");
+        write("bat/temp", "312\n");
+        write("bat/current_now", "-650000\n");
+        write("bat/voltage_now", "4000000\n");
+        write("thermal_zone0/temp", "41500\n");
+        write("thermal_zone1/temp", "-273000\n");
+        write("thermal_zone2/temp", "38000\n");
+        let battery = Battery {
+            percent: Some(73),
+            is_charging: Some(false),
+            temperature_celsius: Some(31.2),
+            discharge_watts: Some(2.6),
+        };
+        assert_eq!(battery_in(folder.path()), battery);
+        write("bat/status", "Charging\n");
+        let charging = Battery { is_charging: Some(true), discharge_watts: None, ..battery };
+        assert_eq!(battery_in(folder.path()), charging, "what flows in is nobody's work");
+        assert_eq!(temperature_in(folder.path()), Some(41.5));
+        assert_eq!(battery_in(Path::new("/nonexistent")), Battery::default());
+    }
+
+    #[test]
+    fn a_machine_has_its_makers_names_where_the_system_tells_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(hardware_in(folder.path()), Hardware::default());
+        write("sys/class/dmi/id/sys_vendor", "Maker\n");
+        write("sys/class/dmi/id/product_name", "Desk 3\n");
+        write("etc/os-release", "ID=x\nPRETTY_NAME=\"Some Linux 12\"\n");
+        let desk = Hardware { model: Some("Maker Desk 3".into()), soc: None, system: Some("Some Linux 12".into()) };
+        assert_eq!(hardware_in(folder.path()), desk);
+        write("sys/firmware/devicetree/base/model", "Board 4\0");
+        write("sys/devices/soc0/machine", "SoC 5\n");
+        let board = Hardware { model: Some("Board 4".into()), soc: Some("SoC 5".into()), ..desk };
+        assert_eq!(hardware_in(folder.path()), board);
+    }
+}
