@@ -84,10 +84,10 @@ test-swiftshader: ## the kernels' tests on the Vulkan driver that Android's emul
 android: ## build the agent for Android (arm64-v8a, x86_64), by the NDK of ANDROID_NDK_HOME or else by Debian's compilers; slow the first time
 	@scripts/android.sh
 
-test-android: ## tests of rings with the agent of `make android` for PCs, on a stand-in for Android's C library, as root
+test-android: setup-tests ## tests of rings with the agent of `make android` for PCs, on a stand-in for Android's C library, as root
 	@scripts/test-android.sh x86_64
 
-test-android-arm: ## a test of rings with the one for phones, on the same and an emulator of a processor; slow
+test-android-arm: setup-tests ## a test of rings with the one for phones, on the same and an emulator of a processor; slow
 	@scripts/test-android.sh arm64-v8a
 
 check-android: ## would Android 7.0 and later load what `make android` built?

@@ -29,7 +29,12 @@ architecture_of() {
         *) printf 'android: no ABI is called %s: arm64-v8a or x86_64\n' "$1" >&2; exit 2 ;;
     esac
 }
-for abi in "${abis[@]}"; do architecture_of "$abi" >/dev/null; done
+for abi in "${abis[@]}"; do
+    architecture_of "$abi" >/dev/null
+    # An old one is not to be taken for what is made here.
+    rm -f -- "$base/$abi/polyphony-agent"
+done
+command -v readelf >/dev/null || { printf 'android: readelf is needed to look at what was built: it is in binutils\n' >&2; exit 1; }
 
 # Compilers by the names that the NDK gives them: ARCHITECTURE-linux-android24-clang, and llvm-ar.
 ndk_toolchain() {
@@ -99,8 +104,9 @@ else
     options+=(-Z "build-std=std,panic_unwind")
 fi
 
-# A folder of its own: another compiler would otherwise drive out what `make build` built.
+# A folder of its own: another compiler would otherwise drive out what `make build` built. Flags for all targets would put aside those below.
 export CARGO_TARGET_DIR=$base
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 for abi in "${abis[@]}"; do
     triple=$(architecture_of "$abi")-linux-android
     variable=${triple//-/_}
@@ -108,7 +114,7 @@ for abi in "${abis[@]}"; do
     export "CC_$variable=$compiler" "AR_$variable=$bin/llvm-ar" "CARGO_TARGET_${variable^^}_LINKER=$compiler"
     export "CARGO_TARGET_${variable^^}_RUSTFLAGS=-C link-arg=-Wl,-z,max-page-size=$PAGE"
     "${cargo[@]}" build "${options[@]}" --target "$triple"
+    scripts/check-android.sh "$base/$triple/release/polyphony-agent"
     mkdir -p "$base/$abi"
     cp "$base/$triple/release/polyphony-agent" "$base/$abi/polyphony-agent"
-    scripts/check-android.sh "$base/$abi/polyphony-agent"
 done

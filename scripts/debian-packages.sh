@@ -56,16 +56,18 @@ unpack_packages() {
     {
         printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$(debian_uri)" "$suite" >"$scratch/source.list" &&
             "${apt[@]}" update && (cd "$scratch/debs" && "${apt[@]}" download "$@") && mkdir -p "$folder" &&
-            find "$scratch/debs" -name '*.deb' -exec dpkg-deb --extract {} "$folder" \;
+            find "$scratch/debs" -name '*.deb' -print0 | xargs -0 -n 1 sh -c 'dpkg-deb --extract "$1" "$0" || exit 255' "$folder"
     } >"$scratch/log" 2>&1 || status=$?
+    # What is half there would be taken for the whole.
+    ((status == 0)) || rm -rf -- "$folder"
     # shellcheck disable=SC2034 # for whoever asked
     apt_said=$(tail -n 1 "$scratch/log")
     rm -rf -- "$scratch"
     return "$status"
 }
 
-# Where this machine has Debian from.
+# Where this machine has Debian from: others offer packages for it, too.
 debian_uri() {
-    # shellcheck disable=SC2016 # apt's variable
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 -E '/debian/?$'
+    # shellcheck disable=SC2016 # apt's variables
+    apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' | awk '$1 == "Debian" && !/security/ { print $2; exit }'
 }

@@ -1,7 +1,8 @@
 //! Speed of matrix times rows on the shapes of SmolLM2-135M, on every engine: nanoseconds a multiply-add, by the wall and of processor time,
 //! and 10^9 weight bytes a second.
 //!
-//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [ENGINE]…`; with `--json` one object a line. Engines are `cpu`, `cpu-2` (threads),
+//! `cargo run -p polyphony-kernels --example matvec_speed -- [--json] [--peer] [ENGINE]…`; with `--json` one object a line, with `--peer` the shape that
+//! llama.cpp's `test-backend-ops perf -o MUL_MAT` measures. Engines are `cpu`, `cpu-2` (threads),
 //! `cpu-int8`, `cpu-int8-2`, and `image` and `storage`, each also with `-int8`.
 
 #![allow(clippy::unwrap_used)]
@@ -13,7 +14,9 @@ use polyphony_kernels::vulkan::{Lanes, Options, VulkanEngine, WeightSource};
 use polyphony_kernels::{Arithmetic, Engine, EngineError, Matmul, Recording, WeightType};
 
 /// What is multiplied: name, type, outputs, inputs, times in a step.
-const SHAPES: [(&str, WeightType, usize, usize, usize); 8] = [
+type Shape = (&'static str, WeightType, usize, usize, usize);
+
+const SHAPES: [Shape; 8] = [
     ("query-key-value", WeightType::Q4_1, 960, 576, 30),
     ("attention-out", WeightType::Q4_1, 576, 576, 30),
     ("gate-up", WeightType::Q4_1, 3072, 576, 30),
@@ -25,6 +28,12 @@ const SHAPES: [(&str, WeightType, usize, usize, usize); 8] = [
     ("down", WeightType::Q6K, 768, 2048, 18),
 ];
 
+const OF_PEER: [Shape; 3] = [
+    ("peer's", WeightType::Q4_0, 4096, 14_336, 1),
+    ("peer's", WeightType::Q4K, 4096, 14_336, 1),
+    ("peer's", WeightType::Q8_0, 4096, 14_336, 1),
+];
+
 /// How long one shape is measured.
 const MEASURE_FOR: Duration = Duration::from_millis(250);
 
@@ -32,6 +41,7 @@ fn main() -> Result<(), EngineError> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (flags, names): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|word| word.starts_with("--"));
     let json = flags.iter().any(|flag| *flag == "--json");
+    let shapes = if flags.iter().any(|flag| *flag == "--peer") { &OF_PEER[..] } else { &SHAPES };
     let wanted = |name: &str| names.iter().any(|wanted| *wanted == name);
     let all = names.is_empty();
     for (name, threads, arithmetic) in [
@@ -41,7 +51,7 @@ fn main() -> Result<(), EngineError> {
         ("cpu-int8-2", 2, Arithmetic::Int8),
     ] {
         if all || wanted(name) {
-            measure(&mut CpuEngine::with_arithmetic(threads, arithmetic)?, name, json)?;
+            measure(&mut CpuEngine::with_arithmetic(threads, arithmetic)?, name, shapes, json)?;
         }
     }
     for (name, source, arithmetic) in [
@@ -52,27 +62,27 @@ fn main() -> Result<(), EngineError> {
     ] {
         let options = Options { source: Some(source), arithmetic, ..Options::default() };
         if all || wanted(name) {
-            measure(&mut VulkanEngine::new(options.clone())?, name, json)?;
+            measure(&mut VulkanEngine::new(options.clone())?, name, shapes, json)?;
         }
         for n_rows in [1, 2, 4] {
             if wanted(&format!("{name}-lanes")) {
                 let lanes = Some(Lanes { n_rows, workgroup: 32, n_splits: 1 });
                 let engine = format!("{name}-{n_rows}");
-                measure(&mut VulkanEngine::new(Options { lanes, ..options.clone() })?, &engine, json)?;
+                measure(&mut VulkanEngine::new(Options { lanes, ..options.clone() })?, &engine, shapes, json)?;
             }
         }
     }
     Ok(())
 }
 
-fn measure(engine: &mut dyn Engine, name: &str, json: bool) -> Result<(), EngineError> {
+fn measure(engine: &mut dyn Engine, name: &str, shapes: &[Shape], json: bool) -> Result<(), EngineError> {
     if !json {
         println!("{name}: {}", engine.device());
         let heads = ["matrix", "type", "rows", "first ms", "wall ns", "cpu ns", "GB/s"];
         let [matrix, weight_type, rows, first, wall, cpu, bytes] = heads;
         println!("  {matrix:<18}{weight_type:>6}{rows:>6}{first:>10}{wall:>10}{cpu:>10}{bytes:>8}");
     }
-    for (matrix, weight_type, n_out, n_in, times) in SHAPES {
+    for &(matrix, weight_type, n_out, n_in, times) in shapes {
         let n_bytes = weight_type.matrix_bytes(n_out, n_in).unwrap();
         // Scales of 2^-9 or so: what is multiplied does not matter as long as it is finite.
         let weight = engine.load_matrix(weight_type, n_out, n_in, &vec![0x18; n_bytes])?;

@@ -35,6 +35,12 @@ fn main() {
             });
         }
     }
+    one("32 phones × 80 uneven layers, prompts of 300, every link measured", |seed| {
+        let mut problem = farm(seed, 32, 80, Objective::Latency, true);
+        problem.demand.prompt = Some(Prompt { n_tokens: 300, chunk_tokens: 32, weight: 1.0 / 128.0 });
+        problem.model.layer_bytes.iter_mut().step_by(3).for_each(|bytes| *bytes += *bytes / 5);
+        problem
+    });
     one("7 phones × 24 layers, 64 sessions, every link measured", |seed| {
         let mut problem = farm(seed, 7, 24, Objective::Throughput, true);
         problem.demand.max_sessions = 64;

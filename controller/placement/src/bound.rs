@@ -26,7 +26,7 @@ const PRECISION: f64 = 1e-9;
 const PRECISION_OF_MANY: f64 = 1e-3;
 /// Paces of prompts that are asked about at most, and of so many phones.
 const MAX_PACES: usize = 200;
-const MAX_PACES_OF_MANY: usize = 16;
+const MAX_PACES_OF_MANY: usize = 40;
 
 /// Seconds a token that no objective is below; `known` is the objective of some plan, in seconds a token.
 pub(crate) fn lower_bound(costs: &Costs<'_>, known: f64) -> f64 {
@@ -44,6 +44,7 @@ pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
         return match costs.problem.demand.objective {
             Objective::Latency => paced(costs, known, MAX_PACES_OF_MANY, |pace| {
                 let round = many.round(f64::INFINITY, pace);
+                // What of the pace it needs it does not tell.
                 round.is_finite().then_some((round, pace))
             }),
             Objective::Throughput => halve(costs, known, PRECISION_OF_MANY, |limit| many.round(limit, f64::INFINITY)),
@@ -53,7 +54,7 @@ pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
     let mut knapsack = Knapsack::new(costs);
     if costs.problem.demand.objective == Objective::Latency {
         let round = dearest(&mut knapsack, &mut ways, f64::INFINITY, known);
-        if costs.pace_price() == 0.0 || round >= known {
+        if round >= known {
             return round;
         }
         return paced(costs, known, MAX_PACES, |pace| {
@@ -67,11 +68,12 @@ pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
     halve(costs, known, PRECISION, |limit| knapsack.solve(&ways, limit, f64::INFINITY).unwrap_or(f64::INFINITY))
 }
 
-/// The least objective of any pace of prompts; `round` is the shortest at a pace, and the pace that it has.
-fn paced(costs: &Costs<'_>, known: f64, most_asked: usize, round: impl FnMut(f64) -> Option<(f64, f64)>) -> f64 {
-    let price = costs.pace_price();
-    let slowest = if price > 0.0 { known / price } else { f64::INFINITY };
-    least((0.0, slowest), price, f64::INFINITY, most_asked, round).bound.min(known)
+/// The least objective of any pace of prompts, or `known`, where that is less; `round` is the shortest at a pace, and the pace that it has.
+fn paced(costs: &Costs<'_>, known: f64, most_asked: usize, mut round: impl FnMut(f64) -> Option<(f64, f64)>) -> f64 {
+    match costs.pace_price() {
+        0.0 => round(f64::INFINITY).map_or(f64::INFINITY, |(seconds, _)| seconds),
+        price => least((0.0, known / price), price, known, most_asked, round).bound,
+    }
 }
 
 /// The least objective that is no less than the slowest stage's limit and the round's share under that limit, which

@@ -13,6 +13,11 @@ use crate::problem::Objective;
 /// round ÷ shares); as the limit on the stages rises, the shortest round falls, so the best limit lies where
 /// the two meet, which a binary search over the possible stage times finds.
 pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Score)> {
+    best_cuts_below(costs, phones, f64::INFINITY)
+}
+
+/// The same, or None where the objective is not below `known`: to be asked of many orders.
+pub(crate) fn best_cuts_below(costs: &Costs<'_>, phones: &[usize], known: f64) -> Option<(Ring, Score)> {
     if phones.is_empty() || phones.len() > costs.n_layers {
         return None;
     }
@@ -24,13 +29,14 @@ pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Sc
         Objective::Latency => f64::INFINITY,
         Objective::Throughput => best_limit(costs, phones, hops)?,
     };
-    paced(costs, phones, |pace| Some(shortest(costs, phones, limit, pace * (1.0 + TIE))?.0))
+    paced(costs, phones, known, |pace| Some(shortest(costs, phones, limit, pace * (1.0 + TIE))?.0))
 }
 
-/// The best ring of all paces; `ends_within` are the ends of the shortest round with no stage over so many seconds for a chunk of a prompt.
+/// The best ring of all paces, or None where its objective is not below `known`; `ends_within` are the ends of the shortest round with no stage over so many seconds for a chunk of a prompt.
 fn paced(
     costs: &Costs<'_>,
     phones: &[usize],
+    known: f64,
     ends_within: impl Fn(f64) -> Option<Vec<usize>>,
 ) -> Option<(Ring, Score)> {
     let within = |pace: f64| {
@@ -43,7 +49,8 @@ fn paced(
         return within(f64::INFINITY);
     }
     let mut best: Option<(Ring, Score)> = None;
-    least((costs.slowest_chunk_wire(phones), f64::INFINITY), price, f64::INFINITY, usize::MAX, |pace| {
+    let limits = (costs.slowest_chunk_wire(phones), f64::INFINITY);
+    least(limits, price, known, usize::MAX, |pace| {
         let (ring, score) = within(pace)?;
         let rest = (score.round, costs.pace(&ring));
         if best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
@@ -81,9 +88,9 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
         let (sum, ends) = sums.remove(&n)?;
         (sum + hops).is_finite().then_some(ends)
     };
-    let scored = |limit: f64| paced(costs, phones, |_| shortest(limit, f64::INFINITY));
+    let scored = |limit: f64| paced(costs, phones, f64::INFINITY, |_| shortest(limit, f64::INFINITY));
     let limits = match costs.problem.demand.objective {
-        Objective::Latency => return paced(costs, phones, |pace| shortest(f64::INFINITY, pace)),
+        Objective::Latency => return paced(costs, phones, f64::INFINITY, |pace| shortest(f64::INFINITY, pace)),
         Objective::Throughput => {
             let stage = |(&phone, &(from, to)): (&usize, &(usize, usize))| {
                 (from..to).flat_map(move |a| (a + 1..=to).map(move |b| costs.stage_seconds(phone, a, b)))

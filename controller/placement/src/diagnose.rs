@@ -7,6 +7,9 @@ use crate::problem::Problem;
 /// A model of more bytes is a mistake, and sums of its parts might overflow.
 const LIMIT_BYTES: u64 = 1 << 60;
 
+/// What a second until the first token may count in seconds of one token at most: so much that nothing else counts.
+const MAX_PROMPT_WEIGHT: f64 = 1e6;
+
 /// What is wrong before any solver runs.
 pub(crate) fn refuse(problem: &Problem) -> Option<Infeasible> {
     let demand = &problem.demand;
@@ -24,9 +27,9 @@ pub(crate) fn refuse(problem: &Problem) -> Option<Infeasible> {
         return invalid("maxPhones", demand.max_phones.to_string(), &expected);
     }
     if let Some(weight) = demand.prompt.map(|prompt| prompt.weight)
-        && !(weight >= 0.0 && weight.is_finite())
+        && !(0.0..=MAX_PROMPT_WEIGHT).contains(&weight)
     {
-        return invalid("timeToFirstTokenWeight", weight.to_string(), "0 or more");
+        return invalid("prompt.weight", weight.to_string(), &format!("from 0 to {MAX_PROMPT_WEIGHT}"));
     }
     if problem.model.layer_bytes.is_empty() {
         return Some(Infeasible::NoLayers);

@@ -116,7 +116,7 @@ pub fn time_to_first_token_seconds(problem: &Problem, plan: &Plan, prompt_tokens
             return f64::INFINITY;
         };
         let phone = &problem.phones[here];
-        let per_token = f64::from(stage.holds.n_layers()) * phone.prefill_seconds_per_layer_per_token;
+        let per_token = f64::from(stage.holds.n_layers()) * phone.reading_seconds();
         let besides = phone.seconds_per_step + if stage.holds.embedding { phone.seconds_embedding } else { 0.0 };
         let chunk = |n_tokens: u32| besides + f64::from(n_tokens) * per_token;
         slowest = slowest.max(chunk(chunk_tokens));
@@ -126,9 +126,9 @@ pub fn time_to_first_token_seconds(problem: &Problem, plan: &Plan, prompt_tokens
         }
         if let Some(there) = plan.stages.get(at + 1).and_then(|next| index(&next.phone)) {
             let link = problem.links.between(here, there);
-            let bytes = |n_tokens: u32| problem.model.hop_bytes.saturating_mul(u64::from(n_tokens));
-            slowest = slowest.max(link.wire_seconds(bytes(chunk_tokens)));
-            last_pass += link.transfer_seconds(bytes(last_chunk));
+            let wire = link.wire_seconds(problem.model.hop_bytes);
+            slowest = slowest.max(f64::from(chunk_tokens) * wire);
+            last_pass += link.delay_seconds() + f64::from(last_chunk) * wire;
         }
     }
     last_pass + f64::from(n_chunks - 1) * slowest

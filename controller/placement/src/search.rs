@@ -5,8 +5,8 @@ mod counts;
 
 use std::collections::BTreeSet;
 
-use crate::costs::{Costs, MAX_TABLE, Ring, Score};
-use crate::cuts::best_cuts;
+use crate::costs::{Costs, MAX_TABLE, Ring, Score, TIE};
+use crate::cuts::{best_cuts, best_cuts_below};
 use counts::Counts;
 
 /// Rings tried at most: what bounds the search's time.
@@ -272,7 +272,8 @@ impl Search<'_, '_> {
         }
         let mut score = self.counts.best(phones, known)?;
         if !self.costs.has_even_layers {
-            score = best_cuts(self.costs, phones)?.1;
+            let known = known.map_or(f64::INFINITY, |known| known.objective * (1.0 + TIE));
+            score = best_cuts_below(self.costs, phones, known)?.1;
         }
         if self.best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
             self.best = Some((phones.to_vec(), score));

@@ -1,6 +1,7 @@
 //! Linux: what `/proc` and `/sys` say. Android's kernel says it in the same places, to those that may read them.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use super::Battery;
@@ -55,15 +56,15 @@ fn battery_in(folder: &Path) -> Battery {
                 discharge_watts: power
                     .filter(|_| status.as_deref() == Some("Discharging"))
                     .map(|millionths| millionths.abs() / 1e6)
-                    .filter(|watts| (0.0..MAX_WATTS).contains(watts)),
+                    .filter(|watts| WATTS.contains(watts)),
             };
         }
     }
     Battery::default()
 }
 
-/// More than any phone's battery gives: a driver that counts in another unit.
-const MAX_WATTS: f64 = 200.0;
+/// What a device that computes takes: beyond it a driver counts in another unit.
+const WATTS: Range<f64> = 0.05..200.0;
 
 /// The hottest zone in degrees Celsius.
 pub fn temperature_celsius() -> Option<f64> {
@@ -103,7 +104,10 @@ fn hardware_in(root: &Path) -> Hardware {
     let system = release.iter().flat_map(|text| text.lines()).find_map(|line| line.strip_prefix("PRETTY_NAME="));
     Hardware {
         model: read("sys/firmware/devicetree/base/model").or_else(of_tables),
-        soc: read("sys/devices/soc0/machine").or_else(|| read("sys/devices/soc0/soc_id")),
+        // Some have the chip's name in one, and a number or the board's name in the other.
+        soc: read("sys/devices/soc0/soc_id")
+            .filter(|id| id.parse::<u64>().is_err())
+            .or_else(|| read("sys/devices/soc0/machine")),
         system: system.map(|name| name.trim_matches('"').to_owned()),
     }
 }
@@ -154,6 +158,10 @@ mod tests {
             discharge_watts: Some(2.6),
         };
         assert_eq!(battery_in(folder.path()), battery);
+        for (current, expected) in [("650", None), ("650000", Some(2.6)), ("650000000", None)] {
+            write("bat/current_now", current);
+            assert_eq!(battery_in(folder.path()).discharge_watts, expected, "{current} in another unit is nothing");
+        }
         write("bat/status", "Charging\n");
         let charging = Battery { is_charging: Some(true), discharge_watts: None, ..battery };
         assert_eq!(battery_in(folder.path()), charging, "what flows in is nobody's work");
@@ -177,7 +185,10 @@ mod tests {
         assert_eq!(hardware_in(folder.path()), desk);
         write("sys/firmware/devicetree/base/model", "Board 4\0");
         write("sys/devices/soc0/machine", "SoC 5\n");
+        write("sys/devices/soc0/soc_id", "457\n");
         let board = Hardware { model: Some("Board 4".into()), soc: Some("SoC 5".into()), ..desk };
         assert_eq!(hardware_in(folder.path()), board);
+        write("sys/devices/soc0/soc_id", "SoC 6\n");
+        assert_eq!(hardware_in(folder.path()), Hardware { soc: Some("SoC 6".into()), ..board });
     }
 }

@@ -88,6 +88,7 @@ fn row(name: &str, family: &Family) -> String {
         ("seconds", "s"),
         ("bytes", "B"),
         ("celsius", "°C"),
+        ("watts", "W"),
         ("ratio", "0 to 1"),
         ("gflops", "10⁹/s"),
     ];

@@ -28,6 +28,12 @@ pub(super) fn recognise(mut join: Join) -> Result<Join, String> {
     check_join(&join)?;
     join.speeds.truncate(MAX_SPEEDS);
     join.kv_caches.truncate(MAX_KV_CACHES);
+    // For people, in words of makers that no agent chooses.
+    let Hardware { model, soc, system } = &mut join.hardware;
+    for name in [model, soc, system].into_iter().flatten() {
+        name.retain(|character| !character.is_control());
+        shorten(name);
+    }
     Ok(join)
 }
 
@@ -46,9 +52,7 @@ fn check_join(join: &Join) -> Result<(), String> {
     let texts =
         [&join.agent_version, &join.backend, &join.device, &join.numerics, &join.metrics_address, &join.instance];
     let speeds = join.speeds.iter().flat_map(|speed| [&speed.backend, &speed.device, &speed.numerics]);
-    let Hardware { model, soc, system } = &join.hardware;
-    let names = [model, soc, system].into_iter().flatten();
-    if texts.into_iter().chain(speeds).chain(&join.kv_caches).chain(names).any(|text| text.len() > MAX_TEXT) {
+    if texts.into_iter().chain(speeds).chain(&join.kv_caches).any(|text| text.len() > MAX_TEXT) {
         return Err(format!("a text of the join is over {MAX_TEXT} bytes: update the agent"));
     }
     if ![&join.metrics_address, &join.instance].into_iter().all(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
@@ -114,6 +118,15 @@ mod tests {
 
     use super::super::super::fixtures::join;
     use super::*;
+
+    #[test]
+    fn a_makers_words_are_cut_and_keep_nobody_out() {
+        let hardware =
+            Hardware { model: Some("A \u{1b}[31mphone\n".into()), soc: Some("ä".repeat(MAX_TEXT)), system: None };
+        let kept = recognise(Join { hardware, ..join("phone-1") }).unwrap().hardware;
+        assert_eq!((kept.model.as_deref(), kept.system), (Some("A [31mphone"), None));
+        assert_eq!(kept.soc.map(|soc| soc.chars().count()), Some(MAX_TEXT / 4));
+    }
 
     #[test]
     fn a_heartbeat_is_kept_within_bounds() {

@@ -28,6 +28,8 @@ pub struct Scene {
     pub imbalanced_seconds: Option<i64>,
     /// The objective of the serving plan, by what is measured now.
     pub serving_seconds: f64,
+    /// Whether that has the reading of prompts in it, beside the tokens of answers.
+    pub counts_prompts: bool,
     /// The best that layers which stand by can do.
     pub shift: Option<Offer>,
     /// The best of all plans.
@@ -91,11 +93,12 @@ pub fn weigh(scene: &Scene) -> Judgement {
         (None, None) => None,
     };
     let percent = scene.rules.minimum_gain_percent;
+    let more = if scene.counts_prompts { "faster answers, with their prompts," } else { "more tokens/s" };
     let Some((which, offer)) = best else {
-        let message = format!("no other plan promises {percent} % more tokens/s by what is measured now");
+        let message = format!("no other plan promises {percent} % {more} by what is measured now");
         return rest(Truth::True, "NoGain", message);
     };
-    let promised = format!("another plan promises {:.0} % more tokens/s by what is measured now", gain(offer) * 100.0);
+    let promised = format!("another plan promises {:.0} % {more} by what is measured now", gain(offer) * 100.0);
     if !offer.fits {
         let message =
             format!("{promised}, but the phones have no room for it beside the serving one: free some memory");
@@ -129,6 +132,7 @@ mod tests {
             moves: 0,
             imbalanced_seconds: Some(5),
             serving_seconds: 0.100,
+            counts_prompts: false,
             shift: offer(0.070),
             whole: offer(0.068),
         }

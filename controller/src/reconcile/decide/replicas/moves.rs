@@ -107,6 +107,7 @@ impl<'a> Round<'a, '_> {
             moves: if is_published { 0 } else { moves(serving) },
             imbalanced_seconds: self.imbalanced_seconds(serving),
             serving_seconds: priced.objective_value,
+            counts_prompts: self.deployment.spec.prompt_tokens.is_some(),
             shift: shifted.as_ref().map(|plan| offer(plan, &settled, true)),
             whole: whole.as_ref().map(|whole| offer(&whole.plan, &whole.asked, whole.fits)),
         };
