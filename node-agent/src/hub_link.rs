@@ -163,7 +163,7 @@ impl HubLink {
             let mut link = self.wire.dial(&self.address, &self.papers.hub(), HANDSHAKE).await?;
             // What has come until now is void too. What comes from here on may be of a session that the host begins as soon as it has read the join.
             self.outgoing.clear();
-            link.writer.write(&Frame::ToHub(ToHub::Join(self.join.clone()))).await?;
+            link.writer.write(&Frame::ToHub(ToHub::Join(self.join.clone().into()))).await?;
             match link.reader.next_within(HANDSHAKE).await? {
                 Frame::ToAgent(ToAgent::Welcome(welcome)) => return Ok((link, welcome)),
                 Frame::ToAgent(ToAgent::Refused { reason, remedy }) => {

@@ -93,6 +93,7 @@ impl Eq for Interval {}
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// Steps of a staircase: what a limit of so much allows.

@@ -137,7 +137,7 @@ impl Scene {
 
     /// Why a phone of that name gets no link, and what could help.
     async fn refusal(&self, wire: &Wire, name: &str) -> (String, Remedy) {
-        match self.ask(wire, ToHub::Join(join(name))).await.1 {
+        match self.ask(wire, ToHub::Join(join(name).into())).await.1 {
             ToAgent::Refused { reason, remedy } => (reason, remedy),
             other => panic!("{other:?}"),
         }
@@ -174,7 +174,7 @@ async fn connections_that_do_not_join_take_no_phones_place() {
     let mut byte = [0];
     assert_eq!(tokio::time::timeout(DEADLINE, first.read(&mut byte)).await.unwrap().unwrap_or(0), 0);
     let device = scene.device(phone("a"), Some("a"));
-    let (_link, answer) = scene.ask(&device, ToHub::Join(join("a"))).await;
+    let (_link, answer) = scene.ask(&device, ToHub::Join(join("a").into())).await;
     assert!(matches!(answer, ToAgent::Welcome(_)), "{answer:?}");
     assert!(scene.registry.last_heard("a").is_some());
 }
@@ -196,7 +196,7 @@ async fn a_link_is_for_who_has_the_name_and_the_key_that_its_phone_records() {
     }
     let nobody = wire(Security::Joining);
     let mut link = nobody.dial(&scene.address, &Whom::Pinned(scene.authority.ca_hash()), DEADLINE).await.unwrap();
-    link.writer.write(&Frame::ToHub(ToHub::Join(join("a")))).await.unwrap();
+    link.writer.write(&Frame::ToHub(ToHub::Join(join("a").into()))).await.unwrap();
     let answer = link.reader.next_within(DEADLINE).await.unwrap();
     let Frame::ToAgent(ToAgent::Refused { reason, remedy: Remedy::Enrol }) = answer else { panic!("{answer:?}") };
     assert!(reason.contains("no certificate"), "{reason}");
@@ -206,7 +206,7 @@ async fn a_link_is_for_who_has_the_name_and_the_key_that_its_phone_records() {
 async fn a_phone_that_is_deleted_is_shown_out_at_once() {
     let scene = Scene::open(Duration::from_secs(3600), false).await;
     let device = scene.device(phone("a"), Some("a"));
-    let (mut link, answer) = scene.ask(&device, ToHub::Join(join("a"))).await;
+    let (mut link, answer) = scene.ask(&device, ToHub::Join(join("a").into())).await;
     assert!(matches!(answer, ToAgent::Welcome(_)), "{answer:?}");
     scene.record("a", None);
     let ended = async { while link.reader.next().await.is_ok() {} };
@@ -225,7 +225,7 @@ async fn a_certificate_that_runs_out_ends_its_link_unless_it_is_renewed_and_is_r
     };
     let credentials = Credentials::new(&key, &papers("a"), Clock::system()).unwrap();
     let device = wire(Security::mutual(&credentials, Audience::Certified).unwrap());
-    let (mut link, _) = scene.ask(&device, ToHub::Join(join("a"))).await;
+    let (mut link, _) = scene.ask(&device, ToHub::Join(join("a").into())).await;
     let mut n_renewed = 0;
     let until = Instant::now() + Duration::from_secs(4);
     // Renewed, it stays beyond the end of the certificate that it came with.
@@ -246,7 +246,7 @@ async fn a_certificate_that_runs_out_ends_its_link_unless_it_is_renewed_and_is_r
     let ToAgent::Enrolled(enrolled) = answer else { panic!("{answer:?}") };
     let renewed = polyphony_identity::Papers::from_pem(&enrolled.chain, &enrolled.roots).unwrap();
     credentials.replace(&key, &renewed).unwrap();
-    let (_link, answer) = scene.ask(&device, ToHub::Join(join("a"))).await;
+    let (_link, answer) = scene.ask(&device, ToHub::Join(join("a").into())).await;
     assert!(matches!(answer, ToAgent::Welcome(_)), "{answer:?}");
     scene.record("a", None);
     let (_, answer) = scene.ask(&device, ToHub::Renew { request: key.request().unwrap() }).await;
@@ -267,7 +267,7 @@ async fn a_phone_whose_frame_is_long_under_way_is_heard() {
         tokio::time::timeout(DEADLINE, heard).await.unwrap();
         registry.last_heard("a")
     };
-    let [joins, beats] = [ToHub::Join(join("a")), ToHub::Heartbeat(Heartbeat::default())].map(|said| {
+    let [joins, beats] = [ToHub::Join(join("a").into()), ToHub::Heartbeat(Heartbeat::default())].map(|said| {
         let mut bytes = BytesMut::new();
         encode(&Frame::ToHub(said), &mut bytes);
         bytes

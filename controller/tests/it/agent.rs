@@ -112,7 +112,7 @@ impl Device {
     /// What the hub answers to a join.
     pub async fn ask(&self, join: Join) -> (Connection, ToAgent) {
         let mut link = self.dial().await;
-        link.writer.write(&Frame::ToHub(ToHub::Join(join))).await.unwrap();
+        link.writer.write(&Frame::ToHub(ToHub::Join(join.into()))).await.unwrap();
         match link.reader.next_within(DEADLINE).await.unwrap() {
             Frame::ToAgent(answer) => (link, answer),
             other => panic!("neither welcome nor refusal: {other:?}"),

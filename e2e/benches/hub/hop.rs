@@ -214,7 +214,7 @@ impl Scene {
     }
 
     async fn relayed(&self) -> Result<(Connection, Connection)> {
-        let mut link = self.knock(&self.b, ToHub::Join(said_of("b"))).await?;
+        let mut link = self.knock(&self.b, ToHub::Join(said_of("b").into())).await?;
         let mut calling = self.knock(&self.a, ToHub::Call { phone: "b".into() }).await?;
         let call = loop {
             match link.reader.next_within(DEADLINE).await? {

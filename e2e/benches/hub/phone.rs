@@ -90,7 +90,7 @@ impl Phone {
     async fn join(&self, hub: &str) -> Result<Connection, LinkError> {
         let mut link =
             self.wire.dial(hub, &Whom::Hub(Name::of_controller(Role::Hub, DEFAULT_DOMAIN)), DEADLINE).await?;
-        link.writer.write(&Frame::ToHub(ToHub::Join(said_of(&self.name)))).await?;
+        link.writer.write(&Frame::ToHub(ToHub::Join(said_of(&self.name).into()))).await?;
         match link.reader.next_within(DEADLINE).await? {
             Frame::ToAgent(ToAgent::Welcome(_)) => Ok(link),
             other => Err(LinkError::unexpected(&other, "a welcome")),

@@ -22,7 +22,7 @@ pub enum ToHub {
         request: String,
     },
     /// First on the link.
-    Join(Join),
+    Join(Box<Join>),
     /// First on a connection of its own: once it is accepted, bytes go to that phone and come from it, and no more frames are said.
     Call {
         /// The phone that is to be reached.

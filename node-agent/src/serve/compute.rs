@@ -26,7 +26,6 @@ pub struct Compute {
 }
 
 /// What the thread hears.
-#[expect(clippy::large_enum_variant, reason = "nearly every call is an event: a box for each would save nothing")]
 pub(super) enum Call {
     Attach(AttachmentId, Box<Attachment>),
     Stage(PlanGeneration, Event),

@@ -172,7 +172,7 @@ impl Hub {
         let (read, writer) = tokio::io::split(stream);
         let mut reader = FrameReader::metered(read, Bounds::default());
         let Frame::ToHub(ToHub::Join(join)) = reader.next_within(PATIENCE).await.unwrap() else { panic!("no join") };
-        Joined { join, reader, writer: Writer { stream: writer, minor: version.minor } }
+        Joined { join: *join, reader, writer: Writer { stream: writer, minor: version.minor } }
     }
 
     pub async fn send_welcome(&self, joined: &mut Joined, version: ProtocolVersion) {

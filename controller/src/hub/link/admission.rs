@@ -47,7 +47,7 @@ pub(super) struct Newcomer {
 pub(super) async fn admit(hub: &Hub, caller: Caller, places: Arc<Semaphore>) -> Result<Admitted, LinkEnd> {
     let mut connection = caller.meet(HANDSHAKE_DEADLINE).await?;
     let join = match connection.reader.next_within(HANDSHAKE_DEADLINE).await? {
-        Frame::ToHub(ToHub::Join(join)) => join,
+        Frame::ToHub(ToHub::Join(join)) => *join,
         Frame::ToHub(ToHub::Enrol(enrol)) => {
             let papers = hub.registrar.enrol(&enrol).await.map_err(|reason| (reason, Remedy::Person));
             return Err(answer(&mut connection.writer, papers).await);

@@ -114,6 +114,7 @@ fn shorten(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use polyphony_protocol::hub::{BackendFault, LinkReport, SegmentPhase, SegmentReport, Speed};
 
     use super::super::super::fixtures::join;

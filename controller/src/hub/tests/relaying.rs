@@ -49,7 +49,7 @@ impl Scene {
     }
 
     async fn link(&self, device: &Wire, name: &str) -> Connection {
-        let (link, answer) = self.ask(device, ToHub::Join(join(name))).await;
+        let (link, answer) = self.ask(device, ToHub::Join(join(name).into())).await;
         assert!(matches!(answer, ToAgent::Welcome(_)), "{answer:?}");
         link
     }
