@@ -7,6 +7,8 @@ mod counting;
 mod encoder_decoder;
 #[path = "it/ends.rs"]
 mod ends;
+#[path = "it/engines.rs"]
+mod engines;
 #[path = "it/exposition.rs"]
 mod exposition;
 #[path = "it/families.rs"]

@@ -1,10 +1,9 @@
 //! The engines under test.
 
-use std::sync::Mutex;
-
 use polyphony_kernels::cpu::CpuEngine;
+use polyphony_kernels::lending::Lender;
 use polyphony_kernels::vulkan::{Options, VulkanEngine, WeightSource};
-use polyphony_kernels::{Arithmetic, Around, Engine, EngineError, Recording};
+use polyphony_kernels::{Arithmetic, Engine, EngineError};
 
 /// Every engine that this machine can open: the processor with one and with three threads, Vulkan with every source of weights.
 pub fn engines() -> Vec<Box<dyn Engine>> {
@@ -48,57 +47,22 @@ pub fn new_vulkan(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
 
 /// As [`vulkan`] with an arithmetic of choice.
 pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
+    static LENDER: Lender<(Arithmetic, WeightSource, Option<bool>)> = Lender::new();
     let engine = |(source, is_software)| {
-        let kind = (arithmetic, source, is_software);
-        let idle = {
-            let mut idle = IDLE.lock().unwrap();
-            let at = idle.iter().position(|(of, _)| *of == kind);
-            at.map(|at| idle.swap_remove(at).1)
-        };
         let options = Options { source: Some(source), arithmetic, is_software, ..Options::default() };
-        let engine = idle.or_else(|| vulkan_as(options))?;
-        let run = |engine: &mut dyn Engine, recording: &Recording| engine.run(recording);
-        Some(Box::new(Around { engine: Lent { kind, engine: Some(engine) }, run }) as _)
+        here(LENDER.lend((arithmetic, source, is_software), || Ok(Box::new(VulkanEngine::new(options)?))))
     };
     KINDS.into_iter().map_while(engine).collect()
 }
 
-type Kind = (Arithmetic, WeightSource, Option<bool>);
-
-/// Engines that one test has done with: they have the pipelines that another would wait for, and whatever the first has left in them.
-static IDLE: Mutex<Vec<(Kind, VulkanEngine)>> = Mutex::new(Vec::new());
-/// Bytes from which on an engine is not kept.
-const MOST_BYTES: u64 = 256 << 20;
-
-struct Lent {
-    kind: Kind,
-    engine: Option<VulkanEngine>,
-}
-
-impl AsRef<dyn Engine> for Lent {
-    fn as_ref(&self) -> &(dyn Engine + 'static) {
-        self.engine.as_ref().unwrap()
-    }
-}
-
-impl AsMut<dyn Engine> for Lent {
-    fn as_mut(&mut self) -> &mut (dyn Engine + 'static) {
-        self.engine.as_mut().unwrap()
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let engine = self.engine.take().unwrap();
-        if !std::thread::panicking() && engine.bytes_used() < MOST_BYTES {
-            IDLE.lock().unwrap().push((self.kind, engine));
-        }
-    }
-}
-
-/// A Vulkan engine; none, said aloud, where there is no adapter. An adapter that does not open is a failure.
+/// A Vulkan engine of one's own.
 pub fn vulkan_as(options: Options) -> Option<VulkanEngine> {
-    match VulkanEngine::new(options) {
+    here(VulkanEngine::new(options))
+}
+
+/// What was opened; none, said aloud, where there is no adapter. An adapter that does not open is a failure.
+fn here<E>(opened: Result<E, EngineError>) -> Option<E> {
+    match opened {
         Ok(engine) => Some(engine),
         Err(error @ EngineError::NoAdapter { .. }) => {
             polyphony_skip::skipped(error);

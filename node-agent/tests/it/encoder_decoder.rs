@@ -12,6 +12,7 @@ use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use serde::Deserialize;
 
+use crate::engines::open;
 use crate::golden::{CPU, VULKAN, vulkan_is_here};
 
 #[derive(Deserialize)]
@@ -55,7 +56,7 @@ pub struct Graph {
 
 impl Graph {
     pub fn load(cuts: &[u32], backend: Backend, rounding: impl Into<Rounding>) -> Self {
-        Self::load_on(&folder().join("t5.gguf"), cuts, || polyphony_kernels::open(backend, None).unwrap(), rounding)
+        Self::load_on(&folder().join("t5.gguf"), cuts, || open(backend).unwrap(), rounding)
     }
 
     /// As [`Graph::load`], of another file, on engines that `open` opens.

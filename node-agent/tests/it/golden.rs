@@ -10,6 +10,8 @@ use polyphony_protocol::ActivationType;
 use polyphony_protocol::activation::{decode_rows, encode_rows};
 use serde::Deserialize;
 
+use crate::engines::open;
+
 #[derive(Deserialize)]
 pub struct Golden {
     pub cases: Vec<Case>,
@@ -43,7 +45,7 @@ pub struct Ring {
 impl Ring {
     /// A type of hidden states alone means that keys and values are kept as they are computed.
     pub fn load(path: &Path, cuts: &[u32], backend: Backend, rounding: impl Into<Rounding>) -> Self {
-        Self::load_on(path, cuts, || polyphony_kernels::open(backend, None).unwrap(), rounding)
+        Self::load_on(path, cuts, || open(backend).unwrap(), rounding)
     }
 
     /// As [`Ring::load`], on engines that `open` opens.
@@ -125,7 +127,7 @@ pub fn tiny_models() -> Vec<PathBuf> {
 
 /// Whether there is a Vulkan device; says so aloud where there is none. One that is there and does not open is a failure.
 pub fn vulkan_is_here() -> bool {
-    match polyphony_kernels::open(VULKAN, None) {
+    match open(VULKAN) {
         Ok(_) => true,
         Err(error @ EngineError::NoAdapter { .. }) => {
             polyphony_skip::skipped(error);

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use bytes::BytesMut;
 use clap::Parser;
-use polyphony_agent::agent;
+use polyphony_agent::agent::{self, Terms};
 use polyphony_agent::flags::Flags;
 use polyphony_agent::identity::Identity;
 use polyphony_doorway::{Doorway, Limits};
@@ -141,7 +141,7 @@ impl Hub {
         let arguments = ["polyphony-agent", "--name", name, "--hub", &hub, "--memory", "64Mi", "--data-dir", "."];
         let mut flags = Flags::parse_from(arguments.into_iter().chain(more.iter().copied()));
         flags.data_dir = folder;
-        tokio::spawn(agent::run_until(flags, self.stop.clone()));
+        tokio::spawn(agent::run(flags, Terms::until(self.stop.clone())));
     }
 
     /// Takes in an agent that has lost its link.

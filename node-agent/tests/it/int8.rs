@@ -7,6 +7,7 @@ use polyphony_kernels::cpu::order::Order;
 use polyphony_kernels::{Engine, Matmul, Recording, WeightType};
 use polyphony_model::{Manifest, TensorEntry, TensorReader};
 
+use crate::engines::open;
 use crate::golden::{CPU_INT8, VULKAN_INT8, golden_folder, vulkan_is_here};
 
 const N_ROWS: usize = 5;
@@ -36,9 +37,9 @@ fn products(engine: &mut dyn Engine, tensor: &TensorEntry, bytes: &[u8]) -> Vec<
 #[test]
 fn every_quantised_matrix_of_every_golden_file_has_the_products_of_the_oracle() {
     // Each beside the oracle whose order of sums it has.
-    let mut engines = vec![(polyphony_kernels::open(CPU_INT8, None).unwrap(), Order::Processor)];
+    let mut engines = vec![(open(CPU_INT8).unwrap(), Order::Processor)];
     if vulkan_is_here() {
-        engines.push((polyphony_kernels::open(VULKAN_INT8, None).unwrap(), Order::Vulkan));
+        engines.push((open(VULKAN_INT8).unwrap(), Order::Vulkan));
     }
     let oracle = |order| CpuEngine::int8_reference(order).unwrap();
     let mut engines: Vec<_> = engines.into_iter().map(|(engine, order)| (engine, oracle(order))).collect();

@@ -7,6 +7,7 @@ use polyphony_kernels::{Backend, KvType, Row};
 use polyphony_model::{Holds, LayerRange, Manifest, TensorReader};
 use polyphony_protocol::ActivationType;
 
+use crate::engines::open;
 use crate::golden::{CPU, VULKAN, vulkan_is_here};
 
 fn load(backend: Backend, layers: LayerRange) -> Segment {
@@ -18,7 +19,7 @@ fn load_of(model: &str, backend: Backend, layers: LayerRange, kv_type: KvType) -
     let manifest = Manifest::build(&path).unwrap();
     let holds = Holds { layers, ..Holds::all(manifest.hyperparameters.n_layers) };
     let capacity = Capacity { n_slots: 3, n_positions: 32, max_rows: 8 };
-    let engine = polyphony_kernels::open(backend, None).unwrap();
+    let engine = open(backend).unwrap();
     let rounding = Rounding { activation_type: ActivationType::F16, kv_type };
     Segment::load::<SegmentError, _>(engine, &manifest, holds, capacity, rounding, |tensor| {
         Ok(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())

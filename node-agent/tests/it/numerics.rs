@@ -6,6 +6,7 @@ use polyphony_protocol::ActivationType;
 use sha2::{Digest, Sha256};
 
 use crate::encoder_decoder::{self, Graph};
+use crate::engines::open;
 use crate::golden::{CPU, CPU_INT8, Ring, VULKAN, VULKAN_INT8, golden, golden_folder, vulkan_is_here};
 
 /// Steps of each model.
@@ -129,7 +130,7 @@ fn keeps_others(backend: Backend) -> Option<String> {
 
 /// The name of a class, whatever the width of a software driver's vectors.
 fn class_of(backend: Backend) -> String {
-    let class = polyphony_kernels::open(backend, None).unwrap().numerics();
+    let class = open(backend).unwrap().numerics();
     ["-128-bits", "-256-bits", "-512-bits"].iter().fold(class, |class, width| class.replace(width, ""))
 }
 

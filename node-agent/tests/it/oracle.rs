@@ -11,6 +11,7 @@ use polyphony_model::Manifest;
 use polyphony_protocol::ActivationType;
 
 use crate::encoder_decoder::Graph;
+use crate::engines::open;
 use crate::golden::{CPU_INT8, CPU_INT8_THREE, Ring, VULKAN_INT8, tiny_models, vulkan_is_here};
 
 /// More than a block of positions of attention on Vulkan, and than any window.
@@ -62,7 +63,7 @@ fn others(order: Order, backends: &[Backend]) -> Vec<String> {
             let rounding = Rounding { activation_type: ActivationType::F32, kv_type };
             let expected = bits(&path, &[], &|| Box::new(CpuEngine::int8_reference(order).unwrap()), rounding);
             for backend in backends {
-                let found = bits(&path, &[], &|| polyphony_kernels::open(*backend, None).unwrap(), rounding);
+                let found = bits(&path, &[], &|| open(*backend).unwrap(), rounding);
                 assert_eq!(found.len(), expected.len());
                 let n_others = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
                 if n_others > 0 {
@@ -86,7 +87,7 @@ fn logits_of_8_bits_are_the_oracles_to_the_bit_on_vulkan() {
         return;
     }
     let others = others(Order::Vulkan, &[VULKAN_INT8]);
-    if polyphony_kernels::open(VULKAN_INT8, None).unwrap().numerics().contains("llvmpipe") {
+    if open(VULKAN_INT8).unwrap().numerics().contains("llvmpipe") {
         assert_eq!(others, Vec::<String>::new());
     } else {
         eprintln!("note: this driver has bits of its own: {others:#?}");

@@ -5,6 +5,7 @@ use polyphony_kernels::{Backend, KvType};
 use polyphony_model::Manifest;
 use polyphony_protocol::ActivationType;
 
+use crate::engines::open;
 use crate::golden::{CPU, CPU_INT8, VULKAN, VULKAN_INT8, tiny_models, vulkan_is_here};
 use crate::oracle::bits;
 
@@ -25,11 +26,11 @@ fn give_the_same_bits(backend: Backend) {
     let rounding = Rounding { activation_type: ActivationType::F16, kv_type: KvType::F16 };
     let (models, mut others, mut n_cuts) = (tiny_models(), Vec::new(), 0);
     for path in &models {
-        let open = || polyphony_kernels::open(backend, None).unwrap();
-        let whole = bits(path, &[], &open, rounding);
+        let engine = || open(backend).unwrap();
+        let whole = bits(path, &[], &engine, rounding);
         for cuts in cuts(Manifest::build(path).unwrap().hyperparameters.n_layers) {
             n_cuts += 1;
-            if bits(path, &cuts, &open, rounding) != whole {
+            if bits(path, &cuts, &engine, rounding) != whole {
                 others.push(format!("{}, cut at {cuts:?}", path.display()));
             }
         }
