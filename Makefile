@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-android test-android-arm test-arm test-swiftshader check android check-android check-chart docs-fields fmt clippy docs
+.PHONY: apk bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-android test-android-arm test-app test-arm test-swiftshader check android check-android check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -89,6 +89,12 @@ test-android: setup-tests ## tests of rings with the agent of `make android` for
 
 test-android-arm: setup-tests ## a test of rings with the one for phones, on the same and an emulator of a processor; slow
 	@scripts/test-android.sh arm64-v8a
+
+apk: ## pack the Android app with what `make android` built, and look at what came of it; never run on a phone yet
+	@scripts/apk.sh
+
+test-app: setup-tests build ## the app's agent as Java calls it, from a real Java machine, which is not Android's; as root
+	@scripts/test-app.sh
 
 check-android: ## would Android 7.0 and later load what `make android` built?
 	@scripts/check-android.sh

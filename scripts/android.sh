@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Android: builds the agent for phones (arm64-v8a) and for emulators on a PC (x86_64), with all optimisations and stripped, as
-# target/android/ABI/polyphony-agent, and holds them to what Android 7.0 asks of a program (scripts/check-android.sh).
+# Android: builds the agent for phones (arm64-v8a) and for emulators on a PC (x86_64), with all optimisations and stripped, as a program,
+# target/android/ABI/polyphony-agent, and as the app's library, libpolyphony_app.so beside it, and holds both to what Android 7.0 asks of them
+# (scripts/check-android.sh).
 #
 #   scripts/android.sh [ABI…]
 #
@@ -32,7 +33,7 @@ architecture_of() {
 for abi in "${abis[@]}"; do
     architecture_of "$abi" >/dev/null
     # An old one is not to be taken for what is made here.
-    rm -f -- "$base/$abi/polyphony-agent"
+    rm -f -- "$base/$abi/"{polyphony-agent,libpolyphony_app.so}
 done
 command -v readelf >/dev/null || { printf 'android: readelf is needed to look at what was built: it is in binutils\n' >&2; exit 1; }
 
@@ -90,7 +91,7 @@ debian_toolchain() {
     "$toolchain/bin/llvm-ar" q "$libraries/libunwind.a" "$sysroot/unwind.o"
 }
 
-options=(--locked --release --package polyphony-agent --bin polyphony-agent --config 'profile.release.strip="symbols"')
+options=(--locked --release --package polyphony-agent --package polyphony-app --bins --lib --config 'profile.release.strip="symbols"')
 cargo=(cargo)
 if [[ -n ${ANDROID_NDK_HOME:-} ]]; then
     bin=$(ndk_toolchain)
@@ -114,7 +115,9 @@ for abi in "${abis[@]}"; do
     export "CC_$variable=$compiler" "AR_$variable=$bin/llvm-ar" "CARGO_TARGET_${variable^^}_LINKER=$compiler"
     export "CARGO_TARGET_${variable^^}_RUSTFLAGS=-C link-arg=-Wl,-z,max-page-size=$PAGE"
     "${cargo[@]}" build "${options[@]}" --target "$triple"
-    scripts/check-android.sh "$base/$triple/release/polyphony-agent"
     mkdir -p "$base/$abi"
-    cp "$base/$triple/release/polyphony-agent" "$base/$abi/polyphony-agent"
+    for built in polyphony-agent libpolyphony_app.so; do
+        scripts/check-android.sh "$base/$triple/release/$built"
+        cp "$base/$triple/release/$built" "$base/$abi/$built"
+    done
 done

@@ -38,13 +38,13 @@ rm -rf -- "$build" "$target/polyphony.apk"
 mkdir -p "$build"/{generated,stubs,classes,packed}
 
 for abi in arm64-v8a x86_64; do
-    library=$target/$abi/libpolyphony_agent.so
+    library=$target/$abi/libpolyphony_app.so
     if $with_library && [[ -f $library ]]; then
-        install -D -m 644 "$library" "$build/packed/lib/$abi/libpolyphony_agent.so"
+        install -D -m 644 "$library" "$build/packed/lib/$abi/libpolyphony_app.so"
     fi
 done
 [[ -d $build/packed/lib ]] || ! $with_library ||
-    fail "no $target/…/libpolyphony_agent.so: \`make android\` builds it, and --without-library packs an app that has no agent"
+    fail "no $target/…/libpolyphony_app.so: \`make android\` builds it, and --without-library packs an app that has no agent"
 
 # A package of another Debian, of which one file is kept.
 fetch() {

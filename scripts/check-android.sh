@@ -15,7 +15,7 @@ readonly PAGE=16384
 readonly MOST_BYTES=$((40 << 20))
 
 programs=("$@")
-((${#programs[@]})) || mapfile -t programs < <(compgen -G "${CARGO_TARGET_DIR:-target}/android/*/polyphony-agent")
+((${#programs[@]})) || mapfile -t programs < <(compgen -G "${CARGO_TARGET_DIR:-target}/android/*/*polyphony[-_]a*" | grep -v '\.apk$')
 ((${#programs[@]})) || { printf 'check-android: nothing is built: `make android` builds it\n' >&2; exit 1; }
 
 wrong=0

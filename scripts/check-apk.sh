@@ -108,8 +108,8 @@ while read -r method path; do
     abi=${path#lib/} abi=${abi%%/*}
     libraries+=("$abi")
     case $path in
-        lib/arm64-v8a/libpolyphony_agent.so) machine=AArch64 ;;
-        lib/x86_64/libpolyphony_agent.so) machine="Advanced Micro Devices X86-64" ;;
+        lib/arm64-v8a/libpolyphony_app.so) machine=AArch64 ;;
+        lib/x86_64/libpolyphony_app.so) machine="Advanced Micro Devices X86-64" ;;
         *) fault "$path is no library that is expected"; continue ;;
     esac
     [[ $method == Defl* ]] || fault "$path is not compressed: uncompressed it would have to begin at a multiple of $PAGE bytes"

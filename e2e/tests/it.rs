@@ -3,6 +3,8 @@
 
 #[path = "it/answers.rs"]
 mod answers;
+#[path = "it/app.rs"]
+mod app;
 #[path = "it/backends.rs"]
 mod backends;
 #[path = "it/circles.rs"]

@@ -3,13 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use polyphony_agent::agent;
+use polyphony_agent::agent::{self, Terms};
+use polyphony_agent::enrolment::Enrolment;
 use polyphony_agent::flags::Flags;
+
+async fn run(flags: Flags) -> anyhow::Result<()> {
+    let enrolment = Enrolment::given(&flags)?;
+    let terms = Terms { enrolment, program: std::env::current_exe().ok(), ..Terms::until(agent::ended_by_signal()?) };
+    agent::run(flags, terms.with_plain_ring()).await
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
     polyphony_journal::begin("info", None);
-    match agent::run_with_plain_ring(Flags::parse()).await {
+    match run(Flags::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             polyphony_journal::tell!("error: {error:#}");

@@ -24,6 +24,7 @@ use crate::board::Board;
 use crate::budget::Budget;
 use crate::cpu_share::CpuShare;
 use crate::data_dir::DataDir;
+use crate::duty::Governor;
 use crate::enrolment::{self, Enrolment};
 use crate::flags::Flags;
 use crate::hub_link::{HubLink, HubPapers};
@@ -31,11 +32,14 @@ use crate::identity::Identity;
 use crate::metrics::{self, Labels, Metrics};
 use crate::neighbours;
 use crate::platform;
+use crate::policy::{Limits, Policy};
 use crate::relay::{Answering, Relay};
 use crate::sensors::Sensors;
 use crate::serve::members::Members;
 use crate::serve::outlet;
 use crate::serve::ring;
+use crate::steward::Steward;
+use crate::told::Told;
 use crate::weights::Cache;
 
 /// A session that nobody closes is forgotten after this.
@@ -43,47 +47,68 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(900);
 /// Frames that wait for the host link.
 const QUEUE_FRAMES: usize = 1024;
 
-/// Runs until SIGTERM or SIGINT.
+/// What an agent is run with besides its flags.
+pub struct Terms {
+    /// Ends it.
+    pub shutdown: CancellationToken,
+    /// What a person gave to join with.
+    pub enrolment: Option<Enrolment>,
+    /// Who waits for the first welcome of the host: without it the agent ends, for a person who can act on it is there.
+    pub first: Option<oneshot::Sender<()>>,
+    /// This program, where it can be started once more to measure the GPU apart.
+    pub program: Option<PathBuf>,
+    /// Where the agent keeps what it knows of itself.
+    pub board: Arc<Board>,
+    /// What an app says of the phone.
+    pub told: Option<watch::Receiver<Told>>,
+    /// In place of what the phone's papers give.
+    between_phones: Option<Security>,
+}
+
+// === impl Terms ===
+
+impl Terms {
+    /// Of an agent that nobody waits for and nobody tells anything.
+    pub fn until(shutdown: CancellationToken) -> Self {
+        let board = Arc::new(Board::default());
+        Self { shutdown, enrolment: None, first: None, program: None, board, told: None, between_phones: None }
+    }
+
+    /// Speaks with other phones in the clear, whoever they are: for a bench that measures what TLS costs, and for nothing else. No flag leads
+    /// here.
+    pub fn with_plain_ring(self) -> Self {
+        Self { between_phones: Some(Security::Plain), ..self }
+    }
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+///
+/// # Errors
+/// When the system takes no handler.
+pub fn ended_by_signal() -> std::io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = CancellationToken::new();
+    let ended = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        ended.cancel();
+    });
+    Ok(shutdown)
+}
+
+/// Runs until its end.
 ///
 /// # Errors
 /// When the flags do not fit this machine: no papers and no token, a port in use, a backend that does not open; and a [`LinkError`]
-/// when somebody waits for the `first` welcome of the host and it does not come.
+/// when somebody waits for the first welcome of the host and it does not come.
 ///
 /// [`LinkError`]: polyphony_wire::LinkError
-pub async fn run(flags: Flags, first: Option<oneshot::Sender<()>>) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(shutdown.clone())?);
-    // Who runs it in another program cannot measure apart.
-    run_to_the_end(flags, shutdown, first, std::env::current_exe().ok(), None).await
-}
-
-/// Runs until `shutdown`.
-///
-/// # Errors
-/// As [`run`].
-pub async fn run_until(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {
-    run_to_the_end(flags, shutdown, None, None, None).await
-}
-
-/// Runs until SIGTERM or SIGINT, and speaks with other phones in the clear, whoever they are: for a bench that measures what TLS costs, and for
-/// nothing else. No flag leads here.
-///
-/// # Errors
-/// As [`run`].
-pub async fn run_with_plain_ring(flags: Flags) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(shutdown.clone())?);
-    run_to_the_end(flags, shutdown, None, None, Some(Security::Plain)).await
-}
-
-async fn run_to_the_end(
-    flags: Flags,
-    shutdown: CancellationToken,
-    first: Option<oneshot::Sender<()>>,
-    program: Option<PathBuf>,
-    between_phones: Option<Security>,
-) -> anyhow::Result<()> {
-    let enrolment = Enrolment::given(&flags)?;
+pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
+    let Terms { shutdown, enrolment, first, program, board, told, between_phones } = terms;
     let _data_dir = DataDir::take(&flags.data_dir)?;
     let mut identity = Identity::open(&flags.data_dir)?;
     let ring_listener = bind_ring(&flags).await?;
@@ -132,16 +157,24 @@ async fn run_to_the_end(
         hardware: platform::hardware(),
     };
     tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, numerics = %chosen.names(), protocol = %version::CURRENT, device = %chosen.first().device, limit = MAX_FRAME_BYTES, "agent started");
-    let board = Arc::new(Board::default());
     let memory = Budget::new(allocatable_bytes);
-    let sensors = Sensors { file: flags.sensors.clone() };
+    let sensors = Sensors { file: flags.sensors.clone(), told };
+    let limits = Limits { min_battery_percent: flags.min_battery, max_temperature_celsius: flags.max_temperature };
+    let steward = Steward {
+        sensors: sensors.clone(),
+        policy: Policy::new(limits),
+        governor: Governor::new(flags.hold_temperature),
+        board: board.clone(),
+        duty: chosen.duty().clone(),
+    };
+    let watched = tokio::spawn(steward.run(shutdown.clone()));
     let labels = Labels {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: chosen.first().name.to_owned(),
         device: chosen.first().device.clone(),
         speeds,
     };
-    let metrics = Arc::new(Metrics::new(labels, board.clone(), memory.clone(), sensors.clone()));
+    let metrics = Arc::new(Metrics::new(labels, board.clone(), memory.clone(), sensors.clone(), chosen.duty().clone()));
     let security = Security::mutual(&credentials, Audience::Certified)?;
     let counted = |security| Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()), security);
     let ring_wire = counted(between_phones.unwrap_or_else(|| security.clone()));
@@ -206,6 +239,7 @@ async fn run_to_the_end(
     listening.await?;
     measured.await?;
     scraped.await?;
+    watched.await?;
     tracing::info!("agent stopped");
     Ok(ended?)
 }
@@ -233,18 +267,6 @@ async fn bind_ring(flags: &Flags) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}: choose another --ring-address"))
-}
-
-fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        shutdown.cancel();
-    })
 }
 
 /// Tells this life of the agent from those before and after it.

@@ -3,6 +3,7 @@
 mod load;
 mod ordeals;
 mod residents;
+mod withdrawal;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -139,17 +140,22 @@ fn is_same_segment(a: &Assignment, b: &Assignment) -> bool {
     alone(a) == alone(b) && a.peers.len() == b.peers.len()
 }
 
-/// One segment from its assignment to its end. What it needs of the cache it holds as long, whether it is loaded or not.
+/// One segment from its assignment to its end. What it needs of the cache it holds as long, whether it is loaded or not. While the phone takes no
+/// part it is as if there were no assignment.
 async fn run(context: Arc<Context>, assignment: watch::Receiver<Assignment>, hold: Hold, cancel: CancellationToken) {
     let first = assignment.borrow().clone();
-    let entry = context.board.add(&first.namespace, &first.name);
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        () = serve(&context, &assignment, &entry, &hold, &cancel) => {}
+    let mut withdrawals = context.board.withdrawals();
+    while cancel.run_until_cancelled(withdrawal::over(&mut withdrawals)).await.is_some() {
+        let entry = context.board.add(&first.namespace, &first.name);
+        let why = tokio::select! {
+            () = cancel.cancelled() => "the plan no longer has a segment on this phone".to_owned(),
+            () = serve(&context, &assignment, &entry, &hold, &cancel) => String::new(),
+            why = withdrawal::in_force(&mut withdrawals) => format!("the phone takes no part: {why}"),
+        };
+        context.members.remove(first.ring, first.generation, &why);
+        context.board.remove(&first.namespace, &first.name);
+        tracing::info!(segment = %first.name, %why, "segment released");
     }
-    context.members.remove(first.ring, first.generation, "the plan no longer has a segment on this phone");
-    context.board.remove(&first.namespace, &first.name);
-    tracing::info!(segment = %first.name, "segment released");
 }
 
 async fn serve(

@@ -17,6 +17,7 @@ use polyphony_protocol::hub::{BackendFault, Speed};
 
 use crate::class::Class;
 use crate::cpu_share::CpuShare;
+use crate::duty::Duty;
 use crate::flags::BackendChoice;
 
 use apart::Measured;
@@ -32,6 +33,8 @@ pub struct Chosen {
     candidates: Vec<Candidate>,
     /// What was found to compute wrongly, or not at all, at the start or since.
     aside: Aside,
+    /// In which part of its time the phone computes.
+    duty: Duty,
     /// Where engines keep what only saves time: compiled pipelines, measurements.
     cache: PathBuf,
     /// A lab's phone keeps to one.
@@ -89,6 +92,11 @@ impl Chosen {
         &self.aside
     }
 
+    /// In which part of its time the phone computes; whoever governs that sets it.
+    pub fn duty(&self) -> &Duty {
+        &self.duty
+    }
+
     /// Nothing is computed any more on the device behind a class, in whatever arithmetic, nor with it and another.
     pub fn set_aside(&self, numerics: &str, why: &str) {
         let Some(found) = self.candidates.iter().find(|one| one.numerics == numerics) else { return };
@@ -124,7 +132,9 @@ impl Chosen {
             longest_run: matches!(backend, Backend::Vulkan { .. }).then_some(longest_run),
             set_aside: Arc::new(move |why| chosen.set_aside(&numerics, why)),
         };
-        Ok(Box::new(Checked::keep(engine, terms, backend, (weight_types, kv_type), Instant::now)?))
+        let checked = Checked::keep(engine, terms, backend, (weight_types, kv_type), Instant::now)?;
+        // Around the checks: who rests does not hang.
+        Ok(self.duty.keep(Box::new(checked)))
     }
 }
 
@@ -241,7 +251,8 @@ pub fn choose(choice: BackendChoice, how: &Measuring) -> Result<Chosen, EngineEr
     candidates.extend(mixed(&candidates));
     let aside = Aside::default();
     faults.into_iter().for_each(|fault| aside.set(fault));
-    Ok(Chosen { candidates, aside, cache: how.cache(), share: how.share.clone(), sabotage: how.sabotage.clone() })
+    let (duty, share, sabotage) = (Duty::default(), how.share.clone(), how.sabotage.clone());
+    Ok(Chosen { candidates, aside, duty, cache: how.cache(), share, sabotage })
 }
 
 fn fault(backend: &str, device: &str, numerics: &str, why: &dyn std::fmt::Display) -> BackendFault {

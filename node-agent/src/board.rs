@@ -1,13 +1,14 @@
-//! The board: what the agent knows of its segments and links, for heartbeats and `/metrics`. One entry a segment.
+//! The board: what the agent knows of itself, its segments and links, for heartbeats, `/metrics` and an app. One entry a segment.
 
 mod entry;
 mod peers;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use polyphony_protocol::hub::SegmentReport;
-use tokio::sync::Notify;
+use polyphony_protocol::hub::{SegmentReport, Withdrawal};
+use tokio::sync::{Notify, watch};
 
 pub use entry::{Entry, Snapshot};
 use peers::{Measured, Unreachable};
@@ -18,6 +19,8 @@ pub struct Board {
     entries: Mutex<BTreeMap<(String, String), Arc<Entry>>>,
     links: Mutex<BTreeMap<String, Measured>>,
     unreachable: Mutex<BTreeMap<String, Unreachable>>,
+    has_host: AtomicBool,
+    withdrawal: watch::Sender<Option<Withdrawal>>,
     changed: Arc<Notify>,
 }
 
@@ -46,7 +49,40 @@ impl Board {
         lock(&self.entries).values().map(|entry| entry.snapshot().report).collect()
     }
 
-    /// Waits until a phase changes.
+    /// The host has taken this phone in, or its link has ended.
+    pub fn set_host(&self, is_there: bool) {
+        self.has_host.store(is_there, Ordering::Relaxed);
+    }
+
+    pub fn has_host(&self) -> bool {
+        self.has_host.load(Ordering::Relaxed)
+    }
+
+    /// This phone takes no part any more, or takes part again; says whether that is news.
+    pub fn set_withdrawal(&self, now: Option<Withdrawal>) -> bool {
+        let reason = |withdrawal: &Option<Withdrawal>| withdrawal.as_ref().map(|it| it.reason);
+        // A figure in its message is no news.
+        let is_news = self.withdrawal.send_if_modified(|before| {
+            let is_news = reason(before) != reason(&now);
+            *before = now;
+            is_news
+        });
+        if is_news {
+            self.changed.notify_one();
+        }
+        is_news
+    }
+
+    pub fn withdrawal(&self) -> Option<Withdrawal> {
+        self.withdrawal.borrow().clone()
+    }
+
+    /// Tells when this phone withdraws and comes back.
+    pub fn withdrawals(&self) -> watch::Receiver<Option<Withdrawal>> {
+        self.withdrawal.subscribe()
+    }
+
+    /// Waits until a phase changes, or the phone withdraws.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }

@@ -45,6 +45,15 @@ pub struct Flags {
     /// File that plays battery and heat in labs and tests: JSON with batteryPercent, charging, dischargeWatts, temperatureCelsius
     #[arg(long, value_name = "FILE")]
     pub sensors: Option<PathBuf>,
+    /// An uncharged battery below this many percent takes the phone out of every ring, also where its host wants otherwise
+    #[arg(long, value_name = "PERCENT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub min_battery: u8,
+    /// The same from this temperature of its shell or battery on
+    #[arg(long, value_name = "CELSIUS", default_value_t = 60.0, value_parser = celsius)]
+    pub max_temperature: f64,
+    /// The phone computes in a part of its time where it would get this warm otherwise
+    #[arg(long, value_name = "CELSIUS", default_value_t = 43.0, value_parser = celsius)]
+    pub hold_temperature: f64,
     /// Disk space for cached weights
     #[arg(long, value_name = "QUANTITY", default_value = "4Gi", value_parser = parse_bytes)]
     pub cache_size: u64,
@@ -93,6 +102,12 @@ fn step_deadline(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "a number of seconds from 1 to 86400 is wanted".to_owned())
 }
 
+/// What a hand may bear, and what a battery does.
+fn celsius(text: &str) -> Result<f64, String> {
+    let celsius = text.parse().ok().filter(|celsius| (10.0..=150.0).contains(celsius));
+    celsius.ok_or_else(|| "a temperature from 10 to 150 °C is wanted".to_owned())
+}
+
 /// A quantity of memory as Kubernetes writes it, a fraction too.
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let form =
@@ -133,6 +148,14 @@ mod tests {
             assert!(step_deadline(text).is_err(), "{text}");
         }
         assert_eq!(step_deadline("2.5"), Ok(2.5));
+    }
+
+    #[test]
+    fn a_temperature_is_one_that_phones_have() {
+        for text in ["nan", "9", "151", "warm"] {
+            assert!(celsius(text).is_err(), "{text}");
+        }
+        assert_eq!(celsius("42.5"), Ok(42.5));
     }
 
     #[test]

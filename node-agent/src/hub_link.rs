@@ -94,6 +94,7 @@ impl HubLink {
                 () = shutdown.cancelled() => return Ok(()),
                 end = self.once(&mut retry) => end,
             };
+            self.board.set_host(false);
             if let Err(error) = end {
                 if self.first.is_some() {
                     return Err(error);
@@ -125,6 +126,7 @@ impl HubLink {
             return Err(LinkError::Refused(version::refusal("the host", welcome.version, "this agent")));
         }
         tracing::info!(hub = %self.address, "joined");
+        self.board.set_host(true);
         *retry = Retry { pause: FIRST_PAUSE, longest: LONGEST_PAUSE_OF_KNOWN };
         self.meet_host(&welcome, peer.address.ip())?;
         if let Some(first) = self.first.take() {
@@ -264,6 +266,7 @@ async fn send_heartbeats(
             links: board.links(),
             links_down: board.links_down(),
             faults: Some(aside.list()),
+            withdrawal: board.withdrawal(),
         };
         send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
         tokio::select! {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use polyphony_identity::Digest;
+use polyphony_identity::{Digest, JoinToken};
 
 use crate::flags::Flags;
 
@@ -35,6 +35,8 @@ pub struct Request {
     /// HOST:PORT or HOST.
     pub address: Option<String>,
     pub ca_hash: Option<Digest>,
+    /// The join token itself, of who has it in hand; no flag gives it.
+    pub token: Option<JoinToken>,
     pub token_file: Option<PathBuf>,
     pub data_dir: Option<PathBuf>,
     pub log_file: Option<PathBuf>,
@@ -154,6 +156,7 @@ fn request(given: &ArgMatches) -> Result<Request, clap::Error> {
     Ok(Request {
         address: flags.remove("hub").or(address),
         ca_hash: given.get_one::<Digest>("ca_hash").copied(),
+        token: None,
         token_file: given.get_one::<PathBuf>("token_file").cloned(),
         data_dir: given.get_one::<PathBuf>("data_dir").cloned(),
         log_file: given.get_one::<PathBuf>("log_file").cloned(),

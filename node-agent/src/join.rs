@@ -14,9 +14,9 @@ use polyphony_wire::LinkError;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::agent;
+use crate::agent::{self, Terms};
 use crate::discovery::{self, Choice, FoundHost};
-use crate::enrolment::{self, EnrolmentError, TOKEN_VARIABLE};
+use crate::enrolment::{self, Enrolment, EnrolmentError, TOKEN_VARIABLE};
 use crate::flags::Flags;
 use crate::hub_address::{self, HubAddressError};
 use crate::identity::has_papers;
@@ -74,24 +74,27 @@ pub enum Patience {
     ForEver,
 }
 
-/// Joins the host that `request` names, that was joined before, or that the network offers; runs until SIGTERM.
+/// Joins the host that `request` names, that was joined before, or that the network offers; runs on `terms` until their end.
 ///
 /// # Errors
 /// When it cannot: what was tried, why it failed and what to do.
-pub async fn run(request: Request, patience: Patience) -> anyhow::Result<()> {
+pub async fn run(request: Request, patience: Patience, terms: Terms) -> anyhow::Result<()> {
     let data_dir = data_dir(&request)?;
     let remembered = Membership::read(&data_dir)?;
     if patience == Patience::ForEver && remembered.is_none() {
         return Err(JoinError::NeverJoined(Membership::path(&data_dir)).into());
     }
     let has_papers = has_papers(&data_dir, request.ca_hash.as_ref());
-    match enrolment::token(request.token_file.as_deref()).map_err(JoinError::from)? {
-        Some(_) if request.ca_hash.is_none() && !has_papers => {
-            return Err(JoinError::from(EnrolmentError::NoHash).into());
-        }
-        None if !has_papers => return Err(JoinError::NoToken.into()),
-        _ => {}
-    }
+    let token = match &request.token {
+        Some(token) => Some(token.clone()),
+        None => enrolment::token(request.token_file.as_deref()).map_err(JoinError::from)?,
+    };
+    let enrolment = match (token, request.ca_hash) {
+        (Some(token), Some(ca_hash)) => Some(Enrolment { token, ca_hash }),
+        _ if has_papers => None,
+        (Some(_), None) => return Err(JoinError::from(EnrolmentError::NoHash).into()),
+        (None, _) => return Err(JoinError::NoToken.into()),
+    };
     let hubs = hubs(&request, remembered.as_ref().filter(|_| has_papers)).await?;
     let mut kept = remembered.map(|membership| membership.flags).unwrap_or_default();
     kept.extend(request.flags);
@@ -100,15 +103,18 @@ pub async fn run(request: Request, patience: Patience) -> anyhow::Result<()> {
     }
     let (hub, route) = match patience {
         Patience::Once => reach(&hubs).await?,
-        Patience::ForEver => reach_for_ever(&hubs).await,
+        Patience::ForEver => match terms.shutdown.run_until_cancelled(reach_for_ever(&hubs)).await {
+            Some(reached) => reached,
+            None => return Ok(()),
+        },
     };
     let mut flags = invocation::flags(&complete(&kept, &hub, &route, &data_dir)).map_err(|error| {
         anyhow::anyhow!("{}; is it in {}?", error.to_string().trim(), Membership::path(&data_dir).display())
     })?;
-    (flags.token_file, flags.ca_hash) = (request.token_file, request.ca_hash);
+    flags.ca_hash = request.ca_hash;
     let membership = Membership { hub: hub.clone(), flags: kept };
     if patience == Patience::ForEver {
-        return agent::run(flags, None).await;
+        return agent::run(flags, Terms { enrolment, ..terms }).await;
     }
     let (first, welcomed) = oneshot::channel();
     let remember = tokio::spawn(async move {
@@ -116,7 +122,7 @@ pub async fn run(request: Request, patience: Patience) -> anyhow::Result<()> {
             keep(&membership, &data_dir);
         }
     });
-    let ended = agent::run(flags, Some(first)).await;
+    let ended = agent::run(flags, Terms { enrolment, first: Some(first), ..terms }).await;
     remember.await?;
     ended.map_err(|error| match error.downcast::<LinkError>() {
         Ok(error) => explain(hub, error).into(),
@@ -262,8 +268,13 @@ fn complete(kept: &BTreeMap<String, String>, hub: &str, route: &Route, data_dir:
 mod tests {
     #![allow(clippy::unwrap_used)]
     use polyphony_identity::{Digest, JoinToken};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+
+    async fn join(request: Request, patience: Patience) -> anyhow::Result<()> {
+        run(request, patience, Terms::until(CancellationToken::new())).await
+    }
 
     #[tokio::test]
     async fn a_host_that_is_not_there_is_told_from_a_stranger_that_is() {
@@ -280,23 +291,23 @@ mod tests {
             flags: BTreeMap::from([("backend".into(), "cpu".into()), ("memory".into(), "1Mi".into())]),
             ..Request::default()
         };
-        let error = run(request(false), Patience::Once).await.unwrap_err().to_string();
+        let error = join(request(false), Patience::Once).await.unwrap_err().to_string();
         assert!(error.contains("no join token"), "{error}");
         // It takes connections and hangs up.
         let stranger = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
-        let error = run(request(true), Patience::Once).await.unwrap_err().to_string();
+        let error = join(request(true), Patience::Once).await.unwrap_err().to_string();
         assert!(error.contains("did not answer as a Polyphony hub"), "{error}");
         stranger.abort();
         let _ = stranger.await;
-        let error = run(request(true), Patience::Once).await.unwrap_err().to_string();
+        let error = join(request(true), Patience::Once).await.unwrap_err().to_string();
         assert!(error.contains(&format!("nothing listens at {address}")), "{error}");
         assert_eq!(Membership::read(folder.path()).unwrap(), None, "what did not work is not remembered");
-        let error = run(request(true), Patience::ForEver).await.unwrap_err().to_string();
+        let error = join(request(true), Patience::ForEver).await.unwrap_err().to_string();
         assert!(error.contains("joined no host yet"), "{error}");
-        let error = run(Request { ca_hash: None, ..request(true) }, Patience::Once).await.unwrap_err().to_string();
+        let error = join(Request { ca_hash: None, ..request(true) }, Patience::Once).await.unwrap_err().to_string();
         assert!(error.contains("--ca-hash"), "{error}");
         std::fs::write(&token_file, "guess").unwrap();
-        let error = run(request(true), Patience::Once).await.unwrap_err().to_string();
+        let error = join(request(true), Patience::Once).await.unwrap_err().to_string();
         assert!(error.contains("no join token") && !error.contains("guess"), "{error}");
     }
 }

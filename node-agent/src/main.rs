@@ -4,9 +4,10 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use polyphony_agent::agent;
+use polyphony_agent::agent::{self, Terms};
 use polyphony_agent::backend::{Sabotage, apart};
 use polyphony_agent::doctor::{self, Finding};
+use polyphony_agent::enrolment::Enrolment;
 use polyphony_agent::invocation::{self, Invocation, Request};
 use polyphony_agent::join::{self, Patience};
 use polyphony_journal::tell;
@@ -60,15 +61,26 @@ async fn run() -> ExitCode {
     if let Err(error) = polyphony_doorway::raise_descriptors() {
         tracing::warn!(%error, "the system gives no more descriptors: there are fewer connections");
     }
+    let terms = match agent::ended_by_signal() {
+        // Who runs it in another program cannot measure apart.
+        Ok(shutdown) => Terms { program: std::env::current_exe().ok(), ..Terms::until(shutdown) },
+        Err(error) => {
+            tell!("error: the system takes no handler of signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let ended = match invocation {
         Invocation::Measure { data_dir, memory_bytes, sabotage_file } => {
             let sabotage = sabotage_file.as_deref().map(Sabotage::new);
             apart::answer(&data_dir, memory_bytes, sabotage).map_err(Into::into)
         }
-        Invocation::Run(flags) => agent::run(*flags, None).await,
-        Invocation::Join(request) => join::run(request, Patience::Once).await,
+        Invocation::Run(flags) => match Enrolment::given(&flags) {
+            Ok(enrolment) => agent::run(*flags, Terms { enrolment, ..terms }).await,
+            Err(error) => Err(error.into()),
+        },
+        Invocation::Join(request) => join::run(request, Patience::Once, terms).await,
         Invocation::Doctor(request) => return doctor(&request),
-        Invocation::Again(request) => join::run(request, Patience::ForEver).await,
+        Invocation::Again(request) => join::run(request, Patience::ForEver, terms).await,
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ use prometheus::{GaugeVec, IntCounter, Opts, Registry, TextEncoder};
 
 use crate::board::Board;
 use crate::budget::Budget;
+use crate::duty::Duty;
 use crate::sensors::Sensors;
 
 pub use doorway::{bind, serve};
@@ -46,12 +47,13 @@ struct Readings {
     memory: Budget,
     labels: Labels,
     sensors: Sensors,
+    duty: Duty,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub fn new(labels: Labels, board: Arc<Board>, memory: Budget, sensors: Sensors) -> Self {
+    pub fn new(labels: Labels, board: Arc<Board>, memory: Budget, sensors: Sensors, duty: Duty) -> Self {
         let registry = Registry::new();
         let traffic = Traffic::new(&registry);
         let weights_fetched_bytes = IntCounter::new(
@@ -59,7 +61,7 @@ impl Metrics {
             "Bytes of tensors that came from the host, not from this phone's cache.",
         );
         let weights_fetched_bytes = register(&registry, weights_fetched_bytes);
-        register_one(&registry, Readings { board, memory, labels, sensors });
+        register_one(&registry, Readings { board, memory, labels, sensors, duty });
         Self { registry, traffic, weights_fetched_bytes }
     }
 
@@ -85,6 +87,7 @@ impl Collector for Readings {
         families.extend(phone::memory_families(&self.memory));
         let now = self.sensors.read();
         families.extend(phone::sensor_families(&now.battery, now.temperature_celsius));
+        families.extend(phone::policy_families(&self.duty, self.board.withdrawal().is_some()));
         families.extend(phone::label_families(&self.labels));
         families
     }

@@ -18,6 +18,15 @@ pub struct Battery {
     pub discharge_watts: Option<f64>,
 }
 
+// === impl Battery ===
+
+impl Battery {
+    /// Whether a device that computes may take so many watts: beyond it a driver counts in another unit.
+    pub fn is_a_power(watts: &f64) -> bool {
+        (0.05..200.0).contains(watts)
+    }
+}
+
 /// What the phone is, as its maker names it.
 pub fn hardware() -> Hardware {
     #[cfg(target_os = "android")]

@@ -49,6 +49,11 @@ impl Steps {
         histogram.observe(took.as_secs_f64());
     }
 
+    /// Steps of decoding so far.
+    pub fn n_decoded(&self) -> u64 {
+        self.decode.get_sample_count()
+    }
+
     pub fn families(&self) -> Vec<MetricFamily> {
         [&self.prefill, &self.decode].into_iter().flat_map(Collector::collect).collect()
     }

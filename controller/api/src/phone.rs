@@ -172,10 +172,10 @@ pub struct PhoneStatus {
     /// Whether the battery is being charged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charging: Option<bool>,
-    /// Temperature of the hottest zone in Celsius, or else of the battery.
+    /// Temperature of its shell in Celsius, or else of its battery; absent where the system tells neither. Chips are hot whenever they work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_celsius: Option<f64>,
-    /// `Ready`, `Reachable`, `ThermalPressure`, `BatteryLow`, `BackendFaulty`.
+    /// `Ready`, `Reachable`, `ThermalPressure`, `BatteryLow`, `BackendFaulty`, `Withdrawn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     pub conditions: Vec<Condition>,

@@ -65,7 +65,7 @@ pub enum Verb {
     Drain(verbs::drain::Drain),
     /// Let a phone try again what has failed on it
     Phone(verbs::phone::Phone),
-    /// Print the line, and a QR code of it, that lets another machine join as a phone
+    /// Print the line that lets another machine join as a phone, and a QR code for the app
     JoinCommand(verbs::join_command::JoinCommand),
     Token(verbs::token::Token),
     Certs(verbs::certs::Certs),

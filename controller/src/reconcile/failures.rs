@@ -15,6 +15,7 @@ use polyphony_protocol::hub::SegmentPhase;
 use super::class;
 use super::elapsed::{seconds_since, whole_seconds};
 use super::observe::{Health, Observed, PhoneSeen};
+use super::power::WITHDRAWN;
 use crate::models::Progress;
 
 /// The first pause, and how often it doubles at most: half an hour in the end.
@@ -123,7 +124,8 @@ pub fn remember(status: &mut PhoneStatus, observed: &Observed, phone: &str, seen
     });
 }
 
-/// Whether the phone is lost now and was not when its status was written last. Whoever was to be drained may go.
+/// Whether the phone is lost now and was not when its status was written last. Whoever was to be drained, or has said that it
+/// takes no part, may go.
 fn leaves(status: &PhoneStatus, observed: &Observed, phone: &str, seen: &PhoneSeen) -> bool {
     let Some(ready) = condition::find(&status.conditions, "Ready") else { return false };
     let since = ready.last_transition_time.0;
@@ -134,7 +136,8 @@ fn leaves(status: &PhoneStatus, observed: &Observed, phone: &str, seen: &PhoneSe
         "Unknown" => since <= observed.now && noted.is_none_or(|noted| noted < since),
         _ => false,
     };
-    let may_go = seen.object.as_ref().is_none_or(|object| object.spec.drain);
+    let has_withdrawn = condition::is_true(&status.conditions, WITHDRAWN);
+    let may_go = has_withdrawn || seen.object.as_ref().is_none_or(|object| object.spec.drain);
     was_there && !may_go && observed.health(phone).is_lost()
 }
 

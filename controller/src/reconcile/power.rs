@@ -1,4 +1,4 @@
-//! Power: which state of battery and heat keeps segments of a deployment off a phone. Pure.
+//! Power: which state of battery and heat, or which word of its own, keeps segments of a deployment off a phone. Pure.
 //!
 //! A limit that the deployment's policy names stands in place of the usual one, whether it is stricter or looser. With
 //! hysteresis: a phone that holds a segment leaves at the limit, one that holds none comes back some way within it.
@@ -8,6 +8,8 @@ use polyphony_api::{Phone, condition};
 
 use super::facts::Power;
 
+/// The condition of a phone that takes no part.
+pub const WITHDRAWN: &str = "Withdrawn";
 /// How far within the limits a phone is taken again.
 pub const BACK_PERCENT: u8 = 5;
 const BACK_CELSIUS: f64 = 3.0;
@@ -22,6 +24,8 @@ pub enum Side {
 /// What keeps segments off a phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// It has the condition `Withdrawn`: it takes no part, whatever a policy allows.
+    Withdrawn,
     /// It has the condition `ThermalPressure`, and the policy names no temperature.
     TooHot,
     /// It has the condition `BatteryLow`, and the policy names no charge.
@@ -38,6 +42,9 @@ pub fn refusal(phone: &Phone, power: Power, policy: &PowerPolicy, side: Side) ->
         Side::Outside => (BACK_PERCENT, BACK_CELSIUS),
     };
     let conditions = phone.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    if condition::is_true(conditions, WITHDRAWN) {
+        return Some(Refusal::Withdrawn);
+    }
     // Only a phone with a battery can be charging.
     if policy.charging_only && power.battery_percent.is_some() && power.charging == Some(false) {
         return Some(Refusal::NotCharging);
@@ -64,6 +71,9 @@ impl Refusal {
     /// Why a phone that holds nothing gets nothing.
     pub fn why_not(self) -> &'static str {
         match self {
+            Refusal::Withdrawn => {
+                "it takes no part for now, by its own limits or its person's word: `polyctl describe phone` says why"
+            }
             Refusal::TooHot => "it is too hot",
             Refusal::BatteryLow => "its battery is low",
             Refusal::NotCharging => "it is not being charged, and spec.placement.powerPolicy asks for that",
@@ -79,6 +89,7 @@ impl Refusal {
     /// Why a phone that holds something is left.
     pub fn why_left(self) -> &'static str {
         match self {
+            Refusal::Withdrawn => "takes no part any more",
             Refusal::TooHot => "is too hot",
             Refusal::BatteryLow => "is low on battery",
             Refusal::NotCharging | Refusal::ChargeUnderPolicy | Refusal::HeatOverPolicy => {

@@ -115,6 +115,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "polyphony-wire",
         ],
     ),
+    ("node-agent/android/library", &["polyphony-agent"]),
     ("journal", &[]),
     ("kernels", &[]),
     ("e2e/farm", &["polyphony-journal"]),

@@ -251,6 +251,34 @@ pub struct Heartbeat {
     /// does not say.
     #[serde(default)]
     pub faults: Option<Vec<BackendFault>>,
+    /// Why the phone wants no segments now, by its own policy or its person's word: it is to be left soon. Absent: it takes part.
+    #[serde(default)]
+    pub withdrawal: Option<Withdrawal>,
+}
+
+/// A phone that takes no part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Withdrawal {
+    pub reason: WithdrawalReason,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// Why a phone takes no part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WithdrawalReason {
+    /// Its person wants it for something else.
+    Paused,
+    /// Its agent ends.
+    Leaving,
+    BatteryLow,
+    TooHot,
+    /// Its system is about to end programs.
+    MemoryLow,
+    /// One of a later protocol.
+    #[serde(other)]
+    Other,
 }
 
 /// A backend that computes wrongly, does not answer, or is lost.

@@ -6,6 +6,7 @@ use prometheus::{GaugeVec, Opts};
 
 use super::{Labels, VALID, gauge, gauges};
 use crate::budget::Budget;
+use crate::duty::Duty;
 use crate::platform::{self, Battery};
 
 pub(super) fn memory_families(memory: &Budget) -> Vec<MetricFamily> {
@@ -40,10 +41,24 @@ pub(super) fn sensor_families(battery: &Battery, temperature_celsius: Option<f64
     );
     let temperature = gauge(
         "polyphony_temperature_celsius",
-        "Temperature of the hottest zone, or else of the battery; absent on a device without a sensor.",
+        "Temperature of the shell, or else of the battery; absent on a device that tells neither.",
         temperature_celsius,
     );
     [charge, discharge, temperature].concat()
+}
+
+pub(super) fn policy_families(duty: &Duty, is_withdrawn: bool) -> Vec<MetricFamily> {
+    let duty = gauge(
+        "polyphony_duty_ratio",
+        "Part of its time in which this phone computes when it is asked to, from 0.2 to 1: less where it would get too warm.",
+        Some(duty.now()),
+    );
+    let withdrawn = gauge(
+        "polyphony_withdrawn",
+        "1 while this phone takes no part, by its own limits or its person's word, else 0.",
+        Some(f64::from(u8::from(is_withdrawn))),
+    );
+    [duty, withdrawn].concat()
 }
 
 pub(super) fn label_families(labels: &Labels) -> Vec<MetricFamily> {

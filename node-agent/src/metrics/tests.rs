@@ -14,16 +14,18 @@ use polyphony_protocol::{ActivationType, Epoch, Frame, PlanGeneration, RingId, R
 use polyphony_wire::Tally;
 
 use super::*;
+use crate::duty::Duty;
 use crate::platform::Battery;
 use crate::sensors::Sensors;
 use crate::steps::StepKind;
 
 /// Every name of the agent, and its type.
-const NAMES: [(&str, &str); 22] = [
+const NAMES: [(&str, &str); 24] = [
     ("polyphony_agent_info", "gauge"),
     ("polyphony_backend_gflops", "gauge"),
     ("polyphony_battery_discharge_watts", "gauge"),
     ("polyphony_battery_ratio", "gauge"),
+    ("polyphony_duty_ratio", "gauge"),
     ("polyphony_hop_round_trip_seconds", "gauge"),
     ("polyphony_kv_cache_usage_ratio", "gauge"),
     ("polyphony_link_bytes_per_second", "gauge"),
@@ -42,6 +44,7 @@ const NAMES: [(&str, &str); 22] = [
     ("polyphony_sent_frames_total", "counter"),
     ("polyphony_temperature_celsius", "gauge"),
     ("polyphony_weights_fetched_bytes_total", "counter"),
+    ("polyphony_withdrawn", "gauge"),
 ];
 
 fn metrics(board: &Arc<Board>) -> Metrics {
@@ -60,7 +63,7 @@ fn metrics(board: &Arc<Board>) -> Metrics {
         device: "a \"device\"".into(),
         speeds: vec![speed("cpu", 2.5), speed("vulkan", 1.5)],
     };
-    Metrics::new(labels, board.clone(), Budget::new(80 << 20), Sensors::default())
+    Metrics::new(labels, board.clone(), Budget::new(80 << 20), Sensors::default(), Duty::default())
 }
 
 /// A board with one of everything.

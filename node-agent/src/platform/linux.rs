@@ -1,7 +1,6 @@
 //! Linux: what `/proc` and `/sys` say. Android's kernel says it in the same places, to those that may read them.
 
 use std::fs;
-use std::ops::Range;
 use std::path::Path;
 
 use super::Battery;
@@ -56,20 +55,22 @@ fn battery_in(folder: &Path) -> Battery {
                 discharge_watts: power
                     .filter(|_| status.as_deref() == Some("Discharging"))
                     .map(|millionths| millionths.abs() / 1e6)
-                    .filter(|watts| WATTS.contains(watts)),
+                    .filter(Battery::is_a_power),
             };
         }
     }
     Battery::default()
 }
 
-/// What a device that computes takes: beyond it a driver counts in another unit.
-const WATTS: Range<f64> = 0.05..200.0;
-
-/// The hottest zone in degrees Celsius.
+/// The hottest zone of those that tell how warm the phone is to a hand or to its battery, in degrees Celsius. Chips are at 60 to 90 whenever they
+/// work, on a phone and on a PC alike, and see to themselves.
 pub fn temperature_celsius() -> Option<f64> {
     temperature_in(Path::new("/sys/class/thermal"))
 }
+
+/// In the types of such zones, in lower case: of Android's devices `VIRTUAL-SKIN`, `skin-therm`, `quiet-therm` (the shell, away from the chips),
+/// `battery`.
+const OF_THE_SHELL: [&str; 5] = ["skin", "quiet", "shell", "case", "batt"];
 
 /// Sensors that are not there report nonsense.
 fn is_a_temperature(degrees: &f64) -> bool {
@@ -78,8 +79,13 @@ fn is_a_temperature(degrees: &f64) -> bool {
 
 fn temperature_in(folder: &Path) -> Option<f64> {
     let zones = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_of_the_shell = |zone: &fs::DirEntry| {
+        let type_ = fs::read_to_string(zone.path().join("type")).unwrap_or_default().to_lowercase();
+        OF_THE_SHELL.iter().any(|part| type_.contains(part))
+    };
     let degrees = zones
         .filter(|zone| zone.file_name().to_string_lossy().starts_with("thermal_zone"))
+        .filter(is_of_the_shell)
         .filter_map(|zone| fs::read_to_string(zone.path().join("temp")).ok()?.trim().parse::<f64>().ok())
         .map(|millidegrees| millidegrees / 1000.0)
         .filter(is_a_temperature);
@@ -149,8 +155,14 @@ mod tests {
         write("bat/current_now", "-650000\n");
         write("bat/voltage_now", "4000000\n");
         write("thermal_zone0/temp", "41500\n");
+        write("thermal_zone0/type", "VIRTUAL-SKIN\n");
         write("thermal_zone1/temp", "-273000\n");
+        write("thermal_zone1/type", "battery\n");
         write("thermal_zone2/temp", "38000\n");
+        write("thermal_zone2/type", "quiet-therm\n");
+        write("thermal_zone3/temp", "84000\n");
+        write("thermal_zone3/type", "x86_pkg_temp\n");
+        write("thermal_zone4/temp", "71000\n");
         let battery = Battery {
             percent: Some(73),
             is_charging: Some(false),
@@ -165,7 +177,7 @@ mod tests {
         write("bat/status", "Charging\n");
         let charging = Battery { is_charging: Some(true), discharge_watts: None, ..battery };
         assert_eq!(battery_in(folder.path()), charging, "what flows in is nobody's work");
-        assert_eq!(temperature_in(folder.path()), Some(41.5));
+        assert_eq!(temperature_in(folder.path()), Some(41.5), "a chip's heat is its own affair");
         assert_eq!(battery_in(Path::new("/nonexistent")), Battery::default());
     }
 

@@ -1,4 +1,4 @@
-//! `join-command`: the line that lets a device join as a phone, and a QR code of it. Each has a token of its own.
+//! `join-command`: the line that lets a device join as a phone, and the same as a link, which the app opens, with a QR code of that.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use polyphony_identity::{Digest, JoinToken};
+use polyphony_identity::JoinLink;
 use polyphony_journal::tell;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
@@ -15,13 +15,17 @@ use crate::connection::ClusterFlags;
 use crate::processes::endpoints::Endpoints;
 use crate::verbs::token::TermsFlags;
 
-/// Make a join token and print the line that lets a device join by it, with a QR code. Show it to nobody else until it is used.
+/// Make a join token and print the line that lets a device join by it; in a terminal also a QR code of a link that the app reads, which does the
+/// same. Show either to nobody else until it is used.
 #[derive(Debug, Args)]
 pub struct JoinCommand {
     /// The address that agents are to dial, when the hub listens on all addresses or is reached by another
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// Whether to print a QR code of the line; auto: when the output is a terminal
+    /// Print the link in place of the line: for the app, by message or as a code of your own
+    #[arg(long)]
+    link: bool,
+    /// Whether to print a QR code of the link; auto: when the output is a terminal
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = PrintQr::Auto)]
     print_qr: PrintQr,
     #[command(flatten)]
@@ -44,7 +48,7 @@ pub enum JoinCommandError {
     Garbled { file: PathBuf, hub: String },
     #[error("the hub listens on all addresses, and this machine does not say which one others reach: give --host")]
     NoAddress,
-    #[error("the line is too long for a QR code ({0}): leave it out with --print-qr=never")]
+    #[error("the link is too long for a QR code ({0}): leave it out with --print-qr=never")]
     TooLong(qrcode::types::QrError),
 }
 
@@ -61,14 +65,17 @@ impl JoinCommand {
             None => hub.ip().to_string(),
         };
         let token = self.terms.create(cluster.connect().await?.server.client()).await?;
-        let line = line(&host, hub.port(), &token, &endpoints.ca_hash);
+        let link = JoinLink { hub: address(&host, hub.port()), token, ca_hash: endpoints.ca_hash };
         let terminal = io::stdout().is_terminal();
         let mut out = io::stdout().lock();
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", if self.link { link.reveal() } else { line(&link) })?;
         if self.print_qr == PrintQr::Always || self.print_qr == PrintQr::Auto && terminal {
-            out.write_all(qr_code(&line, terminal)?.as_bytes())?;
+            out.write_all(qr_code(&link.reveal(), terminal)?.as_bytes())?;
         }
         out.flush()?;
+        if terminal && !self.link {
+            tell!("The line is for a shell on the phone, the code for its app. Either lets one device join.");
+        }
         if hub.ip().is_loopback() {
             tell!("{}", only_here(hub));
         }
@@ -81,12 +88,15 @@ fn hub(data_dir: &Path, endpoints: &Endpoints) -> Result<SocketAddr, JoinCommand
     endpoints.hub.parse().map_err(garbled)
 }
 
-/// The token goes by the environment: what is on a command line can be read by every user of a machine.
-fn line(host: &str, port: u16, token: &JoinToken, ca_hash: &Digest) -> String {
+fn address(host: &str, port: u16) -> String {
     let bare = host.trim_matches(['[', ']']);
     let is_v6 = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
-    let host = if is_v6 { format!("[{bare}]") } else { bare.to_owned() };
-    format!("POLYPHONY_JOIN_TOKEN={} polyphony-agent join {host}:{port} --ca-hash {ca_hash}", token.reveal())
+    if is_v6 { format!("[{bare}]:{port}") } else { format!("{bare}:{port}") }
+}
+
+/// The token goes by the environment: what is on a command line can be read by every user of a machine.
+fn line(JoinLink { hub, token, ca_hash }: &JoinLink) -> String {
+    format!("POLYPHONY_JOIN_TOKEN={} polyphony-agent join {hub} --ca-hash {ca_hash}", token.reveal())
 }
 
 fn only_here(hub: SocketAddr) -> String {
@@ -122,6 +132,8 @@ fn qr_code(text: &str, terminal: bool) -> Result<String, JoinCommandError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use polyphony_identity::{Digest, JoinToken};
+
     use super::*;
 
     #[test]
@@ -131,18 +143,21 @@ mod tests {
         for (host, port, written) in
             [("127.0.0.1", 7700, "127.0.0.1:7700"), ("desk.lan", 7701, "desk.lan:7701"), ("fd00::5", 1, "[fd00::5]:1")]
         {
+            let link = JoinLink { hub: address(host, port), token: token.clone(), ca_hash: hash };
             assert_eq!(
-                line(host, port, &token, &hash),
+                line(&link),
                 format!("POLYPHONY_JOIN_TOKEN={secret} polyphony-agent join {written} --ca-hash {hash}")
             );
         }
     }
 
     #[test]
-    fn a_camera_reads_the_line_off_the_qr_code() {
-        let line = line("192.168.100.100", 7700, &JoinToken::generate(), &Digest::of_spki(b"root"));
+    fn a_camera_reads_the_link_off_the_qr_code() {
+        let (token, ca_hash) = (JoinToken::generate(), Digest::of_spki(b"root"));
+        let link = JoinLink { hub: "192.168.100.100:7700".into(), token, ca_hash };
         for terminal in [false, true] {
-            assert_eq!(read(&qr_code(&line, terminal).unwrap(), terminal), line, "terminal: {terminal}");
+            let seen = read(&qr_code(&link.reveal(), terminal).unwrap(), terminal);
+            assert_eq!(seen.parse(), Ok(link.clone()), "terminal: {terminal}");
         }
     }
 

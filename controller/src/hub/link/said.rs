@@ -90,6 +90,7 @@ pub(super) fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
         faults.truncate(MAX_SPEEDS);
         faults.iter_mut().for_each(|fault| shorten(&mut fault.reason));
     }
+    heartbeat.withdrawal.iter_mut().for_each(|withdrawal| shorten(&mut withdrawal.message));
     heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
     let believed = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
     heartbeat.links.retain(|link| link.peer.len() <= MAX_TEXT);

@@ -7,7 +7,7 @@ use polyphony_api::Phone;
 use polyphony_api::condition::{self, Statement, Truth};
 use polyphony_api::phone::{BackendSpeed, Hardware, Memory, PhoneStatus};
 use polyphony_api::quantity::format_bytes;
-use polyphony_protocol::hub::{self as protocol, Join};
+use polyphony_protocol::hub::{self as protocol, Join, WithdrawalReason};
 
 use super::story::{Severity, tell};
 use super::{Action, condition_time};
@@ -15,7 +15,7 @@ use crate::reconcile::class;
 use crate::reconcile::facts::{Power, allocatable_bytes, three_figures as rounded};
 use crate::reconcile::failures;
 use crate::reconcile::observe::{Health, Observed, PhoneLink, PhoneSeen};
-use crate::reconcile::power::BACK_PERCENT;
+use crate::reconcile::power::{BACK_PERCENT, WITHDRAWN};
 
 /// A phone is too hot from here on, until it is cooler than the second.
 const HOT_CELSIUS: f64 = 45.0;
@@ -62,7 +62,9 @@ fn status_of(
     }
     failures::remember(&mut status, observed, &phone.name_any(), seen);
     let now = condition_time(observed);
-    for statement in statements(phone, health, observed.power(&phone.name_any()), &status) {
+    let withdrawn = withdrawn(seen, &status);
+    for statement in statements(phone, health, observed.power(&phone.name_any()), &status).into_iter().chain(withdrawn)
+    {
         condition::set(&mut status.conditions, &statement, None, &now);
     }
     if let Some(heartbeat) = &seen.heartbeat {
@@ -205,9 +207,34 @@ fn statements(phone: &Phone, health: Health, power: Power, status: &PhoneStatus)
     ]
 }
 
-/// What happened to it: to its link, and to its backends.
+/// Whether it takes part, as it said last; nothing of who has never said anything. Of one reason its first words stand: figures in them change all
+/// the time.
+fn withdrawn(seen: &PhoneSeen, status: &PhoneStatus) -> Option<Statement> {
+    let withdrawal = &seen.heartbeat.as_ref()?.withdrawal;
+    let reason = match withdrawal.as_ref().map(|withdrawal| withdrawal.reason) {
+        None => "TakesPart",
+        Some(WithdrawalReason::Paused) => "Paused",
+        Some(WithdrawalReason::Leaving) => "Leaving",
+        Some(WithdrawalReason::BatteryLow) => "BatteryLow",
+        Some(WithdrawalReason::TooHot) => "TooHot",
+        Some(WithdrawalReason::MemoryLow) => "MemoryLow",
+        Some(WithdrawalReason::Other) => "Other",
+    };
+    let before = condition::find(&status.conditions, WITHDRAWN).filter(|before| before.reason == reason);
+    let said = || withdrawal.as_ref().map(|withdrawal| withdrawal.message.clone()).unwrap_or_default();
+    Some(Statement {
+        type_: WITHDRAWN,
+        status: withdrawal.is_some().into(),
+        reason: reason.to_owned(),
+        message: before.map_or_else(said, |before| before.message.clone()),
+    })
+}
+
+/// What happened to it: to its link, to its backends, and by its own word.
 fn story_of(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Vec<Action> {
-    link_story(phone, before, after).into_iter().chain(fault_story(phone, before, after)).collect()
+    let stories =
+        [link_story(phone, before, after), fault_story(phone, before, after), withdrawal_story(phone, before, after)];
+    stories.into_iter().flatten().collect()
 }
 
 /// A backend was set aside, or another one.
@@ -215,6 +242,17 @@ fn fault_story(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Opti
     let faulty = condition::find(&after.conditions, "BackendFaulty").filter(|faulty| faulty.status == "True")?;
     let known = condition::find(&before.conditions, "BackendFaulty").is_some_and(|was| was.message == faulty.message);
     (!known).then(|| tell(phone, Severity::Warning, "BackendFaulty", faulty.message.clone()))
+}
+
+/// It takes no part any more, or takes part again.
+fn withdrawal_story(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Option<Action> {
+    let now = condition::find(&after.conditions, WITHDRAWN)?;
+    let was = condition::find(&before.conditions, WITHDRAWN);
+    match (was.is_some_and(|was| was.status == "True"), now.status == "True") {
+        (false, true) => Some(tell(phone, Severity::Normal, WITHDRAWN, format!("takes no part: {}", now.message))),
+        (true, false) => Some(tell(phone, Severity::Normal, "TakesPart", "takes part again".to_owned())),
+        _ => None,
+    }
 }
 
 fn link_story(phone: &Phone, before: &PhoneStatus, after: &PhoneStatus) -> Option<Action> {

@@ -3,15 +3,54 @@
 
 use std::collections::BTreeMap;
 
-use polyphony_protocol::hub::SegmentPhase;
+use polyphony_protocol::hub::{SegmentPhase, Withdrawal, WithdrawalReason};
 
 use super::super::fixtures::World;
 use super::three_phones;
 
+fn withdraw(world: &mut World, name: &str, reason: WithdrawalReason) {
+    let heartbeat = world.phone(name).heartbeat.as_mut().unwrap();
+    heartbeat.withdrawal = Some(Withdrawal { reason, message: "at 2 %".into() });
+}
+
+#[test]
+fn a_phone_s_own_word_is_told_once_and_its_figures_are_not() {
+    let mut world = World::new().with_phones(&[60]);
+    world.settle();
+    withdraw(&mut world, "a", WithdrawalReason::BatteryLow);
+    world.settle();
+    let withdrawn = |world: &World| {
+        let status = world.observed.phones["a"].object.as_ref().unwrap().status.clone().unwrap();
+        let found = polyphony_api::condition::find(&status.conditions, "Withdrawn").unwrap().clone();
+        (found.status, found.reason, found.message)
+    };
+    let low = ("True".to_owned(), "BatteryLow".to_owned(), "at 2 %".to_owned());
+    assert_eq!(withdrawn(&world), low);
+    world.phone("a").heartbeat.as_mut().unwrap().withdrawal.as_mut().unwrap().message = "at 1 %".into();
+    assert_eq!((world.settle().len(), withdrawn(&world)), (0, low));
+    world.phone("a").heartbeat.as_mut().unwrap().withdrawal = None;
+    world.settle();
+    assert_eq!(withdrawn(&world).0, "False");
+    let told: Vec<&str> = world.told.iter().map(|(reason, _)| reason.as_str()).collect();
+    assert_eq!(told.iter().filter(|reason| ["Withdrawn", "TakesPart"].contains(reason)).count(), 2, "{told:?}");
+}
+
+#[test]
+fn a_phone_that_said_that_it_leaves_may_go() {
+    let mut world = World::new().with_phones(&[60]);
+    world.settle();
+    withdraw(&mut world, "a", WithdrawalReason::Leaving);
+    world.settle();
+    world.lose("a");
+    world.settle();
+    assert_eq!(world.departures("a"), 0, "nobody holds it against it");
+}
+
 #[test]
 fn cordoned_hot_low_and_unlabelled_phones_get_nothing() {
     type Edit = fn(&mut World);
-    let table: [(&str, Edit); 5] = [
+    let table: [(&str, Edit); 6] = [
+        ("withdrawn", |world| withdraw(world, "a", WithdrawalReason::Paused)),
         ("draining", |world| world.edit_phone("a", |phone| phone.spec.drain = true)),
         ("cordoned", |world| world.edit_phone("a", |phone| phone.spec.unschedulable = true)),
         ("hot", |world| world.phone("a").heartbeat.as_mut().unwrap().temperature_celsius = Some(50.0)),
@@ -68,7 +107,12 @@ fn heat_charge_and_the_power_policy_drain_a_phone_that_serves() {
         world.edit_deployment(|one| one.spec.placement.power_policy.min_battery_percent = Some(20));
         world.phone(name).heartbeat.as_mut().unwrap().battery_percent = Some(19);
     };
+    let withdrawn: Edit = |world, name| {
+        world.edit_deployment(|one| one.spec.placement.power_policy.min_battery_percent = Some(0));
+        withdraw(world, name, WithdrawalReason::BatteryLow);
+    };
     let table = [
+        (withdrawn, "takes no part any more"),
         (hot, "is too hot"),
         (low, "is low on battery"),
         (warm, "does not meet spec.placement.powerPolicy"),

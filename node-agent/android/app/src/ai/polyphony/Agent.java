@@ -18,7 +18,7 @@ final class Agent {
 
     private static boolean load() {
         try {
-            System.loadLibrary("polyphony_agent");
+            System.loadLibrary("polyphony_app");
             return true;
         } catch (UnsatisfiedLinkError missing) {
             return false;

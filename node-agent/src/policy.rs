@@ -1,0 +1,198 @@
+//! Policy: when this phone takes no part, whatever a host asks of it. Pure: what the phone senses and when come in as arguments.
+//!
+//! A host that is there moves layers away at limits of its own, which are reached before these. These are the person's: they hold when the host
+//! is away, or wants otherwise.
+
+use std::time::{Duration, Instant};
+
+use polyphony_protocol::hub::{Withdrawal, WithdrawalReason};
+
+use crate::sensors::Reading;
+
+/// Beyond these the phone takes no part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// An uncharged battery below this.
+    pub min_battery_percent: u8,
+    /// This and above.
+    pub max_temperature_celsius: f64,
+}
+
+/// What a person wants of the phone now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    pub is_paused: bool,
+    pub is_leaving: bool,
+}
+
+/// Whether the phone takes part, and since when not.
+#[derive(Debug)]
+pub struct Policy {
+    limits: Limits,
+    withdrawn: Option<(WithdrawalReason, Instant)>,
+}
+
+/// How far within its limits a phone takes part again.
+const BACK_PERCENT: u8 = 5;
+const BACK_CELSIUS: f64 = 5.0;
+/// Android's thermal status from which on a device throttles so much that it is felt, and the one up to which it is not
+/// (`PowerManager.THERMAL_STATUS_SEVERE`, `THERMAL_STATUS_LIGHT`).
+const SEVERE: u8 = 3;
+const LIGHT: u8 = 1;
+/// Android's forecast of heat, in parts of what is severe.
+const HEADROOM_OF_SEVERE: f64 = 1.0;
+const HEADROOM_BACK: f64 = 0.85;
+/// Of the memory at which Android begins to end programs: what is free when the phone leaves, and when it takes part again.
+const LOW_MEMORY: f64 = 1.25;
+const ENOUGH_MEMORY: f64 = 2.0;
+/// What took too much memory once would do so again: it stays away at least this long.
+const AWAY_FOR_MEMORY: Duration = Duration::from_secs(300);
+
+// === impl Policy ===
+
+impl Policy {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, withdrawn: None }
+    }
+
+    /// Whether the phone takes no part from now on, and why. What it cannot sense keeps it from nothing.
+    pub fn judge(&mut self, wishes: Wishes, reading: &Reading, now: Instant) -> Option<Withdrawal> {
+        let before = self.withdrawn;
+        let was = |reason| before.is_some_and(|(before, _)| before == reason);
+        let found = [
+            wishes.is_leaving.then(|| (WithdrawalReason::Leaving, "its agent ends".to_owned())),
+            wishes.is_paused.then(|| (WithdrawalReason::Paused, "its person has paused it".to_owned())),
+            self.low_battery(reading, was(WithdrawalReason::BatteryLow)),
+            self.heat(reading, was(WithdrawalReason::TooHot)),
+            low_memory(reading, before.filter(|_| was(WithdrawalReason::MemoryLow)), now),
+        ];
+        let found = found.into_iter().flatten().next();
+        self.withdrawn = found.as_ref().map(|(reason, _)| match before {
+            Some((before, since)) if before == *reason => (before, since),
+            _ => (*reason, now),
+        });
+        found.map(|(reason, message)| Withdrawal { reason, message })
+    }
+
+    fn low_battery(&self, reading: &Reading, was: bool) -> Option<(WithdrawalReason, String)> {
+        let percent = reading.battery.percent?;
+        let least = self.limits.min_battery_percent;
+        let back = if was { BACK_PERCENT } else { 0 };
+        let is_low = reading.battery.is_charging != Some(true) && percent < least.saturating_add(back).min(100);
+        let message = || format!("its battery is at {percent} %, and --min-battery is {least}");
+        is_low.then(|| (WithdrawalReason::BatteryLow, message()))
+    }
+
+    fn heat(&self, reading: &Reading, was: bool) -> Option<(WithdrawalReason, String)> {
+        let most = self.limits.max_temperature_celsius;
+        let (celsius, status, headroom) = match was {
+            true => (most - BACK_CELSIUS, LIGHT + 1, HEADROOM_BACK),
+            false => (most, SEVERE, HEADROOM_OF_SEVERE),
+        };
+        let why = if let Some(found) = reading.temperature_celsius.filter(|found| *found >= celsius) {
+            format!("it has {found:.1} °C, and --max-temperature is {most}")
+        } else if let Some(found) = reading.thermal_status.filter(|found| *found >= status) {
+            format!("its system throttles it for heat (thermal status {found})")
+        } else if let Some(found) = reading.thermal_headroom.filter(|found| *found >= headroom) {
+            format!("its system is about to throttle it for heat ({:.0} % of what is severe)", found * 100.0)
+        } else {
+            return None;
+        };
+        Some((WithdrawalReason::TooHot, why))
+    }
+}
+
+fn low_memory(
+    reading: &Reading,
+    before: Option<(WithdrawalReason, Instant)>,
+    now: Instant,
+) -> Option<(WithdrawalReason, String)> {
+    let (available, low) = (reading.available_bytes?, reading.low_memory_bytes?);
+    let is_away = before.is_some_and(|(_, since)| now.duration_since(since) < AWAY_FOR_MEMORY);
+    let least = low as f64 * if before.is_some() { ENOUGH_MEMORY } else { LOW_MEMORY };
+    let message =
+        || format!("{} MiB of memory are free, and its system ends programs at {}", available >> 20, low >> 20);
+    (is_away || (available as f64) < least).then(|| (WithdrawalReason::MemoryLow, message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::Battery;
+
+    const LIMITS: Limits = Limits { min_battery_percent: 10, max_temperature_celsius: 50.0 };
+
+    fn battery(percent: u8, is_charging: bool) -> Reading {
+        Reading {
+            battery: Battery { percent: Some(percent), is_charging: Some(is_charging), ..Battery::default() },
+            ..Reading::default()
+        }
+    }
+
+    fn heat(celsius: f64) -> Reading {
+        Reading { temperature_celsius: Some(celsius), ..Reading::default() }
+    }
+
+    fn memory(available: u64, low: u64) -> Reading {
+        Reading { available_bytes: Some(available << 20), low_memory_bytes: Some(low << 20), ..Reading::default() }
+    }
+
+    /// What is judged of one reading after another, a second apart.
+    fn judged(readings: &[Reading]) -> Vec<Option<WithdrawalReason>> {
+        let mut policy = Policy::new(LIMITS);
+        let begun = Instant::now();
+        let at = |n: usize| begun + Duration::from_secs(n as u64);
+        let judge = |(n, reading)| policy.judge(Wishes::default(), reading, at(n)).map(|found| found.reason);
+        readings.iter().enumerate().map(judge).collect()
+    }
+
+    #[test]
+    fn a_phone_leaves_at_its_limits_and_is_back_some_way_within_them() {
+        let (low, hot) = (Some(WithdrawalReason::BatteryLow), Some(WithdrawalReason::TooHot));
+        assert_eq!(
+            judged(&[10, 9, 14, 15, 9].map(|percent| battery(percent, false))),
+            [None, low, low, None, low],
+            "at 10 it is there"
+        );
+        assert_eq!(judged(&[battery(3, true), battery(3, false), battery(3, true)]), [None, low, None]);
+        assert_eq!(judged(&[49.9, 50.0, 45.0, 44.9].map(heat)), [None, hot, hot, None]);
+        assert_eq!(judged(&[Reading::default()]), [None], "who senses nothing takes part");
+    }
+
+    #[test]
+    fn a_phone_believes_its_system_about_heat() {
+        let hot = Some(WithdrawalReason::TooHot);
+        let status = |status| Reading { thermal_status: Some(status), ..Reading::default() };
+        assert_eq!(judged(&[2, 3, 2, 1].map(status)), [None, hot, hot, None]);
+        let headroom = |part| Reading { thermal_headroom: Some(part), ..Reading::default() };
+        assert_eq!(judged(&[0.99, 1.0, 0.9, 0.8].map(headroom)), [None, hot, hot, None]);
+    }
+
+    #[test]
+    fn a_phone_that_was_short_of_memory_stays_away_for_a_while() {
+        let mut policy = Policy::new(LIMITS);
+        let begun = Instant::now();
+        let mut judge = |seconds, reading: Reading| {
+            let found = policy.judge(Wishes::default(), &reading, begun + Duration::from_secs(seconds));
+            found.map(|found| found.reason)
+        };
+        let low = Some(WithdrawalReason::MemoryLow);
+        assert_eq!(judge(0, memory(250, 200)), None);
+        assert_eq!(judge(1, memory(249, 200)), low);
+        assert_eq!(judge(2, memory(3000, 200)), low, "what it has let go is free now");
+        assert_eq!(judge(301, memory(399, 200)), low);
+        assert_eq!(judge(302, memory(400, 200)), None);
+    }
+
+    #[test]
+    fn a_person_s_word_comes_first() {
+        let mut policy = Policy::new(LIMITS);
+        let mut judge = |is_paused, is_leaving| {
+            let found = policy.judge(Wishes { is_paused, is_leaving }, &heat(70.0), Instant::now());
+            found.map(|found| found.reason)
+        };
+        assert_eq!(judge(true, false), Some(WithdrawalReason::Paused));
+        assert_eq!(judge(true, true), Some(WithdrawalReason::Leaving));
+        assert_eq!(judge(false, false), Some(WithdrawalReason::TooHot));
+    }
+}
