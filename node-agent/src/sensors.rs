@@ -6,7 +6,6 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::platform::{self, Battery};
-use crate::policy::Wishes;
 use crate::told::Told;
 
 /// Where battery and temperature are read.
@@ -67,15 +66,15 @@ impl Sensors {
         }
     }
 
-    /// What a person wants of the phone, where an app asks them.
-    pub fn wishes(&self) -> Wishes {
-        self.told.as_ref().map(|told| told.borrow().wishes()).unwrap_or_default()
+    /// All that an app says; nothing where there is none.
+    pub fn told(&self) -> Told {
+        self.told.as_ref().map(|told| told.borrow().clone()).unwrap_or_default()
     }
 
     /// What the app says, and for the rest what can be read.
     fn of_system(&self) -> Reading {
         let read = platform::battery();
-        let told = self.told.as_ref().map(|told| told.borrow().clone()).unwrap_or_default();
+        let told = self.told();
         let said = told.battery();
         let battery = Battery {
             percent: said.percent.or(read.percent),

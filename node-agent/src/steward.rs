@@ -50,7 +50,7 @@ impl Steward {
     }
 
     fn look(&mut self, now: Instant) {
-        let wishes = self.sensors.wishes();
+        let wishes = self.sensors.told().wishes();
         let reading = self.sensors.read();
         let withdrawal = self.policy.judge(wishes, &reading, now);
         let why = withdrawal.as_ref().map(|withdrawal| withdrawal.message.clone());

@@ -22,13 +22,40 @@ pub struct Told {
     /// `ActivityManager.MemoryInfo`: what is free, and below what Android ends programs.
     pub available_bytes: Option<u64>,
     pub low_memory_bytes: Option<u64>,
-    /// `wifi`, `ethernet`, `cellular` or `none`.
-    pub network: Option<String>,
+    pub network: Option<Network>,
     /// Whether somebody pays for each byte.
     pub metered: Option<bool>,
     pub paused: bool,
     #[serde(skip)]
     pub leaving: bool,
+}
+
+/// The network that a phone would use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Network {
+    Wifi,
+    Ethernet,
+    Cellular,
+    None,
+    /// One of a later app.
+    #[serde(other)]
+    Other,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// As apps and metrics call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wifi => "wifi",
+            Self::Ethernet => "ethernet",
+            Self::Cellular => "cellular",
+            Self::None => "none",
+            Self::Other => "other",
+        }
+    }
 }
 
 // === impl Told ===
@@ -73,10 +100,13 @@ mod tests {
         assert_eq!(told.wishes(), Wishes { is_paused: true, is_leaving: false });
         let charging = Told { charging: Some(true), ..told.clone() };
         assert_eq!(charging.battery().discharge_watts, None, "what flows in is nobody's work");
+        assert_eq!((told.network, told.metered), (Some(Network::Wifi), Some(false)));
         let nonsense =
             Told { battery_percent: Some(-3.0), battery_celsius: Some(1e9), voltage_millivolts: Some(4.0), ..told };
         let battery = Battery { percent: None, temperature_celsius: None, discharge_watts: None, ..battery };
         assert_eq!(nonsense.battery(), battery);
         assert_eq!(serde_json::from_str::<Told>("{}").unwrap(), Told::default());
+        let later: Told = serde_json::from_str(r#"{ "network": "satellite" }"#).unwrap();
+        assert_eq!(later.network, Some(Network::Other));
     }
 }

@@ -18,9 +18,10 @@ use crate::duty::Duty;
 use crate::platform::Battery;
 use crate::sensors::Sensors;
 use crate::steps::StepKind;
+use crate::told::{Network, Told};
 
 /// Every name of the agent, and its type.
-const NAMES: [(&str, &str); 24] = [
+const NAMES: [(&str, &str); 25] = [
     ("polyphony_agent_info", "gauge"),
     ("polyphony_backend_gflops", "gauge"),
     ("polyphony_battery_discharge_watts", "gauge"),
@@ -32,6 +33,7 @@ const NAMES: [(&str, &str); 24] = [
     ("polyphony_memory_allocatable_bytes", "gauge"),
     ("polyphony_memory_available_bytes", "gauge"),
     ("polyphony_memory_reserved_bytes", "gauge"),
+    ("polyphony_network_info", "gauge"),
     ("polyphony_segment_besides_layers_seconds", "gauge"),
     ("polyphony_segment_bytes_loaded", "gauge"),
     ("polyphony_segment_layer_seconds", "gauge"),
@@ -93,7 +95,8 @@ fn every_name_is_there_with_help_and_type_and_stands_in_the_docs() {
     // Not every machine has these sensors; a phone has.
     let battery = Battery { percent: Some(73), discharge_watts: Some(2.5), ..Battery::default() };
     let sensors = phone::sensor_families(&battery, Some(41.5));
-    for family in sensors {
+    let told = Told { network: Some(Network::Wifi), metered: Some(false), ..Told::default() };
+    for family in sensors.into_iter().chain(phone::network_families(&told)) {
         if text.contains(&format!("# TYPE {} ", family.name())) {
             continue;
         }
