@@ -27,14 +27,16 @@ impl Steward {
     /// Looks each second, and whenever an app says something, until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut told = self.sensors.told.clone();
-        let is_over = |ended: Option<()>| ended.is_none();
         loop {
             self.look(Instant::now());
             let said = async {
-                match &mut told {
-                    // An app that is gone says nothing more.
-                    Some(told) if told.changed().await.is_ok() => {}
-                    _ => std::future::pending().await,
+                let is_there = match &mut told {
+                    Some(told) => told.changed().await.is_ok(),
+                    None => false,
+                };
+                // An app that is gone says nothing more.
+                if !is_there {
+                    std::future::pending().await
                 }
             };
             let next = async {
@@ -43,7 +45,7 @@ impl Steward {
                     () = said => {}
                 }
             };
-            if is_over(shutdown.run_until_cancelled(next).await) {
+            if shutdown.run_until_cancelled(next).await.is_none() {
                 return;
             }
         }
