@@ -6,11 +6,17 @@ use clap::Parser;
 use polyphony_agent::agent::{self, Terms};
 use polyphony_agent::enrolment::Enrolment;
 use polyphony_agent::flags::Flags;
+use polyphony_wire::Security;
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
     let enrolment = Enrolment::given(&flags)?;
-    let terms = Terms { enrolment, program: std::env::current_exe().ok(), ..Terms::until(agent::ended_by_signal()?) };
-    agent::run(flags, terms.with_plain_ring()).await
+    let terms = Terms {
+        enrolment,
+        program: std::env::current_exe().ok(),
+        between_phones: Some(Security::Plain),
+        ..Terms::until(agent::ended_by_signal()?)
+    };
+    agent::run(flags, terms).await
 }
 
 #[tokio::main]

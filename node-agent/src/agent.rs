@@ -61,8 +61,9 @@ pub struct Terms {
     pub board: Arc<Board>,
     /// What an app says of the phone.
     pub told: Option<watch::Receiver<Told>>,
-    /// In place of what the phone's papers give.
-    between_phones: Option<Security>,
+    /// In place of what the phone's papers give: [`Security::Plain`] speaks with other phones in the clear, whoever they are, for a bench that
+    /// measures what TLS costs, and for nothing else. No flag leads here.
+    pub between_phones: Option<Security>,
 }
 
 // === impl Terms ===
@@ -72,12 +73,6 @@ impl Terms {
     pub fn until(shutdown: CancellationToken) -> Self {
         let board = Arc::new(Board::default());
         Self { shutdown, enrolment: None, first: None, program: None, board, told: None, between_phones: None }
-    }
-
-    /// Speaks with other phones in the clear, whoever they are: for a bench that measures what TLS costs, and for nothing else. No flag leads
-    /// here.
-    pub fn with_plain_ring(self) -> Self {
-        Self { between_phones: Some(Security::Plain), ..self }
     }
 }
 

@@ -30,11 +30,8 @@ async fn in_force_after(
     patience: impl Fn(WithdrawalReason) -> Duration,
 ) -> String {
     loop {
-        let withdrawal = match withdrawals.wait_for(Option::is_some).await {
-            Ok(found) => found.clone(),
-            Err(_) => return std::future::pending().await,
-        };
-        let Some(Withdrawal { reason, message }) = withdrawal else { continue };
+        let found = withdrawals.wait_for(Option::is_some).await.map(|found| found.clone());
+        let Ok(Some(Withdrawal { reason, message })) = found else { return std::future::pending().await };
         if tokio::time::timeout(patience(reason), over(withdrawals)).await.is_err() {
             return message;
         }
