@@ -19,9 +19,9 @@ pub(crate) struct Keeping {
 // === impl Keeping ===
 
 impl Keeping {
-    /// Opens the file to append to, and makes it the stdout and stderr of this program.
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
-        let keeping = Self::of(path, KEPT_BYTES, true)?;
+    /// Opens the file to append to, and where it takes stdio makes it the stdout and stderr of this program.
+    pub(crate) fn open(path: PathBuf, takes_stdio: bool) -> io::Result<Self> {
+        let keeping = Self::of(path, KEPT_BYTES, takes_stdio)?;
         keeping.take_stdio();
         Ok(keeping)
     }

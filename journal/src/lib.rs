@@ -21,7 +21,16 @@ use writer::Journal;
 ///
 /// A file that cannot be opened is said, and stderr is taken for it: a log is no reason not to run.
 pub fn begin(filter: &str, file: Option<&Path>) {
-    let opened = file.map(|path| (path, Keeping::open(path.to_owned())));
+    begin_with(filter, file, true);
+}
+
+/// The same in a file, of a part of a program that is another's, such as an app: stdout and stderr stay what they are.
+pub fn begin_within(filter: &str, file: &Path) {
+    begin_with(filter, Some(file), false);
+}
+
+fn begin_with(filter: &str, file: Option<&Path>, takes_stdio: bool) {
+    let opened = file.map(|path| (path, Keeping::open(path.to_owned(), takes_stdio)));
     let (keeping, refused) = match opened {
         None => (None, None),
         Some((_, Ok(keeping))) => (Some(keeping), None),

@@ -89,7 +89,7 @@ impl App {
         if matches!(*agent, Agent::Running(_)) {
             return Err(StartError::Runs);
         }
-        JOURNAL.call_once(|| polyphony_journal::begin("info", Some(&data_dir.join(LOG_FILE))));
+        JOURNAL.call_once(|| polyphony_journal::begin_within("info", &data_dir.join(LOG_FILE)));
         let (shutdown, board) = (CancellationToken::new(), Arc::new(Board::default()));
         let terms = Terms { board: board.clone(), told: Some(self.told.subscribe()), ..Terms::until(shutdown.clone()) };
         let (request, patience) = request(data_dir.to_owned(), name, link);
