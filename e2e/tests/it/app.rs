@@ -142,9 +142,9 @@ fn an_app_joins_by_a_code_takes_part_pauses_leaves_and_joins_again() {
     assert_eq!(app.wait_for("paused")["message"], "its person has paused it");
     wait_until("the pause to be at the host", PATIENCE, || Ok((withdrawn(&lab) == "Paused").then_some(()))).unwrap();
     app.call(r#"tell {"batteryPercent":2,"charging":false}"#);
-    let low = app.wait_for("paused");
     wait_until("the battery to be at the host", PATIENCE, || Ok((withdrawn(&lab) == "BatteryLow").then_some(())))
         .unwrap();
+    let low = app.wait_for("paused");
     assert!(low["message"].as_str().unwrap().contains("--min-battery"), "{low}");
     app.call(r#"tell {"batteryPercent":83,"charging":true}"#);
     app.wait_for("ready");
