@@ -12,10 +12,14 @@
 # Root is needed once, to install packages of Debian 12 that are missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Where a user's shell does not look for what makes file systems.
+PATH=$PATH:/usr/sbin:/sbin
 
 # Has dot products of bytes, and no products of matrices of them: what phones of 2018 to 2021 have. scripts/test-android.sh has the same.
 readonly PROCESSOR=cortex-a76
 readonly MEMORY_MIB=768
+# Of this machine beside it, for the code that QEMU makes: by default up to a GiB.
+readonly CODE_MIB=128
 readonly DATA=512M
 readonly MOST=8
 # What two at once on one busy core stay far below.
@@ -37,6 +41,9 @@ server_port=${ANDROID_ADB_SERVER_PORT:-5037}
 say() { printf 'phones: %s\n' "$1" >&2; }
 fail() { say "$1"; exit 1; }
 skip() { printf 'skipped: phones need %s\n' "$1"; exit 0; }
+
+# ask_adb SECONDS ARGUMENT…: with an end. A server that it starts keeps nothing of this script's open.
+ask_adb() { timeout "$1" "$adb" "${@:2}" 9>&- 2>/dev/null; }
 
 # === What is made once ===
 
@@ -114,7 +121,7 @@ make_initrd() {
     cp -a -- "$cache/debian/usr/lib/android-sdk" "$root/usr/lib/"
     cp -- "$cache/debian/usr/bin/busybox" "$root/usr/bin/"
     cp -- "$cache"/kernel/*.ko "$root/usr/lib/modules/"
-    { cat "$cache/kernel/order"; printf 'test_power.ko %s\n' "$BATTERY"; } >"$root/usr/lib/modules/order"
+    { cat "$cache/kernel/order" && printf 'test_power.ko %s\n' "$BATTERY"; } >"$root/usr/lib/modules/order"
     printf 'root:x:0:0:root:/:/system/bin/sh\n' >"$root/etc/passwd"
     printf 'root:x:0:\n' >"$root/etc/group"
     cp -a -- "$base/stand-in/aarch64/system" "$root/"
@@ -175,7 +182,7 @@ start_phone() {
         mv -- "$folder/data.new" "$folder/data.img"
     fi
     # It keeps nothing of this script's open, and its descriptors are no pipe that somebody reads to its end.
-    "${qemu[@]}" -name "phone-$number" -machine virt -accel tcg -cpu "$PROCESSOR" -smp 1 -m "$MEMORY_MIB" -no-user-config -nodefaults \
+    "${qemu[@]}" -name "phone-$number" -machine virt -accel "tcg,tb-size=$CODE_MIB" -cpu "$PROCESSOR" -smp 1 -m "$MEMORY_MIB" -no-user-config -nodefaults \
         -kernel "$cache/kernel/vmlinuz" -initrd "$state/initrd" -append "console=ttyAMA0 quiet panic=-1 rdinit=/init phone=$number" -display none \
         -chardev "file,id=console,path=$state/log/$number.log,append=on" -serial chardev:console \
         -netdev "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:$port-:5555" -device virtio-net-pci,netdev=net,romfile= \
@@ -189,10 +196,10 @@ await_phone() {
     serial=$(serial_of "$number")
     while ((SECONDS < deadline)); do
         machine_of "$number" >/dev/null || fail "phone $number has ended: $(tail -n 3 "$state/log/$number.log")"
-        [[ $(timeout 20 "$adb" -s "$serial" shell getprop sys.boot_completed 2>/dev/null | tr -d '\r') != 1 ]] || return 0
+        [[ $(ask_adb 20 -s "$serial" shell getprop sys.boot_completed) != 1 ]] || return 0
         # What it knows of a phone that went is in the way of the next.
-        timeout 10 "$adb" disconnect "$serial" >/dev/null 2>&1 || true
-        timeout 20 "$adb" connect "$serial" >/dev/null 2>&1 || true
+        ask_adb 10 disconnect "$serial" >/dev/null || true
+        ask_adb 20 connect "$serial" >/dev/null || true
         sleep 0.5
     done
     fail "phone $number did not answer adb in $BOOT_SECONDS s: $(tail -n 3 "$state/log/$number.log")"
@@ -217,8 +224,8 @@ server_runs() { (exec 3<>"/dev/tcp/127.0.0.1/$server_port") 2>/dev/null; }
 
 start_server() {
     server_runs && return
-    timeout 20 "$adb" start-server >/dev/null 2>&1 9>&- || fail 'the adb server does not start'
-    printf '%s\n' "$server_port" >"$run/server"
+    ask_adb 20 start-server >/dev/null || fail 'the adb server does not start'
+    printf '%s\n' "$server_port" >>"$run/servers"
 }
 
 # === Words ===
@@ -233,14 +240,14 @@ down() {
     local number port
     for number in $(numbers); do
         stop_phone "$number"
-        if [[ -f $run/$number/port ]] && server_runs; then timeout 10 "$adb" disconnect "$(serial_of "$number")" >/dev/null 2>&1 || true; fi
+        if [[ -f $run/$number/port ]] && server_runs; then ask_adb 10 disconnect "$(serial_of "$number")" >/dev/null || true; fi
         rm -rf -- "${run:?}/$number"
     done
-    if [[ -f $run/server ]]; then
-        port=$(cat "$run/server")
-        ANDROID_ADB_SERVER_PORT=$port timeout 10 "$adb" kill-server >/dev/null 2>&1 || true
-        rm -f -- "$run/server"
-    fi
+    [[ -f $run/servers ]] || return 0
+    while read -r port; do
+        ANDROID_ADB_SERVER_PORT=$port ask_adb 10 kill-server >/dev/null </dev/null || true
+    done < <(sort -u "$run/servers")
+    rm -f -- "$run/servers"
 }
 
 status() {
@@ -250,7 +257,7 @@ status() {
         serial=$(serial_of "$number")
         pid=$(machine_of "$number") || { printf '%-17s %-8s\n' "$serial" ended; continue; }
         # shellcheck disable=SC2016 # for the phone's shell
-        answer=$(server_runs && timeout 10 "$adb" -s "$serial" shell 'cd /sys/class/power_supply/test_battery && echo "$(cat capacity)%;$(cat status);$(($(cat /sys/class/thermal/thermal_zone0/temp) / 1000))°C;$(df -m /data | awk "END { print \$4 }") MiB"' 2>/dev/null) || answer=
+        answer=$(server_runs && ask_adb 10 -s "$serial" shell 'cd /sys/class/power_supply/test_battery && echo "$(cat capacity)%;$(cat status);$(($(cat /sys/class/thermal/thermal_zone0/temp) / 1000))°C;$(df -m /data | awk "END { print \$4 }") MiB"') || answer=
         if [[ -n $answer ]]; then
             IFS=';' read -r battery charging heat free <<<"$answer"
             printf '%-17s %-8s %-8s %-9s %-13s %-6s %s\n' "$serial" "$pid" answers "$battery" "$charging" "$heat" "$free"
@@ -288,7 +295,8 @@ case ${1:-} in
     status) status ;;
     kill)
         take_turn
-        stop_phone "$(number_of "${2:-}")"
+        number=$(number_of "${2:-}")
+        stop_phone "$number"
         ;;
     start)
         take_turn
