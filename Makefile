@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: apk bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-android test-android-arm test-app test-arm test-swiftshader check android check-android check-chart docs-fields fmt clippy docs
+.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build check check-android check-chart check-workflows clippy crds demo docs docs-fields fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-swiftshader
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -72,6 +72,10 @@ check-chart: ## render the Helm chart and judge every object
 	@scripts/setup.sh chart
 	@scripts/check-chart.sh
 
+check-workflows: ## read the workflows for GitHub as GitHub would, and as an attacker; nothing here runs them
+	@scripts/setup.sh workflows
+	@scripts/check-workflows.sh
+
 fuzz: setup ## feed the readers of model files, frames, requests and bodies what a fuzzer makes of good ones, ten minutes each of nine targets
 	@scripts/fuzz.sh
 
@@ -98,6 +102,12 @@ test-app: setup-tests build ## the app's agent as Java calls it, from a real Jav
 
 check-android: ## would Android 7.0 and later load what `make android` built?
 	@scripts/check-android.sh
+
+phones: ## start two emulated arm64 phones, or N=…, that adb reaches, and print their serials; not Android: docs/android.md; slow the first time
+	@scripts/phones.sh up $(or $(N),2)
+
+phones-down: ## end them
+	@scripts/phones.sh down
 
 crds: docs-fields ## write manifests/crds and the field reference from the resource types
 	cargo run --example crds manifests/crds

@@ -42,20 +42,25 @@ install_packages() {
 # Files of packages that are not to be installed, of another architecture or of another Debian: apt fetches them from wherever this machine has its
 # packages, with lists of its own, so that the system's stay as they are.
 #
-# unpack_packages SUITE ARCHITECTURE FOLDER PACKAGE…: what is in them lies in the folder then. Fails with apt's last word in $apt_said.
+# unpack_packages SUITE ARCHITECTURE FOLDER [--with-dependencies] PACKAGE…: what is in them lies in the folder then. Fails with apt's last word in
+# $apt_said. With that flag what they depend on is there as well, down to the C library.
 unpack_packages() {
-    local suite=$1 architecture=$2 folder=$3 scratch status=0
+    local suite=$1 architecture=$2 folder=$3 scratch status=0 download=(download)
     shift 3
     scratch=$(mktemp -d)
     # Root fetches as another user, who has to come in.
     chmod 755 "$scratch"
-    mkdir -p "$scratch"/{lists,cache,state,debs}
+    mkdir -p "$scratch"/{lists,cache,state,debs/partial}
+    if [[ $1 == --with-dependencies ]]; then
+        shift
+        download=(-y --no-install-recommends --download-only -o "Dir::Cache::Archives=$scratch/debs" install)
+    fi
     local apt=(apt-get -q -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture" -o "Dir::State=$scratch/state"
         -o "Dir::State::Lists=$scratch/lists" -o "Dir::State::Status=/dev/null" -o "Dir::Cache=$scratch/cache"
         -o "Dir::Etc::SourceList=$scratch/source.list" -o "Dir::Etc::SourceParts=/dev/null")
     {
         printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$(debian_uri)" "$suite" >"$scratch/source.list" &&
-            "${apt[@]}" update && (cd "$scratch/debs" && "${apt[@]}" download "$@") && mkdir -p "$folder" &&
+            "${apt[@]}" update && (cd "$scratch/debs" && "${apt[@]}" "${download[@]}" "$@") && mkdir -p "$folder" &&
             find "$scratch/debs" -name '*.deb' -print0 | xargs -0 -n 1 sh -c 'dpkg-deb --extract "$1" "$0" || exit 255' "$folder"
     } >"$scratch/log" 2>&1 || status=$?
     # What is half there would be taken for the whole.

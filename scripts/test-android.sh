@@ -9,7 +9,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly LLVM=19
 # Has dot products of bytes, and no products of matrices of them: what phones of 2018 to 2021 have.
 readonly PROCESSOR=cortex-a76
 # One golden file of a real model and those of small ones of every family, at every split; and sessions that move.
@@ -19,8 +18,8 @@ readonly OF_PHONE=(answers::models_of)
 abi=${1:-x86_64}
 shift || true
 case $abi in
-    x86_64) arch=x86_64 deb_arch=amd64 tests=("${OF_PC[@]}") packages=("clang-$LLVM" "lld-$LLVM") ;;
-    arm64-v8a) arch=aarch64 deb_arch=arm64 tests=("${OF_PHONE[@]}") packages=("clang-$LLVM" "lld-$LLVM" qemu-user) ;;
+    x86_64) arch=x86_64 tests=("${OF_PC[@]}") packages=() ;;
+    arm64-v8a) arch=aarch64 tests=("${OF_PHONE[@]}") packages=(qemu-user) ;;
     *) printf 'test-android: no ABI is called %s: arm64-v8a or x86_64\n' "$abi" >&2; exit 2 ;;
 esac
 (($# == 0)) || tests=("$@")
@@ -32,24 +31,11 @@ unshare --mount true 2>/dev/null ||
 
 # shellcheck source-path=SCRIPTDIR source=debian-packages.sh
 source scripts/debian-packages.sh
-require_packages test-android "${packages[@]}"
-
-# What lies at /system on a phone.
+# shellcheck source-path=SCRIPTDIR source=android-stand-in.sh
+source scripts/android-stand-in.sh
+((${#packages[@]} == 0)) || require_packages test-android "${packages[@]}"
+build_stand_in test-android "$base" "$arch"
 stand_in=$base/stand-in/$arch
-musl=$base/stand-in/musl-$arch
-if [[ ! -d $musl ]]; then
-    unpack_packages bookworm "$deb_arch" "$musl.new" musl musl-dev ||
-        { printf 'skipped: test-android needs Debian'\''s musl of %s (%s)\n' "$deb_arch" "$apt_said"; exit 0; }
-    mv -- "$musl.new" "$musl"
-fi
-mkdir -p "$stand_in/system/bin" "$stand_in/system/lib64"
-cp -L "$(find "$musl" -name libc.so -path '*musl*' | head -n 1)" "$stand_in/system/bin/linker64"
-compiler=("clang-$LLVM" "--target=$arch-linux-musl" -O2 -fPIC -shared -nostdlib -nostdinc -isystem "$musl/usr/include/$arch-linux-musl"
-    -fuse-ld=lld "--ld-path=/usr/bin/ld.lld-$LLVM")
-"${compiler[@]}" -o "$stand_in/system/lib64/bionic.so" node-agent/android/stand-in/bionic.c
-for library in liblog libandroid; do
-    "${compiler[@]}" "-Wl,-soname,$library.so" -o "$stand_in/system/lib64/$library.so" -x c /dev/null
-done
 
 # Where tests find the programs beside them: the host's, and a phone's.
 unset CARGO_TARGET_DIR
