@@ -28,6 +28,7 @@ use crate::enrolment::{self, Enrolment};
 use crate::flags::Flags;
 use crate::hub_link::{HubLink, HubPapers};
 use crate::identity::Identity;
+use crate::meter;
 use crate::metrics::{self, Labels, Metrics};
 use crate::neighbours;
 use crate::platform;
@@ -181,6 +182,7 @@ async fn run_to_the_end(
         shutdown.clone(),
     ));
     let measured = tokio::spawn(neighbours::measure(acquaintance, known_neighbours, board.clone(), shutdown.clone()));
+    let metered = tokio::spawn(meter::run(sensors.clone(), board.clone(), shutdown.clone()));
     let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics.clone(), shutdown.clone()));
     let assignments = Assignments::new(context.clone());
     let link = HubLink {
@@ -205,6 +207,7 @@ async fn run_to_the_end(
     context.ordeals.end();
     listening.await?;
     measured.await?;
+    metered.await?;
     scraped.await?;
     tracing::info!("agent stopped");
     Ok(ended?)

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use polyphony_protocol::hub::SegmentReport;
 use tokio::sync::Notify;
 
+use crate::at_work::AtWork;
+use crate::energy::Figures;
 pub use entry::{Entry, Snapshot};
 use peers::{Measured, Unreachable};
 
@@ -18,6 +20,8 @@ pub struct Board {
     entries: Mutex<BTreeMap<(String, String), Arc<Entry>>>,
     links: Mutex<BTreeMap<String, Measured>>,
     unreachable: Mutex<BTreeMap<String, Unreachable>>,
+    at_work: AtWork,
+    energy: Mutex<Figures>,
     changed: Arc<Notify>,
 }
 
@@ -26,7 +30,7 @@ pub struct Board {
 impl Board {
     /// A new entry, in phase loading; it takes the place of one of the same name.
     pub fn add(&self, namespace: &str, name: &str) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(namespace, name, self.changed.clone()));
+        let entry = Arc::new(Entry::new(namespace, name, self.at_work.clone(), self.changed.clone()));
         lock(&self.entries).insert((namespace.to_owned(), name.to_owned()), entry.clone());
         self.changed.notify_one();
         entry
@@ -44,6 +48,20 @@ impl Board {
 
     pub fn segments(&self) -> Vec<SegmentReport> {
         lock(&self.entries).values().map(|entry| entry.snapshot().report).collect()
+    }
+
+    /// What computes tells it.
+    pub fn at_work(&self) -> &AtWork {
+        &self.at_work
+    }
+
+    /// What computing takes out of the battery.
+    pub fn energy(&self) -> Figures {
+        *lock(&self.energy)
+    }
+
+    pub fn set_energy(&self, figures: Figures) {
+        *lock(&self.energy) = figures;
     }
 
     /// Waits until a phase changes.

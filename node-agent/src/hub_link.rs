@@ -264,6 +264,7 @@ async fn send_heartbeats(
             links: board.links(),
             links_down: board.links_down(),
             faults: Some(aside.list()),
+            active_watts: board.energy().active_watts,
         };
         send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
         tokio::select! {

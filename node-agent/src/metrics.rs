@@ -85,6 +85,7 @@ impl Collector for Readings {
         families.extend(phone::memory_families(&self.memory));
         let now = self.sensors.read();
         families.extend(phone::sensor_families(&now.battery, now.temperature_celsius));
+        families.extend(phone::energy_families(&self.board.energy()));
         families.extend(phone::label_families(&self.labels));
         families
     }

@@ -251,6 +251,10 @@ pub struct Heartbeat {
     /// does not say.
     #[serde(default)]
     pub faults: Option<Vec<BackendFault>>,
+    /// Watts by which the phone takes more out of its battery while it computes; absent until work and rest were seen while it discharged, and
+    /// from an agent of before.
+    #[serde(default)]
+    pub active_watts: Option<f64>,
 }
 
 /// A backend that computes wrongly, does not answer, or is lost.
