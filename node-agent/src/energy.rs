@@ -225,7 +225,7 @@ mod tests {
         let unknown = phone.spend(6, Some(3.0), 1.0);
         assert_eq!((unknown.active_joules, unknown.tokens), (0.0, 0), "tokens count from when watts are known");
         let first = phone.spend(4, Some(3.0), 1.0);
-        let then = phone.spend(10, Some(3.0), 0.5);
+        let then = phone.spend(10, Some(2.0), 0.5);
         let (joules, tokens) = (then.active_joules - first.active_joules, then.tokens - first.tokens);
         // 2 W for half of ten seconds.
         assert!((joules - 10.0).abs() < 1e-9 && tokens == 100, "{joules} J for {tokens}");

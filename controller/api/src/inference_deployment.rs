@@ -256,7 +256,8 @@ pub struct LoadBalancing {
     /// False leaves a plan as it is for as long as its phones are there.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// A move must promise at least this many percent more tokens/s, measured times against measured times.
+    /// A move must promise at least this many percent more tokens/s, measured times against measured times; with the objective `Efficiency`
+    /// as many more tokens of a joule.
     #[serde(default = "default_minimum_gain")]
     #[schemars(range(min = 1, max = 1000))]
     pub minimum_gain_percent: u32,

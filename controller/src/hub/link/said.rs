@@ -91,7 +91,8 @@ pub(super) fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
         faults.iter_mut().for_each(|fault| shorten(&mut fault.reason));
     }
     heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
-    let believed = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+    let believed = |value: Option<f64>| value.filter(|value| value.is_finite() && *value > 0.0);
+    heartbeat.active_watts = believed(heartbeat.active_watts);
     heartbeat.links.retain(|link| link.peer.len() <= MAX_TEXT);
     for link in &mut heartbeat.links {
         link.bytes_per_second = believed(link.bytes_per_second);
@@ -160,7 +161,14 @@ mod tests {
         };
         let many = (0..99).map(|at| fault(&format!("vulkan-f32-r{at}")));
         let faults = [fault("a/class"), fault("vulkan-f32-r0")].into_iter().chain(many).collect();
-        let kept = bounded(Heartbeat { segments: vec![segment], links, faults: Some(faults), ..Heartbeat::default() });
+        let kept = bounded(Heartbeat {
+            segments: vec![segment],
+            links,
+            faults: Some(faults),
+            active_watts: Some(f64::INFINITY),
+            ..Heartbeat::default()
+        });
+        assert_eq!(kept.active_watts, None);
         let faults = kept.faults.as_deref().unwrap_or_default();
         assert_eq!(faults.len(), MAX_SPEEDS);
         assert!(faults.iter().enumerate().all(|(at, fault)| fault.numerics == format!("vulkan-f32-r{at}")));
