@@ -6,8 +6,8 @@ mod links;
 use serde::{Deserialize, Serialize};
 
 use crate::Plan;
-pub use energy::{ASSUMED_WATTS, BELIEVED_WATTS, Energy};
 pub(crate) use energy::watts_of;
+pub use energy::{ASSUMED_WATTS, BELIEVED_WATTS, Energy};
 pub use links::{Access, Link, Links, Measured};
 
 /// The longest time of a layer, an end or a hop that is believed; a longer one means a broken measurement or a

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use crate::oracle::brute_force;
-use crate::shifting::brute_force as cuts_by_force;
 use crate::problems::{MIB, Random, link, phone, problem, random_efficient_problem};
+use crate::shifting::brute_force as cuts_by_force;
 
 proptest! {
     #![proptest_config(ProptestConfig {

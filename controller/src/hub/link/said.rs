@@ -178,6 +178,13 @@ mod tests {
         assert_eq!(kept.links[0].bytes_per_second, None);
     }
 
+    #[test]
+    fn an_agent_of_before_says_nothing_of_watts() {
+        let heartbeat = serde_json::json!({ "batteryPercent": 80, "segments": [], "links": [] });
+        let heartbeat: Heartbeat = serde_json::from_value(heartbeat).unwrap();
+        assert_eq!((heartbeat.battery_percent, heartbeat.active_watts), (Some(80), None));
+    }
+
     fn speed(numerics: &str) -> Speed {
         let (backend, device, numerics) = ("cpu".into(), "cpu".into(), numerics.into());
         Speed {

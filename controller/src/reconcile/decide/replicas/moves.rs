@@ -264,10 +264,10 @@ struct Whole {
     fits: bool,
 }
 
-/// Whether a session gets fewer tokens a second than are asked for.
+/// Whether a session gets fewer tokens a second than are asked for, beyond what rounding makes of a plan that is just fast enough.
 fn is_under_floor(problem: &Problem, plan: &Plan) -> bool {
     let limit = problem.demand.round_limit_seconds();
-    limit.is_some_and(|limit| plan.predicted_inter_token_seconds > limit)
+    limit.is_some_and(|limit| plan.predicted_inter_token_seconds > limit * (1.0 + 1e-6))
 }
 
 fn promise(spec: &InferenceDeploymentSpec) -> Promise {
