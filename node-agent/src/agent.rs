@@ -29,6 +29,7 @@ use crate::enrolment::{self, Enrolment};
 use crate::flags::Flags;
 use crate::hub_link::{HubLink, HubPapers};
 use crate::identity::Identity;
+use crate::meter;
 use crate::metrics::{self, Labels, Metrics};
 use crate::neighbours;
 use crate::platform;
@@ -209,6 +210,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
         shutdown.clone(),
     ));
     let measured = tokio::spawn(neighbours::measure(acquaintance, known_neighbours, board.clone(), shutdown.clone()));
+    let metered = tokio::spawn(meter::run(sensors.clone(), board.clone(), shutdown.clone()));
     let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics.clone(), shutdown.clone()));
     let assignments = Assignments::new(context.clone());
     let link = HubLink {
@@ -233,6 +235,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
     context.ordeals.end();
     listening.await?;
     measured.await?;
+    metered.await?;
     scraped.await?;
     watched.await?;
     tracing::info!("agent stopped");

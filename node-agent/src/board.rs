@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use polyphony_protocol::hub::{SegmentReport, Withdrawal};
 use tokio::sync::{Notify, watch};
 
+use crate::at_work::AtWork;
+use crate::energy::Figures;
 pub use entry::{Entry, Snapshot};
 use peers::{Measured, Unreachable};
 
@@ -21,6 +23,8 @@ pub struct Board {
     unreachable: Mutex<BTreeMap<String, Unreachable>>,
     has_host: AtomicBool,
     withdrawal: watch::Sender<Option<Withdrawal>>,
+    at_work: AtWork,
+    energy: Mutex<Figures>,
     changed: Arc<Notify>,
 }
 
@@ -29,7 +33,7 @@ pub struct Board {
 impl Board {
     /// A new entry, in phase loading; it takes the place of one of the same name.
     pub fn add(&self, namespace: &str, name: &str) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(namespace, name, self.changed.clone()));
+        let entry = Arc::new(Entry::new(namespace, name, self.at_work.clone(), self.changed.clone()));
         lock(&self.entries).insert((namespace.to_owned(), name.to_owned()), entry.clone());
         self.changed.notify_one();
         entry
@@ -80,6 +84,20 @@ impl Board {
     /// Tells when this phone withdraws and comes back.
     pub fn withdrawals(&self) -> watch::Receiver<Option<Withdrawal>> {
         self.withdrawal.subscribe()
+    }
+
+    /// What computes tells it.
+    pub fn at_work(&self) -> &AtWork {
+        &self.at_work
+    }
+
+    /// What computing takes out of the battery.
+    pub fn energy(&self) -> Figures {
+        *lock(&self.energy)
+    }
+
+    pub fn set_energy(&self, figures: Figures) {
+        *lock(&self.energy) = figures;
     }
 
     /// Waits until a phase changes, or the phone withdraws.

@@ -267,6 +267,7 @@ async fn send_heartbeats(
             links_down: board.links_down(),
             faults: Some(aside.list()),
             withdrawal: board.withdrawal(),
+            active_watts: board.energy().active_watts,
         };
         send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
         tokio::select! {

@@ -89,6 +89,7 @@ impl Collector for Readings {
         families.extend(phone::sensor_families(&now.battery, now.temperature_celsius));
         families.extend(phone::network_families(&self.sensors.told()));
         families.extend(phone::policy_families(&self.duty, self.board.withdrawal().is_some()));
+        families.extend(phone::energy_families(&self.board.energy()));
         families.extend(phone::label_families(&self.labels));
         families
     }

@@ -64,6 +64,7 @@ use crate::numerics::Numerics;
         priority = "1"
     )
 )]
+#[x_kube(validation = Rule::new("!has(self.minTokensPerSecond) || (has(self.objective) && self.objective == 'Efficiency')").message("minTokensPerSecond is the floor of the objective Efficiency: write that objective, or leave the floor out"))]
 pub struct InferenceDeploymentSpec {
     /// Name of a Model in the same namespace.
     #[schemars(length(min = 1, max = 253))]
@@ -81,9 +82,16 @@ pub struct InferenceDeploymentSpec {
     #[schemars(range(min = 1, max = 1024))]
     pub max_sessions: u32,
     /// What the planner optimises. `Latency`: the time from one token of a session to the next, so the sum of stages and hops.
-    /// `Throughput`: tokens a second of all sessions together, so the slowest stage or hop.
+    /// `Throughput`: tokens a second of all sessions together, so the slowest stage or hop. `Efficiency`: the joules that a token takes out of
+    /// the phones' batteries, at no less than `minTokensPerSecond`.
     #[serde(default)]
     pub objective: Objective,
+    /// With the objective `Efficiency`: tokens a second that one session gets at least, by what is measured, such as `5` or `0.5`. Where no
+    /// plan is as fast there is none, and the condition says how fast the fastest is. A plan that serves and has become too slow is left for
+    /// one that is fast enough. Left out, any speed will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.001, max = 1_000_000.0))]
+    pub min_tokens_per_second: Option<f64>,
     /// Tokens of a typical prompt. Where it is given, the time to first token counts beside `objective`: plans are chosen, backends too, by
     /// what an answer of 128 tokens takes together with reading its prompt. Left out, prompts count for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +137,8 @@ pub enum Objective {
     Latency,
     /// Tokens a second of all sessions together: the slowest stage or hop.
     Throughput,
+    /// The joules of a token: each stage's time by its phone's watts, among plans that are as fast as is asked for.
+    Efficiency,
 }
 
 /// Which phones may hold segments.
@@ -246,7 +256,8 @@ pub struct LoadBalancing {
     /// False leaves a plan as it is for as long as its phones are there.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// A move must promise at least this many percent more tokens/s, measured times against measured times.
+    /// A move must promise at least this many percent more tokens/s, measured times against measured times; with the objective `Efficiency`
+    /// as many more tokens of a joule.
     #[serde(default = "default_minimum_gain")]
     #[schemars(range(min = 1, max = 1000))]
     pub minimum_gain_percent: u32,
@@ -380,6 +391,9 @@ pub struct PlanSummary {
     pub method: String,
     /// How much better the best plan may be at most, in percent; 0 when none is better.
     pub gap_percent: f64,
-    /// What keeps the plan from being faster, such as `speed of phone-2`.
+    /// What keeps the plan from being faster, such as `speed of phone-2`, or from taking less where that is the objective.
     pub limited_by: String,
+    /// With the objective `Efficiency`: joules that a token is expected to take out of all phones together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules_per_token: Option<f64>,
 }

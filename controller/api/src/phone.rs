@@ -53,6 +53,13 @@ use crate::numerics::KvCache;
         description = "Temperature in Celsius"
     ),
     printcolumn(
+        name = "Watts",
+        type_ = "number",
+        json_path = ".status.activeWatts",
+        description = "What computing takes out of the battery",
+        priority = "1"
+    ),
+    printcolumn(
         name = "Faulty",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"BackendFaulty\")].status",
@@ -148,8 +155,8 @@ pub struct PhoneStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speeds: Option<String>,
     /// When the measurements here and in its placements were written last. They are at most every 30 seconds, and only when one has
-    /// moved by a step: a charge by 5 %, a temperature by 2 °C, a layer's time by 10 %, a link's bandwidth by a quarter or its
-    /// round trip by half.
+    /// moved by a step: a charge by 5 %, a temperature by 2 °C, a layer's time by 10 %, active watts by a fifth, a link's bandwidth by a
+    /// quarter or its round trip by half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_measured_time: Option<Time>,
     /// Measured times of the models that it held of late, the newest first; they count for a plan while they are fresh.
@@ -175,6 +182,10 @@ pub struct PhoneStatus {
     /// Temperature of its shell in Celsius, or else of its battery; absent where the system tells neither. Chips are hot whenever they work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_celsius: Option<f64>,
+    /// Watts by which the phone takes more out of its battery while it computes than while it does not, for all that it does. Measured while it
+    /// discharges, in turns of work and rest; absent where nobody has seen both, and where its system does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_watts: Option<f64>,
     /// `Ready`, `Reachable`, `ThermalPressure`, `BatteryLow`, `BackendFaulty`, `Withdrawn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]

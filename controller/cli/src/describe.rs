@@ -1,6 +1,6 @@
 //! Descriptions: one object told to a person, in the layout of `kubectl describe`. Pure: objects and the time in, text out.
 
-mod deployment;
+pub(crate) mod deployment;
 pub mod events;
 mod generic;
 pub mod layout;

@@ -2,11 +2,11 @@
 //! the rules of others would make of the same phones. Pure.
 
 use polyphony_api::InferenceDeployment;
-use polyphony_api::inference_deployment::Objective;
-use polyphony_controller::reconcile::preview::{Compared, ExpertCosts, Preview};
+use polyphony_controller::reconcile::preview::{Compared, ExpertCosts, Plan, Preview, Stage};
 use polyphony_controller::reconcile::segments;
 use serde_json::{Value, json};
 
+use crate::describe::deployment::objective;
 use crate::describe::layout::Layout;
 
 /// What was planned for a deployment.
@@ -29,13 +29,7 @@ pub fn text(told: &Told<'_>) -> String {
     layout.field_if("Namespace", metadata.namespace.as_deref());
     layout.field("Model", &spec.model);
     layout.field_if("Experts", told.experts.map(experts).as_deref());
-    layout.field(
-        "Objective",
-        match spec.objective {
-            Objective::Latency => "Latency",
-            Objective::Throughput => "Throughput",
-        },
-    );
+    layout.field("Objective", objective(spec));
     layout.field("Room", format!("{} sessions of {} tokens", spec.max_sessions, spec.context_length));
     if previews.is_empty() {
         layout.field("Replicas", "none is asked for: raise spec.replicas");
@@ -69,27 +63,13 @@ fn replica(layout: &mut Layout, preview: &Preview, prompt_tokens: u32) {
             if let Some(seconds) = preview.time_to_first_token_seconds {
                 layout.field_at(1, "First Token", format!("{seconds:.2} s after a prompt of {prompt_tokens} tokens"));
             }
+            if let Some(energy) = energy(plan) {
+                layout.field_at(1, "Energy", energy);
+            }
             layout.field_at(1, "Limited By", &plan.bound);
             layout.field_at(1, "Quality", quality(plan.gap, plan.is_by_rule()));
             layout.field_at(1, "Class", &planned.numerics_class);
-            let n_stages = plan.stages.len();
-            let rows = plan.stages.iter().enumerate().map(|(idx, stage)| {
-                vec![
-                    format!("{} of {n_stages}", idx + 1),
-                    stage.phone.clone(),
-                    segments::holds(&stage.holds).summary,
-                    format!("{} MiB", (stage.bytes + stage.standby_bytes).div_ceil(1 << 20)),
-                    stage.standby.map_or_else(|| "-".to_owned(), |(from, to)| format!("{from}..{to}")),
-                    format!("{:.2}", stage.predicted_seconds * 1e3),
-                    format!("{:.2}", stage.predicted_hop_seconds * 1e3),
-                ]
-            });
-            layout.table_at(
-                1,
-                "Stages",
-                &["Stage", "Phone", "Holds", "Memory", "Ready", "Step (ms)", "Hop (ms)"],
-                rows.collect(),
-            );
+            stages(layout, plan);
         }
     }
     if !preview.left_out.is_empty() {
@@ -100,6 +80,40 @@ fn replica(layout: &mut Layout, preview: &Preview, prompt_tokens: u32) {
         let headers = ["Strategy", "Tokens/s", "Ratio", "First Token", "Stages"];
         layout.table_at(1, "Strategies", &headers, preview.comparison.iter().map(compared).collect());
     }
+}
+
+fn stages(layout: &mut Layout, plan: &Plan) {
+    let n_stages = plan.stages.len();
+    let mut headers = vec!["Stage", "Phone", "Holds", "Memory", "Ready", "Step (ms)", "Hop (ms)"];
+    headers.extend(plan.predicted_joules_per_token.map(|_| "Energy (mJ)"));
+    let row = |(idx, stage): (usize, &Stage)| {
+        let mut row = vec![
+            format!("{} of {n_stages}", idx + 1),
+            stage.phone.clone(),
+            segments::holds(&stage.holds).summary,
+            format!("{} MiB", (stage.bytes + stage.standby_bytes).div_ceil(1 << 20)),
+            stage.standby.map_or_else(|| "-".to_owned(), |(from, to)| format!("{from}..{to}")),
+            format!("{:.2}", stage.predicted_seconds * 1e3),
+            format!("{:.2}", stage.predicted_hop_seconds * 1e3),
+        ];
+        let assumed = if stage.are_watts_assumed { "~" } else { "" };
+        row.extend(stage.predicted_joules.map(|joules| format!("{assumed}{:.1}", joules * 1e3)));
+        row
+    };
+    layout.table_at(1, "Stages", &headers, plan.stages.iter().enumerate().map(row).collect());
+}
+
+/// What a token takes, and of which phones that is not measured.
+fn energy(plan: &Plan) -> Option<String> {
+    let joules = plan.predicted_joules_per_token?;
+    let assumed = plan.stages.iter().filter(|stage| stage.are_watts_assumed).map(|stage| stage.phone.as_str());
+    let assumed: Vec<&str> = assumed.collect();
+    let why = if assumed.is_empty() {
+        String::new()
+    } else {
+        format!(" (nobody has measured the watts of {}: they are taken to be as others')", assumed.join(", "))
+    };
+    Some(format!("{joules:.3} J a token{why}"))
 }
 
 /// What is known of how good a plan is.
@@ -181,6 +195,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use polyphony_api::Phone;
+    use polyphony_api::inference_deployment::Objective;
     use polyphony_controller::reconcile::preview::{Prompt, World, expert_costs, preview};
     use polyphony_model::{Experts, Manifest};
 
@@ -237,6 +252,10 @@ mod tests {
     }
 
     fn previews(phones: Vec<Phone>, strategy: &str) -> Vec<Preview> {
+        previews_of(phones, &deployment(strategy))
+    }
+
+    fn previews_of(phones: Vec<Phone>, deployment: &InferenceDeployment) -> Vec<Preview> {
         let world = World {
             now: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
             phones,
@@ -244,7 +263,7 @@ mod tests {
             placements: Vec::new(),
         };
         let prompt = Prompt { n_tokens: 128, chunk_tokens: 32 };
-        preview(&world, &deployment(strategy), &manifest(), "digest", prompt)
+        preview(&world, deployment, &manifest(), "digest", prompt)
     }
 
     fn uneven() -> Vec<Phone> {
@@ -286,6 +305,37 @@ mod tests {
         let row = text.lines().find(|line| line.trim_start().starts_with("EqualSplit")).unwrap();
         let ratio: f64 = row.split('×').next().unwrap().split_whitespace().last().unwrap().parse().unwrap();
         assert!(ratio < 1.0, "{row}");
+    }
+
+    #[test]
+    fn where_joules_count_they_are_told_and_so_is_whose_watts_nobody_has_measured() {
+        let mut deployment = deployment("Optimal");
+        deployment.spec.objective = Objective::Efficiency;
+        deployment.spec.min_tokens_per_second = Some(0.5);
+        let phones = |watts: Option<f64>| {
+            let mut phones = vec![phone("one", 100, 1.0), phone("other", 100, 2.0)];
+            phones[0].status.as_mut().unwrap().active_watts = Some(1.0);
+            phones[1].status.as_mut().unwrap().active_watts = watts;
+            phones
+        };
+        let told_of = |watts| {
+            let previews = previews_of(phones(watts), &deployment);
+            (text(&told(&deployment, &previews)), value(&told(&deployment, &previews)))
+        };
+        let (text, value) = told_of(Some(9.0));
+        let joules = value["replicas"][0]["plan"]["predictedJoulesPerToken"].as_f64().unwrap();
+        for expected in [
+            "Objective:  Efficiency, at 0.5 tokens/s at least\n".to_owned(),
+            format!("Energy:       {joules:.3} J a token\n"),
+            "Energy (mJ)".to_owned(),
+        ] {
+            assert!(text.contains(&expected), "no {expected:?} in:\n{text}");
+        }
+        assert_eq!(value["replicas"][0]["plan"]["stages"][0]["phone"], "one", "it takes a ninth, in twice the time");
+        // As much as the other then, in half of the time.
+        let (text, _) = told_of(None);
+        let expected = "J a token (nobody has measured the watts of other: they are taken to be as others')\n";
+        assert!(text.contains(expected) && text.contains(" ~"), "{text}");
     }
 
     #[test]

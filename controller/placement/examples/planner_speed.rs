@@ -1,11 +1,13 @@
 //! How long the planner takes and how good its plans are known to be: `cargo run -p polyphony-placement --example
-//! planner_speed`, in the profile that the controller is built in. Asserts nothing about time.
+//! planner_speed`, in the profile that the controller is built in; `-- WORD` measures the problems with that word in their names alone. Asserts
+//! nothing about time.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use polyphony_placement::{
-    Demand, FleetDeployment, Link, Links, Method, ModelCosts, Objective, PhoneCosts, Problem, Prompt, plan, plan_fleet,
+    Demand, Energy, FleetDeployment, Link, Links, Method, ModelCosts, Objective, PhoneCosts, Problem, Prompt, plan,
+    plan_fleet,
 };
 
 const MIB: u64 = 1 << 20;
@@ -35,6 +37,14 @@ fn main() {
             });
         }
     }
+    for (n_phones, n_layers) in [(4, 30), (7, 24), (10, 32), (32, 80)] {
+        for is_measured in [false, true] {
+            let links = if is_measured { "every link measured" } else { "equal links" };
+            one(&format!("{n_phones} phones × {n_layers} layers, Efficiency with a floor, {links}"), |seed| {
+                efficient(farm(seed, n_phones, n_layers, Objective::Latency, is_measured), seed)
+            });
+        }
+    }
     one("32 phones × 80 uneven layers, prompts of 300, every link measured", |seed| {
         let mut problem = farm(seed, 32, 80, Objective::Latency, true);
         problem.demand.prompt = Some(Prompt { n_tokens: 300, chunk_tokens: 32, weight: 1.0 / 128.0 });
@@ -46,10 +56,15 @@ fn main() {
         problem.demand.max_sessions = 64;
         problem
     });
-    fleet();
+    if std::env::args().nth(1).is_none() {
+        fleet();
+    }
 }
 
 fn one(name: &str, problem: impl Fn(u64) -> Problem) {
+    if std::env::args().nth(1).is_some_and(|word| !name.contains(&word)) {
+        return;
+    }
     let mut milliseconds = Vec::new();
     let mut gaps = Vec::new();
     let mut proven = 0;
@@ -123,6 +138,19 @@ fn farm(seed: u64, n_phones: usize, n_layers: usize, objective: Objective, is_me
     Problem { model, phones, links, demand: demand(objective, 8), previous: None }
 }
 
+/// The same for the fewest joules, at two thirds of the highest speed.
+fn efficient(mut problem: Problem, seed: u64) -> Problem {
+    let mut random = Random(!seed);
+    let fastest = plan(&problem).map_or(0.0, |plan| plan.predicted_inter_token_seconds);
+    for phone in &mut problem.phones {
+        let joule_weight = if random.below(3) == 0 { 0.25 } else { 1.0 };
+        phone.energy = Energy { active_watts: Some(random.between(1.0, 9.0)), joule_weight, ..Energy::default() };
+    }
+    problem.demand.objective = Objective::Efficiency;
+    problem.demand.min_tokens_per_second = (fastest > 0.0).then(|| 2.0 / 3.0 / fastest);
+    problem
+}
+
 fn deployments(n_phones: usize, n_deployments: usize, shares_phones: bool) -> Vec<FleetDeployment> {
     let mut random = Random(7);
     let phones: Vec<PhoneCosts> = (0..n_phones).map(|i| phone(&mut random, i, 300)).collect();
@@ -178,6 +206,7 @@ fn phone(random: &mut Random, i: usize, mean_mib: u64) -> PhoneCosts {
         seconds_head: seconds_per_layer * 8.0,
         seconds_head_per_further_row: Some(seconds_per_layer * 4.0),
         prefill_seconds_per_layer_per_token: seconds_per_layer / 4.0,
+        energy: Energy::default(),
     }
 }
 
@@ -187,6 +216,7 @@ fn demand(objective: Objective, max_sessions: u32) -> Demand {
         max_sessions,
         generations_in_memory: 1.0,
         objective,
+        min_tokens_per_second: None,
         min_phones: 1,
         max_phones: u32::MAX,
         memory_fraction: 0.9,

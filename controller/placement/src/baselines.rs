@@ -69,7 +69,8 @@ pub fn plan_by(strategy: Strategy, problem: &Problem) -> Result<Plan, Infeasible
         return Err(diagnose::explain(&costs));
     }
     let has_none = |why: String| Infeasible::Rule { rule: strategy.to_string(), why };
-    let ring = rule(&costs, &costs.usable[..n_phones]).map_err(has_none)?;
+    // None of them knows of joules.
+    let ring = rule(costs.in_seconds(), &costs.usable[..n_phones]).map_err(has_none)?;
     let (at, score) = costs.judge(&ring);
     let gap = gap_of(&costs, score.objective / at.rows);
     let plan = predict::plan_of(&costs, &ring, Method::Rule, gap);
@@ -80,6 +81,7 @@ pub fn plan_by(strategy: Strategy, problem: &Problem) -> Result<Plan, Infeasible
             violation @ (Violation::OverBudget { .. }
             | Violation::NotTrusted { .. }
             | Violation::Unreachable { .. }
+            | Violation::UnderFloor { .. }
             | Violation::StageCount { .. }),
         ) => Err(has_none(violation.to_string())),
         Err(violation) => Err(Infeasible::Rejected { violation: violation.to_string() }),

@@ -6,13 +6,13 @@
 //! layers. Ways out are then priced: a multiplier u_i is paid by i for being used and given to whoever takes its way
 //! in from i (Held and Karp 1970). Any u gives a bound; a fixed number of subgradient steps looks for a good one.
 
+mod floor;
 mod knapsack;
 mod many;
 mod ways;
 
 use crate::costs::{Costs, MAX_TABLE};
 use crate::limits::least;
-use crate::problem::Objective;
 use knapsack::Knapsack;
 use ways::Ways;
 
@@ -39,20 +39,24 @@ pub(crate) fn lower_bound(costs: &Costs<'_>, known: f64) -> f64 {
 
 /// Seconds a step that no objective is below in this grouping, or something above `known`.
 pub(crate) fn bound_at(costs: &Costs<'_>, known: f64) -> f64 {
-    if costs.usable.len() > MAX_TABLE {
+    let are_many = costs.usable.len() > MAX_TABLE;
+    if let Some(limit) = costs.round_limit() {
+        return floor::priced(costs, known, limit, are_many);
+    }
+    if are_many {
         let many = many::Many::new(costs);
-        return match costs.problem.demand.objective {
-            Objective::Latency => paced(costs, known, MAX_PACES_OF_MANY, |pace| {
-                let round = many.round(f64::INFINITY, pace);
-                // What of the pace it needs it does not tell.
-                round.is_finite().then_some((round, pace))
-            }),
-            Objective::Throughput => halve(costs, known, PRECISION_OF_MANY, |limit| many.round(limit, f64::INFINITY)),
-        };
+        if !costs.is_of_one() {
+            return halve(costs, known, PRECISION_OF_MANY, |limit| many.round(limit, f64::INFINITY));
+        }
+        return paced(costs, known, MAX_PACES_OF_MANY, |pace| {
+            let round = many.round(f64::INFINITY, pace);
+            // What of the pace it needs it does not tell.
+            round.is_finite().then_some((round, pace))
+        });
     }
     let mut ways = Ways::new(costs);
     let mut knapsack = Knapsack::new(costs);
-    if costs.problem.demand.objective == Objective::Latency {
+    if costs.is_of_one() {
         let round = dearest(&mut knapsack, &mut ways, f64::INFINITY, known);
         if round >= known {
             return round;

@@ -2,12 +2,14 @@
 //! solvers, so that one mistake does not hide another.
 
 mod claims;
+mod joules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::{Bound, Method, Plan, Stage};
 use crate::problem::{Link, MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
 use claims::{Reading, best_throughput, check_bound, check_gap, check_groups};
+use joules::{check_joules, weighted_joules};
 
 /// Predictions may differ from the checker's by this part, for the order of sums.
 const TOLERANCE: f64 = 1e-6;
@@ -49,14 +51,18 @@ pub enum Violation {
     UnusableFigures { phone: String },
     #[error("{what} is stated as {stated}, expected {expected}")]
     WrongFigure { what: String, stated: f64, expected: f64 },
+    #[error(
+        "a session gets {tokens_per_second} tokens/s, and spec.minTokensPerSecond asks for {min_tokens_per_second}"
+    )]
+    UnderFloor { tokens_per_second: f64, min_tokens_per_second: f64 },
     #[error("{n_sessions} sessions cannot travel in {groups} groups")]
     SessionGroups { groups: u32, n_sessions: u32 },
     #[error("a token takes {seconds} s with the sessions in {groups} groups, and {best_seconds} s is the best")]
     WorseGroups { groups: u32, seconds: f64, best_seconds: f64 },
     #[error("the plan is stated as {method:?} with a gap of {gap}")]
     Gap { method: Method, gap: f64 },
-    #[error("nothing is said to be below {least_seconds} s, and {phone} alone takes {seconds} s")]
-    BetterAlone { phone: String, seconds: f64, least_seconds: f64 },
+    #[error("no objective is said to be below {least}, and that of {phone} alone is {found}")]
+    BetterAlone { phone: String, found: f64, least: f64 },
     #[error("the plan is said to be bound by {bound}, and it is not")]
     NotBound { bound: Bound },
     #[error("{phone} is neither in a stage nor stated as left out, or is in both")]
@@ -75,6 +81,8 @@ pub fn check(problem: &Problem, plan: &Plan) -> Result<(), Violation> {
     check_memory(problem, plan, &phones)?;
     check_standby(problem, plan)?;
     let ring = check_predictions(problem, plan, &phones)?;
+    check_joules(problem, plan, &phones)?;
+    check_floor(problem, &ring)?;
     check_groups(problem, plan, &ring)?;
     check_gap(problem, plan)?;
     check_bound(problem, plan, &phones, &ring)?;
@@ -286,15 +294,19 @@ fn check_predictions(problem: &Problem, plan: &Plan, phones: &[usize]) -> Result
     }
     let ring = RingTimes { steps, round };
     equal(|| "inter-token seconds".to_owned(), plan.predicted_inter_token_seconds, round)?;
-    equal(|| "the objective".to_owned(), plan.objective_value, objective(problem, &ring))?;
+    equal(|| "the objective".to_owned(), plan.objective_value, objective(problem, phones, &ring))?;
     let of_tokens = seconds_per_token(problem, &ring);
     equal(|| "tokens/s".to_owned(), plan.predicted_tokens_per_second, 1.0 / of_tokens)?;
     Ok(ring)
 }
 
-/// What is minimised, in seconds.
-fn objective(problem: &Problem, ring: &RingTimes) -> f64 {
+/// What is minimised of a ring of these phones, in seconds or joules.
+fn objective(problem: &Problem, phones: &[usize], ring: &RingTimes) -> f64 {
     match (Reading::of(&problem.demand), problem.demand.objective) {
+        (reading, Objective::Efficiency) => {
+            let busy = reading.map(|reading| reading.beside(ring));
+            weighted_joules(problem, phones, busy.as_ref().unwrap_or(ring))
+        }
         (None, _) => seconds_per_token(problem, ring),
         (Some(reading), Objective::Latency) => ring.round + reading.weight * reading.seconds(ring),
         (Some(reading), Objective::Throughput) => seconds_per_token(problem, &reading.beside(ring)),
@@ -304,8 +316,19 @@ fn objective(problem: &Problem, ring: &RingTimes) -> f64 {
 /// Seconds a token of all sessions, without their prompts.
 fn seconds_per_token(problem: &Problem, ring: &RingTimes) -> f64 {
     match problem.demand.objective {
-        Objective::Latency => ring.round,
+        Objective::Latency | Objective::Efficiency => ring.round,
         Objective::Throughput => best_throughput(problem.demand.max_sessions.max(1), &ring.steps, ring.round),
+    }
+}
+
+/// A session is as fast as is asked for.
+fn check_floor(problem: &Problem, ring: &RingTimes) -> Result<(), Violation> {
+    let tokens_per_second = 1.0 / ring.round;
+    match problem.demand.min_tokens_per_second {
+        Some(min_tokens_per_second) if tokens_per_second < min_tokens_per_second * (1.0 - TOLERANCE) => {
+            Err(Violation::UnderFloor { tokens_per_second, min_tokens_per_second })
+        }
+        _ => Ok(()),
     }
 }
 

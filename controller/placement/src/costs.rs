@@ -1,10 +1,13 @@
 //! Costs: a problem's figures arranged for the solvers, and what one ring of phones costs.
 
+mod energy;
+mod memory;
 mod reading;
 
 use std::rc::Rc;
 
 use crate::problem::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
+use energy::Joules;
 use reading::Reading;
 
 /// Two objective values closer than this, relatively, are a tie.
@@ -16,10 +19,13 @@ const MAX_GROUPS: u32 = 32;
 /// A problem with its sums done. Phones are indices into `Problem::phones`.
 ///
 /// All seconds are those of a step of `rows` rows: sessions travel around the ring in groups, and a stage takes a
-/// group in one step. For Latency a step has one row.
+/// group in one step. For Latency and Efficiency a step has one row; for the latter what is called seconds here is joules, as
+/// `costs/energy.rs` says.
 #[derive(Clone)]
 pub(crate) struct Costs<'a> {
     pub(crate) problem: &'a Problem,
+    /// What is minimised here: the problem's objective, or a part of it.
+    minimised: Objective,
     pub(crate) n_layers: usize,
     /// Phones with usable figures and room for at least one layer somewhere in a ring.
     pub(crate) usable: Vec<usize>,
@@ -38,6 +44,8 @@ pub(crate) struct Costs<'a> {
     layer: Vec<f64>,
     embedding: Vec<f64>,
     head: Vec<f64>,
+    /// Under Efficiency, what a second counts.
+    joules: Option<Joules<'a>>,
     /// Of the usable phones, where they are not too many for one.
     hops: Option<Rc<HopTable>>,
     /// All layers take the same bytes, and whoever may hold one of those between the ends may hold any.
@@ -76,7 +84,7 @@ pub(crate) struct Ring {
     pub(crate) ends: Vec<usize>,
 }
 
-/// What a ring costs, in seconds.
+/// What a ring costs, in seconds, or in joules as far as the objective counts those.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Score {
     /// What the problem's objective minimises, for a step.
@@ -100,6 +108,7 @@ impl<'a> Costs<'a> {
         let none = Vec::new;
         let mut costs = Self {
             problem,
+            minimised: problem.demand.objective,
             n_layers: model.n_layers(),
             usable: Vec::new(),
             budget,
@@ -111,26 +120,33 @@ impl<'a> Costs<'a> {
             layer: none(),
             embedding: none(),
             head: none(),
+            joules: None,
             hops: None,
             has_even_layers: model.layer_bytes.windows(2).all(|pair| pair[0] == pair[1])
                 && model.second_embedding.is_none(),
         };
         costs.usable =
             (0..problem.phones.len()).filter(|&i| costs.has_usable_figures(i) && costs.holds_something(i)).collect();
+        costs.joules = Joules::of(&costs);
         costs.narrowed(costs.usable.clone()).in_groups(problem.demand.max_sessions.max(1))
     }
 
     /// The same over a part of the usable phones, rising.
     pub(crate) fn narrowed(&self, usable: Vec<usize>) -> Self {
         let hops = (usable.len() <= MAX_TABLE).then(|| Rc::new(HopTable::new(self, &usable)));
-        Self { usable, hops, ..self.clone() }
+        let joules = self.joules.as_ref().map(|joules| joules.narrowed(&usable, &hops));
+        Self { usable, hops, joules, ..self.clone() }
     }
 
     /// The same with the sessions in `groups`, at most one for each.
     pub(crate) fn in_groups(self, groups: u32) -> Self {
-        let is_latency = self.problem.demand.objective == Objective::Latency;
-        let rows = if is_latency { 1.0 } else { self.n_sessions() / f64::from(groups) };
+        let rows = if self.is_of_one() { 1.0 } else { self.n_sessions() / f64::from(groups) };
         self.of_rows(rows, groups)
+    }
+
+    /// What counts is one session by itself, and a sum over the ring.
+    pub(crate) fn is_of_one(&self) -> bool {
+        self.minimised != Objective::Throughput
     }
 
     fn n_sessions(&self) -> f64 {
@@ -143,31 +159,37 @@ impl<'a> Costs<'a> {
         let of = |first: f64, further: Option<f64>| first + (rows - 1.0) * further.unwrap_or(first);
         let reading = self.reading;
         let passes = 1.0 + reading.map_or(0.0, |reading| reading.passes);
-        let layer = |p: &PhoneCosts| {
-            let read = reading.map_or(0.0, |reading| reading.tokens * p.reading_seconds());
-            of(p.seconds_per_layer + read, p.seconds_per_layer_per_further_row.map(|seconds| seconds + read))
+        // What a second of work counts, and one of reading prompts.
+        let rates = |phone: usize| self.joules.as_ref().map_or((1.0, 1.0), |joules| joules.rates(phone));
+        let layer = |(phone, p): (usize, &PhoneCosts)| {
+            let (work, reads) = rates(phone);
+            let read = reads * reading.map_or(0.0, |reading| reading.tokens * p.reading_seconds());
+            let further = p.seconds_per_layer_per_further_row.map(|seconds| work * seconds + read);
+            of(work * p.seconds_per_layer + read, further)
         };
-        let phones = &self.problem.phones;
-        self.step = phones.iter().map(|p| passes * p.seconds_per_step).collect();
-        self.layer = phones.iter().map(layer).collect();
-        self.embedding = phones.iter().map(|p| passes * p.seconds_embedding).collect();
-        self.head = phones.iter().map(|p| passes * of(p.seconds_head, p.seconds_head_per_further_row)).collect();
+        let each = |seconds: &dyn Fn(&PhoneCosts) -> f64| {
+            let phones = self.problem.phones.iter().enumerate();
+            phones.map(|(phone, p)| rates(phone).0 * passes * seconds(p)).collect::<Vec<f64>>()
+        };
+        let step = each(&|p| p.seconds_per_step);
+        let embedding = each(&|p| p.seconds_embedding);
+        let head = each(&|p| of(p.seconds_head, p.seconds_head_per_further_row));
+        self.layer = self.problem.phones.iter().enumerate().map(layer).collect();
+        (self.step, self.embedding, self.head) = (step, embedding, head);
         self
     }
 
-    /// The same without a prompt: what tokens take, where nobody waits for their first.
+    /// The same in seconds and without a prompt: what tokens take, where nobody waits for their first.
     pub(crate) fn of_tokens_alone(self) -> Self {
         let (rows, groups) = (self.rows, self.groups as u32);
-        Self { reading: None, ..self }.of_rows(rows, groups)
+        let minimised = if self.is_of_one() { Objective::Latency } else { Objective::Throughput };
+        Self { reading: None, joules: None, minimised, ..self }.of_rows(rows, groups)
     }
 
     /// The numbers of groups that are worth a thought, the fewest first.
     pub(crate) fn groupings(&self) -> Vec<u32> {
         let sessions = self.problem.demand.max_sessions.max(1);
-        match self.problem.demand.objective {
-            Objective::Latency => vec![sessions],
-            Objective::Throughput => groupings_of(sessions),
-        }
+        if self.is_of_one() { vec![sessions] } else { groupings_of(sessions) }
     }
 
     /// The groups in which all sessions together get the most tokens out of `ring`, whatever the problem's objective.
@@ -209,116 +231,6 @@ impl<'a> Costs<'a> {
                 .all(|further| (0.0..=MAX_SECONDS).contains(&further))
     }
 
-    fn holds_something(&self, phone: usize) -> bool {
-        let n = self.n_layers;
-        if n == 1 {
-            return self.fits(phone, 0, 1);
-        }
-        (0..n).any(|l| self.fits(phone, l, l + 1))
-    }
-
-    /// Bytes of a segment of layers `[from, to)`, with the ends it holds by its place.
-    pub(crate) fn segment_bytes(&self, from: usize, to: usize) -> u64 {
-        let model = &self.problem.model;
-        let mut bytes = self.layers_bytes(from, to).saturating_add(model.activation_bytes);
-        if from == 0 {
-            bytes = bytes.saturating_add(model.embedding_bytes);
-        }
-        if to == self.n_layers {
-            bytes = bytes.saturating_add(model.head_bytes);
-        }
-        if from == 0 && to == self.n_layers {
-            bytes = bytes.saturating_sub(model.shared_bytes);
-        }
-        bytes
-    }
-
-    /// Bytes of weights alone of a segment of layers `[from, to)`, with the ends it holds by its place.
-    pub(crate) fn weight_bytes(&self, from: usize, to: usize) -> u64 {
-        let extra = self.layers_bytes(from, to) - self.layer_weight_bytes(from, to);
-        self.segment_bytes(from, to).saturating_sub(extra).saturating_sub(self.problem.model.activation_bytes)
-    }
-
-    /// Bytes of weights alone of layers `[from, to)`.
-    pub(crate) fn layer_weight_bytes(&self, from: usize, to: usize) -> u64 {
-        self.problem.model.layer_bytes[from..to].iter().sum()
-    }
-
-    /// Bytes of a segment of layers `own` that also keeps the layers of `span` around them.
-    pub(crate) fn span_bytes(&self, own: (usize, usize), span: (usize, usize)) -> u64 {
-        let extra = self.layers_bytes(span.0, own.0) + self.layers_bytes(own.1, span.1);
-        self.segment_bytes(own.0, own.1).saturating_add(extra)
-    }
-
-    /// Bytes of weights and KV cache of layers `[from, to)`, without what a segment adds.
-    pub(crate) fn layers_bytes(&self, from: usize, to: usize) -> u64 {
-        self.prefix[to] - self.prefix[from]
-    }
-
-    /// Whether `phone` may have layers `[from, to)` in memory, whatever room there is: those that see text are for trusted phones.
-    pub(crate) fn may_hold(&self, phone: usize, from: usize, to: usize) -> bool {
-        let sees_text =
-            from == 0 || to == self.n_layers || self.second_embedding().is_some_and(|at| (from..to).contains(&at));
-        self.is_trusted(phone) || !sees_text
-    }
-
-    /// The layer besides the first at which text is seen.
-    pub(crate) fn second_embedding(&self) -> Option<usize> {
-        self.problem.model.second_embedding.map(|layer| layer as usize)
-    }
-
-    pub(crate) fn are_all_trusted(&self) -> bool {
-        self.usable.iter().all(|&phone| self.is_trusted(phone))
-    }
-
-    /// Whether it may hold layers that see text.
-    pub(crate) fn is_trusted(&self, phone: usize) -> bool {
-        self.problem.phones[phone].is_trusted
-    }
-
-    pub(crate) fn fits(&self, phone: usize, from: usize, to: usize) -> bool {
-        self.may_hold(phone, from, to) && self.segment_bytes(from, to) <= self.budget[phone]
-    }
-
-    /// Whether a segment of layers `own` fits that also keeps the layers of `span` around them.
-    pub(crate) fn span_fits(&self, phone: usize, own: (usize, usize), span: (usize, usize)) -> bool {
-        self.may_hold(phone, span.0, span.1) && self.span_bytes(own, span) <= self.budget[phone]
-    }
-
-    /// The most layers `phone` can hold from `from` on without reaching the last layer.
-    pub(crate) fn reach(&self, phone: usize, from: usize) -> usize {
-        let mut besides = self.problem.model.activation_bytes;
-        if from == 0 {
-            if !self.is_trusted(phone) {
-                return 0;
-            }
-            besides = besides.saturating_add(self.problem.model.embedding_bytes);
-        }
-        let Some(room) = self.budget[phone].checked_sub(besides) else {
-            return 0;
-        };
-        let limit = self.prefix[from].saturating_add(room);
-        // Boundaries after `from` and before the last layer's end, as far as they fit.
-        let n_layers = self.prefix[from + 1..self.n_layers.max(from + 1)].partition_point(|&bytes| bytes <= limit);
-        match self.second_embedding().filter(|&at| at >= from && !self.is_trusted(phone)) {
-            Some(at) => n_layers.min(at - from),
-            None => n_layers,
-        }
-    }
-
-    /// The most layers `phone` can hold up to the last one, the first layer left out.
-    pub(crate) fn reach_back(&self, phone: usize) -> usize {
-        let model = &self.problem.model;
-        let besides = model.activation_bytes.saturating_add(model.head_bytes);
-        let Some(room) = self.budget[phone].checked_sub(besides).filter(|_| self.is_trusted(phone)) else {
-            return 0;
-        };
-        let n = self.n_layers;
-        let least = self.prefix[n].saturating_sub(room);
-        // Boundaries from which on everything fits.
-        n - (1 + self.prefix[1..n].partition_point(|&bytes| bytes < least)).min(n)
-    }
-
     /// Decode seconds of a step through layers `[from, to)` on `phone`.
     pub(crate) fn stage_seconds(&self, phone: usize, from: usize, to: usize) -> f64 {
         let mut seconds = self.step[phone] + (to - from) as f64 * self.layer[phone];
@@ -357,7 +269,8 @@ impl<'a> Costs<'a> {
         if !hop.transfer.is_finite() {
             return f64::INFINITY;
         }
-        hop.transfer + (self.rows - 1.0) * hop.wire + self.reading.map_or(0.0, |reading| reading.hop_seconds(hop))
+        let read = self.reading.map_or(0.0, |reading| reading.hop_seconds(hop));
+        self.way_rate() * (hop.transfer + (self.rows - 1.0) * hop.wire + read)
     }
 
     /// Seconds for which that hop keeps the link busy.
@@ -367,7 +280,11 @@ impl<'a> Costs<'a> {
 
     /// Seconds of the token's way from tail to head: a few bytes, so the delay alone. None on one phone.
     pub(crate) fn back_seconds(&self, tail: usize, head: usize) -> f64 {
-        if tail == head { 0.0 } else { self.hop(tail, head).delay }
+        match self.hop(tail, head).delay {
+            _ if tail == head => 0.0,
+            delay if delay.is_finite() => self.way_rate() * delay,
+            delay => delay,
+        }
     }
 
     fn hop(&self, from: usize, to: usize) -> Hop {
@@ -406,8 +323,8 @@ impl<'a> Costs<'a> {
 
     /// The objective from its parts, in seconds of a step: that of a token is `rows` times shorter.
     pub(crate) fn objective(&self, round: f64, slowest_stage: f64, slowest_wire: f64, pace: f64) -> f64 {
-        match self.problem.demand.objective {
-            Objective::Latency => round + self.pace_price() * pace,
+        match self.minimised {
+            Objective::Latency | Objective::Efficiency => round + self.pace_price() * pace,
             Objective::Throughput => self.throughput(round, slowest_stage, slowest_wire),
         }
     }
@@ -425,13 +342,11 @@ impl<'a> Costs<'a> {
             slowest = slowest.max(seconds);
         }
         let round = stages + self.hops_seconds(&ring.phones);
+        if let Some(joules) = &self.joules {
+            return joules.score(round, ring);
+        }
         let wire = self.slowest_wire(&ring.phones);
         Score { objective: self.objective(round, slowest, wire, self.pace(ring)), round }
-    }
-
-    /// True when every stage of `ring` is within its phone's budget.
-    pub(crate) fn ring_fits(&self, ring: &Ring) -> bool {
-        ring.stages().all(|(phone, from, to)| from < to && self.fits(phone, from, to))
     }
 
     pub(crate) fn min_stages(&self) -> usize {

@@ -1,17 +1,18 @@
 //! The best cuts for phones in a given order, by dynamic programming over the layer boundaries.
 
+mod floor;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::costs::{Costs, Ring, Score, TIE};
 use crate::limits::least;
-use crate::problem::Objective;
 
 /// The best way to cut the layers among `phones` in this order, or None when no cut fits their memory or two
 /// neighbours cannot reach each other.
 ///
 /// Latency: a shortest path over boundaries, for each pace of prompts that may be worth it. Throughput: the objective is max(slowest stage, slowest wire,
 /// round ÷ shares); as the limit on the stages rises, the shortest round falls, so the best limit lies where
-/// the two meet, which a binary search over the possible stage times finds.
+/// the two meet, which a binary search over the possible stage times finds. Efficiency: a shortest path whose round keeps the limit.
 pub(crate) fn best_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Score)> {
     best_cuts_below(costs, phones, f64::INFINITY)
 }
@@ -25,11 +26,25 @@ pub(crate) fn best_cuts_below(costs: &Costs<'_>, phones: &[usize], known: f64) -
     if !hops.is_finite() {
         return None;
     }
-    let limit = match costs.problem.demand.objective {
-        Objective::Latency => f64::INFINITY,
-        Objective::Throughput => best_limit(costs, phones, hops)?,
-    };
+    if let Some(limit) = costs.round_limit() {
+        let (ring, score, _) = within_round(costs, phones, limit)?;
+        return (score.objective < known).then_some((ring, score));
+    }
+    let limit = if costs.is_of_one() { f64::INFINITY } else { best_limit(costs, phones, hops)? };
     paced(costs, phones, known, |pace| Some(shortest(costs, phones, limit, pace * (1.0 + TIE))?.0))
+}
+
+/// The best cuts in this order, and whether it is known that none are better.
+pub(crate) fn settled_cuts(costs: &Costs<'_>, phones: &[usize]) -> Option<(Ring, Score, bool)> {
+    let can_be_cut = !phones.is_empty() && phones.len() <= costs.n_layers && costs.hops_seconds(phones).is_finite();
+    match costs.round_limit() {
+        Some(limit) if can_be_cut => within_round(costs, phones, limit),
+        _ => best_cuts(costs, phones).map(|(ring, score)| (ring, score, true)),
+    }
+}
+
+fn within_round(costs: &Costs<'_>, phones: &[usize], limit: f64) -> Option<(Ring, Score, bool)> {
+    floor::cheapest(costs, phones, limit, |stage, from, to| costs.fits(phones[stage], from, to))
 }
 
 /// The best ring of all paces, or None where its objective is not below `known`; `ends_within` are the ends of the shortest round with no stage over so many seconds for a chunk of a prompt.
@@ -68,6 +83,10 @@ fn paced(
 pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(usize, usize)]) -> Option<(Ring, Score)> {
     let n = costs.n_layers;
     let hops = costs.hops_seconds(phones);
+    if let Some(limit) = costs.round_limit() {
+        let is_within = |stage: usize, from: usize, to: usize| spans[stage].0 <= from && to <= spans[stage].1;
+        return floor::cheapest(costs, phones, limit, is_within).map(|(ring, score, _)| (ring, score));
+    }
     let shortest = |limit: f64, pace: f64| {
         let mut sums: BTreeMap<usize, (f64, Vec<usize>)> = BTreeMap::from([(0, (0.0, Vec::new()))]);
         for (at, (&phone, &(span_from, span_to))) in phones.iter().zip(spans).enumerate() {
@@ -89,22 +108,20 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
         (sum + hops).is_finite().then_some(ends)
     };
     let scored = |limit: f64| paced(costs, phones, f64::INFINITY, |_| shortest(limit, f64::INFINITY));
-    let limits = match costs.problem.demand.objective {
-        Objective::Latency => return paced(costs, phones, f64::INFINITY, |pace| shortest(f64::INFINITY, pace)),
-        Objective::Throughput => {
-            let stage = |(&phone, &(from, to)): (&usize, &(usize, usize))| {
-                (from..to).flat_map(move |a| (a + 1..=to).map(move |b| costs.stage_seconds(phone, a, b)))
-            };
-            let mut limits: Vec<f64> = phones.iter().zip(spans).flat_map(stage).collect();
-            limits.sort_by(f64::total_cmp);
-            limits.dedup();
-            // The first limit that the shared round does not exceed, and the one before it.
-            let meet = limits
-                .partition_point(|&limit| scored(limit).is_none_or(|(_, score)| score.round / costs.shares() > limit));
-            let end = (meet + 1).min(limits.len());
-            limits[meet.saturating_sub(1)..end].to_vec()
-        }
+    if costs.is_of_one() {
+        return paced(costs, phones, f64::INFINITY, |pace| shortest(f64::INFINITY, pace));
+    }
+    let stage = |(&phone, &(from, to)): (&usize, &(usize, usize))| {
+        (from..to).flat_map(move |a| (a + 1..=to).map(move |b| costs.stage_seconds(phone, a, b)))
     };
+    let mut limits: Vec<f64> = phones.iter().zip(spans).flat_map(stage).collect();
+    limits.sort_by(f64::total_cmp);
+    limits.dedup();
+    // The first limit that the shared round does not exceed, and the one before it.
+    let meet =
+        limits.partition_point(|&limit| scored(limit).is_none_or(|(_, score)| score.round / costs.shares() > limit));
+    let end = (meet + 1).min(limits.len());
+    let limits = limits[meet.saturating_sub(1)..end].to_vec();
     let mut best: Option<(Ring, Score)> = None;
     for (ring, score) in limits.into_iter().filter_map(scored) {
         if best.as_ref().is_none_or(|(_, known)| score.beats(known)) {
@@ -118,12 +135,15 @@ pub(crate) fn best_cuts_within(costs: &Costs<'_>, phones: &[usize], spans: &[(us
 /// answers prompts and several sessions sooner, at no cost to one.
 pub(crate) fn balance(costs: &Costs<'_>, ring: Ring) -> Ring {
     let hops = costs.hops_seconds(&ring.phones);
-    let round = costs.score(&ring).round * (1.0 + TIE);
+    let known = costs.score(&ring);
+    let most = if costs.counts_joules() { known.objective } else { known.round } * (1.0 + TIE);
     let pace = if costs.pace_price() == 0.0 { f64::INFINITY } else { costs.pace(&ring) * (1.0 + TIE) };
-    let within = |limit: f64| {
-        shortest(costs, &ring.phones, limit * (1.0 + TIE), pace).filter(|(_, stages)| stages + hops <= round)
+    let is_as_good = |(ends, stages): &(Vec<usize>, f64)| {
+        let as_long = || !known.beats(&costs.score(&Ring { ends: ends.clone(), ..ring.clone() }));
+        stages + hops <= most && (!costs.counts_joules() || as_long())
     };
-    let times = stage_times(costs, &ring.phones);
+    let within = |limit: f64| shortest(costs, &ring.phones, limit * (1.0 + TIE), pace).filter(is_as_good);
+    let times = stage_times(costs.in_seconds(), &ring.phones);
     let first = times.partition_point(|&limit| within(limit).is_none());
     match times.get(first).and_then(|&limit| within(limit)) {
         Some((ends, _)) => Ring { ends, ..ring },
@@ -168,7 +188,7 @@ fn best_limit(costs: &Costs<'_>, phones: &[usize], hops: f64) -> Option<f64> {
     Some(best.max(costs.slowest_wire(phones)) * (1.0 + TIE))
 }
 
-/// The cut with the least sum of stage times, no stage over `limit`, nor over `pace` for a whole chunk of a prompt, and that sum.
+/// The cut with the least sum of what stages cost, no stage over `limit` seconds, nor over `pace` for a whole chunk of a prompt, and that sum.
 ///
 /// A stage's time is linear in its layers, and the layers that fit before a boundary are a window that slides with
 /// it; so a stage takes as many steps as there are layers.
@@ -183,7 +203,7 @@ fn shortest(costs: &Costs<'_>, phones: &[usize], limit: f64, pace: f64) -> Optio
     for (stage, &phone) in phones.iter().enumerate() {
         let after = k - 1 - stage;
         let may = |from: usize, to: usize| {
-            costs.stage_seconds(phone, from, to) <= limit
+            costs.in_seconds().stage_seconds(phone, from, to) <= limit
                 && costs.chunk_seconds(phone, from, to) <= pace
                 && costs.fits(phone, from, to)
         };

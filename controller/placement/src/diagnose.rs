@@ -2,13 +2,16 @@
 
 use crate::costs::Costs;
 use crate::infeasible::Infeasible;
-use crate::problem::Problem;
+use crate::problem::{Objective, Problem};
 
 /// A model of more bytes is a mistake, and sums of its parts might overflow.
 const LIMIT_BYTES: u64 = 1 << 60;
 
 /// What a second until the first token may count in seconds of one token at most: so much that nothing else counts.
 const MAX_PROMPT_WEIGHT: f64 = 1e6;
+
+/// Floors of tokens a second that mean anything.
+const FLOORS: std::ops::RangeInclusive<f64> = 1e-3..=1e6;
 
 /// What is wrong before any solver runs.
 pub(crate) fn refuse(problem: &Problem) -> Option<Infeasible> {
@@ -25,6 +28,16 @@ pub(crate) fn refuse(problem: &Problem) -> Option<Infeasible> {
     if demand.max_phones == 0 || demand.max_phones < demand.min_phones {
         let expected = format!("at least minPhones, {}", demand.min_phones.max(1));
         return invalid("maxPhones", demand.max_phones.to_string(), &expected);
+    }
+    if let Some(tokens) = demand.min_tokens_per_second {
+        let field = "minTokensPerSecond";
+        if demand.objective != Objective::Efficiency {
+            return invalid(field, tokens.to_string(), "none, since the objective is not Efficiency");
+        }
+        if !FLOORS.contains(&tokens) {
+            let (least, most) = (FLOORS.start(), FLOORS.end());
+            return invalid(field, tokens.to_string(), &format!("from {least} to {most}"));
+        }
     }
     if let Some(weight) = demand.prompt.map(|prompt| prompt.weight)
         && !(0.0..=MAX_PROMPT_WEIGHT).contains(&weight)

@@ -8,7 +8,7 @@
 mod programme;
 
 use crate::costs::{Costs, Ring, Score};
-use crate::cuts::best_cuts;
+use crate::cuts::settled_cuts;
 use programme::{Answer, Programme};
 
 /// Orders tried before giving up on a proof.
@@ -75,10 +75,12 @@ pub(crate) fn solve_within(
         return Outcome { best, proven: false };
     }
     let mut excluded: Vec<Vec<usize>> = Vec::new();
+    // Of no order that is excluded a better cut is left.
+    let mut are_settled = true;
     for _ in 0..MAX_ROUNDS {
         let cutoff = best.as_ref().map(|(_, score)| score.objective);
         match Programme::new(costs, candidates, &excluded, cutoff).solve(nodes_left) {
-            Answer::Nothing => return Outcome { best, proven: true },
+            Answer::Nothing => return Outcome { best, proven: are_settled },
             Answer::GaveUp => {
                 return Outcome { best, proven: false };
             }
@@ -86,16 +88,17 @@ pub(crate) fn solve_within(
                 if excluded.contains(&phones) {
                     return Outcome { best, proven: false };
                 }
-                let found = best_cuts(costs, &phones);
+                let found = settled_cuts(costs, &phones);
                 // Nothing is below what the programme promised: reaching it ends the search.
-                let reached = found.as_ref().is_some_and(|(_, score)| score.objective <= objective * (1.0 + 1e-7));
-                if let Some((ring, score)) = found
+                let reached = found.as_ref().is_some_and(|(_, score, _)| score.objective <= objective * (1.0 + 1e-7));
+                are_settled &= found.as_ref().is_none_or(|(_, _, is_settled)| *is_settled);
+                if let Some((ring, score, _)) = found
                     && best.as_ref().is_none_or(|(_, known)| score.beats(known))
                 {
                     best = Some((ring, score));
                 }
                 if reached {
-                    return Outcome { best, proven: true };
+                    return Outcome { best, proven: are_settled };
                 }
                 excluded.push(phones);
             }

@@ -77,6 +77,20 @@ pub enum Infeasible {
     Unreachable { unreachable: u32, n_pairs: u32 },
 
     #[error(
+        "at least {wanted_tokens_per_second} tokens/s are asked for and {}: \
+         lower minTokensPerSecond, or add faster phones, or better links between them",
+        fastest(*reachable_tokens_per_second, *most_tokens_per_second)
+    )]
+    #[strum(serialize = "InsufficientSpeed")]
+    Floor {
+        wanted_tokens_per_second: f64,
+        /// Of the fastest plan that was found.
+        reachable_tokens_per_second: f64,
+        /// That no plan is faster than.
+        most_tokens_per_second: f64,
+    },
+
+    #[error(
         "the planner made a plan that its own checker rejects ({violation}): this is a fault of Polyphony and nothing that you wrote; \
          please report it with this message"
     )]
@@ -103,6 +117,16 @@ impl Infeasible {
             Infeasible::Memory { shortfall_bytes, .. } => Some(*shortfall_bytes),
             _ => None,
         }
+    }
+}
+
+/// Rounded down, so that no speed that falls short reads as enough.
+fn fastest(reachable: f64, most: f64) -> String {
+    let tokens = |speed: f64| (speed * 100.0).floor() / 100.0;
+    if most > reachable {
+        format!("the fastest plan that was found gives {}, and none more than {}", tokens(reachable), tokens(most))
+    } else {
+        format!("the fastest plan gives {}", tokens(reachable))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::problem::{Demand, PhoneCosts};
+use crate::problem::{Demand, Energy, PhoneCosts};
 
 /// One segment of one plan, as it weighs on its phone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +152,9 @@ impl<'a, Id: Ord> Taken<'a, Id> {
 impl PhoneCosts {
     /// The phone as it is to one of `turns` deployments that take turns on it.
     pub fn in_turns(self, turns: u32) -> Self {
-        self.slower(f64::from(turns.max(1)))
+        let turns = f64::from(turns.max(1));
+        let energy = Energy { busy_share: self.energy.busy_share / turns, ..self.energy };
+        Self { energy, ..self }.slower(turns)
     }
 
     /// The phone as if it took so many times as long for all that it does.

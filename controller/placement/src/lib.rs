@@ -2,8 +2,8 @@
 //! clock, no randomness, so equal problems give equal plans.
 //!
 //! A plan is a ring of stages: contiguous layers, the embedding with the first, the output matrix with the
-//! last. [`plan`] minimises the time of a token around the ring (Latency) or between tokens of many sessions
-//! (Throughput) within every phone's memory; phones that do not help are left out. A local search finds a good
+//! last. [`plan`] minimises the time of a token around the ring (Latency), between tokens of many sessions
+//! (Throughput), or a token's joules above a floor of speed (Efficiency) within every phone's memory; phones that do not help are left out. A local search finds a good
 //! ring; a bound over all phones, or an integer linear programme, proves that none is better. With more than ten
 //! phones (forty where all links and layers are alike) the programme looks at the most promising ones only, and
 //! what is not proven states its gap. [`check`] judges plans with code of its own, and no plan that it rejects is
@@ -42,6 +42,6 @@ pub use optimal::plan;
 pub use plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};
 pub use predict::time_to_first_token_seconds;
 pub use problem::{
-    Access, Demand, ExpertCosts, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS, Measured, ModelCosts, Objective,
-    PhoneCosts, Problem, Prompt, Speed,
+    ASSUMED_WATTS, Access, BELIEVED_WATTS, Demand, Energy, ExpertCosts, Link, Links, MAX_SECONDS, MIN_LAYER_SECONDS,
+    Measured, ModelCosts, Objective, PhoneCosts, Problem, Prompt, Speed,
 };

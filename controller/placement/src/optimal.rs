@@ -5,7 +5,7 @@ use crate::check::check;
 use crate::costs::{Costs, Ring, Score, TIE};
 use crate::infeasible::Infeasible;
 use crate::plan::{Method, Plan};
-use crate::problem::Problem;
+use crate::problem::{Demand, Objective, Problem};
 use crate::{diagnose, exact, predict, search, standby, tie};
 
 /// A plan this near to a bound is proven best: bounds are found by halving.
@@ -29,12 +29,11 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
     let all = Costs::new(problem);
     let previous = problem.previous.as_ref().and_then(|plan| predict::ring_of(&all, plan));
     let costs = search::narrow(&all, previous.as_ref());
-    let Some(found) = heuristic(&costs, previous.as_ref()).or_else(|| first(&costs)) else {
-        return Err(diagnose::explain(&all));
+    let found = heuristic(&costs, previous.as_ref()).or_else(|| first(&costs));
+    let found = match found.filter(|found| found.objective.is_finite()) {
+        Some(found) => found,
+        None => fastest(&all, &costs)?,
     };
-    if !found.objective.is_finite() {
-        return Err(diagnose::explain(&all));
-    }
     let are_all = costs.usable.len() == all.usable.len();
     let (best, gap) = if are_all {
         let (best, least) = proven(&costs, found);
@@ -44,6 +43,7 @@ pub fn plan(problem: &Problem) -> Result<Plan, Infeasible> {
         let gap = gap_of(&all, found.objective);
         (found, gap)
     };
+    let best = quicker(&costs, best);
     let kept = previous.map(|ring| Found::of(&costs, ring)).filter(|previous| previous.ties(&best));
     let ring = match kept {
         Some(previous) => previous.ring,
@@ -75,7 +75,7 @@ struct Found<'a> {
     costs: Costs<'a>,
     ring: Ring,
     score: Score,
-    /// Seconds a token.
+    /// Seconds a token, or joules.
     objective: f64,
 }
 
@@ -133,6 +133,37 @@ fn first<'a>(costs: &Costs<'a>) -> Option<Found<'a>> {
     let at = costs.clone().in_groups(groups);
     let outcome = exact::solve(&at, &candidates(&at, None), None);
     outcome.best.map(|(ring, _)| Found::of(costs, ring))
+}
+
+/// Of rings with as few joules, which way they are ordered costs none: a faster one.
+fn quicker<'a>(costs: &Costs<'a>, found: Found<'a>) -> Found<'a> {
+    let faster = search::quicker(&found.costs, &found.ring).map(|(ring, _)| Found::of(costs, ring));
+    faster.filter(|faster| faster.beats(&found)).unwrap_or(found)
+}
+
+/// The fastest ring, where nothing was found that keeps the floor and it does.
+///
+/// # Errors
+/// Why there is no plan.
+fn fastest<'a>(all: &Costs<'a>, costs: &Costs<'a>) -> Result<Found<'a>, Infeasible> {
+    let problem = all.problem;
+    let Some(wanted_tokens_per_second) = problem.demand.min_tokens_per_second else {
+        return Err(diagnose::explain(all));
+    };
+    let demand = Demand {
+        objective: Objective::Latency,
+        min_tokens_per_second: None,
+        prompt: None,
+        overlap: false,
+        ..problem.demand.clone()
+    };
+    let fastest = plan(&Problem { demand, previous: None, ..problem.clone() })?;
+    let found = predict::ring_of(all, &fastest).map(|ring| Found::of(costs, ring));
+    found.filter(|found| found.objective.is_finite()).ok_or_else(|| {
+        let reachable_tokens_per_second = 1.0 / fastest.predicted_inter_token_seconds;
+        let most_tokens_per_second = reachable_tokens_per_second * (1.0 + fastest.gap);
+        Infeasible::Floor { wanted_tokens_per_second, reachable_tokens_per_second, most_tokens_per_second }
+    })
 }
 
 /// Improves on `found` in every grouping, as far as there are means; with the objective, in seconds a token, that

@@ -12,13 +12,17 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The value of the objective, in seconds: `predicted_inter_token_seconds` for Latency; for Throughput the
     /// time between two tokens of any session, the largest of the slowest stage, the slowest hop's time on
-    /// the wire, and the ring's time shared by `max_sessions`. With what the demand's prompt adds to it.
+    /// the wire, and the ring's time shared by `max_sessions`. For Efficiency the joules of a token, weighted by phone. With what the demand's
+    /// prompt adds to it.
     pub objective_value: f64,
-    /// All sessions together, with one session in flight for Latency and `max_sessions` for Throughput, whatever
-    /// their prompts take: 1 ÷ `objective_value` where no prompt counts.
+    /// All sessions together, with one session in flight for Latency and Efficiency and `max_sessions` for Throughput, whatever
+    /// their prompts take: 1 ÷ `objective_value` where no prompt counts, and no joule.
     pub predicted_tokens_per_second: f64,
     /// One session: once around the ring, the token's way back to the head included.
     pub predicted_inter_token_seconds: f64,
+    /// Efficiency: joules that a token takes out of all phones, none weighted, without its prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_joules_per_token: Option<f64>,
     /// Groups in which `max_sessions` sessions are best sent around the ring, whatever the objective.
     pub session_groups: u32,
     pub bound: Bound,
@@ -49,6 +53,12 @@ pub struct Stage {
     /// From the end of this stage to the start of the next: the hidden state's hop or, at the tail, the
     /// token's way to the head. 0 when the ring is one phone.
     pub predicted_hop_seconds: f64,
+    /// Efficiency: joules of that token here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_joules: Option<f64>,
+    /// The phone's watts are not known: those joules follow from what others take.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub are_watts_assumed: bool,
 }
 
 /// What a segment holds of the model: layers `[layers_from, layers_to)` and perhaps an end.
@@ -63,7 +73,7 @@ pub struct Holds {
 }
 
 /// What keeps the objective from being better.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all_fields = "camelCase")]
 pub enum Bound {
     /// This phone would take more layers if they fitted.
@@ -76,6 +86,10 @@ pub enum Bound {
     Hop { from: String, to: String },
     /// Too few sessions to keep every stage busy.
     Sessions { max_sessions: u32 },
+    /// What takes fewer joules is slower than is asked for.
+    Floor { min_tokens_per_second: f64 },
+    /// This phone's stage takes the most joules, as they count.
+    Joules { phone: String },
 }
 
 /// How the plan was found.
@@ -168,6 +182,10 @@ impl fmt::Display for Bound {
             Bound::Stage { phone } => write!(f, "speed of {phone}"),
             Bound::Hop { from, to } => write!(f, "link from {from} to {to}"),
             Bound::Sessions { max_sessions } => write!(f, "only {max_sessions} sessions in flight"),
+            Bound::Floor { min_tokens_per_second } => {
+                write!(f, "at least {min_tokens_per_second} tokens/s are asked for")
+            }
+            Bound::Joules { phone } => write!(f, "energy of {phone}"),
         }
     }
 }

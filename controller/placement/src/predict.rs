@@ -1,5 +1,7 @@
 //! From a ring to a plan: what each stage holds, what is expected of it, and what binds.
 
+mod joules;
+
 use crate::costs::{Costs, Ring, Score};
 use crate::plan::{Bound, Holds, LeftOut, Method, Plan, Stage, WhyLeftOut};
 use crate::problem::{Objective, Problem};
@@ -7,8 +9,10 @@ use crate::problem::{Objective, Problem};
 /// The plan that carries out `ring`.
 pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) -> Plan {
     let problem = costs.problem;
-    let (grouped, score) = costs.judge(ring);
+    // Of a plan in force it is told what it takes, whatever it should.
+    let (grouped, score) = costs.unlimited().judge(ring);
     let objective_value = score.objective / grouped.rows;
+    let limited = costs;
     // What tokens take, whatever their prompts do; and what a person sees of one session: steps of one row.
     let of_tokens = costs.clone().of_tokens_alone();
     let (at, of_all) = of_tokens.judge(ring);
@@ -29,22 +33,27 @@ pub(crate) fn plan_of(costs: &Costs<'_>, ring: &Ring, method: Method, gap: f64) 
             standby_bytes: 0,
             predicted_seconds: costs.stage_seconds(phone, from, to),
             predicted_hop_seconds,
+            predicted_joules: None,
+            are_watts_assumed: false,
         });
     }
-    Plan {
+    let plan = Plan {
         stages,
         objective_value,
+        predicted_joules_per_token: None,
         predicted_tokens_per_second: at.rows / of_all.objective,
         predicted_inter_token_seconds: costs.score(ring).round,
         session_groups: costs.best_grouping(ring),
         bound: match problem.demand.objective {
             Objective::Latency => bound_of(&at, ring, of_all),
             Objective::Throughput => bound_of(&grouped, ring, score),
+            Objective::Efficiency => bound_of_joules(limited, ring),
         },
         gap,
         method,
         left_out: left_out(costs, ring),
-    }
+    };
+    joules::told(problem, plan)
 }
 
 /// `plan` with the layers of `spans` standing by, stage by stage; each span contains what its stage holds.
@@ -76,7 +85,8 @@ pub(crate) fn spans_of(plan: &Plan) -> Vec<(usize, usize)> {
     plan.stages.iter().map(kept).map(|(from, to)| (from as usize, to as usize)).collect()
 }
 
-/// The ring that `plan` places, None when a phone is gone or the plan is not one of this problem.
+/// The ring that `plan` places, None when a phone is gone or the plan is not one of this problem. A plan that is slower than its floor is
+/// one all the same, which others are better than.
 pub(crate) fn ring_of(costs: &Costs<'_>, plan: &Plan) -> Option<Ring> {
     let mut phones = Vec::new();
     let mut ends = Vec::new();
@@ -93,8 +103,8 @@ pub(crate) fn ring_of(costs: &Costs<'_>, plan: &Plan) -> Option<Ring> {
     let ring = Ring { phones, ends };
     let n_stages = ring.phones.len();
     let counts = n_stages >= costs.min_stages() && n_stages <= costs.max_stages();
-    (counts && from as usize == costs.n_layers && costs.ring_fits(&ring) && costs.score(&ring).objective.is_finite())
-        .then_some(ring)
+    let is_closed = || costs.hops_seconds(&ring.phones).is_finite();
+    (counts && from as usize == costs.n_layers && costs.ring_fits(&ring) && is_closed()).then_some(ring)
 }
 
 /// Seconds until the first token of a prompt, prefilled in chunks that keep all stages busy.
@@ -169,8 +179,8 @@ fn bound_of(costs: &Costs<'_>, ring: &Ring, score: Score) -> Bound {
             None => Bound::Sessions { max_sessions: demand.max_sessions },
         };
     }
-    if ring.phones.len() > 1 && ring.phones.len() == costs.min_stages() {
-        return Bound::MinPhones { min_phones: demand.min_phones };
+    if let Some(asked) = min_phones_bound(costs, ring) {
+        return asked;
     }
     if let Some(memory) = memory_bound(costs, ring) {
         return memory;
@@ -182,6 +192,16 @@ fn bound_of(costs: &Costs<'_>, ring: &Ring, score: Score) -> Bound {
         Some((from, to)) => Bound::Hop { from: name(from), to: name(to) },
         None => Bound::Stage { phone: name(slowest) },
     }
+}
+
+fn bound_of_joules(costs: &Costs<'_>, ring: &Ring) -> Bound {
+    let bound = min_phones_bound(costs, ring).or_else(|| joules::floor_bound(costs, ring));
+    bound.or_else(|| memory_bound(costs, ring)).unwrap_or_else(|| joules::dearest(costs, ring))
+}
+
+fn min_phones_bound(costs: &Costs<'_>, ring: &Ring) -> Option<Bound> {
+    let is_asked = ring.phones.len() > 1 && ring.phones.len() == costs.min_stages();
+    is_asked.then_some(Bound::MinPhones { min_phones: costs.problem.demand.min_phones })
 }
 
 fn slowest_stage(costs: &Costs<'_>, ring: &Ring) -> (usize, f64) {
@@ -197,7 +217,7 @@ fn slowest_stage(costs: &Costs<'_>, ring: &Ring) -> (usize, f64) {
     worst
 }
 
-/// The fastest phone that is full while a slower one also holds layers.
+/// The fastest phone that is full while a slower one also holds layers; where joules count, the cheapest one and a dearer one.
 fn memory_bound(costs: &Costs<'_>, ring: &Ring) -> Option<Bound> {
     let per_layer = |phone: usize| costs.layer_seconds(phone);
     let slowest = ring.phones.iter().map(|&phone| per_layer(phone)).fold(0.0f64, f64::max);

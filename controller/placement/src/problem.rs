@@ -1,10 +1,13 @@
 //! The problem: what a model asks for, what phones and links give, what the deployment wants. Plain data.
 
+mod energy;
 mod links;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Plan;
+pub(crate) use energy::watts_of;
+pub use energy::{ASSUMED_WATTS, BELIEVED_WATTS, Energy};
 pub use links::{Access, Link, Links, Measured};
 
 /// The longest time of a layer, an end or a hop that is believed; a longer one means a broken measurement or a
@@ -106,6 +109,9 @@ pub struct PhoneCosts {
     pub seconds_head_per_further_row: Option<f64>,
     /// Prefill: one layer, divided by the tokens of the chunk.
     pub prefill_seconds_per_layer_per_token: f64,
+    /// What its work takes out of its battery.
+    #[serde(default)]
+    pub energy: Energy,
 }
 
 fn yes() -> bool {
@@ -136,6 +142,8 @@ pub enum Objective {
     Latency,
     /// The time between two tokens of any session when `max_sessions` are in flight.
     Throughput,
+    /// The joules of one token, weighted as [`Energy::joule_weight`] says, among plans whose rounds keep [`Demand::min_tokens_per_second`].
+    Efficiency,
 }
 
 /// What the deployment wants.
@@ -148,6 +156,9 @@ pub struct Demand {
     /// second generation. At least 1.
     pub generations_in_memory: f64,
     pub objective: Objective,
+    /// Efficiency: tokens a second that one session gets at least; None where any speed will do. No other objective has a floor.
+    #[serde(default)]
+    pub min_tokens_per_second: Option<f64>,
     /// 0 and 1 mean the same.
     pub min_phones: u32,
     /// `u32::MAX` for no limit.
@@ -165,7 +176,7 @@ pub struct Demand {
 /// The prompt of a typical answer, and what reading it counts beside the tokens of that answer.
 ///
 /// Latency adds weight × the seconds until the first token. Throughput takes each stage to be busy with weight × `n_tokens` tokens of prompts
-/// for each token that it decodes, since somebody's prompt is always being read.
+/// for each token that it decodes, since somebody's prompt is always being read. Efficiency counts the joules of reading so many.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Prompt {
@@ -253,6 +264,7 @@ impl PhoneCosts {
             seconds_head: arithmetic(model.head_multiply_adds).max(reading(model.head_bytes as f64)),
             seconds_head_per_further_row: Some(further(model.head_multiply_adds)),
             prefill_seconds_per_layer_per_token: of_chunk.max(of_chunk_token),
+            energy: Energy::default(),
         }
     }
 }
@@ -267,6 +279,11 @@ impl Demand {
     /// Tokens of KV cache that every layer keeps.
     pub fn kv_tokens(&self) -> u64 {
         u64::from(self.context_length) * u64::from(self.max_sessions)
+    }
+
+    /// Seconds that a round of one session may take; `None` where no floor is set.
+    pub fn round_limit_seconds(&self) -> Option<f64> {
+        self.min_tokens_per_second.map(|tokens| 1.0 / tokens)
     }
 
     /// The bytes a segment may take on a phone: `allocatable × memory_fraction ÷ generations_in_memory`,

@@ -2,6 +2,7 @@
 //! plan itself where there are too many phones for that.
 
 mod counts;
+mod priced;
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,19 @@ const MIN_TRUSTED: usize = 4;
 
 /// The best ring found, None when none was found that fits.
 pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring, Score)> {
+    match costs.round_limit() {
+        Some(limit) => priced::search(costs, previous, limit),
+        None => search_sum(costs, previous),
+    }
+}
+
+/// A ring that may be faster at as many joules; None where those do not count.
+pub(crate) fn quicker(costs: &Costs<'_>, known: &Ring) -> Option<(Ring, Score)> {
+    if costs.counts_joules() { priced::quicker(costs, known) } else { None }
+}
+
+/// The same where no round has a limit.
+fn search_sum(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring, Score)> {
     let pool = pool(costs, previous);
     let counts = Counts::new(costs, &pool);
     let mut search = Search { costs, pool, counts, left: MAX_EVALUATIONS, best: None };
@@ -31,8 +45,11 @@ pub(crate) fn search(costs: &Costs<'_>, previous: Option<&Ring>) -> Option<(Ring
 }
 
 /// A better ring than `known`, if descents from its surroundings find one: some phones taken out of it, others put in,
-/// by a fixed sequence of choices.
+/// by a fixed sequence of choices. Where a round has a limit, prices have shown many rings, and none is looked for.
 pub(crate) fn shake(costs: &Costs<'_>, known: &Ring) -> Option<(Ring, Score)> {
+    if costs.round_limit().is_some() {
+        return None;
+    }
     let pool = pool(costs, Some(known));
     let counts = Counts::new(costs, &pool);
     let mut search = Search { costs, pool, counts, left: MAX_SHAKEN, best: None };
@@ -86,10 +103,11 @@ fn chosen(costs: &Costs<'_>, previous: Option<&Ring>, at_least: usize) -> Vec<us
     if costs.usable.len() <= wanted {
         return costs.usable.clone();
     }
-    let (fast, roomy) = (by_speed(costs), by_room(costs));
+    // Where joules count, the cheapest ones are as good as the fastest ones for a start.
+    let (cheap, fast, roomy) = (by_speed(costs), by_speed(costs.in_seconds()), by_room(costs));
     let mut pool: BTreeSet<usize> = previous.map(|ring| ring.phones.iter().copied().collect()).unwrap_or_default();
     if !costs.are_all_trusted() {
-        for ranked in [&fast, &roomy] {
+        for ranked in [&cheap, &fast, &roomy] {
             pool.extend(trusted(costs, ranked).take(MIN_TRUSTED));
         }
     }
@@ -97,6 +115,7 @@ fn chosen(costs: &Costs<'_>, previous: Option<&Ring>, at_least: usize) -> Vec<us
         if pool.len() >= wanted {
             break;
         }
+        pool.insert(cheap[rank]);
         pool.insert(fast[rank]);
         pool.insert(roomy[rank]);
     }
@@ -129,7 +148,7 @@ pub(crate) fn ends_first(costs: &Costs<'_>, ranked: &[usize]) -> Vec<usize> {
     ends.iter().copied().chain(others).collect()
 }
 
-/// Usable phones, the fastest first.
+/// Usable phones, the fastest first; where joules count, those whose layers cost the least.
 pub(crate) fn by_speed(costs: &Costs<'_>) -> Vec<usize> {
     let mut phones = costs.usable.clone();
     let speed = |&i: &usize| costs.layer_seconds(i);

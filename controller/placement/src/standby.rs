@@ -82,6 +82,7 @@ mod tests {
                 max_sessions: 1,
                 generations_in_memory: 1.0,
                 objective: Objective::Latency,
+                min_tokens_per_second: None,
                 min_phones: 0,
                 max_phones: 3,
                 memory_fraction: 1.0,

@@ -6,6 +6,8 @@
 mod baselines;
 #[path = "it/decisions.rs"]
 mod decisions;
+#[path = "it/efficiency.rs"]
+mod efficiency;
 #[path = "it/exactness.rs"]
 mod exactness;
 #[path = "it/fleet.rs"]

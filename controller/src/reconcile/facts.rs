@@ -20,6 +20,8 @@ pub struct Power {
     pub battery_percent: Option<u8>,
     pub charging: Option<bool>,
     pub temperature_celsius: Option<f64>,
+    /// Watts by which it takes more while it computes, as they are written: they change a plan, and noise must make no new problem.
+    pub active_watts: Option<f64>,
 }
 
 /// What a phone computes with, and how much it offers.
@@ -55,18 +57,21 @@ pub struct Measured {
 impl Observed {
     pub fn power(&self, phone: &str) -> Power {
         let Some(seen) = self.phones.get(phone) else { return Power::default() };
+        let written = seen.object.as_ref().and_then(|object| object.status.as_ref());
+        let active_watts = written.and_then(|status| status.active_watts);
         if let Some(heartbeat) = &seen.heartbeat {
             return Power {
                 battery_percent: heartbeat.battery_percent.map(|percent| percent.min(100)),
                 charging: heartbeat.charging,
                 temperature_celsius: heartbeat.temperature_celsius,
+                active_watts,
             };
         }
-        let status = seen.object.as_ref().and_then(|object| object.status.as_ref());
-        status.map_or_else(Power::default, |status| Power {
+        written.map_or_else(Power::default, |status| Power {
             battery_percent: status.battery_percent,
             charging: status.charging,
             temperature_celsius: status.temperature_celsius,
+            active_watts,
         })
     }
 

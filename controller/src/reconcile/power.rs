@@ -132,8 +132,12 @@ mod tests {
             (80, 20.0, false, true, true),
         ];
         for (percent, celsius, charging, may_stay, may_come) in table {
-            let power =
-                Power { battery_percent: Some(percent), temperature_celsius: Some(celsius), charging: Some(charging) };
+            let power = Power {
+                battery_percent: Some(percent),
+                temperature_celsius: Some(celsius),
+                charging: Some(charging),
+                ..Power::default()
+            };
             let is_free = |policy: &PowerPolicy, side| refusal(&phone(&[]), power, policy, side).is_none();
             assert_eq!(is_free(&policy, Side::Inside), may_stay, "{percent} % {celsius} °C inside");
             assert_eq!(is_free(&policy, Side::Outside), may_come, "{percent} % {celsius} °C outside");

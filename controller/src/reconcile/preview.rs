@@ -11,10 +11,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use polyphony_api::{InferenceDeployment, Phone, SegmentPlacement};
 use polyphony_model::Manifest;
-use polyphony_placement::{Infeasible, Plan, Strategy, plan_by, time_to_first_token_seconds};
+pub use polyphony_placement::Plan;
+use polyphony_placement::{Infeasible, Strategy, plan_by, time_to_first_token_seconds};
 
 pub use super::problem::brief::expert_costs;
-pub use polyphony_placement::ExpertCosts;
+pub use polyphony_placement::{ExpertCosts, Stage};
 
 use super::facts::Profile;
 use super::ledger;

@@ -13,7 +13,9 @@ use kube::ResourceExt;
 use polyphony_api::inference_deployment::{BalancingStrategy, InferenceDeploymentSpec, Strategy};
 use polyphony_api::{InferenceDeployment, Phone};
 use polyphony_placement::shift::reprice;
-use polyphony_placement::{Infeasible, PhoneCosts, Plan, Problem, Strategy as Rule, plan_by, published_overlap};
+use polyphony_placement::{
+    Energy, Infeasible, PhoneCosts, Plan, Problem, Strategy as Rule, plan_by, published_overlap,
+};
 
 use super::class;
 use super::facts::Power;
@@ -175,7 +177,7 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
             phones.push(counted);
             let costs = PhoneCosts::from_speed(counted.name, allocatable_bytes, &rate.speed, &brief.weights);
             let is_trusted = brief.deployment.spec.placement.trusts(counted.object.labels());
-            estimates.push(PhoneCosts { is_trusted, ..costs });
+            estimates.push(PhoneCosts { is_trusted, energy: energy(counted.power), ..costs });
         }
     }
     let nothing = BTreeMap::new();
@@ -214,6 +216,16 @@ pub fn problems(observed: &Observed, request: &Request<'_>, figures: Figures) ->
         (numerics_class, Asked { problem, alone, plain })
     };
     classes.into_iter().map(problem).collect()
+}
+
+/// What a joule of a phone that charges counts beside one out of a battery: it costs money, and neither somebody's charge nor a battery's
+/// life. A choice, no measurement; a fifth or a third would choose much the same.
+const CHARGING_JOULE_WEIGHT: f64 = 0.25;
+
+/// What the planner is told of a phone's battery. One that says nothing of charging counts as on battery.
+fn energy(power: Power) -> Energy {
+    let joule_weight = if power.charging == Some(true) { CHARGING_JOULE_WEIGHT } else { 1.0 };
+    Energy { active_watts: power.active_watts, joule_weight, ..Energy::default() }
 }
 
 /// The planner's name of a strategy.

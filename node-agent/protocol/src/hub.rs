@@ -254,6 +254,10 @@ pub struct Heartbeat {
     /// Why the phone wants no segments now, by its own policy or its person's word: it is to be left soon. Absent: it takes part.
     #[serde(default)]
     pub withdrawal: Option<Withdrawal>,
+    /// Watts by which the phone takes more out of its battery while it computes; absent until work and rest were seen while it discharged, and
+    /// from an agent of before.
+    #[serde(default)]
+    pub active_watts: Option<f64>,
 }
 
 /// A phone that takes no part.

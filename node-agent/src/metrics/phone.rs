@@ -2,11 +2,12 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, Opts};
+use prometheus::{Counter, GaugeVec, Opts};
 
 use super::{Labels, VALID, gauge, gauges};
 use crate::budget::Budget;
 use crate::duty::Duty;
+use crate::energy::Figures;
 use crate::platform::{self, Battery};
 use crate::told::Told;
 
@@ -73,6 +74,30 @@ pub(super) fn policy_families(duty: &Duty, is_withdrawn: bool) -> Vec<MetricFami
         Some(f64::from(u8::from(is_withdrawn))),
     );
     [duty, withdrawn].concat()
+}
+
+pub(super) fn energy_families(energy: &Figures) -> Vec<MetricFamily> {
+    let watts = gauge(
+        "polyphony_active_watts",
+        "Power by which the whole phone takes more out of its battery while it computes; absent until work and rest were seen on battery.",
+        energy.active_watts,
+    );
+    let counter = |name: &str, help: &str, value: f64| {
+        let counter = Counter::new(name, help).expect(VALID);
+        counter.inc_by(value);
+        counter.collect()
+    };
+    let joules = counter(
+        "polyphony_active_joules_total",
+        "Energy that computing took out of the battery since its power was known: that power by the seconds of work on battery.",
+        energy.active_joules,
+    );
+    let tokens = counter(
+        "polyphony_active_tokens_total",
+        "Tokens that were decoded for these joules on this phone's layers: one for each session in a step.",
+        energy.tokens as f64,
+    );
+    [joules, tokens, watts].concat()
 }
 
 pub(super) fn label_families(labels: &Labels) -> Vec<MetricFamily> {

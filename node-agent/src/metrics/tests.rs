@@ -21,7 +21,10 @@ use crate::steps::StepKind;
 use crate::told::{Network, Told};
 
 /// Every name of the agent, and its type.
-const NAMES: [(&str, &str); 25] = [
+const NAMES: [(&str, &str); 28] = [
+    ("polyphony_active_joules_total", "counter"),
+    ("polyphony_active_tokens_total", "counter"),
+    ("polyphony_active_watts", "gauge"),
     ("polyphony_agent_info", "gauge"),
     ("polyphony_backend_gflops", "gauge"),
     ("polyphony_battery_discharge_watts", "gauge"),
@@ -86,6 +89,7 @@ fn full_board() -> Arc<Board> {
     let way = polyphony_protocol::hub::Way::direct("10.0.0.2:1");
     board.note_link("phone-2", &way, 0.001);
     board.note_bandwidth("phone-2", 1e6);
+    board.set_energy(crate::energy::Figures { active_watts: Some(2.5), active_joules: 10.0, tokens: 40 });
     board
 }
 
@@ -123,6 +127,8 @@ fn what_the_board_knows_is_what_a_scrape_shows_until_the_segment_is_released() {
     assert_eq!(of("polyphony_kv_cache_usage_ratio", "other/chat-0-1-0"), None);
     assert_eq!(of("polyphony_segment_layers", "chat-0-1-0"), Some(3.0));
     assert_eq!(value(&text, "polyphony_hop_round_trip_seconds", &[("peer", "phone-2")]), Some(0.001));
+    let energy = |what: &str| value(&text, &format!("polyphony_active_{what}"), &[]);
+    assert_eq!(["watts", "joules_total", "tokens_total"].map(energy), [Some(2.5), Some(10.0), Some(40.0)]);
     let decode = [("placement", "chat-0-1-0"), ("kind", "decode")];
     assert_eq!(value(&text, "polyphony_segment_step_seconds_sum", &decode), Some(0.003));
     board.remove("default", "chat-0-1-0");

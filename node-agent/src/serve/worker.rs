@@ -248,10 +248,12 @@ impl Worker {
                 Work::Decode { batch, .. } => batch.keys(),
                 Work::Encoder(job) => vec![job.key],
             };
+            let at_work = self.stages[index].entry.at_work().begin(began);
             let done = match work {
                 Work::Decode { batch, n_encoded } => self.run_batch(index, batch, &n_encoded, began),
                 Work::Encoder(job) => self.run_encoder(index, job, began),
             };
+            drop(at_work);
             match done {
                 Ok(Done { effects, step }) => {
                     self.faults.step_succeeded();
@@ -285,6 +287,7 @@ impl Worker {
         let output = segment.step_of(it.holds, &rows, n_encoded, input, n_logits)?;
         let computing = began.elapsed();
         it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, computing);
+        it.entry.at_work().decoded(if is_decode { rows.len() } else { 0 });
         for Part { key, position, n_rows, sample } in &parts {
             tracing::debug!(session = %key.session, position, n_rows, sample, "computed");
         }

@@ -89,6 +89,7 @@ fn row(name: &str, family: &Family) -> String {
         ("bytes", "B"),
         ("celsius", "°C"),
         ("watts", "W"),
+        ("joules", "J"),
         ("ratio", "0 to 1"),
         ("gflops", "10⁹/s"),
     ];

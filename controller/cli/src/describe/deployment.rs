@@ -19,20 +19,16 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
     );
     layout.field("Context Length", format!("{} tokens", spec.context_length));
     layout.field("Max Sessions", spec.max_sessions);
-    layout.field(
-        "Objective",
-        match spec.objective {
-            Objective::Latency => "Latency",
-            Objective::Throughput => "Throughput",
-        },
-    );
+    layout.field("Objective", objective(spec));
     layout.field("Placement", wishes(&spec.placement));
     layout.field_if("Balancing", balancing(&spec.load_balancing));
     layout.field("Numerics", numerics(spec));
     layout.field_if("Class", class(story.placements));
     layout.field_if("URL", status.url);
     layout.field_if("Plan Generation", status.plan_generation);
-    layout.field_if("Plan", status.plan.map(|plan| summary(&plan)));
+    layout.field_if("Plan", status.plan.as_ref().map(summary));
+    let joules = status.plan.as_ref().and_then(|plan| plan.joules_per_token);
+    layout.field_if("Energy", joules.map(|joules| format!("{joules} J a token expected of all phones together")));
     layout.field_if("Phones", status.phones);
     let predicted =
         status.predicted_tokens_per_second.map(|speed| format!(" (predicted {speed:.1})")).unwrap_or_default();
@@ -52,6 +48,16 @@ pub(super) fn write(layout: &mut Layout, deployment: &InferenceDeployment, story
     placement::write_table(layout, "Placements", story.placements, placement::Column::Phone);
     placement::write_relayed(layout, story.placements);
     events::write(layout, story.events, deployment.metadata.name.as_deref().unwrap_or_default(), story.now);
+}
+
+/// What is optimised, with its floor.
+pub(crate) fn objective(spec: &InferenceDeploymentSpec) -> String {
+    match (spec.objective, spec.min_tokens_per_second) {
+        (Objective::Latency, _) => "Latency".to_owned(),
+        (Objective::Throughput, _) => "Throughput".to_owned(),
+        (Objective::Efficiency, None) => "Efficiency".to_owned(),
+        (Objective::Efficiency, Some(floor)) => format!("Efficiency, at {floor} tokens/s at least"),
+    }
 }
 
 /// What the deployment asks for.

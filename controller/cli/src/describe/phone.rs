@@ -27,6 +27,8 @@ pub(super) fn write(layout: &mut Layout, phone: &Phone, story: &Story) {
     let charge =
         |percent| if status.charging == Some(true) { format!("{percent} %, charging") } else { format!("{percent} %") };
     layout.field_if("Battery", status.battery_percent.map(charge));
+    let watts = |watts| format!("{watts} W more while it computes");
+    layout.field_if("Energy", status.active_watts.map(watts));
     layout.field_if("Temperature", status.temperature_celsius.map(|celsius| format!("{celsius:.1} °C")));
     if !status.backends.is_empty() {
         let rows = status.backends.into_iter().map(|speed| {

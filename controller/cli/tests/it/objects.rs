@@ -202,6 +202,25 @@ fn a_wrong_manifest_is_answered_with_file_line_field_and_remedy() {
         let error = cluster.run("apply -f bad.yaml").failed();
         assert!(error.contains(expected), "{placement}: {error}");
     }
+    let floors = [
+        ("minTokensPerSecond: 5", "minTokensPerSecond is the floor of the objective Efficiency"),
+        (
+            "minTokensPerSecond: 5\n  objective: Throughput",
+            "minTokensPerSecond is the floor of the objective Efficiency",
+        ),
+        ("minTokensPerSecond: 0\n  objective: Efficiency", "spec.minTokensPerSecond"),
+        ("minTokensPerSecond: 5Mi\n  objective: Efficiency", "spec.minTokensPerSecond"),
+    ];
+    for (fields, expected) in floors {
+        std::fs::write(&file, text.replace("replicsa: 2", fields)).unwrap();
+        let error = cluster.run("apply -f bad.yaml").failed();
+        assert!(error.contains(expected), "{fields}: {error}");
+    }
+    std::fs::write(&file, text.replace("replicsa: 2", "minTokensPerSecond: 0.5\n  objective: Efficiency")).unwrap();
+    cluster.run("apply -f bad.yaml").ok();
+    let described = cluster.run("describe infer bad").ok();
+    assert!(described.contains("Efficiency, at 0.5 tokens/s at least"), "{described}");
+    cluster.run("delete infer bad").ok();
     let twice = |now: &str, before: &str| {
         let fields = format!("numerics: {{activationType: {now}}}\n  transport: {{activationType: {before}}}");
         std::fs::write(&file, text.replace("replicsa: 2", &fields)).unwrap();

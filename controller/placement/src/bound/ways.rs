@@ -129,8 +129,10 @@ fn cheapest_of_many(costs: &Costs<'_>) -> (Vec<(f64, usize)>, Vec<(f64, usize)>)
             bytes_per_second: access.bytes_per_second.min(widest),
         });
         let seconds = |link: Link| {
-            let delay = link.delay_seconds();
-            (delay + costs.rows * link.wire_seconds(costs.problem.model.hop_bytes), delay)
+            let (rate, delay) = (costs.way_rate(), link.delay_seconds());
+            let hop = delay + costs.rows * link.wire_seconds(costs.problem.model.hop_bytes);
+            // No rate makes a way of none.
+            (if hop.is_finite() { rate * hop } else { hop }, if delay.is_finite() { rate * delay } else { delay })
         };
         let of_default = seconds(default);
         match estimated.map(seconds) {

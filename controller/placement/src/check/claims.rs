@@ -1,9 +1,10 @@
 //! Claims: what a plan says of itself, held against figures worked out anew: that its sessions travel in the best groups, that nothing is
 //! better than its gap leaves room for, and what binds it.
 
+use super::joules::is_dearest;
 use super::{RingTimes, Step, TOLERANCE, Violation, objective, prompt_row_seconds};
 use crate::plan::{Bound, Method, Plan};
-use crate::problem::{Demand, MAX_SECONDS, MIN_LAYER_SECONDS, Objective, PhoneCosts, Problem};
+use crate::problem::{Demand, MAX_SECONDS, MIN_LAYER_SECONDS, Objective, Problem};
 
 /// The prompt that tokens are weighed with: whole chunks, and a last one that is no longer.
 pub(super) struct Reading {
@@ -102,19 +103,19 @@ pub(super) fn check_gap(problem: &Problem, plan: &Plan) -> Result<(), Violation>
     if demand.min_phones > 1 || gap.is_infinite() {
         return Ok(());
     }
-    let least_seconds = plan.objective_value / (1.0 + gap);
-    for phone in &problem.phones {
-        let Some(seconds) = alone(problem, phone) else { continue };
-        if seconds < least_seconds * (1.0 - TOLERANCE) {
-            return Err(Violation::BetterAlone { phone: phone.name.clone(), seconds, least_seconds });
+    let least = plan.objective_value / (1.0 + gap);
+    for (at, phone) in problem.phones.iter().enumerate() {
+        let Some(found) = alone(problem, at) else { continue };
+        if found < least * (1.0 - TOLERANCE) {
+            return Err(Violation::BetterAlone { phone: phone.name.clone(), found, least });
         }
     }
     Ok(())
 }
 
 /// The objective of a ring of this phone alone; `None` where it is none.
-fn alone(problem: &Problem, phone: &PhoneCosts) -> Option<f64> {
-    let (model, demand) = (&problem.model, &problem.demand);
+fn alone(problem: &Problem, at: usize) -> Option<f64> {
+    let (model, demand, phone) = (&problem.model, &problem.demand, &problem.phones[at]);
     let n_layers = model.layer_bytes.len();
     let kv_bytes_per_layer = u128::from(model.kv_bytes_per_token_per_layer)
         * u128::from(demand.context_length)
@@ -144,12 +145,14 @@ fn alone(problem: &Problem, phone: &PhoneCosts) -> Option<f64> {
         prompt_besides: phone.seconds_per_step + phone.seconds_embedding,
         head: phone.seconds_head,
     };
-    Some(objective(problem, &RingTimes { steps: vec![step], round: first_row }))
+    let ring = RingTimes { steps: vec![step], round: first_row };
+    super::check_floor(problem, &ring).ok()?;
+    Some(objective(problem, &[at], &ring))
 }
 
 /// Whether what is said to keep the plan from being better does.
 pub(super) fn check_bound(problem: &Problem, plan: &Plan, phones: &[usize], ring: &RingTimes) -> Result<(), Violation> {
-    let reading = Reading::of(&problem.demand).filter(|_| problem.demand.objective == Objective::Throughput);
+    let reading = Reading::of(&problem.demand).filter(|_| problem.demand.objective != Objective::Latency);
     let busy = reading.map(|reading| reading.beside(ring));
     let ring = busy.as_ref().unwrap_or(ring);
     let at = |name: &str| plan.stages.iter().position(|stage| stage.phone == name);
@@ -159,6 +162,11 @@ pub(super) fn check_bound(problem: &Problem, plan: &Plan, phones: &[usize], ring
             *min_phones == problem.demand.min_phones && plan.stages.len() == (*min_phones).max(1) as usize
         }
         Bound::Stage { phone } => at(phone).is_some_and(|at| is_slowest(problem, &ring.steps, ring.round, at)),
+        Bound::Floor { min_tokens_per_second } => {
+            problem.demand.min_tokens_per_second == Some(*min_tokens_per_second)
+                && problem.demand.objective == Objective::Efficiency
+        }
+        Bound::Joules { phone } => at(phone).is_some_and(|at| is_dearest(problem, phones, ring, at)),
         Bound::Hop { from, to } => match (at(from), at(to)) {
             (Some(from), Some(to)) if from + 1 == to => {
                 let longest = |of: fn(&Step) -> f64| {
@@ -167,6 +175,8 @@ pub(super) fn check_bound(problem: &Problem, plan: &Plan, phones: &[usize], ring
                 };
                 match problem.demand.objective {
                     Objective::Latency => longest(|step| step.hop),
+                    // Hops take no joules.
+                    Objective::Efficiency => false,
                     Objective::Throughput => longest(|step| step.wire),
                 }
             }
@@ -201,6 +211,7 @@ fn is_slowest(problem: &Problem, steps: &[Step], round: f64, at: usize) -> bool 
         seconds(&steps[at]) >= most * (1.0 - TOLERANCE)
     };
     match problem.demand.objective {
+        Objective::Efficiency => false,
         Objective::Latency => is_slowest_of(1.0),
         Objective::Throughput => {
             let best = best_throughput(n_sessions, steps, round);

@@ -38,7 +38,8 @@ impl Reading {
                 chunk,
                 n_before: weight * f64::from(n_before),
             },
-            Objective::Throughput => {
+            // Whoever reads, and when: a joule of it is a joule.
+            Objective::Throughput | Objective::Efficiency => {
                 Self { tokens: weight * f64::from(n_tokens), passes: 0.0, last_chunk, chunk, n_before: 0.0 }
             }
         })

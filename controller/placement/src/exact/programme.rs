@@ -11,9 +11,12 @@
 //! - `worst`, only for Throughput: the objective;
 //! - `pace`, only where a prompt counts: the longest time of any stage or wire for a chunk of it.
 //!
+//! Under Efficiency what is summed up is joules, and one row more keeps the seconds of a round within their limit.
+//!
 //! Where all links and all layers are alike, the order of the inner phones changes nothing: arcs, flows and
 //! `back_ij` are left out, and each hop is paid by the count of phones.
 
+mod floor;
 mod hops;
 mod solving;
 
@@ -21,7 +24,6 @@ use good_lp::{Expression, ProblemVariables, Variable, VariableDefinition, constr
 
 use crate::caps::Caps;
 use crate::costs::Costs;
-use crate::problem::Objective;
 
 /// The scale of the objective: the cutoff, or a guess at it, counts as this much. So do the model's bytes.
 const SCALE: f64 = 100.0;
@@ -59,6 +61,8 @@ pub(super) struct Programme<'a, 'b> {
     whole: Vec<Option<Column>>,
     /// Positions from and to.
     arcs: Vec<(usize, usize, Column)>,
+    /// Of the token's way back, too.
+    backs: Vec<(usize, usize, Column)>,
     /// Units of one round, as it is put together.
     round: Expression,
 }
@@ -87,7 +91,8 @@ impl<'a, 'b> Programme<'a, 'b> {
         let slowest_pace = if costs.pace_price() > 0.0 { limit_seconds / costs.pace_price() } else { f64::INFINITY };
         let roles = candidates.iter().map(|&phone| {
             let caps = Caps::new(costs, phone).within(costs, phone, limit_seconds);
-            (phone, caps.reading_within(costs, phone, slowest_pace))
+            let caps = caps.reading_within(costs, phone, slowest_pace);
+            (phone, floor::capped(costs, phone, caps))
         });
         let (phones, caps): (Vec<usize>, Vec<Caps>) = roles.filter(|(_, caps)| caps.most(costs.n_layers) > 0).unzip();
         let mut programme = Self {
@@ -107,6 +112,7 @@ impl<'a, 'b> Programme<'a, 'b> {
             count: Vec::new(),
             whole: Vec::new(),
             arcs: Vec::new(),
+            backs: Vec::new(),
             round: Expression::default(),
         };
         programme.write_phones();
@@ -123,6 +129,7 @@ impl<'a, 'b> Programme<'a, 'b> {
         for order in excluded {
             programme.exclude(order);
         }
+        programme.write_floor();
         programme.write_objective();
         programme
     }
@@ -144,7 +151,7 @@ impl<'a, 'b> Programme<'a, 'b> {
     fn write_phones(&mut self) {
         let n_layers = self.costs.n_layers;
         // With layers of one size and a sum to minimise, whole orders give whole counts by themselves.
-        let is_sum = self.costs.problem.demand.objective == Objective::Latency && self.costs.pace_price() == 0.0;
+        let is_sum = self.costs.is_of_one() && self.costs.pace_price() == 0.0 && self.costs.round_limit().is_none();
         let whole_counts = !is_sum || !self.costs.has_even_layers;
         for at in self.positions() {
             for role in [&mut self.used, &mut self.head, &mut self.tail] {
@@ -263,17 +270,15 @@ impl<'a, 'b> Programme<'a, 'b> {
     fn write_objective(&mut self) {
         let round = std::mem::take(&mut self.round);
         let costs = self.costs;
-        self.objective = match costs.problem.demand.objective {
-            Objective::Latency if costs.pace_price() == 0.0 => round,
-            Objective::Latency => {
-                let pace = self.slowest(Self::stage_of_chunk, |from, to| costs.chunk_wire_seconds(from, to));
-                round + costs.pace_price() * pace
-            }
-            Objective::Throughput => {
-                let worst = self.slowest(Self::stage, |from, to| costs.wire_seconds(from, to));
-                self.rows.push(constraint!(worst >= round * (1.0 / costs.shares())));
-                worst.into()
-            }
+        self.objective = if !costs.is_of_one() {
+            let worst = self.slowest(Self::stage, |from, to| costs.wire_seconds(from, to));
+            self.rows.push(constraint!(worst >= round * (1.0 / costs.shares())));
+            worst.into()
+        } else if costs.pace_price() == 0.0 {
+            round
+        } else {
+            let pace = self.slowest(Self::stage_of_chunk, |from, to| costs.chunk_wire_seconds(from, to));
+            round + costs.pace_price() * pace
         };
         if self.limit_seconds.is_finite() {
             let limit = self.units(self.limit_seconds);
@@ -294,11 +299,14 @@ pub(super) fn is_orderless(costs: &Costs<'_>, candidates: &[usize]) -> bool {
     costs.has_even_layers && has_even_links(costs, candidates)
 }
 
-/// All pairs of candidates have one and the same link, and it works.
+/// All pairs of candidates have one and the same link, and it works; where ways cost nothing, one is as good as another.
 fn has_even_links(costs: &Costs<'_>, candidates: &[usize]) -> bool {
     let links = &costs.problem.links;
     let pairs = || candidates.iter().flat_map(|&i| candidates.iter().map(move |&j| (i, j))).filter(|(i, j)| i != j);
     match pairs().next() {
+        _ if costs.way_rate() == 0.0 && costs.round_limit().is_none() => {
+            pairs().all(|(a, b)| costs.hop_seconds(a, b).is_finite() && costs.back_seconds(a, b).is_finite())
+        }
         Some((i, j)) => {
             costs.hop_seconds(i, j).is_finite() && pairs().all(|(a, b)| links.between(a, b) == links.between(i, j))
         }

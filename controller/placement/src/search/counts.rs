@@ -6,7 +6,6 @@
 use crate::caps::Caps;
 use crate::costs::{Costs, Score, TIE};
 use crate::limits::least;
-use crate::problem::Objective;
 
 /// Halvings of the interval of the slowest stage's time: more than rounding can tell apart.
 const HALVINGS: usize = 36;
@@ -44,7 +43,7 @@ impl<'a, 'b> Counts<'a, 'b> {
         self.fastest.clear();
         self.fastest.extend(0..phones.len());
         self.fastest.sort_by(|&a, &b| costs.layer_seconds(phones[a]).total_cmp(&costs.layer_seconds(phones[b])));
-        if costs.problem.demand.objective == Objective::Latency {
+        if costs.is_of_one() {
             return self.paced(phones, hops, limit);
         }
         let wire = costs.slowest_wire(phones);
@@ -71,7 +70,7 @@ impl<'a, 'b> Counts<'a, 'b> {
         Some(Score { objective, round })
     }
 
-    /// The best score under Latency: of all paces, with what the pace costs.
+    /// The best score of a sum: of all paces, with what the pace costs.
     fn paced(&mut self, phones: &[usize], hops: f64, limit: f64) -> Option<Score> {
         let (costs, price) = (self.costs, self.costs.pace_price());
         let round = self.stages(phones, f64::INFINITY, f64::INFINITY)? + hops;
@@ -90,10 +89,7 @@ impl<'a, 'b> Counts<'a, 'b> {
 
     /// Rounds in the time of one objective.
     fn round_share(&self) -> f64 {
-        match self.costs.problem.demand.objective {
-            Objective::Latency => 1.0,
-            Objective::Throughput => self.costs.shares(),
-        }
+        if self.costs.is_of_one() { 1.0 } else { self.costs.shares() }
     }
 
     /// The least sum of stage times with none over `limit`, nor over `pace` for a whole chunk of a prompt: a layer for each phone, the others

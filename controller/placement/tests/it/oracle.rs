@@ -1,6 +1,6 @@
 //! The oracle: tries every order of every subset of phones with every cut. Arithmetic of its own.
 
-use polyphony_placement::{MAX_SECONDS, MIN_LAYER_SECONDS, Objective, Problem};
+use polyphony_placement::{ASSUMED_WATTS, MAX_SECONDS, MIN_LAYER_SECONDS, Objective, Problem};
 
 /// The least objective of any plan, None when no plan exists.
 pub(crate) fn brute_force(problem: &Problem) -> Option<f64> {
@@ -62,6 +62,7 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
     let n_chunks = prompt.map_or(1, |prompt| prompt.n_tokens.div_ceil(whole));
     let last = prompt.map_or(1, |prompt| prompt.n_tokens - (n_chunks - 1) * whole);
     let (mut last_pass, mut slowest) = (0.0, 0.0f64);
+    let mut joules = 0.0;
     for (stage, (&phone, &to)) in order.iter().zip(ends).enumerate() {
         let costs = &problem.phones[phone];
         let decodes = model.second_embedding.is_some_and(|layer| from <= layer as usize && (layer as usize) < to);
@@ -105,6 +106,8 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         if bytes > budget as u64 {
             return None;
         }
+        let read = prompt.map_or(0.0, |prompt| prompt.weight * f64::from(prompt.n_tokens) * of_row);
+        joules += counted_watts(problem, phone) * (seconds + read);
         if let (Some(prompt), Objective::Throughput) = (prompt, demand.objective) {
             // Between its tokens it reads as much of prompts as belongs to them.
             let more = prompt.weight * f64::from(prompt.n_tokens) * of_row;
@@ -135,6 +138,13 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         from = to;
     }
     let value = match demand.objective {
+        Objective::Efficiency => {
+            // The seconds of a round are those of tokens alone.
+            if demand.min_tokens_per_second.is_some_and(|tokens| round * tokens > 1.0 + 1e-9) {
+                return None;
+            }
+            joules
+        }
         Objective::Latency => {
             let weight = prompt.map_or(0.0, |prompt| prompt.weight);
             round + weight * (last_pass + f64::from(n_chunks - 1) * slowest)
@@ -151,6 +161,15 @@ fn objective(problem: &Problem, order: &[usize], ends: &[usize]) -> Option<f64> 
         }
     };
     Some(value)
+}
+
+/// What a second of a phone's work counts, in joules.
+fn counted_watts(problem: &Problem, phone: usize) -> f64 {
+    let mut known: Vec<f64> = problem.phones.iter().filter_map(|phone| phone.energy.active_watts).collect();
+    known.sort_by(f64::total_cmp);
+    let energy = &problem.phones[phone].energy;
+    let watts = energy.active_watts.or_else(|| known.get(known.len() / 2).copied()).unwrap_or(ASSUMED_WATTS);
+    watts * energy.joule_weight * energy.busy_share
 }
 
 fn believed(seconds: f64) -> bool {

@@ -1,6 +1,6 @@
 //! Builders of problems, and random ones from a seed.
 
-use polyphony_placement::{Access, Demand, Link, Links, ModelCosts, Objective, PhoneCosts, Problem, Prompt};
+use polyphony_placement::{Access, Demand, Energy, Link, Links, ModelCosts, Objective, PhoneCosts, Problem, Prompt};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -34,6 +34,7 @@ pub(crate) fn phone(name: &str, allocatable_mib: u64, milliseconds_per_layer: f6
         seconds_head: 0.0,
         seconds_head_per_further_row: None,
         prefill_seconds_per_layer_per_token: milliseconds_per_layer * 1e-4,
+        energy: Energy::default(),
     }
 }
 
@@ -52,6 +53,7 @@ pub(crate) fn problem(phones: Vec<PhoneCosts>) -> Problem {
             max_sessions: 1,
             generations_in_memory: 1.0,
             objective: Objective::Latency,
+            min_tokens_per_second: None,
             min_phones: 1,
             max_phones: u32::MAX,
             memory_fraction: 1.0,
@@ -148,6 +150,7 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
         max_sessions: random.within(1, 6) as u32,
         generations_in_memory: if random.chance(3) { random.between(1.0, 1.5) } else { 1.0 },
         objective: if random.chance(2) { Objective::Latency } else { Objective::Throughput },
+        min_tokens_per_second: None,
         min_phones,
         max_phones,
         memory_fraction: if random.chance(3) { 0.8 } else { 1.0 },
@@ -179,6 +182,33 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
         }
     }
     Problem { model, phones, links, demand, previous: None }
+}
+
+/// The same with the fewest joules to be found: watts that most phones tell, some that charge, and mostly a floor, which now and then no plan
+/// keeps.
+pub(crate) fn random_efficient_problem(seed: u64, max_phones: u64, max_layers: u64) -> Problem {
+    let mut problem = random_problem(seed, max_phones, max_layers);
+    let mut random = Random(seed ^ 0x5eed_0f_3e_2117);
+    problem.demand.objective = Objective::Latency;
+    let fastest = polyphony_placement::plan(&Problem {
+        demand: Demand { prompt: None, ..problem.demand.clone() },
+        ..problem.clone()
+    });
+    problem.demand.objective = Objective::Efficiency;
+    let is_even = random.chance(6);
+    for phone in &mut problem.phones {
+        let watts = if is_even { 3.0 } else { random.between(0.5, 9.0) };
+        phone.energy = Energy {
+            active_watts: (!random.chance(6)).then_some(watts),
+            joule_weight: if random.chance(3) { 0.25 } else { 1.0 },
+            busy_share: if random.chance(8) { 0.5 } else { 1.0 },
+        };
+    }
+    if let (Ok(fastest), false) = (fastest, random.chance(4)) {
+        let part = random.between(0.25, 1.05);
+        problem.demand.min_tokens_per_second = Some(part / fastest.predicted_inter_token_seconds);
+    }
+    problem
 }
 
 /// Replaces some figures by ones that a broken probe might send.

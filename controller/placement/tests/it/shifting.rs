@@ -103,8 +103,8 @@ fn a_shift_moves_caches_but_no_weights_and_a_new_phone_moves_both() {
     assert_eq!((stay.gain, stay.weight_bytes, stay.kv_bytes, stay.seconds), (0.0, 0, 0, 0.0));
 }
 
-/// The least objective of any cuts of the plan's order within its spans, by trying them all.
-fn brute_force(problem: &Problem, plan: &Plan) -> f64 {
+/// The least objective of any cuts of the plan's order within its spans that keep the floor, by trying them all.
+pub(crate) fn brute_force(problem: &Problem, plan: &Plan) -> f64 {
     let n = problem.model.layer_bytes.len() as u32;
     let spans: Vec<(u32, u32)> = plan
         .stages
@@ -128,7 +128,10 @@ fn brute_force(problem: &Problem, plan: &Plan) -> f64 {
             (stage.holds.layers_from, stage.holds.layers_to) = (from, to);
             from = to;
         }
-        reprice(problem, &cut).unwrap().objective_value
+        let plan = reprice(problem, &cut).unwrap();
+        let floor = problem.demand.min_tokens_per_second.unwrap_or(0.0);
+        let is_kept = 1.0 / plan.predicted_inter_token_seconds >= floor * (1.0 - 1e-9);
+        if is_kept { plan.objective_value } else { f64::INFINITY }
     };
     cuts.iter().map(value).fold(f64::INFINITY, f64::min)
 }

@@ -92,7 +92,8 @@ pub(super) fn bounded(mut heartbeat: Heartbeat) -> Heartbeat {
     }
     heartbeat.withdrawal.iter_mut().for_each(|withdrawal| shorten(&mut withdrawal.message));
     heartbeat.temperature_celsius = heartbeat.temperature_celsius.filter(|celsius| celsius.is_finite());
-    let believed = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+    let believed = |value: Option<f64>| value.filter(|value| value.is_finite() && *value > 0.0);
+    heartbeat.active_watts = believed(heartbeat.active_watts);
     heartbeat.links.retain(|link| link.peer.len() <= MAX_TEXT);
     for link in &mut heartbeat.links {
         link.bytes_per_second = believed(link.bytes_per_second);
@@ -161,7 +162,14 @@ mod tests {
         };
         let many = (0..99).map(|at| fault(&format!("vulkan-f32-r{at}")));
         let faults = [fault("a/class"), fault("vulkan-f32-r0")].into_iter().chain(many).collect();
-        let kept = bounded(Heartbeat { segments: vec![segment], links, faults: Some(faults), ..Heartbeat::default() });
+        let kept = bounded(Heartbeat {
+            segments: vec![segment],
+            links,
+            faults: Some(faults),
+            active_watts: Some(f64::INFINITY),
+            ..Heartbeat::default()
+        });
+        assert_eq!(kept.active_watts, None);
         let faults = kept.faults.as_deref().unwrap_or_default();
         assert_eq!(faults.len(), MAX_SPEEDS);
         assert!(faults.iter().enumerate().all(|(at, fault)| fault.numerics == format!("vulkan-f32-r{at}")));
@@ -169,6 +177,13 @@ mod tests {
         assert_eq!((kept.segments[0].layers_timed, kept.segments[0].seconds_per_layer), (MAX_LAYERS, None));
         assert_eq!(kept.links.len(), 1);
         assert_eq!(kept.links[0].bytes_per_second, None);
+    }
+
+    #[test]
+    fn an_agent_of_before_says_nothing_of_watts() {
+        let heartbeat = serde_json::json!({ "batteryPercent": 80, "segments": [], "links": [] });
+        let heartbeat: Heartbeat = serde_json::from_value(heartbeat).unwrap();
+        assert_eq!((heartbeat.battery_percent, heartbeat.active_watts), (Some(80), None));
     }
 
     fn speed(numerics: &str) -> Speed {

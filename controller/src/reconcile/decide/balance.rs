@@ -26,21 +26,33 @@ pub struct Scene {
     pub moves: u32,
     /// Since a better plan has been known without a break.
     pub imbalanced_seconds: Option<i64>,
-    /// The objective of the serving plan, by what is measured now.
-    pub serving_seconds: f64,
-    /// Whether that has the reading of prompts in it, beside the tokens of answers.
-    pub counts_prompts: bool,
+    /// The objective of the serving plan, by what is measured now: seconds, or joules.
+    pub serving_objective: f64,
+    /// Whether a session gets fewer tokens a second of it than are asked for: whatever else it takes, any plan that is fast enough is better.
+    pub is_under_floor: bool,
+    /// What less of it is called.
+    pub promises: Promise,
     /// The best that layers which stand by can do.
     pub shift: Option<Offer>,
     /// The best of all plans.
     pub whole: Option<Offer>,
 }
 
+/// What a better plan has more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    Tokens,
+    /// Its objective has the reading of prompts in it, beside the tokens of answers.
+    Answers,
+    /// Its objective is joules.
+    TokensOfAJoule,
+}
+
 /// A plan that could be had.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Offer {
     /// Its objective, by what is measured now.
-    pub objective_seconds: f64,
+    pub objective: f64,
     /// Whether the phones have room for it beside the serving plan.
     pub fits: bool,
     /// Until weights and KV cache are where it wants them.
@@ -78,9 +90,10 @@ pub fn weigh(scene: &Scene) -> Judgement {
     if !scene.rules.enabled {
         return rest(Truth::Unknown, "Disabled", "spec.loadBalancing.enabled is false".to_owned());
     }
-    let gain = |offer: &Offer| scene.serving_seconds / offer.objective_seconds - 1.0;
+    let serving = if scene.is_under_floor { f64::INFINITY } else { scene.serving_objective };
+    let gain = |offer: &Offer| serving / offer.objective - 1.0;
     let is_worth = |offer: &&Offer| {
-        let saved = PAYBACK_SECONDS * (1.0 - offer.objective_seconds / scene.serving_seconds);
+        let saved = PAYBACK_SECONDS * (1.0 - offer.objective / serving);
         gain(offer) >= least && offer.move_seconds <= saved
     };
     let shift = scene.shift.as_ref().filter(is_worth);
@@ -93,12 +106,21 @@ pub fn weigh(scene: &Scene) -> Judgement {
         (None, None) => None,
     };
     let percent = scene.rules.minimum_gain_percent;
-    let more = if scene.counts_prompts { "faster answers, with their prompts," } else { "more tokens/s" };
+    let more = match scene.promises {
+        Promise::Tokens => "more tokens/s",
+        Promise::Answers => "faster answers, with their prompts,",
+        Promise::TokensOfAJoule => "more tokens of a joule",
+    };
     let Some((which, offer)) = best else {
         let message = format!("no other plan promises {percent} % {more} by what is measured now");
         return rest(Truth::True, "NoGain", message);
     };
-    let promised = format!("another plan promises {:.0} % {more} by what is measured now", gain(offer) * 100.0);
+    let promised = if scene.is_under_floor {
+        "another plan gives as many tokens/s as spec.minTokensPerSecond asks for, which this one does not by now"
+            .to_owned()
+    } else {
+        format!("another plan promises {:.0} % {more} by what is measured now", gain(offer) * 100.0)
+    };
     if !offer.fits {
         let message =
             format!("{promised}, but the phones have no room for it beside the serving one: free some memory");
@@ -121,8 +143,8 @@ pub fn weigh(scene: &Scene) -> Judgement {
 mod tests {
     use super::*;
 
-    fn offer(objective_seconds: f64) -> Option<Offer> {
-        Some(Offer { objective_seconds, fits: true, move_seconds: 0.5 })
+    fn offer(objective: f64) -> Option<Offer> {
+        Some(Offer { objective, fits: true, move_seconds: 0.5 })
     }
 
     fn scene() -> Scene {
@@ -131,8 +153,9 @@ mod tests {
             age_seconds: 60,
             moves: 0,
             imbalanced_seconds: Some(5),
-            serving_seconds: 0.100,
-            counts_prompts: false,
+            serving_objective: 0.100,
+            is_under_floor: false,
+            promises: Promise::Tokens,
             shift: offer(0.070),
             whole: offer(0.068),
         }
@@ -141,7 +164,7 @@ mod tests {
     #[test]
     fn a_move_is_made_when_it_pays_and_else_the_reason_is_said() {
         type Edit = fn(&mut Scene);
-        let table: [(&str, Edit, Truth, &str, Option<Move>); 14] = [
+        let table: [(&str, Edit, Truth, &str, Option<Move>); 16] = [
             ("as it is", |_| (), Truth::False, "Rebalancing", Some(Move::Shift)),
             ("disabled", |s| s.rules.enabled = false, Truth::Unknown, "Disabled", None),
             ("young", |s| s.age_seconds = 29, Truth::False, "CoolingDown", None),
@@ -165,6 +188,20 @@ mod tests {
                 |s| (s.shift, s.whole) = (None, offer(0.050).map(|o| Offer { fits: false, ..o })),
                 Truth::False,
                 "NoRoom",
+                None,
+            ),
+            (
+                "slower than is asked for, whatever it saves",
+                |s| (s.is_under_floor, s.shift, s.whole) = (true, None, offer(0.5)),
+                Truth::False,
+                "Rebalancing",
+                Some(Move::Whole),
+            ),
+            (
+                "slower than is asked for, with no other plan",
+                |s| (s.is_under_floor, s.shift, s.whole) = (true, None, None),
+                Truth::True,
+                "NoGain",
                 None,
             ),
             (

@@ -4,6 +4,7 @@ mod balancing;
 mod change;
 mod classes;
 mod departures;
+mod efficiency;
 mod encoder;
 mod failures;
 mod fetching;

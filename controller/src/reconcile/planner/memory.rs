@@ -154,7 +154,7 @@ pub(super) fn key(question: Question<'_>) -> u64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use polyphony_placement::{Demand, Link, Links, ModelCosts, Objective, PhoneCosts};
+    use polyphony_placement::{Demand, Energy, Link, Links, ModelCosts, Objective, PhoneCosts};
 
     use super::*;
 
@@ -168,6 +168,7 @@ pub(super) mod tests {
                 max_sessions: 1,
                 generations_in_memory: 1.0,
                 objective: Objective::Latency,
+                min_tokens_per_second: None,
                 min_phones: 1,
                 max_phones: 1,
                 memory_fraction: 1.0,
@@ -191,6 +192,7 @@ pub(super) mod tests {
             seconds_head: 0.0,
             seconds_head_per_further_row: None,
             prefill_seconds_per_layer_per_token: 0.0,
+            energy: Energy::default(),
         };
         let model = ModelCosts { layer_bytes: vec![100; 4], ..ModelCosts::default() };
         let mut problem = Problem { model, phones: phones.iter().map(phone).collect(), ..problem(100) };

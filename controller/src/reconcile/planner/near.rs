@@ -22,8 +22,8 @@ pub(super) fn stand_in(
     let holds = |plan: &Plan| reprice(newer, plan).filter(|plan| check(newer, plan).is_ok());
     match answer {
         Ok(plan) => holds(plan).or_else(|| holds(&without_standby(plan))).map(Ok),
-        // A fault of the planner's, which it need not have again.
-        Err(Infeasible::Rejected { .. }) => None,
+        // A fault of the planner's, which it need not have again; and a floor that faster phones may keep.
+        Err(Infeasible::Rejected { .. } | Infeasible::Floor { .. }) => None,
         Err(infeasible) => is_no_roomier(older, newer).then(|| Err(infeasible.clone())),
     }
 }

@@ -131,7 +131,10 @@ fn demand(deployment: &InferenceDeployment, manifest: &Manifest) -> Demand {
         objective: match spec.objective {
             ApiObjective::Latency => Objective::Latency,
             ApiObjective::Throughput => Objective::Throughput,
+            ApiObjective::Efficiency => Objective::Efficiency,
         },
+        // What an older API has stored beside another objective means nothing.
+        min_tokens_per_second: spec.min_tokens_per_second.filter(|_| spec.objective == ApiObjective::Efficiency),
         min_phones: spec.placement.min_phones,
         max_phones: spec.placement.max_phones.unwrap_or(u32::MAX),
         memory_fraction: spec.placement.memory_fraction,

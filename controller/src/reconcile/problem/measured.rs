@@ -239,6 +239,7 @@ fn to_step(seconds: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use polyphony_api::phone::{PhoneSpec, PhoneStatus};
+    use polyphony_placement::Energy;
 
     use super::*;
 
@@ -256,6 +257,7 @@ mod tests {
             seconds_head: HEAD_IN_LAYERS * milliseconds_per_layer / 1e3,
             seconds_head_per_further_row: None,
             prefill_seconds_per_layer_per_token: 0.0,
+            energy: Energy::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use good_lp::{Expression, Variable, constraint, variable};
 
 use super::Programme;
+use crate::costs::TIE;
 
 // === impl Programme ===
 
@@ -43,6 +44,11 @@ impl Programme<'_, '_> {
         !objective.is_finite() || objective > self.limit_seconds
     }
 
+    /// Nor is a round shorter, whatever else counts.
+    fn is_over_floor(&self, seconds: f64) -> bool {
+        self.costs.round_limit().is_some_and(|limit| seconds > limit * (1.0 + TIE))
+    }
+
     /// Arcs between phones, and the flow of layers still to come.
     pub(super) fn write_hops(&mut self) {
         let n_layers = self.costs.n_layers as f64;
@@ -54,7 +60,10 @@ impl Programme<'_, '_> {
                 let (from, to) = (self.phones[i], self.phones[j]);
                 let hop = self.costs.hop_seconds(from, to);
                 let wire = self.costs.wire_seconds(from, to);
-                if self.is_too_slow(hop, wire, self.costs.chunk_wire_seconds(from, to)) || n_layers < 2.0 {
+                if self.is_too_slow(hop, wire, self.costs.chunk_wire_seconds(from, to))
+                    || self.is_over_floor(self.costs.in_seconds().hop_seconds(from, to))
+                    || n_layers < 2.0
+                {
                     continue;
                 }
                 let arc = self.column(variable().binary());
@@ -101,11 +110,13 @@ impl Programme<'_, '_> {
             for j in self.positions() {
                 let seconds = self.costs.back_seconds(self.phones[i], self.phones[j]);
                 let possible = if i == j { self.caps[i].whole } else { self.costs.n_layers > 1 };
-                if self.is_too_slow(seconds, 0.0, 0.0) || !possible {
+                let in_seconds = self.costs.in_seconds().back_seconds(self.phones[i], self.phones[j]);
+                if self.is_too_slow(seconds, 0.0, 0.0) || self.is_over_floor(in_seconds) || !possible {
                     continue;
                 }
                 // Whole by itself, since its two ends are.
                 let back = self.column(variable().clamp(0.0, 1.0));
+                self.backs.push((i, j, back));
                 out[i] += back.variable;
                 into[j] += back.variable;
                 let units = self.units(seconds);

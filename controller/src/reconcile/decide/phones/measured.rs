@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use polyphony_api::phone::{LayerTime, Link, PhoneStatus};
 use polyphony_api::segment_placement::SegmentPlacementStatus;
 use polyphony_api::{Phone, SegmentPlacement};
+use polyphony_placement::BELIEVED_WATTS;
 use polyphony_protocol::hub::{Heartbeat, SegmentReport};
 
 use super::super::condition_time;
@@ -21,6 +22,8 @@ const WRITE_EVERY_SECONDS: i64 = 30;
 const STEP_PERCENT: u8 = 5;
 const STEP_CELSIUS: f64 = 2.0;
 const STEP_TIME: f64 = 0.1;
+/// Of watts: what else the phone does is noise in them.
+const STEP_WATTS: f64 = 0.2;
 const STEP_ROUND_TRIP: f64 = 0.5;
 const STEP_ROUND_TRIP_MILLISECONDS: f64 = 1.0;
 const STEP_BANDWIDTH: f64 = 0.25;
@@ -72,6 +75,12 @@ fn measure(status: &mut PhoneStatus, heartbeat: &Heartbeat) {
     };
     if has_heat_news {
         status.temperature_celsius = heartbeat.temperature_celsius.map(three_figures);
+    }
+    // While the phone charges, and until it has been seen at work and at rest again, what was measured before holds.
+    if let Some(watts) = heartbeat.active_watts.filter(|watts| BELIEVED_WATTS.contains(watts))
+        && status.active_watts.is_none_or(|written| is_a_step(written, watts, STEP_WATTS))
+    {
+        status.active_watts = Some(three_figures(watts));
     }
     let reports = heartbeat.links.iter().filter(|link| link.round_trip_seconds.is_finite());
     let mut links: Vec<Link> = reports

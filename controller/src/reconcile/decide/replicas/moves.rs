@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use polyphony_api::condition::{self, Statement, Truth};
-use polyphony_api::inference_deployment::{BalancingStrategy, Strategy};
+use polyphony_api::inference_deployment::{BalancingStrategy, InferenceDeploymentSpec, Objective, Strategy};
 use polyphony_placement::shift::{best_shift, cost_of_move, reprice};
 use polyphony_placement::{Bound, Holds, Method, Plan, Problem, Stage, check, published_balancer_step};
 
@@ -11,7 +11,7 @@ use super::Round;
 use super::model_state::ModelState;
 use super::plan::Told;
 use crate::models::Resolved;
-use crate::reconcile::decide::balance::{Move, Offer, QUIET_COOL_DOWNS, Scene, cool_down_seconds, weigh};
+use crate::reconcile::decide::balance::{Move, Offer, Promise, QUIET_COOL_DOWNS, Scene, cool_down_seconds, weigh};
 use crate::reconcile::decide::outcome::Outcome;
 use crate::reconcile::elapsed::seconds_since;
 use crate::reconcile::generations::Generation;
@@ -91,7 +91,7 @@ impl<'a> Round<'a, '_> {
         // Sessions are half-way through what they may hold, as a rule.
         let live_tokens = settled.problem.demand.kv_tokens() / 2;
         let offer = |plan: &Plan, asked: &Asked, fits: bool| Offer {
-            objective_seconds: plan.objective_value,
+            objective: plan.objective_value,
             fits,
             move_seconds: LEAST_SECONDS + cost_of_move(&asked.problem, &priced, plan.clone(), live_tokens).seconds,
         };
@@ -106,9 +106,13 @@ impl<'a> Round<'a, '_> {
             // Nor does it wait longer each time.
             moves: if is_published { 0 } else { moves(serving) },
             imbalanced_seconds: self.imbalanced_seconds(serving),
-            serving_seconds: priced.objective_value,
-            counts_prompts: self.deployment.spec.prompt_tokens.is_some(),
-            shift: shifted.as_ref().map(|plan| offer(plan, &settled, true)),
+            serving_objective: priced.objective_value,
+            is_under_floor: is_under_floor(&settled.problem, &priced),
+            promises: promise(&self.deployment.spec),
+            shift: shifted
+                .as_ref()
+                .filter(|plan| !is_under_floor(&settled.problem, plan))
+                .map(|plan| offer(plan, &settled, true)),
             whole: whole.as_ref().map(|whole| offer(&whole.plan, &whole.asked, whole.fits)),
         };
         let judgement = weigh(&scene);
@@ -260,6 +264,20 @@ struct Whole {
     fits: bool,
 }
 
+/// Whether a session gets fewer tokens a second than are asked for, beyond what rounding makes of a plan that is just fast enough.
+fn is_under_floor(problem: &Problem, plan: &Plan) -> bool {
+    let limit = problem.demand.round_limit_seconds();
+    limit.is_some_and(|limit| plan.predicted_inter_token_seconds > limit * (1.0 + 1e-6))
+}
+
+fn promise(spec: &InferenceDeploymentSpec) -> Promise {
+    match (spec.objective, spec.prompt_tokens) {
+        (Objective::Efficiency, _) => Promise::TokensOfAJoule,
+        (Objective::Latency | Objective::Throughput, None) => Promise::Tokens,
+        (Objective::Latency | Objective::Throughput, Some(_)) => Promise::Answers,
+    }
+}
+
 /// Moves that led to the generation one soon after the other.
 fn moves(generation: &Generation<'_>) -> u32 {
     generation.segments.iter().map(|segment| segment.spec.moves).max().unwrap_or(0)
@@ -282,6 +300,8 @@ fn plan_of(generation: &Generation<'_>) -> Plan {
             standby_bytes: 0,
             predicted_seconds: 0.0,
             predicted_hop_seconds: 0.0,
+            predicted_joules: None,
+            are_watts_assumed: false,
         }
     };
     Plan {
@@ -289,6 +309,7 @@ fn plan_of(generation: &Generation<'_>) -> Plan {
         objective_value: 0.0,
         predicted_tokens_per_second: 0.0,
         predicted_inter_token_seconds: 0.0,
+        predicted_joules_per_token: None,
         session_groups: generation.segments.first().map_or(0, |segment| segment.spec.session_groups),
         bound: Bound::Sessions { max_sessions: 0 },
         gap: f64::INFINITY,
@@ -315,8 +336,12 @@ fn cause(from: &Plan, priced: &Plan, to: &Plan, asked: &Asked, serving: &Generat
         };
         plan.stages.iter().map(span).collect::<Vec<_>>().join(", ")
     };
+    let joules = match (to.predicted_joules_per_token, priced.predicted_joules_per_token) {
+        (Some(to), Some(from)) => format!(", {to:.3} J a token instead of {from:.3}"),
+        _ => String::new(),
+    };
     format!(
-        "{}; layers of {} become {}: {:.1} tokens/s expected instead of {:.1}",
+        "{}; layers of {} become {}: {:.1} tokens/s expected instead of {:.1}{joules}",
         parts.join(", "),
         spans(from),
         spans(to),

@@ -17,6 +17,7 @@ use crate::models::Resolved;
 use crate::reconcile::class;
 use crate::reconcile::decide::outcome::{Outcome, Trouble};
 use crate::reconcile::draft::{Draft, Note};
+use crate::reconcile::facts::three_figures;
 use crate::reconcile::generations::Generation;
 use crate::reconcile::ledger::{self, Taken, covers, loaded};
 use crate::reconcile::observe::{Health, ObjectKey, Observed};
@@ -314,6 +315,7 @@ fn summary(
         method: format!("{:?}", plan.method),
         gap_percent: if plan.gap.is_finite() { (plan.gap * 1000.0).round() / 10.0 } else { 0.0 },
         limited_by: plan.bound.to_string(),
+        joules_per_token: plan.predicted_joules_per_token.map(three_figures),
     }
 }
 
