@@ -49,13 +49,13 @@ ask_adb() { timeout "$1" "$adb" "${@:2}" 9>&- 2>/dev/null; }
 
 # fetch FOLDER SUITE ARCHITECTURE PACKAGE…: unpacked there, once.
 fetch() {
-    local folder=$1
+    local folder=$1 packages=${*:4}
     shift
     [[ ! -d $cache/$folder ]] || return 0
     say "fetching $folder from Debian's $1"
     rm -rf -- "$cache/$folder.new"
     # shellcheck disable=SC2154 # set by what is sourced
-    unpack_packages "$1" "$2" "$cache/$folder.new" "${@:3}" || skip "Debian's ${*:3} of $2 ($apt_said)"
+    unpack_packages "$1" "$2" "$cache/$folder.new" "${@:3}" || skip "${packages#--with-dependencies } of Debian's $1 ($apt_said)"
     mv -- "$cache/$folder.new" "$cache/$folder"
 }
 
