@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-android test-android-arm test-arm test-swiftshader check android check-android check-chart check-workflows phones phones-down docs-fields fmt clippy docs
+.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-android test-android-arm test-arm test-swiftshader check android check-android check-chart check-workflows phones phones-down test-phones docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -102,6 +102,9 @@ phones: ## start two emulated arm64 phones, or N=…, that adb reaches, and prin
 
 phones-down: ## end them
 	@scripts/phones.sh down
+
+test-phones: ## are emulated phones what they are said to be? battery, heat, reboot, loss, a full disk; a minute
+	@scripts/test-phones.sh
 
 crds: docs-fields ## write manifests/crds and the field reference from the resource types
 	cargo run --example crds manifests/crds

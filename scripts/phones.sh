@@ -180,7 +180,7 @@ start_phone() {
     port=$(cat "$folder/port")
     if [[ ! -f $folder/data.img ]]; then
         rm -f -- "$folder/data.new"
-        mkfs.ext4 -q -L data "$folder/data.new" "$DATA" >"$folder/start.log" 2>&1 || fail "no data partition: $(tail -n 1 "$folder/start.log")"
+        mkfs.ext4 -q -m 0 -L data "$folder/data.new" "$DATA" >"$folder/start.log" 2>&1 || fail "no data partition: $(tail -n 1 "$folder/start.log")"
         mv -- "$folder/data.new" "$folder/data.img"
     fi
     # It keeps nothing of this script's open, and its descriptors are no pipe that somebody reads to its end.
