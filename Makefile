@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build check check-android check-chart check-workflows clippy crds demo docs docs-fields fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-swiftshader
+.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build check check-android check-chart check-workflows clippy crds demo docs docs-fields fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-phones test-swiftshader
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -108,6 +108,9 @@ phones: ## start two emulated arm64 phones, or N=…, that adb reaches, and prin
 
 phones-down: ## end them
 	@scripts/phones.sh down
+
+test-phones: ## are emulated phones what they are said to be? battery, heat, reboot, loss, a full disk; a minute
+	@scripts/test-phones.sh
 
 crds: docs-fields ## write manifests/crds and the field reference from the resource types
 	cargo run --example crds manifests/crds

@@ -53,7 +53,8 @@ unpack_packages() {
     mkdir -p "$scratch"/{lists,cache,state,debs/partial}
     if [[ $1 == --with-dependencies ]]; then
         shift
-        download=(-y --no-install-recommends --download-only -o "Dir::Cache::Archives=$scratch/debs" install)
+        # Nothing is installed, so that nobody has to be root.
+        download=(-y --no-install-recommends --download-only -o Debug::NoLocking=true -o "Dir::Cache::Archives=$scratch/debs" install)
     fi
     local apt=(apt-get -q -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture" -o "Dir::State=$scratch/state"
         -o "Dir::State::Lists=$scratch/lists" -o "Dir::State::Status=/dev/null" -o "Dir::Cache=$scratch/cache"

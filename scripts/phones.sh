@@ -49,12 +49,13 @@ ask_adb() { timeout "$1" "$adb" "${@:2}" 9>&- 2>/dev/null; }
 
 # fetch FOLDER SUITE ARCHITECTURE PACKAGE…: unpacked there, once.
 fetch() {
-    local folder=$1
+    local folder=$1 packages=${*:4}
     shift
     [[ ! -d $cache/$folder ]] || return 0
     say "fetching $folder from Debian's $1"
+    rm -rf -- "$cache/$folder.new"
     # shellcheck disable=SC2154 # set by what is sourced
-    unpack_packages "$1" "$2" "$cache/$folder.new" "${@:3}" || skip "Debian's ${*:3} of $2 ($apt_said)"
+    unpack_packages "$1" "$2" "$cache/$folder.new" "${@:3}" || skip "${packages#--with-dependencies } of Debian's $1 ($apt_said)"
     mv -- "$cache/$folder.new" "$cache/$folder"
 }
 
@@ -65,11 +66,12 @@ make_kernel() {
     local scratch=$cache/kernel.scratch new=$cache/kernel.new release headers module
     rm -rf -- "$scratch" "$new"
     mkdir -p "$new"
-    say "fetching Debian 12's kernel for arm64, its headers and its source; 360 MB, once"
+    say "fetching Debian 12's kernel for arm64, its headers and its source; 280 MB, once"
     # In one suite two releases are found at times; the archive says them by name alone.
     unpack_packages bookworm arm64 "$scratch" '^linux-image-6\.1\.0-[0-9]+-arm64$' '^linux-headers-6\.1\.0-[0-9]+-(arm64|common)$' ||
         skip "Debian's kernel for arm64 ($apt_said)"
-    unpack_packages bookworm "$(dpkg --print-architecture)" "$scratch/build" linux-kbuild-6.1 linux-source-6.1 || skip "Debian's linux-kbuild-6.1 and linux-source-6.1 ($apt_said)"
+    unpack_packages bookworm "$(dpkg --print-architecture)" "$scratch/build" linux-kbuild-6.1 linux-source-6.1 ||
+        skip "Debian's linux-kbuild-6.1 and linux-source-6.1 ($apt_said)"
     release=$(find "$scratch/lib/modules" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -V | tail -n 1)
     headers=$scratch/usr/src/linux-headers-$release
     # The headers look for what builds beside them, and for each other at /usr/src.
@@ -178,7 +180,7 @@ start_phone() {
     port=$(cat "$folder/port")
     if [[ ! -f $folder/data.img ]]; then
         rm -f -- "$folder/data.new"
-        mkfs.ext4 -q -L data "$folder/data.new" "$DATA" >"$folder/start.log" 2>&1 || fail "no data partition: $(tail -n 1 "$folder/start.log")"
+        mkfs.ext4 -q -m 0 -L data "$folder/data.new" "$DATA" >"$folder/start.log" 2>&1 || fail "no data partition: $(tail -n 1 "$folder/start.log")"
         mv -- "$folder/data.new" "$folder/data.img"
     fi
     # It keeps nothing of this script's open, and its descriptors are no pipe that somebody reads to its end.
@@ -251,13 +253,15 @@ down() {
 }
 
 status() {
-    local number serial answer pid
+    local number serial pid answer battery charging heat free
+    # shellcheck disable=SC2016 # for the phone's shell
+    local look='cd /sys/class/power_supply/test_battery && read -r heat </sys/class/thermal/thermal_zone0/temp &&
+        echo "$(cat capacity)%;$(cat status);$((heat / 1000))°C;$(df -m /data | awk "END { print \$4 }") MiB"'
     printf '%-17s %-8s %-8s %-9s %-13s %-6s %s\n' SERIAL PROCESS ADB BATTERY STATUS HEAT 'DATA FREE'
     for number in $(numbers); do
         serial=$(serial_of "$number")
         pid=$(machine_of "$number") || { printf '%-17s %-8s\n' "$serial" ended; continue; }
-        # shellcheck disable=SC2016 # for the phone's shell
-        answer=$(server_runs && ask_adb 10 -s "$serial" shell 'cd /sys/class/power_supply/test_battery && echo "$(cat capacity)%;$(cat status);$(($(cat /sys/class/thermal/thermal_zone0/temp) / 1000))°C;$(df -m /data | awk "END { print \$4 }") MiB"') || answer=
+        answer=$(server_runs && ask_adb 10 -s "$serial" shell "$look") || answer=
         if [[ -n $answer ]]; then
             IFS=';' read -r battery charging heat free <<<"$answer"
             printf '%-17s %-8s %-8s %-9s %-13s %-6s %s\n' "$serial" "$pid" answers "$battery" "$charging" "$heat" "$free"

@@ -48,6 +48,13 @@ int __android_log_write(int priority, const char *tag, const char *text) {
     return fprintf(stderr, "log %d/%s: %s\n", priority, tag ? tag : "", text);
 }
 
+// Programs look for names of newer Androids in "libc.so", which is musl's alone here: what stands in for bionic is found among all that is loaded.
+void *dlopen(const char *name, int flags) {
+    static void *(*real)(const char *, int);
+    if (!real) real = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+    return real(name && !strcmp(name, "libc.so") ? 0 : name, flags);
+}
+
 // A property NAME is read of the variable PROP_NAME, with underscores in the place of dots.
 int __system_property_get(const char *name, char *value) {
     char variable[128];
