@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-android test-android-arm test-arm test-swiftshader check android check-android check-chart docs-fields fmt clippy docs
+.PHONY: bloom crds fuzz help setup setup-tests build demo bench bench-hub bench-lab bench-peers bench-peers-avx2 test test-android test-android-arm test-arm test-swiftshader check android check-android e2e-android cheap-phones check-chart docs-fields fmt clippy docs
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -15,7 +15,7 @@ RANDOM_LLAMA = $(POLYPHONY_CACHE)/models/random-llama-8x1024.Q8_0.gguf
 export NODEVICE_SELECT := 1
 
 help: ## list what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## fetch what the demo needs: a Vulkan driver and the model; quick when nothing is missing
 	@scripts/setup.sh demo
@@ -89,6 +89,12 @@ test-android: setup-tests ## tests of rings with the agent of `make android` for
 
 test-android-arm: setup-tests ## a test of rings with the one for phones, on the same and an emulator of a processor; slow
 	@scripts/test-android.sh arm64-v8a
+
+e2e-android: setup-tests ## rings over adb, as root: on the devices of POLYPHONY_ANDROID_SERIALS, or on four cheap phones with the real adbd; after `make android`
+	@scripts/e2e-android.sh
+
+cheap-phones: ## start four cheap phones for adb, as root; `scripts/cheap-phones.sh down` ends them
+	@scripts/cheap-phones.sh up 4
 
 check-android: ## would Android 7.0 and later load what `make android` built?
 	@scripts/check-android.sh

@@ -177,7 +177,9 @@ impl Lab {
 
     /// Ends and removes all of ours on a device, whoever left it.
     fn clear(&self, serial: &str) -> Result<(), AdbError> {
-        let script = format!("cd {BASE} 2>/dev/null || exit 0; cat {REVERSES} 2>/dev/null; echo /; cat {FORWARDS} 2>/dev/null; true");
+        let script = format!(
+            "cd {BASE} 2>/dev/null || exit 0; cat {REVERSES} 2>/dev/null; echo /; cat {FORWARDS} 2>/dev/null; true"
+        );
         let said = self.adb.ask(serial, "see what is left", &script, None)?;
         let (reverses, forwards) = said.split_once('/').unwrap_or_default();
         let patience = self.adb.patience.call;
@@ -194,12 +196,18 @@ impl Lab {
                 self.adb.call(serial, &["forward", "--remove", way], patience)?;
             }
         }
-        let script = format!("{}\nstatus=$?\nrm -rf {BASE} || exit 1\n[ $status = 0 ]", script::kill_all(&format!("{BASE}/*")));
+        let script =
+            format!("{}\nstatus=$?\nrm -rf {BASE} || exit 1\n[ $status = 0 ]", script::kill_all(&format!("{BASE}/*")));
         self.adb.ask(serial, "end and remove what is left", &script, None).map(drop)
     }
 
     /// Waits until a device takes commands, and asks adb to connect it anew where it is one of a network.
-    fn await_ready(&self, serial: &str, deadline: Duration, is_back: impl Fn() -> Result<bool, AdbError>) -> Result<(), AdbError> {
+    fn await_ready(
+        &self,
+        serial: &str,
+        deadline: Duration,
+        is_back: impl Fn() -> Result<bool, AdbError>,
+    ) -> Result<(), AdbError> {
         let began = Instant::now();
         loop {
             let last = match self.look(serial).and_then(|()| is_back()) {

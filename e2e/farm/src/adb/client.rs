@@ -143,13 +143,7 @@ impl Adb {
     ///
     /// # Errors
     /// As [`Adb::shell`], and when the script ends with another status than 0.
-    pub(super) fn ask(
-        &self,
-        serial: &str,
-        what: &str,
-        script: &str,
-        input: Option<&[u8]>,
-    ) -> Result<String, AdbError> {
+    pub(super) fn ask(&self, serial: &str, what: &str, script: &str, input: Option<&[u8]>) -> Result<String, AdbError> {
         let answer = self.shell(serial, what, script, input)?;
         let text = String::from_utf8_lossy(&answer.stdout).into_owned();
         if answer.code != 0 {

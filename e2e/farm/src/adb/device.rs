@@ -83,7 +83,8 @@ impl AdbDevice {
                 return Err(error);
             }
             self.lab.await_ready(&self.serial, adb.patience.restart, || {
-                Ok(self.life()? != before && self.ask("see whether it has started", "getprop sys.boot_completed")?.trim() == "1")
+                Ok(self.life()? != before
+                    && self.ask("see whether it has started", "getprop sys.boot_completed")?.trim() == "1")
             })
         });
         restarted.map_err(|source| self.error(source))?;
@@ -96,7 +97,9 @@ impl AdbDevice {
     /// When it does not come back within the time of a restart.
     pub fn await_back(&mut self) -> Result<(), FarmError> {
         let adb = &self.lab.adb;
-        let back = adb.start_server().and_then(|()| self.lab.await_ready(&self.serial, adb.patience.restart, || self.life().map(|_| true)));
+        let back = adb
+            .start_server()
+            .and_then(|()| self.lab.await_ready(&self.serial, adb.patience.restart, || self.life().map(|_| true)));
         back.map_err(|source| self.error(source))?;
         self.lay_ways()
     }
@@ -169,7 +172,9 @@ impl AdbDevice {
         for (to, from) in files.keys().zip(&stored) {
             let (from, to) = (quoted(from), quoted(to));
             // A second name for the same bytes costs nothing; where Android does not let a shell make one, it is a copy.
-            script += &format!("mkdir -p $(dirname {to}) && rm -f {to} && {{ ln {from} {to} 2>/dev/null || cp {from} {to}; }} || exit 1\n");
+            script += &format!(
+                "mkdir -p $(dirname {to}) && rm -f {to} && {{ ln {from} {to} 2>/dev/null || cp {from} {to}; }} || exit 1\n"
+            );
         }
         self.ask("put files in their places", &script).map(drop)
     }
@@ -268,7 +273,8 @@ impl Device for AdbDevice {
     }
 
     fn run(&mut self, launch: &Launch) -> Result<(), FarmError> {
-        let started = self.lab.adb.shell(&self.serial, "start a program", &script::start(&self.folder_text(), launch), None);
+        let started =
+            self.lab.adb.shell(&self.serial, "start a program", &script::start(&self.folder_text(), launch), None);
         let answer = started.map_err(|source| self.error(source))?;
         let (device, program) = (self.name.clone(), launch.program.clone());
         match answer.code {

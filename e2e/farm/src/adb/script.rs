@@ -47,7 +47,8 @@ pub(super) fn quoted(word: &str) -> String {
 /// Starts a program and says so; the status is 3 where it is not installed, and 4 where it runs.
 pub(super) fn start(folder: &str, launch: &Launch) -> String {
     let program = quoted(&launch.program);
-    let environment: String = launch.environment.iter().map(|(key, value)| format!("{key}={} ", quoted(value))).collect();
+    let environment: String =
+        launch.environment.iter().map(|(key, value)| format!("{key}={} ", quoted(value))).collect();
     let arguments: String = launch.arguments.iter().map(|argument| format!(" {}", quoted(argument))).collect();
     let pid = quoted(&format!("{RUNS}/{}.pid", launch.program));
     let exit = quoted(&format!("{RUNS}/{}.exit", launch.program));
@@ -148,7 +149,8 @@ mod tests {
 
     fn write_program(folder: &Path) {
         let path = folder.join("it's");
-        std::fs::write(&path, "#!/bin/sh\necho \"$MOOD $1\"\n[ \"$1\" = 'a b' ] && exit 3\nsleep 600 &\nwait\n").unwrap();
+        std::fs::write(&path, "#!/bin/sh\necho \"$MOOD $1\"\n[ \"$1\" = 'a b' ] && exit 3\nsleep 600 &\nwait\n")
+            .unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
 

@@ -95,7 +95,9 @@ impl Store<'_> {
     fn stock(&self) -> Result<Stock, AdbError> {
         let folder = quoted(&self.folder);
         // A store that holds nothing has no file for the pattern.
-        let script = format!("stat -f -c 'free %a %S' {folder} && cd {folder} && {{ stat -c 'file %s %n' * 2>/dev/null; true; }}");
+        let script = format!(
+            "stat -f -c 'free %a %S' {folder} && cd {folder} && {{ stat -c 'file %s %n' * 2>/dev/null; true; }}"
+        );
         Ok(parse_stock(&self.adb.ask(self.serial, "look at what is there", &script, None)?))
     }
 
@@ -107,7 +109,8 @@ impl Store<'_> {
         let (coming, place) = (quoted(&coming), quoted(&format!("{}/{digest}", self.folder)));
         let arrived = pushed.and_then(|_| {
             // What was read here a moment ago may have been written anew by a build.
-            let script = format!("[ $(stat -c %s {coming}) = {} ] && chmod 755 {coming} && mv {coming} {place}", one.n_bytes);
+            let script =
+                format!("[ $(stat -c %s {coming}) = {} ] && chmod 755 {coming} && mv {coming} {place}", one.n_bytes);
             self.adb.ask(self.serial, "keep what was pushed", &script, None)
         });
         arrived.map(drop).map_err(|error| {

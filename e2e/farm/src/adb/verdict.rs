@@ -6,11 +6,17 @@ use std::time::Duration;
 /// Cause and remedy; which device it is about is said around it.
 #[derive(Debug, thiserror::Error)]
 pub enum AdbError {
-    #[error("the program {program} cannot be run: {source}; install adb (on Debian: `apt-get install adb`), or name it in $ADB")]
+    #[error(
+        "the program {program} cannot be run: {source}; install adb (on Debian: `apt-get install adb`), or name it in $ADB"
+    )]
     NoClient { program: String, source: io::Error },
-    #[error("no adb server listens at port {port} of this machine: `adb start-server`, and `adb connect` for devices of a network")]
+    #[error(
+        "no adb server listens at port {port} of this machine: `adb start-server`, and `adb connect` for devices of a network"
+    )]
     ServerGone { port: u16 },
-    #[error("the adb server at port {port} was killed or lost during `{what}`: `adb start-server`, and `adb connect` for devices of a network")]
+    #[error(
+        "the adb server at port {port} was killed or lost during `{what}`: `adb start-server`, and `adb connect` for devices of a network"
+    )]
     ServerLost { port: u16, what: String },
     #[error("`{what}` has not answered within {} s, and was given up: is the device asleep, or its cable loose?", .deadline.as_secs())]
     Silent { what: String, deadline: Duration },
@@ -23,7 +29,9 @@ pub enum AdbError {
     NotListed { serial: String },
     #[error("the device is offline: plug it in again, or `adb disconnect` and `adb connect` one of a network")]
     Offline,
-    #[error("the device has not allowed this machine's adb: unlock it, and accept the question about USB debugging on its screen")]
+    #[error(
+        "the device has not allowed this machine's adb: unlock it, and accept the question about USB debugging on its screen"
+    )]
     Unauthorized,
     #[error("adb may not open the device: see its udev rules, or the group plugdev")]
     NoPermission,
@@ -117,9 +125,10 @@ mod tests {
             ("adb: error: protocol fault (couldn't read status): Success", |e| matches!(e, AdbError::Cut { .. })),
             ("adb: error: failed to read copy response", |e| matches!(e, AdbError::Cut { .. })),
             ("", |e| matches!(e, AdbError::Cut { .. })),
-            ("adb: error: failed to copy: remote Permission denied", |e| {
-                matches!(e, AdbError::Refused { said, .. } if said.contains("Permission denied"))
-            }),
+            (
+                "adb: error: failed to copy: remote Permission denied",
+                |e| matches!(e, AdbError::Refused { said, .. } if said.contains("Permission denied")),
+            ),
         ];
         for (said, is_it) in table {
             let verdict = judge("push", "A1", said);
