@@ -121,7 +121,8 @@ impl Lab {
     fn take(self: &Arc<Self>, name: &str) -> Result<AdbDevice, AdbError> {
         let mut reasons = Vec::new();
         // A server that was started anew knows none of a network. Whether it comes is seen from the list.
-        let away = |serial: &&String| serial.parse::<SocketAddr>().is_ok() && !self.devices().contains_key(*serial);
+        let is_taken = |serial: &String| matches!(self.devices().get(serial), Some(Some(_)));
+        let away = |serial: &&String| serial.parse::<SocketAddr>().is_ok() && !is_taken(serial);
         for serial in self.choice.serials.iter().filter(away) {
             let _ = self.look(serial);
         }
@@ -160,9 +161,7 @@ impl Lab {
 
     /// Writes on the device whose it is, after what a crashed run left there is gone.
     fn claim(&self, serial: &str) -> Result<(), AdbError> {
-        let owner = quoted(&format!("{BASE}/{OWNER}"));
-        let line = self.adb.ask(serial, "see whose it is", &format!("cat {owner} 2>/dev/null; true"), None)?;
-        let claimed = Claim::parse(&line);
+        let claimed = self.claimed(serial)?;
         if claimed.as_ref() == Some(&self.claim) {
             return Ok(());
         }
@@ -171,8 +170,14 @@ impl Lab {
         }
         self.clear(serial)?;
         // Of two that come at once, one writes.
-        let script = format!("mkdir -p {BASE}/{STORE} && set -C && echo {} >{owner}", quoted(&self.claim.line()));
+        let line = quoted(&self.claim.line());
+        let script = format!("mkdir -p {BASE}/{STORE} && set -C && echo {line} >{BASE}/{OWNER}");
         self.adb.ask(serial, "write whose it is", &script, None).map(drop)
+    }
+
+    fn claimed(&self, serial: &str) -> Result<Option<Claim>, AdbError> {
+        let script = format!("cat {BASE}/{OWNER} 2>/dev/null; true");
+        Ok(Claim::parse(&self.adb.ask(serial, "see whose it is", &script, None)?))
     }
 
     /// Ends and removes all of ours on a device, whoever left it.
@@ -243,7 +248,12 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for serial in self.devices().keys() {
-            if let Err(error) = self.clear(serial) {
+            let cleared = self.claimed(serial).and_then(|claimed| match claimed {
+                Some(claimed) if claimed == self.claim => self.clear(serial),
+                // It was taken by another machine meanwhile, or has forgotten everything.
+                _ => Ok(()),
+            });
+            if let Err(error) = cleared {
                 tell!("{serial}: {BASE} was left behind: {error}");
             }
         }

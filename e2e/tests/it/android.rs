@@ -16,6 +16,8 @@ use crate::moves::metric;
 use cluster::{Cluster, is, serials};
 
 const SOON: Duration = Duration::from_secs(90);
+/// Long enough for a plan to change under it.
+const N_STREAMED: usize = 400;
 
 /// A tiny model of five layers: one for each of four devices and this machine.
 fn five_layers() -> String {
@@ -23,7 +25,7 @@ fn five_layers() -> String {
 }
 
 fn serve(shelf: &Shelf, model: &str, name: &str, phones: usize) -> Gateway {
-    shelf.apply(&format!("{model}---\n{}", deployment("talk", name, phones, "f32", 256))).unwrap().ok().unwrap();
+    shelf.apply(&format!("{model}---\n{}", deployment("talk", name, phones, "f32", 512))).unwrap().ok().unwrap();
     shelf.wait_available("talk").unwrap();
     Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap()
 }
@@ -42,7 +44,7 @@ async fn tokens(gateway: &Gateway) -> Value {
 /// A long answer of a real model, which `disturb` is called in the middle of.
 async fn stream(gateway: &Gateway, mut disturb: impl FnMut()) -> Value {
     let body = json!({
-        "model": "talk", "prompt": "Once upon a time", "max_tokens": 120, "temperature": 0.8, "seed": 3,
+        "model": "talk", "prompt": "Once upon a time", "max_tokens": N_STREAMED, "temperature": 0.8, "seed": 3,
         "frequency_penalty": 0.5, "ignore_eos": true, "return_token_ids": true, "stream": true,
     });
     let mut pieces = gateway.stream("/v1/completions", &body).await.unwrap();
@@ -56,8 +58,21 @@ async fn stream(gateway: &Gateway, mut disturb: impl FnMut()) -> Value {
             disturb();
         }
     }
-    assert!(is_disturbed && tokens.len() == 120, "{} tokens", tokens.len());
+    assert!(is_disturbed && tokens.len() == N_STREAMED, "{} tokens", tokens.len());
     json!(tokens)
+}
+
+/// A device of the ring. Who plans may exchange one for another at any time.
+fn device_of(shelf: &Shelf) -> String {
+    let ring = shelf.phones_of("talk").unwrap();
+    ring.into_iter()
+        .find(|name| name.starts_with("adb-"))
+        .expect("a ring of two has a device: one agent is this machine's")
+}
+
+/// Sessions that went on elsewhere, with their caches or by being replayed.
+async fn moved(gateway: &Gateway) -> f64 {
+    metric(gateway, "polyphony_hand_over_seconds_count").await + metric(gateway, "polyphony_replays_total").await
 }
 
 #[tokio::test]
@@ -94,18 +109,23 @@ async fn a_device_that_is_low_and_one_that_is_hot_are_drained_in_mid_stream_and_
     let gateway = serve(&cluster.shelf, &model("smollm2", &path), "smollm2", 2);
     let undisturbed = stream(&gateway, || {}).await;
     for (percent, celsius, condition) in [(7, 30.0, "BatteryLow"), (90, 71.0, "ThermalPressure")] {
-        let on_device = |names: Vec<String>| names.into_iter().find(|name| name.starts_with("adb-"));
-        let device = on_device(cluster.shelf.phones_of("talk").unwrap()).expect("a ring of two has a device");
-        let disturbed = stream(&gateway, || cluster.feel(&device, percent, celsius)).await;
-        assert_eq!(disturbed, undisturbed, "{condition}");
+        let before = moved(&gateway).await;
+        let mut device = String::new();
+        let disturb = || {
+            device = device_of(&cluster.shelf);
+            cluster.feel(&device, percent, celsius);
+        };
+        assert_eq!(stream(&gateway, disturb).await, undisturbed, "{condition}");
+        assert!(moved(&gateway).await > before, "{condition}: the answer did not leave {device}");
         wait_until(&format!("{device} to be empty"), SOON, || {
             Ok((!cluster.shelf.phones_of("talk")?.contains(&device)).then_some(()))
         })
         .unwrap();
         let phone = cluster.shelf.get(&format!("phone/{device}")).unwrap();
         assert!(is(&phone, condition), "{phone}");
+        // The next condition is another device's.
+        cluster.feel(&device, 90, 30.0);
         cluster.shelf.wait_available("talk").unwrap();
-        assert_eq!(stream(&gateway, || {}).await, undisturbed, "after {condition}");
     }
 }
 
@@ -116,9 +136,12 @@ async fn a_device_that_is_lost_in_mid_stream_is_replayed_and_the_answer_is_whole
     let mut cluster = Cluster::up(&serials, 1, "400Mi");
     let gateway = serve(&cluster.shelf, &model("smollm2", &path), "smollm2", 2);
     let undisturbed = stream(&gateway, || {}).await;
-    let ring = cluster.shelf.phones_of("talk").unwrap();
-    let device = ring.into_iter().find(|name| name.starts_with("adb-")).expect("a ring of two has a device");
-    let disturbed = stream(&gateway, || cluster.lose(&device)).await;
+    let mut device = String::new();
+    let disturb = || {
+        device = device_of(&cluster.shelf);
+        cluster.lose(&device);
+    };
+    let disturbed = stream(&gateway, disturb).await;
     cluster.bring_back(&device);
     assert_eq!(disturbed, undisturbed);
     assert!(metric(&gateway, "polyphony_replays_total").await >= 1.0);

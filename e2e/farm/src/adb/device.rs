@@ -110,11 +110,17 @@ impl AdbDevice {
         self.ask("see since when it runs", script)
     }
 
+    /// What failed is tried again by the next call: the ways that were asked for stay known.
     fn lay_ways(&mut self) -> Result<(), FarmError> {
-        for port in std::mem::take(&mut self.ways) {
-            self.host_port(port)?;
-        }
-        Ok(())
+        let listed = self.lab.adb.call(&self.serial, &["reverse", "--list"], self.lab.adb.patience.call);
+        let listed = listed.map_err(|source| self.error(source))?;
+        let is_laid =
+            |port: u16| listed.lines().any(|line| line.trim_end().ends_with(&format!(" tcp:{port} tcp:{port}")));
+        let asked_for = std::mem::take(&mut self.ways);
+        let laid =
+            asked_for.iter().filter(|port| !is_laid(**port)).try_for_each(|port| self.host_port(*port).map(drop));
+        self.ways = asked_for;
+        laid
     }
 
     fn ask(&self, what: &str, script: &str) -> Result<String, AdbError> {
