@@ -110,10 +110,10 @@ connect_phone() {
     local serial attempt
     serial=$(serial_of "$1")
     for ((attempt = 0; attempt < 50; attempt++)); do
-        [[ $(timeout 10 "$adb" -s "$serial" get-state 2>/dev/null) != device ]] || return 0
-        # What it knows of a phone that went is in the way of the next.
+        # What it knows of a phone that went is in the way of the next, and may be called a device for a while.
         timeout 10 "$adb" disconnect "$serial" >/dev/null 2>&1 || true
         timeout 10 "$adb" connect "$serial" >/dev/null 2>&1 || true
+        [[ $(timeout 10 "$adb" -s "$serial" get-state 2>/dev/null) != device ]] || return 0
         sleep 0.1
     done
     fail "adb does not reach $serial: $(tail -n 3 "$run/$1/log")"
