@@ -134,7 +134,7 @@ stop_phone() {
 case ${1:-} in
     up)
         n=${2:-}
-        [[ $n =~ ^[0-9]+$ ]] && ((n >= 1 && n <= MOST)) || fail "up N: 1 to $MOST phones"
+        if [[ ! $n =~ ^[0-9]+$ ]] || ((n < 1 || n > MOST)); then fail "up N: 1 to $MOST phones"; fi
         command -v "$adb" >/dev/null || fail 'there is no program adb: on Debian `apt-get install adb`, or name it in $ADB'
         [[ -z $(numbers) ]] || "${BASH_SOURCE[0]}" down
         make_image
