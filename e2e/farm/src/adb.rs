@@ -33,8 +33,9 @@ use script::quoted;
 pub use verdict::AdbError;
 
 const KIND: &str = "adb";
-/// Everything of ours on a device. A shell may write there, and run what it has written.
-pub const BASE: &str = "/data/local/tmp/polyphony";
+/// Everything of a farm's on a device. A shell may write there, and run what it has written. Not where the guide has people put their agent's folder:
+/// what is here is removed.
+pub const BASE: &str = "/data/local/tmp/polyphony-farm";
 /// Says whose it is: [`Claim`].
 const OWNER: &str = ".owner";
 const STORE: &str = ".store";
