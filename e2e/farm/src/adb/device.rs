@@ -112,15 +112,23 @@ impl AdbDevice {
 
     /// What failed is tried again by the next call: the ways that were asked for stay known.
     fn lay_ways(&mut self) -> Result<(), FarmError> {
-        let listed = self.lab.adb.call(&self.serial, &["reverse", "--list"], self.lab.adb.patience.call);
-        let listed = listed.map_err(|source| self.error(source))?;
-        let is_laid =
-            |port: u16| listed.lines().any(|line| line.trim_end().ends_with(&format!(" tcp:{port} tcp:{port}")));
+        let laid = self.laid_ways().map_err(|source| self.error(source))?;
         let asked_for = std::mem::take(&mut self.ways);
-        let laid =
-            asked_for.iter().filter(|port| !is_laid(**port)).try_for_each(|port| self.host_port(*port).map(drop));
+        let missing = asked_for.difference(&laid);
+        let result = missing.copied().try_for_each(|port| self.host_port(port).map(drop));
         self.ways = asked_for;
-        laid
+        result
+    }
+
+    /// Those of the device's ports that lead to the same one of this machine, whoever has laid them.
+    fn laid_ways(&self) -> Result<BTreeSet<u16>, AdbError> {
+        let listed = self.lab.adb.call(&self.serial, &["reverse", "--list"], self.lab.adb.patience.call)?;
+        let way = |line: &str| {
+            let (from, to) = line.trim_end().rsplit_once(' ')?;
+            let port = to.strip_prefix("tcp:")?;
+            from.ends_with(&format!(" {to}")).then(|| port.parse().ok())?
+        };
+        Ok(listed.lines().filter_map(way).collect())
     }
 
     fn ask(&self, what: &str, script: &str) -> Result<String, AdbError> {
@@ -204,8 +212,9 @@ impl AdbDevice {
         let folder = quoted(&self.folder_text());
         let script = format!("{}\nstatus=$?\nrm -rf {folder} || exit 1\n[ $status = 0 ]", script::kill_all(&folder));
         self.ask("end and remove what is on it", &script)?;
-        let adb = &self.lab.adb;
-        for port in std::mem::take(&mut self.ways) {
+        let (adb, laid) = (&self.lab.adb, self.laid_ways()?);
+        // A device that was away has forgotten them.
+        for port in std::mem::take(&mut self.ways).intersection(&laid) {
             adb.call(&self.serial, &["reverse", "--remove", &format!("tcp:{port}")], adb.patience.call)?;
         }
         Ok(())
