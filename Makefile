@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build check check-android check-chart check-workflows clippy crds demo docs docs-fields fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-phones test-swiftshader
+.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build cheap-phones check check-android check-chart check-workflows clippy crds demo docs docs-fields e2e-android fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-phones test-swiftshader
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -15,7 +15,7 @@ RANDOM_LLAMA = $(POLYPHONY_CACHE)/models/random-llama-8x1024.Q8_0.gguf
 export NODEVICE_SELECT := 1
 
 help: ## list what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## fetch what the demo needs: a Vulkan driver and the model; quick when nothing is missing
 	@scripts/setup.sh demo
@@ -99,6 +99,12 @@ apk: ## pack the Android app with what `make android` built, and look at what ca
 
 test-app: setup-tests build ## the app's agent as Java calls it, from a real Java machine, which is not Android's; as root
 	@scripts/test-app.sh
+
+e2e-android: setup-tests ## rings over adb, as root: on the devices of POLYPHONY_ANDROID_SERIALS, or on four cheap phones with the real adbd; after `make android`
+	@scripts/e2e-android.sh
+
+cheap-phones: ## start four cheap phones for adb, as root; `scripts/cheap-phones.sh down` ends them
+	@scripts/cheap-phones.sh up 4
 
 check-android: ## would Android 7.0 and later load what `make android` built?
 	@scripts/check-android.sh

@@ -110,10 +110,10 @@ connect_phone() {
     local serial attempt
     serial=$(serial_of "$1")
     for ((attempt = 0; attempt < 50; attempt++)); do
-        [[ $(timeout 10 "$adb" -s "$serial" get-state 2>/dev/null) != device ]] || return 0
-        # What it knows of a phone that went is in the way of the next.
+        # What it knows of a phone that went is in the way of the next, and may be called a device for a while.
         timeout 10 "$adb" disconnect "$serial" >/dev/null 2>&1 || true
         timeout 10 "$adb" connect "$serial" >/dev/null 2>&1 || true
+        [[ $(timeout 10 "$adb" -s "$serial" get-state 2>/dev/null) != device ]] || return 0
         sleep 0.1
     done
     fail "adb does not reach $serial: $(tail -n 3 "$run/$1/log")"
@@ -134,7 +134,7 @@ stop_phone() {
 case ${1:-} in
     up)
         n=${2:-}
-        [[ $n =~ ^[0-9]+$ ]] && ((n >= 1 && n <= MOST)) || fail "up N: 1 to $MOST phones"
+        if [[ ! $n =~ ^[0-9]+$ ]] || ((n < 1 || n > MOST)); then fail "up N: 1 to $MOST phones"; fi
         command -v "$adb" >/dev/null || fail 'there is no program adb: on Debian `apt-get install adb`, or name it in $ADB'
         [[ -z $(numbers) ]] || "${BASH_SOURCE[0]}" down
         make_image

@@ -1,6 +1,8 @@
 //! End to end: a shelf of phones as a person has it, from manifest to answer.
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/android.rs"]
+mod android;
 #[path = "it/answers.rs"]
 mod answers;
 #[path = "it/app.rs"]

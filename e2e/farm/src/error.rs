@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::adb::AdbError;
+
 /// Cause, place and remedy. `device` is the name that the device was taken by.
 #[derive(Debug, thiserror::Error)]
 pub enum FarmError {
@@ -44,6 +46,8 @@ pub enum FarmError {
         "{device} is to have {asked} cores, with {taken:.2} given to others; together they may have {most:.2}, so that this machine keeps up: give less"
     )]
     TooMuchProcessor { device: String, asked: f64, taken: f64, most: f64 },
+    #[error("{device}: {source}")]
+    Adb { device: String, source: AdbError },
     #[error("{device} does not get {what}: {source}")]
     Kernel { device: String, what: &'static str, source: io::Error },
 }

@@ -7,6 +7,7 @@
 //!
 //! A device that is dropped is given back: what was run on it ends, and so does a farm with its devices.
 
+pub mod adb;
 pub mod error;
 pub mod lab;
 pub mod namespaces;
@@ -14,11 +15,13 @@ pub mod process;
 mod programs;
 mod scrape;
 pub mod shape;
+mod started;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use adb::AdbFarm;
 pub use error::FarmError;
 pub use namespaces::NamespaceFarm;
 pub use process::ProcessFarm;

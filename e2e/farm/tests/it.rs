@@ -1,6 +1,8 @@
-//! What every farm promises, held by the process farm and the namespace farm.
+//! What every farm promises, held by the process farm, the namespace farm and the adb farm.
 #![allow(clippy::unwrap_used)]
 
+#[path = "it/adb.rs"]
+mod adb;
 #[path = "it/contract.rs"]
 mod contract;
 #[path = "it/namespaces.rs"]

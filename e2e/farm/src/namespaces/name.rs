@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use polyphony_journal::tell;
 
 use super::cgroup::{Group, Hierarchy};
+use crate::started::start_ticks;
 
 const PREFIX: &str = "polyphony-lab";
 
@@ -35,13 +36,6 @@ fn owner(name: &str) -> Option<(u32, u64)> {
     let (pid, started) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     parts.next()?.parse::<u32>().ok()?;
     parts.next().is_none().then_some((pid, started))
-}
-
-/// When a process started, in clock ticks since boot (proc(5), field 22); none when it is gone.
-fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields = &stat[stat.rfind(')')? + 1..];
-    (!fields.trim_start().starts_with(['Z', 'X'])).then(|| fields.split_whitespace().nth(19)?.parse().ok())?
 }
 
 #[cfg(test)]

@@ -1,0 +1,275 @@
+//! The adb farm: each device one that the real `adb` lists, be it a phone on a cable, an emulator, or a machine that runs adbd.
+//!
+//! Every call has a deadline, and ends in an answer or a verdict ([`AdbError`]). Devices reach this machine by ports that adb leads to it
+//! ([`Device::host_port`]), and are reached by nobody: agents find each other over their hub. All that is put on a device lies in one folder of the
+//! shell's, which is removed with the farm; what a crashed run left there is removed when the device is taken.
+
+mod claim;
+mod client;
+mod device;
+mod elf;
+mod listing;
+mod script;
+mod store;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use polyphony_journal::tell;
+
+use crate::programs::check_name;
+use crate::{Device, Farm, FarmError, Shape, Wish};
+
+use claim::Claim;
+pub use client::{Adb, Patience};
+pub use device::AdbDevice;
+pub use listing::{Choice, Listed, Standing, Traits};
+use script::quoted;
+pub use verdict::AdbError;
+
+const KIND: &str = "adb";
+/// Everything of a farm's on a device. A shell may write there, and run what it has written. Not where the guide has people put their agent's folder:
+/// what is here is removed.
+pub const BASE: &str = "/data/local/tmp/polyphony-farm";
+/// Says whose it is: [`Claim`].
+const OWNER: &str = ".owner";
+const STORE: &str = ".store";
+/// Ports that were led from the device to this machine, and from this machine to the device: for who cleans up after a crash.
+const REVERSES: &str = ".reverses";
+const FORWARDS: &str = ".forwards";
+const POLL: Duration = Duration::from_millis(200);
+
+/// Lends the devices of an adb server that fit its choice.
+pub struct AdbFarm {
+    lab: Arc<Lab>,
+}
+
+/// What the devices of a farm share. The last to be dropped removes what is on them.
+struct Lab {
+    adb: Adb,
+    choice: Choice,
+    claim: Claim,
+    /// By serial, every device that was ever taken: the name that it is taken by, if it is.
+    devices: Mutex<BTreeMap<String, Option<String>>>,
+    pushed_bytes: AtomicU64,
+}
+
+// === impl AdbFarm ===
+
+impl AdbFarm {
+    /// A farm of the devices that adb lists now or later. Starts adb's server where none runs.
+    ///
+    /// # Errors
+    /// When there is no adb, or its server does not start.
+    pub fn new(adb: Adb, choice: Choice) -> Result<Self, FarmError> {
+        let unable = |error: AdbError| FarmError::Unable { kind: KIND, why: error.to_string() };
+        adb.start_server().map_err(unable)?;
+        let (claim, devices) = (Claim::fresh(), Mutex::default());
+        Ok(Self { lab: Arc::new(Lab { adb, choice, claim, devices, pushed_bytes: AtomicU64::new(0) }) })
+    }
+
+    /// As [`Farm::take`], for who asks more of a device than any farm's can do.
+    ///
+    /// # Errors
+    /// As [`Farm::take`].
+    pub fn take_device(&mut self, wish: &Wish) -> Result<AdbDevice, FarmError> {
+        let name = wish.name.clone();
+        check_name(&name)?;
+        refuse_limits(&name, &wish.shape)?;
+        if self.lab.devices().values().flatten().any(|taken| *taken == name) {
+            return Err(FarmError::Taken { kind: KIND, device: name });
+        }
+        self.lab.take(&name).map_err(|source| FarmError::Adb { device: name, source })
+    }
+
+    /// What had to be pushed until now: none of it twice to one device.
+    pub fn pushed_bytes(&self) -> u64 {
+        self.lab.pushed_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Farm for AdbFarm {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn take(&mut self, wish: &Wish) -> Result<Box<dyn Device>, FarmError> {
+        Ok(Box::new(self.take_device(wish)?))
+    }
+}
+
+fn refuse_limits(device: &str, shape: &Shape) -> Result<(), FarmError> {
+    let limits = shape.limits();
+    if limits.is_empty() {
+        return Ok(());
+    }
+    Err(FarmError::Unsupported { kind: KIND, device: device.to_owned(), what: limits.join(" or ") })
+}
+
+// === impl Lab ===
+
+impl Lab {
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first device that fits, and the reasons of all others when none does.
+    fn take(self: &Arc<Self>, name: &str) -> Result<AdbDevice, AdbError> {
+        let mut reasons = Vec::new();
+        // A server that was started anew knows none of a network. Whether it comes is seen from the list.
+        let is_taken = |serial: &String| matches!(self.devices().get(serial), Some(Some(_)));
+        let away = |serial: &&String| serial.parse::<SocketAddr>().is_ok() && !is_taken(serial);
+        for serial in self.choice.serials.iter().filter(away) {
+            let _ = self.look(serial);
+        }
+        let listed = self.adb.devices()?;
+        for serial in self.choice.serials.iter().filter(|wanted| listed.iter().all(|one| one.serial != **wanted)) {
+            reasons.push(format!("{serial}: {}", AdbError::NotListed { serial: serial.clone() }));
+        }
+        for one in listed.iter().filter(|one| self.choice.names(&one.serial)) {
+            match self.try_take(name, one) {
+                Ok(device) => return Ok(device),
+                // Nobody else answers then, either.
+                Err(Objection::Verdict(error @ (AdbError::ServerGone { .. } | AdbError::ServerLost { .. }))) => {
+                    return Err(error);
+                }
+                Err(Objection::Verdict(error)) => reasons.push(format!("{}: {error}", one.serial)),
+                Err(Objection::Unfit(why)) => reasons.push(format!("{}: {why}", one.serial)),
+            }
+        }
+        Err(AdbError::NoneFits { reasons })
+    }
+
+    fn try_take(self: &Arc<Self>, name: &str, listed: &Listed) -> Result<AdbDevice, Objection> {
+        let serial = listed.serial.clone();
+        if let Some(Some(taken)) = self.devices().get(&serial) {
+            return Err(Objection::Unfit(format!("it is taken as {taken}")));
+        }
+        listed.standing.check()?;
+        let traits = self.adb.traits(&serial)?;
+        if let Some(objection) = self.choice.objection(&traits) {
+            return Err(Objection::Unfit(objection));
+        }
+        self.claim(&serial)?;
+        self.devices().insert(serial.clone(), Some(name.to_owned()));
+        Ok(AdbDevice::new(name, serial, traits, Arc::clone(self))?)
+    }
+
+    /// Writes on the device whose it is, after what a crashed run left there is gone.
+    fn claim(&self, serial: &str) -> Result<(), AdbError> {
+        let claimed = self.claimed(serial)?;
+        if claimed.as_ref() == Some(&self.claim) {
+            return Ok(());
+        }
+        if let Some(pid) = claimed.as_ref().and_then(Claim::holder) {
+            return Err(AdbError::InUse { pid });
+        }
+        self.clear(serial)?;
+        // Of two that come at once, one writes.
+        let line = quoted(&self.claim.line());
+        let script = format!("mkdir -p {BASE}/{STORE} && set -C && echo {line} >{BASE}/{OWNER}");
+        self.adb.ask(serial, "write whose it is", &script, None).map(drop)
+    }
+
+    fn claimed(&self, serial: &str) -> Result<Option<Claim>, AdbError> {
+        let script = format!("cat {BASE}/{OWNER} 2>/dev/null; true");
+        Ok(Claim::parse(&self.adb.ask(serial, "see whose it is", &script, None)?))
+    }
+
+    /// Ends and removes all of ours on a device, whoever left it.
+    fn clear(&self, serial: &str) -> Result<(), AdbError> {
+        let script = format!(
+            "cd {BASE} 2>/dev/null || exit 0; cat {REVERSES} 2>/dev/null; echo /; cat {FORWARDS} 2>/dev/null; true"
+        );
+        let said = self.adb.ask(serial, "see what is left", &script, None)?;
+        let (reverses, forwards) = said.split_once('/').unwrap_or_default();
+        let patience = self.adb.patience.call;
+        if !reverses.trim().is_empty() {
+            let laid = self.adb.call(serial, &["reverse", "--list"], patience)?;
+            for way in reverses.split_whitespace().filter(|way| laid.split_whitespace().any(|word| word == *way)) {
+                self.adb.call(serial, &["reverse", "--remove", way], patience)?;
+            }
+        }
+        if !forwards.trim().is_empty() {
+            let laid = self.adb.call(serial, &["forward", "--list"], patience)?;
+            let is_laid = |way: &&str| laid.lines().any(|line| line.starts_with(&format!("{serial} {way} ")));
+            for way in forwards.split_whitespace().filter(is_laid) {
+                self.adb.call(serial, &["forward", "--remove", way], patience)?;
+            }
+        }
+        let script =
+            format!("{}\nstatus=$?\nrm -rf {BASE} || exit 1\n[ $status = 0 ]", script::kill_all(&format!("{BASE}/*")));
+        self.adb.ask(serial, "end and remove what is left", &script, None).map(drop)
+    }
+
+    /// Waits until a device takes commands, and asks adb to connect it anew where it is one of a network.
+    fn await_ready(
+        &self,
+        serial: &str,
+        deadline: Duration,
+        is_back: impl Fn() -> Result<bool, AdbError>,
+    ) -> Result<(), AdbError> {
+        let began = Instant::now();
+        loop {
+            let last = match self.look(serial).and_then(|()| is_back()) {
+                Ok(true) => return Ok(()),
+                Ok(false) => "it has not gone down yet, or is still starting".to_owned(),
+                Err(error @ (AdbError::ServerGone { .. } | AdbError::NoClient { .. })) => return Err(error),
+                Err(error) => error.to_string(),
+            };
+            if began.elapsed() >= deadline {
+                return Err(AdbError::NotBack { deadline, last });
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn look(&self, serial: &str) -> Result<(), AdbError> {
+        let listed = self.adb.devices()?;
+        let standing = listed.iter().find(|one| one.serial == serial).map(|one| &one.standing);
+        if standing == Some(&Standing::Ready) {
+            return Ok(());
+        }
+        // One of a network has host and port for its serial; one that went is in its own way.
+        if serial.parse::<SocketAddr>().is_ok() {
+            if standing.is_some() {
+                self.adb.call("", &["disconnect", serial], self.adb.patience.call)?;
+            }
+            self.adb.call("", &["connect", serial], self.adb.patience.call)?;
+        }
+        standing.map_or_else(|| Err(AdbError::NotListed { serial: serial.to_owned() }), Standing::check)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for serial in self.devices().keys() {
+            let cleared = self.claimed(serial).and_then(|claimed| match claimed {
+                Some(claimed) if claimed == self.claim => self.clear(serial),
+                // It was taken by another machine meanwhile, or has forgotten everything.
+                _ => Ok(()),
+            });
+            if let Err(error) = cleared {
+                tell!("{serial}: {BASE} was left behind: {error}");
+            }
+        }
+        self.claim.end();
+    }
+}
+
+/// Why a listed device is not the one that is taken.
+enum Objection {
+    Unfit(String),
+    Verdict(AdbError),
+}
+
+impl From<AdbError> for Objection {
+    fn from(error: AdbError) -> Self {
+        Self::Verdict(error)
+    }
+}

@@ -1,0 +1,99 @@
+//! Claims: a file on a device says which run of which machine has it, so that what a crashed run left is known and removed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::started::start_ticks;
+
+/// The farms of this process that live.
+static LIVING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// One farm of one process, as it is written on its devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// The boot of the machine that it runs on.
+    boot: String,
+    pid: u32,
+    started: u64,
+    /// Which farm of that process.
+    farm: u32,
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// A new farm's. It holds until [`Claim::end`].
+    pub(super) fn fresh() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let pid = std::process::id();
+        let farm = COUNT.fetch_add(1, Ordering::Relaxed);
+        living().insert(farm);
+        Self { boot: boot(), pid, started: start_ticks(pid).unwrap_or(0), farm }
+    }
+
+    pub(super) fn end(&self) {
+        living().remove(&self.farm);
+    }
+
+    pub(super) fn line(&self) -> String {
+        format!("{} {} {} {}", self.boot, self.pid, self.started, self.farm)
+    }
+
+    /// None where it is no claim: what a claim lies beside then is anybody's who has left it.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let [boot, pid, started, farm] = line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        Some(Self {
+            boot: boot.to_owned(),
+            pid: pid.parse().ok()?,
+            started: started.parse().ok()?,
+            farm: farm.parse().ok()?,
+        })
+    }
+
+    /// The process that still has the device; none where the claim was left behind.
+    ///
+    /// One of another boot is: a device has a cable to one machine, and that was another, or has restarted.
+    pub(super) fn holder(&self) -> Option<u32> {
+        let is_ours = self.pid == std::process::id();
+        let lives = self.boot == boot()
+            && start_ticks(self.pid) == Some(self.started)
+            && (!is_ours || living().contains(&self.farm));
+        lives.then_some(self.pid)
+    }
+}
+
+fn living() -> MutexGuard<'static, BTreeSet<u32>> {
+    LIVING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // A word, whatever the kernel says.
+    format!("boot-{}", id.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_claim_holds_as_long_as_its_farm_and_its_process() {
+        let claim = Claim::fresh();
+        assert_eq!(Claim::parse(&claim.line()).unwrap(), claim);
+        assert_eq!(claim.holder(), Some(std::process::id()));
+        let of_an_earlier_process = Claim { started: 1, ..claim.clone() };
+        let of_an_earlier_boot = Claim { boot: "boot-0".into(), ..claim.clone() };
+        let of_nobody = Claim { pid: u32::MAX, ..claim.clone() };
+        for left in [of_an_earlier_process, of_an_earlier_boot, of_nobody] {
+            assert_eq!(left.holder(), None, "{left:?}");
+        }
+        claim.end();
+        assert_eq!(claim.holder(), None);
+        for garbled in ["", "boot-1 2 3", "boot-1 2 x 4", "boot-1 2 3 4 5"] {
+            assert_eq!(Claim::parse(garbled), None, "{garbled:?}");
+        }
+    }
+}
