@@ -24,15 +24,12 @@ const SERIALS: &str = "POLYPHONY_ANDROID_SERIALS";
 /// What a push goes at through a proxy that is slow: less than is asked for.
 const SLOW: u64 = 64 << 10;
 
-/// The devices, for as long as the guard lives; none where none are named, which is said aloud.
-fn devices() -> Option<(MutexGuard<'static, ()>, Vec<String>)> {
+/// The devices that are named, for the test that asks alone.
+fn devices() -> (MutexGuard<'static, ()>, Vec<String>) {
     let serials = std::env::var(SERIALS).unwrap_or_default();
     let serials: Vec<String> = serials.split_whitespace().map(str::to_owned).collect();
-    if serials.is_empty() {
-        polyphony_skip::skipped(format_args!("{SERIALS} names no devices; `make e2e-android` starts some"));
-        return None;
-    }
-    Some((DEVICES.lock().unwrap_or_else(PoisonError::into_inner), serials))
+    assert!(!serials.is_empty(), "{SERIALS} names no devices; `make e2e-android` starts some");
+    (DEVICES.lock().unwrap_or_else(PoisonError::into_inner), serials)
 }
 
 fn farm_of(adb: Adb, serials: &[String]) -> AdbFarm {
@@ -65,15 +62,17 @@ fn verdict(error: FarmError) -> AdbError {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn the_adb_farm_keeps_the_contract_and_leaves_nothing() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     a_farm_keeps_its_word(&mut farm_of(Adb::from_environment(), &serials[..1]));
     assert!(is_bare(&serials[0]));
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn devices_are_chosen_by_what_they_are() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let refused = |choice: Choice| {
         let mut farm = AdbFarm::new(Adb::from_environment(), choice).unwrap();
         farm.take_device(&Wish::named("phone-1")).err().unwrap().to_string()
@@ -99,8 +98,9 @@ fn devices_are_chosen_by_what_they_are() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn what_is_on_a_device_is_not_pushed_again() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let here = tempfile::tempdir().unwrap();
     let weights = here.path().join("weights");
     std::fs::write(&weights, vec![7; 3 << 20]).unwrap();
@@ -131,8 +131,9 @@ fn what_is_on_a_device_is_not_pushed_again() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn what_a_crashed_run_left_is_ended_and_removed() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let serial = &serials[0];
     let here = tempfile::tempdir().unwrap();
     let mut farm = farm_of(Adb::from_environment(), &serials[..1]);
@@ -158,8 +159,9 @@ fn what_a_crashed_run_left_is_ended_and_removed() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn a_restarted_device_comes_back_with_its_files_and_its_ways() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let here = tempfile::tempdir().unwrap();
     let mut farm = farm_of(Adb::from_environment(), &serials[..1]);
     let mut device = farm.take_device(&Wish::named("phone-1")).unwrap();
@@ -176,8 +178,9 @@ fn a_restarted_device_comes_back_with_its_files_and_its_ways() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn a_killed_server_is_named_and_a_new_one_finds_the_device_again() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let adb = Adb::from_environment();
     let mut farm = farm_of(adb.clone(), &serials[..1]);
     let mut device = farm.take_device(&Wish::named("phone-1")).unwrap();
@@ -199,8 +202,9 @@ fn a_killed_server_is_named_and_a_new_one_finds_the_device_again() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn a_push_that_is_slow_or_cut_off_is_told_as_such_and_leaves_nothing() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let here = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(Adb::from_environment().port);
     let patience = Patience { call: Duration::from_secs(4), least_push_rate: 4 << 20, ..Patience::default() };
@@ -229,8 +233,9 @@ fn a_push_that_is_slow_or_cut_off_is_told_as_such_and_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn a_server_that_says_nothing_is_given_up() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let proxy = Proxy::start(Adb::from_environment().port);
     let patience = Patience { call: Duration::from_secs(2), ..Patience::default() };
     let mut farm = farm_of(Adb { port: proxy.port(), patience, ..Adb::from_environment() }, &serials[..1]);
@@ -242,8 +247,9 @@ fn a_server_that_says_nothing_is_given_up() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn what_has_no_room_is_refused_before_it_is_pushed() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let here = tempfile::tempdir().unwrap();
     let vast = here.path().join("vast");
     // Holes alone: it takes no room here.
@@ -269,8 +275,9 @@ fn what_has_no_room_is_refused_before_it_is_pushed() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn a_program_for_another_processor_is_refused() {
-    let Some((_guard, serials)) = devices() else { return };
+    let (_guard, serials) = devices();
     let here = tempfile::tempdir().unwrap();
     let mut farm = farm_of(Adb::from_environment(), &serials[..1]);
     let mut device = farm.take_device(&Wish::named("phone-1")).unwrap();
@@ -286,6 +293,7 @@ fn a_program_for_another_processor_is_refused() {
 }
 
 #[test]
+#[ignore = "needs devices that adb lists: `make e2e-android`"]
 fn a_device_that_is_offline_is_told_as_such() {
     let Some((_guard, _)) = devices() else { return };
     // It takes the connection and never says what it is.
