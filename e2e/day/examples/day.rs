@@ -8,7 +8,7 @@ use polyphony_day::{Parameters, Regard, run};
 fn main() -> Result<()> {
     let of = Parameters::of_the_file()?;
     let asked: Vec<String> = std::env::args().skip(1).collect();
-    let seeds = asked.iter().map(|seed| seed.parse().with_context(|| format!("{seed} is no seed")));
+    let seeds = asked.iter().map(|seed| seed.parse::<u64>().with_context(|| format!("{seed} is no seed")));
     let mut seeds: Vec<u64> = seeds.collect::<Result<_>>()?;
     if seeds.is_empty() {
         seeds = vec![1, 2, 3];
