@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build check check-android check-chart check-workflows clippy crds demo docs day docs-fields fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-swiftshader
+.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build check check-android check-chart check-workflows clippy crds day demo docs docs-fields fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-swiftshader
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
