@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build cheap-phones check check-android check-chart check-workflows clippy crds demo docs docs-fields e2e-android fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-phones test-swiftshader
+.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build cheap-phones check check-android check-chart check-workflows clippy crds day demo docs docs-fields e2e-android fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-phones test-swiftshader
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -39,6 +39,9 @@ bench: setup build ## measure speed in under ten minutes: a table and target/ben
 
 bench-lab: setup build bloom ## measure the strategies on labs of uneven phones, as root, in under 75 minutes; BENCH_LAB_QUICK=1 is short
 	cargo bench --workspace --bench lab --profile dev
+
+day: ## a simulated day of 20 phones, by what the product decides: with their limits, without, and at rest
+	cargo run --example day
 
 bench-hub: setup build ## what the door costs: sealed hops, ways over the hub, a sealed ring, a thousand phones on one hub; 8 minutes
 	cargo build --workspace --example plain_ring_agent

@@ -118,6 +118,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node-agent/android/library", &["polyphony-agent"]),
     ("journal", &[]),
     ("kernels", &[]),
+    (
+        "e2e/day",
+        &[
+            "polyphony-agent",
+            "polyphony-api",
+            "polyphony-controller",
+            "polyphony-model",
+            "polyphony-placement",
+            "polyphony-protocol",
+        ],
+    ),
     ("e2e/farm", &["polyphony-journal"]),
     ("e2e/skip", &[]),
     (
