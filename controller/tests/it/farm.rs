@@ -189,7 +189,16 @@ impl Farm {
     }
 
     /// Reasons of all events about the object of that name.
-    pub async fn events(&self, about: &str) -> Vec<String> {
+    /// Waits until an event of that reason is told of an object: events come after what they tell of.
+    pub async fn told(&self, about: &str, reason: &str) {
+        until(&format!("{reason} to be told of {about}"), async || {
+            let told = self.events(about).await;
+            if told.iter().any(|told| told == reason) { Ok(()) } else { Err(format!("{told:?}")) }
+        })
+        .await;
+    }
+
+    async fn events(&self, about: &str) -> Vec<String> {
         let events = Api::<Event>::all(self.client.clone()).list(&Default::default()).await.unwrap();
         let is_about =
             |event: &Event| event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(about));

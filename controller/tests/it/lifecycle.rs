@@ -34,9 +34,8 @@ async fn a_deployment_becomes_available_and_moves_from_a_lost_phone() {
     let second = farm.available(2).await;
     assert!(second.iter().all(|placement| placement.spec.phone != lost), "{second:#?}");
     farm.phone_condition(&lost, "Ready", "False").await;
-    let told = farm.events("chat").await;
     for reason in ["Planned", "SegmentReady", "Available", "PhoneLost", "Replanned"] {
-        assert!(told.iter().any(|told| told == reason), "{reason} is missing in {told:?}");
+        farm.told("chat", reason).await;
     }
     farm.stop().await;
 }
@@ -65,8 +64,7 @@ async fn layers_move_away_from_a_phone_that_slows_down_while_it_serves() {
     };
     assert!(layers(&second, &slow) < layers(&first, &slow) && layers(&second, &fast) > layers(&first, &fast));
     assert!(second.iter().all(|placement| placement.spec.follows == Some(placement.spec.plan_generation - 1)));
-    let told = farm.events("chat").await;
-    assert!(told.iter().any(|told| told == "Rebalanced"), "{told:?}");
+    farm.told("chat", "Rebalanced").await;
     // Its assignment said where the KV cache was, while that was there.
     linked[&slow].assigned.clone().wait_for(|assigned| assigned.len() == 1).await.unwrap();
     farm.stop().await;
