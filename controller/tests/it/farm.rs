@@ -198,7 +198,7 @@ impl Farm {
         .await;
     }
 
-    async fn events(&self, about: &str) -> Vec<String> {
+    pub async fn events(&self, about: &str) -> Vec<String> {
         let events = Api::<Event>::all(self.client.clone()).list(&Default::default()).await.unwrap();
         let is_about =
             |event: &Event| event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(about));
