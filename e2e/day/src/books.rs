@@ -28,6 +28,7 @@ pub struct Books {
 struct Was {
     is_withdrawn: bool,
     is_off: bool,
+    in_ring: bool,
 }
 
 // === impl Books ===
@@ -66,9 +67,11 @@ impl Books {
             row.least_duty = row.least_duty.min(phone.duty());
         }
         row.joules += phone.computing_joules(computed_seconds) + phone.ring_joules(seconds);
-        let is = Was { is_withdrawn: phone.withdrawal().is_some(), is_off: !phone.is_on() };
+        let is = Was { is_withdrawn: phone.withdrawal().is_some(), is_off: !phone.is_on(), in_ring };
         row.withdrawals += u32::from(is.is_withdrawn && !self.was[at].is_withdrawn);
-        row.times_empty += u32::from(is.is_off && !self.was[at].is_off);
+        let is_emptied = is.is_off && !self.was[at].is_off;
+        row.times_empty += u32::from(is_emptied);
+        row.times_empty_in_rings += u32::from(is_emptied && self.was[at].in_ring);
         self.was[at] = is;
     }
 

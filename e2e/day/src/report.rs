@@ -36,7 +36,9 @@ pub struct PhoneRow {
     pub seconds_under_minimum: f64,
     pub seconds_over_limit: f64,
     pub withdrawals: u32,
+    /// Its person may empty it, too, who is in no ring.
     pub times_empty: u32,
+    pub times_empty_in_rings: u32,
     /// Away from it, from plan to plan.
     pub layers_moved: u32,
     /// Of computing, and of being awake for a ring: above what the phone takes anyway.
@@ -60,6 +62,10 @@ impl Report {
 
     pub fn times_empty(&self) -> u32 {
         self.phones.iter().map(|row| row.times_empty).sum()
+    }
+
+    pub fn times_empty_in_rings(&self) -> u32 {
+        self.phones.iter().map(|row| row.times_empty_in_rings).sum()
     }
 
     pub fn layers_moved(&self) -> u32 {
@@ -117,6 +123,9 @@ impl fmt::Display for Report {
             )?;
         }
         let tally = &self.tally;
+        if !self.start_seconds.is_finite() {
+            return writeln!(f, "nobody was answered");
+        }
         writeln!(
             f,
             "availability {:.4} % (longest gap {:.0} s; first answer after {:.0} s)",
@@ -145,10 +154,11 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "in rings under their minimum {:.1} min, over their limit {:.1} min; {} batteries emptied",
+            "in rings under their minimum {:.1} min, over their limit {:.1} min; {} batteries emptied in rings, and {} by people",
             self.seconds_under_minimum() / 60.0,
             self.seconds_over_limit() / 60.0,
-            self.times_empty()
+            self.times_empty_in_rings(),
+            self.times_empty() - self.times_empty_in_rings()
         )
     }
 }
@@ -169,6 +179,7 @@ impl PhoneRow {
             seconds_over_limit: 0.0,
             withdrawals: 0,
             times_empty: 0,
+            times_empty_in_rings: 0,
             layers_moved: 0,
             joules: 0.0,
         }
