@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use polyphony_protocol::hub::{Withdrawal, WithdrawalReason};
 
 use crate::sensors::Reading;
+use crate::told::Wishes;
 
 /// Beyond these the phone takes no part.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,13 +17,6 @@ pub struct Limits {
     pub min_battery_percent: u8,
     /// This and above.
     pub max_temperature_celsius: f64,
-}
-
-/// What a person wants of the phone now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wishes {
-    pub is_paused: bool,
-    pub is_leaving: bool,
 }
 
 /// Whether the phone takes part, and since when not.

@@ -3,7 +3,6 @@
 use serde::Deserialize;
 
 use crate::platform::Battery;
-use crate::policy::Wishes;
 
 /// All that was said last; what is not known is absent.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -28,6 +27,13 @@ pub struct Told {
     pub paused: bool,
     #[serde(skip)]
     pub leaving: bool,
+}
+
+/// What a person wants of the phone now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    pub is_paused: bool,
+    pub is_leaving: bool,
 }
 
 /// The network that a phone would use.

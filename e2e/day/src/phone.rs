@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use polyphony_agent::duty::Governor;
 use polyphony_agent::platform::Battery;
-use polyphony_agent::policy::{Limits, Policy, Wishes};
+use polyphony_agent::policy::{Limits, Policy};
 use polyphony_agent::sensors::Reading;
+use polyphony_agent::told::Wishes;
 use polyphony_model::Manifest;
 use polyphony_protocol::hub::{Join, Speed, Withdrawal, WithdrawalReason};
 use polyphony_protocol::version;

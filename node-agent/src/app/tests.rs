@@ -1,4 +1,6 @@
+//! An app's agent from call to call, and hosts that are none.
 #![allow(clippy::unwrap_used)]
+
 use polyphony_identity::{Digest, JoinToken};
 
 use super::*;
