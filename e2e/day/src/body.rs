@@ -76,7 +76,7 @@ impl Body {
     /// Seconds go by.
     pub fn pass(&mut self, seconds: f64, flows: Flows) {
         let of = self.figures;
-        let into = self.into_battery_watts(flows);
+        let into = self.battery_watts(flows);
         let charge = (self.charge_joules + into * seconds).clamp(0.0, self.capacity_joules);
         self.charge_joules = charge;
         self.is_charge_falling = into < 0.0;
@@ -92,7 +92,7 @@ impl Body {
         }
     }
 
-    fn into_battery_watts(&self, flows: Flows) -> f64 {
+    fn battery_watts(&self, flows: Flows) -> f64 {
         let over = flows.charger_watts.unwrap_or(0.0) - flows.load_watts;
         if over < 0.0 {
             return over;
