@@ -188,7 +188,7 @@ pub(crate) fn random_problem(seed: u64, max_phones: u64, max_layers: u64) -> Pro
 /// keeps.
 pub(crate) fn random_efficient_problem(seed: u64, max_phones: u64, max_layers: u64) -> Problem {
     let mut problem = random_problem(seed, max_phones, max_layers);
-    let mut random = Random(seed ^ 0x5eed_0f_3e_2117);
+    let mut random = Random(seed ^ 0x5eed_0f3e_2117);
     problem.demand.objective = Objective::Latency;
     let fastest = polyphony_placement::plan(&Problem {
         demand: Demand { prompt: None, ..problem.demand.clone() },
