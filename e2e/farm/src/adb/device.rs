@@ -19,7 +19,7 @@ use crate::{Content, Device, FarmError, Launch, Package, Shape, State};
 /// Lines of a log that an error shows.
 const LAST_WORDS: usize = 12;
 
-/// A device that was taken from an [`AdbFarm`].
+/// A device that was taken from an [`AdbFarm`](super::AdbFarm).
 pub struct AdbDevice {
     name: String,
     serial: String,
