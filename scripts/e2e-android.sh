@@ -36,4 +36,4 @@ if [[ -z ${POLYPHONY_ANDROID_SERIALS:-} ]]; then
 fi
 # A test that skips tests nothing.
 export POLYPHONY_NO_SKIP=1
-cargo test --workspace --test it -- --include-ignored "${tests[@]}"
+cargo test --workspace --no-fail-fast --test it -- --include-ignored "${tests[@]}"

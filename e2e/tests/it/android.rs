@@ -90,7 +90,7 @@ async fn devices_join_by_token_over_adb_and_answer_in_a_ring_with_this_machine_a
     for name in cluster.names() {
         // A device's own key was recorded when its token was used: from then on nothing else is a proof of that name.
         let phone = cluster.shelf.get(&format!("phone/{name}")).unwrap();
-        assert!(phone["spec"]["publicKey"].as_str().is_some_and(|key| key.starts_with("sha256:")), "{phone}");
+        assert!(phone["status"]["publicKey"].as_str().is_some_and(|key| key.starts_with("sha256:")), "{phone}");
         assert!(!cluster.log(&name).contains("panicked"), "{}", cluster.log(&name));
     }
     let gateway = serve(&cluster.shelf, &five_layers(), "tiny", n_phones);
@@ -161,7 +161,7 @@ async fn a_restarted_device_joins_again_without_a_token() {
     let gateway = serve(&cluster.shelf, &five_layers(), "tiny", n_phones);
     let expected = tokens(&gateway).await;
     let name = cluster.names()[0].clone();
-    let key = |cluster: &Cluster| cluster.shelf.get(&format!("phone/{name}")).unwrap()["spec"]["publicKey"].clone();
+    let key = |cluster: &Cluster| cluster.shelf.get(&format!("phone/{name}")).unwrap()["status"]["publicKey"].clone();
     let before = key(&cluster);
     cluster.device(&name).restart().unwrap();
     wait_until("the host to notice", SOON, || {
