@@ -56,9 +56,10 @@ impl Policy {
         let found = [
             wishes.is_leaving.then(|| (WithdrawalReason::Leaving, "its agent ends".to_owned())),
             wishes.is_paused.then(|| (WithdrawalReason::Paused, "its person has paused it".to_owned())),
+            // Before the others: it leaves the least time.
+            low_memory(reading, before.filter(|_| was(WithdrawalReason::MemoryLow)), now),
             self.low_battery(reading, was(WithdrawalReason::BatteryLow)),
             self.heat(reading, was(WithdrawalReason::TooHot)),
-            low_memory(reading, before.filter(|_| was(WithdrawalReason::MemoryLow)), now),
         ];
         let found = found.into_iter().flatten().next();
         self.withdrawn = found.as_ref().map(|(reason, _)| match before {
@@ -176,6 +177,12 @@ mod tests {
         assert_eq!(judge(2, memory(3000, 200)), low, "what it has let go is free now");
         assert_eq!(judge(301, memory(399, 200)), low);
         assert_eq!(judge(302, memory(400, 200)), None);
+    }
+
+    #[test]
+    fn a_phone_that_is_low_in_two_ways_goes_for_the_one_that_leaves_the_least_time() {
+        let low = Reading { battery: battery(2, false).battery, ..memory(100, 200) };
+        assert_eq!(judged(&[low]), [Some(WithdrawalReason::MemoryLow)]);
     }
 
     #[test]
