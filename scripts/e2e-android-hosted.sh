@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Rings over whatever `adb devices` lists: an emulator of a hosted runner, phones of a farm, or on this machine what `make phones` started. Builds the agent
-# for them by the NDK where there is one (scripts/android.sh) and runs scripts/e2e-android.sh. .github/workflows/android.yml calls nothing else.
+# for them by the NDK where there is one (scripts/android.sh) and runs scripts/e2e-android.sh. The workflows .github/workflows/android*.yml call nothing else.
 #
 #   scripts/e2e-android-hosted.sh [TEST…]                 all, or those whose names hold one of TEST
 #   scripts/e2e-android-hosted.sh --build-only ABI…       builds, and starts nothing
