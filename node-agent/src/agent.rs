@@ -32,6 +32,7 @@ use crate::identity::Identity;
 use crate::meter;
 use crate::metrics::{self, Labels, Metrics};
 use crate::neighbours;
+use crate::offer::Offer;
 use crate::platform;
 use crate::policy::{Limits, Policy};
 use crate::relay::{Answering, Relay};
@@ -154,23 +155,26 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
     };
     tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, numerics = %chosen.names(), protocol = %version::CURRENT, device = %chosen.first().device, limit = MAX_FRAME_BYTES, "agent started");
     let memory = Budget::new(allocatable_bytes);
-    let sensors = Sensors { file: flags.sensors.clone(), told };
+    let (readings, sensed) = Sensors { file: flags.sensors.clone(), told }.watch(shutdown.clone()).await;
     let limits = Limits { min_battery_percent: flags.min_battery, max_temperature_celsius: flags.max_temperature };
     let steward = Steward {
-        sensors: sensors.clone(),
+        readings: readings.clone(),
         policy: Policy::new(limits),
         governor: Governor::new(flags.hold_temperature),
         board: board.clone(),
         duty: chosen.duty().clone(),
+        offer: Offer::new(allocatable_bytes),
+        memory: memory.clone(),
     };
-    let watched = tokio::spawn(steward.run(shutdown.clone()));
+    let watched = tokio::spawn(steward.run());
     let labels = Labels {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: chosen.first().name.to_owned(),
         device: chosen.first().device.clone(),
         speeds,
     };
-    let metrics = Arc::new(Metrics::new(labels, board.clone(), memory.clone(), sensors.clone(), chosen.duty().clone()));
+    let metrics =
+        Arc::new(Metrics::new(labels, board.clone(), memory.clone(), readings.clone(), chosen.duty().clone()));
     let security = Security::mutual(&credentials, Audience::Certified)?;
     let counted = |security| Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()), security);
     let ring_wire = counted(between_phones.unwrap_or_else(|| security.clone()));
@@ -185,7 +189,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
     let (host, known_host) = watch::channel(None);
     let context = Arc::new(Context {
         phone: flags.name.clone(),
-        memory,
+        memory: memory.clone(),
         chosen,
         cache,
         ordeals: Ordeals::open(&flags.data_dir),
@@ -210,7 +214,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
         shutdown.clone(),
     ));
     let measured = tokio::spawn(neighbours::measure(acquaintance, known_neighbours, board.clone(), shutdown.clone()));
-    let metered = tokio::spawn(meter::run(sensors.clone(), board.clone(), shutdown.clone()));
+    let metered = tokio::spawn(meter::run(readings.clone(), board.clone()));
     let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics.clone(), shutdown.clone()));
     let assignments = Assignments::new(context.clone());
     let link = HubLink {
@@ -223,7 +227,8 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
         assignments,
         wire,
         outgoing,
-        sensors,
+        memory,
+        readings,
         metrics,
         neighbours,
         answering,
@@ -237,6 +242,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
     measured.await?;
     metered.await?;
     scraped.await?;
+    sensed.await?;
     watched.await?;
     tracing::info!("agent stopped");
     Ok(ended?)

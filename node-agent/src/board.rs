@@ -33,7 +33,7 @@ pub struct Board {
 impl Board {
     /// A new entry, in phase loading; it takes the place of one of the same name.
     pub fn add(&self, namespace: &str, name: &str) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(namespace, name, self.at_work.clone(), self.changed.clone()));
+        let entry = Arc::new(Entry::new(namespace, name, self.changed.clone()));
         lock(&self.entries).insert((namespace.to_owned(), name.to_owned()), entry.clone());
         self.changed.notify_one();
         entry

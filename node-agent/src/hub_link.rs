@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::Assignments;
 use crate::backend::Aside;
 use crate::board::Board;
+use crate::budget::Budget;
 use crate::metrics::Metrics;
+use crate::reading::Reading;
 use crate::relay::Answering;
-use crate::sensors::Sensors;
 use crate::serve::event::{Event, Source, key_of};
 use crate::serve::members::Members;
 use crate::serve::outlet::FromStages;
@@ -61,7 +62,8 @@ pub struct HubLink {
     /// Frames for the gateway.
     pub outgoing: FromStages,
     /// Battery and heat.
-    pub sensors: Sensors,
+    pub memory: Budget,
+    pub readings: watch::Receiver<Reading>,
     /// What is shown to who scrapes this phone through the host.
     pub metrics: Arc<Metrics>,
     /// Told whose links are to be measured.
@@ -137,7 +139,8 @@ impl HubLink {
         let every = told.clamp(Duration::from_millis(100), Duration::from_secs(60));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
         let (board, aside) = (self.board.clone(), self.aside.clone());
-        let (members, sensors) = (self.members.clone(), self.sensors.clone());
+        let members = self.members.clone();
+        let (memory, readings) = (self.memory.clone(), self.readings.clone());
         let overruns = self.outgoing.overruns();
         let renewals = self.papers.renewals();
         let told = Told {
@@ -153,7 +156,7 @@ impl HubLink {
             end = writer.write_queue(&mut waiting) => end,
             end = told.read_frames(&mut reader, queue.clone()) => end,
             end = ask_for_papers(renewals, queue.clone()) => end,
-            end = send_heartbeats(&board, &aside, &sensors, every, queue.clone()) => end,
+            end = send_heartbeats(&board, &aside, &memory, &readings, every, queue.clone()) => end,
             end = forward(&mut self.outgoing.frames, queue) => end,
         }
     }
@@ -252,22 +255,24 @@ async fn hand_over(frame: Frame, key: RouteKey, members: &Members) -> Option<Fai
 async fn send_heartbeats(
     board: &Board,
     aside: &Aside,
-    sensors: &Sensors,
+    memory: &Budget,
+    readings: &watch::Receiver<Reading>,
     every: Duration,
     queue: mpsc::Sender<Frame>,
 ) -> Result<(), LinkError> {
     loop {
-        let now = sensors.read();
+        let now = *readings.borrow();
         let heartbeat = Heartbeat {
             battery_percent: now.battery.percent,
             charging: now.battery.is_charging,
-            temperature_celsius: now.temperature_celsius,
+            temperature_celsius: now.temperature_celsius(),
             segments: board.segments(),
             links: board.links(),
             links_down: board.links_down(),
             faults: Some(aside.list()),
             withdrawal: board.withdrawal(),
             active_watts: board.energy().active_watts,
+            allocatable_bytes: Some(memory.limit_bytes()),
         };
         send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
         tokio::select! {

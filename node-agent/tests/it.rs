@@ -29,6 +29,8 @@ mod int8;
 mod kv_rows;
 #[path = "it/kv_types.rs"]
 mod kv_types;
+#[path = "../../kernels/tests/it/lending.rs"]
+mod lending;
 #[path = "it/measuring.rs"]
 mod measuring;
 #[path = "it/memory_limit.rs"]
