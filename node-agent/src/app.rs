@@ -121,7 +121,7 @@ impl App {
 
     fn wait_until_left(&self, board: &Board) {
         let begun = Instant::now();
-        while board.has_host() && !board.segments().is_empty() && begun.elapsed() < LEAVE_WITHIN {
+        while board.host().is_there && !board.segments().is_empty() && begun.elapsed() < LEAVE_WITHIN {
             std::thread::sleep(LOOK_EVERY);
         }
     }
@@ -131,8 +131,8 @@ impl App {
     /// # Errors
     /// When it is not what [`Told`] is.
     pub fn tell(&self, json: &str) -> Result<(), TellError> {
-        let told: Told = serde_json::from_str(json).map_err(TellError)?;
-        self.told.send_modify(|before| *before = Told { leaving: before.leaving, ..told });
+        let told = Told::read(json, &self.told.borrow()).map_err(TellError)?;
+        self.told.send_replace(told);
         Ok(())
     }
 

@@ -60,8 +60,8 @@ impl Status {
         let loading = segments.iter().find(|segment| segment.phase != SegmentPhase::Ready);
         let status = if let Some(withdrawal) = board.withdrawal() {
             Self::new(State::Paused, Some(withdrawal.message))
-        } else if !board.has_host() {
-            Self::new(State::Joining, None)
+        } else if !board.host().is_there {
+            Self::new(State::Joining, board.host().error)
         } else if segments.is_empty() {
             Self::new(State::Idle, None)
         } else if let Some(segment) = loading {
@@ -107,7 +107,7 @@ mod tests {
             (status.state, status.tokens_per_second, status.message)
         };
         assert_eq!(at(0), (State::Joining, None, None));
-        board.set_host(true);
+        board.set_welcomed();
         assert_eq!(at(1), (State::Idle, None, None));
         let entry = board.add("default", "a");
         entry.set_progress(3 << 20, 9 << 20);
@@ -124,7 +124,7 @@ mod tests {
         board.set_withdrawal(None);
         board.remove("default", "a");
         assert_eq!(at(8), (State::Idle, None, None));
-        board.set_host(false);
+        board.set_away(None);
         assert_eq!(at(9), (State::Joining, None, None));
     }
 
