@@ -15,7 +15,7 @@ use polyphony_agent::flags::Flags;
 use polyphony_agent::identity::Identity;
 use polyphony_doorway::{Doorway, Limits};
 use polyphony_identity::{
-    Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Key, Lifetimes, Name, Papers, Role, Signed, Whom,
+    Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Digest, Key, Lifetimes, Name, Papers, Role, Signed, Whom,
 };
 use polyphony_model::{Manifest, TensorReader};
 use polyphony_protocol::hub::{Assignment, Join, SegmentPhase, ToAgent, ToHub, Welcome};
@@ -106,6 +106,11 @@ impl Hub {
     /// What agents dial.
     pub fn address(&self) -> String {
         self.listener.local_addr().unwrap().to_string()
+    }
+
+    /// Of the root that its papers come from.
+    pub fn ca_hash(&self) -> Digest {
+        self.authority.ca_hash()
     }
 
     /// What plans name an agent by.
