@@ -149,6 +149,12 @@ impl Hub {
         tokio::spawn(agent::run(flags, Terms::until(self.stop.clone())));
     }
 
+    /// Takes in an agent that was started by what it remembers: it looks first whether anybody is there, and hangs up.
+    pub async fn take_in_again(&self) -> Joined {
+        drop(tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap());
+        self.take_in(version::CURRENT).await
+    }
+
     /// Takes in an agent that has lost its link.
     pub async fn rejoin(&self) -> Joined {
         self.take_in(version::CURRENT).await

@@ -6,7 +6,6 @@ use std::time::Instant;
 use polyphony_agent::app::{App, State, Status};
 use polyphony_agent::join::membership::Membership;
 use polyphony_identity::{JoinLink, JoinToken};
-use polyphony_protocol::version;
 
 use crate::hub::{Hub, PATIENCE};
 
@@ -43,13 +42,13 @@ async fn the_new_address_of_a_host_that_was_joined_before_is_remembered() {
     let stop = || tokio::task::block_in_place(|| app.stop(false));
     let link = JoinLink { hub: hub.address(), token: JoinToken::generate(), ca_hash: hub.ca_hash() };
     app.start(&folder, "pocket", Some(&link.reveal())).unwrap();
-    let joined = hub.take_in(version::CURRENT).await;
+    let joined = hub.take_in_again().await;
     let now = Membership { hub: hub.address(), flags };
     until("the address to be written", || Membership::read(&folder).ok().flatten().filter(|it| *it == now)).await;
     stop();
     drop(joined);
     app.start(&folder, "pocket", None).unwrap();
-    let _joined = hub.take_in(version::CURRENT).await;
+    let _joined = hub.take_in_again().await;
     status_that(&app, "it to be there again", |status| status.state == State::Idle && status.has_joined).await;
     stop();
 }
@@ -64,7 +63,7 @@ async fn a_phone_whose_host_is_lost_says_so_until_it_is_back() {
     Membership { hub: hub.address(), flags }.write(&folder).unwrap();
     let app = App::default();
     app.start(&folder, "pocket", None).unwrap();
-    let joined = hub.take_in(version::CURRENT).await;
+    let joined = hub.take_in_again().await;
     let there = status_that(&app, "it to be there", |status| status.state == State::Idle).await;
     assert_eq!(there.message, None);
     drop(joined);
@@ -72,7 +71,7 @@ async fn a_phone_whose_host_is_lost_says_so_until_it_is_back() {
     let message = away.message.unwrap();
     assert!(message.contains(&format!("no link to the host at {}", hub.address())), "{message}");
     assert!(away.has_joined);
-    let _joined = hub.take_in(version::CURRENT).await;
+    let _joined = hub.rejoin().await;
     let there = status_that(&app, "it to be back", |status| status.state == State::Idle).await;
     assert_eq!(there.message, None);
     tokio::task::block_in_place(|| app.stop(false));
