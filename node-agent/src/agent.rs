@@ -14,7 +14,7 @@ use polyphony_protocol::version;
 use polyphony_wire::{Bounds, Security, Uncounted, Wire};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::acquaintance::Acquaintance;
@@ -55,8 +55,8 @@ pub struct Terms {
     pub shutdown: CancellationToken,
     /// What a person gave to join with.
     pub enrolment: Option<Enrolment>,
-    /// Who waits for the first welcome of the host: without it the agent ends, for a person who can act on it is there.
-    pub first: Option<oneshot::Sender<()>>,
+    /// Whether a person waits for the first welcome of the host: without it the agent ends, for who can act on it is there.
+    pub is_awaited: bool,
     /// This program, where it can be started once more to measure the GPU apart.
     pub program: Option<PathBuf>,
     /// Where the agent keeps what it knows of itself.
@@ -74,7 +74,7 @@ impl Terms {
     /// Of an agent that nobody waits for and nobody tells anything.
     pub fn until(shutdown: CancellationToken) -> Self {
         let board = Arc::new(Board::default());
-        Self { shutdown, enrolment: None, first: None, program: None, board, told: None, between_phones: None }
+        Self { shutdown, enrolment: None, is_awaited: false, program: None, board, told: None, between_phones: None }
     }
 }
 
@@ -105,7 +105,7 @@ pub fn ended_by_signal() -> std::io::Result<CancellationToken> {
 ///
 /// [`LinkError`]: polyphony_wire::LinkError
 pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
-    let Terms { shutdown, enrolment, first, program, board, told, between_phones } = terms;
+    let Terms { shutdown, enrolment, is_awaited, program, board, told, between_phones } = terms;
     let _data_dir = DataDir::take(&flags.data_dir)?;
     let mut identity = Identity::open(&flags.data_dir)?;
     let ring_listener = bind_ring(&flags).await?;
@@ -131,7 +131,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
         tracing::info!(numerics = %speed.numerics, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }
     let joining = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
-    let taking_part = enrolment::credentials(&mut identity, &flags, enrolment.as_ref(), &joining, first.is_some());
+    let taking_part = enrolment::credentials(&mut identity, &flags, enrolment.as_ref(), &joining, is_awaited, &board);
     let credentials = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         credentials = taking_part => credentials?,
@@ -233,7 +233,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
         neighbours,
         answering,
         host,
-        first,
+        is_awaited,
     };
     let ended = link.run(shutdown.clone()).await;
     shutdown.cancel();

@@ -12,7 +12,7 @@ use polyphony_protocol::frame::{Failed, FailureCode};
 use polyphony_protocol::hub::{Heartbeat, Join, Neighbours, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, RouteKey, version};
 use polyphony_wire::{Connection, FrameReader, LinkError, Wire};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignments;
@@ -72,8 +72,8 @@ pub struct HubLink {
     pub answering: Answering,
     /// Told where weights come from.
     pub host: watch::Sender<Option<Host>>,
-    /// Who waits for the first welcome. Until it comes a failure is the end, for a person who can act on it is there.
-    pub first: Option<oneshot::Sender<()>>,
+    /// Whether a person waits for the first welcome. Until it comes a failure is the end, for who can act on it is there.
+    pub is_awaited: bool,
 }
 
 /// When it is dialled again.
@@ -96,9 +96,10 @@ impl HubLink {
                 () = shutdown.cancelled() => return Ok(()),
                 end = self.once(&mut retry) => end,
             };
-            self.board.set_host(false);
+            let why = end.as_ref().err().map(|error| format!("no link to the host at {}: {error}", self.address));
+            self.board.set_away(why);
             if let Err(error) = end {
-                if self.first.is_some() {
+                if self.is_awaited {
                     return Err(error);
                 }
                 tracing::warn!(hub = %self.address, %error, retry_in = ?retry.pause, "no link to the host");
@@ -128,13 +129,10 @@ impl HubLink {
             return Err(LinkError::Refused(version::refusal("the host", welcome.version, "this agent")));
         }
         tracing::info!(hub = %self.address, "joined");
-        self.board.set_host(true);
         *retry = Retry { pause: FIRST_PAUSE, longest: LONGEST_PAUSE_OF_KNOWN };
         self.meet_host(&welcome, peer.address.ip())?;
-        if let Some(first) = self.first.take() {
-            // Who waited may have gone; the link is there all the same.
-            let _ = first.send(());
-        }
+        self.is_awaited = false;
+        self.board.set_welcomed();
         let told = Duration::try_from_secs_f64(welcome.heartbeat_seconds).unwrap_or(Duration::MAX);
         let every = told.clamp(Duration::from_millis(100), Duration::from_secs(60));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);

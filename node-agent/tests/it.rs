@@ -25,6 +25,8 @@ mod golden;
 mod hub;
 #[path = "it/int8.rs"]
 mod int8;
+#[path = "it/joining.rs"]
+mod joining;
 #[path = "it/kv_rows.rs"]
 mod kv_rows;
 #[path = "it/kv_types.rs"]

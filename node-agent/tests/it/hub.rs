@@ -17,7 +17,7 @@ use polyphony_agent::identity::Identity;
 use polyphony_agent::told::Told;
 use polyphony_doorway::{Doorway, Limits};
 use polyphony_identity::{
-    Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Key, Lifetimes, Name, Papers, Role, Signed, Whom,
+    Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Digest, Key, Lifetimes, Name, Papers, Role, Signed, Whom,
 };
 use polyphony_model::{Manifest, TensorReader};
 use polyphony_protocol::hub::{Assignment, Join, SegmentPhase, ToAgent, ToHub, Welcome};
@@ -113,6 +113,11 @@ impl Hub {
         self.listener.local_addr().unwrap().to_string()
     }
 
+    /// Of the root that its papers come from.
+    pub fn ca_hash(&self) -> Digest {
+        self.authority.ca_hash()
+    }
+
     /// What plans name an agent by.
     pub fn key_of(&self, name: &str) -> String {
         Identity::open(&self.folder_of(name)).unwrap().key().digest().to_string()
@@ -156,6 +161,12 @@ impl Hub {
         let mut flags = Flags::parse_from(arguments.into_iter().chain(more.iter().copied()));
         flags.data_dir = folder;
         tokio::spawn(agent::run(flags, terms));
+    }
+
+    /// Takes in an agent that was started by what it remembers: it looks first whether anybody is there, and hangs up.
+    pub async fn take_in_again(&self) -> Joined {
+        drop(tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap());
+        self.take_in(version::CURRENT).await
     }
 
     /// Takes in an agent that has lost its link.
