@@ -9,23 +9,23 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::client::Adb;
-use super::script::quoted;
-use super::verdict::AdbError;
+use crate::client::Adb;
+use crate::script::quoted;
+use crate::verdict::AdbError;
 
 /// A file that is to be on the device.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Wanted {
-    pub(super) from: PathBuf,
-    pub(super) n_bytes: u64,
+pub struct Wanted {
+    pub from: PathBuf,
+    pub n_bytes: u64,
 }
 
 /// The store of one device.
-pub(super) struct Store<'a> {
-    pub(super) adb: &'a Adb,
-    pub(super) serial: &'a str,
+pub struct Store<'a> {
+    pub adb: &'a Adb,
+    pub serial: &'a str,
     /// Its folder on the device.
-    pub(super) folder: String,
+    pub folder: String,
 }
 
 /// What is there, by digest, and what room is left.
@@ -40,7 +40,7 @@ struct Stock {
 impl Wanted {
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn of(from: &Path) -> io::Result<Self> {
+    pub fn of(from: &Path) -> io::Result<Self> {
         // Opened, since one may see a file and not be allowed to read it.
         let metadata = File::open(from)?.metadata()?;
         if !metadata.is_file() {
@@ -63,7 +63,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// [`AdbError::NoRoom`] before anything is pushed, where it can be foreseen; and the verdict on a push that fails, of which nothing is left.
-    pub(super) fn bring(&self, wanted: &[Wanted]) -> Result<(Vec<String>, u64), AdbError> {
+    pub fn bring(&self, wanted: &[Wanted]) -> Result<(Vec<String>, u64), AdbError> {
         let stock = self.stock()?;
         let total: u64 = wanted.iter().map(|one| one.n_bytes).sum();
         // Before all of it is read, to no avail.
