@@ -62,18 +62,7 @@ impl Installation {
 
     /// Makes it `owner`'s where it is nobody's, and says whose it is then. Of two that come at once, one gets it.
     pub fn claim(&self, owner: &str) -> Result<String, AdbError> {
-        let (file, line) = (format!("{}/{OWNER}", self.folder), quoted(owner));
-        // An empty one is of somebody who was cut off.
-        let script = format!(
-            "umask 077
-mkdir -p {0}/{STORE} {0}/{HOME} || exit 1
-if [ ! -s {file} ]; then
-    rm -f {file}
-    (set -C; echo {line} >{file}) || [ -s {file} ] || exit 1
-fi
-cat {file}",
-            self.folder
-        );
+        let script = claim(self.folder, owner);
         Ok(self.ask("write whose it is", &script)?.trim().to_owned())
     }
 
@@ -226,6 +215,19 @@ for file in {}/{STORE}/*; do [ \"$file\" = {from} ] || rm -f \"$file\"; done",
     }
 }
 
+/// Writes `owner` where nobody is written, and prints who is then. Of many that come at once, one writes.
+fn claim(folder: &str, owner: &str) -> String {
+    let (file, line) = (format!("{folder}/{OWNER}"), quoted(owner));
+    // An empty one is of somebody who is just writing, or who was cut off, or had no room.
+    format!(
+        "umask 077
+mkdir -p {folder}/{STORE} {folder}/{HOME} || exit 1
+said=$( (set -C; echo {line} >{file}) 2>&1 ) || [ -s {file} ] || sleep 1
+[ -s {file} ] || {{ rm -f {file}; echo \"$said\" >&2; exit 1; }}
+cat {file}"
+    )
+}
+
 fn way(port: u16) -> String {
     format!("tcp:{port}")
 }
@@ -248,7 +250,39 @@ fn described(stored: &Stored, launch: &Launch) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::process::Command;
+
     use super::*;
+
+    fn run(script: &str) -> (i32, String) {
+        let output = Command::new("sh").args(["-c", script]).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    #[test]
+    fn of_many_that_claim_at_once_one_has_it_and_all_are_told_who() {
+        let here = tempfile::tempdir().unwrap();
+        let folder = here.path().join("shelf").display().to_string();
+        let told: BTreeSet<(i32, String)> = std::thread::scope(|scope| {
+            let claimed = |n: usize| run(&claim(&folder, &format!("it's {n}")));
+            let begun: Vec<_> = (0..8).map(|n| scope.spawn(move || claimed(n))).collect();
+            begun.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(
+            told.len() == 1 && told.iter().all(|(code, owner)| *code == 0 && owner.starts_with("it's ")),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn who_was_cut_off_while_claiming_is_nobody() {
+        let here = tempfile::tempdir().unwrap();
+        let folder = here.path().display().to_string();
+        std::fs::write(here.path().join(OWNER), "").unwrap();
+        assert_eq!(run(&claim(&folder, "shelf")).0, 1);
+        assert_eq!(run(&claim(&folder, "shelf")), (0, "shelf".to_owned()));
+    }
 
     #[test]
     fn only_ways_to_the_same_port_are_ours_to_use() {

@@ -369,11 +369,12 @@ mod tests {
 
     #[test]
     fn a_farm_with_devices_is_these_alone_in_their_order_and_listed_or_not() {
-        let spec = "spec:\n  devices:\n  - serial: B2\n    name: kitchen\n    agent: {memory: 2Gi}\n  - {serial: A1}\n  agent: {memory: 1Gi, backend: cpu, threads: 4}\n";
+        let spec = "spec:\n  devices:\n  - serial: 0012\n    name: kitchen\n    agent: {memory: 2Gi}\n  - {serial: A1}\n  agent: {memory: 1Gi, backend: cpu, threads: 4}\n";
         let farm = parse(spec).unwrap();
         let entries = farm.entries(&[ready("A1"), ready("C3")]).unwrap();
         let [kitchen, other] = entries.as_slice() else { panic!("{entries:?}") };
-        assert_eq!((kitchen.phone.as_str(), &kitchen.standing), ("kitchen", &None));
+        // Digits are no number.
+        assert_eq!((kitchen.serial.as_str(), kitchen.phone.as_str(), &kitchen.standing), ("0012", "kitchen", &None));
         assert_eq!((other.phone.as_str(), &other.standing), ("phone-a1", &Some(Standing::Ready)));
         assert_eq!(kitchen.agent.arguments(), ["--memory", "2Gi", "--backend", "cpu", "--threads", "4"]);
         assert_eq!(other.agent.arguments(), ["--memory", "1Gi", "--backend", "cpu", "--threads", "4"]);
@@ -431,8 +432,8 @@ mod tests {
             ("spec:\n  devices:\n  - {serial: A1, agent: {memory: lots}}\n", "spec.devices[0].agent.memory"),
             ("spec:\n  devices:\n  - {name: a}\n", "missing field `serial`"),
             (
-                "spec:\n  devices:\n  - {serial: 12345}\n",
-                "spec.devices[0].serial: invalid type: integer `12345`, expected a string",
+                "spec:\n  devices:\n  - {serial: [A1]}\n",
+                "spec.devices[0].serial: invalid type: sequence, expected a string",
             ),
             ("spec: {}\nstatus: {}\n", "unknown field `status`"),
             ("spec:\n  agent: {}\n  agent: {}\n", "duplicate entry"),
