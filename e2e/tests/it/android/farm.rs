@@ -161,7 +161,7 @@ async fn a_device_that_is_away_or_another_farms_keeps_no_other_from_being_joined
     assert_eq!(said.code, 1, "{said:?}");
     assert!(lines(&said.stdout).contains(&each(1, "is joined")[0]) && farm.is_ready(0), "{said:?}");
     assert!(said.stderr.contains("phone-nobody (NOBODY): adb lists no device NOBODY"), "{said:?}");
-    assert!(said.stderr.contains("1 of 2 phones are not up"), "{said:?}");
+    assert!(said.stderr.contains("1 of 2 phones did not come up"), "{said:?}");
     let status = farm.polyctl("status").ok().unwrap().stdout;
     assert!(status.contains("not listed") && status.contains("is it plugged in"), "{status}");
 

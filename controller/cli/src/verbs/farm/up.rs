@@ -189,7 +189,7 @@ fn summed_up(raised: &[(&Member, Outcome)]) -> anyhow::Result<ExitCode> {
         bail!("no device fits the farm: change spec.selector, or name devices in spec.devices");
     }
     if !failed.is_empty() {
-        bail!("{} of {n_members} phones are not up, for the reasons above: {}", failed.len(), failed.join(", "));
+        bail!("{} of {n_members} phones did not come up, for the reasons above: {}", failed.len(), failed.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }
