@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use crate::client::Adb;
 use crate::script::quoted;
 use crate::verdict::AdbError;
+
+/// Follows the store's name in those of files that are on their way; what a crashed run left of them goes with the next look.
+const COMING: &str = ".coming-";
 
 /// A file that is to be on the device.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,13 +100,16 @@ impl Store<'_> {
         let folder = quoted(&self.folder);
         // A store that holds nothing has no file for the pattern.
         let script = format!(
-            "stat -f -c 'free %a %S' {folder} && cd {folder} && {{ stat -c 'file %s %n' * 2>/dev/null; true; }}"
+            "rm -f {folder}{COMING}*; stat -f -c 'free %a %S' {folder} && cd {folder} && {{ stat -c 'file %s %n' * 2>/dev/null; true; }}"
         );
         Ok(parse_stock(&self.adb.ask(self.serial, "look at what is there", &script, None)?))
     }
 
     fn push(&self, one: &Wanted, digest: &str) -> Result<(), AdbError> {
-        let coming = format!("{}.coming", self.folder);
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        // A name of its own: the device still removes what came of a push that was given up when the next one is on its way.
+        let turn = COUNT.fetch_add(1, Ordering::Relaxed);
+        let coming = format!("{}{COMING}{}-{turn}", self.folder, std::process::id());
         let from = one.from.to_string_lossy();
         let deadline = self.adb.patience.of_push(one.n_bytes);
         let pushed = self.adb.call(self.serial, &["push", &from, &coming], deadline);
