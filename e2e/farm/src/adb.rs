@@ -5,13 +5,7 @@
 //! shell's, which is removed with the farm; what a crashed run left there is removed when the device is taken.
 
 mod claim;
-mod client;
 mod device;
-mod elf;
-mod listing;
-mod script;
-mod store;
-mod verdict;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,17 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use polyphony_adb::script::{self, quoted};
 use polyphony_journal::tell;
 
 use crate::programs::check_name;
 use crate::{Device, Farm, FarmError, Shape, Wish};
 
 use claim::Claim;
-pub use client::{Adb, Patience};
 pub use device::AdbDevice;
-pub use listing::{Choice, Listed, Standing, Traits};
-use script::quoted;
-pub use verdict::AdbError;
+pub use polyphony_adb::{Adb, AdbError, Choice, Listed, Patience, Standing, Traits};
 
 const KIND: &str = "adb";
 /// Everything of a farm's on a device. A shell may write there, and run what it has written. Not where the guide has people put their agent's folder:

@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::verdict::{AdbError, judge};
+use crate::verdict::{AdbError, judge};
 
 /// Where adb's server listens unless `$ANDROID_ADB_SERVER_PORT` says otherwise.
 const DEFAULT_PORT: u16 = 5037;
@@ -40,10 +40,10 @@ pub struct Patience {
 
 /// What a command on a device answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answer {
-    pub(super) code: i32,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: String,
+pub struct Answer {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
 }
 
 /// What adb itself wrote and how it ended.
@@ -62,7 +62,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    pub(super) fn of_push(&self, n_bytes: u64) -> Duration {
+    pub(crate) fn of_push(&self, n_bytes: u64) -> Duration {
         self.call + Duration::from_secs(n_bytes / self.least_push_rate.max(1))
     }
 }
@@ -103,7 +103,7 @@ impl Adb {
     ///
     /// # Errors
     /// The verdict, when it fails or is not done by the deadline.
-    pub(super) fn call(&self, serial: &str, words: &[&str], deadline: Duration) -> Result<String, AdbError> {
+    pub fn call(&self, serial: &str, words: &[&str], deadline: Duration) -> Result<String, AdbError> {
         let what = format!("adb {}", words.first().copied().unwrap_or_default());
         let said = self.say(serial, words, &what, None, deadline)?;
         let stdout = String::from_utf8_lossy(&said.stdout).into_owned();
@@ -117,13 +117,7 @@ impl Adb {
     ///
     /// # Errors
     /// The verdict, when the device does not answer whole.
-    pub(super) fn shell(
-        &self,
-        serial: &str,
-        what: &str,
-        script: &str,
-        input: Option<&[u8]>,
-    ) -> Result<Answer, AdbError> {
+    pub fn shell(&self, serial: &str, what: &str, script: &str, input: Option<&[u8]>) -> Result<Answer, AdbError> {
         let marked = format!("(\n{script}\n)\ncode=$?; echo; echo {END_MARK}$code");
         let words: &[&str] = if input.is_some() { &["shell", &marked] } else { &["shell", "-n", &marked] };
         let said = self.say(serial, words, what, input, self.patience.call)?;
@@ -143,7 +137,7 @@ impl Adb {
     ///
     /// # Errors
     /// As [`Adb::shell`], and when the script ends with another status than 0.
-    pub(super) fn ask(&self, serial: &str, what: &str, script: &str, input: Option<&[u8]>) -> Result<String, AdbError> {
+    pub fn ask(&self, serial: &str, what: &str, script: &str, input: Option<&[u8]>) -> Result<String, AdbError> {
         let answer = self.shell(serial, what, script, input)?;
         let text = String::from_utf8_lossy(&answer.stdout).into_owned();
         if answer.code != 0 {
@@ -152,7 +146,7 @@ impl Adb {
         Ok(text)
     }
 
-    pub(super) fn server_listens(&self) -> bool {
+    pub(crate) fn server_listens(&self) -> bool {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         TcpStream::connect_timeout(&address, self.patience.call).is_ok()
     }

@@ -29,8 +29,8 @@ const RUNS: &str = ".run";
 const LOGS: &str = ".logs";
 
 /// How a program fares, as [`state`] tells it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
     Never,
     Running,
     /// As a shell counts them: 128 and more are signals.
@@ -40,12 +40,12 @@ pub(super) enum Told {
 }
 
 /// A word that the shell takes as it is.
-pub(super) fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Starts a program and says so; the status is 3 where it is not installed, and 4 where it runs.
-pub(super) fn start(folder: &str, launch: &Launch) -> String {
+pub fn start(folder: &str, launch: &Launch) -> String {
     let program = quoted(&launch.program);
     let environment: String =
         launch.environment.iter().map(|(key, value)| format!("{key}={} ", quoted(value))).collect();
@@ -78,7 +78,7 @@ done",
 }
 
 /// Prints what [`told`] reads.
-pub(super) fn state(folder: &str, program: &str) -> String {
+pub fn state(folder: &str, program: &str) -> String {
     let pid = quoted(&format!("{RUNS}/{program}.pid"));
     let exit = quoted(&format!("{RUNS}/{program}.exit"));
     format!(
@@ -89,7 +89,7 @@ if alive {pid}; then echo running; elif [ -f {exit} ]; then echo exit $(cat {exi
     )
 }
 
-pub(super) fn told(said: &str) -> Option<Told> {
+pub fn told(said: &str) -> Option<Told> {
     match said.split_whitespace().collect::<Vec<_>>().as_slice() {
         ["never"] => Some(Told::Never),
         ["running"] => Some(Told::Running),
@@ -100,16 +100,16 @@ pub(super) fn told(said: &str) -> Option<Told> {
 }
 
 /// Kills a program, and waits until it is gone.
-pub(super) fn kill(folder: &str, program: &str) -> String {
+pub fn kill(folder: &str, program: &str) -> String {
     format!("{WORDS}\ncd {} && end {}", quoted(folder), quoted(&format!("{RUNS}/{program}.pid")))
 }
 
 /// Kills every program of the devices' folders that the pattern `folders` names.
-pub(super) fn kill_all(folders: &str) -> String {
+pub fn kill_all(folders: &str) -> String {
     format!("{WORDS}\nleft=0\nfor file in {folders}/{RUNS}/*.pid; do end \"$file\" || left=1; done\n[ $left = 0 ]")
 }
 
-pub(super) fn log(folder: &str, program: &str) -> String {
+pub fn log(folder: &str, program: &str) -> String {
     format!("cat {}", quoted(&format!("{folder}/{LOGS}/{program}.log")))
 }
 
