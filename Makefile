@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build cheap-phones check check-android check-chart check-workflows clippy crds day demo docs docs-fields e2e-android fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-phones test-swiftshader
+.PHONY: android apk bench bench-hub bench-lab bench-peers bench-peers-avx2 bloom build cheap-phones check check-android check-chart check-workflows clippy crds day demo docs docs-fields e2e-android fmt fuzz help phones phones-down setup setup-tests test test-android test-android-arm test-app test-arm test-cheap-phones test-phones test-swiftshader
 
 # Where set-up keeps what it fetches; the tests look there as well.
 CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -109,6 +109,9 @@ e2e-android: setup-tests ## rings over adb, as root: on the devices of POLYPHONY
 
 cheap-phones: ## start four cheap phones for adb, as root; `scripts/cheap-phones.sh down` ends them
 	@scripts/cheap-phones.sh up 4
+
+test-cheap-phones: ## are cheap phones what they are said to be? who they are, who reaches them, what is left of them; as root; half a minute
+	@scripts/test-cheap-phones.sh
 
 check-android: ## would Android 7.0 and later load what `make android` built?
 	@scripts/check-android.sh

@@ -24,7 +24,7 @@ readonly DATA=512M
 readonly MOST=8
 # What two at once on one busy core stay far below.
 readonly BOOT_SECONDS=180
-readonly PACKAGES=(adb clang-19 lld-19 cpio e2fsprogs kmod make gcc-12-aarch64-linux-gnu)
+readonly PACKAGES=(adb clang-19 lld-19 cpio e2fsprogs kmod make xz-utils gcc-12-aarch64-linux-gnu)
 # Beside what these depend on.
 readonly MODULES=(virtio_pci virtio_net virtio_blk virtio-rng crc32c_generic ext4)
 # A phone on a cable, nearly full. The module shows voltage and current as they are here, in millionths: they make up 2 W.
@@ -35,15 +35,12 @@ state=$base/phones
 run=$state/run
 cache=${POLYPHONY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/polyphony}/phones
 first_port=${POLYPHONY_PHONES_PORT:-16550}
-adb=${ADB:-adb}
-server_port=${ANDROID_ADB_SERVER_PORT:-5037}
+# shellcheck source-path=SCRIPTDIR source=adb-server.sh
+source scripts/adb-server.sh
 
 say() { printf 'phones: %s\n' "$1" >&2; }
 fail() { say "$1"; exit 1; }
 skip() { printf 'skipped: phones need %s\n' "$1"; exit 0; }
-
-# ask_adb SECONDS ARGUMENT…: with an end. A server that it starts keeps nothing of this script's open.
-ask_adb() { timeout "$1" "$adb" "${@:2}" 9>&- 2>/dev/null; }
 
 # === What is made once ===
 
@@ -220,16 +217,6 @@ stop_phone() {
     rm -f -- "$run/$1/pid"
 }
 
-# === The adb server ===
-
-server_runs() { (exec 3<>"/dev/tcp/127.0.0.1/$server_port") 2>/dev/null; }
-
-start_server() {
-    server_runs && return
-    ask_adb 20 start-server >/dev/null || fail 'the adb server does not start'
-    printf '%s\n' "$server_port" >>"$run/servers"
-}
-
 # === Words ===
 
 take_turn() {
@@ -238,18 +225,16 @@ take_turn() {
     flock -w "$((2 * BOOT_SECONDS))" 9 || fail 'another of these runs, and does not end'
 }
 
+start_adb() { start_server "$run/servers" || fail 'the adb server does not start'; }
+
 down() {
-    local number port
+    local number
     for number in $(numbers); do
         stop_phone "$number"
         if [[ -f $run/$number/port ]] && server_runs; then ask_adb 10 disconnect "$(serial_of "$number")" >/dev/null || true; fi
         rm -rf -- "${run:?}/$number"
     done
-    [[ -f $run/servers ]] || return 0
-    while read -r port; do
-        ANDROID_ADB_SERVER_PORT=$port ask_adb 10 kill-server >/dev/null </dev/null || true
-    done < <(sort -u "$run/servers")
-    rm -f -- "$run/servers"
+    end_servers "$run/servers"
 }
 
 status() {
@@ -277,7 +262,7 @@ case ${1:-} in
         [[ $n =~ ^[0-9]+$ ]] && ((n >= 1 && n <= MOST)) || fail "up [N]: 1 to $MOST phones"
         take_turn
         make_all
-        start_server
+        start_adb
         started=()
         # What was begun here and does not come up is not left behind.
         trap 'for number in "${started[@]}"; do stop_phone "$number"; done' EXIT
@@ -307,6 +292,7 @@ case ${1:-} in
         number=$(number_of "${2:-}")
         machine_of "$number" >/dev/null && fail "$2 runs already"
         make_all
+        start_adb
         start_phone "$number"
         await_phone "$number" $((SECONDS + BOOT_SECONDS))
         ;;

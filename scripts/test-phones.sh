@@ -10,41 +10,24 @@ readonly ONE=127.0.0.1:$POLYPHONY_PHONES_PORT
 readonly TWO=127.0.0.1:$((POLYPHONY_PHONES_PORT + 1))
 readonly LOCAL=/data/local/tmp
 adb=${ADB:-adb}
-agent=$(realpath -m "${CARGO_TARGET_DIR:-target}")/android/arm64-v8a/polyphony-agent
+base=$(realpath -m "${CARGO_TARGET_DIR:-target}")/android
+agent=$base/arm64-v8a/polyphony-agent
+run=$base/phones/run
 
 [[ $(scripts/phones.sh status | wc -l) == 1 ]] || { echo 'test-phones: phones of this folder run already: `make phones-down` ends them' >&2; exit 1; }
 scratch=$(mktemp -d)
 trap 'scripts/phones.sh down; rm -rf -- "$scratch"' EXIT
+# shellcheck source-path=SCRIPTDIR source=expect.sh
+source scripts/expect.sh
 
-n_passed=0
-n_failed=0
-# is WHAT EXPECTED COMMAND…: it prints that, and ends well.
-is() {
-    local what=$1 expected=$2 found status=0
-    shift 2
-    found=$("$@" 2>"$scratch/said") || status=$?
-    if [[ $found == "$expected" && $status == 0 ]]; then
-        printf 'ok: %s\n' "$what"
-        ((++n_passed))
-    else
-        printf 'FAILED: %s: `%s` and status %s, `%s` expected\n' "$what" "$found" "$status" "$expected"
-        sed 's/^/    /' "$scratch/said"
-        ((++n_failed))
-    fi
-}
 on() { timeout 60 "$adb" -s "$1" shell "$2"; }
-status_of() {
-    local status=0
-    "$@" >/dev/null 2>&1 || status=$?
-    echo "$status"
-}
 pushed_sum() { timeout 120 "$adb" -s "$1" push "$2" "$LOCAL/blob" >/dev/null && on "$1" "sha256sum <$LOCAL/blob"; }
 why_not_pushed() { { timeout 120 "$adb" -s "$1" push "$2" "$LOCAL/blob" 2>&1 || true; } | grep -c 'No space left on device'; }
 pulled_sum() { timeout 120 "$adb" -s "$1" pull "$LOCAL/blob" "$scratch/pulled" >/dev/null && sha256sum <"$scratch/pulled"; }
 version_in() { timeout 120 "$adb" -s "$1" push "$2" "$LOCAL/" >/dev/null && on "$1" "$LOCAL/polyphony-agent --version"; }
 # lines_of_status PATTERN: how many rows of the table it is found in.
 lines_of_status() { scripts/phones.sh status | tail -n +2 | grep -cE "$1" || true; }
-listening() { ss -Hltn | grep -E "127.0.0.1:(${ONE#*:}|${TWO#*:}|$ANDROID_ADB_SERVER_PORT) " || true; }
+are_listening() { listening "${ONE#*:}" "${TWO#*:}" "$ANDROID_ADB_SERVER_PORT"; }
 # Waits until it answers, and is another boot than BOOT.
 is_back() {
     local serial=$1 boot=$2 now
@@ -61,6 +44,7 @@ serials=$(scripts/phones.sh up 2)
 [[ $serials != skipped:* ]] || { printf '%s\n' "$serials"; exit 0; }
 scripts/phones.sh status
 is 'two are up' "$ONE"$'\n'"$TWO" echo "$serials"
+is 'they and their server listen' "${ONE#*:}"$'\n'"${TWO#*:}"$'\n'"$ANDROID_ADB_SERVER_PORT" are_listening
 is 'each has a name of its own' 'emulated-1 emulated-2' echo "$(on "$ONE" 'getprop ro.serialno') $(on "$TWO" 'getprop ro.serialno')"
 is 'it says its ABI' arm64-v8a on "$ONE" 'getprop ro.product.cpu.abi'
 is 'its processor has dot products of bytes' asimddp on "$ONE" 'grep -ow -m 1 asimddp /proc/cpuinfo'
@@ -103,14 +87,20 @@ is 'that is shown' 1 lines_of_status "^$TWO +ended"
 is 'and nobody answers' 1 status_of on "$TWO" true
 is 'it starts again' 0 status_of scripts/phones.sh start "$TWO"
 is 'with what it had' kept on "$TWO" "cat $LOCAL/file"
-kill -KILL "$(cat "${agent%/arm64-v8a/*}/phones/run/2/pid")"
+is 'who is nobody cannot be killed' 1 status_of scripts/phones.sh kill 127.0.0.1:1
+"$adb" kill-server >/dev/null 2>&1 || true
+# As if that had been another's.
+rm -- "$run/servers"
+scripts/phones.sh kill "$TWO"
+is 'one that starts without a server has one' 0 status_of scripts/phones.sh start "$TWO"
+is 'and it is known whose that is' "$ANDROID_ADB_SERVER_PORT" cat "$run/servers"
+kill -KILL "$(cat "$run/2/pid")"
 "$adb" kill-server >/dev/null 2>&1 || true
 is 'what was lost comes up again' "$serials" scripts/phones.sh up 2
 is 'with what it had, too' kept on "$TWO" "cat $LOCAL/file"
 
 is 'they are ended' 0 status_of scripts/phones.sh down
 is 'none is left' 0 lines_of_status .
-is 'nobody listens' '' listening
+is 'nobody listens' '' are_listening
 is 'to end none is no fault' 0 status_of scripts/phones.sh down
-printf 'test-phones: emulated phones, not Android\n%d passed, %d failed\n' "$n_passed" "$n_failed"
-((n_failed == 0))
+told 'test-phones: emulated phones, not Android'

@@ -1,19 +1,15 @@
 #!/usr/bin/env bash
-# The first process of a cheap phone: makes its root of an image that nobody can write to, and becomes adbd's parent. keeper.sh starts it.
+# The first process of a cheap phone: makes its root of an image that nobody can write to, lets go of this machine's and of what it may do, and becomes
+# adbd's parent. keeper.sh reads it to a shell that is root in namespaces of its own, and nobody outside.
 #
-#   boot.sh IMAGE SERIAL
+#   boot.sh ROOT SERIAL
 set -euo pipefail
-image=$1 serial=$2
+root=$1 serial=$2
 
-mount --make-rprivate /
-mount --rbind "$image" "$image"
-mount -o remount,bind,ro "$image"
-cd "$image"
+# What is mounted there already comes along, and stays as it is: it is not this user's.
+mount --rbind "$root" "$root"
+cd "$root"
 mount -t proc proc proc
-# The machine's own switches are not the phone's to turn.
-mount -o bind,ro proc/sys proc/sys
-[[ ! -e proc/sysrq-trigger ]] || mount --bind /dev/null proc/sysrq-trigger
-mount -t sysfs -o ro sys sys
 mount -t tmpfs -o mode=755 dev dev
 for node in null zero full random urandom tty; do
     : >"dev/$node"
@@ -25,4 +21,11 @@ ln -s pts/ptmx dev/ptmx
 mount -t tmpfs -o size=1m run run
 printf '%s\n' "$serial" >run/serial
 pivot_root . mnt
-exec /usr/bin/env -i PATH=/system/bin:/usr/bin HOME=/data/local/tmp TMPDIR=/data/local/tmp ADBD_PORT=5555 /system/bin/first
+cd /
+export PATH=/system/bin:/usr/bin
+hash -r
+umount -l /mnt
+# The one thing that is left to do beyond a user's: to restart these namespaces.
+exec /usr/bin/env -i PATH="$PATH" HOME=/data/local/tmp TMPDIR=/data/local/tmp ADBD_PORT=5555 \
+    /usr/bin/setpriv --bounding-set=-all,+sys_boot --inh-caps=-all --no-new-privs --seccomp-filter /system/etc/no-vsock \
+    /system/bin/first </dev/null
