@@ -16,6 +16,8 @@ pub struct Lender<K> {
 const MOST_BYTES: u64 = 256 << 20;
 /// So many wait for who asks next, of all kinds; the one that has waited longest goes.
 const MOST_IDLE: usize = 16;
+/// Nor is any where the whole program holds so many: SwiftShader keeps hundreds of megabytes of what an engine has compiled, until that is dropped.
+const MOST_RESIDENT_BYTES: u64 = 3 << 30;
 
 // === impl Lender ===
 
@@ -55,11 +57,22 @@ impl<K: Copy + PartialEq + Send> Lender<K> {
 
     fn give_back(&self, kind: K, engine: Box<dyn Engine>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if resident_bytes() > MOST_RESIDENT_BYTES {
+            idle.clear();
+            return;
+        }
         if idle.len() == MOST_IDLE {
             idle.remove(0);
         }
         idle.push((kind, engine));
     }
+}
+
+/// What this program has in memory now; nothing where there is no `/proc`.
+fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    // In pages, the second of them.
+    text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).map_or(0, |pages: u64| pages * 4096)
 }
 
 /// An engine that goes back when it is dropped.

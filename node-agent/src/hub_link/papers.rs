@@ -61,26 +61,34 @@ impl HubPapers {
         Ok(())
     }
 
-    /// What was refused may be mended: papers that have run out are renewed, and who is not known any more shows its token. Whether that
-    /// was done.
+    /// What was refused may be mended: papers that have run out are renewed, and who is not known any more, with papers that run or have run out,
+    /// shows its token. Whether that was done.
     ///
     /// # Errors
     /// When it was tried and failed.
     pub(super) async fn mend(&mut self, wire: &Wire, address: &str, remedy: Remedy) -> Result<bool, LinkError> {
         let (papers, time) = match (remedy, &self.enrolment) {
-            (Remedy::Renew, _) => {
-                let mut link = wire.dial(address, &self.hub(), DIAL).await?;
-                enrolment::renew(&mut link, self.identity.key()).await?
-            }
-            (Remedy::Enrol, Some(enrolment)) => {
-                let joining = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
-                let name = self.credentials.own().name.name;
-                enrolment.run(&joining, address, &name, self.identity.key()).await?
-            }
+            (Remedy::Renew, None) => self.renewed(wire, address).await?,
+            (Remedy::Renew, Some(enrolment)) => match self.renewed(wire, address).await {
+                Err(LinkError::Refused(_)) => self.enrolled(enrolment, address).await?,
+                renewed => renewed?,
+            },
+            (Remedy::Enrol, Some(enrolment)) => self.enrolled(enrolment, address).await?,
             (Remedy::Enrol, None) | (Remedy::Person, _) => return Ok(false),
         };
         self.keep(papers, time)?;
         Ok(true)
+    }
+
+    async fn renewed(&self, wire: &Wire, address: &str) -> Result<(Papers, u64), LinkError> {
+        let mut link = wire.dial(address, &self.hub(), DIAL).await?;
+        enrolment::renew(&mut link, self.identity.key()).await
+    }
+
+    async fn enrolled(&self, enrolment: &Enrolment, address: &str) -> Result<(Papers, u64), LinkError> {
+        let joining = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
+        let name = self.credentials.own().name.name;
+        enrolment.run(&joining, address, &name, self.identity.key()).await
     }
 
     pub(super) fn renewals(&self) -> Renewals {
