@@ -103,7 +103,7 @@ impl Adb {
     ///
     /// # Errors
     /// The verdict, when it fails or is not done by the deadline.
-    pub(super) fn call(&self, serial: &str, words: &[&str], deadline: Duration) -> Result<String, AdbError> {
+    pub fn call(&self, serial: &str, words: &[&str], deadline: Duration) -> Result<String, AdbError> {
         let what = format!("adb {}", words.first().copied().unwrap_or_default());
         let said = self.say(serial, words, &what, None, deadline)?;
         let stdout = String::from_utf8_lossy(&said.stdout).into_owned();
