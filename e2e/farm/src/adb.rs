@@ -25,12 +25,13 @@ use polyphony_journal::tell;
 use crate::programs::check_name;
 use crate::{Device, Farm, FarmError, Shape, Wish};
 
-use claim::Claim;
+use claim::{Claim, Holder};
 pub use client::{Adb, Patience};
 pub use device::AdbDevice;
+use listing::is_of_network;
 pub use listing::{Choice, Listed, Standing, Traits};
-use script::quoted;
 pub use verdict::AdbError;
+use verdict::judge;
 
 const KIND: &str = "adb";
 /// Everything of a farm's on a device. A shell may write there, and run what it has written. Not where the guide has people put their agent's folder:
@@ -38,11 +39,15 @@ const KIND: &str = "adb";
 pub const BASE: &str = "/data/local/tmp/polyphony-farm";
 /// Says whose it is: [`Claim`].
 const OWNER: &str = ".owner";
+/// What is said of a claim that fails.
+const CLAIM: &str = "write whose it is";
 const STORE: &str = ".store";
 /// Ports that were led from the device to this machine, and from this machine to the device: for who cleans up after a crash.
 const REVERSES: &str = ".reverses";
 const FORWARDS: &str = ".forwards";
 const POLL: Duration = Duration::from_millis(200);
+/// How often somebody else may be faster with a device that nobody has.
+const N_CLAIMS: usize = 5;
 
 /// Lends the devices of an adb server that fit its choice.
 pub struct AdbFarm {
@@ -54,9 +59,19 @@ struct Lab {
     adb: Adb,
     choice: Choice,
     claim: Claim,
-    /// By serial, every device that was ever taken: the name that it is taken by, if it is.
-    devices: Mutex<BTreeMap<String, Option<String>>>,
+    /// By serial, every device that was ever claimed.
+    devices: Mutex<BTreeMap<String, Hold>>,
     pushed_bytes: AtomicU64,
+}
+
+/// How a farm has a device.
+#[derive(Clone, Debug, PartialEq)]
+enum Hold {
+    /// It says that it is ours, and may hold what others have left.
+    Claimed,
+    Free,
+    /// By this name.
+    Taken(String),
 }
 
 // === impl AdbFarm ===
@@ -81,7 +96,7 @@ impl AdbFarm {
         let name = wish.name.clone();
         check_name(&name)?;
         refuse_limits(&name, &wish.shape)?;
-        if self.lab.devices().values().flatten().any(|taken| *taken == name) {
+        if self.lab.devices().values().any(|hold| *hold == Hold::Taken(name.clone())) {
             return Err(FarmError::Taken { kind: KIND, device: name });
         }
         self.lab.take(&name).map_err(|source| FarmError::Adb { device: name, source })
@@ -114,7 +129,7 @@ fn refuse_limits(device: &str, shape: &Shape) -> Result<(), FarmError> {
 // === impl Lab ===
 
 impl Lab {
-    fn devices(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<String, Hold>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,7 +137,7 @@ impl Lab {
     fn take(self: &Arc<Self>, name: &str) -> Result<AdbDevice, AdbError> {
         let mut reasons = Vec::new();
         // A server that was started anew knows none of a network. Whether it comes is seen from the list.
-        let is_taken = |serial: &String| matches!(self.devices().get(serial), Some(Some(_)));
+        let is_taken = |serial: &String| matches!(self.devices().get(serial), Some(Hold::Taken(_)));
         let away = |serial: &&String| serial.parse::<SocketAddr>().is_ok() && !is_taken(serial);
         for serial in self.choice.serials.iter().filter(away) {
             let _ = self.look(serial);
@@ -147,7 +162,7 @@ impl Lab {
 
     fn try_take(self: &Arc<Self>, name: &str, listed: &Listed) -> Result<AdbDevice, Objection> {
         let serial = listed.serial.clone();
-        if let Some(Some(taken)) = self.devices().get(&serial) {
+        if let Some(Hold::Taken(taken)) = self.devices().get(&serial) {
             return Err(Objection::Unfit(format!("it is taken as {taken}")));
         }
         listed.standing.check()?;
@@ -156,32 +171,47 @@ impl Lab {
             return Err(Objection::Unfit(objection));
         }
         self.claim(&serial)?;
-        self.devices().insert(serial.clone(), Some(name.to_owned()));
+        self.devices().insert(serial.clone(), Hold::Taken(name.to_owned()));
         Ok(AdbDevice::new(name, serial, traits, Arc::clone(self))?)
     }
 
-    /// Writes on the device whose it is, after what a crashed run left there is gone.
+    /// Has the device for this farm: writes on it whose it is, and then removes what a crashed run has left there.
     fn claim(&self, serial: &str) -> Result<(), AdbError> {
-        let claimed = self.claimed(serial)?;
-        if claimed.as_ref() == Some(&self.claim) {
-            return Ok(());
+        let mut tried = 0;
+        loop {
+            let found = self.claimed(serial)?;
+            match Claim::parse(&found) {
+                Some(claim) if claim == self.claim => break,
+                Some(claim) => match claim.holder(is_of_network(serial)) {
+                    Some(Holder::Process(pid)) => return Err(AdbError::InUse { pid }),
+                    Some(Holder::Machine(machine)) => return Err(AdbError::InUseElsewhere { machine, folder: BASE }),
+                    None => {}
+                },
+                None => {}
+            }
+            // From here on it is cleared, and at the end given free.
+            self.devices().insert(serial.to_owned(), Hold::Claimed);
+            let script = script::claim(&found, &self.claim.line());
+            tried += 1;
+            match self.adb.shell(serial, CLAIM, &script, None)? {
+                answer if answer.code == 0 => break,
+                answer if answer.code == script::ANOTHERS && tried < N_CLAIMS => {}
+                answer => return Err(judge(CLAIM, serial, &answer.stderr)),
+            }
         }
-        if let Some(pid) = claimed.as_ref().and_then(Claim::holder) {
-            return Err(AdbError::InUse { pid });
+        let is_cleared = matches!(self.devices().get(serial), Some(Hold::Free | Hold::Taken(_)));
+        if !is_cleared {
+            self.clear(serial)?;
         }
-        self.clear(serial)?;
-        // Of two that come at once, one writes.
-        let line = quoted(&self.claim.line());
-        let script = format!("mkdir -p {BASE}/{STORE} && set -C && echo {line} >{BASE}/{OWNER}");
-        self.adb.ask(serial, "write whose it is", &script, None).map(drop)
+        Ok(())
     }
 
-    fn claimed(&self, serial: &str) -> Result<Option<Claim>, AdbError> {
-        let script = format!("cat {BASE}/{OWNER} 2>/dev/null; true");
-        Ok(Claim::parse(&self.adb.ask(serial, "see whose it is", &script, None)?))
+    /// What is written where claims are.
+    fn claimed(&self, serial: &str) -> Result<String, AdbError> {
+        Ok(self.adb.ask(serial, "see whose it is", &script::claimed(), None)?.trim_end().to_owned())
     }
 
-    /// Ends and removes all of ours on a device, whoever left it.
+    /// Ends and removes all of ours on a device, whoever left it, but not the claim.
     fn clear(&self, serial: &str) -> Result<(), AdbError> {
         let script = format!(
             "cd {BASE} 2>/dev/null || exit 0; cat {REVERSES} 2>/dev/null; echo /; cat {FORWARDS} 2>/dev/null; true"
@@ -202,9 +232,20 @@ impl Lab {
                 self.adb.call(serial, &["forward", "--remove", way], patience)?;
             }
         }
-        let script =
-            format!("{}\nstatus=$?\nrm -rf {BASE} || exit 1\n[ $status = 0 ]", script::kill_all(&format!("{BASE}/*")));
-        self.adb.ask(serial, "end and remove what is left", &script, None).map(drop)
+        self.adb.ask(serial, "end and remove what is left", &script::clear(), None).map(drop)
+    }
+
+    /// Nothing of ours is on the device after that, unless somebody else has it, or it has forgotten everything.
+    fn release(&self, serial: &str) -> Result<(), AdbError> {
+        if Claim::parse(&self.claimed(serial)?).as_ref() != Some(&self.claim) {
+            return Ok(());
+        }
+        self.clear(serial)?;
+        let what = "give it free";
+        match self.adb.shell(serial, what, &script::release(&self.claim.line()), None)? {
+            answer if answer.code == 0 || answer.code == script::ANOTHERS => Ok(()),
+            answer => Err(judge(what, serial, &answer.stderr)),
+        }
     }
 
     /// Waits until a device takes commands, and asks adb to connect it anew where it is one of a network.
@@ -249,12 +290,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for serial in self.devices().keys() {
-            let cleared = self.claimed(serial).and_then(|claimed| match claimed {
-                Some(claimed) if claimed == self.claim => self.clear(serial),
-                // It was taken by another machine meanwhile, or has forgotten everything.
-                _ => Ok(()),
-            });
-            if let Err(error) = cleared {
+            if let Err(error) = self.release(serial) {
                 tell!("{serial}: {BASE} was left behind: {error}");
             }
         }
