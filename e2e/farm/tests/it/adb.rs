@@ -291,7 +291,7 @@ fn a_partition_that_is_full_is_told_whatever_comes() {
     let free: Vec<u64> =
         shell(serial, "stat -f -c '%a %S' /data").split(' ').map(|word| word.parse().unwrap()).collect();
     if free[0] * free[1] > FILLED {
-        return left_out(format!("{serial} has more free than is filled, {} MiB", free[0] * free[1] >> 20));
+        return left_out(format!("{serial} has more free than is filled, {} MiB", (free[0] * free[1]) >> 20));
     }
     let here = tempfile::tempdir().unwrap();
     let mut farm = farm_of(Adb::from_environment(), &serials[..1]);

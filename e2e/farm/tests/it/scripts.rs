@@ -74,7 +74,8 @@ fn a_hosted_run_with_nothing_to_run_on_fails() {
 fn an_agent_of_old_sources_is_not_taken_for_one_of_these() {
     let here = tempfile::tempdir().unwrap();
     let agent = here.path().join("x86_64/polyphony-agent");
-    let ask = format!("source scripts/android-agent.sh; require_agent test {} x86_64; echo taken", here.path().display());
+    let ask =
+        format!("source scripts/android-agent.sh; require_agent test {} x86_64; echo taken", here.path().display());
     let asked = || run(here.path(), "", &["-c", &ask], &[]);
     assert!(stderr(&asked()).contains("not built for x86_64"), "{:?}", asked());
     fs::create_dir(agent.parent().unwrap()).unwrap();

@@ -1,11 +1,11 @@
 //! A stand-in for the program adb: a script that says what the real one says in states that are hard to provoke. Needs no device.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use polyphony_farm::adb::{Adb, AdbError, Choice, Patience, Standing};
 use polyphony_farm::{AdbFarm, Device, FarmError, Wish};
@@ -136,7 +136,13 @@ fn a_server_that_goes_in_mid_call_is_the_verdict_whatever_adb_says() {
     let traits = std::thread::spawn(move || adb.traits("A"));
     // The call has begun once its script waits; that it found a server is what the listener has taken.
     server.accept().unwrap();
+    let address = server.local_addr().unwrap();
     drop(server);
+    // What another test is just starting holds it open until it runs.
+    let began = Instant::now();
+    while TcpStream::connect(address).is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(20), "the listener does not go");
+    }
     std::fs::write(&gone, "").unwrap();
     let error = traits.join().unwrap().unwrap_err();
     assert!(matches!(error, AdbError::ServerLost { .. }), "{error}");
