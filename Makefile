@@ -49,6 +49,7 @@ bench-hub: setup build ## what the door costs: sealed hops, ways over the hub, a
 
 bench-peers: setup-tests build ## decode beside llama.cpp, which it builds first (15 minutes, once), as ratios, and as root three phones beside its RPC; BENCH_QUICK=1 is short
 	scripts/peers.sh
+	cargo build --workspace --example matvec_speed
 	cargo run --example random_model -- llama $(RANDOM_LLAMA) 8 1024 16 1024
 	cargo bench --workspace --bench peers --profile dev
 

@@ -12,7 +12,8 @@ readonly PAGE=16384
 readonly PERMISSIONS="ACCESS_NETWORK_STATE CAMERA CHANGE_WIFI_MULTICAST_STATE FOREGROUND_SERVICE FOREGROUND_SERVICE_SPECIAL_USE INTERNET
     POST_NOTIFICATIONS RECEIVE_BOOT_COMPLETED REQUEST_IGNORE_BATTERY_OPTIMIZATIONS WAKE_LOCK"
 # What the library has to have under these names and of these types: Java's arguments in brackets, then its result.
-readonly NATIVE='readCode ([BII)Ljava/lang/String;
+readonly NATIVE='linkFault (Ljava/lang/String;)Ljava/lang/String;
+readCode ([BII)Ljava/lang/String;
 start (Ljava/lang/String;Ljava/lang/String;Ljava/lang/String;)Ljava/lang/String;
 status ()Ljava/lang/String;
 stop (Z)V

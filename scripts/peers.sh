@@ -63,6 +63,21 @@ build() {
     ninja -C "$folder" $programs >>"$peers/log" || die "it does not build: see $peers/log"
 }
 
+# Beside the build for Vulkan its own measure of one operation, where a product is timed for a hundredth of the work: on a driver made of
+# software the original takes minutes for each. Unoptimised, for what is timed are the build's libraries.
+build_few_runs() {
+    local folder=$peers/build-vulkan source=$SOURCE/vendor/llama.cpp
+    [[ ! -x $folder/bin/few-runs-backend-ops ]] || return 0
+    fetch
+    sed 's/target_flops_gpu = 100ULL \*/target_flops_gpu = 1ULL */' "$source/tests/test-backend-ops.cpp" >"$folder/few-runs-backend-ops.cpp"
+    ! cmp -s "$source/tests/test-backend-ops.cpp" "$folder/few-runs-backend-ops.cpp" || die "test-backend-ops.cpp has changed: see what it runs now"
+    ninja -C "$folder" llama-common >>"$peers/log" || die "it does not build: see $peers/log"
+    c++ -std=c++17 -O0 "$folder/few-runs-backend-ops.cpp" -o "$folder/bin/few-runs-backend-ops" \
+        -I"$source/include" -I"$source/ggml/include" -I"$source/ggml/src" -I"$source/common" -I"$source/vendor" \
+        -L"$folder/bin" -Wl,-rpath,'$ORIGIN' -lllama-common -lllama -lggml -lggml-base -lggml-cpu -lggml-vulkan -lpthread >>"$peers/log" 2>&1 ||
+        die "it does not build: see $peers/log"
+}
+
 build build "llama-bench llama-batched-bench llama-quantize ggml-rpc-server" -DGGML_NATIVE=ON -DGGML_RPC=ON
 for kind in "$@"; do
     case $kind in
@@ -76,6 +91,7 @@ for kind in "$@"; do
             library=$(find /usr/lib -name 'libvulkan.so*' -print -quit)
             build build-vulkan llama-bench -DGGML_NATIVE=ON -DGGML_VULKAN=ON "-DVulkan_INCLUDE_DIR=$headers/include" \
                 "-DVulkan_LIBRARY=$library" "-DSPIRV-Headers_DIR=$spirv"
+            build_few_runs
             ;;
         *) die "$kind is none of avx2 and vulkan" ;;
     esac

@@ -24,6 +24,8 @@ final class AgentConsole {
         switch (words[0]) {
             case "start":
                 return Agent.start(words[1], words[2], words[3].equals("-") ? null : words[3]);
+            case "fault":
+                return Agent.linkFault(words[1]);
             case "stop":
                 Agent.stop(Boolean.parseBoolean(words[1]));
                 return "stopped";

@@ -4,6 +4,7 @@
 //! the program and never holds it up, which `println!`, `eprintln!` and the usual writers of logs all may.
 
 mod keeping;
+mod panics;
 mod writer;
 
 use std::fmt;
@@ -24,9 +25,11 @@ pub fn begin(filter: &str, file: Option<&Path>) {
     begin_with(filter, file, true);
 }
 
-/// The same in a file, of a part of a program that is another's, such as an app: stdout and stderr stay what they are.
+/// The same in a file, of a part of a program that is another's, such as an app: stdout and stderr stay what they are, so that panics are
+/// written to the journal besides.
 pub fn begin_within(filter: &str, file: &Path) {
     begin_with(filter, Some(file), false);
+    panics::keep();
 }
 
 fn begin_with(filter: &str, file: Option<&Path>, takes_stdio: bool) {

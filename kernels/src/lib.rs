@@ -14,7 +14,6 @@ pub mod engine;
 mod file_bytes;
 pub mod known_answers;
 pub mod kv_type;
-pub mod lending;
 pub mod mixed;
 pub mod numerics;
 pub mod ops;

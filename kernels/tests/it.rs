@@ -11,6 +11,7 @@ mod it {
     pub mod int8;
     pub mod known_answers;
     pub mod kv_types;
+    pub mod lending;
     pub mod mixed;
     pub mod orders;
     pub mod random;

@@ -14,7 +14,7 @@ use polyphony_protocol::version;
 use polyphony_wire::{Bounds, Security, Uncounted, Wire};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::acquaintance::Acquaintance;
@@ -32,6 +32,7 @@ use crate::identity::Identity;
 use crate::meter;
 use crate::metrics::{self, Labels, Metrics};
 use crate::neighbours;
+use crate::offer::Offer;
 use crate::platform;
 use crate::policy::{Limits, Policy};
 use crate::relay::{Answering, Relay};
@@ -54,8 +55,8 @@ pub struct Terms {
     pub shutdown: CancellationToken,
     /// What a person gave to join with.
     pub enrolment: Option<Enrolment>,
-    /// Who waits for the first welcome of the host: without it the agent ends, for a person who can act on it is there.
-    pub first: Option<oneshot::Sender<()>>,
+    /// Whether a person waits for the first welcome of the host: without it the agent ends, for who can act on it is there.
+    pub is_awaited: bool,
     /// This program, where it can be started once more to measure the GPU apart.
     pub program: Option<PathBuf>,
     /// Where the agent keeps what it knows of itself.
@@ -73,7 +74,7 @@ impl Terms {
     /// Of an agent that nobody waits for and nobody tells anything.
     pub fn until(shutdown: CancellationToken) -> Self {
         let board = Arc::new(Board::default());
-        Self { shutdown, enrolment: None, first: None, program: None, board, told: None, between_phones: None }
+        Self { shutdown, enrolment: None, is_awaited: false, program: None, board, told: None, between_phones: None }
     }
 }
 
@@ -104,7 +105,7 @@ pub fn ended_by_signal() -> std::io::Result<CancellationToken> {
 ///
 /// [`LinkError`]: polyphony_wire::LinkError
 pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
-    let Terms { shutdown, enrolment, first, program, board, told, between_phones } = terms;
+    let Terms { shutdown, enrolment, is_awaited, program, board, told, between_phones } = terms;
     let _data_dir = DataDir::take(&flags.data_dir)?;
     let mut identity = Identity::open(&flags.data_dir)?;
     let ring_listener = bind_ring(&flags).await?;
@@ -130,7 +131,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
         tracing::info!(numerics = %speed.numerics, device = %speed.device, gflops = format!("{:.2}", speed.gflops), "measured");
     }
     let joining = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
-    let taking_part = enrolment::credentials(&mut identity, &flags, enrolment.as_ref(), &joining, first.is_some());
+    let taking_part = enrolment::credentials(&mut identity, &flags, enrolment.as_ref(), &joining, is_awaited, &board);
     let credentials = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         credentials = taking_part => credentials?,
@@ -154,23 +155,26 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
     };
     tracing::info!(phone = %flags.name, ring = %ring_address, metrics = %metrics_address, numerics = %chosen.names(), protocol = %version::CURRENT, device = %chosen.first().device, limit = MAX_FRAME_BYTES, "agent started");
     let memory = Budget::new(allocatable_bytes);
-    let sensors = Sensors { file: flags.sensors.clone(), told };
+    let (readings, sensed) = Sensors { file: flags.sensors.clone(), told }.watch(shutdown.clone()).await;
     let limits = Limits { min_battery_percent: flags.min_battery, max_temperature_celsius: flags.max_temperature };
     let steward = Steward {
-        sensors: sensors.clone(),
+        readings: readings.clone(),
         policy: Policy::new(limits),
         governor: Governor::new(flags.hold_temperature),
         board: board.clone(),
         duty: chosen.duty().clone(),
+        offer: Offer::new(allocatable_bytes),
+        memory: memory.clone(),
     };
-    let watched = tokio::spawn(steward.run(shutdown.clone()));
+    let watched = tokio::spawn(steward.run());
     let labels = Labels {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: chosen.first().name.to_owned(),
         device: chosen.first().device.clone(),
         speeds,
     };
-    let metrics = Arc::new(Metrics::new(labels, board.clone(), memory.clone(), sensors.clone(), chosen.duty().clone()));
+    let metrics =
+        Arc::new(Metrics::new(labels, board.clone(), memory.clone(), readings.clone(), chosen.duty().clone()));
     let security = Security::mutual(&credentials, Audience::Certified)?;
     let counted = |security| Wire::new(Bounds::default(), Arc::new(metrics.traffic.clone()), security);
     let ring_wire = counted(between_phones.unwrap_or_else(|| security.clone()));
@@ -185,7 +189,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
     let (host, known_host) = watch::channel(None);
     let context = Arc::new(Context {
         phone: flags.name.clone(),
-        memory,
+        memory: memory.clone(),
         chosen,
         cache,
         ordeals: Ordeals::open(&flags.data_dir),
@@ -210,7 +214,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
         shutdown.clone(),
     ));
     let measured = tokio::spawn(neighbours::measure(acquaintance, known_neighbours, board.clone(), shutdown.clone()));
-    let metered = tokio::spawn(meter::run(sensors.clone(), board.clone(), shutdown.clone()));
+    let metered = tokio::spawn(meter::run(readings.clone(), board.clone()));
     let scraped = tokio::spawn(metrics::serve(metrics_listener, metrics.clone(), shutdown.clone()));
     let assignments = Assignments::new(context.clone());
     let link = HubLink {
@@ -223,12 +227,13 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
         assignments,
         wire,
         outgoing,
-        sensors,
+        memory,
+        readings,
         metrics,
         neighbours,
         answering,
         host,
-        first,
+        is_awaited,
     };
     let ended = link.run(shutdown.clone()).await;
     shutdown.cancel();
@@ -237,6 +242,7 @@ pub async fn run(flags: Flags, terms: Terms) -> anyhow::Result<()> {
     measured.await?;
     metered.await?;
     scraped.await?;
+    sensed.await?;
     watched.await?;
     tracing::info!("agent stopped");
     Ok(ended?)

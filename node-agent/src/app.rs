@@ -4,7 +4,7 @@ mod code;
 mod status;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Terms;
 use crate::board::Board;
+use crate::hub_address::{self, HubAddressError};
 use crate::identity::has_papers;
 use crate::invocation::Request;
 use crate::join::membership::Membership;
@@ -29,6 +30,8 @@ pub use status::{State, Status};
 pub struct App {
     told: watch::Sender<Told>,
     agent: Mutex<Agent>,
+    /// Wakes whoever waits for the end of an agent that is ending.
+    ended: Condvar,
 }
 
 /// What there is of the agent.
@@ -36,28 +39,41 @@ pub struct App {
 enum Agent {
     #[default]
     None,
-    Running(Running),
-    /// Why, for people; empty where it was asked to.
-    Ended(String),
+    Running(Life, JoinHandle<String>),
+    /// It was asked to end, and has its data folder still. Who asked first holds its thread.
+    Ending(Life),
+    /// As it ended: by itself, or because it was asked to.
+    Ended(Status),
 }
 
-struct Running {
+/// One agent's, from its start to its end. The outcome of its thread is why it ended.
+#[derive(Clone)]
+struct Life {
     shutdown: CancellationToken,
     board: Arc<Board>,
     tempo: Tempo,
-    /// Its outcome is why it ended.
-    thread: JoinHandle<String>,
 }
 
 /// Why an agent does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Link(#[from] JoinLinkError),
+    Link(#[from] LinkFault),
     #[error("it runs already")]
     Runs,
+    #[error("it was asked to end, and has not ended yet: start it again in a moment")]
+    Ends,
     #[error("the system gives no thread: {0}")]
     Thread(std::io::Error),
+}
+
+/// Why nobody can join by a text.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkFault {
+    #[error(transparent)]
+    Link(#[from] JoinLinkError),
+    #[error(transparent)]
+    Hub(#[from] HubAddressError),
 }
 
 /// What an app says is not what it is to be.
@@ -83,11 +99,13 @@ impl App {
     /// [`StartError`].
     pub fn start(&self, data_dir: &Path, name: &str, link: Option<&str>) -> Result<(), StartError> {
         static JOURNAL: Once = Once::new();
-        let link: Option<JoinLink> = link.map(str::parse).transpose()?;
+        let link = link.map(read_link).transpose()?;
         let mut agent = self.lock();
         agent.settle();
-        if matches!(*agent, Agent::Running(_)) {
-            return Err(StartError::Runs);
+        match *agent {
+            Agent::None | Agent::Ended(_) => {}
+            Agent::Running(..) => return Err(StartError::Runs),
+            Agent::Ending(_) => return Err(StartError::Ends),
         }
         JOURNAL.call_once(|| polyphony_journal::begin_within("info", &data_dir.join(LOG_FILE)));
         let (shutdown, board) = (CancellationToken::new(), Arc::new(Board::default()));
@@ -95,45 +113,65 @@ impl App {
         let (request, patience) = request(data_dir.to_owned(), name, link);
         let life = move || live(request, patience, terms);
         let thread = std::thread::Builder::new().name("polyphony".into()).spawn(life).map_err(StartError::Thread)?;
-        *agent = Agent::Running(Running { shutdown, board, tempo: Tempo::default(), thread });
+        *agent = Agent::Running(Life { shutdown, board, tempo: Tempo::default() }, thread);
         Ok(())
     }
 
-    /// Ends the agent, and returns when it has ended. One that `leaves` has its host move away first what it holds, which takes some seconds.
+    /// Ends the agent, and returns when it has ended, whoever asked first. One that `leaves` has its host move away first what it holds, which takes
+    /// some seconds; who asks meanwhile and does not want it to leave cuts that short.
     pub fn stop(&self, leaves: bool) {
-        let board = match &*self.lock() {
-            Agent::Running(running) => running.board.clone(),
-            _ => return,
-        };
-        if leaves {
-            self.told.send_modify(|told| told.leaving = true);
-            self.wait_until_left(&board);
+        let mut agent = self.lock();
+        agent.settle();
+        match std::mem::take(&mut *agent) {
+            Agent::Running(life, thread) => {
+                *agent = Agent::Ending(life.clone());
+                // Who asks how it is meanwhile is not kept waiting.
+                drop(agent);
+                self.end(&life, thread, leaves);
+            }
+            Agent::Ending(life) => {
+                if !leaves {
+                    life.shutdown.cancel();
+                }
+                *agent = Agent::Ending(life);
+                let is_ending = |agent: &mut Agent| matches!(agent, Agent::Ending(_));
+                drop(self.ended.wait_while(agent, is_ending).unwrap_or_else(PoisonError::into_inner));
+            }
+            over => *agent = over,
         }
-        // Whoever asks meanwhile is not kept waiting.
-        let ended = std::mem::replace(&mut *self.lock(), Agent::Ended(String::new()));
-        if let Agent::Running(running) = ended {
-            running.shutdown.cancel();
-            // Of a thread that panicked nothing is left to wait for.
-            let _ = running.thread.join();
-        }
-        self.told.send_modify(|told| told.leaving = false);
     }
 
-    fn wait_until_left(&self, board: &Board) {
-        let begun = Instant::now();
-        while board.has_host() && !board.segments().is_empty() && begun.elapsed() < LEAVE_WITHIN {
-            std::thread::sleep(LOOK_EVERY);
+    /// Of an agent that is [`Agent::Ending`]: until then nothing begins in its data folder.
+    fn end(&self, life: &Life, thread: JoinHandle<String>, leaves: bool) {
+        if leaves {
+            self.told.send_modify(|told| told.leaving = true);
+            life.wait_until_left();
         }
+        life.shutdown.cancel();
+        // Of a thread that panicked nothing is left to wait for.
+        let _ = thread.join();
+        self.told.send_modify(|told| told.leaving = false);
+        *self.lock() = Agent::Ended(Status::stopped(""));
+        self.ended.notify_all();
     }
 
     /// Takes in what the app knows of the phone, the whole of it each time, whether the agent runs or not.
     ///
     /// # Errors
-    /// When it is not what [`Told`] is.
+    /// When it is no object of JSON.
     pub fn tell(&self, json: &str) -> Result<(), TellError> {
-        let told: Told = serde_json::from_str(json).map_err(TellError)?;
-        self.told.send_modify(|before| *before = Told { leaving: before.leaving, ..told });
-        Ok(())
+        let mut read = Ok(());
+        self.told.send_if_modified(|before| match Told::read(json, before) {
+            Ok(told) => {
+                *before = told;
+                true
+            }
+            Err(error) => {
+                read = Err(TellError(error));
+                false
+            }
+        });
+        read
     }
 
     /// How the agent is now.
@@ -142,12 +180,15 @@ impl App {
         agent.settle();
         match &mut *agent {
             Agent::None => Status::stopped(""),
-            Agent::Ended(why) => Status::stopped(why),
-            Agent::Running(running) => {
-                let told = self.told.borrow();
-                Status::of(&running.board, &mut running.tempo, told.battery().temperature_celsius, Instant::now())
-            }
+            Agent::Ended(status) => status.clone(),
+            Agent::Running(life, _) => self.status_of(life),
+            Agent::Ending(life) => Status { state: State::Ending, message: None, ..self.status_of(life) },
         }
+    }
+
+    fn status_of(&self, life: &mut Life) -> Status {
+        let celsius = self.told.borrow().battery().temperature_celsius;
+        Status::of(&life.board, &mut life.tempo, celsius, Instant::now())
     }
 
     fn lock(&self) -> MutexGuard<'_, Agent> {
@@ -161,16 +202,40 @@ impl App {
 impl Agent {
     /// One that has ended by itself has ended.
     fn settle(&mut self) {
-        if !matches!(self, Self::Running(running) if running.thread.is_finished()) {
+        if !matches!(self, Self::Running(_, thread) if thread.is_finished()) {
             return;
         }
-        if let Self::Running(running) = std::mem::take(self) {
-            *self = Self::Ended(running.thread.join().unwrap_or_else(|_| {
+        if let Self::Running(life, thread) = std::mem::take(self) {
+            let why = thread.join().unwrap_or_else(|_| {
                 "the agent has broken down, which is a fault of Polyphony's: its log says where; start it again"
                     .to_owned()
-            }));
+            });
+            *self = Self::Ended(Status { has_joined: life.board.host().has_joined, ..Status::stopped(&why) });
         }
     }
+}
+
+// === impl Life ===
+
+impl Life {
+    /// Until its host has moved away what it holds, is not there to do so, or has had its time; or somebody wants it to end at once.
+    fn wait_until_left(&self) {
+        let begun = Instant::now();
+        let may_wait = || !self.shutdown.is_cancelled() && begun.elapsed() < LEAVE_WITHIN;
+        while self.board.host().is_there && !self.board.segments().is_empty() && may_wait() {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// A join link that can be joined by, as far as it can be told without a network.
+///
+/// # Errors
+/// [`LinkFault`].
+pub fn read_link(text: &str) -> Result<JoinLink, LinkFault> {
+    let link: JoinLink = text.parse()?;
+    hub_address::parse(&link.hub, None)?;
+    Ok(link)
 }
 
 /// What is asked of `join`: a person waits where this phone is new to a host.

@@ -29,7 +29,7 @@ use crate::serve::members::{Member, Members};
 use crate::serve::outlet::{Outlet, ToHost};
 use crate::serve::ring::{OurEnd, Way, keep_link};
 use crate::serve::stage::{EncoderShape, StageShape};
-use crate::serve::thread::Thread;
+use crate::serve::thread::{Conduct, Thread};
 use crate::weights::{Cache, Hold, Host};
 
 use load::{LoadError, Loaded, check_joined, computing, load};
@@ -37,6 +37,7 @@ use residents::{Kind, Resident};
 
 pub use ordeals::Ordeals;
 pub use residents::Residents;
+pub use withdrawal::patience;
 
 /// What every segment task needs.
 pub struct Context {
@@ -70,6 +71,9 @@ pub struct Assignments {
     /// Those that were taken away and have not let go of everything yet.
     ending: HashMap<Key, JoinHandle<()>>,
 }
+
+/// A rest of a phone is no longer than this part of a ring's step deadline.
+const PARTS_OF_PATIENCE: u32 = 10;
 
 /// Namespace and name.
 type Key = (String, String);
@@ -147,9 +151,12 @@ async fn run(context: Arc<Context>, assignment: watch::Receiver<Assignment>, hol
     let mut withdrawals = context.board.withdrawals();
     while cancel.run_until_cancelled(withdrawal::over(&mut withdrawals)).await.is_some() {
         let entry = context.board.add(&first.namespace, &first.name);
+        // What a load has begun on a thread of its own ends with this round of it, whichever way that ends.
+        let round = cancel.child_token();
+        let _ends_with_it = round.clone().drop_guard();
         let why = tokio::select! {
             () = cancel.cancelled() => "the plan no longer has a segment on this phone".to_owned(),
-            () = serve(&context, &assignment, &entry, &hold, &cancel) => String::new(),
+            () = serve(&context, &assignment, &entry, &hold, &round) => String::new(),
             why = withdrawal::in_force(&mut withdrawals) => format!("the phone takes no part: {why}"),
         };
         context.members.remove(first.ring, first.generation, &why);
@@ -316,8 +323,14 @@ async fn settle(
         load(context, assignment, entry, hold, cancel).await?;
     let (holds, capacity) = (owned.segment.holds(), owned.segment.capacity());
     let hidden_size = owned.segment.hidden_size();
-    // A ring whose step takes longer has given its sessions back.
-    let thread = Thread::start(&assignment.name, owned, context.to_host.clone(), context.step_deadline);
+    // A ring whose step takes longer has given its sessions back: its phones' rests are to be a small part of that.
+    let patience = context.step_deadline;
+    let conduct = Conduct {
+        duty: context.chosen.duty().clone(),
+        longest_rest: patience / PARTS_OF_PATIENCE,
+        at_work: context.board.at_work().clone(),
+    };
+    let thread = Thread::start(&assignment.name, owned, conduct, context.to_host.clone(), patience);
     let thread = thread.map_err(|error| LoadError::Thread(format!("no thread for the segment: {error}")))?;
     let kind = Kind::of(assignment);
     Ok(context.residents.add(Resident {

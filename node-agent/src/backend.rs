@@ -132,9 +132,7 @@ impl Chosen {
             longest_run: matches!(backend, Backend::Vulkan { .. }).then_some(longest_run),
             set_aside: Arc::new(move |why| chosen.set_aside(&numerics, why)),
         };
-        let checked = Checked::keep(engine, terms, backend, (weight_types, kv_type), Instant::now)?;
-        // Around the checks: who rests does not hang.
-        Ok(self.duty.keep(Box::new(checked)))
+        Ok(Box::new(Checked::keep(engine, terms, backend, (weight_types, kv_type), Instant::now)?))
     }
 }
 

@@ -4,7 +4,6 @@ mod entry;
 mod peers;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polyphony_protocol::hub::{SegmentReport, Withdrawal};
@@ -21,11 +20,22 @@ pub struct Board {
     entries: Mutex<BTreeMap<(String, String), Arc<Entry>>>,
     links: Mutex<BTreeMap<String, Measured>>,
     unreachable: Mutex<BTreeMap<String, Unreachable>>,
-    has_host: AtomicBool,
+    host: watch::Sender<AtHost>,
     withdrawal: watch::Sender<Option<Withdrawal>>,
     at_work: AtWork,
     energy: Mutex<Figures>,
     changed: Arc<Notify>,
+}
+
+/// How this phone stands with its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AtHost {
+    /// The link is up, and the host has taken this phone in.
+    pub is_there: bool,
+    /// It has been so at some time since the agent began.
+    pub has_joined: bool,
+    /// Why there is no link, as far as it is known; for people.
+    pub error: Option<String>,
 }
 
 // === impl Board ===
@@ -33,7 +43,7 @@ pub struct Board {
 impl Board {
     /// A new entry, in phase loading; it takes the place of one of the same name.
     pub fn add(&self, namespace: &str, name: &str) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(namespace, name, self.at_work.clone(), self.changed.clone()));
+        let entry = Arc::new(Entry::new(namespace, name, self.changed.clone()));
         lock(&self.entries).insert((namespace.to_owned(), name.to_owned()), entry.clone());
         self.changed.notify_one();
         entry
@@ -53,13 +63,23 @@ impl Board {
         lock(&self.entries).values().map(|entry| entry.snapshot().report).collect()
     }
 
-    /// The host has taken this phone in, or its link has ended.
-    pub fn set_host(&self, is_there: bool) {
-        self.has_host.store(is_there, Ordering::Relaxed);
+    /// The host has taken this phone in.
+    pub fn set_welcomed(&self) {
+        self.host.send_replace(AtHost { is_there: true, has_joined: true, error: None });
     }
 
-    pub fn has_host(&self) -> bool {
-        self.has_host.load(Ordering::Relaxed)
+    /// There is no link to the host, or none any more; why, where that is known.
+    pub fn set_away(&self, error: Option<String>) {
+        self.host.send_modify(|host| (host.is_there, host.error) = (false, error));
+    }
+
+    pub fn host(&self) -> AtHost {
+        self.host.borrow().clone()
+    }
+
+    /// Tells when the host comes and goes.
+    pub fn host_changes(&self) -> watch::Receiver<AtHost> {
+        self.host.subscribe()
     }
 
     /// This phone takes no part any more, or takes part again; says whether that is news.

@@ -1,6 +1,7 @@
 //! The memory budget of a phone: what segments may take together. A segment gives its share back when it is freed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
@@ -10,7 +11,8 @@ const UNIT: u64 = 1024;
 /// Memory that segments may take together. Clones are the same budget.
 #[derive(Clone)]
 pub struct Budget {
-    limit_bytes: u64,
+    /// At most what there was in the beginning.
+    limit_bytes: Arc<AtomicU64>,
     n_units: usize,
     units: Arc<Semaphore>,
 }
@@ -20,11 +22,18 @@ pub struct Budget {
 impl Budget {
     pub fn new(limit_bytes: u64) -> Self {
         let n_units = usize::try_from(limit_bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { limit_bytes, n_units, units: Arc::new(Semaphore::new(n_units)) }
+        let units = Arc::new(Semaphore::new(n_units));
+        Self { limit_bytes: Arc::new(AtomicU64::new(limit_bytes)), n_units, units }
     }
 
+    /// What may be taken now.
     pub fn limit_bytes(&self) -> u64 {
-        self.limit_bytes
+        self.limit_bytes.load(Ordering::Relaxed)
+    }
+
+    /// So much may be taken from now on. What is taken already stays so.
+    pub fn set_limit_bytes(&self, bytes: u64) {
+        self.limit_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// What is taken now, or set aside for one that waits; in whole KiB.

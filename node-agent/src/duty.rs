@@ -1,15 +1,15 @@
-//! Duty: in which part of its time a phone computes, so that it stays below a temperature. Pure, but for the engine that keeps to it.
+//! Duty: in which part of its time a phone computes, so that it stays below a temperature. Pure: who computes asks how long to rest after it.
 //!
 //! A phone that waits to be throttled is slow in bursts, and one that reaches its host's limit is drained. This one sees from the slope of the
-//! last minute where its heat is going, and computes less before it is there. What is measured of its steps has the pauses in it, so that plans
-//! give it as many layers as it can bear.
+//! last minute where its heat is going, and computes less before it is there. Its steps count with their rests in them, so that plans give it as
+//! many layers as it can bear.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use polyphony_kernels::{Around, Engine, Recording};
+use crate::reading::{WarmPart, Warmth};
 
 /// The part of its time that a phone computes, from [`LEAST`] to 1; all of its holders see the same.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Duty(Arc<AtomicU64>);
 pub struct Governor {
     /// Is not to be passed.
     hold_celsius: f64,
+    /// Of what the samples are.
+    of: Option<WarmPart>,
     samples: VecDeque<(Instant, f64)>,
     judged_at: Option<Instant>,
     duty: f64,
@@ -61,40 +63,29 @@ impl Duty {
         self.0.store(part.clamp(LEAST, 1.0).to_bits(), Ordering::Relaxed);
     }
 
-    /// The engine at this duty: after each run it rests.
-    pub fn keep(&self, engine: Box<dyn Engine>) -> Box<dyn Engine> {
-        let duty = self.clone();
-        let run = move |engine: &mut dyn Engine, recording: &Recording| {
-            let begun = Instant::now();
-            let outcome = engine.run(recording);
-            let rest = rest(begun.elapsed(), duty.now());
-            if !rest.is_zero() {
-                std::thread::sleep(rest);
-            }
-            outcome
-        };
-        Box::new(Around { engine, run })
+    /// How long to rest after so much work: where that would be longer than `longest`, the phone has work that is not to wait.
+    pub fn rest_after(&self, computing: Duration, longest: Duration) -> Duration {
+        computing.mul_f64(1.0 / self.now() - 1.0).min(longest)
     }
-}
-
-/// What follows on so much work.
-fn rest(computing: Duration, duty: f64) -> Duration {
-    computing.mul_f64(1.0 / duty - 1.0)
 }
 
 // === impl Governor ===
 
 impl Governor {
     pub fn new(hold_celsius: f64) -> Self {
-        Self { hold_celsius, samples: VecDeque::new(), judged_at: None, duty: 1.0 }
+        Self { hold_celsius, of: None, samples: VecDeque::new(), judged_at: None, duty: 1.0 }
     }
 
     /// Takes a temperature in, and says the duty from now on. A phone that does not sense heat computes all of its time.
-    pub fn judge(&mut self, celsius: Option<f64>, now: Instant) -> f64 {
-        let Some(celsius) = celsius else {
+    pub fn judge(&mut self, warmth: Option<Warmth>, now: Instant) -> f64 {
+        let Some(Warmth { of, celsius }) = warmth else {
             *self = Self::new(self.hold_celsius);
             return self.duty;
         };
+        // From one thermometer to another there is no slope.
+        if self.of.replace(of).is_some_and(|before| before != of) {
+            self.samples.clear();
+        }
         self.samples.push_back((now, celsius));
         while self.samples.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
             self.samples.pop_front();
@@ -136,6 +127,10 @@ impl Governor {
 mod tests {
     use super::*;
 
+    fn shell(celsius: f64) -> Option<Warmth> {
+        Some(Warmth { of: WarmPart::Shell, celsius })
+    }
+
     /// A body that is warmed by what it computes, and cools towards the room: one time constant, degrees above the room at rest and at full work.
     struct Body {
         room: f64,
@@ -162,7 +157,7 @@ mod tests {
             let told = body.after_a_second(duty);
             hottest = hottest.max(body.celsius);
             let now = begun + Duration::from_secs(second);
-            duty = governor.as_mut().map_or(1.0, |governor| governor.judge(Some(told), now));
+            duty = governor.as_mut().map_or(1.0, |governor| governor.judge(shell(told), now));
             sum += if second >= 3600 { duty } else { 0.0 };
         }
         (hottest, sum / 3600.0)
@@ -194,13 +189,26 @@ mod tests {
     }
 
     #[test]
+    fn a_thermometer_that_takes_the_place_of_another_is_no_slope() {
+        let (mut governor, begun) = (Governor::new(43.0), Instant::now());
+        for second in 0..120 {
+            let of = if second < 60 { WarmPart::Shell } else { WarmPart::Battery };
+            // Ten degrees apart, and neither would ever be too warm.
+            let celsius = if second < 60 { 28.0 } else { 38.0 };
+            let duty = governor.judge(Some(Warmth { of, celsius }), begun + Duration::from_secs(second));
+            assert!((duty - 1.0).abs() < 1e-9, "{duty} after {second} s");
+        }
+    }
+
+    #[test]
     fn a_duty_is_kept_by_resting_after_work() {
-        let work = Duration::from_millis(30);
-        assert_eq!(rest(work, 1.0), Duration::ZERO);
-        assert_eq!(rest(work, 0.5), work);
+        let (work, second) = (Duration::from_millis(30), Duration::from_secs(1));
         let duty = Duty::default();
-        assert!((duty.now() - 1.0).abs() < 1e-9);
+        assert_eq!((duty.now(), duty.rest_after(work, second)), (1.0, Duration::ZERO));
+        duty.set(0.5);
+        assert_eq!(duty.rest_after(work, second), work);
         duty.set(0.01);
         assert!((duty.now() - LEAST).abs() < 1e-9, "it is never nothing");
+        assert_eq!(duty.rest_after(60 * second, second), second, "nobody waits for ever");
     }
 }

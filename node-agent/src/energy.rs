@@ -1,8 +1,8 @@
 //! Energy: what computing takes out of the battery, beyond what the phone takes anyway. Pure: samples and times come in as arguments.
 //!
 //! A sample is a window of about a second: the watts at its end, and the part of it in which the agent computed. What the phone takes in windows
-//! of rest is its own matter (screen, radios, other apps); what it takes more in windows of work is the work's. Nothing is told before both
-//! were seen on battery. What others do meanwhile is noise in it, of which medians bear some; a phone that never rests is never measured.
+//! of rest is its own matter (screen, radios, other apps); what it takes more in windows of work is the work's. One in which the agent did
+//! something else, such as loading weights, is neither. Nothing is told before both were seen on battery. What others do meanwhile is noise in it, of which medians bear some; a phone that never rests is never measured.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ pub struct Sample {
     pub watts: Option<f64>,
     /// Time in which the agent computed.
     pub computing: Duration,
+    /// Time in which it did something else that takes power, such as loading weights.
+    pub otherwise: Duration,
     /// Tokens that it decoded, one for each session in a step.
     pub tokens: u64,
 }
@@ -83,11 +85,13 @@ impl Energy {
             self.kind = None;
             return self.figures;
         };
-        let share = (sample.computing.as_secs_f64() / window.as_secs_f64()).min(1.0);
+        let share_of = |time: Duration| (time.as_secs_f64() / window.as_secs_f64()).min(1.0);
+        let share = share_of(sample.computing);
         self.count(share * window.as_secs_f64(), sample.tokens);
+        let is_pure = share_of(sample.otherwise) <= REST_SHARE;
         let kind = match share {
-            share if share <= REST_SHARE => Kind::Rest,
-            share if share >= WORK_SHARE => Kind::Work,
+            share if is_pure && share <= REST_SHARE => Kind::Rest,
+            share if is_pure && share >= WORK_SHARE => Kind::Work,
             _ => {
                 self.kind = None;
                 return self.figures;
@@ -157,9 +161,15 @@ mod tests {
 
         /// So many windows with this part of each at work, and ten tokens in each.
         fn spend(&mut self, seconds: u32, watts: Option<f64>, share: f64) -> Figures {
+            self.spend_busy(seconds, watts, share, 0.0)
+        }
+
+        /// The same with this part of each spent otherwise.
+        fn spend_busy(&mut self, seconds: u32, watts: Option<f64>, share: f64, otherwise: f64) -> Figures {
+            let [computing, otherwise] = [share, otherwise].map(Duration::from_secs_f64);
             for _ in 0..seconds {
                 self.now += Duration::from_secs(1);
-                let sample = Sample { watts, computing: Duration::from_secs_f64(share), tokens: 10 };
+                let sample = Sample { watts, computing, otherwise, tokens: 10 };
                 self.energy.note(&sample, self.now);
             }
             self.energy.figures()
@@ -189,6 +199,16 @@ mod tests {
         assert!(near(found.active_watts, 4.0), "{found:?}");
         let before = phone.energy.figures().active_watts;
         assert_eq!(phone.spend(50, Some(9.0), 0.3).active_watts, before, "neither rest nor work");
+    }
+
+    #[test]
+    fn a_phone_that_loads_neither_rests_nor_works() {
+        let mut phone = Phone::new();
+        phone.spend_busy(60, Some(7.0), 0.0, 1.0);
+        phone.spend(20, Some(1.0), 0.0);
+        phone.spend_busy(60, Some(9.0), 0.8, 0.2);
+        let found = phone.spend(20, Some(4.0), 1.0);
+        assert!(near(found.active_watts, 3.0), "{found:?}");
     }
 
     #[test]
@@ -240,7 +260,8 @@ mod tests {
         phone.spend(20, Some(1.0), 0.0);
         let known = phone.spend(20, Some(3.0), 1.0);
         phone.now += Duration::from_secs(600);
-        let sample = Sample { watts: Some(3.0), computing: Duration::from_secs(600), tokens: 9 };
+        let (computing, otherwise) = (Duration::from_secs(600), Duration::ZERO);
+        let sample = Sample { watts: Some(3.0), computing, otherwise, tokens: 9 };
         assert_eq!(phone.energy.note(&sample, phone.now), known);
     }
 }

@@ -8,6 +8,7 @@ use polyphony_protocol::hub::{Enrol, Enrolled, ToAgent, ToHub};
 use polyphony_protocol::{Frame, version};
 use polyphony_wire::{Connection, LinkError, Wire};
 
+use crate::board::Board;
 use crate::flags::Flags;
 use crate::identity::Identity;
 
@@ -94,7 +95,7 @@ pub fn token(file: Option<&Path>) -> Result<Option<JoinToken>, EnrolmentError> {
     Ok(text.map(|text| text.parse()).transpose()?)
 }
 
-/// What this phone makes its connections with: of papers that it has, or that the hub gives it for a token.
+/// What this phone makes its connections with: of papers that it has, or that the hub gives it for a token. The board is told why there are none yet.
 ///
 /// # Errors
 /// When it has neither; and when somebody waits for it and the hub does not answer, or refuses: a [`LinkError`].
@@ -104,6 +105,7 @@ pub async fn credentials(
     enrolment: Option<&Enrolment>,
     joining: &Wire,
     is_awaited: bool,
+    board: &Board,
 ) -> anyhow::Result<Credentials> {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -121,6 +123,7 @@ pub async fn credentials(
             Err(error) if is_awaited => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(hub = %flags.hub, %error, retry_in = ?pause, "the host has not taken this phone in");
+                board.set_away(Some(format!("the host at {} has not taken this phone in: {error}", flags.hub)));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -12,15 +12,16 @@ use polyphony_protocol::frame::{Failed, FailureCode};
 use polyphony_protocol::hub::{Heartbeat, Join, Neighbours, ToAgent, ToHub, Welcome};
 use polyphony_protocol::{Frame, RouteKey, version};
 use polyphony_wire::{Connection, FrameReader, LinkError, Wire};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignments;
 use crate::backend::Aside;
 use crate::board::Board;
+use crate::budget::Budget;
 use crate::metrics::Metrics;
+use crate::reading::Reading;
 use crate::relay::Answering;
-use crate::sensors::Sensors;
 use crate::serve::event::{Event, Source, key_of};
 use crate::serve::members::Members;
 use crate::serve::outlet::FromStages;
@@ -61,7 +62,8 @@ pub struct HubLink {
     /// Frames for the gateway.
     pub outgoing: FromStages,
     /// Battery and heat.
-    pub sensors: Sensors,
+    pub memory: Budget,
+    pub readings: watch::Receiver<Reading>,
     /// What is shown to who scrapes this phone through the host.
     pub metrics: Arc<Metrics>,
     /// Told whose links are to be measured.
@@ -70,8 +72,8 @@ pub struct HubLink {
     pub answering: Answering,
     /// Told where weights come from.
     pub host: watch::Sender<Option<Host>>,
-    /// Who waits for the first welcome. Until it comes a failure is the end, for a person who can act on it is there.
-    pub first: Option<oneshot::Sender<()>>,
+    /// Whether a person waits for the first welcome. Until it comes a failure is the end, for who can act on it is there.
+    pub is_awaited: bool,
 }
 
 /// When it is dialled again.
@@ -94,9 +96,10 @@ impl HubLink {
                 () = shutdown.cancelled() => return Ok(()),
                 end = self.once(&mut retry) => end,
             };
-            self.board.set_host(false);
+            let why = end.as_ref().err().map(|error| format!("no link to the host at {}: {error}", self.address));
+            self.board.set_away(why);
             if let Err(error) = end {
-                if self.first.is_some() {
+                if self.is_awaited {
                     return Err(error);
                 }
                 tracing::warn!(hub = %self.address, %error, retry_in = ?retry.pause, "no link to the host");
@@ -126,18 +129,16 @@ impl HubLink {
             return Err(LinkError::Refused(version::refusal("the host", welcome.version, "this agent")));
         }
         tracing::info!(hub = %self.address, "joined");
-        self.board.set_host(true);
         *retry = Retry { pause: FIRST_PAUSE, longest: LONGEST_PAUSE_OF_KNOWN };
         self.meet_host(&welcome, peer.address.ip())?;
-        if let Some(first) = self.first.take() {
-            // Who waited may have gone; the link is there all the same.
-            let _ = first.send(());
-        }
+        self.is_awaited = false;
+        self.board.set_welcomed();
         let told = Duration::try_from_secs_f64(welcome.heartbeat_seconds).unwrap_or(Duration::MAX);
         let every = told.clamp(Duration::from_millis(100), Duration::from_secs(60));
         let (queue, mut waiting) = mpsc::channel(QUEUE_FRAMES);
         let (board, aside) = (self.board.clone(), self.aside.clone());
-        let (members, sensors) = (self.members.clone(), self.sensors.clone());
+        let members = self.members.clone();
+        let (memory, readings) = (self.memory.clone(), self.readings.clone());
         let overruns = self.outgoing.overruns();
         let renewals = self.papers.renewals();
         let told = Told {
@@ -153,7 +154,7 @@ impl HubLink {
             end = writer.write_queue(&mut waiting) => end,
             end = told.read_frames(&mut reader, queue.clone()) => end,
             end = ask_for_papers(renewals, queue.clone()) => end,
-            end = send_heartbeats(&board, &aside, &sensors, every, queue.clone()) => end,
+            end = send_heartbeats(&board, &aside, &memory, &readings, every, queue.clone()) => end,
             end = forward(&mut self.outgoing.frames, queue) => end,
         }
     }
@@ -252,22 +253,24 @@ async fn hand_over(frame: Frame, key: RouteKey, members: &Members) -> Option<Fai
 async fn send_heartbeats(
     board: &Board,
     aside: &Aside,
-    sensors: &Sensors,
+    memory: &Budget,
+    readings: &watch::Receiver<Reading>,
     every: Duration,
     queue: mpsc::Sender<Frame>,
 ) -> Result<(), LinkError> {
     loop {
-        let now = sensors.read();
+        let now = *readings.borrow();
         let heartbeat = Heartbeat {
             battery_percent: now.battery.percent,
             charging: now.battery.is_charging,
-            temperature_celsius: now.temperature_celsius,
+            temperature_celsius: now.temperature_celsius(),
             segments: board.segments(),
             links: board.links(),
             links_down: board.links_down(),
             faults: Some(aside.list()),
             withdrawal: board.withdrawal(),
             active_watts: board.energy().active_watts,
+            allocatable_bytes: Some(memory.limit_bytes()),
         };
         send(&queue, Frame::ToHub(ToHub::Heartbeat(heartbeat))).await?;
         tokio::select! {

@@ -12,9 +12,10 @@ use std::time::Duration;
 use polyphony_journal::tell;
 use polyphony_wire::LinkError;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::agent::{self, Terms};
+use crate::board::{AtHost, Board};
 use crate::discovery::{self, Choice, FoundHost};
 use crate::enrolment::{self, Enrolment, EnrolmentError, TOKEN_VARIABLE};
 use crate::flags::Flags;
@@ -96,14 +97,15 @@ pub async fn run(request: Request, patience: Patience, terms: Terms) -> anyhow::
         (None, _) => return Err(JoinError::NoToken.into()),
     };
     let hubs = hubs(&request, remembered.as_ref().filter(|_| has_papers)).await?;
-    let mut kept = remembered.map(|membership| membership.flags).unwrap_or_default();
+    let before = remembered.as_ref().map(|membership| membership.flags.clone());
+    let mut kept = before.clone().unwrap_or_default();
     kept.extend(request.flags);
     if !kept.contains_key("name") {
         kept.insert("name".into(), name::default_name()?);
     }
     let (hub, route) = match patience {
         Patience::Once => reach(&hubs).await?,
-        Patience::ForEver => match terms.shutdown.run_until_cancelled(reach_for_ever(&hubs)).await {
+        Patience::ForEver => match terms.shutdown.run_until_cancelled(reach_for_ever(&hubs, &terms.board)).await {
             Some(reached) => reached,
             None => return Ok(()),
         },
@@ -112,22 +114,33 @@ pub async fn run(request: Request, patience: Patience, terms: Terms) -> anyhow::
         anyhow::anyhow!("{}; is it in {}?", error.to_string().trim(), Membership::path(&data_dir).display())
     })?;
     flags.ca_hash = request.ca_hash;
-    let membership = Membership { hub: hub.clone(), flags: kept };
-    if patience == Patience::ForEver {
-        return agent::run(flags, Terms { enrolment, ..terms }).await;
-    }
-    let (first, welcomed) = oneshot::channel();
-    let remember = tokio::spawn(async move {
-        if welcomed.await.is_ok() {
+    let is_awaited = patience == Patience::Once;
+    // What a service is started with besides is of that run alone; where the host is now is not.
+    let flags_to_keep = before.filter(|_| !is_awaited).unwrap_or(kept);
+    let membership = Membership { hub: hub.clone(), flags: flags_to_keep };
+    let is_news = is_awaited || remembered.as_ref() != Some(&membership);
+    let host = terms.board.host_changes();
+    let remember = async {
+        if is_news && has_joined(host).await {
             keep(&membership, &data_dir);
         }
-    });
-    let ended = agent::run(flags, Terms { enrolment, first: Some(first), ..terms }).await;
-    remember.await?;
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        // First, so that what ends together with its welcome is remembered, too.
+        biased;
+        never = remember => never,
+        ended = agent::run(flags, Terms { enrolment, is_awaited, ..terms }) => ended,
+    };
     ended.map_err(|error| match error.downcast::<LinkError>() {
         Ok(error) => explain(hub, error).into(),
         Err(other) => other,
     })
+}
+
+/// Waits for the first welcome.
+async fn has_joined(mut host: watch::Receiver<AtHost>) -> bool {
+    host.wait_for(|host| host.has_joined).await.is_ok()
 }
 
 /// What a failed first link means to a person.
@@ -243,12 +256,16 @@ async fn reach(hubs: &[String]) -> Result<(String, Route), JoinError> {
     Err(last)
 }
 
-async fn reach_for_ever(hubs: &[String]) -> (String, Route) {
+/// The same, however long it takes; the board is told why it takes so long.
+async fn reach_for_ever(hubs: &[String], board: &Board) -> (String, Route) {
     let mut pause = Duration::from_millis(500);
     loop {
         match reach(hubs).await {
             Ok(reached) => return reached,
-            Err(error) => tracing::warn!(%error, retry_in = ?pause, "no way to the host"),
+            Err(error) => {
+                tracing::warn!(%error, retry_in = ?pause, "no way to the host");
+                board.set_away(Some(error.to_string()));
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -1,33 +1,25 @@
-//! The meter: samples battery and work each second, and notes on the board what that says of energy.
+//! The meter: at each reading of the battery, notes on the board what that and the work since the last say of energy.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::board::Board;
 use crate::energy::{Energy, Sample};
-use crate::sensors::Sensors;
+use crate::reading::Reading;
 
-const EVERY: Duration = Duration::from_secs(1);
-
-/// Until `shutdown`.
-pub async fn run(sensors: Sensors, board: Arc<Board>, shutdown: CancellationToken) {
+/// Until nobody reads the sensors any more.
+pub async fn run(mut readings: watch::Receiver<Reading>, board: Arc<Board>) {
     let mut energy = Energy::default();
-    let mut seen = board.at_work().until(Instant::now());
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
+    let mut before = board.at_work().until(Instant::now());
+    while readings.changed().await.is_ok() {
+        let watts = readings.borrow_and_update().battery.discharge_watts;
         let now = Instant::now();
-        let (computed, tokens) = board.at_work().until(now);
-        let sample = Sample {
-            watts: sensors.read().battery.discharge_watts,
-            computing: computed.saturating_sub(seen.0),
-            tokens: tokens.saturating_sub(seen.1),
-        };
-        seen = (computed, tokens);
+        let done = board.at_work().until(now);
+        let since = done.since(&before);
+        before = done;
+        let sample = Sample { watts, computing: since.computed, otherwise: since.busy_otherwise, tokens: since.tokens };
         board.set_energy(energy.note(&sample, now));
     }
 }

@@ -14,11 +14,12 @@ use polyphony_protocol::hub::Speed;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounter, Opts, Registry, TextEncoder};
+use tokio::sync::watch;
 
 use crate::board::Board;
 use crate::budget::Budget;
 use crate::duty::Duty;
-use crate::sensors::Sensors;
+use crate::reading::Reading;
 
 pub use doorway::{bind, serve};
 pub use traffic::Traffic;
@@ -46,14 +47,20 @@ struct Readings {
     board: Arc<Board>,
     memory: Budget,
     labels: Labels,
-    sensors: Sensors,
+    readings: watch::Receiver<Reading>,
     duty: Duty,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub fn new(labels: Labels, board: Arc<Board>, memory: Budget, sensors: Sensors, duty: Duty) -> Self {
+    pub fn new(
+        labels: Labels,
+        board: Arc<Board>,
+        memory: Budget,
+        readings: watch::Receiver<Reading>,
+        duty: Duty,
+    ) -> Self {
         let registry = Registry::new();
         let traffic = Traffic::new(&registry);
         let weights_fetched_bytes = IntCounter::new(
@@ -61,11 +68,11 @@ impl Metrics {
             "Bytes of tensors that came from the host, not from this phone's cache.",
         );
         let weights_fetched_bytes = register(&registry, weights_fetched_bytes);
-        register_one(&registry, Readings { board, memory, labels, sensors, duty });
+        register_one(&registry, Readings { board, memory, labels, readings, duty });
         Self { registry, traffic, weights_fetched_bytes }
     }
 
-    /// Everything in Prometheus' text format. Reads sensors: not for async code.
+    /// Everything in Prometheus' text format. Reads files of the system: not for async code.
     ///
     /// # Errors
     /// When two values of one name and the same labels exist.
@@ -85,9 +92,9 @@ impl Collector for Readings {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = segments::families(&self.board);
         families.extend(phone::memory_families(&self.memory));
-        let now = self.sensors.read();
-        families.extend(phone::sensor_families(&now.battery, now.temperature_celsius));
-        families.extend(phone::network_families(&self.sensors.told()));
+        let now = *self.readings.borrow();
+        families.extend(phone::sensor_families(&now.battery, now.temperature_celsius()));
+        families.extend(phone::network_families(now.network, now.metered));
         families.extend(phone::policy_families(&self.duty, self.board.withdrawal().is_some()));
         families.extend(phone::energy_families(&self.board.energy()));
         families.extend(phone::label_families(&self.labels));

@@ -31,9 +31,9 @@ pub struct Step {
     pub n_layers: usize,
     /// One row a session.
     pub is_decode: bool,
-    /// On the engine.
+    /// On the engine, and at rest after it.
     pub computing: Duration,
-    /// From the rows' choice to the last frame's way out.
+    /// From the rows' choice to the last frame's way out, and that rest.
     pub whole: Duration,
 }
 
@@ -68,6 +68,21 @@ pub struct Pace {
 #[derive(Debug, Default)]
 struct Window {
     samples: VecDeque<(Instant, f64)>,
+}
+
+// === impl Figures ===
+
+impl Figures {
+    /// What they are of a phone that computes in this part of its time.
+    pub fn at_duty(self, duty: f64) -> Self {
+        let slower = |seconds: Option<f64>| seconds.map(|seconds| seconds / duty);
+        Self {
+            seconds_per_layer: slower(self.seconds_per_layer),
+            layers_timed: self.layers_timed,
+            prefill_seconds_per_layer_per_token: slower(self.prefill_seconds_per_layer_per_token),
+            seconds_besides_layers: slower(self.seconds_besides_layers),
+        }
+    }
 }
 
 // === impl Shares ===

@@ -6,7 +6,7 @@ mod linux;
 
 use polyphony_protocol::hub::Hardware;
 
-pub use linux::{available_bytes, battery, memory_bytes, temperature_celsius};
+pub use linux::{ShellZones, available_bytes, battery, memory_bytes};
 
 /// Charge and state of the battery.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

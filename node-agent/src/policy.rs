@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use polyphony_protocol::hub::{Withdrawal, WithdrawalReason};
 
-use crate::sensors::Reading;
-use crate::told::Wishes;
+use crate::reading::Reading;
 
 /// Beyond these the phone takes no part.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,7 +49,8 @@ impl Policy {
     }
 
     /// Whether the phone takes no part from now on, and why. What it cannot sense keeps it from nothing.
-    pub fn judge(&mut self, wishes: Wishes, reading: &Reading, now: Instant) -> Option<Withdrawal> {
+    pub fn judge(&mut self, reading: &Reading, now: Instant) -> Option<Withdrawal> {
+        let wishes = reading.wishes;
         let before = self.withdrawn;
         let was = |reason| before.is_some_and(|(before, _)| before == reason);
         let found = [
@@ -84,7 +84,7 @@ impl Policy {
             true => (most - BACK_CELSIUS, LIGHT + 1, HEADROOM_BACK),
             false => (most, SEVERE, HEADROOM_OF_SEVERE),
         };
-        let why = if let Some(found) = reading.temperature_celsius.filter(|found| *found >= celsius) {
+        let why = if let Some(found) = reading.temperature_celsius().filter(|found| *found >= celsius) {
             format!("it has {found:.1} °C, and --max-temperature is {most}")
         } else if let Some(found) = reading.thermal_status.filter(|found| *found >= status) {
             format!("its system throttles it for heat (thermal status {found})")
@@ -114,6 +114,7 @@ fn low_memory(
 mod tests {
     use super::*;
     use crate::platform::Battery;
+    use crate::told::Wishes;
 
     const LIMITS: Limits = Limits { min_battery_percent: 10, max_temperature_celsius: 50.0 };
 
@@ -125,7 +126,7 @@ mod tests {
     }
 
     fn heat(celsius: f64) -> Reading {
-        Reading { temperature_celsius: Some(celsius), ..Reading::default() }
+        Reading { shell_celsius: Some(celsius), ..Reading::default() }
     }
 
     fn memory(available: u64, low: u64) -> Reading {
@@ -137,7 +138,7 @@ mod tests {
         let mut policy = Policy::new(LIMITS);
         let begun = Instant::now();
         let at = |n: usize| begun + Duration::from_secs(n as u64);
-        let judge = |(n, reading)| policy.judge(Wishes::default(), reading, at(n)).map(|found| found.reason);
+        let judge = |(n, reading)| policy.judge(reading, at(n)).map(|found| found.reason);
         readings.iter().enumerate().map(judge).collect()
     }
 
@@ -168,7 +169,7 @@ mod tests {
         let mut policy = Policy::new(LIMITS);
         let begun = Instant::now();
         let mut judge = |seconds, reading: Reading| {
-            let found = policy.judge(Wishes::default(), &reading, begun + Duration::from_secs(seconds));
+            let found = policy.judge(&reading, begun + Duration::from_secs(seconds));
             found.map(|found| found.reason)
         };
         let low = Some(WithdrawalReason::MemoryLow);
@@ -189,7 +190,8 @@ mod tests {
     fn a_person_s_word_comes_first() {
         let mut policy = Policy::new(LIMITS);
         let mut judge = |is_paused, is_leaving| {
-            let found = policy.judge(Wishes { is_paused, is_leaving }, &heat(70.0), Instant::now());
+            let found =
+                policy.judge(&Reading { wishes: Wishes { is_paused, is_leaving }, ..heat(70.0) }, Instant::now());
             found.map(|found| found.reason)
         };
         assert_eq!(judge(true, false), Some(WithdrawalReason::Paused));

@@ -1,102 +1,121 @@
-//! The steward: looks at the phone's battery, heat and memory, withdraws it by its policy, and governs how much of its time it computes.
+//! The steward: withdraws the phone by its policy, and governs how much of its time it computes, at each reading of its sensors.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
+use polyphony_protocol::hub::WithdrawalReason;
+use tokio::sync::watch;
 
 use crate::board::Board;
+use crate::budget::Budget;
 use crate::duty::{Duty, Governor};
+use crate::offer::Offer;
 use crate::policy::Policy;
-use crate::sensors::Sensors;
+use crate::reading::Reading;
 
 /// What it looks at and what it moves.
 pub struct Steward {
-    pub sensors: Sensors,
+    pub readings: watch::Receiver<Reading>,
     pub policy: Policy,
     pub governor: Governor,
     pub board: Arc<Board>,
     pub duty: Duty,
+    pub offer: Offer,
+    pub memory: Budget,
 }
-
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 // === impl Steward ===
 
 impl Steward {
-    /// Looks each second, and whenever an app says something, until `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut told = self.sensors.told.clone();
+    /// Until nobody reads the sensors any more.
+    pub async fn run(mut self) {
         loop {
-            self.look(Instant::now());
-            let said = async {
-                let is_there = match &mut told {
-                    Some(told) => told.changed().await.is_ok(),
-                    None => false,
-                };
-                // An app that is gone says nothing more.
-                if !is_there {
-                    std::future::pending().await
-                }
-            };
-            let next = async {
-                tokio::select! {
-                    () = tokio::time::sleep(LOOK_EVERY) => {}
-                    () = said => {}
-                }
-            };
-            if shutdown.run_until_cancelled(next).await.is_none() {
+            let reading = *self.readings.borrow_and_update();
+            self.look(&reading, Instant::now());
+            if self.readings.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    fn look(&mut self, now: Instant) {
-        let wishes = self.sensors.told().wishes();
-        let reading = self.sensors.read();
-        let withdrawal = self.policy.judge(wishes, &reading, now);
+    fn look(&mut self, reading: &Reading, now: Instant) {
+        let withdrawal = self.policy.judge(reading, now);
+        let is_short = withdrawal.as_ref().is_some_and(|found| found.reason == WithdrawalReason::MemoryLow);
         let why = withdrawal.as_ref().map(|withdrawal| withdrawal.message.clone());
         if self.board.set_withdrawal(withdrawal) {
             match why {
                 Some(why) => tracing::warn!(%why, "this phone takes no part until that is over"),
                 None => tracing::info!("this phone takes part again"),
             }
+            if is_short {
+                self.offer.cut(self.memory.reserved_bytes(), now);
+            }
         }
-        self.duty.set(self.governor.judge(reading.temperature_celsius, now));
+        self.memory.set_limit_bytes(self.offer.bytes(now));
+        self.duty.set(self.governor.judge(reading.warmth(), now));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use polyphony_protocol::hub::WithdrawalReason;
+    use std::time::Duration;
 
     use super::*;
+    use crate::platform::Battery;
     use crate::policy::Limits;
 
     #[test]
     fn a_phone_is_withdrawn_and_slowed_by_what_its_sensors_say() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("sensors.json");
         let board = Arc::new(Board::default());
+        let (sensors, readings) = watch::channel(Reading::default());
         let mut steward = Steward {
-            sensors: Sensors { file: Some(file.clone()), told: None },
+            readings,
             policy: Policy::new(Limits { min_battery_percent: 10, max_temperature_celsius: 60.0 }),
             governor: Governor::new(43.0),
             board: board.clone(),
             duty: Duty::default(),
+            offer: Offer::new(1 << 20),
+            memory: Budget::new(1 << 20),
         };
         let begun = Instant::now();
-        let mut look = |second, reading: &str| {
-            std::fs::write(&file, reading).unwrap();
-            steward.look(begun + Duration::from_secs(second));
+        let mut look = |second, reading: Reading| {
+            steward.look(&reading, begun + Duration::from_secs(second));
             (board.withdrawal().map(|withdrawal| withdrawal.reason), steward.duty.now())
         };
-        assert_eq!(look(0, r#"{ "batteryPercent": 9, "charging": false }"#), (Some(WithdrawalReason::BatteryLow), 1.0));
-        assert_eq!(look(1, r#"{ "batteryPercent": 9, "charging": true }"#), (None, 1.0));
-        let (warm, duties): (Vec<_>, Vec<f64>) =
-            (2..60).map(|second| look(second, r#"{ "temperatureCelsius": 50 }"#)).unzip();
+        let battery = |is_charging| Reading {
+            battery: Battery { percent: Some(9), is_charging: Some(is_charging), ..Battery::default() },
+            ..Reading::default()
+        };
+        let shell = |celsius| Reading { shell_celsius: Some(celsius), ..Reading::default() };
+        assert_eq!(look(0, battery(false)), (Some(WithdrawalReason::BatteryLow), 1.0));
+        assert_eq!(look(1, battery(true)), (None, 1.0));
+        let (warm, duties): (Vec<_>, Vec<f64>) = (2..60).map(|second| look(second, shell(50.0))).unzip();
         assert!(warm.iter().all(Option::is_none) && duties[57] < 0.8 * duties[0], "{duties:?}");
-        assert_eq!(look(60, r#"{ "temperatureCelsius": 61 }"#).0, Some(WithdrawalReason::TooHot));
+        assert_eq!(look(60, shell(61.0)).0, Some(WithdrawalReason::TooHot));
+        drop(sensors);
+    }
+
+    #[tokio::test]
+    async fn a_phone_that_was_short_of_memory_offers_less() {
+        let memory = Budget::new(1 << 20);
+        let _held = memory.reserve(800 << 10, || ()).await;
+        let mut steward = Steward {
+            readings: watch::channel(Reading::default()).1,
+            policy: Policy::new(Limits { min_battery_percent: 10, max_temperature_celsius: 60.0 }),
+            governor: Governor::new(43.0),
+            board: Arc::new(Board::default()),
+            duty: Duty::default(),
+            offer: Offer::new(1 << 20),
+            memory: memory.clone(),
+        };
+        let now = Instant::now();
+        let free =
+            |available| Reading { available_bytes: Some(available), low_memory_bytes: Some(100), ..Reading::default() };
+        steward.look(&free(1000), now);
+        assert_eq!(memory.limit_bytes(), 1 << 20);
+        // Twice: it is cut once each time that it is short, not at each look.
+        steward.look(&free(1), now);
+        steward.look(&free(1), now);
+        assert_eq!(memory.limit_bytes(), 600 << 10);
     }
 }

@@ -25,10 +25,14 @@ mod golden;
 mod hub;
 #[path = "it/int8.rs"]
 mod int8;
+#[path = "it/joining.rs"]
+mod joining;
 #[path = "it/kv_rows.rs"]
 mod kv_rows;
 #[path = "it/kv_types.rs"]
 mod kv_types;
+#[path = "../../kernels/tests/it/lending.rs"]
+mod lending;
 #[path = "it/measuring.rs"]
 mod measuring;
 #[path = "it/memory_limit.rs"]

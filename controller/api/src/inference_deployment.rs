@@ -88,7 +88,7 @@ pub struct InferenceDeploymentSpec {
     pub objective: Objective,
     /// With the objective `Efficiency`: tokens a second that one session gets at least, by what is measured, such as `5` or `0.5`. Where no
     /// plan is as fast there is none, and the condition says how fast the fastest is. A plan that serves and has become too slow is left for
-    /// one that is fast enough. Left out, any speed will do.
+    /// one that is fast enough, unless `loadBalancing` is off. Left out, any speed will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.001, max = 1_000_000.0))]
     pub min_tokens_per_second: Option<f64>,

@@ -73,6 +73,8 @@ pub enum Verb {
     User(verbs::user::User),
     Backup(verbs::backup::BackupVerb),
     Restore(verbs::backup::RestoreVerb),
+    /// Have phones on cables, or whatever adb lists, run agents of this machine's control plane
+    Farm(verbs::farm::FarmVerb),
     /// Play with uneven phones on this machine
     Lab(verbs::lab::LabVerb),
     /// Explain a kind and its fields
@@ -133,6 +135,7 @@ impl Options {
             Verb::Uncordon(verb) => verb.run(cluster).await,
             Verb::Drain(verb) => verb.run(cluster).await,
             Verb::Phone(verb) => verb.run(cluster).await,
+            Verb::Farm(verb) => verb.run(cluster).await,
             Verb::Lab(verb) => verb.run(cluster).await,
             Verb::Explain(verb) => verb.run(cluster).await,
             Verb::ApiResources(verb) => verb.run(cluster).await,

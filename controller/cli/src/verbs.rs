@@ -14,6 +14,7 @@ pub mod down;
 pub mod drain;
 pub mod edit;
 pub mod explain;
+pub mod farm;
 pub mod get;
 pub mod join_command;
 pub mod key;

@@ -7,6 +7,8 @@ mod cluster;
 mod conversing;
 #[path = "it/editing.rs"]
 mod editing;
+#[path = "it/farm.rs"]
+mod farm;
 #[path = "it/kinds.rs"]
 mod kinds;
 #[path = "../../tests/it/model_file.rs"]

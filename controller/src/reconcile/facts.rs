@@ -102,7 +102,7 @@ impl Observed {
                 rates: if named().next().is_none() { vec![only()] } else { one_a_class(rates) },
                 // Who says nothing is of before; who says only what is not known here keeps nothing that is.
                 kv_caches: if join.kv_caches.is_empty() { vec![KvCache::F32] } else { known },
-                allocatable_bytes: allocatable_bytes(object, join.allocatable_bytes),
+                allocatable_bytes: allocatable_bytes(object, seen.offered_bytes(join)),
             });
         }
         let status = object.status.as_ref()?;

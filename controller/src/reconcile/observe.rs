@@ -124,6 +124,12 @@ pub fn model_id(namespace: &str, name: &str) -> String {
 // === impl PhoneSeen ===
 
 impl PhoneSeen {
+    /// What its segments may take together now, by its own word.
+    pub fn offered_bytes(&self, join: &Join) -> u64 {
+        let now = self.heartbeat.as_ref().and_then(|heartbeat| heartbeat.allocatable_bytes);
+        now.map_or(join.allocatable_bytes, |now| now.min(join.allocatable_bytes))
+    }
+
     /// Why nothing is to be computed in this class on the phone, where one of its backends failed: by its last heartbeat, or before the first
     /// one by what was written of the same life of its agent.
     pub fn fault_of(&self, numerics: &str) -> Option<&str> {

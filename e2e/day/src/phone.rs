@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use polyphony_agent::assignment::patience;
 use polyphony_agent::duty::Governor;
 use polyphony_agent::platform::Battery;
 use polyphony_agent::policy::{Limits, Policy};
-use polyphony_agent::sensors::Reading;
+use polyphony_agent::reading::Reading;
 use polyphony_agent::told::Wishes;
 use polyphony_model::Manifest;
-use polyphony_protocol::hub::{Join, Speed, Withdrawal, WithdrawalReason};
+use polyphony_protocol::hub::{Join, Speed, Withdrawal};
 use polyphony_protocol::version;
 
 use crate::body::{Body, Flows};
@@ -17,9 +18,6 @@ use crate::habits::{Circumstances, Habits};
 use crate::holding::Holding;
 use crate::parameters::{BodyFigures, Computing, Kind, Owned, Parameters, PhoneLimits};
 
-/// As the agent does with its segments.
-const PATIENCE_SECONDS: f64 = 30.0;
-const LITTLE_PATIENCE_SECONDS: f64 = 3.0;
 /// Arithmetic and backend, as agents name them.
 const NUMERICS: &str = "cpu-int8";
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -166,9 +164,8 @@ impl Phone {
         let was_away = self.away_since.take();
         self.away_since = self.around.is_away.then(|| was_away.unwrap_or(at));
         let reading = self.reading();
-        let wishes = Wishes { is_paused: self.around.is_paused, is_leaving: false };
         if let Some(guard) = &mut self.guard {
-            guard.look(wishes, &reading, midnight, now);
+            guard.look(&reading, midnight, now);
         }
         self.has_let_go = self.has_lost_patience(now);
         if !self.is_here() || self.has_let_go {
@@ -187,7 +184,8 @@ impl Phone {
                 temperature_celsius: Some(celsius),
                 discharge_watts: None,
             },
-            temperature_celsius: Some(celsius),
+            shell_celsius: Some(celsius),
+            wishes: Wishes { is_paused: self.around.is_paused, is_leaving: false },
             ..Reading::default()
         }
     }
@@ -203,13 +201,7 @@ impl Phone {
 
     fn has_lost_patience(&self, now: f64) -> bool {
         let withdrawn = self.guard.as_ref().and_then(|guard| guard.withdrawn.as_ref());
-        withdrawn.is_some_and(|(withdrawal, since)| {
-            let patience = match withdrawal.reason {
-                WithdrawalReason::MemoryLow => LITTLE_PATIENCE_SECONDS,
-                _ => PATIENCE_SECONDS,
-            };
-            now - since >= patience
-        })
+        withdrawn.is_some_and(|(withdrawal, since)| now - since >= patience(withdrawal.reason).as_secs_f64())
     }
 
     pub fn is_on(&self) -> bool {
@@ -251,13 +243,13 @@ impl Phone {
 
 impl Guard {
     /// As the agent's steward does it.
-    fn look(&mut self, wishes: Wishes, reading: &Reading, midnight: Instant, now: f64) {
+    fn look(&mut self, reading: &Reading, midnight: Instant, now: f64) {
         let instant = midnight + Duration::from_secs_f64(now);
-        let found = self.policy.judge(wishes, reading, instant);
+        let found = self.policy.judge(reading, instant);
         self.withdrawn = found.map(|found| match self.withdrawn.take() {
             Some((_, since)) => (found, since),
             None => (found, now),
         });
-        self.duty = self.governor.judge(reading.temperature_celsius, instant);
+        self.duty = self.governor.judge(reading.warmth(), instant);
     }
 }

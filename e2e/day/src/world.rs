@@ -214,7 +214,7 @@ fn heartbeat(phone: &Phone, segments: Vec<SegmentReport>) -> Heartbeat {
     Heartbeat {
         battery_percent: said.battery.percent,
         charging: said.battery.is_charging,
-        temperature_celsius: said.temperature_celsius,
+        temperature_celsius: said.temperature_celsius(),
         segments,
         faults: Some(Vec::new()),
         withdrawal: phone.withdrawal().cloned(),

@@ -5,13 +5,8 @@
 //! shell's, which is removed with the farm; what a crashed run left there is removed when the device is taken.
 
 mod claim;
-mod client;
 mod device;
-mod elf;
-mod listing;
-mod script;
-mod store;
-mod verdict;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,18 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use polyphony_adb::is_of_network;
 use polyphony_journal::tell;
 
 use crate::programs::check_name;
 use crate::{Device, Farm, FarmError, Shape, Wish};
 
 use claim::{Claim, Holder};
-pub use client::{Adb, Patience};
 pub use device::AdbDevice;
-use listing::is_of_network;
-pub use listing::{Choice, Listed, Standing, Traits};
-pub use verdict::AdbError;
-use verdict::judge;
+pub use polyphony_adb::{Adb, AdbError, Choice, Listed, Patience, Standing, Traits};
 
 const KIND: &str = "adb";
 /// Everything of a farm's on a device. A shell may write there, and run what it has written. Not where the guide has people put their agent's folder:
@@ -39,8 +31,6 @@ const KIND: &str = "adb";
 pub const BASE: &str = "/data/local/tmp/polyphony-farm";
 /// Says whose it is: [`Claim`].
 const OWNER: &str = ".owner";
-/// What is said of a claim that fails.
-const CLAIM: &str = "write whose it is";
 const STORE: &str = ".store";
 /// Ports that were led from the device to this machine, and from this machine to the device: for who cleans up after a crash.
 const REVERSES: &str = ".reverses";
@@ -191,12 +181,16 @@ impl Lab {
             }
             // From here on it is cleared, and at the end given free.
             self.devices().insert(serial.to_owned(), Hold::Claimed);
-            let script = script::claim(&found, &self.claim.line());
+            let what = "write whose it is";
+            if turn::is_done(&self.adb.ask(serial, what, &turn::claim(&found, &self.claim.line()), None)?) {
+                break;
+            }
             tried += 1;
-            match self.adb.shell(serial, CLAIM, &script, None)? {
-                answer if answer.code == 0 => break,
-                answer if answer.code == script::ANOTHERS && tried < N_CLAIMS => {}
-                answer => return Err(judge(CLAIM, serial, &answer.stderr)),
+            if tried == N_CLAIMS {
+                return Err(AdbError::Refused {
+                    what: what.to_owned(),
+                    said: "others were faster each time".to_owned(),
+                });
             }
         }
         let is_cleared = matches!(self.devices().get(serial), Some(Hold::Free | Hold::Taken(_)));
@@ -208,7 +202,7 @@ impl Lab {
 
     /// What is written where claims are.
     fn claimed(&self, serial: &str) -> Result<String, AdbError> {
-        Ok(self.adb.ask(serial, "see whose it is", &script::claimed(), None)?.trim_end().to_owned())
+        Ok(self.adb.ask(serial, "see whose it is", &turn::claimed(), None)?.trim_end().to_owned())
     }
 
     /// Ends and removes all of ours on a device, whoever left it, but not the claim.
@@ -232,7 +226,7 @@ impl Lab {
                 self.adb.call(serial, &["forward", "--remove", way], patience)?;
             }
         }
-        self.adb.ask(serial, "end and remove what is left", &script::clear(), None).map(drop)
+        self.adb.ask(serial, "end and remove what is left", &turn::clear(), None).map(drop)
     }
 
     /// Nothing of ours is on the device after that, unless somebody else has it, or it has forgotten everything.
@@ -241,11 +235,7 @@ impl Lab {
             return Ok(());
         }
         self.clear(serial)?;
-        let what = "give it free";
-        match self.adb.shell(serial, what, &script::release(&self.claim.line()), None)? {
-            answer if answer.code == 0 || answer.code == script::ANOTHERS => Ok(()),
-            answer => Err(judge(what, serial, &answer.stderr)),
-        }
+        self.adb.ask(serial, "give it free", &turn::release(&self.claim.line()), None).map(drop)
     }
 
     /// Waits until a device takes commands, and asks adb to connect it anew where it is one of a network.

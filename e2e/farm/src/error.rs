@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::adb::AdbError;
+use polyphony_adb::AdbError;
 
 /// Cause, place and remedy. `device` is the name that the device was taken by.
 #[derive(Debug, thiserror::Error)]

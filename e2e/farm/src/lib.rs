@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 pub use adb::AdbFarm;
 pub use error::FarmError;
 pub use namespaces::NamespaceFarm;
+pub use polyphony_adb::Launch;
 pub use process::ProcessFarm;
 pub use shape::{Link, Shape};
 
@@ -129,16 +130,6 @@ pub enum Content {
     Bytes(Vec<u8>),
 }
 
-/// How an installed program is run, in the device's folder.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Launch {
-    /// The name that it was installed under.
-    pub program: String,
-    pub arguments: Vec<String>,
-    /// Added to the environment that the device gives to programs.
-    pub environment: BTreeMap<String, String>,
-}
-
 /// How a program fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -166,23 +157,6 @@ impl Package {
 
     pub fn with(mut self, path: impl Into<PathBuf>, content: Content) -> Self {
         self.files.insert(path.into(), content);
-        self
-    }
-}
-
-// === impl Launch ===
-
-impl Launch {
-    pub fn of<T: Into<String>>(program: &str, arguments: impl IntoIterator<Item = T>) -> Self {
-        Self {
-            program: program.to_owned(),
-            arguments: arguments.into_iter().map(Into::into).collect(),
-            environment: BTreeMap::new(),
-        }
-    }
-
-    pub fn with(mut self, variable: &str, value: &str) -> Self {
-        self.environment.insert(variable.to_owned(), value.to_owned());
         self
     }
 }

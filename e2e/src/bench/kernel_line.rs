@@ -14,6 +14,8 @@ pub struct KernelLine {
     pub engine: String,
     /// User and system time of all threads, in nanoseconds.
     pub cpu_ns_per_multiply_add: f64,
+    /// By the wall.
+    pub wall_ns_per_multiply_add: f64,
     /// 10^9 bytes of weights a second, by the wall.
     pub gigabytes_per_second: f64,
 }
@@ -54,6 +56,7 @@ mod tests {
             rows: 1,
             engine: "image-int8".into(),
             cpu_ns_per_multiply_add: 0.4021,
+            wall_ns_per_multiply_add: 0.2104,
             gigabytes_per_second: 2.97,
         };
         assert_eq!(read(text).unwrap(), [expected]);

@@ -4,6 +4,8 @@
 
 #[path = "android/cluster.rs"]
 mod cluster;
+#[path = "android/farm.rs"]
+mod farm;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use polyphony_e2e::shelf::wait_until;
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A Java machine that calls the agent as it is told.
 struct App {
     process: Child,
-    pipes: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
+    pipes: RefCell<(ChildStdin, Receiver<String>)>,
 }
 
 impl App {
@@ -39,17 +40,20 @@ impl App {
         let java =
             format!("exec java -Xcheck:jni -Djava.library.path={folder} -cp {classes} ai.polyphony.AgentConsole");
         let mut process = lab.typed("phone", &java).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let pipes = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+        let pipes = (process.stdin.take().unwrap(), lines_of(process.stdout.take().unwrap()));
         Self { process, pipes: RefCell::new(pipes) }
     }
 
-    /// What came of a call. What a Java machine has to say of calls that break its rules fails the test.
+    /// What came of a call, which comes within a deadline. What a Java machine has to say of calls that break its rules fails the test.
     fn call(&self, call: &str) -> String {
         let (input, output) = &mut *self.pipes.borrow_mut();
         writeln!(input, "{call}").unwrap();
         loop {
-            let mut line = String::new();
-            assert!(output.read_line(&mut line).unwrap() > 0, "it ended at {call}");
+            let line = match output.recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => panic!("it ended at {call}"),
+                Err(RecvTimeoutError::Timeout) => panic!("no answer to {call} within {PATIENCE:?}"),
+            };
             if let Some(answer) = line.strip_prefix("> ") {
                 return answer.trim_end().to_owned();
             }
@@ -77,6 +81,17 @@ impl Drop for App {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// What a program writes, line by line: read on a thread, since a pipe has no deadline. It ends with the program.
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let read = BufReader::new(output).lines().map_while(Result::ok);
+        // Who listens no more has seen enough.
+        let _ = read.map(|line| sender.send(line)).find(Result::is_err);
+    });
+    lines
 }
 
 /// A picture of what `polyctl join-command` draws where its output is no terminal: light blocks on a dark screen.
@@ -115,9 +130,13 @@ fn an_app_joins_by_a_code_takes_part_pauses_leaves_and_joins_again() {
     let start = |link: &str| app.call(&format!("start {folder} pocket {link}"));
     assert_eq!(app.status(), json!({"state": "stopped"}));
     assert!(start("polyphony://desk").contains("no whole join link"));
+    assert!(app.call("fault polyphony://desk").contains("no whole join link"));
+    assert_eq!(app.call(&format!("fault {link}")), "null");
     app.call(r#"tell {"batteryPercent":83.4,"charging":false,"batteryCelsius":31.5,"thermalStatus":0,"paused":false}"#);
     assert_eq!((start(&link), start(&link)), ("null".into(), "it runs already".into()));
-    assert_eq!(app.wait_for("idle")["temperatureCelsius"], 31.5);
+    let idle = app.wait_for("idle");
+    assert!(idle["temperatureCelsius"] == 31.5 && idle["hasJoined"] == true, "{idle}");
+    assert_eq!(idle["holdsSegments"], Value::Null);
     let phone = |lab: &Lab, path: &str| {
         let query = format!("jsonpath={{{path}}}");
         lab.polyctl(&["get", "phone", "pocket", "-o", &query]).unwrap().ok().unwrap().stdout.trim().to_owned()
@@ -130,7 +149,7 @@ fn an_app_joins_by_a_code_takes_part_pauses_leaves_and_joins_again() {
     let manifest = format!("{}---\n{}", tiny_model(), deployment("tiny", "tiny", 1, "f32", 64));
     std::fs::write(lab.path("manifest.yaml"), manifest).unwrap();
     lab.polyctl(&["apply", "-f", &lab.path("manifest.yaml")]).unwrap().ok().unwrap();
-    app.wait_for("ready");
+    assert_eq!(app.wait_for("ready")["holdsSegments"], true);
     let answer = lab.complete("tiny");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"completion_tokens\":4"), "{answer}");
     let serving = app.status();
@@ -144,7 +163,7 @@ fn an_app_joins_by_a_code_takes_part_pauses_leaves_and_joins_again() {
     app.call(r#"tell {"batteryPercent":2,"charging":false}"#);
     wait_until("the battery to be at the host", PATIENCE, || Ok((withdrawn(&lab) == "BatteryLow").then_some(())))
         .unwrap();
-    let low = app.wait_for("paused");
+    let low = app.wait_for("withdrawn");
     assert!(low["message"].as_str().unwrap().contains("--min-battery"), "{low}");
     app.call(r#"tell {"batteryPercent":83,"charging":true}"#);
     app.wait_for("ready");

@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::tidy::{files, root};
 
 /// Where that holds.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
+    "controller/adb/src",
     "controller/apiserver/src",
     "controller/cli/src",
     "controller/src",

@@ -61,6 +61,7 @@ fn every_kernel_is_in_its_three_rooms() {
 
 /// The arrows between crates, as ARCHITECTURE.md draws them: who may depend on whom.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("controller/adb", &[]),
     ("controller/api", &[]),
     ("controller/placement", &[]),
     ("controller/jsonpath", &[]),
@@ -85,6 +86,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "controller/cli",
         &[
+            "polyphony-adb",
             "polyphony-api",
             "polyphony-controller",
             "polyphony-farm",
@@ -129,7 +131,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "polyphony-protocol",
         ],
     ),
-    ("e2e/farm", &["polyphony-journal"]),
+    ("e2e/farm", &["polyphony-adb", "polyphony-journal"]),
     ("e2e/skip", &[]),
     (
         "e2e",

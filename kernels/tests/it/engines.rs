@@ -1,9 +1,10 @@
 //! The engines under test.
 
 use polyphony_kernels::cpu::CpuEngine;
-use polyphony_kernels::lending::Lender;
 use polyphony_kernels::vulkan::{Options, VulkanEngine, WeightSource};
 use polyphony_kernels::{Arithmetic, Engine, EngineError};
+
+use super::lending::Lender;
 
 /// Every engine that this machine can open: the processor with one and with three threads, Vulkan with every source of weights.
 pub fn engines() -> Vec<Box<dyn Engine>> {

@@ -258,6 +258,10 @@ pub struct Heartbeat {
     /// from an agent of before.
     #[serde(default)]
     pub active_watts: Option<f64>,
+    /// What segments may take together now: less than the join said for a while after the system was short of memory. Absent from an agent of
+    /// before.
+    #[serde(default)]
+    pub allocatable_bytes: Option<u64>,
 }
 
 /// A phone that takes no part.

@@ -10,6 +10,7 @@ use polyphony_protocol::hub::{self, Assignment, EncoderStages};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, holds_of};
+use crate::at_work::Activity;
 use crate::board::Entry;
 use crate::class::{self, Class, ClassError};
 use crate::segment::{AnySegment, Capacity, Rounding, SegmentError};
@@ -136,9 +137,12 @@ pub(super) async fn load(
     }
     entry.set_progress(0, total);
     hold.keep(manifest.tensors_of(&holds).into_iter().map(|tensor| tensor.sha256.clone()));
+    let at_work = context.board.at_work().clone();
     let (context, hold) = (context.clone(), hold.clone());
     let supply = Supply { context, host, manifest, digest: assignment.manifest_digest.clone(), holds, hold };
+    let fetching = at_work.begin(Activity::Other, Instant::now());
     supply.bring_missing(entry).await?;
+    drop(fetching);
     let memory = supply.context.memory.reserve(needed, || {
         let message = format!("waits for {} MiB that another segment of this phone still holds", needed >> 20);
         entry.set_waiting(message);
@@ -155,6 +159,7 @@ pub(super) async fn load(
     // A load that nobody waits for any more ends at the next tensor, and has its memory until then.
     let runtime = tokio::runtime::Handle::current();
     let loading = tokio::task::spawn_blocking(move || {
+        let _at_work = at_work.begin(Activity::Other, Instant::now());
         let _ordeal = context.ordeals.begin(&supply.digest, needed);
         let engine =
             context.chosen.open(backend, &weight_types, kv_type, context.step_deadline).map_err(SegmentError::from)?;

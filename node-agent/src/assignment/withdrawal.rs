@@ -21,7 +21,8 @@ pub(super) async fn in_force(withdrawals: &mut watch::Receiver<Option<Withdrawal
     in_force_after(withdrawals, patience).await
 }
 
-fn patience(reason: WithdrawalReason) -> Duration {
+/// How long a host has, from when a phone withdraws, to move away what that holds.
+pub fn patience(reason: WithdrawalReason) -> Duration {
     if reason == WithdrawalReason::MemoryLow { LITTLE_PATIENCE } else { PATIENCE }
 }
 

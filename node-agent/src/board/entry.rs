@@ -7,7 +7,6 @@ use polyphony_protocol::hub::{SegmentPhase, SegmentReport};
 use tokio::sync::Notify;
 
 use super::lock;
-use crate::at_work::AtWork;
 use crate::pace::Figures;
 use crate::serve::links::Links;
 use crate::steps::Steps;
@@ -19,7 +18,6 @@ const NEWS_PART: f64 = 0.2;
 pub struct Entry {
     state: Mutex<State>,
     steps: Steps,
-    at_work: AtWork,
     changed: Arc<Notify>,
 }
 
@@ -49,7 +47,7 @@ struct State {
 
 impl Entry {
     /// In phase loading; `changed` is woken by what whoever reads the board should hear of at once.
-    pub(super) fn new(namespace: &str, name: &str, at_work: AtWork, changed: Arc<Notify>) -> Self {
+    pub(super) fn new(namespace: &str, name: &str, changed: Arc<Notify>) -> Self {
         let report = SegmentReport {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -74,7 +72,7 @@ impl Entry {
             told_seconds_per_layer: None,
         };
         let steps = Steps::new(&placement_of(namespace, name));
-        Self { state: Mutex::new(state), steps, at_work, changed }
+        Self { state: Mutex::new(state), steps, changed }
     }
 
     /// How much of how much is here.
@@ -173,11 +171,6 @@ impl Entry {
     /// Step times; adding to them takes no lock.
     pub fn steps(&self) -> &Steps {
         &self.steps
-    }
-
-    /// Of all segments together.
-    pub fn at_work(&self) -> &AtWork {
-        &self.at_work
     }
 
     pub fn snapshot(&self) -> Snapshot {

@@ -9,7 +9,7 @@ use crate::budget::Budget;
 use crate::duty::Duty;
 use crate::energy::Figures;
 use crate::platform::{self, Battery};
-use crate::told::Told;
+use crate::told::Network;
 
 pub(super) fn memory_families(memory: &Budget) -> Vec<MetricFamily> {
     let allocatable = gauge(
@@ -50,14 +50,14 @@ pub(super) fn sensor_families(battery: &Battery, temperature_celsius: Option<f64
 }
 
 /// What an app says of the phone's network; nothing elsewhere.
-pub(super) fn network_families(told: &Told) -> Vec<MetricFamily> {
-    let Some(kind) = told.network else { return Vec::new() };
+pub(super) fn network_families(network: Option<Network>, metered: Option<bool>) -> Vec<MetricFamily> {
+    let Some(kind) = network else { return Vec::new() };
     let options = Opts::new(
         "polyphony_network_info",
         "Always 1; the labels say which kind of network this phone uses, and whether somebody pays for each byte. In the app alone.",
     );
     let info = GaugeVec::new(options, &["kind", "metered"]).expect(VALID);
-    let metered = told.metered.map_or("", |metered| if metered { "true" } else { "false" });
+    let metered = metered.map_or("", |metered| if metered { "true" } else { "false" });
     info.with_label_values(&[kind.name(), metered]).set(1.0);
     info.collect()
 }

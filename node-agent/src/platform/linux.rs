@@ -1,7 +1,8 @@
 //! Linux: what `/proc` and `/sys` say. Android's kernel says it in the same places, to those that may read them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::Battery;
 #[cfg(not(target_os = "android"))]
@@ -62,11 +63,17 @@ fn battery_in(folder: &Path) -> Battery {
     Battery::default()
 }
 
-/// The hottest zone of those that tell how warm the phone is to a hand or to its battery, in degrees Celsius. Chips are at 60 to 90 whenever they
-/// work, on a phone and on a PC alike, and see to themselves.
-pub fn temperature_celsius() -> Option<f64> {
-    temperature_in(Path::new("/sys/class/thermal"))
+/// The thermal zones that tell how warm the phone is to a hand or to its battery. Chips are at 60 to 90 whenever they work, on a phone and on a PC
+/// alike, and see to themselves. A phone may have a hundred zones: which they are is looked up now and then.
+#[derive(Debug)]
+pub struct ShellZones {
+    folder: PathBuf,
+    zones: Vec<PathBuf>,
+    listed_at: Option<Instant>,
 }
+
+/// How long a list of zones is good: drivers come late.
+const LISTED_FOR: Duration = Duration::from_secs(60);
 
 /// In the types of such zones, in lower case: of Android's devices `VIRTUAL-SKIN`, `skin-therm`, `quiet-therm` (the shell, away from the chips),
 /// `battery`.
@@ -77,19 +84,43 @@ fn is_a_temperature(degrees: &f64) -> bool {
     (1.0..150.0).contains(degrees)
 }
 
-fn temperature_in(folder: &Path) -> Option<f64> {
-    let zones = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_of_the_shell = |zone: &fs::DirEntry| {
-        let type_ = fs::read_to_string(zone.path().join("type")).unwrap_or_default().to_lowercase();
+// === impl ShellZones ===
+
+impl Default for ShellZones {
+    fn default() -> Self {
+        Self::of(Path::new("/sys/class/thermal"))
+    }
+}
+
+impl ShellZones {
+    fn of(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), zones: Vec::new(), listed_at: None }
+    }
+
+    /// The hottest of them, in degrees Celsius.
+    pub fn celsius(&mut self, now: Instant) -> Option<f64> {
+        if self.listed_at.is_none_or(|at| now.saturating_duration_since(at) >= LISTED_FOR) {
+            self.listed_at = Some(now);
+            self.zones = zones_in(&self.folder);
+        }
+        let degrees = self
+            .zones
+            .iter()
+            .filter_map(|zone| fs::read_to_string(zone.join("temp")).ok()?.trim().parse::<f64>().ok())
+            .map(|millidegrees| millidegrees / 1000.0)
+            .filter(is_a_temperature);
+        degrees.max_by(f64::total_cmp)
+    }
+}
+
+fn zones_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_of_the_shell = |zone: &PathBuf| {
+        let type_ = fs::read_to_string(zone.join("type")).unwrap_or_default().to_lowercase();
         OF_THE_SHELL.iter().any(|part| type_.contains(part))
     };
-    let degrees = zones
-        .filter(|zone| zone.file_name().to_string_lossy().starts_with("thermal_zone"))
-        .filter(is_of_the_shell)
-        .filter_map(|zone| fs::read_to_string(zone.path().join("temp")).ok()?.trim().parse::<f64>().ok())
-        .map(|millidegrees| millidegrees / 1000.0)
-        .filter(is_a_temperature);
-    degrees.max_by(f64::total_cmp)
+    let zones = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("thermal_zone"));
+    zones.map(|zone| zone.path()).filter(is_of_the_shell).collect()
 }
 
 /// The machine by its maker's names: a board says them in its device tree, a PC in its firmware's tables.
@@ -177,7 +208,13 @@ mod tests {
         write("bat/status", "Charging\n");
         let charging = Battery { is_charging: Some(true), discharge_watts: None, ..battery };
         assert_eq!(battery_in(folder.path()), charging, "what flows in is nobody's work");
-        assert_eq!(temperature_in(folder.path()), Some(41.5), "a chip's heat is its own affair");
+        let (mut zones, now) = (ShellZones::of(folder.path()), Instant::now());
+        assert_eq!(zones.celsius(now), Some(41.5), "a chip's heat is its own affair");
+        write("thermal_zone0/temp", "42500\n");
+        write("thermal_zone5/temp", "55000\n");
+        write("thermal_zone5/type", "skin-therm\n");
+        assert_eq!(zones.celsius(now), Some(42.5), "zones are read each time");
+        assert_eq!(zones.celsius(now + LISTED_FOR), Some(55.0), "and one that came late is found");
         assert_eq!(battery_in(Path::new("/nonexistent")), Battery::default());
     }
 

@@ -11,7 +11,7 @@ use super::compute::{Attachment, AttachmentId, Call, Compute, Unavailable};
 use super::outlet::ToHost;
 use super::worker::Worker;
 
-pub use super::worker::Owned;
+pub use super::worker::{Conduct, Owned};
 
 /// The thread. It ends when this is dropped, and the segment is freed.
 pub struct Thread {
@@ -24,15 +24,21 @@ pub struct Thread {
 // === impl Thread ===
 
 impl Thread {
-    /// Starts the thread that owns a segment with its share of the memory budget. It hangs when it takes longer than `patience` for a step
-    /// while others wait for it.
+    /// Starts the thread that owns a segment with its share of the memory budget, and works as `conduct` says. It hangs when it takes longer
+    /// than `patience` for a step while others wait for it.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(name: &str, owned: Owned, host: ToHost, patience: Duration) -> std::io::Result<Self> {
+    pub fn start(
+        name: &str,
+        owned: Owned,
+        conduct: Conduct,
+        host: ToHost,
+        patience: Duration,
+    ) -> std::io::Result<Self> {
         let (calls, inbox) = calls(QUEUE_CALLS, patience);
         let (tell, broken) = watch::channel(None);
-        let mut worker = Worker::new(owned, host, calls.clone(), tell);
+        let mut worker = Worker::new(owned, conduct, host, calls.clone(), tell);
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             // A fault of this program ends the thread; whoever waits for an answer is told before.
             if catch_unwind(AssertUnwindSafe(|| worker.run(&inbox))).is_err() {

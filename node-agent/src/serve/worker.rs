@@ -18,6 +18,8 @@ use super::event::{Event, Source, key_of};
 use super::faults::Faults;
 use super::outlet::ToHost;
 use super::stage::{AnyStage, Effect, EncoderJob, EncoderStep, Reason, Work};
+use crate::at_work::{Activity, AtWork};
+use crate::duty::Duty;
 use crate::kv_cache::Slots;
 use crate::pace::{Figures, Pace, Shares, Step};
 use crate::segment::{AnySegment, SegmentError};
@@ -36,8 +38,20 @@ pub struct Owned {
     pub memory: OwnedSemaphorePermit,
 }
 
+/// How a thread is to work.
+pub struct Conduct {
+    /// Of the phone.
+    pub duty: Duty,
+    /// No rest is longer: others wait for what is asked of this phone meanwhile.
+    pub longest_rest: Duration,
+    pub at_work: AtWork,
+}
+
 pub(super) struct Worker {
     owned: Owned,
+    conduct: Conduct,
+    /// No step is run before.
+    rests_until: Option<Instant>,
     slots: Slots,
     stages: Vec<Attached>,
     /// Which of the stages may step first.
@@ -73,11 +87,17 @@ enum Next {
 // === impl Worker ===
 
 impl Worker {
-    pub(super) fn new(owned: Owned, host: ToHost, calls: Calls<Call>, broken: watch::Sender<Option<String>>) -> Self {
+    pub(super) fn new(
+        owned: Owned,
+        conduct: Conduct,
+        host: ToHost,
+        calls: Calls<Call>,
+        broken: watch::Sender<Option<String>>,
+    ) -> Self {
         let slots = Slots::new(owned.segment.capacity().n_slots);
         let pace = Pace::new(Shares::default(), Figures::default());
-        let (stages, turn, faults, figures_due) = (Vec::new(), 0, Faults::default(), None);
-        Self { owned, slots, stages, turn, host, calls, pace, figures_due, faults, broken }
+        let (stages, turn, faults, figures_due, rests_until) = (Vec::new(), 0, Faults::default(), None, None);
+        Self { owned, conduct, rests_until, slots, stages, turn, host, calls, pace, figures_due, faults, broken }
     }
 
     /// Runs until it is told to stop.
@@ -117,13 +137,19 @@ impl Worker {
         }
     }
 
-    /// The next call; none at once where a step can be run, and none at the next deadline.
+    /// The next call; none at once where a step can be run, none at the end of a rest that a step waits for, and none at the next deadline.
     fn wait(&self, inbox: &Inbox<Call>) -> Result<Call, Late> {
-        if self.stages.iter().any(|it| it.stage.has_work()) {
+        let has_work = self.stages.iter().any(|it| it.stage.has_work());
+        let rest = self.rests_until.filter(|_| has_work && self.rests());
+        if has_work && rest.is_none() {
             return inbox.try_recv().ok_or(Late);
         }
         let deadlines = self.stages.iter().filter_map(|it| it.stage.poll_timeout());
-        inbox.recv_until(deadlines.chain(self.figures_due).min())
+        inbox.recv_until(deadlines.chain(self.figures_due).chain(rest).min())
+    }
+
+    fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn take(&mut self, call: Call) -> Next {
@@ -188,6 +214,8 @@ impl Worker {
             return self.refuse_late(generation, event);
         };
         let now = Instant::now();
+        let copies = matches!(event, Event::ReadKv { .. } | Event::WriteKv { .. });
+        let _at_work = copies.then(|| self.conduct.at_work.begin(Activity::Other, now));
         let stage = &mut self.stages[index].stage;
         let effects = match event {
             Event::Frame { frame, source } => self.accept(index, frame, source, now),
@@ -236,8 +264,12 @@ impl Worker {
         }
     }
 
-    /// The stages take turns, so that none waits for more than one step of each other.
+    /// The stages take turns, so that none waits for more than one step of each other. After one the thread rests, as its phone's duty asks; who
+    /// calls is heard all the same.
     fn step(&mut self) {
+        if self.rests() {
+            return;
+        }
         let n_stages = self.stages.len();
         let began = Instant::now();
         for offset in 0..n_stages {
@@ -248,7 +280,7 @@ impl Worker {
                 Work::Decode { batch, .. } => batch.keys(),
                 Work::Encoder(job) => vec![job.key],
             };
-            let at_work = self.stages[index].entry.at_work().begin(began);
+            let at_work = self.conduct.at_work.begin(Activity::Step, began);
             let done = match work {
                 Work::Decode { batch, n_encoded } => self.run_batch(index, batch, &n_encoded, began),
                 Work::Encoder(job) => self.run_encoder(index, job, began),
@@ -258,7 +290,9 @@ impl Worker {
                 Ok(Done { effects, step }) => {
                     self.faults.step_succeeded();
                     self.deliver(index, effects);
-                    self.note(&Step { whole: began.elapsed(), ..step });
+                    let rest = self.conduct.duty.rest_after(step.computing, self.conduct.longest_rest);
+                    self.note(&Step { computing: step.computing + rest, whole: began.elapsed() + rest, ..step });
+                    self.rests_until = (!rest.is_zero()).then(|| Instant::now() + rest);
                 }
                 Err(error) => {
                     tracing::error!(%error, "a step failed");
@@ -287,7 +321,7 @@ impl Worker {
         let output = segment.step_of(it.holds, &rows, n_encoded, input, n_logits)?;
         let computing = began.elapsed();
         it.entry.steps().note(if is_decode { StepKind::Decode } else { StepKind::Prefill }, computing);
-        it.entry.at_work().decoded(if is_decode { rows.len() } else { 0 });
+        self.conduct.at_work.decoded(if is_decode { rows.len() } else { 0 });
         for Part { key, position, n_rows, sample } in &parts {
             tracing::debug!(session = %key.session, position, n_rows, sample, "computed");
         }
@@ -323,8 +357,9 @@ impl Worker {
 
     /// Times the segment before its first session comes.
     fn time_trial(&mut self) {
+        let _at_work = self.conduct.at_work.begin(Activity::Other, Instant::now());
         match trial::run(&mut self.owned.segment) {
-            Ok((shares, figures)) => self.pace = Pace::new(shares, figures),
+            Ok((shares, figures)) => self.pace = Pace::new(shares, figures.at_duty(self.conduct.duty.now())),
             Err(error) => {
                 tracing::error!(%error, "a trial step failed");
                 self.broken.send_replace(Some(Faults::trial_failed(&error)));

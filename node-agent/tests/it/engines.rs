@@ -1,7 +1,8 @@
 //! Engines under test: those of GPUs are handed on, since each compiles for seconds what another has compiled.
 
-use polyphony_kernels::lending::Lender;
 use polyphony_kernels::{Backend, Engine, EngineError};
+
+use crate::lending::Lender;
 
 /// An engine that is this test's own as long as it has it.
 pub fn open(backend: Backend) -> Result<Box<dyn Engine>, EngineError> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,9 +14,10 @@ use clap::Parser;
 use polyphony_agent::agent::{self, Terms};
 use polyphony_agent::flags::Flags;
 use polyphony_agent::identity::Identity;
+use polyphony_agent::told::Told;
 use polyphony_doorway::{Doorway, Limits};
 use polyphony_identity::{
-    Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Key, Lifetimes, Name, Papers, Role, Signed, Whom,
+    Audience, Authority, Clock, Credentials, DEFAULT_DOMAIN, Digest, Key, Lifetimes, Name, Papers, Role, Signed, Whom,
 };
 use polyphony_model::{Manifest, TensorReader};
 use polyphony_protocol::hub::{Assignment, Join, SegmentPhase, ToAgent, ToHub, Welcome};
@@ -24,6 +26,7 @@ use polyphony_protocol::{Frame, encode};
 use polyphony_wire::{Bounds, FrameReader, Metered, PROTOCOL, Security, Uncounted, Wire};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,8 @@ pub struct Served {
     pub digest: String,
     json: Vec<u8>,
     path: PathBuf,
+    /// Whether who asks for a tensor waits for ever.
+    pub keeps_tensors: AtomicBool,
 }
 
 /// The host of a test.
@@ -71,7 +76,7 @@ impl Hub {
         let manifest = Manifest::build(model).unwrap();
         let json = serde_json::to_vec(&manifest).unwrap();
         let (digest, path) = (manifest.digest(), model.to_owned());
-        let model = Arc::new(Served { manifest, digest, json, path });
+        let model = Arc::new(Served { manifest, digest, json, path, keeps_tensors: AtomicBool::new(false) });
         let weights = Router::new()
             .route("/v1alpha1/manifests/{digest}", get(async |State(model): State<Arc<Served>>| model.json.clone()))
             .route("/v1alpha1/tensors/{digest}/{index}", get(tensor))
@@ -108,6 +113,11 @@ impl Hub {
         self.listener.local_addr().unwrap().to_string()
     }
 
+    /// Of the root that its papers come from.
+    pub fn ca_hash(&self) -> Digest {
+        self.authority.ca_hash()
+    }
+
     /// What plans name an agent by.
     pub fn key_of(&self, name: &str) -> String {
         Identity::open(&self.folder_of(name)).unwrap().key().digest().to_string()
@@ -135,13 +145,28 @@ impl Hub {
 
     /// The same with these flags of its own.
     pub fn start_with(&self, name: &str, more: &[&str]) {
+        self.start_on(name, more, Terms::until(self.stop.clone()));
+    }
+
+    /// Starts an agent of which an app says what comes of `told`.
+    pub fn start_told(&self, name: &str, told: watch::Receiver<Told>) {
+        self.start_on(name, &["--backend", "cpu"], Terms { told: Some(told), ..Terms::until(self.stop.clone()) });
+    }
+
+    fn start_on(&self, name: &str, more: &[&str], terms: Terms) {
         let hub = self.address();
         let folder = self.folder_of(name);
         self.certify(name);
         let arguments = ["polyphony-agent", "--name", name, "--hub", &hub, "--memory", "64Mi", "--data-dir", "."];
         let mut flags = Flags::parse_from(arguments.into_iter().chain(more.iter().copied()));
         flags.data_dir = folder;
-        tokio::spawn(agent::run(flags, Terms::until(self.stop.clone())));
+        tokio::spawn(agent::run(flags, terms));
+    }
+
+    /// Takes in an agent that was started by what it remembers: it looks first whether anybody is there, and hangs up.
+    pub async fn take_in_again(&self) -> Joined {
+        drop(tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap());
+        self.take_in(version::CURRENT).await
     }
 
     /// Takes in an agent that has lost its link.
@@ -292,6 +317,9 @@ async fn tensor(
     State(model): State<Arc<Served>>,
     UrlPath((_, index)): UrlPath<(String, usize)>,
 ) -> Result<Vec<u8>, StatusCode> {
+    if model.keeps_tensors.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
     let tensor = model.manifest.tensors.get(index).ok_or(StatusCode::NOT_FOUND)?;
     Ok(TensorReader::open(&model.path, &model.manifest, tensor).unwrap().read_all().unwrap())
 }

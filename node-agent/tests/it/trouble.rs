@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use polyphony_agent::told::Told;
 use polyphony_protocol::hub::{self, Assignment, Peer, SegmentPhase, ToHub};
 use polyphony_protocol::version::{self, ProtocolVersion};
 use polyphony_protocol::{ActivationType, Frame, PlanGeneration, RingId};
 use polyphony_wire::LinkError;
 use tokio::net::TcpSocket;
+use tokio::sync::watch;
 
 use crate::exposition::value;
 use crate::hub::{Hub, Joined, PATIENCE};
@@ -83,6 +86,49 @@ async fn a_damaged_cache_is_mended_within_one_load() {
     let fetched = value(&agent.scrape().await, "polyphony_weights_fetched_bytes_total", &[]);
     let all: u64 = hub.model.manifest.tensors.iter().map(|tensor| tensor.n_bytes).sum();
     assert_eq!(fetched, Some(2.0 * all as f64));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_is_short_of_memory_breaks_its_load_off_and_offers_less() {
+    let hub = Hub::open(&model()).await;
+    let (app, told) = watch::channel(Told::default());
+    hub.start_told("phone-1", told);
+    let mut agent = hub.take_in(version::CURRENT).await;
+    let segment = whole(&hub, &agent);
+    agent.assign(vec![segment.clone()]).await;
+    agent.until_ready(1).await;
+    let reserved = |text: &str| value(text, "polyphony_memory_reserved_bytes", &[]);
+    let held = reserved(&agent.scrape().await).unwrap();
+    agent.assign(vec![]).await;
+    agent.scrape_until("the memory to be given back", |text| reserved(text) == Some(0.0)).await;
+    // The next load has its memory, and waits for a tensor that does not come.
+    for entry in std::fs::read_dir(hub.folder_of("phone-1").join("weights")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().is_some_and(|name| !name.to_string_lossy().contains(&hub.model.digest)) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[0] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    hub.model.keeps_tensors.store(true, Ordering::Relaxed);
+    agent.assign(vec![segment]).await;
+    agent.scrape_until("the memory to be taken", |text| reserved(text) == Some(held)).await;
+    app.send_modify(|told| (told.available_bytes, told.low_memory_bytes) = (Some(1), Some(1000)));
+    let is_let_go = |text: &str| reserved(text) == Some(0.0);
+    let text = agent.scrape_until("the load to be broken off", is_let_go).await;
+    let offered = value(&text, "polyphony_memory_allocatable_bytes", &[]);
+    assert_eq!(offered, Some((held * 0.75).floor()));
+    until_offer(&mut agent, offered.map(|bytes| bytes as u64)).await;
+}
+
+/// Waits for a heartbeat that offers so much memory.
+async fn until_offer(agent: &mut Joined, bytes: Option<u64>) {
+    agent
+        .until(|frame| match frame {
+            Frame::ToHub(ToHub::Heartbeat(heartbeat)) => (heartbeat.allocatable_bytes == bytes).then_some(()),
+            _ => None,
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,6 +112,12 @@ pub fn weigh(scene: &Scene) -> Judgement {
         Promise::TokensOfAJoule => "more tokens of a joule",
     };
     let Some((which, offer)) = best else {
+        if scene.is_under_floor {
+            let message = "a session gets fewer tokens/s by now than spec.minTokensPerSecond asks for, and no other plan that could be had is fast \
+                           enough: more phones, or a lower floor, would do"
+                .to_owned();
+            return rest(Truth::False, "UnderFloor", message);
+        }
         let message = format!("no other plan promises {percent} % {more} by what is measured now");
         return rest(Truth::True, "NoGain", message);
     };
@@ -200,8 +206,8 @@ mod tests {
             (
                 "slower than is asked for, with no other plan",
                 |s| (s.is_under_floor, s.shift, s.whole) = (true, None, None),
-                Truth::True,
-                "NoGain",
+                Truth::False,
+                "UnderFloor",
                 None,
             ),
             (

@@ -57,7 +57,7 @@ fn status_of(
 ) -> PhoneStatus {
     let mut status = before.clone();
     if let Some(join) = &seen.join {
-        describe(&mut status, phone, join);
+        describe(&mut status, phone, join, seen.offered_bytes(join));
         judge_backends(&mut status, seen, before);
     }
     failures::remember(&mut status, observed, &phone.name_any(), seen);
@@ -74,8 +74,8 @@ fn status_of(
     status
 }
 
-/// What the agent said when it joined.
-fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
+/// What the agent said when it joined, and what it offers now.
+fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join, offered_bytes: u64) {
     status.agent_version = Some(join.agent_version.clone());
     let protocol::Hardware { model, soc, system } = join.hardware.clone();
     let hardware = Hardware { model, soc, system };
@@ -86,7 +86,7 @@ fn describe(status: &mut PhoneStatus, phone: &Phone, join: &Join) {
     status.ring_address = Some(join.ring_address.clone());
     status.metrics_address = Some(join.metrics_address.clone()).filter(|address| !address.is_empty());
     status.capacity = Some(Memory { memory: format_bytes(join.capacity_bytes) });
-    status.allocatable = Some(Memory { memory: format_bytes(allocatable_bytes(phone, join.allocatable_bytes)) });
+    status.allocatable = Some(Memory { memory: format_bytes(allocatable_bytes(phone, offered_bytes)) });
     let speed = |speed: &protocol::Speed| BackendSpeed {
         name: speed.backend.clone(),
         device: speed.device.clone(),

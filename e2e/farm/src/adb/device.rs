@@ -6,13 +6,12 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use polyphony_adb::script::{self, Told, quoted};
+use polyphony_adb::store::{Store, Wanted};
+use polyphony_adb::{AdbError, Traits, elf};
 use polyphony_journal::tell;
 
-use super::listing::Traits;
-use super::script::{self, Told, quoted};
-use super::store::{Store, Wanted};
-use super::verdict::AdbError;
-use super::{BASE, FORWARDS, Hold, Lab, REVERSES, STORE, elf, refuse_limits};
+use super::{BASE, FORWARDS, Hold, Lab, REVERSES, STORE, refuse_limits};
 use crate::scrape::scrape;
 use crate::{Content, Device, FarmError, Launch, Package, Shape, State};
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use jni::objects::{JByteArray, JClass, JString};
 use jni::sys::jint;
 use jni::{Env, EnvUnowned, jni_mangle};
-use polyphony_agent::app::{App, read_code as read};
+use polyphony_agent::app::{App, read_code as read, read_link};
 
 /// An app is one process, and its agent one.
 static APP: LazyLock<App> = LazyLock::new(App::default);
@@ -34,6 +34,22 @@ pub extern "system" fn start<'local>(
         }
     };
     env.with_env(start).resolve::<OnFault>()
+}
+
+/// Null, or why nobody can join by a text.
+#[jni_mangle("ai.polyphony.Agent")]
+pub extern "system" fn link_fault<'local>(
+    mut env: EnvUnowned<'local>,
+    _class: JClass<'local>,
+    join_link: JString<'local>,
+) -> JString<'local> {
+    let fault = |env: &mut Env<'local>| -> jni::errors::Result<_> {
+        match read_link(&join_link.try_to_string(env)?) {
+            Ok(_) => Ok(JString::null()),
+            Err(fault) => env.new_string(fault.to_string()),
+        }
+    };
+    env.with_env(fault).resolve::<OnFault>()
 }
 
 #[jni_mangle("ai.polyphony.Agent")]

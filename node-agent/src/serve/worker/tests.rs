@@ -49,7 +49,9 @@ impl Bench {
         let (to_host, from_stages) = to_host(16);
         let (hidden_size, broken) = (segment.hidden_size(), watch::channel(None).0);
         let owned = Owned { segment, memory };
-        let mut worker = Worker::new(owned, to_host, calls.clone(), broken);
+        let (duty, at_work) = (Duty::default(), AtWork::default());
+        let conduct = Conduct { duty, longest_rest: Duration::from_secs(3600), at_work };
+        let mut worker = Worker::new(owned, conduct, to_host, calls.clone(), broken);
         let shape = StageShape {
             ring: RingId(1),
             generation: GENERATION,
@@ -131,6 +133,32 @@ async fn one_piece_of_a_kv_cache_is_copied_between_two_steps_of_others() {
         let n_answered = answers.iter_mut().filter_map(|answered| answered.try_recv().ok()).count();
         assert_eq!((n_answered, bench.heard().len()), (1, 1), "a piece, and a token of the other session");
     }
+}
+
+#[tokio::test]
+async fn a_thread_that_rests_hears_what_comes_and_its_rests_are_no_work_but_slow_it() {
+    let mut bench = Bench::new().await;
+    bench.worker.conduct.duty.set(0.2);
+    bench.worker.conduct.longest_rest = Duration::from_secs(3600);
+    bench.start(1, 9);
+    let begun = Instant::now();
+    assert!(bench.worker.turn(&bench.inbox));
+    assert_eq!(bench.heard().len(), 1, "the first token");
+    let computed = bench.worker.conduct.at_work.until(Instant::now()).computed;
+    let rests_until = bench.worker.rests_until.unwrap();
+    assert!(rests_until - begun > computed * 3, "four times as long as it has computed, or nearly so: {computed:?}");
+    // As after a step that took minutes.
+    bench.worker.rests_until = Some(Instant::now() + Duration::from_secs(3600));
+    let (answer, mut answered) = oneshot::channel();
+    bench.call(Event::ReadKv { key: key(1), n_positions: 3, layer: 0, positions: 0..3, answer });
+    assert!(bench.worker.turn(&bench.inbox));
+    assert!(answered.try_recv().is_ok() && bench.heard().is_empty(), "it answers, and runs no step");
+    assert_eq!(bench.worker.conduct.at_work.until(Instant::now()).computed, computed);
+    bench.worker.rests_until = Some(Instant::now() + Duration::from_millis(5));
+    while bench.heard().is_empty() {
+        assert!(bench.worker.turn(&bench.inbox));
+    }
+    assert!(Instant::now() >= begun + Duration::from_millis(5), "it went on after its rest");
 }
 
 #[tokio::test]

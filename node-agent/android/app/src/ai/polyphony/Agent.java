@@ -4,7 +4,7 @@ package ai.polyphony;
 /**
  * Texts that go in and come out as JSON are objects; what is not known is absent.
  *
- * `start`, `stop` and `tell` are called by AgentThread alone, in any order; `status` and `readCode` from anywhere.
+ * `start`, `stop` and `tell` are called by AgentThread alone, in any order, since `stop` takes its time; the others from anywhere.
  */
 final class Agent {
     private static final boolean THERE = load();
@@ -27,6 +27,9 @@ final class Agent {
 
     /** Starts it on what `dataDir` holds. `joinLink` is null where it joined before. Returns null, or why it did not start, for people. */
     static native String start(String dataDir, String phoneName, String joinLink);
+
+    /** Null, or why nobody can join by this text, for people. It is not tried. */
+    static native String linkFault(String joinLink);
 
     /** Ends it. With `leave` it finishes its step and says goodbye to the ring, which takes some seconds at most. */
     static native void stop(boolean leave);

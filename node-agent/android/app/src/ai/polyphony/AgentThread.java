@@ -63,19 +63,31 @@ final class AgentThread {
         });
     }
 
-    /** Joins by `link`, or, where that is null, as before. With a link it leaves the host that it is at. */
+    /** Joins by `link`, or, where that is null, as before. With a link it leaves the host that it is at, but not for one that nobody can join by. */
     void start(final int command, final String link) {
         handler.post(new Runnable() {
             @Override
             public void run() {
                 AgentThread.this.command = command;
-                if (link != null) {
-                    choices.keepLink(link);
-                    end(true);
+                if (link == null) {
+                    begin();
+                } else {
+                    moveTo(link);
                 }
-                begin();
             }
         });
+    }
+
+    private void moveTo(String link) {
+        // Without the library begin says so.
+        String fault = Agent.isThere() ? Agent.linkFault(link) : null;
+        if (fault == null) {
+            choices.keepLink(link);
+            goodbye();
+            begin();
+        } else if (!running) {
+            ended(new Status(Status.STOPPED, fault));
+        }
     }
 
     void pause(final int command, final boolean paused) {
@@ -98,8 +110,9 @@ final class AgentThread {
             @Override
             public void run() {
                 AgentThread.this.command = command;
-                show(new Status(Status.latest.state, context.getString(R.string.leaving)));
-                end(true);
+                goodbye();
+                // One that led nowhere until now: who leaves does not wait for it.
+                choices.forgetLink();
                 ended(new Status(Status.STOPPED, ""));
             }
         });
@@ -153,11 +166,13 @@ final class AgentThread {
             return;
         }
         Status status = Status.parse(Agent.status());
-        if (status.isInRing()) {
+        if (status.hasJoined) {
             choices.setJoined();
         }
         if (status.state.equals(Status.STOPPED)) {
             end(false);
+            // One by which it joined is forgotten already. This one failed: the next start goes to the host of before.
+            choices.forgetLink();
             ended(status);
         } else {
             locks.hold(status, report.isCharging());
@@ -168,6 +183,15 @@ final class AgentThread {
     private void show(Status status) {
         Status.latest = status;
         watcher.showed(status);
+    }
+
+    /** Ends it once its host has moved away what it holds; awake for as long as that takes. */
+    private void goodbye() {
+        if (running) {
+            locks.brieflyAwake();
+            show(new Status(Status.ENDING, context.getString(R.string.leaving)));
+            end(true);
+        }
     }
 
     private void end(boolean leave) {

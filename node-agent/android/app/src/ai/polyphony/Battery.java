@@ -44,12 +44,12 @@ final class Battery extends BroadcastReceiver {
         int level = latest.getIntExtra(BatteryManager.EXTRA_LEVEL, UNKNOWN);
         int scale = latest.getIntExtra(BatteryManager.EXTRA_SCALE, 100);
         if (level >= 0 && scale > 0) {
-            report.put("batteryPercent", 100.0 * level / scale);
+            PhoneReport.put(report, "batteryPercent", 100.0 * level / scale);
         }
         report.put("charging", isCharging());
         int tenths = latest.getIntExtra(BatteryManager.EXTRA_TEMPERATURE, UNKNOWN);
         if (tenths != UNKNOWN) {
-            report.put("batteryCelsius", tenths / 10.0);
+            PhoneReport.put(report, "batteryCelsius", tenths / 10.0);
         }
         int millivolts = latest.getIntExtra(BatteryManager.EXTRA_VOLTAGE, UNKNOWN);
         if (millivolts > 0) {

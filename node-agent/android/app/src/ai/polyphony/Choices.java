@@ -53,7 +53,7 @@ final class Choices {
         kept.edit().putString(LINK, link).apply();
     }
 
-    /** A link holds a token: it is not kept for longer than it is needed. */
+    /** A link holds a token: it is not kept for longer than it is needed, and one that failed not at all. */
     void forgetLink() {
         kept.edit().remove(LINK).apply();
     }

@@ -58,10 +58,8 @@ final class Heat {
                 headroomAsked = now;
                 headroom = power.getThermalHeadroom(FORECAST_SECONDS);
             }
-            // JSON has no NaN, and a phone that cannot tell says nothing.
-            if (!Float.isNaN(headroom)) {
-                report.put("thermalHeadroom", (double) headroom);
-            }
+            // NaN where the phone cannot tell.
+            PhoneReport.put(report, "thermalHeadroom", headroom);
         }
     }
 

@@ -42,17 +42,19 @@ final class Locks {
     }
 
     /**
-     * What a status needs: awake and on Wi-Fi in a ring; hearing mDNS, by which hosts are found, while joining.
+     * What a status needs: awake and on Wi-Fi for as long as it holds what others need, also when it takes no part any more; hearing mDNS, by which
+     * hosts are found, while joining.
      *
-     * A phone that charges stays awake too while it waits: asleep it would not see that its host is back, and nobody may come by to wake it.
+     * A phone that charges stays awake too while it waits: asleep it would not see that its host is back or that it has cooled down, and nobody may
+     * come by to wake it.
      */
     void hold(Status status, boolean charging) {
-        if (status.isInRing() || (charging && status.isWaiting())) {
+        if (status.isNeeded() || (charging && status.isWaiting())) {
             ring.acquire();
         } else {
             ring.release();
         }
-        if (status.isInRing()) {
+        if (status.isNeeded()) {
             for (WifiManager.WifiLock lock : wifi) {
                 lock.acquire();
             }

@@ -89,7 +89,7 @@ public final class MainActivity extends Activity implements View.OnClickListener
 
     @Override
     public void onRequestPermissionsResult(int request, String[] permissions, int[] results) {
-        if (!Status.latest.state.equals(Status.STOPPED)) {
+        if (Status.latest.isRunning()) {
             // The notification is shown now if it was allowed.
             AgentService.send(this, AgentService.START, null);
         }
@@ -97,8 +97,11 @@ public final class MainActivity extends Activity implements View.OnClickListener
     }
 
     private void join(String to) {
-        if (to == null) {
-            link.setError(getString(R.string.no_link));
+        String fault = to == null ? getString(R.string.no_link) : Agent.isThere() ? Agent.linkFault(to) : null;
+        if (fault != null) {
+            // Said only where the person writes.
+            link.requestFocus();
+            link.setError(fault);
             return;
         }
         link.setText("");
@@ -112,6 +115,7 @@ public final class MainActivity extends Activity implements View.OnClickListener
 
     private void show(Status status) {
         boolean stopped = status.state.equals(Status.STOPPED);
+        boolean running = status.isRunning();
         say(R.id.state, Words.state(this, status));
         say(R.id.figures, Words.figures(this, status));
         say(R.id.message, status.message);
@@ -119,9 +123,9 @@ public final class MainActivity extends Activity implements View.OnClickListener
         boolean mayJoin = stopped || status.state.equals(Status.JOINING) || link.length() > 0;
         show(R.id.joining, mayJoin);
         show(R.id.start, stopped && choices.hasJoined());
-        show(R.id.pause, !stopped);
-        show(R.id.leave, !stopped);
-        show(R.id.exempt, !stopped && !Permissions.isExempt(this));
+        show(R.id.pause, running);
+        show(R.id.leave, running);
+        show(R.id.exempt, running && !Permissions.isExempt(this));
         say(R.id.pause, getString(status.state.equals(Status.PAUSED) ? R.string.resume : R.string.pause));
     }
 

@@ -34,11 +34,13 @@ final class Notice {
 
     Notification of(Status status) {
         boolean paused = status.state.equals(Status.PAUSED);
-        Notification.Builder notice = plain(Words.state(context, status), text(status))
-                .setOngoing(true)
-                .addAction(R.drawable.notification, context.getString(paused ? R.string.resume : R.string.pause),
-                        service(paused ? AgentService.RESUME : AgentService.PAUSE))
-                .addAction(R.drawable.notification, context.getString(R.string.leave), service(AgentService.LEAVE));
+        Notification.Builder notice = plain(Words.state(context, status), text(status)).setOngoing(true);
+        // A pause of one that is leaving would start it again.
+        if (!status.state.equals(Status.ENDING)) {
+            notice.addAction(R.drawable.notification, context.getString(paused ? R.string.resume : R.string.pause),
+                            service(paused ? AgentService.RESUME : AgentService.PAUSE))
+                    .addAction(R.drawable.notification, context.getString(R.string.leave), service(AgentService.LEAVE));
+        }
         if (Build.VERSION.SDK_INT >= 31) {
             // Else it may come ten seconds late.
             notice.setForegroundServiceBehavior(Notification.FOREGROUND_SERVICE_IMMEDIATE);

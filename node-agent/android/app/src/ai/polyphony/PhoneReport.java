@@ -31,8 +31,15 @@ final class PhoneReport {
             report.put("paused", paused);
             return report.toString();
         } catch (JSONException impossible) {
-            // Only numbers that are no numbers are refused, and none is put in.
+            // Only numbers that JSON has not are refused, and `put` puts none in.
             throw new IllegalStateException(impossible);
+        }
+    }
+
+    /** JSON has no NaN and no infinity: what is one of them is not known. */
+    static void put(JSONObject report, String key, double value) throws JSONException {
+        if (!Double.isNaN(value) && !Double.isInfinite(value)) {
+            report.put(key, value);
         }
     }
 

@@ -8,18 +8,24 @@ final class Words {
 
     static String state(Context context, Status status) {
         switch (status.state) {
-            case Status.IDLE:
-                return context.getString(R.string.state_idle);
+            case Status.STOPPED:
+                return context.getString(R.string.state_stopped);
+            case Status.ENDING:
+                return context.getString(R.string.state_ending);
             case Status.JOINING:
                 return context.getString(R.string.state_joining);
+            case Status.IDLE:
+                return context.getString(R.string.state_idle);
+            case Status.LOADING:
+                return context.getString(R.string.state_loading);
             case Status.READY:
                 return context.getString(R.string.state_ready);
             case Status.SERVING:
                 return context.getString(R.string.state_serving);
+            case Status.WITHDRAWN:
+                return context.getString(R.string.state_withdrawn);
             case Status.PAUSED:
                 return context.getString(R.string.state_paused);
-            case Status.STOPPED:
-                return context.getString(R.string.state_stopped);
             default:
                 // A newer agent's.
                 return status.state;

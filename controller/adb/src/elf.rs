@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::verdict::AdbError;
+use crate::verdict::AdbError;
 
 /// The programs' headers of a linked program lie at its beginning, and its loader's name right after them.
 const HEAD: u64 = 64 << 10;
@@ -21,7 +21,7 @@ struct Built {
 
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn head(program: &Path) -> io::Result<Vec<u8>> {
+pub fn head(program: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(program)?.take(HEAD).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -29,7 +29,7 @@ pub(super) fn head(program: &Path) -> io::Result<Vec<u8>> {
 
 /// # Errors
 /// When a device of these ABIs cannot run the program.
-pub(super) fn check(program: &str, head: &[u8], abis: &[String]) -> Result<(), AdbError> {
+pub fn check(program: &str, head: &[u8], abis: &[String]) -> Result<(), AdbError> {
     let Some(built) = read(head) else { return Ok(()) };
     if !abis.contains(&built.abi) {
         return Err(AdbError::WrongAbi { program: program.to_owned(), built_for: built.abi, runs: abis.to_vec() });

@@ -6,26 +6,30 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::client::Adb;
-use super::script::quoted;
-use super::verdict::AdbError;
+use crate::client::Adb;
+use crate::script::quoted;
+use crate::verdict::AdbError;
+
+/// Follows the store's name in those of files that are on their way; what a crashed run left of them goes with the next look.
+const COMING: &str = ".coming-";
 
 /// A file that is to be on the device.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Wanted {
-    pub(super) from: PathBuf,
-    pub(super) n_bytes: u64,
+pub struct Wanted {
+    pub from: PathBuf,
+    pub n_bytes: u64,
 }
 
 /// The store of one device.
-pub(super) struct Store<'a> {
-    pub(super) adb: &'a Adb,
-    pub(super) serial: &'a str,
+pub struct Store<'a> {
+    pub adb: &'a Adb,
+    pub serial: &'a str,
     /// Its folder on the device.
-    pub(super) folder: String,
+    pub folder: String,
 }
 
 /// What is there, by digest, and what room is left.
@@ -40,7 +44,7 @@ struct Stock {
 impl Wanted {
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn of(from: &Path) -> io::Result<Self> {
+    pub fn of(from: &Path) -> io::Result<Self> {
         // Opened, since one may see a file and not be allowed to read it.
         let metadata = File::open(from)?.metadata()?;
         if !metadata.is_file() {
@@ -63,7 +67,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// [`AdbError::NoRoom`] before anything is pushed, where it can be foreseen; and the verdict on a push that fails, of which nothing is left.
-    pub(super) fn bring(&self, wanted: &[Wanted]) -> Result<(Vec<String>, u64), AdbError> {
+    pub fn bring(&self, wanted: &[Wanted]) -> Result<(Vec<String>, u64), AdbError> {
         let stock = self.stock()?;
         let total: u64 = wanted.iter().map(|one| one.n_bytes).sum();
         // Before all of it is read, to no avail.
@@ -96,13 +100,16 @@ impl Store<'_> {
         let folder = quoted(&self.folder);
         // A store that holds nothing has no file for the pattern.
         let script = format!(
-            "stat -f -c 'free %a %S' {folder} && cd {folder} && {{ stat -c 'file %s %n' * 2>/dev/null; true; }}"
+            "rm -f {folder}{COMING}*; stat -f -c 'free %a %S' {folder} && cd {folder} && {{ stat -c 'file %s %n' * 2>/dev/null; true; }}"
         );
         Ok(parse_stock(&self.adb.ask(self.serial, "look at what is there", &script, None)?))
     }
 
     fn push(&self, one: &Wanted, digest: &str) -> Result<(), AdbError> {
-        let coming = format!("{}.coming", self.folder);
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        // A name of its own: the device still removes what came of a push that was given up when the next one is on its way.
+        let turn = COUNT.fetch_add(1, Ordering::Relaxed);
+        let coming = format!("{}{COMING}{}-{turn}", self.folder, std::process::id());
         let from = one.from.to_string_lossy();
         let deadline = self.adb.patience.of_push(one.n_bytes);
         let pushed = self.adb.call(self.serial, &["push", &from, &coming], deadline);

@@ -1,7 +1,7 @@
 //! Which devices there are: what adb lists, what each tells of itself, and which of them somebody wants.
 
-use super::client::Adb;
-use super::verdict::AdbError;
+use crate::client::Adb;
+use crate::verdict::AdbError;
 
 /// Which devices a farm may lend. What is absent is not asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,7 +75,7 @@ fn parse_devices(said: &str) -> Vec<Listed> {
 }
 
 /// Whether it is reached over a network, and so by other machines as well: a serial of host and port, or a name of mDNS.
-pub(super) fn is_of_network(serial: &str) -> bool {
+pub fn is_of_network(serial: &str) -> bool {
     let has_port = serial.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     has_port || serial.ends_with("._tcp")
 }
@@ -119,12 +119,12 @@ impl Standing {
 // === impl Choice ===
 
 impl Choice {
-    pub(super) fn names(&self, serial: &str) -> bool {
+    pub fn names(&self, serial: &str) -> bool {
         self.serials.is_empty() || self.serials.iter().any(|wanted| wanted == serial)
     }
 
     /// Why a device is not wanted, in words; none where it is.
-    pub(super) fn objection(&self, traits: &Traits) -> Option<String> {
+    pub fn objection(&self, traits: &Traits) -> Option<String> {
         if let Some(least) = self.least_api_level.filter(|least| traits.api_level < *least) {
             return Some(format!("its API level is {}, {least} or more is asked for", traits.api_level));
         }

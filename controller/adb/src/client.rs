@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::verdict::{AdbError, judge};
+use crate::verdict::{AdbError, judge};
 
 /// Where adb's server listens unless `$ANDROID_ADB_SERVER_PORT` says otherwise.
 const DEFAULT_PORT: u16 = 5037;
@@ -43,10 +43,10 @@ pub struct Patience {
 
 /// What a command on a device answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answer {
-    pub(super) code: i32,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: String,
+pub struct Answer {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
 }
 
 /// What adb itself wrote and how it ended.
@@ -65,7 +65,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    pub(super) fn of_push(&self, n_bytes: u64) -> Duration {
+    pub(crate) fn of_push(&self, n_bytes: u64) -> Duration {
         self.call + Duration::from_secs(n_bytes / self.least_push_rate.max(1))
     }
 }
@@ -120,13 +120,7 @@ impl Adb {
     ///
     /// # Errors
     /// The verdict, when the device does not answer whole.
-    pub(super) fn shell(
-        &self,
-        serial: &str,
-        what: &str,
-        script: &str,
-        input: Option<&[u8]>,
-    ) -> Result<Answer, AdbError> {
+    pub fn shell(&self, serial: &str, what: &str, script: &str, input: Option<&[u8]>) -> Result<Answer, AdbError> {
         let marked = format!("(\n{script}\n)\ncode=$?; echo; echo {END_MARK}$code");
         let words: &[&str] = if input.is_some() { &["shell", &marked] } else { &["shell", "-n", &marked] };
         let said = self.say(serial, words, what, input, self.patience.call)?;
@@ -146,7 +140,7 @@ impl Adb {
     ///
     /// # Errors
     /// As [`Adb::shell`], and when the script ends with another status than 0.
-    pub(super) fn ask(&self, serial: &str, what: &str, script: &str, input: Option<&[u8]>) -> Result<String, AdbError> {
+    pub fn ask(&self, serial: &str, what: &str, script: &str, input: Option<&[u8]>) -> Result<String, AdbError> {
         let answer = self.shell(serial, what, script, input)?;
         let text = String::from_utf8_lossy(&answer.stdout).into_owned();
         if answer.code != 0 {
@@ -155,7 +149,7 @@ impl Adb {
         Ok(text)
     }
 
-    pub(super) fn server_listens(&self) -> bool {
+    pub(crate) fn server_listens(&self) -> bool {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         TcpStream::connect_timeout(&address, self.patience.call).is_ok()
     }

@@ -60,7 +60,7 @@ pub enum AdbError {
 }
 
 /// What a failed call means, by what it wrote; `what` was asked of `serial`.
-pub(super) fn judge(what: &str, serial: &str, said: &str) -> AdbError {
+pub(crate) fn judge(what: &str, serial: &str, said: &str) -> AdbError {
     let text = said.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let what = what.to_owned();

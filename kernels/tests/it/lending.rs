@@ -1,11 +1,10 @@
-//! Lending: engines that are handed on by who has done with them, with the pipelines that they have compiled, to the next who asks for one of the
-//! kind. For tests, which open hundreds.
+//! Lending: engines of tests that are handed on by who has done with them, with the pipelines that they have compiled, to the next who asks for one
+//! of the kind. Also a module of the agent's tests, which open hundreds as well.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::around::Around;
-use crate::engine::{Engine, EngineError};
-use crate::recording::Recording;
+use polyphony_kernels::{Around, Engine, EngineError, Recording};
 
 /// Engines that nobody has now, by kind. Each has in it whatever those before have left.
 #[derive(Default)]
@@ -15,6 +14,8 @@ pub struct Lender<K> {
 
 /// From so many bytes on an engine is not handed on.
 const MOST_BYTES: u64 = 256 << 20;
+/// So many wait for who asks next, of all kinds; the one that has waited longest goes.
+const MOST_IDLE: usize = 16;
 
 // === impl Lender ===
 
@@ -36,14 +37,28 @@ impl<K: Copy + PartialEq + Send> Lender<K> {
             Some(engine) => engine,
             None => open()?,
         };
-        let run = |engine: &mut dyn Engine, recording: &Recording| engine.run(recording);
-        Ok(Box::new(Around { engine: Lent { lender: self, kind, engine: Some(engine) }, run }))
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let lent = Lent { lender: self, kind, engine: Some(engine), has_failed: has_failed.clone() };
+        let run = move |engine: &mut dyn Engine, recording: &Recording| {
+            let outcome = engine.run(recording);
+            has_failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+            outcome
+        };
+        Ok(Box::new(Around { engine: lent, run }))
     }
 
     fn take(&self, kind: K) -> Option<Box<dyn Engine>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let at = idle.iter().position(|(of, _)| *of == kind)?;
-        Some(idle.swap_remove(at).1)
+        Some(idle.remove(at).1)
+    }
+
+    fn give_back(&self, kind: K, engine: Box<dyn Engine>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() == MOST_IDLE {
+            idle.remove(0);
+        }
+        idle.push((kind, engine));
     }
 }
 
@@ -53,6 +68,8 @@ struct Lent<K: Copy + PartialEq + Send + 'static> {
     kind: K,
     /// Until it is dropped.
     engine: Option<Box<dyn Engine>>,
+    /// Whatever came of it: a device that was lost stays so.
+    has_failed: Arc<AtomicBool>,
 }
 
 const THERE: &str = "it is there until it is dropped";
@@ -72,23 +89,26 @@ impl<K: Copy + PartialEq + Send> AsMut<dyn Engine> for Lent<K> {
 impl<K: Copy + PartialEq + Send> Drop for Lent<K> {
     fn drop(&mut self) {
         let engine = self.engine.take().expect(THERE);
-        if !std::thread::panicking() && engine.bytes_used() < MOST_BYTES {
-            let mut idle = self.lender.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.push((self.kind, engine));
+        let is_sound = !std::thread::panicking() && !self.has_failed.load(Ordering::Relaxed);
+        if is_sound && engine.bytes_used() < MOST_BYTES {
+            self.lender.give_back(self.kind, engine);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    use polyphony_kernels::cpu::CpuEngine;
+
     use super::*;
-    use crate::cpu::CpuEngine;
+
+    fn opened() -> Result<Box<dyn Engine>, EngineError> {
+        Ok(Box::new(CpuEngine::new(1)?))
+    }
 
     #[test]
     fn an_engine_is_handed_on_to_who_asks_for_its_kind() {
         static LENDER: Lender<u8> = Lender::new();
-        let opened = || -> Result<Box<dyn Engine>, EngineError> { Ok(Box::new(CpuEngine::new(1)?)) };
         let mut first = LENDER.lend(1, opened).unwrap();
         first.alloc(1000).unwrap();
         let used = first.bytes_used();
@@ -99,5 +119,19 @@ mod tests {
         assert!(both.contains(&used), "{both:?}");
         let failed = LENDER.lend(3, || Err(EngineError::Lost("gone".into())));
         assert!(failed.is_err());
+    }
+
+    #[test]
+    fn one_that_has_failed_is_handed_to_nobody_and_no_more_wait_than_are_bounded() {
+        static LENDER: Lender<usize> = Lender::new();
+        let lost = |_: &mut dyn Engine, _: &Recording| Err(EngineError::Lost("gone".into()));
+        let mut first = LENDER.lend(0, || Ok(Box::new(Around { engine: opened()?, run: lost }))).unwrap();
+        assert!(first.run(&Recording::default()).is_err());
+        drop(first);
+        assert!(LENDER.take(0).is_none());
+        for kind in 0..=MOST_IDLE {
+            drop(LENDER.lend(kind, opened).unwrap());
+        }
+        assert!(LENDER.take(0).is_none() && LENDER.take(MOST_IDLE).is_some(), "the oldest has gone");
     }
 }

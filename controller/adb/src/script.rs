@@ -3,7 +3,6 @@
 //! A program runs in a session of its own, whose leader writes down its number and when it started, and at the end how the program ended. So it
 //! outlives the connection that started it, is known again over another one, and is never taken for a process that has its number later.
 
-use super::{BASE, OWNER, STORE};
 use crate::Launch;
 
 /// `alive FILE`: does the leader that is written there still run? Its number is in `$pid` then.
@@ -25,30 +24,13 @@ end() {
     done
 }"#;
 
-/// `take_turn` and `end_turn`: what is between is done by one at a time, on this device. Nothing of it waits for the machine that asks, so that a turn is
-/// over in a moment, and one of an earlier boot was left.
-const TURNS: &str = r#"turn=$base.turn-$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
-take_turn() {
-    trap '' HUP INT PIPE TERM
-    n=0
-    until mkdir "$turn" 2>/dev/null; do
-        n=$((n + 1))
-        [ $n -le 100 ] || { echo "$turn has been there for 5 s, and is in the way: remove it" >&2; exit 7; }
-        sleep 0.05
-    done
-    for old in "$base".turn-*; do [ "$old" = "$turn" ] || rmdir "$old"; done
-}
-end_turn() { rmdir "$turn"; }"#;
-/// The exit status of who finds another claim than expected.
-pub(super) const ANOTHERS: i32 = 8;
-
 /// Where a program's leader writes, in the device's folder.
 const RUNS: &str = ".run";
 const LOGS: &str = ".logs";
 
 /// How a program fares, as [`state`] tells it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
     Never,
     Running,
     /// As a shell counts them: 128 and more are signals.
@@ -58,12 +40,12 @@ pub(super) enum Told {
 }
 
 /// A word that the shell takes as it is.
-pub(super) fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Starts a program and says so; the status is 3 where it is not installed, and 4 where it runs.
-pub(super) fn start(folder: &str, launch: &Launch) -> String {
+pub fn start(folder: &str, launch: &Launch) -> String {
     let program = quoted(&launch.program);
     let environment: String =
         launch.environment.iter().map(|(key, value)| format!("{key}={} ", quoted(value))).collect();
@@ -96,7 +78,7 @@ done",
 }
 
 /// Prints what [`told`] reads.
-pub(super) fn state(folder: &str, program: &str) -> String {
+pub fn state(folder: &str, program: &str) -> String {
     let pid = quoted(&format!("{RUNS}/{program}.pid"));
     let exit = quoted(&format!("{RUNS}/{program}.exit"));
     format!(
@@ -107,7 +89,7 @@ if alive {pid}; then echo running; elif [ -f {exit} ]; then echo exit $(cat {exi
     )
 }
 
-pub(super) fn told(said: &str) -> Option<Told> {
+pub fn told(said: &str) -> Option<Told> {
     match said.split_whitespace().collect::<Vec<_>>().as_slice() {
         ["never"] => Some(Told::Never),
         ["running"] => Some(Told::Running),
@@ -118,73 +100,16 @@ pub(super) fn told(said: &str) -> Option<Told> {
 }
 
 /// Kills a program, and waits until it is gone.
-pub(super) fn kill(folder: &str, program: &str) -> String {
+pub fn kill(folder: &str, program: &str) -> String {
     format!("{WORDS}\ncd {} && end {}", quoted(folder), quoted(&format!("{RUNS}/{program}.pid")))
 }
 
 /// Kills every program of the devices' folders that the pattern `folders` names.
-pub(super) fn kill_all(folders: &str) -> String {
+pub fn kill_all(folders: &str) -> String {
     format!("{WORDS}\nleft=0\nfor file in {folders}/{RUNS}/*.pid; do end \"$file\" || left=1; done\n[ $left = 0 ]")
 }
 
-/// The claim that is on the device, or nothing.
-pub(super) fn claimed() -> String {
-    format!("cat {BASE}/{OWNER} 2>/dev/null; true")
-}
-
-/// Writes a claim where [`claimed`] is still what was `found`; [`ANOTHERS`] where it is not. Of two that come at once, one has written.
-pub(super) fn claim(found: &str, line: &str) -> String {
-    format!(
-        "base={BASE}
-{TURNS}
-take_turn
-if [ \"$(cat $base/{OWNER} 2>/dev/null)\" = {} ]; then
-    mkdir -p $base/{STORE} && echo {} >$base/{OWNER}.new && mv -f $base/{OWNER}.new $base/{OWNER}
-    status=$?
-else
-    status={ANOTHERS}
-fi
-end_turn
-exit $status",
-        quoted(found),
-        quoted(line),
-    )
-}
-
-/// Ends every program that was left on the device, and removes all but the claim.
-pub(super) fn clear() -> String {
-    format!(
-        "{}
-status=$?
-for each in {BASE}/* {BASE}/.[!.]*; do
-    [ $each = {BASE}/{OWNER} ] || rm -rf \"$each\" || status=1
-done
-rm -rf {BASE}.gone-* && mkdir -p {BASE}/{STORE} || status=1
-[ $status = 0 ]",
-        kill_all(&format!("{BASE}/*"))
-    )
-}
-
-/// Removes the claim with the folder at once, so that nobody finds it half removed; [`ANOTHERS`] where it is another than `line`.
-pub(super) fn release(line: &str) -> String {
-    format!(
-        "base={BASE}
-{TURNS}
-take_turn
-if [ \"$(cat $base/{OWNER} 2>/dev/null)\" = {} ]; then
-    mv $base $base.gone-$$
-    status=$?
-else
-    status={ANOTHERS}
-fi
-end_turn
-rm -rf $base.gone-$$
-exit $status",
-        quoted(line),
-    )
-}
-
-pub(super) fn log(folder: &str, program: &str) -> String {
+pub fn log(folder: &str, program: &str) -> String {
     format!("cat {}", quoted(&format!("{folder}/{LOGS}/{program}.log")))
 }
 
@@ -282,36 +207,6 @@ mod tests {
             for name in ["one", "two"] {
                 wait_for(shell, here.path().join(name).to_str().unwrap(), &Told::Gone);
             }
-        }
-    }
-
-    #[test]
-    fn of_many_that_claim_at_once_one_has_it_and_only_who_has_it_gives_it_free() {
-        for shell in shells() {
-            let here = tempfile::tempdir().unwrap();
-            let base = here.path().join("farm");
-            let on_it = |script: &str| run(shell, &script.replace(BASE, base.to_str().unwrap()));
-            let stale = format!("{}.turn-of-an-earlier-boot", base.display());
-            std::fs::create_dir(&stale).unwrap();
-            for found in ["", "one 0"] {
-                let claims = std::thread::scope(|scope| {
-                    let begun: Vec<_> =
-                        (1..=8).map(|n| scope.spawn(move || on_it(&claim(found, &format!("one {n}"))).0)).collect();
-                    begun.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
-                });
-                let count = |code: i32| claims.iter().filter(|claimed| **claimed == code).count();
-                assert!(count(0) == 1 && count(ANOTHERS) == 7, "{shell}, {found:?}: {claims:?}");
-                let owner = on_it(&claimed()).1;
-                assert_eq!(owner, format!("one {}\n", 1 + claims.iter().position(|code| *code == 0).unwrap()));
-                assert_eq!(on_it(&release("somebody")).0, ANOTHERS, "{shell}");
-                assert_eq!(on_it(&claim(owner.trim(), "one 0")).0, 0, "{shell}");
-            }
-            std::fs::create_dir(base.join("left")).unwrap();
-            assert_eq!(on_it(&clear()), (0, String::new()), "{shell}");
-            assert!(!base.join("left").exists() && base.join(STORE).is_dir(), "{shell}");
-            assert_eq!(on_it(&claimed()).1, "one 0\n", "{shell}");
-            assert_eq!(on_it(&release("one 0")).0, 0, "{shell}");
-            assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 0, "{shell}");
         }
     }
 }

@@ -1,0 +1,106 @@
+//! `farm down`: the agents of a farm are ended, and nothing of it is left on its devices. Needs no control plane that runs.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use futures::{StreamExt, stream};
+use polyphony_adb::Adb;
+use polyphony_journal::tell;
+
+use super::file::Farm;
+use super::host::{Host, cluster_id};
+use super::member::{Member, MemberError, Owner, find};
+use super::{AT_ONCE, FOLDER, FileFlag, blocking, say, turn};
+use crate::connection::ClusterFlags;
+
+/// End the agents of a file's phones and remove all that was put on them; their Phones are kept
+#[derive(Debug, Args)]
+pub(super) struct FarmDown {
+    #[command(flatten)]
+    file: FileFlag,
+    /// Clear devices of another farm, or of a control plane that is gone, too
+    #[arg(long)]
+    force: bool,
+}
+
+/// What became of a device.
+enum Outcome {
+    Cleared,
+    /// It has nothing of this farm's.
+    Left(String),
+}
+
+// === impl FarmDown ===
+
+impl FarmDown {
+    pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        let farm = Farm::read(&self.file.file)?;
+        let data_dir = std::path::absolute(cluster.data_dir_of_cluster()?)?;
+        // Devices of a control plane that is gone are known by the farm's name alone.
+        let id = match Host::of(&data_dir) {
+            Ok(_) => async { cluster_id(&cluster.connect().await?.server).await }.await.ok(),
+            Err(_) => None,
+        };
+        let owner = Owner::new(&farm.name, id);
+        let _turn = turn(&data_dir)?;
+        let adb = Adb::from_environment();
+        let members = blocking(move || find(&farm, &adb)).await??;
+        if members.is_empty() {
+            writeln!(io::stdout(), "adb lists no device of this farm")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let width = members.iter().map(|member| member.phone.len()).max().unwrap_or(0);
+        let cleared = stream::iter(&members).map(async |member| {
+            let (own, owner, force) = (member.clone(), owner.clone(), self.force);
+            (member, blocking(move || clear(&own, &owner, force)).await)
+        });
+        let mut cleared = cleared.buffer_unordered(AT_ONCE);
+        let (mut forgotten, mut failed): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        while let Some((member, outcome)) = cleared.next().await {
+            match outcome? {
+                Ok(Outcome::Cleared) => {
+                    say(width, &member.phone, "has ended, and nothing of it is left on its device");
+                    forgotten.push(member.phone.clone());
+                }
+                Ok(Outcome::Left(why)) => say(width, &member.phone, &why),
+                Err(error) => {
+                    tell!("{}: {error}", member.title());
+                    failed.push(member.title());
+                }
+            }
+        }
+        if !forgotten.is_empty() {
+            forgotten.sort_unstable();
+            writeln!(
+                io::stdout(),
+                "\nThe Phones are kept for the next `farm up`. To forget them:  polyctl delete phones {}",
+                forgotten.join(" ")
+            )?;
+        }
+        if !failed.is_empty() {
+            bail!(
+                "{FOLDER} may be left on {} of {} devices, for the reasons above: {}",
+                failed.len(),
+                members.len(),
+                failed.join(", ")
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn clear(member: &Member, owner: &Owner, force: bool) -> Result<Outcome, MemberError> {
+    member.check()?;
+    match member.owner()? {
+        None => Ok(Outcome::Left("has nothing on its device".to_owned())),
+        Some(other) if !other.is(owner) && !force => {
+            Ok(Outcome::Left(format!("is left alone: its device is of {other}")))
+        }
+        Some(_) => {
+            member.remove()?;
+            Ok(Outcome::Cleared)
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `farm up`: every device of a file has its agent, joined. What is so already is left alone; one device that fails does not keep the others.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Args;
+use futures::{StreamExt, stream};
+use polyphony_adb::{Adb, AdbError};
+use polyphony_journal::tell;
+
+use super::file::Farm;
+use super::host::{Host, cluster_id};
+use super::member::{Member, MemberError, Owner, find};
+use super::{AT_ONCE, FileFlag, blocking, say, turn};
+use crate::connection::ClusterFlags;
+use crate::duration;
+use crate::failure::Failure;
+use crate::server::Server;
+use crate::verbs::token;
+use crate::verbs::up::readiness::readiness;
+
+const POLL: Duration = Duration::from_millis(300);
+/// Between two looks at whether the agent of a device still runs: each is a call of adb's.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Have every phone of a file run its agent, joined to the control plane of this machine. Needs one that runs: `polyctl up --phones 0`
+#[derive(Debug, Args)]
+pub(super) struct FarmUp {
+    #[command(flatten)]
+    file: FileFlag,
+    /// How long each phone may take to join, once its agent is started
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
+    timeout: Duration,
+    /// Take devices that are another farm's, or of a control plane that is gone, and remove what that one put on them
+    #[arg(long)]
+    force: bool,
+}
+
+/// What all devices have in common.
+struct Shelf {
+    farm: Farm,
+    host: Host,
+    owner: Owner,
+    server: Server,
+    /// Of the names of its phones, in letters.
+    width: usize,
+}
+
+/// What became of a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    Joined,
+    PassedOver,
+    Failed,
+}
+
+// === impl FarmUp ===
+
+impl FarmUp {
+    pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
+        // What a person wrote wrongly is told before anything is asked.
+        let farm = Farm::read(&self.file.file)?;
+        let data_dir = std::path::absolute(cluster.data_dir_of_cluster()?)?;
+        let host = Host::of(&data_dir)?;
+        let server = cluster.connect().await?.server;
+        let owner = Owner::new(&farm.name, Some(cluster_id(&server).await?));
+        let _turn = turn(&data_dir)?;
+        let adb = Adb::from_environment();
+        let members = {
+            let (farm, adb) = (farm.clone(), adb.clone());
+            blocking(move || find(&farm, &adb)).await??
+        };
+        if members.is_empty() {
+            bail!(AdbError::NoneFits { reasons: Vec::new() });
+        }
+        let width = members.iter().map(|member| member.phone.len()).max().unwrap_or(0);
+        let shelf = Shelf { farm, host, owner, server, width };
+        let raised = stream::iter(&members).map(async |member| match self.raise(&shelf, member).await {
+            Ok(outcome) => (member, outcome),
+            Err(error) => {
+                tell!("{}: {error:#}", member.title());
+                (member, Outcome::Failed)
+            }
+        });
+        let raised: Vec<(&Member, Outcome)> = raised.buffer_unordered(AT_ONCE).collect().await;
+        summed_up(&raised)
+    }
+
+    /// Brings one device up, and says each step that was needed.
+    async fn raise(&self, shelf: &Shelf, member: &Member) -> anyhow::Result<Outcome> {
+        let say = |what: &str| say(shelf.width, &member.phone, what);
+        let (own, choice) = (member.clone(), shelf.farm.choice.clone());
+        let traits = blocking(move || own.traits()).await??;
+        if let Some(why) = member.passed_over(&choice, &traits)? {
+            say(&format!("is left out: {why}"));
+            return Ok(Outcome::PassedOver);
+        }
+        let (own, owner, force) = (member.clone(), shelf.owner.clone(), self.force);
+        let taken = blocking(move || own.take(&owner, &traits, force)).await??;
+        if taken.stored.pushed_bytes > 0 {
+            say(&format!("has its agent pushed, {} MiB", taken.stored.pushed_bytes.div_ceil(1 << 20)));
+        }
+        let (own, host) = (member.clone(), shelf.host.clone());
+        let began = jiff::Timestamp::now();
+        let is_way_new = blocking(move || own.lead(&host)).await??;
+        let launch = member.launch(&shelf.host);
+        let (own, of_ours) = (member.clone(), launch.clone());
+        let (runs, taken) = blocking(move || (own.runs(&taken, &of_ours), taken)).await?;
+        let is_known = shelf.server.find(&phone_path(&member.phone)).await?.is_some();
+        let since = match (runs?, is_known) {
+            // One whose Phone was deleted is shut out, and joins by a new token alone.
+            (true, true) if is_way_new => {
+                say("has its ways to this machine laid anew");
+                Some(began)
+            }
+            (true, true) => None,
+            (runs, _) => {
+                let token = token::for_phone(shelf.server.client(), &member.phone).await?.reveal();
+                let started = match (runs, taken.has_run) {
+                    (true, _) => "starts its agent anew, since its Phone is gone",
+                    (false, true) => "starts its agent anew, with other settings",
+                    (false, false) => "starts its agent",
+                };
+                let (own, began) = (member.clone(), jiff::Timestamp::now());
+                blocking(move || own.start(&taken, &launch, &token)).await??;
+                say(started);
+                Some(began)
+            }
+        };
+        self.await_joined(shelf, member, since).await?;
+        say(match since {
+            None => "runs and is joined already",
+            Some(_) => "is joined",
+        });
+        Ok(Outcome::Joined)
+    }
+
+    /// Waits until the API has heard of the phone since then. An agent that ends meanwhile is told at once.
+    async fn await_joined(&self, shelf: &Shelf, member: &Member, since: Option<jiff::Timestamp>) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut looked = Instant::now();
+        loop {
+            let why = match heard_of(&shelf.server, &member.phone, since).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(why)) => why,
+                Err(failure) if failure.is_transient() => failure.to_string(),
+                Err(failure) => return Err(failure.into()),
+            };
+            if looked.elapsed() >= LOOK {
+                let own = member.clone();
+                blocking(move || own.check_alive()).await??;
+                looked = Instant::now();
+            }
+            if began.elapsed() >= self.timeout {
+                let own = member.clone();
+                let words = blocking(move || own.last_words()).await?;
+                return Err(MemberError::NotJoined { seconds: self.timeout.as_secs(), why, words }.into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Whether the phone is Ready by what it said after `since`, or why not.
+async fn heard_of(server: &Server, phone: &str, since: Option<jiff::Timestamp>) -> Result<Result<(), String>, Failure> {
+    let found = server.find(&phone_path(phone)).await?;
+    let lease = server.find(&lease_path(phone)).await?;
+    Ok(readiness(phone, found.as_slice(), lease.as_slice(), since))
+}
+
+fn phone_path(phone: &str) -> String {
+    format!("/apis/{}/{}/phones/{phone}", polyphony_api::GROUP, polyphony_api::VERSION)
+}
+
+fn lease_path(phone: &str) -> String {
+    format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/{phone}", polyphony_api::SYSTEM_NAMESPACE)
+}
+
+/// # Errors
+/// When not all that were asked for are up; it says which.
+fn summed_up(raised: &[(&Member, Outcome)]) -> anyhow::Result<ExitCode> {
+    let of = |wanted: Outcome| {
+        raised.iter().filter(move |(_, outcome)| *outcome == wanted).map(|(member, _)| member.title())
+    };
+    let failed: Vec<String> = of(Outcome::Failed).collect();
+    let n_members = failed.len() + of(Outcome::Joined).count();
+    if n_members == 0 {
+        bail!("no device fits the farm: change spec.selector, or name devices in spec.devices");
+    }
+    if !failed.is_empty() {
+        bail!("{} of {n_members} phones did not come up, for the reasons above: {}", failed.len(), failed.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
