@@ -204,12 +204,19 @@ await_phone() {
     fail "phone $number did not answer adb in $BOOT_SECONDS s: $(tail -n 3 "$state/log/$number.log")"
 }
 
+# is_gone PID: with all that it had open. Its command line goes before that, and its ports after.
+is_gone() {
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    [[ ${stat##*) } == [ZX]* ]]
+}
+
 # Its data is kept.
 stop_phone() {
     local pid waited=0
     if pid=$(machine_of "$1"); then
         kill -KILL "$pid"
-        while machine_of "$1" >/dev/null; do
+        until is_gone "$pid"; do
             ((waited++ < 500)) || fail "phone $1, process $pid, does not end"
             sleep 0.02
         done

@@ -25,7 +25,9 @@ esac
 (($# == 0)) || tests=("$@")
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 base=$target/android
-[[ -x $base/$abi/polyphony-agent ]] || { printf 'test-android: the agent is not built: `make android` builds it\n' >&2; exit 1; }
+# shellcheck source-path=SCRIPTDIR source=android-agent.sh
+source scripts/android-agent.sh
+require_agent test-android "$base" "$abi"
 unshare --mount true 2>/dev/null ||
     { printf 'skipped: test-android needs root that may make mount namespaces, to put a loader at /system for as long as it runs\n'; exit 0; }
 
@@ -61,7 +63,7 @@ chmod +x "$beside/polyphony-agent"
 # A test of another name, or one that skips, tests nothing.
 export POLYPHONY_NO_SKIP=1
 for each in "${tests[@]}"; do
-    "$beside/deps/it" --list "$each" 2>/dev/null | grep -q ': test$' || { printf 'test-android: no test is called %s\n' "$each" >&2; exit 1; }
+    "$beside/deps/it" --list "$each" 2>/dev/null | grep ': test$' >/dev/null || { printf 'test-android: no test is called %s\n' "$each" >&2; exit 1; }
 done
 
 mkdir -p /system

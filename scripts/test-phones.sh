@@ -19,6 +19,8 @@ scratch=$(mktemp -d)
 trap 'scripts/phones.sh down; rm -rf -- "$scratch"' EXIT
 # shellcheck source-path=SCRIPTDIR source=expect.sh
 source scripts/expect.sh
+# shellcheck source-path=SCRIPTDIR source=android-agent.sh
+source scripts/android-agent.sh
 
 on() { timeout 60 "$adb" -s "$1" shell "$2"; }
 pushed_sum() { timeout 120 "$adb" -s "$1" push "$2" "$LOCAL/blob" >/dev/null && on "$1" "sha256sum <$LOCAL/blob"; }
@@ -68,6 +70,8 @@ is 'its heat is set' 71000 on "$ONE" 'echo 71000 >/sys/class/thermal/thermal_zon
 is 'all of it is shown' 1 lines_of_status "^$ONE .* answers +7% +Discharging +71°C "
 
 if [[ -x $agent ]]; then
+    # An old one would be tried for the one that is there to be tried.
+    require_agent test-phones "$base" arm64-v8a
     version=$(sed -n '0,/^version = /s/^version = "\(.*\)"$/\1/p' Cargo.toml)
     is 'the agent runs' "polyphony-agent $version" version_in "$ONE" "$agent"
 else

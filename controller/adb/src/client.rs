@@ -8,7 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::verdict::{AdbError, judge};
@@ -18,6 +19,8 @@ const DEFAULT_PORT: u16 = 5037;
 /// Said by the device after what it was asked, with the exit status: an answer without it was cut off.
 const END_MARK: &str = "polyphony-ended:";
 const POLL: Duration = Duration::from_millis(5);
+/// For what adb has written to be read once it has ended, whatever is left of its time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The program, and where its server listens on this machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,6 +169,7 @@ impl Adb {
         let mut command = self.command(&[of_device, words].concat());
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let began = Instant::now();
         let mut child = command.spawn().map_err(|source| self.no_client(source))?;
         let stdout = child.stdout.take().map(read_all);
         let stderr = child.stderr.take().map(read_all);
@@ -174,9 +178,14 @@ impl Adb {
             thread::spawn(move || stdin.write_all(&input));
         }
         let status = self.await_end(&mut child, what, deadline)?;
-        let read = |reader: Option<JoinHandle<Vec<u8>>>| reader.and_then(|reader| reader.join().ok());
-        let stderr = String::from_utf8_lossy(&read(stderr).unwrap_or_default()).into_owned();
-        Ok(Said { status, stdout: read(stdout).unwrap_or_default(), stderr })
+        // What adb has started may outlive it, and holds what it has written to open.
+        let read = |reader: Option<Receiver<Vec<u8>>>| {
+            let left = deadline.saturating_sub(began.elapsed()).max(LAST_WORDS);
+            let bytes = reader.map_or(Ok(Vec::new()), |reader| reader.recv_timeout(left));
+            bytes.map_err(|_| AdbError::Silent { what: what.to_owned(), deadline })
+        };
+        let stderr = String::from_utf8_lossy(&read(stderr)?).into_owned();
+        Ok(Said { status, stdout: read(stdout)?, stderr })
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -219,13 +228,16 @@ impl Adb {
     }
 }
 
-fn read_all(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+fn read_all(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (read, reader) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // What came before an error is what there is.
         let _ = stream.read_to_end(&mut bytes);
-        bytes
-    })
+        // Nobody waits any more for what comes too late.
+        let _ = read.send(bytes);
+    });
+    reader
 }
 
 /// Exit status and answer, without the mark; none where there is no mark at the end.

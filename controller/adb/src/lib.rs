@@ -16,5 +16,5 @@ mod verdict;
 pub use client::{Adb, Answer, Patience};
 pub use installation::Installation;
 pub use launch::Launch;
-pub use listing::{Choice, Listed, Standing, Traits};
+pub use listing::{Choice, Listed, Standing, Traits, is_of_network};
 pub use verdict::AdbError;

@@ -74,6 +74,12 @@ fn parse_devices(said: &str) -> Vec<Listed> {
     listed.collect()
 }
 
+/// Whether it is reached over a network, and so by other machines as well: a serial of host and port, or a name of mDNS.
+pub fn is_of_network(serial: &str) -> bool {
+    let has_port = serial.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    has_port || serial.ends_with("._tcp")
+}
+
 fn standing(state: &str) -> Standing {
     match state {
         "device" => Standing::Ready,
@@ -149,6 +155,16 @@ mod tests {
         let expected = standings.map(|(serial, standing)| Listed { serial: serial.into(), standing });
         assert_eq!(parse_devices(said), expected);
         assert!(matches!(Standing::Other("recovery".into()).check(), Err(AdbError::OtherState { .. })));
+    }
+
+    #[test]
+    fn a_serial_tells_who_may_be_connected_to_the_device() {
+        for serial in ["10.0.0.2:5555", "[fe80::1]:5555", "pixel.local:41234", "adb-39041F-Zx1._adb-tls-connect._tcp"] {
+            assert!(is_of_network(serial), "{serial}");
+        }
+        for serial in ["R5CT1234567", "emulator-5554", "usb:1-2", ":5555", "a:b"] {
+            assert!(!is_of_network(serial), "{serial}");
+        }
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub enum AdbError {
     NotAndroid { program: String, loader: String },
     #[error("it is in use by the process {pid} of this machine: wait for that, or end it")]
     InUse { pid: u32 },
+    #[error(
+        "it is in use by a run on the machine {machine}: wait for that, or, where that has ended, `adb shell rm -rf {folder}`"
+    )]
+    InUseElsewhere { machine: String, folder: &'static str },
     #[error("no device of adb's is free that fits{}", listed(.reasons))]
     NoneFits { reasons: Vec<String> },
     #[error("the device has not started again within {} s: {last}", .deadline.as_secs())]

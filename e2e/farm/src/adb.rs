@@ -6,6 +6,7 @@
 
 mod claim;
 mod device;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,13 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use polyphony_adb::script::{self, quoted};
+use polyphony_adb::is_of_network;
 use polyphony_journal::tell;
 
 use crate::programs::check_name;
 use crate::{Device, Farm, FarmError, Shape, Wish};
 
-use claim::Claim;
+use claim::{Claim, Holder};
 pub use device::AdbDevice;
 pub use polyphony_adb::{Adb, AdbError, Choice, Listed, Patience, Standing, Traits};
 
@@ -35,6 +36,8 @@ const STORE: &str = ".store";
 const REVERSES: &str = ".reverses";
 const FORWARDS: &str = ".forwards";
 const POLL: Duration = Duration::from_millis(200);
+/// How often somebody else may be faster with a device that nobody has.
+const N_CLAIMS: usize = 5;
 
 /// Lends the devices of an adb server that fit its choice.
 pub struct AdbFarm {
@@ -46,9 +49,19 @@ struct Lab {
     adb: Adb,
     choice: Choice,
     claim: Claim,
-    /// By serial, every device that was ever taken: the name that it is taken by, if it is.
-    devices: Mutex<BTreeMap<String, Option<String>>>,
+    /// By serial, every device that was ever claimed.
+    devices: Mutex<BTreeMap<String, Hold>>,
     pushed_bytes: AtomicU64,
+}
+
+/// How a farm has a device.
+#[derive(Clone, Debug, PartialEq)]
+enum Hold {
+    /// It says that it is ours, and may hold what others have left.
+    Claimed,
+    Free,
+    /// By this name.
+    Taken(String),
 }
 
 // === impl AdbFarm ===
@@ -73,7 +86,7 @@ impl AdbFarm {
         let name = wish.name.clone();
         check_name(&name)?;
         refuse_limits(&name, &wish.shape)?;
-        if self.lab.devices().values().flatten().any(|taken| *taken == name) {
+        if self.lab.devices().values().any(|hold| *hold == Hold::Taken(name.clone())) {
             return Err(FarmError::Taken { kind: KIND, device: name });
         }
         self.lab.take(&name).map_err(|source| FarmError::Adb { device: name, source })
@@ -106,7 +119,7 @@ fn refuse_limits(device: &str, shape: &Shape) -> Result<(), FarmError> {
 // === impl Lab ===
 
 impl Lab {
-    fn devices(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<String, Hold>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,7 +127,7 @@ impl Lab {
     fn take(self: &Arc<Self>, name: &str) -> Result<AdbDevice, AdbError> {
         let mut reasons = Vec::new();
         // A server that was started anew knows none of a network. Whether it comes is seen from the list.
-        let is_taken = |serial: &String| matches!(self.devices().get(serial), Some(Some(_)));
+        let is_taken = |serial: &String| matches!(self.devices().get(serial), Some(Hold::Taken(_)));
         let away = |serial: &&String| serial.parse::<SocketAddr>().is_ok() && !is_taken(serial);
         for serial in self.choice.serials.iter().filter(away) {
             let _ = self.look(serial);
@@ -139,7 +152,7 @@ impl Lab {
 
     fn try_take(self: &Arc<Self>, name: &str, listed: &Listed) -> Result<AdbDevice, Objection> {
         let serial = listed.serial.clone();
-        if let Some(Some(taken)) = self.devices().get(&serial) {
+        if let Some(Hold::Taken(taken)) = self.devices().get(&serial) {
             return Err(Objection::Unfit(format!("it is taken as {taken}")));
         }
         listed.standing.check()?;
@@ -148,32 +161,51 @@ impl Lab {
             return Err(Objection::Unfit(objection));
         }
         self.claim(&serial)?;
-        self.devices().insert(serial.clone(), Some(name.to_owned()));
+        self.devices().insert(serial.clone(), Hold::Taken(name.to_owned()));
         Ok(AdbDevice::new(name, serial, traits, Arc::clone(self))?)
     }
 
-    /// Writes on the device whose it is, after what a crashed run left there is gone.
+    /// Has the device for this farm: writes on it whose it is, and then removes what a crashed run has left there.
     fn claim(&self, serial: &str) -> Result<(), AdbError> {
-        let claimed = self.claimed(serial)?;
-        if claimed.as_ref() == Some(&self.claim) {
-            return Ok(());
+        let mut tried = 0;
+        loop {
+            let found = self.claimed(serial)?;
+            match Claim::parse(&found) {
+                Some(claim) if claim == self.claim => break,
+                Some(claim) => match claim.holder(is_of_network(serial)) {
+                    Some(Holder::Process(pid)) => return Err(AdbError::InUse { pid }),
+                    Some(Holder::Machine(machine)) => return Err(AdbError::InUseElsewhere { machine, folder: BASE }),
+                    None => {}
+                },
+                None => {}
+            }
+            // From here on it is cleared, and at the end given free.
+            self.devices().insert(serial.to_owned(), Hold::Claimed);
+            let what = "write whose it is";
+            if turn::is_done(&self.adb.ask(serial, what, &turn::claim(&found, &self.claim.line()), None)?) {
+                break;
+            }
+            tried += 1;
+            if tried == N_CLAIMS {
+                return Err(AdbError::Refused {
+                    what: what.to_owned(),
+                    said: "others were faster each time".to_owned(),
+                });
+            }
         }
-        if let Some(pid) = claimed.as_ref().and_then(Claim::holder) {
-            return Err(AdbError::InUse { pid });
+        let is_cleared = matches!(self.devices().get(serial), Some(Hold::Free | Hold::Taken(_)));
+        if !is_cleared {
+            self.clear(serial)?;
         }
-        self.clear(serial)?;
-        // Of two that come at once, one writes.
-        let line = quoted(&self.claim.line());
-        let script = format!("mkdir -p {BASE}/{STORE} && set -C && echo {line} >{BASE}/{OWNER}");
-        self.adb.ask(serial, "write whose it is", &script, None).map(drop)
+        Ok(())
     }
 
-    fn claimed(&self, serial: &str) -> Result<Option<Claim>, AdbError> {
-        let script = format!("cat {BASE}/{OWNER} 2>/dev/null; true");
-        Ok(Claim::parse(&self.adb.ask(serial, "see whose it is", &script, None)?))
+    /// What is written where claims are.
+    fn claimed(&self, serial: &str) -> Result<String, AdbError> {
+        Ok(self.adb.ask(serial, "see whose it is", &turn::claimed(), None)?.trim_end().to_owned())
     }
 
-    /// Ends and removes all of ours on a device, whoever left it.
+    /// Ends and removes all of ours on a device, whoever left it, but not the claim.
     fn clear(&self, serial: &str) -> Result<(), AdbError> {
         let script = format!(
             "cd {BASE} 2>/dev/null || exit 0; cat {REVERSES} 2>/dev/null; echo /; cat {FORWARDS} 2>/dev/null; true"
@@ -194,9 +226,16 @@ impl Lab {
                 self.adb.call(serial, &["forward", "--remove", way], patience)?;
             }
         }
-        let script =
-            format!("{}\nstatus=$?\nrm -rf {BASE} || exit 1\n[ $status = 0 ]", script::kill_all(&format!("{BASE}/*")));
-        self.adb.ask(serial, "end and remove what is left", &script, None).map(drop)
+        self.adb.ask(serial, "end and remove what is left", &turn::clear(), None).map(drop)
+    }
+
+    /// Nothing of ours is on the device after that, unless somebody else has it, or it has forgotten everything.
+    fn release(&self, serial: &str) -> Result<(), AdbError> {
+        if Claim::parse(&self.claimed(serial)?).as_ref() != Some(&self.claim) {
+            return Ok(());
+        }
+        self.clear(serial)?;
+        self.adb.ask(serial, "give it free", &turn::release(&self.claim.line()), None).map(drop)
     }
 
     /// Waits until a device takes commands, and asks adb to connect it anew where it is one of a network.
@@ -241,12 +280,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for serial in self.devices().keys() {
-            let cleared = self.claimed(serial).and_then(|claimed| match claimed {
-                Some(claimed) if claimed == self.claim => self.clear(serial),
-                // It was taken by another machine meanwhile, or has forgotten everything.
-                _ => Ok(()),
-            });
-            if let Err(error) = cleared {
+            if let Err(error) = self.release(serial) {
                 tell!("{serial}: {BASE} was left behind: {error}");
             }
         }

@@ -11,3 +11,5 @@ mod namespaces;
 mod parts;
 #[path = "it/process.rs"]
 mod process;
+#[path = "it/scripts.rs"]
+mod scripts;

@@ -19,6 +19,12 @@ pub fn skipped(why: impl Display) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
+/// Says aloud what a test leaves out for the sake of what it runs on, such as somebody's phone. Never a failure: nothing is missing.
+pub fn left_out(what: impl Display) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {what}");
+}
+
 /// By what the variable holds.
 fn may_skip(no_skip: Option<&OsStr>) -> bool {
     no_skip.is_none_or(|value| value.is_empty() || value == "0")

@@ -109,7 +109,7 @@ async fn devices_join_by_token_over_adb_and_answer_in_a_ring_with_this_machine_a
 async fn a_device_that_is_low_and_one_that_is_hot_are_drained_in_mid_stream_and_the_answer_is_whole() {
     let (_guard, serials) = serials().await;
     let Some(path) = real_model() else { return };
-    let cluster = Cluster::up(&serials, 1, "400Mi");
+    let cluster = Cluster::up_for_losses(&serials, "400Mi");
     let gateway = serve(&cluster.shelf, &model("smollm2", &path), "smollm2", 2);
     let undisturbed = stream(&gateway, || {}).await;
     for (percent, celsius, condition) in [(7, 30.0, "BatteryLow"), (90, 71.0, "ThermalPressure")] {
@@ -117,6 +117,7 @@ async fn a_device_that_is_low_and_one_that_is_hot_are_drained_in_mid_stream_and_
         let mut device = String::new();
         let disturb = || {
             device = device_of(&cluster.shelf);
+            cluster.offer_spare();
             cluster.feel(&device, percent, celsius);
         };
         assert_eq!(stream(&gateway, disturb).await, undisturbed, "{condition}");
@@ -129,6 +130,11 @@ async fn a_device_that_is_low_and_one_that_is_hot_are_drained_in_mid_stream_and_
         assert!(is(&phone, condition), "{phone}");
         // The next condition is another device's.
         cluster.feel(&device, 90, 30.0);
+        wait_until(&format!("{device} to be well"), SOON, || {
+            Ok((!is(&cluster.shelf.get(&format!("phone/{device}"))?, condition)).then_some(()))
+        })
+        .unwrap();
+        cluster.withdraw_spare();
         cluster.shelf.wait_available("talk").unwrap();
     }
 }
@@ -138,17 +144,16 @@ async fn a_device_that_is_low_and_one_that_is_hot_are_drained_in_mid_stream_and_
 async fn a_device_that_is_lost_in_mid_stream_is_replayed_and_the_answer_is_whole() {
     let (_guard, serials) = serials().await;
     let Some(path) = real_model() else { return };
-    let mut cluster = Cluster::up(&serials, 1, "400Mi");
+    let mut cluster = Cluster::up_for_losses(&serials, "400Mi");
     let gateway = serve(&cluster.shelf, &model("smollm2", &path), "smollm2", 2);
     let undisturbed = stream(&gateway, || {}).await;
     let mut device = String::new();
     let disturb = || {
         device = device_of(&cluster.shelf);
+        cluster.offer_spare();
         cluster.lose(&device);
     };
-    let disturbed = stream(&gateway, disturb).await;
-    cluster.bring_back(&device);
-    assert_eq!(disturbed, undisturbed);
+    assert_eq!(stream(&gateway, disturb).await, undisturbed);
     assert!(metric(&gateway, "polyphony_replays_total").await >= 1.0);
     assert!(!cluster.shelf.phones_of("talk").unwrap().contains(&device));
 }

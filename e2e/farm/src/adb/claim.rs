@@ -13,12 +13,23 @@ static LIVING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 /// One farm of one process, as it is written on its devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// The boot of the machine that it runs on.
+    /// What the machine is called that it runs on.
+    machine: String,
+    /// The boot of that.
     boot: String,
     pid: u32,
     started: u64,
     /// Which farm of that process.
     farm: u32,
+}
+
+/// Who still has a device.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// Of this machine.
+    Process(u32),
+    /// Who knows: that machine is not asked.
+    Machine(String),
 }
 
 // === impl Claim ===
@@ -30,7 +41,7 @@ impl Claim {
         let pid = std::process::id();
         let farm = COUNT.fetch_add(1, Ordering::Relaxed);
         living().insert(farm);
-        Self { boot: boot(), pid, started: start_ticks(pid).unwrap_or(0), farm }
+        Self { machine: machine(), boot: boot(), pid, started: start_ticks(pid).unwrap_or(0), farm }
     }
 
     pub(super) fn end(&self) {
@@ -38,13 +49,14 @@ impl Claim {
     }
 
     pub(super) fn line(&self) -> String {
-        format!("{} {} {} {}", self.boot, self.pid, self.started, self.farm)
+        format!("{} {} {} {} {}", self.machine, self.boot, self.pid, self.started, self.farm)
     }
 
     /// None where it is no claim: what a claim lies beside then is anybody's who has left it.
     pub(super) fn parse(line: &str) -> Option<Self> {
-        let [boot, pid, started, farm] = line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        let [machine, boot, pid, started, farm] = line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
         Some(Self {
+            machine: machine.to_owned(),
             boot: boot.to_owned(),
             pid: pid.parse().ok()?,
             started: started.parse().ok()?,
@@ -52,20 +64,30 @@ impl Claim {
         })
     }
 
-    /// The process that still has the device; none where the claim was left behind.
+    /// Who still has the device; none where the claim was left behind.
     ///
-    /// One of another boot is: a device has a cable to one machine, and that was another, or has restarted.
-    pub(super) fn holder(&self) -> Option<u32> {
+    /// One of an earlier boot of this machine is, and so is one of another machine on a device with a cable to this one. What is reached over a network
+    /// (`is_of_network`) may be in use there.
+    pub(super) fn holder(&self, is_of_network: bool) -> Option<Holder> {
+        if self.boot != boot() {
+            return (is_of_network && self.machine != machine()).then(|| Holder::Machine(self.machine.clone()));
+        }
         let is_ours = self.pid == std::process::id();
-        let lives = self.boot == boot()
-            && start_ticks(self.pid) == Some(self.started)
-            && (!is_ours || living().contains(&self.farm));
-        lives.then_some(self.pid)
+        let lives = start_ticks(self.pid) == Some(self.started) && (!is_ours || living().contains(&self.farm));
+        lives.then_some(Holder::Process(self.pid))
     }
 }
 
 fn living() -> MutexGuard<'static, BTreeSet<u32>> {
     LIVING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A word, whatever the machine is called.
+fn machine() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String =
+        name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(*letter)).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
 }
 
 fn boot() -> String {
@@ -83,16 +105,21 @@ mod tests {
     fn a_claim_holds_as_long_as_its_farm_and_its_process() {
         let claim = Claim::fresh();
         assert_eq!(Claim::parse(&claim.line()).unwrap(), claim);
-        assert_eq!(claim.holder(), Some(std::process::id()));
         let of_an_earlier_process = Claim { started: 1, ..claim.clone() };
         let of_an_earlier_boot = Claim { boot: "boot-0".into(), ..claim.clone() };
         let of_nobody = Claim { pid: u32::MAX, ..claim.clone() };
-        for left in [of_an_earlier_process, of_an_earlier_boot, of_nobody] {
-            assert_eq!(left.holder(), None, "{left:?}");
+        for is_of_network in [false, true] {
+            assert_eq!(claim.holder(is_of_network), Some(Holder::Process(std::process::id())));
+            for left in [&of_an_earlier_process, &of_an_earlier_boot, &of_nobody] {
+                assert_eq!(left.holder(is_of_network), None, "{left:?}");
+            }
         }
+        let of_another_machine = Claim { machine: "attic".into(), ..of_an_earlier_boot };
+        assert_eq!(of_another_machine.holder(true), Some(Holder::Machine("attic".into())));
+        assert_eq!(of_another_machine.holder(false), None, "its cable is this machine's");
         claim.end();
-        assert_eq!(claim.holder(), None);
-        for garbled in ["", "boot-1 2 3", "boot-1 2 x 4", "boot-1 2 3 4 5"] {
+        assert_eq!(claim.holder(false), None);
+        for garbled in ["", "here boot-1 2 3", "here boot-1 2 x 4", "here boot-1 2 3 4 5"] {
             assert_eq!(Claim::parse(garbled), None, "{garbled:?}");
         }
     }

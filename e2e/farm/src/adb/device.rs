@@ -1,7 +1,7 @@
 //! A device of adb's: programs in one folder of its shell's, ways to this machine, restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,12 +11,14 @@ use polyphony_adb::store::{Store, Wanted};
 use polyphony_adb::{AdbError, Traits, elf};
 use polyphony_journal::tell;
 
-use super::{BASE, FORWARDS, Lab, REVERSES, STORE, refuse_limits};
+use super::{BASE, FORWARDS, Hold, Lab, REVERSES, STORE, refuse_limits};
 use crate::scrape::scrape;
 use crate::{Content, Device, FarmError, Launch, Package, Shape, State};
 
 /// Lines of a log that an error shows.
 const LAST_WORDS: usize = 12;
+/// How often another port is tried where somebody was faster.
+const N_PORTS: usize = 3;
 
 /// A device that was taken from an [`AdbFarm`](super::AdbFarm).
 pub struct AdbDevice {
@@ -193,17 +195,32 @@ impl AdbDevice {
     }
 
     fn scrape_over_a_forward(&self, port: u16) -> Result<String, AdbError> {
-        let (adb, patience) = (&self.lab.adb, self.lab.adb.patience.call);
-        let local = adb.call(&self.serial, &["forward", "tcp:0", &format!("tcp:{port}")], patience)?;
-        let way = format!("tcp:{}", local.trim());
-        let noted = self.note(FORWARDS, &way);
-        let scraped = match local.trim().parse::<u16>() {
-            Ok(local) => scrape((Ipv4Addr::LOCALHOST, local).into()),
-            Err(_) => Err(format!("adb names no port: {local:?}")),
-        };
-        adb.call(&self.serial, &["forward", "--remove", &way], patience)?;
-        noted?;
+        let local = self.lay_forward(port)?;
+        let scraped = scrape((Ipv4Addr::LOCALHOST, local).into());
+        let adb = &self.lab.adb;
+        adb.call(&self.serial, &["forward", "--remove", &format!("tcp:{local}")], adb.patience.call)?;
         scraped.map_err(|said| AdbError::Refused { what: "scrape".to_owned(), said })
+    }
+
+    /// A port of this machine's that leads to the device's. Adb would choose one itself, and tell it when it is laid: too late to be noted.
+    fn lay_forward(&self, port: u16) -> Result<u16, AdbError> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+            let refused =
+                |error: std::io::Error| AdbError::Refused { what: "find a port".to_owned(), said: error.to_string() };
+            let local = free.map_err(refused)?.port();
+            let way = format!("tcp:{local}");
+            self.note(FORWARDS, &way)?;
+            let adb = &self.lab.adb;
+            let words = ["forward", "--no-rebind", &way, &format!("tcp:{port}")];
+            match adb.call(&self.serial, &words, adb.patience.call) {
+                Ok(_) => return Ok(local),
+                Err(AdbError::Refused { .. }) if tried < N_PORTS => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Ends its programs, and removes its folder and its ways.
@@ -353,6 +370,6 @@ impl Drop for AdbDevice {
             tell!("{}", self.error(error));
         }
         // Its name is free, whatever is left on it: the farm's end and the next who takes it look after that.
-        self.lab.devices().insert(self.serial.clone(), None);
+        self.lab.devices().insert(self.serial.clone(), Hold::Free);
     }
 }

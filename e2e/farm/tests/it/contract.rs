@@ -9,8 +9,8 @@ use polyphony_farm::{Content, Device, Farm, FarmError, Launch, Package, State, W
 /// Long enough for a busy machine, short enough for a person who waits for a failing test.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A program that any POSIX device can run: says what it was given, then does what its first argument asks.
-const SCRIPT: &str = "#!/bin/sh
+/// A program that any POSIX shell can run: says what it was given, then does what its first argument asks.
+const SCRIPT: &str = "
 echo \"$0 runs with $MOOD and $(cat files/note) in $(pwd)\"
 case $1 in
     wait) while :; do sleep 1; done ;;
@@ -18,9 +18,14 @@ case $1 in
 esac
 ";
 
-fn write_program(folder: &Path) -> Package {
+/// Where devices have their shell: Android has had none at /bin until its version 10.
+fn shell(farm: &dyn Farm) -> &'static str {
+    if farm.kind() == "adb" { "/system/bin/sh" } else { "/bin/sh" }
+}
+
+fn write_program(folder: &Path, shell: &str) -> Package {
     let path = folder.join("script");
-    std::fs::write(&path, SCRIPT).unwrap();
+    std::fs::write(&path, format!("#!{shell}{SCRIPT}")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&path, mode).unwrap();
     let note = folder.join("note");
@@ -54,7 +59,7 @@ fn wait_for_end(device: &mut dyn Device) -> String {
 /// Takes a device through its whole life.
 pub fn a_farm_keeps_its_word(farm: &mut dyn Farm) {
     let here = tempfile::tempdir().unwrap();
-    let package = write_program(here.path());
+    let package = write_program(here.path(), shell(farm));
 
     let mut phone = farm.take(&Wish::named("phone-1")).unwrap();
     assert_eq!(phone.name(), "phone-1");

@@ -1,12 +1,14 @@
 //! A cluster of devices that adb lists and of agents on this machine, which meet over the hub alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use polyphony_e2e::shelf::{Shelf, wait_until};
+use anyhow::{Context, Result};
+use polyphony_e2e::shelf::{Shelf, run, wait_until};
 use polyphony_farm::adb::{Adb, AdbDevice, Choice};
 use polyphony_farm::{AdbFarm, Content, Device, Launch, Package, State, Wish};
 use serde_json::json;
@@ -20,6 +22,10 @@ const CHEAP: &str = "POLYPHONY_CHEAP_PHONES";
 const AGENT: &str = "polyphony-agent";
 const SENSORS: &str = "sensors.json";
 const SOON: Duration = Duration::from_secs(90);
+/// What a cheap phone is given to be killed or started, in seconds; the script's own deadlines are shorter.
+const OBEYS: &str = "120";
+/// An agent of this machine's that holds no layers before a device's are to go to it: where there is one device alone, a ring of two could not do without it.
+const SPARE: &str = "phone-2";
 
 /// The devices that are named, for the test that asks alone.
 pub(super) async fn serials() -> (MutexGuard<'static, ()>, Vec<String>) {
@@ -32,6 +38,9 @@ pub(super) async fn serials() -> (MutexGuard<'static, ()>, Vec<String>) {
 pub(super) struct Cluster {
     // Dropped first: the devices are given back while their farm lives.
     devices: BTreeMap<String, AdbDevice>,
+    /// Those that went and are not back.
+    lost: BTreeSet<String>,
+    has_spare: bool,
     pub(super) shelf: Shelf,
     _farm: AdbFarm,
 }
@@ -53,13 +62,38 @@ impl Cluster {
             device.install(&package).unwrap();
             devices.insert(name, device);
         }
-        let mut cluster = Self { devices, shelf, _farm: farm };
+        let mut cluster = Self { devices, lost: BTreeSet::new(), has_spare: false, shelf, _farm: farm };
         for name in cluster.names() {
             cluster.feel(&name, 90, 30.0);
             cluster.run(&name, memory);
         }
         cluster.wait_ready(&cluster.names());
         cluster
+    }
+
+    /// For rings of two, a device and an agent of this machine, which find another plan when the device goes: with another device, or with the spare.
+    pub(super) fn up_for_losses(serials: &[String], memory: &str) -> Self {
+        let has_spare = serials.len() == 1;
+        let mut cluster = Self::up(serials, if has_spare { 2 } else { 1 }, memory);
+        cluster.has_spare = has_spare;
+        cluster.withdraw_spare();
+        cluster
+    }
+
+    /// Layers may go to the spare, where there is one.
+    pub(super) fn offer_spare(&self) {
+        if self.has_spare {
+            self.shelf.polyctl(&["uncordon", SPARE]).unwrap().ok().unwrap();
+        }
+    }
+
+    /// The spare is empty again, and stays so; what it had is a device's.
+    pub(super) fn withdraw_spare(&self) {
+        if self.has_spare {
+            wait_until("the spare to be known", SOON, || Ok(self.shelf.get(&format!("phone/{SPARE}")).ok())).unwrap();
+            let timeout = format!("--timeout={}s", SOON.as_secs());
+            self.shelf.polyctl(&["drain", SPARE, &timeout]).unwrap().ok().unwrap();
+        }
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -102,16 +136,18 @@ impl Cluster {
 
     /// The device goes without warning: all of it where it is a cheap one, its agent where people own it.
     pub(super) fn lose(&mut self, name: &str) {
-        match std::env::var_os(CHEAP) {
-            Some(script) => tell_cheap_phone(&script.into(), "kill", self.device(name).serial()),
-            None => self.device(name).kill(AGENT).unwrap(),
-        }
+        let Some(script) = std::env::var_os(CHEAP) else { return self.device(name).kill(AGENT).unwrap() };
+        self.lost.insert(name.to_owned());
+        tell_cheap_phone(script, "kill", self.device(name).serial()).unwrap();
     }
 
-    /// What is lost comes back for the tests after this one.
-    pub(super) fn bring_back(&mut self, name: &str) {
-        if let Some(script) = std::env::var_os(CHEAP) {
-            tell_cheap_phone(&script.into(), "start", self.device(name).serial());
+    /// What is lost comes back for the tests after this one, whatever becomes of this.
+    fn bring_back(&mut self) {
+        let Some(script) = std::env::var_os(CHEAP) else { return };
+        for name in std::mem::take(&mut self.lost) {
+            if let Err(error) = tell_cheap_phone(script.clone(), "start", self.devices[&name].serial()) {
+                eprintln!("{name} stays lost, and the tests after this one miss it: {error:#}");
+            }
         }
     }
 
@@ -142,6 +178,7 @@ impl Drop for Cluster {
                 eprintln!("--- last lines of {name}:\n{}", lines[lines.len().saturating_sub(15)..].join("\n"));
             }
         }
+        self.bring_back();
     }
 }
 
@@ -161,7 +198,8 @@ fn agent_for(device: &AdbDevice) -> PathBuf {
     })
 }
 
-fn tell_cheap_phone(script: &PathBuf, verb: &str, serial: &str) {
-    let output = Command::new(script).args([verb, serial]).output().unwrap();
-    assert!(output.status.success(), "{verb} {serial}: {output:?}");
+fn tell_cheap_phone(script: OsString, verb: &str, serial: &str) -> Result<()> {
+    let mut command = Command::new("timeout");
+    command.arg("--kill-after=5").arg(OBEYS).arg(script).args([verb, serial]);
+    run(command)?.ok().with_context(|| format!("{verb} {serial}")).map(drop)
 }

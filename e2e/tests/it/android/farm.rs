@@ -1,6 +1,5 @@
 //! `polyctl farm`: devices that adb lists become phones of a control plane by one command, and are nobody's again by another.
 
-use std::process::Command;
 use std::time::Duration;
 
 use polyphony_e2e::shelf::{Said, Shelf, wait_until};
@@ -75,13 +74,13 @@ fn phone(idx: usize) -> String {
 }
 
 fn adb(serial: &str, words: &[&str]) -> String {
-    let output = Command::new(Adb::from_environment().program).args(["-s", serial]).args(words).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let adb = Adb::from_environment();
+    adb.call(serial, words, adb.patience.call).unwrap().trim().to_owned()
 }
 
-/// What the device's shell says, asked past polyctl.
+/// What the device's shell says, asked past polyctl. How the line ends does not matter.
 fn shell(serial: &str, line: &str) -> String {
-    adb(serial, &["shell", line])
+    adb(serial, &["shell", "-n", &format!("{line}; true")])
 }
 
 fn lines(said: &str) -> Vec<String> {
