@@ -61,8 +61,9 @@ pub struct HubLink {
     pub wire: Wire,
     /// Frames for the gateway.
     pub outgoing: FromStages,
-    /// Battery and heat.
+    /// What segments may take.
     pub memory: Budget,
+    /// Battery and heat.
     pub readings: watch::Receiver<Reading>,
     /// What is shown to who scrapes this phone through the host.
     pub metrics: Arc<Metrics>,

@@ -64,19 +64,22 @@ mod tests {
     use crate::platform::Battery;
     use crate::policy::Limits;
 
-    #[test]
-    fn a_phone_is_withdrawn_and_slowed_by_what_its_sensors_say() {
-        let board = Arc::new(Board::default());
-        let (sensors, readings) = watch::channel(Reading::default());
-        let mut steward = Steward {
-            readings,
+    fn steward(memory: Budget) -> Steward {
+        Steward {
+            readings: watch::channel(Reading::default()).1,
             policy: Policy::new(Limits { min_battery_percent: 10, max_temperature_celsius: 60.0 }),
             governor: Governor::new(43.0),
-            board: board.clone(),
+            board: Arc::new(Board::default()),
             duty: Duty::default(),
-            offer: Offer::new(1 << 20),
-            memory: Budget::new(1 << 20),
-        };
+            offer: Offer::new(memory.limit_bytes()),
+            memory,
+        }
+    }
+
+    #[test]
+    fn a_phone_is_withdrawn_and_slowed_by_what_its_sensors_say() {
+        let mut steward = steward(Budget::new(1 << 20));
+        let board = steward.board.clone();
         let begun = Instant::now();
         let mut look = |second, reading: Reading| {
             steward.look(&reading, begun + Duration::from_secs(second));
@@ -92,22 +95,13 @@ mod tests {
         let (warm, duties): (Vec<_>, Vec<f64>) = (2..60).map(|second| look(second, shell(50.0))).unzip();
         assert!(warm.iter().all(Option::is_none) && duties[57] < 0.8 * duties[0], "{duties:?}");
         assert_eq!(look(60, shell(61.0)).0, Some(WithdrawalReason::TooHot));
-        drop(sensors);
     }
 
     #[tokio::test]
     async fn a_phone_that_was_short_of_memory_offers_less() {
         let memory = Budget::new(1 << 20);
         let _held = memory.reserve(800 << 10, || ()).await;
-        let mut steward = Steward {
-            readings: watch::channel(Reading::default()).1,
-            policy: Policy::new(Limits { min_battery_percent: 10, max_temperature_celsius: 60.0 }),
-            governor: Governor::new(43.0),
-            board: Arc::new(Board::default()),
-            duty: Duty::default(),
-            offer: Offer::new(1 << 20),
-            memory: memory.clone(),
-        };
+        let mut steward = steward(memory.clone());
         let now = Instant::now();
         let free =
             |available| Reading { available_bytes: Some(available), low_memory_bytes: Some(100), ..Reading::default() };

@@ -16,7 +16,7 @@ pub struct Lender<K> {
 const MOST_BYTES: u64 = 256 << 20;
 /// So many wait for who asks next, of all kinds; the one that has waited longest goes.
 const MOST_IDLE: usize = 16;
-/// Nor is any where the whole program holds so many: SwiftShader keeps hundreds of megabytes of what an engine has compiled, until that is dropped.
+/// Nor is any where the whole program holds so many: SwiftShader takes hundreds of megabytes to compile for one.
 const MOST_RESIDENT_BYTES: u64 = 3 << 30;
 
 // === impl Lender ===
