@@ -7,23 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use polyphony_kernels::{Around, Engine, EngineError, Recording};
 
 /// Engines that nobody has now, by kind. Each has in it whatever those before have left.
-#[derive(Default)]
 pub struct Lender<K> {
     idle: Mutex<Vec<(K, Box<dyn Engine>)>>,
+    /// Where the whole program holds more, none is handed on: SwiftShader takes hundreds of megabytes to compile for one.
+    most_resident_bytes: u64,
 }
+
+/// What tests keep to.
+pub const MOST_RESIDENT_BYTES: u64 = 3 << 30;
 
 /// From so many bytes on an engine is not handed on.
 const MOST_BYTES: u64 = 256 << 20;
 /// So many wait for who asks next, of all kinds; the one that has waited longest goes.
 const MOST_IDLE: usize = 16;
-/// Nor is any where the whole program holds so many: SwiftShader takes hundreds of megabytes to compile for one.
-const MOST_RESIDENT_BYTES: u64 = 3 << 30;
 
 // === impl Lender ===
 
 impl<K: Copy + PartialEq + Send> Lender<K> {
-    pub const fn new() -> Self {
-        Self { idle: Mutex::new(Vec::new()) }
+    pub const fn new(most_resident_bytes: u64) -> Self {
+        Self { idle: Mutex::new(Vec::new()), most_resident_bytes }
     }
 
     /// One of this kind that somebody has let go, or else the one that `open` opens.
@@ -57,7 +59,7 @@ impl<K: Copy + PartialEq + Send> Lender<K> {
 
     fn give_back(&self, kind: K, engine: Box<dyn Engine>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if resident_bytes() > MOST_RESIDENT_BYTES {
+        if resident_bytes() > self.most_resident_bytes {
             idle.clear();
             return;
         }
@@ -121,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_engine_is_handed_on_to_who_asks_for_its_kind() {
-        static LENDER: Lender<u8> = Lender::new();
+        static LENDER: Lender<u8> = Lender::new(u64::MAX);
         let mut first = LENDER.lend(1, opened).unwrap();
         first.alloc(1000).unwrap();
         let used = first.bytes_used();
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn one_that_has_failed_is_handed_to_nobody_and_no_more_wait_than_are_bounded() {
-        static LENDER: Lender<usize> = Lender::new();
+        static LENDER: Lender<usize> = Lender::new(u64::MAX);
         let lost = |_: &mut dyn Engine, _: &Recording| Err(EngineError::Lost("gone".into()));
         let mut first = LENDER.lend(0, || Ok(Box::new(Around { engine: opened()?, run: lost }))).unwrap();
         assert!(first.run(&Recording::default()).is_err());
@@ -146,5 +148,11 @@ mod tests {
             drop(LENDER.lend(kind, opened).unwrap());
         }
         assert!(LENDER.take(0).is_none() && LENDER.take(MOST_IDLE).is_some(), "the oldest has gone");
+    }
+    #[test]
+    fn none_waits_where_the_program_holds_more_than_its_bound() {
+        static LENDER: Lender<u8> = Lender::new(0);
+        drop(LENDER.lend(1, opened).unwrap());
+        assert!(LENDER.take(1).is_none());
     }
 }
