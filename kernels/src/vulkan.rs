@@ -86,7 +86,7 @@ impl VulkanEngine {
             (None, None) => Tuning::usual(software),
         };
         let facts = Facts {
-            tuning,
+            tuning: tuning.compiled_by(&gpu.info.name),
             arithmetic: options.arithmetic,
             source,
             is_software: software,

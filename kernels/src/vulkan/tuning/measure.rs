@@ -192,9 +192,9 @@ impl Search {
         };
         let plain = bits(false, false, false)?;
         let positions_split = usual.positions_split && same_bits(&bits(false, false, true)?, &plain);
-        let mut queries_together = same_bits(&bits(true, true, false)?, &plain);
-        if positions_split {
-            queries_together &= same_bits(&bits(true, true, true)?, &plain);
+        let mut queries_together = usual.queries_together && same_bits(&bits(true, true, false)?, &plain);
+        if queries_together && positions_split {
+            queries_together = same_bits(&bits(true, true, true)?, &plain);
         }
         Ok(Tuning { queries_together, positions_split, ..usual })
     }
