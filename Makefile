@@ -61,7 +61,7 @@ bench-peers-avx2: setup-tests build ## the same with both kept to AVX2
 test: setup-tests build ## run every test; with POLYPHONY_NO_SKIP=1 what this machine cannot run fails instead of being skipped
 	cargo test --workspace
 
-check: fmt clippy docs test test-arm check-chart ## everything that has to pass
+check: fmt clippy docs test test-arm test-swiftshader check-chart ## everything that has to pass
 
 fmt: ## is the code formatted?
 	cargo fmt --all --check

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # SwiftShader, the Vulkan driver of Android's emulators: the kernels' tests on it. They take long, nearly all of it in its compiler. Of Debian's
-# package that has it only the driver is kept, in $POLYPHONY_CACHE.
+# package that has it only the driver is kept, in $POLYPHONY_CACHE. What a kernel costs there has a cliff: of what is too large for its compiler the
+# tests are to end, and not the machine.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PACKAGE=chromium-common
 readonly FOLDER=usr/lib/chromium
+# Of address space, in KiB; all the tests together were seen to hold 1.0 GB.
+readonly MOST_KIB=$((16 << 20))
 
 skip() {
     printf 'skipped: test-swiftshader needs %s\n' "$1" >&2
@@ -35,6 +38,7 @@ program=$(cargo test --workspace --no-run --message-format json 2>/dev/null |
     sed -n 's|.*"manifest_path":"[^"]*/kernels/Cargo.toml".*"name":"it".*"executable":"\([^"]*\)".*|\1|p')
 [[ -x $program ]] || { printf 'test-swiftshader: cargo did not say where it has put the tests\n' >&2; exit 1; }
 cd kernels
+ulimit -v "$MOST_KIB"
 # Whoever finds no driver fails, and does not skip.
 POLYPHONY_NO_SKIP=1 VK_DRIVER_FILES=$driver/vk_swiftshader_icd.json VK_ICD_FILENAMES=$driver/vk_swiftshader_icd.json \
     "$program"
