@@ -48,8 +48,8 @@ impl Tuning {
         Self { lanes: [Some([few, many]); 3], queries_together: true, positions_split: true }
     }
 
-    /// The same as far as the device's compiler is up to it. SwiftShader's has attention for six queries a workgroup in under a second, for eight in
-    /// 24 s, and for twelve not in four minutes and 4.6 GB; a row alone has four at most.
+    /// The same as far as the device's compiler is up to it. SwiftShader's was seen to take under a second for attention of six queries a workgroup, 24 s
+    /// for eight, and for twelve more than four minutes, with 4.6 GB half-way; a row alone has four at most.
     pub fn compiled_by(self, device: &str) -> Self {
         let is_swiftshader = device.to_lowercase().contains("swiftshader");
         Self { queries_together: self.queries_together && !is_swiftshader, ..self }

@@ -149,6 +149,7 @@ mod tests {
         }
         assert!(LENDER.take(0).is_none() && LENDER.take(MOST_IDLE).is_some(), "the oldest has gone");
     }
+
     #[test]
     fn none_waits_where_the_program_holds_more_than_its_bound() {
         static LENDER: Lender<u8> = Lender::new(0);
