@@ -171,9 +171,10 @@ impl HubLink {
             match link.reader.next_within(HANDSHAKE).await? {
                 Frame::ToAgent(ToAgent::Welcome(welcome)) => return Ok((link, welcome)),
                 Frame::ToAgent(ToAgent::Refused { reason, remedy }) => {
-                    if is_mended || !self.papers.mend(&self.wire, &self.address, remedy).await? {
+                    if is_mended {
                         return Err(LinkError::Refused(reason));
                     }
+                    self.papers.mend(&self.wire, &self.address, reason, remedy).await?;
                     is_mended = true;
                 }
                 other => return Err(LinkError::unexpected(&other, "a welcome")),

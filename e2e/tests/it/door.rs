@@ -158,6 +158,8 @@ fn a_phone_that_is_deleted_is_cut_off_by_its_ring_at_once() {
     // It goes on saying what it said, and is heard by nobody.
     lab.wait_for("near", "the host no longer knows far by the key");
     lab.wait_for("far", "no Phone far records this device's key");
+    // By which it joined, and which it showed again.
+    lab.wait_for("far", "its token does not help: the join token took this device in");
     assert_eq!(times(&lab.log("near"), "ring link up"), up, "nothing is dialled anew:\n{}", lab.log("near"));
 }
 

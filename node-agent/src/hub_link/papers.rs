@@ -62,22 +62,27 @@ impl HubPapers {
     }
 
     /// What was refused may be mended: papers that have run out are renewed, and who is not known any more, with papers that run or have run out,
-    /// shows its token. Whether that was done.
+    /// shows its token.
     ///
     /// # Errors
-    /// When it was tried and failed.
-    pub(super) async fn mend(&mut self, wire: &Wire, address: &str, remedy: Remedy) -> Result<bool, LinkError> {
+    /// The refusal itself where nothing mends it; why the mend failed.
+    pub(super) async fn mend(
+        &mut self,
+        wire: &Wire,
+        address: &str,
+        reason: String,
+        remedy: Remedy,
+    ) -> Result<(), LinkError> {
         let (papers, time) = match (remedy, &self.enrolment) {
             (Remedy::Renew, None) => self.renewed(wire, address).await?,
             (Remedy::Renew, Some(enrolment)) => match self.renewed(wire, address).await {
-                Err(LinkError::Refused(_)) => self.enrolled(enrolment, address).await?,
+                Err(LinkError::Refused(reason)) => self.enrolled(enrolment, address, &reason).await?,
                 renewed => renewed?,
             },
-            (Remedy::Enrol, Some(enrolment)) => self.enrolled(enrolment, address).await?,
-            (Remedy::Enrol, None) | (Remedy::Person, _) => return Ok(false),
+            (Remedy::Enrol, Some(enrolment)) => self.enrolled(enrolment, address, &reason).await?,
+            (Remedy::Enrol, None) | (Remedy::Person, _) => return Err(LinkError::Refused(reason)),
         };
-        self.keep(papers, time)?;
-        Ok(true)
+        self.keep(papers, time)
     }
 
     async fn renewed(&self, wire: &Wire, address: &str) -> Result<(Papers, u64), LinkError> {
@@ -85,10 +90,15 @@ impl HubPapers {
         enrolment::renew(&mut link, self.identity.key()).await
     }
 
-    async fn enrolled(&self, enrolment: &Enrolment, address: &str) -> Result<(Papers, u64), LinkError> {
+    /// Shows the token. Where that is refused too, both are told: why this device is not known, and why its token does not help.
+    async fn enrolled(&self, enrolment: &Enrolment, address: &str, unknown: &str) -> Result<(Papers, u64), LinkError> {
         let joining = Wire::new(Bounds::default(), Arc::new(Uncounted), Security::Joining);
         let name = self.credentials.own().name.name;
-        enrolment.run(&joining, address, &name, self.identity.key()).await
+        let enrolled = enrolment.run(&joining, address, &name, self.identity.key()).await;
+        enrolled.map_err(|error| match error {
+            LinkError::Refused(reason) => LinkError::Refused(format!("{unknown}; its token does not help: {reason}")),
+            other => other,
+        })
     }
 
     pub(super) fn renewals(&self) -> Renewals {
