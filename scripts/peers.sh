@@ -2,9 +2,10 @@
 # Builds llama.cpp, to measure beside it, from the PyPI source package `llama-cpp-python`, into $POLYPHONY_CACHE/peers; about 15
 # minutes on two cores, once. Then writes the models that `make bench-peers` reads, each re-quantised by llama.cpp itself.
 #
-# scripts/peers.sh [avx2|vulkan]…: builds one that knows no more than AVX2, or one for Vulkan, beside it. For Vulkan $VULKAN_HEADERS names a folder
-# with `include` and `share` of newer headers than Debian 12's: those of a later Debian's libvulkan-dev and spirv-headers, unpacked.
+# scripts/peers.sh [avx2|vulkan]…: builds one that knows no more than AVX2, or one for Vulkan, beside it. For Vulkan it needs Debian's glslc, and
+# newer headers than Debian 12's, which it takes from a later Debian's packages.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PACKAGE=llama-cpp-python==0.3.36
 readonly SHA256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
@@ -85,11 +86,16 @@ for kind in "$@"; do
             build build-avx2 "llama-bench llama-batched-bench" -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON
             ;;
         vulkan)
-            headers=${VULKAN_HEADERS:?name a folder of Vulkan headers, as above}
-            command -v glslc >/dev/null || die "glslc is needed: on Debian \`apt-get install glslc\` as root"
+            # shellcheck source-path=SCRIPTDIR source=debian-packages.sh
+            source scripts/debian-packages.sh
+            require_packages "a build of llama.cpp for Vulkan" glslc
+            headers=$peers/headers
+            # shellcheck disable=SC2154 # set by what is sourced
+            [[ -d $headers ]] || unpack_packages trixie "$(dpkg --print-architecture)" "$headers" libvulkan-dev spirv-headers ||
+                die "Vulkan's headers of Debian's trixie cannot be had ($apt_said)"
             spirv=$(dirname "$(find "$headers" -name SPIRV-HeadersConfig.cmake -print -quit)")
             library=$(find /usr/lib -name 'libvulkan.so*' -print -quit)
-            build build-vulkan llama-bench -DGGML_NATIVE=ON -DGGML_VULKAN=ON "-DVulkan_INCLUDE_DIR=$headers/include" \
+            build build-vulkan llama-bench -DGGML_NATIVE=ON -DGGML_VULKAN=ON "-DVulkan_INCLUDE_DIR=$headers/usr/include" \
                 "-DVulkan_LIBRARY=$library" "-DSPIRV-Headers_DIR=$spirv"
             build_few_runs
             ;;

@@ -1,26 +1,30 @@
-//! Traffic: what agents count of the bytes that they send each other, read from their metrics.
+//! Counters: what agents count of the bytes that they send each other and of their steps, read from their metrics.
 
 use std::time::Duration;
 
 use anyhow::Result;
+use polyphony_e2e::bench::steps::Steps;
 use serde_json::Value;
 
-/// Bytes that agents have sent along their rings.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sent {
+/// What agents have counted so far, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counted {
+    /// Bytes sent along their rings.
     pub hidden: f64,
     pub token: f64,
+    /// Steps of decoding.
+    pub steps: Steps,
 }
 
 /// The metrics endpoints of some agents.
-pub struct Traffic {
+pub struct Counters {
     client: reqwest::Client,
     urls: Vec<String>,
 }
 
-// === impl Traffic ===
+// === impl Counters ===
 
-impl Traffic {
+impl Counters {
     /// # Errors
     /// When the HTTP client cannot start.
     pub fn of(phones: &[Value]) -> Result<Self> {
@@ -31,23 +35,18 @@ impl Traffic {
     }
 
     /// The sum over all agents; none when one of them does not tell.
-    pub async fn read(&self) -> Option<Sent> {
-        let mut sum = Sent { hidden: 0.0, token: 0.0 };
+    pub async fn read(&self) -> Option<Counted> {
+        let mut sum = Counted::default();
         for url in &self.urls {
             let text = self.client.get(url).send().await.ok()?.text().await.ok()?;
             sum.hidden += sent_bytes(&text, "hidden")?;
             // An agent that never was a tail has no such line yet.
             sum.token += sent_bytes(&text, "token").unwrap_or(0.0);
+            // One without a segment has none either.
+            let steps = Steps::of_all(&text).unwrap_or_default();
+            sum.steps = Steps { n: sum.steps.n + steps.n, seconds: sum.steps.seconds + steps.seconds };
         }
         (!self.urls.is_empty()).then_some(sum)
-    }
-}
-
-// === impl Sent ===
-
-impl Sent {
-    pub fn since(self, earlier: Self) -> Self {
-        Self { hidden: self.hidden - earlier.hidden, token: self.token - earlier.token }
     }
 }
 

@@ -16,6 +16,7 @@ pub const MODEL: &str = "SmolLM2-135M-Instruct Q4_1";
 struct Samples {
     decode: Vec<f64>,
     decode_cpu: Vec<f64>,
+    besides_steps: Vec<f64>,
     prefill: Vec<f64>,
     prefill_cpu: Vec<f64>,
     first_short: Vec<f64>,
@@ -55,11 +56,15 @@ impl Figures {
         samples.first_short.push(run.decode.first_token.seconds * 1e3);
         samples.first_long.push(first.seconds * 1e3);
         samples.prefill_tokens = run.prefill_tokens;
-        if let Some(sent) = run.sent.filter(|_| ring.agents > 1) {
-            // The last token is not fed back, so nothing of it is sent on; the tail sends no hidden state.
-            let passed = f64::from(SHORT_PROMPT) + n_decoded;
-            samples.hidden_bytes.push(sent.hidden / passed / f64::from(ring.agents - 1));
-            samples.token_bytes.push(sent.token / (n_decoded + 1.0));
+        if let Some((before, after)) = run.counted {
+            if ring.agents > 1 {
+                // The last token is not fed back, so nothing of it is sent on; the tail sends no hidden state.
+                let passed = f64::from(SHORT_PROMPT) + n_decoded;
+                samples.hidden_bytes.push((after.hidden - before.hidden) / passed / f64::from(ring.agents - 1));
+                samples.token_bytes.push((after.token - before.token) / (n_decoded + 1.0));
+            } else if let Some(step) = after.steps.seconds_each_since(before.steps) {
+                samples.besides_steps.push((decode.seconds / n_decoded - step) * 1e3);
+            }
         }
         self.other_load.push(decode.spent.other_load(decode.seconds, cores()));
     }
@@ -78,6 +83,10 @@ impl Figures {
             let long = format!("first token, prompt of {}", samples.prefill_tokens);
             rows.extend(decode);
             rows.extend(row("decode, processor time", "CPU-ms/token", &samples.decode_cpu));
+            rows.extend(
+                row("decode, besides the step", "ms/token", &samples.besides_steps)
+                    .map(|row| row.with_goal(Goal::AtMost(0.15), None)),
+            );
             rows.extend(row("prefill", "tokens/s", &samples.prefill));
             rows.extend(row("prefill, processor time", "CPU-ms/token", &samples.prefill_cpu));
             rows.extend(row(&format!("first token, prompt of {SHORT_PROMPT}"), "ms", &samples.first_short));

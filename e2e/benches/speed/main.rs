@@ -3,6 +3,7 @@
 //! Every ring answers once a round, and rounds go forth and back (ABBA), so that what slows the machine for a while slows
 //! all alike. `BENCH_QUICK=1` makes a short run that shows that everything works. Nothing here asserts a speed.
 
+mod counters;
 mod figures;
 mod kernels;
 mod machine;
@@ -10,7 +11,6 @@ mod processor;
 mod request;
 mod rings;
 mod rounds;
-mod traffic;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -9,8 +9,8 @@ use polyphony_e2e::shelf::Shelf;
 use polyphony_e2e::stream::Gateway;
 use serde_json::Value;
 
+use crate::counters::{Counted, Counters};
 use crate::request::{Timed, complete};
-use crate::traffic::{Sent, Traffic};
 
 pub const ACTIVATION_TYPE: &str = "f16";
 /// So much that one agent holds the model alone.
@@ -35,7 +35,7 @@ pub struct Ring {
     gateway: Gateway,
     /// The controller with the gateway, and every agent.
     pids: Vec<u32>,
-    traffic: Traffic,
+    counters: Counters,
 }
 
 /// One turn of a ring.
@@ -45,8 +45,8 @@ pub struct Run {
     /// A long prompt, one token.
     pub prefill: Timed,
     pub prefill_tokens: u32,
-    /// What the agents sent each other for `decode`; none where agents do not count it.
-    pub sent: Option<Sent>,
+    /// What the agents had counted before `decode` and after it; none where agents do not tell.
+    pub counted: Option<(Counted, Counted)>,
 }
 
 /// A shelf for each backend, and all their rings; taken down when it is dropped.
@@ -105,8 +105,8 @@ impl Shelves {
             for &agents in rings {
                 shelf.wait_available(&deployment(agents))?;
                 let gateway = Gateway::new(&shelf.endpoints()?.gateway)?;
-                let traffic = Traffic::of(&shelf.list("phones")?)?;
-                all.rings.push(Ring { backend: name, agents, gateway, pids: pids.clone(), traffic });
+                let counters = Counters::of(&shelf.list("phones")?)?;
+                all.rings.push(Ring { backend: name, agents, gateway, pids: pids.clone(), counters });
             }
             all.shelves.insert(name, shelf);
         }
@@ -167,12 +167,11 @@ impl Ring {
     /// # Errors
     /// When the ring does not answer.
     pub async fn run(&self, lengths: Lengths) -> Result<Run> {
-        let before = self.traffic.read().await;
+        let before = self.counters.read().await;
         let decode = self.complete(SHORT_PROMPT, lengths.decode_tokens).await?;
-        let after = self.traffic.read().await;
+        let after = self.counters.read().await;
         let prefill = self.complete(lengths.prefill_tokens, 0).await?;
-        let sent = before.zip(after).map(|(before, after)| after.since(before));
-        Ok(Run { decode, prefill, prefill_tokens: lengths.prefill_tokens, sent })
+        Ok(Run { decode, prefill, prefill_tokens: lengths.prefill_tokens, counted: before.zip(after) })
     }
 
     /// How fast it is about, once all kernels are compiled.
