@@ -15,9 +15,8 @@ require_agent() {
             exit 1
         fi
     done
-    # The crates of this workspace that it depends on, and nothing of their tests. Plain words where cargo cannot tell them.
-    folders=$(cargo tree --locked --offline --package polyphony-agent --edges normal,build --target all --prefix none --format '{p}' 2>/dev/null |
-        sed -n 's|^.* (\(/[^)]*\)).*$|\1|p' | sort -u)
+    # Plain words where cargo or Python cannot tell them.
+    folders=$(folders_of polyphony-agent) || true
     if [[ -z $folders ]]; then
         printf '%s: cargo does not tell what the agent is made of, and whether it is an old one is not known\n' "$name" >&2
         return
@@ -31,6 +30,24 @@ require_agent() {
             exit 1
         fi
     done
+}
+
+# folders_of PACKAGE: those of the crates of this workspace that it is made of; what its tests alone need is left out. Of manifests alone: crates of
+# other systems, which a whole answer of cargo's is made of as well, need not have been fetched.
+folders_of() {
+    cargo metadata --locked --offline --no-deps --format-version 1 2>/dev/null | python3 -c '
+import json, os, sys
+
+packages = {os.path.dirname(package["manifest_path"]): package for package in json.load(sys.stdin)["packages"]}
+waiting = [folder for folder, package in packages.items() if package["name"] == sys.argv[1]]
+found = set()
+while waiting:
+    folder = waiting.pop()
+    if folder not in found and folder in packages:
+        found.add(folder)
+        waiting += [d["path"] for d in packages[folder]["dependencies"] if d.get("path") and d["kind"] != "dev"]
+print("\n".join(sorted(found)))
+' "$1"
 }
 
 # abi_of ADB SERIAL: the ABI of the agent that a device runs, by its own list, the favourite first. Fails, and prints what there is, where it runs none.
