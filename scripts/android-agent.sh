@@ -15,10 +15,9 @@ require_agent() {
             exit 1
         fi
     done
-    # Plain words where cargo or Python cannot tell them.
     folders=$(folders_of polyphony-agent) || true
     if [[ -z $folders ]]; then
-        printf '%s: cargo does not tell what the agent is made of, and whether it is an old one is not known\n' "$name" >&2
+        printf '%s: cargo and python3 do not tell what the agent is made of, and whether it is an old one is not known\n' "$name" >&2
         return
     fi
     for abi in "$@"; do

@@ -86,9 +86,9 @@ for kind in "$@"; do
             build build-avx2 "llama-bench llama-batched-bench" -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON
             ;;
         vulkan)
+            command -v glslc >/dev/null || die "glslc is needed: on Debian \`apt-get install glslc\` as root"
             # shellcheck source-path=SCRIPTDIR source=debian-packages.sh
             source scripts/debian-packages.sh
-            require_packages "a build of llama.cpp for Vulkan" glslc
             headers=$peers/headers
             # shellcheck disable=SC2154 # set by what is sourced
             [[ -d $headers ]] || unpack_packages trixie "$(dpkg --print-architecture)" "$headers" libvulkan-dev spirv-headers ||

@@ -4,7 +4,7 @@ use polyphony_kernels::cpu::CpuEngine;
 use polyphony_kernels::vulkan::{Options, VulkanEngine, WeightSource};
 use polyphony_kernels::{Arithmetic, Engine, EngineError};
 
-use super::lending::{Lender, ONE_IN};
+use super::lending::{Lender, MOST_RESIDENT_BYTES};
 
 /// Every engine that this machine can open: the processor with one and with three threads, Vulkan with every source of weights.
 pub fn engines() -> Vec<Box<dyn Engine>> {
@@ -48,7 +48,7 @@ pub fn new_vulkan(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
 
 /// As [`vulkan`] with an arithmetic of choice.
 pub fn vulkan_with(arithmetic: Arithmetic) -> Vec<Box<dyn Engine>> {
-    static LENDER: Lender<(Arithmetic, WeightSource, Option<bool>)> = Lender::new(ONE_IN);
+    static LENDER: Lender<(Arithmetic, WeightSource, Option<bool>)> = Lender::new(MOST_RESIDENT_BYTES);
     let engine = |(source, is_software)| {
         let options = Options { source: Some(source), arithmetic, is_software, ..Options::default() };
         here(LENDER.lend((arithmetic, source, is_software), || Ok(Box::new(VulkanEngine::new(options)?))))

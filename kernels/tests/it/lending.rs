@@ -9,12 +9,12 @@ use polyphony_kernels::{Around, Engine, EngineError, Recording};
 /// Engines that nobody has now, by kind. Each has in it whatever those before have left.
 pub struct Lender<K> {
     idle: Mutex<Vec<(K, Box<dyn Engine>)>>,
-    /// Where the whole program holds more than one in so many of this machine's bytes, none is handed on.
-    one_in: u64,
+    /// Where the whole program holds more, none is handed on: SwiftShader takes hundreds of megabytes to compile for one.
+    most_resident_bytes: u64,
 }
 
-/// What tests keep to: what drivers have compiled for the agent's came to 10 GB, where nothing bounded it.
-pub const ONE_IN: u64 = 2;
+/// What tests keep to.
+pub const MOST_RESIDENT_BYTES: u64 = 3 << 30;
 
 /// From so many bytes on an engine is not handed on.
 const MOST_BYTES: u64 = 256 << 20;
@@ -24,8 +24,8 @@ const MOST_IDLE: usize = 16;
 // === impl Lender ===
 
 impl<K: Copy + PartialEq + Send> Lender<K> {
-    pub const fn new(one_in: u64) -> Self {
-        Self { idle: Mutex::new(Vec::new()), one_in }
+    pub const fn new(most_resident_bytes: u64) -> Self {
+        Self { idle: Mutex::new(Vec::new()), most_resident_bytes }
     }
 
     /// One of this kind that somebody has let go, or else the one that `open` opens.
@@ -59,7 +59,7 @@ impl<K: Copy + PartialEq + Send> Lender<K> {
 
     fn give_back(&self, kind: K, engine: Box<dyn Engine>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if resident_bytes() > memory_bytes() / self.one_in {
+        if resident_bytes() > self.most_resident_bytes {
             idle.clear();
             return;
         }
@@ -75,13 +75,6 @@ fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     // In pages, the second of them.
     text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).map_or(0, |pages: u64| pages * 4096)
-}
-
-/// What this machine has; nothing where there is no `/proc`.
-fn memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    total.and_then(|total| total.parse().ok()).map_or(0, |total: u64| total * 1024)
 }
 
 /// An engine that goes back when it is dropped.
@@ -130,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_engine_is_handed_on_to_who_asks_for_its_kind() {
-        static LENDER: Lender<u8> = Lender::new(1);
+        static LENDER: Lender<u8> = Lender::new(u64::MAX);
         let mut first = LENDER.lend(1, opened).unwrap();
         first.alloc(1000).unwrap();
         let used = first.bytes_used();
@@ -145,7 +138,7 @@ mod tests {
 
     #[test]
     fn one_that_has_failed_is_handed_to_nobody_and_no_more_wait_than_are_bounded() {
-        static LENDER: Lender<usize> = Lender::new(1);
+        static LENDER: Lender<usize> = Lender::new(u64::MAX);
         let lost = |_: &mut dyn Engine, _: &Recording| Err(EngineError::Lost("gone".into()));
         let mut first = LENDER.lend(0, || Ok(Box::new(Around { engine: opened()?, run: lost }))).unwrap();
         assert!(first.run(&Recording::default()).is_err());
@@ -159,7 +152,7 @@ mod tests {
 
     #[test]
     fn none_waits_where_the_program_holds_more_than_its_bound() {
-        static LENDER: Lender<u8> = Lender::new(u64::MAX);
+        static LENDER: Lender<u8> = Lender::new(0);
         drop(LENDER.lend(1, opened).unwrap());
         assert!(LENDER.take(1).is_none());
     }
