@@ -151,7 +151,9 @@ impl App {
         // Of a thread that panicked nothing is left to wait for.
         let _ = thread.join();
         self.told.send_modify(|told| told.leaving = false);
-        *self.lock() = Agent::Ended(Status::stopped(""));
+        // Who leaves before anybody has looked has joined all the same.
+        let has_joined = life.board.host().has_joined;
+        *self.lock() = Agent::Ended(Status { has_joined, ..Status::stopped("") });
         self.ended.notify_all();
     }
 

@@ -37,7 +37,7 @@ use residents::{Kind, Resident};
 
 pub use ordeals::Ordeals;
 pub use residents::Residents;
-pub use withdrawal::patience;
+pub use withdrawal::{Grace, patience};
 
 /// What every segment task needs.
 pub struct Context {

@@ -1,79 +1,149 @@
 //! The memory budget of a phone: what segments may take together. A segment gives its share back when it is freed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
-
-/// Counted in KiB, rounded up.
-const UNIT: u64 = 1024;
+use tokio::sync::{Mutex, watch};
 
 /// Memory that segments may take together. Clones are the same budget.
 #[derive(Clone)]
 pub struct Budget {
-    /// At most what there was in the beginning.
-    limit_bytes: Arc<AtomicU64>,
-    n_units: usize,
-    units: Arc<Semaphore>,
+    whole_bytes: u64,
+    books: watch::Sender<Books>,
+    /// Who came first is first.
+    turns: Arc<Mutex<()>>,
+}
+
+/// A part of a budget, given back when it is dropped.
+pub struct Share {
+    n_bytes: u64,
+    books: watch::Sender<Books>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Books {
+    limit_bytes: u64,
+    taken_bytes: u64,
 }
 
 // === impl Budget ===
 
 impl Budget {
-    pub fn new(limit_bytes: u64) -> Self {
-        let n_units = usize::try_from(limit_bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let units = Arc::new(Semaphore::new(n_units));
-        Self { limit_bytes: Arc::new(AtomicU64::new(limit_bytes)), n_units, units }
+    pub fn new(whole_bytes: u64) -> Self {
+        let books = watch::Sender::new(Books { limit_bytes: whole_bytes, taken_bytes: 0 });
+        Self { whole_bytes, books, turns: Arc::default() }
+    }
+
+    /// What may be taken where nothing lowers it.
+    pub fn whole_bytes(&self) -> u64 {
+        self.whole_bytes
     }
 
     /// What may be taken now.
     pub fn limit_bytes(&self) -> u64 {
-        self.limit_bytes.load(Ordering::Relaxed)
+        self.books.borrow().limit_bytes
     }
 
-    /// So much may be taken from now on. What is taken already stays so.
+    /// So much may be taken from now on, together. What is taken already stays so, and counts.
     pub fn set_limit_bytes(&self, bytes: u64) {
-        self.limit_bytes.store(bytes, Ordering::Relaxed);
+        self.books.send_if_modified(|books| std::mem::replace(&mut books.limit_bytes, bytes) != bytes);
     }
 
-    /// What is taken now, or set aside for one that waits; in whole KiB.
+    /// What is taken now.
     pub fn reserved_bytes(&self) -> u64 {
-        let total = self.n_units as u64;
-        total.saturating_sub(self.units.available_permits() as u64) * UNIT
+        self.books.borrow().taken_bytes
     }
 
-    /// Takes a share, at most the limit; calls `waiting` once if others hold too much of it now. `None` when it can never be had.
-    pub async fn reserve(&self, bytes: u64, waiting: impl FnOnce()) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
-        match self.units.clone().try_acquire_many_owned(units) {
-            Ok(share) => Some(share),
-            Err(TryAcquireError::Closed) => None,
-            Err(TryAcquireError::NoPermits) => {
-                waiting();
-                self.units.clone().acquire_many_owned(units).await.ok()
-            }
+    /// Takes a share; calls `waiting` once if others hold too much of the budget now, or wait for it already. `None` when it is more than may be taken
+    /// at all, or comes to be while it waits.
+    pub async fn reserve(&self, n_bytes: u64, waiting: impl FnOnce()) -> Option<Share> {
+        if let Ok(_turn) = self.turns.try_lock()
+            && let Some(share) = self.take(n_bytes)
+        {
+            return Some(share);
         }
+        if n_bytes > self.limit_bytes() {
+            return None;
+        }
+        waiting();
+        let _turn = self.turns.lock().await;
+        let mut changes = self.books.subscribe();
+        loop {
+            let limit_bytes = changes.borrow_and_update().limit_bytes;
+            if n_bytes > limit_bytes {
+                return None;
+            }
+            if let Some(share) = self.take(n_bytes) {
+                return Some(share);
+            }
+            changes.changed().await.ok()?;
+        }
+    }
+
+    fn take(&self, n_bytes: u64) -> Option<Share> {
+        let is_taken = self.books.send_if_modified(|books| {
+            let taken_bytes = books.taken_bytes.saturating_add(n_bytes);
+            let fits = taken_bytes <= books.limit_bytes;
+            if fits {
+                books.taken_bytes = taken_bytes;
+            }
+            fits
+        });
+        is_taken.then(|| Share { n_bytes, books: self.books.clone() })
+    }
+}
+
+// === impl Share ===
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.books.send_modify(|books| books.taken_bytes = books.taken_bytes.saturating_sub(self.n_bytes));
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use futures::FutureExt as _;
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[tokio::test]
     async fn a_share_waits_until_another_is_given_back() {
-        let budget = Arc::new(Budget::new(10 * UNIT));
-        let first = budget.reserve(6 * UNIT, || panic!("there is room")).await.unwrap();
-        assert_eq!((budget.reserved_bytes(), budget.clone().reserved_bytes()), (6 * UNIT, 6 * UNIT));
-        let (told, waits) = tokio::sync::oneshot::channel();
+        let budget = Budget::new(10);
+        let first = budget.reserve(6, || panic!("there is room")).await.unwrap();
+        assert_eq!((budget.reserved_bytes(), budget.clone().reserved_bytes()), (6, 6));
+        let (told, waits) = oneshot::channel();
         let second = tokio::spawn({
             let budget = budget.clone();
-            async move { budget.reserve(5 * UNIT, || told.send(()).unwrap()).await.is_some() }
+            async move { budget.reserve(5, || told.send(()).unwrap()).await.is_some() }
         });
         waits.await.unwrap();
+        // One that would fit does not overtake it.
+        let mut third = Box::pin(budget.reserve(1, || ()));
+        assert!(third.as_mut().now_or_never().is_none());
         drop(first);
-        assert!(second.await.unwrap());
+        assert!(second.await.unwrap() && third.await.is_some());
         assert_eq!(budget.reserved_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_lowered_limit_is_that_of_all_shares_together() {
+        let budget = Budget::new(10);
+        let held = budget.reserve(8, || panic!("there is room")).await.unwrap();
+        budget.set_limit_bytes(6);
+        assert_eq!((budget.reserved_bytes(), budget.limit_bytes(), budget.whole_bytes()), (8, 6, 10));
+        let mut five = Box::pin(budget.reserve(5, || ()));
+        assert!(five.as_mut().now_or_never().is_none(), "more than may be is held");
+        drop(held);
+        let five = five.await.unwrap();
+        let mut other = Box::pin(budget.reserve(5, || ()));
+        assert!(other.as_mut().now_or_never().is_none(), "together they would be more than the limit");
+        budget.set_limit_bytes(4);
+        assert!(other.await.is_none(), "it can never be had now");
+        assert!(budget.reserve(7, || panic!("it waits for nothing")).await.is_none());
+        budget.set_limit_bytes(10);
+        assert!(budget.reserve(5, || panic!("there is room again")).await.is_some());
+        drop(five);
     }
 }

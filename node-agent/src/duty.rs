@@ -5,15 +5,22 @@
 //! many layers as it can bear.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::reading::{WarmPart, Warmth};
 
-/// The part of its time that a phone computes, from [`LEAST`] to 1; all of its holders see the same.
+/// The part of its time that a phone computes, from [`LEAST`] to 1, and its rest; all of its holders see the same, so that one does not compute
+/// while another rests.
 #[derive(Clone, Debug)]
-pub struct Duty(Arc<AtomicU64>);
+pub struct Duty(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    part: AtomicU64,
+    rests_until: Mutex<Option<Instant>>,
+}
 
 /// Finds the duty that holds a temperature.
 #[derive(Debug)]
@@ -50,22 +57,39 @@ const LARGEST_RISE: f64 = 0.05;
 
 impl Default for Duty {
     fn default() -> Self {
-        Self(Arc::new(AtomicU64::new(1.0_f64.to_bits())))
+        Self(Arc::new(Shared { part: AtomicU64::new(1.0_f64.to_bits()), rests_until: Mutex::default() }))
     }
 }
 
 impl Duty {
     pub fn now(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
+        f64::from_bits(self.0.part.load(Ordering::Relaxed))
     }
 
     pub fn set(&self, part: f64) {
-        self.0.store(part.clamp(LEAST, 1.0).to_bits(), Ordering::Relaxed);
+        self.0.part.store(part.clamp(LEAST, 1.0).to_bits(), Ordering::Relaxed);
     }
 
-    /// How long to rest after so much work: where that would be longer than `longest`, the phone has work that is not to wait.
-    pub fn rest_after(&self, computing: Duration, longest: Duration) -> Duration {
-        computing.mul_f64(1.0 / self.now() - 1.0).min(longest)
+    /// Rests after so much work that ends now, behind what is left of others' rest; how long that is by itself. Where it would be longer than
+    /// `longest`, the phone has work that is not to wait.
+    pub fn rest_after(&self, computing: Duration, longest: Duration, now: Instant) -> Duration {
+        let rest = computing.mul_f64(1.0 / self.now() - 1.0).min(longest);
+        if !rest.is_zero() {
+            let mut rests_until = self.lock();
+            let begins = rests_until.map_or(now, |until| until.max(now));
+            *rests_until = Some((begins + rest).min(now + longest));
+        }
+        rest
+    }
+
+    /// Until when nothing is computed; `None` where there is no rest now.
+    pub fn rests_until(&self, now: Instant) -> Option<Instant> {
+        self.lock().filter(|until| now < *until)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A time is never half-way changed.
+        self.0.rests_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,13 +226,31 @@ mod tests {
 
     #[test]
     fn a_duty_is_kept_by_resting_after_work() {
-        let (work, second) = (Duration::from_millis(30), Duration::from_secs(1));
+        let (work, second, now) = (Duration::from_millis(30), Duration::from_secs(1), Instant::now());
         let duty = Duty::default();
-        assert_eq!((duty.now(), duty.rest_after(work, second)), (1.0, Duration::ZERO));
+        assert_eq!((duty.now(), duty.rest_after(work, second, now)), (1.0, Duration::ZERO));
+        assert_eq!(duty.rests_until(now), None);
         duty.set(0.5);
-        assert_eq!(duty.rest_after(work, second), work);
+        assert_eq!(duty.rest_after(work, second, now), work);
+        assert_eq!((duty.rests_until(now), duty.rests_until(now + work)), (Some(now + work), None));
         duty.set(0.01);
         assert!((duty.now() - LEAST).abs() < 1e-9, "it is never nothing");
-        assert_eq!(duty.rest_after(60 * second, second), second, "nobody waits for ever");
+        assert_eq!(duty.rest_after(60 * second, second, now), second, "nobody waits for ever");
+    }
+
+    #[test]
+    fn two_that_compute_on_one_phone_rest_together_and_for_both() {
+        let (ours, now) = (Duty::default(), Instant::now());
+        let theirs = ours.clone();
+        let at = |millis| now + Duration::from_millis(millis);
+        ours.set(0.25);
+        let (work, longest) = (Duration::from_millis(10), Duration::from_secs(1));
+        ours.rest_after(work, longest, at(10));
+        assert_eq!(theirs.rests_until(at(11)), Some(at(40)), "its rest is the phone's");
+        // It had begun before.
+        theirs.rest_after(work, longest, at(15));
+        assert_eq!(ours.rests_until(at(16)), Some(at(70)), "20 ms of work in 80");
+        theirs.rest_after(Duration::from_secs(60), longest, at(20));
+        assert_eq!(ours.rests_until(at(20)), Some(at(1020)), "nobody waits longer than a rest may be");
     }
 }

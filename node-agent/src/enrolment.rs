@@ -109,9 +109,7 @@ pub async fn credentials(
 ) -> anyhow::Result<Credentials> {
     let mut pause = FIRST_PAUSE;
     loop {
-        if identity.is(&flags.name, flags.ca_hash.as_ref())
-            && let Some(credentials) = identity.credentials()?
-        {
+        if let Some(credentials) = identity.credentials(&flags.name, flags.ca_hash.as_ref())? {
             return Ok(credentials);
         }
         let enrolment = enrolment.ok_or_else(|| EnrolmentError::NoToken { name: flags.name.clone() })?;

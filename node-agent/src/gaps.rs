@@ -2,13 +2,11 @@
 //!
 //! A file of `/sys` that cannot be read once must not end a withdrawal, and one thermometer in the place of another for a second is no slope.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::last::Last;
 use crate::platform::Battery;
 use crate::reading::Reading;
-
-/// What has not come for longer is not known.
-const BRIDGED: Duration = Duration::from_secs(10);
 
 /// What each sensor told last.
 #[derive(Debug, Default)]
@@ -22,9 +20,6 @@ pub struct Gaps {
     available_bytes: Last<u64>,
     low_memory_bytes: Last<u64>,
 }
-
-#[derive(Debug)]
-struct Last<T>(Option<(T, Instant)>);
 
 // === impl Gaps ===
 
@@ -48,26 +43,10 @@ impl Gaps {
     }
 }
 
-// === impl Last ===
-
-impl<T> Default for Last<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<T: Copy> Last<T> {
-    fn or_last(&mut self, found: Option<T>, now: Instant) -> Option<T> {
-        match found {
-            Some(found) => self.0 = Some((found, now)),
-            None => self.0 = self.0.filter(|(_, at)| now.saturating_duration_since(*at) < BRIDGED),
-        }
-        self.0.map(|(last, _)| last)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

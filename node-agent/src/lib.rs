@@ -26,6 +26,7 @@ pub mod identity;
 pub mod invocation;
 pub mod join;
 pub mod kv_cache;
+pub mod last;
 pub mod meter;
 pub mod metrics;
 pub mod neighbours;

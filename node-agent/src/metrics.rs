@@ -93,7 +93,7 @@ impl Collector for Readings {
         let mut families = segments::families(&self.board);
         families.extend(phone::memory_families(&self.memory));
         let now = *self.readings.borrow();
-        families.extend(phone::sensor_families(&now.battery, now.temperature_celsius()));
+        families.extend(phone::sensor_families(&now));
         families.extend(phone::network_families(now.network, now.metered));
         families.extend(phone::policy_families(&self.duty, self.board.withdrawal().is_some()));
         families.extend(phone::energy_families(&self.board.energy()));

@@ -18,11 +18,13 @@ pub struct Limits {
     pub max_temperature_celsius: f64,
 }
 
-/// Whether the phone takes part, and since when not.
+/// Which limits the phone is beyond. Each is seen by itself at every look, so that none is forgotten while another is told.
 #[derive(Debug)]
 pub struct Policy {
     limits: Limits,
-    withdrawn: Option<(WithdrawalReason, Instant)>,
+    is_low: bool,
+    is_hot: bool,
+    short_since: Option<Instant>,
 }
 
 /// How far within its limits a phone takes part again.
@@ -45,69 +47,65 @@ const AWAY_FOR_MEMORY: Duration = Duration::from_secs(300);
 
 impl Policy {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, withdrawn: None }
+        Self { limits, is_low: false, is_hot: false, short_since: None }
     }
 
     /// Whether the phone takes no part from now on, and why. What it cannot sense keeps it from nothing.
     pub fn judge(&mut self, reading: &Reading, now: Instant) -> Option<Withdrawal> {
+        let memory = self.low_memory(reading, now);
+        let (battery, heat) = (self.low_battery(reading), self.heat(reading));
         let wishes = reading.wishes;
-        let before = self.withdrawn;
-        let was = |reason| before.is_some_and(|(before, _)| before == reason);
         let found = [
+            // Before a person's word, too: it leaves the least time.
+            memory.map(|why| (WithdrawalReason::MemoryLow, why)),
             wishes.is_leaving.then(|| (WithdrawalReason::Leaving, "its agent ends".to_owned())),
             wishes.is_paused.then(|| (WithdrawalReason::Paused, "its person has paused it".to_owned())),
-            // Before the others: it leaves the least time.
-            low_memory(reading, before.filter(|_| was(WithdrawalReason::MemoryLow)), now),
-            self.low_battery(reading, was(WithdrawalReason::BatteryLow)),
-            self.heat(reading, was(WithdrawalReason::TooHot)),
+            battery.map(|why| (WithdrawalReason::BatteryLow, why)),
+            heat.map(|why| (WithdrawalReason::TooHot, why)),
         ];
-        let found = found.into_iter().flatten().next();
-        self.withdrawn = found.as_ref().map(|(reason, _)| match before {
-            Some((before, since)) if before == *reason => (before, since),
-            _ => (*reason, now),
-        });
-        found.map(|(reason, message)| Withdrawal { reason, message })
+        found.into_iter().flatten().next().map(|(reason, message)| Withdrawal { reason, message })
     }
 
-    fn low_battery(&self, reading: &Reading, was: bool) -> Option<(WithdrawalReason, String)> {
-        let percent = reading.battery.percent?;
+    fn low_battery(&mut self, reading: &Reading) -> Option<String> {
         let least = self.limits.min_battery_percent;
-        let back = if was { BACK_PERCENT } else { 0 };
-        let is_low = reading.battery.is_charging != Some(true) && percent < least.saturating_add(back).min(100);
-        let message = || format!("its battery is at {percent} %, and --min-battery is {least}");
-        is_low.then(|| (WithdrawalReason::BatteryLow, message()))
+        let back = if self.is_low { BACK_PERCENT } else { 0 };
+        let is_low =
+            |percent: &u8| reading.battery.is_charging != Some(true) && *percent < least.saturating_add(back).min(100);
+        let low = reading.battery.percent.filter(is_low);
+        self.is_low = low.is_some();
+        low.map(|percent| format!("its battery is at {percent} %, and --min-battery is {least}"))
     }
 
-    fn heat(&self, reading: &Reading, was: bool) -> Option<(WithdrawalReason, String)> {
+    fn heat(&mut self, reading: &Reading) -> Option<String> {
         let most = self.limits.max_temperature_celsius;
-        let (celsius, status, headroom) = match was {
+        let (celsius, status, headroom) = match self.is_hot {
             true => (most - BACK_CELSIUS, LIGHT + 1, HEADROOM_BACK),
             false => (most, SEVERE, HEADROOM_OF_SEVERE),
         };
-        let why = if let Some(found) = reading.temperature_celsius().filter(|found| *found >= celsius) {
-            format!("it has {found:.1} °C, and --max-temperature is {most}")
+        let why = if let Some(found) = reading.hottest_celsius().filter(|found| *found >= celsius) {
+            Some(format!("it has {found:.1} °C, and --max-temperature is {most}"))
         } else if let Some(found) = reading.thermal_status.filter(|found| *found >= status) {
-            format!("its system throttles it for heat (thermal status {found})")
+            Some(format!("its system throttles it for heat (thermal status {found})"))
         } else if let Some(found) = reading.thermal_headroom.filter(|found| *found >= headroom) {
-            format!("its system is about to throttle it for heat ({:.0} % of what is severe)", found * 100.0)
+            Some(format!("its system is about to throttle it for heat ({:.0} % of what is severe)", found * 100.0))
         } else {
-            return None;
+            None
         };
-        Some((WithdrawalReason::TooHot, why))
+        self.is_hot = why.is_some();
+        why
     }
-}
 
-fn low_memory(
-    reading: &Reading,
-    before: Option<(WithdrawalReason, Instant)>,
-    now: Instant,
-) -> Option<(WithdrawalReason, String)> {
-    let (available, low) = (reading.available_bytes?, reading.low_memory_bytes?);
-    let is_away = before.is_some_and(|(_, since)| now.duration_since(since) < AWAY_FOR_MEMORY);
-    let least = low as f64 * if before.is_some() { ENOUGH_MEMORY } else { LOW_MEMORY };
-    let message =
-        || format!("{} MiB of memory are free, and its system ends programs at {}", available >> 20, low >> 20);
-    (is_away || (available as f64) < least).then(|| (WithdrawalReason::MemoryLow, message()))
+    fn low_memory(&mut self, reading: &Reading, now: Instant) -> Option<String> {
+        let found = reading.available_bytes.zip(reading.low_memory_bytes).filter(|(available, low)| {
+            let is_away = self.short_since.is_some_and(|since| now.duration_since(since) < AWAY_FOR_MEMORY);
+            let least = *low as f64 * if self.short_since.is_some() { ENOUGH_MEMORY } else { LOW_MEMORY };
+            is_away || (*available as f64) < least
+        });
+        self.short_since = found.map(|_| self.short_since.unwrap_or(now));
+        found.map(|(available, low)| {
+            format!("{} MiB of memory are free, and its system ends programs at {}", available >> 20, low >> 20)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +154,35 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_another_covers_is_not_forgotten() {
+        let (low, hot) = (Some(WithdrawalReason::BatteryLow), Some(WithdrawalReason::TooHot));
+        let both =
+            |celsius, percent, is_charging| Reading { battery: battery(percent, is_charging).battery, ..heat(celsius) };
+        let readings = [both(50.0, 50, false), both(47.0, 5, false), both(47.0, 5, true), both(44.0, 5, true)];
+        assert_eq!(judged(&readings), [hot, low, hot, None], "it is not cool enough yet to be back");
+        let mut policy = Policy::new(LIMITS);
+        let begun = Instant::now();
+        let mut judge = |seconds, is_paused, available| {
+            let reading = Reading { wishes: Wishes { is_paused, is_leaving: false }, ..memory(available, 200) };
+            policy.judge(&reading, begun + Duration::from_secs(seconds)).map(|found| found.reason)
+        };
+        assert_eq!(judge(0, false, 100), Some(WithdrawalReason::MemoryLow));
+        assert_eq!(judge(10, true, 3000), Some(WithdrawalReason::MemoryLow));
+        assert_eq!(judge(20, false, 3000), Some(WithdrawalReason::MemoryLow), "a pause between does not shorten it");
+        assert_eq!(judge(300, false, 3000), None);
+    }
+
+    #[test]
+    fn the_warmer_of_shell_and_battery_is_judged() {
+        let warm = |shell, of_battery| Reading {
+            battery: Battery { temperature_celsius: Some(of_battery), ..Battery::default() },
+            ..heat(shell)
+        };
+        let hot = Some(WithdrawalReason::TooHot);
+        assert_eq!(judged(&[warm(40.0, 49.0), warm(40.0, 51.0), warm(51.0, 40.0)]), [None, hot, hot]);
+    }
+
+    #[test]
     fn a_phone_believes_its_system_about_heat() {
         let hot = Some(WithdrawalReason::TooHot);
         let status = |status| Reading { thermal_status: Some(status), ..Reading::default() };
@@ -183,11 +210,12 @@ mod tests {
     #[test]
     fn a_phone_that_is_low_in_two_ways_goes_for_the_one_that_leaves_the_least_time() {
         let low = Reading { battery: battery(2, false).battery, ..memory(100, 200) };
-        assert_eq!(judged(&[low]), [Some(WithdrawalReason::MemoryLow)]);
+        let paused = Reading { wishes: Wishes { is_paused: true, is_leaving: false }, ..low };
+        assert_eq!(judged(&[low, paused]), [Some(WithdrawalReason::MemoryLow); 2]);
     }
 
     #[test]
-    fn a_person_s_word_comes_first() {
+    fn a_person_s_word_comes_before_what_leaves_time() {
         let mut policy = Policy::new(LIMITS);
         let mut judge = |is_paused, is_leaving| {
             let found =

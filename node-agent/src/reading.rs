@@ -43,6 +43,11 @@ impl Reading {
         shell.or(self.battery.temperature_celsius.map(|celsius| Warmth { of: WarmPart::Battery, celsius }))
     }
 
+    /// The warmer of shell and battery: neither is to pass a limit.
+    pub fn hottest_celsius(&self) -> Option<f64> {
+        [self.shell_celsius, self.battery.temperature_celsius].into_iter().flatten().max_by(f64::total_cmp)
+    }
+
     pub fn temperature_celsius(&self) -> Option<f64> {
         self.warmth().map(|warmth| warmth.celsius)
     }

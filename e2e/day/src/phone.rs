@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use polyphony_agent::assignment::patience;
+use polyphony_agent::assignment::{Grace, patience};
 use polyphony_agent::duty::Governor;
 use polyphony_agent::platform::Battery;
 use polyphony_agent::policy::{Limits, Policy};
@@ -48,7 +48,10 @@ struct Guard {
     policy: Policy,
     governor: Governor,
     duty: f64,
-    withdrawn: Option<(Withdrawal, f64)>,
+    withdrawn: Option<Withdrawal>,
+    grace: Grace,
+    /// When its segments end, where it takes no part.
+    lets_go_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,6 +88,8 @@ impl Phone {
             governor: Governor::new(limits.hold_temperature_celsius),
             duty: 1.0,
             withdrawn: None,
+            grace: Grace::default(),
+            lets_go_at: None,
         });
         Self {
             name: owned.name.clone(),
@@ -167,7 +172,8 @@ impl Phone {
         if let Some(guard) = &mut self.guard {
             guard.look(&reading, midnight, now);
         }
-        self.has_let_go = self.has_lost_patience(now);
+        let lets_go_at = self.guard.as_ref().and_then(|guard| guard.lets_go_at);
+        self.has_let_go = lets_go_at.is_some_and(|at| instant_of(midnight, now) >= at);
         if !self.is_here() || self.has_let_go {
             self.holding.let_go();
         }
@@ -196,12 +202,7 @@ impl Phone {
     }
 
     pub fn withdrawal(&self) -> Option<&Withdrawal> {
-        self.guard.as_ref()?.withdrawn.as_ref().map(|(withdrawal, _)| withdrawal)
-    }
-
-    fn has_lost_patience(&self, now: f64) -> bool {
-        let withdrawn = self.guard.as_ref().and_then(|guard| guard.withdrawn.as_ref());
-        withdrawn.is_some_and(|(withdrawal, since)| now - since >= patience(withdrawal.reason).as_secs_f64())
+        self.guard.as_ref()?.withdrawn.as_ref()
     }
 
     pub fn is_on(&self) -> bool {
@@ -239,17 +240,18 @@ impl Phone {
     }
 }
 
+fn instant_of(midnight: Instant, seconds: f64) -> Instant {
+    midnight + Duration::from_secs_f64(seconds)
+}
+
 // === impl Guard ===
 
 impl Guard {
     /// As the agent's steward does it.
     fn look(&mut self, reading: &Reading, midnight: Instant, now: f64) {
-        let instant = midnight + Duration::from_secs_f64(now);
-        let found = self.policy.judge(reading, instant);
-        self.withdrawn = found.map(|found| match self.withdrawn.take() {
-            Some((_, since)) => (found, since),
-            None => (found, now),
-        });
+        let instant = instant_of(midnight, now);
+        self.withdrawn = self.policy.judge(reading, instant);
+        self.lets_go_at = self.grace.hear(self.withdrawn.as_ref().map(|found| patience(found.reason)), instant);
         self.duty = self.governor.judge(reading.warmth(), instant);
     }
 }

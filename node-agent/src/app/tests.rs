@@ -105,6 +105,16 @@ fn an_agent_ends_when_it_is_asked_to_whatever_it_does() {
 }
 
 #[test]
+fn who_has_joined_and_leaves_before_anybody_has_looked_has_joined() {
+    let (app, folder) = (App::default(), tempfile::tempdir().unwrap());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    app.start(folder.path(), "phone", Some(&link_to(&silent.local_addr().unwrap().to_string()))).unwrap();
+    board_of(&app).set_welcomed();
+    app.stop(false);
+    assert_eq!(app.status(), Status { has_joined: true, ..Status::stopped("") });
+}
+
+#[test]
 fn an_agent_that_is_ending_is_told_from_one_that_has_ended() {
     let (app, folder) = (App::default(), tempfile::tempdir().unwrap());
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -123,7 +133,7 @@ fn an_agent_that_is_ending_is_told_from_one_that_has_ended() {
         assert!(matches!(start(), Err(StartError::Ends)), "it has the data folder still");
         assert!(!leaving.is_finished() && !also.is_finished());
         app.stop(false);
-        assert_eq!(app.status(), Status::stopped(""));
+        assert_eq!(app.status(), Status { has_joined: true, ..Status::stopped("") });
         assert!(!app.told.borrow().leaving && !board.segments().is_empty());
     });
     // Whoever waits for its end finds its folder free.
@@ -139,7 +149,7 @@ fn an_agent_that_is_ending_is_told_from_one_that_has_ended() {
         board.remove("default", "a");
         for stop in stops {
             stop.join().unwrap();
-            assert_eq!(app.status(), Status::stopped(""), "whoever asked, it has ended");
+            assert_eq!(app.status(), Status { has_joined: true, ..Status::stopped("") }, "whoever asked, it has ended");
             assert!(DataDir::take(folder.path()).is_ok());
         }
     });

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Context, holds_of};
 use crate::at_work::Activity;
 use crate::board::Entry;
+use crate::budget::Budget;
 use crate::class::{self, Class, ClassError};
 use crate::segment::{AnySegment, Capacity, Rounding, SegmentError};
 use crate::serve::thread::Owned;
@@ -33,6 +34,10 @@ pub(super) enum LoadError {
         "the segment needs {needed} MiB, this phone may use {limit} MiB; raise its --memory or give the plan more phones"
     )]
     Memory { needed: u64, limit: u64 },
+    #[error(
+        "the segment needs {needed} MiB, and this phone, whose system was short of memory, offers {limit} MiB for now; close other programs on it, or give the plan more phones"
+    )]
+    Lowered { needed: u64, limit: u64 },
     #[error(
         "tensor {tensor} is damaged again as soon as it was fetched: the disk under --data-dir does not keep what is written to it; choose another --data-dir"
     )]
@@ -128,9 +133,8 @@ pub(super) async fn load(
     let (backend, kv_type) = computing(context, assignment)?;
     let form = EngineForm::of(&assignment.numerics_class);
     let needed = manifest.footprint(&holds, room, form, class::counted(kv_type)).total();
-    let limit = context.memory.limit_bytes();
-    if needed > limit {
-        return Err(LoadError::Memory { needed: needed.div_ceil(1 << 20), limit: limit >> 20 });
+    if needed > context.memory.limit_bytes() {
+        return Err(too_much(&context.memory, needed));
     }
     if let Some(n_deaths) = context.ordeals.deaths(&assignment.manifest_digest, needed) {
         return Err(LoadError::Fatal { n_deaths, needed: needed.div_ceil(1 << 20) });
@@ -148,7 +152,7 @@ pub(super) async fn load(
         entry.set_waiting(message);
     });
     let memory = tokio::select! {
-        memory = memory => memory.ok_or_else(|| LoadError::Thread("the agent shuts down".to_owned()))?,
+        memory = memory => memory.ok_or_else(|| too_much(&supply.context.memory, needed))?,
         () = held_for_ever(&supply.context) => return Err(LoadError::Held { needed: needed.div_ceil(1 << 20) }),
     };
     entry.set_loading();
@@ -187,6 +191,17 @@ pub(super) async fn load(
     let seconds = began.elapsed().as_secs_f64();
     tracing::info!(seconds, weight_bytes = total, reserved_bytes = needed, "segment loaded");
     Ok(Loaded { owned, weight_bytes: total, vocab_size, start_token })
+}
+
+/// Why so much cannot be had of a budget.
+fn too_much(memory: &Budget, needed_bytes: u64) -> LoadError {
+    let (limit_bytes, needed) = (memory.limit_bytes(), needed_bytes.div_ceil(1 << 20));
+    let limit = limit_bytes >> 20;
+    if limit_bytes < memory.whole_bytes() {
+        LoadError::Lowered { needed, limit }
+    } else {
+        LoadError::Memory { needed, limit }
+    }
 }
 
 /// What the plan's class computes with, and keeps keys and values in; an error where this phone has no such thing.
@@ -365,6 +380,15 @@ mod tests {
             successors: Vec::new(),
             encoder: None,
         }
+    }
+
+    #[test]
+    fn what_is_too_much_for_a_phone_names_what_makes_it_so() {
+        let memory = Budget::new(1000 << 20);
+        let said = |memory: &Budget| too_much(memory, 1001 << 20).to_string();
+        assert!(said(&memory).contains("raise its --memory"), "{}", said(&memory));
+        memory.set_limit_bytes(600 << 20);
+        assert!(said(&memory).contains("offers 600 MiB for now; close other programs"), "{}", said(&memory));
     }
 
     #[test]

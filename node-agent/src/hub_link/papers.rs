@@ -49,6 +49,14 @@ impl HubPapers {
         Ok(())
     }
 
+    /// The hub has taken this phone in, by the papers in use.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub(super) fn settle(&mut self) -> Result<(), LinkError> {
+        self.identity.settle().map_err(|error| LinkError::GivenUp(error.to_string()))
+    }
+
     /// New papers came over the link.
     ///
     /// # Errors

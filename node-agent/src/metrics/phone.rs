@@ -8,7 +8,7 @@ use super::{Labels, VALID, gauge, gauges};
 use crate::budget::Budget;
 use crate::duty::Duty;
 use crate::energy::Figures;
-use crate::platform::{self, Battery};
+use crate::reading::Reading;
 use crate::told::Network;
 
 pub(super) fn memory_families(memory: &Budget) -> Vec<MetricFamily> {
@@ -19,18 +19,15 @@ pub(super) fn memory_families(memory: &Budget) -> Vec<MetricFamily> {
     );
     let reserved = gauge(
         "polyphony_memory_reserved_bytes",
-        "Memory that segments of this phone have taken, or that is set aside for one that waits.",
+        "Memory that segments of this phone have taken.",
         Some(memory.reserved_bytes() as f64),
     );
-    let available = gauge(
-        "polyphony_memory_available_bytes",
-        "Memory that all programs of this phone together could still take without driving others out; absent where the system does not tell.",
-        platform::available_bytes().map(|bytes| bytes as f64),
-    );
-    [allocatable, available, reserved].concat()
+    [allocatable, reserved].concat()
 }
 
-pub(super) fn sensor_families(battery: &Battery, temperature_celsius: Option<f64>) -> Vec<MetricFamily> {
+/// As the last reading was, which is what the phone withdraws by.
+pub(super) fn sensor_families(reading: &Reading) -> Vec<MetricFamily> {
+    let battery = &reading.battery;
     let charge = gauge(
         "polyphony_battery_ratio",
         "Charge of the battery from 0 to 1; absent on a device without one.",
@@ -44,9 +41,14 @@ pub(super) fn sensor_families(battery: &Battery, temperature_celsius: Option<f64
     let temperature = gauge(
         "polyphony_temperature_celsius",
         "Temperature of the shell, or else of the battery; absent on a device that tells neither.",
-        temperature_celsius,
+        reading.temperature_celsius(),
     );
-    [charge, discharge, temperature].concat()
+    let available = gauge(
+        "polyphony_memory_available_bytes",
+        "Memory that all programs of this phone together could still take without driving others out; absent where the system does not tell.",
+        reading.available_bytes.map(|bytes| bytes as f64),
+    );
+    [charge, discharge, temperature, available].concat()
 }
 
 /// What an app says of the phone's network; nothing elsewhere.

@@ -70,6 +70,7 @@ fn metrics(board: &Arc<Board>) -> Metrics {
     let reading = Reading {
         battery: Battery { percent: Some(73), discharge_watts: Some(2.5), ..Battery::default() },
         shell_celsius: Some(41.5),
+        available_bytes: Some(3_221_225_472),
         network: Some(Network::Wifi),
         metered: Some(false),
         ..Reading::default()
@@ -123,6 +124,8 @@ fn what_the_board_knows_is_what_a_scrape_shows_until_the_segment_is_released() {
     assert_eq!(of("polyphony_kv_cache_usage_ratio", "other/chat-0-1-0"), None);
     assert_eq!(of("polyphony_segment_layers", "chat-0-1-0"), Some(3.0));
     assert_eq!(value(&text, "polyphony_hop_round_trip_seconds", &[("peer", "phone-2")]), Some(0.001));
+    let available = value(&text, "polyphony_memory_available_bytes", &[]);
+    assert_eq!(available, Some(3_221_225_472.0), "what the phone withdraws by");
     let energy = |what: &str| value(&text, &format!("polyphony_active_{what}"), &[]);
     assert_eq!(["watts", "joules_total", "tokens_total"].map(energy), [Some(2.5), Some(10.0), Some(40.0)]);
     let decode = [("placement", "chat-0-1-0"), ("kind", "decode")];

@@ -1,10 +1,12 @@
 //! Linux: what `/proc` and `/sys` say. Android's kernel says it in the same places, to those that may read them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Battery;
+use crate::last::Last;
 #[cfg(not(target_os = "android"))]
 use polyphony_protocol::hub::Hardware;
 
@@ -68,7 +70,7 @@ fn battery_in(folder: &Path) -> Battery {
 #[derive(Debug)]
 pub struct ShellZones {
     folder: PathBuf,
-    zones: Vec<PathBuf>,
+    zones: BTreeMap<PathBuf, Last<f64>>,
     listed_at: Option<Instant>,
 }
 
@@ -94,33 +96,36 @@ impl Default for ShellZones {
 
 impl ShellZones {
     fn of(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), zones: Vec::new(), listed_at: None }
+        Self { folder: folder.to_owned(), zones: BTreeMap::new(), listed_at: None }
     }
 
-    /// The hottest of them, in degrees Celsius.
+    /// The hottest of them, in degrees Celsius. One that cannot be read for a moment is as it was: another one's heat is not its heat.
     pub fn celsius(&mut self, now: Instant) -> Option<f64> {
         if self.listed_at.is_none_or(|at| now.saturating_duration_since(at) >= LISTED_FOR) {
             self.listed_at = Some(now);
-            self.zones = zones_in(&self.folder);
+            self.list();
         }
-        let degrees = self
-            .zones
-            .iter()
-            .filter_map(|zone| fs::read_to_string(zone.join("temp")).ok()?.trim().parse::<f64>().ok())
-            .map(|millidegrees| millidegrees / 1000.0)
-            .filter(is_a_temperature);
+        let degrees = self.zones.iter_mut().filter_map(|(zone, last)| last.or_last(celsius_in(zone), now));
         degrees.max_by(f64::total_cmp)
+    }
+
+    /// Looks up which zones there are. Of those that are known, one whose type cannot be read just now stays.
+    fn list(&mut self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let zones = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("thermal_zone"));
+        let is_of_the_shell = |zone: &PathBuf| match fs::read_to_string(zone.join("type")) {
+            Ok(type_) => OF_THE_SHELL.iter().any(|part| type_.to_lowercase().contains(part)),
+            Err(_) => self.zones.contains_key(zone),
+        };
+        let zones = zones.map(|zone| zone.path()).filter(is_of_the_shell);
+        let last = |zone: &PathBuf| self.zones.get(zone).copied().unwrap_or_default();
+        self.zones = zones.map(|zone| (zone.clone(), last(&zone))).collect();
     }
 }
 
-fn zones_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_of_the_shell = |zone: &PathBuf| {
-        let type_ = fs::read_to_string(zone.join("type")).unwrap_or_default().to_lowercase();
-        OF_THE_SHELL.iter().any(|part| type_.contains(part))
-    };
-    let zones = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("thermal_zone"));
-    zones.map(|zone| zone.path()).filter(is_of_the_shell).collect()
+fn celsius_in(zone: &Path) -> Option<f64> {
+    let millidegrees = fs::read_to_string(zone.join("temp")).ok()?.trim().parse::<f64>().ok()?;
+    Some(millidegrees / 1000.0).filter(is_a_temperature)
 }
 
 /// The machine by its maker's names: a board says them in its device tree, a PC in its firmware's tables.
@@ -216,6 +221,30 @@ mod tests {
         assert_eq!(zones.celsius(now), Some(42.5), "zones are read each time");
         assert_eq!(zones.celsius(now + LISTED_FOR), Some(55.0), "and one that came late is found");
         assert_eq!(battery_in(Path::new("/nonexistent")), Battery::default());
+    }
+
+    #[test]
+    fn a_zone_that_cannot_be_read_for_a_moment_is_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |zone: &str, name: &str| folder.path().join(zone).join(name);
+        let write = |zone: &str, name: &str, text: &str| {
+            fs::create_dir_all(folder.path().join(zone)).unwrap();
+            fs::write(file(zone, name), text).unwrap();
+        };
+        for (zone, type_, temp) in [("thermal_zone0", "skin-therm", "58000"), ("thermal_zone1", "battery", "38000")] {
+            write(zone, "type", type_);
+            write(zone, "temp", temp);
+        }
+        let (mut zones, begun) = (ShellZones::of(folder.path()), Instant::now());
+        let mut at = |seconds| zones.celsius(begun + Duration::from_secs(seconds));
+        assert_eq!(at(0), Some(58.0));
+        fs::remove_file(file("thermal_zone0", "temp")).unwrap();
+        assert_eq!(at(1), Some(58.0), "the battery is not what was warm");
+        assert_eq!(at(10), Some(38.0), "it is gone");
+        write("thermal_zone0", "temp", "59000");
+        // When they are listed anew.
+        fs::remove_file(file("thermal_zone0", "type")).unwrap();
+        assert_eq!(at(60), Some(59.0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use polyphony_protocol::frame::Failed;
 use polyphony_protocol::{Frame, PlanGeneration, RouteKey};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::batch::{Batch, Part, StepInput};
 use super::calls::{Calls, Inbox, Late};
@@ -19,6 +19,7 @@ use super::faults::Faults;
 use super::outlet::ToHost;
 use super::stage::{AnyStage, Effect, EncoderJob, EncoderStep, Reason, Work};
 use crate::at_work::{Activity, AtWork};
+use crate::budget::Share;
 use crate::duty::Duty;
 use crate::kv_cache::Slots;
 use crate::pace::{Figures, Pace, Shares, Step};
@@ -35,7 +36,7 @@ const FIGURES_AFTER: Duration = Duration::from_millis(250);
 pub struct Owned {
     pub segment: AnySegment,
     /// Given back when the segment is freed: fields are dropped in this order.
-    pub memory: OwnedSemaphorePermit,
+    pub memory: Share,
 }
 
 /// How a thread is to work.
@@ -50,8 +51,6 @@ pub struct Conduct {
 pub(super) struct Worker {
     owned: Owned,
     conduct: Conduct,
-    /// No step is run before.
-    rests_until: Option<Instant>,
     slots: Slots,
     stages: Vec<Attached>,
     /// Which of the stages may step first.
@@ -96,8 +95,8 @@ impl Worker {
     ) -> Self {
         let slots = Slots::new(owned.segment.capacity().n_slots);
         let pace = Pace::new(Shares::default(), Figures::default());
-        let (stages, turn, faults, figures_due, rests_until) = (Vec::new(), 0, Faults::default(), None, None);
-        Self { owned, conduct, rests_until, slots, stages, turn, host, calls, pace, figures_due, faults, broken }
+        let (stages, turn, faults, figures_due) = (Vec::new(), 0, Faults::default(), None);
+        Self { owned, conduct, slots, stages, turn, host, calls, pace, figures_due, faults, broken }
     }
 
     /// Runs until it is told to stop.
@@ -140,16 +139,12 @@ impl Worker {
     /// The next call; none at once where a step can be run, none at the end of a rest that a step waits for, and none at the next deadline.
     fn wait(&self, inbox: &Inbox<Call>) -> Result<Call, Late> {
         let has_work = self.stages.iter().any(|it| it.stage.has_work());
-        let rest = self.rests_until.filter(|_| has_work && self.rests());
+        let rest = self.conduct.duty.rests_until(Instant::now()).filter(|_| has_work);
         if has_work && rest.is_none() {
             return inbox.try_recv().ok_or(Late);
         }
         let deadlines = self.stages.iter().filter_map(|it| it.stage.poll_timeout());
         inbox.recv_until(deadlines.chain(self.figures_due).chain(rest).min())
-    }
-
-    fn rests(&self) -> bool {
-        self.rests_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn take(&mut self, call: Call) -> Next {
@@ -264,14 +259,13 @@ impl Worker {
         }
     }
 
-    /// The stages take turns, so that none waits for more than one step of each other. After one the thread rests, as its phone's duty asks; who
+    /// The stages take turns, so that none waits for more than one step of each other. After one the phone rests, as its duty asks; who
     /// calls is heard all the same.
     fn step(&mut self) {
-        if self.rests() {
+        let (n_stages, began) = (self.stages.len(), Instant::now());
+        if self.conduct.duty.rests_until(began).is_some() {
             return;
         }
-        let n_stages = self.stages.len();
-        let began = Instant::now();
         for offset in 0..n_stages {
             let index = (self.turn + offset) % n_stages;
             let Some(work) = self.stages[index].stage.next_work(began) else { continue };
@@ -290,9 +284,9 @@ impl Worker {
                 Ok(Done { effects, step }) => {
                     self.faults.step_succeeded();
                     self.deliver(index, effects);
-                    let rest = self.conduct.duty.rest_after(step.computing, self.conduct.longest_rest);
+                    let Conduct { duty, longest_rest, .. } = &self.conduct;
+                    let rest = duty.rest_after(step.computing, *longest_rest, Instant::now());
                     self.note(&Step { computing: step.computing + rest, whole: began.elapsed() + rest, ..step });
-                    self.rests_until = (!rest.is_zero()).then(|| Instant::now() + rest);
                 }
                 Err(error) => {
                     tracing::error!(%error, "a step failed");

@@ -133,7 +133,7 @@ impl Hub {
     /// Connections as the phone of that name makes them.
     pub fn wire_of(&self, name: &str) -> Wire {
         self.certify(name);
-        let credentials = Identity::open(&self.folder_of(name)).unwrap().credentials().unwrap().unwrap();
+        let credentials = Identity::open(&self.folder_of(name)).unwrap().credentials(name, None).unwrap().unwrap();
         let security = Security::mutual(&credentials, Audience::Certified).unwrap();
         Wire::new(Bounds::default(), Arc::new(Uncounted), security)
     }

@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use polyphony_kernels::{Arithmetic, Backend};
 use polyphony_model::{Holds, Manifest, TensorReader};
 use polyphony_protocol::frame::Prompt;
 use polyphony_protocol::session::{History, Sampling, SessionOptions};
 use polyphony_protocol::{ActivationType, Epoch, RingId, SessionId};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::board::Board;
+use crate::budget::Budget;
 use crate::segment::{AnySegment, Capacity};
 use crate::serve::calls::calls;
 use crate::serve::outlet::{FromStages, Outlet, to_host};
@@ -22,6 +22,7 @@ use crate::serve::stage::StageShape;
 const GENERATION: PlanGeneration = PlanGeneration(1);
 
 struct Bench {
+    n_layers: u32,
     worker: Worker,
     calls: Calls<Call>,
     inbox: Inbox<Call>,
@@ -44,7 +45,7 @@ impl Bench {
             Ok::<_, SegmentError>(TensorReader::open(&path, &manifest, tensor).unwrap().read_all().unwrap())
         };
         let segment = AnySegment::load(engine, &manifest, holds, capacity, ActivationType::F16, bytes_of).unwrap();
-        let memory = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let memory = Budget::new(1).reserve(1, || ()).await.unwrap();
         let (calls, inbox) = calls(16, Duration::from_secs(3600));
         let (to_host, from_stages) = to_host(16);
         let (hidden_size, broken) = (segment.hidden_size(), watch::channel(None).0);
@@ -80,7 +81,7 @@ impl Bench {
         // One of the same generation was here before.
         worker.attach(AttachmentId(0), attachment());
         worker.attach(AttachmentId(1), attachment());
-        Self { worker, calls, inbox, from_stages }
+        Self { n_layers: manifest.hyperparameters.n_layers, worker, calls, inbox, from_stages }
     }
 
     fn call(&self, event: Event) {
@@ -138,27 +139,51 @@ async fn one_piece_of_a_kv_cache_is_copied_between_two_steps_of_others() {
 #[tokio::test]
 async fn a_thread_that_rests_hears_what_comes_and_its_rests_are_no_work_but_slow_it() {
     let mut bench = Bench::new().await;
-    bench.worker.conduct.duty.set(0.2);
-    bench.worker.conduct.longest_rest = Duration::from_secs(3600);
+    let (duty, hour) = (bench.worker.conduct.duty.clone(), Duration::from_secs(3600));
+    duty.set(0.2);
     bench.start(1, 9);
     let begun = Instant::now();
     assert!(bench.worker.turn(&bench.inbox));
     assert_eq!(bench.heard().len(), 1, "the first token");
     let computed = bench.worker.conduct.at_work.until(Instant::now()).computed;
-    let rests_until = bench.worker.rests_until.unwrap();
+    let rests_until = duty.rests_until(begun).unwrap();
     assert!(rests_until - begun > computed * 3, "four times as long as it has computed, or nearly so: {computed:?}");
-    // As after a step that took minutes.
-    bench.worker.rests_until = Some(Instant::now() + Duration::from_secs(3600));
+    // The second token, which is a decode step's, after this rest.
+    while bench.heard().is_empty() {
+        assert!(bench.worker.turn(&bench.inbox));
+    }
+    let computed_twice = bench.worker.conduct.at_work.until(Instant::now()).computed;
+    bench.worker.pace.catch_up(Instant::now());
+    let per_layer = bench.worker.pace.figures().seconds_per_layer.unwrap();
+    let computed_per_layer = (computed_twice - computed).as_secs_f64() / f64::from(bench.n_layers);
+    assert!(per_layer > 3.0 * computed_per_layer, "{per_layer} s a layer with rests, of {computed_per_layer}");
+    // As after a step that took minutes, of this thread or of another one of its phone.
+    duty.rest_after(hour, hour, Instant::now());
     let (answer, mut answered) = oneshot::channel();
     bench.call(Event::ReadKv { key: key(1), n_positions: 3, layer: 0, positions: 0..3, answer });
     assert!(bench.worker.turn(&bench.inbox));
     assert!(answered.try_recv().is_ok() && bench.heard().is_empty(), "it answers, and runs no step");
-    assert_eq!(bench.worker.conduct.at_work.until(Instant::now()).computed, computed);
-    bench.worker.rests_until = Some(Instant::now() + Duration::from_millis(5));
+    assert_eq!(bench.worker.conduct.at_work.until(Instant::now()).computed, computed_twice);
+}
+
+#[tokio::test]
+async fn a_thread_goes_on_after_its_rest_which_is_no_longer_than_it_may_be() {
+    let mut bench = Bench::new().await;
+    let duty = bench.worker.conduct.duty.clone();
+    duty.set(0.2);
+    bench.worker.conduct.longest_rest = Duration::from_millis(50);
+    bench.start(1, 9);
+    assert!(bench.worker.turn(&bench.inbox));
+    assert_eq!(bench.heard().len(), 1, "the first token");
+    let now = Instant::now();
+    duty.rest_after(Duration::from_secs(3600), Duration::from_millis(50), now);
+    let rests_until = duty.rests_until(now).unwrap();
     while bench.heard().is_empty() {
         assert!(bench.worker.turn(&bench.inbox));
     }
-    assert!(Instant::now() >= begun + Duration::from_millis(5), "it went on after its rest");
+    assert!(Instant::now() >= rests_until, "it went on after its rest");
+    let again = duty.rests_until(rests_until).map(|until| until <= Instant::now() + Duration::from_millis(50));
+    assert_ne!(again, Some(false), "its own rests are no longer either");
 }
 
 #[tokio::test]

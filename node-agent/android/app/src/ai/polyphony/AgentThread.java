@@ -199,6 +199,10 @@ final class AgentThread {
             handler.removeCallbacks(tick);
             Agent.stop(leave);
             running = false;
+            // It may have joined since the last tick.
+            if (Status.parse(Agent.status()).hasJoined) {
+                choices.setJoined();
+            }
         }
     }
 
