@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod budget;
+pub mod energy;
 pub mod goal;
 pub mod kernel_line;
 pub mod lab_report;

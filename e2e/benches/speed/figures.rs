@@ -24,6 +24,8 @@ struct Samples {
     prefill_tokens: u32,
     hidden_bytes: Vec<f64>,
     token_bytes: Vec<f64>,
+    /// One a second of one turn.
+    joules: Vec<f64>,
 }
 
 /// All samples of a bench.
@@ -69,6 +71,14 @@ impl Figures {
         self.other_load.push(decode.spent.other_load(decode.seconds, cores()));
     }
 
+    /// Joules a token, second by second; none where nothing could be told from rest.
+    pub fn note_energy(&mut self, ring: &Ring, joules: Vec<f64>) {
+        if joules.is_empty() {
+            self.leave_out(&format!("joules a token of {}: the battery gave no more than at rest", ring.backend));
+        }
+        self.rings.entry((ring.backend, ring.agents)).or_default().joules = joules;
+    }
+
     /// Every row of the report; what there is no sample of is told in `left_out`.
     pub fn rows(&mut self) -> Vec<Row> {
         let mut rows = Vec::new();
@@ -87,6 +97,7 @@ impl Figures {
                 row("decode, besides the step", "ms/token", &samples.besides_steps)
                     .map(|row| row.with_goal(Goal::AtMost(0.15), None)),
             );
+            rows.extend(row("decode, energy", "J/token", &samples.joules));
             rows.extend(row("prefill", "tokens/s", &samples.prefill));
             rows.extend(row("prefill, processor time", "CPU-ms/token", &samples.prefill_cpu));
             rows.extend(row(&format!("first token, prompt of {SHORT_PROMPT}"), "ms", &samples.first_short));

@@ -4,6 +4,7 @@
 //! all alike. `BENCH_QUICK=1` makes a short run that shows that everything works. Nothing here asserts a speed.
 
 mod counters;
+mod energy;
 mod figures;
 mod kernels;
 mod machine;
@@ -80,6 +81,7 @@ async fn measure(extent: &Extent) -> Result<Report> {
     }
     let mut shelves = Shelves::start(&computing, &model)?;
     let backends: Vec<&str> = computing.iter().map(|computing| computing.name).collect();
+    energy::measure(extent.quick, &shelves.rings, &mut figures).await?;
     let lengths = pace(extent, &backends, &mut shelves.rings).await?;
     for round in 0..extent.rounds {
         if Instant::now() > extent.deadline {

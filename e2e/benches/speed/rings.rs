@@ -174,6 +174,14 @@ impl Ring {
         Ok(Run { decode, prefill, prefill_tokens: lengths.prefill_tokens, counted: before.zip(after) })
     }
 
+    /// Has it answer a short prompt with so many tokens and one; how many it gave.
+    ///
+    /// # Errors
+    /// When the ring does not answer.
+    pub async fn answer(&self, n_decode: u32) -> Result<u32> {
+        Ok(self.complete(SHORT_PROMPT, n_decode).await?.n_decoded + 1)
+    }
+
     /// How fast it is about, once all kernels are compiled.
     ///
     /// # Errors
