@@ -300,10 +300,14 @@ impl Owner {
         format!("{} {}", self.farm, self.cluster.as_deref().unwrap_or_default()).trim_end().to_owned()
     }
 
-    /// Whether both are one, as far as both say which control plane they are in.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        let is_elsewhere = self.cluster.is_some() && other.cluster.is_some() && self.cluster != other.cluster;
-        self.farm == other.farm && !is_elsewhere
+    /// Whether a device of this owner is `ours`. One that names a control plane is not while it is not known which one ours is.
+    pub(super) fn is(&self, ours: &Self) -> bool {
+        self.farm == ours.farm && (self.cluster.is_none() || self.cluster == ours.cluster)
+    }
+
+    /// Whether it could be `ours`, which may not say in which control plane it is.
+    pub(super) fn may_be(&self, ours: &Self) -> bool {
+        self.is(ours) || self.farm == ours.farm && ours.cluster.is_none()
     }
 }
 
@@ -321,18 +325,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_is_read_as_it_was_written_and_known_without_a_control_plane() {
+    fn an_owner_is_read_as_it_was_written_and_is_another_control_planes_until_that_is_known() {
         let ours = Owner::new("shelf", Some("u-1".into()));
         assert_eq!(Owner::read(&ours.line()), ours);
         let whoever = Owner::new("shelf", None);
         assert_eq!(Owner::read(&whoever.line()), whoever);
-        for (other, is_ours) in [
-            (whoever, true),
-            (Owner::new("shelf", Some("u-2".into())), false),
-            (Owner::new("attic", Some("u-1".into())), false),
-            (Owner::read(""), false),
+        for (on_device, of_ours, of_whoever) in [
+            (ours.clone(), (true, true), (false, true)),
+            (whoever.clone(), (true, true), (true, true)),
+            (Owner::new("shelf", Some("u-2".into())), (false, false), (false, true)),
+            (Owner::new("attic", Some("u-1".into())), (false, false), (false, false)),
+            (Owner::read(""), (false, false), (false, false)),
         ] {
-            assert_eq!((ours.is(&other), other.is(&ours)), (is_ours, is_ours), "{other:?}");
+            assert_eq!((on_device.is(&ours), on_device.may_be(&ours)), of_ours, "{on_device:?}");
+            assert_eq!((on_device.is(&whoever), on_device.may_be(&whoever)), of_whoever, "{on_device:?}");
         }
     }
 }

@@ -10,6 +10,7 @@ use polyphony_adb::{Adb, Choice, Standing};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, Owner, Seen, ended, find};
@@ -78,11 +79,16 @@ enum Answers {
 impl FarmStatus {
     pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         let farm = Farm::read(&self.file.file)?;
-        let data_dir = std::path::absolute(cluster.data_dir_of_cluster()?)?;
-        let host = Host::of(&data_dir);
+        let plane = ControlPlane::of(cluster).await?;
+        let host = Host::of(&plane.folder);
         let (id, answers) = match &host {
-            Ok(_) => ask(&cluster).await.unwrap_or_else(|error| (None, Answers::Nothing(format!("{error:#}")))),
+            Ok(_) => ask(&plane).await.unwrap_or_else(|error| (None, Answers::Nothing(format!("{error:#}")))),
             Err(error) => (None, Answers::Nothing(error.to_string())),
+        };
+        // What is not known is no reason to show nothing.
+        let id = match id {
+            None => plane.id().await.unwrap_or_default(),
+            id => id,
         };
         let (owner, ports) = (Owner::new(&farm.name, id), host.as_ref().ok().map(Host::ports));
         let adb = Adb::from_environment();
@@ -116,8 +122,8 @@ impl FarmStatus {
     }
 }
 
-async fn ask(cluster: &ClusterFlags) -> anyhow::Result<(Option<String>, Answers)> {
-    let server = cluster.connect().await?.server;
+async fn ask(plane: &ControlPlane) -> anyhow::Result<(Option<String>, Answers)> {
+    let server = plane.server().await?;
     let (phones, leases) = fetch_phones(&server).await?;
     Ok((Some(cluster_id(&server).await?), Answers::Known(phones, leases)))
 }
@@ -153,7 +159,7 @@ fn row(
 fn judged(phone: &str, seen: &Seen, choice: &Choice, owner: &Owner, answers: &Answers) -> (Agent, Option<String>) {
     let raise = |why: &str| Some(format!("{why}: `polyctl farm up`"));
     let told = match &seen.owner {
-        Some(other) if !other.is(owner) => return (Agent::None, Some(format!("it is of {other}"))),
+        Some(other) if !other.may_be(owner) => return (Agent::None, Some(format!("it is of {other}"))),
         Some(_) => seen.told.as_ref(),
         None => None,
     };

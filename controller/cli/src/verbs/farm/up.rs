@@ -9,6 +9,7 @@ use futures::{StreamExt, stream};
 use polyphony_adb::{Adb, AdbError};
 use polyphony_journal::tell;
 
+use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, MemberError, Owner, find};
@@ -32,7 +33,7 @@ pub(super) struct FarmUp {
     /// How long each phone may take to join, once its agent is started
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
     timeout: Duration,
-    /// Take devices that are another farm's, or of a control plane that is gone, and remove what that one put on them
+    /// Take devices that are another farm's, or of another control plane, and remove what that one put on them
     #[arg(long)]
     force: bool,
 }
@@ -61,11 +62,13 @@ impl FarmUp {
     pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         // What a person wrote wrongly is told before anything is asked.
         let farm = Farm::read(&self.file.file)?;
-        let data_dir = std::path::absolute(cluster.data_dir_of_cluster()?)?;
-        let host = Host::of(&data_dir)?;
-        let server = cluster.connect().await?.server;
-        let owner = Owner::new(&farm.name, Some(cluster_id(&server).await?));
-        let _turn = turn(&data_dir)?;
+        let plane = ControlPlane::of(cluster).await?;
+        let host = Host::of(&plane.folder)?;
+        let server = plane.server().await?;
+        let id = cluster_id(&server).await?;
+        let _turn = turn(&plane.folder)?;
+        plane.keep(&id)?;
+        let owner = Owner::new(&farm.name, Some(id));
         let adb = Adb::from_environment();
         let members = {
             let (farm, adb) = (farm.clone(), adb.clone());
