@@ -136,6 +136,12 @@ for file in {}/{STORE}/*; do [ \"$file\" = {from} ] || rm -f \"$file\"; done",
         Ok(self.ask("read a log", &script)?.lines().map(str::to_owned).collect())
     }
 
+    /// A file beside the program, such as it has written; empty where there is none.
+    pub fn read(&self, name: &str) -> Result<String, AdbError> {
+        let script = format!("cat {} 2>/dev/null; true", quoted(&format!("{}/{name}", self.home())));
+        self.ask("read a file", &script)
+    }
+
     /// Has these ports of the device's loopback lead to the same ones of this machine, and no others of ours. Whether one did not before.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod file;
 mod host;
 mod member;
 mod status;
+mod title;
 mod up;
 
 use std::fs::{File, TryLockError};

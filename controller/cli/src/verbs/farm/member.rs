@@ -12,10 +12,14 @@ use polyphony_adb::{Adb, AdbError, Choice, Installation, Launch, Listed, Standin
 
 use super::file::{AgentTerms, Entry, Farm, FarmFileError, builds};
 use super::host::Host;
+use super::title::key_of;
 use super::{AGENT, installation, looked_in};
 
 /// Where an agent reads the token that it joins by.
 pub(super) const TOKEN_FILE: &str = "join-token";
+/// Where it keeps its key and what it joined as.
+const DATA_DIR: &str = "data";
+const PAPERS: &str = "data/identity/papers.json";
 /// What an agent writes of itself, beside its program; of bounded size.
 const LOG_FILE: &str = "agent.log";
 /// Lines of it that an error shows.
@@ -85,6 +89,10 @@ pub(super) enum MemberError {
         indented(.words)
     )]
     NotJoined { seconds: u64, why: String, words: Vec<String> },
+    #[error(
+        "the Phone {phone} is another device's, which answers by it: give this one another name in spec.devices, or end that one's agent and `polyctl delete phone {phone}`"
+    )]
+    NameTaken { phone: String },
 }
 
 fn indented(lines: &[String]) -> String {
@@ -207,6 +215,11 @@ impl Member {
         self.place.start(&taken.stored, &[(TOKEN_FILE, token.as_bytes())], launch)
     }
 
+    /// The key by which its agent has joined; none before, and where nothing is left of that.
+    pub(super) fn key(&self) -> Result<Option<String>, AdbError> {
+        Ok(key_of(&self.place.read(PAPERS)?))
+    }
+
     /// # Errors
     /// When its agent does not run any more, or the device does not answer.
     pub(super) fn check_alive(&self) -> Result<(), MemberError> {
@@ -230,7 +243,7 @@ impl Member {
             ("--hub", format!("127.0.0.1:{}", host.hub_port)),
             ("--token-file", TOKEN_FILE.to_owned()),
             ("--ca-hash", host.ca_hash.to_string()),
-            ("--data-dir", "data".to_owned()),
+            ("--data-dir", DATA_DIR.to_owned()),
             ("--ring-address", "127.0.0.1:0".to_owned()),
             ("--log-file", LOG_FILE.to_owned()),
         ];

@@ -13,6 +13,7 @@ use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, MemberError, Owner, find};
+use super::title::{Title, recorded_key};
 use super::{AT_ONCE, FileFlag, blocking, say, turn};
 use crate::connection::ClusterFlags;
 use crate::duration;
@@ -110,17 +111,24 @@ impl FarmUp {
         let launch = member.launch(&shelf.host);
         let (own, of_ours) = (member.clone(), launch.clone());
         let (runs, taken) = blocking(move || (own.runs(&taken, &of_ours), taken)).await?;
-        let is_known = shelf.server.find(&phone_path(&member.phone)).await?.is_some();
-        let since = match (runs?, is_known) {
-            // One whose Phone was deleted is shut out, and joins by a new token alone.
+        let (runs, own) = (runs?, member.clone());
+        let key = blocking(move || own.key()).await??;
+        let found = shelf.server.find(&phone_path(&member.phone)).await?;
+        // One that runs and has not joined yet is still to do so.
+        let is_known = found.as_ref().is_some_and(|phone| key.is_none() || recorded_key(phone) == key.as_deref());
+        let since = match (runs, is_known) {
+            // One whose Phone was deleted, or is another's now, is shut out, and joins by a new token alone.
             (true, true) if is_way_new => {
                 say("has its ways to this machine laid anew");
                 Some(began)
             }
             (true, true) => None,
             (runs, _) => {
+                // A token for a name takes it from whoever has it.
+                self.await_name(shelf, member, key.as_deref()).await?;
                 let token = token::for_phone(shelf.server.client(), &member.phone).await?.reveal();
                 let started = match (runs, taken.has_run) {
+                    (true, _) if found.is_some() => "starts its agent anew, since its Phone is of another key",
                     (true, _) => "starts its agent anew, since its Phone is gone",
                     (false, true) => "starts its agent anew, with other settings",
                     (false, false) => "starts its agent",
@@ -139,13 +147,38 @@ impl FarmUp {
         Ok(Outcome::Joined)
     }
 
-    /// Waits until the API has heard of the phone since then. An agent that ends meanwhile is told at once.
+    /// Waits until it is seen that no other device answers by the phone's name. `key` is that of its own.
+    ///
+    /// # Errors
+    /// When another does, or may still do so at the end of the time.
+    async fn await_name(&self, shelf: &Shelf, member: &Member, key: Option<&str>) -> anyhow::Result<()> {
+        let (began, since) = (Instant::now(), jiff::Timestamp::now());
+        loop {
+            let found = shelf.server.find(&phone_path(&member.phone)).await?;
+            let lease = shelf.server.find(&lease_path(&member.phone)).await?;
+            match Title::of(&member.phone, found.as_ref(), lease.as_ref(), key, since) {
+                Title::Free => return Ok(()),
+                Title::Unclear if began.elapsed() < self.timeout => tokio::time::sleep(POLL).await,
+                Title::Unclear | Title::Anothers => {
+                    return Err(MemberError::NameTaken { phone: member.phone.clone() }.into());
+                }
+            }
+        }
+    }
+
+    /// Waits until the API has heard of the phone since then, and by the key of this very device. An agent that ends meanwhile is told at once.
     async fn await_joined(&self, shelf: &Shelf, member: &Member, since: Option<jiff::Timestamp>) -> anyhow::Result<()> {
         let began = Instant::now();
         let mut looked = Instant::now();
         loop {
             let why = match heard_of(&shelf.server, &member.phone, since).await {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(recorded)) => {
+                    let own = member.clone();
+                    if blocking(move || own.key()).await??.is_some_and(|key| recorded == Some(key)) {
+                        return Ok(());
+                    }
+                    "its Phone is still another device's".to_owned()
+                }
                 Ok(Err(why)) => why,
                 Err(failure) if failure.is_transient() => failure.to_string(),
                 Err(failure) => return Err(failure.into()),
@@ -165,11 +198,16 @@ impl FarmUp {
     }
 }
 
-/// Whether the phone is Ready by what it said after `since`, or why not.
-async fn heard_of(server: &Server, phone: &str, since: Option<jiff::Timestamp>) -> Result<Result<(), String>, Failure> {
+/// The key of the phone that is Ready by what it said after `since`, or why it is not.
+async fn heard_of(
+    server: &Server,
+    phone: &str,
+    since: Option<jiff::Timestamp>,
+) -> Result<Result<Option<String>, String>, Failure> {
     let found = server.find(&phone_path(phone)).await?;
     let lease = server.find(&lease_path(phone)).await?;
-    Ok(readiness(phone, found.as_slice(), lease.as_slice(), since))
+    let recorded = found.as_ref().and_then(recorded_key).map(str::to_owned);
+    Ok(readiness(phone, found.as_slice(), lease.as_slice(), since).map(|()| recorded))
 }
 
 fn phone_path(phone: &str) -> String {
