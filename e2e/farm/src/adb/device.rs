@@ -226,8 +226,7 @@ impl AdbDevice {
     /// Ends its programs, and removes its folder and its ways.
     fn clear(&mut self) -> Result<(), AdbError> {
         let folder = quoted(&self.folder_text());
-        let script = format!("{}\nstatus=$?\nrm -rf {folder} || exit 1\n[ $status = 0 ]", script::kill_all(&folder));
-        self.ask("end and remove what is on it", &script)?;
+        self.ask("end and remove what is on it", &script::remove(&folder, &folder))?;
         let (adb, laid) = (&self.lab.adb, self.laid_ways()?);
         // A device that was away has forgotten them.
         for port in std::mem::take(&mut self.ways).intersection(&laid) {
