@@ -35,7 +35,7 @@ esac
 }
 
 /// A device of this machine's own shell: what is the shell's folder there is one of the test's here, `data` in `folder`. A forward has to be noted before it
-/// is laid. The first to remove all of something takes its time.
+/// is laid. The first to remove all of something takes its time. While there is a file `data.unplugged`, it is away.
 fn write_device(folder: &Path, serial: &str) -> std::path::PathBuf {
     let data = folder.join("data");
     std::fs::create_dir(&data).unwrap();
@@ -47,6 +47,7 @@ data={data}
 [ \"$1\" = -s ] && shift 2
 verb=$1
 shift
+[ ! -e $data.unplugged ] || {{ echo 'error: closed' >&2; exit 1; }}
 case $verb in
     devices) printf 'List of devices attached\\n{serial}\\tdevice\\n' ;;
     shell)
@@ -201,6 +202,29 @@ fn what_another_machine_has_over_a_network_is_left_alone_and_on_a_cable_was_left
         }
         drop((taken, farm));
         assert_eq!(folder.join(".owner").exists(), is_in_use, "{serial}: a claim of somebody else's stays");
+    }
+}
+
+#[test]
+fn what_could_not_be_cleared_is_cleared_before_the_device_is_lent_again() {
+    let (here, server) = (tempfile::tempdir().unwrap(), server());
+    let mut farm = AdbFarm::new(adb(write_device(here.path(), "A"), &server), Choice::default()).unwrap();
+    let left = here.path().join("data/polyphony-farm/phone-1/left");
+    for is_dropped in [false, true] {
+        let device = farm.take_device(&Wish::named("phone-1")).unwrap();
+        std::fs::write(&left, "").unwrap();
+        std::fs::write(here.path().join("data.unplugged"), "").unwrap();
+        if is_dropped {
+            drop(device);
+        } else {
+            let error = Box::new(device).give_back().unwrap_err().to_string();
+            assert!(error.contains("the connection to the device was lost"), "{error}");
+        }
+        std::fs::remove_file(here.path().join("data.unplugged")).unwrap();
+        assert!(left.exists());
+        // Under another name, whose folder alone would be made anew.
+        drop(farm.take_device(&Wish::named("phone-2")).unwrap());
+        assert!(!left.exists(), "dropped: {is_dropped}");
     }
 }
 
