@@ -10,6 +10,7 @@ mod host;
 mod member;
 mod status;
 mod title;
+mod twins;
 mod up;
 
 use std::fs::{File, TryLockError};

@@ -128,6 +128,21 @@ fn a_device_is_cleared_by_the_control_plane_that_it_is_of_alone() {
 }
 
 #[test]
+fn a_device_that_adb_lists_twice_is_one() {
+    let desk = Desk::with_device(&["A1", "10.0.0.7:5555"]);
+    let same = "it is the same device as phone-a1 (A1)";
+    let status = desk.run("farm status", "{}").ok();
+    assert!(
+        status.lines().nth(2).is_some_and(|line| line.starts_with("10.0.0.7:5555") && line.contains(same)),
+        "{status}"
+    );
+    let owner = desk.give_to("shelf u-1");
+    let said = desk.run("farm down --force", "{}").ok();
+    assert!(said.contains(&format!("is left out: {same}")) && !owner.exists(), "{said}");
+    assert_eq!(said.matches("nothing of it is left on its device").count(), 1, "{said}");
+}
+
+#[test]
 fn a_control_plane_that_does_not_say_which_it_is_clears_nothing() {
     let desk = Desk::with_device(&["A1"]);
     let owner = desk.give_to("shelf u-2");

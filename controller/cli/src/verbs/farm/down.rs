@@ -12,6 +12,7 @@ use polyphony_journal::tell;
 use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::member::{Member, MemberError, Owner, find};
+use super::twins::{same_as, twins};
 use super::{AT_ONCE, FOLDER, FileFlag, blocking, say, turn};
 use crate::connection::ClusterFlags;
 
@@ -28,7 +29,7 @@ pub(super) struct FarmDown {
 /// What became of a device.
 enum Outcome {
     Cleared,
-    /// It has nothing of this farm's.
+    /// It has nothing of this farm's, or is another member, too.
     Left(String),
 }
 
@@ -47,7 +48,11 @@ impl FarmDown {
             return Ok(ExitCode::SUCCESS);
         }
         let width = members.iter().map(|member| member.phone.len()).max().unwrap_or(0);
+        let twins = twins(&members).await?;
         let cleared = stream::iter(&members).map(async |member| {
+            if let Some(first) = twins.get(&member.serial) {
+                return (member, Ok(Ok(Outcome::Left(format!("is left out: {}", same_as(first))))));
+            }
             let (own, owner, force) = (member.clone(), owner.clone(), self.force);
             (member, blocking(move || clear(&own, &owner, force)).await)
         });

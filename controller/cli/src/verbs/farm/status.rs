@@ -14,6 +14,7 @@ use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, Owner, Seen, ended, find};
+use super::twins::{same_as, twins};
 use super::{AT_ONCE, FileFlag, blocking};
 use crate::connection::ClusterFlags;
 use crate::table::align;
@@ -94,6 +95,7 @@ impl FarmStatus {
         let adb = Adb::from_environment();
         let choice = farm.choice.clone();
         let members = blocking(move || find(&farm, &adb)).await??;
+        let twins = twins(&members).await?;
         let rows = stream::iter(&members).map(async |member| {
             let (own, ports) = (member.clone(), ports.clone());
             let (seen, said) = blocking(move || {
@@ -102,6 +104,10 @@ impl FarmStatus {
                 (seen, said)
             })
             .await?;
+            let said = match twins.get(&member.serial) {
+                Some(first) => Err(same_as(first)),
+                None => said,
+            };
             anyhow::Ok(row(member, seen, said, &choice, &owner, &answers))
         });
         let rows: Vec<anyhow::Result<Row>> = rows.buffered(AT_ONCE).collect().await;
@@ -128,7 +134,7 @@ async fn ask(plane: &ControlPlane) -> anyhow::Result<(Option<String>, Answers)> 
     Ok((Some(cluster_id(&server).await?), Answers::Known(phones, leases)))
 }
 
-/// `said` is the verdict of a device that did not answer all that was asked.
+/// `said` is the verdict of a device that did not answer all that was asked, or of whom another line tells.
 fn row(
     member: &Member,
     seen: Seen,
@@ -223,8 +229,13 @@ mod tests {
     use super::*;
 
     fn seen(told: Option<Told>) -> Seen {
-        let traits =
-            Traits { model: "Pixel 7".into(), api_level: 34, abis: vec!["arm64-v8a".into()], memory_bytes: 8 << 30 };
+        let traits = Traits {
+            model: "Pixel 7".into(),
+            api_level: 34,
+            abis: vec!["arm64-v8a".into()],
+            memory_bytes: 8 << 30,
+            ..Traits::default()
+        };
         let owner = told.as_ref().map(|_| Owner::new("shelf", Some("u-1".into())));
         Seen { traits: Some(traits), owner, told, is_led: true, last_word: None }
     }

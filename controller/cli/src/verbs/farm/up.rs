@@ -1,5 +1,6 @@
 //! `farm up`: every device of a file has its agent, joined. What is so already is left alone; one device that fails does not keep the others.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, MemberError, Owner, find};
 use super::title::{Title, recorded_key};
+use super::twins::{same_as, twins};
 use super::{AT_ONCE, FileFlag, blocking, say, turn};
 use crate::connection::ClusterFlags;
 use crate::duration;
@@ -45,6 +47,8 @@ struct Shelf {
     host: Host,
     owner: Owner,
     server: Server,
+    /// Members that are other members, too.
+    twins: BTreeMap<String, String>,
     /// Of the names of its phones, in letters.
     width: usize,
 }
@@ -79,7 +83,8 @@ impl FarmUp {
             bail!(AdbError::NoneFits { reasons: Vec::new() });
         }
         let width = members.iter().map(|member| member.phone.len()).max().unwrap_or(0);
-        let shelf = Shelf { farm, host, owner, server, width };
+        let twins = twins(&members).await?;
+        let shelf = Shelf { farm, host, owner, server, twins, width };
         let raised = stream::iter(&members).map(async |member| match self.raise(&shelf, member).await {
             Ok(outcome) => (member, outcome),
             Err(error) => {
@@ -94,6 +99,10 @@ impl FarmUp {
     /// Brings one device up, and says each step that was needed.
     async fn raise(&self, shelf: &Shelf, member: &Member) -> anyhow::Result<Outcome> {
         let say = |what: &str| say(shelf.width, &member.phone, what);
+        if let Some(first) = shelf.twins.get(&member.serial) {
+            say(&format!("is left out: {}", same_as(first)));
+            return Ok(Outcome::PassedOver);
+        }
         let (own, choice) = (member.clone(), shelf.farm.choice.clone());
         let traits = blocking(move || own.traits()).await??;
         if let Some(why) = member.passed_over(&choice, &traits)? {

@@ -206,6 +206,18 @@ fn what_another_machine_has_over_a_network_is_left_alone_and_on_a_cable_was_left
 }
 
 #[test]
+fn a_device_that_adb_lists_twice_is_lent_once() {
+    let (here, server) = (tempfile::tempdir().unwrap(), server());
+    let adb = adb(write_device(here.path(), "A\\tdevice\\n10.1.2.3:5555"), &server);
+    let mut farm = AdbFarm::new(adb, Choice::default()).unwrap();
+    let device = farm.take_device(&Wish::named("phone-1")).unwrap();
+    let said = farm.take_device(&Wish::named("phone-2")).err().unwrap().to_string();
+    assert!(said.contains("10.1.2.3:5555: it is the same device as A, which is taken"), "{said}");
+    assert!(here.path().join("data/polyphony-farm/phone-1").exists());
+    drop(device);
+}
+
+#[test]
 fn what_could_not_be_cleared_is_cleared_before_the_device_is_lent_again() {
     let (here, server) = (tempfile::tempdir().unwrap(), server());
     let mut farm = AdbFarm::new(adb(write_device(here.path(), "A"), &server), Choice::default()).unwrap();
