@@ -190,7 +190,7 @@ fn what_another_machine_has_over_a_network_is_left_alone_and_on_a_cable_was_left
         let adb = adb(write_device(here.path(), serial), &server);
         let folder = here.path().join("data/polyphony-farm");
         std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join(".owner"), "attic boot-0 1 1 0\n").unwrap();
+        std::fs::write(folder.join(".owner"), "attic boot-0 1 1 0 pid\n").unwrap();
         std::fs::write(folder.join("left"), "").unwrap();
         let mut farm = AdbFarm::new(adb, Choice::default()).unwrap();
         let taken = farm.take_device(&Wish::named("phone-1"));
