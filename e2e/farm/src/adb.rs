@@ -75,6 +75,7 @@ impl AdbFarm {
     /// # Errors
     /// When there is no adb, or its server does not start.
     pub fn new(adb: Adb, choice: Choice) -> Result<Self, FarmError> {
+        let adb = Adb { is_shielded: true, ..adb };
         let unable = |error: AdbError| FarmError::Unable { kind: KIND, why: error.to_string() };
         adb.start_server().map_err(unable)?;
         let (claim, devices) = (Claim::fresh(), Mutex::default());

@@ -81,7 +81,7 @@ fn server() -> TcpListener {
 
 fn adb(program: std::path::PathBuf, server: &TcpListener) -> Adb {
     let patience = Patience { call: Duration::from_millis(1500), ..Patience::default() };
-    Adb { program, port: server.local_addr().unwrap().port(), patience }
+    Adb { program, port: server.local_addr().unwrap().port(), patience, is_shielded: false }
 }
 
 fn taken(adb: Adb) -> String {
@@ -153,7 +153,8 @@ fn a_server_that_goes_in_mid_call_is_the_verdict_whatever_adb_says() {
 fn no_adb_and_no_server_are_told_before_anything_is_asked() {
     let here = tempfile::tempdir().unwrap();
     let closed = server().local_addr().unwrap().port();
-    let absent = Adb { program: here.path().join("absent"), port: closed, patience: Patience::default() };
+    let (program, patience) = (here.path().join("absent"), Patience::default());
+    let absent = Adb { program, port: closed, patience, is_shielded: false };
     let said = AdbFarm::new(absent.clone(), Choice::default()).err().unwrap().to_string();
     assert!(said.contains("absent") && said.contains("install adb"), "{said}");
     assert!(matches!(absent.devices(), Err(AdbError::ServerGone { .. })));
