@@ -62,6 +62,8 @@ pub(super) struct Seen {
     pub(super) owner: Option<Owner>,
     /// How its agent fares, where it is of some farm.
     pub(super) told: Option<Told>,
+    /// The key that it has joined by.
+    pub(super) key: Option<String>,
     /// Whether all that its agent has to reach is led to this machine.
     pub(super) is_led: bool,
     /// The last line of an agent that ended.
@@ -266,6 +268,7 @@ impl Member {
             seen.last_word = self.last_words().pop();
         }
         seen.told = Some(told);
+        seen.key = self.key()?;
         seen.is_led = match ports {
             Some(ports) => self.place.leads(ports)?,
             None => true,

@@ -14,6 +14,7 @@ use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, Owner, Seen, ended, find};
+use super::title::recorded_key;
 use super::twins::{same_as, twins};
 use super::{AT_ONCE, FileFlag, blocking};
 use crate::connection::ClusterFlags;
@@ -178,6 +179,9 @@ fn judged(phone: &str, seen: &Seen, choice: &Choice, owner: &Owner, answers: &An
         Some(Told::Running) => match answers {
             Answers::Nothing(_) => (Agent::Running, Some("nothing is known of what the control plane sees".to_owned())),
             Answers::Known(phones, leases) => match readiness(phone, phones, leases, None) {
+                Ok(()) if !is_by(phones, phone, seen.key.as_deref()) => {
+                    (Agent::Running, raise("its Phone is another device's"))
+                }
                 Ok(()) if seen.is_led => (Agent::Joined, None),
                 Ok(()) => (Agent::Joined, raise("its ways to this machine are gone")),
                 Err(_) if !seen.is_led => (Agent::Running, raise("its ways to this machine are gone")),
@@ -189,6 +193,12 @@ fn judged(phone: &str, seen: &Seen, choice: &Choice, owner: &Owner, answers: &An
             (Agent::Ended, raise(&format!("its agent ended ({}){last}", ended(told))))
         }
     }
+}
+
+/// Whether the Phone is the device's of that key.
+fn is_by(phones: &[Value], phone: &str, key: Option<&str>) -> bool {
+    let found = phones.iter().find(|one| one["metadata"]["name"] == phone);
+    found.is_some_and(|found| recorded_key(found) == key)
 }
 
 fn word(standing: Option<&Standing>) -> &str {
@@ -237,12 +247,11 @@ mod tests {
             ..Traits::default()
         };
         let owner = told.as_ref().map(|_| Owner::new("shelf", Some("u-1".into())));
-        Seen { traits: Some(traits), owner, told, is_led: true, last_word: None }
+        Seen { traits: Some(traits), owner, told, key: Some("sha256:a".into()), is_led: true, last_word: None }
     }
 
     fn ready() -> Answers {
-        let phone =
-            json!({"metadata": {"name": "kitchen"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let phone = json!({"metadata": {"name": "kitchen"}, "status": {"publicKey": "sha256:a", "conditions": [{"type": "Ready", "status": "True"}]}});
         Answers::Known(vec![phone], Vec::new())
     }
 
@@ -254,10 +263,12 @@ mod tests {
             (|| Answers::Nothing("no controller runs".into()), "its ways to this machine are gone: `polyctl farm up`");
         let elsewhere = Seen { owner: Some(Owner::new("attic", None)), ..seen(Some(Told::Running)) };
         let unled = Seen { is_led: false, ..seen(Some(Told::Running)) };
+        let shut_out = Seen { key: Some("sha256:b".into()), ..seen(Some(Told::Running)) };
         let said = Seen { last_word: Some("no room".into()), ..seen(Some(Told::Exit(1))) };
         let small = Choice { least_memory_bytes: Some(16 << 30), ..Choice::default() };
         for (seen, choice, answers, agent, verdict) in [
             (seen(Some(Told::Running)), &any, ready(), Agent::Joined, None),
+            (shut_out, &any, ready(), Agent::Running, Some("its Phone is another device's: `polyctl farm up`")),
             (unled.clone(), &any, ready(), Agent::Joined, Some(gone)),
             (unled, &any, nobody(), Agent::Running, Some(gone)),
             (seen(Some(Told::Running)), &any, nobody(), Agent::Running, Some("it has not joined")),
