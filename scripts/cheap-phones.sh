@@ -7,7 +7,8 @@
 #   scripts/cheap-phones.sh status          a line for each
 #   scripts/cheap-phones.sh kill SERIAL     one, without warning; `start SERIAL` brings it back with an empty data partition
 #
-# CHEAP_PHONES_NET (10.205) begins their addresses, CHEAP_PHONES_DATA (160m) is the size of a data partition. Who is root in a phone is a user of this
+# CHEAP_PHONES_NET (10.205) begins their addresses, CHEAP_PHONES_DATA (160m) is the size of a data partition. What comes after `up` goes by its net and
+# its adb server. Who is root in a phone is a user of this
 # machine's that is nobody else, with no capability but to restart the phone. The phones begin nothing with this machine, and only root's programs reach
 # them, or the adb server that knows them, for as long as they are there: it does as root what a phone asks of it.
 set -euo pipefail
@@ -17,7 +18,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # Another user reads what is made here.
 umask 022
 
-readonly NET=${CHEAP_PHONES_NET:-10.205}
+NET=${CHEAP_PHONES_NET:-10.205}
 readonly DATA=${CHEAP_PHONES_DATA:-160m}
 readonly MOST=16
 # Above every number that people, services and containers are given (systemd's table of users and groups).
@@ -31,7 +32,8 @@ state=$base/cheap-phones
 run=$state/run
 # Tells what is this folder's from another's.
 tag=$(printf '%s' "$run" | sha256sum | cut -c 1-8)
-readonly MARK="cheap phones $tag" TABLE=cheap_phones_$tag CABLES=cheap${NET/./-}-
+readonly MARK="cheap phones $tag" TABLE=cheap_phones_$tag
+CABLES=cheap${NET/./-}-
 # shellcheck source-path=SCRIPTDIR source=adb-server.sh
 source scripts/adb-server.sh
 
@@ -125,6 +127,9 @@ as_phone() {
 # Whoever reaches a phone, or the server, has programs of root's do things: adb's server opens on this machine what a phone asks for. Programs of other
 # users are kept from both, phones from this machine, and both from the network.
 guard() {
+    local ports
+    # Those that were started for these phones before know them as well.
+    ports=$({ cat "$run/servers" 2>/dev/null || true; printf '%s\n' "$server_port"; } | sort -nu | paste -sd , -)
     nft -f - <<RULES || fail 'the rules that keep other users from the phones are not taken'
 table inet $TABLE
 delete table inet $TABLE
@@ -135,7 +140,7 @@ table inet $TABLE {
         # What belongs to no socket any more: the end of what was let begin.
         oifname "$CABLES*" tcp flags & (syn | ack) != syn accept
         oifname "$CABLES*" drop
-        oifname "lo" tcp dport $server_port meta skuid != 0 reject with tcp reset
+        oifname "lo" tcp dport { $ports } meta skuid != 0 reject with tcp reset
     }
     chain input {
         type filter hook input priority 0; policy accept;
@@ -286,6 +291,20 @@ take_turn() {
     flock -w "$TURN_SECONDS" 9 || fail 'another of these runs in this folder, and does not end'
 }
 
+# By what net the phones of this folder are, and which adb server knows them: what guards them is by both. Who names others means other phones.
+recall() {
+    local net port
+    read -r net port 2>/dev/null <"$run/up" || return 0
+    [[ ${CHEAP_PHONES_NET:-$net} == "$net" ]] ||
+        fail "the phones of this folder are of the net $net, and CHEAP_PHONES_NET is $CHEAP_PHONES_NET: leave it out, or \`down\` and \`up\` anew"
+    [[ ${ANDROID_ADB_SERVER_PORT:-$port} == "$port" ]] ||
+        fail "the phones of this folder are known to the adb server at port $port, and ANDROID_ADB_SERVER_PORT is $ANDROID_ADB_SERVER_PORT: leave it out, or \`down\` and \`up\` anew"
+    NET=$net
+    CABLES=cheap${NET/./-}-
+    server_port=$port
+    export ANDROID_ADB_SERVER_PORT=$port
+}
+
 start_adb() {
     local users
     users=$(users_of_server)
@@ -295,16 +314,19 @@ start_adb() {
 }
 
 down() {
-    local number serial
+    local number serial port
+    # The server that knows them, whichever is meant now.
+    read -r _ port 2>/dev/null <"$run/up" || port=$server_port
     for number in $(numbers); do
         serial=$(serial_of "$number")
         stop_phone "$number"
         # Where none runs, none is started for this.
-        if [[ -n $serial ]] && server_runs; then ask_adb 10 disconnect "$serial" >/dev/null || true; fi
+        if [[ -n $serial ]] && server_port=$port server_runs; then ANDROID_ADB_SERVER_PORT=$port ask_adb 10 disconnect "$serial" >/dev/null || true; fi
         rm -rf -- "${run:?}/$number"
     done
     end_servers "$run/servers"
     nft delete table inet "$TABLE" 2>/dev/null || true
+    rm -f -- "$run/up"
 }
 
 word=${1:-}
@@ -325,6 +347,7 @@ case $word in
         down
         make_image
         trap down EXIT
+        printf '%s %s\n' "$NET" "$server_port" >"$run/up"
         guard
         start_adb
         for ((number = 1; number <= n; number++)); do start_phone "$number"; done
@@ -343,11 +366,13 @@ case $word in
         ;;
     kill)
         take_turn
+        recall
         number=$(number_of "${2:-}")
         stop_phone "$number"
         ;;
     start)
         take_turn
+        recall
         number=$(number_of "${2:-}")
         keeper_of "$number" >/dev/null && fail "$2 runs already"
         guard

@@ -300,8 +300,11 @@ case ${1:-} in
         machine_of "$number" >/dev/null && fail "$2 runs already"
         make_all
         start_adb
+        # What does not come up is not left behind.
+        trap 'stop_phone "$number"' EXIT
         start_phone "$number"
         await_phone "$number" $((SECONDS + BOOT_SECONDS))
+        trap - EXIT
         ;;
     *) fail 'up [N], down, status, kill SERIAL, start SERIAL' ;;
 esac

@@ -23,7 +23,8 @@ adb=${ADB:-adb}
 if [[ $(id -u) != 0 ]]; then scripts/cheap-phones.sh up 1; exit; fi
 scratch=$(mktemp -d)
 foreign=${cables}9
-trap 'scripts/cheap-phones.sh down; ip link delete "$foreign" 2>/dev/null || true; rm -rf -- "$scratch"' EXIT
+listener=''
+trap '[[ -z $listener ]] || kill "$listener" 2>/dev/null || true; scripts/cheap-phones.sh down; ip link delete "$foreign" 2>/dev/null || true; rm -rf -- "$scratch"' EXIT
 # shellcheck source-path=SCRIPTDIR source=expect.sh
 source scripts/expect.sh
 
@@ -34,6 +35,23 @@ as_nobody() { setpriv --reuid "$NOBODY" --regid "$NOBODY" --clear-groups --inh-c
 # Whether a connection is taken within two seconds.
 reaches() { timeout 2 bash -c "exec 3<>/dev/tcp/$1/$2"; }
 export -f reaches
+# Writes its port into a file, and into another who has come.
+listen() {
+    exec perl -MIO::Socket::INET -e '
+        my ($address, $folder) = @ARGV;
+        my $server = IO::Socket::INET->new(LocalAddr => $address, LocalPort => 0, Proto => "tcp", Listen => 5) or die "$address: $!";
+        my $write = sub { open(my $file, $_[0], $_[1]) or die "$_[1]: $!"; print $file "$_[2]\n"; close($file) };
+        $write->(">", "$folder/port.new", $server->sockport);
+        rename("$folder/port.new", "$folder/port") or die $!;
+        while (my $comer = $server->accept) { $write->(">>", "$folder/heard", $comer->peerhost); }' "$1" "$scratch"
+}
+await_file() {
+    for ((attempt = 0; attempt < 100; attempt++)); do
+        [[ ! -e $1 ]] || { echo there; return; }
+        sleep 0.1
+    done
+    echo 'not there'
+}
 # A capability of any process in a phone that is more than that.
 more_than_restart() { on "$1" "cat /proc/[0-9]*/status" | awk -v least="$RESTART" '/^Cap(Prm|Eff|Bnd|Inh|Amb):/ && $2 != least && $2 !~ /^0*$/'; }
 user_of() { on "$1" 'read -r in out n </proc/self/uid_map; echo "$in $((out >= 1900000000)) $n"'; }
@@ -69,7 +87,14 @@ is 'its root is a user of its own outside' '0 1 1' user_of "$ONE"
 is 'and may do nothing but restart it' '' more_than_restart "$ONE"
 is 'a file system is not mounted' 1 status_of on "$ONE" 'mount -t tmpfs none /data'
 is 'its system is not written to' 1 status_of on "$ONE" 'echo >/system/bin/more'
-is 'the machine is not asked anything of' 1 status_of on "$ONE" "nc -w 1 $CHEAP_PHONES_NET.1.1 22 </dev/null"
+listen "$CHEAP_PHONES_NET.1.1" &
+listener=$!
+is 'somebody listens where a phone sees this machine' there await_file "$scratch/port"
+is 'this machine reaches that' 0 status_of reaches "$CHEAP_PHONES_NET.1.1" "$(cat "$scratch/port")"
+is 'a phone does not' 1 status_of on "$ONE" "nc -w 1 $CHEAP_PHONES_NET.1.1 $(cat "$scratch/port") </dev/null"
+is 'and is not heard' "$CHEAP_PHONES_NET.1.1" cat "$scratch/heard"
+kill "$listener"
+listener=''
 is "this machine's root is not there" '' on "$ONE" 'ls /mnt'
 is 'no program of it has a socket for virtual machines' 97 status_of socket_in_phone 40
 is 'but others' 0 status_of socket_in_phone 2
@@ -90,8 +115,11 @@ is 'one that runs is not started' 1 status_of scripts/cheap-phones.sh start "$TW
 is 'and goes on' 0 status_of on "$TWO" true
 is 'one is killed' 0 status_of scripts/cheap-phones.sh kill "$TWO"
 is 'and nobody answers' '' answer_of "$TWO"
-is 'it starts again' 0 status_of scripts/cheap-phones.sh start "$TWO"
+is 'it does not start for another adb server' 1 status_of env ANDROID_ADB_SERVER_PORT=$((ANDROID_ADB_SERVER_PORT + 1)) scripts/cheap-phones.sh start "$TWO"
+is 'nor in another net' 1 status_of env CHEAP_PHONES_NET=10.199 scripts/cheap-phones.sh start "$TWO"
+is 'it starts again by what `up` was told' 0 status_of env -u ANDROID_ADB_SERVER_PORT -u CHEAP_PHONES_NET scripts/cheap-phones.sh start "$TWO"
 is 'and answers' 0 status_of on "$TWO" true
+is 'another user does not reach its adb server for that' 1 status_of as_nobody bash -c "reaches 127.0.0.1 $ANDROID_ADB_SERVER_PORT"
 
 # Two at once: each finds the phones of the other whole, or none.
 scripts/cheap-phones.sh up 2 >"$scratch/first" 2>&1 &

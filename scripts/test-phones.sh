@@ -89,6 +89,10 @@ on "$TWO" "echo kept >$LOCAL/file; sync"
 is 'one is killed' 0 status_of scripts/phones.sh kill "$TWO"
 is 'that is shown' 1 lines_of_status "^$TWO +ended"
 is 'and nobody answers' 1 status_of on "$TWO" true
+printf '#!/bin/sh\n' >"$scratch/mute"
+chmod 755 "$scratch/mute"
+is 'one that is never heard of is given up' 124 status_of env ADB="$scratch/mute" timeout 60 scripts/phones.sh start "$TWO"
+is 'and not left behind' 1 lines_of_status "^$TWO +ended"
 is 'it starts again' 0 status_of scripts/phones.sh start "$TWO"
 is 'with what it had' kept on "$TWO" "cat $LOCAL/file"
 is 'who is nobody cannot be killed' 1 status_of scripts/phones.sh kill 127.0.0.1:1

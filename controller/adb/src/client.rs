@@ -28,6 +28,9 @@ pub struct Adb {
     pub program: PathBuf,
     pub port: u16,
     pub patience: Patience,
+    /// Ctrl-C in a terminal is for who asks alone, who gives devices back before it ends. Else it ends adb's calls as well, of which nobody knows the deadline
+    /// any more.
+    pub is_shielded: bool,
 }
 
 /// How long the driver waits before it gives its verdict.
@@ -80,6 +83,7 @@ impl Adb {
             program: std::env::var_os("ADB").map_or_else(|| "adb".into(), PathBuf::from),
             port: port.unwrap_or(DEFAULT_PORT),
             patience: Patience::default(),
+            is_shielded: false,
         }
     }
 
@@ -93,6 +97,8 @@ impl Adb {
         }
         // The server inherits what its starter writes to: nothing that anybody would wait for the end of.
         let mut command = self.command(&["start-server"]);
+        // It outlives who started it.
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|source| self.no_client(source))?;
         let ended = self.await_end(&mut child, "adb start-server", self.patience.call)?;
@@ -193,8 +199,9 @@ impl Adb {
         command.args(words).env("ANDROID_ADB_SERVER_PORT", self.port.to_string());
         // Which device and which server is said above.
         command.env_remove("ANDROID_SERIAL").env_remove("ADB_SERVER_SOCKET").env_remove("ANDROID_ADB_SERVER_ADDRESS");
-        // Ctrl-C in a terminal is for the test, which then gives its devices back.
-        command.process_group(0);
+        if self.is_shielded {
+            command.process_group(0);
+        }
         command
     }
 
@@ -251,7 +258,30 @@ fn unmarked(stdout: &[u8]) -> Option<(i32, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_call_ends_with_a_terminals_ctrl_c_unless_it_is_shielded() {
+        let here = tempfile::tempdir().unwrap();
+        let program = here.path().join("adb");
+        // The group of its own process, in the kernel's words.
+        let text = "#!/bin/sh\nread -r stat </proc/$$/stat\nset -- ${stat##*) }\necho \"$$ $3\"\n";
+        // Past this process, whose other tests start programs meanwhile: what is open to be written to is not run.
+        let write = ["-c", "printf %s \"$1\" >\"$0\"", program.to_str().unwrap(), text];
+        assert!(Command::new("sh").args(write).status().unwrap().success());
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        for is_shielded in [false, true] {
+            let adb = Adb { program: program.clone(), port, patience: Patience::default(), is_shielded };
+            let said = adb.call("", &["devices"], adb.patience.call).unwrap();
+            let words: Vec<&str> = said.split_whitespace().collect();
+            assert_eq!(words[0] == words[1], is_shielded, "{said}");
+        }
+    }
 
     #[test]
     fn an_answer_without_its_end_is_none() {

@@ -136,6 +136,12 @@ for file in {}/{STORE}/*; do [ \"$file\" = {from} ] || rm -f \"$file\"; done",
         Ok(self.ask("read a log", &script)?.lines().map(str::to_owned).collect())
     }
 
+    /// A file beside the program, such as it has written; empty where there is none.
+    pub fn read(&self, name: &str) -> Result<String, AdbError> {
+        let script = format!("cat {} 2>/dev/null; true", quoted(&format!("{}/{name}", self.home())));
+        self.ask("read a file", &script)
+    }
+
     /// Has these ports of the device's loopback lead to the same ones of this machine, and no others of ours. Whether one did not before.
     ///
     /// # Errors
@@ -163,7 +169,7 @@ for file in {}/{STORE}/*; do [ \"$file\" = {from} ] || rm -f \"$file\"; done",
         Ok(ports.is_subset(&self.laid_ways()?))
     }
 
-    /// Ends what runs and removes all of it, ways and folder. A device that has nothing of it is left as it is.
+    /// Ends what runs and removes all of it, ways and folder. A device that has nothing of it is left as it is, and the folder stays while something runs.
     ///
     /// # Errors
     /// When something is left.
@@ -172,13 +178,7 @@ for file in {}/{STORE}/*; do [ \"$file\" = {from} ] || rm -f \"$file\"; done",
         for port in noted.intersection(&laid) {
             self.reverse(&["--remove", &way(*port)])?;
         }
-        let folder = self.folder;
-        let ended = script::kill_all(&self.home());
-        self.ask(
-            "end and remove what is on it",
-            &format!("{ended}\nstatus=$?\nrm -rf {folder} || exit 1\n[ $status = 0 ]"),
-        )
-        .map(drop)
+        self.ask("end and remove what is on it", &script::remove(self.folder, &self.home())).map(drop)
     }
 
     fn noted_ways(&self) -> Result<BTreeSet<u16>, AdbError> {

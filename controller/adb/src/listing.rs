@@ -41,9 +41,15 @@ pub struct Traits {
     /// The device's favourite first.
     pub abis: Vec<String>,
     pub memory_bytes: u64,
+    /// Its maker's, whatever adb calls it; empty where it does not say. Some makers give all of theirs the same.
+    pub own_serial: String,
+    /// Its kernel's present boot, which is another on each device; empty where it does not say.
+    pub boot: String,
 }
 
-const TRAITS: &str = "echo \"model $(getprop ro.product.model)\"
+const TRAITS: &str = "echo \"serial $(getprop ro.serialno)\"
+echo \"boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)\"
+echo \"model $(getprop ro.product.model)\"
 echo \"api $(getprop ro.build.version.sdk)\"
 echo \"abis $(getprop ro.product.cpu.abilist)\"
 while read -r key value unit; do [ \"$key\" = MemTotal: ] && echo \"memory $value\"; done </proc/meminfo
@@ -97,6 +103,18 @@ fn parse_traits(said: &str) -> Traits {
         api_level: value("api").trim().parse().unwrap_or(0),
         abis: value("abis").split(',').map(str::trim).filter(|abi| !abi.is_empty()).map(str::to_owned).collect(),
         memory_bytes: value("memory").trim().parse::<u64>().map_or(0, |kilobytes| kilobytes * 1024),
+        own_serial: value("serial").trim().to_owned(),
+        boot: value("boot").trim().to_owned(),
+    }
+}
+
+// === impl Traits ===
+
+impl Traits {
+    /// Whether both are of one device, which adb lists by two serials: over a cable and over a network.
+    pub fn is_same_device(&self, other: &Self) -> bool {
+        let says = |traits: &Self| !traits.own_serial.is_empty() && !traits.boot.is_empty();
+        says(self) && self.own_serial == other.own_serial && self.boot == other.boot
     }
 }
 
@@ -181,5 +199,17 @@ mod tests {
         assert!(!fits(Choice { abi: Some("x86_64".into()), ..Choice::default() }));
         assert!(!fits(Choice { least_memory_bytes: Some(8 << 30), ..Choice::default() }));
         assert_eq!(parse_traits("").api_level, 0, "a device that says nothing is none that fits a wish");
+    }
+
+    #[test]
+    fn a_device_is_known_over_any_way() {
+        let of = |serial: &str, boot: &str| parse_traits(&format!("serial {serial}\nboot {boot}\nmodel Pixel 7\n"));
+        assert!(of("A1", "b-1").is_same_device(&of("A1", "b-1")));
+        // Devices of one name, namespaces of one kernel, and devices that do not say.
+        for (one, other) in [(("A1", "b-1"), ("A1", "b-2")), (("A1", "b-1"), ("B2", "b-1")), (("", "b-1"), ("", "b-1"))]
+        {
+            assert!(!of(one.0, one.1).is_same_device(&of(other.0, other.1)), "{one:?} {other:?}");
+        }
+        assert!(!of("A1", "").is_same_device(&of("A1", "")));
     }
 }

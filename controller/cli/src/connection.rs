@@ -71,6 +71,15 @@ impl ClusterFlags {
         }
     }
 
+    /// Whether flags and environment name the kubeconfig of `folder`, which is an absolute path, and no context but its own.
+    ///
+    /// # Errors
+    /// When none is given and there is no home directory.
+    pub fn mean_that_of(&self, folder: &Path) -> Result<bool, ConnectionError> {
+        let source = source(self, |name| std::env::var(name).ok())?;
+        Ok(self.context.is_none() && source.is_that_of(folder))
+    }
+
     /// Connects to the cluster that flags and environment name. Sends nothing yet.
     ///
     /// # Errors
@@ -139,6 +148,24 @@ enum Source {
     Environment(String),
 }
 
+// === impl Source ===
+
+impl Source {
+    fn is_that_of(&self, folder: &Path) -> bool {
+        let path = match self {
+            Self::File(path) => path.clone(),
+            Self::Environment(value) => {
+                let mut paths = std::env::split_paths(value);
+                match (paths.next(), paths.next()) {
+                    (Some(path), None) => path,
+                    _ => return false,
+                }
+            }
+        };
+        std::path::absolute(path).is_ok_and(|path| path == folder.join("kubeconfig"))
+    }
+}
+
 fn source(flags: &ClusterFlags, variable: impl Fn(&str) -> Option<String>) -> Result<Source, ConnectionError> {
     if let Some(path) = &flags.kubeconfig {
         return Ok(Source::File(path.clone()));
@@ -191,6 +218,17 @@ mod tests {
             Source::File("/POLYPHONY_DATA_DIR/kubeconfig".into())
         );
         assert!(matches!(source(&flags(None, None), |_| None), Err(ConnectionError::NoHome)));
+    }
+
+    #[test]
+    fn a_folders_kubeconfig_is_told_from_others() {
+        let of = |source: Source| source.is_that_of(Path::new("/d"));
+        assert!(of(Source::File("/d/kubeconfig".into())) && of(Source::Environment("/d/kubeconfig".into())));
+        assert!(!of(Source::File("/d/other".into())) && !of(Source::File("/e/kubeconfig".into())));
+        // Which of several counts is for who reads them.
+        assert!(
+            !of(Source::Environment("/d/kubeconfig:/e/kubeconfig".into())) && !of(Source::Environment(String::new()))
+        );
     }
 
     #[test]

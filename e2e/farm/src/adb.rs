@@ -60,8 +60,11 @@ enum Hold {
     /// It says that it is ours, and may hold what others have left.
     Claimed,
     Free,
-    /// By this name.
-    Taken(String),
+    Taken {
+        /// By this name.
+        name: String,
+        traits: Traits,
+    },
 }
 
 // === impl AdbFarm ===
@@ -72,6 +75,7 @@ impl AdbFarm {
     /// # Errors
     /// When there is no adb, or its server does not start.
     pub fn new(adb: Adb, choice: Choice) -> Result<Self, FarmError> {
+        let adb = Adb { is_shielded: true, ..adb };
         let unable = |error: AdbError| FarmError::Unable { kind: KIND, why: error.to_string() };
         adb.start_server().map_err(unable)?;
         let (claim, devices) = (Claim::fresh(), Mutex::default());
@@ -86,7 +90,7 @@ impl AdbFarm {
         let name = wish.name.clone();
         check_name(&name)?;
         refuse_limits(&name, &wish.shape)?;
-        if self.lab.devices().values().any(|hold| *hold == Hold::Taken(name.clone())) {
+        if self.lab.devices().values().any(|hold| matches!(hold, Hold::Taken { name: taken, .. } if *taken == name)) {
             return Err(FarmError::Taken { kind: KIND, device: name });
         }
         self.lab.take(&name).map_err(|source| FarmError::Adb { device: name, source })
@@ -127,7 +131,7 @@ impl Lab {
     fn take(self: &Arc<Self>, name: &str) -> Result<AdbDevice, AdbError> {
         let mut reasons = Vec::new();
         // A server that was started anew knows none of a network. Whether it comes is seen from the list.
-        let is_taken = |serial: &String| matches!(self.devices().get(serial), Some(Hold::Taken(_)));
+        let is_taken = |serial: &String| matches!(self.devices().get(serial), Some(Hold::Taken { .. }));
         let away = |serial: &&String| serial.parse::<SocketAddr>().is_ok() && !is_taken(serial);
         for serial in self.choice.serials.iter().filter(away) {
             let _ = self.look(serial);
@@ -152,7 +156,7 @@ impl Lab {
 
     fn try_take(self: &Arc<Self>, name: &str, listed: &Listed) -> Result<AdbDevice, Objection> {
         let serial = listed.serial.clone();
-        if let Some(Hold::Taken(taken)) = self.devices().get(&serial) {
+        if let Some(Hold::Taken { name: taken, .. }) = self.devices().get(&serial) {
             return Err(Objection::Unfit(format!("it is taken as {taken}")));
         }
         listed.standing.check()?;
@@ -160,9 +164,19 @@ impl Lab {
         if let Some(objection) = self.choice.objection(&traits) {
             return Err(Objection::Unfit(objection));
         }
+        if let Some(other) = self.taken_as_well(&traits) {
+            return Err(Objection::Unfit(format!("it is the same device as {other}, which is taken")));
+        }
         self.claim(&serial)?;
-        self.devices().insert(serial.clone(), Hold::Taken(name.to_owned()));
+        self.devices().insert(serial.clone(), Hold::Taken { name: name.to_owned(), traits: traits.clone() });
         Ok(AdbDevice::new(name, serial, traits, Arc::clone(self))?)
+    }
+
+    /// The serial by which a device is taken that adb lists twice, as over a cable and over the network.
+    fn taken_as_well(&self, traits: &Traits) -> Option<String> {
+        let devices = self.devices();
+        let is_it = |hold: &Hold| matches!(hold, Hold::Taken { traits: taken, .. } if taken.is_same_device(traits));
+        devices.iter().find(|(_, hold)| is_it(hold)).map(|(serial, _)| serial.clone())
     }
 
     /// Has the device for this farm: writes on it whose it is, and then removes what a crashed run has left there.
@@ -193,7 +207,7 @@ impl Lab {
                 });
             }
         }
-        let is_cleared = matches!(self.devices().get(serial), Some(Hold::Free | Hold::Taken(_)));
+        let is_cleared = matches!(self.devices().get(serial), Some(Hold::Free | Hold::Taken { .. }));
         if !is_cleared {
             self.clear(serial)?;
         }

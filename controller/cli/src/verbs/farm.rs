@@ -1,13 +1,16 @@
 //! `farm`: a shelf of phones that adb lists, as phones of a control plane that runs here. The file says which, and what their agents are given.
 //!
 //! What a phone is given lies in one folder of its shell's, with whose it is. So every verb here finds the farm by asking the devices: nothing is kept on
-//! this machine, and who lost the file's folder or the control plane has lost no phone.
+//! this machine but which control plane it is, and who lost the file's folder or the control plane has lost no phone.
 
+mod control_plane;
 mod down;
 mod file;
 mod host;
 mod member;
 mod status;
+mod title;
+mod twins;
 mod up;
 
 use std::fs::{File, TryLockError};

@@ -21,6 +21,8 @@ pub(super) struct Claim {
     started: u64,
     /// Which farm of that process.
     farm: u32,
+    /// Where its number is that process's: containers of one machine have numbers of their own.
+    numbers: String,
 }
 
 /// Who still has a device.
@@ -41,7 +43,8 @@ impl Claim {
         let pid = std::process::id();
         let farm = COUNT.fetch_add(1, Ordering::Relaxed);
         living().insert(farm);
-        Self { machine: machine(), boot: boot(), pid, started: start_ticks(pid).unwrap_or(0), farm }
+        let started = start_ticks(pid).unwrap_or(0);
+        Self { machine: machine(), boot: boot(), pid, started, farm, numbers: numbers() }
     }
 
     pub(super) fn end(&self) {
@@ -49,28 +52,33 @@ impl Claim {
     }
 
     pub(super) fn line(&self) -> String {
-        format!("{} {} {} {} {}", self.machine, self.boot, self.pid, self.started, self.farm)
+        format!("{} {} {} {} {} {}", self.machine, self.boot, self.pid, self.started, self.farm, self.numbers)
     }
 
     /// None where it is no claim: what a claim lies beside then is anybody's who has left it.
     pub(super) fn parse(line: &str) -> Option<Self> {
-        let [machine, boot, pid, started, farm] = line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        let [machine, boot, pid, started, farm, numbers] =
+            line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
         Some(Self {
             machine: machine.to_owned(),
             boot: boot.to_owned(),
             pid: pid.parse().ok()?,
             started: started.parse().ok()?,
             farm: farm.parse().ok()?,
+            numbers: numbers.to_owned(),
         })
     }
 
     /// Who still has the device; none where the claim was left behind.
     ///
     /// One of an earlier boot of this machine is, and so is one of another machine on a device with a cable to this one. What is reached over a network
-    /// (`is_of_network`) may be in use there.
+    /// (`is_of_network`) may be in use there, and so may what another container of this machine has, whose processes are not seen here.
     pub(super) fn holder(&self, is_of_network: bool) -> Option<Holder> {
         if self.boot != boot() {
             return (is_of_network && self.machine != machine()).then(|| Holder::Machine(self.machine.clone()));
+        }
+        if self.numbers != numbers() {
+            return Some(Holder::Machine(self.machine.clone()));
         }
         let is_ours = self.pid == std::process::id();
         let lives = start_ticks(self.pid) == Some(self.started) && (!is_ours || living().contains(&self.farm));
@@ -96,6 +104,13 @@ fn boot() -> String {
     format!("boot-{}", id.trim())
 }
 
+/// The namespace of this process's numbers, in a word.
+fn numbers() -> String {
+    let link =
+        fs::read_link("/proc/self/ns/pid").unwrap_or_default().to_string_lossy().replace(char::is_whitespace, "");
+    if link.is_empty() { "pid".to_owned() } else { link }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -114,12 +129,16 @@ mod tests {
                 assert_eq!(left.holder(is_of_network), None, "{left:?}");
             }
         }
+        let of_another_container = Claim { machine: "box".into(), numbers: "pid:[1]".into(), ..claim.clone() };
+        for is_of_network in [false, true] {
+            assert_eq!(of_another_container.holder(is_of_network), Some(Holder::Machine("box".into())));
+        }
         let of_another_machine = Claim { machine: "attic".into(), ..of_an_earlier_boot };
         assert_eq!(of_another_machine.holder(true), Some(Holder::Machine("attic".into())));
         assert_eq!(of_another_machine.holder(false), None, "its cable is this machine's");
         claim.end();
         assert_eq!(claim.holder(false), None);
-        for garbled in ["", "here boot-1 2 3", "here boot-1 2 x 4", "here boot-1 2 3 4 5"] {
+        for garbled in ["", "here boot-1 2 3 4", "here boot-1 2 x 4 pid", "here boot-1 2 3 4 pid 5"] {
             assert_eq!(Claim::parse(garbled), None, "{garbled:?}");
         }
     }

@@ -29,6 +29,8 @@ pub struct AdbDevice {
     /// Ports of this machine that the device reaches at its own loopback.
     ways: BTreeSet<u16>,
     is_given_back: bool,
+    /// Whether nothing of it is left.
+    is_cleared: bool,
     lab: Arc<Lab>,
 }
 
@@ -38,7 +40,8 @@ impl AdbDevice {
     /// A device with an empty folder. From here on it is given back by being dropped.
     pub(super) fn new(name: &str, serial: String, traits: Traits, lab: Arc<Lab>) -> Result<Self, AdbError> {
         let (folder, ways) = (Path::new(BASE).join(name), BTreeSet::new());
-        let device = Self { name: name.to_owned(), serial, traits, folder, ways, is_given_back: false, lab };
+        let (name, is_given_back, is_cleared) = (name.to_owned(), false, false);
+        let device = Self { name, serial, traits, folder, ways, is_given_back, is_cleared, lab };
         let folder = quoted(&device.folder_text());
         // One of that name that went away while it was taken has left something.
         let script = format!("{} && rm -rf {folder} && mkdir {folder}", script::kill_all(&folder));
@@ -226,8 +229,7 @@ impl AdbDevice {
     /// Ends its programs, and removes its folder and its ways.
     fn clear(&mut self) -> Result<(), AdbError> {
         let folder = quoted(&self.folder_text());
-        let script = format!("{}\nstatus=$?\nrm -rf {folder} || exit 1\n[ $status = 0 ]", script::kill_all(&folder));
-        self.ask("end and remove what is on it", &script)?;
+        self.ask("end and remove what is on it", &script::remove(&folder, &folder))?;
         let (adb, laid) = (&self.lab.adb, self.laid_ways()?);
         // A device that was away has forgotten them.
         for port in std::mem::take(&mut self.ways).intersection(&laid) {
@@ -358,18 +360,22 @@ impl Device for AdbDevice {
 
     fn give_back(mut self: Box<Self>) -> Result<(), FarmError> {
         self.is_given_back = true;
-        self.clear().map_err(|source| self.error(source))
+        let cleared = self.clear();
+        self.is_cleared = cleared.is_ok();
+        cleared.map_err(|source| self.error(source))
     }
 }
 
 impl Drop for AdbDevice {
     fn drop(&mut self) {
-        if !self.is_given_back
-            && let Err(error) = self.clear()
-        {
-            tell!("{}", self.error(error));
+        if !self.is_given_back {
+            match self.clear() {
+                Ok(()) => self.is_cleared = true,
+                Err(error) => tell!("{}", self.error(error)),
+            }
         }
         // Its name is free, whatever is left on it: the farm's end and the next who takes it look after that.
-        self.lab.devices().insert(self.serial.clone(), Hold::Free);
+        let hold = if self.is_cleared { Hold::Free } else { Hold::Claimed };
+        self.lab.devices().insert(self.serial.clone(), hold);
     }
 }

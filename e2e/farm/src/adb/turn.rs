@@ -37,11 +37,12 @@ pub(super) fn claim(found: &str, line: &str) -> String {
     in_turn(found, &write)
 }
 
-/// Ends every program that was left on the device, and removes all but the claim.
+/// Ends every program that was left on the device, and removes all but the claim. Where one does not end, nothing is removed by which it is known.
 pub(super) fn clear() -> String {
     format!(
         "{}
-status=$?
+[ $? = 0 ] || exit 1
+status=0
 for each in {BASE}/* {BASE}/.[!.]*; do
     [ $each = {BASE}/{OWNER} ] || rm -rf \"$each\" || status=1
 done
@@ -89,6 +90,25 @@ mod tests {
     fn shells() -> Vec<&'static str> {
         let is_here = |shell: &&str| Command::new(shell).args(["-c", "true"]).status().is_ok();
         ["sh", "bash", "mksh"].into_iter().filter(is_here).collect()
+    }
+
+    #[test]
+    fn what_does_not_end_keeps_its_records() {
+        let here = tempfile::tempdir().unwrap();
+        let base = here.path().join("farm");
+        let runs = base.join("phone-1/.run");
+        std::fs::create_dir_all(&runs).unwrap();
+        let mut left = Command::new("sleep").arg("600").spawn().unwrap();
+        let began = crate::started::start_ticks(left.id()).unwrap();
+        std::fs::write(runs.join("agent.pid"), format!("{} {began}\n", left.id())).unwrap();
+        // Neither kills nor waits.
+        let in_vain = format!("kill() {{ :; }}\nsleep() {{ :; }}\n{}", clear()).replace(BASE, base.to_str().unwrap());
+        let output = Command::new("sh").args(["-c", &in_vain]).output().unwrap();
+        left.kill().unwrap();
+        left.wait().unwrap();
+        assert!(!output.status.success() && runs.join("agent.pid").exists(), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&format!("the processes of {} do not end", left.id())), "{said}");
     }
 
     #[test]

@@ -167,7 +167,7 @@ fn what_a_crashed_run_left_is_ended_and_removed() {
     assert!(!shell(serial, sleeper).is_empty());
     // As if its process had been killed: nobody gives anything back, and the claim names nobody who lives.
     std::mem::forget((device, farm));
-    shell(serial, &format!("set -- $(cat {BASE}/.owner); echo $1 boot-of-before 1 1 0 >{BASE}/.owner"));
+    shell(serial, &format!("set -- $(cat {BASE}/.owner); echo $1 boot-of-before 1 1 0 pid >{BASE}/.owner"));
 
     let mut farm = farm_of(Adb::from_environment(), &serials[..1]);
     let device = farm.take_device(&Wish::named("phone-2")).unwrap();

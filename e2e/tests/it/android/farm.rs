@@ -1,5 +1,8 @@
 //! `polyctl farm`: devices that adb lists become phones of a control plane by one command, and are nobody's again by another.
+//!
+//! People's devices may have a farm of their owner's, which is left alone, as are ways that others have laid: a test has farms of its own names.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use polyphony_e2e::shelf::{Said, Shelf, wait_until};
@@ -9,6 +12,9 @@ use super::cluster::{is, serials};
 
 /// Where `polyctl farm` puts all that it puts on a device.
 const FOLDER: &str = "/data/local/tmp/polyphony-shelf";
+/// What farms of tests are called, and nobody else's.
+const SHELF: &str = "e2e-shelf";
+const ATTIC: &str = "e2e-attic";
 const SOON: Duration = Duration::from_secs(30);
 
 /// A control plane without phones, and a file of a farm.
@@ -21,9 +27,30 @@ struct Farm {
 
 impl Farm {
     fn new(serials: &[String]) -> Self {
-        let farm = Self { shelf: Shelf::planned("cpu", 0, "64Mi").unwrap(), serials: serials.to_vec() };
-        farm.write("shelf", &[]);
+        let mut farm = Self { shelf: Shelf::planned("cpu", 0, "64Mi").unwrap(), serials: serials.to_vec() };
+        farm.clear_leftovers();
+        for serial in serials {
+            let owner = owner(serial);
+            assert_eq!(
+                owner, "",
+                "{serial} is of a farm that is not a test's: `polyctl farm down` with its file first"
+            );
+        }
+        farm.write(SHELF, &[]);
         farm
+    }
+
+    /// What a run left that was killed: its control plane is gone, and nobody else clears its devices.
+    fn clear_leftovers(&mut self) {
+        let is_a_tests =
+            |serial: &String| [SHELF, ATTIC].contains(&owner(serial).split(' ').next().unwrap_or_default());
+        let left: Vec<String> = self.serials.iter().filter(|serial| is_a_tests(serial)).cloned().collect();
+        if !left.is_empty() {
+            let all = std::mem::replace(&mut self.serials, left);
+            self.write(SHELF, &[]);
+            self.polyctl_with("down", &["--force"]).ok().unwrap();
+            self.serials = all;
+        }
     }
 
     /// The file, with devices beside its own.
@@ -43,8 +70,20 @@ impl Farm {
     }
 
     fn polyctl(&self, verb: &str) -> Said {
+        self.polyctl_with(verb, &[])
+    }
+
+    fn polyctl_with(&self, verb: &str, flags: &[&str]) -> Said {
         let file = self.shelf.data_dir().join("farm.yaml");
-        self.shelf.polyctl(&["farm", verb, "-f", &file.to_string_lossy()]).unwrap()
+        let file = file.to_string_lossy();
+        self.shelf.polyctl(&[&["farm", verb, "-f", &*file], flags].concat()).unwrap()
+    }
+
+    /// The ways that the farm has to lay on each device, in adb's word.
+    fn ways(&self) -> BTreeSet<String> {
+        let endpoints = self.shelf.endpoints().unwrap();
+        let port = |address: &String| address.trim_end_matches('/').rsplit(':').next().unwrap().to_owned();
+        [&endpoints.hub, &endpoints.weights].map(|address| format!("tcp:{}", port(address))).into()
     }
 
     /// What leads the agent of each device, by number and start: another one after each start.
@@ -61,7 +100,7 @@ impl Farm {
 impl Drop for Farm {
     fn drop(&mut self) {
         // Whatever a test did, the devices are the next one's.
-        self.write("shelf", &[]);
+        self.write(SHELF, &[]);
         let said = self.polyctl("down");
         if said.code != 0 {
             eprintln!("the farm was not taken down: {}{}", said.stdout, said.stderr);
@@ -81,6 +120,16 @@ fn adb(serial: &str, words: &[&str]) -> String {
 /// What the device's shell says, asked past polyctl. How the line ends does not matter.
 fn shell(serial: &str, line: &str) -> String {
     adb(serial, &["shell", "-n", &format!("{line}; true")])
+}
+
+/// Whose farm's it is, if any's.
+fn owner(serial: &str) -> String {
+    shell(serial, &format!("cat {FOLDER}/.owner 2>/dev/null"))
+}
+
+/// Whatever leads from the device to this machine, in adb's words.
+fn laid(serial: &str) -> BTreeSet<String> {
+    adb(serial, &["reverse", "--list"]).split_whitespace().map(str::to_owned).collect()
 }
 
 fn lines(said: &str) -> Vec<String> {
@@ -118,8 +167,11 @@ async fn a_farm_is_up_stays_up_is_mended_and_leaves_nothing() {
     // One agent is lost, and all ways of the others.
     let leader = leaders[0].split(' ').next().unwrap();
     shell(&farm.serials[0], &format!("kill -9 -{leader}"));
+    let first_ways = farm.ways();
     for serial in &farm.serials[1..] {
-        adb(serial, &["reverse", "--remove-all"]);
+        for way in &first_ways {
+            adb(serial, &["reverse", "--remove", way]);
+        }
     }
     wait_until("the host to notice", SOON, || Ok((!farm.is_ready(0)).then_some(()))).unwrap();
     let status = farm.polyctl("status").ok().unwrap().stdout;
@@ -136,12 +188,13 @@ async fn a_farm_is_up_stays_up_is_mended_and_leaves_nothing() {
     farm.shelf.start().unwrap();
     farm.polyctl("up").ok().unwrap();
     assert_eq!(farm.leaders(), after, "agents go on over new ways");
+    let ways: BTreeSet<String> = first_ways.into_iter().chain(farm.ways()).collect();
 
     let down = farm.polyctl("down").ok().unwrap().stdout;
     assert_eq!(down.matches("nothing of it is left on its device").count(), n, "{down}");
     for (serial, leader) in farm.serials.iter().zip(&after) {
         assert_eq!(shell(serial, &format!("ls -d {FOLDER} 2>/dev/null; echo asked")), "asked");
-        assert_eq!(adb(serial, &["reverse", "--list"]), "");
+        assert!(laid(serial).is_disjoint(&ways), "{ways:?}: {:?}", laid(serial));
         let leader = leader.split(' ').next().unwrap();
         assert_eq!(shell(serial, &format!("kill -0 -{leader} 2>/dev/null || echo gone")), "gone");
     }
@@ -155,7 +208,7 @@ async fn a_device_that_is_away_or_another_farms_keeps_no_other_from_being_joined
     let (_guard, serials) = serials().await;
     let farm = Farm::new(&serials[..1]);
     farm.shelf.start().unwrap();
-    farm.write("shelf", &["NOBODY"]);
+    farm.write(SHELF, &["NOBODY"]);
     let said = farm.polyctl("up");
     assert_eq!(said.code, 1, "{said:?}");
     assert!(lines(&said.stdout).contains(&each(1, "is joined")[0]) && farm.is_ready(0), "{said:?}");
@@ -165,15 +218,15 @@ async fn a_device_that_is_away_or_another_farms_keeps_no_other_from_being_joined
     assert!(status.contains("not listed") && status.contains("is it plugged in"), "{status}");
 
     let leaders = farm.leaders();
-    farm.write("attic", &[]);
+    farm.write(ATTIC, &[]);
     let said = farm.polyctl("up");
-    assert!(said.code == 1 && said.stderr.contains("it is of the farm shelf"), "{said:?}");
+    assert!(said.code == 1 && said.stderr.contains(&format!("it is of the farm {SHELF}")), "{said:?}");
     let said = farm.polyctl("down").ok().unwrap();
-    assert!(said.stdout.contains("is left alone: its device is of the farm shelf"), "{said:?}");
+    assert!(said.stdout.contains(&format!("is left alone: its device is of the farm {SHELF}")), "{said:?}");
     assert_eq!(farm.leaders(), leaders);
 
     // A phone that was deleted is shut out, and joins anew.
-    farm.write("shelf", &[]);
+    farm.write(SHELF, &[]);
     farm.shelf.polyctl(&["delete", "phone", &phone(0)]).unwrap().ok().unwrap();
     wait_until("the phone to be gone", SOON, || Ok((!farm.is_ready(0)).then_some(()))).unwrap();
     let said = farm.polyctl("up").ok().unwrap().stdout;

@@ -9,9 +9,10 @@ use futures::{StreamExt, stream};
 use polyphony_adb::Adb;
 use polyphony_journal::tell;
 
+use super::control_plane::ControlPlane;
 use super::file::Farm;
-use super::host::{Host, cluster_id};
 use super::member::{Member, MemberError, Owner, find};
+use super::twins::{same_as, twins};
 use super::{AT_ONCE, FOLDER, FileFlag, blocking, say, turn};
 use crate::connection::ClusterFlags;
 
@@ -20,7 +21,7 @@ use crate::connection::ClusterFlags;
 pub(super) struct FarmDown {
     #[command(flatten)]
     file: FileFlag,
-    /// Clear devices of another farm, or of a control plane that is gone, too
+    /// Clear devices of another farm, or of another control plane, too
     #[arg(long)]
     force: bool,
 }
@@ -28,7 +29,7 @@ pub(super) struct FarmDown {
 /// What became of a device.
 enum Outcome {
     Cleared,
-    /// It has nothing of this farm's.
+    /// It has nothing of this farm's, or is another member, too.
     Left(String),
 }
 
@@ -37,14 +38,9 @@ enum Outcome {
 impl FarmDown {
     pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         let farm = Farm::read(&self.file.file)?;
-        let data_dir = std::path::absolute(cluster.data_dir_of_cluster()?)?;
-        // Devices of a control plane that is gone are known by the farm's name alone.
-        let id = match Host::of(&data_dir) {
-            Ok(_) => async { cluster_id(&cluster.connect().await?.server).await }.await.ok(),
-            Err(_) => None,
-        };
-        let owner = Owner::new(&farm.name, id);
-        let _turn = turn(&data_dir)?;
+        let plane = ControlPlane::of(cluster).await?;
+        let owner = Owner::new(&farm.name, plane.id().await?);
+        let _turn = turn(&plane.folder)?;
         let adb = Adb::from_environment();
         let members = blocking(move || find(&farm, &adb)).await??;
         if members.is_empty() {
@@ -52,7 +48,11 @@ impl FarmDown {
             return Ok(ExitCode::SUCCESS);
         }
         let width = members.iter().map(|member| member.phone.len()).max().unwrap_or(0);
+        let twins = twins(&members).await?;
         let cleared = stream::iter(&members).map(async |member| {
+            if let Some(first) = twins.get(&member.serial) {
+                return (member, Ok(Ok(Outcome::Left(format!("is left out: {}", same_as(first))))));
+            }
             let (own, owner, force) = (member.clone(), owner.clone(), self.force);
             (member, blocking(move || clear(&own, &owner, force)).await)
         });
@@ -95,12 +95,36 @@ fn clear(member: &Member, owner: &Owner, force: bool) -> Result<Outcome, MemberE
     member.check()?;
     match member.owner()? {
         None => Ok(Outcome::Left("has nothing on its device".to_owned())),
-        Some(other) if !other.is(owner) && !force => {
-            Ok(Outcome::Left(format!("is left alone: its device is of {other}")))
-        }
+        Some(other) if !other.is(owner) && !force => Ok(Outcome::Left(left_alone(&other, owner))),
         Some(_) => {
             member.remove()?;
             Ok(Outcome::Cleared)
         }
+    }
+}
+
+fn left_alone(other: &Owner, ours: &Owner) -> String {
+    let unsure = if other.may_be(ours) {
+        ", and no control plane runs here, nor was `farm up` said here, by which to know whether that is this one"
+    } else {
+        ""
+    };
+    format!("is left alone: its device is of {other}{unsure}; `polyctl farm down --force` clears it all the same")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_left_alone_has_its_remedy() {
+        let shelf = |cluster: Option<&str>| Owner::new("shelf", cluster.map(str::to_owned));
+        let said = left_alone(&shelf(Some("u-2")), &shelf(Some("u-1")));
+        assert_eq!(
+            said,
+            "is left alone: its device is of the farm shelf of the control plane u-2; `polyctl farm down --force` clears it all the same"
+        );
+        let said = left_alone(&shelf(Some("u-2")), &shelf(None));
+        assert!(said.contains("no control plane runs here") && said.contains("--force"), "{said}");
     }
 }

@@ -40,9 +40,7 @@ impl Host {
     /// # Errors
     /// When none runs in `data_dir`, or where adb leads nobody.
     pub(super) fn of(data_dir: &Path) -> Result<Self, HostError> {
-        let runs = |endpoints: &Endpoints| identity::start_ticks(endpoints.pid).is_some();
-        let endpoints = Endpoints::read(data_dir).filter(runs);
-        Self::at(&endpoints.ok_or_else(|| HostError::NotRunning(data_dir.to_owned()))?)
+        Self::at(&running(data_dir).ok_or_else(|| HostError::NotRunning(data_dir.to_owned()))?)
     }
 
     fn at(endpoints: &Endpoints) -> Result<Self, HostError> {
@@ -57,6 +55,11 @@ impl Host {
     pub(super) fn ports(&self) -> BTreeSet<u16> {
         [self.hub_port, self.weights_port].into()
     }
+}
+
+/// Where the controller of `data_dir` listens; none where none runs.
+pub(super) fn running(data_dir: &Path) -> Option<Endpoints> {
+    Endpoints::read(data_dir).filter(|endpoints| identity::start_ticks(endpoints.pid).is_some())
 }
 
 /// Which control plane it is, whatever its address and its authority: what Kubernetes has no other name for, either.

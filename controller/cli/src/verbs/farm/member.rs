@@ -12,10 +12,14 @@ use polyphony_adb::{Adb, AdbError, Choice, Installation, Launch, Listed, Standin
 
 use super::file::{AgentTerms, Entry, Farm, FarmFileError, builds};
 use super::host::Host;
+use super::title::key_of;
 use super::{AGENT, installation, looked_in};
 
 /// Where an agent reads the token that it joins by.
 pub(super) const TOKEN_FILE: &str = "join-token";
+/// Where it keeps its key and what it joined as.
+const DATA_DIR: &str = "data";
+const PAPERS: &str = "data/identity/papers.json";
 /// What an agent writes of itself, beside its program; of bounded size.
 const LOG_FILE: &str = "agent.log";
 /// Lines of it that an error shows.
@@ -58,6 +62,8 @@ pub(super) struct Seen {
     pub(super) owner: Option<Owner>,
     /// How its agent fares, where it is of some farm.
     pub(super) told: Option<Told>,
+    /// The key that it has joined by.
+    pub(super) key: Option<String>,
     /// Whether all that its agent has to reach is led to this machine.
     pub(super) is_led: bool,
     /// The last line of an agent that ended.
@@ -85,6 +91,10 @@ pub(super) enum MemberError {
         indented(.words)
     )]
     NotJoined { seconds: u64, why: String, words: Vec<String> },
+    #[error(
+        "the Phone {phone} is another device's, which answers by it: give this one another name in spec.devices, or end that one's agent and `polyctl delete phone {phone}`"
+    )]
+    NameTaken { phone: String },
 }
 
 fn indented(lines: &[String]) -> String {
@@ -207,6 +217,11 @@ impl Member {
         self.place.start(&taken.stored, &[(TOKEN_FILE, token.as_bytes())], launch)
     }
 
+    /// The key by which its agent has joined; none before, and where nothing is left of that.
+    pub(super) fn key(&self) -> Result<Option<String>, AdbError> {
+        Ok(key_of(&self.place.read(PAPERS)?))
+    }
+
     /// # Errors
     /// When its agent does not run any more, or the device does not answer.
     pub(super) fn check_alive(&self) -> Result<(), MemberError> {
@@ -230,7 +245,7 @@ impl Member {
             ("--hub", format!("127.0.0.1:{}", host.hub_port)),
             ("--token-file", TOKEN_FILE.to_owned()),
             ("--ca-hash", host.ca_hash.to_string()),
-            ("--data-dir", "data".to_owned()),
+            ("--data-dir", DATA_DIR.to_owned()),
             ("--ring-address", "127.0.0.1:0".to_owned()),
             ("--log-file", LOG_FILE.to_owned()),
         ];
@@ -253,6 +268,7 @@ impl Member {
             seen.last_word = self.last_words().pop();
         }
         seen.told = Some(told);
+        seen.key = self.key()?;
         seen.is_led = match ports {
             Some(ports) => self.place.leads(ports)?,
             None => true,
@@ -300,10 +316,14 @@ impl Owner {
         format!("{} {}", self.farm, self.cluster.as_deref().unwrap_or_default()).trim_end().to_owned()
     }
 
-    /// Whether both are one, as far as both say which control plane they are in.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        let is_elsewhere = self.cluster.is_some() && other.cluster.is_some() && self.cluster != other.cluster;
-        self.farm == other.farm && !is_elsewhere
+    /// Whether a device of this owner is `ours`. One that names a control plane is not while it is not known which one ours is.
+    pub(super) fn is(&self, ours: &Self) -> bool {
+        self.farm == ours.farm && (self.cluster.is_none() || self.cluster == ours.cluster)
+    }
+
+    /// Whether it could be `ours`, which may not say in which control plane it is.
+    pub(super) fn may_be(&self, ours: &Self) -> bool {
+        self.is(ours) || self.farm == ours.farm && ours.cluster.is_none()
     }
 }
 
@@ -321,18 +341,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_is_read_as_it_was_written_and_known_without_a_control_plane() {
+    fn an_owner_is_read_as_it_was_written_and_is_another_control_planes_until_that_is_known() {
         let ours = Owner::new("shelf", Some("u-1".into()));
         assert_eq!(Owner::read(&ours.line()), ours);
         let whoever = Owner::new("shelf", None);
         assert_eq!(Owner::read(&whoever.line()), whoever);
-        for (other, is_ours) in [
-            (whoever, true),
-            (Owner::new("shelf", Some("u-2".into())), false),
-            (Owner::new("attic", Some("u-1".into())), false),
-            (Owner::read(""), false),
+        for (on_device, of_ours, of_whoever) in [
+            (ours.clone(), (true, true), (false, true)),
+            (whoever.clone(), (true, true), (true, true)),
+            (Owner::new("shelf", Some("u-2".into())), (false, false), (false, true)),
+            (Owner::new("attic", Some("u-1".into())), (false, false), (false, false)),
+            (Owner::read(""), (false, false), (false, false)),
         ] {
-            assert_eq!((ours.is(&other), other.is(&ours)), (is_ours, is_ours), "{other:?}");
+            assert_eq!((on_device.is(&ours), on_device.may_be(&ours)), of_ours, "{on_device:?}");
+            assert_eq!((on_device.is(&whoever), on_device.may_be(&whoever)), of_whoever, "{on_device:?}");
         }
     }
 }

@@ -10,9 +10,12 @@ use polyphony_adb::{Adb, Choice, Standing};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, Owner, Seen, ended, find};
+use super::title::recorded_key;
+use super::twins::{same_as, twins};
 use super::{AT_ONCE, FileFlag, blocking};
 use crate::connection::ClusterFlags;
 use crate::table::align;
@@ -78,16 +81,22 @@ enum Answers {
 impl FarmStatus {
     pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         let farm = Farm::read(&self.file.file)?;
-        let data_dir = std::path::absolute(cluster.data_dir_of_cluster()?)?;
-        let host = Host::of(&data_dir);
+        let plane = ControlPlane::of(cluster).await?;
+        let host = Host::of(&plane.folder);
         let (id, answers) = match &host {
-            Ok(_) => ask(&cluster).await.unwrap_or_else(|error| (None, Answers::Nothing(format!("{error:#}")))),
+            Ok(_) => ask(&plane).await.unwrap_or_else(|error| (None, Answers::Nothing(format!("{error:#}")))),
             Err(error) => (None, Answers::Nothing(error.to_string())),
+        };
+        // What is not known is no reason to show nothing.
+        let id = match id {
+            None => plane.id().await.unwrap_or_default(),
+            id => id,
         };
         let (owner, ports) = (Owner::new(&farm.name, id), host.as_ref().ok().map(Host::ports));
         let adb = Adb::from_environment();
         let choice = farm.choice.clone();
         let members = blocking(move || find(&farm, &adb)).await??;
+        let twins = twins(&members).await?;
         let rows = stream::iter(&members).map(async |member| {
             let (own, ports) = (member.clone(), ports.clone());
             let (seen, said) = blocking(move || {
@@ -96,6 +105,10 @@ impl FarmStatus {
                 (seen, said)
             })
             .await?;
+            let said = match twins.get(&member.serial) {
+                Some(first) => Err(same_as(first)),
+                None => said,
+            };
             anyhow::Ok(row(member, seen, said, &choice, &owner, &answers))
         });
         let rows: Vec<anyhow::Result<Row>> = rows.buffered(AT_ONCE).collect().await;
@@ -116,13 +129,13 @@ impl FarmStatus {
     }
 }
 
-async fn ask(cluster: &ClusterFlags) -> anyhow::Result<(Option<String>, Answers)> {
-    let server = cluster.connect().await?.server;
+async fn ask(plane: &ControlPlane) -> anyhow::Result<(Option<String>, Answers)> {
+    let server = plane.server().await?;
     let (phones, leases) = fetch_phones(&server).await?;
     Ok((Some(cluster_id(&server).await?), Answers::Known(phones, leases)))
 }
 
-/// `said` is the verdict of a device that did not answer all that was asked.
+/// `said` is the verdict of a device that did not answer all that was asked, or of whom another line tells.
 fn row(
     member: &Member,
     seen: Seen,
@@ -153,7 +166,7 @@ fn row(
 fn judged(phone: &str, seen: &Seen, choice: &Choice, owner: &Owner, answers: &Answers) -> (Agent, Option<String>) {
     let raise = |why: &str| Some(format!("{why}: `polyctl farm up`"));
     let told = match &seen.owner {
-        Some(other) if !other.is(owner) => return (Agent::None, Some(format!("it is of {other}"))),
+        Some(other) if !other.may_be(owner) => return (Agent::None, Some(format!("it is of {other}"))),
         Some(_) => seen.told.as_ref(),
         None => None,
     };
@@ -166,6 +179,9 @@ fn judged(phone: &str, seen: &Seen, choice: &Choice, owner: &Owner, answers: &An
         Some(Told::Running) => match answers {
             Answers::Nothing(_) => (Agent::Running, Some("nothing is known of what the control plane sees".to_owned())),
             Answers::Known(phones, leases) => match readiness(phone, phones, leases, None) {
+                Ok(()) if !is_by(phones, phone, seen.key.as_deref()) => {
+                    (Agent::Running, raise("its Phone is another device's"))
+                }
                 Ok(()) if seen.is_led => (Agent::Joined, None),
                 Ok(()) => (Agent::Joined, raise("its ways to this machine are gone")),
                 Err(_) if !seen.is_led => (Agent::Running, raise("its ways to this machine are gone")),
@@ -177,6 +193,12 @@ fn judged(phone: &str, seen: &Seen, choice: &Choice, owner: &Owner, answers: &An
             (Agent::Ended, raise(&format!("its agent ended ({}){last}", ended(told))))
         }
     }
+}
+
+/// Whether the Phone is the device's of that key.
+fn is_by(phones: &[Value], phone: &str, key: Option<&str>) -> bool {
+    let found = phones.iter().find(|one| one["metadata"]["name"] == phone);
+    found.is_some_and(|found| recorded_key(found) == key)
 }
 
 fn word(standing: Option<&Standing>) -> &str {
@@ -217,15 +239,19 @@ mod tests {
     use super::*;
 
     fn seen(told: Option<Told>) -> Seen {
-        let traits =
-            Traits { model: "Pixel 7".into(), api_level: 34, abis: vec!["arm64-v8a".into()], memory_bytes: 8 << 30 };
+        let traits = Traits {
+            model: "Pixel 7".into(),
+            api_level: 34,
+            abis: vec!["arm64-v8a".into()],
+            memory_bytes: 8 << 30,
+            ..Traits::default()
+        };
         let owner = told.as_ref().map(|_| Owner::new("shelf", Some("u-1".into())));
-        Seen { traits: Some(traits), owner, told, is_led: true, last_word: None }
+        Seen { traits: Some(traits), owner, told, key: Some("sha256:a".into()), is_led: true, last_word: None }
     }
 
     fn ready() -> Answers {
-        let phone =
-            json!({"metadata": {"name": "kitchen"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let phone = json!({"metadata": {"name": "kitchen"}, "status": {"publicKey": "sha256:a", "conditions": [{"type": "Ready", "status": "True"}]}});
         Answers::Known(vec![phone], Vec::new())
     }
 
@@ -237,10 +263,12 @@ mod tests {
             (|| Answers::Nothing("no controller runs".into()), "its ways to this machine are gone: `polyctl farm up`");
         let elsewhere = Seen { owner: Some(Owner::new("attic", None)), ..seen(Some(Told::Running)) };
         let unled = Seen { is_led: false, ..seen(Some(Told::Running)) };
+        let shut_out = Seen { key: Some("sha256:b".into()), ..seen(Some(Told::Running)) };
         let said = Seen { last_word: Some("no room".into()), ..seen(Some(Told::Exit(1))) };
         let small = Choice { least_memory_bytes: Some(16 << 30), ..Choice::default() };
         for (seen, choice, answers, agent, verdict) in [
             (seen(Some(Told::Running)), &any, ready(), Agent::Joined, None),
+            (shut_out, &any, ready(), Agent::Running, Some("its Phone is another device's: `polyctl farm up`")),
             (unled.clone(), &any, ready(), Agent::Joined, Some(gone)),
             (unled, &any, nobody(), Agent::Running, Some(gone)),
             (seen(Some(Told::Running)), &any, nobody(), Agent::Running, Some("it has not joined")),

@@ -1,5 +1,6 @@
 //! `farm up`: every device of a file has its agent, joined. What is so already is left alone; one device that fails does not keep the others.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,12 @@ use futures::{StreamExt, stream};
 use polyphony_adb::{Adb, AdbError};
 use polyphony_journal::tell;
 
+use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, MemberError, Owner, find};
+use super::title::{Title, recorded_key};
+use super::twins::{same_as, twins};
 use super::{AT_ONCE, FileFlag, blocking, say, turn};
 use crate::connection::ClusterFlags;
 use crate::duration;
@@ -32,7 +36,7 @@ pub(super) struct FarmUp {
     /// How long each phone may take to join, once its agent is started
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
     timeout: Duration,
-    /// Take devices that are another farm's, or of a control plane that is gone, and remove what that one put on them
+    /// Take devices that are another farm's, or of another control plane, and remove what that one put on them
     #[arg(long)]
     force: bool,
 }
@@ -43,6 +47,8 @@ struct Shelf {
     host: Host,
     owner: Owner,
     server: Server,
+    /// Members that are other members, too.
+    twins: BTreeMap<String, String>,
     /// Of the names of its phones, in letters.
     width: usize,
 }
@@ -61,11 +67,13 @@ impl FarmUp {
     pub(super) async fn run(self, cluster: ClusterFlags) -> anyhow::Result<ExitCode> {
         // What a person wrote wrongly is told before anything is asked.
         let farm = Farm::read(&self.file.file)?;
-        let data_dir = std::path::absolute(cluster.data_dir_of_cluster()?)?;
-        let host = Host::of(&data_dir)?;
-        let server = cluster.connect().await?.server;
-        let owner = Owner::new(&farm.name, Some(cluster_id(&server).await?));
-        let _turn = turn(&data_dir)?;
+        let plane = ControlPlane::of(cluster).await?;
+        let host = Host::of(&plane.folder)?;
+        let server = plane.server().await?;
+        let id = cluster_id(&server).await?;
+        let _turn = turn(&plane.folder)?;
+        plane.keep(&id)?;
+        let owner = Owner::new(&farm.name, Some(id));
         let adb = Adb::from_environment();
         let members = {
             let (farm, adb) = (farm.clone(), adb.clone());
@@ -75,7 +83,8 @@ impl FarmUp {
             bail!(AdbError::NoneFits { reasons: Vec::new() });
         }
         let width = members.iter().map(|member| member.phone.len()).max().unwrap_or(0);
-        let shelf = Shelf { farm, host, owner, server, width };
+        let twins = twins(&members).await?;
+        let shelf = Shelf { farm, host, owner, server, twins, width };
         let raised = stream::iter(&members).map(async |member| match self.raise(&shelf, member).await {
             Ok(outcome) => (member, outcome),
             Err(error) => {
@@ -90,6 +99,10 @@ impl FarmUp {
     /// Brings one device up, and says each step that was needed.
     async fn raise(&self, shelf: &Shelf, member: &Member) -> anyhow::Result<Outcome> {
         let say = |what: &str| say(shelf.width, &member.phone, what);
+        if let Some(first) = shelf.twins.get(&member.serial) {
+            say(&format!("is left out: {}", same_as(first)));
+            return Ok(Outcome::PassedOver);
+        }
         let (own, choice) = (member.clone(), shelf.farm.choice.clone());
         let traits = blocking(move || own.traits()).await??;
         if let Some(why) = member.passed_over(&choice, &traits)? {
@@ -107,17 +120,24 @@ impl FarmUp {
         let launch = member.launch(&shelf.host);
         let (own, of_ours) = (member.clone(), launch.clone());
         let (runs, taken) = blocking(move || (own.runs(&taken, &of_ours), taken)).await?;
-        let is_known = shelf.server.find(&phone_path(&member.phone)).await?.is_some();
-        let since = match (runs?, is_known) {
-            // One whose Phone was deleted is shut out, and joins by a new token alone.
+        let (runs, own) = (runs?, member.clone());
+        let key = blocking(move || own.key()).await??;
+        let found = shelf.server.find(&phone_path(&member.phone)).await?;
+        // One that runs and has not joined yet is still to do so.
+        let is_known = found.as_ref().is_some_and(|phone| key.is_none() || recorded_key(phone) == key.as_deref());
+        let since = match (runs, is_known) {
+            // One whose Phone was deleted, or is another's now, is shut out, and joins by a new token alone.
             (true, true) if is_way_new => {
                 say("has its ways to this machine laid anew");
                 Some(began)
             }
             (true, true) => None,
             (runs, _) => {
+                // A token for a name takes it from whoever has it.
+                self.await_name(shelf, member, key.as_deref()).await?;
                 let token = token::for_phone(shelf.server.client(), &member.phone).await?.reveal();
                 let started = match (runs, taken.has_run) {
+                    (true, _) if found.is_some() => "starts its agent anew, since its Phone is of another key",
                     (true, _) => "starts its agent anew, since its Phone is gone",
                     (false, true) => "starts its agent anew, with other settings",
                     (false, false) => "starts its agent",
@@ -136,13 +156,38 @@ impl FarmUp {
         Ok(Outcome::Joined)
     }
 
-    /// Waits until the API has heard of the phone since then. An agent that ends meanwhile is told at once.
+    /// Waits until it is seen that no other device answers by the phone's name. `key` is that of its own.
+    ///
+    /// # Errors
+    /// When another does, or may still do so at the end of the time.
+    async fn await_name(&self, shelf: &Shelf, member: &Member, key: Option<&str>) -> anyhow::Result<()> {
+        let (began, since) = (Instant::now(), jiff::Timestamp::now());
+        loop {
+            let found = shelf.server.find(&phone_path(&member.phone)).await?;
+            let lease = shelf.server.find(&lease_path(&member.phone)).await?;
+            match Title::of(&member.phone, found.as_ref(), lease.as_ref(), key, since) {
+                Title::Free => return Ok(()),
+                Title::Unclear if began.elapsed() < self.timeout => tokio::time::sleep(POLL).await,
+                Title::Unclear | Title::Anothers => {
+                    return Err(MemberError::NameTaken { phone: member.phone.clone() }.into());
+                }
+            }
+        }
+    }
+
+    /// Waits until the API has heard of the phone since then, and by the key of this very device. An agent that ends meanwhile is told at once.
     async fn await_joined(&self, shelf: &Shelf, member: &Member, since: Option<jiff::Timestamp>) -> anyhow::Result<()> {
         let began = Instant::now();
         let mut looked = Instant::now();
         loop {
             let why = match heard_of(&shelf.server, &member.phone, since).await {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(recorded)) => {
+                    let own = member.clone();
+                    if blocking(move || own.key()).await??.is_some_and(|key| recorded == Some(key)) {
+                        return Ok(());
+                    }
+                    "its Phone is still another device's".to_owned()
+                }
                 Ok(Err(why)) => why,
                 Err(failure) if failure.is_transient() => failure.to_string(),
                 Err(failure) => return Err(failure.into()),
@@ -162,11 +207,16 @@ impl FarmUp {
     }
 }
 
-/// Whether the phone is Ready by what it said after `since`, or why not.
-async fn heard_of(server: &Server, phone: &str, since: Option<jiff::Timestamp>) -> Result<Result<(), String>, Failure> {
+/// The key of the phone that is Ready by what it said after `since`, or why it is not.
+async fn heard_of(
+    server: &Server,
+    phone: &str,
+    since: Option<jiff::Timestamp>,
+) -> Result<Result<Option<String>, String>, Failure> {
     let found = server.find(&phone_path(phone)).await?;
     let lease = server.find(&lease_path(phone)).await?;
-    Ok(readiness(phone, found.as_slice(), lease.as_slice(), since))
+    let recorded = found.as_ref().and_then(recorded_key).map(str::to_owned);
+    Ok(readiness(phone, found.as_slice(), lease.as_slice(), since).map(|()| recorded))
 }
 
 fn phone_path(phone: &str) -> String {

@@ -35,7 +35,7 @@ esac
 }
 
 /// A device of this machine's own shell: what is the shell's folder there is one of the test's here, `data` in `folder`. A forward has to be noted before it
-/// is laid. The first to remove all of something takes its time.
+/// is laid. The first to remove all of something takes its time. While there is a file `data.unplugged`, it is away.
 fn write_device(folder: &Path, serial: &str) -> std::path::PathBuf {
     let data = folder.join("data");
     std::fs::create_dir(&data).unwrap();
@@ -47,6 +47,7 @@ data={data}
 [ \"$1\" = -s ] && shift 2
 verb=$1
 shift
+[ ! -e $data.unplugged ] || {{ echo 'error: closed' >&2; exit 1; }}
 case $verb in
     devices) printf 'List of devices attached\\n{serial}\\tdevice\\n' ;;
     shell)
@@ -80,7 +81,7 @@ fn server() -> TcpListener {
 
 fn adb(program: std::path::PathBuf, server: &TcpListener) -> Adb {
     let patience = Patience { call: Duration::from_millis(1500), ..Patience::default() };
-    Adb { program, port: server.local_addr().unwrap().port(), patience }
+    Adb { program, port: server.local_addr().unwrap().port(), patience, is_shielded: false }
 }
 
 fn taken(adb: Adb) -> String {
@@ -152,7 +153,8 @@ fn a_server_that_goes_in_mid_call_is_the_verdict_whatever_adb_says() {
 fn no_adb_and_no_server_are_told_before_anything_is_asked() {
     let here = tempfile::tempdir().unwrap();
     let closed = server().local_addr().unwrap().port();
-    let absent = Adb { program: here.path().join("absent"), port: closed, patience: Patience::default() };
+    let (program, patience) = (here.path().join("absent"), Patience::default());
+    let absent = Adb { program, port: closed, patience, is_shielded: false };
     let said = AdbFarm::new(absent.clone(), Choice::default()).err().unwrap().to_string();
     assert!(said.contains("absent") && said.contains("install adb"), "{said}");
     assert!(matches!(absent.devices(), Err(AdbError::ServerGone { .. })));
@@ -189,7 +191,7 @@ fn what_another_machine_has_over_a_network_is_left_alone_and_on_a_cable_was_left
         let adb = adb(write_device(here.path(), serial), &server);
         let folder = here.path().join("data/polyphony-farm");
         std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join(".owner"), "attic boot-0 1 1 0\n").unwrap();
+        std::fs::write(folder.join(".owner"), "attic boot-0 1 1 0 pid\n").unwrap();
         std::fs::write(folder.join("left"), "").unwrap();
         let mut farm = AdbFarm::new(adb, Choice::default()).unwrap();
         let taken = farm.take_device(&Wish::named("phone-1"));
@@ -201,6 +203,41 @@ fn what_another_machine_has_over_a_network_is_left_alone_and_on_a_cable_was_left
         }
         drop((taken, farm));
         assert_eq!(folder.join(".owner").exists(), is_in_use, "{serial}: a claim of somebody else's stays");
+    }
+}
+
+#[test]
+fn a_device_that_adb_lists_twice_is_lent_once() {
+    let (here, server) = (tempfile::tempdir().unwrap(), server());
+    let adb = adb(write_device(here.path(), "A\\tdevice\\n10.1.2.3:5555"), &server);
+    let mut farm = AdbFarm::new(adb, Choice::default()).unwrap();
+    let device = farm.take_device(&Wish::named("phone-1")).unwrap();
+    let said = farm.take_device(&Wish::named("phone-2")).err().unwrap().to_string();
+    assert!(said.contains("10.1.2.3:5555: it is the same device as A, which is taken"), "{said}");
+    assert!(here.path().join("data/polyphony-farm/phone-1").exists());
+    drop(device);
+}
+
+#[test]
+fn what_could_not_be_cleared_is_cleared_before_the_device_is_lent_again() {
+    let (here, server) = (tempfile::tempdir().unwrap(), server());
+    let mut farm = AdbFarm::new(adb(write_device(here.path(), "A"), &server), Choice::default()).unwrap();
+    let left = here.path().join("data/polyphony-farm/phone-1/left");
+    for is_dropped in [false, true] {
+        let device = farm.take_device(&Wish::named("phone-1")).unwrap();
+        std::fs::write(&left, "").unwrap();
+        std::fs::write(here.path().join("data.unplugged"), "").unwrap();
+        if is_dropped {
+            drop(device);
+        } else {
+            let error = Box::new(device).give_back().unwrap_err().to_string();
+            assert!(error.contains("the connection to the device was lost"), "{error}");
+        }
+        std::fs::remove_file(here.path().join("data.unplugged")).unwrap();
+        assert!(left.exists());
+        // Under another name, whose folder alone would be made anew.
+        drop(farm.take_device(&Wish::named("phone-2")).unwrap());
+        assert!(!left.exists(), "dropped: {is_dropped}");
     }
 }
 
