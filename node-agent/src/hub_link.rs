@@ -129,7 +129,7 @@ impl HubLink {
         if !version::CURRENT.speaks_with(welcome.version) {
             return Err(LinkError::Refused(version::refusal("the host", welcome.version, "this agent")));
         }
-        self.papers.settle()?;
+        self.papers.settle();
         tracing::info!(hub = %self.address, "joined");
         *retry = Retry { pause: FIRST_PAUSE, longest: LONGEST_PAUSE_OF_KNOWN };
         self.meet_host(&welcome, peer.address.ip())?;

@@ -134,12 +134,12 @@ impl Identity {
     /// # Errors
     /// When the folder cannot be written to.
     pub fn settle(&mut self) -> Result<(), IdentityError> {
-        if !std::mem::take(&mut self.uses_fresh) {
+        if !self.uses_fresh {
             return Ok(());
         }
         let path = self.folder.join(FRESH);
         std::fs::rename(&path, self.folder.join(SETTLED)).map_err(|source| IdentityError::File { path, source })?;
-        self.settled = self.fresh.take();
+        (self.settled, self.uses_fresh) = (self.fresh.take(), false);
         Ok(())
     }
 

@@ -49,12 +49,12 @@ impl HubPapers {
         Ok(())
     }
 
-    /// The hub has taken this phone in, by the papers in use.
-    ///
-    /// # Errors
-    /// When that cannot be written down.
-    pub(super) fn settle(&mut self) -> Result<(), LinkError> {
-        self.identity.settle().map_err(|error| LinkError::GivenUp(error.to_string()))
+    /// The hub has taken this phone in, by the papers in use. A disk that does not take that down is no reason to leave the hub: it is tried again at the
+    /// next welcome.
+    pub(super) fn settle(&mut self) {
+        if let Err(error) = self.identity.settle() {
+            tracing::warn!(%error, "the papers of this host do not take the place of those of the one before");
+        }
     }
 
     /// New papers came over the link.
