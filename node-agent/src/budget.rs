@@ -65,17 +65,23 @@ impl Budget {
             return None;
         }
         waiting();
-        let _turn = self.turns.lock().await;
         let mut changes = self.books.subscribe();
-        loop {
-            let limit_bytes = changes.borrow_and_update().limit_bytes;
-            if n_bytes > limit_bytes {
-                return None;
+        let has_come = async {
+            let _turn = self.turns.lock().await;
+            let mut changes = self.books.subscribe();
+            loop {
+                changes.borrow_and_update();
+                if let Some(share) = self.take(n_bytes) {
+                    return Some(share);
+                }
+                changes.changed().await.ok()?;
             }
-            if let Some(share) = self.take(n_bytes) {
-                return Some(share);
-            }
-            changes.changed().await.ok()?;
+        };
+        tokio::select! {
+            biased;
+            // Whoever is before it.
+            _ = changes.wait_for(|books| n_bytes > books.limit_bytes) => None,
+            share = has_come => share,
         }
     }
 
@@ -137,10 +143,15 @@ mod tests {
         assert!(five.as_mut().now_or_never().is_none(), "more than may be is held");
         drop(held);
         let five = five.await.unwrap();
-        let mut other = Box::pin(budget.reserve(5, || ()));
+        let mut other = Box::pin(budget.reserve(4, || ()));
         assert!(other.as_mut().now_or_never().is_none(), "together they would be more than the limit");
-        budget.set_limit_bytes(4);
-        assert!(other.await.is_none(), "it can never be had now");
+        let mut last = Box::pin(budget.reserve(6, || ()));
+        assert!(last.as_mut().now_or_never().is_none());
+        budget.set_limit_bytes(5);
+        assert!(last.await.is_none(), "it can never be had now, whoever waits before it");
+        assert!(other.as_mut().now_or_never().is_none());
+        budget.set_limit_bytes(3);
+        assert!(other.await.is_none());
         assert!(budget.reserve(7, || panic!("it waits for nothing")).await.is_none());
         budget.set_limit_bytes(10);
         assert!(budget.reserve(5, || panic!("there is room again")).await.is_some());

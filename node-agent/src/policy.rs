@@ -82,15 +82,16 @@ impl Policy {
             true => (most - BACK_CELSIUS, LIGHT + 1, HEADROOM_BACK),
             false => (most, SEVERE, HEADROOM_OF_SEVERE),
         };
-        let why = if let Some(found) = reading.hottest_celsius().filter(|found| *found >= celsius) {
-            Some(format!("it has {found:.1} °C, and --max-temperature is {most}"))
-        } else if let Some(found) = reading.thermal_status.filter(|found| *found >= status) {
-            Some(format!("its system throttles it for heat (thermal status {found})"))
-        } else if let Some(found) = reading.thermal_headroom.filter(|found| *found >= headroom) {
-            Some(format!("its system is about to throttle it for heat ({:.0} % of what is severe)", found * 100.0))
-        } else {
-            None
-        };
+        let warm = reading.hottest_celsius().filter(|found| *found >= celsius);
+        let throttled = reading.thermal_status.filter(|found| *found >= status);
+        let forecast = reading.thermal_headroom.filter(|found| *found >= headroom);
+        let why = warm
+            .map(|found| format!("it has {found:.1} °C, and --max-temperature is {most}"))
+            .or_else(|| throttled.map(|found| format!("its system throttles it for heat (thermal status {found})")))
+            .or_else(|| {
+                let percent = forecast? * 100.0;
+                Some(format!("its system is about to throttle it for heat ({percent:.0} % of what is severe)"))
+            });
         self.is_hot = why.is_some();
         why
     }

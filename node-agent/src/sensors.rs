@@ -123,7 +123,9 @@ impl Watching {
                 let read = source.read(Instant::now());
                 (source, read)
             });
-            let mut has_warned = false;
+            let overdue = tokio::time::sleep(OVERDUE);
+            tokio::pin!(overdue);
+            let mut is_overdue = false;
             source = loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -133,15 +135,15 @@ impl Watching {
                         break source;
                     }
                     () = news(&mut self.told) => self.publish(),
-                    () = tokio::time::sleep(OVERDUE) => {
-                        if !has_warned {
-                            has_warned = true;
-                            tracing::warn!("the sensors have not answered for {} s: what they say is not known until they do", OVERDUE.as_secs());
-                        }
+                    () = &mut overdue, if !is_overdue => {
+                        is_overdue = true;
+                        tracing::warn!("the sensors have not answered for {} s: what they say is not known until they do", OVERDUE.as_secs());
                         self.read = Reading::default();
                         self.publish();
                         self.awaits = None;
                     }
+                    // What was known is forgotten in time, though nothing comes.
+                    () = tokio::time::sleep(READ_EVERY), if is_overdue => self.publish(),
                 }
             };
             self.publish();
@@ -291,9 +293,19 @@ mod tests {
         let (app, told) = watch::channel(Told::default());
         let shutdown = CancellationToken::new();
         let sensors = Sensors { file: Some(fifo.clone()), told: Some(told) };
-        let (mut readings, task) = sensors.watch(shutdown.clone()).await;
-        app.send_modify(|told| told.paused = true);
+        // An app that says something all the time is no answer of the driver's.
         let patience = Duration::from_secs(60);
+        let talks = async {
+            loop {
+                app.send_modify(|told| told.paused = !told.paused);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let (mut readings, task) = tokio::select! {
+            watched = tokio::time::timeout(patience, sensors.watch(shutdown.clone())) => watched.unwrap(),
+            never = talks => never,
+        };
+        app.send_modify(|told| told.paused = true);
         let paused = readings.wait_for(|reading| reading.wishes.is_paused);
         tokio::time::timeout(patience, paused).await.unwrap().unwrap();
         shutdown.cancel();

@@ -136,6 +136,14 @@ for file in {}/{STORE}/*; do [ \"$file\" = {from} ] || rm -f \"$file\"; done",
         Ok(self.ask("read a log", &script)?.lines().map(str::to_owned).collect())
     }
 
+    /// Ends a program; one that does not run is ended.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end(&self, program: &str) -> Result<(), AdbError> {
+        self.ask("end a program", &script::kill(&self.home(), program)).map(drop)
+    }
+
     /// A file beside the program, such as it has written; empty where there is none.
     pub fn read(&self, name: &str) -> Result<String, AdbError> {
         let script = format!("cat {} 2>/dev/null; true", quoted(&format!("{}/{name}", self.home())));

@@ -30,11 +30,9 @@ pub async fn measure(quick: bool, rings: &[Ring], figures: &mut Figures) -> Resu
         figures.leave_out("joules a token: this machine has no battery that discharges and says by how much");
         return Ok(());
     }
-    if quick {
-        figures.leave_out("joules a token: a quick run has no time for it");
-        return Ok(());
-    }
-    for ring in rings.iter().filter(|ring| ring.agents == 1) {
+    // A quick run shows that it works, with one of them.
+    let n_rings = if quick { 1 } else { usize::MAX };
+    for ring in rings.iter().filter(|ring| ring.agents == 1).take(n_rings) {
         progress(&format!("energy of {}", ring.backend));
         // Compiles what there is to compile.
         ring.answer(2).await?;

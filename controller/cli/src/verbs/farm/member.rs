@@ -19,7 +19,8 @@ use super::{AGENT, installation, looked_in};
 pub(super) const TOKEN_FILE: &str = "join-token";
 /// Where it keeps its key and what it joined as.
 const DATA_DIR: &str = "data";
-const PAPERS: &str = "data/identity/papers.json";
+/// Of one key, whichever is there: of the host that took it in last, and of one that has not yet.
+const PAPERS: [&str; 2] = ["data/identity/papers.json", "data/identity/papers-of-no-welcome-yet.json"];
 /// What an agent writes of itself, beside its program; of bounded size.
 const LOG_FILE: &str = "agent.log";
 /// Lines of it that an error shows.
@@ -219,7 +220,22 @@ impl Member {
 
     /// The key by which its agent has joined; none before, and where nothing is left of that.
     pub(super) fn key(&self) -> Result<Option<String>, AdbError> {
-        Ok(key_of(&self.place.read(PAPERS)?))
+        for papers in PAPERS {
+            if let Some(key) = key_of(&self.place.read(papers)?) {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Its key, where its device is of `owner`'s.
+    pub(super) fn key_of_ours(&self, owner: &Owner) -> Result<Option<String>, AdbError> {
+        if self.owner()?.is_some_and(|has_it| has_it.is(owner)) { self.key() } else { Ok(None) }
+    }
+
+    /// Ends its agent, and leaves all else.
+    pub(super) fn halt(&self) -> Result<(), AdbError> {
+        self.place.end(AGENT)
     }
 
     /// # Errors

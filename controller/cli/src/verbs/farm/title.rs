@@ -1,5 +1,6 @@
 //! Titles: whose a Phone is, by the key that it records: a device's, nobody's any more, or another's that answers. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use polyphony_identity::Papers;
@@ -46,6 +47,23 @@ impl Title {
 
 fn as_slice(object: Option<&Value>) -> &[Value] {
     object.map(std::slice::from_ref).unwrap_or_default()
+}
+
+/// The serials of those of a farm's devices by whose keys names answer that are other devices' of it now. `named` are serials with their names, `keys` the
+/// devices' by their serials, `recorded` those of Phones by their names.
+pub(super) fn holders_of_others_names(
+    named: &[(String, String)],
+    keys: &BTreeMap<String, String>,
+    recorded: &BTreeMap<String, String>,
+) -> BTreeSet<String> {
+    let holders_of = |(serial, phone): &(String, String)| {
+        let key = recorded.get(phone);
+        let serial = serial.clone();
+        keys.iter()
+            .filter(move |(other, theirs)| **other != serial && Some(*theirs) == key)
+            .map(|(other, _)| other.clone())
+    };
+    named.iter().flat_map(holders_of).collect()
 }
 
 /// The key of the device that a Phone belongs to.
@@ -101,6 +119,21 @@ mod tests {
                 "{found:?} {lease:?} {own:?}"
             );
         }
+    }
+
+    #[test]
+    fn devices_that_swap_names_or_hand_one_on_are_known() {
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(one, other)| ((*one).to_owned(), (*other).to_owned())).collect()
+        };
+        let keys = pairs(&[("A", "k-a"), ("B", "k-b"), ("D", "k-d")]).into_iter().collect();
+        let recorded = pairs(&[("kitchen", "k-a"), ("hall", "k-b"), ("attic", "k-x")]).into_iter().collect();
+        let holders = |named: &[(&str, &str)]| -> Vec<String> {
+            holders_of_others_names(&pairs(named), &keys, &recorded).into_iter().collect()
+        };
+        assert_eq!(holders(&[("A", "kitchen"), ("B", "hall"), ("D", "attic")]), [""; 0], "as they were");
+        assert_eq!(holders(&[("A", "hall"), ("B", "kitchen")]), ["A", "B"]);
+        assert_eq!(holders(&[("C", "kitchen"), ("A", "cellar")]), ["A"]);
     }
 
     #[test]

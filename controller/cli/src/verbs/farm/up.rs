@@ -14,7 +14,7 @@ use super::control_plane::ControlPlane;
 use super::file::Farm;
 use super::host::{Host, cluster_id};
 use super::member::{Member, MemberError, Owner, find};
-use super::title::{Title, recorded_key};
+use super::title::{Title, holders_of_others_names, recorded_key};
 use super::twins::{same_as, twins};
 use super::{AT_ONCE, FileFlag, blocking, say, turn};
 use crate::connection::ClusterFlags;
@@ -85,6 +85,7 @@ impl FarmUp {
         let width = members.iter().map(|member| member.phone.len()).max().unwrap_or(0);
         let twins = twins(&members).await?;
         let shelf = Shelf { farm, host, owner, server, twins, width };
+        free_names(&shelf, &members).await?;
         let raised = stream::iter(&members).map(async |member| match self.raise(&shelf, member).await {
             Ok(outcome) => (member, outcome),
             Err(error) => {
@@ -183,10 +184,11 @@ impl FarmUp {
             let why = match heard_of(&shelf.server, &member.phone, since).await {
                 Ok(Ok(recorded)) => {
                     let own = member.clone();
-                    if blocking(move || own.key()).await??.is_some_and(|key| recorded == Some(key)) {
-                        return Ok(());
+                    match blocking(move || own.key()).await?? {
+                        Some(key) if recorded.as_ref() == Some(&key) => return Ok(()),
+                        Some(_) => "its Phone is still another device's".to_owned(),
+                        None => "its device does not say yet by which key it has joined".to_owned(),
                     }
-                    "its Phone is still another device's".to_owned()
                 }
                 Ok(Err(why)) => why,
                 Err(failure) if failure.is_transient() => failure.to_string(),
@@ -205,6 +207,34 @@ impl FarmUp {
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// Ends the agents of devices that answer by names which the file gives to others of its devices: these would wait for them for ever. What does not answer
+/// has its verdict when it is raised.
+async fn free_names(shelf: &Shelf, members: &[Member]) -> anyhow::Result<()> {
+    let known =
+        stream::iter(members.iter().filter(|member| !shelf.twins.contains_key(&member.serial))).map(async |member| {
+            let (own, owner) = (member.clone(), shelf.owner.clone());
+            let key = blocking(move || own.key_of_ours(&owner)).await?.ok().flatten();
+            let phone = shelf.server.find(&phone_path(&member.phone)).await?;
+            let recorded = phone.as_ref().and_then(recorded_key).map(str::to_owned);
+            anyhow::Ok((member, key, recorded))
+        });
+    let known: Vec<anyhow::Result<(&Member, Option<String>, Option<String>)>> = known.buffered(AT_ONCE).collect().await;
+    let (mut named, mut keys, mut by_name) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    for one in known {
+        let (member, key, recorded) = one?;
+        named.push((member.serial.clone(), member.phone.clone()));
+        keys.extend(key.map(|key| (member.serial.clone(), key)));
+        by_name.extend(recorded.map(|key| (member.phone.clone(), key)));
+    }
+    let holders = holders_of_others_names(&named, &keys, &by_name);
+    for member in members.iter().filter(|member| holders.contains(&member.serial)) {
+        say(shelf.width, &member.phone, "ends its agent, whose name is another's of this farm now");
+        let own = member.clone();
+        blocking(move || own.halt()).await??;
+    }
+    Ok(())
 }
 
 /// The key of the phone that is Ready by what it said after `since`, or why it is not.

@@ -82,8 +82,9 @@ final class AgentThread {
         // Without the library begin says so.
         String fault = Agent.isThere() ? Agent.linkFault(link) : null;
         if (fault == null) {
-            choices.keepLink(link);
+            // Who has joined needs no link any more, and the goodbye says so: the new one is kept after it.
             goodbye();
+            choices.keepLink(link);
             begin();
         } else if (!running) {
             ended(new Status(Status.STOPPED, fault));

@@ -71,8 +71,8 @@ public final class MainActivity extends Activity implements View.OnClickListener
         } else if (id == R.id.start) {
             start(null);
         } else if (id == R.id.pause) {
-            boolean paused = Status.latest.state.equals(Status.PAUSED);
-            AgentService.send(this, paused ? AgentService.RESUME : AgentService.PAUSE, null);
+            // By what the person wants: a phone that is short of memory says that first.
+            AgentService.send(this, choices.isPaused() ? AgentService.RESUME : AgentService.PAUSE, null);
         } else if (id == R.id.leave) {
             AgentService.send(this, AgentService.LEAVE, null);
         } else if (id == R.id.exempt) {
@@ -126,7 +126,7 @@ public final class MainActivity extends Activity implements View.OnClickListener
         show(R.id.pause, running);
         show(R.id.leave, running);
         show(R.id.exempt, running && !Permissions.isExempt(this));
-        say(R.id.pause, getString(status.state.equals(Status.PAUSED) ? R.string.resume : R.string.pause));
+        say(R.id.pause, getString(choices.isPaused() ? R.string.resume : R.string.pause));
     }
 
     private void show(int id, boolean shown) {

@@ -18,11 +18,13 @@ final class Notice {
     private static final int PENDING = PendingIntent.FLAG_IMMUTABLE | PendingIntent.FLAG_UPDATE_CURRENT;
 
     private final Context context;
+    private final Choices choices;
     private final NotificationManager manager;
     private String shown = "";
 
     Notice(Context context) {
         this.context = context;
+        choices = new Choices(context);
         manager = (NotificationManager) context.getSystemService(Context.NOTIFICATION_SERVICE);
         if (Build.VERSION.SDK_INT >= 26) {
             // Low: seen, never heard.
@@ -33,7 +35,7 @@ final class Notice {
     }
 
     Notification of(Status status) {
-        boolean paused = status.state.equals(Status.PAUSED);
+        boolean paused = choices.isPaused();
         Notification.Builder notice = plain(Words.state(context, status), text(status)).setOngoing(true);
         // A pause of one that is leaving would start it again.
         if (!status.state.equals(Status.ENDING)) {
@@ -50,7 +52,7 @@ final class Notice {
 
     /** Only what has changed is shown again: each time costs the phone something. */
     void show(Status status) {
-        String now = status.state + '\n' + text(status);
+        String now = status.state + '\n' + choices.isPaused() + '\n' + text(status);
         if (!now.equals(shown)) {
             shown = now;
             manager.cancel(STOPPED_ID);
