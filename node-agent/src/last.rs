@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// What has not come for longer is not known.
-pub const BRIDGED: Duration = Duration::from_secs(10);
+const BRIDGED: Duration = Duration::from_secs(10);
 
 /// What one sensor told last, and when.
 #[derive(Clone, Copy, Debug)]

@@ -232,7 +232,9 @@ async fn free_names(shelf: &Shelf, members: &[Member]) -> anyhow::Result<()> {
     for member in members.iter().filter(|member| holders.contains(&member.serial)) {
         say(shelf.width, &member.phone, "ends its agent, whose name is another's of this farm now");
         let own = member.clone();
-        blocking(move || own.halt()).await??;
+        if let Err(error) = blocking(move || own.halt()).await? {
+            tell!("{}: {error}", member.title());
+        }
     }
     Ok(())
 }
