@@ -220,7 +220,7 @@ async fn free_names(shelf: &Shelf, members: &[Member]) -> anyhow::Result<()> {
             let recorded = phone.as_ref().and_then(recorded_key).map(str::to_owned);
             anyhow::Ok((member, key, recorded))
         });
-    let known: Vec<anyhow::Result<(&Member, Option<String>, Option<String>)>> = known.buffered(AT_ONCE).collect().await;
+    let known: Vec<anyhow::Result<_>> = known.buffered(AT_ONCE).collect().await;
     let (mut named, mut keys, mut by_name) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     for one in known {
         let (member, key, recorded) = one?;
