@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use polyphony_protocol::hub::LEAST_ACTIVE_WATTS;
+
 /// A window counts as rest with no more of it at work than this, and as work with at least that.
 const REST_SHARE: f64 = 0.05;
 const WORK_SHARE: f64 = 0.5;
@@ -19,8 +21,6 @@ const FEWEST: usize = 4;
 const FRESH: Duration = Duration::from_secs(30 * 60);
 /// A longer window has a pause in it, in which the phone slept.
 const LONGEST_WINDOW: Duration = Duration::from_secs(5);
-/// Less is the gauge's noise, and no work's.
-const LEAST_WATTS: f64 = 0.05;
 
 /// What was seen between two samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,7 +110,8 @@ impl Energy {
             }
             // What was known holds while only one of both is fresh, or nothing can be told from noise.
             let active = self.rest.median(now).and_then(|_| self.work.median(now));
-            self.figures.active_watts = active.filter(|watts| *watts >= LEAST_WATTS).or(self.figures.active_watts);
+            self.figures.active_watts =
+                active.filter(|watts| *watts >= LEAST_ACTIVE_WATTS).or(self.figures.active_watts);
         }
         self.figures
     }

@@ -1,19 +1,18 @@
 //! Energy: what decoding takes out of a battery, beyond what the machine takes at rest. Pure.
 
+use polyphony_protocol::hub::LEAST_ACTIVE_WATTS;
+
 use super::statistics::summary;
 
 /// Joules for each token: for each sample of the watts at work what is above the median of those at rest, by `seconds_a_token`. Empty where there are
 /// no samples of either, or work takes no more than rest.
 pub fn joules_a_token(rest_watts: &[f64], work_watts: &[f64], seconds_a_token: f64) -> Vec<f64> {
     let (Some(rest), Some(work)) = (summary(rest_watts), summary(work_watts)) else { return Vec::new() };
-    if work.median - rest.median < LEAST_WATTS {
+    if work.median - rest.median < LEAST_ACTIVE_WATTS {
         return Vec::new();
     }
     work_watts.iter().map(|watts| (watts - rest.median) * seconds_a_token).collect()
 }
-
-/// Less is the gauge's noise, and no work's.
-const LEAST_WATTS: f64 = 0.05;
 
 #[cfg(test)]
 mod tests {

@@ -233,6 +233,9 @@ pub struct Welcome {
     pub time_seconds: u64,
 }
 
+/// Watts by which a machine takes more while it computes: less is its gauge's noise, and no work's.
+pub const LEAST_ACTIVE_WATTS: f64 = 0.05;
+
 /// What an agent says of itself again and again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -254,8 +257,8 @@ pub struct Heartbeat {
     /// Why the phone wants no segments now, by its own policy or its person's word: it is to be left soon. Absent: it takes part.
     #[serde(default)]
     pub withdrawal: Option<Withdrawal>,
-    /// Watts by which the phone takes more out of its battery while it computes; absent until work and rest were seen while it discharged, and
-    /// from an agent of before.
+    /// Watts by which the phone takes more out of its battery while it computes, at least [`LEAST_ACTIVE_WATTS`]; absent until work and rest were
+    /// seen while it discharged, and from an agent of before.
     #[serde(default)]
     pub active_watts: Option<f64>,
     /// What segments may take together now: less than the join said for a while after the system was short of memory. Absent from an agent of
