@@ -20,7 +20,7 @@ use crate::reconcile::power::{BACK_PERCENT, WITHDRAWN};
 /// A phone is too hot from here on, until it is cooler than the second.
 const HOT_CELSIUS: f64 = 45.0;
 const COOL_CELSIUS: f64 = 42.0;
-/// An uncharged battery is low below this, where its Phone says nothing else.
+/// A battery that is not charging is low below this, where its Phone says nothing else.
 const LOW_BATTERY_PERCENT: u8 = 15;
 /// Characters of what is told of backends that failed.
 const MAX_FAULT_MESSAGE: usize = 2000;
@@ -165,12 +165,14 @@ fn statements(phone: &Phone, health: Health, power: Power, status: &PhoneStatus)
         Some(celsius) => celsius >= HOT_CELSIUS,
         None => false,
     };
-    let back = if condition::is_true(&status.conditions, "BatteryLow") { BACK_PERCENT } else { 0 };
+    let was_low = condition::is_true(&status.conditions, "BatteryLow");
+    let back = if was_low { BACK_PERCENT } else { 0 };
     let is_below = |percent: u8, minimum: u8| percent < minimum.saturating_add(back).min(100);
     let low = match (power.battery_percent, phone.spec.min_battery_percent) {
         (None, _) => false,
         (Some(percent), Some(minimum)) => is_below(percent, minimum),
-        (Some(percent), None) => is_below(percent, LOW_BATTERY_PERCENT) && power.charging != Some(true),
+        // A weak charger keeps up only as long as nothing is computed: that it charges is no reason to be back.
+        (Some(percent), None) => is_below(percent, LOW_BATTERY_PERCENT) && (was_low || power.charging != Some(true)),
     };
     let hot_message = if hot {
         format!("{HOT_CELSIUS} °C or more were measured: its layers move to others until it is below {COOL_CELSIUS} °C")

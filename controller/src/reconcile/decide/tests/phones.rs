@@ -172,6 +172,20 @@ fn a_battery_that_was_low_comes_back_five_points_above() {
 }
 
 #[test]
+fn a_battery_that_was_low_is_so_on_a_charger_too_until_it_has_charged() {
+    let mut world = World::new().with_phones(&[60]);
+    let looks = [(14, true, false), (14, false, true), (14, true, true), (19, true, true), (20, true, false)];
+    for (percent, charging, low) in looks {
+        let heartbeat = world.phone("a").heartbeat.as_mut().unwrap();
+        (heartbeat.battery_percent, heartbeat.charging) = (Some(percent), Some(charging));
+        world.settle();
+        let status = world.observed.phones["a"].object.as_ref().unwrap().status.clone().unwrap();
+        let found = polyphony_api::condition::is_true(&status.conditions, "BatteryLow");
+        assert_eq!(found, low, "at {percent} %, charging: {charging}");
+    }
+}
+
+#[test]
 fn a_drain_that_no_other_phone_can_take_leaves_the_segment_and_says_so() {
     let mut world = World::new().with_phones(&[60, 60]).with_deployment(|_| ()).serving();
     let before = world.generations();
