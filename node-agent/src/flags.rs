@@ -45,7 +45,7 @@ pub struct Flags {
     /// File that plays battery and heat in labs and tests: JSON with batteryPercent, charging, dischargeWatts, temperatureCelsius
     #[arg(long, value_name = "FILE")]
     pub sensors: Option<PathBuf>,
-    /// An uncharged battery below this many percent takes the phone out of every ring, also where its host wants otherwise
+    /// A battery below this many percent that no charger keeps up with takes the phone out of every ring, also where its host wants otherwise
     #[arg(long, value_name = "PERCENT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub min_battery: u8,
     /// The same from this temperature of its shell or battery on

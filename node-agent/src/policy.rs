@@ -12,7 +12,7 @@ use crate::reading::Reading;
 /// Beyond these the phone takes no part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// An uncharged battery below this.
+    /// A battery below this that no charger keeps up with.
     pub min_battery_percent: u8,
     /// This and above.
     pub max_temperature_celsius: f64,
@@ -23,13 +23,24 @@ pub struct Limits {
 pub struct Policy {
     limits: Limits,
     is_low: bool,
+    charge: Option<Charge>,
     is_hot: bool,
     short_since: Option<Instant>,
+}
+
+/// A battery that is charged, and has not fallen since.
+#[derive(Clone, Copy, Debug)]
+struct Charge {
+    since: Instant,
+    percent: u8,
 }
 
 /// How far within its limits a phone takes part again.
 const BACK_PERCENT: u8 = 5;
 const BACK_CELSIUS: f64 = 5.0;
+/// Or, of charge, after so long on a charger: it is about what a port of 2.5 W takes for that many points, and a phone that spares its battery stops
+/// below them.
+const CHARGED_FOR: Duration = Duration::from_secs(30 * 60);
 /// Android's thermal status from which on a device throttles so much that it is felt, and the one up to which it is not
 /// (`PowerManager.THERMAL_STATUS_SEVERE`, `THERMAL_STATUS_LIGHT`).
 const SEVERE: u8 = 3;
@@ -47,13 +58,13 @@ const AWAY_FOR_MEMORY: Duration = Duration::from_secs(300);
 
 impl Policy {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, is_low: false, is_hot: false, short_since: None }
+        Self { limits, is_low: false, charge: None, is_hot: false, short_since: None }
     }
 
     /// Whether the phone takes no part from now on, and why. What it cannot sense keeps it from nothing.
     pub fn judge(&mut self, reading: &Reading, now: Instant) -> Option<Withdrawal> {
         let memory = self.low_memory(reading, now);
-        let (battery, heat) = (self.low_battery(reading), self.heat(reading));
+        let (battery, heat) = (self.low_battery(reading, now), self.heat(reading));
         let wishes = reading.wishes;
         let found = [
             // Before a person's word, too: it leaves the least time.
@@ -66,14 +77,24 @@ impl Policy {
         found.into_iter().flatten().next().map(|(reason, message)| Withdrawal { reason, message })
     }
 
-    fn low_battery(&mut self, reading: &Reading) -> Option<String> {
+    /// A charger may give less than the phone computes with, and does not say so: that shows in a charge that falls, or in a word that it charges which
+    /// holds only as long as it rests. So that word alone brings nobody back.
+    fn low_battery(&mut self, reading: &Reading, now: Instant) -> Option<String> {
         let least = self.limits.min_battery_percent;
-        let back = if self.is_low { BACK_PERCENT } else { 0 };
-        let is_low =
-            |percent: &u8| reading.battery.is_charging != Some(true) && *percent < least.saturating_add(back).min(100);
-        let low = reading.battery.percent.filter(is_low);
-        self.is_low = low.is_some();
-        low.map(|percent| format!("its battery is at {percent} %, and --min-battery is {least}"))
+        let back = least.saturating_add(BACK_PERCENT).min(100);
+        let (before, was_low) = (self.charge.take(), std::mem::take(&mut self.is_low));
+        let percent = reading.battery.percent?;
+        let has_fallen = before.is_some_and(|charge| percent < charge.percent);
+        let since = before.filter(|_| !has_fallen).map_or(now, |charge| charge.since);
+        self.charge = (reading.battery.is_charging == Some(true)).then_some(Charge { since, percent });
+        let is_charged = self.charge.is_some_and(|charge| now.duration_since(charge.since) >= CHARGED_FOR);
+        self.is_low = match was_low {
+            true => percent < back && !is_charged,
+            false => percent < least && (self.charge.is_none() || has_fallen),
+        };
+        self.is_low.then(|| {
+            format!("its battery is at {percent} %, and --min-battery is {least}: it takes part again from {back} % on")
+        })
     }
 
     fn heat(&mut self, reading: &Reading) -> Option<String> {
@@ -149,9 +170,42 @@ mod tests {
             [None, low, low, None, low],
             "at 10 it is there"
         );
-        assert_eq!(judged(&[battery(3, true), battery(3, false), battery(3, true)]), [None, low, None]);
         assert_eq!(judged(&[49.9, 50.0, 45.0, 44.9].map(heat)), [None, hot, hot, None]);
         assert_eq!(judged(&[Reading::default()]), [None], "who senses nothing takes part");
+    }
+
+    #[test]
+    fn a_charger_that_gives_less_than_the_phone_computes_with_brings_nobody_back_before_it_has_charged() {
+        let low = Some(WithdrawalReason::BatteryLow);
+        // Its system says that it charges as long as it rests.
+        let rests_and_works = [(9, true), (9, false), (9, true), (9, false), (14, true), (15, true), (14, false)];
+        let expected = [None, low, low, low, low, None, None];
+        assert_eq!(judged(&rests_and_works.map(|(percent, is_charging)| battery(percent, is_charging))), expected);
+        // Its system says that it charges, and it falls.
+        let falls = [12, 10, 9, 9, 14, 15, 10].map(|percent| battery(percent, true));
+        assert_eq!(judged(&falls), [None, None, low, low, low, None, None]);
+        let rises = [5, 5, 6, 9].map(|percent| battery(percent, true));
+        assert_eq!(judged(&rises), [None; 4], "a charger that keeps up is as good as a charge");
+        let unknown = [battery(9, false), Reading::default(), battery(9, true)];
+        assert_eq!(judged(&unknown), [low, None, None], "what it cannot sense keeps it from nothing");
+    }
+
+    #[test]
+    fn a_battery_that_is_charged_no_further_brings_its_phone_back_after_a_while() {
+        let (mut policy, begun) = (Policy::new(LIMITS), Instant::now());
+        let mut judge = |minutes, percent, is_charging| {
+            let now = begun + Duration::from_secs(60 * minutes);
+            policy.judge(&battery(percent, is_charging), now).map(|found| found.reason)
+        };
+        let low = Some(WithdrawalReason::BatteryLow);
+        assert_eq!(judge(0, 9, false), low);
+        assert_eq!(judge(1, 8, true), low);
+        assert_eq!(judge(20, 7, true), low, "it falls: from here on it counts anew");
+        assert_eq!(judge(31, 7, true), low);
+        assert_eq!(judge(50, 7, true), None);
+        assert_eq!(judge(51, 7, false), low);
+        assert_eq!(judge(52, 7, true), low, "and again as long");
+        assert_eq!(judge(82, 7, true), None);
     }
 
     #[test]
@@ -159,7 +213,7 @@ mod tests {
         let (low, hot) = (Some(WithdrawalReason::BatteryLow), Some(WithdrawalReason::TooHot));
         let both =
             |celsius, percent, is_charging| Reading { battery: battery(percent, is_charging).battery, ..heat(celsius) };
-        let readings = [both(50.0, 50, false), both(47.0, 5, false), both(47.0, 5, true), both(44.0, 5, true)];
+        let readings = [both(50.0, 50, false), both(47.0, 5, false), both(47.0, 15, true), both(44.0, 15, true)];
         assert_eq!(judged(&readings), [hot, low, hot, None], "it is not cool enough yet to be back");
         let mut policy = Policy::new(LIMITS);
         let begun = Instant::now();

@@ -85,13 +85,13 @@ mod tests {
             steward.look(&reading, begun + Duration::from_secs(second));
             (board.withdrawal().map(|withdrawal| withdrawal.reason), steward.duty.now())
         };
-        let battery = |is_charging| Reading {
-            battery: Battery { percent: Some(9), is_charging: Some(is_charging), ..Battery::default() },
+        let battery = |percent| Reading {
+            battery: Battery { percent: Some(percent), is_charging: Some(false), ..Battery::default() },
             ..Reading::default()
         };
         let shell = |celsius| Reading { shell_celsius: Some(celsius), ..Reading::default() };
-        assert_eq!(look(0, battery(false)), (Some(WithdrawalReason::BatteryLow), 1.0));
-        assert_eq!(look(1, battery(true)), (None, 1.0));
+        assert_eq!(look(0, battery(9)), (Some(WithdrawalReason::BatteryLow), 1.0));
+        assert_eq!(look(1, battery(15)), (None, 1.0));
         let (warm, duties): (Vec<_>, Vec<f64>) = (2..60).map(|second| look(second, shell(50.0))).unzip();
         assert!(warm.iter().all(Option::is_none) && duties[57] < 0.8 * duties[0], "{duties:?}");
         assert_eq!(look(60, shell(61.0)).0, Some(WithdrawalReason::TooHot));

@@ -255,3 +255,36 @@ impl Guard {
         self.duty = self.governor.judge(reading.warmth(), instant);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use polyphony_protocol::hub::WithdrawalReason;
+
+    use super::*;
+    use crate::model;
+
+    #[test]
+    fn a_phone_on_a_port_that_gives_less_than_it_computes_with_goes_seldom_and_is_back_with_more_charge() {
+        let mut of = Parameters::of_the_file().unwrap();
+        of.people.get_mut("hub").unwrap().charge_percent = [21.0, 21.0];
+        let owned = Owned { name: "hub-1".into(), kind: "galaxy-s10e".into(), person: "hub".into() };
+        let resolved = model::resolved(&of.model).unwrap();
+        let mut phone = Phone::new(&owned, &of, &resolved.manifest, Some(of.limits), 1);
+        let (midnight, mut was_low, mut turns) = (Instant::now(), false, Vec::new());
+        for step in 0..2880 {
+            // 3.4 W of the port's 2.5 while it takes part, and so few that heat has no say in it.
+            let computed_seconds = if was_low { 0.0 } else { 3.0 };
+            phone.pass(midnight, f64::from(step) * 5.0, 5.0, 20.0, computed_seconds);
+            let reason = phone.withdrawal().map(|withdrawal| withdrawal.reason);
+            assert!(matches!(reason, None | Some(WithdrawalReason::BatteryLow)), "{reason:?}");
+            if reason.is_some() != was_low {
+                was_low = reason.is_some();
+                turns.push((step, phone.body.percent()));
+            }
+        }
+        // In four hours: it takes 40 minutes to lose five points, and a quarter of one to get them.
+        assert!((3..=12).contains(&turns.len()), "{turns:?}");
+        assert!(turns.iter().all(|(_, percent)| (19.5..20.0).contains(percent) || *percent >= 25.0), "{turns:?}");
+    }
+}
