@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_battery_that_is_charged_no_further_brings_its_phone_back_after_a_while() {
         let (mut policy, begun) = (Policy::new(LIMITS), Instant::now());
-        let mut judge = |minutes, percent, is_charging| {
+        let mut judge = |minutes: u64, percent, is_charging| {
             let now = begun + Duration::from_secs(60 * minutes);
             policy.judge(&battery(percent, is_charging), now).map(|found| found.reason)
         };
