@@ -93,7 +93,10 @@ impl Policy {
             false => percent < least && (self.charge.is_none() || has_fallen),
         };
         self.is_low.then(|| {
-            format!("its battery is at {percent} %, and --min-battery is {least}: it takes part again from {back} % on")
+            let minutes = CHARGED_FOR.as_secs() / 60;
+            format!(
+                "its battery is at {percent} %, and --min-battery is {least}: it takes part again from {back} % on, or after {minutes} minutes on a charger"
+            )
         })
     }
 

@@ -283,7 +283,7 @@ mod tests {
                 turns.push((step, phone.body.percent()));
             }
         }
-        // In four hours: it takes 40 minutes to lose five points, and a quarter of one to get them.
+        // In four hours: it takes 40 minutes to lose five points, and a quarter of an hour to get them.
         assert!((3..=12).contains(&turns.len()), "{turns:?}");
         assert!(turns.iter().all(|(_, percent)| (19.5..20.0).contains(percent) || *percent >= 25.0), "{turns:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use polyphony_e2e::shelf::{Shelf, real_model, wait_until};
 use polyphony_e2e::stream::{Gateway, Pieces};
@@ -13,24 +13,14 @@ use tokio::time::timeout;
 use crate::manifests::{deployment, model};
 use crate::moves::metric;
 
-/// More than any answer here takes: what hangs ends.
-const PATIENCE: Duration = Duration::from_secs(240);
-/// What the gateway logs of a session that nobody told that its ring cannot go on, or that did not move: of each deadline its words.
-const LATE: [&str; 3] = ["no token came from the ring", "did not stop within", "did not have its KV cache within"];
-
-/// Reads on until the answer has so many tokens; says how many it has then.
-async fn until_tokens(pieces: &mut Pieces, n_tokens: usize) -> usize {
+/// Reads on until the answer has so many tokens.
+async fn until_tokens(pieces: &mut Pieces, n_tokens: usize) {
     let mut tokens = 0;
     while tokens < n_tokens {
         let piece = pieces.next().await.unwrap().expect("the answer is longer");
         assert!(piece.get("error").is_none(), "{piece}");
-        tokens += n_tokens_of(&piece);
+        tokens += piece["choices"][0]["token_ids"].as_array().map_or(0, Vec::len);
     }
-    tokens
-}
-
-fn n_tokens_of(piece: &Value) -> usize {
-    piece["choices"][0]["token_ids"].as_array().map_or(0, Vec::len)
 }
 
 fn question(max_tokens: usize) -> Value {
@@ -207,32 +197,23 @@ async fn a_context_length_that_changes_in_the_middle_of_an_answer_leaves_nobody_
         shelf.wait_available("talk").unwrap();
         let gateway = Gateway::new(&shelf.endpoints().unwrap().gateway).unwrap();
         let mut pieces = gateway.stream("/v1/completions", &question(400)).await.unwrap();
-        let n_before = until_tokens(&mut pieces, 5).await;
+        until_tokens(&mut pieces, 5).await;
         shelf.apply(&manifest(448)).unwrap().ok().unwrap();
-        let rest = async {
-            let mut n_tokens = n_before;
-            while let Some(piece) = pieces.next().await.unwrap() {
-                if piece.get("error").is_some() {
-                    return (n_tokens, Some(piece));
-                }
-                n_tokens += n_tokens_of(&piece);
+        let (mut n_tokens, mut longest) = (5, Duration::ZERO);
+        let has_failed = loop {
+            let began = Instant::now();
+            let next = timeout(Duration::from_secs(2), pieces.next()).await;
+            let Some(piece) = next.expect("it goes on, or ends, within 2 s").unwrap() else { break false };
+            longest = longest.max(began.elapsed());
+            if piece.get("error").is_some() {
+                break true;
             }
-            (n_tokens, None)
+            n_tokens += piece["choices"][0]["token_ids"].as_array().map_or(0, Vec::len);
         };
-        let (n_tokens, error) = timeout(PATIENCE, rest).await.expect("the answer goes on, or ends");
-        assert!(error.is_some() || n_tokens == 400, "{memory}: it ended without a word after {n_tokens} tokens");
-        println!("{memory}: {n_tokens} tokens, an error: {error:?}");
+        assert!(has_failed || n_tokens == 400, "{memory}: it ended without a word after {n_tokens} tokens");
+        println!("{memory}: {n_tokens} tokens, an error: {has_failed}, a pause of {longest:?} at most");
         // The plan that took the change up was there before the answer was over.
         let newest = shelf.list("segmentplacements").unwrap();
         assert!(newest.iter().any(|placement| placement["spec"]["contextLength"] == 448), "{memory}: {newest:?}");
-        // It has room for who asks next, and who was interrupted was told so by a phone: nobody waited until a deadline had passed.
-        let next = json!({"model": "talk", "prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0, "ignore_eos": true});
-        let answered = timeout(PATIENCE, gateway.post("/v1/completions", &next)).await;
-        let (status, answer) = answered.expect("the next one is answered").unwrap();
-        assert_eq!(status, 200, "{memory}: {answer}");
-        let log = shelf.log("controller");
-        let interrupted = log.lines().filter(|line| line.contains("session interrupted"));
-        let late: Vec<&str> = interrupted.filter(|line| LATE.iter().any(|words| line.contains(words))).collect();
-        assert!(late.is_empty(), "{memory}: {late:#?}");
     }
 }
